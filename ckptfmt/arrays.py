@@ -1,0 +1,92 @@
+"""How one tensor is stored as a Zarr array (SPEC.md section 5): dtype, shape, chunk grid, codec, and what follows from
+them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from .codecs import Codec
+from .dtypes import DType
+
+Shape = tuple[int, ...]
+
+COMPRESSED_CHUNK = 16 << 20  # bytes before compression [ZARR-009]
+LOOSE_CHUNK = 64 << 20  # [ZARR-010]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """`shape` counts elements; `grid` is the chunk shape in storage elements, as in node documents. Shared by tensors
+    that are alike."""
+
+    dtype: DType
+    shape: Shape
+    grid: Shape
+    codec: Codec
+
+    @cached_property
+    def storage_shape(self) -> Shape:
+        return self.dtype.storage_shape(self.shape)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all storage elements, without padding at the edges."""
+        return math.prod(self.storage_shape) * self.dtype.stored.itemsize
+
+    @cached_property
+    def chunk_nbytes(self) -> int:
+        """Bytes of one decoded chunk."""
+        return math.prod(self.grid) * self.dtype.stored.itemsize
+
+    @cached_property
+    def chunk_counts(self) -> Shape:
+        """Number of chunks along each storage axis. [ZARR-003]"""
+        return tuple(-(-n // side) for n, side in zip(self.storage_shape, self.grid, strict=True))
+
+    @cached_property
+    def chunks(self) -> int:
+        return math.prod(self.chunk_counts)
+
+    @property
+    def is_raw(self) -> bool:
+        return self.codec.name == "raw"
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the stored bytes are the elements in C order, one after another, and nothing else."""
+        return self.is_raw and self.chunks <= 1 and self.dtype.per == 1
+
+    def chunk_index(self, chunk: int) -> Shape:
+        """The position in the grid of chunk number `chunk` (C order)."""
+        position = []
+        for count in reversed(self.chunk_counts):
+            chunk, index = divmod(chunk, count)
+            position.append(index)
+        return tuple(reversed(position))
+
+    def chunk_key(self, chunk: int) -> str:
+        """The Zarr key of chunk number `chunk` under the array. [ZARR-003]"""
+        return "/".join(["c", *map(str, self.chunk_index(chunk))])
+
+    def chunk_keys(self) -> Iterator[str]:
+        return map(self.chunk_key, range(self.chunks))
+
+
+def grid_for(storage_shape: Shape, itemsize: int, target: int | None) -> Shape:
+    """A chunk shape for a tensor: one chunk, or chunks of at most `target` bytes split along the first axes. [ZARR-002]
+
+    Sides are evened out, so that padding at the far edge is less than one row for each chunk. [ZARR-004]
+    """
+    grid = [max(1, n) for n in storage_shape]
+    if target is None:
+        return tuple(grid)
+    for axis in range(len(grid)):
+        row = itemsize * math.prod(grid[axis + 1 :])
+        side = max(1, target // row)
+        grid[axis] = -(-grid[axis] // -(-grid[axis] // side))
+        if row <= target:
+            break
+    return tuple(grid)

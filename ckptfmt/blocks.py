@@ -1,0 +1,159 @@
+"""Stored bytes of chunks, verified block by block (SPEC.md sections 6 and 12).
+
+A read is cut into jobs of one block (verified) or a few (not verified), which may run on several threads. A block
+that is wanted whole goes straight into the destination and is checked there; others pass through a buffer. Nothing
+else is read.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .chunk_table import Extent
+from .digests import digest_named
+from .dtypes import bytes_of
+from .errors import CkptError, fault
+from .layouts import Layout
+from .manifest import Manifest
+from .storage import Storage
+
+UNVERIFIED = 16 << 20  # bytes of one read without verification
+THREADS = max(2, min(8, os.cpu_count() or 2))
+
+Job = Callable[[], None]
+
+
+def run(jobs: list[Job]) -> None:
+    """Run jobs, on several threads if there is more than one; the first failure in order is raised, after all have
+    ended."""
+    if len(jobs) < 2:
+        for job in jobs:
+            job()
+        return
+    with ThreadPoolExecutor(min(THREADS, len(jobs)), thread_name_prefix="ckptfmt-read") as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlace:
+    """One chunk: which it is, the object that holds it, and where."""
+
+    tensor: int
+    chunk: int
+    object: str
+    extent: Extent
+
+
+class BlockReader:
+    """Reads the chunks of one checkpoint. `describe(tensor)` gives a tensor's path text for messages."""
+
+    def __init__(self, storage: Storage, layout: Layout, manifest: Manifest, describe: Callable[[int], str]) -> None:
+        self.storage, self.manifest, self.describe = storage, manifest, describe
+        self.bytes_read = 0
+        self.digest = digest_named(manifest.digest)
+        self._layout = layout
+        self._counting = threading.Lock()
+
+    def place(self, tensor: int, chunk: int) -> ChunkPlace:
+        """Where a chunk lies."""
+        name = self._layout.chunk_object(self.manifest, tensor, chunk)
+        return ChunkPlace(tensor, chunk, name, self.manifest.table.extent(tensor, chunk))
+
+    def read(self, name: str, offset: int, out: memoryview) -> None:
+        """Fill `out` from an object, unverified, and count the bytes."""
+        self.storage.read_into(name, offset, out)
+        with self._counting:
+            self.bytes_read += len(out)
+
+    def chunk(self, place: ChunkPlace, verify: bool) -> memoryview:
+        """All stored bytes of a chunk."""
+        out = bytes_of(np.empty(place.extent.length, np.uint8))
+        run(list(self.jobs(place, 0, out, verify)))
+        return out
+
+    def jobs(self, place: ChunkPlace, low: int, out: memoryview, verify: bool) -> Iterator[Job]:
+        """Jobs that fill `out` with the stored bytes of a chunk from byte `low` on."""
+        high = low + len(out)
+        if not verify:
+            for start in range(low, high, UNVERIFIED):
+                yield partial(self._read_exactly, place, start, out[start - low : start - low + UNVERIFIED])
+            return
+        block = self.manifest.block
+        for number in range(low // block, -(-high // block)):
+            yield partial(self._read_block, place, number, low, out)
+
+    def _read_exactly(self, place: ChunkPlace, start: int, out: memoryview) -> None:
+        try:
+            self.read(place.object, place.extent.offset + start, out)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
+    def _read_block(self, place: ChunkPlace, number: int, low: int, out: memoryview) -> None:
+        """Read and check a block, and keep what of it lies in `out`, which begins at byte `low` of the chunk."""
+        start = number * self.manifest.block
+        end = min(start + self.manifest.block, place.extent.length)
+        first, last = max(start, low), min(end, low + len(out))
+        whole = (first, last) == (start, end)
+        block = out[start - low : end - low] if whole else memoryview(bytearray(end - start))
+        try:
+            self.read(place.object, place.extent.offset + start, block)
+            self.check(place, number, block)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+        if not whole:
+            out[first - low : last - low] = block[first - start : last - start]
+
+    def check_chunk(self, place: ChunkPlace, stored: memoryview) -> None:
+        """Check every block of a chunk whose stored bytes are at hand."""
+        block = self.manifest.block
+        for number, start in enumerate(range(0, place.extent.length, block)):
+            self.check(place, number, stored[start : start + block])
+
+    def check(self, place: ChunkPlace, number: int, block: memoryview) -> None:
+        """Compare a block with its digest; raises `block-digest`. [BLK-004]"""
+        size = self.digest.size
+        if self.digest.of(block) == place.extent.digests[number * size : (number + 1) * size]:
+            return
+        tensor, offset = self.describe(place.tensor), place.extent.offset + number * self.manifest.block
+        raise fault(
+            "block-digest",
+            f"tensor {tensor!r} is damaged: block {number} of chunk {place.chunk}, {len(block):,} bytes "
+            f"at byte {offset:,} of {place.object or 'the file'}, does not match its digest [BLK-004]",
+            path=self.storage.path,
+            tensor=tensor,
+            chunk=place.chunk,
+            block=number,
+            offset=offset,
+        )
+
+    def decoded(self, place: ChunkPlace, decode: Callable[[], Any]) -> Any:
+        """What `decode` gives; its ValueError becomes `bad-chunk`."""
+        try:
+            return decode()
+        except ValueError as error:
+            raised = fault("bad-chunk", str(error))
+            self._blame(raised, place)
+            raise raised from error
+
+    def _blame(self, error: CkptError, place: ChunkPlace) -> None:
+        """Say in an error which tensor it is about."""
+        error.path = error.path or self.storage.path
+        if error.tensor is None:
+            error.tensor, error.chunk = self.describe(place.tensor), place.chunk
+            error.message = f"tensor {error.tensor!r}, chunk {place.chunk}: {error.message}"

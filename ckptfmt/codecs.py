@@ -1,0 +1,152 @@
+"""Codec chains (SPEC.md section 5): raw bytes, or one compressor after them, as registered for Zarr v3.
+
+numcodecs is what zarr-python's own codecs call; here it is called without zarr, on one chunk at a time. Decoding is
+bounded by the size that the chunk must have, so a small stored chunk cannot ask for much memory. [ZARR-011]
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .dtypes import Array
+from .errors import fault
+
+Chain = list[dict[str, Any]]
+
+RAW_CODEC: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A codec chain: `name` is "raw" or the compressor's; `options` are the compressor's configuration for Zarr,
+    sorted by key."""
+
+    name: str = "raw"
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def chain(self) -> Chain:
+        """The chain as a node document and the manifest hold it. [ZARR-006]"""
+        return (
+            [RAW_CODEC] if self.name == "raw" else [RAW_CODEC, {"name": self.name, "configuration": dict(self.options)}]
+        )
+
+    def for_itemsize(self, itemsize: int) -> Codec:
+        """This codec for elements of `itemsize` bytes: blosc's shuffle must know."""
+        if self.name != "blosc":
+            return self
+        return Codec("blosc", tuple(sorted({**dict(self.options), "typesize": itemsize}.items())))
+
+    def encode(self, chunk: Array) -> bytes:
+        """The stored bytes of a contiguous chunk of storage elements."""
+        options = dict(self.options)
+        if self.name == "gzip":
+            return gzip.compress(chunk.tobytes(), options["level"], mtime=0)  # [MAN-009]: no clock
+        encoder = _numcodec(self.name, options)
+        return bytes(encoder.encode(chunk.reshape(-1).view(np.uint8)))
+
+    def decode(self, stored: memoryview, nbytes: int) -> Array:
+        """`nbytes` decoded bytes (uint8); ValueError if the stored bytes decode to more, to less, or not at all."""
+        out = np.empty(nbytes, np.uint8)
+        if self.name == "gzip":
+            inflater = zlib.decompressobj(wbits=31)
+            decoded = inflater.decompress(stored, nbytes + 1)
+            if len(decoded) != nbytes or not inflater.eof or inflater.unused_data:
+                raise ValueError(f"gzip data decodes to another size than {nbytes}")
+            out[:] = np.frombuffer(decoded, np.uint8)
+            return out
+        size = _declared_size(self.name, stored)
+        if size != nbytes:
+            raise ValueError(f"{self.name} data declares {size} bytes, not {nbytes}")
+        try:
+            _numcodec(self.name, dict(self.options)).decode(stored, out=out)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        return out
+
+
+RAW = Codec()
+
+
+def codec_of(chain: Any) -> Codec:
+    """The codec of a chain; raises `unknown-codec`. [ZARR-006]"""
+    match chain:
+        case [{"name": "bytes", "configuration": {"endian": "little"}}]:
+            return RAW
+        case [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "zstd" | "gzip" | "blosc" as name, "configuration": dict(options)},
+        ]:
+            if options.keys() == _DEFAULTS[name].keys() and all(
+                type(options[k]) is type(v) for k, v in _DEFAULTS[name].items()
+            ):
+                return Codec(name, tuple(sorted(options.items())))
+    raise fault("unknown-codec", f"unknown codec chain {str(chain)[:120]}")
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "zstd": {"checksum": False, "level": 3},
+    "gzip": {"level": 5},
+    "blosc": {"blocksize": 0, "clevel": 5, "cname": "zstd", "shuffle": "shuffle", "typesize": 1},
+}
+_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+_CNAMES = ("zstd", "lz4", "lz4hc", "blosclz", "snappy", "zlib")
+
+
+def codec_asked(option: str | Mapping[str, Any] | None) -> Codec:
+    """The codec of a `compression=` value: None, a name, or a map of `name` and options; raises `bad-option`."""
+    if option is None:
+        return RAW
+    options = {"name": option} if isinstance(option, str) else dict(option)
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in _DEFAULTS:
+        raise fault("bad-option", f"unknown compression {name!r}", found=name, expected=", ".join(_DEFAULTS))
+    defaults = _DEFAULTS[name]
+    for key, value in options.items():
+        if key not in defaults or type(value) is not type(defaults[key]):
+            raise fault(
+                "bad-option",
+                f"compression {name!r} has no option {key}={value!r}",
+                found=key,
+                expected=", ".join(defaults),
+            )
+    codec = Codec(name, tuple(sorted({**defaults, **options}.items())))
+    try:
+        codec.encode(np.zeros(1, np.uint8))
+    except (ValueError, RuntimeError, KeyError, TypeError, zlib.error) as error:
+        raise fault("bad-option", f"compression {name!r} refuses {options}: {error}") from error
+    return codec
+
+
+def _numcodec(name: str, options: dict[str, Any]) -> Any:
+    if name == "zstd":
+        from numcodecs.zstd import Zstd
+
+        return Zstd(level=options["level"], checksum=options["checksum"])
+    from numcodecs.blosc import Blosc
+
+    if options["cname"] not in _CNAMES:
+        raise ValueError(f"unknown cname {options['cname']!r}")
+    shuffle = _SHUFFLES[options["shuffle"]]
+    return Blosc(options["cname"], options["clevel"], shuffle, options["blocksize"], options["typesize"])
+
+
+def _declared_size(name: str, stored: memoryview) -> int:
+    """The decoded size that a zstd or blosc header declares; the decoders trust it, so it is checked first."""
+    head = bytes(stored[:18])
+    if name == "blosc":
+        return int.from_bytes(head[4:8], "little") if len(head) >= 16 else -1
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return -1
+    descriptor = head[4]
+    start = 5 + (0 if descriptor & 0x20 else 1) + (0, 1, 2, 4)[descriptor & 3]
+    width = (1 if descriptor & 0x20 else 0, 2, 4, 8)[descriptor >> 6]
+    if width == 0 or len(head) < start + width:
+        return -1
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)

@@ -1,0 +1,289 @@
+"""The error tree and the closed registry of error codes (SPEC.md section 16).
+
+Classes say what a caller can do: fix the call (`InputError`), choose another path (`MissingError`, `ExistsError`,
+`NotACheckpointError`), restore from elsewhere (`CorruptError`), upgrade (`UnsupportedError`) or look at the disk
+(`StorageError`). Codes are stable and say what happened. `fault` makes the exception of the class that a code belongs
+to.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+
+class CkptError(Exception):
+    """Root of the error tree.
+
+    Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (path text), `chunk`, `block` (numbers),
+    `offset` (bytes in the object), `found` and `expected`; those that do not apply are None.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        path: object = None,
+        tensor: str | None = None,
+        chunk: int | None = None,
+        block: int | None = None,
+        offset: int | None = None,
+        found: object = None,
+        expected: object = None,
+        report: Any = None,
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.path = None if path is None else str(path)
+        self.tensor = tensor
+        self.chunk = chunk
+        self.block = block
+        self.offset = offset
+        self.found = found
+        self.expected = expected
+        self.report = report
+
+    def __str__(self) -> str:
+        text = self.message
+        if self.expected is not None:
+            text += f" (found {self.found!s}, expected {self.expected!s})"
+        where = "" if self.path is None else f"{self.path}: "
+        return f"{where}{text}. {CODES[self.code].advice} [{self.code}]"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (
+            type(self),
+            self.code,
+            self.message,
+            {k: v for k, v in vars(self).items() if k not in ("code", "message")},
+        )
+
+
+class InputError(CkptError, ValueError):
+    """The call or the tree cannot be carried out as it is; nothing was written."""
+
+
+class MismatchError(InputError):
+    """A target tree does not fit the checkpoint; `.report` is the `MatchReport`. Nothing was written to the target."""
+
+
+class SelectionError(CkptError, LookupError):
+    """A path, pattern or index that the checkpoint does not have."""
+
+
+class MissingError(CkptError, FileNotFoundError):
+    """There is nothing at the path."""
+
+
+class ExistsError(CkptError, FileExistsError):
+    """The target exists and may not, or cannot, be replaced; it is untouched."""
+
+
+class NotACheckpointError(CkptError):
+    """There is something at the path, but no checkpoint."""
+
+
+class CorruptError(CkptError):
+    """Stored bytes are damaged, or contradict the specification."""
+
+
+class UnsupportedError(CkptError):
+    """The checkpoint needs a newer or richer reader, or a higher limit."""
+
+
+class StorageError(CkptError, OSError):
+    """The disk or store failed; `errno` is set where the system gave one."""
+
+
+class UnknownTagWarning(UserWarning):
+    """A tagged node was read as its plain child, as its tag is not known here (TAG-001)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One row of the registry: error class, phase, what it means, what to do."""
+
+    error: type[CkptError]
+    phase: str
+    meaning: str
+    advice: str
+
+
+_RESTORE = "Restore this file from another copy"
+CODES: dict[str, Code] = {
+    # locate
+    "not-found": Code(MissingError, "locate", "nothing is at the path", "Check the path"),
+    "not-a-checkpoint": Code(
+        NotACheckpointError, "locate", "what is there is no checkpoint", "Give the path of a ckptfmt checkpoint"
+    ),
+    "temporary": Code(
+        NotACheckpointError,
+        "locate",
+        "the temporary of an unfinished save",
+        "Use the checkpoint beside it; the temporary can be deleted once no save runs",
+    ),
+    "truncated": Code(
+        CorruptError,
+        "locate",
+        "begins like a checkpoint and has no commit record",
+        "The copy or download is incomplete: fetch it again",
+    ),
+    "permission": Code(StorageError, "locate", "the system denied access", "Check owner and permissions"),
+    "io": Code(StorageError, "locate", "the system reported an I/O error", "Check the disk, then try again"),
+    "disk-full": Code(
+        StorageError,
+        "locate",
+        "no space left, or quota reached",
+        "Free some space and save again; nothing that was stored is affected",
+    ),
+    "exclusive-unsupported": Code(
+        StorageError,
+        "locate",
+        "the storage cannot create exclusively",
+        "Save with overwrite=True and a single writer, or elsewhere",
+    ),
+    # commit
+    "bad-record": Code(CorruptError, "commit", "the commit record is damaged", _RESTORE),
+    "newer-format": Code(
+        UnsupportedError, "commit", "a major version that this reader does not know", "Upgrade ckptfmt"
+    ),
+    # manifest
+    "manifest-digest": Code(CorruptError, "manifest", "manifest bytes do not match their sha256", _RESTORE),
+    "bad-manifest": Code(
+        CorruptError,
+        "manifest",
+        "the manifest breaks the specification",
+        "The program that wrote it is at fault: report it there",
+    ),
+    "bad-extent": Code(
+        CorruptError, "manifest", "a chunk lies outside its object, overlaps another or has a wrong length", _RESTORE
+    ),
+    "unknown-feature": Code(
+        UnsupportedError, "manifest", "a required feature that this reader does not know", "Upgrade ckptfmt"
+    ),
+    "unknown-dtype": Code(UnsupportedError, "manifest", "a dtype that this reader does not know", "Upgrade ckptfmt"),
+    "unknown-codec": Code(
+        UnsupportedError,
+        "manifest",
+        "a codec chain that this reader does not know",
+        "Upgrade ckptfmt, or save with zstd, gzip, blosc or none",
+    ),
+    "unknown-digest": Code(
+        UnsupportedError,
+        "manifest",
+        "a digest algorithm that this reader does not know",
+        "Upgrade ckptfmt, or install the package that the message names",
+    ),
+    "limit-exceeded": Code(
+        UnsupportedError, "manifest", "larger than the reader's limit", "If you trust the file, raise the limit"
+    ),
+    # chunk
+    "missing-object": Code(CorruptError, "chunk", "an object of the checkpoint is missing", _RESTORE),
+    "short-object": Code(CorruptError, "chunk", "an object is shorter than its chunk", _RESTORE),
+    "block-digest": Code(
+        CorruptError,
+        "chunk",
+        "a block's bytes do not match their digest",
+        "Restore this tensor from another copy; the other tensors still load",
+    ),
+    "bad-chunk": Code(
+        CorruptError,
+        "chunk",
+        "a chunk does not decode to its array",
+        "Restore this tensor from another copy; the other tensors still load",
+    ),
+    "frame-digest": Code(
+        CorruptError,
+        "chunk",
+        "bytes outside chunks and manifest changed",
+        "All values are intact; save again from a load to mend the file for other tools",
+    ),
+    # select
+    "no-such-path": Code(SelectionError, "select", "the tree has no such path", "See `ckptfmt inspect` for the paths"),
+    "ambiguous-path": Code(
+        SelectionError, "select", "a path text that fits two values", "Give the exact typed path: ckpt['a', 0]"
+    ),
+    "no-match": Code(SelectionError, "select", "select= matches nothing", "See `ckptfmt inspect` for the paths"),
+    "bad-index": Code(
+        SelectionError,
+        "select",
+        "an index that basic indexing does not allow here",
+        "Use ints, slices and ..., or read the tensor and index the array",
+    ),
+    "mismatch": Code(
+        MismatchError,
+        "select",
+        "target and checkpoint differ",
+        "Mend the target, or ask for it: strict=False, cast=True, select=",
+    ),
+    # save
+    "unsupported-leaf": Code(
+        InputError,
+        "save",
+        "a leaf that has no encoding",
+        "Convert it to plain values or arrays first; nothing was written",
+    ),
+    "unsupported-key": Code(
+        InputError, "save", "a dict key that is neither str nor int", "Convert the key; nothing was written"
+    ),
+    "unsupported-dtype": Code(
+        InputError, "save", "an array dtype that has no encoding", "Convert the array first; nothing was written"
+    ),
+    "too-deep": Code(
+        InputError,
+        "save",
+        "containers nested too deeply, or containing themselves",
+        "Flatten the tree; nothing was written",
+    ),
+    "name-too-long": Code(
+        InputError, "save", "a node name that the storage cannot hold", "Shorten the keys, or use layout='file'"
+    ),
+    "name-collision": Code(
+        InputError, "save", "two node names that the storage cannot tell apart", "Rename a key, or use layout='file'"
+    ),
+    "bad-option": Code(InputError, "save", "an option's value is not allowed", "See the documentation of the call"),
+    "exists": Code(ExistsError, "save", "the target exists", "Choose another path, or save with overwrite=True"),
+    "not-replaceable": Code(
+        ExistsError,
+        "save",
+        "the target cannot be replaced atomically",
+        "Choose another path, or remove the target yourself",
+    ),
+}
+
+
+def fault(code: str, message: str, **place: Any) -> CkptError:
+    """The exception for `code`; `place` are the keyword arguments of `CkptError`."""
+    return CODES[code].error(code, message, **place)
+
+
+_ERRNO = {
+    errno.ENOENT: "not-found",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+    errno.EROFS: "permission",
+    errno.EEXIST: "exists",
+}
+_ERRNO |= {
+    errno.ENOSPC: "disk-full",
+    errno.EDQUOT: "disk-full",
+    errno.EFBIG: "disk-full",
+    errno.ENAMETOOLONG: "name-too-long",
+}
+
+
+def os_fault(error: OSError, doing: str, path: object) -> CkptError:
+    """The exception for an operating-system error met while `doing` something at `path`."""
+    result = fault(_ERRNO.get(error.errno or 0, "io"), f"{doing}: {error.strerror or error}", path=path)
+    if isinstance(result, OSError):
+        result.errno = error.errno
+    return result
+
+
+def _rebuild(cls: type[CkptError], code: str, message: str, place: dict[str, Any]) -> CkptError:
+    error = cls(code, message)
+    vars(error).update(place)
+    return error

@@ -1,0 +1,185 @@
+"""Tensors and parts of tensors as arrays: what a grid says is needed, read through verified blocks.
+
+The memory of a load is its result and a buffer for each thread. Small neighbouring tensors of layout `file` are read
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import numpy as np
+
+from .arrays import ArraySpec
+from .blocks import BlockReader, ChunkPlace, Job, run
+from .chunks import check_bools, decoded_chunk, logical
+from .dtypes import Array, bytes_of
+from .errors import CkptError
+from .grid import Axis, pieces, spans
+
+SPAN = 32 << 20  # most bytes read at once for scattered elements
+SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
+SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
+RUN = 4 << 20  # bytes of such a common read
+
+
+class Fetcher:
+    """Reads the tensors of one checkpoint through its `BlockReader`."""
+
+    def __init__(self, blocks: BlockReader) -> None:
+        self.blocks = blocks
+        self.manifest = blocks.manifest
+
+    def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
+        """Whole tensors as arrays of their own; those in `targets` are filled in place, with a cast where dtypes
+        differ."""
+        found: dict[int, Array] = {}
+        jobs: list[Job] = []
+        small: list[int] = []
+        converted: list[int] = []
+        joinable = self.manifest.layout == "file"
+        for tensor in wanted:
+            spec = self.manifest.specs[tensor]
+            target = targets.get(tensor)
+            if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
+                small.append(tensor)
+                continue
+            if target is not None and not _is_plain(target, spec):
+                converted.append(tensor)
+                continue
+            found[tensor] = np.empty(spec.shape, spec.dtype.numpy) if target is None else target
+            jobs += self._tensor_jobs(tensor, found[tensor], verify)
+        for group in self._runs(small):
+            self._read_run(group, verify, found)
+        run(jobs)
+        for tensor in converted:
+            found[tensor] = targets[tensor]
+            targets[tensor][...] = self.select(
+                tensor, tuple(Axis(0, n, 1) for n in self.manifest.specs[tensor].shape), verify
+            )
+        return found
+
+    def _tensor_jobs(self, tensor: int, array: Array, verify: bool) -> Iterator[Job]:
+        """Jobs that fill a contiguous array of the tensor's own shape and dtype."""
+        spec = self.manifest.specs[tensor]
+        direct = spec.is_contiguous and spec.dtype.stored.isnative and spec.dtype.name != "bool"
+        for chunk in range(spec.chunks):
+            place = self.blocks.place(tensor, chunk)
+            if direct:
+                yield from self.blocks.jobs(place, 0, bytes_of(array), verify)
+            else:
+                yield partial(self._fill, place, spec, array, verify)
+
+    def _fill(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
+        """Decode one chunk into its place in an array."""
+        stored = bytes_of(np.empty(place.extent.length, np.uint8))
+        for job in self.blocks.jobs(place, 0, stored, verify):
+            job()
+        corner = [i * side for i, side in zip(spec.chunk_index(place.chunk), spec.grid, strict=True)]
+        sizes = [min(side, n - low) for side, n, low in zip(spec.grid, spec.storage_shape, corner, strict=True)]
+        cells = self.blocks.decoded(place, lambda: decoded_chunk(stored, spec))[tuple(slice(0, n) for n in sizes)]
+        out = [slice(low, low + n) for low, n in zip(corner, sizes, strict=True)]
+        last = None
+        if out and spec.dtype.per > 1:
+            out[-1] = slice(out[-1].start * spec.dtype.per, min(out[-1].stop * spec.dtype.per, spec.shape[-1]))
+            last = out[-1].stop - out[-1].start
+        array[tuple(out)] = self.blocks.decoded(place, lambda: logical(cells, spec, last))
+
+    def _runs(self, tensors: list[int]) -> Iterator[list[int]]:
+        """Groups of small tensors that lie close together, each to be read at once."""
+        table = self.manifest.table
+        offsets, lengths, rows = table.offsets, table.lengths, table.first_rows
+        group: list[int] = []
+        start = end = 0
+        for tensor in sorted(tensors, key=lambda tensor: offsets[rows[tensor]]):
+            row = rows[tensor]
+            if group and (offsets[row] + lengths[row] - start > RUN or offsets[row] - end > SMALL):
+                yield group
+                group = []
+            if not group:
+                start = offsets[row]
+            group.append(tensor)
+            end = offsets[row] + lengths[row]
+        if group:
+            yield group
+
+    def _read_run(self, group: list[int], verify: bool, found: dict[int, Array]) -> None:
+        """Read neighbouring small tensors at once, and copy each into an array of its own."""
+        blocks, table, specs = self.blocks, self.manifest.table, self.manifest.specs
+        offsets, lengths, rows, first_blocks = table.offsets, table.lengths, table.first_rows, table.first_blocks
+        digest, size, digests = blocks.digest.of, blocks.digest.size, table.digest
+        start = offsets[rows[group[0]]]
+        end = offsets[rows[group[-1]]] + lengths[rows[group[-1]]]
+        buffer = bytes_of(np.empty(end - start, np.uint8))
+        try:
+            blocks.read(blocks.place(group[0], 0).object, start, buffer)
+        except CkptError:
+            for tensor in group:
+                blocks.chunk(blocks.place(tensor, 0), verify)  # raises for the tensor that is to blame
+            raise
+        for tensor in group:
+            row = rows[tensor]
+            at = offsets[row] - start
+            data = buffer[at : at + lengths[row]]
+            first = first_blocks[row] * size
+            # one comparison for the usual tensor of one block; anything else takes the careful way
+            if verify and digest(data) != digests[first : first_blocks[row + 1] * size]:
+                blocks.check_chunk(blocks.place(tensor, 0), data)
+            spec = specs[tensor]
+            array: Array = np.ndarray(spec.shape, spec.dtype.stored, data)
+            if spec.dtype.name == "bool":
+                blocks.decoded(blocks.place(tensor, 0), partial(check_bools, array, spec))
+            found[tensor] = (
+                array.astype(spec.dtype.numpy) if spec.dtype.is_core else array.copy().view(spec.dtype.numpy)
+            )
+
+    def select(self, tensor: int, axes: tuple[Axis, ...], verify: bool) -> Array:
+        """The elements at `axes` (over the tensor's shape), as an array of the logical dtype and one axis for each of
+        `axes`."""
+        spec = self.manifest.specs[tensor]
+        counts = tuple(axis.length for axis in axes)
+        if 0 in counts:
+            return np.empty(counts, spec.dtype.numpy)
+        stored_axes, per = axes, spec.dtype.per
+        if per > 1 and axes:  # whole storage elements along the packed axis
+            first = axes[-1].start // per
+            stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
+        out = np.empty(tuple(axis.length for axis in stored_axes), spec.dtype.stored)
+        for piece in pieces(stored_axes, spec.grid, spec.chunk_counts):
+            self._select_piece(
+                self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify
+            )
+        if per == 1 or not axes:
+            return self._logical(tensor, out, None)
+        values = self._logical(tensor, out, stored_axes[-1].length * per)
+        start = axes[-1].start - first * per
+        return np.ascontiguousarray(values[..., start : start + (counts[-1] - 1) * axes[-1].step + 1 : axes[-1].step])
+
+    def _select_piece(self, place: ChunkPlace, axes: tuple[Axis, ...], out: Array, verify: bool) -> None:
+        spec = self.manifest.specs[place.tensor]
+        itemsize = spec.dtype.stored.itemsize
+        if not spec.is_raw:
+            stored = self.blocks.chunk(place, verify)
+            cells = self.blocks.decoded(place, lambda: decoded_chunk(stored, spec))
+            out[...] = cells[tuple(slice(axis.start, axis.last + 1, axis.step) for axis in axes)]
+            return
+        limit, gap = (SPAN, self.manifest.block) if verify else (SPAN_UNVERIFIED, GAP_UNVERIFIED)
+        for span in spans(axes, spec.grid, itemsize, limit, gap):
+            part = out[span.out] if span.out else out
+            if span.is_dense(itemsize) and part.flags.c_contiguous:
+                run(list(self.blocks.jobs(place, span.low, bytes_of(part), verify)))
+                continue
+            buffer = np.empty(span.high - span.low, np.uint8)
+            run(list(self.blocks.jobs(place, span.low, bytes_of(buffer), verify)))
+            part[...] = np.ndarray(span.shape, spec.dtype.stored, buffer, strides=span.strides)
+
+    def _logical(self, tensor: int, cells: Array, last: int | None) -> Array:
+        spec = self.manifest.specs[tensor]
+        result: Array = self.blocks.decoded(self.blocks.place(tensor, 0), lambda: logical(cells, spec, last))
+        return result
+
+
+def _is_plain(target: Array, spec: ArraySpec) -> bool:
+    """Whether a target array can be filled without conversion."""
+    return target.dtype == spec.dtype.numpy and target.dtype.isnative and target.flags.c_contiguous

@@ -1,0 +1,287 @@
+"""Layout `file`: one file that is a checkpoint, a plain ZIP and a Zarr ZipStore at once (SPEC.md sections 8 and 9).
+
+Written in one pass: node documents, chunks, manifest, central directory, end record, commit record. Small chunks are
+joined with their headers into large writes; of a large chunk the payload is written while a second thread computes
+crc32 and digests of the same piece, and its header, which needs the crc32, is put in front of it afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from zlib_ng import zlib_ng
+
+from .. import commit, pack
+from ..arrays import ArraySpec
+from ..chunk_table import ChunkTable, first_rows
+from ..chunks import PIECE, stored_pieces
+from ..commit import CommitRecord
+from ..dtypes import Array, bytes_of
+from ..errors import fault
+from ..foreign import looks_like
+from ..manifest import FORMAT, Manifest
+from ..storage import Attempt, ObjectWriter, Storage
+from ..zarr_nodes import node_documents
+from . import Draft, Located, Written, check_manifest_length, first_difference
+
+OBJECT = ""
+MANIFEST = b"manifest.msgpack"
+TAIL = 64 << 10  # bytes of the first read: record, end record, directory and manifest of most checkpoints
+INLINE = 1 << 20  # chunks below this are joined with their neighbours into one write
+WINDOW = 64 << 10  # bytes of one read when reading the frame between small chunks
+
+
+# ---- reading
+
+
+def locate(storage: Storage, max_manifest: int) -> Located:
+    """Find the commit record at the end of the file, and the manifest. [READ-001]"""
+    size = storage.size(OBJECT)
+    start = max(0, size - TAIL)
+    tail = storage.read(OBJECT, start, size - start)
+    line = commit.find(tail)
+    if line is None:
+        head = storage.read(OBJECT, 0, min(size, 512))
+        if head[:4] == b"PK\3\4" and head[30:47] == b"tensors/zarr.json":
+            raise fault(
+                "truncated", "the file begins like a checkpoint, but has no commit record at its end", path=storage.path
+            )  # [COM-004]
+        raise fault("not-a-checkpoint", f"this is {looks_like(head, storage)}", path=storage.path)  # [COM-005]
+    record = commit.decode(line, FORMAT[0])
+    if record.layout != "file" or record.offset + record.length > size - len(line):
+        raise fault(
+            "bad-record",
+            "the commit record does not fit the file that it stands in [COM-002] [LAY-006]",
+            path=storage.path,
+        )
+    check_manifest_length(record, max_manifest, storage.path)
+    if record.offset >= start:
+        raw = tail[record.offset - start : record.offset - start + record.length]
+    else:
+        raw = storage.read(OBJECT, record.offset, record.length)
+    return Located(record, line, raw)
+
+
+def chunk_object(manifest: Manifest, tensor: int, chunk: int) -> str:
+    return OBJECT
+
+
+def frame(storage: Storage, located: Located, manifest: Manifest) -> Iterator[bytes]:
+    """All bytes but chunks, manifest and commit record, in order. [FRM-001]"""
+    table, record = manifest.table, located.record
+    taken = sorted([*zip(table.offsets, table.lengths, strict=True), (record.offset, record.length)])
+    end = storage.size(OBJECT) - len(located.line)
+    position, window, window_start = 0, b"", 0
+    for offset, length in [*taken, (end, 0)]:
+        while position < offset:
+            if not window_start <= position < window_start + len(window):
+                window_start, window = (
+                    position,
+                    storage.read(
+                        OBJECT,
+                        position,
+                        min(WINDOW, end - position) if offset - position < WINDOW else offset - position,
+                    ),
+                )
+            piece = window[position - window_start : offset - window_start]
+            yield piece
+            position += len(piece)
+        position = offset + length
+
+
+def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iterator[tuple[str, int, str]]:
+    """(object, offset, what) of each place where the frame differs from the canonical one; nothing if it was written
+    in another legal way."""
+    table, record = manifest.table, located.record
+    parts = [b"".join(data) for data in _documents(manifest.names, manifest.specs, [])]
+    canonical = [(0, b"".join(parts), "node documents")]
+    members: list[tuple[pack.Member, int]] = []
+    for _ in _documents(manifest.names, manifest.specs, members):
+        pass
+    end = members[-1][0].end
+    for row, length in enumerate(table.lengths):
+        tensor, chunk = table.tensor_of(row)
+        member = pack.place(
+            _chunk_name(manifest.names[tensor], manifest.specs[tensor], chunk), end, length, aligned=True
+        )
+        if member.payload != table.offsets[row]:
+            return  # written in another legal way: nothing to compare with
+        crc = 0
+        for start in range(0, length, PIECE):
+            crc = zlib_ng.crc32(storage.read(OBJECT, member.payload + start, min(PIECE, length - start)), crc)
+        members.append((member, crc))
+        canonical.append((member.offset, pack.local_header(member, crc), f"ZIP header of {member.name.decode()}"))
+        end = member.end
+    tail = _tail(members, end, located.manifest, len(located.line))
+    canonical += [
+        (end, tail[0], "ZIP header of the manifest"),
+        (record.offset + record.length, tail[1], "ZIP directory"),
+    ]
+    for offset, expected, what in canonical:
+        found = storage.read(OBJECT, offset, len(expected))
+        if found != expected:
+            yield OBJECT, offset + first_difference(found, expected), what
+
+
+# ---- writing
+
+
+def write(draft: Draft, attempt: Attempt) -> Written:
+    """Write the whole file; see the module's text."""
+    out = attempt.create(OBJECT)
+    out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
+    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
+        writer = _PackWriter(out, draft, pool)
+        for header, payload in _documents(draft.names, draft.specs, writer.members):
+            writer.add_document(header, payload)
+        for name, spec, array in zip(draft.names, draft.specs, draft.arrays, strict=True):
+            for chunk in range(spec.chunks):
+                writer.add_chunk(_chunk_name(name, spec, chunk), spec, array, chunk)
+        writer.settle(0)
+    raw = draft.manifest("file", OBJECT, writer.table()).encode()
+    record = CommitRecord(FORMAT, "file", 0, len(raw), hashlib.sha256(raw).digest(), bytes(draft.digest.size))
+    offset = pack.place(MANIFEST, writer.end, len(raw), aligned=False).payload
+    record = CommitRecord(record.format, "file", offset, len(raw), record.sha256, record.frame)
+    header, directory = _tail(writer.members, writer.end, raw, len(record.encode()))
+    writer.frame_parts += [header, directory]
+    frame_digest = draft.digest.of(b"".join(writer.frame_parts))
+    record = CommitRecord(record.format, "file", offset, len(raw), record.sha256, frame_digest)
+    writer.append(header, raw, directory, record.encode())
+    writer.flush()
+    out.finish(writer.position)
+    return Written(writer.position, record)
+
+
+class _PackWriter:
+    """Appends members to a pack. `end` is where the next member begins; `members` holds (member, crc32) in order."""
+
+    def __init__(self, out: ObjectWriter, draft: Draft, pool: ThreadPoolExecutor) -> None:
+        self.out, self.draft, self.pool = out, draft, pool
+        self.members: list[tuple[pack.Member, int]] = []
+        self.frame_parts: list[bytes] = []
+        self.end = 0
+        self.position = 0  # where the joined parts below will be written
+        self._joined: list[Any] = []
+        self._joined_size = 0
+        self._offsets: list[int] = []
+        self._lengths: list[int] = []
+        self._digests: list[bytes] = []
+        self._unsettled: list[tuple[int, Future[tuple[int, bytes]]]] = []  # (row, crc32 and digests) of large chunks
+        self._first_chunk = 0
+
+    def add_document(self, header: bytes, payload: bytes) -> None:
+        self.append(header, payload)
+        self.frame_parts += (header, payload)
+        self.end = self.position + self._joined_size
+        self._first_chunk = len(self.members)
+
+    def add_chunk(self, name: bytes, spec: ArraySpec, array: Array, chunk: int) -> None:
+        pieces: Iterable[Array] = stored_pieces(array, spec, chunk)
+        if spec.is_raw:
+            size = spec.chunk_nbytes
+        else:
+            pieces = list(pieces)
+            size = sum(piece.size for piece in pieces)
+        member = pack.place(name, self.end, size, aligned=True)
+        self._offsets.append(member.payload)
+        self._lengths.append(size)
+        if size < INLINE:
+            (piece,) = pieces
+            crc = zlib_ng.crc32(piece)
+            header = pack.local_header(member, crc)
+            self.append(header, piece)
+            self.members.append((member, crc))
+            self.frame_parts.append(header)
+            self._digests.append(self.draft.digest.of(piece))
+        else:
+            self.flush()
+            self._write_large(member, pieces)
+        self.end = member.end
+
+    def _write_large(self, member: pack.Member, pieces: Iterable[Array]) -> None:
+        position = member.payload
+        digesting: Future[tuple[int, bytes]] | None = None
+        before: Future[tuple[int, bytes]] | None = None
+        for piece in pieces:
+            if before is not None:
+                before.result()  # at most two pieces wait, which bounds the memory of converted arrays
+            before, digesting = digesting, self.pool.submit(self._digest, bytes_of(piece), digesting)
+            self.out.write(position, piece)
+            position += piece.size
+        assert digesting is not None  # a large chunk has at least one piece
+        self._unsettled.append((len(self._digests), digesting))
+        self.members.append((member, 0))
+        self.frame_parts.append(b"")
+        self._digests.append(b"")
+        self.position = member.end
+        self.settle(16)
+
+    def _digest(self, piece: memoryview, before: Future[tuple[int, bytes]] | None) -> tuple[int, bytes]:
+        crc, digests = before.result() if before is not None else (0, b"")
+        return zlib_ng.crc32(piece, crc), digests + self.draft.digest.of_blocks(piece, self.draft.block)
+
+    def settle(self, keep: int) -> None:
+        """Write the headers of all large chunks but the last `keep`."""
+        while len(self._unsettled) > keep:
+            row, digesting = self._unsettled.pop(0)
+            crc, self._digests[row] = digesting.result()
+            number = self._first_chunk + row
+            member, _ = self.members[number]
+            header = pack.local_header(member, crc)
+            self.members[number] = (member, crc)
+            self.frame_parts[2 * self._first_chunk + row] = header
+            self.out.write(member.offset, header)
+
+    def append(self, *parts: Any) -> None:
+        """Join bytes to what will be written at `position`."""
+        self._joined += parts
+        self._joined_size += sum(part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts)
+        if self._joined_size >= PIECE:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._joined:
+            self.out.write(self.position, b"".join(self._joined))
+            self.position += self._joined_size
+            self._joined, self._joined_size = [], 0
+
+    def table(self) -> ChunkTable:
+        offset, length = (np.array(column, np.uint64) for column in (self._offsets, self._lengths))
+        digest = self.draft.digest
+        return ChunkTable(
+            offset, length, b"".join(self._digests), digest.size, self.draft.block, first_rows(self.draft.specs)
+        )
+
+
+def _documents(names: Any, specs: Any, members: list[tuple[pack.Member, int]]) -> Iterator[tuple[bytes, bytes]]:
+    """(header, payload) of each node document at the start of a pack; adds them to `members`."""
+    end = 0
+    crcs: dict[bytes, int] = {}
+    for key, text in node_documents(names, specs):
+        crc = crcs.get(text)
+        if crc is None:
+            crc = crcs[text] = zlib_ng.crc32(text)
+        member = pack.place(b"tensors/" + key.encode(), end, len(text), aligned=False)
+        members.append((member, crc))
+        yield pack.local_header(member, crc), text
+        end = member.end
+
+
+def _chunk_name(name: str, spec: ArraySpec, chunk: int) -> bytes:
+    return f"tensors/{name}/{spec.chunk_key(chunk)}".encode() if name else f"tensors/{spec.chunk_key(chunk)}".encode()
+
+
+def _tail(
+    members: list[tuple[pack.Member, int]], end: int, manifest: bytes, comment_length: int
+) -> tuple[bytes, bytes]:
+    """(the manifest's local header, central directory and end records) of a pack whose chunks end at `end`."""
+    member = pack.place(MANIFEST, end, len(manifest), aligned=False)
+    entries = [*members, (member, zlib_ng.crc32(manifest))]
+    directory = b"".join([pack.central_entry(*entry) for entry in entries])
+    return pack.local_header(*entries[-1]), directory + pack.end_records(
+        len(entries), member.end, len(directory), comment_length
+    )

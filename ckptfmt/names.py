@@ -1,0 +1,73 @@
+"""Node names (SPEC.md section 4): typed path segments as names of Zarr nodes, injective and always legal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .errors import fault
+
+Key = str | int
+Path = tuple[Key, ...]
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+_INTEGER = re.compile(rb"-?[0-9]+").fullmatch
+_SEGMENT = r"(?!__|\.+[/\n]|zarr\.json[/\n])[A-Za-z0-9_.~-]{1,65535}+"
+_NAMES = re.compile(rf"(?:{_SEGMENT}(?:/{_SEGMENT})*+\n)*+").fullmatch
+
+
+def escape(key: Key) -> str:
+    """The node name of one path segment. [NAME-001] to [NAME-004]"""
+    if isinstance(key, int):
+        return str(key)  # [NAME-001]
+    if _PLAIN(key) and not (key[0] in "-0123456789_z" or key[-1] == "."):
+        return key
+    raw = key.encode()
+    if not raw:
+        return "~"  # [NAME-004]
+    name = "".join(chr(b) if _PLAIN(chr(b)) else f"~{b:02X}" for b in raw)  # [NAME-002]
+    if _INTEGER(raw) or raw.startswith(b"__") or raw == b"zarr.json":
+        name = f"~{raw[0]:02X}{name[1:]}"  # [NAME-003]
+    if name.endswith("."):
+        name = f"{name[:-1]}~2E"  # [NAME-003]
+    return name
+
+
+def unescape(segment: str) -> Key:
+    """The key whose `escape` is `segment`."""
+    if _INTEGER(segment.encode()):
+        return int(segment)
+    if segment == "~":
+        return ""
+    head, *rest = segment.split("~")
+    return (head.encode() + b"".join(bytes.fromhex(r[:2]) + r[2:].encode() for r in rest)).decode()
+
+
+def path_text(path: Path) -> str:
+    """A path as people write it: segments joined with `/`. May be ambiguous."""
+    return "/".join(map(str, path))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that are illegal, not distinct, or lie beneath one another. [NAME-006]"""
+    if len(names) == 1 and names[0] == "":
+        return  # [NAME-005]
+    if not _NAMES("".join([f"{name}\n" for name in names])):
+        bad = next(name for name in names if not _NAMES(f"{name}\n"))
+        raise fault("bad-manifest", f"illegal tensor name {bad!r} [NAME-006]")
+    known = set(names)
+    if len(known) != len(names):
+        raise fault("bad-manifest", "a tensor name stands twice [NAME-006]")
+    for parent in parents(names):
+        if parent in known:
+            raise fault("bad-manifest", f"tensor {parent!r} has tensors beneath it [NAME-006]")
+
+
+def parents(names: Sequence[str]) -> set[str]:
+    """The names of all containers above `names`; the root is not among them."""
+    found: set[str] = set()
+    for parent in {name.rpartition("/")[0] for name in names}:
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found

@@ -1,0 +1,86 @@
+"""ZIP framing (SPEC.md section 9): local headers, central directory and end records, down to the byte. Pure.
+
+Members are STORED, so a chunk's payload is its stored bytes, and aligned, so it can be mapped. Headers are canonical:
+nothing in them depends on clock, machine or umask. [PACK-005]
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+_LOCAL = Struct("<4s5H3I2H")
+_CENTRAL = Struct("<4s6H3I5H2I")
+_END = Struct("<4s4H2IH")
+_END64 = Struct("<4sQ2H2I4Q")
+_LOCATOR64 = Struct("<4sIQI")
+_DATE_1980 = 0x0021
+_MODE = 0o100644 << 16
+_MAX32 = 0xFFFFFFFF
+_MAX16 = 0xFFFF
+_ALIGNMENT_ID = 0xD935  # [PACK-002]; also what Android's zipalign writes
+
+SMALL_ALIGNMENT = 64
+LARGE_ALIGNMENT = 4096
+LARGE = 65536
+
+
+class Member(NamedTuple):
+    """One member: `offset` of its local header, `payload` of its first byte, in bytes from the start of the pack."""
+
+    name: bytes
+    offset: int
+    payload: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.payload + self.size
+
+
+def place(name: bytes, offset: int, size: int, *, aligned: bool) -> Member:
+    """Lay a member of `size` bytes out at `offset`."""
+    plain = offset + _LOCAL.size + len(name) + (20 if size >= _MAX32 else 0)
+    if not aligned:
+        return Member(name, offset, plain, size)
+    alignment = LARGE_ALIGNMENT if size >= LARGE else SMALL_ALIGNMENT  # [PACK-002]
+    return Member(name, offset, (plain + 6 + alignment - 1) & -alignment, size)
+
+
+def local_header(member: Member, crc32: int) -> bytes:
+    """The bytes from `member.offset` to `member.payload`."""
+    name, offset, payload, size = member
+    gap = payload - offset - _LOCAL.size - len(name)
+    if size < _MAX32:
+        extra, needed, size32 = b"", 20, size
+    else:
+        extra, needed, size32 = Struct("<2H2Q").pack(1, 16, size, size), 45, _MAX32  # [PACK-003]
+    if gap > len(extra):
+        room = gap - len(extra) - 4
+        alignment = LARGE_ALIGNMENT if size >= LARGE else SMALL_ALIGNMENT
+        extra += Struct("<3H").pack(_ALIGNMENT_ID, room, alignment) + bytes(room - 2)
+    return _LOCAL.pack(b"PK\3\4", needed, 0, 0, 0, _DATE_1980, crc32, size32, size32, len(name), gap) + name + extra
+
+
+def central_entry(member: Member, crc32: int) -> bytes:
+    """The member's entry in the central directory."""
+    name, offset, _, size = member
+    large = [value for value in (size, size, offset) if value >= _MAX32]
+    extra = Struct(f"<2H{len(large)}Q").pack(1, 8 * len(large), *large) if large else b""
+    size32 = min(size, _MAX32)
+    needed = 45 if large else 20
+    sizes = (crc32, size32, size32, len(name), len(extra))
+    fixed = _CENTRAL.pack(b"PK\1\2", 0x0314, needed, 0, 0, 0, _DATE_1980, *sizes, 0, 0, 0, _MODE, min(offset, _MAX32))
+    return fixed + name + extra
+
+
+def end_records(count: int, directory: int, directory_size: int, comment_length: int) -> bytes:
+    """What follows a central directory of `count` entries at offset `directory`, up to the comment."""
+    records = b""
+    if count >= _MAX16 or directory >= _MAX32 or directory_size >= _MAX32:  # [PACK-003]
+        records = _END64.pack(b"PK\6\6", 44, 0x0314, 45, 0, 0, count, count, directory_size, directory)
+        records += _LOCATOR64.pack(b"PK\6\7", 0, directory + directory_size, 1)
+    count16 = min(count, _MAX16)
+    return records + _END.pack(
+        b"PK\5\6", 0, 0, count16, count16, min(directory_size, _MAX32), min(directory, _MAX32), comment_length
+    )

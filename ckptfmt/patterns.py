@@ -1,0 +1,31 @@
+"""Globs over path texts, as `select=` and `compression=` take them.
+
+`*` matches within a segment, `**` across segments, `?` one character; a pattern without wildcards also stands for
+everything below it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+
+_TOKEN = re.compile(r"(\*\*|\*|\?)")
+_REGEX = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@functools.lru_cache(maxsize=1024)
+def _compile(pattern: str) -> re.Pattern[str]:
+    parts = _TOKEN.split(pattern)
+    body = "".join(_REGEX.get(part) or re.escape(part) for part in parts)
+    return re.compile(body if len(parts) > 1 else f"{body}(?:/.*)?", re.DOTALL)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a path text matches a pattern."""
+    return _compile(pattern).fullmatch(text) is not None
+
+
+def matches_any(patterns: Iterable[str], text: str) -> bool:
+    """Whether a path text matches one of the patterns."""
+    return any(matches(pattern, text) for pattern in patterns)

@@ -1,0 +1,80 @@
+"""Where bytes live: the two small protocols between storage and the rest, and the choice of storage for a path.
+
+`Storage` reads the objects of one checkpoint; `Attempt` writes a new one and publishes it, or leaves no trace. An
+object is named by its path relative to the checkpoint; the empty name is the checkpoint's own file, in layout `file`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+Buffer = Any  # whatever exports the buffer protocol; typing.Buffer needs Python 3.12
+
+
+class Storage(Protocol):
+    """Reads one checkpoint. Every method may be called from several threads."""
+
+    path: str
+    is_directory: bool
+
+    def size(self, name: str) -> int:
+        """Size of an object in bytes; raises `missing-object`."""
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes; raises `missing-object` or `short-object`."""
+
+    def read_into(self, name: str, offset: int, out: memoryview) -> None:
+        """Fill `out` (bytes); raises as `read` does."""
+
+    def map(self, name: str) -> memoryview:
+        """The whole object as private, copy-on-write memory."""
+
+    def names(self) -> list[str]:
+        """The names of all objects, in no particular order."""
+
+    def close(self) -> None: ...
+
+
+class ObjectWriter(Protocol):
+    """Writes one new object."""
+
+    def reserve(self, size: int) -> None:
+        """Make room for `size` bytes to come, where the storage can; raises `disk-full`."""
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Put bytes at an offset; they need not come in order."""
+
+    def finish(self, size: int) -> None:
+        """Cut to `size` bytes, make them durable if the attempt is, and close."""
+
+    def close(self) -> None:
+        """Close without more, after a failure; harmless after `finish`."""
+
+
+class Attempt(Protocol):
+    """One attempt at writing a checkpoint: invisible until `publish`, gone after `abort`."""
+
+    path: str
+
+    def create(self, name: str) -> ObjectWriter: ...
+
+    def publish(self) -> None:
+        """Make it the checkpoint at the path, all at once; raises `exists` or `not-replaceable`. [PUB-003] [PUB-004]"""
+
+    def abort(self) -> None:
+        """Remove what was written; does nothing after `publish`. [PUB-007]"""
+
+
+def storage_for(path: str | os.PathLike[str]) -> Storage:
+    """The storage that reads the checkpoint at `path`; raises `not-found` or `temporary`."""
+    from .local import LocalStorage
+
+    return LocalStorage(os.fspath(path))
+
+
+def attempt_for(path: str | os.PathLike[str], *, directory: bool, overwrite: bool, durable: bool) -> Attempt:
+    """An attempt at `path`; raises `exists`, `not-replaceable` or `not-found` before anything is written."""
+    from .local import LocalAttempt
+
+    return LocalAttempt(os.fspath(path), directory=directory, overwrite=overwrite, durable=durable)

@@ -1,0 +1,104 @@
+"""Every system call that changes a disk, in one place, so that what a commit does to a disk can be read, recorded and
+made to fail."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import shutil
+from typing import Any
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+_SYNC_FILE_RANGE_WRITE = 2
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
+
+
+class Disk:
+    """The disk of this machine. All methods raise OSError as the system does."""
+
+    def create(self, path: str) -> int:
+        """A new file, open for reading and writing; fails if it exists."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+    def make_directory(self, path: str) -> None:
+        os.mkdir(path)
+
+    def write(self, fd: int, data: memoryview, offset: int) -> None:
+        while data:
+            count = os.pwrite(fd, data, offset)
+            data, offset = data[count:], offset + count
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Reserve blocks, so that a full disk shows early; nothing where the file system cannot."""
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except AttributeError:
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def start_writeback(self, fd: int, offset: int, length: int) -> None:
+        """Ask the system to begin writing out, so that the later flush waits less; a hint, and no promise."""
+        libc = _libc()
+        if libc is not None and hasattr(libc, "sync_file_range"):
+            libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
+
+    def flush(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def flush_directory(self, path: str) -> None:
+        if os.name == "nt":  # directories cannot be opened there; NTFS journals them
+            return
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def rename_exclusive(self, source: str, target: str) -> None:
+        """Rename unless the target exists; raises ENOSYS where the system cannot do that in one step."""
+        if os.name == "nt":
+            os.rename(source, target)  # Windows never replaces
+        else:
+            _renameat2(source, target, _RENAME_NOREPLACE)
+
+    def exchange(self, one: str, other: str) -> None:
+        """Swap two names in one step; raises ENOSYS where the system cannot."""
+        _renameat2(one, other, _RENAME_EXCHANGE)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def remove_tree(self, path: str) -> None:
+        shutil.rmtree(path)
+
+
+@functools.cache
+def _libc() -> Any:
+    try:
+        return ctypes.CDLL(None, use_errno=True)
+    except (OSError, TypeError):
+        return None
+
+
+def _renameat2(source: str, target: str, flags: int) -> None:
+    libc = _libc()
+    if libc is None or not hasattr(libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(errno.ENOSYS if number in _UNSUPPORTED else number, os.strerror(number), source)

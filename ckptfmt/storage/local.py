@@ -1,0 +1,302 @@
+"""POSIX file systems (SPEC.md section 11): reading by offset, and attempts that publish atomically and durably."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+from typing import Any
+
+from ..errors import CkptError, fault, os_fault
+from .disk import Disk
+
+TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
+WRITEBACK = 64 << 20  # bytes written between two write-back hints of a durable attempt
+
+_O_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+class LocalStorage:
+    """Reads a checkpoint on a local disk. The file of layout `file` stays open, so a replacement never mixes two
+    checkpoints."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._inside: set[str] = set()
+        if os.path.basename(os.path.normpath(path)).endswith(TEMPORARY_SUFFIX):
+            raise fault(
+                "temporary", "this is the temporary of a save that has not been committed", path=path
+            )  # [PUB-001]
+        try:
+            self.is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+            if not self.is_directory:
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise fault("not-a-checkpoint", "this is neither a file nor a directory", path=path)
+                self._fd = os.open(path, _O_READ)
+        except OSError as error:
+            if isinstance(error, CkptError):
+                raise
+            raise os_fault(error, "cannot open the checkpoint", path) from error
+        self._root = os.path.realpath(path)
+
+    def size(self, name: str) -> int:
+        with self._open(name) as fd:
+            return os.fstat(fd).st_size
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        data = bytearray(length)
+        self.read_into(name, offset, memoryview(data))
+        return bytes(data)
+
+    def read_into(self, name: str, offset: int, out: memoryview) -> None:
+        with self._open(name) as fd:
+            while out:
+                try:
+                    count = os.preadv(fd, [out], offset)
+                except OSError as error:
+                    raise os_fault(error, f"cannot read {name or 'the file'} at byte {offset}", self.path) from error
+                if count == 0:
+                    raise fault(
+                        "short-object", f"{name or 'the file'} ends at byte {offset}", path=self.path, offset=offset
+                    )  # [READ-005]
+                out, offset = out[count:], offset + count
+
+    def map(self, name: str) -> memoryview:
+        with self._open(name) as fd:
+            try:
+                return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
+            except OSError as error:
+                raise os_fault(error, f"cannot map {name or 'the file'}", self.path) from error
+
+    def names(self) -> list[str]:
+        found = []
+        for folder, _, files in os.walk(self.path):
+            prefix = os.path.relpath(folder, self.path).replace(os.sep, "/")
+            found += [file if prefix == "." else f"{prefix}/{file}" for file in files]
+        return found
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _open(self, name: str) -> Any:
+        """A context that gives a file descriptor of the object."""
+        if not name:
+            if self._fd is None:
+                raise fault("io", "the checkpoint is closed", path=self.path)
+            return contextlib.nullcontext(self._fd)
+        return self._opened(name)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Any:
+        folder, _, _ = name.rpartition("/")
+        if folder not in self._inside:  # [CHK-007] no link may lead out
+            real = os.path.realpath(os.path.join(self.path, folder))
+            if real != os.path.join(self._root, *folder.split("/")).rstrip("/"):
+                raise fault(
+                    "bad-manifest", f"{folder!r} leads out of the checkpoint through a link [CHK-007]", path=self.path
+                )
+            self._inside.add(folder)
+        try:
+            fd = os.open(os.path.join(self.path, name), _O_READ | _O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
+            if error.errno == errno.ELOOP:
+                raise fault("bad-manifest", f"{name} is a link [CHK-007]", path=self.path) from error
+            raise os_fault(error, f"cannot open {name}", self.path) from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+class LocalFile:
+    """One new file of an attempt."""
+
+    def __init__(self, path: str, disk: Disk, durable: bool) -> None:
+        self._path, self._disk, self._durable = path, disk, durable
+        self._unsent = 0  # first byte for which no write-back was asked for
+        self._fd: int | None = disk.create(path)
+
+    def reserve(self, size: int) -> None:
+        if size:
+            self._do(self._disk.allocate, size)
+
+    def write(self, offset: int, data: Any) -> None:
+        view = memoryview(data)
+        self._do(self._disk.write, view if view.nbytes == len(view) else view.cast("B"), offset)
+        if self._durable and offset + view.nbytes - self._unsent >= WRITEBACK:
+            self._do(self._disk.start_writeback, self._unsent, offset + view.nbytes - self._unsent)
+            self._unsent = offset + view.nbytes
+
+    def finish(self, size: int) -> None:
+        self._do(self._disk.truncate, size)
+        if self._durable:
+            self._do(self._disk.flush)  # [PUB-002]; a failure is never tried again [PUB-006]
+        self.close()
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _do(self, call: Any, *arguments: Any) -> None:
+        try:
+            call(self._fd, *arguments)
+        except OSError as error:
+            raise os_fault(error, "cannot write the checkpoint", self._path) from error
+
+
+class LocalAttempt:
+    """A temporary sibling of the target, published by link, rename or exchange. [PUB-001] to [PUB-007]"""
+
+    def __init__(self, path: str, *, directory: bool, overwrite: bool, durable: bool, disk: Disk | None = None) -> None:
+        self.path = path
+        self._target = os.path.abspath(path)
+        self._parent, name = os.path.split(self._target)
+        self._temporary = os.path.join(self._parent, f".{name[:160]}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
+        self._directory, self._overwrite, self._durable = directory, overwrite, durable
+        self._disk = disk or Disk()
+        self._folders: set[str] = set()
+        self._files: list[LocalFile] = []
+        self._open = True
+        if name.endswith(TEMPORARY_SUFFIX):
+            raise fault("bad-option", f"a checkpoint's name must not end in {TEMPORARY_SUFFIX}", path=path)
+        if not os.path.isdir(self._parent):
+            raise fault("not-found", f"there is no directory {self._parent} to save into", path=path)
+        self._check_target()
+        if directory:
+            self._do(self._disk.make_directory, self._temporary)
+
+    def create(self, name: str) -> LocalFile:
+        folder, _, _ = name.rpartition("/")
+        self._make_folders(folder)
+        try:
+            file = LocalFile(
+                os.path.join(self._temporary, name) if name else self._temporary, self._disk, self._durable
+            )
+        except FileExistsError as error:
+            raise fault(
+                "name-collision", f"this file system cannot tell {name!r} from another name", path=self.path
+            ) from error  # [NAME-007]
+        except OSError as error:
+            raise os_fault(error, f"cannot create {name or 'the file'}", self.path) from error
+        self._files = [f for f in self._files if f._fd is not None] + [file]
+        return file
+
+    def publish(self) -> None:
+        if self._durable:
+            for folder in sorted(self._folders, key=len, reverse=True):  # bottom-up [PUB-002]
+                self._do(self._disk.flush_directory, os.path.join(self._temporary, folder))
+            if self._directory:
+                self._do(self._disk.flush_directory, self._temporary)
+        if self._overwrite:
+            self._replace()
+        else:
+            self._publish_exclusively()
+        self._open = False
+        if self._durable:
+            try:
+                self._disk.flush_directory(self._parent)
+            except OSError as error:
+                raise os_fault(
+                    error,
+                    "the checkpoint is in place, but may not survive a power loss: cannot flush the directory",
+                    self.path,
+                ) from error
+        self._remove_temporary()  # the second name of a linked file, or what was replaced
+
+    def abort(self) -> None:
+        for file in self._files:
+            file.close()
+        if self._open:
+            self._open = False
+            self._remove_temporary()
+
+    def _publish_exclusively(self) -> None:
+        """[PUB-003]"""
+        try:
+            if self._directory:
+                self._disk.rename_exclusive(self._temporary, self._target)
+                return
+            try:
+                self._disk.link(self._temporary, self._target)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK):
+                    raise
+                self._disk.rename_exclusive(self._temporary, self._target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise fault("exists", "another save put a checkpoint there first", path=self.path) from error
+            if error.errno == errno.ENOSYS:
+                raise fault(
+                    "exclusive-unsupported",
+                    "this file system can neither link nor rename without replacing",
+                    path=self.path,
+                ) from error
+            raise os_fault(error, "cannot publish the checkpoint", self.path) from error
+
+    def _replace(self) -> None:
+        """[PUB-004]"""
+        try:
+            if not self._directory and not _is_directory(self._target):
+                self._disk.replace(self._temporary, self._target)
+            elif os.path.lexists(self._target):
+                self._check_target()
+                self._disk.exchange(self._temporary, self._target)
+            else:
+                self._disk.rename_exclusive(self._temporary, self._target)
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise fault(
+                    "not-replaceable", "this system cannot exchange two directories in one step", path=self.path
+                ) from error
+            if isinstance(error, CkptError):
+                raise
+            raise os_fault(error, "cannot publish the checkpoint", self.path) from error
+
+    def _check_target(self) -> None:
+        if not os.path.lexists(self._target):
+            return
+        if not self._overwrite:
+            raise fault("exists", "there is something at this path already", path=self.path)  # [PUB-003]
+        if _is_directory(self._target) and not os.path.isfile(os.path.join(self._target, "COMMIT")):
+            raise fault("not-replaceable", "this directory is not a checkpoint", path=self.path)  # [PUB-005]
+
+    def _make_folders(self, folder: str) -> None:
+        if not folder or folder in self._folders:
+            return
+        self._make_folders(folder.rpartition("/")[0])
+        try:
+            self._do(self._disk.make_directory, os.path.join(self._temporary, folder))
+        except CkptError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                raise fault(
+                    "name-collision", f"this file system cannot tell {folder!r} from another name", path=self.path
+                ) from error
+            raise
+        self._folders.add(folder)
+
+    def _remove_temporary(self) -> None:
+        with contextlib.suppress(OSError):
+            if _is_directory(self._temporary):
+                self._disk.remove_tree(self._temporary)
+            elif os.path.lexists(self._temporary):
+                self._disk.unlink(self._temporary)
+
+    def _do(self, call: Any, *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except OSError as error:
+            raise os_fault(error, "cannot write the checkpoint", self.path) from error
+
+
+def _is_directory(path: str) -> bool:
+    """Whether the name itself is a directory, not a link to one: publishing replaces names."""
+    return os.path.isdir(path) and not os.path.islink(path)

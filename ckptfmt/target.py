@@ -1,0 +1,128 @@
+"""Reading into a target tree: what fits, what does not, all reported at once (SPEC.md section 12, READ-006). Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .dtypes import dtype_of
+from .names import Path, path_text
+from .tree import Tree
+
+Difference = tuple[str, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchReport:
+    """How a target tree differs from a checkpoint. All by path text.
+
+    `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,
+    `dtype`, `kind`: (path, found in the checkpoint, expected by the target). `readonly`: target arrays that cannot be
+    written.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shape: tuple[Difference, ...]
+    dtype: tuple[Difference, ...]
+    kind: tuple[Difference, ...]
+    readonly: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not (self.missing or self.unexpected or self.shape or self.dtype or self.kind or self.readonly)
+
+    def __str__(self) -> str:
+        lines = [f"missing from the checkpoint: {_few(self.missing)}"] if self.missing else []
+        lines += [f"unexpected in the checkpoint: {_few(self.unexpected)}"] if self.unexpected else []
+        for name in ("shape", "dtype", "kind"):
+            differences = getattr(self, name)
+            if differences:
+                lines.append(
+                    f"{name}: "
+                    + _few(
+                        tuple(f"{path} (found {found}, expected {expected})" for path, found, expected in differences)
+                    )
+                )
+        lines += [f"read-only in the target: {_few(self.readonly)}"] if self.readonly else []
+        return "; ".join(lines) or "target and checkpoint match"
+
+
+def _few(items: tuple[str, ...], most: int = 8) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def flatten(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every leaf of a tree of values, with its path; an empty container is a leaf."""
+    if isinstance(tree, dict) and tree:
+        for key, item in tree.items():
+            yield from flatten(item, (*path, key))
+    elif type(tree) in (list, tuple) and tree:
+        for i, item in enumerate(tree):
+            yield from flatten(item, (*path, i))
+    else:
+        yield path, tree
+
+
+def rebuild(tree: Tree, leaf: Callable[[Path, Any], Any], path: Path = ()) -> Tree:
+    """The same containers, with every leaf replaced by `leaf(path, leaf)`."""
+    if isinstance(tree, dict) and tree:
+        items = ((key, rebuild(item, leaf, (*path, key))) for key, item in tree.items())
+        return OrderedDict(items) if type(tree) is OrderedDict else dict(items)
+    if type(tree) in (list, tuple) and tree:
+        return type(tree)(rebuild(item, leaf, (*path, i)) for i, item in enumerate(tree))
+    return leaf(path, tree)
+
+
+def match(target: Tree, stored: dict[Path, Any], is_tensor: Callable[[Any], bool], cast: bool) -> MatchReport:
+    """Compare a target tree with the leaves of a checkpoint, by path; `cast` allows dtypes of `_castable` pairs."""
+    wanted = dict(flatten(target))
+    missing = tuple(path_text(path) for path in wanted if path not in stored)
+    unexpected = tuple(path_text(path) for path in stored if path not in wanted)
+    shape: list[Difference] = []
+    dtype: list[Difference] = []
+    kind: list[Difference] = []
+    readonly: list[str] = []
+    for path, leaf in wanted.items():
+        if path not in stored:
+            continue
+        text, found = path_text(path), stored[path]
+        if is_tensor(found) != isinstance(leaf, np.ndarray):
+            kind.append((text, _kind(is_tensor(found), found), _kind(isinstance(leaf, np.ndarray), leaf)))
+        elif isinstance(leaf, np.ndarray):
+            if found.shape != leaf.shape:
+                shape.append((text, found.shape, leaf.shape))
+            if found.dtype != leaf.dtype.newbyteorder("=") and not (cast and _castable(found.dtype, leaf.dtype)):
+                dtype.append((text, found.dtype, leaf.dtype))
+            if not leaf.flags.writeable:
+                readonly.append(text)
+    return MatchReport(missing, unexpected, tuple(shape), tuple(dtype), tuple(kind), tuple(readonly))
+
+
+def _kind(is_tensor: bool, leaf: Any) -> str:
+    return "tensor" if is_tensor else type(leaf).__name__
+
+
+def _castable(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether a cast keeps the kind of number: bool < int < float < complex."""
+    ranks = [_rank(found), _rank(wanted)]
+    return None not in ranks and ranks[0] <= ranks[1]  # type: ignore[operator]
+
+
+def _rank(dtype: np.dtype[Any]) -> int | None:
+    row = dtype_of(dtype)
+    if row is None:
+        return None
+    return next(
+        (
+            rank
+            for rank, prefixes in enumerate((("bool",), ("int", "uint"), ("float", "bfloat")))
+            if row.name.startswith(prefixes)
+        ),
+        3,
+    )

@@ -1,0 +1,410 @@
+"""The tree (SPEC.md section 2): Python values to msgpack nodes and back, with typed paths.
+
+Pure: arrays are collected and referred to by index here, and stored elsewhere. Exact types only: a subclass that
+would come back as something else is refused, so that what is loaded equals what was saved.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .dtypes import DTYPES, Array, dtype_named, dtype_of, pack, unpack
+from .errors import UnknownTagWarning, fault
+from .names import Key, Path, path_text
+
+Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
+Tree = Any
+
+MAX_DEPTH = 256  # [TREE-012]
+_COMPLEX = struct.Struct("<dd")
+_TIME_UNIT = re.compile(r"(?:[1-9][0-9]{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
+
+
+class _Omitted:
+    """The type of `OMITTED`: stands for list and tuple items that `select=` leaves out."""
+
+    def __repr__(self) -> str:
+        return "ckptfmt.OMITTED"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __reduce__(self) -> str:
+        return "OMITTED"
+
+
+OMITTED = _Omitted()
+
+
+class TensorLeaf(NamedTuple):
+    """An array met in a tree, and the path at which it was first met."""
+
+    path: Path
+    array: Array
+
+
+class EncodedTree(NamedTuple):
+    """A tree as a node, its distinct arrays in order of their index, and groups of paths that share memory yet were
+    separated."""
+
+    node: Node
+    tensors: list[TensorLeaf]
+    copied_views: tuple[tuple[str, ...], ...]
+
+
+def encode(tree: Tree, *, allow_tensors: bool = True) -> EncodedTree:
+    """Encode `tree`; raises `unsupported-leaf`, `unsupported-key`, `unsupported-dtype` or `too-deep`. [TREE-013]"""
+    encoder = _Encoder(allow_tensors)
+    node = encoder.node(tree, (), 0)
+    return EncodedTree(node, encoder.tensors, _shared_views(encoder.tensors))
+
+
+class _Encoder:
+    def __init__(self, allow_tensors: bool) -> None:
+        self.allow_tensors = allow_tensors
+        self.tensors: list[TensorLeaf] = []
+        self.index_of_memory: dict[Any, int] = {}
+
+    def node(self, value: Tree, path: Path, depth: int) -> Node:
+        kind = type(value)
+        if kind is np.ndarray or kind is np.memmap:
+            return self.array(value, path)
+        if value is None or kind is bool or kind is float or kind is bytes:
+            return value
+        if kind is str:
+            return _utf8(value, "unsupported-leaf", path)
+        if kind is int:
+            return _integer(value)
+        if kind is complex:
+            return ["complex", _COMPLEX.pack(value.real, value.imag)]
+        if kind in (dict, list, tuple, OrderedDict):
+            return self.container(value, kind, path, depth)
+        if isinstance(value, np.generic):
+            return _scalar(value, path)
+        raise fault(
+            "unsupported-leaf",
+            f"cannot store a {kind.__module__}.{kind.__qualname__} at {path_text(path)!r}",
+            tensor=path_text(path),
+        )
+
+    def container(self, value: Any, kind: type, path: Path, depth: int) -> Node:
+        if depth >= MAX_DEPTH:
+            raise fault(
+                "too-deep",
+                f"containers nested deeper than {MAX_DEPTH} below {path_text(path[:8])!r}, or one that contains itself",
+            )
+        if kind is OrderedDict:
+            return ["tag", "collections.OrderedDict", None, self.container(value, dict, path, depth + 1)]
+        if kind is dict:
+            keys = [_key(key, path) for key in value]
+            return ["dict", keys, [self.node(item, (*path, key), depth + 1) for key, item in value.items()]]
+        return [kind.__name__, [self.node(item, (*path, i), depth + 1) for i, item in enumerate(value)]]
+
+    def array(self, array: Array, path: Path) -> Node:
+        if not self.allow_tensors:
+            raise fault(
+                "unsupported-leaf",
+                f"metadata holds an array at {path_text(path)!r}; put it into the tree",
+                tensor=path_text(path),
+            )  # [TREE-014]
+        if array.dtype.kind in "mM":
+            unit, count = np.datetime_data(array.dtype)
+            tag = "numpy.datetime64" if array.dtype.kind == "M" else "numpy.timedelta64"
+            return [
+                "tag",
+                tag,
+                unit if count == 1 else f"{count}{unit}",
+                self.array(array.view(_int64(array.dtype)), path),
+            ]
+        if dtype_of(array.dtype) is None:
+            raise fault(
+                "unsupported-dtype",
+                f"cannot store an array of dtype {array.dtype} at {path_text(path)!r}",
+                tensor=path_text(path),
+            )
+        # [TREE-011] the same memory seen in the same way is one tensor; empty arrays have no memory to share
+        memory = (
+            (array.__array_interface__["data"][0], array.dtype, array.shape, array.strides)
+            if array.nbytes
+            else id(array)
+        )
+        index = self.index_of_memory.get(memory)
+        if index is None:
+            index = self.index_of_memory[memory] = len(self.tensors)
+            self.tensors.append(TensorLeaf(path, array))  # keeps the array alive, so its id and memory stay its own
+        return ["tensor", index]
+
+
+def _key(key: Any, path: Path) -> Node:
+    if type(key) is str:
+        return _utf8(key, "unsupported-key", (*path, key))
+    if type(key) is int:
+        return _integer(key)
+    raise fault(
+        "unsupported-key",
+        f"the dict at {path_text(path)!r} has the key {key!r} of type {type(key).__name__}",
+        tensor=path_text(path),
+    )  # [TREE-007]
+
+
+def _utf8(text: str, code: str, path: Path) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # [TREE-015]
+        where = path_text(path).encode(errors="backslashreplace").decode()
+        raise fault(code, f"the string at {where!r} has lone surrogates and is no UTF-8", tensor=where) from None
+    return text
+
+
+def _integer(value: int) -> Node:
+    if -(1 << 63) <= value < 1 << 64:
+        return value
+    magnitude = value if value >= 0 else ~value
+    return ["int", value.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)]  # [TREE-002]
+
+
+def _int64(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.int64).newbyteorder(dtype.byteorder)
+
+
+def _scalar(value: np.generic, path: Path) -> Node:
+    if isinstance(value, np.str_):
+        return ["tag", "numpy.str_", None, _utf8(str(value), "unsupported-leaf", path)]
+    if isinstance(value, np.bytes_):
+        return ["tag", "numpy.bytes_", None, bytes(value)]
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        unit, count = np.datetime_data(value.dtype)
+        param = unit if count == 1 else f"{count}{unit}"
+        return ["tag", f"numpy.{type(value).__name__}", param, _scalar(value.view(np.int64), path)]
+    dtype = dtype_of(value.dtype)
+    if dtype is None:
+        raise fault(
+            "unsupported-dtype",
+            f"cannot store a scalar of dtype {value.dtype} at {path_text(path)!r}",
+            tensor=path_text(path),
+        )
+    array = np.asarray(value)
+    stored = pack(array, dtype) if dtype.per > 1 else array.view(dtype.stored.newbyteorder("="))
+    return ["scalar", dtype.name, stored.astype(dtype.stored).tobytes()]
+
+
+def _shared_views(tensors: list[TensorLeaf]) -> tuple[tuple[str, ...], ...]:
+    """Groups of tensors that overlap in memory without being aliases. [TREE-011]"""
+    by_owner: dict[int, list[TensorLeaf]] = {}
+    for leaf in tensors:
+        owner: Any = leaf.array
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        by_owner.setdefault(id(owner if owner.base is None else owner.base), []).append(leaf)
+    groups = []
+    for leaves in by_owner.values():
+        if len(leaves) < 2:
+            continue
+        spans = sorted((*np.lib.array_utils.byte_bounds(leaf.array), leaf.path) for leaf in leaves if leaf.array.nbytes)
+        group: list[str] = []
+        end = 0
+        for low, high, path in [*spans, (1 << 64, 0, ())]:
+            if low >= end:
+                if len(group) > 1:
+                    groups.append(tuple(group))
+                group = []
+            group.append(path_text(path))
+            end = max(end, high)
+    return tuple(groups)
+
+
+# ---- nodes to values
+
+
+def check(node: Node, dtypes: Sequence[str]) -> None:
+    """Refuse a node that breaks section 2 [TREE-001]; `dtypes` are those of the manifest's tensors, or () where none
+    may stand."""
+    used: set[int] = set()
+    _check(node, dtypes, used, 0)
+    if len(used) < len(dtypes):
+        raise _bad("a tensor stands nowhere in the tree [TREE-009]")
+
+
+def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> None:
+    if type(node) is not list:
+        if node is None or type(node) in (bool, int, float, str, bytes):
+            return
+        raise _bad(f"a {type(node).__name__} is no node")
+    match node:
+        case ["tensor", int(index)] if type(index) is int and 0 <= index < len(dtypes):
+            used.add(index)
+        case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
+            if len({_decode_key(key) for key in keys}) != len(keys):
+                raise _bad("a dict repeats a key [TREE-006]")
+            _check_items(items, dtypes, used, depth)
+        case ["list" | "tuple", list(items)]:
+            _check_items(items, dtypes, used, depth)
+        case ["int", bytes(raw)] if raw:  # [TREE-003]
+            pass
+        case ["complex", bytes(raw)] if len(raw) == 16:  # [TREE-005]
+            pass
+        case ["scalar", str(name), bytes(raw)]:
+            if len(raw) != dtype_named(name).stored.itemsize:
+                raise _bad(f"a scalar of {name} has {len(raw)} bytes [TREE-005]")
+        case ["tag", str(name), param, child]:
+            _check(param, (), used, depth + 1)  # [TREE-014]
+            _check_items([child], dtypes, used, depth)
+            if name in TAGS and not TAGS[name].accepts(param, child, dtypes):
+                raise _bad(f"tag {name!r} has a param or child of another form [TAG-003]")
+        case _:
+            raise _bad(f"no such node: {str(node)[:60]} [TREE-001]")
+
+
+def _check_items(items: list[Node], dtypes: Sequence[str], used: set[int], depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise _bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
+    for item in items:
+        _check(item, dtypes, used, depth + 1)
+
+
+def _bad(message: str) -> Exception:
+    return fault("bad-manifest", message)
+
+
+def _decode_key(key: Node) -> Key:
+    if type(key) is str or type(key) is int:
+        return key
+    match key:
+        case ["int", bytes(raw)] if raw:
+            return int.from_bytes(raw, "big", signed=True)
+    raise _bad(f"a dict has the key {key!r:.40} [TREE-007]")
+
+
+def decode(node: Node, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None = None) -> Tree:
+    """The value of a checked node; `tensor(index)` gives the leaf of a tensor node.
+
+    With `keep`, leaves whose path it refuses are left out: dict entries vanish, items of lists and tuples become
+    `OMITTED`.
+    """
+    return _Decoder(tensor, keep).value(node, ())
+
+
+class _Decoder:
+    def __init__(self, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None) -> None:
+        self.tensor, self.keep = tensor, keep
+
+    def value(self, node: Node, path: Path) -> Tree:
+        kind = node[0] if type(node) is list else None
+        if kind in ("dict", "list", "tuple"):
+            return self.container(node, path)
+        if kind == "tag":
+            return self.tagged(node, path)
+        if self.keep is not None and not self.keep(path):
+            return OMITTED
+        if kind is None:
+            return node
+        if kind == "tensor":
+            return self.tensor(node[1])
+        return _leaf(node)
+
+    def container(self, node: Node, path: Path) -> Tree:
+        if node[0] == "dict":
+            keys = [_decode_key(key) for key in node[1]]
+            if self.keep is None:  # the way of most loads, so without a path for each tensor
+                tensor = self.tensor
+                return {
+                    k: tensor(n[1]) if type(n) is list and n[0] == "tensor" else self.value(n, (*path, k))
+                    for k, n in zip(keys, node[2], strict=True)
+                }
+            items = [(key, self.value(item, (*path, key))) for key, item in zip(keys, node[2], strict=True)]
+            kept = {key: item for key, item in items if item is not OMITTED}
+            return OMITTED if self.left_out(path, kept) else kept
+        values = [self.value(item, (*path, i)) for i, item in enumerate(node[1])]
+        if self.keep is not None and self.left_out(path, [v for v in values if v is not OMITTED]):
+            return OMITTED
+        return values if node[0] == "list" else tuple(values)
+
+    def left_out(self, path: Path, kept: Any) -> bool:
+        return not kept and path != () and self.keep is not None and not self.keep(path)
+
+    def tagged(self, node: Node, path: Path) -> Tree:
+        _, name, param, child = node
+        value = self.value(child, path)
+        if value is OMITTED:
+            return OMITTED
+        if name not in TAGS:
+            warnings.warn(
+                f"unknown tag {name!r} at {path_text(path)!r}: its plain child was read [TAG-001]",
+                UnknownTagWarning,
+                stacklevel=2,
+            )
+            return value
+        return TAGS[name].restore(param, value)
+
+
+def _leaf(node: Node) -> Any:
+    match node:
+        case ["int", raw]:
+            return int.from_bytes(raw, "big", signed=True)
+        case ["complex", raw]:
+            return complex(*_COMPLEX.unpack(raw))
+        case [_, name, raw]:  # scalar
+            dtype = DTYPES[name]
+            stored = np.frombuffer(raw, dtype.stored).astype(dtype.stored.newbyteorder("="))
+            return unpack(stored, dtype, 1)[0] if dtype.per > 1 else stored.view(dtype.numpy)[0]
+
+
+def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Every leaf node with its path, depth first; a tag adds no segment, an empty container is a leaf."""
+    match node:
+        case ["dict", keys, items] if items:
+            for key, item in zip(keys, items, strict=True):
+                yield from leaves(item, (*path, _decode_key(key)))
+        case ["list" | "tuple", items] if items:
+            for i, item in enumerate(items):
+                yield from leaves(item, (*path, i))
+        case ["tag", _, _, child]:
+            yield from leaves(child, path)
+        case _:
+            yield path, node
+
+
+# ---- tags
+
+
+class Tag(NamedTuple):
+    """What a tag stands for: which (param, child node, dtypes of tensors) it accepts, and how (param, child value)
+    becomes the value."""
+
+    accepts: Callable[[Node, Node, Sequence[str]], bool]
+    restore: Callable[[Node, Any], Any]
+
+
+def _is_time(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
+    match child:
+        case ["tensor", index]:
+            return type(param) is str and _TIME_UNIT(param) is not None and dtypes[index] == "int64"
+        case ["scalar", "int64", _]:
+            return type(param) is str and _TIME_UNIT(param) is not None
+    return False
+
+
+def _is_dict(param: Node, child: Node, _: Sequence[str]) -> bool:
+    return param is None and type(child) is list and child[0] == "dict"
+
+
+TAGS: dict[str, Tag] = {  # [TAG-002]
+    "collections.OrderedDict": Tag(_is_dict, lambda _, value: OrderedDict(value)),
+    "numpy.datetime64": Tag(
+        _is_time, lambda unit, value: value.view(np.dtype("M8" if unit == "generic" else f"M8[{unit}]"))
+    ),
+    "numpy.timedelta64": Tag(
+        _is_time, lambda unit, value: value.view(np.dtype("m8" if unit == "generic" else f"m8[{unit}]"))
+    ),
+    "numpy.str_": Tag(lambda param, child, _: param is None and type(child) is str, lambda _, value: np.str_(value)),
+    "numpy.bytes_": Tag(
+        lambda param, child, _: param is None and type(child) is bytes, lambda _, value: np.bytes_(value)
+    ),
+}
