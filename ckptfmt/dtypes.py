@@ -40,12 +40,13 @@ class DType:
             return np.dtype(self.name)
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, self.name))
+        extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
+        return extended
 
     @cached_property
     def stored(self) -> np.dtype[Any]:
         """The stored dtype, little-endian."""
-        return np.dtype(np.dtype(self.storage).newbyteorder("<"))
+        return np.dtype(self.storage).newbyteorder("<")
 
     @property
     def is_core(self) -> bool:
