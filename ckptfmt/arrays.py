@@ -50,11 +50,11 @@ class ArraySpec:
     def chunks(self) -> int:
         return math.prod(self.chunk_counts)
 
-    @property
+    @cached_property
     def is_raw(self) -> bool:
         return self.codec.name == "raw"
 
-    @property
+    @cached_property
     def is_contiguous(self) -> bool:
         """Whether the stored bytes are the elements in C order, one after another, and nothing else."""
         return self.is_raw and self.chunks <= 1 and self.dtype.per == 1
@@ -69,6 +69,8 @@ class ArraySpec:
 
     def chunk_key(self, chunk: int) -> str:
         """The Zarr key of chunk number `chunk` under the array. [ZARR-003]"""
+        if chunk == 0:
+            return "c" + "/0" * len(self.grid)
         return "/".join(["c", *map(str, self.chunk_index(chunk))])
 
     def chunk_keys(self) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 _LOCAL = Struct("<4s5H3I2H")
 _CENTRAL = Struct("<4s6H3I5H2I")
+_ALIGNMENT = Struct("<3H")
 _END = Struct("<4s4H2IH")
 _END64 = Struct("<4sQ2H2I4Q")
 _LOCATOR64 = Struct("<4sIQI")
@@ -24,6 +25,8 @@ SMALL_ALIGNMENT = 64
 LARGE_ALIGNMENT = 4096
 LARGE = 65536
 
+_ZEROS = bytes(LARGE_ALIGNMENT + SMALL_ALIGNMENT)
+
 
 class Member(NamedTuple):
     """One member: `offset` of its local header, `payload` of its first byte, in bytes from the start of the pack."""
@@ -32,45 +35,46 @@ class Member(NamedTuple):
     offset: int
     payload: int
     size: int
+    crc32: int
 
     @property
     def end(self) -> int:
         return self.payload + self.size
 
 
-def place(name: bytes, offset: int, size: int, *, aligned: bool) -> Member:
-    """Lay a member of `size` bytes out at `offset`."""
+def place(name: bytes, offset: int, size: int, crc32: int = 0, *, aligned: bool) -> Member:
+    """Lay a member of `size` bytes out at `offset`; its place does not depend on its crc32."""
     plain = offset + _LOCAL.size + len(name) + (20 if size >= _MAX32 else 0)
     if not aligned:
-        return Member(name, offset, plain, size)
+        return Member(name, offset, plain, size, crc32)
     alignment = LARGE_ALIGNMENT if size >= LARGE else SMALL_ALIGNMENT  # [PACK-002]
-    return Member(name, offset, (plain + 6 + alignment - 1) & -alignment, size)
+    return Member(name, offset, (plain + 6 + alignment - 1) & -alignment, size, crc32)
 
 
-def local_header(member: Member, crc32: int) -> bytes:
+def local_header(member: Member) -> bytes:
     """The bytes from `member.offset` to `member.payload`."""
-    name, offset, payload, size = member
+    name, offset, payload, size, crc32 = member
     gap = payload - offset - _LOCAL.size - len(name)
-    if size < _MAX32:
-        extra, needed, size32 = b"", 20, size
-    else:
+    extra, needed, size32 = b"", 20, size
+    if size >= _MAX32:
         extra, needed, size32 = Struct("<2H2Q").pack(1, 16, size, size), 45, _MAX32  # [PACK-003]
     if gap > len(extra):
         room = gap - len(extra) - 4
         alignment = LARGE_ALIGNMENT if size >= LARGE else SMALL_ALIGNMENT
-        extra += Struct("<3H").pack(_ALIGNMENT_ID, room, alignment) + bytes(room - 2)
+        extra += _ALIGNMENT.pack(_ALIGNMENT_ID, room, alignment) + _ZEROS[: room - 2]
     return _LOCAL.pack(b"PK\3\4", needed, 0, 0, 0, _DATE_1980, crc32, size32, size32, len(name), gap) + name + extra
 
 
-def central_entry(member: Member, crc32: int) -> bytes:
+def central_entry(member: Member) -> bytes:
     """The member's entry in the central directory."""
-    name, offset, _, size = member
-    large = [value for value in (size, size, offset) if value >= _MAX32]
-    extra = Struct(f"<2H{len(large)}Q").pack(1, 8 * len(large), *large) if large else b""
-    size32 = min(size, _MAX32)
-    needed = 45 if large else 20
+    name, offset, _, size, crc32 = member
+    extra, needed, size32, offset32 = b"", 20, size, offset
+    if size >= _MAX32 or offset >= _MAX32:
+        large = [value for value in (size, size, offset) if value >= _MAX32]
+        extra, needed = Struct(f"<2H{len(large)}Q").pack(1, 8 * len(large), *large), 45  # [PACK-003]
+        size32, offset32 = min(size, _MAX32), min(offset, _MAX32)
     sizes = (crc32, size32, size32, len(name), len(extra))
-    fixed = _CENTRAL.pack(b"PK\1\2", 0x0314, needed, 0, 0, 0, _DATE_1980, *sizes, 0, 0, 0, _MODE, min(offset, _MAX32))
+    fixed = _CENTRAL.pack(b"PK\1\2", 0x0314, needed, 0, 0, 0, _DATE_1980, *sizes, 0, 0, 0, _MODE, offset32)
     return fixed + name + extra
 
 

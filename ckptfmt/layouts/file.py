@@ -97,12 +97,10 @@ def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iter
     """(object, offset, what) of each place where the frame differs from the canonical one; nothing if it was written
     in another legal way."""
     table, record = manifest.table, located.record
-    parts = [b"".join(data) for data in _documents(manifest.names, manifest.specs, [])]
-    canonical = [(0, b"".join(parts), "node documents")]
-    members: list[tuple[pack.Member, int]] = []
-    for _ in _documents(manifest.names, manifest.specs, members):
-        pass
-    end = members[-1][0].end
+    members: list[pack.Member] = []
+    documents = [header + text for header, text in _documents(manifest.names, manifest.specs, members)]
+    canonical = [(0, b"".join(documents), "node documents")]
+    end = members[-1].end
     for row, length in enumerate(table.lengths):
         tensor, chunk = table.tensor_of(row)
         member = pack.place(
@@ -113,8 +111,8 @@ def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iter
         crc = 0
         for start in range(0, length, PIECE):
             crc = zlib_ng.crc32(storage.read(OBJECT, member.payload + start, min(PIECE, length - start)), crc)
-        members.append((member, crc))
-        canonical.append((member.offset, pack.local_header(member, crc), f"ZIP header of {member.name.decode()}"))
+        members.append(member._replace(crc32=crc))
+        canonical.append((member.offset, pack.local_header(members[-1]), f"ZIP header of {member.name.decode()}"))
         end = member.end
     tail = _tail(members, end, located.manifest, len(located.line))
     canonical += [
@@ -141,6 +139,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         for name, spec, array in zip(draft.names, draft.specs, draft.arrays, strict=True):
             for chunk in range(spec.chunks):
                 writer.add_chunk(_chunk_name(name, spec, chunk), spec, array, chunk)
+                writer.settle(16)
         writer.settle(0)
     raw = draft.manifest("file", OBJECT, writer.table()).encode()
     record = CommitRecord(FORMAT, "file", 0, len(raw), hashlib.sha256(raw).digest(), bytes(draft.digest.size))
@@ -150,31 +149,30 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     writer.frame_parts += [header, directory]
     frame_digest = draft.digest.of(b"".join(writer.frame_parts))
     record = CommitRecord(record.format, "file", offset, len(raw), record.sha256, frame_digest)
-    writer.append(header, raw, directory, record.encode())
+    tail = b"".join((header, raw, directory, record.encode()))
+    writer.append(len(tail), tail)
     writer.flush()
     out.finish(writer.position)
     return Written(writer.position, record)
 
 
 class _PackWriter:
-    """Appends members to a pack. `end` is where the next member begins; `members` holds (member, crc32) in order."""
+    """Appends members to a pack. `end` is where the next member begins; `members` are in order."""
 
     def __init__(self, out: ObjectWriter, draft: Draft, pool: ThreadPoolExecutor) -> None:
         self.out, self.draft, self.pool = out, draft, pool
-        self.members: list[tuple[pack.Member, int]] = []
+        self.members: list[pack.Member] = []
         self.frame_parts: list[bytes] = []
         self.end = 0
         self.position = 0  # where the joined parts below will be written
         self._joined: list[Any] = []
         self._joined_size = 0
-        self._offsets: list[int] = []
-        self._lengths: list[int] = []
         self._digests: list[bytes] = []
         self._unsettled: list[tuple[int, Future[tuple[int, bytes]]]] = []  # (row, crc32 and digests) of large chunks
         self._first_chunk = 0
 
     def add_document(self, header: bytes, payload: bytes) -> None:
-        self.append(header, payload)
+        self.append(len(header) + len(payload), header, payload)
         self.frame_parts += (header, payload)
         self.end = self.position + self._joined_size
         self._first_chunk = len(self.members)
@@ -186,20 +184,18 @@ class _PackWriter:
         else:
             pieces = list(pieces)
             size = sum(piece.size for piece in pieces)
-        member = pack.place(name, self.end, size, aligned=True)
-        self._offsets.append(member.payload)
-        self._lengths.append(size)
-        if size < INLINE:
+        if size >= INLINE:
+            self.flush()
+            member = pack.place(name, self.end, size, aligned=True)
+            self._write_large(member, pieces)
+        else:
             (piece,) = pieces
-            crc = zlib_ng.crc32(piece)
-            header = pack.local_header(member, crc)
-            self.append(header, piece)
-            self.members.append((member, crc))
+            member = pack.place(name, self.end, size, zlib_ng.crc32(piece), aligned=True)
+            header = pack.local_header(member)
+            self.append(len(header) + size, header, piece)
             self.frame_parts.append(header)
             self._digests.append(self.draft.digest.of(piece))
-        else:
-            self.flush()
-            self._write_large(member, pieces)
+        self.members.append(member)
         self.end = member.end
 
     def _write_large(self, member: pack.Member, pieces: Iterable[Array]) -> None:
@@ -214,11 +210,9 @@ class _PackWriter:
             position += piece.size
         assert digesting is not None  # a large chunk has at least one piece
         self._unsettled.append((len(self._digests), digesting))
-        self.members.append((member, 0))
         self.frame_parts.append(b"")
         self._digests.append(b"")
         self.position = member.end
-        self.settle(16)
 
     def _digest(self, piece: memoryview, before: Future[tuple[int, bytes]] | None) -> tuple[int, bytes]:
         crc, digests = before.result() if before is not None else (0, b"")
@@ -230,16 +224,15 @@ class _PackWriter:
             row, digesting = self._unsettled.pop(0)
             crc, self._digests[row] = digesting.result()
             number = self._first_chunk + row
-            member, _ = self.members[number]
-            header = pack.local_header(member, crc)
-            self.members[number] = (member, crc)
+            member = self.members[number] = self.members[number]._replace(crc32=crc)
+            header = pack.local_header(member)
             self.frame_parts[2 * self._first_chunk + row] = header
             self.out.write(member.offset, header)
 
-    def append(self, *parts: Any) -> None:
-        """Join bytes to what will be written at `position`."""
+    def append(self, size: int, *parts: Any) -> None:
+        """Join `size` bytes to what will be written at `position`."""
         self._joined += parts
-        self._joined_size += sum(part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts)
+        self._joined_size += size
         if self._joined_size >= PIECE:
             self.flush()
 
@@ -250,14 +243,16 @@ class _PackWriter:
             self._joined, self._joined_size = [], 0
 
     def table(self) -> ChunkTable:
-        offset, length = (np.array(column, np.uint64) for column in (self._offsets, self._lengths))
+        chunks = self.members[self._first_chunk :]
+        offset = np.array([member.payload for member in chunks], np.uint64)
+        length = np.array([member.size for member in chunks], np.uint64)
         digest = self.draft.digest
         return ChunkTable(
             offset, length, b"".join(self._digests), digest.size, self.draft.block, first_rows(self.draft.specs)
         )
 
 
-def _documents(names: Any, specs: Any, members: list[tuple[pack.Member, int]]) -> Iterator[tuple[bytes, bytes]]:
+def _documents(names: Any, specs: Any, members: list[pack.Member]) -> Iterator[tuple[bytes, bytes]]:
     """(header, payload) of each node document at the start of a pack; adds them to `members`."""
     end = 0
     crcs: dict[bytes, int] = {}
@@ -265,9 +260,9 @@ def _documents(names: Any, specs: Any, members: list[tuple[pack.Member, int]]) -
         crc = crcs.get(text)
         if crc is None:
             crc = crcs[text] = zlib_ng.crc32(text)
-        member = pack.place(b"tensors/" + key.encode(), end, len(text), aligned=False)
-        members.append((member, crc))
-        yield pack.local_header(member, crc), text
+        member = pack.place(b"tensors/" + key.encode(), end, len(text), crc, aligned=False)
+        members.append(member)
+        yield pack.local_header(member), text
         end = member.end
 
 
@@ -275,13 +270,9 @@ def _chunk_name(name: str, spec: ArraySpec, chunk: int) -> bytes:
     return f"tensors/{name}/{spec.chunk_key(chunk)}".encode() if name else f"tensors/{spec.chunk_key(chunk)}".encode()
 
 
-def _tail(
-    members: list[tuple[pack.Member, int]], end: int, manifest: bytes, comment_length: int
-) -> tuple[bytes, bytes]:
+def _tail(members: list[pack.Member], end: int, manifest: bytes, comment_length: int) -> tuple[bytes, bytes]:
     """(the manifest's local header, central directory and end records) of a pack whose chunks end at `end`."""
-    member = pack.place(MANIFEST, end, len(manifest), aligned=False)
-    entries = [*members, (member, zlib_ng.crc32(manifest))]
-    directory = b"".join([pack.central_entry(*entry) for entry in entries])
-    return pack.local_header(*entries[-1]), directory + pack.end_records(
-        len(entries), member.end, len(directory), comment_length
-    )
+    last = pack.place(MANIFEST, end, len(manifest), zlib_ng.crc32(manifest), aligned=False)
+    entries = [pack.central_entry(member) for member in (*members, last)]
+    directory = b"".join(entries)
+    return pack.local_header(last), directory + pack.end_records(len(entries), last.end, len(directory), comment_length)

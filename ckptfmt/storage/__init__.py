@@ -7,9 +7,15 @@ object is named by its path relative to the checkpoint; the empty name is the ch
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Protocol
 
+from ..errors import fault
+
 Buffer = Any  # whatever exports the buffer protocol; typing.Buffer needs Python 3.12
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
 
 
 class Storage(Protocol):
@@ -70,11 +76,18 @@ def storage_for(path: str | os.PathLike[str]) -> Storage:
     """The storage that reads the checkpoint at `path`; raises `not-found` or `temporary`."""
     from .local import LocalStorage
 
-    return LocalStorage(os.fspath(path))
+    return LocalStorage(_local(path))
 
 
 def attempt_for(path: str | os.PathLike[str], *, directory: bool, overwrite: bool, durable: bool) -> Attempt:
     """An attempt at `path`; raises `exists`, `not-replaceable` or `not-found` before anything is written."""
     from .local import LocalAttempt
 
-    return LocalAttempt(os.fspath(path), directory=directory, overwrite=overwrite, durable=durable)
+    return LocalAttempt(_local(path), directory=directory, overwrite=overwrite, durable=durable)
+
+
+def _local(path: str | os.PathLike[str]) -> str:
+    name = os.fspath(path)
+    if _SCHEME(name):
+        raise fault("bad-option", "this version stores checkpoints on local disks only, not at URLs", path=name)
+    return name

@@ -1,0 +1,186 @@
+"""Hypothesis strategies for everything that a checkpoint holds: trees, arrays of every dtype and memory layout, and
+basic indices.
+
+Needs the package hypothesis. Floats are drawn as bit patterns, so that signed zeros, infinities and NaN payloads are
+common.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
+
+from ..dtypes import DTYPES, Array
+from ..tree import Tree
+
+Strategy = st.SearchStrategy[Any]
+
+TIME_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "25s", "7D", "generic")
+MEMORY_LAYOUTS = ("plain", "transposed", "strided", "reversed", "broadcast", "unaligned", "read-only")
+ODD_KEYS = (
+    "",
+    "0",
+    "-1",
+    "-0",
+    "007",
+    "a/b",
+    "a",
+    "zarr.json",
+    "__x",
+    "_",
+    ".",
+    "..",
+    "...",
+    "dot.",
+    "~",
+    "~2E",
+    "c",
+    "ü",
+)
+
+
+# ---- dtypes and arrays
+
+
+def dtypes() -> Strategy:
+    """NumPy dtypes of every kind that a tensor can have, big-endian and datetime64 ones included."""
+    core = [row.numpy for row in DTYPES.values() if row.is_core]
+    times = [np.dtype(f"{kind}8" if unit == "generic" else f"{kind}8[{unit}]") for kind in "mM" for unit in TIME_UNITS]
+    swapped = [dtype.newbyteorder(">") for dtype in (*core, *times[:3])]
+    extended = [row.numpy for row in DTYPES.values() if not row.is_core]
+    return st.sampled_from(core) | st.sampled_from(extended) | st.sampled_from(swapped) | st.sampled_from(times)
+
+
+def shapes(max_dims: int = 5, max_side: int = 5) -> st.SearchStrategy[tuple[int, ...]]:
+    """Shapes of up to `max_dims` axes, of zero length too."""
+    return array_shapes(min_dims=0, max_dims=max_dims, min_side=0, max_side=max_side)
+
+
+@st.composite
+def arrays(draw: st.DrawFn, dtype: Strategy | None = None, shape: Strategy | None = None) -> Array:
+    """Arrays of any dtype, bit pattern and memory layout."""
+    kind = draw(dtypes() if dtype is None else dtype)
+    size = draw(shapes() if shape is None else shape)
+    layout = draw(st.sampled_from(MEMORY_LAYOUTS))
+    seed = draw(st.integers(0, 2**32 - 1))
+    return _laid_out(kind, size, layout, seed)
+
+
+def _laid_out(dtype: np.dtype[Any], shape: tuple[int, ...], layout: str, seed: int) -> Array:
+    every = (slice(None, None, 2),) * len(shape)
+    match layout:
+        case "transposed":
+            return filled(dtype, shape[::-1], seed).T
+        case "strided":
+            return filled(dtype, tuple(2 * n for n in shape), seed)[every]
+        case "reversed":
+            return np.flip(filled(dtype, shape, seed))
+        case "broadcast":
+            return np.broadcast_to(filled(dtype, (*shape[:-1], 1) if shape else (), seed), shape)
+        case "unaligned":
+            values = filled(dtype, shape, seed)
+            return np.ndarray(shape, dtype, bytearray(b"\0" + values.tobytes()), 1)
+    array = filled(dtype, shape, seed)
+    array.flags.writeable = layout != "read-only"
+    return array
+
+
+def filled(dtype: np.dtype[Any], shape: tuple[int, ...], seed: int) -> Array:
+    """A C-contiguous array of bit patterns drawn with `seed`; zeros for seed 0."""
+    count = int(np.prod(shape, dtype=np.int64))
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(0, 256, (count, dtype.itemsize), np.uint8)
+    mood = rng.integers(0, 4, count)
+    bits[mood == 0] &= np.uint8(0x80 if seed % 2 else 0)  # zeros, some of them with their sign
+    bits[mood == 1, -2:] |= np.frombuffer(b"\xf0\x7f", np.uint8)[-dtype.itemsize :]  # infinities and NaNs with payloads
+    row = next((row for row in DTYPES.values() if row.numpy == dtype), None)
+    if row is not None and (row.bits < 8 or row.name == "bool"):
+        bits &= np.uint8(1 if row.name == "bool" else (1 << row.bits) - 1)
+    if seed == 0:
+        bits[...] = 0
+    native = bits.view(dtype.newbyteorder("=")).reshape(shape)
+    return native.astype(dtype) if dtype.byteorder == ">" else native
+
+
+# ---- plain values and trees
+
+
+def integers() -> st.SearchStrategy[int]:
+    """Ints of any size, often at the borders of machine integers."""
+    borders = [
+        sign * (1 << bits) + step for bits in (7, 31, 32, 63, 64, 127, 128) for sign in (-1, 1) for step in (-1, 0, 1)
+    ]
+    return st.integers() | st.sampled_from(borders) | st.integers(-(1 << 200), 1 << 200)
+
+
+def floats() -> st.SearchStrategy[float]:
+    """Floats of any bit pattern."""
+    odd = st.sampled_from([0x8000_0000_0000_0000, 0x7FF0_0000_0000_0000, 0x7FF0_0000_0000_0001, 0xFFF8_0000_DEAD_BEEF])
+    bits = st.integers(0, (1 << 64) - 1) | odd
+    return bits.map(lambda value: struct.unpack("<d", value.to_bytes(8, "little"))[0])
+
+
+def scalars() -> Strategy:
+    """NumPy scalars of every dtype, `str_` and `bytes_` among them."""
+    texts = st.text(max_size=8).map(np.str_) | st.binary(max_size=8).map(np.bytes_)
+    return st.builds(filled, dtypes(), st.just((1,)), st.integers(0, 2**32 - 1)).map(lambda array: array[0]) | texts
+
+
+def plain_leaves() -> Strategy:
+    """Leaves that are no tensors."""
+    numbers = st.none() | st.booleans() | integers() | floats() | st.builds(complex, floats(), floats())
+    return numbers | st.text(max_size=8) | st.binary(max_size=8) | scalars()
+
+
+def keys() -> st.SearchStrategy[str | int]:
+    """Dict keys: strings that names must escape, any other strings, and ints of any size."""
+    return st.sampled_from(ODD_KEYS) | st.text(max_size=6) | integers()
+
+
+@st.composite
+def trees(draw: st.DrawFn, *, tensors: bool = True, max_leaves: int = 12) -> Tree:
+    """Trees of every kind of value; with `tensors`, arrays, and aliases of arrays. Without, they fit `metadata=`."""
+    leaves = plain_leaves()
+    if tensors:
+        shared = draw(st.lists(arrays(), max_size=2))
+        leaves = leaves | arrays() | (st.sampled_from(shared) if shared else st.nothing())
+    return draw(st.recursive(leaves, _containers, max_leaves=max_leaves))
+
+
+def _containers(children: Strategy) -> Strategy:
+    items = st.lists(children, max_size=4)
+    dicts = st.dictionaries(keys(), children, max_size=4)
+    return items | items.map(tuple) | dicts | dicts.map(OrderedDict)
+
+
+# ---- indices
+
+
+def slices(length: int) -> st.SearchStrategy[slice]:
+    """Slices for an axis, with borders in and out of range, steps of either sign, and empty ones."""
+    border = st.none() | st.integers(-length - 2, length + 2)
+    step = st.none() | st.integers(1, length + 2) | st.integers(-length - 2, -1)
+    return st.builds(slice, border, border, step)
+
+
+@st.composite
+def basic_indices(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
+    """Indices of ints, slices and at most one Ellipsis that NumPy allows for `shape`."""
+    items: list[Any] = []
+    for length in shape:
+        one = st.integers(-length, length - 1) if length else st.nothing()
+        items.append(draw(slices(length) | one | one.map(np.int64)))
+    low, high = sorted(draw(st.tuples(st.integers(0, len(shape)), st.integers(0, len(shape)))))
+    match draw(st.sampled_from(["all", "ellipsis", "first", "bare"])):
+        case "ellipsis":
+            items[low:high] = [Ellipsis]
+        case "first":
+            del items[high:]
+        case "bare":
+            return items[0] if items else Ellipsis
+    return tuple(items)
