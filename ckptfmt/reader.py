@@ -17,7 +17,7 @@ from . import tree as trees
 from .blocks import BlockReader
 from .chunks import check_bools
 from .dtypes import Array
-from .errors import CkptError, fault
+from .errors import CkptError, CorruptError, fault
 from .fetch import Fetcher
 from .grid import select as normalise
 from .layouts import Located, layout_of
@@ -71,7 +71,12 @@ class Tensor:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of arrays read from it, in native byte order."""
-        return self._view or self._checkpoint.manifest.specs[self._index].dtype.numpy
+        return self._view or self.stored_dtype
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """The in-memory dtype of the stored elements; `dtype` differs from it for a view (datetime64 of int64)."""
+        return self._checkpoint.manifest.specs[self._index].dtype.numpy
 
     @property
     def dtype_name(self) -> str:
@@ -100,7 +105,7 @@ class Tensor:
         return self._checkpoint.manifest.specs[self._index].codec.name
 
     def __repr__(self) -> str:
-        return f"<Tensor {path_text(self.path)!r} {self.dtype_name} {self.shape}>"
+        return f"<Tensor {path_text(self.path)!r} {self.dtype} {self.shape}>"
 
     def __len__(self) -> int:
         if not self.shape:
@@ -154,19 +159,27 @@ class Checkpoint:
         """Open the checkpoint at `path`; see `open`."""
         self.path = os.fspath(path)
         self.verifies = verify
+        while not self._try_open(max_manifest):
+            pass
+        self.blocks = BlockReader(self._storage, self._layout, self.manifest, self._describe)
+        self._fetcher = Fetcher(self.blocks)
+
+    def _try_open(self, max_manifest: int) -> bool:
+        """Open what is at the path now; False if it was replaced, and its files removed, meanwhile."""
         self._storage = storage_for(self.path)
         try:
-            layout = layout_of(self._storage)
-            self._located = layout.locate(self._storage, max_manifest)
+            self._layout = layout_of(self._storage)
+            self._located = self._layout.locate(self._storage, max_manifest)
             self.manifest = _read_manifest(self._located)
         except BaseException as error:
+            replaced = isinstance(error, CkptError) and self._storage.was_replaced()
             self._storage.close()
+            if replaced:
+                return False
             if isinstance(error, CkptError):
                 error.path = error.path or self.path
             raise
-        self._layout = layout
-        self.blocks = BlockReader(self._storage, layout, self.manifest, self._describe)
-        self._fetcher = Fetcher(self.blocks)
+        return True
 
     # ---- what it says about itself
 
@@ -382,6 +395,10 @@ class Checkpoint:
 
     # ---- closing
 
+    def was_replaced(self) -> bool:
+        """Whether the path no longer leads to this checkpoint, because another save replaced it or it was removed."""
+        return self._storage.was_replaced()
+
     def close(self) -> None:
         """Close the file; arrays that were read stay valid, mapped ones too."""
         self._storage.close()
@@ -427,8 +444,13 @@ def load(
     mappings of the file, which nothing verifies unless `verify=True` says so. `verify`: check every block's digest;
     True unless mapped. Raises what `open` raises, and `CorruptError` for damage in what is read.
     """
-    with Checkpoint(path) as checkpoint:
-        return checkpoint.load(select=select, into=into, mmap=mmap, verify=verify, strict=strict, cast=cast)
+    while True:
+        with Checkpoint(path) as checkpoint:
+            try:
+                return checkpoint.load(select=select, into=into, mmap=mmap, verify=verify, strict=strict, cast=cast)
+            except CorruptError:
+                if not checkpoint.was_replaced():  # a directory's files go away when another takes its place
+                    raise
 
 
 def _read_manifest(located: Located) -> Manifest:
@@ -448,11 +470,7 @@ def _is_tensor(leaf: Any) -> bool:
 
 def _bits(array: Array, tensor: Tensor) -> Array:
     """A target as the dtype that is stored, where the tensor is a view of it (datetime64 of int64)."""
-    return (
-        array
-        if tensor._view is None or array.dtype != tensor._view
-        else array.view(tensor._checkpoint.manifest.specs[tensor._index].dtype.numpy)
-    )
+    return array if tensor._view is None else array.view(tensor.stored_dtype)
 
 
 def _no_tensor(index: int) -> Any:

@@ -327,7 +327,7 @@ class _Decoder:
         return values if node[0] == "list" else tuple(values)
 
     def left_out(self, path: Path, kept: Any) -> bool:
-        return not kept and path != () and self.keep is not None and not self.keep(path)
+        return not kept and self.keep is not None and not self.keep(path)
 
     def tagged(self, node: Node, path: Path) -> Tree:
         _, name, param, child = node

@@ -140,17 +140,10 @@ def _check_frame(checkpoint: Checkpoint) -> list[Damage]:
     if hasher.digest() == located.record.frame:
         return []
     places = list(layout.frame_damage(storage, located, manifest))
-    if not places:
-        return [
-            Damage("frame-digest", "frame", "bytes outside chunks and manifest do not match the frame digest [FRM-004]")
-        ]
+    if not places:  # written in another legal way, so there is nothing to compare with
+        message = "bytes outside chunks and manifest do not match the frame digest; values are intact [FRM-004]"
+        return [Damage("frame-digest", "frame", message)]
     return [
-        Damage(
-            "frame-digest",
-            "frame",
-            f"{what} changed at byte {offset:,} of {name or 'the file'}: values are intact [FRM-004]",
-            name,
-            offset=offset,
-        )
-        for name, offset, what in places
+        Damage("frame-digest", "frame", f"{name or 'the file'}: {what}; values are intact [FRM-004]", name, offset=at)
+        for name, at, what in places
     ]

@@ -99,7 +99,7 @@ def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iter
     table, record = manifest.table, located.record
     members: list[pack.Member] = []
     documents = [header + text for header, text in _documents(manifest.names, manifest.specs, members)]
-    canonical = [(0, b"".join(documents), "node documents")]
+    canonical = [(0, b"".join(documents), "a node document")]
     end = members[-1].end
     for row, length in enumerate(table.lengths):
         tensor, chunk = table.tensor_of(row)
@@ -112,17 +112,18 @@ def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iter
         for start in range(0, length, PIECE):
             crc = zlib_ng.crc32(storage.read(OBJECT, member.payload + start, min(PIECE, length - start)), crc)
         members.append(member._replace(crc32=crc))
-        canonical.append((member.offset, pack.local_header(members[-1]), f"ZIP header of {member.name.decode()}"))
+        canonical.append((member.offset, pack.local_header(members[-1]), f"the ZIP header of {member.name.decode()}"))
         end = member.end
     tail = _tail(members, end, located.manifest, len(located.line))
     canonical += [
-        (end, tail[0], "ZIP header of the manifest"),
-        (record.offset + record.length, tail[1], "ZIP directory"),
+        (end, tail[0], "the ZIP header of the manifest"),
+        (record.offset + record.length, tail[1], "the ZIP directory"),
     ]
     for offset, expected, what in canonical:
         found = storage.read(OBJECT, offset, len(expected))
         if found != expected:
-            yield OBJECT, offset + first_difference(found, expected), what
+            at = offset + first_difference(found, expected)
+            yield OBJECT, at, f"{what} changed at byte {at:,}"
 
 
 # ---- writing

@@ -81,10 +81,11 @@ def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iter
         try:
             found = storage.read(name, 0, storage.size(name))
         except CorruptError:
-            yield name, 0, "missing node document"
+            yield name, 0, "the node document is missing"
             continue
         if found != expected:
-            yield name, first_difference(found, expected), "node document"
+            at = first_difference(found, expected)
+            yield name, at, f"the node document changed at byte {at}"
 
 
 # ---- writing

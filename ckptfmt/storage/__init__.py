@@ -39,6 +39,9 @@ class Storage(Protocol):
     def names(self) -> list[str]:
         """The names of all objects, in no particular order."""
 
+    def was_replaced(self) -> bool:
+        """Whether the path no longer leads to the checkpoint that was opened."""
+
     def close(self) -> None: ...
 
 

@@ -22,7 +22,7 @@ class Disk:
 
     def create(self, path: str) -> int:
         """A new file, open for reading and writing; fails if it exists."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def make_directory(self, path: str) -> None:
         os.mkdir(path)
@@ -55,8 +55,6 @@ class Disk:
         os.fsync(fd)
 
     def flush_directory(self, path: str) -> None:
-        if os.name == "nt":  # directories cannot be opened there; NTFS journals them
-            return
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)
@@ -71,10 +69,7 @@ class Disk:
 
     def rename_exclusive(self, source: str, target: str) -> None:
         """Rename unless the target exists; raises ENOSYS where the system cannot do that in one step."""
-        if os.name == "nt":
-            os.rename(source, target)  # Windows never replaces
-        else:
-            _renameat2(source, target, _RENAME_NOREPLACE)
+        _renameat2(source, target, _RENAME_NOREPLACE)
 
     def exchange(self, one: str, other: str) -> None:
         """Swap two names in one step; raises ENOSYS where the system cannot."""

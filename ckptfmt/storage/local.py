@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import CkptError, fault, os_fault
@@ -15,33 +16,27 @@ from .disk import Disk
 TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
 WRITEBACK = 64 << 20  # bytes written between two write-back hints of a durable attempt
 
-_O_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_O_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for a writer
 
 
 class LocalStorage:
-    """Reads a checkpoint on a local disk. The file of layout `file` stays open, so a replacement never mixes two
-    checkpoints."""
+    """Reads a checkpoint on a local disk through one descriptor of its file or directory, which stays that of the
+    checkpoint that was opened when another takes its name."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd: int | None = None
-        self._inside: set[str] = set()
         if os.path.basename(os.path.normpath(path)).endswith(TEMPORARY_SUFFIX):
-            raise fault(
-                "temporary", "this is the temporary of a save that has not been committed", path=path
-            )  # [PUB-001]
+            raise fault("temporary", "this is the temporary of a save that has not been committed", path=path)
         try:
-            self.is_directory = stat.S_ISDIR(os.stat(path).st_mode)
-            if not self.is_directory:
-                if not stat.S_ISREG(os.stat(path).st_mode):
-                    raise fault("not-a-checkpoint", "this is neither a file nor a directory", path=path)
-                self._fd = os.open(path, _O_READ)
+            self._fd = os.open(path, _O_READ)
         except OSError as error:
-            if isinstance(error, CkptError):
-                raise
             raise os_fault(error, "cannot open the checkpoint", path) from error
-        self._root = os.path.realpath(path)
+        mode = os.fstat(self._fd).st_mode
+        self.is_directory = stat.S_ISDIR(mode)
+        if not self.is_directory and not stat.S_ISREG(mode):
+            self.close()
+            raise fault("not-a-checkpoint", "this is neither a file nor a directory", path=path)
 
     def size(self, name: str) -> int:
         with self._open(name) as fd:
@@ -59,18 +54,18 @@ class LocalStorage:
                     count = os.preadv(fd, [out], offset)
                 except OSError as error:
                     raise os_fault(error, f"cannot read {name or 'the file'} at byte {offset}", self.path) from error
-                if count == 0:
-                    raise fault(
-                        "short-object", f"{name or 'the file'} ends at byte {offset}", path=self.path, offset=offset
-                    )  # [READ-005]
+                if count == 0:  # [READ-005]
+                    message = f"{name or 'the file'} ends at byte {offset}"
+                    raise fault("short-object", message, path=self.path, offset=offset)
                 out, offset = out[count:], offset + count
 
     def map(self, name: str) -> memoryview:
         with self._open(name) as fd:
             try:
                 return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
-            except OSError as error:
-                raise os_fault(error, f"cannot map {name or 'the file'}", self.path) from error
+            except (OSError, ValueError) as error:  # ValueError: the file is empty
+                reason = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+                raise os_fault(reason, f"cannot map {name or 'the file'}", self.path) from error
 
     def names(self) -> list[str]:
         found = []
@@ -79,41 +74,49 @@ class LocalStorage:
             found += [file if prefix == "." else f"{prefix}/{file}" for file in files]
         return found
 
+    def was_replaced(self) -> bool:
+        """Whether another checkpoint has taken the path, or none is there, since this one was opened."""
+        if self._fd is None:
+            return False
+        try:
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            return True
+
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    def _open(self, name: str) -> Any:
-        """A context that gives a file descriptor of the object."""
-        if not name:
-            if self._fd is None:
-                raise fault("io", "the checkpoint is closed", path=self.path)
-            return contextlib.nullcontext(self._fd)
-        return self._opened(name)
-
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Any:
-        folder, _, _ = name.rpartition("/")
-        if folder not in self._inside:  # [CHK-007] no link may lead out
-            real = os.path.realpath(os.path.join(self.path, folder))
-            if real != os.path.join(self._root, *folder.split("/")).rstrip("/"):
-                raise fault(
-                    "bad-manifest", f"{folder!r} leads out of the checkpoint through a link [CHK-007]", path=self.path
-                )
-            self._inside.add(folder)
+    def _open(self, name: str) -> Iterator[int]:
+        """A file descriptor of the object. No link is followed on the way to it. [CHK-007]"""
+        root = self._fd
+        if root is None:
+            raise fault("io", "the checkpoint is closed", path=self.path)
+        fd = root
         try:
-            fd = os.open(os.path.join(self.path, name), _O_READ | _O_NOFOLLOW)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
-            if error.errno == errno.ELOOP:
-                raise fault("bad-manifest", f"{name} is a link [CHK-007]", path=self.path) from error
-            raise os_fault(error, f"cannot open {name}", self.path) from error
-        try:
+            parts = name.split("/") if name else []
+            for part in parts:
+                below = self._step(fd, part, name)
+                if fd != root:
+                    os.close(fd)
+                fd = below
             yield fd
         finally:
-            os.close(fd)
+            if fd != root:
+                os.close(fd)
+
+    def _step(self, parent: int, part: str, name: str) -> int:
+        """Open one part of an object's name."""
+        try:
+            return os.open(part, _O_READ | os.O_NOFOLLOW, dir_fd=parent)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(part, parent):
+                raise fault("bad-manifest", f"{part!r} in {name!r} is a link [CHK-007]", path=self.path) from error
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
+            raise os_fault(error, f"cannot open {name}", self.path) from error
 
 
 class LocalFile:
@@ -300,3 +303,10 @@ class LocalAttempt:
 def _is_directory(path: str) -> bool:
     """Whether the name itself is a directory, not a link to one: publishing replaces names."""
     return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _is_link(name: str, folder: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
