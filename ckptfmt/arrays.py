@@ -67,6 +67,13 @@ class ArraySpec:
             position.append(index)
         return tuple(reversed(position))
 
+    def chunk_region(self, chunk: int) -> tuple[slice, ...]:
+        """The elements of the tensor that lie in chunk number `chunk`."""
+        scale = [1] * (len(self.grid) - 1) + [self.dtype.per] if self.grid else []
+        sides = [side * k for side, k in zip(self.grid, scale, strict=True)]
+        corners = [i * side for i, side in zip(self.chunk_index(chunk), sides, strict=True)]
+        return tuple(slice(low, min(low + side, n)) for low, side, n in zip(corners, sides, self.shape, strict=True))
+
     def chunk_key(self, chunk: int) -> str:
         """The Zarr key of chunk number `chunk` under the array. [ZARR-003]"""
         if chunk == 0:

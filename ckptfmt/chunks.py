@@ -30,12 +30,7 @@ def stored_pieces(array: Array, spec: ArraySpec, chunk: int) -> Iterator[Array]:
         for start in range(0, flat.size, PIECE):
             yield flat[start : start + PIECE]
         return
-    per = spec.dtype.per
-    corner = [i * side for i, side in zip(spec.chunk_index(chunk), spec.grid, strict=True)]
-    cell = [slice(low, low + side) for low, side in zip(corner, spec.grid, strict=True)]
-    if cell and per > 1:
-        cell[-1] = slice(cell[-1].start * per, cell[-1].stop * per)
-    part = array[tuple(cell)]
+    part = array[spec.chunk_region(chunk)]
     if spec.is_raw and spec.dtype.storage_shape(part.shape) == spec.grid:
         yield from _joined(_stored(slab, spec.dtype) for slab in _slabs(part))
         return
@@ -94,6 +89,14 @@ def decoded_chunk(stored: memoryview, spec: ArraySpec) -> Array:
     if spec.is_raw:
         return np.frombuffer(stored, spec.dtype.stored).reshape(spec.grid)
     return spec.codec.decode(stored, spec.chunk_nbytes).view(spec.dtype.stored).reshape(spec.grid)
+
+
+def decoded_array(stored: memoryview, spec: ArraySpec, chunk: int) -> Array:
+    """The elements of a chunk that lie in the tensor, as its logical dtype; ValueError if it does not decode."""
+    region = spec.chunk_region(chunk)
+    shape = tuple(axis.stop - axis.start for axis in region)
+    cells = decoded_chunk(stored, spec)[tuple(slice(0, n) for n in spec.dtype.storage_shape(shape))]
+    return logical(cells, spec, shape[-1] if shape else None)
 
 
 def logical(storage: Array, spec: ArraySpec, last: int | None) -> Array:

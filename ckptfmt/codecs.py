@@ -53,17 +53,16 @@ class Codec:
 
     def decode(self, stored: memoryview, nbytes: int) -> Array:
         """`nbytes` decoded bytes (uint8); ValueError if the stored bytes decode to more, to less, or not at all."""
-        out = np.empty(nbytes, np.uint8)
         if self.name == "gzip":
             inflater = zlib.decompressobj(wbits=31)
             decoded = inflater.decompress(stored, nbytes + 1)
             if len(decoded) != nbytes or not inflater.eof or inflater.unused_data:
                 raise ValueError(f"gzip data decodes to another size than {nbytes}")
-            out[:] = np.frombuffer(decoded, np.uint8)
-            return out
+            return np.frombuffer(decoded, np.uint8)
         size = _declared_size(self.name, stored)
         if size != nbytes:
             raise ValueError(f"{self.name} data declares {size} bytes, not {nbytes}")
+        out = np.empty(nbytes, np.uint8)
         try:
             _numcodec(self.name, dict(self.options)).decode(stored, out=out)
         except RuntimeError as error:
@@ -77,15 +76,11 @@ RAW = Codec()
 def codec_of(chain: Any) -> Codec:
     """The codec of a chain; raises `unknown-codec`. [ZARR-006]"""
     match chain:
-        case [{"name": "bytes", "configuration": {"endian": "little"}}]:
+        case [first] if first == RAW_CODEC:
             return RAW
-        case [
-            {"name": "bytes", "configuration": {"endian": "little"}},
-            {"name": "zstd" | "gzip" | "blosc" as name, "configuration": dict(options)},
-        ]:
-            if options.keys() == _DEFAULTS[name].keys() and all(
-                type(options[k]) is type(v) for k, v in _DEFAULTS[name].items()
-            ):
+        case [first, {"name": "zstd" | "gzip" | "blosc" as name, "configuration": dict(options)}] if first == RAW_CODEC:
+            known = {key: type(value) for key, value in _DEFAULTS[name].items()}
+            if {key: type(value) for key, value in options.items()} == known:
                 return Codec(name, tuple(sorted(options.items())))
     raise fault("unknown-codec", f"unknown codec chain {str(chain)[:120]}")
 

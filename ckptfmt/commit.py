@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from .errors import fault
 
 MAX_LENGTH = 255
-MAGIC = b"ckptfmt/"
 
 _RECORD = re.compile(
-    rb"ckptfmt/(?P<major>[0-9]{1,3})\.(?P<minor>[0-9]{1,3}) (?P<layout>file|packed|loose) "
+    rb"ckptfmt/(?P<major>0|[1-9][0-9]{0,2})\.(?P<minor>0|[1-9][0-9]{0,2}) (?P<layout>file|packed|loose) "
     rb"manifest=(?P<offset>0|[1-9][0-9]{0,18})\+(?P<length>0|[1-9][0-9]{0,18}) "
-    rb"sha256=(?P<sha256>[0-9a-f]{64}) frame=(?P<frame>[0-9a-f]{32,64}) crc32=(?P<crc32>[0-9a-f]{8})\n"
+    rb"sha256=(?P<sha256>[0-9a-f]{64}) frame=(?P<frame>[0-9a-f]{32}|[0-9a-f]{64}) crc32=(?P<crc32>[0-9a-f]{8})\n"
 )
 _VERSION = re.compile(rb"ckptfmt/([0-9]{1,3})\.")
+_START = re.compile(rb"ckptfmt/(?=[0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class CommitRecord:
 
 
 def find(tail: bytes) -> bytes | None:
-    """The bytes from the last `ckptfmt/` in the final 255 bytes of a file, or None. [COM-004]"""
+    """The bytes from the last `ckptfmt/` and a digit in the final 255 bytes of a file, or None. [COM-004]"""
     tail = tail[-MAX_LENGTH:]
-    start = tail.rfind(MAGIC)
-    return None if start < 0 else tail[start:]
+    starts = [match.start() for match in _START.finditer(tail)]
+    return tail[starts[-1] :] if starts else None
 
 
 def decode(line: bytes, major: int) -> CommitRecord:
@@ -58,6 +58,8 @@ def decode(line: bytes, major: int) -> CommitRecord:
         raise fault("bad-record", "the commit record does not match its grammar [COM-001]")
     if zlib.crc32(line[: found.start("crc32") - len(b"crc32=")]) != int(found["crc32"], 16):
         raise fault("bad-record", "the commit record does not match its crc32 [COM-001]")
+    if int(found["offset"]) + int(found["length"]) >= 1 << 63:
+        raise fault("bad-record", "the manifest's extent is out of range [COM-001]")
     return CommitRecord(
         (int(found["major"]), int(found["minor"])),
         found["layout"].decode(),

@@ -131,17 +131,17 @@ CODES: dict[str, Code] = {
         "begins like a checkpoint and has no commit record",
         "The copy or download is incomplete: fetch it again",
     ),
-    "permission": Code(StorageError, "locate", "the system denied access", "Check owner and permissions"),
-    "io": Code(StorageError, "locate", "the system reported an I/O error", "Check the disk, then try again"),
+    "permission": Code(StorageError, "storage", "the system denied access", "Check owner and permissions"),
+    "io": Code(StorageError, "storage", "the system reported an I/O error", "Check the disk, then try again"),
     "disk-full": Code(
         StorageError,
-        "locate",
+        "storage",
         "no space left, or quota reached",
         "Free some space and save again; nothing that was stored is affected",
     ),
     "exclusive-unsupported": Code(
         StorageError,
-        "locate",
+        "storage",
         "the storage cannot create exclusively",
         "Save with overwrite=True and a single writer, or elsewhere",
     ),
@@ -183,6 +183,12 @@ CODES: dict[str, Code] = {
     # chunk
     "missing-object": Code(CorruptError, "chunk", "an object of the checkpoint is missing", _RESTORE),
     "short-object": Code(CorruptError, "chunk", "an object is shorter than its chunk", _RESTORE),
+    "linked-object": Code(
+        CorruptError,
+        "chunk",
+        "an object is a symbolic link, or lies behind one",
+        "Replace the link by what it stands for, if you trust it",
+    ),
     "block-digest": Code(
         CorruptError,
         "chunk",

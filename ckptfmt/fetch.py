@@ -13,7 +13,7 @@ import numpy as np
 
 from .arrays import ArraySpec
 from .blocks import BlockReader, ChunkPlace, Job, run
-from .chunks import check_bools, decoded_chunk, logical
+from .chunks import check_bools, decoded_array, decoded_chunk, logical
 from .dtypes import Array, bytes_of
 from .errors import CkptError
 from .grid import Axis, pieces, spans
@@ -76,15 +76,8 @@ class Fetcher:
         stored = bytes_of(np.empty(place.extent.length, np.uint8))
         for job in self.blocks.jobs(place, 0, stored, verify):
             job()
-        corner = [i * side for i, side in zip(spec.chunk_index(place.chunk), spec.grid, strict=True)]
-        sizes = [min(side, n - low) for side, n, low in zip(spec.grid, spec.storage_shape, corner, strict=True)]
-        cells = self.blocks.decoded(place, lambda: decoded_chunk(stored, spec))[tuple(slice(0, n) for n in sizes)]
-        out = [slice(low, low + n) for low, n in zip(corner, sizes, strict=True)]
-        last = None
-        if out and spec.dtype.per > 1:
-            out[-1] = slice(out[-1].start * spec.dtype.per, min(out[-1].stop * spec.dtype.per, spec.shape[-1]))
-            last = out[-1].stop - out[-1].start
-        array[tuple(out)] = self.blocks.decoded(place, lambda: logical(cells, spec, last))
+        region = spec.chunk_region(place.chunk)
+        array[region] = self.blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
 
     def _runs(self, tensors: list[int]) -> Iterator[list[int]]:
         """Groups of small tensors that lie close together, each to be read at once."""

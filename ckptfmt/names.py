@@ -10,9 +10,11 @@ from .errors import fault
 Key = str | int
 Path = tuple[Key, ...]
 
+MAX_LENGTH = 65_000  # bytes of a name [NAME-006]
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
-_SEGMENT = r"(?!__|\.+[/\n]|zarr\.json[/\n])[A-Za-z0-9_.~-]{1,65535}+"
+_SEGMENT = r"(?!__|\.+[/\n]|zarr\.json[/\n])[A-Za-z0-9_.~-]++"
 _NAMES = re.compile(rf"(?:{_SEGMENT}(?:/{_SEGMENT})*+\n)*+").fullmatch
 
 
@@ -52,6 +54,8 @@ def check_names(names: Sequence[str]) -> None:
     """Refuse names that are illegal, not distinct, or lie beneath one another. [NAME-006]"""
     if len(names) == 1 and names[0] == "":
         return  # [NAME-005]
+    if max(map(len, names), default=0) > MAX_LENGTH:
+        raise fault("bad-manifest", f"a tensor name is longer than {MAX_LENGTH} bytes [NAME-006]")
     if not _NAMES("".join([f"{name}\n" for name in names])):
         bad = next(name for name in names if not _NAMES(f"{name}\n"))
         raise fault("bad-manifest", f"illegal tensor name {bad!r} [NAME-006]")

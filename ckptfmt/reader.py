@@ -323,9 +323,9 @@ class Checkpoint:
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Check every byte; see `ckptfmt.verify`."""
-        from .verify import verify_checkpoint
+        from .verify import verify_blocks
 
-        return verify_checkpoint(self, progress)
+        return verify_blocks(self.blocks, self._layout, self._located, progress)
 
     @property
     def zarr(self) -> zarr.Group | zarr.Array[Any]:
@@ -460,6 +460,8 @@ def _read_manifest(located: Located) -> Manifest:
     manifest = manifests.decode(raw)
     if manifest.format != record.format or manifest.layout != record.layout:  # [MAN-005] [LAY-006]
         raise fault("bad-manifest", "format or layout differ from those of the commit record [MAN-005] [LAY-006]")
+    if len(record.frame) != manifest.table.digest_size:  # [COM-001]
+        raise fault("bad-manifest", "the commit record's frame digest is not of the manifest's algorithm [COM-001]")
     manifest.table.check_extents(record.offset)
     return manifest
 

@@ -22,7 +22,7 @@ from .names import Key, Path, path_text
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
 Tree = Any
 
-MAX_DEPTH = 256  # [TREE-012]
+MAX_DEPTH = 256  # [TREE-012]; writers stop one level earlier, so that a tag still fits around a leaf
 _COMPLEX = struct.Struct("<dd")
 _TIME_UNIT = re.compile(r"(?:[1-9][0-9]{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
 
@@ -95,10 +95,10 @@ class _Encoder:
         )
 
     def container(self, value: Any, kind: type, path: Path, depth: int) -> Node:
-        if depth >= MAX_DEPTH:
+        if depth >= MAX_DEPTH - 1:
             raise fault(
                 "too-deep",
-                f"containers nested deeper than {MAX_DEPTH} below {path_text(path[:8])!r}, or one that contains itself",
+                f"containers nested deeper than {MAX_DEPTH - 1} below {path_text(path[:8])!r}, or in themselves",
             )
         if kind is OrderedDict:
             return ["tag", "collections.OrderedDict", None, self.container(value, dict, path, depth + 1)]
@@ -251,8 +251,8 @@ def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> Non
         case ["complex", bytes(raw)] if len(raw) == 16:  # [TREE-005]
             pass
         case ["scalar", str(name), bytes(raw)]:
-            if len(raw) != dtype_named(name).stored.itemsize:
-                raise _bad(f"a scalar of {name} has {len(raw)} bytes [TREE-005]")
+            if len(raw) != dtype_named(name).stored.itemsize or (name == "bool" and raw[0] > 1):
+                raise _bad(f"a scalar of {name} has the bytes {raw[:16].hex()} [TREE-005]")
         case ["tag", str(name), param, child]:
             _check(param, (), used, depth + 1)  # [TREE-014]
             _check_items([child], dtypes, used, depth)

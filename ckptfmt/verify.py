@@ -7,13 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
-from .blocks import THREADS
+from .blocks import THREADS, BlockReader, ChunkPlace
+from .chunks import decoded_array
 from .errors import CODES, CkptError, CorruptError, fault
-
-if TYPE_CHECKING:
-    from .reader import Checkpoint
+from .layouts import Layout, Located
 
 Progress = Callable[[int, int], None]
 RUN = 4 << 20  # bytes of neighbouring small chunks checked by one job
@@ -51,7 +50,7 @@ class VerifyReport:
 
 
 def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) -> VerifyReport:
-    """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing.
+    """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing. [BLK-007]
 
     `progress(done, total)` is called with bytes as they are checked. Damage is reported, not raised; what is no
     checkpoint, needs a newer reader or cannot be read at all raises as `open` does.
@@ -64,30 +63,32 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
         damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
         return VerifyReport(os.fspath(path), (damage,))
     with checkpoint:
-        return verify_checkpoint(checkpoint, progress)
+        return checkpoint.verify(progress=progress)
 
 
-def verify_checkpoint(checkpoint: Checkpoint, progress: Progress | None) -> VerifyReport:
+def verify_blocks(blocks: BlockReader, layout: Layout, located: Located, progress: Progress | None) -> VerifyReport:
     """`verify` for a checkpoint that is open."""
-    table, specs = checkpoint.manifest.table, checkpoint.manifest.specs
+    table, specs = blocks.manifest.table, blocks.manifest.specs
     total = sum(table.lengths)
     done = 0
     damage: list[Damage] = []
     rows = [(tensor, chunk) for tensor, spec in enumerate(specs) for chunk in range(spec.chunks)]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-verify") as pool:
-        for checked, found in pool.map(lambda batch: _check_rows(checkpoint, batch), _batches(rows, table.lengths)):
+        batches = _batches(rows, table.lengths)
+        for checked, found in pool.map(partial(_check_chunks, blocks), batches):
             damage += found
             done += checked
             if progress is not None:
                 progress(done, total)
-    damage += _check_frame(checkpoint)
-    return VerifyReport(checkpoint.path, tuple(damage), len(specs), table.blocks, total)
+    damage += _check_frame(blocks, layout, located)
+    return VerifyReport(blocks.storage.path, tuple(damage), len(specs), table.blocks, total)
 
 
 Row = tuple[int, int]  # tensor, chunk
 
 
 def _batches(rows: list[Row], lengths: list[int]) -> Iterator[list[Row]]:
+    """Chunks to be checked by one job: a large one, or neighbouring small ones."""
     batch: list[Row] = []
     size = 0
     for row, length in zip(rows, lengths, strict=True):
@@ -100,46 +101,65 @@ def _batches(rows: list[Row], lengths: list[int]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _check_rows(checkpoint: Checkpoint, rows: list[Row]) -> tuple[int, list[Damage]]:
-    """Check chunks block by block; gives the bytes checked and what is damaged."""
-    blocks, storage = checkpoint.blocks, checkpoint._storage
-    found: list[Damage] = []
-    checked = 0
+def _check_chunks(blocks: BlockReader, rows: list[Row]) -> tuple[int, list[Damage]]:
+    """Check chunks; gives the stored bytes checked and what is damaged."""
+    checked, found = 0, []
     for tensor, chunk in rows:
         place = blocks.place(tensor, chunk)
-        for number, start in enumerate(range(0, place.extent.length, checkpoint.manifest.block)):
-            offset = place.extent.offset + start
-            length = min(checkpoint.manifest.block, place.extent.length - start)
-            try:
-                blocks.check(place, number, memoryview(storage.read(place.object, offset, length)))
-                if place.object and number == 0 and storage.size(place.object) > place.extent.length:  # [LAY-003]
-                    raise fault("bad-extent", f"{place.object} is longer than its chunk [LAY-003]")
-            except CkptError as error:
-                text = checkpoint._describe(tensor)
-                found.append(
-                    Damage(error.code, "block", error.message, place.object, text, chunk, number, offset, length)
-                )
-            checked += length
+        checked += place.extent.length
+        damaged = list(_check_blocks(blocks, place))
+        try:
+            if not damaged:
+                _check_whole(blocks, place)
+        except CkptError as error:
+            damaged = [_damage(blocks, place, error)]
+        found += damaged
     return checked, found
 
 
-def _check_frame(checkpoint: Checkpoint) -> list[Damage]:
-    """[FRM-001] [FRM-002]"""
-    located, manifest, storage, layout = (
-        checkpoint._located,
-        checkpoint.manifest,
-        checkpoint._storage,
-        checkpoint._layout,
-    )
-    hasher = checkpoint.blocks.digest.stream()
+def _check_blocks(blocks: BlockReader, place: ChunkPlace) -> Iterator[Damage]:
+    """Check each block of a chunk against its digest. [BLK-004]"""
+    size = blocks.manifest.block
+    for number, start in enumerate(range(0, place.extent.length, size)):
+        length = min(size, place.extent.length - start)
+        try:
+            blocks.check(
+                place, number, memoryview(blocks.storage.read(place.object, place.extent.offset + start, length))
+            )
+        except CkptError as error:
+            yield _damage(blocks, place, error, number, length)
+
+
+def _check_whole(blocks: BlockReader, place: ChunkPlace) -> None:
+    """Check what digests cannot: that a chunk decodes [ZARR-011], and that its object ends with it [LAY-003]."""
+    if place.object and blocks.storage.size(place.object) > place.extent.length:
+        raise fault("bad-extent", f"{place.object} is longer than its chunk [LAY-003]")
+    spec = blocks.manifest.specs[place.tensor]
+    if not spec.is_raw or spec.dtype.name == "bool":
+        stored = memoryview(blocks.storage.read(place.object, place.extent.offset, place.extent.length))
+        blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
+
+
+def _damage(
+    blocks: BlockReader, place: ChunkPlace, error: CkptError, block: int | None = None, length: int | None = None
+) -> Damage:
+    offset = place.extent.offset + (block or 0) * blocks.manifest.block
+    tensor = blocks.describe(place.tensor)
+    length = place.extent.length if length is None else length
+    return Damage(error.code, "block", error.message, place.object, tensor, place.chunk, block, offset, length)
+
+
+def _check_frame(blocks: BlockReader, layout: Layout, located: Located) -> list[Damage]:
+    """[FRM-001] [FRM-002] [FRM-004]"""
+    hasher = blocks.digest.stream()
     try:
-        for part in layout.frame(storage, located, manifest):
+        for part in layout.frame(blocks.storage, located, blocks.manifest):
             hasher.update(part)
-    except CkptError as error:
-        return [Damage(error.code, "frame", error.message, offset=error.offset)]
-    if hasher.digest() == located.record.frame:
-        return []
-    places = list(layout.frame_damage(storage, located, manifest))
+        if hasher.digest() == located.record.frame:
+            return []
+    except CorruptError:
+        pass  # a node document is missing; the places below say which
+    places = list(layout.frame_damage(blocks.storage, located, blocks.manifest))
     if not places:  # written in another legal way, so there is nothing to compare with
         message = "bytes outside chunks and manifest do not match the frame digest; values are intact [FRM-004]"
         return [Damage("frame-digest", "frame", message)]

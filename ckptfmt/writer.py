@@ -17,7 +17,7 @@ from .dtypes import dtype_of
 from .errors import CkptError, fault
 from .layouts import Draft, layout_named
 from .manifest import BLOCK, MAX_RANK, Schema
-from .names import escape, path_text
+from .names import MAX_LENGTH, escape, path_text
 from .patterns import matches
 from .storage import attempt_for
 from .tree import TensorLeaf, Tree
@@ -104,13 +104,13 @@ def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
     escaped = lru_cache(maxsize=1 << 16, typed=True)(escape)
     names = tuple(["/".join(map(escaped, leaf.path)) for leaf in tensors])
     for name, leaf in zip(names, tensors, strict=True):
-        if len(name) > 65_000:  # [LIM-002]
+        if len(name) > MAX_LENGTH:  # [NAME-006]
             raise fault(
                 "name-too-long",
                 f"a tensor's name has {len(name)} bytes",
                 tensor=path_text(leaf.path)[:80],
                 found=len(name),
-                expected="at most 65000",
+                expected=f"at most {MAX_LENGTH}",
             )
     return names
 

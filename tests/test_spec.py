@@ -40,6 +40,15 @@ def example(folder: Path) -> bytes:
     return (folder / "example.ckpt").read_bytes()
 
 
+def loose_record(folder: Path) -> str:
+    """The commit record of the worked example in layout `loose`."""
+    weights = np.array([[1, 2], [3, -0.0]], ml_dtypes.bfloat16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "__version__", "1.0.0")
+        ckptfmt.save(folder / "example", {"step": 7, "w": weights}, layout="loose")
+    return "\n".join(["```", (folder / "example" / "COMMIT").read_text().strip(), "```"])
+
+
 def dump(data: bytes) -> str:
     """A hexadecimal dump: offset, sixteen bytes, and what is printable of them."""
     lines = []
@@ -115,22 +124,29 @@ def test_the_worked_example_is_what_the_writer_writes(tmp_path: Path) -> None:
     text = SPEC.read_text()
     assert dump(data) in text
     assert manifest_lines(manifest_of(data)) in text
+    assert loose_record(tmp_path) in text
 
 
-def rewrite(text: str, data: bytes) -> str:
+def rewrite(text: str, folder: Path) -> str:
     """SPEC.md with its generated parts made anew."""
+    data = example(folder)
     start, end = text.index("<!-- registry"), text.index("<!-- end of registry")
     start = text.index("\n", start) + 1
     text = f"{text[:start]}{registry()}\n{text[end:]}"
     head, title, rest = text.partition("## 18. A worked example")
     rest, history, tail = rest.partition("## 19. History")
     raw = manifest_of(data)
-    rest = re.sub(r"is (\d+|EXAMPLE_MANIFEST_LENGTH) bytes:", f"is {len(raw)} bytes:", rest)
-    blocks = iter([manifest_lines(raw), dump(data)])
-    rest = re.sub(r"```.*?```|EXAMPLE_MANIFEST$|EXAMPLE_DUMP$", lambda _: next(blocks), rest, flags=re.DOTALL | re.MULTILINE)
+    rest = re.sub(r"is \d+ bytes:", f"is {len(raw)} bytes:", rest)
+    blocks = iter([manifest_lines(raw), dump(data), loose_record(folder)])
+    rest = re.sub(
+        r"```.*?```|EXAMPLE_MANIFEST$|EXAMPLE_DUMP$|EXAMPLE_LOOSE$",
+        lambda _: next(blocks),
+        rest,
+        flags=re.DOTALL | re.MULTILINE,
+    )
     return head + title + rest + history + tail
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        SPEC.write_text(rewrite(SPEC.read_text(), example(Path(name))))
+        SPEC.write_text(rewrite(SPEC.read_text(), Path(name)))

@@ -46,7 +46,7 @@ def locate(storage: Storage, max_manifest: int) -> Located:
     line = commit.find(tail)
     if line is None:
         head = storage.read(OBJECT, 0, min(size, 512))
-        if head[:4] == b"PK\3\4" and head[30:47] == b"tensors/zarr.json":
+        if head[:4] == b"PK\3\4" and head[30:38] == b"tensors/":
             raise fault(
                 "truncated", "the file begins like a checkpoint, but has no commit record at its end", path=storage.path
             )  # [COM-004]

@@ -19,7 +19,7 @@ from ..dtypes import bytes_of
 from ..errors import CorruptError, fault
 from ..manifest import FORMAT, Manifest
 from ..storage import Attempt, Storage
-from ..zarr_nodes import DOCUMENT, node_documents
+from ..zarr_nodes import node_documents
 from . import Draft, Located, Written, check_manifest_length, first_difference
 
 COMMIT = "COMMIT"
@@ -52,14 +52,18 @@ def locate(storage: Storage, max_manifest: int) -> Located:
         raise fault(
             "unknown-feature", "layout 'packed' is not known to this version", path=storage.path, found="packed"
         )
-    if record.layout != "loose" or record.offset != 0 or record.length != storage.size(MANIFEST):
+    if record.layout != "loose" or record.offset != 0:
         raise fault(
             "bad-record",
             "the commit record does not fit the directory that it stands in [COM-002] [LAY-006]",
             path=storage.path,
         )
     check_manifest_length(record, max_manifest, storage.path)
-    return Located(record, line, storage.read(MANIFEST, 0, record.length))
+    length = storage.size(MANIFEST)
+    if length != record.length:  # [COM-003]
+        message = "the manifest has another length than the commit record says [COM-003]"
+        raise fault("manifest-digest", message, path=storage.path, found=length, expected=record.length)
+    return Located(record, line, storage.read(MANIFEST, 0, length))
 
 
 def chunk_object(manifest: Manifest, tensor: int, chunk: int) -> str:
@@ -70,7 +74,7 @@ def chunk_object(manifest: Manifest, tensor: int, chunk: int) -> str:
 
 def frame(storage: Storage, located: Located, manifest: Manifest) -> Iterator[bytes]:
     """All node documents, in C-string order of their paths. [FRM-002]"""
-    for name in sorted(name for name in storage.names() if name.startswith(TENSORS) and name.endswith(f"/{DOCUMENT}")):
+    for name in sorted(TENSORS + key for key, _ in node_documents(manifest.names, manifest.specs)):
         yield storage.read(name, 0, storage.size(name))
 
 

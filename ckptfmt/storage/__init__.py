@@ -36,9 +36,6 @@ class Storage(Protocol):
     def map(self, name: str) -> memoryview:
         """The whole object as private, copy-on-write memory."""
 
-    def names(self) -> list[str]:
-        """The names of all objects, in no particular order."""
-
     def was_replaced(self) -> bool:
         """Whether the path no longer leads to the checkpoint that was opened."""
 

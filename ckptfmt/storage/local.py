@@ -67,13 +67,6 @@ class LocalStorage:
                 reason = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
                 raise os_fault(reason, f"cannot map {name or 'the file'}", self.path) from error
 
-    def names(self) -> list[str]:
-        found = []
-        for folder, _, files in os.walk(self.path):
-            prefix = os.path.relpath(folder, self.path).replace(os.sep, "/")
-            found += [file if prefix == "." else f"{prefix}/{file}" for file in files]
-        return found
-
     def was_replaced(self) -> bool:
         """Whether another checkpoint has taken the path, or none is there, since this one was opened."""
         if self._fd is None:
@@ -113,7 +106,7 @@ class LocalStorage:
             return os.open(part, _O_READ | os.O_NOFOLLOW, dir_fd=parent)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(part, parent):
-                raise fault("bad-manifest", f"{part!r} in {name!r} is a link [CHK-007]", path=self.path) from error
+                raise fault("linked-object", f"{part!r} in {name!r} is a link [CHK-007]", path=self.path) from error
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
             raise os_fault(error, f"cannot open {name}", self.path) from error
