@@ -51,8 +51,8 @@ def dtypes() -> Strategy:
     """NumPy dtypes of every kind that a tensor can have, big-endian and datetime64 ones included."""
     core = [row.numpy for row in DTYPES.values() if row.is_core]
     times = [np.dtype(f"{kind}8" if unit == "generic" else f"{kind}8[{unit}]") for kind in "mM" for unit in TIME_UNITS]
-    swapped = [dtype.newbyteorder(">") for dtype in (*core, *times[:3])]
     extended = [row.numpy for row in DTYPES.values() if not row.is_core]
+    swapped = [dtype.newbyteorder(">") for dtype in (*core, *times[:3])]
     return st.sampled_from(core) | st.sampled_from(extended) | st.sampled_from(swapped) | st.sampled_from(times)
 
 
@@ -72,22 +72,25 @@ def arrays(draw: st.DrawFn, dtype: Strategy | None = None, shape: Strategy | Non
 
 
 def _laid_out(dtype: np.dtype[Any], shape: tuple[int, ...], layout: str, seed: int) -> Array:
-    every = (slice(None, None, 2),) * len(shape)
     match layout:
         case "transposed":
             return filled(dtype, shape[::-1], seed).T
         case "strided":
-            return filled(dtype, tuple(2 * n for n in shape), seed)[every]
+            return filled(dtype, tuple(2 * n for n in shape), seed)[_every(2, len(shape))]
         case "reversed":
-            return np.flip(filled(dtype, shape, seed))
+            return filled(dtype, shape, seed)[_every(-1, len(shape))]
         case "broadcast":
             return np.broadcast_to(filled(dtype, (*shape[:-1], 1) if shape else (), seed), shape)
         case "unaligned":
-            values = filled(dtype, shape, seed)
-            return np.ndarray(shape, dtype, bytearray(b"\0" + values.tobytes()), 1)
+            return np.ndarray(shape, dtype, bytearray(b"\0" + filled(dtype, shape, seed).tobytes()), 1)
     array = filled(dtype, shape, seed)
     array.flags.writeable = layout != "read-only"
     return array
+
+
+def _every(step: int, dims: int) -> Any:
+    """An index of every `step`-th element along each axis; with the Ellipsis that keeps a 0-d array an array."""
+    return (..., *[slice(None, None, step)] * dims)
 
 
 def filled(dtype: np.dtype[Any], shape: tuple[int, ...], seed: int) -> Array:

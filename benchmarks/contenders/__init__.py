@@ -1,0 +1,40 @@
+"""Who takes part: one table."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from benchmarks.contenders.arrays import Hdf5, Npz, TensorStore, ZarrPython
+from benchmarks.contenders.ckptfmt import Ckptfmt
+from benchmarks.contenders.contender import Contender
+from benchmarks.contenders.orbax import Orbax
+from benchmarks.contenders.torch import Safetensors, SafetensorsPread, TorchDcp, TorchSave
+
+CONTENDERS: tuple[Contender, ...] = (
+    Ckptfmt("ckptfmt", 'layout "file", every block verified on load; the mapped load does not verify.'),
+    Ckptfmt("ckptfmt loose", 'layout "loose": a plain Zarr hierarchy beside the manifest.', layout="loose"),
+    Ckptfmt("ckptfmt zstd", 'layout "file", compression "zstd", for information.', compression="zstd", slow=True),
+    Safetensors(),
+    SafetensorsPread(),
+    TorchSave(),
+    TorchDcp(),
+    Npz(),
+    Hdf5(),
+    ZarrPython(),
+    TensorStore(),
+    Orbax(),
+)
+
+BY_NAME = {contender.name: contender for contender in CONTENDERS}
+
+
+def missing(contender: Contender) -> str | None:
+    """The first package that the contender needs and this environment lacks."""
+    for module in contender.requires:
+        try:
+            found = find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            return module
+    return None

@@ -1,0 +1,162 @@
+"""safetensors through its torch face, torch.save and torch.distributed.checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import disk
+from benchmarks.contenders.contender import Contender, SliceCode, as_uint16
+from benchmarks.states import Array
+
+
+class TorchContender(Contender):
+    """Takes and gives torch tensors."""
+
+    def adopt(self, arrays: Mapping[str, Array]) -> Any:
+        import torch
+
+        tensors = {name: torch.from_numpy(as_uint16(array)) for name, array in arrays.items()}
+        return {name: t.view(torch.bfloat16) if t.dtype == torch.uint16 else t for name, t in tensors.items()}
+
+    def as_numpy(self, tensor: Any) -> Array:
+        import torch
+
+        data: Array = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        return data
+
+
+PART_OF_TENSOR = "part.view(torch.uint16).numpy()"
+
+
+class Safetensors(TorchContender):
+    """The baseline."""
+
+    name = "safetensors"
+    note = (
+        "torch face. Eager: `load_file` (maps) and a `clone` of each tensor. Mapped: `load_file`. "
+        'Open: `safe_open` and its keys. Slice: `safe_open(framework="np")` with ml_dtypes imported, beside "pt".'
+    )
+    requires = ("safetensors", "torch")
+    faces = frozenset({"map", "open"})
+    slices: tuple[SliceCode, ...] = (
+        SliceCode(
+            # Without ml_dtypes NumPy does not know bfloat16, and safetensors fails.
+            "import ml_dtypes\nfrom safetensors import safe_open",
+            'with safe_open(path, framework="np") as file: part = file.get_slice(name)[start:stop]',
+        ),
+        SliceCode(
+            "import torch\nfrom safetensors import safe_open",
+            'with safe_open(path, framework="pt") as file: part = file.get_slice(name)[start:stop]',
+            PART_OF_TENSOR,
+            face=" (pt)",
+        ),
+    )
+
+    def save(self, path: Path, tree: Any) -> None:
+        from safetensors.torch import save_file
+
+        save_file(tree, path)
+
+    def load(self, path: Path) -> Mapping[str, Any]:
+        from safetensors.torch import load_file
+
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+    def map(self, path: Path) -> Mapping[str, Any]:
+        from safetensors.torch import load_file
+
+        return load_file(path)
+
+    def open(self, path: Path) -> Collection[str]:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            names: list[str] = list(file.keys())
+        return names
+
+
+class SafetensorsPread(Safetensors):
+    """The other backend of safetensors 0.8, which reads into private memory by itself."""
+
+    name = "safetensors pread"
+    note = '`load_file(backend="pread")`: private memory without a clone. Only its loads are new.'
+    faces = frozenset()
+    slices = ()
+    slow = True
+    omits = frozenset({"save", "save_durable", "small_save"})
+
+    def load(self, path: Path) -> Mapping[str, Any]:
+        from safetensors.torch import load_file
+
+        return load_file(path, backend="pread")
+
+
+class TorchSave(TorchContender):
+    """PyTorch's own file."""
+
+    name = "torch.save"
+    note = "`torch.save`; `torch.load(weights_only=True)`, for the mapped load and the slice with `mmap=True`."
+    requires = ("torch",)
+    faces = frozenset({"map"})
+    slices = (
+        SliceCode(
+            "import torch",
+            "part = torch.load(path, mmap=True, weights_only=True)[name][start:stop].clone()",
+            PART_OF_TENSOR,
+        ),
+    )
+
+    def save(self, path: Path, tree: Any) -> None:
+        import torch
+
+        torch.save(tree, path)
+
+    def load(self, path: Path) -> Mapping[str, Any]:
+        import torch
+
+        tree: Mapping[str, Any] = torch.load(path, weights_only=True)
+        return tree
+
+    def map(self, path: Path) -> Mapping[str, Any]:
+        import torch
+
+        tree: Mapping[str, Any] = torch.load(path, mmap=True, weights_only=True)
+        return tree
+
+
+class TorchDcp(TorchContender):
+    """torch.distributed.checkpoint in one process."""
+
+    name = "torch DCP"
+    note = (
+        "one process (`no_dist`), defaults; not durable: `sync_files=False`. "
+        "The load allocates the tensors that DCP fills, from the checkpoint's own metadata."
+    )
+    requires = ("torch",)
+    slow = True
+
+    def _save(self, path: Path, tree: Any, *, sync: bool) -> None:
+        from torch.distributed.checkpoint.filesystem import FileSystemWriter
+        from torch.distributed.checkpoint.state_dict_saver import save
+
+        save(tree, storage_writer=FileSystemWriter(path, sync_files=sync), no_dist=True)
+
+    def save(self, path: Path, tree: Any) -> None:
+        self._save(path, tree, sync=False)
+
+    def save_durable(self, path: Path, tree: Any) -> None:
+        self._save(path, tree, sync=True)
+        disk.fsync(path)
+
+    def load(self, path: Path) -> Mapping[str, Any]:
+        import torch
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        reader = FileSystemReader(path)
+        entries: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
+        tree = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
+        load(tree, storage_reader=reader, no_dist=True)
+        return tree

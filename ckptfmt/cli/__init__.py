@@ -1,0 +1,29 @@
+"""The command line `ckptfmt`: `inspect`, `verify` and `get`, one module each.
+
+Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else that stands in the way (usage, no such path, no
+checkpoint, unsupported), 130 interrupted, 141 the reader of the output went away.
+
+click and rich come with the extra `cli`; nothing here is imported before they are known to be there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+DAMAGED, FAILED = 1, 2
+INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + SIGINT and SIGPIPE, as shells count
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line with `args` (those of the process by default) and give its exit code."""
+    try:
+        from .app import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("click", "rich"):
+            raise
+        print("ckptfmt: the command line needs click and rich: pip install 'ckptfmt[cli]'", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return run(args)

@@ -1,0 +1,107 @@
+"""The JSON form of trees, for `--json`.
+
+None, bool, str, finite floats and ints of at most 53 bits are JSON's own; a list is an array; a dict whose keys are
+strings that do not begin with `$` is an object. Everything else is an object with one key that begins with `$`:
+
+    {"$int": "9007199254740993"}           an int beyond 53 bits; from 4096 bits on in hexadecimal, "0x..."
+    {"$float": "nan" | "inf" | "-inf"}     the bits of a NaN are not kept
+    {"$complex": [re, im]}                 two floats
+    {"$bytes": "AAEC"}                     base64
+    {"$scalar": value, "dtype": "int8"}    a NumPy scalar; times as ISO 8601
+    {"$tuple": [item, ...]}
+    {"$dict": [[key, value], ...]}         any other dict, in its order
+    {"$ordered": [[key, value], ...]}      a collections.OrderedDict
+    {"$tensor": 3}                         row of the table `tensors` that stands beside; aliases have the same row
+    {"$tensor": 3, "view": "datetime64[s]"}
+    {"$omitted": true}                     a list item that --select left out
+
+A row of `tensors` has `path` (typed: strings and ints), `name` (Zarr node), `dtype`, `shape`, `elements`, `bytes`,
+`stored_bytes`, `chunks` and `codec`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from .. import OMITTED, Tensor
+from ..dtypes import Array, dtype_of
+from . import text
+
+Json = Any
+
+
+class Encoder:
+    """Encodes values, and collects the tensors that it meets in `tensors`."""
+
+    def __init__(self) -> None:
+        self.tensors: list[dict[str, Json]] = []
+        self._rows: dict[str, int] = {}
+
+    def value(self, value: Any) -> Json:
+        kind = type(value)
+        if value is None or kind is bool or kind is str:
+            return value
+        if kind is int:
+            return value if value.bit_length() <= 53 else {"$int": text.integer(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {"$float": str(value)}
+        if kind is list:
+            return [self.value(item) for item in value]
+        if kind is tuple:
+            return {"$tuple": [self.value(item) for item in value]}
+        if kind is dict and all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: self.value(item) for key, item in value.items()}
+        if kind in (dict, OrderedDict):
+            pairs = [[self.value(key), self.value(item)] for key, item in value.items()]
+            return {"$dict" if kind is dict else "$ordered": pairs}
+        if kind is complex:
+            return {"$complex": [self.value(value.real), self.value(value.imag)]}
+        if kind is bytes:
+            return {"$bytes": base64.b64encode(value).decode()}
+        if kind is Tensor:
+            return self.tensor(value)
+        if value is OMITTED:
+            return {"$omitted": True}
+        if isinstance(value, np.str_ | np.bytes_):
+            return {"$scalar": self.value(value.item()), "dtype": type(value).__name__.rstrip("_")}
+        return {"$scalar": self.array(np.asarray(value)), "dtype": value.dtype.name}
+
+    def tensor(self, tensor: Tensor) -> Json:
+        row = self._rows.setdefault(tensor.name, len(self.tensors))
+        if row == len(self.tensors):
+            self.tensors.append(
+                {
+                    "path": self.value(list(tensor.path)),
+                    "name": tensor.name,
+                    "dtype": tensor.dtype_name,
+                    "shape": list(tensor.shape),
+                    "elements": tensor.size,
+                    "bytes": tensor.nbytes,
+                    "stored_bytes": tensor.stored_bytes,
+                    "chunks": tensor.chunks,
+                    "codec": tensor.codec,
+                }
+            )
+        is_view = tensor.dtype.kind in "mM"
+        return {"$tensor": row, "view": str(tensor.dtype)} if is_view else {"$tensor": row}
+
+    def array(self, array: Array) -> Json:
+        """The elements as nested lists."""
+        if array.dtype.kind in "mM":
+            return self.value(array.astype(str).tolist())
+        row = dtype_of(array.dtype)
+        if row is None or row.is_core:
+            return self.value(array.tolist())
+        wide = "complex128" if "complex" in row.name else "int64" if "int" in row.name else "float64"
+        return self.value(array.astype(wide).tolist())
+
+
+def dumps(document: Json) -> str:
+    """One line of ASCII without control characters."""
+    return json.dumps(document, allow_nan=False).replace("\x7f", "\\u007f")

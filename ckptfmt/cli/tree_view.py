@@ -1,0 +1,191 @@
+"""A tree for people: one line for each tensor, plain value and container, in aligned columns.
+
+Plain values are abbreviated unless asked for in full; tensors never are. Lines are not cut to the terminal's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from .. import OMITTED, Tensor
+from ..names import Key, Path
+from . import text
+
+VALUE = 72  # most characters of a plain value
+SIBLINGS = 24  # most plain values shown of one container
+COLUMN = 48  # widest label that the columns keep clear of
+
+GUIDES = {"item": "├── ", "last": "└── ", "below": "│   ", "end": "    "}
+ASCII_GUIDES = {"item": "|-- ", "last": "`-- ", "below": "|   ", "end": "    "}
+
+
+class Tally(NamedTuple):
+    """What lies in a tree: tensors (aliases counted once), their elements, bytes before and after compression."""
+
+    tensors: int = 0
+    elements: int = 0
+    bytes: int = 0
+    stored_bytes: int = 0
+
+    def __str__(self) -> str:
+        size, stored = text.size(self.bytes), text.size(self.stored_bytes)
+        counts = f"{text.count(self.tensors, 'tensor')}, {text.count(self.elements, 'element')}"
+        return f"{counts}, {size}" + ("" if stored == size else f", stored in {stored}")
+
+
+def tally(tree: Any) -> Tally:
+    """Count what lies in `tree`."""
+    tensors = {tensor.name: tensor for tensor in tensors_of(tree)}.values()
+    return Tally(
+        len(tensors),
+        sum(tensor.size for tensor in tensors),
+        sum(tensor.nbytes for tensor in tensors),
+        sum(tensor.stored_bytes for tensor in tensors),
+    )
+
+
+def tensors_of(tree: Any) -> Iterator[Tensor]:
+    """Every tensor leaf of `tree`."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif text.is_container(tree):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors_of(item)
+
+
+def prune(tree: Any, keep: Callable[[Path], bool], path: Path = ()) -> Any:
+    """`tree` without the leaves whose path `keep` refuses, as `load(select=)` leaves them out; `OMITTED` if none is
+    left."""
+    if not text.is_container(tree) or not tree:
+        return tree if keep(path) else OMITTED
+    if isinstance(tree, dict):
+        entries = {key: prune(item, keep, (*path, key)) for key, item in tree.items()}
+        kept = {key: item for key, item in entries.items() if item is not OMITTED}
+        return type(tree)(kept) if kept else OMITTED
+    items = [prune(item, keep, (*path, i)) for i, item in enumerate(tree)]
+    return OMITTED if all(item is OMITTED for item in items) else type(tree)(items)
+
+
+class Row(NamedTuple):
+    """One line: the guide and label at its left, and a tensor, a value or a note at its right."""
+
+    guide: str
+    label: str
+    tensor: Tensor | None = None
+    value: str = ""
+    note: str = ""
+
+
+class TreeView:
+    """Shows trees on a console: `depth` levels of containers (all if None), plain values in full or abbreviated."""
+
+    def __init__(self, console: Console, *, depth: int | None = None, full: bool = False) -> None:
+        self.console, self.depth, self.full = console, depth, full
+        self.guides = ASCII_GUIDES if console.options.ascii_only else GUIDES
+        self._holders: dict[int, bool] = {}  # container by id: whether a tensor lies beneath it
+
+    def show(self, tree: Any, name: str, path: Path = ()) -> None:
+        """Print `tree`, which stands at `path`, under a first line that says `name`."""
+        rows = [Row("", name), *self._beneath(tree, path, "", 0)] if self._is_open(tree, 0) else []
+        rows = rows or [self._leaf("", name, tree, path)]
+        columns = _Columns(rows)
+        for start in range(0, len(rows), 1000):  # many lines at a time, as each print costs
+            lines = [columns.line(row) for row in rows[start : start + 1000]]
+            self.console.print(Text("\n").join(lines))
+
+    def _is_open(self, value: Any, depth: int) -> bool:
+        """Whether a value takes lines of its own for what is in it."""
+        if not text.is_container(value) or not value or (self.depth is not None and depth >= self.depth):
+            return False
+        if self._holds_tensors(value):
+            return True
+        return not text.is_flat(value) and text.inline(value, VALUE) is None
+
+    def _holds_tensors(self, value: Any) -> bool:
+        if not text.is_container(value):
+            return isinstance(value, Tensor)
+        known = self._holders.get(id(value))
+        if known is None:
+            items = value.values() if isinstance(value, dict) else value
+            known = self._holders[id(value)] = any(self._holds_tensors(item) for item in items)
+        return known
+
+    def _beneath(self, container: Any, path: Path, indent: str, depth: int) -> Iterator[Row]:
+        entries = self._entries(container)
+        for number, (key, item) in enumerate(entries):
+            is_last = number == len(entries) - 1
+            guide = indent + self.guides["last" if is_last else "item"]
+            if key is None:
+                yield Row(guide, text.CUT, note=item)
+            elif self._is_open(item, depth + 1):
+                yield Row(guide, text.label(key), note=_kind(item))
+                below = indent + self.guides["end" if is_last else "below"]
+                yield from self._beneath(item, (*path, key), below, depth + 1)
+            else:
+                yield self._leaf(guide, text.label(key), item, (*path, key))
+
+    def _entries(self, container: Any) -> list[tuple[Key | None, Any]]:
+        """The items to show; what is left out stands as a note under the key None."""
+        entries = list(container.items() if isinstance(container, dict) else enumerate(container))
+        entries = [entry for entry in entries if entry[1] is not OMITTED]
+        plain = [number for number, (_, item) in enumerate(entries) if not self._holds_tensors(item)]
+        if self.full or len(plain) <= SIBLINGS:
+            return entries
+        hidden = set(plain[SIBLINGS:])
+        shown: list[tuple[Key | None, Any]] = [e for number, e in enumerate(entries) if number not in hidden]
+        return [*shown, (None, text.count(len(hidden), "more plain value"))]
+
+    def _leaf(self, guide: str, label: str, value: Any, path: Path) -> Row:
+        if isinstance(value, Tensor):
+            note = "" if value.path == path else f"alias of {text.path_label(value.path)}"
+            return Row(guide, label, value, note=note)
+        if self._holds_tensors(value):
+            return Row(guide, label, note=f"{_kind(value) or 'dict'}, {tally(value)}")
+        limit = None if self.full else VALUE
+        short = text.inline(value, limit)
+        if short is None and text.is_flat(value):
+            short = text.first_items(value, VALUE)
+        if short is None and text.is_container(value):
+            return Row(guide, label, note=f"{_kind(value) or 'dict'} of {text.count(len(value), 'item')}")
+        return Row(guide, label, value=text.scalar(value, limit) if short is None else short)
+
+
+def _kind(container: Any) -> str:
+    """The kind of a container, where it is not the usual one."""
+    return "" if type(container) is dict else type(container).__name__
+
+
+class _Columns:
+    """The widths of the columns, and lines laid out in them."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        tensors = [row.tensor for row in rows if row.tensor is not None]
+        self.label = max((w for w in (cell_len(row.guide + row.label) for row in rows) if w <= COLUMN), default=0)
+        self.dtype = max((len(text.dtype(tensor)) for tensor in tensors), default=0)
+        self.shape = max((n for n in (len(text.shape(tensor)) for tensor in tensors) if n <= COLUMN), default=0)
+        self.size = max((len(text.size(tensor.nbytes)) for tensor in tensors), default=0)
+
+    def line(self, row: Row) -> Text:
+        gap = " " * (max(0, self.label - cell_len(row.guide + row.label)) + 2)
+        parts = [(row.guide, "dim"), (row.label, "" if row.guide else "bold"), (gap, "")]
+        if row.tensor is not None:
+            parts += self._tensor(row.tensor)
+        if row.value:
+            parts.append((row.value, "yellow"))
+        if row.note:
+            parts.append((row.note, "magenta" if row.tensor is not None else "dim"))
+        line = Text.assemble(*parts)
+        line.rstrip()
+        return line
+
+    def _tensor(self, tensor: Tensor) -> Iterator[tuple[str, str]]:
+        yield f"{text.dtype(tensor):<{self.dtype}}  ", "cyan"
+        yield f"{text.shape(tensor):<{self.shape}}  ", ""
+        yield f"{text.size(tensor.nbytes):>{self.size}}  ", "green"
+        packed = "" if tensor.codec == "raw" else f" to {text.size(tensor.stored_bytes)}"
+        yield f"{tensor.codec}{packed}  ", "dim"

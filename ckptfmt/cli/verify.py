@@ -1,0 +1,112 @@
+"""`ckptfmt verify`: is every byte of a checkpoint as it was written?"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.text import Text
+
+from .. import Damage, VerifyReport
+from .. import verify as verify_checkpoint
+from ..errors import CODES
+from . import DAMAGED
+from .console import console, print_json
+from .text import count, size, visible
+
+
+@click.command(
+    short_help="Check every byte, and say what is damaged and where.",
+    epilog="""\b
+Examples:
+  ckptfmt verify model.ckpt
+  ckptfmt verify --quiet model.ckpt && rsync model.ckpt backup:
+  ckptfmt verify --json model.ckpt | jq '.damage[] | .tensor'
+
+The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list of objects with code, where, object
+(of the checkpoint; "" for a checkpoint of one file), tensor, chunk, block, offset and length (bytes in the object),
+and message.
+
+Exit codes: 0 whole, 1 damaged, 2 nothing that could be checked.
+""",
+)
+@click.argument("path")
+@click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def verify(path: str, quiet: bool, as_json: bool) -> int:
+    """Check every byte of the checkpoint at PATH against its digests, and say what is damaged and where.
+
+    Changes nothing.
+    """
+    with _progress(quiet) as progress:
+        report = verify_checkpoint(path, progress=progress)
+    if as_json:
+        print_json(_document(report))
+    elif not quiet:
+        _show(report)
+    return 0 if report.ok else DAMAGED
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr while the block runs, if that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("verify", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _document(report: VerifyReport) -> dict[str, Any]:
+    return {
+        "path": report.path,
+        "ok": report.ok,
+        "tensors": report.tensors,
+        "blocks": report.blocks,
+        "bytes": report.bytes,
+        "damage": [dataclasses.asdict(damage) for damage in report.damage],
+    }
+
+
+def _show(report: VerifyReport) -> None:
+    out = console()
+    checked = f"{count(report.tensors, 'tensor')}, {count(report.blocks, 'block')}, {size(report.bytes)} checked"
+    name = visible(report.path)
+    if report.ok:
+        out.print(Text.assemble(f"{name}: ", ("whole", "bold green"), f": {checked}"))
+        return
+    was_opened = report.damage[0].where in ("block", "frame")
+    extent = f" in {count(len(report.damage), 'place')}: {checked}" if was_opened else ": it cannot be opened"
+    out.print(Text.assemble(f"{name}: ", ("damaged", "bold red"), extent))
+    for damage in report.damage:
+        out.print(Text.assemble("  ", (damage.code, "red"), f": {visible(_place(damage))}"))
+    _show_advice(report, out)
+
+
+def _place(damage: Damage) -> str:
+    """Where a damage is, as exactly as is known."""
+    if damage.tensor is None:
+        at = "" if damage.offset is None or damage.where == "frame" else f" (at byte {damage.offset:,})"
+        return f"{damage.message}{at}"
+    place = [f"tensor {damage.tensor!r}", f"chunk {damage.chunk}", f"block {damage.block}"]
+    if damage.offset is not None and damage.length is not None:
+        end = damage.offset + damage.length - 1
+        place.append(f"bytes {damage.offset:,} to {end:,} of {damage.object or 'the file'}")
+    return ", ".join(place)
+
+
+def _show_advice(report: VerifyReport, out: Console) -> None:
+    for code in dict.fromkeys(damage.code for damage in report.damage):
+        out.print(f"{code} means: {CODES[code].meaning}. {CODES[code].advice}.")
+    tensors = {damage.tensor for damage in report.damage if damage.tensor is not None}
+    if tensors:
+        whole = report.tensors - len(tensors)
+        out.print(f"{count(len(tensors), 'tensor')} damaged, {whole:,} whole")

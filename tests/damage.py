@@ -1,0 +1,232 @@
+"""What the tests of damage, crashes and races share: a varied tree, the places of a checkpoint, ways to damage it,
+watched disks and child processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import msgpack
+import numpy as np
+import pytest
+
+import ckptfmt
+from ckptfmt import commit, writer
+from ckptfmt.layouts import file as file_layout
+from ckptfmt.names import Path as TreePath
+from ckptfmt.storage.disk import Disk
+
+LAYOUTS = ("file", "loose")
+METADATA = {"step": 7, "note": "before"}
+_CHUNK = re.compile(r"tensors/(?:(.*)/)?c(?:/[0-9]+)*").fullmatch
+
+# ---- trees
+
+
+def varied_tree() -> dict[Any, Any]:
+    """Raw, compressed, sub-byte, 0-d, empty and tied tensors, int and str keys, and plain values of every kind."""
+    tied = np.arange(3, dtype=np.float32)
+    return {
+        "raw": np.arange(6, dtype=np.int16).reshape(2, 3),
+        "zipped": np.zeros((8, 8), np.float32),
+        "int4": np.array([1, -2, 3, -4, 5], ml_dtypes.int4),
+        "bfloat16": np.array([1.5, -0.0, np.nan], ml_dtypes.bfloat16),
+        "tied": [tied, (tied, None)],
+        0: np.array(2.5),
+        "0": np.array([True, False]),
+        "empty": np.zeros((0, 3), np.uint8),
+        "when": np.array([1, 2], "M8[s]"),
+        "plain": {"text": "ü", "bytes": b"\0\xff", "int": 1 << 80, "float": -0.0, "scalar": np.float32(2)},
+    }
+
+
+def save_varied(path: Path, layout: str, **options: Any) -> dict[Any, Any]:
+    """Save `varied_tree` and give it."""
+    tree = varied_tree()
+    rules = {"zipped": "zstd"}
+    ckptfmt.save(path, tree, layout=layout, compression=rules, metadata=METADATA, durable=False, **options)
+    return tree
+
+
+@contextlib.contextmanager
+def small_chunks(*, block: int = 4096, chunk: int = 64 << 10) -> Iterator[None]:
+    """Save with small blocks and chunks, so that small tensors have many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "BLOCK", block)
+        patch.setattr(writer, "COMPRESSED_CHUNK", chunk)
+        patch.setattr(writer, "LOOSE_CHUNK", chunk)
+        patch.setattr(file_layout, "INLINE", block)
+        writer._array_spec.cache_clear()
+        yield
+    writer._array_spec.cache_clear()
+
+
+# ---- places
+
+
+class Zone(NamedTuple):
+    """A run of bytes of one kind: `file` that holds it, its place there, and `where` a verification must find damage.
+    `object` is the file's name in the checkpoint, `tensor` the path of the tensor whose chunk it is."""
+
+    file: Path
+    object: str
+    start: int
+    stop: int
+    where: str
+    tensor: TreePath | None = None
+
+
+def zones(path: Path) -> list[Zone]:
+    """Every byte of a checkpoint, found with the standard library's eyes and not those of the reader under test."""
+    with ckptfmt.open(path) as checkpoint:
+        tensors = {tensor.name: tensor.path for tensor in checkpoint.tensors.values()}
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return [_zone(file, file.relative_to(path).as_posix(), file.stat().st_size, tensors) for file in files]
+    found = []
+    position = 0
+    with zipfile.ZipFile(path) as archive:
+        data, comment = path.read_bytes(), len(archive.comment)
+        for member in archive.infolist():
+            name, extra = struct.unpack_from("<2H", data, member.header_offset + 26)
+            payload = member.header_offset + 30 + name + extra
+            zone = _zone(path, member.filename, member.file_size, tensors)
+            if zone.where == "frame":
+                continue
+            found.append(Zone(path, "", position, payload, "frame"))
+            found.append(zone._replace(object="", start=payload, stop=payload + zone.stop))
+            position = payload + zone.stop
+    end = len(data) - comment
+    return [*found, Zone(path, "", position, end, "frame"), Zone(path, "", end, len(data), "commit")]
+
+
+def _zone(file: Path, name: str, size: int, tensors: dict[str, TreePath]) -> Zone:
+    if name == "manifest.msgpack":
+        return Zone(file, name, 0, size, "manifest")
+    if name == "COMMIT":
+        return Zone(file, name, 0, size, "commit")
+    if name.endswith("zarr.json"):
+        return Zone(file, name, 0, size, "frame")
+    chunk = _CHUNK(name)
+    assert chunk is not None, f"{name} is no part of a checkpoint"
+    return Zone(file, name, 0, size, "block", tensors[chunk[1] or ""])
+
+
+# ---- damage
+
+
+@contextlib.contextmanager
+def flipped(file: Path, offset: int, bit: int) -> Iterator[None]:
+    """Flip one bit of a file, and flip it back."""
+    fd = os.open(file, os.O_RDWR)
+    try:
+        (byte,) = os.pread(fd, 1, offset)
+        os.pwrite(fd, bytes([byte ^ (1 << bit)]), offset)
+        yield
+        os.pwrite(fd, bytes([byte]), offset)
+    finally:
+        os.close(fd)
+
+
+def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], Any], **record: Any) -> None:
+    """Change the manifest of a checkpoint and commit it anew, as a writer with a fault would; `record` replaces fields
+    of the commit record."""
+    with ckptfmt.open(path) as checkpoint:
+        old = checkpoint._located.record
+    file = path / "manifest.msgpack" if path.is_dir() else path
+    data = file.read_bytes()
+    document = msgpack.unpackb(data[old.offset : old.offset + old.length])
+    change(document)
+    raw = msgpack.packb(document)
+    fields = {"format": old.format, "layout": old.layout, "offset": old.offset, "length": len(raw), "frame": old.frame}
+    line = commit.CommitRecord(**{**fields, "sha256": hashlib.sha256(raw).digest(), **record}).encode()
+    if path.is_dir():
+        file.write_bytes(raw)
+        (path / "COMMIT").write_bytes(line)
+    else:
+        file.write_bytes(data[: old.offset] + raw + line)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """The temporaries in a directory."""
+    return sorted(folder.glob(".*.ckptfmt-tmp"))
+
+
+# ---- disks
+
+
+class WatchedDisk(Disk):
+    """A disk that calls `before` and `after` around every call that changes it, with the call's name, arguments and,
+    afterwards, result. What they raise is what the call raises."""
+
+    def __init__(self, before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None) -> None:
+        self._before, self._after = before or _nothing, after or _nothing
+
+    def __getattribute__(self, name: str) -> Any:
+        call = super().__getattribute__(name)
+        if name.startswith("_"):
+            return call
+
+        def watched(*arguments: Any) -> Any:
+            self._before(name, arguments)
+            result = call(*arguments)
+            self._after(name, arguments, result)
+            return result
+
+        return watched
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def use_disk(before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None) -> pytest.MonkeyPatch:
+    """Make every save use a watched disk, until `undo`."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("ckptfmt.storage.local.Disk", lambda: WatchedDisk(before, after))
+    return patch
+
+
+# ---- child processes
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["ckptfmt", "numpy"])
+
+
+def semaphore() -> Any:
+    """A counter that children and the test share."""
+    return _CONTEXT.Semaphore(0)
+
+
+def barrier(parties: int) -> Any:
+    """A point at which children wait for each other."""
+    return _CONTEXT.Barrier(parties)
+
+
+def queue() -> Any:
+    """What children put in, the test gets out."""
+    return _CONTEXT.SimpleQueue()
+
+
+def child(target: Callable[..., Any], *arguments: Any) -> Any:
+    """A started child process that runs a function of a module."""
+    process = _CONTEXT.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def exit_code(target: Callable[..., Any], *arguments: Any) -> int:
+    """How a child that runs a function ended; -9 if SIGKILL ended it."""
+    process = child(target, *arguments)
+    process.join(120)
+    assert process.exitcode is not None, "the child hangs"
+    return process.exitcode

@@ -1,0 +1,149 @@
+"""Arrays to the stored bytes of their chunks, and back (SPEC.md sections 3 and 5)."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptfmt import chunks
+from ckptfmt.arrays import ArraySpec, grid_for
+from ckptfmt.chunks import check_bools, decoded_chunk, is_direct, logical, stored_pieces
+from ckptfmt.codecs import RAW, Codec, codec_asked
+from ckptfmt.dtypes import DTYPES, dtype_of
+from ckptfmt.testing import assert_same_tree
+from ckptfmt.testing.strategies import arrays, dtypes, shapes
+
+TENSOR_DTYPES = dtypes().filter(lambda dtype: dtype.kind not in "mM")
+
+
+def spec_of(array: Any, grid: tuple[int, ...] | None = None, codec: Codec = RAW) -> ArraySpec:
+    row = dtype_of(array.dtype)
+    assert row is not None
+    whole = grid_for(row.storage_shape(array.shape), row.stored.itemsize, None)
+    return ArraySpec(row, array.shape, whole if grid is None else grid, codec.for_itemsize(row.stored.itemsize))
+
+
+def stored(array: Any, spec: ArraySpec, chunk: int = 0) -> bytes:
+    pieces = list(stored_pieces(array, spec, chunk))  # all of them first: they must stay valid
+    assert all(piece.dtype == np.uint8 and 0 < piece.size <= chunks.PIECE for piece in pieces)
+    assert all(piece.size == chunks.PIECE for piece in pieces[:-1])
+    return b"".join(piece.tobytes() for piece in pieces)
+
+
+@st.composite
+def stored_arrays(draw: st.DrawFn) -> tuple[Any, ArraySpec]:
+    array = draw(arrays(TENSOR_DTYPES, shapes(4, 9)))
+    whole = spec_of(array)
+    grid = draw(st.just(whole.grid) | st.tuples(*(st.integers(1, side) for side in whole.grid)))
+    codec = draw(st.sampled_from([RAW, RAW, RAW, codec_asked("zstd"), codec_asked("gzip"), codec_asked("blosc")]))
+    return array, spec_of(array, grid, codec)
+
+
+def read_back(data: list[bytes], spec: ArraySpec) -> Any:
+    """A whole array from all of its chunks."""
+    counts = spec.chunk_counts
+    cells = np.zeros([count * side for count, side in zip(counts, spec.grid, strict=True)], spec.dtype.stored)
+    for chunk, raw in enumerate(data):
+        corner = [slice(i * side, (i + 1) * side) for i, side in zip(spec.chunk_index(chunk), spec.grid, strict=True)]
+        cells[tuple(corner)] = decoded_chunk(memoryview(raw), spec)
+    inside = cells[(*(slice(0, n) for n in spec.storage_shape), ...)]
+    return np.asarray(logical(inside, spec, spec.shape[-1] if spec.shape else None))
+
+
+@given(stored_arrays(), st.sampled_from([chunks.PIECE, 128]))
+def test_chunks_decode_to_the_array(drawn: tuple[Any, ArraySpec], piece: int) -> None:
+    """In pieces of any size; raw chunks have exactly their size. [ZARR-007]"""
+    array, spec = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "PIECE", piece)
+        data = [stored(array, spec, chunk) for chunk in range(spec.chunks)]
+    if spec.is_raw:
+        assert all(len(raw) == spec.chunk_nbytes for raw in data)
+    assert_same_tree(read_back(data, spec), array.astype(array.dtype.newbyteorder("=")))
+
+
+def test_chunks_at_the_far_edge_are_filled_with_zeros() -> None:  # [ZARR-004]
+    array = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.uint8)
+    spec = spec_of(array, (2, 2))
+    assert [stored(array, spec, chunk) for chunk in range(4)] == [
+        b"\x01\x02\x04\x05",
+        b"\x03\x00\x06\x00",
+        b"\x07\x08\x00\x00",
+        b"\x09\x00\x00\x00",
+    ]
+
+
+def test_elements_are_stored_little_endian() -> None:  # [DTYPE-002]
+    for dtype in ("<i4", ">i4"):
+        array = np.array([0x01020304], dtype)
+        assert stored(array, spec_of(array)) == b"\x04\x03\x02\x01"
+    array = np.array([1 + 2j], ">c8")
+    assert stored(array, spec_of(array)) == bytes.fromhex("0000803f00000040")
+    array = np.array([1.0], ml_dtypes.bfloat16)
+    assert stored(array, spec_of(array)) == b"\x80\x3f"
+
+
+def test_no_bit_of_a_nan_is_changed() -> None:  # [DTYPE-002]
+    for bits, dtype in itertools.product([0x7FA00001, 0xFFC12345, 0x80000000], ["<f4", ">f4"]):
+        array = np.array([bits], dtype.replace("f", "u")).view(dtype)
+        assert stored(array, spec_of(array)) == bits.to_bytes(4, "little")
+
+
+def test_plain_arrays_are_not_copied() -> None:
+    array = np.arange(12, dtype="<f8").reshape(3, 4)
+    assert is_direct(array, spec_of(array))
+    (piece,) = stored_pieces(array, spec_of(array), 0)
+    assert np.shares_memory(piece, array)
+    assert not is_direct(array.T, spec_of(array.T))
+    assert not is_direct(array.astype(">f8"), spec_of(array))
+    assert not is_direct(array, spec_of(array, (1, 4)))
+
+
+def test_large_arrays_leave_in_pieces() -> None:
+    array = np.arange((chunks.PIECE + 4096) // 4, dtype=">u4")
+    pieces = list(stored_pieces(array, spec_of(array), 0))
+    assert [piece.size for piece in pieces] == [chunks.PIECE, 4096]
+    assert b"".join(pieces) == array.astype("<u4").tobytes()
+
+
+@pytest.mark.parametrize("value", [2, 255])
+def test_bytes_that_are_no_bool_are_damage(value: int) -> None:  # [DTYPE-005]
+    spec = ArraySpec(DTYPES["bool"], (3,), (3,), RAW)
+    with pytest.raises(ValueError, match="bool"):
+        logical(decoded_chunk(memoryview(bytes([0, 1, value])), spec), spec, 3)
+    check_bools(np.array([True, False]), spec)
+    check_bools(np.zeros(0, bool), spec)
+
+
+def test_bools_of_any_memory_are_stored_as_0_or_1() -> None:  # [DTYPE-005]
+    """NumPy takes every byte but 0 as true; such bytes come from other libraries' memory."""
+    array = np.array([0, 1, 2, 255], np.uint8).view(bool)
+    assert stored(array, spec_of(array)) == b"\x00\x01\x01\x01"
+
+
+@pytest.mark.parametrize("dtype", ["float6_e2m3fn", "float6_e3m2fn"])
+def test_unused_bits_of_six_bit_floats_are_stored_as_0(dtype: str) -> None:
+    """As the dtype table of section 3 says."""
+    array = np.array([0xFF, 0x3F, 0xC0], np.uint8).view(DTYPES[dtype].numpy)
+    assert stored(array, spec_of(array)) == b"\x3f\x3f\x00"
+
+
+def test_unused_bits_of_packed_elements_are_stored_as_0() -> None:  # [DTYPE-004]
+    array = np.array([0xFF, 0xF1, 0x02], np.uint8).view(ml_dtypes.int4)
+    assert stored(array, spec_of(array)) == b"\x1f\x02"
+
+
+def test_a_compressed_chunk_of_another_size_does_not_decode() -> None:  # [ZARR-011]
+    array = np.arange(10, dtype=np.int16)
+    spec = spec_of(array, codec=codec_asked("zstd"))
+    raw = stored(array, spec)
+    assert (decoded_chunk(memoryview(raw), spec) == array).all()
+    for shape in ((9,), (11,)):
+        with pytest.raises(ValueError, match="declares 20 bytes"):
+            decoded_chunk(memoryview(raw), spec_of(np.zeros(shape, np.int16), codec=spec.codec))

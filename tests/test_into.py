@@ -1,0 +1,275 @@
+"""Loading into a target: all differences at once and before anything is written; then every kind of target array is
+filled. [READ-006]"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from damage import LAYOUTS, flipped, small_chunks, zones
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ckptfmt
+from ckptfmt.testing import assert_same_tree, equal_trees
+from ckptfmt.testing.strategies import arrays
+
+Scratch = Callable[[], AbstractContextManager[str]]
+
+both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def saved(folder: Path, tree: Any, **options: Any) -> Path:
+    path = folder / "model.ckpt"
+    ckptfmt.save(path, tree, durable=False, **options)
+    return path
+
+
+def refusal(path: Path, target: Any, **options: Any) -> ckptfmt.MatchReport:
+    """The report with which a target is refused, untouched."""
+    before = [leaf.tobytes() for leaf in leaves(target)]
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt.load(path, into=target, **options)
+    error = caught.value
+    assert (error.code, error.path) == ("mismatch", str(path))
+    assert str(error.report) in str(error)
+    assert [leaf.tobytes() for leaf in leaves(target)] == before
+    assert isinstance(error.report, ckptfmt.MatchReport)
+    return error.report
+
+
+def leaves(tree: Any) -> list[np.ndarray[Any, Any]]:
+    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else None
+    if items is None:
+        return [tree] if isinstance(tree, np.ndarray) else []
+    return [leaf for item in items for leaf in leaves(item)]
+
+
+# ---- what does not fit
+
+STORED = {
+    "a": np.arange(3.0),
+    "b": [np.arange(4, dtype=np.int32), np.arange(2, dtype=np.uint8)],
+    "c": {"d": np.zeros((2, 2)), "step": 3},
+    "e": np.ones(1),
+}
+
+
+def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
+    path = saved(tmp_path, STORED)
+    readonly = np.zeros(1)
+    readonly.flags.writeable = False
+    target = {
+        "a": np.zeros(4),
+        "b": [np.zeros(4, np.int64), None],
+        "c": {"d": np.zeros((2, 2)), "step": np.zeros(1)},
+        "e": readonly,
+        "x": np.zeros(1),
+    }
+    report = refusal(path, target)
+    assert report.missing == ("x",)
+    assert report.unexpected == ()
+    assert report.shape == (("a", (3,), (4,)),)
+    assert report.dtype == (("b/0", np.dtype(np.int32), np.dtype(np.int64)),)
+    assert report.kind == (("b/1", "tensor", "NoneType"), ("c/step", "int", "tensor"))
+    assert report.readonly == ("e",)
+    assert not report.ok
+    for text in (
+        "x",
+        "a (found (3,), expected (4,))",
+        "b/0 (found int32, expected int64)",
+        "read-only in the target: e",
+    ):
+        assert text in str(report)
+    with ckptfmt.open(path) as checkpoint:
+        assert checkpoint.match(target) == report
+        assert checkpoint.match(STORED).ok
+        assert str(checkpoint.match(STORED)) == "target and checkpoint match"
+        assert checkpoint.bytes_read == 0
+
+
+def test_missing_and_unexpected(tmp_path: Path) -> None:
+    path = saved(tmp_path, STORED)
+    report = refusal(path, {"a": np.zeros(3), "y": {"z": 1}})
+    assert report.missing == ("y/z",)
+    assert report.unexpected == ("b/0", "b/1", "c/d", "c/step", "e")
+    target = {"a": np.zeros(3), "y": {"z": 1}, "w": np.full(2, 7.0)}
+    result = ckptfmt.load(path, into=target, strict=False)
+    assert_same_tree(result, {"a": np.arange(3.0), "y": {"z": 1}, "w": np.full(2, 7.0)})
+    assert result["a"] is target["a"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [{"a": np.zeros(4)}, {"a": np.zeros(3, np.float32)}, {"a": 1}, {"c": {"step": np.zeros(1)}}],
+    ids=["shape", "dtype", "kind", "kind of a plain value"],
+)
+def test_strict_false_forgives_no_other_difference(tmp_path: Path, target: Any) -> None:
+    refusal(saved(tmp_path, STORED), target, strict=False)
+
+
+def test_many_differences_are_shortened(tmp_path: Path) -> None:
+    path = saved(tmp_path, {str(i): np.zeros(1) for i in range(100)})
+    report = refusal(path, {})
+    assert len(report.unexpected) == 100
+    assert "and 92 more" in str(report)
+
+
+def test_keys_of_another_type_do_not_match(tmp_path: Path) -> None:
+    path = saved(tmp_path, {0: np.zeros(1), "a": [np.zeros(1)]})
+    report = refusal(path, {"0": np.zeros(1), "a": {"0": np.zeros(1)}})
+    assert (report.missing, report.unexpected) == (("0", "a/0"), ("0", "a/0"))
+
+
+def test_into_and_mmap_exclude_each_other(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.zeros(1))
+    with pytest.raises(ckptfmt.InputError) as caught:
+        ckptfmt.load(path, into=np.zeros(1), mmap=True)
+    assert caught.value.code == "bad-option"
+
+
+# ---- what fits
+
+
+@given(data=st.data(), array=arrays(), compression=st.sampled_from([None, "zstd"]), layout=st.sampled_from(LAYOUTS))
+def test_any_array_into_any_memory(
+    scratch: Scratch, data: st.DataObject, array: Any, compression: str | None, layout: str
+) -> None:
+    chunk = data.draw(st.sampled_from([1, 100, 1 << 20]), label="bytes of a chunk")
+    order = data.draw(st.sampled_from(["plain", "strided", "reversed", "transposed", "big-endian"]), label="memory")
+    dtype = array.dtype.newbyteorder("=")
+    target = np.zeros(array.shape, dtype)
+    if order == "strided":
+        target = np.zeros([2 * n for n in array.shape], dtype)[..., *(slice(None, None, 2),) * array.ndim]
+    elif order == "reversed":
+        target = np.flip(np.zeros(array.shape, dtype))
+    elif order == "transposed":
+        target = np.zeros(array.shape[::-1], dtype).T
+    elif order == "big-endian":
+        target = np.zeros(array.shape, dtype.newbyteorder(">"))
+    with scratch() as folder, small_chunks(chunk=chunk):
+        path = saved(Path(folder), {"x": array}, compression=compression, layout=layout)
+        result = ckptfmt.load(path, into={"x": target})
+    assert result["x"] is target
+    assert equal_trees(target, array)
+
+
+@both_layouts
+def test_a_whole_tree(tmp_path: Path, layout: str) -> None:
+    path = saved(tmp_path, STORED, layout=layout)
+    target = {
+        "a": np.zeros(3),
+        "b": [np.zeros(4, np.int32), np.zeros(2, np.uint8)],
+        "c": {"d": np.zeros((2, 2)), "step": None},
+        "e": np.zeros(1),
+    }
+    result = ckptfmt.load(path, into=target)
+    assert_same_tree(result, STORED)
+    assert all(one is other for one, other in zip(leaves(result), leaves(target), strict=True))
+    assert target["c"] == {"d": target["c"]["d"], "step": None}, "plain values are returned, not put into the target"  # type: ignore[index, call-overload]
+
+
+def test_part_of_a_tree(tmp_path: Path) -> None:
+    path = saved(tmp_path, STORED)
+    target = {"c": {"d": np.ones((2, 2)), "step": 0}}
+    assert_same_tree(ckptfmt.load(path, into=target, select="c"), {"c": STORED["c"]})
+    report = refusal(path, {"a": np.zeros(3)}, select="c")
+    assert (report.missing, report.unexpected) == (("a",), ("c/d", "c/step"))
+
+
+def test_a_tree_that_is_one_tensor(tmp_path: Path) -> None:
+    target = np.zeros(3)
+    assert ckptfmt.load(saved(tmp_path, np.arange(3.0)), into=target) is target
+    assert target.tolist() == [0, 1, 2]
+
+
+@both_layouts
+def test_aliases_into_separate_arrays(tmp_path: Path, layout: str) -> None:
+    tied = np.arange(3.0)
+    path = saved(tmp_path, {"a": tied, "b": tied, "c": [tied]}, layout=layout)
+    target = {"a": np.zeros(3), "b": np.zeros(6)[::2], "c": [np.zeros(3, ">f8")]}
+    result = ckptfmt.load(path, into=target)
+    assert len({id(leaf) for leaf in leaves(result)}) == 3
+    assert all(leaf.tolist() == [0, 1, 2] for leaf in leaves(target))
+
+
+def test_aliases_into_arrays_of_different_precision(tmp_path: Path) -> None:
+    tied = np.array([1.0, 1 / 3])
+    path = saved(tmp_path, {"a": tied, "b": tied})
+    for order in (["a", "b"], ["b", "a"]):
+        target = {key: np.zeros(2, {"a": np.float16, "b": np.float64}[key]) for key in order}
+        ckptfmt.load(path, into=target, cast=True)
+        assert target["b"].tolist() == [1.0, 1 / 3]
+        assert target["a"].tolist() == tied.astype(np.float16).tolist()
+
+
+def test_aliases_of_the_target(tmp_path: Path) -> None:
+    shared = np.zeros(3)
+    ckptfmt.load(saved(tmp_path, {"a": np.arange(3.0), "b": np.arange(3.0)}), into={"a": shared, "b": shared})
+    assert shared.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("order", ["=", ">"])
+def test_datetimes(tmp_path: Path, order: str) -> None:
+    times = np.array(["2020-01-01", "NaT", "1969-12-31"], "M8[s]")
+    path = saved(tmp_path, {"t": times, "d": times - times[0]})
+    target = {"t": np.zeros(3, f"{order}M8[s]"), "d": np.zeros(6, f"{order}m8[s]")[::2]}
+    ckptfmt.load(path, into=target)
+    assert equal_trees(target, {"t": times, "d": times - times[0]})
+    for dtype in ("M8[ms]", "m8[s]", "i8"):
+        report = refusal(path, {"t": np.zeros(3, dtype), "d": target["d"]}, cast=True)
+        assert report.dtype[0][0] == "t"
+
+
+# ---- casts
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [
+        (np.array([True, False]), np.int8),
+        (np.array([1, 2], np.int64), np.int32),
+        (np.array([1, 2], np.uint8), np.float64),
+        (np.array([1.5, 2.5]), np.float32),
+        (np.array([1.5, 2.5]), ml_dtypes.bfloat16),
+        (np.array([1.5, 2.5], ml_dtypes.bfloat16), np.float32),
+        (np.array([1, -2, 3], ml_dtypes.int4), np.int16),
+        (np.array([1, 2], np.float16), np.complex64),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", np.dtype(value) if isinstance(value, type) else value)),
+)
+def test_casts_are_asked_for(tmp_path: Path, stored: Any, wanted: Any) -> None:
+    path = saved(tmp_path, {"x": stored})
+    target = {"x": np.zeros(stored.shape, wanted)}
+    assert refusal(path, target).dtype == (("x", stored.dtype, np.dtype(wanted)),)
+    ckptfmt.load(path, into=target, cast=True)
+    assert equal_trees(target["x"], stored.astype(wanted))
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [(1.5, "i8"), (1, "?"), (1j, "f8"), (1, "M8[s]"), (True, "S1")])
+def test_casts_to_a_narrower_kind_are_refused(tmp_path: Path, stored: Any, wanted: str) -> None:
+    path = saved(tmp_path, {"x": np.array([stored])})
+    assert refusal(path, {"x": np.zeros(1, wanted)}, cast=True).dtype[0][0] == "x"
+
+
+# ---- damage
+
+
+@both_layouts
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_damage_is_raised(tmp_path: Path, layout: str, compression: str | None) -> None:
+    tree = {name: np.arange(1000) for name in "abc"}
+    path = saved(tmp_path, tree, layout=layout, compression=compression)
+    (zone,) = [zone for zone in zones(path) if zone.tensor == ("b",)]
+    with flipped(zone.file, zone.start + 30, 5):
+        target = {name: np.zeros(1000, np.int64) for name in "abc"}
+        with pytest.raises(ckptfmt.CorruptError) as caught:
+            ckptfmt.load(path, into=target)
+        assert (caught.value.code, caught.value.tensor) == ("block-digest", "b")
+        del target["b"]
+        assert equal_trees(ckptfmt.load(path, into=target, select=["a", "c"]), {"a": tree["a"], "c": tree["c"]})

@@ -1,0 +1,147 @@
+"""Names of Zarr nodes (SPEC.md section 4): injective, legal, and checked."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from zarr.storage import MemoryStore
+
+from ckptfmt.errors import CorruptError
+from ckptfmt.names import check_names, escape, parents, path_text, unescape
+from ckptfmt.testing.strategies import ODD_KEYS, keys
+
+ESCAPES = [
+    (0, "0"),
+    (-1, "-1"),
+    (1 << 70, str(1 << 70)),
+    ("weight", "weight"),
+    ("a.b-c_D9", "a.b-c_D9"),
+    ("", "~"),
+    ("0", "~30"),
+    ("-1", "~2D1"),
+    ("-0", "~2D0"),
+    ("007", "~3007"),
+    ("-", "-"),
+    ("--1", "--1"),
+    ("1a", "1a"),
+    ("a/b", "a~2Fb"),
+    ("~", "~7E"),
+    ("a b", "a~20b"),
+    ("a\n", "a~0A"),
+    ("ü", "~C3~BC"),
+    ("٣", "~D9~A3"),  # a digit elsewhere, none of [NAME-003]
+    ("__init__", "~5F_init__"),
+    ("_x", "_x"),
+    ("zarr.json", "~7Aarr.json"),
+    ("zarr.jsons", "zarr.jsons"),
+    (".", "~2E"),
+    ("..", ".~2E"),
+    ("...", "..~2E"),
+    (".hidden", ".hidden"),
+    ("v1.", "v1~2E"),
+    ("__.", "~5F_~2E"),
+]
+
+
+@pytest.mark.parametrize(("key", "name"), ESCAPES)
+def test_escapes(key: Any, name: str) -> None:  # [NAME-001] [NAME-002] [NAME-003] [NAME-004]
+    assert escape(key) == name
+    assert unescape(name) == key
+    assert type(unescape(name)) is type(key)
+
+
+@given(keys())
+def test_unescaping_is_the_inverse_of_escaping(key: Any) -> None:
+    """So escaping is injective."""
+    found = unescape(escape(key))
+    assert found == key
+    assert type(found) is type(key)
+
+
+@given(st.lists(keys(), min_size=1, max_size=5))
+def test_names_of_any_path_are_legal(path: list[Any]) -> None:  # [NAME-006]
+    name = "/".join(map(escape, path))
+    check_names([name])
+    for segment in name.split("/"):
+        assert re.fullmatch("[A-Za-z0-9_.~-]+", segment)
+        assert segment.strip(".")
+        assert segment != "zarr.json"
+        assert not segment.startswith("__")
+
+
+@given(st.lists(keys(), min_size=1, max_size=3))
+def test_zarr_takes_the_names(path: list[Any]) -> None:
+    name = "/".join(map(escape, path))
+    store = MemoryStore()
+    zarr.create_group(store=store, path=name)
+    assert zarr.open_group(store, path=name, mode="r").path == name
+
+
+def test_odd_keys_have_distinct_names() -> None:
+    odd = [*ODD_KEYS, 0, -1, 7]
+    assert len({escape(key) for key in odd}) == len(odd)
+
+
+BAD_NAMES = [
+    [""],
+    ["a", ""],
+    ["/a"],
+    ["a/"],
+    ["a//b"],
+    ["."],
+    [".."],
+    ["a/../b"],
+    ["zarr.json"],
+    ["a/zarr.json"],
+    ["zarr.json/a"],
+    ["__a"],
+    ["a/__b"],
+    ["a b"],
+    ["ü"],
+    ["a\x00"],
+    ["a\\b"],
+    ["a:b"],
+    ["a\n"],
+    ["\na"],
+    ["a" * 65_536],
+    ["a", "a"],
+    ["a", "a/b"],
+    ["a/b/c", "a"],
+    ["x", "a/b", "a/b/c/d"],
+]
+
+
+@pytest.mark.parametrize("names", BAD_NAMES, ids=lambda names: repr(names)[:30])
+def test_illegal_names_are_refused(names: list[str]) -> None:  # [NAME-006]
+    if names == [""]:
+        names = ["", ""]  # alone it is the root [NAME-005]
+    with pytest.raises(CorruptError, match="NAME-006") as raised:
+        check_names(names)
+    assert raised.value.code == "bad-manifest"
+
+
+def test_a_line_feed_within_a_name_is_refused() -> None:  # [NAME-006]
+    with pytest.raises(CorruptError, match="NAME-006"):
+        check_names(["a\nb"])
+
+
+@pytest.mark.parametrize(
+    "names", [[], [""], ["a"], ["a", "b/a"], ["a/b", "a-b", "ab"], ["~", "a.", "-"], ["a" * 65_535]]
+)
+def test_legal_names_are_accepted(names: list[str]) -> None:  # [NAME-005] [NAME-006]
+    check_names(names)
+
+
+def test_parents() -> None:
+    assert parents(["a/b/c", "a/d", "e"]) == {"a", "a/b"}
+    assert parents([""]) == set()
+
+
+def test_path_text() -> None:
+    assert path_text(("model", 0, "w")) == "model/0/w"
+    assert path_text(()) == ""

@@ -1,0 +1,174 @@
+"""Files that are too short or too long: every length of a file, every length of every file of a directory, missing and
+added files. Never a wrong value. [COM-004] [COM-005] [READ-005] [LAY-003]"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from damage import METADATA, Zone, save_varied, zones
+
+import ckptfmt
+from ckptfmt.testing import equal_trees
+
+
+def code_of(path: Path) -> str:
+    """The code with which loading fails; opening first, as a load does no more than that until it reads chunks."""
+    with pytest.raises(ckptfmt.CkptError) as caught:
+        ckptfmt.load(path)
+    assert caught.value.path == str(path)
+    return caught.value.code
+
+
+def test_every_length_of_a_file(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.ckpt", tmp_path / "cut.ckpt"
+    save_varied(whole, "file")
+    record = zones(whole)[-1].start
+    data = whole.read_bytes()
+    for length in reversed(range(len(data))):
+        path.write_bytes(data[:length])
+        if length >= record + len(b"ckptfmt/"):
+            expected = "bad-record"
+        elif length >= 47:  # past the name of the first member
+            expected = "truncated"
+        else:
+            expected = "not-a-checkpoint"
+        assert code_of(path) == expected, length
+        if expected == "not-a-checkpoint":
+            with pytest.raises(ckptfmt.NotACheckpointError):
+                ckptfmt.verify(path)
+        else:
+            assert [damage.code for damage in ckptfmt.verify(path).damage] == [expected]
+
+
+def test_a_checkpoint_within_a_checkpoint(tmp_path: Path) -> None:
+    """A tensor that holds a checkpoint's bytes, commit record included: cutting there uncovers no other checkpoint."""
+    inner, outer, path = tmp_path / "inner.ckpt", tmp_path / "outer.ckpt", tmp_path / "cut.ckpt"
+    ckptfmt.save(inner, {"x": np.arange(3)}, durable=False)
+    tree = {"file": np.frombuffer(inner.read_bytes(), np.uint8), "record": inner.read_bytes()[-255:]}
+    ckptfmt.save(outer, tree, durable=False)
+    data = outer.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        assert code_of(path) in ("not-a-checkpoint", "truncated", "bad-record", "manifest-digest")
+    assert equal_trees(ckptfmt.load(outer), tree)
+
+
+@pytest.mark.parametrize("tail", [b"\0", b"\n", b"x" * 47, b"\0" * 255, b"\0" * 10_000, b"ckptfmt/1.0 file"])
+def test_bytes_after_the_end(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "model.ckpt"
+    save_varied(path, "file")
+    with path.open("ab") as file:
+        file.write(tail)
+    assert code_of(path) in ("bad-record", "truncated")
+    assert not ckptfmt.verify(path).ok
+
+
+def test_two_checkpoints_in_one_file(tmp_path: Path) -> None:
+    """Concatenated, neither is found with wrong values: the manifest of the last record lies elsewhere."""
+    one, two, both = tmp_path / "one.ckpt", tmp_path / "two.ckpt", tmp_path / "both.ckpt"
+    ckptfmt.save(one, {"x": np.arange(3)}, durable=False)
+    ckptfmt.save(two, {"x": np.arange(4)}, durable=False)
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    assert code_of(both) == "manifest-digest"
+    twice = tmp_path / "twice.ckpt"
+    twice.write_bytes(one.read_bytes() * 2)  # here the manifest lies in the first copy, and all values with it
+    assert equal_trees(ckptfmt.load(twice), {"x": np.arange(3)})
+    assert [damage.code for damage in ckptfmt.verify(twice).damage] == ["frame-digest"]
+
+
+def test_a_byte_lost_in_between(tmp_path: Path) -> None:
+    """It moves all bytes behind it, so the manifest is not where the record says, unless it was lost behind that."""
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, "file")
+    data, places = path.read_bytes(), zones(path)
+    manifest = next(zone for zone in places if zone.where == "manifest")
+    for zone in places:
+        path.write_bytes(data[: zone.start] + data[zone.start + 1 :])
+        if manifest.stop <= zone.start < places[-1].start:
+            assert equal_trees(ckptfmt.load(path), tree)
+        else:
+            assert code_of(path) in ("manifest-digest", "truncated")
+        assert not ckptfmt.verify(path).ok
+
+
+# ---- layout loose
+
+
+def check_short(path: Path, zone: Zone, tree: object) -> None:
+    if zone.where == "block":
+        with ckptfmt.open(path) as checkpoint:
+            with pytest.raises(ckptfmt.CorruptError) as caught:
+                checkpoint[zone.tensor or ()].read()
+            assert caught.value.code == ("short-object" if zone.file.exists() else "missing-object")
+            assert caught.value.tensor == "/".join(map(str, zone.tensor or ()))
+            others = [keys for keys, tensor in checkpoint.tensors.items() if tensor.path != zone.tensor]
+            assert all(checkpoint[keys].read() is not None for keys in others)
+            (damage,) = checkpoint.verify().damage
+            assert (damage.code, damage.object) == (caught.value.code, zone.object)
+    elif zone.where == "frame":
+        assert equal_trees(ckptfmt.load(path), tree)
+        (damage,) = ckptfmt.verify(path).damage
+        assert (damage.code, damage.object) == ("frame-digest", zone.object)
+    else:
+        assert code_of(path) in ("bad-record", "missing-object", "not-a-checkpoint")
+
+
+def test_every_length_of_every_file_of_a_directory(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, "loose")
+    for zone in zones(path):
+        data = zone.file.read_bytes()
+        step = 1 if zone.where in ("block", "commit") else 37
+        for length in range(0, zone.stop, step):
+            zone.file.write_bytes(data[:length])
+            check_short(path, zone, tree)
+        zone.file.write_bytes(data)
+    assert ckptfmt.verify(path).ok
+
+
+def test_every_file_of_a_directory_missing(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, "loose")
+    for zone in zones(path):
+        data = zone.file.read_bytes()
+        zone.file.unlink()
+        check_short(path, zone, tree)
+        if zone.where == "commit":
+            with pytest.raises(ckptfmt.NotACheckpointError):
+                ckptfmt.open(path)
+        zone.file.write_bytes(data)
+    shutil.rmtree(path / "tensors")
+    with ckptfmt.open(path) as checkpoint:
+        assert checkpoint.metadata == METADATA
+        damaged = [damage.tensor for damage in checkpoint.verify().damage if damage.where == "block"]
+        assert len(damaged) == sum(tensor.chunks for tensor in set(checkpoint.tensors.values()))
+
+
+def test_every_file_of_a_directory_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, "loose")
+    for zone in zones(path):
+        data = zone.file.read_bytes()
+        zone.file.write_bytes(data + b"\0")
+        if zone.where in ("commit", "manifest"):
+            assert code_of(path) == "bad-record"
+        else:
+            assert equal_trees(ckptfmt.load(path), tree)  # what lies beyond a chunk is not read
+        report = ckptfmt.verify(path)
+        assert [damage.object for damage in report.damage] == [
+            zone.object if zone.where in ("block", "frame") else "",
+        ]
+        zone.file.write_bytes(data)
+
+
+def test_a_large_file_that_lost_its_tail(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, {"x": np.zeros(3_000_000)}, durable=False)
+    size = path.stat().st_size
+    for length in (size - 1, size - 4096, size // 2, 65536, 1000):
+        os.truncate(path, length)
+        assert code_of(path) in ("truncated", "bad-record")
