@@ -79,6 +79,14 @@ class BlockReader:
         with self._counting:
             self.bytes_read += len(out)
 
+    def map(self, place: ChunkPlace) -> memoryview:
+        """The object that holds a chunk, mapped."""
+        try:
+            return self.storage.map(place.object)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
     def chunk(self, place: ChunkPlace, verify: bool) -> memoryview:
         """All stored bytes of a chunk."""
         out = bytes_of(np.empty(place.extent.length, np.uint8))

@@ -19,7 +19,8 @@ PIECE = 8 << 20  # bytes; a multiple of the block size
 
 def is_direct(array: Array, spec: ArraySpec) -> bool:
     """Whether the stored bytes of the one chunk are the array's own memory."""
-    return spec.is_contiguous and array.flags.c_contiguous and array.dtype.isnative
+    canonical = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool"  # else memory may hold what storage may not
+    return spec.is_contiguous and canonical and array.flags.c_contiguous and array.dtype.isnative
 
 
 def stored_pieces(array: Array, spec: ArraySpec, chunk: int) -> Iterator[Array]:
@@ -49,6 +50,12 @@ def _stored(part: Array, dtype: DType) -> Array:
     if dtype.per > 1:
         return pack(part, dtype).reshape(-1)
     native = np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(-1)
+    if dtype.name == "bool":
+        truths: Array = native.view(np.uint8) != 0  # [DTYPE-005]
+        return truths.view(np.uint8)
+    if dtype.bits < 8:
+        masked: Array = native.view(np.uint8) & np.uint8((1 << dtype.bits) - 1)  # [DTYPE-004]
+        return masked
     return native.view(dtype.stored.newbyteorder("=")).astype(dtype.stored, copy=False).view(np.uint8)
 
 

@@ -55,7 +55,10 @@ class Codec:
         """`nbytes` decoded bytes (uint8); ValueError if the stored bytes decode to more, to less, or not at all."""
         if self.name == "gzip":
             inflater = zlib.decompressobj(wbits=31)
-            decoded = inflater.decompress(stored, nbytes + 1)
+            try:
+                decoded = inflater.decompress(stored, nbytes + 1)
+            except zlib.error as error:
+                raise ValueError(str(error)) from error
             if len(decoded) != nbytes or not inflater.eof or inflater.unused_data:
                 raise ValueError(f"gzip data decodes to another size than {nbytes}")
             return np.frombuffer(decoded, np.uint8)
@@ -65,8 +68,8 @@ class Codec:
         out = np.empty(nbytes, np.uint8)
         try:
             _numcodec(self.name, dict(self.options)).decode(stored, out=out)
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
+        except (RuntimeError, KeyError, OverflowError) as error:
+            raise ValueError(f"{self.name} cannot decode: {error}") from error
         return out
 
 
@@ -82,7 +85,7 @@ def codec_of(chain: Any) -> Codec:
             known = {key: type(value) for key, value in _DEFAULTS[name].items()}
             if {key: type(value) for key, value in options.items()} == known:
                 return Codec(name, tuple(sorted(options.items())))
-    raise fault("unknown-codec", f"unknown codec chain {str(chain)[:120]}")
+    raise fault("unknown-codec", f"unknown codec chain {str(chain)[:300]}")
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -98,10 +101,10 @@ def codec_asked(option: str | Mapping[str, Any] | None) -> Codec:
     """The codec of a `compression=` value: None, a name, or a map of `name` and options; raises `bad-option`."""
     if option is None:
         return RAW
-    options = {"name": option} if isinstance(option, str) else dict(option)
+    options = {"name": option} if isinstance(option, str) else dict(option) if isinstance(option, Mapping) else {}
     name = options.pop("name", None)
     if not isinstance(name, str) or name not in _DEFAULTS:
-        raise fault("bad-option", f"unknown compression {name!r}", found=name, expected=", ".join(_DEFAULTS))
+        raise fault("bad-option", "unknown compression", found=option, expected=", ".join(_DEFAULTS))
     defaults = _DEFAULTS[name]
     for key, value in options.items():
         if key not in defaults or type(value) is not type(defaults[key]):
@@ -114,7 +117,7 @@ def codec_asked(option: str | Mapping[str, Any] | None) -> Codec:
     codec = Codec(name, tuple(sorted({**defaults, **options}.items())))
     try:
         codec.encode(np.zeros(1, np.uint8))
-    except (ValueError, RuntimeError, KeyError, TypeError, zlib.error) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, OverflowError, zlib.error) as error:
         raise fault("bad-option", f"compression {name!r} refuses {options}: {error}") from error
     return codec
 
@@ -136,7 +139,8 @@ def _declared_size(name: str, stored: memoryview) -> int:
     """The decoded size that a zstd or blosc header declares; the decoders trust it, so it is checked first."""
     head = bytes(stored[:18])
     if name == "blosc":
-        return int.from_bytes(head[4:8], "little") if len(head) >= 16 else -1
+        whole = len(head) >= 16 and int.from_bytes(head[12:16], "little") == len(stored)  # [ZARR-016]
+        return int.from_bytes(head[4:8], "little") if whole else -1
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return -1
     descriptor = head[4]

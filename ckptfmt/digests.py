@@ -48,6 +48,7 @@ def digest_named(name: str) -> Digest:
     if name == "sha256":
         return Digest(name, 32, _sha256, hashlib.sha256)
     if name == "blake3":
+        blake3: Any
         try:
             from blake3 import blake3
         except ImportError:

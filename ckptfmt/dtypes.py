@@ -132,7 +132,7 @@ def unpack(packed: Array, dtype: DType, last: int | None) -> Array:
     """The inverse of `pack`: `last` is the length of the last axis in elements, None for a 0-d tensor."""
     mask = np.uint8((1 << dtype.bits) - 1)
     if last is None:
-        return (packed & mask).view(dtype.numpy)
+        return np.asarray(packed & mask).view(dtype.numpy)
     cells = np.empty((*packed.shape, dtype.per), np.uint8)
     for position in range(dtype.per):
         cells[..., position] = (packed >> np.uint8(position * dtype.bits)) & mask

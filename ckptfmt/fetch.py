@@ -32,12 +32,10 @@ class Fetcher:
         self.manifest = blocks.manifest
 
     def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
-        """Whole tensors as arrays of their own; those in `targets` are filled in place, with a cast where dtypes
-        differ."""
+        """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
         found: dict[int, Array] = {}
         jobs: list[Job] = []
         small: list[int] = []
-        converted: list[int] = []
         joinable = self.manifest.layout == "file"
         for tensor in wanted:
             spec = self.manifest.specs[tensor]
@@ -45,19 +43,11 @@ class Fetcher:
             if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
                 small.append(tensor)
                 continue
-            if target is not None and not _is_plain(target, spec):
-                converted.append(tensor)
-                continue
             found[tensor] = np.empty(spec.shape, spec.dtype.numpy) if target is None else target
             jobs += self._tensor_jobs(tensor, found[tensor], verify)
         for group in self._runs(small):
             self._read_run(group, verify, found)
         run(jobs)
-        for tensor in converted:
-            found[tensor] = targets[tensor]
-            targets[tensor][...] = self.select(
-                tensor, tuple(Axis(0, n, 1) for n in self.manifest.specs[tensor].shape), verify
-            )
         return found
 
     def _tensor_jobs(self, tensor: int, array: Array, verify: bool) -> Iterator[Job]:
@@ -171,8 +161,3 @@ class Fetcher:
         spec = self.manifest.specs[tensor]
         result: Array = self.blocks.decoded(self.blocks.place(tensor, 0), lambda: logical(cells, spec, last))
         return result
-
-
-def _is_plain(target: Array, spec: ArraySpec) -> bool:
-    """Whether a target array can be filled without conversion."""
-    return target.dtype == spec.dtype.numpy and target.dtype.isnative and target.flags.c_contiguous

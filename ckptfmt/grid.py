@@ -54,11 +54,7 @@ def select(index: Any, shape: Shape) -> Selection:
     for item in items:
         if item is None:
             raise fault("bad-index", "newaxis is no part of a stored tensor; add the axis to the result")
-        if (
-            isinstance(item, bool)
-            or not (item is Ellipsis or isinstance(item, slice) or hasattr(item, "__index__"))
-            or getattr(item, "ndim", False)
-        ):
+        if not (item is Ellipsis or isinstance(item, slice) or _is_integer(item)):
             raise fault("bad-index", f"cannot index a stored tensor with {type(item).__name__} {str(item)[:60]}")
     dots = [i for i, item in enumerate(items) if item is Ellipsis]
     if len(dots) > 1:
@@ -89,6 +85,13 @@ def select(index: Any, shape: Shape) -> Selection:
             axes.append(Axis(position % length, 1, 1))
             finish.append(0)
     return Selection(tuple(axes), (*finish, Ellipsis))
+
+
+def _is_integer(item: Any) -> bool:
+    try:
+        return not isinstance(item, bool) and operator.index(item) is not None
+    except TypeError:
+        return False
 
 
 class Piece(NamedTuple):
@@ -151,7 +154,7 @@ def _spans(
     split = None  # the outermost axis along which there is a gap that is too long
     for number in reversed(range(len(axes))):
         axis, stride = axes[number], strides[number]
-        if axis.length > 1 and axis.step * stride - extent > gap:
+        if axis.length > 1 and axis.step * stride - extent >= gap:
             split = number
         extent += (axis.last - axis.start) * stride
     steps = tuple(axis.step * stride for axis, stride in zip(axes, strides, strict=True))

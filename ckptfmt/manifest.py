@@ -127,8 +127,8 @@ def decode(raw: bytes) -> Manifest:
     """Parse and check a manifest; raises `bad-manifest`, `bad-extent` or one of the `unknown-…` codes."""
     document = _unpack(raw)
     match document:
-        case {"format": [int(major), int(minor)], "layout": str(layout), "requires": list(requires)} if all(
-            type(r) is str for r in requires
+        case {"format": [int(major), int(minor)], "layout": str(layout), "requires": list(requires)} if (
+            all(type(r) is str for r in requires) and type(major) is type(minor) is int
         ):
             pass
         case _:
@@ -230,6 +230,8 @@ def _map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
         raise _bad("a map repeats a key [MAN-001]")
     if not all(type(key) is str for key in found):
         raise _bad("a map has a key that is no string [MAN-001]")
+    if any(type(value) is msgpack.Timestamp for value in found.values()):  # which ext_hook does not see
+        raise _bad("msgpack extension type -1 [MAN-001]")
     return found
 
 
@@ -262,6 +264,8 @@ def _specs(
     seen: dict[Any, ArraySpec] = {}
     specs = []
     for dtype, shape, grid, codec in zip(dtypes, shapes, grids, codecs, strict=True):
+        if type(shape) is not list or type(grid) is not list or type(codec) is not int:
+            raise _bad("a shape, grid or codec is of another type [MAN-002]")
         try:
             key = (dtype, tuple(shape), tuple(grid), codec)
             spec = seen.get(key)
@@ -270,7 +274,7 @@ def _specs(
         if spec is None:
             if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, *grid)):
                 raise _bad("a shape or grid is no array of integers [MAN-002]")
-            if type(codec) is not int or not 0 <= codec < len(known_codecs):
+            if not 0 <= codec < len(known_codecs):
                 raise _bad(f"there is no codec chain {codec!r} [MAN-002]")
             spec = seen[key] = ArraySpec(dtype_named(dtype), tuple(shape), tuple(grid), known_codecs[codec])
             _check_spec(spec)

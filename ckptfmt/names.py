@@ -56,8 +56,9 @@ def check_names(names: Sequence[str]) -> None:
         return  # [NAME-005]
     if max(map(len, names), default=0) > MAX_LENGTH:
         raise fault("bad-manifest", f"a tensor name is longer than {MAX_LENGTH} bytes [NAME-006]")
-    if not _NAMES("".join([f"{name}\n" for name in names])):
-        bad = next(name for name in names if not _NAMES(f"{name}\n"))
+    lines = "".join([f"{name}\n" for name in names])
+    if not _NAMES(lines) or lines.count("\n") != len(names):
+        bad = next(name for name in names if not _NAMES(f"{name}\n") or "\n" in name)
         raise fault("bad-manifest", f"illegal tensor name {bad!r} [NAME-006]")
     known = set(names)
     if len(known) != len(names):

@@ -1,7 +1,7 @@
 """Globs over path texts, as `select=` and `compression=` take them.
 
 `*` matches within a segment, `**` across segments, `?` one character; a pattern without wildcards also stands for
-everything below it.
+everything below it, and so the empty one, which names the root, for everything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ _REGEX = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 @functools.lru_cache(maxsize=1024)
 def _compile(pattern: str) -> re.Pattern[str]:
+    if not pattern:
+        return re.compile(".*", re.DOTALL)  # the root, and so everything
     parts = _TOKEN.split(pattern)
     body = "".join(_REGEX.get(part) or re.escape(part) for part in parts)
     return re.compile(body if len(parts) > 1 else f"{body}(?:/.*)?", re.DOTALL)

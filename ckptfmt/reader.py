@@ -125,9 +125,8 @@ class Tensor:
 
     def read(self, out: Array | None = None) -> Array:
         """The whole tensor as an array of its own, or filled into `out` (same shape and dtype; raises `mismatch`)."""
-        fetcher, verifies = self._checkpoint._fetcher, self._checkpoint.verifies
         if out is None:
-            array = fetcher.tensors([self._index], verifies, {})[self._index]
+            array = self._checkpoint._fetcher.tensors([self._index], self._checkpoint.verifies, {})[self._index]
             return array if self._view is None else array.view(self._view)
         report = match(out, {(): self}, _is_tensor, cast=False)
         if not report.ok:
@@ -137,7 +136,7 @@ class Tensor:
                 path=self._checkpoint.path,
                 report=report,
             )
-        fetcher.tensors([self._index], verifies, {self._index: _bits(out, self)})
+        self._checkpoint._fill({self._index: [_bits(out, self)]}, self._checkpoint.verifies)
         return out
 
     def view(self, dtype: np.dtype[Any]) -> Tensor:
@@ -350,19 +349,27 @@ class Checkpoint:
         if (strict and not report.ok) or report.shape or report.dtype or report.kind or report.readonly:
             raise fault("mismatch", str(report), path=self.path, report=report)  # [READ-006]
         stored = {path: leaf for path, leaf in self._leaves.items() if keep is None or keep(path)}
-        targets: dict[int, Array] = {}
-        copies: list[tuple[Array, Array]] = []
+        targets: dict[int, list[Array]] = {}
         for path, leaf in flatten(target):
             found = stored.get(path)
             if isinstance(found, Tensor):
-                bits = _bits(leaf, found)
-                first = targets.setdefault(found._index, bits)
-                if first is not bits:
-                    copies.append((bits, first))
-        self._fetcher.tensors(list(targets), verify, targets)
-        for copy, first in copies:  # aliases in the checkpoint, separate arrays in the target
-            copy[...] = first
+                targets.setdefault(found._index, []).append(_bits(leaf, found))
+        self._fill(targets, verify)
         return rebuild(target, lambda path, leaf: leaf if isinstance(leaf, np.ndarray) else stored.get(path, leaf))
+
+    def _fill(self, targets: dict[int, list[Array]], verify: bool) -> None:
+        """Fill arrays with tensors: straight from storage where an array has the stored form, else through a copy."""
+        direct: dict[int, Array] = {}
+        for index, arrays in targets.items():
+            plain = [array for array in arrays if _is_plain(array, self.manifest.specs[index].dtype.numpy)]
+            if plain:
+                direct[index] = plain[0]
+        self._fetcher.tensors(direct, verify, direct)
+        for index, arrays in targets.items():
+            values = direct[index] if index in direct else self._fetcher.tensors([index], verify, {})[index]
+            for array in arrays:
+                if array is not values:
+                    array[...] = values
 
     def _mapped(self, wanted: Iterable[int], verify: bool) -> dict[int, Array]:
         """Private mappings of raw tensors, which cost no read; other tensors are read."""
@@ -377,7 +384,7 @@ class Checkpoint:
             place = self.blocks.place(index, 0)
             mapping = maps.get(place.object)
             if mapping is None:
-                mapping = maps[place.object] = self._storage.map(place.object)
+                mapping = maps[place.object] = self.blocks.map(place)
             offset = place.extent.offset
             if offset + spec.nbytes > len(mapping):
                 text = self._describe(index)
@@ -472,7 +479,14 @@ def _is_tensor(leaf: Any) -> bool:
 
 def _bits(array: Array, tensor: Tensor) -> Array:
     """A target as the dtype that is stored, where the tensor is a view of it (datetime64 of int64)."""
-    return array if tensor._view is None else array.view(tensor.stored_dtype)
+    if tensor._view is None:
+        return array
+    return array.view(tensor.stored_dtype.newbyteorder(array.dtype.byteorder))
+
+
+def _is_plain(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether an array can be filled with stored elements without conversion."""
+    return array.dtype == dtype and array.dtype.isnative and array.flags.c_contiguous
 
 
 def _no_tensor(index: int) -> Any:

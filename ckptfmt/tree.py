@@ -10,7 +10,7 @@ import re
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +22,9 @@ from .names import Key, Path, path_text
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
 Tree = Any
 
-MAX_DEPTH = 256  # [TREE-012]; writers stop one level earlier, so that a tag still fits around a leaf
+MAX_DEPTH = 256  # [TREE-012]
 _COMPLEX = struct.Struct("<dd")
-_TIME_UNIT = re.compile(r"(?:[1-9][0-9]{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
+_TIME_UNIT = re.compile(r"(?:[1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
 
 
 class _Omitted:
@@ -75,7 +75,7 @@ class _Encoder:
     def node(self, value: Tree, path: Path, depth: int) -> Node:
         kind = type(value)
         if kind is np.ndarray or kind is np.memmap:
-            return self.array(value, path)
+            return self.array(value, path, depth)
         if value is None or kind is bool or kind is float or kind is bytes:
             return value
         if kind is str:
@@ -86,8 +86,8 @@ class _Encoder:
             return ["complex", _COMPLEX.pack(value.real, value.imag)]
         if kind in (dict, list, tuple, OrderedDict):
             return self.container(value, kind, path, depth)
-        if isinstance(value, np.generic):
-            return _scalar(value, path)
+        if isinstance(value, np.generic) and kind is value.dtype.type:
+            return _scalar(value, path, depth)
         raise fault(
             "unsupported-leaf",
             f"cannot store a {kind.__module__}.{kind.__qualname__} at {path_text(path)!r}",
@@ -95,11 +95,7 @@ class _Encoder:
         )
 
     def container(self, value: Any, kind: type, path: Path, depth: int) -> Node:
-        if depth >= MAX_DEPTH - 1:
-            raise fault(
-                "too-deep",
-                f"containers nested deeper than {MAX_DEPTH - 1} below {path_text(path[:8])!r}, or in themselves",
-            )
+        _check_depth(depth, path)
         if kind is OrderedDict:
             return ["tag", "collections.OrderedDict", None, self.container(value, dict, path, depth + 1)]
         if kind is dict:
@@ -107,7 +103,7 @@ class _Encoder:
             return ["dict", keys, [self.node(item, (*path, key), depth + 1) for key, item in value.items()]]
         return [kind.__name__, [self.node(item, (*path, i), depth + 1) for i, item in enumerate(value)]]
 
-    def array(self, array: Array, path: Path) -> Node:
+    def array(self, array: Array, path: Path, depth: int) -> Node:
         if not self.allow_tensors:
             raise fault(
                 "unsupported-leaf",
@@ -115,13 +111,14 @@ class _Encoder:
                 tensor=path_text(path),
             )  # [TREE-014]
         if array.dtype.kind in "mM":
+            _check_depth(depth, path)
             unit, count = np.datetime_data(array.dtype)
             tag = "numpy.datetime64" if array.dtype.kind == "M" else "numpy.timedelta64"
             return [
                 "tag",
                 tag,
                 unit if count == 1 else f"{count}{unit}",
-                self.array(array.view(_int64(array.dtype)), path),
+                self.array(array.view(_int64(array.dtype)), path, depth + 1),
             ]
         if dtype_of(array.dtype) is None:
             raise fault(
@@ -174,7 +171,15 @@ def _int64(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.int64).newbyteorder(dtype.byteorder)
 
 
-def _scalar(value: np.generic, path: Path) -> Node:
+def _check_depth(depth: int, path: Path) -> None:
+    if depth >= MAX_DEPTH:
+        where = path_text(path[:8])
+        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {where!r}, or in themselves")
+
+
+def _scalar(value: np.generic, path: Path, depth: int) -> Node:
+    if isinstance(value, np.str_ | np.bytes_ | np.datetime64 | np.timedelta64):
+        _check_depth(depth, path)
     if isinstance(value, np.str_):
         return ["tag", "numpy.str_", None, _utf8(str(value), "unsupported-leaf", path)]
     if isinstance(value, np.bytes_):
@@ -182,7 +187,7 @@ def _scalar(value: np.generic, path: Path) -> Node:
     if isinstance(value, np.datetime64 | np.timedelta64):
         unit, count = np.datetime_data(value.dtype)
         param = unit if count == 1 else f"{count}{unit}"
-        return ["tag", f"numpy.{type(value).__name__}", param, _scalar(value.view(np.int64), path)]
+        return ["tag", f"numpy.{type(value).__name__}", param, _scalar(value.view(np.int64), path, depth + 1)]
     dtype = dtype_of(value.dtype)
     if dtype is None:
         raise fault(
@@ -294,6 +299,7 @@ def decode(node: Node, tensor: Callable[[int], Any], keep: Callable[[Path], bool
 class _Decoder:
     def __init__(self, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None) -> None:
         self.tensor, self.keep = tensor, keep
+        self.unknown_tags: set[str] = set()
 
     def value(self, node: Node, path: Path) -> Tree:
         kind = node[0] if type(node) is list else None
@@ -320,14 +326,15 @@ class _Decoder:
                 }
             items = [(key, self.value(item, (*path, key))) for key, item in zip(keys, node[2], strict=True)]
             kept = {key: item for key, item in items if item is not OMITTED}
-            return OMITTED if self.left_out(path, kept) else kept
+            return OMITTED if self.left_out(path, kept, items) else kept
         values = [self.value(item, (*path, i)) for i, item in enumerate(node[1])]
-        if self.keep is not None and self.left_out(path, [v for v in values if v is not OMITTED]):
+        if self.keep is not None and self.left_out(path, [v for v in values if v is not OMITTED], values):
             return OMITTED
         return values if node[0] == "list" else tuple(values)
 
-    def left_out(self, path: Path, kept: Any) -> bool:
-        return not kept and self.keep is not None and not self.keep(path)
+    def left_out(self, path: Path, kept: Sized, items: Sized) -> bool:
+        """Whether a container goes with what it held; one that is empty is kept like a leaf."""
+        return not kept and (bool(items) or (self.keep is not None and not self.keep(path)))
 
     def tagged(self, node: Node, path: Path) -> Tree:
         _, name, param, child = node
@@ -335,11 +342,10 @@ class _Decoder:
         if value is OMITTED:
             return OMITTED
         if name not in TAGS:
-            warnings.warn(
-                f"unknown tag {name!r} at {path_text(path)!r}: its plain child was read [TAG-001]",
-                UnknownTagWarning,
-                stacklevel=2,
-            )
+            if name not in self.unknown_tags:
+                self.unknown_tags.add(name)
+                message = f"unknown tag {name!r}, first at {path_text(path)!r}: its plain child was read [TAG-001]"
+                warnings.warn(message, UnknownTagWarning, stacklevel=2)
             return value
         return TAGS[name].restore(param, value)
 

@@ -127,13 +127,6 @@ def test_bools_of_any_memory_are_stored_as_0_or_1() -> None:  # [DTYPE-005]
     assert stored(array, spec_of(array)) == b"\x00\x01\x01\x01"
 
 
-@pytest.mark.parametrize("dtype", ["float6_e2m3fn", "float6_e3m2fn"])
-def test_unused_bits_of_six_bit_floats_are_stored_as_0(dtype: str) -> None:
-    """As the dtype table of section 3 says."""
-    array = np.array([0xFF, 0x3F, 0xC0], np.uint8).view(DTYPES[dtype].numpy)
-    assert stored(array, spec_of(array)) == b"\x3f\x3f\x00"
-
-
 def test_unused_bits_of_packed_elements_are_stored_as_0() -> None:  # [DTYPE-004]
     array = np.array([0xFF, 0xF1, 0x02], np.uint8).view(ml_dtypes.int4)
     assert stored(array, spec_of(array)) == b"\x1f\x02"

@@ -19,7 +19,7 @@ LINE = (
     b"frame=000102030405060708090a0b0c0d0e0f crc32=359f3a2b\n"
 )
 
-NUMBERS = st.integers(0, 10**19 - 1)
+NUMBERS = st.integers(0, 2**62 - 1)
 RECORDS = st.builds(
     CommitRecord,
     st.tuples(st.just(1), st.integers(0, 999)),
@@ -75,6 +75,9 @@ UNGRAMMATICAL = [
     BODY.replace(b"1.0", b"1"),
     BODY.replace(b"1.0", b"1.0000"),
     BODY.replace(b"1.0", b"1.x"),
+    BODY.replace(b"1.0", b"1.00"),
+    BODY.replace(b"1.0", b"01.0"),
+    BODY.replace(b"1.0", b"0.9"),
     BODY.replace(b"file", b"File"),
     BODY.replace(b"file", b"zip"),
     BODY.replace(b" file", b"  file"),
@@ -83,6 +86,8 @@ UNGRAMMATICAL = [
     BODY.replace(b"448", b"-448"),
     BODY.replace(b"448", b""),
     BODY.replace(b"448", b"1" * 20),
+    BODY.replace(b"448", b"9223372036854775808"),
+    BODY.replace(b"448", b"9223372036854775000"),  # the manifest would end beyond 2**63
     BODY.replace(b"448+1181", b"448-1181"),
     BODY.replace(b"0a0b", b"0A0B"),
     BODY.replace(b"sha256=00", b"sha256="),
@@ -121,4 +126,6 @@ def test_the_record_is_the_last_one_within_the_last_255_bytes() -> None:  # [COM
     assert find(b"no record here") is None
     assert find(b"ckptfmt/1.0 " + bytes(244)) is None
     assert find(b"ckptfmt/1.0 " + bytes(243)) == b"ckptfmt/1.0 " + bytes(243)
-    assert find(b"ckptfmt/ ckptfmt/1") == b"ckptfmt/1"
+    assert find(b"ckptfmt/2 ckptfmt/1") == b"ckptfmt/1"
+    assert find(b"ckptfmt/1 ckptfmt/x") == b"ckptfmt/1 ckptfmt/x"  # only with a digit
+    assert find(b"ckptfmt/") is None

@@ -108,7 +108,7 @@ BAD_NAMES = [
     ["a:b"],
     ["a\n"],
     ["\na"],
-    ["a" * 65_536],
+    ["a" * 65_001],
     ["a", "a"],
     ["a", "a/b"],
     ["a/b/c", "a"],
@@ -131,7 +131,7 @@ def test_a_line_feed_within_a_name_is_refused() -> None:  # [NAME-006]
 
 
 @pytest.mark.parametrize(
-    "names", [[], [""], ["a"], ["a", "b/a"], ["a/b", "a-b", "ab"], ["~", "a.", "-"], ["a" * 65_535]]
+    "names", [[], [""], ["a"], ["a", "b/a"], ["a/b", "a-b", "ab"], ["~", "a.", "-"], ["a" * 65_000]]
 )
 def test_legal_names_are_accepted(names: list[str]) -> None:  # [NAME-005] [NAME-006]
     check_names(names)

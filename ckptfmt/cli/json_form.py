@@ -7,13 +7,15 @@ strings that do not begin with `$` is an object. Everything else is an object wi
     {"$float": "nan" | "inf" | "-inf"}     the bits of a NaN are not kept
     {"$complex": [re, im]}                 two floats
     {"$bytes": "AAEC"}                     base64
-    {"$scalar": value, "dtype": "int8"}    a NumPy scalar; times as ISO 8601
+    {"$scalar": value, "dtype": "int8"}    a NumPy scalar
     {"$tuple": [item, ...]}
     {"$dict": [[key, value], ...]}         any other dict, in its order
     {"$ordered": [[key, value], ...]}      a collections.OrderedDict
     {"$tensor": 3}                         row of the table `tensors` that stands beside; aliases have the same row
     {"$tensor": 3, "view": "datetime64[s]"}
     {"$omitted": true}                     a list item that --select left out
+
+Elements and scalars of datetime64 are ISO 8601 strings ("NaT" is none), those of timedelta64 numbers of their unit.
 
 A row of `tensors` has `path` (typed: strings and ints), `name` (Zarr node), `dtype`, `shape`, `elements`, `bytes`,
 `stored_bytes`, `chunks` and `codec`.
@@ -93,8 +95,10 @@ class Encoder:
 
     def array(self, array: Array) -> Json:
         """The elements as nested lists."""
-        if array.dtype.kind in "mM":
+        if array.dtype.kind == "M":
             return self.value(array.astype(str).tolist())
+        if array.dtype.kind == "m":
+            return self.value(array.view(np.int64).tolist())
         row = dtype_of(array.dtype)
         if row is None or row.is_core:
             return self.value(array.tolist())

@@ -96,7 +96,9 @@ def _place(damage: Damage) -> str:
     if damage.tensor is None:
         at = "" if damage.offset is None or damage.where == "frame" else f" (at byte {damage.offset:,})"
         return f"{damage.message}{at}"
-    place = [f"tensor {damage.tensor!r}", f"chunk {damage.chunk}", f"block {damage.block}"]
+    place = [f"tensor {damage.tensor!r}", f"chunk {damage.chunk}"]
+    if damage.block is not None:
+        place.append(f"block {damage.block}")
     if damage.offset is not None and damage.length is not None:
         end = damage.offset + damage.length - 1
         place.append(f"bytes {damage.offset:,} to {end:,} of {damage.object or 'the file'}")

@@ -14,6 +14,7 @@ from ..errors import CkptError, fault, os_fault
 from .disk import Disk
 
 TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
+RACES = 16  # times that publishing looks at the target anew when other saves come between
 WRITEBACK = 64 << 20  # bytes written between two write-back hints of a durable attempt
 
 _O_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for a writer
@@ -61,11 +62,12 @@ class LocalStorage:
 
     def map(self, name: str) -> memoryview:
         with self._open(name) as fd:
+            if os.fstat(fd).st_size == 0:  # which cannot be mapped
+                raise fault("short-object", f"{name or 'the file'} is empty", path=self.path, offset=0)
             try:
                 return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
-            except (OSError, ValueError) as error:  # ValueError: the file is empty
-                reason = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
-                raise os_fault(reason, f"cannot map {name or 'the file'}", self.path) from error
+            except OSError as error:
+                raise os_fault(error, f"cannot map {name or 'the file'}", self.path) from error
 
     def was_replaced(self) -> bool:
         """Whether another checkpoint has taken the path, or none is there, since this one was opened."""
@@ -161,22 +163,18 @@ class LocalAttempt:
         self._disk = disk or Disk()
         self._folders: set[str] = set()
         self._files: list[LocalFile] = []
-        self._open = True
+        self._exchanged = self._keeps_temporary = False
         if name.endswith(TEMPORARY_SUFFIX):
             raise fault("bad-option", f"a checkpoint's name must not end in {TEMPORARY_SUFFIX}", path=path)
         if not os.path.isdir(self._parent):
             raise fault("not-found", f"there is no directory {self._parent} to save into", path=path)
         self._check_target()
-        if directory:
-            self._do(self._disk.make_directory, self._temporary)
 
     def create(self, name: str) -> LocalFile:
-        folder, _, _ = name.rpartition("/")
-        self._make_folders(folder)
+        if self._directory:
+            self._make_folder(name.rpartition("/")[0])
         try:
-            file = LocalFile(
-                os.path.join(self._temporary, name) if name else self._temporary, self._disk, self._durable
-            )
+            file = LocalFile(self._inside(name), self._disk, self._durable)
         except FileExistsError as error:
             raise fault(
                 "name-collision", f"this file system cannot tell {name!r} from another name", path=self.path
@@ -187,32 +185,26 @@ class LocalAttempt:
         return file
 
     def publish(self) -> None:
-        if self._durable:
+        if self._durable and self._directory:
             for folder in sorted(self._folders, key=len, reverse=True):  # bottom-up [PUB-002]
-                self._do(self._disk.flush_directory, os.path.join(self._temporary, folder))
-            if self._directory:
-                self._do(self._disk.flush_directory, self._temporary)
+                self._do(self._disk.flush_directory, self._inside(folder))
         if self._overwrite:
             self._replace()
         else:
             self._publish_exclusively()
-        self._open = False
         if self._durable:
             try:
                 self._disk.flush_directory(self._parent)
             except OSError as error:
-                raise os_fault(
-                    error,
-                    "the checkpoint is in place, but may not survive a power loss: cannot flush the directory",
-                    self.path,
-                ) from error
+                self._keeps_temporary = self._exchanged  # what was replaced stays until the new one is sure to
+                message = "the checkpoint is in place, but may not survive a power loss: cannot flush the directory"
+                raise os_fault(error, message, self.path) from error
         self._remove_temporary()  # the second name of a linked file, or what was replaced
 
     def abort(self) -> None:
         for file in self._files:
             file.close()
-        if self._open:
-            self._open = False
+        if not self._keeps_temporary:
             self._remove_temporary()
 
     def _publish_exclusively(self) -> None:
@@ -240,22 +232,30 @@ class LocalAttempt:
 
     def _replace(self) -> None:
         """[PUB-004]"""
-        try:
-            if not self._directory and not _is_directory(self._target):
-                self._disk.replace(self._temporary, self._target)
-            elif os.path.lexists(self._target):
-                self._check_target()
-                self._disk.exchange(self._temporary, self._target)
-            else:
-                self._disk.rename_exclusive(self._temporary, self._target)
-        except OSError as error:
-            if error.errno == errno.ENOSYS:
-                raise fault(
-                    "not-replaceable", "this system cannot exchange two directories in one step", path=self.path
-                ) from error
-            if isinstance(error, CkptError):
+        for attempts_left in reversed(range(RACES)):
+            try:
+                self._replace_once()
+                return
+            except CkptError:
                 raise
-            raise os_fault(error, "cannot publish the checkpoint", self.path) from error
+            except OSError as error:
+                if attempts_left and error.errno in (errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY):
+                    continue  # the target came, went or became another kind since it was looked at
+                if error.errno == errno.ENOSYS:
+                    message = "this system cannot exchange two directories in one step"
+                    raise fault("not-replaceable", message, path=self.path) from error
+                raise os_fault(error, "cannot publish the checkpoint", self.path) from error
+
+    def _replace_once(self) -> None:
+        exists = os.path.lexists(self._target)
+        if exists and (self._directory or _is_directory(self._target)):
+            self._check_target()
+            self._disk.exchange(self._temporary, self._target)
+            self._exchanged = True
+        elif self._directory:
+            self._disk.rename_exclusive(self._temporary, self._target)
+        else:
+            self._disk.replace(self._temporary, self._target)
 
     def _check_target(self) -> None:
         if not os.path.lexists(self._target):
@@ -265,18 +265,22 @@ class LocalAttempt:
         if _is_directory(self._target) and not os.path.isfile(os.path.join(self._target, "COMMIT")):
             raise fault("not-replaceable", "this directory is not a checkpoint", path=self.path)  # [PUB-005]
 
-    def _make_folders(self, folder: str) -> None:
-        if not folder or folder in self._folders:
+    def _inside(self, name: str) -> str:
+        return os.path.join(self._temporary, name) if name else self._temporary
+
+    def _make_folder(self, folder: str) -> None:
+        """Make a directory of the temporary, and those above it; the empty name is the temporary itself."""
+        if folder in self._folders:
             return
-        self._make_folders(folder.rpartition("/")[0])
+        if folder:
+            self._make_folder(folder.rpartition("/")[0])
         try:
-            self._do(self._disk.make_directory, os.path.join(self._temporary, folder))
-        except CkptError as error:
-            if isinstance(error.__cause__, FileExistsError):
-                raise fault(
-                    "name-collision", f"this file system cannot tell {folder!r} from another name", path=self.path
-                ) from error
-            raise
+            self._disk.make_directory(self._inside(folder))
+        except FileExistsError as error:
+            message = f"this file system cannot tell {folder!r} from another name"
+            raise fault("name-collision", message, path=self.path) from error  # [NAME-007]
+        except OSError as error:
+            raise os_fault(error, "cannot write the checkpoint", self.path) from error
         self._folders.add(folder)
 
     def _remove_temporary(self) -> None:

@@ -20,7 +20,7 @@ from ..tree import Tree
 
 Strategy = st.SearchStrategy[Any]
 
-TIME_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "25s", "7D", "generic")
+TIME_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "25s", "7D")
 MEMORY_LAYOUTS = ("plain", "transposed", "strided", "reversed", "broadcast", "unaligned", "read-only")
 ODD_KEYS = (
     "",
@@ -50,7 +50,7 @@ ODD_KEYS = (
 def dtypes() -> Strategy:
     """NumPy dtypes of every kind that a tensor can have, big-endian and datetime64 ones included."""
     core = [row.numpy for row in DTYPES.values() if row.is_core]
-    times = [np.dtype(f"{kind}8" if unit == "generic" else f"{kind}8[{unit}]") for kind in "mM" for unit in TIME_UNITS]
+    times = [np.dtype(f"{kind}8[{unit}]") for kind in "mM" for unit in TIME_UNITS] + [np.dtype("m8")]
     extended = [row.numpy for row in DTYPES.values() if not row.is_core]
     swapped = [dtype.newbyteorder(">") for dtype in (*core, *times[:3])]
     return st.sampled_from(core) | st.sampled_from(extended) | st.sampled_from(swapped) | st.sampled_from(times)
@@ -72,13 +72,16 @@ def arrays(draw: st.DrawFn, dtype: Strategy | None = None, shape: Strategy | Non
 
 
 def _laid_out(dtype: np.dtype[Any], shape: tuple[int, ...], layout: str, seed: int) -> Array:
+    array: Array
     match layout:
         case "transposed":
             return filled(dtype, shape[::-1], seed).T
         case "strided":
-            return filled(dtype, tuple(2 * n for n in shape), seed)[_every(2, len(shape))]
+            array = filled(dtype, tuple(2 * n for n in shape), seed)[_every(2, len(shape))]
+            return array
         case "reversed":
-            return filled(dtype, shape, seed)[_every(-1, len(shape))]
+            array = filled(dtype, shape, seed)[_every(-1, len(shape))]
+            return array
         case "broadcast":
             return np.broadcast_to(filled(dtype, (*shape[:-1], 1) if shape else (), seed), shape)
         case "unaligned":
@@ -88,7 +91,7 @@ def _laid_out(dtype: np.dtype[Any], shape: tuple[int, ...], layout: str, seed: i
     return array
 
 
-def _every(step: int, dims: int) -> Any:
+def _every(step: int, dims: int) -> tuple[Any, ...]:
     """An index of every `step`-th element along each axis; with the Ellipsis that keeps a 0-d array an array."""
     return (..., *[slice(None, None, step)] * dims)
 

@@ -1,0 +1,253 @@
+"""Whole verification: what the report says, every digest algorithm, every place of damage, and what it forgives.
+[BLK-002] [BLK-004] [FRM-001] [FRM-002] [FRM-004] [ZARR-011]"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+from damage import LAYOUTS, flipped, rewrite_manifest, save_varied, small_chunks, zones
+
+import ckptfmt
+from ckptfmt.testing import assert_same_tree
+
+both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def damage_of(path: Path) -> ckptfmt.Damage:
+    """The one place of damage."""
+    report = ckptfmt.verify(path)
+    assert not report.ok
+    (damage,) = report.damage
+    return damage
+
+
+# ---- what is whole
+
+
+@both_layouts
+def test_the_report(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = {"large": np.zeros(9 << 20, np.uint8), "small": np.arange(3), "empty": np.zeros(0), "plain": 1}
+    ckptfmt.save(path, tree, layout=layout, durable=False)
+    report = ckptfmt.verify(path)
+    assert report.ok
+    assert report == ckptfmt.VerifyReport(str(path), (), tensors=3, blocks=3 + 1, bytes=(9 << 20) + 24)
+    with ckptfmt.open(path) as checkpoint:
+        assert checkpoint.verify() == report
+
+
+@both_layouts
+def test_a_checkpoint_without_tensors(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "model.ckpt"
+    for tree in ({}, None, [], 5, {"a": np.zeros((3, 0))}):
+        ckptfmt.save(path, tree, layout=layout, overwrite=True, durable=False)
+        report = ckptfmt.verify(path, progress=lambda done, total: pytest.fail("there is nothing to wait for"))
+        assert (report.ok, report.blocks, report.bytes) == (True, 0, 0)
+
+
+@both_layouts
+@pytest.mark.parametrize("compression", [None, "blosc"])
+def test_progress_grows_to_the_total(tmp_path: Path, layout: str, compression: str | None) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = {str(i): np.random.default_rng(i).integers(0, 99, (1 << 20) * i, np.uint8) for i in range(8)}
+    with small_chunks(chunk=3 << 20):
+        ckptfmt.save(path, tree, layout=layout, compression=compression, durable=False)
+    seen: list[tuple[int, int]] = []
+    report = ckptfmt.verify(path, progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) > 2
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert {total for _, total in seen} == {report.bytes}
+    assert seen[-1] == (report.bytes, report.bytes)
+
+
+@both_layouts
+def test_verifying_changes_nothing(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "model.ckpt"
+    save_varied(path, layout)
+
+    def state() -> list[Any]:
+        files = sorted(tmp_path.rglob("*"))
+        return [(file, file.stat().st_mtime_ns, file.is_file() and file.read_bytes()) for file in files]
+
+    before = state()
+    with flipped(zones(path)[0].file, 5, 1):
+        ckptfmt.verify(path)
+    os.utime(zones(path)[0].file, ns=(0, dict((file, time) for file, time, _ in before)[zones(path)[0].file]))
+    assert ckptfmt.verify(path).ok
+    assert state() == before
+
+
+# ---- digests
+
+
+@both_layouts
+@pytest.mark.parametrize("digest", ["xxh3-128", "sha256", "blake3"])
+def test_digests(tmp_path: Path, layout: str, digest: str) -> None:
+    if digest == "blake3":
+        pytest.importorskip("blake3", reason="blake3 is an optional package")
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, layout, digest=digest)
+    assert ckptfmt.verify(path).ok
+    assert_same_tree(ckptfmt.load(path), tree)
+    for zone in zones(path):
+        if zone.where in ("block", "frame"):
+            with flipped(zone.file, zone.stop - 1, 7):
+                assert damage_of(path).where == zone.where
+
+
+# ---- places
+
+
+def test_the_frame_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, {"x": np.arange(3), "y": np.zeros(70_000, np.uint8)}, durable=False)
+    frames = [zone for zone in zones(path) if zone.where == "frame"]
+    expected = {
+        0: "a node document",
+        frames[1].start: "the ZIP header of tensors/y/c/0",
+        frames[2].start: "the ZIP header of the manifest",
+        frames[3].start: "the ZIP directory",
+        frames[3].stop - 1: "the ZIP directory",
+    }
+    for offset, words in expected.items():
+        with flipped(path, offset, 2):
+            damage = damage_of(path)
+            assert words in damage.message
+            assert (damage.code, damage.offset, damage.tensor) == ("frame-digest", offset, None)
+            assert_same_tree(ckptfmt.load(path)["x"], np.arange(3))
+
+
+def test_a_frame_written_in_another_way_has_no_place(tmp_path: Path) -> None:
+    """Where the canonical frame is unknown, damage is still found."""
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, {"x": np.arange(3)}, durable=False)
+    rewrite_manifest(path, lambda document: None)  # without the ZIP directory
+    assert damage_of(path).code == "frame-digest"
+    assert_same_tree(ckptfmt.load(path), {"x": np.arange(3)})
+
+
+def test_node_documents_of_a_directory(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, "loose")
+    for zone in [zone for zone in zones(path) if zone.where == "frame"]:
+        data = zone.file.read_bytes()
+        zone.file.write_bytes(data.replace(b"3", b"2", 1))
+        damage = damage_of(path)
+        assert (damage.code, damage.object, damage.offset) == ("frame-digest", zone.object, data.index(b"3"))
+        zone.file.unlink()
+        damage = damage_of(path)
+        assert (damage.code, damage.object) == ("frame-digest", zone.object)
+        assert "missing" in damage.message
+        assert_same_tree(ckptfmt.load(path), tree)
+        zone.file.write_bytes(data)
+
+
+def test_files_that_are_no_part_of_a_directory_are_ignored(tmp_path: Path) -> None:
+    """[ZARR-001]"""
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, "loose")
+    for name in ("README.md", "tensors/.DS_Store", "tensors/raw/c/9/9", "tensors/extra/zarr.json", "COMMIT~"):
+        file = path / name
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_bytes(b"no part of it")
+    assert ckptfmt.verify(path).ok
+    assert_same_tree(ckptfmt.load(path), tree)
+
+
+@both_layouts
+def test_all_damage_is_listed(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = {name: np.zeros(5 << 20, np.uint8) for name in "abc"}
+    ckptfmt.save(path, tree, layout=layout, durable=False)
+    chunks = {zone.tensor[0]: zone for zone in zones(path) if zone.tensor}
+    frame = next(zone for zone in zones(path) if zone.where == "frame")
+    with (
+        flipped(chunks["a"].file, chunks["a"].start, 0),
+        flipped(chunks["a"].file, chunks["a"].stop - 1, 0),
+        flipped(chunks["c"].file, chunks["c"].start + (4 << 20), 0),
+        flipped(frame.file, frame.start, 0),
+    ):
+        report = ckptfmt.verify(path)
+    found = [(damage.tensor, damage.block, damage.length) for damage in report.damage]
+    assert found == [("a", 0, 4 << 20), ("a", 1, 1 << 20), ("c", 1, 1 << 20), (None, None, None)]
+    assert [damage.object for damage in report.damage[:3]] == [chunks[name].object for name in "aac"]
+    assert report.tensors == 3
+    assert report.bytes == 3 * (5 << 20)
+
+
+@both_layouts
+def test_damage_of_the_manifest_and_the_record(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "model.ckpt"
+    save_varied(path, layout)
+    places = {zone.where: zone for zone in zones(path)}
+    for where, code in (("manifest", "manifest-digest"), ("commit", "bad-record")):
+        with flipped(places[where].file, places[where].stop - 1, 1):
+            damage = damage_of(path)
+            assert (damage.code, damage.where, damage.tensor) == (code, where, None)
+
+
+# ---- what digests cannot find
+
+
+def forge(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Replace the only chunk of a directory, with a digest that fits."""
+    (chunk,) = path.glob("tensors/c/*")
+    data = change(chunk.read_bytes())
+    chunk.write_bytes(data)
+
+    def claim(document: dict[str, Any]) -> None:
+        table = document["parts"][0]["chunks"]
+        table["length"] = len(data).to_bytes(8, "little")
+        table["digest"] = xxhash.xxh3_128_digest(data)
+
+    rewrite_manifest(path, claim)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip", "blosc"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b"\0" * len(data), lambda data: data * 2],
+    ids=["cut", "longer", "zeros", "twice"],
+)
+def test_a_chunk_that_does_not_decode(tmp_path: Path, compression: str, change: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, np.arange(1000), layout="loose", compression=compression, durable=False)
+    forge(path, change)
+    damage = damage_of(path)
+    assert (damage.code, damage.where, damage.chunk) == ("bad-chunk", "block", 0)
+    for read in (lambda: ckptfmt.load(path), lambda: ckptfmt.open(path).tree[3]):
+        with pytest.raises(ckptfmt.CorruptError) as caught:
+            read()
+        assert caught.value.code == "bad-chunk"
+
+
+def test_a_bool_that_is_neither(tmp_path: Path) -> None:
+    """[DTYPE-005]"""
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, np.array([True, False, True]), layout="loose", durable=False)
+    forge(path, lambda data: b"\1\0\2")
+    assert damage_of(path).code == "bad-chunk"
+    for options in ({}, {"mmap": True, "verify": True}, {"into": np.zeros(3, bool)}):
+        with pytest.raises(ckptfmt.CorruptError) as caught:
+            ckptfmt.load(path, **options)
+        assert caught.value.code == "bad-chunk"
+    with ckptfmt.open(path) as checkpoint:
+        assert checkpoint.tree[:2].tolist() == [True, False]
+
+
+# ---- what cannot be verified
+
+
+def test_what_is_no_checkpoint_raises(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"text")
+    (tmp_path / "x.ckptfmt-tmp").write_bytes(b"")
+    for name, code in (("nothing", "not-found"), ("text", "not-a-checkpoint"), ("x.ckptfmt-tmp", "temporary")):
+        with pytest.raises(ckptfmt.CkptError) as caught:
+            ckptfmt.verify(tmp_path / name)
+        assert caught.value.code == code
