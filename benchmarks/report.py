@@ -118,7 +118,7 @@ def markdown(results: Results) -> str:
     parts = [
         "# Benchmark: ckptfmt beside its peers\n",
         *(f"- {key}: {value}" for key, value in results.setting.items()),
-        f"\n*Speed beside {BASELINE}*: its time divided by the contender's in the same round; above 1 is faster. "
+        f"\n*Speed beside {BASELINE}*: its time divided by the contender's in the same round; above 1 is faster.",
         "Quoted is the median over the rounds, with the least and the greatest.\n",
         *(table.markdown() for table in tables(results)),
         "## Notes\n",

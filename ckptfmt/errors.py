@@ -17,7 +17,7 @@ class CkptError(Exception):
     """Root of the error tree.
 
     Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (path text), `chunk`, `block` (numbers),
-    `offset` (bytes in the object), `found` and `expected`; those that do not apply are None.
+    `offset` (bytes in the object), `found`, `expected`, `errno`; those that do not apply are None.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class CkptError(Exception):
         found: object = None,
         expected: object = None,
         report: Any = None,
+        errno: int | None = None,
     ) -> None:
         super().__init__(code, message)
         self.code = code
@@ -45,6 +46,7 @@ class CkptError(Exception):
         self.found = found
         self.expected = expected
         self.report = report
+        self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
     def __str__(self) -> str:
         text = self.message
@@ -54,12 +56,7 @@ class CkptError(Exception):
         return f"{where}{text}. {CODES[self.code].advice} [{self.code}]"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (
-            type(self),
-            self.code,
-            self.message,
-            {k: v for k, v in vars(self).items() if k not in ("code", "message")},
-        )
+        return _rebuild, (type(self), self.code, self.message, {**vars(self), "errno": self.errno})
 
 
 class InputError(CkptError, ValueError):
@@ -283,13 +280,12 @@ _ERRNO |= {
 
 def os_fault(error: OSError, doing: str, path: object) -> CkptError:
     """The exception for an operating-system error met while `doing` something at `path`."""
-    result = fault(_ERRNO.get(error.errno or 0, "io"), f"{doing}: {error.strerror or error}", path=path)
-    if isinstance(result, OSError):
-        result.errno = error.errno
-    return result
+    code = _ERRNO.get(error.errno or 0, "io")
+    return fault(code, f"{doing}: {error.strerror or error}", path=path, errno=error.errno)
 
 
 def _rebuild(cls: type[CkptError], code: str, message: str, place: dict[str, Any]) -> CkptError:
     error = cls(code, message)
-    vars(error).update(place)
+    for name, value in place.items():
+        setattr(error, name, value)
     return error

@@ -45,5 +45,5 @@ def _is_safetensors(head: bytes, storage: Storage) -> bool:
         return False
     try:
         return isinstance(json.loads(storage.read("", 8, length)), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

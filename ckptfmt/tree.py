@@ -24,7 +24,7 @@ Tree = Any
 
 MAX_DEPTH = 256  # [TREE-012]
 _COMPLEX = struct.Struct("<dd")
-_TIME_UNIT = re.compile(r"(?:[1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
+_TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
 
 
 class _Omitted:
@@ -389,11 +389,14 @@ class Tag(NamedTuple):
 
 
 def _is_time(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
+    unit = _TIME_UNIT(param) if type(param) is str else None
+    if unit is None or int(unit[1] or 1) >= 1 << 31:
+        return False
     match child:
         case ["tensor", index]:
-            return type(param) is str and _TIME_UNIT(param) is not None and dtypes[index] == "int64"
+            return dtypes[index] == "int64"
         case ["scalar", "int64", _]:
-            return type(param) is str and _TIME_UNIT(param) is not None
+            return True
     return False
 
 

@@ -190,6 +190,14 @@ def test_configurations_out_of_range_are_refused_or_without_effect(configuration
     assert (found == numbers(100)).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_large_chunks_are_encoded_the_same_each_time(name: str) -> None:  # [MAN-009]
+    """On any number of threads."""
+    codec = codec_asked(name).for_itemsize(8)
+    chunk = np.random.default_rng(0).standard_normal(1 << 17).view(np.uint8)
+    assert len({codec.encode(chunk) for _ in range(10)}) == 1
+
+
 def test_no_clock_is_in_gzip_data() -> None:  # [MAN-009]
     data = codec_asked("gzip").encode(numbers(100))
     assert data[4:8] == bytes(4)

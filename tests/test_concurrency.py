@@ -1,5 +1,5 @@
-"""Many processes, one path: exclusive saves have one winner, replacing saves leave one candidate whole, and readers only
-ever see whole checkpoints. [PUB-003] [PUB-004]"""
+"""Many processes, one path: exclusive saves have one winner, replacing saves leave one candidate whole, and readers
+only ever see whole checkpoints. [PUB-003] [PUB-004]"""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_verifying_changes_nothing(tmp_path: Path, layout: str) -> None:
     before = state()
     with flipped(zones(path)[0].file, 5, 1):
         ckptfmt.verify(path)
-    os.utime(zones(path)[0].file, ns=(0, dict((file, time) for file, time, _ in before)[zones(path)[0].file]))
+    os.utime(zones(path)[0].file, ns=(0, {file: time for file, time, _ in before}[zones(path)[0].file]))
     assert ckptfmt.verify(path).ok
     assert state() == before
 
@@ -221,10 +221,11 @@ def test_a_chunk_that_does_not_decode(tmp_path: Path, compression: str, change: 
     forge(path, change)
     damage = damage_of(path)
     assert (damage.code, damage.where, damage.chunk) == ("bad-chunk", "block", 0)
-    for read in (lambda: ckptfmt.load(path), lambda: ckptfmt.open(path).tree[3]):
-        with pytest.raises(ckptfmt.CorruptError) as caught:
-            read()
-        assert caught.value.code == "bad-chunk"
+    with ckptfmt.open(path) as checkpoint:
+        for read in (checkpoint.load, checkpoint.tree.read, lambda: checkpoint.tree[3]):
+            with pytest.raises(ckptfmt.CorruptError) as caught:
+                read()
+            assert (caught.value.code, caught.value.tensor, caught.value.chunk) == ("bad-chunk", "", 0)
 
 
 def test_a_bool_that_is_neither(tmp_path: Path) -> None:
