@@ -28,7 +28,7 @@ from benchmarks.operations import OPERATIONS, Operation
 from benchmarks.states import STATES, Array, State
 
 # Enough pages for the checkpoint in the page cache, or the loaded tree, and some buffers.
-TOUCHED_TREES = 1.5
+TOUCHED_TREES = 1.25
 
 Timed = tuple[float, Spell | None]
 

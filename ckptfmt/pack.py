@@ -24,6 +24,7 @@ _ALIGNMENT_ID = 0xD935  # [PACK-002]; also what Android's zipalign writes
 SMALL_ALIGNMENT = 64
 LARGE_ALIGNMENT = 4096
 LARGE = 65536
+CRC32_AT = 14  # of a local header
 
 _ZEROS = bytes(LARGE_ALIGNMENT + SMALL_ALIGNMENT)
 

@@ -394,7 +394,7 @@ def _is_time(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
         return False
     match child:
         case ["tensor", index]:
-            return dtypes[index] == "int64"
+            return bool(dtypes[index] == "int64")
         case ["scalar", "int64", _]:
             return True
     return False

@@ -80,7 +80,8 @@ def verify_blocks(blocks: BlockReader, layout: Layout, located: Located, progres
             done += checked
             if progress is not None:
                 progress(done, total)
-    damage += _check_frame(blocks, layout, located)
+    damaged = {(found.offset or 0) - (found.block or 0) * blocks.manifest.block for found in damage}
+    damage += _check_frame(blocks, layout, located, damaged)
     return VerifyReport(blocks.storage.path, tuple(damage), len(specs), table.blocks, total)
 
 
@@ -149,7 +150,7 @@ def _damage(
     return Damage(error.code, "block", error.message, place.object, tensor, place.chunk, block, offset, length)
 
 
-def _check_frame(blocks: BlockReader, layout: Layout, located: Located) -> list[Damage]:
+def _check_frame(blocks: BlockReader, layout: Layout, located: Located, damaged: set[int]) -> list[Damage]:
     """[FRM-001] [FRM-002] [FRM-004]"""
     hasher = blocks.digest.stream()
     try:
@@ -159,7 +160,7 @@ def _check_frame(blocks: BlockReader, layout: Layout, located: Located) -> list[
             return []
     except CorruptError:
         pass  # a node document is missing; the places below say which
-    places = list(layout.frame_damage(blocks.storage, located, blocks.manifest))
+    places = list(layout.frame_damage(blocks.storage, located, blocks.manifest, damaged))
     if not places:  # written in another legal way, so there is nothing to compare with
         message = "bytes outside chunks and manifest do not match the frame digest; values are intact [FRM-004]"
         return [Damage("frame-digest", "frame", message)]

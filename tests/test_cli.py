@@ -35,7 +35,11 @@ def command(*args: object) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED")
+    }
     root = str(Path(ckptfmt.__file__).parents[1])
     return {**kept, "PYTHONPATH": root, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **more}
 
@@ -313,19 +317,21 @@ def test_a_temporary_is_no_checkpoint(whole: Path, tmp_path: Path) -> None:
         assert result.stderr.endswith("[temporary]\n")
 
 
-def test_odd_file_names_work_and_are_shown_safely(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["[red]x", "a\x1b[31m\nb", "-dash", "値 x", os.fsdecode(b"\xff\xfe")], ids=ascii)
+def test_odd_file_names_work_and_are_shown_safely(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("[red]x[/red]", "a\x1b[31m\nb", "-dash", "值 x", os.fsdecode(b"\xff\xfe")):
-        shutil.copy(whole, name)
-        for args in COMMANDS:
-            done = real(args[0], "--", name, *[word for word in args[1:] if word != "--"])
-            assert done.returncode == 0
-            assert_plain(done.stdout)
-        assert json.loads(real("inspect", "--json", "--", name).stdout)["path"] == name
-        missing = real("inspect", "--", f"{name}-absent")
-        assert missing.returncode == 2
-        assert missing.stderr.count("\n") == 1
-        assert_plain(missing.stderr)
+    shutil.copy(whole, name)
+    for args in COMMANDS:
+        result = run(args[0], "--", name, *[word for word in args[1:] if word != "--"])
+        assert result.exit_code == 0
+        assert_safe(result)
+    assert json.loads(real("inspect", "--json", "--", name).stdout)["path"] == name
+    missing = real("inspect", "--", f"{name}-absent")
+    assert missing.returncode == 2
+    assert missing.stderr.count("\n") == 1
+    assert_plain(missing.stderr)
 
 
 # ---- hostile checkpoints
@@ -417,10 +423,10 @@ def test_the_deepest_trees_are_shown(whole: Path) -> None:
 
     rewrite_manifest(whole, deepen)
     path = "/".join(map(str, reversed(range(256))))
-    for args in (["inspect", whole], ["inspect", whole, "-s", "255"], ["get", whole, ""], ["get", whole, path, "1"]):
-        for options in ([], ["--json"]):
-            result = real(*args, *options)
-            assert (result.returncode, result.stderr) == (0, "")
+    for args in (["inspect", whole], ["inspect", whole, "-s", "255", "--json"], ["get", whole, path, "1"]):
+        result = real(*args)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout
 
 
 def test_int_keys_of_many_digits_are_handled_like_others(whole: Path) -> None:

@@ -194,7 +194,7 @@ def test_configurations_out_of_range_are_refused_or_without_effect(configuration
 def test_large_chunks_are_encoded_the_same_each_time(name: str) -> None:  # [MAN-009]
     """On any number of threads."""
     codec = codec_asked(name).for_itemsize(8)
-    chunk = np.random.default_rng(0).standard_normal(1 << 17).view(np.uint8)
+    chunk = np.random.default_rng(0).standard_normal(1 << 19).view(np.uint8)
     assert len({codec.encode(chunk) for _ in range(10)}) == 1
 
 

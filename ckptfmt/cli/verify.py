@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
@@ -27,7 +26,7 @@ from .text import count, size, visible
 Examples:
   ckptfmt verify model.ckpt
   ckptfmt verify --quiet model.ckpt && rsync model.ckpt backup:
-  ckptfmt verify --json model.ckpt | jq '.damage[] | .tensor'
+  ckptfmt verify --json model.ckpt | jq -r '.damage[].tensor' | sort -u
 
 The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list of objects with code, where, object
 (of the checkpoint; "" for a checkpoint of one file), tensor, chunk, block, offset and length (bytes in the object),
@@ -88,7 +87,8 @@ def _show(report: VerifyReport) -> None:
     out.print(Text.assemble(f"{name}: ", ("damaged", "bold red"), extent))
     for damage in report.damage:
         out.print(Text.assemble("  ", (damage.code, "red"), f": {visible(_place(damage))}"))
-    _show_advice(report, out)
+    for code in dict.fromkeys(damage.code for damage in report.damage):
+        out.print(f"{code} means: {CODES[code].meaning}. {CODES[code].advice}.")
 
 
 def _place(damage: Damage) -> str:
@@ -103,12 +103,3 @@ def _place(damage: Damage) -> str:
         end = damage.offset + damage.length - 1
         place.append(f"bytes {damage.offset:,} to {end:,} of {damage.object or 'the file'}")
     return ", ".join(place)
-
-
-def _show_advice(report: VerifyReport, out: Console) -> None:
-    for code in dict.fromkeys(damage.code for damage in report.damage):
-        out.print(f"{code} means: {CODES[code].meaning}. {CODES[code].advice}.")
-    tensors = {damage.tensor for damage in report.damage if damage.tensor is not None}
-    if tensors:
-        whole = report.tensors - len(tensors)
-        out.print(f"{count(len(tensors), 'tensor')} damaged, {whole:,} whole")

@@ -96,7 +96,7 @@ class Layout(Protocol):
     def frame(self, storage: Storage, located: Located, manifest: Manifest) -> Iterator[bytes]: ...
 
     def frame_damage(
-        self, storage: Storage, located: Located, manifest: Manifest
+        self, storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
     ) -> Iterator[tuple[str, int, str]]: ...
 
 

@@ -93,7 +93,9 @@ def frame(storage: Storage, located: Located, manifest: Manifest) -> Iterator[by
         position = offset + length
 
 
-def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iterator[tuple[str, int, str]]:
+def frame_damage(
+    storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
+) -> Iterator[tuple[str, int, str]]:
     """(object, offset, what) of each place where the frame differs from the canonical one; nothing if it was written
     in another legal way."""
     table, record = manifest.table, located.record
@@ -108,22 +110,30 @@ def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iter
         )
         if member.payload != table.offsets[row]:
             return  # written in another legal way: nothing to compare with
-        crc = 0
-        for start in range(0, length, PIECE):
-            crc = zlib_ng.crc32(storage.read(OBJECT, member.payload + start, min(PIECE, length - start)), crc)
+        if member.payload in damaged:  # its crc32 cannot be computed: believe the header
+            crc = int.from_bytes(storage.read(OBJECT, member.offset + pack.CRC32_AT, 4), "little")
+        else:
+            crc = _crc32(storage, member)
         members.append(member._replace(crc32=crc))
         canonical.append((member.offset, pack.local_header(members[-1]), f"the ZIP header of {member.name.decode()}"))
         end = member.end
-    tail = _tail(members, end, located.manifest, len(located.line))
-    canonical += [
-        (end, tail[0], "the ZIP header of the manifest"),
-        (record.offset + record.length, tail[1], "the ZIP directory"),
-    ]
+    header, directory = _tail(members, end, located.manifest, len(located.line))
+    after = record.offset + record.length
+    if end + len(header) != record.offset or after + len(directory) + len(located.line) != storage.size(OBJECT):
+        return
+    canonical += [(end, header, "the ZIP header of the manifest"), (after, directory, "the ZIP directory")]
     for offset, expected, what in canonical:
         found = storage.read(OBJECT, offset, len(expected))
         if found != expected:
             at = offset + first_difference(found, expected)
             yield OBJECT, at, f"{what} changed at byte {at:,}"
+
+
+def _crc32(storage: Storage, member: pack.Member) -> int:
+    crc = 0
+    for start in range(0, member.size, PIECE):
+        crc = zlib_ng.crc32(storage.read(OBJECT, member.payload + start, min(PIECE, member.size - start)), crc)
+    return crc
 
 
 # ---- writing

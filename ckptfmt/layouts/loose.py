@@ -78,7 +78,9 @@ def frame(storage: Storage, located: Located, manifest: Manifest) -> Iterator[by
         yield storage.read(name, 0, storage.size(name))
 
 
-def frame_damage(storage: Storage, located: Located, manifest: Manifest) -> Iterator[tuple[str, int, str]]:
+def frame_damage(
+    storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
+) -> Iterator[tuple[str, int, str]]:
     """(object, offset, what) of each node document that is missing or differs from the canonical one."""
     for key, expected in node_documents(manifest.names, manifest.specs):
         name = TENSORS + key

@@ -1,0 +1,279 @@
+"""`ckptfmt inspect`: the tree as people and programs see it, read from the manifest alone."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from damage import LAYOUTS, save_varied, zones
+
+import ckptfmt
+from ckptfmt.cli.app import cli
+
+
+def inspect(*args: object) -> str:
+    result = CliRunner().invoke(cli, ["inspect", *map(str, args)])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    return result.stdout
+
+
+def document(*args: object) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(inspect(*args, "--json"))
+    return found
+
+
+def save(path: Path, tree: Any, **options: Any) -> Path:
+    ckptfmt.save(path, tree, durable=False, **options)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    embedding = np.zeros((1000, 64), np.float32)
+    tree = {
+        "model": {"wte": embedding, "head": embedding, "norm": np.ones(64, ml_dtypes.bfloat16)},
+        "optimizer": [{"lr": 0.1, "betas": (0.9, 0.99)}, {"lr": 0.2, "state": np.zeros((1000, 64), np.float32)}],
+        "step": 7,
+        "note": None,
+    }
+    return save(
+        tmp_path / "model.ckpt",
+        tree,
+        compression={"optimizer/**": "zstd"},
+        schema=("gpt", "3"),
+        metadata={"run": "a", "seed": 1},
+    )
+
+
+def test_the_whole_picture(model: Path) -> None:
+    with ckptfmt.open(model) as checkpoint:
+        stored = checkpoint["optimizer/1/state"].stored_bytes
+    assert inspect(model).splitlines() == [
+        str(model),
+        f"format 1.0, layout file, written by ckptfmt {ckptfmt.__version__}",
+        "schema gpt, version 3",
+        "metadata  {'run': 'a', 'seed': 1}",
+        "tree",
+        "├── model",
+        "│   ├── wte        float32   [1000, 64]  250.0 KiB  raw",
+        "│   ├── head       float32   [1000, 64]  250.0 KiB  raw  alias of model/wte",
+        "│   └── norm       bfloat16  [64]            128 B  raw",
+        "├── optimizer      list",
+        "│   ├── 0          {'lr': 0.1, 'betas': (0.9, 0.99)}",
+        "│   └── 1",
+        "│       ├── lr     0.2",
+        f"│       └── state  float32   [1000, 64]  250.0 KiB  zstd to {stored} B",
+        "├── step           7",
+        "└── note           None",
+        f"3 tensors, 128,064 elements, 500.1 KiB, stored in {(256128 + stored) / 1024:.1f} KiB",
+    ]
+
+
+def test_the_whole_document(model: Path) -> None:
+    with ckptfmt.open(model) as checkpoint:
+        stored = checkpoint["optimizer/1/state"].stored_bytes
+    raw = {"shape": [1000, 64], "dtype": "float32", "elements": 64000, "bytes": 256000, "chunks": 1}
+    assert document(model) == {
+        "path": str(model),
+        "layout": "file",
+        "format": [1, 0],
+        "generator": f"ckptfmt {ckptfmt.__version__}",
+        "schema": {"id": "gpt", "version": "3"},
+        "metadata": {"run": "a", "seed": 1},
+        "totals": {"tensors": 3, "elements": 128064, "bytes": 512128, "stored_bytes": 256128 + stored},
+        "tree": {
+            "model": {"wte": {"$tensor": 0}, "head": {"$tensor": 0}, "norm": {"$tensor": 1}},
+            "optimizer": [{"lr": 0.1, "betas": {"$tuple": [0.9, 0.99]}}, {"lr": 0.2, "state": {"$tensor": 2}}],
+            "step": 7,
+            "note": None,
+        },
+        "tensors": [
+            {**raw, "path": ["model", "wte"], "name": "model/wte", "codec": "raw", "stored_bytes": 256000},
+            {
+                "path": ["model", "norm"],
+                "name": "model/norm",
+                "shape": [64],
+                "dtype": "bfloat16",
+                "elements": 64,
+                "bytes": 128,
+                "chunks": 1,
+                "codec": "raw",
+                "stored_bytes": 128,
+            },
+            {
+                **raw,
+                "path": ["optimizer", 1, "state"],
+                "name": "optimizer/1/state",
+                "codec": "zstd",
+                "stored_bytes": stored,
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_only_the_manifest_is_read(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "x.ckpt"
+    save_varied(path, layout)
+    shown, found = inspect(path), document(path)
+    assert found["layout"] == layout
+    for zone in zones(path):  # nothing but manifest and commit record is left
+        if zone.where in ("block", "frame"):
+            data = bytearray(zone.file.read_bytes())
+            data[zone.start : zone.stop] = bytes(zone.stop - zone.start)
+            zone.file.write_bytes(data)
+    assert inspect(path) == shown
+    assert document(path) == found
+
+
+def test_every_kind_of_leaf_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    save_varied(path, "file")
+    lines = {tuple(line.lstrip("│├└─ ").split()) for line in inspect(path).splitlines()}
+    expected = [
+        ("int4", "int4", "[5]", "3", "B", "raw"),
+        ("0", "float64", "[]", "8", "B", "raw"),  # the int key
+        ("'0'", "bool", "[2]", "2", "B", "raw"),
+        ("empty", "uint8", "[0,", "3]", "0", "B", "raw"),
+        ("when", "datetime64[s]", "[2]", "16", "B", "raw"),
+        ("0", "float32", "[3]", "12", "B", "raw", "alias", "of", "tied/0"),
+        ("bytes", "b'\\x00\\xff'"),
+        ("int", str(1 << 80)),
+        ("float", "-0.0"),
+        ("scalar", "float32(2.0)"),
+    ]
+    assert set(expected) <= lines
+
+
+@pytest.mark.parametrize("tree", [{}, [], (), OrderedDict(), None, 1, "text", [[], {}, ()]])
+def test_trees_without_tensors(tmp_path: Path, tree: Any) -> None:
+    path = save(tmp_path / "x.ckpt", tree)
+    literal = "OrderedDict()" if isinstance(tree, OrderedDict) else repr(tree)
+    assert inspect(path).splitlines()[2:] == [f"tree  {literal}", "0 tensors, 0 elements, 0 B"]
+    assert document(path)["tensors"] == []
+
+
+def test_a_tree_that_is_one_tensor(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.ckpt", np.arange(3, dtype=np.int8), layout="loose")
+    assert inspect(path).splitlines()[1:] == [
+        f"format 1.0, layout loose, written by ckptfmt {ckptfmt.__version__}",
+        "tree  int8  [3]  3 B  raw",
+        "1 tensor, 3 elements, 3 B",
+    ]
+    assert document(path)["tree"] == {"$tensor": 0}
+
+
+# ---- select and depth
+
+
+@pytest.mark.parametrize(
+    "select", [["model"], ["model/**", "step"], ["**/lr"], ["optimizer/1/*"], ["model/head"], ["**"]]
+)
+def test_select_leaves_what_load_leaves(model: Path, select: list[str]) -> None:
+    def shape(tree: Any) -> Any:
+        if isinstance(tree, dict) and "$tuple" in tree:
+            return shape(tree["$tuple"])
+        if isinstance(tree, dict):
+            return {key: shape(item) for key, item in tree.items() if key not in ("$tensor", "$omitted")} or "leaf"
+        return [shape(item) for item in tree] if isinstance(tree, list) else "leaf"
+
+    options = [word for pattern in select for word in ("--select", pattern)]
+    loaded = ckptfmt.load(model, select=select)
+    assert shape(document(model, *options)["tree"]) == shape(json.loads(json.dumps(loaded, default=lambda _: {})))
+
+
+def test_select_counts_and_shows_only_what_it_names(model: Path) -> None:
+    lines = inspect(model, "-s", "model/head", "-s", "optimizer/*/lr").splitlines()
+    assert lines[4:] == [
+        "tree",
+        "├── model",
+        "│   └── head   float32  [1000, 64]  250.0 KiB  raw  alias of model/wte",
+        "└── optimizer  [{'lr': 0.1}, {'lr': 0.2}]",
+        "1 tensor, 64,000 elements, 250.0 KiB",
+    ]
+    found = document(model, "-s", "optimizer/1/lr")
+    assert found["tree"] == {"optimizer": [{"$omitted": True}, {"lr": 0.2}]}
+    assert found["totals"]["tensors"] == 0
+
+
+def test_select_that_matches_nothing_is_an_error(model: Path) -> None:
+    result = CliRunner().invoke(cli, ["inspect", str(model), "-s", "nope", "-s", "no/**"])
+    assert result.exit_code == 2
+    assert result.stderr.endswith("[no-match]\n")
+    assert "'nope', 'no/**'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("depth", "tree"),
+    [
+        (0, ["tree  dict, 3 tensors, 128,064 elements, 500.1 KiB, stored in {total:.1f} KiB"]),
+        (
+            1,
+            [
+                "tree",
+                "├── model      dict, 2 tensors, 64,064 elements, 250.1 KiB",
+                "├── optimizer  list, 1 tensor, 64,000 elements, 250.0 KiB, stored in {state} B",
+                "├── step       7",
+                "└── note       None",
+            ],
+        ),
+    ],
+)
+def test_depth_sums_up_what_it_does_not_open(model: Path, depth: int, tree: list[str]) -> None:
+    with ckptfmt.open(model) as checkpoint:
+        stored = checkpoint["optimizer/1/state"].stored_bytes
+    lines = inspect(model, "--depth", depth).splitlines()
+    assert lines[4:-1] == [line.format(state=stored, total=(256128 + stored) / 1024) for line in tree]
+    assert lines[-1] == inspect(model).splitlines()[-1]
+    assert inspect(model, "--depth", 99) == inspect(model)
+
+
+# ---- size
+
+
+def test_long_plain_values_are_abbreviated_and_complete_in_json(tmp_path: Path) -> None:
+    tree = {
+        "list": list(range(100_000)),
+        "text": "x" * 100_000,
+        "bytes": bytes(100_000),
+        "dict": {f"key{number}": number for number in range(1000)},
+        "nested": [[number] * 3 for number in range(1000)],
+        "int": 1 << 100_000,
+        "w": np.zeros(1),
+    }
+    path = save(tmp_path / "x.ckpt", tree)
+    shown = inspect(path)
+    assert max(map(len, shown.splitlines())) < 150
+    assert shown.count("\n") < 100
+    for words in ("(100,000 items)", "(100,000 characters)", "(100,000 bytes)", "976 more plain values"):
+        assert words in shown
+    found = document(path)["tree"]
+    assert found["list"] == tree["list"]
+    assert found["text"] == tree["text"]
+    assert found["dict"] == tree["dict"]
+    assert int(found["int"]["$int"], 0) == tree["int"]
+
+
+def test_tensors_are_never_abbreviated(tmp_path: Path) -> None:
+    count = 20_000
+    tree = {"layers": [{"w": np.zeros(2, np.int8)} for _ in range(count // 2)]}
+    tree["flat"] = {f"p{number}": np.zeros(1, np.int8) for number in range(count // 2)}
+    path = save(tmp_path / "x.ckpt", tree)
+    shown = inspect(path)
+    assert shown.count(" int8 ") == count
+    assert shown.splitlines()[-1] == "20,000 tensors, 30,000 elements, 29.3 KiB"
+    assert len(document(path)["tensors"]) == count
+
+
+def test_a_long_key_does_not_push_the_columns_away(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.ckpt", {"k" * 500: np.zeros(1), "short": np.zeros(1)})
+    lines = inspect(path).splitlines()
+    assert "└── short  float64  [1]  8 B  raw" in lines
+    assert f"├── '{'k' * 99}... (500 characters)  float64  [1]  8 B  raw" in lines

@@ -1,0 +1,458 @@
+"""Checkpoints on a POSIX file system: kinds of paths and targets, links, permissions, full disks, descriptors.
+[PUB-001] [PUB-003] [PUB-004] [PUB-005] [CHK-007] [NAME-007] [READ-005]"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from damage import LAYOUTS, exit_code, save_varied, varied_tree, zones
+
+import ckptfmt
+from ckptfmt.storage.local import LocalAttempt, LocalStorage
+from ckptfmt.testing import assert_same_tree
+
+TREE = {"x": np.arange(3), "deep": {"y": [np.zeros(2)]}}
+both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def save(path: Any, layout: str, **options: Any) -> None:
+    ckptfmt.save(path, TREE, layout=layout, durable=False, **options)
+
+
+def refused(path: Any, layout: str, **options: Any) -> ckptfmt.CkptError:
+    """The error of a save that must fail."""
+    with pytest.raises(ckptfmt.CkptError) as caught:
+        save(path, layout, **options)
+    assert caught.value.path is not None
+    return caught.value
+
+
+# ---- paths
+
+
+@both_layouts
+def test_kinds_of_paths(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Somewhere:
+        def __fspath__(self) -> str:
+            return "pathlike.ckpt"
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for path in (
+        "relative.ckpt",
+        "./dot.ckpt",
+        "sub/../up.ckpt",
+        Path("sub") / "x.ckpt",
+        Somewhere(),
+        str(tmp_path / "a"),
+    ):
+        save(path, layout)
+        assert_same_tree(ckptfmt.load(path), TREE)
+        with ckptfmt.open(path) as checkpoint:
+            assert checkpoint.path == os.fspath(path)
+        assert ckptfmt.verify(path).ok
+    assert sorted(os.listdir()) == ["a", "dot.ckpt", "pathlike.ckpt", "relative.ckpt", "sub", "up.ckpt"]
+
+
+@both_layouts
+@pytest.mark.parametrize(
+    "name",
+    ["ünïcode ☃.ckpt", "with space", "-dash", "new\nline", ".hidden", "x" * 255, "ü" * 127, "☃" * 85, "a'b\"c", "100%"],
+    ids=lambda name: ascii(name[:8]),
+)
+def test_names_of_checkpoints(tmp_path: Path, layout: str, name: str) -> None:
+    save(tmp_path / name, layout)
+    save(tmp_path / name, layout, overwrite=True)
+    assert_same_tree(ckptfmt.load(tmp_path / name), TREE)
+    assert os.listdir(tmp_path) == [name]
+
+
+@both_layouts
+def test_a_name_that_no_file_can_have(tmp_path: Path, layout: str) -> None:
+    assert refused(tmp_path / ("x" * 256), layout).code == "name-too-long"
+    assert list(tmp_path.iterdir()) == []
+
+
+@both_layouts
+def test_names_of_temporaries_are_reserved(tmp_path: Path, layout: str) -> None:
+    assert refused(tmp_path / "x.ckptfmt-tmp", layout).code == "bad-option"
+    path = tmp_path / "x.ckpt"
+    save(path, layout)
+    path.rename(tmp_path / "x.ckptfmt-tmp")
+    for text in (tmp_path / "x.ckptfmt-tmp", f"{tmp_path}/x.ckptfmt-tmp/"):
+        with pytest.raises(ckptfmt.NotACheckpointError) as caught:
+            ckptfmt.open(text)
+        assert caught.value.code == "temporary"
+
+
+@both_layouts
+def test_no_directory_to_save_into(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "missing" / "x.ckpt", tmp_path / "file" / "x.ckpt"):
+        assert refused(path, layout).code == "not-found"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_path_through_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ckptfmt.MissingError):
+        ckptfmt.open(tmp_path / "file" / "x.ckpt")
+
+
+@pytest.mark.parametrize("key", ["x" * 256, "ü" * 50])
+def test_keys_that_no_file_name_can_hold(tmp_path: Path, key: str) -> None:
+    tree = {key: np.zeros(1), "y": np.zeros(1)}
+    with pytest.raises(ckptfmt.InputError) as caught:
+        ckptfmt.save(tmp_path / "x.ckpt", tree, layout="loose")
+    assert caught.value.code == "name-too-long"
+    assert list(tmp_path.iterdir()) == []
+    ckptfmt.save(tmp_path / "x.ckpt", tree, layout="file")
+    assert_same_tree(ckptfmt.load(tmp_path / "x.ckpt"), tree)
+
+
+# ---- targets
+
+
+def make_target(path: Path, kind: str) -> None:
+    match kind:
+        case "file" | "loose":
+            ckptfmt.save(path, {"old": np.zeros(5)}, layout=kind, durable=False)
+        case "other file":
+            path.write_bytes(b"mine")
+        case "empty directory":
+            path.mkdir()
+        case "directory":
+            path.mkdir()
+            (path / "mine").write_bytes(b"mine")
+        case "link":
+            ckptfmt.save(path.with_name("linked"), {"old": np.zeros(5)}, durable=False)
+            path.symlink_to("linked")
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "link to a directory":
+            path.with_name("linked").mkdir()
+            path.symlink_to("linked")
+        case "pipe":
+            os.mkfifo(path)
+
+
+KINDS = [
+    "file",
+    "loose",
+    "other file",
+    "empty directory",
+    "directory",
+    "link",
+    "dangling link",
+    "link to a directory",
+    "pipe",
+]
+
+
+@both_layouts
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_replaced_unasked(tmp_path: Path, layout: str, kind: str) -> None:
+    path = tmp_path / "x.ckpt"
+    make_target(path, kind)
+    before = [(file, file.lstat()) for file in sorted(tmp_path.rglob("*"))]
+    error = refused(path, layout)
+    assert isinstance(error, ckptfmt.ExistsError)
+    assert error.code == "exists"
+    assert [(file, file.lstat()) for file in sorted(tmp_path.rglob("*"))] == before
+
+
+@both_layouts
+@pytest.mark.parametrize("kind", KINDS)
+def test_replacing(tmp_path: Path, layout: str, kind: str) -> None:
+    """Any file or link gives way, and any checkpoint, whatever its layout; directories of other things do not."""
+    path = tmp_path / "x.ckpt"
+    make_target(path, kind)
+    if "directory" in kind and "link" not in kind:
+        assert refused(path, layout, overwrite=True).code == "not-replaceable"  # [PUB-005]
+        assert (path / "mine").exists() == (kind == "directory")
+    else:
+        save(path, layout, overwrite=True)
+        assert path.is_dir() == (layout == "loose")
+        assert not path.is_symlink()
+        assert_same_tree(ckptfmt.load(path), TREE)
+    assert set(os.listdir(tmp_path)) <= {"x.ckpt", "linked"}
+    assert (tmp_path / "linked").exists() == (kind in ("link", "link to a directory")), "a link's target is untouched"
+
+
+# ---- reading through links and odd files
+
+
+@both_layouts
+def test_the_checkpoint_itself_may_be_a_link(tmp_path: Path, layout: str) -> None:
+    save(tmp_path / "x.ckpt", layout)
+    (tmp_path / "link").symlink_to("x.ckpt")
+    (tmp_path / "dir").symlink_to(".")
+    for path in (tmp_path / "link", tmp_path / "dir" / "x.ckpt"):
+        assert_same_tree(ckptfmt.load(path), TREE)
+        assert ckptfmt.verify(path).ok
+
+
+@pytest.mark.parametrize(
+    "name", ["tensors", "tensors/deep", "tensors/x/c", "tensors/x/c/0", "manifest.msgpack", "COMMIT"]
+)
+def test_no_link_inside_a_directory_is_followed(tmp_path: Path, name: str) -> None:
+    """[CHK-007] Not even one that stays inside."""
+    path = tmp_path / "x.ckpt"
+    save(path, "loose")
+    outside = tmp_path / "outside"
+    (path / name).rename(outside)
+    (path / name).symlink_to(outside)
+    with pytest.raises(ckptfmt.CkptError) as caught:
+        ckptfmt.load(path)
+    assert caught.value.code == "linked-object"
+    outside.rename(path / "inside")
+    (path / name).unlink()
+    (path / name).symlink_to(os.path.relpath(path / "inside", (path / name).parent))
+    with pytest.raises(ckptfmt.CkptError) as caught:
+        ckptfmt.load(path)
+    assert caught.value.code == "linked-object"
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null"), tmp_path / "folder", tmp_path):
+        with pytest.raises(ckptfmt.NotACheckpointError) as caught:
+            ckptfmt.open(path)
+        assert caught.value.code == "not-a-checkpoint"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_objects_that_are_no_files(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.ckpt"
+    save_varied(path, "loose")
+    chunk = path / "tensors" / "raw" / "c" / "0" / "0"
+    chunk.unlink()
+    os.mkfifo(chunk) if kind == "pipe" else chunk.mkdir()
+    with ckptfmt.open(path) as checkpoint:
+        with pytest.raises(ckptfmt.CorruptError) as caught:
+            checkpoint["raw"].read()
+        assert caught.value.tensor == "raw"
+        assert_same_tree(checkpoint["bfloat16"].read(), varied_tree()["bfloat16"])
+        assert [damage.tensor for damage in checkpoint.verify().damage] == ["raw"]
+
+
+# ---- permissions
+
+
+@both_layouts
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_modes_follow_the_umask(tmp_path: Path, layout: str, umask: int, file_mode: int, folder_mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "x.ckpt", layout)
+    finally:
+        os.umask(before)
+    for file in tmp_path.rglob("*"):
+        assert stat.S_IMODE(file.stat().st_mode) == (folder_mode if file.is_dir() else file_mode)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A directory that every user can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def become_nobody() -> None:
+    if os.getuid() == 0:
+        os.setuid(65534)
+
+
+def save_as_nobody(path: Path, layout: str, overwrite: bool) -> None:
+    become_nobody()
+    assert refused(path, layout, overwrite=overwrite).code == "permission"
+
+
+def load_as_nobody(path: Path) -> None:
+    become_nobody()
+    with pytest.raises(ckptfmt.StorageError) as caught:
+        ckptfmt.load(path)
+    assert caught.value.code == "permission"
+    assert caught.value.errno == 13
+
+
+@both_layouts
+def test_a_folder_that_may_not_be_written(open_folder: Path, layout: str) -> None:
+    path = open_folder / "x.ckpt"
+    open_folder.chmod(0o555)
+    assert exit_code(save_as_nobody, path, layout, False) == 0
+    open_folder.chmod(0o755)
+    save(path, layout)
+    open_folder.chmod(0o555)
+    assert exit_code(save_as_nobody, path, layout, True) == 0
+    assert_same_tree(ckptfmt.load(path), TREE)
+    assert os.listdir(open_folder) == ["x.ckpt"]
+
+
+@both_layouts
+def test_a_checkpoint_that_may_not_be_read(open_folder: Path, layout: str) -> None:
+    path = open_folder / "x.ckpt"
+    save(path, layout)
+    path.chmod(0)
+    assert exit_code(load_as_nobody, path) == 0
+    if layout == "loose":
+        path.chmod(0o755)
+        (path / "tensors" / "x" / "c" / "0").chmod(0)
+        assert exit_code(load_as_nobody, path) == 0
+
+
+# ---- full disks
+
+LARGE = {"x": np.zeros(40 << 20, np.uint8), "y": np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)}
+
+
+def save_beyond_a_limit(path: Path, layout: str, compression: str | None) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+    with pytest.raises(ckptfmt.StorageError) as caught:
+        ckptfmt.save(path, LARGE, layout=layout, compression=compression, overwrite=True)
+    assert caught.value.code == "disk-full"
+
+
+@both_layouts
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_files_may_not_grow_so_large(tmp_path: Path, layout: str, compression: str | None) -> None:
+    path = tmp_path / "x.ckpt"
+    save(path, layout)
+    assert exit_code(save_beyond_a_limit, path, layout, compression) == 0
+    assert_same_tree(ckptfmt.load(path), TREE)
+    assert os.listdir(tmp_path) == ["x.ckpt"]
+
+
+ON_A_SMALL_DISK = """
+import os, sys
+import numpy as np
+import ckptfmt
+folder, layout = sys.argv[1:]
+path = os.path.join(folder, "x.ckpt")
+ckptfmt.save(path, {"small": np.arange(3)}, layout=layout)
+free = os.statvfs(folder).f_bfree
+for compression in (None, "gzip"):
+    for size in (3 << 20, 30 << 20):
+        tree = {"x": np.random.default_rng(1).integers(0, 256, size, np.uint8), "more": [np.zeros(9)] * 3}
+        try:
+            ckptfmt.save(path, tree, layout=layout, overwrite=True, compression=compression)
+        except ckptfmt.StorageError as error:
+            assert error.code == "disk-full", error
+        else:
+            raise AssertionError("it should not fit")
+        assert os.listdir(folder) == ["x.ckpt"], os.listdir(folder)
+        assert os.statvfs(folder).f_bfree == free, "no space is lost"
+        assert ckptfmt.load(path)["small"].tolist() == [0, 1, 2]
+        assert ckptfmt.verify(path).ok
+"""
+MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'  # in a mount namespace of its own, so it goes by itself
+
+
+@both_layouts
+def test_a_full_disk(tmp_path: Path, layout: str) -> None:
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNT, tmp_path]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    subprocess.run([*command, sys.executable, "-c", ON_A_SMALL_DISK, tmp_path, layout], check=True)
+
+
+# ---- descriptors
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@both_layouts
+def test_no_descriptor_is_left_open(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "x.ckpt"
+    tree = save_varied(path, layout)
+    zone = next(zone for zone in zones(path) if zone.where == "block")
+    (tmp_path / "text").write_text("no checkpoint")
+    before = descriptors()
+    for _ in range(3):
+        save(path, layout, overwrite=True)
+        refused(path, layout)
+        with pytest.raises(ckptfmt.InputError):
+            ckptfmt.save(tmp_path / "y", {"x": object()}, layout=layout)
+        save_varied(path, layout, overwrite=True)
+        assert_same_tree(ckptfmt.load(path), tree)
+        ckptfmt.verify(path)
+        ckptfmt.load(path, mmap=True)
+        with pytest.raises(ckptfmt.SelectionError):
+            ckptfmt.load(path, select="nothing")
+        with pytest.raises(ckptfmt.NotACheckpointError):
+            ckptfmt.open(tmp_path / "text")
+        os.truncate(zone.file, zone.start)
+        with pytest.raises(ckptfmt.CorruptError):
+            ckptfmt.load(path)
+        ckptfmt.verify(path)
+    assert descriptors() == before
+
+
+# ---- the storage itself
+
+
+def test_storage(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    save(path, "loose")
+    storage = LocalStorage(str(path))
+    size = storage.size("COMMIT")
+    assert storage.is_directory
+    assert storage.read("COMMIT", 0, size) == (path / "COMMIT").read_bytes()
+    assert storage.read("COMMIT", 8, 3) == b"1.0"
+    assert storage.read("COMMIT", size, 0) == b""
+    for name, offset, length, code in (("COMMIT", size - 1, 2, "short-object"), ("none", 0, 1, "missing-object")):
+        with pytest.raises(ckptfmt.CorruptError) as caught:
+            storage.read(name, offset, length)
+        assert caught.value.code == code
+    storage.close()
+
+
+def test_an_attempt_that_is_dropped(tmp_path: Path) -> None:
+    for directory in (False, True):
+        attempt = LocalAttempt(str(tmp_path / "x"), directory=directory, overwrite=False, durable=True)
+        file = attempt.create("a/b/c" if directory else "")
+        file.reserve(1000)
+        file.write(3, np.arange(5))
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.name.startswith(".x.")
+        attempt.abort()
+        attempt.abort()  # again, harmless
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_as_long_as_it_was_finished(tmp_path: Path) -> None:
+    attempt = LocalAttempt(str(tmp_path / "x"), directory=False, overwrite=False, durable=True)
+    file = attempt.create("")
+    file.reserve(10_000)
+    file.write(2, b"cd")
+    file.write(0, memoryview(np.frombuffer(b"ab", np.uint16)))
+    file.finish(4)
+    attempt.publish()
+    assert (tmp_path / "x").read_bytes() == b"abcd"
+
+
+def test_names_that_the_file_system_cannot_tell_apart(tmp_path: Path) -> None:
+    """[NAME-007], as a case-insensitive file system would have it"""
+    attempt = LocalAttempt(str(tmp_path / "x"), directory=True, overwrite=False, durable=False)
+    attempt.create("a/b").finish(0)
+    for name in ("a/b", "a/b/c"):
+        with pytest.raises(ckptfmt.InputError) as caught:
+            attempt.create(name)
+        assert caught.value.code == "name-collision"
+    attempt.abort()
+    assert list(tmp_path.iterdir()) == []
