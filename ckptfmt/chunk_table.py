@@ -128,7 +128,9 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
                 expected=firsts[-1],
             )
     length = np.frombuffer(lengths, _U64)
-    expected = np.repeat(np.array([s.chunk_nbytes if s.is_raw else 0 for s in specs], _U64), [s.chunks for s in specs])
+    expected = np.repeat(
+        np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64), [s.chunks for s in specs]
+    )
     wrong = ((length != expected) & (expected != 0)) | (length == 0) | (length >= np.uint64(1 << 62))
     if wrong.any():
         row = int(wrong.argmax())

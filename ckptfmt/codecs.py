@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +49,10 @@ class Codec:
         options = dict(self.options)
         if self.name == "gzip":
             return gzip.compress(chunk.tobytes(), options["level"], mtime=0)  # [MAN-009]: no clock
-        encoder = _numcodec(self.name, options)
-        return bytes(encoder.encode(chunk.reshape(-1).view(np.uint8)))
+        encode = _numcodec(self.name, options).encode
+        # on the main thread numcodecs gives blosc threads, which store blocks in the order in which they end [MAN-009]
+        with ThreadPoolExecutor(1) as pool:
+            return bytes(pool.submit(encode, chunk.reshape(-1).view(np.uint8)).result())
 
     def decode(self, stored: memoryview, nbytes: int) -> Array:
         """`nbytes` decoded bytes (uint8); ValueError if the stored bytes decode to more, to less, or not at all."""

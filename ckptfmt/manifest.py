@@ -292,8 +292,8 @@ def _check_spec(spec: ArraySpec) -> None:
         )  # [LIM-002]
     if len(spec.grid) != len(spec.shape):
         raise _bad(f"grid {spec.grid} does not fit shape {spec.shape} [MAN-008]")
-    sizes = (math.prod(max(1, n) for n in spec.storage_shape), math.prod(max(1, n) for n in spec.grid))
-    if max(sizes) * spec.dtype.stored.itemsize >= 1 << 62:
-        raise _bad(f"shape {spec.shape} is too large [MAN-008]")
+    sizes = (math.prod(spec.storage_shape), math.prod(spec.grid))
+    if 0 not in spec.shape and max(sizes) * spec.dtype.stored.itemsize >= 1 << 62:
+        raise _bad(f"shape {spec.shape} is too large [LIM-004]")
     if any(not 1 <= side <= max(1, n) for side, n in zip(spec.grid, spec.storage_shape, strict=True)):
         raise _bad(f"grid {spec.grid} does not fit shape {spec.shape} [ZARR-002]")

@@ -11,6 +11,7 @@ Key = str | int
 Path = tuple[Key, ...]
 
 MAX_LENGTH = 65_000  # bytes of a name [NAME-006]
+MAX_INTEGER_BITS = 8192  # of an int key that is part of a name [NAME-001]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
@@ -21,6 +22,10 @@ _NAMES = re.compile(rf"(?:{_SEGMENT}(?:/{_SEGMENT})*+\n)*+").fullmatch
 def escape(key: Key) -> str:
     """The node name of one path segment. [NAME-001] to [NAME-004]"""
     if isinstance(key, int):
+        if key.bit_length() > MAX_INTEGER_BITS:
+            raise fault(
+                "name-too-long", f"an int key has {key.bit_length()} bits", expected=f"at most {MAX_INTEGER_BITS}"
+            )
         return str(key)  # [NAME-001]
     if _PLAIN(key) and not (key[0] in "-0123456789_z" or key[-1] == "."):
         return key
@@ -47,7 +52,12 @@ def unescape(segment: str) -> Key:
 
 def path_text(path: Path) -> str:
     """A path as people write it: segments joined with `/`. May be ambiguous."""
-    return "/".join(map(str, path))
+    return "/".join([key if isinstance(key, str) else _integer_text(key) for key in path])
+
+
+def _integer_text(key: int) -> str:
+    """Decimal digits, but hexadecimal ones where Python refuses to make so many."""
+    return str(key) if key.bit_length() <= MAX_INTEGER_BITS else hex(key)
 
 
 def check_names(names: Sequence[str]) -> None:

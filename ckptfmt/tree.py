@@ -212,7 +212,8 @@ def _shared_views(tensors: list[TensorLeaf]) -> tuple[tuple[str, ...], ...]:
     for leaves in by_owner.values():
         if len(leaves) < 2:
             continue
-        spans = sorted((*np.lib.array_utils.byte_bounds(leaf.array), leaf.path) for leaf in leaves if leaf.array.nbytes)
+        bounds = [(*np.lib.array_utils.byte_bounds(leaf.array), leaf.path) for leaf in leaves if leaf.array.nbytes]
+        spans = sorted(bounds, key=lambda span: span[:2])
         group: list[str] = []
         end = 0
         for low, high, path in [*spans, (1 << 64, 0, ())]:

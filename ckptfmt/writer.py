@@ -144,9 +144,9 @@ def _codec(text: str, rules: list[tuple[str, Codec]]) -> Codec:
 
 
 def _schema(schema: Any) -> Schema | None:
-    if schema is None or isinstance(schema, Schema):
-        return schema
-    match schema:
+    if schema is None:
+        return None
+    match (schema.id, schema.version) if isinstance(schema, Schema) else schema:
         case (str(identity), str(version)) if identity and version:  # [SCH-001]
             return Schema(identity, version)
     raise fault(

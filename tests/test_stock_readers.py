@@ -1,5 +1,5 @@
-"""The tensors in the hands of stock tools: zarr-python, TensorStore, zipfile and unzip read every one, without a warning
-and without our code. [ZARR-001] [ZARR-012] [ZARR-015] [PACK-007] [COM-002]"""
+"""The tensors in the hands of stock tools: zarr-python, TensorStore, zipfile and unzip read every one, without a
+warning and without our code. [ZARR-001] [ZARR-012] [ZARR-015] [PACK-007] [COM-002]"""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -86,7 +88,7 @@ def get(
     INDEX takes a part of it, in NumPy's notation for ints and slices; only the blocks that hold the part are read, and
     they are verified. Plain values and subtrees can be had as well.
     """
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path) as checkpoint, _named(path):
         place, found = find(checkpoint.tree, tensor, path)
         document = {"path": path, "key": tensor}
         if not isinstance(found, Tensor):
@@ -104,9 +106,9 @@ def get(
             npy.check_target(output, path, force)
             npy.check_storable(found.dtype, wanted)
         elif not as_json:
-            _show_tensor(found, item, wanted, path)
+            _show_tensor(found, item, wanted)
             return
-        values = npy.converted(_read(found, item, path), wanted)
+        values = npy.converted(_read(found, item), wanted)
     if output is not None:
         npy.write(output, values, force)
     if as_json:
@@ -123,13 +125,13 @@ def _show_value(place: Path, value: Any) -> None:
         TreeView(out, full=True).show(value, path_label(place), place)
 
 
-def _show_tensor(tensor: Tensor, item: indices.Index | None, wanted: str | None, path: str) -> None:
+def _show_tensor(tensor: Tensor, item: indices.Index | None, wanted: str | None) -> None:
     """Print a tensor or a part of it as NumPy does, with what it is above where a person looks on."""
     out = console()
     values = _corners(tensor) if item is None and tensor.size > WHOLE else None
     is_cut = values is not None
     if values is None:
-        values = _read(tensor, item, path)
+        values = _read(tensor, item)
     values = npy.converted(values, wanted)
     if out.is_terminal:
         part = "" if item is None else f", of which {list(values.shape)}"
@@ -141,10 +143,16 @@ def _show_tensor(tensor: Tensor, item: indices.Index | None, wanted: str | None,
         out.print(Text(np.array2string(values, width, threshold=0 if is_cut else WHOLE, edgeitems=EDGE)))
 
 
-def _read(tensor: Tensor, item: indices.Index | None, path: str) -> Array:
+def _read(tensor: Tensor, item: indices.Index | None) -> Array:
+    return tensor.read() if item is None else np.asarray(tensor[item])
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Errors name the checkpoint; those of an index do not know it."""
     try:
-        return tensor.read() if item is None else np.asarray(tensor[item])
-    except CkptError as error:  # an index error does not know the checkpoint
+        yield
+    except CkptError as error:
         error.path = error.path or path
         raise
 

@@ -158,7 +158,8 @@ class LocalAttempt:
         self.path = path
         self._target = os.path.abspath(path)
         self._parent, name = os.path.split(self._target)
-        self._temporary = os.path.join(self._parent, f".{name[:160]}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
+        stem = os.fsencode(name)[:160].decode(errors="ignore")  # a file name has at most 255 bytes
+        self._temporary = os.path.join(self._parent, f".{stem}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
         self._directory, self._overwrite, self._durable = directory, overwrite, durable
         self._disk = disk or Disk()
         self._folders: set[str] = set()
