@@ -265,6 +265,7 @@ def fault(code: str, message: str, **place: Any) -> CkptError:
 
 _ERRNO = {
     errno.ENOENT: "not-found",
+    errno.ENOTDIR: "not-found",
     errno.EACCES: "permission",
     errno.EPERM: "permission",
     errno.EROFS: "permission",

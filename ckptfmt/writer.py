@@ -64,9 +64,9 @@ def save(
     `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and `StorageError`
     (`disk-full`, `permission`, `io`). SPEC.md section 11.
     """
-    module = layout_named(layout)
     name = os.fspath(path)
     try:
+        module = layout_named(layout)
         draft = _draft(tree, layout, compression, schema, metadata, digest)
     except CkptError as error:
         error.path = error.path or name

@@ -288,6 +288,11 @@ def test_the_checkpoint_itself_is_never_overwritten(model: Path, tmp_path: Path)
     for file in (model, tmp_path / "same.ckpt", f"{model.parent}/./{model.name}"):
         assert "is the checkpoint itself" in refused(model, "t/small", "-o", file, "--force")
     assert model.read_bytes() == before
+    folder = tmp_path / "loose.ckpt"
+    ckptfmt.save(folder, {"a": np.zeros(2)}, layout="loose", durable=False)
+    for name in ("tensors/a/c/0", "COMMIT", "new.npy"):
+        assert "is the checkpoint itself" in refused(folder, "a", "-o", folder / name, "--force")
+    assert ckptfmt.verify(folder).ok
 
 
 def test_files_that_cannot_be_written(model: Path, tmp_path: Path) -> None:

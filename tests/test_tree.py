@@ -111,6 +111,12 @@ def test_floats_keep_every_bit() -> None:  # [TREE-004]
     assert msgpack.packb(encode(1.0).node)[0] == 0xCB
 
 
+def test_strings_keep_zeros_at_their_end() -> None:
+    """NumPy's own conversions drop them."""
+    assert encode(np.str_("a\0")).node[3] == "a\0"
+    assert encode(np.bytes_(b"a\0")).node[3] == b"a\0"
+
+
 def test_dicts_keep_their_order() -> None:  # [TREE-008]
     assert list(decode(encode({"b": 1, "a": 2, 3: 4}).node, X.__getitem__)) == ["b", "a", 3]
 

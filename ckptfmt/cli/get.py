@@ -39,7 +39,8 @@ class GetCommand(click.Command):
         try:
             rest = super().parse_args(ctx, words)
         except click.NoSuchOption as error:
-            raise click.UsageError(f"{error.format_message()} Put -- before words that begin with -", ctx) from None
+            message = error.format_message().rstrip(".")
+            raise click.UsageError(f"{message}. Put -- before words that begin with -", ctx) from None
         except click.UsageError as error:
             raise click.UsageError(error.format_message().replace(_GUARD, ""), ctx) from None
         for name, value in ctx.params.items():

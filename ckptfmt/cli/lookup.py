@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import fault
-from ..names import Key, Path
-from .text import integer
+from ..names import Key, Path, path_text
 
 
 def find(tree: Any, written: str, checkpoint: str) -> tuple[Path, Any]:
@@ -30,7 +29,7 @@ def _fits(value: Any, rest: str, path: Path) -> Iterator[tuple[Path, Any]]:
     if not path and not rest:
         yield path, value
     for key, item in _items(value):
-        segment = key if isinstance(key, str) else integer(key)
+        segment = path_text((key,))
         if rest == segment:
             yield (*path, key), item
         elif rest.startswith(f"{segment}/"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any
 
@@ -44,12 +43,10 @@ def check_storable(dtype: np.dtype[Any], wanted: str | None) -> None:
 
 def check_target(path: str, checkpoint: str, force: bool) -> None:
     """Refuse to write where there is something that must stay."""
-    if not os.path.lexists(path):
-        return
-    with contextlib.suppress(OSError):
-        if os.path.samefile(path, checkpoint):
-            raise click.UsageError(f"{path} is the checkpoint itself")
-    if not force:
+    inside = os.path.commonpath([os.path.realpath(path), root := os.path.realpath(checkpoint)]) == root
+    if inside or (os.path.exists(path) and os.path.samefile(path, checkpoint)):
+        raise click.UsageError(f"{path} is the checkpoint itself, or lies in it")
+    if os.path.lexists(path) and not force:
         raise click.UsageError(f"{path} exists: give --force to replace it")
 
 

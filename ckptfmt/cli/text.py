@@ -83,6 +83,8 @@ def inline(value: Any, limit: int | None = None) -> str | None:
     if isinstance(value, Tensor):
         return None
     if not is_container(value):
+        if limit is not None and isinstance(value, str | bytes) and len(value) > limit:
+            return None
         text = scalar(value)
         return text if limit is None or len(text) <= limit else None
     if limit is not None and 3 * len(value) > limit:

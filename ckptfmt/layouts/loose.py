@@ -35,6 +35,8 @@ def locate(storage: Storage, max_manifest: int) -> Located:
     try:
         size = storage.size(COMMIT)
     except CorruptError as error:
+        if error.code != "missing-object":
+            raise
         raise fault(
             "not-a-checkpoint", "this is a directory without a COMMIT file", path=storage.path
         ) from error  # [COM-005]

@@ -97,6 +97,8 @@ class LocalStorage:
                 if fd != root:
                     os.close(fd)
                 fd = below
+            if parts and not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise fault("missing-object", f"{name} is not a file", path=self.path)  # [READ-005]
             yield fd
         finally:
             if fd != root:
@@ -117,8 +119,8 @@ class LocalStorage:
 class LocalFile:
     """One new file of an attempt."""
 
-    def __init__(self, path: str, disk: Disk, durable: bool) -> None:
-        self._path, self._disk, self._durable = path, disk, durable
+    def __init__(self, path: str, disk: Disk, durable: bool, checkpoint: str) -> None:
+        self._checkpoint, self._disk, self._durable = checkpoint, disk, durable
         self._unsent = 0  # first byte for which no write-back was asked for
         self._fd: int | None = disk.create(path)
 
@@ -148,7 +150,7 @@ class LocalFile:
         try:
             call(self._fd, *arguments)
         except OSError as error:
-            raise os_fault(error, "cannot write the checkpoint", self._path) from error
+            raise os_fault(error, "cannot write the checkpoint", self._checkpoint) from error
 
 
 class LocalAttempt:
@@ -175,7 +177,7 @@ class LocalAttempt:
         if self._directory:
             self._make_folder(name.rpartition("/")[0])
         try:
-            file = LocalFile(self._inside(name), self._disk, self._durable)
+            file = LocalFile(self._inside(name), self._disk, self._durable, self.path)
         except FileExistsError as error:
             raise fault(
                 "name-collision", f"this file system cannot tell {name!r} from another name", path=self.path
