@@ -82,6 +82,8 @@ def main(
     only: tuple[str, ...],
 ) -> None:
     """Measure ckptfmt beside its peers: interleaved rounds, ratios within a round."""
+    # An installed package has its bytecode; without it a fresh process would time the compiler.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     console = Console()
     names = (*only, BASELINE) if only else tuple(BY_NAME)
     contenders = tuple(c for c in CONTENDERS if c.name in names and not missing(c))

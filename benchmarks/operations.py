@@ -57,14 +57,14 @@ class MemoryTarget:
 
 
 SPEED_TARGETS = (
-    SpeedTarget("save", 1.0, 1.25),
-    SpeedTarget("save_durable", 1.0, 2.0),
-    SpeedTarget("load", 1.0, 1.5),
-    SpeedTarget("map", 0.5, 1.0),
-    SpeedTarget("slice_process", 1.0, 1.5),
-    SpeedTarget("slice_read", 0.5, 1.0),
-    SpeedTarget("small_save", 0.4, 1.0),
-    SpeedTarget("small_load", 0.8, 1.0),
+    SpeedTarget("save", 1.0, 1.3),
+    SpeedTarget("save_durable", 1.0, 1.2),
+    SpeedTarget("load", 1.5, 1.5),
+    SpeedTarget("map", 1.0, 1.0),
+    SpeedTarget("slice_process", 1.0, 1.0),
+    SpeedTarget("slice_read", 1.0, 1.0),
+    SpeedTarget("small_save", 0.5, 0.5),
+    SpeedTarget("small_load", 1.0, 1.0),
 )
 
 # The tree itself is in the baseline of a save and is what a load adds.

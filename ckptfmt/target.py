@@ -80,7 +80,7 @@ def rebuild(tree: Tree, leaf: Callable[[Path, Any], Any], path: Path = ()) -> Tr
 
 
 def match(target: Tree, stored: dict[Path, Any], is_tensor: Callable[[Any], bool], cast: bool) -> MatchReport:
-    """Compare a target tree with the leaves of a checkpoint, by path; `cast` allows dtypes of `_castable` pairs."""
+    """Compare a target tree with the leaves of a checkpoint, by path; `cast` allows dtypes of `castable` pairs."""
     wanted = dict(flatten(target))
     missing = tuple(path_text(path) for path in wanted if path not in stored)
     unexpected = tuple(path_text(path) for path in stored if path not in wanted)
@@ -97,7 +97,7 @@ def match(target: Tree, stored: dict[Path, Any], is_tensor: Callable[[Any], bool
         elif isinstance(leaf, np.ndarray):
             if found.shape != leaf.shape:
                 shape.append((text, found.shape, leaf.shape))
-            if found.dtype != leaf.dtype.newbyteorder("=") and not (cast and _castable(found.dtype, leaf.dtype)):
+            if found.dtype != leaf.dtype.newbyteorder("=") and not (cast and castable(found.dtype, leaf.dtype)):
                 dtype.append((text, found.dtype, leaf.dtype))
             if not leaf.flags.writeable:
                 readonly.append(text)
@@ -108,7 +108,7 @@ def _kind(is_tensor: bool, leaf: Any) -> str:
     return "tensor" if is_tensor else type(leaf).__name__
 
 
-def _castable(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+def castable(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     """Whether a cast keeps the kind of number: bool < int < float < complex."""
     ranks = [_rank(found), _rank(wanted)]
     return None not in ranks and ranks[0] <= ranks[1]  # type: ignore[operator]

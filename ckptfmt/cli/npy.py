@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dtypes import DTYPES, Array, dtype_of
 from ..errors import os_fault
-from ..target import _castable
+from ..target import castable
 
 BITS = "bits"
 AS = [*(name for name, row in DTYPES.items() if row.is_core), BITS]
@@ -24,7 +24,7 @@ def converted(array: Array, wanted: str | None) -> Array:
         if array.dtype.itemsize > 8:
             raise click.UsageError(f"no unsigned integer is as wide as {array.dtype}: leave out --as bits")
         return array.view(f"u{array.dtype.itemsize}")
-    if not _castable(array.dtype, np.dtype(wanted)):
+    if not castable(array.dtype, np.dtype(wanted)):
         raise click.UsageError(f"{array.dtype} does not convert to {wanted}, which is of a narrower kind")
     with np.errstate(all="ignore"):  # what overflows becomes inf, as asked for
         return array.astype(np.dtype(wanted))
