@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -84,6 +86,8 @@ def main(
     """Measure ckptfmt beside its peers: interleaved rounds, ratios within a round."""
     # An installed package has its bytecode; without it a fresh process would time the compiler.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # So that a terminated run, too, removes its gigabytes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console()
     names = (*only, BASELINE) if only else tuple(BY_NAME)
     contenders = tuple(c for c in CONTENDERS if c.name in names and not missing(c))

@@ -1,5 +1,5 @@
-"""Memory of saving, loading and opening: the tree itself and a bounded rest. Peaks are the system's own figures, each of
-a process that does nothing else. [LIM-003] [READ-002]"""
+"""Memory of saving, loading and opening: the tree itself and a bounded rest. Peaks are the system's own figures, each
+of a process that does nothing else. [LIM-003] [READ-002]"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from benchmarks.contenders.torch import Safetensors, SafetensorsPread, TorchDcp,
 
 CONTENDERS: tuple[Contender, ...] = (
     Ckptfmt("ckptfmt", 'layout "file", every block verified on load; the mapped load does not verify.'),
-    Ckptfmt("ckptfmt loose", 'layout "loose": a plain Zarr hierarchy beside the manifest.', layout="loose"),
+    Ckptfmt("ckptfmt loose", 'layout "loose": a plain Zarr hierarchy and a manifest.', layout="loose", slow=True),
     Ckptfmt("ckptfmt zstd", 'layout "file", compression "zstd", for information.', compression="zstd", slow=True),
     Safetensors(),
     SafetensorsPread(),
