@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +37,8 @@ def run(jobs: list[Job]) -> None:
         for job in jobs:
             job()
         return
+    from concurrent.futures import ThreadPoolExecutor  # here, as a small read needs no threads
+
     with ThreadPoolExecutor(min(THREADS, len(jobs)), thread_name_prefix="ckptfmt-read") as pool:
         futures = [pool.submit(job) for job in jobs]
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +48,8 @@ class Codec:
         options = dict(self.options)
         if self.name == "gzip":
             return gzip.compress(chunk.tobytes(), options["level"], mtime=0)  # [MAN-009]: no clock
+        from concurrent.futures import ThreadPoolExecutor
+
         encode = _numcodec(self.name, options).encode
         # on the main thread numcodecs gives blosc threads, which store blocks in the order in which they end [MAN-009]
         with ThreadPoolExecutor(1) as pool:

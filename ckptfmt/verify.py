@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,6 +67,8 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
 
 def verify_blocks(blocks: BlockReader, layout: Layout, located: Located, progress: Progress | None) -> VerifyReport:
     """`verify` for a checkpoint that is open."""
+    from concurrent.futures import ThreadPoolExecutor
+
     table, specs = blocks.manifest.table, blocks.manifest.specs
     total = sum(table.lengths)
     done = 0

@@ -3,7 +3,6 @@ without zarr."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,6 +47,8 @@ def node_documents(names: Sequence[str], specs: Sequence[ArraySpec]) -> Iterator
 
 
 def _text(document: dict[str, Any]) -> bytes:
+    import json  # here, as opening a checkpoint needs no node document [ZARR-015]
+
     return json.dumps(document, separators=(",", ":")).encode()
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from zlib_ng import zlib_ng
@@ -22,11 +21,13 @@ from ..chunks import PIECE, stored_pieces
 from ..commit import CommitRecord
 from ..dtypes import Array, bytes_of
 from ..errors import fault
-from ..foreign import looks_like
 from ..manifest import FORMAT, Manifest
 from ..storage import Attempt, ObjectWriter, Storage
 from ..zarr_nodes import node_documents
 from . import Draft, Located, Written, check_manifest_length, first_difference
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 OBJECT = ""
 MANIFEST = b"manifest.msgpack"
@@ -50,6 +51,8 @@ def locate(storage: Storage, max_manifest: int) -> Located:
             raise fault(
                 "truncated", "the file begins like a checkpoint, but has no commit record at its end", path=storage.path
             )  # [COM-004]
+        from ..foreign import looks_like
+
         raise fault("not-a-checkpoint", f"this is {looks_like(head, storage)}", path=storage.path)  # [COM-005]
     record = commit.decode(line, FORMAT[0])
     if record.layout != "file" or record.offset + record.length > size - len(line):
@@ -143,6 +146,8 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     """Write the whole file; see the module's text."""
     out = attempt.create(OBJECT)
     out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
+    from concurrent.futures import ThreadPoolExecutor  # here, as opening needs no threads
+
     with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
         writer = _PackWriter(out, draft, pool)
         for header, payload in _documents(draft.names, draft.specs, writer.members):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from ..manifest import FORMAT, Manifest
 from ..storage import Attempt, Storage
 from ..zarr_nodes import node_documents
 from . import Draft, Located, Written, check_manifest_length, first_difference
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 COMMIT = "COMMIT"
 MANIFEST = "manifest.msgpack"
@@ -108,6 +111,8 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         total += _put(attempt, name, text)
     lengths: list[int] = []
     digests: list[bytes] = []
+    from concurrent.futures import ThreadPoolExecutor  # here, as opening needs no threads
+
     with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
         for tensor, chunk in rows:
             length, digest = _write_chunk(draft, attempt, tensor, chunk, pool)

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import functools
 import os
-import shutil
 from typing import Any
 
 _AT_FDCWD = -100
@@ -79,6 +78,8 @@ class Disk:
         os.unlink(path)
 
     def remove_tree(self, path: str) -> None:
+        import shutil  # here, as it imports compressors that opening a checkpoint need not wait for
+
         shutil.rmtree(path)
 
 
