@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -53,11 +54,14 @@ class Fetcher:
     def _tensor_jobs(self, tensor: int, array: Array, verify: bool) -> Iterator[Job]:
         """Jobs that fill a contiguous array of the tensor's own shape and dtype."""
         spec = self.manifest.specs[tensor]
-        direct = spec.is_contiguous and spec.dtype.stored.isnative and spec.dtype.name != "bool"
+        plain = spec.is_raw and spec.dtype.per == 1 and spec.dtype.stored.isnative and spec.dtype.name != "bool"
         for chunk in range(spec.chunks):
             place = self.blocks.place(tensor, chunk)
-            if direct:
-                yield from self.blocks.jobs(place, 0, bytes_of(array), verify)
+            region: Any = (*spec.chunk_region(chunk), ...)  # with the Ellipsis a view also of a 0-d array
+            part = array[region]
+            # rows of a chunk that is as wide as the tensor follow each other in both; padding comes after them
+            if plain and part.shape[1:] == spec.grid[1:] and part.flags.c_contiguous:
+                yield from self.blocks.jobs(place, 0, bytes_of(part), verify)
             else:
                 yield partial(self._fill, place, spec, array, verify)
 

@@ -180,10 +180,10 @@ def _check_depth(depth: int, path: Path) -> None:
 def _scalar(value: np.generic, path: Path, depth: int) -> Node:
     if isinstance(value, np.str_ | np.bytes_ | np.datetime64 | np.timedelta64):
         _check_depth(depth, path)
-    if isinstance(value, np.str_):
-        return ["tag", "numpy.str_", None, _utf8(str(value), "unsupported-leaf", path)]
+    if isinstance(value, np.str_):  # join, as NumPy's own conversions drop zeros at the end
+        return ["tag", "numpy.str_", None, _utf8("".join([value]), "unsupported-leaf", path)]
     if isinstance(value, np.bytes_):
-        return ["tag", "numpy.bytes_", None, bytes(value)]
+        return ["tag", "numpy.bytes_", None, b"".join([value])]
     if isinstance(value, np.datetime64 | np.timedelta64):
         unit, count = np.datetime_data(value.dtype)
         param = unit if count == 1 else f"{count}{unit}"

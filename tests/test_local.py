@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  children that give up root may not be able to import it later
 import os
 import stat
 import tempfile
