@@ -143,6 +143,12 @@ def test_extents_may_touch_and_stand_in_any_order(lengths: list[int], random: An
     assert not is_accepted(extents, sum(lengths) - 1)
 
 
+def test_extents_that_share_one_byte_are_refused() -> None:  # [CHK-005]
+    assert is_accepted([(0, 10), (10, 5)], 15)
+    assert not is_accepted([(0, 10), (9, 5)], 15)
+    assert not is_accepted([(9, 5), (0, 10)], 15)
+
+
 @pytest.mark.parametrize("offset", [1 << 63, (1 << 64) - 1, (1 << 64) - 10, 1000])
 def test_extents_that_would_overflow_are_refused(offset: int) -> None:  # [CHK-005]
     assert not is_accepted([(0, 10), (offset, (1 << 62) - 1)], 100)

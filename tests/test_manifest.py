@@ -276,7 +276,7 @@ VIOLATIONS = [
     ("BLK-002", "unknown-digest", put("md5", "digest")),
     ("BLK-003", "bad-manifest", put(0, "block")),
     ("BLK-003", "bad-manifest", put(4095, "block")),
-    ("BLK-003", "bad-manifest", put(6000, "block")),
+    ("BLK-003", "bad-manifest", put(4096 + 2048, "block")),
     ("BLK-003", "bad-manifest", put((1 << 30) + 4096, "block")),
     ("BLK-003", "bad-manifest", put(-4096, "block")),
     ("NAME-006", "bad-manifest", put(["a", "a", "b"], "tensors", "name")),

@@ -141,6 +141,13 @@ def test_the_same_memory_seen_in_the_same_way_is_one_tensor() -> None:  # [TREE-
     assert encoded.copied_views == ()
 
 
+def test_a_square_array_and_its_transpose_are_two_tensors() -> None:  # [TREE-011]
+    square = np.arange(4.0).reshape(2, 2)
+    encoded = encode({"a": square, 0: square.T})
+    assert encoded.node == ["dict", ["a", 0], [["tensor", 0], ["tensor", 1]]]
+    assert [set(group) for group in encoded.copied_views] == [{"a", "0"}]
+
+
 def test_other_views_of_one_memory_are_separate_and_reported() -> None:  # [TREE-011]
     apart = np.arange(10.0)
     tree = {"whole": X, "part": X[2:4], "shape": X.reshape(2, 3), "low": apart[:5], "high": apart[5:]}
