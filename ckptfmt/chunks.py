@@ -70,7 +70,6 @@ def _slabs(array: Array) -> Iterator[Array]:
             yield from _slabs(row)
         return
     rows = PIECE // (size // array.shape[0])
-    rows -= rows % 8 if array.ndim == 1 else 0  # sub-byte rows may only be cut at whole bytes
     for start in range(0, array.shape[0], rows):
         yield array[start : start + rows]
 
