@@ -1,5 +1,10 @@
 """ckptfmt: model checkpoints that any framework can write and any tool can read. The format is described in SPEC.md."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .errors import (
     CkptError,
@@ -19,8 +24,10 @@ from .reader import Checkpoint, Tensor, load
 from .reader import open_checkpoint as open
 from .target import MatchReport
 from .tree import OMITTED
-from .verify import Damage, VerifyReport, verify
-from .writer import SaveReport, save
+
+if TYPE_CHECKING:
+    from .verification import Damage, VerifyReport, verify
+    from .writer import SaveReport, save
 
 __all__ = [
     "OMITTED",
@@ -48,3 +55,23 @@ __all__ = [
     "save",
     "verify",
 ]
+
+# What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
+_ON_DEMAND = {
+    "Damage": "verification",
+    "SaveReport": "writer",
+    "VerifyReport": "verification",
+    "save": "writer",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_ON_DEMAND[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +24,8 @@ from .manifest import Manifest
 from .storage import Storage
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
+PIECE = 256 << 10  # bytes of one read of a block that is wanted in part: they stay in the processor's cache
+NOTHING = memoryview(b"")
 THREADS = max(2, min(8, os.cpu_count() or 2))
 
 Job = Callable[[], None]
@@ -49,8 +50,7 @@ def run(jobs: list[Job]) -> None:
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkPlace:
+class ChunkPlace(NamedTuple):
     """One chunk: which it is, the object that holds it, and where."""
 
     tensor: int
@@ -113,36 +113,51 @@ class BlockReader:
             raise
 
     def _read_block(self, place: ChunkPlace, number: int, low: int, out: memoryview) -> None:
-        """Read and check a block, and keep what of it lies in `out`, which begins at byte `low` of the chunk."""
+        """Read and check a block: straight into `out`, from byte `low` of the chunk on, if it is wanted whole."""
         start = number * self.manifest.block
         end = min(start + self.manifest.block, place.extent.length)
-        first, last = max(start, low), min(end, low + len(out))
-        whole = (first, last) == (start, end)
-        block = out[start - low : end - low] if whole else memoryview(bytearray(end - start))
         try:
-            self.read(place.object, place.extent.offset + start, block)
-            self.check(place, number, block)
+            if start >= low and end <= low + len(out):
+                block = out[start - low : end - low]
+                self.read(place.object, place.extent.offset + start, block)
+                self.check(place, number, self.digest.of(block))
+            else:
+                self.read_through(place, number, low, out)
         except CkptError as error:
             self._blame(error, place)
             raise
-        if not whole:
-            out[first - low : last - low] = block[first - start : last - start]
+
+    def read_through(self, place: ChunkPlace, number: int, low: int = 0, out: memoryview = NOTHING) -> None:
+        """Read and check a block through a small buffer, and keep what of it lies in `out`, which begins at byte `low`
+        of the chunk."""
+        begin = number * self.manifest.block
+        end = min(begin + self.manifest.block, place.extent.length)
+        hasher, buffer = self.digest.stream(), memoryview(bytearray(min(PIECE, end - begin)))
+        for start in range(begin, end, PIECE):
+            piece = buffer[: end - start]
+            self.read(place.object, place.extent.offset + start, piece)
+            hasher.update(piece)
+            first, last = max(start, low), min(start + len(piece), low + len(out))
+            if first < last:
+                out[first - low : last - low] = piece[first - start : last - start]
+        self.check(place, number, hasher.digest())
 
     def check_chunk(self, place: ChunkPlace, stored: memoryview) -> None:
         """Check every block of a chunk whose stored bytes are at hand."""
         block = self.manifest.block
         for number, start in enumerate(range(0, place.extent.length, block)):
-            self.check(place, number, stored[start : start + block])
+            self.check(place, number, self.digest.of(stored[start : start + block]))
 
-    def check(self, place: ChunkPlace, number: int, block: memoryview) -> None:
-        """Compare a block with its digest; raises `block-digest`. [BLK-004]"""
+    def check(self, place: ChunkPlace, number: int, digest: bytes) -> None:
+        """Compare the digest of a block's bytes with the stored one; raises `block-digest`. [BLK-004]"""
         size = self.digest.size
-        if self.digest.of(block) == place.extent.digests[number * size : (number + 1) * size]:
+        if digest == place.extent.digests[number * size : (number + 1) * size]:
             return
+        length = min(self.manifest.block, place.extent.length - number * self.manifest.block)
         tensor, offset = self.describe(place.tensor), place.extent.offset + number * self.manifest.block
         raise fault(
             "block-digest",
-            f"tensor {tensor!r} is damaged: block {number} of chunk {place.chunk}, {len(block):,} bytes "
+            f"tensor {tensor!r} is damaged: block {number} of chunk {place.chunk}, {length:,} bytes "
             f"at byte {offset:,} of {place.object or 'the file'}, does not match its digest [BLK-004]",
             path=self.storage.path,
             tensor=tensor,

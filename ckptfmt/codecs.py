@@ -6,11 +6,9 @@ bounded by the size that the chunk must have, so a small stored chunk cannot ask
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +20,7 @@ Chain = list[dict[str, Any]]
 RAW_CODEC: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(NamedTuple):
     """A codec chain: `name` is "raw" or the compressor's; `options` are the compressor's configuration for Zarr,
     sorted by key."""
 
@@ -47,7 +44,7 @@ class Codec:
         """The stored bytes of a contiguous chunk of storage elements."""
         options = dict(self.options)
         if self.name == "gzip":
-            return gzip.compress(chunk.tobytes(), options["level"], mtime=0)  # [MAN-009]: no clock
+            return zlib.compress(chunk.tobytes(), options["level"], wbits=31)  # a header without a clock [MAN-009]
         from concurrent.futures import ThreadPoolExecutor
 
         encode = _numcodec(self.name, options).encode

@@ -9,8 +9,7 @@ to.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class CkptError(Exception):
@@ -99,8 +98,7 @@ class UnknownTagWarning(UserWarning):
     """A tagged node was read as its plain child, as its tag is not known here (TAG-001)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """One row of the registry: error class, phase, what it means, what to do."""
 
     error: type[CkptError]

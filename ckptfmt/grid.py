@@ -11,7 +11,6 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .errors import fault
@@ -31,8 +30,7 @@ class Axis(NamedTuple):
         return self.start + (self.length - 1) * self.step
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """A normalised basic index. `axes` in ascending order; `finish` turns the array of shape `shape` into NumPy's
     result."""
 

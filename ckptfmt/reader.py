@@ -31,7 +31,7 @@ from .tree import OMITTED, Tree
 if TYPE_CHECKING:
     import zarr
 
-    from .verify import Progress, VerifyReport
+    from .verification import Progress, VerifyReport
 
 MAX_MANIFEST = 1 << 30  # bytes [LIM-001]
 Patterns = str | Iterable[str] | None
@@ -322,7 +322,7 @@ class Checkpoint:
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Check every byte; see `ckptfmt.verify`."""
-        from .verify import verify_blocks
+        from .verification import verify_blocks
 
         return verify_blocks(self.blocks, self._layout, self._located, progress)
 

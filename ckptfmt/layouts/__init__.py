@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import NamedTuple, Protocol
 
 from ..arrays import ArraySpec
@@ -24,6 +25,8 @@ from ..errors import fault
 from ..manifest import Manifest, Part, Schema
 from ..storage import Attempt, Storage
 from ..tree import Node
+
+LAYOUTS = ("file", "loose")  # each a module of this package, imported when used
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,10 @@ class Layout(Protocol):
 
 def layout_named(name: str) -> Layout:
     """The layout's module; raises `bad-option`."""
-    from . import file, loose
-
-    layouts: dict[str, Layout] = {"file": file, "loose": loose}
-    if name not in layouts:
-        raise fault("bad-option", f"unknown layout {name!r}", found=name, expected=" or ".join(layouts))
-    return layouts[name]
+    if name not in LAYOUTS:
+        raise fault("bad-option", f"unknown layout {name!r}", found=name, expected=" or ".join(LAYOUTS))
+    layout: Layout = import_module(f".{name}", __name__)
+    return layout
 
 
 def layout_of(storage: Storage) -> Layout:

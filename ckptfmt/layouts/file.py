@@ -210,7 +210,7 @@ class _PackWriter:
             header = pack.local_header(member)
             self.append(len(header) + size, header, piece)
             self.frame_parts.append(header)
-            self._digests.append(self.draft.digest.of(piece))
+            self._digests.append(self.draft.digest.of_blocks(bytes_of(piece), self.draft.block))
         self.members.append(member)
         self.end = member.end
 

@@ -125,9 +125,7 @@ def _check_blocks(blocks: BlockReader, place: ChunkPlace) -> Iterator[Damage]:
     for number, start in enumerate(range(0, place.extent.length, size)):
         length = min(size, place.extent.length - start)
         try:
-            blocks.check(
-                place, number, memoryview(blocks.storage.read(place.object, place.extent.offset + start, length))
-            )
+            blocks.read_through(place, number)
         except CkptError as error:
             yield _damage(blocks, place, error, number, length)
 
