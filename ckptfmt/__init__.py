@@ -20,12 +20,14 @@ from .errors import (
     UnsupportedError,
 )
 from .manifest import Schema
-from .reader import Checkpoint, Tensor, load
+from .reader import Checkpoint, load
 from .reader import open_checkpoint as open
 from .target import MatchReport
+from .tensor import Tensor
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .progress import progress_bar
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
 
@@ -52,6 +54,7 @@ __all__ = [
     "__version__",
     "load",
     "open",
+    "progress_bar",
     "save",
     "verify",
 ]
@@ -61,6 +64,7 @@ _ON_DEMAND = {
     "Damage": "verification",
     "SaveReport": "writer",
     "VerifyReport": "verification",
+    "progress_bar": "progress",
     "save": "writer",
     "verify": "verification",
 }

@@ -19,6 +19,7 @@ from .layouts import Draft, layout_named
 from .manifest import BLOCK, MAX_RANK, Schema
 from .names import MAX_LENGTH, escape, path_text
 from .patterns import matches
+from .progress import Progress, counter
 from .storage import attempt_for
 from .tree import TensorLeaf, Tree
 
@@ -50,6 +51,7 @@ def save(
     metadata: Tree = None,
     durable: bool = True,
     digest: str = "xxh3-128",
+    progress: Progress | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
@@ -58,7 +60,7 @@ def save(
     replaces it atomically. `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its
     options, or rules {pattern: one of these}, of which the first that matches a tensor's path counts. `schema`: id
     and version of the parameter layout. `metadata`: a tree of plain values. `durable`: flush to the disk before
-    publishing. `digest`: "xxh3-128", "sha256" or "blake3".
+    publishing. `digest`: "xxh3-128", "sha256" or "blake3". `progress(done, total)` is called with bytes now and then.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`) before anything is written,
     `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and `StorageError`
@@ -67,7 +69,7 @@ def save(
     name = os.fspath(path)
     try:
         module = layout_named(layout)
-        draft = _draft(tree, layout, compression, schema, metadata, digest)
+        draft = _draft(tree, layout, compression, schema, metadata, digest, progress)
     except CkptError as error:
         error.path = error.path or name
         raise
@@ -82,20 +84,22 @@ def save(
 
 
 def _draft(
-    tree: Tree, layout: str, compression: Any, schema: Any, metadata: Tree, digest: str
+    tree: Tree, layout: str, compression: Any, schema: Any, metadata: Tree, digest: str, progress: Progress | None
 ) -> tuple[Draft, tuple[tuple[str, ...], ...]]:
     encoded = trees.encode(tree)
     rules = _rules(compression)
+    specs = tuple(_spec(leaf, layout, rules) for leaf in encoded.tensors)
     draft = Draft(
-        arrays=[leaf.array for leaf in encoded.tensors],
+        sources=[leaf.source for leaf in encoded.tensors],
         names=_names(encoded.tensors),
-        specs=tuple(_spec(leaf, layout, rules) for leaf in encoded.tensors),
+        specs=specs,
         tree=encoded.node,
         metadata=trees.encode(metadata, allow_tensors=False).node,
         schema=_schema(schema),
         digest=_digest(digest),
         block=BLOCK,
         generator=f"ckptfmt {__version__}",
+        report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
     )
     return draft, encoded.copied_views
 
@@ -122,9 +126,9 @@ def _rules(compression: Any) -> list[tuple[str, Codec]]:
 
 
 def _spec(leaf: TensorLeaf, layout: str, rules: list[tuple[str, Codec]]) -> ArraySpec:
-    array = leaf.array
-    if array.ndim > MAX_RANK:
-        raise fault("unsupported-dtype", f"an array of {array.ndim} axes", tensor=path_text(leaf.path))
+    array = leaf.source
+    if len(array.shape) > MAX_RANK:
+        raise fault("unsupported-dtype", f"a tensor of {len(array.shape)} axes", tensor=path_text(leaf.path))
     codec = RAW if rules[0] == ("**", RAW) else _codec(path_text(leaf.path), rules)
     return _array_spec(array.dtype, array.shape, codec, layout)
 

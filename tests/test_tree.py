@@ -25,7 +25,7 @@ X = np.arange(6, dtype=np.float32)
 
 
 def dtypes_of(encoded: Any) -> list[str]:
-    return ["int64" if leaf.array.dtype.kind in "mM" else leaf.array.dtype.name for leaf in encoded.tensors]
+    return ["int64" if leaf.source.dtype.kind in "mM" else leaf.source.dtype.name for leaf in encoded.tensors]
 
 
 def nested(depth: int) -> list[Any]:
@@ -87,7 +87,7 @@ def test_decoding_is_the_inverse_of_encoding(tree: Any) -> None:
     encoded = encode(tree)
     stored = msgpack.unpackb(msgpack.packb(encoded.node), strict_map_key=True)
     check(stored, dtypes_of(encoded))
-    arrays = [leaf.array.view("i8") if leaf.array.dtype.kind in "mM" else leaf.array for leaf in encoded.tensors]
+    arrays = [leaf.source.view("i8") if leaf.source.dtype.kind in "mM" else leaf.source for leaf in encoded.tensors]
     arrays = [array.astype(array.dtype.newbyteorder("=")) for array in arrays]
     assert_same_tree(decode(stored, arrays.__getitem__), tree)
 
@@ -127,7 +127,7 @@ def test_dicts_keep_their_order() -> None:  # [TREE-008]
 def test_tensors_are_numbered_in_the_order_of_a_walk() -> None:  # [TREE-016]
     a, b, c = np.zeros(1), np.ones(1), np.full(1, 2.0)
     encoded = encode({"z": [a, {"y": b}], "a": (c, a)})
-    assert [(leaf.path, leaf.array[0]) for leaf in encoded.tensors] == [
+    assert [(leaf.path, leaf.source[0]) for leaf in encoded.tensors] == [
         (("z", 0), 0),
         (("z", 1, "y"), 1),
         (("a", 0), 2),
