@@ -12,13 +12,13 @@ from .errors import fault
 from .grid import Axis
 from .grid import select as normalise
 from .names import Path, path_text
-from .sources import Region, whole
+from .sources import Lazy, Region, whole
 
 if TYPE_CHECKING:
     from .reader import Checkpoint
 
 
-class Tensor:
+class Tensor(Lazy):
     """A tensor that has not been read. Index it to read a part, `read()` it whole, or give it to `np.asarray`.
 
     Basic indexing as in NumPy (ints, slices with any step, Ellipsis) reads only the blocks that hold the wanted

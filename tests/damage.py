@@ -21,7 +21,7 @@ import pytest
 
 import ckptfmt
 from ckptfmt import commit, writer
-from ckptfmt.layouts import file as file_layout
+from ckptfmt.layouts import pack_writer
 from ckptfmt.names import Path as TreePath
 from ckptfmt.storage.disk import Disk
 
@@ -64,7 +64,7 @@ def small_chunks(*, block: int = 4096, chunk: int = 64 << 10) -> Iterator[None]:
         patch.setattr(writer, "BLOCK", block)
         patch.setattr(writer, "COMPRESSED_CHUNK", chunk)
         patch.setattr(writer, "LOOSE_CHUNK", chunk)
-        patch.setattr(file_layout, "INLINE", block)
+        patch.setattr(pack_writer, "INLINE", block)
         writer._array_spec.cache_clear()
         yield
     writer._array_spec.cache_clear()
