@@ -36,7 +36,7 @@ class Request:
     metadata: Node
     schema: Schema | None
     digest: Digest
-    generator: str = f"ckptfmt {__version__}"
+    generator: str
 
 
 def request(
@@ -57,6 +57,7 @@ def request(
         metadata=trees.encode(metadata, allow_tensors=False).node,
         schema=_schema(schema),
         digest=_digest(digest),
+        generator=f"ckptfmt {__version__}",
     )
 
 

@@ -185,8 +185,6 @@ class Str(np.str_):
     pass
 
 
-Point = collections.namedtuple("Point", "x y")
-
 UNSUPPORTED_LEAVES = [
     {1, 2},
     frozenset(),

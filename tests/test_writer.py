@@ -199,7 +199,6 @@ def test_schema_and_metadata(tmp_path: Path) -> None:  # [SCH-001]
 BAD_OPTIONS: list[dict[str, Any]] = [
     {"layout": "zip"},
     {"layout": "zip"},
-    {"layout": None},
     {"digest": "md5"},
     {"digest": None},
     {"compression": "lzma"},
