@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .dtypes import Array
-from .errors import fault
+from .errors import CkptError, fault
 from .grid import Axis
 from .grid import select as normalise
 from .names import Path, path_text
@@ -106,7 +106,11 @@ class Tensor(Lazy):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> Any:
-        selection = normalise(index, self.shape)
+        try:
+            selection = normalise(index, self.shape)
+        except CkptError as error:
+            error.path, error.tensor = self._checkpoint.path, path_text(self.path)
+            raise
         values = self._checkpoint.fetcher.select(self.index, selection.axes, self._verify)
         result = self._seen(values)[selection.finish]
         if result.ndim == 0 and not any(item is Ellipsis for item in (index if isinstance(index, tuple) else (index,))):
