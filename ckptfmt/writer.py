@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import CkptError, fault
 from .layouts import Draft, Written, layout_named
@@ -46,12 +46,15 @@ def save(
     digest: str = "xxh3-128",
     progress: Progress | None = None,
     coordinator: Coordinator | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
     - `tree`: nested dict / list / tuple of NumPy arrays (any shape, byte order and strides), NumPy scalars, None, bool,
       int, float, complex, str and bytes; NamedTuples, dataclasses, and what the adapters of imported frameworks know.
     - `layout`: "file" (one file, the default), "packed" (a directory of packs) or "loose" (one of plain Zarr chunks).
+    - `path`: a path, or a URL of any protocol that fsspec can write ("s3://bucket/model.ckpt"; layout "file"); then
+      `storage_options` are handed to fsspec.
     - `overwrite=False` never touches what exists; True replaces it atomically.
     - `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its options, or rules
       {pattern: one of these}, of which the first that matches a tensor's path counts.
@@ -98,7 +101,8 @@ def save(
         generator=made.generator,
         report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
     )
-    attempt = attempt_for(name, directory=layout != "file", overwrite=overwrite, durable=durable)
+    directory = layout != "file"
+    attempt = attempt_for(name, directory=directory, overwrite=overwrite, durable=durable, options=storage_options)
     try:
         written = module.write(draft, attempt)
         attempt.publish()
