@@ -26,12 +26,14 @@ from .target import MatchReport
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .manager import CheckpointManager
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
 
 __all__ = [
     "OMITTED",
     "Checkpoint",
+    "CheckpointManager",
     "CkptError",
     "CorruptError",
     "Damage",
@@ -58,6 +60,7 @@ __all__ = [
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
+    "CheckpointManager": "manager",
     "Damage": "verification",
     "SaveReport": "writer",
     "VerifyReport": "verification",
