@@ -227,7 +227,10 @@ def test_walking_back_to_what_is_whole(tmp_path: Path, layout: str) -> None:
         run.restore()
     with pytest.warns(FallbackWarning) as said:
         assert equal_trees(run.restore(fallback=True), tree(1))
-    assert [str(warning.message).rpartition("; ")[2] for warning in said] == ["going back to step 2", "going back to step 1"]
+    assert [str(warning.message).rpartition("; ")[2] for warning in said] == [
+        "going back to step 2",
+        "going back to step 1",
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert equal_trees(run.restore(1, fallback=True), tree(1))
