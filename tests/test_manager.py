@@ -201,6 +201,11 @@ def test_what_is_due_is_what_would_be_saved(tmp_path: Path) -> None:
     assert [run.should_save(step) for step in (0, 3, 6)] == [False, False, True]
     again = manager(tmp_path, schedule=3)
     assert [again.should_save(step) for step in (0, 3, 6)] == [False, False, True]
+    again.save(9, {})
+    again.save(6, {}, overwrite=True)
+    assert [again.should_save(step) for step in (9, 12)] == [False, True]
+    again.save(6, {}, overwrite="later")
+    assert again.should_save(9)
 
 
 def test_the_first_save_and_time(tmp_path: Path) -> None:

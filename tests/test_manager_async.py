@@ -163,9 +163,13 @@ def test_skipping_when_full(tmp_path: Path) -> None:
     with gate():
         assert [manager.save(step, {}, block=False) for step in range(4)] == [True, True, False, False]
     manager.wait()
-    assert manager.save(5, {}, block=False)
+    with gate() as disk:
+        for step in (5, 6):
+            assert manager.save(step, {}, block=False)
+        threading.Timer(0.05, disk.open).start()
+        assert manager.save(7, {}, block=False, force=True), "who insists waits"
     manager.wait()
-    assert numbers(manager) == [0, 1, 5]
+    assert numbers(manager) == [0, 1, 5, 6, 7]
 
 
 def test_waiting_when_full(tmp_path: Path) -> None:

@@ -122,8 +122,8 @@ class CheckpointManager:
     # ---- when to save
 
     def should_save(self, step: Number) -> bool:
-        """Whether `step` is due: by the schedule, or as a preemption came and nothing was saved since; never if that
-        step or a later one is there. Raises a failure of a save in the background."""
+        """Whether `step` is due: by the schedule, or because a preemption came and nothing was saved since; never if
+        that step or a later one is there. Raises a failure of a save in the background."""
         step = self._run.names.checked(step)
         is_due = self._is_due(step)
         return is_due and (self._last is None or self._key(step) > self._key(self._last))
@@ -142,7 +142,12 @@ class CheckpointManager:
         )
         decision = decide(self._group, vote, failure)
         self._is_preempted |= decision.is_preempted
-        return decision.is_due or (self._is_preempted and not self._saved_preempted)
+        return decision.is_due or self._is_urgent
+
+    @property
+    def _is_urgent(self) -> bool:
+        """Whether a preemption came and nothing was saved since."""
+        return self._is_preempted and not self._saved_preempted
 
     def on_preemption(self, *signals: int) -> Preemption:
         """Watch for signals, SIGTERM if none is named, until `close`: once one has come, to any of the processes, the
@@ -152,8 +157,9 @@ class CheckpointManager:
 
     @property
     def preempted(self) -> bool:
-        """Whether a preemption came. With a coordinator, what was agreed at the last `should_save` or `save`."""
-        return self._is_preempted or (self._group.size == 1 and self._preemption.received)
+        """Whether a preemption had come, to any of the processes, at the last `save` or `should_save`. Not sooner, so
+        that a loop which ends by it has been asked to save."""
+        return self._is_preempted
 
     # ---- saving
 
@@ -182,13 +188,15 @@ class CheckpointManager:
         _one_of("overwrite", overwrite, False, True, "later")
         if not (self._is_due(step) or force):
             return False
-        if self._skips and not block and self._group.all_gather(self._worker.is_full)[0]:
+        may_skip = self._skips and not (block or force or self._is_urgent)
+        if may_skip and self._group.all_gather(self._worker.is_full)[0]:
             return False
         if self._is_flax and overwrite:
             overwrite = "later"
         stored = metadata_for(step, metrics, metadata)
         together(self._group, self._acts, lambda: self._save(step, tree, stored, block, overwrite))
-        self._last = step if self._last is None or overwrite else max(self._last, step, key=self._key)
+        is_last = self._last is None or overwrite == "later" or self._key(step) > self._key(self._last)
+        self._last = step if is_last else self._last
         self._saved_at = time.monotonic()
         self._saved_preempted = self._is_preempted
         return True
@@ -292,7 +300,7 @@ class CheckpointManager:
     # ---- what to keep
 
     def plan(self) -> Plan:
-        """What the next save would keep and delete if nothing were saved before, and why. Changes nothing."""
+        """What `prune` would keep and delete now, and why. Changes nothing."""
         return retention.plan(self._run.scan().steps, self._policies)
 
     def prune(self) -> Plan | None:
