@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from damage import LAYOUTS
 
+from ckptfmt.cli import chart
 from ckptfmt.cli.app import cli
 from ckptfmt.manager import Best, CheckpointManager, Last
 
@@ -75,6 +77,32 @@ def test_a_damaged_manifest_is_named(run: CheckpointManager) -> None:
     path.write_bytes(path.read_bytes().replace(b"loss", b"losz"))
     assert "  manifest-digest  " in ls(run.directory)
     assert [step["error"] for step in document(run.directory)["steps"]] == [None, "manifest-digest"]
+
+
+def test_the_plot_in_the_terminal(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path, durable=False)
+    for step in range(16):
+        loss = float("nan") if step == 3 else float(step)
+        manager.save(step, {}, metrics={"loss": loss, **({"acc": 1.0} if step > 13 else {})})
+    plots = ls(tmp_path, "--plot").splitlines()[-2:]
+    assert plots == ["loss  ▁▁▂·▃▃▄▄▅▅▆▆▇▇██  0 to 15", "acc   ··············▁▁  1 to 1"]
+
+
+def test_a_long_plot_is_thinned() -> None:
+    (line,) = chart.lines({"loss": [(step, float(step)) for step in range(10_000)]}, ascii_only=True)
+    assert line == "loss  " + "".join(level * 9 for level in "_.-=+*#@") + "  0 to 9999"
+    assert chart.lines({"x": [(1, float("inf"))]}, ascii_only=False) == ["x  ·  nan to nan"]
+    assert chart.lines({}, ascii_only=False) == []
+
+
+def test_the_plot_as_a_picture(run: CheckpointManager, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    png = tmp_path / "plot.png"
+    ls(run.directory, "--png", png)
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">2I", png.read_bytes()[16:24])
+    assert (width, height) == (960, 600), "two metrics"
+    assert document(tmp_path, "--png", png)["steps"] == []
 
 
 def test_no_steps(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ..errors import fault
 from ..manager.flax_rules import FlaxNames
 from ..manager.retention import read_reasons
 from ..manager.steps import FixedNames, RunDirectory, Step
+from . import chart
 from .console import console, print_json
 from .json_form import Encoder
 from .text import count, size, visible
@@ -37,6 +39,7 @@ class Row(NamedTuple):
     epilog="""\b
 Examples:
   ckptfmt ls runs/7
+  ckptfmt ls runs/7 --plot
   ckptfmt ls runs/7 --json | jq -r '.steps[-1].path'
 
 Why a step is kept is what its manager wrote down when it last deleted something; nothing is known of later steps.
@@ -47,8 +50,10 @@ The object of --json has: path, and steps, a list of objects with step, path, ti
 )
 @click.argument("path", metavar="DIR")
 @click.option("--prefix", metavar="TEXT", help='The prefix of the names in a run of mode "flax".')
+@click.option("--plot", is_flag=True, help="Also draw the metrics over the steps, as lines of blocks.")
+@click.option("--png", metavar="FILE.png", help="Draw the metrics over the steps into a file; it is replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def ls(path: str, prefix: str | None, as_json: bool) -> None:
+def ls(path: str, prefix: str | None, plot: bool, png: str | None, as_json: bool) -> None:
     """List the committed steps in the run directory DIR, oldest first.
 
     Reads manifests only, however large the tensors are.
@@ -59,10 +64,16 @@ def ls(path: str, prefix: str | None, as_json: bool) -> None:
     run = RunDirectory(path, FixedNames() if prefix is None else FlaxNames(prefix))
     reasons = read_reasons(run)
     rows = [_row(step, reasons.get(os.path.basename(step.path), ())) for step in run.scan().steps]
+    if png is not None:
+        chart.write_png(png, _series(rows))
     if as_json:
         print_json({"path": path, "steps": [_document(row) for row in rows]})
-    else:
-        _show(path, rows)
+        return
+    _show(path, rows)
+    if plot:
+        out = console()
+        for line in chart.lines(_series(rows), ascii_only=out.options.ascii_only):
+            out.print(Text(line))
 
 
 def _row(step: Step, reasons: tuple[str, ...]) -> Row:
@@ -71,6 +82,11 @@ def _row(step: Step, reasons: tuple[str, ...]) -> Row:
     except CkptError as error:
         return Row(step, {}, error.code, reasons)
     return Row(step, dict(step.metrics), None, reasons)
+
+
+def _series(rows: list[Row]) -> chart.Series:
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    return {name: [(row.step.step, row.metrics.get(name, math.nan)) for row in rows] for name in names}
 
 
 def _document(row: Row) -> dict[str, Any]:
