@@ -287,8 +287,7 @@ import sys, time
 import numpy as np
 from ckptfmt import CheckpointManager
 manager = CheckpointManager({str(path)!r}, max_in_flight=3, {options})
-manager.save(1, {{"w": np.ones(10)}})
-for step in (2, 3, 4):
+for step in (1, 2, 3, 4):
     manager.save(step, {{"w": np.full(3_000_000, step)}}, block=False)
 {after}
 """
@@ -310,7 +309,7 @@ def test_the_end_of_a_process_aborts(tmp_path: Path) -> None:
     done = script(tmp_path, 'at_exit="abort"', "")
     assert done.returncode == 0
     manager = CheckpointManager(tmp_path)
-    assert numbers(manager)[0] == 1
+    assert numbers(manager) in ([], [1], [1, 2], [1, 2, 3])
     assert all(ckptfmt.verify(step.path).ok for step in manager.steps())
     manager.gc()
     assert leftovers(tmp_path) == []

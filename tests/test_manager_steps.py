@@ -154,7 +154,16 @@ def test_metrics_and_metadata_stand_in_the_manifest(run: RunDirectory) -> None:
         assert checkpoint.metadata["ckptfmt.run"] == {"step": 5, "metrics": step.metrics}
 
 
-@pytest.mark.parametrize("metadata", [None, 7, {"ckptfmt.run": 3}, {"ckptfmt.run": {"metrics": 4}}])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        7,
+        {"ckptfmt.run": 3},
+        {"ckptfmt.run": {"metrics": 4}},
+        {"ckptfmt.run": {"metrics": {"loss": "low", 1: 2.0, "list": [1.0], "int": 1 << 2000}}},
+    ],
+)
 def test_checkpoints_that_no_manager_wrote_have_no_metrics(run: RunDirectory, metadata: Any) -> None:
     save(run, 1, metadata=metadata)
     (step,) = run.scan().steps

@@ -6,6 +6,7 @@ lives while there is work. At the end of the process, work is waited for or give
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  registers its hook for the end of the process, before ours
 import contextlib
 import os
 import sys
@@ -66,13 +67,11 @@ class Worker:
         with self._changed:
             self._changed.wait_for(lambda: not self._in_flight())
 
-    def give_up(self) -> list[Number]:
-        """Drop what has not begun; gives the steps."""
+    def give_up(self) -> None:
+        """Drop what has not begun."""
         with self._changed:
-            dropped = [job.step for job in self._queue]
             self._queue.clear()
             self._changed.notify_all()
-        return dropped
 
     def take_failure(self) -> BaseException | None:
         """The first failure of which nobody was told; the others are notes of it."""
@@ -126,7 +125,7 @@ _FINISHED_AT_EXIT: weakref.WeakSet[Worker] = weakref.WeakSet()
 def _finish_at_exit(worker: Worker) -> None:
     if not _FINISHED_AT_EXIT:
         # atexit comes too late: concurrent.futures, which a save works with, takes no more work by then. It uses this
-        # same hook; those registered last are called first.
+        # same hook, and those registered last are called first.
         with contextlib.suppress(RuntimeError):  # the process ends already
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]
     _FINISHED_AT_EXIT.add(worker)

@@ -63,7 +63,9 @@ class Step:
             return {}
         entry = found.get(RESERVED) if isinstance(found, dict) else None
         metrics = entry.get("metrics") if isinstance(entry, dict) else None
-        return metrics if isinstance(metrics, dict) else {}
+        if not isinstance(metrics, dict):
+            return {}
+        return {name: value for name, value in metrics.items() if type(name) is str and type(value) is float}
 
     @cached_property
     def metadata(self) -> Tree:
