@@ -111,7 +111,7 @@ def test_buffers_are_used_again_where_they_fit() -> None:
 
 
 def test_what_changes_during_a_save_is_not_in_it(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path)
+    manager = CheckpointManager(tmp_path, durable=False)
     weights = np.zeros(1000)
     with gate() as disk:
         for step in range(3):
@@ -132,7 +132,9 @@ def test_what_changes_during_a_save_is_not_in_it(tmp_path: Path) -> None:
 def test_the_report_names_views_that_were_separated(tmp_path: Path) -> None:
     base = np.arange(10)
     seen: list[Any] = []
-    manager = CheckpointManager(tmp_path, on_commit=lambda step, report: seen.append((step, report.copied_views)))
+    manager = CheckpointManager(
+        tmp_path, durable=False, on_commit=lambda step, report: seen.append((step, report.copied_views))
+    )
     for step in (1, 2):
         manager.save(step, {"a": base, "b": base[2:]}, block=step == 1)
     manager.wait()
@@ -144,7 +146,9 @@ def test_the_report_names_views_that_were_separated(tmp_path: Path) -> None:
 
 def test_commits_are_in_order_and_listed_only_then(tmp_path: Path) -> None:
     commits: list[Any] = []
-    manager = CheckpointManager(tmp_path, max_in_flight=3, on_commit=lambda step, report: commits.append(step))
+    manager = CheckpointManager(
+        tmp_path, durable=False, max_in_flight=3, on_commit=lambda step, report: commits.append(step)
+    )
     with gate() as disk:
         for step in (1, 2, 3):
             assert manager.save(step, {"step": step}, block=False)
@@ -159,7 +163,7 @@ def test_commits_are_in_order_and_listed_only_then(tmp_path: Path) -> None:
 
 
 def test_skipping_when_full(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, when_full="skip", max_in_flight=2)
+    manager = CheckpointManager(tmp_path, durable=False, when_full="skip", max_in_flight=2)
     with gate():
         assert [manager.save(step, {}, block=False) for step in range(4)] == [True, True, False, False]
     manager.wait()
@@ -173,7 +177,7 @@ def test_skipping_when_full(tmp_path: Path) -> None:
 
 
 def test_waiting_when_full(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, max_in_flight=2)
+    manager = CheckpointManager(tmp_path, durable=False, max_in_flight=2)
     with gate() as disk:
         saved: list[int] = []
 
@@ -228,7 +232,7 @@ def test_a_failure_is_raised_at_the_next_call_and_once(tmp_path: Path, call: str
 
 
 def test_of_several_failures_none_is_lost(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, max_in_flight=3)
+    manager = CheckpointManager(tmp_path, durable=False, max_in_flight=3)
     with gate() as disk:
         disk.failing = {1, 2, 3}
         for step in (1, 2, 3):
@@ -243,7 +247,7 @@ def test_of_several_failures_none_is_lost(tmp_path: Path) -> None:
 
 def test_a_failure_does_not_hide_the_error_of_the_loop(tmp_path: Path) -> None:
     def train() -> None:
-        with gate() as disk, CheckpointManager(tmp_path) as manager:
+        with gate() as disk, CheckpointManager(tmp_path, durable=False) as manager:
             disk.failing = {1}
             manager.save(1, {}, block=False)
             disk.open()
@@ -255,7 +259,7 @@ def test_a_failure_does_not_hide_the_error_of_the_loop(tmp_path: Path) -> None:
 
 
 def test_callbacks_that_fail(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, on_commit=lambda step, report: 1 // 0)
+    manager = CheckpointManager(tmp_path, durable=False, on_commit=lambda step, report: 1 // 0)
     manager.save(1, {}, block=False)
     with pytest.raises(ZeroDivisionError):
         manager.wait()
@@ -266,7 +270,7 @@ def test_callbacks_that_fail(tmp_path: Path) -> None:
 
 def test_aborting_drops_what_has_not_begun(tmp_path: Path) -> None:
     with gate() as disk:
-        with CheckpointManager(tmp_path, max_in_flight=3, at_exit="abort") as manager:
+        with CheckpointManager(tmp_path, durable=False, max_in_flight=3, at_exit="abort") as manager:
             for step in (1, 2, 3):
                 manager.save(step, {}, block=False)
             while disk._saves == 0:
@@ -286,7 +290,7 @@ def script(path: Path, options: str, after: str) -> subprocess.CompletedProcess[
 import sys, time
 import numpy as np
 from ckptfmt import CheckpointManager
-manager = CheckpointManager({str(path)!r}, max_in_flight=3, {options})
+manager = CheckpointManager({str(path)!r}, durable=False, max_in_flight=3, {options})
 for step in (1, 2, 3, 4):
     manager.save(step, {{"w": np.full(3_000_000, step)}}, block=False)
 {after}
@@ -301,14 +305,14 @@ def test_the_end_of_a_process_waits(tmp_path: Path, after: str) -> None:
     done = script(tmp_path, 'at_exit="wait"', after)
     assert done.returncode == {"": 0, "del manager": 0, "sys.exit(3)": 3}.get(after, 1)
     assert done.stderr.count("Error") == (after == "raise RuntimeError")
-    assert numbers(CheckpointManager(tmp_path)) == [1, 2, 3, 4]
+    assert numbers(CheckpointManager(tmp_path, durable=False)) == [1, 2, 3, 4]
     assert leftovers(tmp_path) == []
 
 
 def test_the_end_of_a_process_aborts(tmp_path: Path) -> None:
     done = script(tmp_path, 'at_exit="abort"', "")
     assert done.returncode == 0
-    manager = CheckpointManager(tmp_path)
+    manager = CheckpointManager(tmp_path, durable=False)
     assert numbers(manager) in ([], [1], [1, 2], [1, 2, 3])
     assert all(ckptfmt.verify(step.path).ok for step in manager.steps())
     manager.gc()
@@ -319,12 +323,12 @@ def test_a_failure_at_the_end_of_a_process_is_shown(tmp_path: Path) -> None:
     done = script(tmp_path, "on_commit=lambda step, report: 1 // (4 - step)", "")
     assert "ZeroDivisionError" in done.stderr
     assert "raised while step 4 was saved in the background" in done.stderr
-    assert numbers(CheckpointManager(tmp_path)) == [1, 2, 3, 4]
+    assert numbers(CheckpointManager(tmp_path, durable=False)) == [1, 2, 3, 4]
 
 
 def save_for_ever(path: Path, started: Any) -> None:
     weights = np.zeros(2_000_000, np.int32)
-    with CheckpointManager(path, keep=2) as manager:
+    with CheckpointManager(path, durable=False, keep=2) as manager:
         latest = manager.latest()
         step = 0 if latest is None else latest.step + 1
         while True:
@@ -347,7 +351,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         time.sleep(moments.uniform(0, 0.1))
         process.kill()
         process.join()
-        manager = CheckpointManager(tmp_path)
+        manager = CheckpointManager(tmp_path, durable=False)
         steps = manager.steps()
         assert 1 <= len(steps) <= 3
         for step in steps:

@@ -21,7 +21,7 @@ from ckptfmt.manager import CheckpointManager, Schedule
 def train(path: Path, started: Any, number: int, block: bool) -> None:
     """A loop as in the documents: it ends after the save that the signal asked for."""
     weights = np.zeros(1000)
-    with CheckpointManager(path, schedule=Schedule(last=10_000)) as manager:
+    with CheckpointManager(path, durable=False, schedule=Schedule(last=10_000)) as manager:
         manager.on_preemption(number)
         for step in range(10_001):
             weights += 1
@@ -42,7 +42,7 @@ def test_a_signal_saves_once_more(tmp_path: Path, number: int, block: bool) -> N
     os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == 7
-    (step,) = (manager := CheckpointManager(tmp_path)).steps()
+    (step,) = (manager := CheckpointManager(tmp_path, durable=False)).steps()
     assert 4 < step.step < 1000
     assert (manager.restore()["w"] == step.step + 1).all(), "the state of the step at which it was polled"
 
@@ -51,7 +51,7 @@ def test_the_flag_and_the_former_handler(tmp_path: Path) -> None:
     received: list[int] = []
     before = signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
     try:
-        with CheckpointManager(tmp_path, schedule=Schedule()) as manager:
+        with CheckpointManager(tmp_path, durable=False, schedule=Schedule()) as manager:
             manager.on_preemption(signal.SIGUSR2)
             assert not manager.should_save(1)
             signal.raise_signal(signal.SIGUSR2)
@@ -74,7 +74,7 @@ def test_only_the_main_thread_can_watch(tmp_path: Path) -> None:
 
     def watch() -> None:
         try:
-            CheckpointManager(tmp_path).on_preemption()
+            CheckpointManager(tmp_path, durable=False).on_preemption()
         except ckptfmt.InputError as error:
             caught.append(error.code)
 
@@ -123,7 +123,7 @@ def _run(target: Any, rank: int, queues: list[Any], meeting: Any, results: Any, 
 
 def one_is_preempted(coordinator: Pipes, path: Path, block: bool) -> Any:
     """A signal to rank 1 alone; all save at the same step and stop there."""
-    with CheckpointManager(path, schedule=Schedule(), coordinator=coordinator) as manager:
+    with CheckpointManager(path, durable=False, schedule=Schedule(), coordinator=coordinator) as manager:
         manager.on_preemption()
         for step in range(100):
             if coordinator.rank == 1 and step == 5:
@@ -138,11 +138,11 @@ def one_is_preempted(coordinator: Pipes, path: Path, block: bool) -> Any:
 @pytest.mark.parametrize("block", [True, False])
 def test_all_processes_save_at_the_same_step(tmp_path: Path, block: bool) -> None:
     assert group(one_is_preempted, tmp_path, block) == [(5, {"step": 5})] * 3
-    assert [step.step for step in CheckpointManager(tmp_path).steps()] == [5]
+    assert [step.step for step in CheckpointManager(tmp_path, durable=False).steps()] == [5]
 
 
 def one_fails(coordinator: Pipes, path: Path, block: bool) -> Any:
-    manager = CheckpointManager(path, coordinator=coordinator)
+    manager = CheckpointManager(path, durable=False, coordinator=coordinator)
     if coordinator.rank == 0:
         path.write_text("no directory")
     coordinator.all_gather(None)
@@ -158,7 +158,7 @@ def test_a_failure_of_one_is_raised_in_all(tmp_path: Path, block: bool) -> None:
 
 
 def at_other_steps(coordinator: Pipes, path: Path) -> Any:
-    CheckpointManager(path, coordinator=coordinator).save(coordinator.rank, {})
+    CheckpointManager(path, durable=False, coordinator=coordinator).save(coordinator.rank, {})
 
 
 def test_processes_at_different_steps(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_processes_at_different_steps(tmp_path: Path) -> None:
 
 
 def each_its_own(coordinator: Pipes, path: Path) -> Any:
-    with CheckpointManager(path, keep=2, coordinator=coordinator, per_process=True) as manager:
+    with CheckpointManager(path, durable=False, keep=2, coordinator=coordinator, per_process=True) as manager:
         for step in range(3):
             manager.save(step, {"rank": coordinator.rank, "step": step}, block=step % 2 == 0)
         manager.wait()
