@@ -27,6 +27,7 @@ from .tensor import Tensor
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .manager import CheckpointManager
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OMITTED",
     "Checkpoint",
+    "CheckpointManager",
     "CkptError",
     "CorruptError",
     "Damage",
@@ -65,6 +67,7 @@ __all__ = [
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
+    "CheckpointManager": "manager",
     "Damage": "verification",
     "FileCoordinator": "parallel.files",
     "MPICoordinator": "parallel.mpi",

@@ -132,8 +132,8 @@ def _adapters() -> list[Adapter]:
 
 def lower(value: Any) -> Source | Tagged | Plain | None:
     """What the tree holds for a value that it has no node for; None if nothing does."""
-    if isinstance(value, Lazy):
-        return value  # type: ignore[return-value]  # its subclasses are sources
+    if isinstance(value, Lazy | Tagged):
+        return value  # type: ignore[return-value]  # subclasses of Lazy are sources
     for adapter in _adapters():
         lowered = adapter.lower(value)
         if lowered is not None:
