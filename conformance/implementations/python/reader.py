@@ -70,11 +70,12 @@ class Checkpoint:
         There is one slice for each axis, with a step of 1 or more. `verify=False` skips the digests [BLK-006].
         """
         dtype = DTYPES[tensor.dtype]
-        box = [range(side) for side in tensor.shape] if tensor.shape else [range(1)]
+        box = [range(side) for side in tensor.shape]
         if slices is not None:
             forward = all(one.step is None or one.step > 0 for one in slices)
             need(len(slices) == len(tensor.shape) and forward, "section 12", f"slices {slices}", "bad-index")
-            box = [axis[one] for axis, one in zip(box, slices, strict=False)]
+            box = [axis[one] for axis, one in zip(box, slices, strict=True)]
+        box = box or [range(1)]  # 0-d
         if dtype.packed == 1 or not box[-1]:
             stored, picked = box, slice(None)
         else:  # whole storage elements, of which the wanted ones are picked

@@ -30,7 +30,7 @@ class Chunk:
         key = "/".join(("tensors", *filter(None, [tensor.name]), "c", *map(str, at)))  # [LAY-003] [ZARR-003]
         self.object = key if self.extent.object is None else self.extent.object
         self.block_size, self.digest_size, self.digest = parts.block, parts.digest_size, digest
-        self._blocks: dict[int, bytes] = {}
+        self._last = -1, b""  # the block read last: rows are read in order, so no other is wanted again
         self._decoded: bytes | None = None
 
     def read(self, begin: int, end: int) -> bytes:
@@ -66,7 +66,7 @@ class Chunk:
 
     def block(self, number: int) -> bytes:
         """A block whose digest is right [BLK-001]."""
-        if number not in self._blocks:
+        if self._last[0] != number:
             if self.digest not in DIGESTS:
                 raise Unsupported(f"digest:{self.digest}")
             begin = number * self.block_size
@@ -75,8 +75,8 @@ class Chunk:
             if DIGESTS[self.digest](data) != wanted:
                 place = {"block": number, "offset": self.extent.offset + begin}
                 raise self.fault("block-digest", f"block {number} at {place['offset']} of {self.object!r}", **place)
-            self._blocks[number] = data
-        return self._blocks[number]
+            self._last = number, data
+        return self._last[1]
 
     def _fetch(self, begin: int, end: int) -> bytes:
         try:
