@@ -151,6 +151,11 @@ class Table {
     return { object: this.name, offset: this.offset?.[row] ?? 0, length: this.length[row], digests };
   }
 
+  /** [offset, length] of every chunk. */
+  extents() {
+    return Array.from(this.offset, (offset, row) => [offset, this.length[row]]);
+  }
+
   #at(row) {
     return { tensor: this.tensor[row], chunk: this.chunk[row] };
   }

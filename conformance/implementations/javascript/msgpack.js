@@ -14,7 +14,7 @@ export class Float {
   }
 }
 
-const DEPTH = 2048; // of arrays and maps; the deepest tree takes about 520
+const DEPTH = 1024; // of arrays and maps; the deepest tree takes about 520
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const FLOAT_64 = new DataView(new ArrayBuffer(8));
 
@@ -46,7 +46,9 @@ export function decode(bytes) {
   };
   const array = (size, depth) => {
     need(size <= bytes.length - at && depth < DEPTH, 'MAN-001', 'msgpack is nested too deeply, or ends too early');
-    return Array.from({ length: size }, () => item(depth + 1));
+    const items = [];
+    while (items.length < size) items.push(item(depth + 1));
+    return items;
   };
   const map = (size, depth) => {
     need(2 * size <= bytes.length - at && depth < DEPTH, 'MAN-001', 'msgpack is nested too deeply, or ends too early');

@@ -7,8 +7,9 @@ import { KNOWN } from './codecs.js';
 import { need } from './faults.js';
 import { DTYPES } from './manifest.js';
 import { Checkpoint, Complex, Fault, Float, Scalar, Tensor, Tuple, Unsupported, repack } from './reader.js';
+import { verify } from './verify.js';
 
-const FEATURES = ['reader', 'unverified', 'layout:file', 'layout:loose', 'layout:packed',
+const FEATURES = ['reader', 'unverified', 'verify', 'layout:file', 'layout:loose', 'layout:packed',
   ...Object.keys(DIGESTS).map((name) => `digest:${name}`), ...KNOWN.map((name) => `codec:${name}`)];
 const INLINE = 1024; // bytes of a tensor that are given as hex
 
@@ -42,6 +43,11 @@ const OPERATIONS = {
     const bytes = checkpoint.read(tensor, slices, { verify });
     const shape = slices.map(([start, stop, step]) => Math.ceil((stop - start) / step));
     return { value: { type: 'tensor', dtype: tensor.dtype, shape, ...content(bytes) } };
+  },
+
+  verify: ({ file }) => {
+    OPERATIONS.open({ file });
+    return { damage: verify(checkpoint).map(errorOf) };
   },
 };
 
@@ -84,11 +90,13 @@ function reply({ op, ...request }) {
   } catch (error) {
     if (error instanceof Unsupported) return { unsupported: error.feature };
     if (!(error instanceof Fault)) throw error;
-    const where = { ...error.where };
-    const tensor = checkpoint?.tensors.find(({ name }) => name === where.tensor);
-    if (tensor) where.tensor = checkpoint.paths.get(tensor).join('/');
-    return { error: { code: error.code, message: error.message, ...where } };
+    return { error: errorOf(error) };
   }
+}
+
+function errorOf({ code, message, where }) {
+  const tensor = checkpoint?.tensors.find(({ name }) => name === where.tensor);
+  return { code, message, ...where, ...(tensor && { tensor: checkpoint.paths.get(tensor).join('/') }) };
 }
 
 const MARK = randomUUID();

@@ -22,6 +22,7 @@ import { Complex, Scalar, Tree, Tuple } from './tree.js';
 export { Complex, Fault, Float, Scalar, Tensor, Tuple, Unsupported };
 
 const LIMIT = 2 ** 30; // bytes of a manifest [LIM-001]
+const SCALAR = { start: 0, step: 1, count: 1 }; // a 0-d tensor is read as one of shape [1]
 
 /** An open checkpoint. Throws Fault, or Unsupported for what this reader lacks. */
 export class Checkpoint {
@@ -90,13 +91,22 @@ export class Checkpoint {
     const exact = tensor.shape.every(Number.isSafeInteger);
     need(exact, 'LIM-001', `a tensor of shape ${tensor.shape}`, 'limit-exceeded');
     const box = slices.map(([start, stop, step]) => ({ start, step, count: Math.ceil((stop - start) / step) }));
-    if (box.length === 0) box.push({ start: 0, step: 1, count: 1 });
+    if (box.length === 0) box.push(SCALAR);
     if (bits === 8 * size) return this.#gather(tensor, box, verify);
     const wanted = box.pop(); // whole storage elements are gathered, of which the wanted ones are picked
     const start = Math.floor(wanted.start / packed);
     const stop = Math.ceil((wanted.start + (wanted.count - 1) * wanted.step + 1) / packed);
     const data = this.#gather(tensor, [...box, { start, step: 1, count: stop - start }], verify);
     return repack(data, stop - start, { ...wanted, start: wanted.start - start * packed }, bits, packed);
+  }
+
+  /** The storage elements of one chunk that lie in the tensor: decodes it, and checks bools. */
+  readChunk(tensor, at) {
+    const box = at.map((number, axis) => {
+      const start = number * tensor.grid[axis];
+      return { start, step: 1, count: Math.min(tensor.grid[axis], tensor.storageShape[axis] - start) };
+    });
+    return this.#gather(tensor, box.length ? box : [SCALAR], true);
   }
 
   /** Storage elements at the positions start + i · step of each axis, by arithmetic [READ-003]. */
@@ -115,7 +125,7 @@ export class Checkpoint {
       }
       const { step } = box[inner];
       const [runs, length] = step === 1 ? [1, at[inner].count * unit] : [at[inner].count, unit];
-      for (const row of product(at.slice(0, inner).map(({ count }) => Array(count).keys()))) {
+      for (const row of product(at.slice(0, inner).map(({ count }) => [...Array(count).keys()]))) {
         let [source, target] = [0, 0];
         for (let i = 0; i <= inner; i++) {
           const position = row[i] ?? 0;
@@ -146,13 +156,10 @@ function touched({ start, step, count }, side) {
   return chunks;
 }
 
-/** The Cartesian product of iterables, the last one varying fastest. */
-function* product([head, ...tail]) {
-  if (head === undefined) return yield [];
-  const items = [...head];
-  if (tail.length === 0) for (const item of items) yield [item];
-  else for (const item of items) for (const rest of product(tail)) yield [item, ...rest];
-  return undefined;
+/** The Cartesian product of arrays, the last one varying fastest. */
+export function* product([head, ...tail]) {
+  if (head === undefined) yield [];
+  else for (const item of head) for (const rest of product(tail)) yield [item, ...rest];
 }
 
 /** Pick elements of fewer than 8 bits from rows, and pack each row from the lowest bits on [DTYPE-004]. */

@@ -67,6 +67,10 @@ class Parts:
             self._loaded[number] = self._extents(table, part["object"], part["size"], number)
         return self._loaded[number]
 
+    def is_sound(self, number: int) -> bool:
+        """Whether a part could be loaded."""
+        return number in self._loaded
+
     def _check(self, part: dict[str, Any]) -> None:
         wanted = {"file": ("", None, None), "loose": (None, None, None)}
         if self.layout == "packed":

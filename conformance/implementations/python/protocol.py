@@ -10,10 +10,12 @@ from faults import Fault, Unsupported, need
 from manifest import DTYPES, Tensor
 from reader import Checkpoint, path_text, repack
 from tree import Scalar
+from verify import verify
 
 FEATURES = [
     "reader",
     "unverified",
+    "verify",
     "layout:file",
     "layout:loose",
     "layout:packed",
@@ -60,6 +62,10 @@ class Session:
         data = self.checkpoint.read(tensor, [slice(*one) for one in slices], verify)
         shape = [len(range(*one)) for one in slices]
         return {"value": {"type": "tensor", "dtype": tensor.dtype, "shape": shape, **_bytes(data)}}
+
+    def verify(self, file: str, **_: Any) -> dict[str, Any]:
+        self.open(file)
+        return {"damage": [self.error(fault) for fault in verify(self.checkpoint)]}
 
     def describe(self, value: Any, verify: bool | None) -> dict[str, Any]:
         """A value as the protocol has it; tensors without bytes if `verify` is None."""
@@ -123,7 +129,7 @@ def main() -> None:
         if op == "bye":
             return
         try:
-            if op in ("hello", "open", "list", "read", "read_slice"):
+            if op in ("hello", "open", "list", "read", "read_slice", "verify"):
                 reply["ok"] = getattr(session, op)(**request)
             else:
                 reply["unsupported"] = op

@@ -82,14 +82,14 @@ class Checkpoint:
             first, last = box[-1][0], box[-1][-1]
             stored = [*box[:-1], range(first // dtype.packed, last // dtype.packed + 1)]
             picked = slice(first % dtype.packed, None, box[-1].step)
-        data = self._gather(tensor, stored, verify)
+        data = self.gather(tensor, stored, verify)
         if dtype.bits == 8 * dtype.size or not data:
             return data
         row = len(stored[-1])
         rows = (data[start : start + row] for start in range(0, len(data), row))
         return b"".join(repack(one, dtype.bits, picked, len(box[-1])) for one in rows)
 
-    def _gather(self, tensor: Tensor, box: list[range], verify: bool) -> bytes:
+    def gather(self, tensor: Tensor, box: list[range], verify: bool) -> bytes:
         """Storage elements at the positions that `box` gives for each axis, by arithmetic [READ-003]."""
         size, grid, lengths = DTYPES[tensor.dtype].size, tensor.grid or [1], [len(axis) for axis in box]
         out = bytearray(math.prod(lengths) * size)

@@ -30,6 +30,7 @@ class Chunk:
         key = "/".join(("tensors", *filter(None, [tensor.name]), "c", *map(str, at)))  # [LAY-003] [ZARR-003]
         self.object = key if self.extent.object is None else self.extent.object
         self.block_size, self.digest_size, self.digest = parts.block, parts.digest_size, digest
+        self.blocks = -(-self.extent.length // parts.block)
         self._last = -1, b""  # the block read last: rows are read in order, so no other is wanted again
         self._decoded: bytes | None = None
 
