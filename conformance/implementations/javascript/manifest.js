@@ -96,7 +96,7 @@ export function checkBody(manifest, frame) {
   need(placed, 'MAN-002', '`placement` is in layout `packed` only, and there a map of five columns');
   const digest = manifest.get('digest');
   need(Object.hasOwn(DIGEST_SIZE, digest), 'BLK-002', `digest ${digest}`, 'unknown-digest');
-  need(frame.length === DIGEST_SIZE[digest], 'COM-001', `a frame digest of ${frame.length} bytes`, 'bad-record');
+  need(frame.length === DIGEST_SIZE[digest], 'COM-001', `a frame digest of ${frame.length} bytes`);
   const block = manifest.get('block');
   need(block >= 4096n && block <= 1n << 30n && block % 4096n === 0n, 'BLK-003', `block ${block}`);
 }

@@ -84,7 +84,7 @@ class Parts:
             right = self.layout == "packed" and fits(chunks, REFERENCE)
             right = right and is_path(chunks["path"]) and len(chunks["sha256"]) == 32
             need(right, "CHK-007", "the reference to a part manifest does not fit")
-            need(chunks["length"] < 1 << 30, "LIM-001", "a part manifest of 1 GiB or more", "limit-exceeded")
+            need(chunks["length"] <= 1 << 30, "LIM-001", "a part manifest above 1 GiB", "limit-exceeded")
         else:
             need(fits(chunks, TABLE), "MAN-002", "a chunk table lacks a column, or has one of another type")
 
