@@ -74,7 +74,7 @@ export class Parts {
     const names = { tensor: 4, chunk: 8, count: 8, part: 4, step: 4 };
     const values = Object.entries(names).map(([name, width]) => column(columns.get(name), width));
     need(new Set(values.map((one) => one.length)).size === 1, 'CHK-008', 'the columns of `placement` differ in length');
-    const refuse = (holds) => need(holds, 'CHK-008', '`placement` does not cover every chunk once, in order and in a part');
+    const refuse = (holds) => need(holds, 'CHK-008', '`placement` does not cover every chunk once and in order');
     let [tensor, next] = [0, 0]; // the chunk that has to come
     const skip = () => {
       for (; tensor < this.tensors.length && next === this.tensors[tensor].chunkCount; next = 0) tensor++;
@@ -122,7 +122,7 @@ class Table {
     const rows = this.length.length;
     need(columns.every((one) => one === null || one.length === rows), 'CHK-001', 'the columns differ in length');
     need(tensor || rows === firsts.at(-1), 'CHK-002', `${rows} rows for ${firsts.at(-1)} chunks`);
-    need(!parts.packed || rows === parts.placed(number), 'CHK-008', `part ${number} has other chunks than placed there`);
+    need(!parts.packed || rows === parts.placed(number), 'CHK-008', `part ${number} has other chunks than placed`);
     const limit = this.name === '' ? parts.storage.record.offset : Number(part.get('size') ?? Infinity);
     this.blocks = new Float64Array(rows + 1); // number of the first block of each row
     for (let row = 0, owner = 0; row < rows; row++) {
@@ -137,7 +137,8 @@ class Table {
       need(placed, 'CHK-008', `a chunk of part ${number} is placed elsewhere`);
       const { name, codec, chunkSize } = tensors[owner];
       const size = this.length[row];
-      need(size > 0 && (this.offset?.[row] ?? 0) + size <= limit, 'CHK-005', `a chunk of ${name} lies outside`, 'bad-extent');
+      const inside = size > 0 && (this.offset?.[row] ?? 0) + size <= limit;
+      need(inside, 'CHK-005', `a chunk of ${name} lies outside its object`, 'bad-extent');
       need(codec || size === chunkSize, 'ZARR-007', `a raw chunk of ${name} has ${size} bytes`, 'bad-extent');
       this.blocks[row + 1] = this.blocks[row] + Math.ceil(size / block);
     }

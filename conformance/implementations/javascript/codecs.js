@@ -30,7 +30,8 @@ function gunzip(bytes, size) {
     if (flags & flag) at = bytes.indexOf(0, at) + 1 || bytes.length;
   }
   if (flags & 2) { // crc of the header
-    demand(at + 2 <= bytes.length && bytes.readUInt16LE(at) === (zlib.crc32(bytes.subarray(0, at)) & 0xffff), 'header crc');
+    const wanted = zlib.crc32(bytes.subarray(0, at)) & 0xffff;
+    demand(at + 2 <= bytes.length && bytes.readUInt16LE(at) === wanted, 'the crc of the gzip header');
     at += 2;
   }
   demand(at < bytes.length, 'the gzip member ends early');

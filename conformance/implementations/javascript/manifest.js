@@ -25,22 +25,20 @@ export function dtypeOf(name) {
   return DTYPES.get(name);
 }
 
-/** A row of the columns of `tensors`. Sides are numbers, from 2⁵³ on BigInts; `grid` is in storage elements. */
+/** A row of the columns of `tensors`, from sides that are checked BigInts; `codec` is the one after `bytes`. */
 export class Tensor {
-  constructor(index, name, dtype, shape, grid, chain) {
-    Object.assign(this, { index, name, dtype, shape, grid, codec: chain.at(1)?.get('name') });
-    const { size, packed } = DTYPES.get(dtype);
-    this.storageShape = shape.map((side, axis) => (axis < shape.length - 1 ? side : ceil(side, packed))); // [DTYPE-003]
-    this.chunkCounts = this.storageShape.map((side, axis) => Number(ceil(side, grid[axis]))); // [ZARR-003]
+  constructor(index, name, dtype, shape, stored, grid, codec) {
+    Object.assign(this, { index, name, dtype, codec });
+    this.shape = shape.map((side) => (side < 1n << 53n ? Number(side) : side)); // exact, also where nothing can be read
+    this.storageShape = stored.map(Number);
+    this.grid = grid.map(Number); // the chunk shape, in storage elements
+    this.chunkCounts = stored.map((side, axis) => Number(ceil(side, grid[axis]))); // [ZARR-003]
     this.chunkCount = this.chunkCounts.reduce((product, count) => product * count, 1);
-    this.chunkSize = grid.reduce((product, side) => product * Number(side), size); // before compression [ZARR-007]
+    this.chunkSize = this.grid.reduce((product, side) => product * side, DTYPES.get(dtype).size); // [ZARR-007]
   }
 }
 
-function ceil(side, step) {
-  return typeof side === 'bigint' || typeof step === 'bigint'
-    ? (BigInt(side) + BigInt(step) - 1n) / BigInt(step) : Math.ceil(side / step);
-}
+const ceil = (side, step) => (side + step - 1n) / step;
 
 // ---- the form of the tables of section 7; further keys of maps are ignored [MAN-003]
 
@@ -124,14 +122,14 @@ export function tensorsOf(manifest) {
     need(shape.every((side) => side < 1n << 63n), 'LIM-002', `${name} has a side of 2⁶³ or more`);
     need(grid.length === shape.length, 'MAN-008', `${name} has rank ${shape.length}, its grid ${grid.length}`);
     need(codec < BigInt(chains.length), 'MAN-002', `${name} has codec ${codec} of ${chains.length}`);
-    const stored = shape.map((side, axis) => (axis < shape.length - 1 ? side : ceil(side, packed)));
+    // [DTYPE-003]
+    const stored = shape.map((side, axis) => (axis < shape.length - 1 ? side : ceil(side, BigInt(packed))));
     const fits = grid.every((side, axis) => side >= 1n && (side <= stored[axis] || side === 1n));
     need(fits, 'ZARR-002', `${name} has the grid ${grid}`);
     const bytes = (sides) => sides.reduce((product, side) => product * side, BigInt(size));
     const small = shape.includes(0n) || (bytes(grid) < 1n << 62n && bytes(stored) < 1n << 62n);
     need(small, 'LIM-004', `${name} has 2⁶² bytes or more`);
-    const sides = [shape, grid].map((one) => one.map((side) => (side < 1n << 53n ? Number(side) : side)));
-    return new Tensor(index, name, dtype, ...sides, chains[Number(codec)]);
+    return new Tensor(index, name, dtype, shape, stored, grid, chains[Number(codec)].at(1)?.get('name'));
   });
 }
 

@@ -40,11 +40,12 @@ export class Checkpoint {
   #open(limit) {
     const { record, isFolder } = this.storage;
     const name = isFolder ? 'manifest.msgpack' : '';
-    need(record.length <= limit, 'LIM-001', `a manifest of ${record.length} bytes`, 'limit-exceeded');
     const whole = !isFolder || this.storage.size(name) === record.length;
+    need(whole, 'COM-003', `${name} has another length`, 'manifest-digest');
+    need(record.length <= limit, 'LIM-001', `a manifest of ${record.length} bytes`, 'limit-exceeded');
     const bytes = this.storage.read(name, record.offset, record.length);
-    const good = whole && createHash('sha256').update(bytes).digest('hex') === record.sha256;
-    need(good, 'COM-003', 'the manifest has another length or sha256', 'manifest-digest');
+    const right = createHash('sha256').update(bytes).digest('hex') === record.sha256;
+    need(right, 'COM-003', 'the manifest has another sha256', 'manifest-digest');
     const manifest = decode(bytes);
     checkHead(manifest, record);
     checkBody(manifest, record.frame);
@@ -116,7 +117,8 @@ export class Checkpoint {
     const out = Buffer.alloc(box.reduce((product, { count }) => product * count, size));
     const axes = box.map((axis, i) => touched(axis, grid[i]));
     for (const at of product(axes)) { // for each chunk: its number on each axis, and the positions of the box in it
-      const chunk = new Chunk(this.storage, this.parts, tensor, tensor.shape.length ? at.map(({ chunk: n }) => n) : [], verify);
+      const numbers = tensor.shape.length ? at.map(({ chunk: number }) => number) : [];
+      const chunk = new Chunk(this.storage, this.parts, tensor, numbers, verify);
       // a run goes over the last axes that box and chunk both have whole, and over one axis more if its step is 1
       let inner = box.length - 1;
       let unit = size;
@@ -178,7 +180,8 @@ export function repack(rows, row, { start, step, count }, bits, packed) {
 
 /** Print a tree for people; what is no printable ASCII is escaped [SEC-005]. */
 function show(value, name = '', indent = '') {
-  const ascii = (text) => JSON.stringify(text).replace(/[^ -~]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  const escape = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  const ascii = (text) => JSON.stringify(text).replace(/[^ -~]/g, escape);
   const line = (text) => console.log(`${indent}${name}${text}`);
   const items = (kind, entries) => {
     line(kind);

@@ -21,7 +21,10 @@ export function verify(checkpoint) {
   collect(damage, () => {
     if (layout === 'packed') check(Buffer.alloc(0), frame, 'COMMIT'); // [FRM-003]
     else if (layout === 'loose') check(nodeDocuments(storage, tensors), frame, 'a node document'); // [FRM-002]
-    else check(outsideChunks(storage, parts, 0, storage.size('') - size, [[offset, length]]), frame, 'the file'); // [FRM-001]
+    else { // [FRM-001]
+      const end = storage.size('') - size;
+      check(outsideChunks(storage, parts, 0, end, [[offset, length]]), frame, 'the file');
+    }
   });
   for (const [number, part] of layout === 'packed' ? parts.parts.entries() : []) {
     collect(damage, () => {

@@ -1,5 +1,5 @@
-// XXH3_128bits with seed 0, in its canonical form. What is done once for an input is done with BigInt, modulo 2⁶⁴; the
-// stripes of a long input are summed in pairs of 32-bit halves, which is a hundred times as fast.
+// XXH3_128bits with seed 0, in its canonical form. What is done once for an input is done with BigInt, modulo 2⁶⁴;
+// the stripes of a long input are summed in pairs of 32-bit halves, which is far faster.
 
 const u64 = (value) => BigInt.asUintN(64, value);
 const [P32_1, P32_2, P32_3] = [0x9e3779b1n, 0x85ebca77n, 0xc2b2ae3dn];

@@ -33,11 +33,12 @@ class Checkpoint:
         # [READ-001] record, version, manifest and its sha256, what it requires, the rest; no chunk [READ-002]
         self.storage = Storage(path)
         record, name = self.storage.record, "manifest.msgpack" if self.storage.is_folder else ""
-        need(record.length <= limit, "LIM-001", f"a manifest of {record.length} bytes", "limit-exceeded")
         whole = not self.storage.is_folder or self.storage.size(name) == record.length
+        need(whole, "COM-003", f"{name} has another length", "manifest-digest")
+        need(record.length <= limit, "LIM-001", f"a manifest of {record.length} bytes", "limit-exceeded")
         data = self.storage.read(name, record.offset, record.length)
-        good = whole and hashlib.sha256(data).digest() == record.sha256
-        need(good, "COM-003", "the manifest has another length or sha256", "manifest-digest")
+        right = hashlib.sha256(data).digest() == record.sha256
+        need(right, "COM-003", "the manifest has another sha256", "manifest-digest")
         manifest = decode(data)
         check_head(manifest, record.version, record.layout)
         check_body(manifest, record.frame)
