@@ -101,6 +101,7 @@ export function checkBody(manifest, frame) {
 
 function checkChain(chain) {
   const known = (codec) => map({ name: str, configuration: map({}) })(codec)
+    && codec.size === 2
     && Object.hasOwn(CODECS, codec.get('name'))
     && map(CODECS[codec.get('name')])(codec.get('configuration'))
     && codec.get('configuration').size === Object.keys(CODECS[codec.get('name')]).length;

@@ -181,7 +181,7 @@ CODECS: dict[str, dict[str, Any]] = {  # the configuration keys of each, with th
 
 
 def is_codec(codec: Any) -> bool:
-    if not fits(codec, {"name": str, "configuration": dict}) or codec["name"] not in CODECS:
+    if not fits(codec, {"name": str, "configuration": dict}) or len(codec) != 2 or codec["name"] not in CODECS:
         return False
     found, allowed = codec["configuration"], CODECS[codec["name"]]
     return found.keys() == allowed.keys() and all(
