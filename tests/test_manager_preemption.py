@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import barrier, child, queue, semaphore
+from damage import child, queue, semaphore
 
 import ckptfmt
+from ckptfmt import FileCoordinator
 from ckptfmt.manager import CheckpointManager, Schedule
+from ckptfmt.parallel.coordinator import all_gather
 
 
 def train(path: Path, started: Any, number: int, block: bool) -> None:
@@ -87,25 +89,12 @@ def test_only_the_main_thread_can_watch(tmp_path: Path) -> None:
 # ---- many processes
 
 
-class Pipes:
-    """A coordinator over queues that the processes share."""
-
-    def __init__(self, rank: int, queues: list[Any], meeting: Any) -> None:
-        self.rank, self.size = rank, len(queues)
-        self._queues, self._meeting = queues, meeting
-
-    def all_gather(self, value: Any) -> list[Any]:
-        for each in self._queues:
-            each.put((self.rank, value))
-        gathered = dict(self._queues[self.rank].get() for _ in range(self.size))
-        self._meeting.wait(60)
-        return [gathered[rank] for rank in range(self.size)]
-
-
 def group(target: Any, path: Path, *arguments: Any, size: int = 3) -> list[Any]:
-    """What `target(manager coordinator, path, ...)` gives in each of several processes, by rank."""
-    queues, meeting, results = [queue() for _ in range(size)], barrier(size), queue()
-    processes = [child(_run, target, rank, queues, meeting, results, path, *arguments) for rank in range(size)]
+    """What `target(coordinator, path, ...)` gives in each of several processes, by rank."""
+    results = queue()
+    mail = path.with_name("mail")
+    mail.mkdir()
+    processes = [child(_run, target, rank, size, mail, results, path, *arguments) for rank in range(size)]
     found = dict(results.get() for _ in range(size))
     for process in processes:
         process.join(60)
@@ -113,15 +102,15 @@ def group(target: Any, path: Path, *arguments: Any, size: int = 3) -> list[Any]:
     return [found[rank] for rank in range(size)]
 
 
-def _run(target: Any, rank: int, queues: list[Any], meeting: Any, results: Any, path: Path, *arguments: Any) -> None:
+def _run(target: Any, rank: int, size: int, mail: Path, results: Any, path: Path, *arguments: Any) -> None:
     try:
-        result = target(Pipes(rank, queues, meeting), path, *arguments)
+        result = target(FileCoordinator(mail, rank, size, timeout=60), path, *arguments)
     except ckptfmt.CkptError as error:
         result = f"{error.code}: {error.message}"
     results.put((rank, result))
 
 
-def one_is_preempted(coordinator: Pipes, path: Path, block: bool) -> Any:
+def one_is_preempted(coordinator: FileCoordinator, path: Path, block: bool) -> Any:
     """A signal to rank 1 alone; all save at the same step and stop there."""
     with CheckpointManager(path, durable=False, schedule=Schedule(), coordinator=coordinator) as manager:
         manager.on_preemption()
@@ -137,15 +126,15 @@ def one_is_preempted(coordinator: Pipes, path: Path, block: bool) -> Any:
 
 @pytest.mark.parametrize("block", [True, False])
 def test_all_processes_save_at_the_same_step(tmp_path: Path, block: bool) -> None:
-    assert group(one_is_preempted, tmp_path, block) == [(5, {"step": 5})] * 3
-    assert [step.step for step in CheckpointManager(tmp_path, durable=False).steps()] == [5]
+    assert group(one_is_preempted, tmp_path / "run", block) == [(5, {"step": 5})] * 3
+    assert [step.step for step in CheckpointManager(tmp_path / "run", durable=False).steps()] == [5]
 
 
-def one_fails(coordinator: Pipes, path: Path, block: bool) -> Any:
+def one_fails(coordinator: FileCoordinator, path: Path, block: bool) -> Any:
     manager = CheckpointManager(path, durable=False, coordinator=coordinator)
     if coordinator.rank == 0:
         path.write_text("no directory")
-    coordinator.all_gather(None)
+    all_gather(coordinator, None)
     manager.save(1, {}, block=block)
     manager.wait()
 
@@ -157,26 +146,28 @@ def test_a_failure_of_one_is_raised_in_all(tmp_path: Path, block: bool) -> None:
     assert all(other.startswith("io: process 0 failed: ") for other in others)
 
 
-def at_other_steps(coordinator: Pipes, path: Path) -> Any:
+def at_other_steps(coordinator: FileCoordinator, path: Path) -> Any:
     CheckpointManager(path, durable=False, coordinator=coordinator).save(coordinator.rank, {})
 
 
 def test_processes_at_different_steps(tmp_path: Path) -> None:
-    assert set(group(at_other_steps, tmp_path)) == {"bad-option: the processes are at different steps: [0, 1, 2]"}
+    assert set(group(at_other_steps, tmp_path / "run")) == {
+        "bad-option: the processes are at different steps: [0, 1, 2]"
+    }
 
 
-def each_its_own(coordinator: Pipes, path: Path) -> Any:
+def each_its_own(coordinator: FileCoordinator, path: Path) -> Any:
     with CheckpointManager(path, durable=False, keep=2, coordinator=coordinator, per_process=True) as manager:
         for step in range(3):
             manager.save(step, {"rank": coordinator.rank, "step": step}, block=step % 2 == 0)
         manager.wait()
         if coordinator.rank == 1:
             os.unlink(manager.latest().path)  # as if it had died before its last save
-        coordinator.all_gather(None)
+        all_gather(coordinator, None)
         return manager.restore("latest")
 
 
 def test_a_directory_for_each_process(tmp_path: Path) -> None:
     """The latest step is the latest that all have."""
-    assert group(each_its_own, tmp_path) == [{"rank": rank, "step": 1} for rank in range(3)]
-    assert sorted(os.listdir(tmp_path)) == ["process-00000", "process-00001", "process-00002"]
+    assert group(each_its_own, tmp_path / "run") == [{"rank": rank, "step": 1} for rank in range(3)]
+    assert sorted(os.listdir(tmp_path / "run")) == ["process-00000", "process-00001", "process-00002"]

@@ -3,7 +3,6 @@
 `CheckpointManager` is the whole face; the policies of `keep=`, and `Schedule`, are its vocabulary.
 """
 
-from .agreement import Coordinator
 from .manager import CheckpointManager, FallbackWarning
 from .policies import All, Best, Every, EveryTime, Last, Pinned, Policy, Where
 from .retention import Plan
@@ -14,7 +13,6 @@ __all__ = [
     "All",
     "Best",
     "CheckpointManager",
-    "Coordinator",
     "Every",
     "EveryTime",
     "FallbackWarning",

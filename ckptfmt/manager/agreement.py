@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..errors import fault
+from ..parallel.coordinator import Coordinator, all_gather
 from .steps import Number
 
 Result = TypeVar("Result")
-
-
-class Coordinator(Protocol):
-    """A group of processes. All of them make the same calls in the same order."""
-
-    rank: int
-    size: int
-
-    def all_gather(self, value: Any) -> list[Any]:
-        """The value of every process, by rank. Values are plain: None, bool, int, float, str, and tuples of these."""
-
-
-class Alone:
-    """The group of one process."""
-
-    rank = 0
-    size = 1
-
-    def all_gather(self, value: Any) -> list[Any]:
-        return [value]
 
 
 class Vote(NamedTuple):
@@ -49,7 +30,7 @@ class Decision(NamedTuple):
 
 def decide(coordinator: Coordinator, vote: Vote, failure: BaseException | None) -> Decision:
     """Agree on a step. A failure of one process is raised in all; raises `bad-option` if the steps differ."""
-    votes = [Vote(*gathered) for gathered in coordinator.all_gather(tuple(vote))]
+    votes = [Vote(*gathered) for gathered in all_gather(coordinator, tuple(vote))]
     _raise_any(failure, [each.failure for each in votes])
     steps = [each.step for each in votes]
     if len(set(steps)) > 1:
@@ -64,13 +45,13 @@ def together(coordinator: Coordinator, acts: bool, call: Callable[[], Result]) -
         result = call() if acts else None
     except BaseException as error:
         failure = error
-    _raise_any(failure, coordinator.all_gather(None if failure is None else str(failure)))
+    _raise_any(failure, all_gather(coordinator, None if failure is None else str(failure)))
     return result
 
 
 def in_common(coordinator: Coordinator, values: Iterable[Number]) -> set[Number]:
     """What all processes have."""
-    gathered = coordinator.all_gather(tuple(values))
+    gathered = all_gather(coordinator, tuple(values))
     return set(gathered[0]).intersection(*gathered[1:])
 
 

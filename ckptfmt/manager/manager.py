@@ -15,12 +15,13 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..errors import MissingError, fault, os_fault
+from ..parallel.coordinator import Alone, Coordinator, all_gather
 from ..reader import Checkpoint, load, open_checkpoint
 from ..tree import Tree
 from ..verification import VerifyReport, verify
 from ..writer import SaveReport, save
 from . import retention, snapshot
-from .agreement import Alone, Coordinator, Vote, decide, in_common, together
+from .agreement import Vote, decide, in_common, together
 from .asynchronous import Job, Worker
 from .flax_rules import PREFIX, FlaxKeep, FlaxNames
 from .leases import lease
@@ -33,7 +34,7 @@ from .steps import FixedNames, Names, Number, RunDirectory, Step, metadata_for
 Which = Any  # a step, or "latest" or "best"
 Overwrite = bool | Literal["later"]
 
-_TAKEN = ("path", "tree", "overwrite", "metadata")  # arguments of `save` that the manager gives itself
+_TAKEN = ("path", "tree", "overwrite", "metadata", "coordinator")  # arguments of `save` that the manager gives itself
 
 
 class FallbackWarning(UserWarning):
@@ -57,8 +58,9 @@ class CheckpointManager:
     what is being written is lost whole if the process ends first. `on_commit(step, report)` and `on_error(step, error)`
     are called for each save, those in the background from their thread.
 
-    `coordinator`: the group of processes that share the run. All make the same calls; rank 0 saves and deletes. With
-    `per_process` each has a directory of its own, `process-00003` say, below `directory`.
+    `coordinator`: the group of processes that share the run (`ckptfmt.parallel`). All make the same calls and save
+    together, each what it holds; rank 0 deletes. With `per_process` each saves alone, into a directory of its own,
+    `process-00003` say, below `directory`.
 
     `mode="flax"`: names, order, `keep`, `keep_every_n_steps` and `overwrite` of `flax.training.checkpoints`.
     `options`: further arguments of `ckptfmt.save`, such as `layout`, `compression`, `schema`, `durable`.
@@ -93,7 +95,9 @@ class CheckpointManager:
             if name in _TAKEN or name not in inspect.signature(save).parameters:
                 raise fault("bad-option", f"neither CheckpointManager nor save has an option {name!r}")
         self._group = coordinator or Alone()
-        self._acts = per_process or self._group.rank == 0
+        self._savers: Coordinator = Alone() if per_process else self._group  # who save one checkpoint together
+        self._background: Coordinator | None = None  # the same, for the thread that saves in the background
+        self._acts = self._savers.rank == 0
         directory = os.path.join(directory, f"process-{self._group.rank:05d}") if per_process else directory
         self._is_flax = mode == "flax"
         names: Names = FixedNames()
@@ -189,12 +193,12 @@ class CheckpointManager:
         if not (self._is_due(step) or force):
             return False
         may_skip = self._skips and not (block or force or self._is_urgent)
-        if may_skip and self._group.all_gather(self._worker.is_full)[0]:
+        if may_skip and all_gather(self._group, self._worker.is_full)[0]:
             return False
         if self._is_flax and overwrite:
             overwrite = "later"
         stored = metadata_for(step, metrics, metadata)
-        together(self._group, self._acts, lambda: self._save(step, tree, stored, block, overwrite))
+        self._save(step, tree, stored, block, overwrite)
         is_last = self._last is None or overwrite == "later" or self._key(step) > self._key(self._last)
         self._last = step if is_last else self._last
         self._saved_at = time.monotonic()
@@ -202,28 +206,37 @@ class CheckpointManager:
         return True
 
     def _save(self, step: Number, tree: Tree, metadata: Tree, block: bool, overwrite: Overwrite) -> None:
-        if not overwrite:
-            self._refuse_older(step)
+        def ready() -> None:
+            if not overwrite:
+                self._refuse_older(step)
+            if block:
+                self._worker.wait()
+                self._raise_failure()
+            else:
+                self._worker.wait_for_room()
+
+        together(self._group, True, ready)
         if block:
-            self._worker.wait()
-            self._raise_failure()
-            self._commit(step, tree, metadata, overwrite, None)
+            self._commit(self._savers, step, tree, metadata, overwrite, None)
             return
-        self._worker.wait_for_room()
-        buffers = self._buffers.pop() if self._buffers else []
-        taken = snapshot.take(tree, buffers)
+        if self._background is None:
+            self._background = self._savers.split()
+        savers, buffers = self._background, self._buffers.pop() if self._buffers else []
+        taken = together(self._savers, True, lambda: snapshot.take(tree, buffers))
+        assert taken is not None
 
         def run() -> None:
             try:
-                self._commit(step, taken.tree, metadata, overwrite, taken.copied_views)
+                self._commit(savers, step, taken.tree, metadata, overwrite, taken.copied_views)
             finally:
                 self._buffers.append(buffers)
 
         self._worker.submit(Job(step, run))
 
     def _refuse_older(self, step: Number) -> None:
+        there = list(self._worker.steps)  # before the directory is looked at, as one may be committed in between
         latest = self._run.latest()
-        there = [*([] if latest is None else [latest.step]), *self._worker.steps]
+        there += [] if latest is None else [latest.step]
         last = max(there, key=self._key, default=None)
         if last is not None and self._key(last) >= self._key(step):
             raise fault(
@@ -235,27 +248,46 @@ class CheckpointManager:
             )
 
     def _commit(
-        self, step: Number, tree: Tree, metadata: Tree, overwrite: Overwrite, views: tuple[tuple[str, ...], ...] | None
+        self,
+        savers: Coordinator,
+        step: Number,
+        tree: Tree,
+        metadata: Tree,
+        overwrite: Overwrite,
+        views: tuple[tuple[str, ...], ...] | None,
     ) -> None:
         """Save, tell, and delete what is not kept. `views` are those of a snapshot."""
         try:
-            with self._saving:
-                try:
-                    os.makedirs(self._run.path, exist_ok=True)
-                except OSError as error:
-                    raise os_fault(error, "cannot make the run directory", self._run.path) from error
-                with lease(self._run.path):
-                    path = self._run.path_of(step)
-                    report = save(path, tree, overwrite=bool(overwrite), metadata=metadata, **self._options)
+            with self._saving, contextlib.ExitStack() as held:
+                together(savers, self._acts, lambda: held.enter_context(self._made_directory()))
+                together_with = None if savers.size == 1 else savers
+                path = self._run.path_of(step)
+                report = save(
+                    path,
+                    tree,
+                    overwrite=bool(overwrite),
+                    metadata=metadata,
+                    coordinator=together_with,
+                    **self._options,
+                )
+                held.close()
                 if overwrite == "later":
-                    retention.rewind(self._run, step)
+                    together(savers, self._acts, lambda: retention.rewind(self._run, step))
                 if self._on_commit is not None:
                     self._on_commit(step, report if views is None else dataclasses.replace(report, copied_views=views))
-                retention.prune(self._run, self._policies)
+                together(savers, self._acts, lambda: retention.prune(self._run, self._policies))
         except BaseException as error:
             if self._on_error is not None:
                 self._on_error(step, error)
             raise
+
+    def _made_directory(self) -> contextlib.AbstractContextManager[None]:
+        """Make the run directory; a lease on it, while which its temporaries are left alone."""
+        try:
+            os.makedirs(self._run.path, exist_ok=True)
+        except OSError as error:
+            raise os_fault(error, "cannot make the run directory", self._run.path) from error
+        return lease(self._run.path)
 
     def wait(self) -> None:
         """Until all saves are committed; raises a failure of one in the background."""
@@ -384,7 +416,7 @@ class CheckpointManager:
             return load(step.path, **options)
 
     def _is_whole(self, step: Step) -> bool:
-        return all(self._group.all_gather(_has_all_values(verify(step.path))))
+        return all(all_gather(self._group, _has_all_values(verify(step.path))))
 
     def _found(self, which: Which) -> Step:
         """The step that all processes mean by `which`."""
@@ -397,7 +429,7 @@ class CheckpointManager:
             shared = in_common(self._group, [step.step for step in there])
             there = [step for step in there if step.step in shared]
             chosen = self._best(there, None, None) if which == "best" else (there[-1] if there else None)
-            (number, *_) = self._group.all_gather(None if chosen is None else chosen.step)
+            (number, *_) = all_gather(self._group, None if chosen is None else chosen.step)
             found = next((step for step in there if step.step == number), None)
         else:
             found = self._run.find(self._run.names.checked(which))

@@ -26,6 +26,33 @@ class Coordinator(Protocol):
         Raises `rank-lost` with the numbers of the ranks that did not answer in time.
         """
 
+    def split(self) -> Coordinator:
+        """Another coordinator of the same ranks, whose rounds do not mix with those of this one: for another thread.
+        All ranks call it in the same order as `exchange`."""
+
+
+class Alone:
+    """The group of one process."""
+
+    rank = 0
+    size = 1
+
+    def exchange(self, message: bytes, answer: Answer) -> bytes:
+        return answer([message])[0]
+
+    def split(self) -> Coordinator:
+        return self
+
+
+def all_gather(coordinator: Coordinator, value: Any) -> list[Any]:
+    """The value of every process, by rank. Values are plain: what msgpack has, with lists for tuples."""
+
+    def everything(messages: list[bytes]) -> list[bytes]:
+        return [bytes(msgpack.packb(messages))] * len(messages)
+
+    gathered = msgpack.unpackb(coordinator.exchange(bytes(msgpack.packb(value)), everything))
+    return [msgpack.unpackb(message, strict_map_key=False) for message in gathered]
+
 
 class Rounds:
     """Rounds of a `Coordinator` in which failures travel: what one rank raises, all raise."""

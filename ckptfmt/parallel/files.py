@@ -27,7 +27,7 @@ class FileCoordinator:
             raise fault("bad-option", f"rank {rank} of {size}", found=rank, expected=f"0 to {size - 1}")
         self.rank, self.size, self.timeout = rank, size, timeout
         self._directory = os.fspath(directory)
-        self._round = 0
+        self._round = self._splits = 0
         self._word = secrets.token_hex(8)
         self._session = os.path.join(self._directory, f"session-{self._word}") if rank == 0 else None
         if self._session:
@@ -47,6 +47,14 @@ class FileCoordinator:
                 os.unlink(reply)
                 return data
         raise fault("rank-lost", f"rank 0 gave rank {self.rank} no answer in {self.timeout:g} s", found="no answer")
+
+    def split(self) -> FileCoordinator:
+        self._splits += 1
+        name = self.exchange(f"split-{self._splits}".encode(), lambda messages: messages[:1] * len(messages)).decode()
+        assert self._session is not None  # known after a round
+        directory = os.path.join(self._session, name)
+        os.makedirs(directory, exist_ok=True)
+        return FileCoordinator(directory, self.rank, self.size, timeout=self.timeout)
 
     def _lead(self, number: int, message: bytes, answer: Answer) -> bytes:
         assert self._session is not None
