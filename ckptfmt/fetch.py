@@ -84,7 +84,13 @@ class Fetcher:
     def _runs(self, tensors: list[int]) -> Iterator[_Run]:
         """Groups of small tensors that lie close together in a pack, each to be read at once."""
         numbers = np.asarray(self.manifest.first_chunks)[tensors]
-        for part, table, rows, positions in self.blocks.index.find_all(numbers):
+        try:
+            found = list(self.blocks.index.find_all(numbers))
+        except CkptError:
+            for tensor in tensors:
+                self.blocks.place(tensor, 0)  # raises for the tensor that is to blame
+            raise
+        for part, table, rows, positions in found:
             offsets, lengths = table.offsets, table.lengths
             group: list[tuple[int, int]] = []
             start = end = 0

@@ -71,12 +71,12 @@ def save(
     name = os.fspath(path)
 
     def asked() -> Request:
+        if coordinator is not None and layout not in (None, "packed"):
+            raise fault("bad-option", f"many processes save in layout 'packed', not {layout!r}", found=layout)
         return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
 
     try:
         if coordinator is not None:
-            if layout not in (None, "packed"):
-                raise fault("bad-option", f"many processes save in layout 'packed', not {layout!r}", found=layout)
             from .parallel.save import ParallelSave
 
             job = ParallelSave(name, coordinator, overwrite=overwrite, durable=durable, progress=progress)

@@ -18,7 +18,7 @@ from ckptfmt.storage.local import LocalStorage
 
 MIB = 1 << 20
 ALLOWED = 64 * MIB
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 PRELUDE = """
 import sys
@@ -61,7 +61,7 @@ tree = {
 """
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_saving(tmp_path: Path, layout: str, compression: str | None) -> None:
     """Arrays that must be converted are converted piece by piece. A compressed chunk is 16 MiB before compression."""
@@ -79,7 +79,7 @@ def save_large(path: Path, layout: str, count: int, **options: str) -> None:
     ckptfmt.save(path, arrays, layout=layout, durable=False, **options)
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("count", [1, 16])
 def test_loading(tmp_path: Path, layout: str, count: int) -> None:
     path = tmp_path / "x.ckpt"
@@ -98,7 +98,7 @@ def test_loading_what_is_compressed(tmp_path: Path) -> None:
     assert grown <= 1.05 * SIZE + ALLOWED + LocalStorage.readers * 2 * COMPRESSED_CHUNK
 
 
-@both_layouts
+@each_layout
 def test_opening_mapping_verifying_and_parts(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "x.ckpt"
     save_large(path, layout, 4)
