@@ -16,7 +16,7 @@ from ckptfmt.tags import Restore
 
 from . import dtensor
 from .dtypes import TORCH, row_of, tensor_of
-from .tensors import check, is_dtensor, logical_shape, places, source_of, to_device
+from .tensors import MetaTensor, check, is_dtensor, logical_shape, places, source_of, to_device
 
 _DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
@@ -63,7 +63,7 @@ class TorchAdapter:
 
     def lower(self, value: Any) -> Source | Tagged | Plain | None:
         """[TREE-013]; `unsupported-leaf` for tensors whose elements cannot be told: sparse, quantized, nested, subclasses,
-        DTensors of partial sums, and those on the meta device."""
+        DTensors of partial sums. One on the meta device has no elements: it describes a tensor of a template only."""
         if isinstance(value, torch.Tensor):
             return _lowered(value)
         if isinstance(value, torch.Size):
@@ -85,23 +85,26 @@ class TorchAdapter:
 
     def slot(self, leaf: Any) -> Slot | None:
         """The tensor's own memory, or its local part of a DTensor's; raises `mismatch` for one on the meta device."""
+        if isinstance(leaf, MetaTensor):
+            raise fault("mismatch", "a tensor on the meta device cannot be filled; load into its module instead")
         if not isinstance(leaf, torch.Tensor):
             return None
         check(leaf)
         tensor = leaf.detach()
-        if tensor.is_meta:
-            raise fault("mismatch", "a tensor on the meta device cannot be filled; load into its module instead")
         if is_dtensor(tensor):
             parts = [part for start, local in dtensor.local_parts(tensor) for part in places(local, start)]
             return Slot(tuple(tensor.shape), row_of(tensor.dtype).numpy, tuple(parts))
         shape = logical_shape(tensor)
-        writable = not any(n > 1 and step == 0 for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+        sides = zip(tensor.shape, tensor.stride(), strict=True)
+        writable = not tensor.numel() or not any(n > 1 and step == 0 for n, step in sides)  # else elements share memory
         parts = list(places(tensor, (0,) * tensor.ndim))
         return Slot(shape, row_of(tensor.dtype).numpy, tuple(parts), writable)
 
     def template(self, leaf: Any) -> Template | None:
         """A tensor of the leaf's shape, dtype and device, or a DTensor of its mesh and placements, of whose elements
         only the local ones are read. One on the meta device asks for a tensor on the host."""
+        if isinstance(leaf, MetaTensor):
+            leaf = leaf.tensor
         if not isinstance(leaf, torch.Tensor):
             return None
         check(leaf)
@@ -109,7 +112,7 @@ class TorchAdapter:
         return Template(shape, row_of(leaf.dtype).numpy, lambda source: _built(leaf.detach(), source))
 
 
-def _lowered(value: torch.Tensor) -> Source | Tagged:
+def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:
     check(value)
     bare = value.detach()
     if isinstance(value, torch.nn.Parameter):
@@ -120,6 +123,8 @@ def _lowered(value: torch.Tensor) -> Source | Tagged:
             bare,
             lambda child: value if child is bare else torch.nn.Parameter(child, value.requires_grad),
         )
+    if bare.is_meta:
+        return Plain(MetaTensor(bare))
     return dtensor.sharded(bare) if is_dtensor(bare) else source_of(bare)
 
 

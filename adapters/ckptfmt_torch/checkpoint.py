@@ -29,9 +29,7 @@ def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
     return ckptfmt.save(path, tree, **options)
 
 
-def load(
-    path: PathLike, *, into: Any = None, map_location: str | torch.device | None = None, **options: Any
-) -> Any:
+def load(path: PathLike, *, into: Any = None, map_location: str | torch.device | None = None, **options: Any) -> Any:
     """Load a checkpoint as torch tensors, on the host or on the device `map_location`.
 
     With `into`, a tree like the one that was saved: its tensors and modules are filled in place, other objects get

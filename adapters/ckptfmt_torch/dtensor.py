@@ -49,7 +49,9 @@ def _runs(value: Any, axis: int) -> list[tuple[int, int, int]]:
     from torch.distributed.tensor import Replicate, distribute_tensor
 
     along = [
-        _along_first_axis(placement) if placement.is_shard(axis) or getattr(placement, "dim", None) == axis else Replicate()
+        _along_first_axis(placement)
+        if placement.is_shard(axis) or getattr(placement, "dim", None) == axis
+        else Replicate()
         for placement in value.placements
     ]
     numbers = torch.arange(value.shape[axis], device=value.device)
@@ -74,8 +76,9 @@ def sharded(value: Any) -> Sharded:
 
     mesh = value.device_mesh
     coordinate = mesh.get_coordinate() or ()
-    copies = [at for at, placement in zip(coordinate, value.placements, strict=False) if isinstance(placement, Replicate)]
+    copies = [
+        at for at, placement in zip(coordinate, value.placements, strict=False) if isinstance(placement, Replicate)
+    ]
     parts = list(local_parts(value))
     shards = () if any(copies) else tuple(Shard(start, source_of(part)) for start, part in parts)
     return Sharded(tuple(value.shape), row_of(value.dtype).numpy, shards, identity(value.to_local().detach()))
-

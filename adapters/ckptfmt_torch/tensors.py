@@ -33,7 +33,9 @@ def check(tensor: torch.Tensor) -> None:
     kind = type(tensor)
     if kind not in (torch.Tensor, torch.nn.Parameter) and not is_dtensor(tensor):
         name = f"{kind.__module__}.{kind.__qualname__}"
-        raise fault("unsupported-leaf", f"a {name} is a subclass of torch.Tensor; give the plain tensors that it is made of")
+        raise fault(
+            "unsupported-leaf", f"a {name} is a subclass of torch.Tensor; give the plain tensors that it is made of"
+        )
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         what = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
         raise fault("unsupported-leaf", f"a {what} tensor has no encoding; give the plain tensors that it is made of")
@@ -80,10 +82,17 @@ class TensorSource:
         return values[..., last.start - first * row.per :]
 
 
+class MetaTensor:
+    """Stands for a tensor on the meta device in a template; as it has no elements, nothing stores it."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
 def source_of(tensor: torch.Tensor) -> Source:
     """A detached, checked tensor as a save takes it; without a copy where it is in host memory."""
-    if tensor.is_meta:
-        raise fault("unsupported-leaf", "a tensor on the meta device has no elements; materialise it first")
     if in_host_memory(tensor) and tensor.numel():
         return array_of(tensor)
     # empty arrays too, whose address would not tell which are aliases
