@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from ckptfmt.adapter import Plain, Slot, Tagged, Template
 from ckptfmt.dtypes import Array
 from ckptfmt.errors import fault
-from ckptfmt.sources import Source, whole
+from ckptfmt.sources import Source
 from ckptfmt.tags import Restore
 
 from . import dtensor
@@ -62,8 +63,8 @@ class TorchAdapter:
             raise fault("bad-option", "tensors on the meta device have no elements to load", found="meta")
 
     def lower(self, value: Any) -> Source | Tagged | Plain | None:
-        """[TREE-013]; `unsupported-leaf` for tensors whose elements cannot be told: sparse, quantized, nested, subclasses,
-        DTensors of partial sums. One on the meta device has no elements: it describes a tensor of a template only."""
+        """Raises `unsupported-leaf` for tensors whose elements cannot be told: sparse, quantized, nested, subclasses,
+        DTensors of partial sums; and `unsupported-dtype`. [TREE-013]"""
         if isinstance(value, torch.Tensor):
             return _lowered(value)
         if isinstance(value, torch.Size):

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import ckptfmt
 import numpy as np
 import torch
+
+import ckptfmt
 from ckptfmt import MatchReport, SaveReport
 from ckptfmt import tree as trees
 from ckptfmt.names import Path, path_text
@@ -155,7 +156,7 @@ _EXTRA_STATE = "_extra_state"  # the key that torch.nn.Module gives to what get_
 class _Entry(NamedTuple):
     """A parameter or buffer that took the place of one on the meta device: `table[name]`."""
 
-    table: dict[str, torch.Tensor | None]
+    table: dict[str, Any]
     name: str
     before: torch.Tensor
 
@@ -189,9 +190,12 @@ def _materialised(modules: list[tuple[Path, torch.nn.Module]], device: torch.dev
     made: dict[int, torch.Tensor] = {}  # tied tensors stay tied
     entries: list[_Entry] = []
     for part in (part for _, module in modules for part in module.modules()):
-        buffers = {name for name in part._buffers if name not in part._non_persistent_buffers_set}
-        for table, names in ((part._parameters, list(part._parameters)), (part._buffers, buffers)):
-            for name in names:
+        tables: list[tuple[dict[str, Any], set[str]]] = [
+            (part._parameters, set(part._parameters)),
+            (part._buffers, set(part._buffers) - part._non_persistent_buffers_set),
+        ]
+        for table, names in tables:
+            for name in sorted(names):
                 value = table[name]
                 if value is not None and value.is_meta:
                     if id(value) not in made:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from ckptfmt.arrays import Shape
 from ckptfmt.errors import fault
 from ckptfmt.sources import Shard, Sharded

@@ -8,6 +8,7 @@ a byte of theirs holds one element or several.
 from __future__ import annotations
 
 import torch
+
 from ckptfmt.dtypes import DTYPES, Array, DType, dtype_of, pack
 from ckptfmt.errors import fault
 

@@ -1,4 +1,4 @@
-"""Tensors as sources of a save and places of a load: host memory as it is, everything else through the host in parts."""
+"""Tensors as sources of a save and places of a load: host memory as it is, everything else in parts through the host."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+
 from ckptfmt.adapter import SlotPart
 from ckptfmt.arrays import Shape
 from ckptfmt.dtypes import Array, unpack
@@ -151,7 +153,7 @@ def places(tensor: torch.Tensor, origin: Shape) -> Iterator[SlotPart]:
         if host:
             yield SlotPart(_moved(elements, origin), array_of(part))
         else:
-            yield SlotPart(_moved(elements, origin), None, lambda values, part=part: fill(part, values))
+            yield SlotPart(_moved(elements, origin), None, partial(fill, part))
 
 
 def _moved(region: Region, origin: Shape) -> Region:
