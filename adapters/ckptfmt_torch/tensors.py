@@ -1,4 +1,4 @@
-"""Tensors as sources of a save and places of a load: host memory as it is, everything else in parts through the host."""
+"""Tensors as sources of a save and places of a load: host memory as it is, all else in parts through the host."""
 
 from __future__ import annotations
 
