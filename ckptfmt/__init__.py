@@ -27,6 +27,8 @@ from .tensor import Tensor
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .parallel.files import FileCoordinator
+    from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
@@ -38,7 +40,9 @@ __all__ = [
     "CorruptError",
     "Damage",
     "ExistsError",
+    "FileCoordinator",
     "InputError",
+    "MPICoordinator",
     "MatchReport",
     "MismatchError",
     "MissingError",
@@ -62,6 +66,8 @@ __all__ = [
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
     "Damage": "verification",
+    "FileCoordinator": "parallel.files",
+    "MPICoordinator": "parallel.mpi",
     "SaveReport": "writer",
     "VerifyReport": "verification",
     "progress_bar": "progress",

@@ -82,6 +82,11 @@ class Checkpoint:
         return self.manifest.generator
 
     @property
+    def manifest_sha256(self) -> str:
+        """What identifies the checkpoint: two with the same one hold the same values. Hexadecimal. [SEC-004]"""
+        return self._located.record.sha256.hex()
+
+    @property
     def schema(self) -> Schema | None:
         return self.manifest.schema
 

@@ -76,9 +76,7 @@ class PackWriter:
             self._write_large(member, pieces)
         else:
             (piece,) = pieces
-            member = pack.place(
-                chunk_object(name, spec, chunk).encode(), self.end, size, zlib_ng.crc32(piece), aligned=True
-            )
+            member = pack.place(member_name, self.end, size, zlib_ng.crc32(piece), aligned=True)
             header = pack.local_header(member)
             self._append(header, piece)
             self._frame.append(header)
