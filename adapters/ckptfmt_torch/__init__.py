@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ckptfmt.adapter import register
 
-from .adapter import ADAPTER, TorchAdapter
+from .adapter import ADAPTER, Saved, TorchAdapter
 from .checkpoint import load, load_into, save
 
 register(ADAPTER)
 
-__all__ = ["ADAPTER", "TorchAdapter", "load", "load_into", "save"]
+__all__ = ["ADAPTER", "Saved", "TorchAdapter", "load", "load_into", "save"]

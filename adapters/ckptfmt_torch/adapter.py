@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +21,14 @@ from .dtypes import TORCH, row_of, tensor_of
 from .tensors import MetaTensor, check, is_dtensor, logical_shape, places, source_of, to_device
 
 _DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Bytes that `torch.save` made of a value which the tree has no node for. Only `torch.load` makes it again; that
+    may run code, so nothing here does it."""
+
+    data: bytes
 
 
 def is_stateful(value: Any) -> bool:
@@ -46,6 +55,7 @@ RESTORES: Mapping[str, Restore] = MappingProxyType(
         "torch.Size": lambda _, sides: torch.Size(sides),
         "torch.dtype": lambda _, name: _DTYPES.get(name, name),  # [TAG-004]
         "torch.device": _device,
+        "torch.saved": lambda _, data: Saved(data),
     }
 )
 
@@ -73,6 +83,8 @@ class TorchAdapter:
             return Tagged("torch.dtype", None, str(value).removeprefix("torch."), lambda name: _DTYPES.get(name, name))
         if isinstance(value, torch.device):
             return Tagged("torch.device", None, str(value), lambda name: _device(None, name))
+        if isinstance(value, Saved):
+            return Tagged("torch.saved", None, value.data, Saved)
         if is_stateful(value):
             return Plain(value.state_dict())
         return None

@@ -18,6 +18,7 @@ from ckptfmt.names import Path, path_text
 from ckptfmt.target import flatten
 
 from .adapter import ADAPTER, RESTORES, TorchAdapter, is_stateful
+from .coordinator import coordinator
 from .dtypes import tensor_of
 
 PathLike = str | os.PathLike[str]
@@ -25,8 +26,14 @@ PathLike = str | os.PathLike[str]
 
 def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
     """Save a tree in which tensors, Parameters, modules, optimizers and other objects with `state_dict()` may stand;
-    an object is stored as its state. Host memory is written as it is, without a copy. `options` and errors are those of
-    `ckptfmt.save`."""
+    an object is stored as its state. Host memory is written as it is, without a copy.
+
+    Where torch.distributed runs with more than one rank, all ranks call this together, and what they hold, DTensors
+    among it, becomes one checkpoint in layout "packed"; with `coordinator=None` a rank saves alone. `options` and
+    errors are those of `ckptfmt.save`.
+    """
+    if "coordinator" not in options:
+        options["coordinator"] = coordinator()
     return ckptfmt.save(path, tree, **options)
 
 

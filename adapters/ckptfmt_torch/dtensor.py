@@ -1,4 +1,4 @@
-"""DTensors: which regions of the whole this process holds, and which of them it hands over."""
+"""DTensors: which regions of the whole this process holds."""
 
 from __future__ import annotations
 
@@ -71,15 +71,7 @@ def _along_first_axis(placement: Any) -> Any:
 
 
 def sharded(value: Any) -> Sharded:
-    """A DTensor as a save takes it. Of replicas, those at coordinate 0 of each mesh dimension that they are copied
-    along hand it over."""
-    from torch.distributed.tensor import Replicate
-
-    mesh = value.device_mesh
-    coordinate = mesh.get_coordinate() or ()
-    copies = [
-        at for at, placement in zip(coordinate, value.placements, strict=False) if isinstance(placement, Replicate)
-    ]
-    parts = list(local_parts(value))
-    shards = () if any(copies) else tuple(Shard(start, source_of(part)) for start, part in parts)
-    return Sharded(tuple(value.shape), row_of(value.dtype).numpy, shards, identity(value.to_local().detach()))
+    """A DTensor as a save takes it: what is here. Replicas are the same elements on several processes, which a save by
+    many shares out."""
+    parts = tuple(Shard(start, source_of(part)) for start, part in local_parts(value))
+    return Sharded(tuple(value.shape), row_of(value.dtype).numpy, parts, identity(value.to_local().detach()))

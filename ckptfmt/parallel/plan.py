@@ -80,7 +80,7 @@ def _plan_tensor(
     writers = _writers(ranks, which, (last - first).prod(axis=1) * spec.chunk_nbytes, loads)
     if (last - first == 1).all():  # one chunk a box, as almost always: without a loop
         cells = tuple(first.T)
-        owner[cells] = writers
+        owner[cells] = writers if axes else writers.max(initial=-1)
         taken = len(distinct)
     else:
         taken = 0
