@@ -50,7 +50,7 @@ from ckptfmt.arrays import ArraySpec, Shape
 from ckptfmt.chunk_table import columns, first_chunks
 from ckptfmt.digests import digest_named
 from ckptfmt.dtypes import Array, dtype_of
-from ckptfmt.errors import CkptError, fault
+from ckptfmt.errors import fault
 from ckptfmt.layouts import Draft, packed
 from ckptfmt.layouts.packed import Chunk, PartWriter, part_numbers
 from ckptfmt.manifest import BLOCK, Part
@@ -71,6 +71,7 @@ PathLike = str | os.PathLike[str]
 Entries = dict[str, Any]  # by DCP's flattened names: tensors as `Sharded` without shards, other values
 
 DIGEST = "xxh3-128"
+_OWN_BYTES = {"resolve_data", "transform_object"}  # what a planner overrides that makes bytes in its own way
 _PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device}
 
 
@@ -158,15 +159,15 @@ class StorageWriter(storage.StorageWriter):
         return [replace(plan, storage_data=order) for plan, order in zip(plans, orders, strict=True)]
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Write this rank's parts. The results of entries that are no tensors carry their values, one more the parts."""
+        """Write this rank's parts. Results of entries that are no tensors carry their values; one more carries the
+        parts."""
         order: Order = plan.storage_data
         attempt = self._prospect.attempt if self._prospect else None
         try:
             if attempt is None:
                 attempt = join_attempt(self.checkpoint_id, order.token, durable=self.durable)
             results = [
-                WriteResult(item.index, item.tensor_storage_size() or 0, None if item.tensor_data else _value(item, planner))
-                for item in plan.items
+                WriteResult(item.index, item.tensor_storage_size() or 0, _value(item, planner)) for item in plan.items
             ]
             parts = tuple(_written(order, attempt, plan.items, planner))
             attempt.flush()
@@ -247,13 +248,15 @@ def _nested(entries: Entries, paths: Mapping[str, tuple[Any, ...]]) -> Any:
 def _boxes(plan: SavePlan, numbers: Mapping[Any, int]) -> Boxes:
     """What of the tensors one rank's plan holds, without empty shards."""
     items = [(item.index.fqn, item.tensor_data) for item in plan.items if item.tensor_data is not None]
-    held = [(numbers[name], data, row_of(data.properties.dtype).per) for name, data in items if 0 not in data.chunk.sizes]
+    held = [
+        (numbers[name], data, row_of(data.properties.dtype).per) for name, data in items if 0 not in data.chunk.sizes
+    ]
     axes = max((len(data.size) for _, data, _ in held), default=0)
     start, extent = np.zeros((len(held), axes), np.int64), np.zeros((len(held), axes), np.int64)
     for row, (_, data, per) in enumerate(held):
         start[row, : len(data.size)] = _elements(data.chunk.offsets, per)
         extent[row, : len(data.size)] = _elements(data.chunk.sizes, per)
-    return Boxes(np.array([number for number, _, _ in held], np.int64), start, extent)
+    return Boxes(np.array([number for number, _ in held], np.int64), start, extent)
 
 
 def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -> Iterator[Order]:
@@ -322,19 +325,21 @@ def _shard(item: WriteItem, spec: ArraySpec, planner: SavePlanner) -> Shard:
 
 def _value(item: WriteItem, planner: SavePlanner) -> Any:
     """A value that is no tensor: itself, if it is plain and the planner would but pickle it, else what the planner
-    gives."""
-    kind = type(planner)
-    if (
-        isinstance(planner, DefaultSavePlanner)
-        and kind.resolve_data is DefaultSavePlanner.resolve_data
-        and kind.transform_object is DefaultSavePlanner.transform_object
-    ):
+    gives. None for a tensor."""
+    if item.tensor_data is not None:
+        return None
+    if isinstance(planner, DefaultSavePlanner) and not _OWN_BYTES & _overridden(type(planner)):
         value = planner.lookup_object(item.index)
         if _is_plain(value):
             return value
     data = planner.resolve_data(item)
     assert isinstance(data, io.BytesIO)
     return Saved(data.getvalue())
+
+
+def _overridden(kind: type[DefaultSavePlanner]) -> set[str]:
+    """Names that a planner's class defines anew."""
+    return {name for base in kind.__mro__ if base not in DefaultSavePlanner.__mro__ for name in vars(base)}
 
 
 def _is_plain(value: Any) -> bool:
