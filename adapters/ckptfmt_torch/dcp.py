@@ -186,7 +186,7 @@ class StorageWriter(storage.StorageWriter):
         assert prospect is not None  # the coordinator has made the plan
         values = {result.index.fqn: result.storage_data for rank in results for result in rank[:-1]}
         entries = {n: entry if isinstance(entry, Sharded) else values[n] for n, entry in prospect.entries.items()}
-        parts = sorted((part for rank in results for part in rank[-1].storage_data), key=lambda part: part.object)
+        parts = [part for rank in results for part in rank[-1].storage_data]  # ranks have theirs in order
         made = prospect.request
         draft = Draft(
             sources=[],
@@ -248,12 +248,11 @@ def _nested(entries: Entries, paths: Mapping[str, tuple[Any, ...]]) -> Any:
 def _boxes(plan: SavePlan, numbers: Mapping[Any, int]) -> Boxes:
     """What of the tensors one rank's plan holds, without empty shards."""
     items = [(item.index.fqn, item.tensor_data) for item in plan.items if item.tensor_data is not None]
-    held = [
-        (numbers[name], data, row_of(data.properties.dtype).per) for name, data in items if 0 not in data.chunk.sizes
-    ]
-    axes = max((len(data.size) for _, data, _ in held), default=0)
+    held = [(numbers[name], data) for name, data in items if 0 not in data.chunk.sizes]
+    axes = max((len(data.size) for _, data in held), default=0)
     start, extent = np.zeros((len(held), axes), np.int64), np.zeros((len(held), axes), np.int64)
-    for row, (_, data, per) in enumerate(held):
+    for row, (_, data) in enumerate(held):
+        per = row_of(data.properties.dtype).per
         start[row, : len(data.size)] = _elements(data.chunk.offsets, per)
         extent[row, : len(data.size)] = _elements(data.chunk.sizes, per)
     return Boxes(np.array([number for number, _ in held], np.int64), start, extent)
