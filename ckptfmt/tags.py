@@ -71,4 +71,5 @@ TAGS: dict[str, Tag] = {
     "torch.Size": Tag(_node("tuple", type(None))),
     "torch.dtype": Tag(_plain(str)),
     "torch.device": Tag(_plain(str)),
+    "torch.saved": Tag(_plain(bytes)),
 }
