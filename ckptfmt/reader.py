@@ -278,7 +278,7 @@ def load(
     - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): gives a new
       tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`.
     - `framework`: "torch", "jax" or another that has an adapter, or an adapter: tensors and tagged values of that
-      framework. A dtype that it lacks raises `framework-dtype`; `cast=True` widens it.
+      framework. A dtype that it lacks raises `framework-dtype`; `cast=True` takes another of its kind.
     - `mmap`: raw tensors are private, copy-on-write mappings of the file, which nothing verifies unless `verify=True`
       says so.
     - `verify`: check every block's digest; True unless mapped.
