@@ -15,7 +15,7 @@ from .arrays import ArraySpec
 from .blocks import BlockReader, ChunkPlace, Job, run
 from .chunk_table import ChunkTable
 from .chunks import check_bools, decoded_array, decoded_chunk, logical
-from .dtypes import Array, aligned, bytes_of
+from .dtypes import Array, bytes_of
 from .errors import CkptError
 from .grid import Axis, pieces, spans
 
@@ -52,7 +52,7 @@ class Fetcher:
             if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
                 small.append(tensor)
                 continue
-            found[tensor] = aligned(spec.shape, spec.dtype.numpy) if target is None else target
+            found[tensor] = np.empty(spec.shape, spec.dtype.numpy) if target is None else target
             jobs += self._tensor_jobs(tensor, found[tensor], verify)
         for group in self._runs(small) if small else ():
             self._read_run(group, verify, found)
@@ -143,7 +143,7 @@ class Fetcher:
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
         shape = tuple(axis.length for axis in stored_axes)
-        out = aligned(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
+        out = np.empty(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
         for piece in pieces(stored_axes, spec.grid, spec.chunk_counts):
             self._select_piece(
                 self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify

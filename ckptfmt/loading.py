@@ -13,13 +13,14 @@ import numpy as np
 from . import tree as trees
 from .adapter import Adapter, Slot, SlotPart, Tagged, Template, adapter_named, slot, template
 from .chunks import check_bools
-from .dtypes import Array, DType
+from .dtypes import Array, DType, aligned
 from .errors import CkptError, fault
+from .fetch import SMALL
 from .names import Path, path_text
 from .patterns import matches_any
 from .progress import Progress, counter
 from .sources import whole
-from .tags import TAGS
+from .tags import TAGS, child_of
 from .target import MatchReport, flatten, match, rebuild
 from .tensor import Tensor, is_tensor
 from .tree import OMITTED, Tree
@@ -91,7 +92,7 @@ class Loader:
                 self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
             )
         # what views of int64 stand for, frameworks lack
-        times = {"numpy.datetime64": _child, "numpy.timedelta64": _child} if self.adapter else {}
+        times = {"numpy.datetime64": child_of, "numpy.timedelta64": child_of} if self.adapter else {}
         restores = {**times, **self.adapter.restores} if self.adapter else {}
         tree = trees.decode(node, leaves.__getitem__, self.keep, restores)
         if tree is OMITTED:
@@ -118,11 +119,17 @@ class Loader:
         dtypes = {index: stand_in(specs[index].dtype, adapter.supports) for index in lacking}
         found: dict[int, Any] = {}
         for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
-            arrays = self._arrays(group)
+            arrays = self._mapped(group) if self.mmap else self._aligned(group)
             for index in group:
                 array = arrays.pop(index)
                 found[index] = adapter.wrap(self._as(dtypes[index], array, index) if index in dtypes else array)
         return found
+
+    def _aligned(self, wanted: list[int]) -> dict[int, Array]:
+        """Tensors, of which large ones lie so that a framework can take over their memory."""
+        specs = self.manifest.specs
+        targets = {i: aligned(specs[i].shape, specs[i].dtype.numpy) for i in wanted if specs[i].nbytes > SMALL}
+        return self.fetcher.tensors(wanted, self.verify, targets)
 
     def _as(self, dtype: np.dtype[Any], array: Array, index: int) -> Array:
         """A tensor with another dtype; integers keep their values."""
@@ -323,10 +330,6 @@ def stand_in(dtype: DType, supports: Callable[[str], bool]) -> np.dtype[Any]:
 
 def _binds(tag: str) -> bool:
     return tag in TAGS and TAGS[tag].binds
-
-
-def _child(_: Any, value: Any) -> Any:
-    return value
 
 
 def _nbytes(tensor: Tensor, part: SlotPart) -> int:

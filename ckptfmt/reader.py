@@ -22,6 +22,7 @@ from .manifest import Manifest, Schema
 from .names import Key, Path, path_text
 from .progress import Progress
 from .storage import storage_for
+from .tags import CHILDREN
 from .target import MatchReport, flatten
 from .tensor import Tensor, is_tensor
 from .tree import Tree
@@ -121,7 +122,8 @@ class Checkpoint:
     @cached_property
     def leaves(self) -> dict[Path, Any]:
         """Every leaf of the tree by its path; an empty container is a leaf."""
-        return dict(flatten(self.tree, is_tensor))
+        tree = trees.decode(self.manifest.tree, self._handles.__getitem__, restores=CHILDREN)
+        return dict(flatten(tree, is_tensor))
 
     @cached_property
     def _paths(self) -> dict[str, list[Path]]:

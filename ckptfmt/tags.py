@@ -74,3 +74,12 @@ TAGS: dict[str, Tag] = {
     "torch.dtype": Tag(_plain(str)),
     "torch.device": Tag(_plain(str)),
 }
+
+
+def child_of(_: Node, value: Any) -> Any:
+    """The value of a tagged node's child, for the node."""
+    return value
+
+
+# for trees that go into a target or a template, which knows itself what its nodes are
+CHILDREN: dict[str, Restore] = {name: child_of for name, tag in TAGS.items() if tag.restore is None}

@@ -157,7 +157,7 @@ def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:
     if isinstance(number, np.generic):
         return array.dtype == dtype or (cast and castable(array.dtype, dtype))
     with np.errstate(over="ignore"):
-        return castable(array.dtype, dtype) and (array.dtype.kind not in "iu" or array.astype(dtype) == number)
+        return castable(array.dtype, dtype) and (array.dtype.kind not in "iu" or array.astype(dtype).item() == number)
 
 
 def _kind(is_tensor: bool, leaf: Any) -> str:

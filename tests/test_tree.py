@@ -196,7 +196,7 @@ UNSUPPORTED_LEAVES = [
     Color.RED,
     Float(1),
     Point(1, 2),
-    collections.defaultdict(int),
+    collections.Counter(),
     range(3),
     bytearray(b"x"),
     memoryview(b"x"),

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding, Sharding
 
+from ckptfmt import Tensor
 from ckptfmt.arrays import Shape
-from ckptfmt.dtypes import Array
+from ckptfmt.dtypes import Array, aligned
 from ckptfmt.errors import fault
 from ckptfmt.sources import Region, Source, shifted, whole
 
@@ -28,7 +29,7 @@ class Builder:
 
     def __call__(self, source: Source) -> jax.Array:
         if self.sharding is None:
-            array = jax.device_put(np.asarray(source[whole(source.shape)]))
+            array = jax.device_put(_read(source, whole(source.shape)))
         else:
             parts = _parts(source, self.sharding)
             array = jax.make_array_from_callback(
@@ -47,11 +48,18 @@ def _parts(source: Source, sharding: Sharding) -> dict[Spans, Array]:
     wanted = {_spans(index, source.shape) for index in indices}
     box = tuple((min(low for low, _ in axis), max(high for _, high in axis)) for axis in zip(*wanted, strict=True))
     if sum(map(_size, wanted)) != _size(box):
-        return {spans: np.asarray(source[_region(spans)]) for spans in wanted}
-    whole_box = np.asarray(source[_region(box)])
+        return {spans: _read(source, _region(spans)) for spans in wanted}
+    whole_box = _read(source, _region(box))
     origin = [low for low, _ in box]
     parts: dict[Spans, Any] = {spans: (*shifted(_region(spans), origin), ...) for spans in wanted}
     return {spans: whole_box[index] for spans, index in parts.items()}
+
+
+def _read(source: Source, region: Region) -> Array:
+    """A region in memory that JAX can take over."""
+    if isinstance(source, Tensor):
+        return source.read(aligned(tuple(axis.stop - axis.start for axis in region), source.dtype), region=region)
+    return np.asarray(source[region])
 
 
 def _spans(index: tuple[slice, ...], shape: Shape) -> Spans:
