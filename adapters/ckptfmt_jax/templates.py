@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import tree_util
 from jax.sharding import AbstractMesh, NamedSharding, Sharding
 
 from ckptfmt import Tensor
 from ckptfmt.arrays import Shape
 from ckptfmt.dtypes import Array, aligned
-from ckptfmt.errors import fault
+from ckptfmt.errors import CkptError, fault
 from ckptfmt.sources import Region, Source, shifted, whole
 
 Spans = tuple[tuple[int, int], ...]  # start and stop along each axis
@@ -86,7 +87,7 @@ def builder(leaf: Any) -> Builder:
         try:
             sharding.shard_shape(leaf.shape)
         except (IndexError, ValueError) as error:
-            raise fault("bad-option", f"{sharding} does not fit the shape {leaf.shape}: {error}") from error
+            raise _unfit(leaf.shape, error) from error
     return Builder(sharding, leaf.weak_type)
 
 
@@ -104,18 +105,27 @@ def _on_current_mesh(sharding: NamedSharding) -> NamedSharding:
 
 
 def placed(like: Any, sharding: Any) -> Any:
-    """`like` with the shardings of a prefix tree; None there keeps what a leaf has."""
+    """`like` with the shardings of a prefix tree; None there keeps what a leaf has. Raises `bad-option`."""
 
-    def place(one: Sharding | None, part: Any) -> Any:
-        return part if one is None else jax.tree.map(lambda leaf: _described(leaf, one), part)
+    def place(prefix: Any, one: Sharding | None, part: Any) -> Any:
+        if one is None:
+            return part
+        return tree_util.tree_map_with_path(lambda path, leaf: _described(leaf, one, prefix + path), part)
 
-    return jax.tree.map(place, sharding, like, is_leaf=lambda node: node is None)
+    return tree_util.tree_map_with_path(place, sharding, like, is_leaf=lambda node: node is None)
 
 
-def _described(leaf: Any, sharding: Sharding) -> Any:
+def _described(leaf: Any, sharding: Sharding, path: Any) -> Any:
     if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return leaf
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
+    try:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
+    except ValueError as error:
+        raise _unfit(leaf.shape, error, tree_util.keystr(path, simple=True, separator="/")) from error
+
+
+def _unfit(shape: Shape, error: Exception, tensor: str | None = None) -> CkptError:
+    return fault("bad-option", f"a sharding does not fit the shape {shape}: {error}", tensor=tensor)
 
 
 def _weak(array: jax.Array) -> jax.Array:
