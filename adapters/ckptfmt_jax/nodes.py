@@ -5,6 +5,7 @@ it comes from the template."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from jax import tree_util
@@ -13,10 +14,13 @@ from ckptfmt.adapter import Tagged
 from ckptfmt.errors import fault
 
 
+_CORE = {type(None), dict, OrderedDict, list}  # and tuples, with those that have names
+
+
 def lowered(node: Any) -> Tagged | None:
-    """One level of a registered node; None for leaves, and for NamedTuples, which the core knows. Raises
+    """One level of a registered node; None for leaves, and for the containers that the core has itself. Raises
     `unsupported-leaf`."""
-    if isinstance(node, tuple) or tree_util.all_leaves([node]):
+    if type(node) in _CORE or isinstance(node, tuple) or tree_util.all_leaves([node]):
         return None
     children, structure = tree_util.tree_flatten_with_path(node, is_leaf=lambda value: value is not node)
     keys = [_key(entry) for (entry,), _ in children]
