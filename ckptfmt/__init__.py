@@ -27,6 +27,9 @@ from .tensor import Tensor
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .manager import CheckpointManager
+    from .parallel.files import FileCoordinator
+    from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
@@ -34,11 +37,14 @@ if TYPE_CHECKING:
 __all__ = [
     "OMITTED",
     "Checkpoint",
+    "CheckpointManager",
     "CkptError",
     "CorruptError",
     "Damage",
     "ExistsError",
+    "FileCoordinator",
     "InputError",
+    "MPICoordinator",
     "MatchReport",
     "MismatchError",
     "MissingError",
@@ -61,7 +67,10 @@ __all__ = [
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
+    "CheckpointManager": "manager",
     "Damage": "verification",
+    "FileCoordinator": "parallel.files",
+    "MPICoordinator": "parallel.mpi",
     "SaveReport": "writer",
     "VerifyReport": "verification",
     "progress_bar": "progress",

@@ -18,7 +18,7 @@ import numpy as np
 from .arrays import Shape
 from .dtypes import Array
 from .errors import fault
-from .sources import Region, Source, whole
+from .sources import Lazy, Region, Source, whole
 from .tags import Restore
 
 GROUP = "ckptfmt.adapters"
@@ -132,6 +132,8 @@ def _adapters() -> list[Adapter]:
 
 def lower(value: Any) -> Source | Tagged | Plain | None:
     """What the tree holds for a value that it has no node for; None if nothing does."""
+    if isinstance(value, Lazy | Tagged):
+        return value  # type: ignore[return-value]  # subclasses of Lazy are sources
     for adapter in _adapters():
         lowered = adapter.lower(value)
         if lowered is not None:

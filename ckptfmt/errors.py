@@ -265,13 +265,13 @@ CODES: dict[str, Code] = {
     ),
     "rank-failed": Code(
         StorageError,
-        "save",
+        "storage",
         "another process of the save failed",
         "See its error; nothing was committed",
     ),
     "rank-lost": Code(
         StorageError,
-        "save",
+        "storage",
         "a process of the save did not answer in time",
         "Look at the processes named; nothing was committed",
     ),

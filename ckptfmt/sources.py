@@ -29,6 +29,12 @@ class Source(Protocol):
     def __getitem__(self, region: Region, /) -> Array: ...
 
 
+class Lazy:
+    """Base of the sources that are not arrays: whatever derives from it stands in a tree as a tensor."""
+
+    __slots__ = ()
+
+
 class Shard(NamedTuple):
     """A part of a tensor: the index of its first element along each axis, and its elements."""
 
@@ -42,7 +48,7 @@ class Shard(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sharded:
+class Sharded(Lazy):
     """A tensor of which this process holds some parts, or none. `shape` is that of the whole. Two leaves with an equal
     `identity` are aliases."""
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .dtypes import Array
-from .errors import fault
+from .errors import CkptError, fault
 from .grid import Axis
 from .grid import select as normalise
 from .names import Path, path_text
-from .sources import Region, whole
+from .sources import Lazy, Region, whole
 
 if TYPE_CHECKING:
     from .reader import Checkpoint
 
 
-class Tensor:
+class Tensor(Lazy):
     """A tensor that has not been read. Index it to read a part, `read()` it whole, or give it to `np.asarray`.
 
     Basic indexing as in NumPy (ints, slices with any step, Ellipsis) reads only the blocks that hold the wanted
@@ -106,7 +106,11 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> Any:
-        selection = normalise(index, self.shape)
+        try:
+            selection = normalise(index, self.shape)
+        except CkptError as error:
+            error.path, error.tensor = self._checkpoint.path, path_text(self.path)
+            raise
         values = self._checkpoint.fetcher.select(self.index, selection.axes, self._verify)
         result = self._seen(values)[selection.finish]
         if result.ndim == 0 and not any(item is Ellipsis for item in (index if isinstance(index, tuple) else (index,))):

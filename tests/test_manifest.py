@@ -311,7 +311,7 @@ VIOLATIONS = [
     ("CHK-005", "bad-extent", put(struct.pack("<3Q", 24, 0, 12), *CHUNKS, "length")),
     ("LAY-006", "bad-manifest", put("zip", "layout")),
     ("LAY-006", "bad-manifest", put("loose", "layout")),  # its part would have the object nil
-    ("LAY-006", "unknown-feature", put("packed", "layout")),
+    ("LAY-006", "bad-manifest", put("packed", "layout")),
 ]
 
 

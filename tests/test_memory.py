@@ -13,8 +13,8 @@ from damage import LAYOUTS
 
 import ckptfmt
 from ckptfmt.arrays import COMPRESSED_CHUNK
-from ckptfmt.blocks import THREADS
 from ckptfmt.manifest import BLOCK
+from ckptfmt.storage.local import LocalStorage
 
 MIB = 1 << 20
 ALLOWED = 64 * MIB
@@ -95,7 +95,7 @@ def test_loading_what_is_compressed(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     save_large(path, "file", 4, compression="zstd")
     grown = peak("start(); tree = ckptfmt.load(path); stop()", path)
-    assert grown <= 1.05 * SIZE + ALLOWED + THREADS * 2 * COMPRESSED_CHUNK
+    assert grown <= 1.05 * SIZE + ALLOWED + LocalStorage.readers * 2 * COMPRESSED_CHUNK
 
 
 @both_layouts
@@ -109,7 +109,7 @@ def test_opening_mapping_verifying_and_parts(tmp_path: Path, layout: str) -> Non
     ):
         assert peak(f"start()\n{code}\nstop()", path) <= ALLOWED, code
     verified = peak("start(); assert ckptfmt.verify(path).ok; stop()", path)
-    assert verified <= ALLOWED + THREADS * 2 * BLOCK, "each thread has one block at a time"
+    assert verified <= ALLOWED + LocalStorage.readers * 2 * BLOCK, "each thread has one block at a time"
 
 
 def test_a_refused_manifest_is_not_read(tmp_path: Path) -> None:

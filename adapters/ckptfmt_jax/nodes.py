@@ -13,7 +13,6 @@ from jax import tree_util
 from ckptfmt.adapter import Tagged
 from ckptfmt.errors import fault
 
-
 _CORE = {type(None), dict, OrderedDict, list}  # and tuples, with those that have names
 
 

@@ -19,6 +19,7 @@ from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
 from .get import get
 from .inspect import inspect
+from .ls import ls
 from .verify import verify
 
 
@@ -100,7 +101,7 @@ def cli() -> None:
     """Look into ckptfmt checkpoints, check them, and take tensors out of them."""
 
 
-for command in (inspect, verify, get):
+for command in (inspect, verify, get, ls):
     cli.add_command(command)
 
 
