@@ -214,7 +214,7 @@ def test_memory_kinds(path, kind):
 
 # ---- two processes
 
-LOAD = """
+PROCESS = """
 import json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
@@ -236,22 +236,29 @@ for name, spec, verify in [("rows", P("x"), True), ("columns", P(None, "x"), Fal
     for shard in found.addressable_shards:
         assert np.array_equal(shard.data, expected[shard.index])
     assert float(jax.jit(jnp.max)(found)) == expected[-1, -1]  # the processes work together on it
+state = {"w": jax.device_put(expected, NamedSharding(mesh, P("x"))), "step": 7, "host": np.arange(3)}
+state |= {"key": jax.jit(lambda: jax.random.key(3), out_shardings=NamedSharding(mesh, P()))(), "local": jnp.ones(5)}
+ckptfmt_jax.save(path + ".together", state)
+found = ckptfmt_jax.load(path + ".together", state)
+assert float(jax.jit(jnp.max)(found["w"])) == expected[-1, -1]
+assert jax.random.key_data(found["key"]).tolist() == [0, 3]
 try:
-    ckptfmt_jax.save(path + "2", {"w": jax.device_put(expected, NamedSharding(mesh, P("x")))})
+    ckptfmt_jax.save(path + ".alone", state, coordinator=None)
 except ckptfmt.InputError as error:
     read["alone"] = error.code
 print(json.dumps(read))
 """
 
 
-def test_each_process_reads_what_its_devices_need(path):
+def test_two_processes(path):
+    """Each reads what its devices need, and stores what they hold."""
     array = np.arange(2048 * 1024, dtype=np.float32).reshape(2048, 1024)
     ckptfmt.save(path, {"w": array})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
-    commands = [[sys.executable, "-c", textwrap.dedent(LOAD), address, str(rank), str(path)] for rank in range(2)]
+    commands = [[sys.executable, "-c", textwrap.dedent(PROCESS), address, str(rank), str(path)] for rank in range(2)]
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for command in commands
@@ -265,3 +272,8 @@ def test_each_process_reads_what_its_devices_need(path):
             "replicated": array.nbytes,
             "alone": "shards-missing",
         }
+    stored = ckptfmt.load(f"{path}.together")
+    assert np.array_equal(stored["w"], array)
+    assert (stored["step"], stored["local"].tolist(), stored["host"].tolist()) == (7, [1] * 5, [0, 1, 2])
+    with ckptfmt.open(f"{path}.together") as checkpoint:
+        assert checkpoint["w"].stored_bytes == array.nbytes

@@ -1,4 +1,4 @@
-"""What one framework writes, the others read: every pair of adapters in `adapters/`, every dtype.
+"""What one framework writes, the others read: every pair of registered adapters, every dtype.
 
 `python tests/test_frameworks.py` writes the table in docs/frameworks.md, which a test here holds true.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -24,9 +25,9 @@ from ckptfmt.testing.strategies import filled
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "frameworks.md"
-FRAMEWORKS = sorted(
-    folder.parent.name.removeprefix("ckptfmt_") for folder in ROOT.glob("adapters/ckptfmt_*/__init__.py")
-)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = {name: entry.partition(":")[0] for name, entry in PROJECT["entry-points"]["ckptfmt.adapters"].items()}
+FRAMEWORKS = sorted(PACKAGES)
 SHAPE = (3, 8)  # torch packs elements of four bits in twos
 
 
@@ -50,7 +51,7 @@ def using(column: str) -> Iterator[Adapter]:
     framework, settings = COLUMNS[column]
     pytest.importorskip(framework, reason=f"{framework} is not installed")
     with settings():
-        yield importlib.import_module(f"ckptfmt_{framework}").ADAPTER
+        yield importlib.import_module(PACKAGES[framework]).ADAPTER
 
 
 def host(adapter: Adapter, tensor: Any) -> Array:

@@ -76,10 +76,14 @@ register(ADAPTER)
 def save(path: str | os.PathLike[str], tree: Any, **options: Any) -> SaveReport:
     """Save a pytree as one checkpoint: all of it, or nothing. `options` are those of `ckptfmt.save`.
 
-    Of an array that is sharded over a mesh, the shards of this process are stored, each element once. Where it holds
-    only some, all processes save together, with `coordinator=`; else `shards-missing` is raised. Raises what
-    `ckptfmt.save` raises.
+    Each element of a sharded array is stored once. In a cluster of `jax.distributed`, all processes call this together
+    and each stores the shards that it holds, in layout "packed"; with `coordinator=None` a process saves what it holds
+    whole by itself, else `shards-missing` is raised. Raises what `ckptfmt.save` raises.
     """
+    if "coordinator" not in options:
+        from .coordinator import coordinator
+
+        options["coordinator"] = coordinator()
     return ckptfmt.save(path, tree, **options)
 
 
