@@ -117,7 +117,7 @@ class Checkpoint:
     @cached_property
     def tree(self) -> Tree:
         """The tree with a `Tensor` for each tensor leaf; aliases are one `Tensor`."""
-        return trees.decode(self.manifest.tree, self._handles.__getitem__)
+        return trees.decode(self.manifest.tree, self._handles.__getitem__, restores=CHILDREN)
 
     @cached_property
     def tensors(self) -> dict[Path, Tensor]:
@@ -135,8 +135,7 @@ class Checkpoint:
     @cached_property
     def leaves(self) -> dict[Path, Any]:
         """Every leaf of the tree by its path; an empty container is a leaf."""
-        tree = trees.decode(self.manifest.tree, self._handles.__getitem__, restores=CHILDREN)
-        return dict(flatten(tree, is_tensor))
+        return dict(flatten(self.tree, is_tensor))
 
     @cached_property
     def _paths(self) -> dict[str, list[Path]]:

@@ -81,5 +81,5 @@ def child_of(_: Node, value: Any) -> Any:
     return value
 
 
-# for trees that go into a target or a template, which knows itself what its nodes are
+# for trees of tensors that are not read: what their nodes stand for matters once they are loaded
 CHILDREN: dict[str, Restore] = {name: child_of for name, tag in TAGS.items() if tag.restore is None}

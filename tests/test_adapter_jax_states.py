@@ -3,6 +3,11 @@ on as if nothing had happened."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -229,3 +234,24 @@ def test_nnx_modules_are_pytrees(path):
     found = ckptfmt_jax.load(path, make_model(1)[0].layers)
     assert isinstance(found, nnx.List)
     assert_same(nnx.state(found), nnx.state(model.layers))
+
+
+# ---- the example
+
+
+def train_on(mesh, checkpoint, steps):
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "adapters")])}
+    options = ["--checkpoint", checkpoint, "--steps", steps, "--mesh", mesh]
+    command = [sys.executable, root / "examples" / "jax_training.py", *options]
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_resumes_to_the_bit_and_on_another_mesh(tmp_path):
+    straight, stopped = tmp_path / "straight.ckpt", tmp_path / "stopped.ckpt"
+    for checkpoint, steps in ((straight, 6), (stopped, 3), (stopped, 6)):
+        train_on("4x2", checkpoint, steps)
+    assert straight.read_bytes() == stopped.read_bytes()
+    assert "step 9 on a mesh of 1x2" in train_on("1x2", stopped, 9)
