@@ -22,6 +22,7 @@ from .manifest import Manifest, Schema
 from .names import Key, Path, path_text
 from .progress import Progress
 from .storage import storage_for
+from .tags import CHILDREN
 from .target import MatchReport, flatten
 from .tensor import Tensor, is_tensor
 from .tree import Tree
@@ -116,7 +117,7 @@ class Checkpoint:
     @cached_property
     def tree(self) -> Tree:
         """The tree with a `Tensor` for each tensor leaf; aliases are one `Tensor`."""
-        return trees.decode(self.manifest.tree, self._handles.__getitem__)
+        return trees.decode(self.manifest.tree, self._handles.__getitem__, restores=CHILDREN)
 
     @cached_property
     def tensors(self) -> dict[Path, Tensor]:
@@ -298,7 +299,7 @@ def load(
     - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): gives a new
       tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`.
     - `framework`: "torch", "jax" or another that has an adapter, or an adapter: tensors and tagged values of that
-      framework. A dtype that it lacks raises `framework-dtype`; `cast=True` widens it.
+      framework. A dtype that it lacks raises `framework-dtype`; `cast=True` takes another of its kind.
     - `mmap`: raw tensors are private, copy-on-write mappings of the file, which nothing verifies unless `verify=True`
       says so.
     - `verify`: check every block's digest; True unless mapped.
