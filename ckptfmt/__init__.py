@@ -26,6 +26,8 @@ from .target import MatchReport
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate, open_at
+    from .migration.formats import upgrade
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
 
@@ -36,8 +38,12 @@ __all__ = [
     "CorruptError",
     "Damage",
     "ExistsError",
+    "Extern",
     "InputError",
     "MatchReport",
+    "Migration",
+    "MigrationReport",
+    "MigrationSet",
     "MismatchError",
     "MissingError",
     "NotACheckpointError",
@@ -51,17 +57,27 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "load",
+    "migrate",
     "open",
+    "open_at",
     "save",
+    "upgrade",
     "verify",
 ]
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
     "Damage": "verification",
+    "Extern": "migration",
+    "Migration": "migration",
+    "MigrationReport": "migration",
+    "MigrationSet": "migration",
     "SaveReport": "writer",
     "VerifyReport": "verification",
+    "migrate": "migration",
+    "open_at": "migration",
     "save": "writer",
+    "upgrade": "migration.formats",
     "verify": "verification",
 }
 

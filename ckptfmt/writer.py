@@ -50,6 +50,7 @@ def save(
     metadata: Tree = None,
     durable: bool = True,
     digest: str = "xxh3-128",
+    extra: Mapping[str, Any] | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
@@ -58,7 +59,8 @@ def save(
     replaces it atomically. `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its
     options, or rules {pattern: one of these}, of which the first that matches a tensor's path counts. `schema`: id
     and version of the parameter layout. `metadata`: a tree of plain values. `durable`: flush to the disk before
-    publishing. `digest`: "xxh3-128", "sha256" or "blake3".
+    publishing. `digest`: "xxh3-128", "sha256" or "blake3". `extra`: further keys of the manifest, which other readers
+    ignore [MAN-003].
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`) before anything is written,
     `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and `StorageError`
@@ -67,7 +69,7 @@ def save(
     name = os.fspath(path)
     try:
         module = layout_named(layout)
-        draft = _draft(tree, layout, compression, schema, metadata, digest)
+        draft = _draft(tree, layout, compression, schema, metadata, digest, extra)
     except CkptError as error:
         error.path = error.path or name
         raise
@@ -82,7 +84,7 @@ def save(
 
 
 def _draft(
-    tree: Tree, layout: str, compression: Any, schema: Any, metadata: Tree, digest: str
+    tree: Tree, layout: str, compression: Any, schema: Any, metadata: Tree, digest: str, extra: Mapping[str, Any] | None
 ) -> tuple[Draft, tuple[tuple[str, ...], ...]]:
     encoded = trees.encode(tree)
     rules = _rules(compression)
@@ -96,6 +98,7 @@ def _draft(
         digest=_digest(digest),
         block=BLOCK,
         generator=f"ckptfmt {__version__}",
+        extra=dict(extra or {}),
     )
     return draft, encoded.copied_views
 

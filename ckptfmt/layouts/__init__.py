@@ -12,9 +12,9 @@ Each layout is a module with the same four functions; what differs between layou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..arrays import ArraySpec
 from ..chunk_table import ChunkTable
@@ -42,6 +42,7 @@ class Draft:
     digest: Digest
     block: int
     generator: str
+    extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
 
     def manifest(self, layout: str, obj: str | None, table: ChunkTable) -> Manifest:
         return Manifest(
@@ -55,6 +56,7 @@ class Draft:
             part=Part(obj, table),
             generator=self.generator,
             schema=self.schema,
+            unknown=self.extra,
         )
 
 
