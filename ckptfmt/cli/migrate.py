@@ -15,9 +15,9 @@ from .. import MigrationReport
 from .. import migrate as migrate_checkpoint
 from .. import upgrade as upgrade_checkpoint
 from ..dtypes import dtype_of
-from ..migration.nodes import Leaf, nbytes
+from ..migration.nodes import Leaf, Node, nbytes
 from ..migration.plan import Plain
-from ..names import Path, path_text
+from ..names import Key, Path, path_text
 from .console import console, print_json
 from .text import count, size, visible
 
@@ -145,7 +145,7 @@ def _document(src: str, report: MigrationReport) -> dict[str, Any]:
                 "path": list(path),
                 "dtype": _dtype(entry.dtype),
                 "shape": list(entry.shape),
-                "source": list(_origin(entry)) if isinstance(entry, Leaf) else None,
+                "source": _listed(_origin(report, path, entry)),
             }
             for path, entry in report.plan.layout.items()
             if not isinstance(entry, Plain)
@@ -158,9 +158,18 @@ def _saved(saved: Any) -> dict[str, Any]:
     return {key: getattr(saved, key) for key in ("layout", "bytes", "tensors", "manifest_sha256")}
 
 
-def _origin(leaf: Leaf) -> Path:
-    path: Any = leaf.key
-    return tuple(path)
+def _origin(report: MigrationReport, path: Path, entry: Node) -> Path | None:
+    """The path in the source of what is merely moved, or None; of the paths of an alias, its own if it is one."""
+    if report.plan.source.get(path) == entry:
+        return path
+    if not isinstance(entry, Leaf):
+        return None
+    first: Any = entry.key
+    return tuple(first)
+
+
+def _listed(path: Path | None) -> list[Key] | None:
+    return None if path is None else list(path)
 
 
 def _dtype(dtype: Any) -> str:
@@ -180,10 +189,11 @@ def _show(dst: str, report: MigrationReport) -> None:
     tensors = {path: entry for path, entry in report.plan.layout.items() if not isinstance(entry, Plain)}
     for path, entry in tensors.items():
         text = f"  {path_text(path)}  {_dtype(entry.dtype)} {list(entry.shape)}"
-        if not isinstance(entry, Leaf):
+        origin = _origin(report, path, entry)
+        if origin is None:
             text += "  (computed)"
-        elif _origin(entry) != path:
-            text += f"  from {path_text(_origin(entry))}"
+        elif origin != path:
+            text += f"  from {path_text(origin)}"
         out.print(visible(text))
     total = sum(nbytes(entry) for entry in set(tensors.values()))
     out.print(f"{count(len(tensors), 'tensor')}, {size(total)}; {report.plan.loss}. Nothing was written.")

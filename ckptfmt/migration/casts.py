@@ -42,10 +42,10 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     """Round to the nearest value, ties to even; ints wrap. NaNs keep their sign and the high bits of their payload."""
     with np.errstate(all="ignore"):
         out = np.array(array.astype(dtype))
-    if {array.dtype.name, dtype.name} <= _EXPONENT_MANTISSA.keys():
-        nans = np.isnan(array)
-        if nans.any():
-            out[nans] = _cast_nans(np.atleast_1d(array[nans]), dtype)
+        if {array.dtype.name, dtype.name} <= _EXPONENT_MANTISSA.keys():
+            nans = np.isnan(array)
+            if nans.any():
+                out[nans] = _cast_nans(np.atleast_1d(array[nans]), dtype)
     return out
 
 

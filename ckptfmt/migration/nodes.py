@@ -108,7 +108,7 @@ class Mapped:
         return self.input.shape
 
     def read(self, region: Region, fetch: Fetch) -> Array:
-        return self.function(self.input.read(region, fetch))
+        return np.asarray(self.function(self.input.read(region, fetch)))  # arithmetic makes scalars of 0-d arrays
 
 
 @dataclass(frozen=True, slots=True)
