@@ -20,14 +20,18 @@ from .errors import (
     UnsupportedError,
 )
 from .manifest import Schema
-from .reader import Checkpoint, Tensor, load
+from .reader import Checkpoint, load
 from .reader import open_checkpoint as open
 from .target import MatchReport
+from .tensor import Tensor
 from .tree import OMITTED
 
 if TYPE_CHECKING:
     from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate, open_at
     from .migration.formats import upgrade
+    from .parallel.files import FileCoordinator
+    from .parallel.mpi import MPICoordinator
+    from .progress import progress_bar
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
 
@@ -39,7 +43,9 @@ __all__ = [
     "Damage",
     "ExistsError",
     "Extern",
+    "FileCoordinator",
     "InputError",
+    "MPICoordinator",
     "MatchReport",
     "Migration",
     "MigrationReport",
@@ -60,6 +66,7 @@ __all__ = [
     "migrate",
     "open",
     "open_at",
+    "progress_bar",
     "save",
     "upgrade",
     "verify",
@@ -69,6 +76,8 @@ __all__ = [
 _ON_DEMAND = {
     "Damage": "verification",
     "Extern": "migration",
+    "FileCoordinator": "parallel.files",
+    "MPICoordinator": "parallel.mpi",
     "Migration": "migration",
     "MigrationReport": "migration",
     "MigrationSet": "migration",
@@ -76,6 +85,7 @@ _ON_DEMAND = {
     "VerifyReport": "verification",
     "migrate": "migration",
     "open_at": "migration",
+    "progress_bar": "progress",
     "save": "writer",
     "upgrade": "migration.formats",
     "verify": "verification",

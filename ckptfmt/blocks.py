@@ -1,8 +1,8 @@
 """Stored bytes of chunks, verified block by block (SPEC.md sections 6 and 12).
 
-A read is cut into jobs of one block (verified) or a few (not verified), which may run on several threads. A block
-that is wanted whole goes straight into the destination and is checked there; others pass through a buffer. Nothing
-else is read.
+A read is cut into jobs of one block (verified) or a few (not verified), which may run on several threads. Bytes go
+straight into the destination and are checked there; what of a block is not wanted passes through a small buffer.
+Nothing else is read.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .chunk_index import ChunkIndex
 from .chunk_table import Extent
 from .digests import digest_named
 from .dtypes import bytes_of
 from .errors import CkptError, fault
-from .layouts import Layout
+from .layouts import chunk_object
 from .manifest import Manifest
 from .storage import Storage
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
-PIECE = 256 << 10  # bytes of one read of a block that is wanted in part: they stay in the processor's cache
+PIECE = 256 << 10  # bytes of one read of a block: they are still in the processor's cache when they are digested
 NOTHING = memoryview(b"")
 THREADS = max(2, min(8, os.cpu_count() or 2))
 
@@ -62,23 +63,38 @@ class ChunkPlace(NamedTuple):
 class BlockReader:
     """Reads the chunks of one checkpoint. `describe(tensor)` gives a tensor's path text for messages."""
 
-    def __init__(self, storage: Storage, layout: Layout, manifest: Manifest, describe: Callable[[int], str]) -> None:
+    def __init__(self, storage: Storage, manifest: Manifest, describe: Callable[[int], str]) -> None:
         self.storage, self.manifest, self.describe = storage, manifest, describe
+        self.index = ChunkIndex(storage, manifest)
         self.bytes_read = 0
+        self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
         self.digest = digest_named(manifest.digest)
-        self._layout = layout
         self._counting = threading.Lock()
 
     def place(self, tensor: int, chunk: int) -> ChunkPlace:
         """Where a chunk lies."""
-        name = self._layout.chunk_object(self.manifest, tensor, chunk)
-        return ChunkPlace(tensor, chunk, name, self.manifest.table.extent(tensor, chunk))
+        try:
+            part, table, row = self.index.find(tensor, chunk)
+        except CkptError as error:
+            raise self._blamed(error, tensor, chunk) from None
+        name = part.object
+        if name is None:
+            name = chunk_object(self.manifest.names[tensor], self.manifest.specs[tensor], chunk)
+        return ChunkPlace(tensor, chunk, name, table.extent(row))
+
+    def stored_bytes(self, tensor: int) -> int:
+        """Bytes of a tensor's chunks on storage."""
+        first, last = self.manifest.first_chunks[tensor : tensor + 2]
+        found = self.index.find_all(np.arange(first, last))
+        return sum(table.lengths[row] for _, table, rows, _ in found for row in rows)
 
     def read(self, name: str, offset: int, out: memoryview) -> None:
         """Fill `out` from an object, unverified, and count the bytes."""
         self.storage.read_into(name, offset, out)
         with self._counting:
             self.bytes_read += len(out)
+        if self.on_read is not None:
+            self.on_read(len(out))
 
     def map(self, place: ChunkPlace) -> memoryview:
         """The object that holds a chunk, mapped."""
@@ -113,32 +129,29 @@ class BlockReader:
             raise
 
     def _read_block(self, place: ChunkPlace, number: int, low: int, out: memoryview) -> None:
-        """Read and check a block: straight into `out`, from byte `low` of the chunk on, if it is wanted whole."""
-        start = number * self.manifest.block
-        end = min(start + self.manifest.block, place.extent.length)
         try:
-            if start >= low and end <= low + len(out):
-                block = out[start - low : end - low]
-                self.read(place.object, place.extent.offset + start, block)
-                self.check(place, number, self.digest.of(block))
-            else:
-                self.read_through(place, number, low, out)
+            self.read_block(place, number, low, out)
         except CkptError as error:
             self._blame(error, place)
             raise
 
-    def read_through(self, place: ChunkPlace, number: int, low: int = 0, out: memoryview = NOTHING) -> None:
-        """Read and check a block through a small buffer, and keep what of it lies in `out`, which begins at byte `low`
-        of the chunk."""
+    def read_block(self, place: ChunkPlace, number: int, low: int = 0, out: memoryview = NOTHING) -> None:
+        """Read and check a block, and keep what of it lies in `out`, which begins at byte `low` of the chunk: what is
+        wanted goes straight there, the rest through a small buffer."""
         begin = number * self.manifest.block
         end = min(begin + self.manifest.block, place.extent.length)
-        hasher, buffer = self.digest.stream(), memoryview(bytearray(min(PIECE, end - begin)))
+        hasher, buffer = self.digest.stream(), NOTHING
         for start in range(begin, end, PIECE):
-            piece = buffer[: end - start]
+            stop = min(start + PIECE, end)
+            if low <= start and stop <= low + len(out):
+                piece = out[start - low : stop - low]
+            else:
+                buffer = buffer or memoryview(bytearray(min(PIECE, end - begin)))
+                piece = buffer[: stop - start]
             self.read(place.object, place.extent.offset + start, piece)
             hasher.update(piece)
-            first, last = max(start, low), min(start + len(piece), low + len(out))
-            if first < last:
+            first, last = max(start, low), min(stop, low + len(out))
+            if first < last and last - first < stop - start:
                 out[first - low : last - low] = piece[first - start : last - start]
         self.check(place, number, hasher.digest())
 
@@ -176,8 +189,12 @@ class BlockReader:
             raise raised from error
 
     def _blame(self, error: CkptError, place: ChunkPlace) -> None:
-        """Say in an error which tensor it is about."""
+        self._blamed(error, place.tensor, place.chunk)
+
+    def _blamed(self, error: CkptError, tensor: int, chunk: int) -> CkptError:
+        """The error, which now says which tensor it is about."""
         error.path = error.path or self.storage.path
         if error.tensor is None:
-            error.tensor, error.chunk = self.describe(place.tensor), place.chunk
-            error.message = f"tensor {error.tensor!r}, chunk {place.chunk}: {error.message}"
+            error.tensor, error.chunk = self.describe(tensor), chunk
+            error.message = f"tensor {error.tensor!r}, chunk {chunk}: {error.message}"
+        return error

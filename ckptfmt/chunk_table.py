@@ -1,4 +1,8 @@
-"""Chunk tables (SPEC.md section 7): where the bytes of each chunk lie and what their digests are, in columns."""
+"""Chunk tables (SPEC.md section 7): where the bytes of chunks lie and what their digests are, in columns.
+
+The chunks of a checkpoint are numbered through: tensors in their order, the chunks of each in C order. A table of all
+of them has no column for that; the table of a part lists the numbers that it holds.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from .digests import Digest
 from .dtypes import Array
 from .errors import fault
 
-_U64 = np.dtype("<u8")
+_U32, _U64 = np.dtype("<u4"), np.dtype("<u8")
 
 
 class Extent(NamedTuple):
@@ -28,11 +32,10 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """A table of every chunk of every tensor, in order [CHK-002]. `offset` is None where every chunk is an object of
-    its own.
+    """`offset` is None where every chunk is an object of its own. `numbers` are those of the rows' chunks in ascending
+    order, None if the rows are all chunks there are [CHK-002].
 
     `offset`, `length`: uint64 of shape (rows,). `digest`: the blocks' digests, `digest_size` bytes each.
-    `first_rows[t]` is the row of tensor t's first chunk; the last entry is the number of rows.
     """
 
     offset: Array | None
@@ -40,7 +43,7 @@ class ChunkTable:
     digest: bytes
     digest_size: int
     block: int
-    first_rows: tuple[int, ...]
+    numbers: Array | None = None
 
     @cached_property
     def first_blocks(self) -> list[int]:
@@ -61,28 +64,18 @@ class ChunkTable:
     def blocks(self) -> int:
         return self.first_blocks[-1]
 
-    def extent(self, tensor: int, chunk: int) -> Extent:
-        """Where chunk number `chunk` of a tensor lies."""
-        row = self.first_rows[tensor] + chunk
+    def row(self, number: int) -> int | None:
+        """The row of a chunk, or None if it is not in this table."""
+        if self.numbers is None:
+            return number
+        row = int(np.searchsorted(self.numbers, number))
+        return row if row < len(self.numbers) and self.numbers[row] == number else None
+
+    def extent(self, row: int) -> Extent:
+        """Where the chunk of a row lies."""
         size = self.digest_size
         digests = self.digest[self.first_blocks[row] * size : self.first_blocks[row + 1] * size]
         return Extent(self.offsets[row], self.lengths[row], digests)
-
-    def tensor_of(self, row: int) -> tuple[int, int]:
-        """The tensor and chunk number of a row."""
-        tensor = int(np.searchsorted(np.asarray(self.first_rows), row, side="right")) - 1
-        return tensor, row - self.first_rows[tensor]
-
-    def encode(self) -> dict[str, Any]:
-        """The table as the manifest holds it."""
-        offset = None if self.offset is None else self.offset.astype(_U64).tobytes()
-        return {
-            "tensor": None,
-            "chunk": None,
-            "offset": offset,
-            "length": self.length.astype(_U64).tobytes(),
-            "digest": self.digest,
-        }
 
     def check_extents(self, end: int) -> None:
         """Refuse extents that do not lie in [0, `end`) or overlap. [CHK-005]"""
@@ -100,8 +93,26 @@ class ChunkTable:
             raise fault("bad-extent", f"two chunks overlap at byte {int(starts[(starts < ends).argmax()])} [CHK-005]")
 
 
-def first_rows(specs: Sequence[ArraySpec]) -> tuple[int, ...]:
-    """The row of each tensor's first chunk, and the number of rows at the end."""
+def encode_table(table: ChunkTable, tensors: Array | None = None, chunks: Array | None = None) -> dict[str, Any]:
+    """The table as the manifest or a part manifest holds it; `tensors` and `chunks` are the first two columns."""
+    return {
+        "tensor": None if tensors is None else tensors.astype(_U32).tobytes(),
+        "chunk": None if chunks is None else chunks.astype(_U64).tobytes(),
+        "offset": None if table.offset is None else table.offset.astype(_U64).tobytes(),
+        "length": table.length.astype(_U64).tobytes(),
+        "digest": table.digest,
+    }
+
+
+def columns(numbers: Array, firsts: Sequence[int]) -> tuple[Array, Array]:
+    """The tensors that chunks belong to, and their numbers in them; `firsts` as `first_chunks` gives them."""
+    starts = np.asarray(firsts, np.int64)
+    tensors = np.searchsorted(starts, numbers, side="right") - 1
+    return tensors, numbers - starts[tensors]
+
+
+def first_chunks(specs: Sequence[ArraySpec]) -> tuple[int, ...]:
+    """The number of each tensor's first chunk, and the number of chunks at the end."""
     return tuple(accumulate((spec.chunks for spec in specs), initial=0))
 
 
@@ -109,28 +120,29 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
     """Parse and check a table against the tensors that it serves; raises `bad-manifest` or `bad-extent`."""
     match document:
         case {
-            "tensor": None,
-            "chunk": None,
+            "tensor": (bytes() | None) as tensors,
+            "chunk": (bytes() | None) as chunks,
             "offset": (bytes() | None) as offsets,
             "length": bytes(lengths),
             "digest": bytes(digests),
-        }:
+        } if (tensors is None) == (chunks is None):
             pass
         case _:
             raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [CHK-002]")
-    firsts = first_rows(specs)
+    firsts = np.asarray(first_chunks(specs), np.int64)
+    if tensors is None or chunks is None:
+        rows, numbers = int(firsts[-1]), None
+        tensor = np.repeat(np.arange(len(specs)), np.diff(firsts))
+    else:
+        rows = len(tensors) // 4
+        _check_rows(rows, tensors, 4)
+        _check_rows(rows, chunks, 8)
+        tensor, numbers = _numbers(tensors, chunks, firsts)
     for column in (offsets, lengths):
-        if column is not None and len(column) != 8 * firsts[-1]:
-            raise fault(
-                "bad-manifest",
-                "a chunk table has another number of rows than the tensors have chunks [CHK-001]",
-                found=len(column) / 8,
-                expected=firsts[-1],
-            )
+        if column is not None:
+            _check_rows(rows, column, 8)
     length = np.frombuffer(lengths, _U64)
-    expected = np.repeat(
-        np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64), [s.chunks for s in specs]
-    )
+    expected = np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64)[tensor]
     wrong = ((length != expected) & (expected != 0)) | (length == 0) | (length >= np.uint64(1 << 62))
     if wrong.any():
         row = int(wrong.argmax())
@@ -141,7 +153,7 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
             expected=int(expected[row]),
         )
     offset = None if offsets is None else np.frombuffer(offsets, _U64)
-    table = ChunkTable(offset, length, digests, digest.size, block, firsts)
+    table = ChunkTable(offset, length, digests, digest.size, block, numbers)
     if len(digests) != table.blocks * digest.size:
         raise fault(
             "bad-manifest",
@@ -150,3 +162,28 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
             expected=table.blocks,
         )
     return table
+
+
+def _check_rows(rows: int, column: bytes, width: int) -> None:
+    """[CHK-001]"""
+    if len(column) != width * rows:
+        raise fault(
+            "bad-manifest",
+            "a column of a chunk table has another number of rows than there are chunks [CHK-001]",
+            found=len(column) / width,
+            expected=rows,
+        )
+
+
+def _numbers(tensors: bytes, chunks: bytes, firsts: Array) -> tuple[Array, Array]:
+    """The tensor and the number of each row's chunk. [CHK-003]"""
+    tensor = np.frombuffer(tensors, _U32).astype(np.int64)
+    chunk = np.frombuffer(chunks, _U64)
+    if tensor.size and int(tensor.max()) >= len(firsts) - 1:
+        raise fault("bad-manifest", f"a chunk table names tensor {int(tensor.max())}, which is not there [CHK-003]")
+    if (chunk >= np.diff(firsts).astype(np.uint64)[tensor]).any():
+        raise fault("bad-manifest", "a chunk table names a chunk that its tensor does not have [CHK-003]")
+    numbers = firsts[tensor] + chunk.astype(np.int64)
+    if (np.diff(numbers) <= 0).any():
+        raise fault("bad-manifest", "the rows of a chunk table are not sorted, or repeat a chunk [CHK-003]")
+    return tensor, numbers

@@ -1,46 +1,73 @@
 """Arrays to the stored bytes of their chunks, and back (SPEC.md sections 3 and 5). Pure; no I/O.
 
 Bytes leave in **pieces** of `PIECE` bytes (the last of a chunk may be shorter). A contiguous little-endian array
-gives views of itself; any other is converted piece by piece, so that saving never needs a second copy of a large
-tensor.
+gives views of itself; any other source is read and converted piece by piece, so that saving never needs a second copy
+of a large tensor.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from .arrays import ArraySpec
 from .dtypes import Array, DType, pack, unpack
+from .sources import Region, Sharded, Source, within
 
 PIECE = 8 << 20  # bytes; a multiple of the block size
 
 
-def is_direct(array: Array, spec: ArraySpec) -> bool:
-    """Whether the stored bytes of the one chunk are the array's own memory."""
+def is_direct(part: Array, spec: ArraySpec) -> bool:
+    """Whether the stored bytes of a chunk are the very memory of its elements."""
     canonical = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool"  # else memory may hold what storage may not
-    return spec.is_contiguous and canonical and array.flags.c_contiguous and array.dtype.isnative
+    raw = spec.is_raw and spec.dtype.per == 1 and part.shape == spec.grid
+    return raw and canonical and part.flags.c_contiguous and part.dtype.isnative
 
 
-def stored_pieces(array: Array, spec: ArraySpec, chunk: int) -> Iterator[Array]:
+def stored_pieces(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]:
     """The stored bytes (uint8) of chunk number `chunk`, in pieces that stay valid and unchanged after the next is
     taken."""
-    if is_direct(array, spec):
-        flat = array.reshape(-1).view(np.uint8)
-        for start in range(0, flat.size, PIECE):
-            yield flat[start : start + PIECE]
+    region = spec.chunk_region(chunk)
+    part = _view(source, region)
+    if part is not None and is_direct(part, spec):
+        yield from _cut(part.reshape(-1).view(np.uint8))
         return
-    part = array[spec.chunk_region(chunk)]
-    if spec.is_raw and spec.dtype.storage_shape(part.shape) == spec.grid:
-        yield from _joined(_stored(slab, spec.dtype) for slab in _slabs(part))
+    shape = tuple(axis.stop - axis.start for axis in region)
+    stored_shape = spec.dtype.storage_shape(shape)
+    if spec.is_raw and stored_shape == spec.grid:
+        slabs = _slabs(region, source.dtype.itemsize)
+        yield from _joined(_stored(_elements(source, slab), spec.dtype) for slab in slabs)
         return
     whole = np.zeros(spec.grid, spec.dtype.stored)  # [ZARR-004]; the grid bounds its size
-    stored_shape = spec.dtype.storage_shape(part.shape)
-    whole[tuple(slice(0, n) for n in stored_shape)] = (
-        _stored(part, spec.dtype).view(spec.dtype.stored).reshape(stored_shape)
+    stored = _stored(_elements(source, region), spec.dtype)
+    whole[tuple(slice(0, n) for n in stored_shape)] = stored.view(spec.dtype.stored).reshape(stored_shape)
+    yield from _cut(
+        whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
     )
-    flat = whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
+
+
+def _view(source: Source, region: Region) -> Array | None:
+    """A region of a source that is in host memory, without a copy; None for any other."""
+    if isinstance(source, np.ndarray):
+        index: Any = (*region, ...)  # with the Ellipsis a view also of a 0-d array
+        view: Array = source[index]
+        return view
+    for shard in source.shards if isinstance(source, Sharded) else ():
+        inside = within(region, shard)
+        if inside is not None:
+            return _view(shard.source, inside)
+    return None
+
+
+def _elements(source: Source, region: Region) -> Array:
+    view = _view(source, region)
+    return source[region] if view is None else view
+
+
+def _cut(flat: Array) -> Iterator[Array]:
     for start in range(0, flat.size, PIECE):
         yield flat[start : start + PIECE]
 
@@ -59,19 +86,17 @@ def _stored(part: Array, dtype: DType) -> Array:
     return native.view(dtype.stored.newbyteorder("=")).astype(dtype.stored, copy=False).view(np.uint8)
 
 
-def _slabs(array: Array) -> Iterator[Array]:
-    """Parts of `array`, in C order, of at most a piece each."""
-    size = array.size * array.dtype.itemsize
-    if size <= PIECE:
-        yield array
+def _slabs(region: Region, itemsize: int, axis: int = 0) -> Iterator[Region]:
+    """`region` cut along its first axes, in C order, into parts of at most a piece each."""
+    row = itemsize * math.prod(side.stop - side.start for side in region[axis + 1 :])
+    if axis == len(region) or row * (region[axis].stop - region[axis].start) <= PIECE:
+        yield region
         return
-    if array.ndim > 1 and size // array.shape[0] > PIECE:
-        for row in array:
-            yield from _slabs(row)
-        return
-    rows = PIECE // (size // array.shape[0])
-    for start in range(0, array.shape[0], rows):
-        yield array[start : start + rows]
+    first, stop = region[axis].start, region[axis].stop
+    rows = max(1, PIECE // row)
+    for start in range(first, stop, rows):
+        part = (*region[:axis], slice(start, min(start + rows, stop)), *region[axis + 1 :])
+        yield from _slabs(part, itemsize, axis + 1) if row > PIECE else (part,)
 
 
 def _joined(parts: Iterator[Array]) -> Iterator[Array]:

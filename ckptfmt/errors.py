@@ -226,6 +226,12 @@ CODES: dict[str, Code] = {
         "target and checkpoint differ",
         "Mend the target, or ask for it: strict=False, cast=True, select=",
     ),
+    "framework-dtype": Code(
+        MismatchError,
+        "select",
+        "a framework has no tensors of a stored dtype",
+        "Ask for cast=True, leave the tensor out with select=, or load it as NumPy array",
+    ),
     # save
     "unsupported-leaf": Code(
         InputError,
@@ -244,6 +250,36 @@ CODES: dict[str, Code] = {
         "save",
         "containers nested too deeply, or containing themselves",
         "Flatten the tree; nothing was written",
+    ),
+    "shards-missing": Code(
+        InputError,
+        "save",
+        "elements of a tensor that no process holds",
+        "Save from all processes together, with coordinator=; nothing was written",
+    ),
+    "shards-overlap": Code(
+        InputError,
+        "save",
+        "elements of a tensor that two processes hold in different shards",
+        "Give each element to one shard; nothing was committed",
+    ),
+    "ranks-differ": Code(
+        InputError,
+        "save",
+        "processes that save together hold different trees or options",
+        "Give every process the same plain values, shapes, dtypes and options; nothing was committed",
+    ),
+    "rank-failed": Code(
+        StorageError,
+        "storage",
+        "another process of the save failed",
+        "See its error; nothing was committed",
+    ),
+    "rank-lost": Code(
+        StorageError,
+        "storage",
+        "a process of the save did not answer in time",
+        "Look at the processes named; nothing was committed",
     ),
     "name-too-long": Code(
         InputError, "save", "a node name that the storage cannot hold", "Shorten the keys, or use layout='file'"

@@ -1,19 +1,19 @@
 """Tensors and parts of tensors as arrays: what a grid says is needed, read through verified blocks.
 
-The memory of a load is its result and a buffer for each thread. Small neighbouring tensors of layout `file` are read
-together.
+The memory of a load is its result and a buffer for each thread. Small neighbouring tensors of a pack are read together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .arrays import ArraySpec
 from .blocks import BlockReader, ChunkPlace, Job, run
+from .chunk_table import ChunkTable
 from .chunks import check_bools, decoded_array, decoded_chunk, logical
 from .dtypes import Array, bytes_of
 from .errors import CkptError
@@ -23,6 +23,14 @@ SPAN = 32 << 20  # most bytes read at once for scattered elements
 SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
 SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
 RUN = 4 << 20  # bytes of such a common read
+
+
+class _Run(NamedTuple):
+    """Small tensors of one pack that are read together: (row of `table`, tensor) by offset."""
+
+    object: str
+    table: ChunkTable
+    members: list[tuple[int, int]]
 
 
 class Fetcher:
@@ -37,7 +45,7 @@ class Fetcher:
         found: dict[int, Array] = {}
         jobs: list[Job] = []
         small: list[int] = []
-        joinable = self.manifest.layout == "file"
+        joinable = self.manifest.layout != "loose"
         for tensor in wanted:
             spec = self.manifest.specs[tensor]
             target = targets.get(tensor)
@@ -46,7 +54,7 @@ class Fetcher:
                 continue
             found[tensor] = np.empty(spec.shape, spec.dtype.numpy) if target is None else target
             jobs += self._tensor_jobs(tensor, found[tensor], verify)
-        for group in self._runs(small):
+        for group in self._runs(small) if small else ():
             self._read_run(group, verify, found)
         run(jobs)
         return found
@@ -73,40 +81,39 @@ class Fetcher:
         region = spec.chunk_region(place.chunk)
         array[region] = self.blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
 
-    def _runs(self, tensors: list[int]) -> Iterator[list[int]]:
-        """Groups of small tensors that lie close together, each to be read at once."""
-        table = self.manifest.table
-        offsets, lengths, rows = table.offsets, table.lengths, table.first_rows
-        group: list[int] = []
-        start = end = 0
-        for tensor in sorted(tensors, key=lambda tensor: offsets[rows[tensor]]):
-            row = rows[tensor]
-            if group and (offsets[row] + lengths[row] - start > RUN or offsets[row] - end > SMALL):
-                yield group
-                group = []
-            if not group:
-                start = offsets[row]
-            group.append(tensor)
-            end = offsets[row] + lengths[row]
-        if group:
-            yield group
+    def _runs(self, tensors: list[int]) -> Iterator[_Run]:
+        """Groups of small tensors that lie close together in a pack, each to be read at once."""
+        numbers = np.asarray(self.manifest.first_chunks)[tensors]
+        for part, table, rows, positions in self.blocks.index.find_all(numbers):
+            offsets, lengths = table.offsets, table.lengths
+            group: list[tuple[int, int]] = []
+            start = end = 0
+            for row, position in sorted(zip(rows, positions, strict=True), key=lambda pair: offsets[pair[0]]):
+                if group and (offsets[row] + lengths[row] - start > RUN or offsets[row] - end > SMALL):
+                    yield _Run(part.object or "", table, group)
+                    group = []
+                if not group:
+                    start = offsets[row]
+                group.append((row, tensors[position]))
+                end = offsets[row] + lengths[row]
+            if group:
+                yield _Run(part.object or "", table, group)
 
-    def _read_run(self, group: list[int], verify: bool, found: dict[int, Array]) -> None:
+    def _read_run(self, group: _Run, verify: bool, found: dict[int, Array]) -> None:
         """Read neighbouring small tensors at once, and copy each into an array of its own."""
-        blocks, table, specs = self.blocks, self.manifest.table, self.manifest.specs
-        offsets, lengths, rows, first_blocks = table.offsets, table.lengths, table.first_rows, table.first_blocks
+        blocks, specs, table = self.blocks, self.manifest.specs, group.table
+        offsets, lengths, first_blocks = table.offsets, table.lengths, table.first_blocks
         digest, size, digests = blocks.digest.of, blocks.digest.size, table.digest
-        start = offsets[rows[group[0]]]
-        end = offsets[rows[group[-1]]] + lengths[rows[group[-1]]]
+        first_row, last_row = group.members[0][0], group.members[-1][0]
+        start, end = offsets[first_row], offsets[last_row] + lengths[last_row]
         buffer = bytes_of(np.empty(end - start, np.uint8))
         try:
-            blocks.read(blocks.place(group[0], 0).object, start, buffer)
+            blocks.read(group.object, start, buffer)
         except CkptError:
-            for tensor in group:
+            for _, tensor in group.members:
                 blocks.chunk(blocks.place(tensor, 0), verify)  # raises for the tensor that is to blame
             raise
-        for tensor in group:
-            row = rows[tensor]
+        for row, tensor in group.members:
             at = offsets[row] - start
             data = buffer[at : at + lengths[row]]
             first = first_blocks[row] * size
@@ -121,18 +128,22 @@ class Fetcher:
                 array.astype(spec.dtype.numpy) if spec.dtype.is_core else array.copy().view(spec.dtype.numpy)
             )
 
-    def select(self, tensor: int, axes: tuple[Axis, ...], verify: bool) -> Array:
+    def select(self, tensor: int, axes: tuple[Axis, ...], verify: bool, target: Array | None = None) -> Array:
         """The elements at `axes` (over the tensor's shape), as an array of the logical dtype and one axis for each of
-        `axes`."""
+        `axes`; in `target`, if given: such an array, native and contiguous."""
         spec = self.manifest.specs[tensor]
+        if target is not None and (spec.dtype.per > 1 or not spec.dtype.stored.isnative):
+            target[...] = self.select(tensor, axes, verify)
+            return target
         counts = tuple(axis.length for axis in axes)
         if 0 in counts:
-            return np.empty(counts, spec.dtype.numpy)
+            return np.empty(counts, spec.dtype.numpy) if target is None else target
         stored_axes, per = axes, spec.dtype.per
         if per > 1 and axes:  # whole storage elements along the packed axis
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
-        out = np.empty(tuple(axis.length for axis in stored_axes), spec.dtype.stored)
+        shape = tuple(axis.length for axis in stored_axes)
+        out = np.empty(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
         for piece in pieces(stored_axes, spec.grid, spec.chunk_counts):
             self._select_piece(
                 self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify

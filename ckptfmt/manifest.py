@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import msgpack
 
 from . import tree
 from .arrays import ArraySpec
-from .chunk_table import ChunkTable, decode_table
+from .chunk_table import ChunkTable, columns, decode_table, encode_table, first_chunks
 from .codecs import codec_of
-from .digests import digest_named
+from .digests import Digest, digest_named
 from .dtypes import dtype_named
 from .errors import CkptError, fault
-from .names import check_names
+from .names import check_names, check_paths
+from .placement import Placement, decode_placement
 
 FORMAT = (1, 0)
 KNOWN_FEATURES: frozenset[str] = frozenset()
@@ -34,17 +36,28 @@ class Schema:
     version: str
 
 
+class PartReference(NamedTuple):
+    """Where the chunk table of a part is, if it is not in the manifest. [CHK-006]"""
+
+    path: str
+    length: int
+    sha256: bytes
+
+    def encode(self) -> dict[str, Any]:
+        return {"path": self.path, "length": self.length, "sha256": self.sha256}
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part: its `object` (None: each chunk is one), and the chunk table. `size` and `frame` are those of a pack."""
 
     object: str | None
-    chunks: ChunkTable
+    chunks: ChunkTable | PartReference
     size: int | None = None
     frame: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
     """The parsed document. `names` and `specs` have one entry for each tensor; `unknown` keeps keys of later minor
     versions."""
@@ -56,16 +69,30 @@ class Manifest:
     metadata: tree.Node
     names: tuple[str, ...]
     specs: tuple[ArraySpec, ...]
-    part: Part
+    parts: tuple[Part, ...]
     generator: str
     schema: Schema | None = None
     requires: tuple[str, ...] = ()
     format: tuple[int, int] = FORMAT
+    placement: Placement | None = None
     unknown: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def first_chunks(self) -> tuple[int, ...]:
+        """The number of each tensor's first chunk, and of all chunks at the end (see `chunk_table`)."""
+        return first_chunks(self.specs)
 
     @property
     def table(self) -> ChunkTable:
-        return self.part.chunks
+        """The only table, of a checkpoint in layout `file` or `loose`."""
+        table = self.parts[0].chunks
+        assert isinstance(table, ChunkTable)
+        return table
+
+    @property
+    def tensors(self) -> Iterator[tuple[str, ArraySpec]]:
+        """Names and specs."""
+        return zip(self.names, self.specs, strict=True)
 
     def encode(self) -> bytes:
         """The canonical bytes. [MAN-004] [MAN-009]"""
@@ -95,17 +122,20 @@ class Manifest:
                 "grid": [spec.grid for spec in self.specs],
                 "codec": codec_column,
             },
-            "parts": [
-                {
-                    "object": self.part.object,
-                    "size": self.part.size,
-                    "frame": self.part.frame,
-                    "chunks": self.part.chunks.encode(),
-                }
-            ],
+            "parts": [self._encode_part(part) for part in self.parts],
+            **({} if self.placement is None else {"placement": self.placement.encode(self.first_chunks)}),
             **self.unknown,
         }
         return bytes(msgpack.packb(document))
+
+    def _encode_part(self, part: Part) -> dict[str, Any]:
+        chunks = part.chunks
+        if isinstance(chunks, PartReference):
+            encoded = chunks.encode()
+        else:
+            listed = () if chunks.numbers is None else columns(chunks.numbers, self.first_chunks)
+            encoded = encode_table(chunks, *listed)
+        return {"object": part.object, "size": part.size, "frame": part.frame, "chunks": encoded}
 
     def _encode_schema(self) -> dict[str, Any] | None:
         if self.schema is None:
@@ -145,8 +175,6 @@ def decode(raw: bytes) -> Manifest:
         )
     if layout not in LAYOUTS:
         raise _bad(f"there is no layout {layout!r} [LAY-006]")
-    if layout == "packed":
-        raise fault("unknown-feature", "layout 'packed' is not known to this version", found="packed")
     match document:
         case {
             "generator": str(generator),
@@ -163,7 +191,7 @@ def decode(raw: bytes) -> Manifest:
                 "grid": list(grids),
                 "codec": list(codecs),
             },
-            "parts": [{"object": (str() | None) as name, "size": None, "frame": None, "chunks": dict(chunks)}],
+            "parts": list(parts),
         }:
             pass
         case _:
@@ -179,12 +207,12 @@ def decode(raw: bytes) -> Manifest:
     tree.check(root, dtypes)
     tree.check(metadata, ())
     specs = _specs(dtypes, shapes, grids, codecs, chains)
-    if name != ("" if layout == "file" else None):
-        raise _bad(f"layout {layout!r} has a part in the object {name!r} [CHK-002]")
-    part = Part(name, decode_table(chunks, specs, digest, block))
-    if (part.chunks.offset is None) != (layout == "loose"):
-        raise _bad("`offset` is nil exactly where every chunk is an object [CHK-002]")
-    return Manifest(
+    decoded = tuple(_part(part, layout, specs, digest, block) for part in parts)
+    if not decoded or (layout != "packed" and len(decoded) > 1):
+        raise _bad(f"layout {layout!r} has {len(decoded)} parts [CHK-002] [LAY-004]")
+    if ("placement" in document) != (layout == "packed"):
+        raise _bad("`placement` stands in layout 'packed', and only there [MAN-002]")
+    manifest = Manifest(
         layout=layout,
         digest=digest_name,
         block=block,
@@ -192,12 +220,66 @@ def decode(raw: bytes) -> Manifest:
         metadata=metadata,
         names=tuple(names),
         specs=specs,
-        part=part,
+        parts=decoded,
         generator=generator,
         schema=_schema(schema, names, specs),
         format=(major, minor),
+        placement=(
+            decode_placement(document["placement"], first_chunks(specs), len(decoded)) if layout == "packed" else None
+        ),
         unknown={key: value for key, value in document.items() if key not in _KEYS},  # [MAN-003]
     )
+    if layout == "packed":
+        _check_objects(manifest)
+    return manifest
+
+
+def decode_part(raw: bytes, specs: tuple[ArraySpec, ...], digest: Digest, block: int) -> ChunkTable:
+    """Parse and check a part manifest, whose sha256 is right. [CHK-006]"""
+    return decode_table(unpack(raw), specs, digest, block)
+
+
+def _part(document: Any, layout: str, specs: tuple[ArraySpec, ...], digest: Digest, block: int) -> Part:
+    match document:
+        case {"object": (str() | None) as name, "size": None, "frame": None, "chunks": dict(chunks)} if (
+            layout != "packed" and "path" not in chunks
+        ):
+            if name != ("" if layout == "file" else None):
+                raise _bad(f"layout {layout!r} has a part in the object {name!r} [CHK-002]")
+            table = decode_table(chunks, specs, digest, block)
+            if table.numbers is not None or (table.offset is None) != (layout == "loose"):
+                raise _bad("the chunk table is not of the kind that this layout has [CHK-002]")
+            return Part(name, table)
+        case {"object": str(name), "size": int(size), "frame": bytes(frame), "chunks": dict(chunks)} if (
+            layout == "packed" and type(size) is int and 0 <= size < 1 << 63 and len(frame) == digest.size
+        ):
+            match chunks:
+                case {"path": str(path), "length": int(length), "sha256": bytes(sha256)} if (
+                    type(length) is int and 0 <= length < 1 << 63 and len(sha256) == 32
+                ):
+                    return Part(name, PartReference(path, length, sha256), size, frame)
+            return Part(name, decode_table(chunks, specs, digest, block), size, frame)
+    raise _bad("a part lacks a key, or has one of another type [MAN-002]")
+
+
+def check_part(table: ChunkTable, part: Part, number: int, manifest: Manifest) -> None:
+    """Refuse the table of a pack that does not agree with its part and with the placement. [CHK-005] [CHK-008]"""
+    if table.numbers is None or table.offset is None or part.size is None:
+        raise fault("bad-manifest", "the table of a pack lacks a column [CHK-002]")
+    placement = manifest.placement
+    if placement is not None and (placement.parts_of(table.numbers) != number).any():
+        raise fault("bad-manifest", f"part {number} lists a chunk that `placement` puts elsewhere [CHK-008]")
+    table.check_extents(part.size)
+
+
+def _check_objects(manifest: Manifest) -> None:
+    """Objects of packs and part manifests have legal paths of their own; tables that stand inline fit. [CHK-007]"""
+    references = [part.chunks.path for part in manifest.parts if isinstance(part.chunks, PartReference)]
+    objects = [part.object or "" for part in manifest.parts]
+    check_paths([*objects, *references])
+    for number, part in enumerate(manifest.parts):
+        if isinstance(part.chunks, ChunkTable):
+            check_part(part.chunks, part, number, manifest)
 
 
 _KEYS = {
@@ -213,6 +295,7 @@ _KEYS = {
     "codecs",
     "tensors",
     "parts",
+    "placement",
 }
 
 

@@ -78,6 +78,15 @@ def check_names(names: Sequence[str]) -> None:
             raise fault("bad-manifest", f"tensor {parent!r} has tensors beneath it [NAME-006]")
 
 
+def check_paths(paths: Sequence[str]) -> None:
+    """Refuse paths of objects that are illegal or not distinct. [CHK-007]"""
+    for path in paths:
+        if not path or "\n" in path or not _NAMES(f"{path}\n") or len(path) > MAX_LENGTH:
+            raise fault("bad-manifest", f"illegal path of an object {path!r} [CHK-007]")
+    if len(set(paths)) != len(paths):
+        raise fault("bad-manifest", "two parts name one object [LAY-004]")
+
+
 def parents(names: Sequence[str]) -> set[str]:
     """The names of all containers above `names`; the root is not among them."""
     found: set[str] = set()

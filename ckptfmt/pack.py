@@ -6,6 +6,7 @@ nothing in them depends on clock, machine or umask. [PACK-005]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -89,3 +90,10 @@ def end_records(count: int, directory: int, directory_size: int, comment_length:
     return records + _END.pack(
         b"PK\5\6", 0, 0, count16, count16, min(directory_size, _MAX32), min(directory, _MAX32), comment_length
     )
+
+
+def directory(members: Sequence[Member], comment_length: int) -> bytes:
+    """Central directory and end records that follow the last member, up to the comment."""
+    entries = [central_entry(member) for member in members]
+    entries_size = sum(map(len, entries))
+    return b"".join((*entries, end_records(len(entries), members[-1].end, entries_size, comment_length)))

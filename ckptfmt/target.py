@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .adapter import Plain, Slot, Tagged, Template, lower
 from .dtypes import dtype_of
 from .names import Path, path_text
 from .tree import Tree
 
 Difference = tuple[str, Any, Any]
+Ask = Slot | Template
+
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, dict, list, tuple}
+_NUMBERS = (bool, int, float, complex, np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,49 +62,77 @@ def _few(items: tuple[str, ...], most: int = 8) -> str:
     return ", ".join(items[:most]) + more
 
 
-def flatten(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf of a tree of values, with its path; an empty container is a leaf."""
+def flatten(
+    tree: Tree, is_leaf: Callable[[Any], bool] = lambda _: False, path: Path = ()
+) -> Iterator[tuple[Path, Any]]:
+    """Every leaf of a tree of values, with its path; an empty container is a leaf. Containers of other libraries are
+    seen as a save sees them."""
+    kind = type(tree)
     if isinstance(tree, dict) and tree:
         for key, item in tree.items():
-            yield from flatten(item, (*path, key))
-    elif type(tree) in (list, tuple) and tree:
+            yield from flatten(item, is_leaf, (*path, key))
+    elif kind in (list, tuple) and tree:
         for i, item in enumerate(tree):
-            yield from flatten(item, (*path, i))
-    else:
+            yield from flatten(item, is_leaf, (*path, i))
+    elif kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or is_leaf(tree):
         yield path, tree
+    else:
+        lowered = lower(tree)
+        if isinstance(lowered, Tagged):
+            yield from flatten(lowered.child, is_leaf, path)
+        elif isinstance(lowered, Plain):
+            yield from flatten(lowered.value, is_leaf, path)
+        else:
+            yield path, tree
 
 
 def rebuild(tree: Tree, leaf: Callable[[Path, Any], Any], path: Path = ()) -> Tree:
     """The same containers, with every leaf replaced by `leaf(path, leaf)`."""
+    kind = type(tree)
     if isinstance(tree, dict) and tree:
         items = ((key, rebuild(item, leaf, (*path, key))) for key, item in tree.items())
-        return OrderedDict(items) if type(tree) is OrderedDict else dict(items)
-    if type(tree) in (list, tuple) and tree:
-        return type(tree)(rebuild(item, leaf, (*path, i)) for i, item in enumerate(tree))
+        return OrderedDict(items) if kind is OrderedDict else dict(items)
+    if kind in (list, tuple) and tree:
+        return kind(rebuild(item, leaf, (*path, i)) for i, item in enumerate(tree))
+    if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic):
+        return leaf(path, tree)
+    lowered = lower(tree)
+    if isinstance(lowered, Tagged):
+        return lowered.rebuild(rebuild(lowered.child, leaf, path))
+    if isinstance(lowered, Plain):
+        return rebuild(lowered.value, leaf, path)
     return leaf(path, tree)
 
 
-def match(target: Tree, stored: dict[Path, Any], is_tensor: Callable[[Any], bool], cast: bool) -> MatchReport:
-    """Compare a target tree with the leaves of a checkpoint, by path; `cast` allows dtypes of `castable` pairs."""
-    wanted = dict(flatten(target))
-    missing = tuple(path_text(path) for path in wanted if path not in stored)
-    unexpected = tuple(path_text(path) for path in stored if path not in wanted)
+def match(
+    leaves: dict[Path, Any],
+    asks: Mapping[Path, Ask | None],
+    stored: dict[Path, Any],
+    is_tensor: Callable[[Any], bool],
+    cast: bool,
+) -> MatchReport:
+    """Compare the leaves of a target or template with those of a checkpoint, by path. `asks` says what each leaf asks
+    for, None where it is no tensor; `cast` allows dtypes of `castable` pairs."""
+    missing = tuple(path_text(path) for path in leaves if path not in stored)
+    unexpected = tuple(path_text(path) for path in stored if path not in leaves)
     shape: list[Difference] = []
     dtype: list[Difference] = []
     kind: list[Difference] = []
     readonly: list[str] = []
-    for path, leaf in wanted.items():
+    for path, ask in asks.items():
         if path not in stored:
             continue
         text, found = path_text(path), stored[path]
-        if is_tensor(found) != isinstance(leaf, np.ndarray):
-            kind.append((text, _kind(is_tensor(found), found), _kind(isinstance(leaf, np.ndarray), leaf)))
-        elif isinstance(leaf, np.ndarray):
-            if found.shape != leaf.shape:
-                shape.append((text, found.shape, leaf.shape))
-            if found.dtype != leaf.dtype.newbyteorder("=") and not (cast and castable(found.dtype, leaf.dtype)):
-                dtype.append((text, found.dtype, leaf.dtype))
-            if not leaf.flags.writeable:
+        if isinstance(ask, Template) and not ask.shape and isinstance(found, _NUMBERS):
+            continue
+        if is_tensor(found) != (ask is not None):
+            kind.append((text, _kind(is_tensor(found), found), _kind(ask is not None, leaves[path])))
+        elif ask is not None:
+            if found.shape != ask.shape:
+                shape.append((text, found.shape, ask.shape))
+            if found.dtype != ask.dtype.newbyteorder("=") and not (cast and castable(found.dtype, ask.dtype)):
+                dtype.append((text, found.dtype, ask.dtype))
+            if isinstance(ask, Slot) and not ask.writable:
                 readonly.append(text)
     return MatchReport(missing, unexpected, tuple(shape), tuple(dtype), tuple(kind), tuple(readonly))
 

@@ -1,30 +1,33 @@
 """The tree (SPEC.md section 2): Python values to msgpack nodes and back, with typed paths.
 
-Pure: arrays are collected and referred to by index here, and stored elsewhere. Exact types only: a subclass that
-would come back as something else is refused, so that what is loaded equals what was saved.
+Pure: tensors are collected and referred to by index here, and stored elsewhere. Exact types only: a subclass that
+would come back as something else is refused, so that what is loaded equals what was saved; values of other libraries
+are lowered by their adapters.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .adapter import Plain, Tagged, lower
 from .dtypes import DTYPES, Array, dtype_named, dtype_of, pack, unpack
-from .errors import UnknownTagWarning, fault
+from .errors import CkptError, UnknownTagWarning, fault
 from .names import Key, Path, path_text
+from .sources import Source, memory_key
+from .tags import TAGS, Restore
 
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
 Tree = Any
 
 MAX_DEPTH = 256  # [TREE-012]
 _COMPLEX = struct.Struct("<dd")
-_TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
 
 
 class _Omitted:
@@ -44,14 +47,14 @@ OMITTED = _Omitted()
 
 
 class TensorLeaf(NamedTuple):
-    """An array met in a tree, and the path at which it was first met."""
+    """A tensor met in a tree, and the path at which it was first met."""
 
     path: Path
-    array: Array
+    source: Source
 
 
 class EncodedTree(NamedTuple):
-    """A tree as a node, its distinct arrays in order of their index, and groups of paths that share memory yet were
+    """A tree as a node, its distinct tensors in order of their index, and groups of paths that share memory yet were
     separated."""
 
     node: Node
@@ -70,12 +73,12 @@ class _Encoder:
     def __init__(self, allow_tensors: bool) -> None:
         self.allow_tensors = allow_tensors
         self.tensors: list[TensorLeaf] = []
-        self.index_of_memory: dict[Any, int] = {}
+        self.index_of_memory: dict[Hashable, int] = {}
 
     def node(self, value: Tree, path: Path, depth: int) -> Node:
         kind = type(value)
         if kind is np.ndarray or kind is np.memmap:
-            return self.array(value, path, depth)
+            return self.tensor(value, path, depth)
         if value is None or kind is bool or kind is float or kind is bytes:
             return value
         if kind is str:
@@ -88,11 +91,28 @@ class _Encoder:
             return self.container(value, kind, path, depth)
         if isinstance(value, np.generic) and kind is value.dtype.type:
             return _scalar(value, path, depth)
-        raise fault(
-            "unsupported-leaf",
-            f"cannot store a {kind.__module__}.{kind.__qualname__} at {path_text(path)!r}",
-            tensor=path_text(path),
-        )
+        return self.lowered(value, path, depth)
+
+    def lowered(self, value: Any, path: Path, depth: int) -> Node:
+        """A value of another library, as its adapter says. [TREE-013]"""
+        try:
+            lowered = lower(value)
+        except CkptError as error:
+            error.tensor = error.tensor or path_text(path)
+            raise
+        if lowered is None:
+            kind = type(value)
+            raise fault(
+                "unsupported-leaf",
+                f"cannot store a {kind.__module__}.{kind.__qualname__} at {path_text(path)!r}",
+                tensor=path_text(path),
+            )
+        if isinstance(lowered, Tagged):
+            _check_depth(depth, path)
+            return ["tag", lowered.tag, lowered.param, self.node(lowered.child, path, depth + 1)]
+        if isinstance(lowered, Plain):
+            return self.node(lowered.value, path, depth)
+        return self.tensor(lowered, path, depth)
 
     def container(self, value: Any, kind: type, path: Path, depth: int) -> Node:
         _check_depth(depth, path)
@@ -103,14 +123,14 @@ class _Encoder:
             return ["dict", keys, [self.node(item, (*path, key), depth + 1) for key, item in value.items()]]
         return [kind.__name__, [self.node(item, (*path, i), depth + 1) for i, item in enumerate(value)]]
 
-    def array(self, array: Array, path: Path, depth: int) -> Node:
+    def tensor(self, array: Any, path: Path, depth: int) -> Node:
         if not self.allow_tensors:
             raise fault(
                 "unsupported-leaf",
-                f"metadata holds an array at {path_text(path)!r}; put it into the tree",
+                f"metadata holds a tensor at {path_text(path)!r}; put it into the tree",
                 tensor=path_text(path),
             )  # [TREE-014]
-        if array.dtype.kind in "mM":
+        if isinstance(array, np.ndarray) and array.dtype.kind in "mM":
             _check_depth(depth, path)
             unit, count = np.datetime_data(array.dtype)
             tag = "numpy.datetime64" if array.dtype.kind == "M" else "numpy.timedelta64"
@@ -118,24 +138,19 @@ class _Encoder:
                 "tag",
                 tag,
                 unit if count == 1 else f"{count}{unit}",
-                self.array(array.view(_int64(array.dtype)), path, depth + 1),
+                self.tensor(array.view(_int64(array.dtype)), path, depth + 1),
             ]
         if dtype_of(array.dtype) is None:
             raise fault(
                 "unsupported-dtype",
-                f"cannot store an array of dtype {array.dtype} at {path_text(path)!r}",
+                f"cannot store a tensor of dtype {array.dtype} at {path_text(path)!r}",
                 tensor=path_text(path),
             )
-        # [TREE-011] the same memory seen in the same way is one tensor; empty arrays have no memory to share
-        memory = (
-            (array.__array_interface__["data"][0], array.dtype, array.shape, array.strides)
-            if array.nbytes
-            else id(array)
-        )
+        memory = memory_key(array)
         index = self.index_of_memory.get(memory)
         if index is None:
             index = self.index_of_memory[memory] = len(self.tensors)
-            self.tensors.append(TensorLeaf(path, array))  # keeps the array alive, so its id and memory stay its own
+            self.tensors.append(TensorLeaf(path, array))  # keeps it alive, so its id and memory stay its own
         return ["tensor", index]
 
 
@@ -202,28 +217,28 @@ def _scalar(value: np.generic, path: Path, depth: int) -> Node:
 
 def _shared_views(tensors: list[TensorLeaf]) -> tuple[tuple[str, ...], ...]:
     """Groups of tensors that overlap in memory without being aliases. [TREE-011]"""
-    by_owner: dict[int, list[TensorLeaf]] = {}
-    for leaf in tensors:
-        owner: Any = leaf.array
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        by_owner.setdefault(id(owner if owner.base is None else owner.base), []).append(leaf)
-    groups = []
-    for leaves in by_owner.values():
-        if len(leaves) < 2:
-            continue
-        bounds = [(*np.lib.array_utils.byte_bounds(leaf.array), leaf.path) for leaf in leaves if leaf.array.nbytes]
-        spans = sorted(bounds, key=lambda span: span[:2])
-        group: list[str] = []
-        end = 0
-        for low, high, path in [*spans, (1 << 64, 0, ())]:
-            if low >= end:
-                if len(group) > 1:
-                    groups.append(tuple(group))
-                group = []
-            group.append(path_text(path))
-            end = max(end, high)
+    arrays = [(number, leaf.source) for number, leaf in enumerate(tensors) if isinstance(leaf.source, np.ndarray)]
+    spans = [(*_bounds(array), number) for number, array in arrays]
+    groups: list[tuple[str, ...]] = []
+    group: list[int] = []
+    end = 0
+    for low, high, number in [*sorted(span for span in spans if span[0] < span[1]), (1 << 64, 0, 0)]:
+        if low >= end:
+            if len(group) > 1:
+                groups.append(tuple(path_text(tensors[n].path) for n in group))
+            group = []
+        group.append(number)
+        end = max(end, high)
     return tuple(groups)
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    """First and last address (excluded) of an array's memory."""
+    if array.flags.c_contiguous:
+        start = int(array.__array_interface__["data"][0])
+        return start, start + array.nbytes
+    low, high = np.lib.array_utils.byte_bounds(array)
+    return low, high if array.nbytes else low
 
 
 # ---- nodes to values
@@ -288,19 +303,27 @@ def _decode_key(key: Node) -> Key:
     raise _bad(f"a dict has the key {key!r:.40} [TREE-007]")
 
 
-def decode(node: Node, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None = None) -> Tree:
+def decode(
+    node: Node,
+    tensor: Callable[[int], Any],
+    keep: Callable[[Path], bool] | None = None,
+    restores: Mapping[str, Restore] = MappingProxyType({}),
+) -> Tree:
     """The value of a checked node; `tensor(index)` gives the leaf of a tensor node.
 
     With `keep`, leaves whose path it refuses are left out: dict entries vanish, items of lists and tuples become
-    `OMITTED`.
+    `OMITTED`. `restores` makes the values of tags that belong to a framework.
     """
-    return _Decoder(tensor, keep).value(node, ())
+    return _Decoder(tensor, keep, restores).value(node, ())
 
 
 class _Decoder:
-    def __init__(self, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None) -> None:
-        self.tensor, self.keep = tensor, keep
-        self.unknown_tags: set[str] = set()
+    def __init__(
+        self, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None, restores: Mapping[str, Restore]
+    ) -> None:
+        self.tensor, self.keep, self.restores = tensor, keep, restores
+        self.announced: set[str] = set()
+        self.tagged_tensors: dict[Hashable, Any] = {}
 
     def value(self, node: Node, path: Path) -> Tree:
         kind = node[0] if type(node) is list else None
@@ -342,13 +365,22 @@ class _Decoder:
         value = self.value(child, path)
         if value is OMITTED:
             return OMITTED
-        if name not in TAGS:
-            if name not in self.unknown_tags:
-                self.unknown_tags.add(name)
-                message = f"unknown tag {name!r}, first at {path_text(path)!r}: its plain child was read [TAG-001]"
+        tag = TAGS.get(name)
+        restore = self.restores.get(name) or (tag.restore if tag else None)
+        if restore is None:
+            hint = tag.hint if tag else "is an unknown tag: its plain child was read"
+            if hint and name not in self.announced:
+                self.announced.add(name)
+                text = f"{name} {param or ''}".strip()
+                message = f"{text!r}, first at {path_text(path)!r}, {hint} [TAG-001]"
                 warnings.warn(message, UnknownTagWarning, stacklevel=2)
             return value
-        return TAGS[name].restore(param, value)
+        if type(child) is not list or child[0] != "tensor":
+            return restore(param, value)
+        key = (name, param, child[1])  # aliases are one object [TREE-010]
+        if key not in self.tagged_tensors:
+            self.tagged_tensors[key] = restore(param, value)
+        return self.tagged_tensors[key]
 
 
 def _leaf(node: Node) -> Any:
@@ -376,45 +408,3 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
             yield from leaves(child, path)
         case _:
             yield path, node
-
-
-# ---- tags
-
-
-class Tag(NamedTuple):
-    """What a tag stands for: which (param, child node, dtypes of tensors) it accepts, and how (param, child value)
-    becomes the value."""
-
-    accepts: Callable[[Node, Node, Sequence[str]], bool]
-    restore: Callable[[Node, Any], Any]
-
-
-def _is_time(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
-    unit = _TIME_UNIT(param) if type(param) is str else None
-    if unit is None or int(unit[1] or 1) >= 1 << 31:
-        return False
-    match child:
-        case ["tensor", index]:
-            return bool(dtypes[index] == "int64")
-        case ["scalar", "int64", _]:
-            return True
-    return False
-
-
-def _is_dict(param: Node, child: Node, _: Sequence[str]) -> bool:
-    return param is None and type(child) is list and child[0] == "dict"
-
-
-TAGS: dict[str, Tag] = {  # [TAG-002]
-    "collections.OrderedDict": Tag(_is_dict, lambda _, value: OrderedDict(value)),
-    "numpy.datetime64": Tag(
-        _is_time, lambda unit, value: value.view(np.dtype("M8" if unit == "generic" else f"M8[{unit}]"))
-    ),
-    "numpy.timedelta64": Tag(
-        _is_time, lambda unit, value: value.view(np.dtype("m8" if unit == "generic" else f"m8[{unit}]"))
-    ),
-    "numpy.str_": Tag(lambda param, child, _: param is None and type(child) is str, lambda _, value: np.str_(value)),
-    "numpy.bytes_": Tag(
-        lambda param, child, _: param is None and type(child) is bytes, lambda _, value: np.bytes_(value)
-    ),
-}

@@ -4,16 +4,20 @@ match. [FRM-004]"""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from .blocks import THREADS, BlockReader, ChunkPlace
+from .chunk_table import ChunkTable
 from .chunks import decoded_array
 from .errors import CODES, CkptError, CorruptError, fault
 from .layouts import Layout, Located
+from .manifest import Manifest
+from .progress import Progress, counter
 
-Progress = Callable[[int, int], None]
 RUN = 4 << 20  # bytes of neighbouring small chunks checked by one job
 
 
@@ -69,32 +73,45 @@ def verify_blocks(blocks: BlockReader, layout: Layout, located: Located, progres
     """`verify` for a checkpoint that is open."""
     from concurrent.futures import ThreadPoolExecutor
 
-    table, specs = blocks.manifest.table, blocks.manifest.specs
-    total = sum(table.lengths)
-    done = 0
+    manifest = blocks.manifest
     damage: list[Damage] = []
-    rows = [(tensor, chunk) for tensor, spec in enumerate(specs) for chunk in range(spec.chunks)]
+    tables = [table for part in range(len(manifest.parts)) if (table := _table(blocks, part, damage)) is not None]
+    total = sum(sum(table.lengths) for table in tables)
+    report = counter(progress, total)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-verify") as pool:
-        batches = _batches(rows, table.lengths)
+        batches = (batch for table in tables for batch in _batches(table, manifest))
         for checked, found in pool.map(partial(_check_chunks, blocks), batches):
             damage += found
-            done += checked
-            if progress is not None:
-                progress(done, total)
-    damaged = {(found.offset or 0) - (found.block or 0) * blocks.manifest.block for found in damage}
-    damage += _check_frame(blocks, layout, located, damaged)
-    return VerifyReport(blocks.storage.path, tuple(damage), len(specs), table.blocks, total)
+            report(checked)
+    damaged = {(found.offset or 0) - (found.block or 0) * manifest.block for found in damage if found.chunk is not None}
+    damage += _check_frames(blocks, layout, located, damaged)
+    blocks_checked = sum(table.blocks for table in tables)
+    return VerifyReport(blocks.storage.path, tuple(damage), len(manifest.specs), blocks_checked, total)
+
+
+def _table(blocks: BlockReader, part: int, damage: list[Damage]) -> ChunkTable | None:
+    """The chunk table of a part, or None and damage. [CHK-006]"""
+    try:
+        return blocks.index.table(part)
+    except CorruptError as error:
+        chunks = blocks.manifest.parts[part].chunks
+        damage.append(Damage(error.code, "manifest", error.message, getattr(chunks, "path", "")))
+        return None
 
 
 Row = tuple[int, int]  # tensor, chunk
 
 
-def _batches(rows: list[Row], lengths: list[int]) -> Iterator[list[Row]]:
+def _batches(table: ChunkTable, manifest: Manifest) -> Iterator[list[Row]]:
     """Chunks to be checked by one job: a large one, or neighbouring small ones."""
+    firsts = np.asarray(manifest.first_chunks)
+    numbers = np.arange(len(table.lengths)) if table.numbers is None else table.numbers
+    tensors = np.searchsorted(firsts, numbers, side="right") - 1
+    chunks = numbers - firsts[tensors]
     batch: list[Row] = []
     size = 0
-    for row, length in zip(rows, lengths, strict=True):
-        batch.append(row)
+    for tensor, chunk, length in zip(tensors.tolist(), chunks.tolist(), table.lengths, strict=True):
+        batch.append((tensor, chunk))
         size += length
         if size >= RUN:
             yield batch
@@ -125,14 +142,15 @@ def _check_blocks(blocks: BlockReader, place: ChunkPlace) -> Iterator[Damage]:
     for number, start in enumerate(range(0, place.extent.length, size)):
         length = min(size, place.extent.length - start)
         try:
-            blocks.read_through(place, number)
+            blocks.read_block(place, number)
         except CkptError as error:
             yield _damage(blocks, place, error, number, length)
 
 
 def _check_whole(blocks: BlockReader, place: ChunkPlace) -> None:
     """Check what digests cannot: that a chunk decodes [ZARR-011], and that its object ends with it [LAY-003]."""
-    if place.object and blocks.storage.size(place.object) > place.extent.length:
+    alone = blocks.manifest.layout == "loose"
+    if alone and blocks.storage.size(place.object) > place.extent.length:
         raise fault("bad-extent", f"{place.object} is longer than its chunk [LAY-003]")
     spec = blocks.manifest.specs[place.tensor]
     if not spec.is_raw or spec.dtype.name == "bool":
@@ -149,21 +167,26 @@ def _damage(
     return Damage(error.code, "block", error.message, place.object, tensor, place.chunk, block, offset, length)
 
 
-def _check_frame(blocks: BlockReader, layout: Layout, located: Located, damaged: set[int]) -> list[Damage]:
-    """[FRM-001] [FRM-002] [FRM-004]"""
-    hasher = blocks.digest.stream()
-    try:
-        for part in layout.frame(blocks.storage, located, blocks.manifest):
-            hasher.update(part)
-        if hasher.digest() == located.record.frame:
-            return []
-    except CorruptError:
-        pass  # a node document is missing; the places below say which
-    places = list(layout.frame_damage(blocks.storage, located, blocks.manifest, damaged))
-    if not places:  # written in another legal way, so there is nothing to compare with
-        message = "bytes outside chunks and manifest do not match the frame digest; values are intact [FRM-004]"
-        return [Damage("frame-digest", "frame", message)]
-    return [
-        Damage("frame-digest", "frame", f"{name or 'the file'}: {what}; values are intact [FRM-004]", name, offset=at)
-        for name, at, what in places
-    ]
+def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged: set[int]) -> list[Damage]:
+    """[FRM-001] to [FRM-004]"""
+    found: list[Damage] = []
+    for frame in layout.frames(blocks.storage, located, blocks.index):
+        name = frame.object or "the file"
+        hasher = blocks.digest.stream()
+        try:
+            for part in frame.parts:
+                hasher.update(part)
+            if hasher.digest() == frame.digest:
+                continue
+        except CorruptError as error:
+            if frame.object:
+                found.append(Damage(error.code, "frame", f"{name}: {error.message}", frame.object))
+                continue  # else a node document is missing; the places below say which
+        places = list(layout.frame_damage(blocks.storage, located, blocks.manifest, damaged))
+        if not places:  # written in another legal way, so there is nothing to compare with
+            message = f"{name}: bytes outside chunks and manifest do not match the frame digest; values are intact"
+            found.append(Damage("frame-digest", "frame", f"{message} [FRM-004]", frame.object))
+        for place, at, what in places:
+            message = f"{place or 'the file'}: {what}; values are intact [FRM-004]"
+            found.append(Damage("frame-digest", "frame", message, place, offset=at))
+    return found

@@ -1,28 +1,22 @@
-"""Saving: a tree and options to a draft, the draft to a layout, the whole published at once."""
+"""Saving: a request to a draft, the draft to a layout, the whole published at once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import tree as trees
-from ._version import __version__
-from .arrays import COMPRESSED_CHUNK, LOOSE_CHUNK, ArraySpec, grid_for
-from .codecs import RAW, Codec, codec_asked
-from .digests import digest_named
-from .dtypes import dtype_of
 from .errors import CkptError, fault
-from .layouts import Draft, layout_named
-from .manifest import BLOCK, MAX_RANK, Schema
-from .names import MAX_LENGTH, escape, path_text
-from .patterns import matches
+from .layouts import Draft, Written, layout_named
+from .manifest import BLOCK, Schema
+from .progress import Progress, counter
+from .request import Compression, Request, request, whole_specs
 from .storage import attempt_for
-from .tree import TensorLeaf, Tree
+from .tree import Tree
 
-Compression = str | Mapping[str, Any] | None
+if TYPE_CHECKING:
+    from .parallel.coordinator import Coordinator
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,125 +37,80 @@ def save(
     path: str | os.PathLike[str],
     tree: Tree,
     *,
-    layout: str = "file",
+    layout: str | None = None,
     overwrite: bool = False,
     compression: Compression | Mapping[str, Compression] = None,
     schema: Schema | tuple[str, str] | None = None,
     metadata: Tree = None,
     durable: bool = True,
     digest: str = "xxh3-128",
+    progress: Progress | None = None,
+    coordinator: Coordinator | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
-    `tree`: nested dict / list / tuple of NumPy arrays (any shape, byte order and strides), NumPy scalars, None, bool,
-    int, float, complex, str and bytes. `layout`: "file" or "loose". `overwrite=False` never touches what exists; True
-    replaces it atomically. `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its
-    options, or rules {pattern: one of these}, of which the first that matches a tensor's path counts. `schema`: id
-    and version of the parameter layout. `metadata`: a tree of plain values. `durable`: flush to the disk before
-    publishing. `digest`: "xxh3-128", "sha256" or "blake3". `extra`: further keys of the manifest, which other readers
-    ignore [MAN-003].
+    - `tree`: nested dict / list / tuple of NumPy arrays (any shape, byte order and strides), NumPy scalars, None, bool,
+      int, float, complex, str and bytes; NamedTuples, dataclasses, and what the adapters of imported frameworks know.
+    - `layout`: "file" (one file, the default), "packed" (a directory of packs) or "loose" (one of plain Zarr chunks).
+    - `overwrite=False` never touches what exists; True replaces it atomically.
+    - `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its options, or rules
+      {pattern: one of these}, of which the first that matches a tensor's path counts.
+    - `schema`: id and version of the parameter layout. `metadata`: a tree of plain values.
+    - `durable`: flush to the disk before publishing. `digest`: "xxh3-128", "sha256" or "blake3".
+    - `progress(done, total)` is called with bytes now and then.
+    - `coordinator`: save together with other processes (`ckptfmt.parallel`), all of which call this with the same path
+      and options and with the parts of tensors that they hold; the layout is "packed".
+    - `extra`: further keys of the manifest, which readers ignore [MAN-003]; not together with `coordinator`.
 
-    Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`) before anything is written,
-    `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and `StorageError`
-    (`disk-full`, `permission`, `io`). SPEC.md section 11.
+    Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
+    anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
+    `StorageError` (`disk-full`, `permission`, `io`, `rank-failed`, `rank-lost`). SPEC.md section 11.
     """
     name = os.fspath(path)
+
+    def asked() -> Request:
+        return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
+
     try:
+        if coordinator is not None:
+            if layout not in (None, "packed"):
+                raise fault("bad-option", f"many processes save in layout 'packed', not {layout!r}", found=layout)
+            from .parallel.save import ParallelSave
+
+            job = ParallelSave(name, coordinator, overwrite=overwrite, durable=durable, progress=progress)
+            written, made = job.save(asked)
+            return _report(name, "packed", written, made, job.tensors)
+        layout = layout or "file"
         module = layout_named(layout)
-        draft = _draft(tree, layout, compression, schema, metadata, digest, extra)
+        made = asked()
+        specs = whole_specs(made, layout)
     except CkptError as error:
         error.path = error.path or name
         raise
+    draft = Draft(
+        sources=[leaf.source for leaf in made.encoded.tensors],
+        names=made.names,
+        specs=specs,
+        tree=made.encoded.node,
+        metadata=made.metadata,
+        schema=made.schema,
+        digest=made.digest,
+        block=BLOCK,
+        generator=made.generator,
+        report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
+        extra=dict(extra or {}),
+    )
     attempt = attempt_for(name, directory=layout != "file", overwrite=overwrite, durable=durable)
     try:
-        written = module.write(draft[0], attempt)
+        written = module.write(draft, attempt)
         attempt.publish()
     except BaseException:
         attempt.abort()  # [PUB-007]; also for KeyboardInterrupt
         raise
-    return SaveReport(name, layout, written.bytes, len(draft[0].names), written.record.sha256.hex(), draft[1])
+    return _report(name, layout, written, made, len(specs))
 
 
-def _draft(
-    tree: Tree, layout: str, compression: Any, schema: Any, metadata: Tree, digest: str, extra: Mapping[str, Any] | None
-) -> tuple[Draft, tuple[tuple[str, ...], ...]]:
-    encoded = trees.encode(tree)
-    rules = _rules(compression)
-    draft = Draft(
-        arrays=[leaf.array for leaf in encoded.tensors],
-        names=_names(encoded.tensors),
-        specs=tuple(_spec(leaf, layout, rules) for leaf in encoded.tensors),
-        tree=encoded.node,
-        metadata=trees.encode(metadata, allow_tensors=False).node,
-        schema=_schema(schema),
-        digest=_digest(digest),
-        block=BLOCK,
-        generator=f"ckptfmt {__version__}",
-        extra=dict(extra or {}),
-    )
-    return draft, encoded.copied_views
-
-
-def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
-    escaped = lru_cache(maxsize=1 << 16, typed=True)(escape)
-    names = tuple(["/".join(map(escaped, leaf.path)) for leaf in tensors])
-    for name, leaf in zip(names, tensors, strict=True):
-        if len(name) > MAX_LENGTH:  # [NAME-006]
-            raise fault(
-                "name-too-long",
-                f"a tensor's name has {len(name)} bytes",
-                tensor=path_text(leaf.path)[:80],
-                found=len(name),
-                expected=f"at most {MAX_LENGTH}",
-            )
-    return names
-
-
-def _rules(compression: Any) -> list[tuple[str, Codec]]:
-    if isinstance(compression, Mapping) and "name" not in compression:
-        return [(pattern, codec_asked(option)) for pattern, option in compression.items()]
-    return [("**", codec_asked(compression))]
-
-
-def _spec(leaf: TensorLeaf, layout: str, rules: list[tuple[str, Codec]]) -> ArraySpec:
-    array = leaf.array
-    if array.ndim > MAX_RANK:
-        raise fault("unsupported-dtype", f"an array of {array.ndim} axes", tensor=path_text(leaf.path))
-    codec = RAW if rules[0] == ("**", RAW) else _codec(path_text(leaf.path), rules)
-    return _array_spec(array.dtype, array.shape, codec, layout)
-
-
-@lru_cache(maxsize=1 << 14)
-def _array_spec(numpy_dtype: Any, shape: tuple[int, ...], codec: Codec, layout: str) -> ArraySpec:
-    """Arrays that are alike share one spec, so a checkpoint of many small tensors describes each kind once."""
-    dtype = dtype_of(numpy_dtype)
-    assert dtype is not None  # trees.encode refused others
-    itemsize = dtype.stored.itemsize
-    target = COMPRESSED_CHUNK if codec != RAW else LOOSE_CHUNK if layout == "loose" else None
-    return ArraySpec(dtype, shape, grid_for(dtype.storage_shape(shape), itemsize, target), codec.for_itemsize(itemsize))
-
-
-def _codec(text: str, rules: list[tuple[str, Codec]]) -> Codec:
-    return next((codec for pattern, codec in rules if matches(pattern, text)), RAW)
-
-
-def _schema(schema: Any) -> Schema | None:
-    if schema is None:
-        return None
-    match (schema.id, schema.version) if isinstance(schema, Schema) else schema:
-        case (str(identity), str(version)) if identity and version:  # [SCH-001]
-            return Schema(identity, version)
-    raise fault(
-        "bad-option",
-        f"schema= is {schema!r}",
-        found=type(schema).__name__,
-        expected="Schema(id, version) or a pair of non-empty strings",
-    )
-
-
-def _digest(name: str) -> Any:
-    try:
-        return digest_named(name)
-    except CkptError as error:
-        raise fault("bad-option", error.message) from error
+def _report(path: str, layout: str, written: Written, made: Request, tensors: int) -> SaveReport:
+    digest = written.record.sha256.hex()
+    return SaveReport(path, layout, written.bytes, tensors, digest, made.encoded.copied_views)

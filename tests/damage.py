@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt import commit, writer
-from ckptfmt.layouts import file as file_layout
+from ckptfmt import commit, request, writer
+from ckptfmt.layouts import pack_writer
 from ckptfmt.names import Path as TreePath
 from ckptfmt.storage.disk import Disk
 
@@ -62,12 +62,12 @@ def small_chunks(*, block: int = 4096, chunk: int = 64 << 10) -> Iterator[None]:
     """Save with small blocks and chunks, so that small tensors have many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "BLOCK", block)
-        patch.setattr(writer, "COMPRESSED_CHUNK", chunk)
-        patch.setattr(writer, "LOOSE_CHUNK", chunk)
-        patch.setattr(file_layout, "INLINE", block)
-        writer._array_spec.cache_clear()
+        patch.setattr(request, "COMPRESSED_CHUNK", chunk)
+        patch.setattr(request, "LOOSE_CHUNK", chunk)
+        patch.setattr(pack_writer, "INLINE", block)
+        request._array_spec.cache_clear()
         yield
-    writer._array_spec.cache_clear()
+    request._array_spec.cache_clear()
 
 
 # ---- places

@@ -165,7 +165,7 @@ SAVING: dict[str, tuple[str, Any, dict[str, Any], str]] = {
     "object array": ("unsupported-dtype", {"a": np.array([None])}, {}, "dtype object at 'a'"),
     "string array": ("unsupported-dtype", {"a": np.array(["x"])}, {}, "at 'a'"),
     "structured array": ("unsupported-dtype", {"a": np.zeros(1, "i4,f4")}, {}, "at 'a'"),
-    "layout": ("bad-option", {}, {"layout": "packed"}, "'packed'"),
+    "layout": ("bad-option", {}, {"layout": "zip"}, "'zip'"),
     "compression": ("bad-option", {}, {"compression": "lzma"}, "found lzma"),
     "level": ("bad-option", {}, {"compression": {"name": "gzip", "level": 99}}, "gzip"),
     "digest": ("bad-option", {}, {"digest": "md5"}, "'md5'"),

@@ -54,10 +54,10 @@ def model(tmp_path: Path) -> Path:
 
 def test_the_whole_picture(model: Path) -> None:
     with ckptfmt.open(model) as checkpoint:
-        stored = checkpoint["optimizer/1/state"].stored_bytes
+        stored, sha256 = checkpoint["optimizer/1/state"].stored_bytes, checkpoint.manifest_sha256
     assert inspect(model).splitlines() == [
         str(model),
-        f"format 1.0, layout file, written by ckptfmt {ckptfmt.__version__}",
+        f"format 1.0, layout file, written by ckptfmt {ckptfmt.__version__}, sha256 {sha256}",
         "schema gpt, version 3",
         "metadata  {'run': 'a', 'seed': 1}",
         "tree",
@@ -78,13 +78,14 @@ def test_the_whole_picture(model: Path) -> None:
 
 def test_the_whole_document(model: Path) -> None:
     with ckptfmt.open(model) as checkpoint:
-        stored = checkpoint["optimizer/1/state"].stored_bytes
+        stored, sha256 = checkpoint["optimizer/1/state"].stored_bytes, checkpoint.manifest_sha256
     raw = {"shape": [1000, 64], "dtype": "float32", "elements": 64000, "bytes": 256000, "chunks": 1}
     assert document(model) == {
         "path": str(model),
         "layout": "file",
         "format": [1, 0],
         "generator": f"ckptfmt {ckptfmt.__version__}",
+        "manifest_sha256": sha256,
         "schema": {"id": "gpt", "version": "3"},
         "metadata": {"run": "a", "seed": 1},
         "totals": {"tensors": 3, "elements": 128064, "bytes": 512128, "stored_bytes": 256128 + stored},
@@ -162,8 +163,10 @@ def test_trees_without_tensors(tmp_path: Path, tree: Any) -> None:
 
 def test_a_tree_that_is_one_tensor(tmp_path: Path) -> None:
     path = save(tmp_path / "x.ckpt", np.arange(3, dtype=np.int8), layout="loose")
+    with ckptfmt.open(path) as checkpoint:
+        sha256 = checkpoint.manifest_sha256
     assert inspect(path).splitlines()[1:] == [
-        f"format 1.0, layout loose, written by ckptfmt {ckptfmt.__version__}",
+        f"format 1.0, layout loose, written by ckptfmt {ckptfmt.__version__}, sha256 {sha256}",
         "tree  int8  [3]  3 B  raw",
         "1 tensor, 3 elements, 3 B",
     ]

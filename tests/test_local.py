@@ -274,6 +274,7 @@ def become_nobody() -> None:
 
 
 def save_as_nobody(path: Path, layout: str, overwrite: bool) -> None:
+    assert ckptfmt.save  # imported while its file can be read
     become_nobody()
     assert refused(path, layout, overwrite=overwrite).code == "permission"
 

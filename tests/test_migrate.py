@@ -540,7 +540,7 @@ def test_provenance_grows_and_the_rest_stays(tmp_path: Path) -> None:  # [MIG-01
         assert result.metadata == {"k": (1,)}
         assert result.manifest.unknown["later"] == [1]
         assert result.layout == "file"
-        assert one["source"] == source.manifest_sha256
+        assert one["source"].hex() == source.manifest_sha256
         assert two["source"].hex() == first.saved.manifest_sha256
         assert [step["inverse"] for record in (one, two) for step in record["chain"]] == [False, True]
         assert {step["document"] for record in (one, two) for step in record["chain"]} == {
@@ -564,6 +564,6 @@ def test_in_place_and_planned_only(tmp_path: Path) -> None:  # [MIG-019]
         path, path, made, to="2", overwrite=True, progress=lambda done, total: seen.append((done, total))
     )
     assert report.plan.is_rename
-    assert seen == [(24, 24)]
+    assert seen[-1] == (24, 24)
     assert [*ckptfmt.load(path)] == ["b"]
     assert ckptfmt.migrate(path, tmp_path / "same", made, to="2").plan.chain == ()

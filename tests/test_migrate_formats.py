@@ -59,7 +59,7 @@ def test_it_is_upgraded(name: str, tmp_path: Path) -> None:  # [FMT-004]
         assert_same_tree(new.load(), old.load())
         assert (new.schema, new.metadata) == (old.schema, old.metadata)
         (record,) = provenance(new)
-        assert record["source"] == old.manifest_sha256
+        assert record["source"].hex() == old.manifest_sha256
         assert record["format"] == [0, 9]
     assert ckptfmt.verify(tmp_path / "new").ok
     assert ckptfmt.upgrade(tmp_path / "new", tmp_path / "new", overwrite=True)[0] == (1, 0)

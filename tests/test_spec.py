@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt import writer
+from ckptfmt import request
 from ckptfmt.dtypes import DTYPES
 from ckptfmt.errors import CODES
 
@@ -35,7 +35,7 @@ def example(folder: Path) -> bytes:
     """The file of the worked example; its generator is fixed, as later versions of the package give the same bytes."""
     weights = np.array([[1, 2], [3, -0.0]], ml_dtypes.bfloat16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "__version__", "1.0.0")
+        patch.setattr(request, "__version__", "1.0.0")
         ckptfmt.save(folder / "example.ckpt", {"step": 7, "w": weights})
     return (folder / "example.ckpt").read_bytes()
 
@@ -44,7 +44,7 @@ def loose_record(folder: Path) -> str:
     """The commit record of the worked example in layout `loose`."""
     weights = np.array([[1, 2], [3, -0.0]], ml_dtypes.bfloat16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "__version__", "1.0.0")
+        patch.setattr(request, "__version__", "1.0.0")
         ckptfmt.save(folder / "example", {"step": 7, "w": weights}, layout="loose")
     return "\n".join(["```", (folder / "example" / "COMMIT").read_text().strip(), "```"])
 

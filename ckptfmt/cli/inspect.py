@@ -27,7 +27,7 @@ Examples:
   ckptfmt inspect model.ckpt --select 'model/**' --select 'optimizer/*/lr'
   ckptfmt inspect model.ckpt --json | jq '.tensors[] | .name'
 
-The object of --json has: path, layout, format, generator, schema, metadata, totals, tree, tensors.
+The object of --json has: path, layout, format, generator, manifest_sha256, schema, metadata, totals, tree, tensors.
 """,
 )
 @click.argument("path")
@@ -59,6 +59,7 @@ def _document(checkpoint: Checkpoint, tree: Any) -> dict[str, Any]:
         "layout": checkpoint.layout,
         "format": list(checkpoint.format),
         "generator": checkpoint.generator,
+        "manifest_sha256": checkpoint.manifest_sha256,
         "schema": None if schema is None else {"id": schema.id, "version": schema.version},
         "metadata": encoder.value(checkpoint.metadata),
         "totals": tally(tree)._asdict(),
@@ -71,7 +72,8 @@ def _show(checkpoint: Checkpoint, tree: Any, depth: int | None) -> None:
     out = console()
     version = ".".join(map(str, checkpoint.format))
     out.print(Text(visible(checkpoint.path), "bold"))
-    out.print(f"format {version}, layout {checkpoint.layout}, written by {visible(checkpoint.generator)}")
+    identity = f"sha256 {checkpoint.manifest_sha256}"  # [SEC-004]
+    out.print(f"format {version}, layout {checkpoint.layout}, written by {visible(checkpoint.generator)}, {identity}")
     if checkpoint.schema is not None:
         out.print(f"schema {visible(checkpoint.schema.id)}, version {visible(checkpoint.schema.version)}")
     view = TreeView(out, depth=depth)

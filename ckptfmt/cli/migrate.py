@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
 from .. import MigrationReport
 from .. import migrate as migrate_checkpoint
 from .. import upgrade as upgrade_checkpoint
 from ..dtypes import dtype_of
+from ..layouts import LAYOUTS
 from ..migration.nodes import Leaf, Node, nbytes
 from ..migration.plan import Plain
 from ..names import Key, Path, path_text
+from ..progress import progress_bar
 from .console import console, print_json
 from .text import count, size, visible
 
@@ -66,7 +66,7 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option("--down", is_flag=True, help="Run migrations backwards.")
 @click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
-@click.option("--layout", type=click.Choice(["file", "loose"]), help="Layout of DST; that of SRC by default.")
+@click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
 @click.option("--overwrite", is_flag=True, help="Replace DST, which may be SRC, at once.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def migrate(src: str, dst: str, files: tuple[str, ...], plan_only: bool, as_json: bool, **options: Any) -> int:
@@ -74,7 +74,8 @@ def migrate(src: str, dst: str, files: tuple[str, ...], plan_only: bool, as_json
 
     The migrations lie in files (JSON or msgpack); docs/migrations.md says how they are written. SRC is not changed.
     """
-    with _progress("migrate", as_json) as progress:
+    shown = sys.stderr.isatty() and not (as_json or plan_only)
+    with progress_bar("migrate") if shown else contextlib.nullcontext() as progress:
         report = migrate_checkpoint(src, dst, files, plan_only=plan_only, progress=progress, **options)
     if as_json:
         print_json(_document(src, report))
@@ -108,18 +109,6 @@ def upgrade(src: str, dst: str, overwrite: bool, as_json: bool) -> int:
         versions = " → ".join(f"{major}.{minor}" for major, minor in (version, FORMAT))
         console().print(f"{visible(dst)}: format {versions}, {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
     return 0
-
-
-@contextlib.contextmanager
-def _progress(title: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr while the block runs, if that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _document(src: str, report: MigrationReport) -> dict[str, Any]:

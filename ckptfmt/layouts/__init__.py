@@ -1,12 +1,11 @@
 """The layouts (SPEC.md section 8): how commit record, manifest, node documents and chunks lie on storage.
 
-Each layout is a module with the same four functions; what differs between layouts stands there and nowhere else.
+Each layout is a module with the same functions; what differs between layouts stands there and nowhere else.
 
 - `locate(storage, max_manifest)` finds and checks the commit record and reads the manifest's bytes,
-- `chunk_object(manifest, tensor, chunk)` names the object of a chunk,
 - `write(draft, attempt)` writes a whole checkpoint into an attempt, and gives its size and commit record,
-- `frame(storage, located, manifest)` and `frame_damage(...)` read the frame, and say where it differs from the
-  canonical one.
+- `frames(...)` reads the frames with the digests that they must have, and `frame_damage(...)` says where they differ
+  from the canonical ones.
 """
 
 from __future__ import annotations
@@ -17,23 +16,26 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from ..arrays import ArraySpec
-from ..chunk_table import ChunkTable
+from ..chunk_index import ChunkIndex
 from ..commit import CommitRecord
 from ..digests import Digest
-from ..dtypes import Array
 from ..errors import fault
 from ..manifest import Manifest, Part, Schema
+from ..placement import Placement
+from ..progress import Report
+from ..sources import Source
 from ..storage import Attempt, Storage
 from ..tree import Node
 
-LAYOUTS = ("file", "loose")  # each a module of this package, imported when used
+WINDOW = 64 << 10  # bytes of one read when reading the frame between small chunks
+LAYOUTS = ("file", "loose", "packed")  # each a module of this package, imported when used
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is to be written: everything of a manifest but the chunk table, and the arrays."""
+    """What is to be written: everything of a manifest but the chunk table, and the tensors."""
 
-    arrays: list[Array]
+    sources: list[Source]
     names: tuple[str, ...]
     specs: tuple[ArraySpec, ...]
     tree: Node
@@ -42,9 +44,10 @@ class Draft:
     digest: Digest
     block: int
     generator: str
+    report: Report
     extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
 
-    def manifest(self, layout: str, obj: str | None, table: ChunkTable) -> Manifest:
+    def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
         return Manifest(
             layout=layout,
             digest=self.digest.name,
@@ -53,7 +56,8 @@ class Draft:
             metadata=self.metadata,
             names=self.names,
             specs=self.specs,
-            part=Part(obj, table),
+            parts=parts,
+            placement=placement,
             generator=self.generator,
             schema=self.schema,
             unknown=self.extra,
@@ -75,6 +79,20 @@ class Located(NamedTuple):
     manifest: bytes
 
 
+def bytes_between(storage: Storage, name: str, taken: list[tuple[int, int]], end: int) -> Iterator[bytes]:
+    """The bytes of an object before `end` that lie in none of the `taken` extents (offset, length), in order."""
+    position, window, window_start = 0, b"", 0
+    for offset, length in [*sorted(taken), (end, 0)]:
+        while position < offset:
+            if not window_start <= position < window_start + len(window):
+                window_start, size = position, max(WINDOW, offset - position)
+                window = storage.read(name, position, min(size, end - position))
+            piece = window[position - window_start : offset - window_start]
+            yield piece
+            position += len(piece)
+        position = offset + length
+
+
 def check_manifest_length(record: CommitRecord, limit: int, path: str) -> None:
     """Refuse to read a manifest longer than `limit` bytes. [LIM-001]"""
     if record.length > limit:
@@ -89,16 +107,29 @@ def first_difference(found: bytes, expected: bytes) -> int:
     return next((at for at, (one, other) in pairs if one != other), min(len(found), len(expected)))
 
 
+class Frame(NamedTuple):
+    """The frame of an object (`""`: of the whole checkpoint): its digest, and its bytes in order. [FRM-001] to
+    [FRM-003]"""
+
+    object: str
+    digest: bytes
+    parts: Iterator[bytes]
+
+
+def chunk_object(name: str, spec: ArraySpec, chunk: int) -> str:
+    """The path of a chunk: of its object in layout `loose` [LAY-003], of its member in a pack."""
+    key = spec.chunk_key(chunk)
+    return f"tensors/{name}/{key}" if name else f"tensors/{key}"
+
+
 class Layout(Protocol):
     """What the modules of this package offer."""
 
     def locate(self, storage: Storage, max_manifest: int) -> Located: ...
 
-    def chunk_object(self, manifest: Manifest, tensor: int, chunk: int) -> str: ...
-
     def write(self, draft: Draft, attempt: Attempt) -> Written: ...
 
-    def frame(self, storage: Storage, located: Located, manifest: Manifest) -> Iterator[bytes]: ...
+    def frames(self, storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]: ...
 
     def frame_damage(
         self, storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
@@ -114,5 +145,9 @@ def layout_named(name: str) -> Layout:
 
 
 def layout_of(storage: Storage) -> Layout:
-    """The layout in which a storage's checkpoint must be: directories hold `loose` ones."""
-    return layout_named("loose" if storage.is_directory else "file")
+    """The layout in which a storage's checkpoint must be: that of its commit record, in a directory."""
+    if not storage.is_directory:
+        return layout_named("file")
+    from . import directory
+
+    return layout_named(directory.layout(storage))

@@ -5,28 +5,24 @@ Every chunk is a file of its own, exactly as long as the chunk, so that any Zarr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import commit
-from ..chunk_table import ChunkTable, first_rows
+from ..chunk_index import ChunkIndex
+from ..chunk_table import ChunkTable
 from ..chunks import PIECE, stored_pieces
-from ..commit import CommitRecord
 from ..dtypes import bytes_of
-from ..errors import CorruptError, fault
-from ..manifest import FORMAT, Manifest
+from ..errors import CorruptError
+from ..manifest import Manifest, Part
 from ..storage import Attempt, Storage
 from ..zarr_nodes import node_documents
-from . import Draft, Located, Written, check_manifest_length, first_difference
+from . import Draft, Frame, Located, Written, chunk_object, directory, first_difference
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-COMMIT = "COMMIT"
-MANIFEST = "manifest.msgpack"
 TENSORS = "tensors/"
 
 
@@ -35,50 +31,16 @@ TENSORS = "tensors/"
 
 def locate(storage: Storage, max_manifest: int) -> Located:
     """Read `COMMIT` and the manifest. [READ-001]"""
-    try:
-        size = storage.size(COMMIT)
-    except CorruptError as error:
-        if error.code != "missing-object":
-            raise
-        raise fault(
-            "not-a-checkpoint", "this is a directory without a COMMIT file", path=storage.path
-        ) from error  # [COM-005]
-    if size > commit.MAX_LENGTH:
-        raise fault(
-            "bad-record",
-            "COMMIT is too long for a commit record [COM-001]",
-            path=storage.path,
-            found=size,
-            expected=f"at most {commit.MAX_LENGTH}",
-        )
-    line = storage.read(COMMIT, 0, size)
-    record = commit.decode(line, FORMAT[0])
-    if record.layout == "packed":
-        raise fault(
-            "unknown-feature", "layout 'packed' is not known to this version", path=storage.path, found="packed"
-        )
-    if record.layout != "loose" or record.offset != 0:
-        raise fault(
-            "bad-record",
-            "the commit record does not fit the directory that it stands in [COM-002] [LAY-006]",
-            path=storage.path,
-        )
-    check_manifest_length(record, max_manifest, storage.path)
-    length = storage.size(MANIFEST)
-    if length != record.length:  # [COM-003]
-        message = "the manifest has another length than the commit record says [COM-003]"
-        raise fault("manifest-digest", message, path=storage.path, found=length, expected=record.length)
-    return Located(record, line, storage.read(MANIFEST, 0, length))
+    return directory.locate(storage, max_manifest)
 
 
-def chunk_object(manifest: Manifest, tensor: int, chunk: int) -> str:
-    """[LAY-003]"""
-    name, key = manifest.names[tensor], manifest.specs[tensor].chunk_key(chunk)
-    return f"{TENSORS}{name}/{key}" if name else f"{TENSORS}{key}"
+def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
+    """[FRM-002]"""
+    yield Frame("", located.record.frame, _documents(storage, index.manifest))
 
 
-def frame(storage: Storage, located: Located, manifest: Manifest) -> Iterator[bytes]:
-    """All node documents, in C-string order of their paths. [FRM-002]"""
+def _documents(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
+    """All node documents, in C-string order of their paths."""
     for name in sorted(TENSORS + key for key, _ in node_documents(manifest.names, manifest.specs)):
         yield storage.read(name, 0, storage.size(name))
 
@@ -108,7 +70,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     rows = [(tensor, chunk) for tensor, spec in enumerate(draft.specs) for chunk in range(spec.chunks)]
     total = 0
     for name, text in documents:
-        total += _put(attempt, name, text)
+        total += directory.put(attempt, name, text)
     lengths: list[int] = []
     digests: list[bytes] = []
     from concurrent.futures import ThreadPoolExecutor  # here, as opening needs no threads
@@ -118,28 +80,23 @@ def write(draft: Draft, attempt: Attempt) -> Written:
             length, digest = _write_chunk(draft, attempt, tensor, chunk, pool)
             lengths.append(length)
             digests.append(digest)
-    table = ChunkTable(
-        None, np.array(lengths, np.uint64), b"".join(digests), draft.digest.size, draft.block, first_rows(draft.specs)
-    )
-    manifest = draft.manifest("loose", None, table)
-    raw = manifest.encode()
+            draft.report(draft.specs[tensor].chunk_nbytes)
+    table = ChunkTable(None, np.array(lengths, np.uint64), b"".join(digests), draft.digest.size, draft.block)
+    manifest = draft.manifest("loose", (Part(None, table),))
     frame_digest = draft.digest.of(b"".join(text for _, text in documents))
-    record = CommitRecord(FORMAT, "loose", 0, len(raw), hashlib.sha256(raw).digest(), frame_digest)
-    total += _put(attempt, MANIFEST, raw) + _put(attempt, COMMIT, record.encode()) + sum(lengths)
-    return Written(total, record)
+    written = directory.commit(attempt, manifest, frame_digest)
+    return Written(total + sum(lengths) + written.bytes, written.record)
 
 
 def _write_chunk(
     draft: Draft, attempt: Attempt, tensor: int, chunk: int, pool: ThreadPoolExecutor
 ) -> tuple[int, bytes]:
     """Write one chunk while a second thread digests it; gives its length and its blocks' digests."""
-    spec = draft.specs[tensor]
-    key = spec.chunk_key(chunk)
-    name = draft.names[tensor]
-    out = attempt.create(f"{TENSORS}{name}/{key}" if name else f"{TENSORS}{key}")
+    spec, name = draft.specs[tensor], draft.names[tensor]
+    out = attempt.create(chunk_object(name, spec, chunk))
     digesting: list[Future[bytes]] = []
     position = 0
-    for piece in stored_pieces(draft.arrays[tensor], spec, chunk):
+    for piece in stored_pieces(draft.sources[tensor], spec, chunk):
         if len(digesting) > 1:
             digesting[-2].result()  # at most two pieces wait
         digesting.append(pool.submit(draft.digest.of_blocks, bytes_of(piece), draft.block))
@@ -149,10 +106,3 @@ def _write_chunk(
             out.reserve(spec.chunk_nbytes)
     out.finish(position)
     return position, b"".join(future.result() for future in digesting)
-
-
-def _put(attempt: Attempt, name: str, data: bytes) -> int:
-    out = attempt.create(name)
-    out.write(0, data)
-    out.finish(len(data))
-    return len(data)

@@ -4,7 +4,7 @@ section 20)."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ from .. import writer
 from .._version import __version__
 from ..manifest import Schema
 from ..names import Path
+from ..progress import Progress
 from ..reader import Checkpoint
 from ..target import rebuild
+from ..tensor import Tensor
 from ..tree import Tree
 from .operators import Extern
 from .plan import Plan
 from .view import MigratedCheckpoint, MigratedTensor, open_at
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
 
 
@@ -56,7 +57,7 @@ def migrate(
 
     What `open_at` takes says what is migrated; `layout` (that of the source by default), `overwrite`, `compression`,
     `durable` and `digest` are those of `ckptfmt.save`. `dst` may be `src`, with `overwrite=True`. `plan_only` plans
-    and writes nothing. `progress(done, total)` is told the bytes of tensors read.
+    and writes nothing. `progress(done, total)` is told the bytes written.
 
     Raises what `open_at` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
@@ -69,7 +70,7 @@ def migrate(
             return MigrationReport(view.plan, start, view.schema, None)
         saved = writer.save(
             dst,
-            _arrays(view, progress),
+            sources(view.tree),
             layout=view.checkpoint.layout if layout is None else layout,
             overwrite=overwrite,
             compression=compression,
@@ -77,6 +78,7 @@ def migrate(
             metadata=view.metadata,
             durable=durable,
             digest=digest,
+            progress=progress,
             extra=further_keys(view.checkpoint, _provenance(view)),
         )
         return MigrationReport(view.plan, start, view.schema, saved)
@@ -98,7 +100,7 @@ def _provenance(view: MigratedCheckpoint) -> dict[str, Any]:
     return {
         "operation": "migrate",
         "generator": f"ckptfmt {__version__}",
-        "source": view.checkpoint.manifest_sha256,
+        "source": bytes.fromhex(view.checkpoint.manifest_sha256),
         "schema": view.schema.id,
         "chain": [
             {
@@ -114,22 +116,11 @@ def _provenance(view: MigratedCheckpoint) -> dict[str, Any]:
     }
 
 
-def _arrays(view: MigratedCheckpoint, progress: Progress | None) -> Tree:
-    """The tree with each tensor read."""
-    distinct = {id(leaf): leaf for leaf in view.tensors.values()}
-    total = sum(leaf.nbytes for leaf in distinct.values())
-    arrays: dict[int, Any] = {}
-    done = 0
+def sources(tree: Tree) -> Tree:
+    """A tree of lazy tensors as one to save: they are read piece by piece, but for times, which are arrays there."""
 
-    def leaf_of(_: Path, leaf: Any) -> Any:
-        nonlocal done
-        if not isinstance(leaf, MigratedTensor):
-            return leaf
-        if id(leaf) not in arrays:
-            arrays[id(leaf)] = leaf.read()
-            done += leaf.nbytes
-            if progress is not None:
-                progress(done, total)
-        return arrays[id(leaf)]
+    def source(_: Path, leaf: Any) -> Any:
+        is_time = isinstance(leaf, Tensor | MigratedTensor) and leaf.dtype.kind in "mM"
+        return leaf.read() if is_time else leaf
 
-    return rebuild(view.tree, leaf_of)
+    return rebuild(tree, source)

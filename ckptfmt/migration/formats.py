@@ -59,18 +59,18 @@ def upgrade(
     """
     from .. import writer
     from ..reader import Checkpoint
-    from .apply import further_keys
+    from .apply import further_keys, sources
 
     with Checkpoint(src) as checkpoint:
         record = {
             "operation": "upgrade",
             "generator": f"ckptfmt {__version__}",
-            "source": checkpoint.manifest_sha256,
+            "source": bytes.fromhex(checkpoint.manifest_sha256),
             "format": list(checkpoint.format),
         }
         report = writer.save(
             dst,
-            checkpoint.load(),
+            sources(checkpoint.tree),
             layout=checkpoint.layout,
             overwrite=overwrite,
             schema=checkpoint.schema,

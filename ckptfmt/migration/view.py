@@ -15,11 +15,14 @@ from ..arrays import Shape
 from ..dtypes import Array
 from ..errors import fault
 from ..grid import select as normalise
+from ..loading import Patterns
 from ..manifest import Schema
 from ..names import Key, Path, path_text
 from ..patterns import matches_any
-from ..reader import Checkpoint, Patterns, Tensor
+from ..reader import Checkpoint
+from ..sources import Lazy
 from ..target import flatten
+from ..tensor import Tensor
 from ..tree import OMITTED, Tree
 from . import nodes
 from .containers import build_tree
@@ -29,7 +32,7 @@ from .operators import Extern
 from .plan import Layout, Plain, Plan, plan_chain
 
 
-class MigratedTensor:
+class MigratedTensor(Lazy):
     """A tensor of the migrated checkpoint that has not been read. Index it to read a part (as NumPy's basic indexing),
     `read()` it whole, or give it to `np.asarray`. Raises `bad-index`, and `CorruptError` for damage in what is read."""
 

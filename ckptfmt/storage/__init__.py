@@ -65,6 +65,13 @@ class Attempt(Protocol):
 
     def create(self, name: str) -> ObjectWriter: ...
 
+    def share(self, folders: list[str]) -> str:
+        """Make folders, and give a word by which another process can join this attempt."""
+
+    def flush(self) -> None:
+        """Make the names in all folders durable, if the attempt is. What `publish` does for a single process, each of
+        many does before."""
+
     def publish(self) -> None:
         """Make it the checkpoint at the path, all at once; raises `exists` or `not-replaceable`. [PUB-003] [PUB-004]"""
 
@@ -84,6 +91,13 @@ def attempt_for(path: str | os.PathLike[str], *, directory: bool, overwrite: boo
     from .local import LocalAttempt
 
     return LocalAttempt(_local(path), directory=directory, overwrite=overwrite, durable=durable)
+
+
+def join_attempt(path: str | os.PathLike[str], token: str, *, durable: bool) -> Attempt:
+    """Another process's attempt at `path`, to create objects in; that process publishes it, or aborts it."""
+    from .local import LocalAttempt
+
+    return LocalAttempt.join(_local(path), token, durable=durable)
 
 
 def _local(path: str | os.PathLike[str]) -> str:

@@ -166,12 +166,31 @@ class LocalAttempt:
         self._disk = disk or Disk()
         self._folders: set[str] = set()
         self._files: list[LocalFile] = []
-        self._exchanged = self._keeps_temporary = False
+        self._exchanged = self._keeps_temporary = self._joined = False
         if name.endswith(TEMPORARY_SUFFIX):
             raise fault("bad-option", f"a checkpoint's name must not end in {TEMPORARY_SUFFIX}", path=path)
         if not os.path.isdir(self._parent):
             raise fault("not-found", f"there is no directory {self._parent} to save into", path=path)
         self._check_target()
+
+    @classmethod
+    def join(cls, path: str, token: str, *, durable: bool) -> LocalAttempt:
+        """The attempt of another process, by the word that its `share` gave."""
+        attempt = cls(path, directory=True, overwrite=True, durable=durable)
+        name, *folders = token.split("/")
+        attempt._temporary = os.path.join(attempt._parent, name)
+        attempt._folders, attempt._joined = {"", *folders}, True
+        return attempt
+
+    def share(self, folders: list[str]) -> str:
+        for folder in folders:
+            self._make_folder(folder)
+        return "/".join([os.path.basename(self._temporary), *folders])
+
+    def flush(self) -> None:
+        if self._durable and self._directory:
+            for folder in sorted(self._folders, key=len, reverse=True):  # bottom-up [PUB-002]
+                self._do(self._disk.flush_directory, self._inside(folder))
 
     def create(self, name: str) -> LocalFile:
         if self._directory:
@@ -188,9 +207,7 @@ class LocalAttempt:
         return file
 
     def publish(self) -> None:
-        if self._durable and self._directory:
-            for folder in sorted(self._folders, key=len, reverse=True):  # bottom-up [PUB-002]
-                self._do(self._disk.flush_directory, self._inside(folder))
+        self.flush()
         if self._overwrite:
             self._replace()
         else:
@@ -207,7 +224,7 @@ class LocalAttempt:
     def abort(self) -> None:
         for file in self._files:
             file.close()
-        if not self._keeps_temporary:
+        if not self._keeps_temporary and not self._joined:
             self._remove_temporary()
 
     def _publish_exclusively(self) -> None:

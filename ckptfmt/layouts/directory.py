@@ -1,0 +1,76 @@
+"""What the layouts `loose` and `packed` share: a directory with a manifest, and `COMMIT`, which is written last
+(SPEC.md sections 8 and 11)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from .. import commit as commits
+from ..commit import CommitRecord
+from ..errors import CorruptError, fault
+from ..manifest import FORMAT, Manifest
+from ..storage import Attempt, Storage
+from . import Located, Written, check_manifest_length
+
+COMMIT = "COMMIT"
+MANIFEST = "manifest.msgpack"
+
+
+def layout(storage: Storage) -> str:
+    """The layout that `COMMIT` names: "loose" or "packed"."""
+    return _record(storage)[0].layout
+
+
+def _record(storage: Storage) -> tuple[CommitRecord, bytes]:
+    """The commit record and its own bytes. [READ-001]"""
+    try:
+        size = storage.size(COMMIT)
+    except CorruptError as error:
+        if error.code != "missing-object":
+            raise
+        raise fault(
+            "not-a-checkpoint", "this is a directory without a COMMIT file", path=storage.path
+        ) from error  # [COM-005]
+    if size > commits.MAX_LENGTH:
+        raise fault(
+            "bad-record",
+            "COMMIT is too long for a commit record [COM-001]",
+            path=storage.path,
+            found=size,
+            expected=f"at most {commits.MAX_LENGTH}",
+        )
+    line = storage.read(COMMIT, 0, size)
+    record = commits.decode(line, FORMAT[0])
+    if record.layout == "file" or record.offset != 0:
+        raise fault(
+            "bad-record",
+            "the commit record does not fit the directory that it stands in [COM-002] [LAY-006]",
+            path=storage.path,
+        )
+    return record, line
+
+
+def locate(storage: Storage, max_manifest: int) -> Located:
+    """Read `COMMIT` and the manifest. [READ-001]"""
+    record, line = _record(storage)
+    check_manifest_length(record, max_manifest, storage.path)
+    length = storage.size(MANIFEST)
+    if length != record.length:  # [COM-003]
+        message = "the manifest has another length than the commit record says [COM-003]"
+        raise fault("manifest-digest", message, path=storage.path, found=length, expected=record.length)
+    return Located(record, line, storage.read(MANIFEST, 0, length))
+
+
+def commit(attempt: Attempt, manifest: Manifest, frame: bytes) -> Written:
+    """Write the manifest, then `COMMIT`; gives the bytes of both."""
+    raw = manifest.encode()
+    record = CommitRecord(FORMAT, manifest.layout, 0, len(raw), hashlib.sha256(raw).digest(), frame)
+    return Written(put(attempt, MANIFEST, raw) + put(attempt, COMMIT, record.encode()), record)
+
+
+def put(attempt: Attempt, name: str, data: bytes) -> int:
+    """Write a whole object; gives its size."""
+    out = attempt.create(name)
+    out.write(0, data)
+    out.finish(len(data))
+    return len(data)

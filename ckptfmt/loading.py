@@ -1,0 +1,270 @@
+"""Loading a tree from an open checkpoint: whole or in part, as arrays or a framework's tensors, mapped, into a target
+or like a template (SPEC.md section 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import tree as trees
+from .adapter import Adapter, Slot, SlotPart, Template, adapter_named, slot, template
+from .chunks import check_bools
+from .dtypes import Array, DType
+from .errors import fault
+from .names import Path, path_text
+from .patterns import matches_any
+from .progress import Progress, counter
+from .sources import whole
+from .target import MatchReport, flatten, match, rebuild
+from .tensor import Tensor, is_tensor
+from .tree import OMITTED, Tree
+
+if TYPE_CHECKING:
+    from .reader import Checkpoint
+
+Patterns = str | Iterable[str] | None
+IN_FLIGHT = 256 << 20  # bytes
+
+
+class Loader:
+    """One load of a checkpoint; the options are those of `ckptfmt.load`."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        select: Patterns = None,
+        into: Tree = None,
+        like: Tree = None,
+        framework: str | Adapter | None = None,
+        mmap: bool = False,
+        verify: bool | None = None,
+        strict: bool = True,
+        cast: bool = False,
+        progress: Progress | None = None,
+        max_bytes_in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self.checkpoint, self.manifest, self.fetcher = checkpoint, checkpoint.manifest, checkpoint.fetcher
+        given = [n for n, v in (("into=", into), ("like=", like), ("mmap=True", mmap or None)) if v is not None]
+        if len(given) > 1:
+            raise fault("bad-option", f"{' and '.join(given)} exclude each other", path=checkpoint.path)
+        self.select, self.into, self.like, self.mmap = select, into, like, mmap
+        self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
+        self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
+        self.strict, self.cast = strict, cast
+        self.progress, self.max_bytes_in_flight = progress, max_bytes_in_flight
+        patterns = [select] if isinstance(select, str) else list(select or ())
+        self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
+
+    def load(self) -> Tree:
+        if self.into is not None:
+            return self._fill_target()
+        if self.like is not None:
+            return self._build_like()
+        return self._tree()
+
+    def match(self) -> MatchReport:
+        """How the target differs from the checkpoint."""
+        leaves = dict(flatten(self.into))
+        return match(leaves, {path: slot(leaf) for path, leaf in leaves.items()}, self._stored, is_tensor, self.cast)
+
+    @property
+    def _stored(self) -> dict[Path, Any]:
+        leaves = self.checkpoint.leaves
+        return leaves if self.keep is None else {path: leaf for path, leaf in leaves.items() if self.keep(path)}
+
+    # ---- a new tree
+
+    def _tree(self) -> Tree:
+        node = self.manifest.tree
+        wanted: Iterable[int] = range(len(self.manifest.names))
+        if self.keep is not None:
+            tensors = ((path, n[1]) for path, n in trees.leaves(node) if type(n) is list and n[0] == "tensor")
+            wanted = sorted({index for path, index in tensors if self.keep(path)})
+        with self._reporting(sum(self.manifest.specs[index].nbytes for index in wanted)):
+            leaves: dict[int, Any] = (
+                self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
+            )
+        # what views of int64 stand for, frameworks lack
+        times = {"numpy.datetime64": _child, "numpy.timedelta64": _child} if self.adapter else {}
+        restores = {**times, **self.adapter.restores} if self.adapter else {}
+        tree = trees.decode(node, leaves.__getitem__, self.keep, restores)
+        if tree is OMITTED:
+            raise fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
+        return tree
+
+    def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
+        return self._mapped(wanted) if self.mmap else self.fetcher.tensors(wanted, self.verify, {})
+
+    def _wrapped(self, adapter: Adapter, wanted: Iterable[int]) -> dict[int, Any]:
+        """Tensors of a framework: all at once where they keep the arrays' memory, else a few at a time."""
+        specs = self.manifest.specs
+        lacking = [index for index in wanted if not adapter.supports(specs[index].dtype.name)]
+        if lacking and not self.cast:
+            names = ", ".join(f"{self.checkpoint.describe(index)} ({specs[index].dtype.name})" for index in lacking[:8])
+            raise fault(
+                "framework-dtype",
+                f"{adapter.framework} has no tensors of the dtype of {names}",
+                path=self.checkpoint.path,
+                tensor=self.checkpoint.describe(lacking[0]),
+                found=specs[lacking[0]].dtype.name,
+                expected=f"a dtype of {adapter.framework}, or cast=True",
+            )
+        wider = {index: widened(specs[index].dtype) for index in lacking}
+        found: dict[int, Any] = {}
+        for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
+            arrays = self._arrays(group)
+            for index in group:
+                array = arrays.pop(index)
+                found[index] = adapter.wrap(array.astype(wider[index]) if index in wider else array)
+        return found
+
+    def _groups(self, wanted: Iterable[int]) -> Iterator[list[int]]:
+        """Tensors that together have at most `max_bytes_in_flight` bytes, or one larger tensor."""
+        group: list[int] = []
+        size = 0
+        for index in wanted:
+            nbytes = self.manifest.specs[index].nbytes
+            if group and size + nbytes > self.max_bytes_in_flight:
+                yield group
+                group, size = [], 0
+            group.append(index)
+            size += nbytes
+        if group:
+            yield group
+
+    def _mapped(self, wanted: Iterable[int]) -> dict[int, Array]:
+        """Private mappings of raw tensors, which cost no read; other tensors are read."""
+        blocks = self.checkpoint.blocks
+        maps: dict[str, memoryview] = {}
+        arrays: dict[int, Array] = {}
+        others = []
+        for index in wanted:
+            spec = self.manifest.specs[index]
+            if not (spec.is_contiguous and spec.chunks and spec.dtype.stored.isnative):
+                others.append(index)
+                continue
+            place = blocks.place(index, 0)
+            mapping = maps.get(place.object)
+            if mapping is None:
+                mapping = maps[place.object] = blocks.map(place)
+            offset = place.extent.offset
+            if offset + spec.nbytes > len(mapping):
+                text = self.checkpoint.describe(index)
+                raise fault(
+                    "short-object",
+                    f"{place.object or 'the file'} ends inside tensor {text!r}",
+                    path=self.checkpoint.path,
+                    tensor=text,
+                )
+            arrays[index] = np.ndarray(spec.shape, spec.dtype.numpy, mapping, offset)
+            if self.verify:
+                blocks.check_chunk(place, mapping[offset : offset + spec.nbytes])
+                blocks.decoded(place, partial(check_bools, arrays[index], spec))
+        return arrays | self.fetcher.tensors(others, self.verify, {})
+
+    # ---- into a target
+
+    def _fill_target(self) -> Tree:
+        stored = self._stored
+        leaves = dict(flatten(self.into))
+        slots = {path: slot(leaf) for path, leaf in leaves.items()}
+        self._check(match(leaves, slots, stored, is_tensor, self.cast))
+        parts = [
+            (stored[path].verified(self.verify), part)
+            for path, found in slots.items()
+            if found is not None and path in stored
+            for part in found.parts
+        ]
+        with self._reporting(sum(_nbytes(tensor, part) for tensor, part in parts)):
+            self._fill(parts)
+        return rebuild(self.into, lambda path, leaf: leaf if isinstance(slots[path], Slot) else stored.get(path, leaf))
+
+    def _fill(self, parts: list[tuple[Tensor, SlotPart]]) -> None:
+        """Whole tensors straight from storage all at once, where an array has the stored form; others one by one."""
+        direct: dict[int, Array] = {}
+        others = []
+        for tensor, part in parts:
+            array = part.array
+            everything = part.region == whole(tensor.shape) and tensor.index not in direct
+            if array is not None and everything and array.dtype == tensor.dtype and tensor.is_direct(array):
+                direct[tensor.index] = array.view(tensor.stored_dtype)
+            else:
+                others.append((tensor, part))
+        self.fetcher.tensors(direct, self.verify, direct)
+        for tensor, part in others:
+            array = part.array
+            if array is not None and array.dtype == tensor.dtype and tensor.is_direct(array):
+                tensor.read(array, region=part.region)
+                continue
+            values = tensor.read(region=part.region)
+            if array is not None:
+                array[...] = values
+            elif part.put is not None:
+                part.put(values)
+
+    def _check(self, report: MatchReport) -> None:
+        """[READ-006]"""
+        if (self.strict and not report.ok) or report.shape or report.dtype or report.kind or report.readonly:
+            raise fault("mismatch", str(report), path=self.checkpoint.path, report=report)
+
+    # ---- like a template
+
+    def _build_like(self) -> Tree:
+        stored = self._stored
+        leaves = dict(flatten(self.like))
+        templates = {path: template(leaf) for path, leaf in leaves.items()}
+        self._check(match(leaves, templates, stored, is_tensor, self.cast))
+        built: dict[tuple[int, int], Any] = {}
+
+        def build(path: Path, leaf: Any) -> Any:
+            ask, found = templates[path], stored.get(path, leaf)
+            if not isinstance(ask, Template) or path not in stored:
+                return found
+            if not isinstance(found, Tensor):  # a number, where a tensor without axes is asked for
+                return ask.build(np.asarray(found, ask.dtype))
+            key = (found.index, id(leaf))
+            if key not in built:
+                source = found.verified(self.verify)
+                built[key] = ask.build(source if found.dtype == ask.dtype else source.astype(ask.dtype))
+            return built[key]
+
+        wanted = (leaf for path, leaf in stored.items() if path in leaves and isinstance(leaf, Tensor))
+        with self._reporting(sum(tensor.nbytes for tensor in wanted)):
+            return rebuild(self.like, build)
+
+    # ---- progress
+
+    @contextmanager
+    def _reporting(self, total: int) -> Iterator[None]:
+        """Tell `progress` of bytes as they are read."""
+        if self.progress is None:
+            yield
+            return
+        self.checkpoint.blocks.on_read = counter(self.progress, total)
+        try:
+            yield
+            self.progress(total, total)
+        finally:
+            self.checkpoint.blocks.on_read = None
+
+
+def widened(dtype: DType) -> np.dtype[Any]:
+    """The dtype that stands in, without loss, for one that a framework lacks."""
+    if dtype.name.startswith(("complex", "bcomplex")):
+        return np.dtype(np.complex64)
+    if dtype.name.startswith("uint"):
+        return np.dtype(np.uint8 if dtype.bits < 8 else f"int{min(64, 2 * dtype.bits)}")
+    return np.dtype(np.int8 if dtype.name.startswith("int") else np.float32)
+
+
+def _child(_: Any, value: Any) -> Any:
+    return value
+
+
+def _nbytes(tensor: Tensor, part: SlotPart) -> int:
+    return tensor.dtype.itemsize * int(np.prod([axis.stop - axis.start for axis in part.region], dtype=object))

@@ -1,0 +1,21 @@
+"""A coordinator over MPI (mpi4py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .coordinator import Answer
+
+
+class MPICoordinator:
+    """The processes of an mpi4py communicator. MPI itself ends the job when a process dies, so there is no timeout."""
+
+    def __init__(self, communicator: Any) -> None:
+        self._communicator = communicator
+        self.rank: int = communicator.Get_rank()
+        self.size: int = communicator.Get_size()
+
+    def exchange(self, message: bytes, answer: Answer) -> bytes:
+        messages = self._communicator.gather(message, root=0)
+        reply: bytes = self._communicator.scatter(None if messages is None else answer(messages), root=0)
+        return reply

@@ -1,0 +1,151 @@
+"""Who writes what: from the boxes of tensors that ranks hold to a chunk grid for each tensor and a rank for each chunk.
+Pure.
+
+A regular grid in which every box is made of whole chunks always exists: its sides are the greatest common divisors of
+the boxes' bounds. Equal shards, and those of `torch.chunk`, give one chunk a shard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import COMPRESSED_CHUNK, ArraySpec, Shape, grid_for
+from ..codecs import Codec
+from ..dtypes import DTYPES, Array, DType
+from ..errors import fault
+from .proposal import Boxes
+
+MAX_CHUNKS_PER_BOX = 4096  # of a raw tensor; more means shards whose bounds have hardly anything in common
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`specs` of all tensors, and the rank that writes each chunk (int32, by chunk number)."""
+
+    specs: tuple[ArraySpec, ...]
+    owners: Array
+
+
+def plan(tensors: Sequence[tuple[str, str, Shape, Codec]], held: Sequence[Boxes]) -> Plan:
+    """The plan for `tensors` (name, dtype, shape, codec) of which rank r holds `held[r]`; raises `shards-missing` and
+    `shards-overlap`. Boxes that several ranks hold are shared out, so that all write about as much."""
+    ranks = np.repeat(np.arange(len(held)), [len(boxes.tensor) for boxes in held])
+    tensor = np.concatenate([boxes.tensor for boxes in held]) if held else np.zeros(0, np.int64)
+    axes = max((len(shape) for _, _, shape, _ in tensors), default=0)
+    start = np.concatenate([_padded(boxes.start, axes) for boxes in held])
+    extent = np.concatenate([_padded(boxes.extent, axes) for boxes in held])
+    order = np.argsort(tensor, kind="stable")
+    bounds = np.searchsorted(tensor[order], np.arange(len(tensors) + 1))
+    loads = np.zeros(len(held), np.int64)
+    specs, owners = [], []
+    for index, (name, dtype, shape, codec) in enumerate(tensors):
+        rows = order[bounds[index] : bounds[index + 1]]
+        boxes = np.concatenate([start[rows, : len(shape)], extent[rows, : len(shape)]], axis=1)
+        spec, owner = _plan_tensor(name, DTYPES[dtype], shape, codec, boxes, ranks[rows], loads)
+        specs.append(spec)
+        owners.append(owner)
+    return Plan(tuple(specs), np.concatenate(owners) if owners else np.zeros(0, np.int32))
+
+
+def _padded(columns: Array, axes: int) -> Array:
+    return np.pad(columns, ((0, 0), (0, axes - columns.shape[1])))
+
+
+def _plan_tensor(
+    name: str, dtype: DType, shape: Shape, codec: Codec, boxes: Array, ranks: Array, loads: Array
+) -> tuple[ArraySpec, Array]:
+    """The spec of one tensor, and the owner of each of its chunks. `boxes`: (k, 2 · axes), starts and extents."""
+    axes = len(shape)
+    inside = (boxes[:, :axes] >= 0) & (boxes[:, axes:] > 0) & (boxes[:, :axes] <= np.array(shape) - boxes[:, axes:])
+    if not inside.all():
+        raise fault("shards-overlap", f"a shard of {name!r} reaches beyond its shape {shape}", tensor=name)
+    if axes:
+        distinct, which = np.unique(boxes, axis=0, return_inverse=True)
+        which = which.reshape(-1)
+    else:
+        distinct, which = boxes[:1], np.zeros(len(boxes), np.int64)
+    starts, ends = distinct[:, :axes], distinct[:, :axes] + distinct[:, axes:]
+    spec = ArraySpec(
+        dtype, shape, _grid(name, dtype, shape, codec, starts, ends), codec.for_itemsize(dtype.stored.itemsize)
+    )
+    owner = np.full(spec.chunk_counts, -1, np.int32)
+    sides = np.array(spec.grid, np.int64)
+    if axes and dtype.per > 1:
+        sides[-1] *= dtype.per
+    first, last = starts // sides, -(-ends // sides)
+    writers = _writers(ranks, which, (last - first).prod(axis=1) * spec.chunk_nbytes, loads)
+    if (last - first == 1).all():  # one chunk a box, as almost always: without a loop
+        cells = tuple(first.T)
+        owner[cells] = writers
+        taken = len(distinct)
+    else:
+        taken = 0
+        for low, high, writer in zip(first.tolist(), last.tolist(), writers.tolist(), strict=True):
+            region = tuple(slice(*side) for side in zip(low, high, strict=True))
+            owner[region] = writer
+            taken += owner[region].size
+    covered = int((owner >= 0).sum())
+    if taken > covered:
+        raise fault("shards-overlap", f"shards of {name!r} overlap without being the same", tensor=name)
+    if covered < owner.size:
+        cell = np.unravel_index(int((owner < 0).argmax()), owner.shape)
+        corner = [int(i * side) for i, side in zip(cell, sides, strict=True)]
+        raise fault("shards-missing", f"no rank holds the elements of {name!r} from {corner} on", tensor=name)
+    return spec, owner.reshape(-1)
+
+
+def _grid(name: str, dtype: DType, shape: Shape, codec: Codec, starts: Array, ends: Array) -> Shape:
+    """The largest grid in which every box is made of whole chunks; smaller for compressors. In storage elements."""
+    sides, cut = [], []
+    for axis, length in enumerate(shape):
+        inner = [*starts[starts[:, axis] > 0, axis].tolist(), *ends[ends[:, axis] < length, axis].tolist()]
+        sides.append(math.gcd(*inner) if inner else max(1, length))
+        cut.append(bool(inner))
+    if shape and dtype.per > 1:
+        if cut[-1] and sides[-1] % dtype.per:
+            message = f"shards of {name!r} must be cut at multiples of {dtype.per} elements along the last axis"
+            raise fault("unsupported-dtype", message, tensor=name)
+        sides[-1] = -(-sides[-1] // dtype.per)
+    chunks = math.prod(-(-n // side) for n, side in zip(dtype.storage_shape(shape), sides, strict=True))
+    if chunks > MAX_CHUNKS_PER_BOX * max(1, len(starts)):
+        message = f"the bounds of the shards of {name!r} have only {sides} in common, which makes {chunks:,} chunks"
+        raise fault("shards-overlap", message, tensor=name, expected="shards of equal size, but for the last")
+    if codec.name == "raw":
+        return tuple(sides)
+    if not any(cut):
+        return grid_for(tuple(sides), dtype.stored.itemsize, COMPRESSED_CHUNK)
+    return _divided(tuple(sides), dtype.stored.itemsize)
+
+
+def _divided(sides: Shape, itemsize: int) -> Shape:
+    """Sides that divide `sides`, for chunks of about the size that compressors want. [ZARR-009]"""
+    divided = list(sides)
+    for axis in range(len(sides)):
+        row = itemsize * math.prod(divided[axis + 1 :])
+        most = max(1, COMPRESSED_CHUNK // row)
+        divided[axis] = next(side for side in range(min(most, sides[axis]), 0, -1) if sides[axis] % side == 0)
+        if row <= COMPRESSED_CHUNK:
+            break
+    return tuple(divided)
+
+
+def _writers(ranks: Array, which: Array, nbytes: Array, loads: Array) -> Array:
+    """For each distinct box the rank that writes it: of those that hold it the one with the least to write so far.
+    Adds to `loads`."""
+    writers = np.zeros(len(nbytes), np.int32)
+    if len(ranks) == len(nbytes):  # nobody holds what another holds
+        writers[which] = ranks
+        np.add.at(loads, writers, nbytes)
+        return writers
+    order = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[order], np.arange(len(nbytes) + 1))
+    for box in range(len(nbytes)):
+        holders = ranks[order[bounds[box] : bounds[box + 1]]]
+        writer = int(holders[loads[holders].argmin()])
+        writers[box] = writer
+        loads[writer] += nbytes[box]
+    return writers

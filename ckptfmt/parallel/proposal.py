@@ -1,0 +1,188 @@
+"""What a rank has to save: its tree, and the boxes of tensors that it holds. Pure.
+
+Ranks need not have the same tree: dicts are joined, everything else must be equal. So that thousands of ranks with the
+same tree do not all send it, a rank first says the digest of its outline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from ..arrays import Shape
+from ..codecs import Codec
+from ..dtypes import Array, dtype_of
+from ..errors import fault
+from ..names import path_text
+from ..request import Request
+from ..sources import Sharded, Source, whole
+from ..tree import Node
+
+_U32, _I64 = np.dtype("<u4"), np.dtype("<i8")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A rank's tree, in which tensors are named, and what the tensors are: (name, dtype, shape, codec chain)."""
+
+    node: Node
+    tensors: tuple[tuple[str, str, Shape, Codec], ...]
+
+    @cached_property
+    def raw(self) -> bytes:
+        rows = [[name, dtype, list(shape), codec.name, codec.options] for name, dtype, shape, codec in self.tensors]
+        return bytes(msgpack.packb([self.node, rows]))
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.raw).digest()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Outline:
+        node, rows = msgpack.unpackb(raw, strict_map_key=False)
+        tensors = (
+            (name, dtype, tuple(shape), Codec(codec, tuple((key, value) for key, value in options)))
+            for name, dtype, shape, codec, options in rows
+        )
+        return cls(node, tuple(tensors))
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Parts of tensors: `tensor` (k,), first element `start` and `extent` (k, rank of the tensors at most), padded with
+    0; int64."""
+
+    tensor: Array
+    start: Array
+    extent: Array
+
+    def encode(self) -> list[Any]:
+        return [
+            self.tensor.astype(_U32).tobytes(),
+            self.start.shape[1],
+            self.start.astype(_I64).tobytes(),
+            self.extent.astype(_I64).tobytes(),
+        ]
+
+    @classmethod
+    def decode(cls, document: list[Any]) -> Boxes:
+        tensor, axes, start, extent = document
+        rows = len(tensor) // 4
+        shape = (rows, axes)
+        return cls(
+            np.frombuffer(tensor, _U32).astype(np.int64),
+            np.frombuffer(start, _I64).reshape(shape),
+            np.frombuffer(extent, _I64).reshape(shape),
+        )
+
+
+def outline_of(request: Request) -> Outline:
+    """The outline of a rank's tree."""
+    encoded = request.encoded
+    tensors = []
+    for leaf, name, codec in zip(encoded.tensors, request.names, request.codecs, strict=True):
+        dtype = dtype_of(leaf.source.dtype)
+        assert dtype is not None  # the encoder refused others
+        tensors.append((name, dtype.name, tuple(leaf.source.shape), codec))
+    return Outline(_renamed(encoded.node, request.names), tuple(tensors))
+
+
+def boxes_of(sources: list[Source]) -> Boxes:
+    """What of its tensors a rank holds, without empty shards."""
+    found = []
+    for index, source in enumerate(sources):
+        regions = [shard.region for shard in source.shards] if isinstance(source, Sharded) else [whole(source.shape)]
+        found += [(index, region) for region in regions if all(axis.start < axis.stop for axis in region)]
+    axes = max((len(source.shape) for source in sources), default=0)
+    start, extent = np.zeros((len(found), axes), np.int64), np.zeros((len(found), axes), np.int64)
+    for row, (_, region) in enumerate(found):
+        start[row, : len(region)] = [axis.start for axis in region]
+        extent[row, : len(region)] = [axis.stop - axis.start for axis in region]
+    return Boxes(np.array([index for index, _ in found], np.int64), start, extent)
+
+
+def joined(outlines: dict[int, Outline]) -> tuple[Node, list[tuple[str, str, Shape, Codec]]]:
+    """The tree of all ranks, with tensors by their index, and the tensors in that order. `outlines` by the first rank
+    that has each; raises `ranks-differ`."""
+    tensors: dict[str, tuple[int, tuple[str, str, Shape, Codec]]] = {}
+    for rank, outline in outlines.items():
+        for tensor in outline.tensors:
+            first, known = tensors.setdefault(tensor[0], (rank, tensor))
+            if known != tensor:
+                raise fault(
+                    "ranks-differ",
+                    f"ranks {first} and {rank} differ in tensor {tensor[0]!r}",
+                    tensor=tensor[0],
+                    found=f"{tensor[1]} {tensor[2]} on rank {rank}",
+                    expected=f"{known[1]} {known[2]} as on rank {first}",
+                )
+    nodes = [(rank, outline.node) for rank, outline in outlines.items()]
+    order: dict[str, int] = {}
+    node = _numbered(_join(nodes, ()), order)
+    return node, [tensors[name][1] for name in order]
+
+
+def _join(nodes: list[tuple[int, Node]], path: tuple[Any, ...]) -> Node:
+    (first, node), *others = nodes
+    bits = msgpack.packb(node)  # as 1, 1.0 and True are equal in Python, and NaN is not
+    if all(msgpack.packb(other) == bits for _, other in others):
+        return node
+    kinds = {n[0] if type(n) is list else None for _, n in nodes}
+    if kinds == {"dict"}:
+        items: dict[Any, list[tuple[int, Node]]] = {}
+        for rank, (_, keys, values) in nodes:
+            for key, value in zip(keys, values, strict=True):
+                hashable = tuple(key) if type(key) is list else key
+                items.setdefault(hashable, []).append((rank, value))
+        keys = [list(key) if type(key) is tuple else key for key in items]
+        return ["dict", keys, [_join(found, (*path, key)) for key, found in items.items()]]
+    if kinds <= {"list", "tuple"} and len(kinds) == 1 and len({len(n[1]) for _, n in nodes}) == 1:
+        columns = zip(*(n[1] for _, n in nodes), strict=True)
+        ranks = [rank for rank, _ in nodes]
+        return [node[0], [_join(list(zip(ranks, c, strict=True)), (*path, i)) for i, c in enumerate(columns)]]
+    if kinds == {"tag"} and len({repr(n[1:3]) for _, n in nodes}) == 1:
+        return [*node[:3], _join([(rank, n[3]) for rank, n in nodes], path)]
+    second, different = next((rank, other) for rank, other in others if msgpack.packb(other) != bits)
+    text = path_text(path)
+    raise fault(
+        "ranks-differ",
+        f"ranks {first} and {second} hold different values at {text!r}",
+        tensor=text,
+        found=_shown(different),
+        expected=f"{_shown(node)} as on rank {first}",
+    )
+
+
+def _shown(node: Node) -> str:
+    return repr(node)[:80]
+
+
+def _renamed(node: Node, names: Sequence[str]) -> Node:
+    """The node with names in place of tensor indices."""
+    return _mapped(node, lambda index: names[index])
+
+
+def _numbered(node: Node, order: dict[str, int]) -> Node:
+    """The node with indices in place of names, in the order of a depth-first walk. [TREE-016]"""
+    return _mapped(node, lambda name: order.setdefault(name, len(order)))
+
+
+def _mapped(node: Node, tensor: Any) -> Node:
+    if type(node) is not list:
+        return node
+    match node[0]:
+        case "tensor":
+            return ["tensor", tensor(node[1])]
+        case "dict":
+            return ["dict", node[1], [_mapped(item, tensor) for item in node[2]]]
+        case "list" | "tuple":
+            return [node[0], [_mapped(item, tensor) for item in node[1]]]
+        case "tag":
+            return [*node[:3], _mapped(node[3], tensor)]
+    return node

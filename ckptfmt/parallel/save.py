@@ -1,0 +1,181 @@
+"""A save by many processes, in rounds (SPEC.md section 11): outlines and boxes, then the plan, then the parts, and at
+last the commit by rank 0. A failure of any rank in any round fails all, and nothing is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import commit
+from ..arrays import ArraySpec
+from ..chunk_table import columns, first_chunks
+from ..codecs import Codec
+from ..dtypes import DTYPES, Array
+from ..errors import fault
+from ..layouts import Draft, Written, packed
+from ..layouts.packed import Chunk, PartWriter, part_numbers
+from ..manifest import BLOCK, FORMAT, Part, PartReference
+from ..progress import Progress, counter, nothing
+from ..request import Request
+from ..storage import Attempt, attempt_for, join_attempt
+from .coordinator import Coordinator, Rounds
+from .plan import plan
+from .proposal import Boxes, Outline, boxes_of, joined, outline_of
+
+
+class ParallelSave:
+    """One save on one rank. The options must be the same on every rank."""
+
+    def __init__(
+        self, path: str, coordinator: Coordinator, *, overwrite: bool, durable: bool, progress: Progress | None
+    ) -> None:
+        self.path, self.rounds = path, Rounds(coordinator)
+        self.overwrite, self.durable, self.progress = overwrite, durable, progress
+        self.tensors = 0  # of the whole checkpoint
+        self._attempt: Attempt | None = None
+        self._draft: Draft | None = None  # of the whole checkpoint, on rank 0
+        self._digests: list[bytes] = []  # of each rank's outline, on rank 0
+        self._part_of_chunk: Array = np.zeros(0, np.int64)
+
+    def save(self, asked: Callable[[], Request]) -> tuple[Written, Request]:
+        """Take part; gives, on every rank, what was written by all. `asked` makes this rank's request: if that fails,
+        all ranks fail."""
+        try:
+            wanted = self.rounds.round(lambda: self._propose(asked()), self._compare)
+            order = self.rounds.round(lambda: self._send(wanted), self._plan)
+            size, line, self.tensors = self.rounds.round(lambda: self._write(order), self._commit)
+        except BaseException:
+            if self._attempt is not None:
+                self._attempt.abort()  # [PUB-007]
+            raise
+        return Written(size, commit.decode(line, FORMAT[0])), self.request
+
+    # ---- round 1: who has which tree
+
+    def _propose(self, request: Request) -> list[Any]:
+        self.request = request
+        self.outline = outline_of(request)
+        schema = None if request.schema is None else [request.schema.id, request.schema.version]
+        options = [request.metadata, schema, request.digest.name, self.overwrite, self.durable, request.generator]
+        return [self.outline.digest, options]
+
+    def _compare(self, proposals: list[Any]) -> list[bool]:
+        """Ask one rank for each different outline."""
+        for rank, (_, options) in enumerate(proposals):
+            if repr(options) != repr(proposals[0][1]):
+                raise fault(
+                    "ranks-differ",
+                    f"ranks 0 and {rank} save with other metadata or options",
+                    path=self.path,
+                    found=repr(options)[:200],
+                    expected=repr(proposals[0][1])[:200],
+                )
+        self._digests = [digest for digest, _ in proposals]
+        return [digest not in self._digests[:rank] for rank, digest in enumerate(self._digests)]
+
+    # ---- round 2: boxes, and the plan
+
+    def _send(self, asked: bool) -> list[Any]:
+        sources = [leaf.source for leaf in self.request.encoded.tensors]
+        return [self.outline.raw if asked else None, boxes_of(sources).encode()]
+
+    def _plan(self, messages: list[Any]) -> list[Any]:
+        outlines = {rank: Outline.decode(raw) for rank, (raw, _) in enumerate(messages) if raw is not None}
+        by_digest = {self._digests[rank]: outline for rank, outline in outlines.items()}
+        node, tensors = joined(outlines)
+        index = {tensor[0]: number for number, tensor in enumerate(tensors)}
+        numbering = {
+            digest: np.array([index[tensor[0]] for tensor in outline.tensors], np.int64)
+            for digest, outline in by_digest.items()
+        }
+        held = []
+        for digest, (_, document) in zip(self._digests, messages, strict=True):
+            boxes = Boxes.decode(document)
+            held.append(Boxes(numbering[digest][boxes.tensor], boxes.start, boxes.extent))
+        made = plan(tensors, held)
+        self._draft = Draft(
+            sources=[],
+            names=tuple(tensor[0] for tensor in tensors),
+            specs=made.specs,
+            tree=node,
+            metadata=self.request.metadata,
+            schema=self.request.schema,
+            digest=self.request.digest,
+            block=BLOCK,
+            generator=self.request.generator,
+            report=nothing,
+        )
+        self._attempt = attempt_for(self.path, directory=True, overwrite=self.overwrite, durable=self.durable)
+        token = self._attempt.share(["packs", "parts"])
+        return [[token, work] for work in self._share_out(made.owners, len(messages))]
+
+    def _share_out(self, owners: Array, ranks: int) -> Iterator[list[Any]]:
+        """What each rank has to write: its parts, and the tensors in them."""
+        assert self._draft is not None
+        specs, names = self._draft.specs, self._draft.names
+        tensors, chunks = columns(np.arange(len(owners)), first_chunks(specs))
+        sizes = np.array([spec.chunk_nbytes for spec in specs], np.int64)[tensors]
+        self._part_of_chunk = np.zeros(len(owners), np.int64)
+        by_rank = np.argsort(owners, kind="stable")
+        bounds = np.searchsorted(owners[by_rank], np.arange(ranks + 1))
+        number = 0
+        for rank in range(ranks):
+            rows = by_rank[bounds[rank] : bounds[rank + 1]]
+            packs = part_numbers(sizes[rows], packed.PACK_BYTES)
+            parts = []
+            for pack in range(max(int(packs.max(initial=-1)) + 1, 1 if rank == 0 else 0)):
+                mine = rows[packs == pack]
+                self._part_of_chunk[mine] = number
+                parts.append([number, tensors[mine].astype("<i8").tobytes(), chunks[mine].astype("<i8").tobytes()])
+                number += 1
+            used = np.unique(tensors[rows]).tolist()
+            yield [parts, [[t, names[t], *_encode_spec(specs[t])] for t in used]]
+
+    # ---- round 3: packs, and the commit
+
+    def _write(self, order: list[Any]) -> list[Any]:
+        token, (parts, tensors) = order
+        attempt = self._attempt
+        if attempt is None:
+            attempt = self._attempt = join_attempt(self.path, token, durable=self.durable)
+        specs = {index: (name, _decode_spec(spec)) for index, name, *spec in tensors}
+        made = self.request
+        sources = {name: leaf.source for name, leaf in zip(made.names, made.encoded.tensors, strict=True)}
+        tables = [(n, np.frombuffer(t, "<i8"), np.frombuffer(c, "<i8")) for n, t, c in parts]
+        total = sum(specs[index][1].chunk_nbytes for _, indices, _ in tables for index in indices.tolist())
+        writer = PartWriter(attempt, self.request.digest, BLOCK, counter(self.progress, total))
+        written = []
+        for number, indices, chunks in tables:
+            cells = (
+                Chunk(*specs[index], sources[specs[index][0]], chunk)
+                for index, chunk in zip(indices.tolist(), chunks.tolist(), strict=True)
+            )
+            documents = (self._draft.names, self._draft.specs) if self._draft is not None and number == 0 else None
+            part = writer.write(number, cells, indices, chunks, documents)
+            reference = part.chunks
+            assert isinstance(reference, PartReference)
+            written.append([number, part.object, part.size, part.frame, *reference])
+        attempt.flush()
+        return written
+
+    def _commit(self, messages: list[Any]) -> list[Any]:
+        assert self._draft is not None
+        assert self._attempt is not None
+        rows = sorted(row for message in messages for row in message)
+        parts = tuple(Part(obj, PartReference(*reference), size, frame) for _, obj, size, frame, *reference in rows)
+        written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
+        self._attempt.publish()
+        return [[written.bytes, written.record.encode(), len(self._draft.names)]] * len(messages)
+
+
+def _encode_spec(spec: ArraySpec) -> list[Any]:
+    return [spec.dtype.name, spec.shape, spec.grid, spec.codec.name, spec.codec.options]
+
+
+def _decode_spec(document: list[Any]) -> ArraySpec:
+    dtype, shape, grid, codec, options = document
+    return ArraySpec(
+        DTYPES[dtype], tuple(shape), tuple(grid), Codec(codec, tuple((key, value) for key, value in options))
+    )

@@ -1,0 +1,50 @@
+"""Progress of large work: counting bytes from several threads, and a bar for the terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all, now and then and from any thread."""
+Report = Callable[[int], None]
+"""Called with the bytes that were just done."""
+
+
+def nothing(_: int) -> None:
+    """Reports to nobody."""
+
+
+def counter(progress: Progress | None, total: int) -> Report:
+    """Adds bytes up for a `progress`."""
+    if progress is None:
+        return nothing
+    done, lock, tell = 0, threading.Lock(), progress
+
+    def report(count: int) -> None:
+        nonlocal done
+        with lock:
+            done = min(done + count, total)
+            tell(done, total)
+
+    return report
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """A bar on the terminal's error stream; needs rich (`pip install 'ckptfmt[cli]'`).
+
+    ```
+    with ckptfmt.progress_bar("saving") as bar:
+        ckptfmt.save(path, tree, progress=bar)
+    ```
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -1,0 +1,74 @@
+"""Tags (SPEC.md section 13): what tagged nodes stand for, and which params and children they may have. [TAG-002]"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Node = Any
+Accepts = Callable[[Node, Node, Sequence[str]], bool]  # param, child node, dtypes of the manifest's tensors
+Restore = Callable[[Any, Any], Any]  # param, value of the child
+
+_TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
+
+
+class Tag(NamedTuple):
+    """`restore` makes the value; where it is None, an adapter or a template does, and without one the child is given
+    [TAG-004], with a warning where `hint` says how to get more."""
+
+    accepts: Accepts
+    restore: Restore | None = None
+    hint: str = ""
+
+
+def _is_time(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
+    unit = _TIME_UNIT(param) if type(param) is str else None
+    if unit is None or int(unit[1] or 1) >= 1 << 31:
+        return False
+    match child:
+        case ["tensor", index]:
+            return bool(dtypes[index] == "int64")
+        case ["scalar", "int64", _]:
+            return True
+    return False
+
+
+def _plain(kind: type) -> Accepts:
+    """No param, and a child of a type that msgpack has."""
+    return lambda param, child, _: param is None and type(child) is kind
+
+
+def _node(kind: str, param_type: type) -> Accepts:
+    """A param of a type, and a child of a kind of node."""
+    return lambda param, child, _: type(param) is param_type and type(child) is list and child[0] == kind
+
+
+def _is_key(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
+    return _node("tensor", str)(param, child, dtypes) and dtypes[child[1]] == "uint32"
+
+
+def _time(prefix: str) -> Restore:
+    return lambda unit, value: value.view(np.dtype(prefix if unit == "generic" else f"{prefix}[{unit}]"))
+
+
+_RECORD = Tag(_node("dict", str), hint="was read as a dict; like= gives it back")
+
+TAGS: dict[str, Tag] = {
+    "collections.OrderedDict": Tag(_node("dict", type(None)), lambda _, value: OrderedDict(value)),
+    "numpy.datetime64": Tag(_is_time, _time("M8")),
+    "numpy.timedelta64": Tag(_is_time, _time("m8")),
+    "numpy.str_": Tag(_plain(str), lambda _, value: np.str_(value)),
+    "numpy.bytes_": Tag(_plain(bytes), lambda _, value: np.bytes_(value)),
+    "python.namedtuple": _RECORD,
+    "python.dataclass": _RECORD,
+    "jax.pytree": _RECORD,
+    "jax.key": Tag(_is_key),
+    "torch.Parameter": Tag(_node("tensor", bool)),
+    "torch.Size": Tag(_node("tuple", type(None))),
+    "torch.dtype": Tag(_plain(str)),
+    "torch.device": Tag(_plain(str)),
+}
