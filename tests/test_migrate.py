@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ckptfmt.blocks import BlockReader
 from ckptfmt.migration import Loss, Spec, provenance
 from ckptfmt.migration.patterns import literal_path, parse_patterns, tokens_of
 from ckptfmt.migration.sizes import evaluate, is_size
+from ckptfmt.testing.equality import assert_same_tree
 
 
 def document(*rules: Any, start: str = "1", end: str = "2", **more: Any) -> dict[str, Any]:
@@ -567,3 +569,56 @@ def test_in_place_and_planned_only(tmp_path: Path) -> None:  # [MIG-019]
     assert seen[-1] == (24, 24)
     assert [*ckptfmt.load(path)] == ["b"]
     assert ckptfmt.migrate(path, tmp_path / "same", made, to="2").plan.chain == ()
+
+
+def test_renames_of_loose_checkpoints_share_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[MIG-020]"""
+    tree = {"a": W, "tied": W, "c": np.arange(40_000), "empty": np.zeros((0, 2)), "n": [1, (2,)]}
+    options = {"layout": "loose", "compression": {"c": "gzip"}, "digest": "sha256"}
+    path = saved(tmp_path, tree, **options)
+    made = document({"from": "c", "to": "b/c"}, rest="keep")
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockReader, "read", None)  # no tensor is read
+        ckptfmt.migrate(path, tmp_path / "linked", made, to="2", digest="sha256")
+    ckptfmt.migrate(path, tmp_path / "copied", made, to="2", digest="sha256", link=False)
+    assert ckptfmt.verify(tmp_path / "linked").ok
+    found = ckptfmt.load(tmp_path / "linked")
+    assert_same_tree(found, ckptfmt.load(tmp_path / "copied"))
+    assert found["a"] is found["tied"]
+    chunk = Path("c") / "0"
+    assert (tmp_path / "linked/tensors/b/c" / chunk).samefile(path / "tensors/c" / chunk)
+    assert not (tmp_path / "copied/tensors/b/c" / chunk).samefile(path / "tensors/c" / chunk)
+    ckptfmt.migrate(tmp_path / "linked", tmp_path / "linked", made, to="1", down=True, overwrite=True, digest="sha256")
+    assert_same_tree(ckptfmt.load(path), ckptfmt.load(tmp_path / "linked"))
+
+
+def test_where_links_cannot_be_made_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    path = saved(tmp_path, {"a": W}, layout="loose")
+    monkeypatch.setattr("ckptfmt.storage.disk.Disk.link_open", refuse)
+    ckptfmt.migrate(path, tmp_path / "dst", document({"from": "a", "to": "b"}), to="2")
+    assert ckptfmt.load(tmp_path / "dst")["b"].tolist() == W.tolist()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"src", "dst"}
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Tensors are written piece by piece: joined, turned and rearranged ones too."""
+    w = np.arange(4096 * 2048, dtype=np.int32).reshape(4096, 2048)  # 32 MiB
+    path = saved(tmp_path, {"q": w, "k": w + 1, "t": w + 2})
+    halves = {"op": "rearrange", "pattern": "(h two d) e -> (h d two) e", "axes": {"h": 8, "two": 2}, "on": [0]}
+    made = document(
+        {"from": ["q", "k"], "with": [halves, {"op": "concat", "axis": 0, "sizes": [4096, 4096]}], "to": "qk"},
+        {"from": "t", "with": [{"op": "rearrange", "pattern": "a b -> b a"}], "to": "t"},
+    )
+    tracemalloc.start()
+    try:
+        ckptfmt.migrate(path, tmp_path / "dst", made, to="2", durable=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 80 << 20  # the trees have 96 MiB each
+    found = ckptfmt.load(tmp_path / "dst")
+    np.testing.assert_array_equal(found["t"], (w + 2).T)
+    np.testing.assert_array_equal(found["qk"][4096:], w + 1)

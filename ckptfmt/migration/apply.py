@@ -17,6 +17,7 @@ from ..reader import Checkpoint
 from ..target import rebuild
 from ..tensor import Tensor
 from ..tree import Tree
+from .link import can_link, save_linked
 from .operators import Extern
 from .plan import Plan
 from .view import MigratedCheckpoint, MigratedTensor, open_at
@@ -51,13 +52,15 @@ def migrate(
     compression: Any = None,
     durable: bool = True,
     digest: str = "xxh3-128",
+    link: bool = True,
     progress: Progress | None = None,
 ) -> MigrationReport:
     """Save the checkpoint at `src` as it is at version `to` of its schema to `dst`: all of it, or nothing.
 
     What `open_at` takes says what is migrated; `layout` (that of the source by default), `overwrite`, `compression`,
     `durable` and `digest` are those of `ckptfmt.save`. `dst` may be `src`, with `overwrite=True`. `plan_only` plans
-    and writes nothing. `progress(done, total)` is told the bytes written.
+    and writes nothing. `link`: where tensors of layout "loose" are merely renamed, share their files with the source,
+    which takes no time and no space. `progress(done, total)` is told the bytes written.
 
     Raises what `open_at` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
@@ -68,19 +71,25 @@ def migrate(
         start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)
         if plan_only:
             return MigrationReport(view.plan, start, view.schema, None)
-        saved = writer.save(
-            dst,
-            sources(view.tree),
-            layout=view.checkpoint.layout if layout is None else layout,
-            overwrite=overwrite,
-            compression=compression,
-            schema=view.schema,
-            metadata=view.metadata,
-            durable=durable,
-            digest=digest,
-            progress=progress,
-            extra=further_keys(view.checkpoint, _provenance(view)),
-        )
+        layout = layout or view.checkpoint.layout
+        extra = further_keys(view.checkpoint, _provenance(view))
+        saved = None
+        if link and can_link(view, layout, compression, digest):
+            saved = save_linked(view, os.fspath(dst), overwrite=overwrite, durable=durable, extra=extra)
+        if saved is None:
+            saved = writer.save(
+                dst,
+                sources(view.tree),
+                layout=layout,
+                overwrite=overwrite,
+                compression=compression,
+                schema=view.schema,
+                metadata=view.metadata,
+                durable=durable,
+                digest=digest,
+                progress=progress,
+                extra=extra,
+            )
         return MigrationReport(view.plan, start, view.schema, saved)
 
 
