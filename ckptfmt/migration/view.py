@@ -125,11 +125,21 @@ class MigratedCheckpoint:
         values: Array = tensor[(*region, ...)]
         return values
 
+    @cached_property
+    def _paths(self) -> dict[str, list[Path]]:
+        """Path text to the typed paths that it fits, containers included."""
+        found: dict[str, list[Path]] = {}
+        for prefix in dict.fromkeys(leaf[:n] for leaf in self._leaves for n in range(len(leaf) + 1)):
+            found.setdefault(path_text(prefix), []).append(prefix)
+        return found
+
     def __getitem__(self, path: Key | Path) -> Any:
         """The tensor, plain value or container at a path text or an exact typed path."""
-        exact = path if isinstance(path, tuple) else None if isinstance(path, str) else (path,)
-        prefixes = {leaf[:n]: None for leaf in self._leaves for n in range(len(leaf) + 1)}
-        fits = [fit for fit in prefixes if (fit == exact if exact is not None else path_text(fit) == path)]
+        if isinstance(path, str):
+            fits = self._paths.get(path, [])
+        else:
+            exact = path if isinstance(path, tuple) else (path,)
+            fits = [fit for fit in self._paths.get(path_text(exact), []) if fit == exact]
         if not fits:
             raise fault("no-such-path", f"there is no {path!r} at version {self.schema.version!r}", path=self.path)
         if len(fits) > 1:
