@@ -378,6 +378,17 @@ def test_containers_and_plain_values(tmp_path: Path) -> None:  # [MIG-015] [MIG-
     assert "gone" not in result
 
 
+def test_a_chain_keeps_what_its_steps_keep(tmp_path: Path) -> None:  # [MIG-015]
+    path = saved(tmp_path, {"a": (W, X), "b": {"x": X}})
+    there = document({"from": "{rest:**}", "to": "moved/{rest}"})
+    back = document({"from": "moved/{rest:**}", "to": "{rest}"}, start="2", end="3")
+    with ckptfmt.open_at(path, "3", [there, back]) as view:
+        assert type(view.tree["a"]) is list  # at version 2 it had no tuple to be like
+    drop = document({"from": "{rest:**}", "with": [{"op": "drop"}], "to": []})
+    ckptfmt.migrate(path, tmp_path / "empty", drop, to="2")
+    assert ckptfmt.load(tmp_path / "empty") == {}
+
+
 def test_aliases_stay_aliases_and_copies_do_not(tmp_path: Path) -> None:  # [MIG-015]
     turn = {"op": "rearrange", "pattern": "a b -> b a"}
     path = saved(tmp_path, {"wte": W, "head": W, "z": X})

@@ -1,13 +1,32 @@
-"""Trees from paths: which containers a migrated tree has (SPEC.md section 20). Pure."""
+"""Trees to paths and back: which containers a migrated tree has (SPEC.md section 20). Pure.
+
+Only dicts, lists and tuples are containers here; whatever else stands in them is a leaf."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..names import Path
 from ..tree import Tree
+
+
+def leaves_of(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every leaf with its path; an empty container is a leaf."""
+    if isinstance(tree, dict) and tree:
+        for key, item in tree.items():
+            yield from leaves_of(item, (*path, key))
+    elif type(tree) in (list, tuple) and tree:
+        for i, item in enumerate(tree):
+            yield from leaves_of(item, (*path, i))
+    else:
+        yield path, tree
+
+
+def with_leaves(tree: Tree, leaf: Callable[[Path, Any], Any]) -> Tree:
+    """The same containers, with every leaf replaced by `leaf(path, leaf)`."""
+    return build_tree(((path, leaf(path, found)) for path, found in leaves_of(tree)), tree)
 
 
 def build_tree(leaves: Iterable[tuple[Path, Any]], like: Tree) -> Tree:

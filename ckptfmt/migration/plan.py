@@ -1,18 +1,21 @@
 """Planning: a chain of migrations over the names, shapes and dtypes of a checkpoint (SPEC.md section 20). Pure.
 
-A layout maps paths to leaves: lazy tensors, and plain values, which can be moved, aliased and dropped. Each migration
-turns one layout into the next, so a chain of any length is one plan, read in one pass. All faults of a migration are
-found before any is raised, and no tensor is read.
+The leaves of a tree are entries here: lazy tensors, and plain values, which can be moved, aliased and dropped. Each
+migration turns one tree into the next, so a chain of any length is one plan, read in one pass. All faults of a
+migration are found before any is raised, and no tensor is read.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import fault
 from ..names import Path, path_text
+from ..tree import Tree
+from .containers import build_tree, leaves_of
 from .document import Migration, Rule
 from .nodes import Leaf, Node
 from .operators import Alias, Context, Drop, Extern, Item, Loss
@@ -31,13 +34,17 @@ Layout = dict[Path, Entry]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a chain makes of one checkpoint. `layout`: the leaves of the result, in order. `parameters`: the values
-    used by each migration of the chain."""
+    """What a chain makes of one checkpoint. `source` and `layout`: the leaves before and after, in order. `tree`: the
+    result, with entries as its leaves. `parameters`: the values used by each migration of the chain."""
 
     chain: tuple[Migration, ...]
     source: Layout
-    layout: Layout
+    tree: Tree
     parameters: tuple[dict[str, int], ...]
+
+    @property
+    def layout(self) -> Layout:
+        return _leaves(self.tree)
 
     @property
     def loss(self) -> Loss:
@@ -51,25 +58,31 @@ class Plan:
 
 def plan_chain(
     chain: tuple[Migration, ...],
-    layout: Layout,
+    tree: Tree,
     metadata: Any,
     given: Mapping[str, int],
     externs: Mapping[str, Extern],
 ) -> Plan:
-    """Plan a chain over `layout`. `metadata` and `given` hold the values of parameters.
+    """Plan a chain over a tree whose leaves are entries. `metadata` and `given` hold the values of parameters.
 
     Raises `migration-mismatch`, whose `report` is a tuple of all faults of the first migration that does not fit.
     """
-    source, used = layout, []
+    source, used = _leaves(tree), []
     for migration in chain:
-        run = _Run(migration, layout, externs)
+        run = _Run(migration, _leaves(tree), externs)
         run.find_parameters(metadata, given)
-        layout = run.result()
+        leaves = run.result()
         if run.faults:
             first = "; ".join(run.faults[:8]) + (f"; and {len(run.faults) - 8} more" if len(run.faults) > 8 else "")
             raise fault("migration-mismatch", f"{migration}: {first}", report=tuple(run.faults))  # [MIG-013]
+        tree = build_tree(leaves.items(), tree)  # step by step, so that a chain gives what its steps give
         used.append(run.parameters)
-    return Plan(chain, source, layout, tuple(used))
+    return Plan(chain, source, tree, tuple(used))
+
+
+def _leaves(tree: Tree) -> Layout:
+    """The entries of a tree; a root that has lost all of them is none."""
+    return {path: entry for path, entry in leaves_of(tree) if type(entry) not in (dict, OrderedDict, list, tuple)}
 
 
 class _Instance(NamedTuple):

@@ -21,15 +21,14 @@ from ..names import Key, Path, path_text
 from ..patterns import matches_any
 from ..reader import Checkpoint
 from ..sources import Lazy
-from ..target import flatten
 from ..tensor import Tensor
 from ..tree import OMITTED, Tree
 from . import nodes
-from .containers import build_tree
+from .containers import build_tree, leaves_of, with_leaves
 from .graph import MigrationSet
 from .nodes import Fetch, Leaf, Node
 from .operators import Extern
-from .plan import Layout, Plain, Plan, plan_chain
+from .plan import Entry, Plain, Plan, plan_chain
 
 
 class MigratedTensor(Lazy):
@@ -103,7 +102,14 @@ class MigratedCheckpoint:
     @cached_property
     def tree(self) -> Tree:
         """The migrated tree with a `MigratedTensor` for each tensor leaf; aliases are one."""
-        return build_tree(self._leaves.items(), self.checkpoint.tree)
+        known: dict[Node, MigratedTensor] = {}
+
+        def leaf(path: Path, entry: Any) -> Any:
+            if isinstance(entry, Plain):
+                return entry.value
+            return known.setdefault(entry, MigratedTensor(path, entry, self._fetch)) if entry else entry
+
+        return with_leaves(self.plan.tree, leaf)
 
     @cached_property
     def tensors(self) -> dict[Path, MigratedTensor]:
@@ -112,13 +118,7 @@ class MigratedCheckpoint:
 
     @cached_property
     def _leaves(self) -> dict[Path, Any]:
-        known: dict[Node, MigratedTensor] = {}
-        return {
-            path: entry.value
-            if isinstance(entry, Plain)
-            else known.setdefault(entry, MigratedTensor(path, entry, self._fetch))
-            for path, entry in self.plan.layout.items()
-        }
+        return dict(leaves_of(self.tree))
 
     def _fetch(self, key: Hashable, region: nodes.Region) -> Array:
         tensor = self.checkpoint.tensors[key]  # type: ignore[index]
@@ -210,7 +210,7 @@ def open_at(
     try:
         start = schema_of(checkpoint, schema)
         chain = known.chain(start.id, start.version, to, down=down, lossy=lossy)
-        plan = plan_chain(chain, layout_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
+        plan = plan_chain(chain, entries_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
     except BaseException as error:
         checkpoint.close()
         if hasattr(error, "path"):
@@ -219,16 +219,16 @@ def open_at(
     return MigratedCheckpoint(checkpoint, plan, Schema(start.id, to))
 
 
-def layout_of(checkpoint: Checkpoint) -> Layout:
-    """The leaves of a checkpoint as plans see them; aliases are equal."""
+def entries_of(checkpoint: Checkpoint) -> Tree:
+    """The tree of a checkpoint with entries as its leaves, as plans see it; aliases are equal."""
     first: dict[int, Path] = {}
-    layout: Layout = {}
-    for path, leaf in flatten(checkpoint.tree):
+
+    def entry(path: Path, leaf: Any) -> Entry:
         if isinstance(leaf, Tensor):
-            layout[path] = Leaf(first.setdefault(id(leaf), path), leaf.shape, leaf.dtype)
-        else:
-            layout[path] = Plain(leaf)
-    return layout
+            return Leaf(first.setdefault(id(leaf), path), leaf.shape, leaf.dtype)
+        return Plain(leaf)
+
+    return with_leaves(checkpoint.tree, entry)
 
 
 def schema_of(checkpoint: Checkpoint, given: Schema | tuple[str, str] | None) -> Schema:
