@@ -27,6 +27,7 @@ from .tensor import Tensor
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .manager import CheckpointManager
     from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate, open_at
     from .migration.formats import upgrade
     from .parallel.files import FileCoordinator
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OMITTED",
     "Checkpoint",
+    "CheckpointManager",
     "CkptError",
     "CorruptError",
     "Damage",
@@ -74,6 +76,7 @@ __all__ = [
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
+    "CheckpointManager": "manager",
     "Damage": "verification",
     "Extern": "migration",
     "FileCoordinator": "parallel.files",

@@ -132,8 +132,8 @@ def _adapters() -> list[Adapter]:
 
 def lower(value: Any) -> Source | Tagged | Plain | None:
     """What the tree holds for a value that it has no node for; None if nothing does."""
-    if isinstance(value, Lazy):
-        return value  # type: ignore[return-value]  # its subclasses are sources
+    if isinstance(value, Lazy | Tagged):
+        return value  # type: ignore[return-value]  # subclasses of Lazy are sources
     for adapter in _adapters():
         lowered = adapter.lower(value)
         if lowered is not None:
@@ -152,7 +152,7 @@ def slot(leaf: Any) -> Slot | None:
 def template(leaf: Any) -> Template | None:
     """How a leaf of a template tree is made; None for what is no tensor."""
     if isinstance(leaf, np.ndarray):
-        return Template(leaf.shape, leaf.dtype, lambda source: source[whole(source.shape)])
+        return Template(leaf.shape, leaf.dtype, lambda source: np.asarray(source[whole(source.shape)]))
     return next((found for adapter in _adapters() if (found := adapter.template(leaf)) is not None), None)
 
 

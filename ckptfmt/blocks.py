@@ -7,7 +7,6 @@ Nothing else is read.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,14 +24,12 @@ from .manifest import Manifest
 from .storage import Storage
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
-PIECE = 256 << 10  # bytes of one read of a block: they are still in the processor's cache when they are digested
 NOTHING = memoryview(b"")
-THREADS = max(2, min(8, os.cpu_count() or 2))
 
 Job = Callable[[], None]
 
 
-def run(jobs: list[Job]) -> None:
+def run(jobs: list[Job], threads: int) -> None:
     """Run jobs, on several threads if there is more than one; the first failure in order is raised, after all have
     ended."""
     if len(jobs) < 2:
@@ -41,7 +38,7 @@ def run(jobs: list[Job]) -> None:
         return
     from concurrent.futures import ThreadPoolExecutor  # here, as a small read needs no threads
 
-    with ThreadPoolExecutor(min(THREADS, len(jobs)), thread_name_prefix="ckptfmt-read") as pool:
+    with ThreadPoolExecutor(min(threads, len(jobs)), thread_name_prefix="ckptfmt-read") as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
             for future in futures:
@@ -107,8 +104,12 @@ class BlockReader:
     def chunk(self, place: ChunkPlace, verify: bool) -> memoryview:
         """All stored bytes of a chunk."""
         out = bytes_of(np.empty(place.extent.length, np.uint8))
-        run(list(self.jobs(place, 0, out, verify)))
+        self.run(list(self.jobs(place, 0, out, verify)))
         return out
+
+    def run(self, jobs: list[Job]) -> None:
+        """Run jobs, as many at a time as the storage likes."""
+        run(jobs, self.storage.readers)
 
     def jobs(self, place: ChunkPlace, low: int, out: memoryview, verify: bool) -> Iterator[Job]:
         """Jobs that fill `out` with the stored bytes of a chunk from byte `low` on."""
@@ -118,8 +119,9 @@ class BlockReader:
                 yield partial(self._read_exactly, place, start, out[start - low : start - low + UNVERIFIED])
             return
         block = self.manifest.block
-        for number in range(low // block, -(-high // block)):
-            yield partial(self._read_block, place, number, low, out)
+        group = max(1, self.storage.span // block)
+        for first in range(low // block, -(-high // block), group):
+            yield partial(self._read_blocks, place, range(first, min(first + group, -(-high // block))), low, out)
 
     def _read_exactly(self, place: ChunkPlace, start: int, out: memoryview) -> None:
         try:
@@ -128,9 +130,19 @@ class BlockReader:
             self._blame(error, place)
             raise
 
-    def _read_block(self, place: ChunkPlace, number: int, low: int, out: memoryview) -> None:
+    def _read_blocks(self, place: ChunkPlace, numbers: range, low: int, out: memoryview) -> None:
+        """Read and check consecutive blocks, in one request where they are wanted whole."""
+        block = self.manifest.block
+        start, stop = numbers.start * block, min(numbers.stop * block, place.extent.length)
         try:
-            self.read_block(place, number, low, out)
+            if len(numbers) > 1 and low <= start and stop <= low + len(out):
+                self.read(place.object, place.extent.offset + start, out[start - low : stop - low])
+                for number in numbers:
+                    piece = out[number * block - low : min((number + 1) * block, stop) - low]
+                    self.check(place, number, self.digest.of(piece))
+                return
+            for number in numbers:
+                self.read_block(place, number, low, out)
         except CkptError as error:
             self._blame(error, place)
             raise
@@ -141,12 +153,13 @@ class BlockReader:
         begin = number * self.manifest.block
         end = min(begin + self.manifest.block, place.extent.length)
         hasher, buffer = self.digest.stream(), NOTHING
-        for start in range(begin, end, PIECE):
-            stop = min(start + PIECE, end)
+        span = self.storage.span
+        for start in range(begin, end, span):
+            stop = min(start + span, end)
             if low <= start and stop <= low + len(out):
                 piece = out[start - low : stop - low]
             else:
-                buffer = buffer or memoryview(bytearray(min(PIECE, end - begin)))
+                buffer = buffer or memoryview(bytearray(min(span, end - begin)))
                 piece = buffer[: stop - start]
             self.read(place.object, place.extent.offset + start, piece)
             hasher.update(piece)

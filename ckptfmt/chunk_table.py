@@ -64,12 +64,9 @@ class ChunkTable:
     def blocks(self) -> int:
         return self.first_blocks[-1]
 
-    def row(self, number: int) -> int | None:
-        """The row of a chunk, or None if it is not in this table."""
-        if self.numbers is None:
-            return number
-        row = int(np.searchsorted(self.numbers, number))
-        return row if row < len(self.numbers) and self.numbers[row] == number else None
+    def row(self, number: int) -> int:
+        """The row of a chunk that is in this table."""
+        return number if self.numbers is None else int(np.searchsorted(self.numbers, number))
 
     def extent(self, row: int) -> Extent:
         """Where the chunk of a row lies."""

@@ -7,7 +7,7 @@ bounded by the size that the chunk must have, so a small stored chunk cannot ask
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +84,8 @@ def codec_of(chain: Any) -> Codec:
             return RAW
         case [first, {"name": "zstd" | "gzip" | "blosc" as name, "configuration": dict(options)}] if first == RAW_CODEC:
             known = {key: type(value) for key, value in _DEFAULTS[name].items()}
-            if {key: type(value) for key, value in options.items()} == known:
+            typed = {key: type(value) for key, value in options.items()} == known and len(chain[1]) == 2
+            if typed and all(value in _ALLOWED.get((name, key), (value,)) for key, value in options.items()):
                 return Codec(name, tuple(sorted(options.items())))
     raise fault("unknown-codec", f"unknown codec chain {str(chain)[:300]}")
 
@@ -96,6 +97,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _CNAMES = ("zstd", "lz4", "lz4hc", "blosclz", "snappy", "zlib")
+_ALLOWED: dict[tuple[str, str], Container[Any]] = {  # values that are not free, by codec and option
+    ("gzip", "level"): range(10),
+    ("blosc", "clevel"): range(10),
+    ("blosc", "cname"): _CNAMES,
+    ("blosc", "shuffle"): _SHUFFLES,
+}
 
 
 def codec_asked(option: str | Mapping[str, Any] | None) -> Codec:

@@ -6,6 +6,7 @@ the stored form is always a core type of Zarr v3, little-endian.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -16,11 +17,19 @@ from .errors import fault
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+ALIGNMENT = 64  # bytes; memory that begins so is taken over by JAX, without a copy
+
 
 def bytes_of(array: Array) -> memoryview:
     """The memory of a C-contiguous array of any dtype, as bytes."""
     flat: Any = array.reshape(-1).view(np.uint8)
     return memoryview(flat)
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array whose elements are not set yet, in memory that begins at a multiple of `ALIGNMENT`."""
+    memory = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % ALIGNMENT)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import ArraySpec
-from .blocks import BlockReader, ChunkPlace, Job, run
+from .blocks import BlockReader, ChunkPlace, Job
 from .chunk_table import ChunkTable
 from .chunks import check_bools, decoded_array, decoded_chunk, logical
 from .dtypes import Array, bytes_of
@@ -56,7 +56,7 @@ class Fetcher:
             jobs += self._tensor_jobs(tensor, found[tensor], verify)
         for group in self._runs(small) if small else ():
             self._read_run(group, verify, found)
-        run(jobs)
+        self.blocks.run(jobs)
         return found
 
     def _tensor_jobs(self, tensor: int, array: Array, verify: bool) -> Iterator[Job]:
@@ -84,7 +84,13 @@ class Fetcher:
     def _runs(self, tensors: list[int]) -> Iterator[_Run]:
         """Groups of small tensors that lie close together in a pack, each to be read at once."""
         numbers = np.asarray(self.manifest.first_chunks)[tensors]
-        for part, table, rows, positions in self.blocks.index.find_all(numbers):
+        try:
+            found = list(self.blocks.index.find_all(numbers))
+        except CkptError:
+            for tensor in tensors:
+                self.blocks.place(tensor, 0)  # raises for the tensor that is to blame
+            raise
+        for part, table, rows, positions in found:
             offsets, lengths = table.offsets, table.lengths
             group: list[tuple[int, int]] = []
             start = end = 0
@@ -166,10 +172,10 @@ class Fetcher:
         for span in spans(axes, spec.grid, itemsize, limit, gap):
             part = out[span.out] if span.out else out
             if span.is_dense(itemsize) and part.flags.c_contiguous:
-                run(list(self.blocks.jobs(place, span.low, bytes_of(part), verify)))
+                self.blocks.run(list(self.blocks.jobs(place, span.low, bytes_of(part), verify)))
                 continue
             buffer = np.empty(span.high - span.low, np.uint8)
-            run(list(self.blocks.jobs(place, span.low, bytes_of(buffer), verify)))
+            self.blocks.run(list(self.blocks.jobs(place, span.low, bytes_of(buffer), verify)))
             part[...] = np.ndarray(span.shape, spec.dtype.stored, buffer, strides=span.strides)
 
     def _logical(self, tensor: int, cells: Array, last: int | None) -> Array:

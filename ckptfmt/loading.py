@@ -3,7 +3,7 @@ or like a template (SPEC.md section 12)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import tree as trees
-from .adapter import Adapter, Slot, SlotPart, Template, adapter_named, slot, template
+from .adapter import Adapter, Slot, SlotPart, Tagged, Template, adapter_named, slot, template
 from .chunks import check_bools
-from .dtypes import Array, DType
-from .errors import fault
+from .dtypes import Array, DType, aligned
+from .errors import CkptError, fault
+from .fetch import SMALL
 from .names import Path, path_text
 from .patterns import matches_any
 from .progress import Progress, counter
 from .sources import whole
+from .tags import TAGS, child_of
 from .target import MatchReport, flatten, match, rebuild
 from .tensor import Tensor, is_tensor
 from .tree import OMITTED, Tree
@@ -90,7 +92,7 @@ class Loader:
                 self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
             )
         # what views of int64 stand for, frameworks lack
-        times = {"numpy.datetime64": _child, "numpy.timedelta64": _child} if self.adapter else {}
+        times = {"numpy.datetime64": child_of, "numpy.timedelta64": child_of} if self.adapter else {}
         restores = {**times, **self.adapter.restores} if self.adapter else {}
         tree = trees.decode(node, leaves.__getitem__, self.keep, restores)
         if tree is OMITTED:
@@ -114,14 +116,35 @@ class Loader:
                 found=specs[lacking[0]].dtype.name,
                 expected=f"a dtype of {adapter.framework}, or cast=True",
             )
-        wider = {index: widened(specs[index].dtype) for index in lacking}
+        dtypes = {index: stand_in(specs[index].dtype, adapter.supports) for index in lacking}
         found: dict[int, Any] = {}
         for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
-            arrays = self._arrays(group)
+            arrays = self._mapped(group) if self.mmap else self._aligned(group)
             for index in group:
                 array = arrays.pop(index)
-                found[index] = adapter.wrap(array.astype(wider[index]) if index in wider else array)
+                found[index] = adapter.wrap(self._as(dtypes[index], array, index) if index in dtypes else array)
         return found
+
+    def _aligned(self, wanted: list[int]) -> dict[int, Array]:
+        """Tensors, of which large ones lie so that a framework can take over their memory."""
+        specs = self.manifest.specs
+        targets = {i: aligned(specs[i].shape, specs[i].dtype.numpy) for i in wanted if specs[i].nbytes > SMALL}
+        return self.fetcher.tensors(wanted, self.verify, targets)
+
+    def _as(self, dtype: np.dtype[Any], array: Array, index: int) -> Array:
+        """A tensor with another dtype; integers keep their values."""
+        converted = array.astype(dtype)
+        if array.dtype.kind in "iu" and not (converted == array).all():
+            text = self.checkpoint.describe(index)
+            raise fault(
+                "framework-dtype",
+                f"elements of {text!r} do not fit into {dtype}",
+                path=self.checkpoint.path,
+                tensor=text,
+                found=f"{array.dtype} from {array.min()} to {array.max()}",
+                expected=f"elements of {dtype}",
+            )
+        return converted
 
     def _groups(self, wanted: Iterable[int]) -> Iterator[list[int]]:
         """Tensors that together have at most `max_bytes_in_flight` bytes, or one larger tensor."""
@@ -215,11 +238,12 @@ class Loader:
     # ---- like a template
 
     def _build_like(self) -> Tree:
-        stored = self._stored
         leaves = dict(flatten(self.like))
-        templates = {path: template(leaf) for path, leaf in leaves.items()}
+        templates = self._templates(leaves)
+        stored = {path: self._number(found, leaves.get(path)) for path, found in self._stored.items()}
         self._check(match(leaves, templates, stored, is_tensor, self.cast))
-        built: dict[tuple[int, int], Any] = {}
+        built: dict[tuple[int, Template], Any] = {}
+        bound = {(path, name): param for path, name, param in trees.tags(self.manifest.tree) if _binds(name)}
 
         def build(path: Path, leaf: Any) -> Any:
             ask, found = templates[path], stored.get(path, leaf)
@@ -227,15 +251,40 @@ class Loader:
                 return found
             if not isinstance(found, Tensor):  # a number, where a tensor without axes is asked for
                 return ask.build(np.asarray(found, ask.dtype))
-            key = (found.index, id(leaf))
+            key = (found.index, ask)  # aliases that are asked for alike are one object [TREE-010]
             if key not in built:
                 source = found.verified(self.verify)
                 built[key] = ask.build(source if found.dtype == ask.dtype else source.astype(ask.dtype))
             return built[key]
 
+        def check(path: Path, asked: Tagged) -> None:
+            param = bound.get((path, asked.tag), asked.param)
+            if param != asked.param:
+                difference = (path_text(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
+                self._check(MatchReport((), (), (), (), (difference,), ()))
+
         wanted = (leaf for path, leaf in stored.items() if path in leaves and isinstance(leaf, Tensor))
         with self._reporting(sum(tensor.nbytes for tensor in wanted)):
-            return rebuild(self.like, build)
+            return rebuild(self.like, build, check=check)
+
+    def _templates(self, leaves: dict[Path, Any]) -> dict[Path, Template | None]:
+        """What each leaf asks for; a leaf that stands at several paths asks once."""
+        asks: dict[int, Template | None] = {}
+        for path, leaf in leaves.items():
+            if id(leaf) not in asks:
+                try:
+                    asks[id(leaf)] = template(leaf)
+                except CkptError as error:
+                    error.path, error.tensor = self.checkpoint.path, path_text(path)
+                    raise
+        return {path: asks[id(leaf)] for path, leaf in leaves.items()}
+
+    def _number(self, found: Any, leaf: Any) -> Any:
+        """A stored tensor without axes as a Python number, where the template has one of that type."""
+        if type(leaf) not in (bool, int, float, complex) or not isinstance(found, Tensor) or found.shape:
+            return found
+        number = found.verified(self.verify).read().item()
+        return number if type(number) is type(leaf) else found
 
     # ---- progress
 
@@ -253,17 +302,34 @@ class Loader:
             self.checkpoint.blocks.on_read = None
 
 
-def widened(dtype: DType) -> np.dtype[Any]:
-    """The dtype that stands in, without loss, for one that a framework lacks."""
-    if dtype.name.startswith(("complex", "bcomplex")):
-        return np.dtype(np.complex64)
-    if dtype.name.startswith("uint"):
-        return np.dtype(np.uint8 if dtype.bits < 8 else f"int{min(64, 2 * dtype.bits)}")
-    return np.dtype(np.int8 if dtype.name.startswith("int") else np.float32)
+# what may stand in for a dtype that a framework lacks, with the bits of the values that it keeps, narrowest first
+_STAND_INS = {
+    "bool": (("uint8", 8),),
+    "complex": (("complex64", 64), ("complex128", 128)),
+    "uint": (
+        ("uint8", 8),
+        ("int16", 15),
+        ("uint16", 16),
+        ("int32", 31),
+        ("uint32", 32),
+        ("int64", 63),
+        ("uint64", 64),
+    ),
+    "int": (("int8", 8), ("int16", 16), ("int32", 32), ("int64", 64)),
+    "float": (("float32", 32), ("float64", 64)),
+}
 
 
-def _child(_: Any, value: Any) -> Any:
-    return value
+def stand_in(dtype: DType, supports: Callable[[str], bool]) -> np.dtype[Any]:
+    """The dtype for a cast from one that a framework lacks: the narrowest of its kind that loses nothing, else the
+    widest."""
+    kind = next(kind for kind in _STAND_INS if kind in dtype.name)
+    names = [(name, bits) for name, bits in _STAND_INS[kind] if supports(name)]
+    return np.dtype(next((name for name, bits in names if bits >= dtype.bits), names[-1][0]))
+
+
+def _binds(tag: str) -> bool:
+    return tag in TAGS and TAGS[tag].binds
 
 
 def _nbytes(tensor: Tensor, part: SlotPart) -> int:

@@ -267,8 +267,11 @@ def check_part(table: ChunkTable, part: Part, number: int, manifest: Manifest) -
     if table.numbers is None or table.offset is None or part.size is None:
         raise fault("bad-manifest", "the table of a pack lacks a column [CHK-002]")
     placement = manifest.placement
-    if placement is not None and (placement.parts_of(table.numbers) != number).any():
+    assert placement is not None
+    if (placement.parts_of(table.numbers) != number).any():
         raise fault("bad-manifest", f"part {number} lists a chunk that `placement` puts elsewhere [CHK-008]")
+    if placement.chunks_in(number) != len(table.numbers):  # [CHK-004]
+        raise fault("bad-manifest", f"part {number} does not list every chunk that `placement` puts there [CHK-008]")
     table.check_extents(part.size)
 
 

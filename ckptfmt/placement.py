@@ -38,6 +38,13 @@ class Placement:
         parts: Array = self.part[run] + (numbers - self.first[run]) * self.step[run]
         return parts
 
+    def chunks_in(self, part: int) -> int:
+        """How many chunks a part holds."""
+        counts = np.diff(self.first, append=self.total)
+        beyond, steps = part - self.part, np.maximum(self.step, 1)
+        once = (self.step > 0) & (beyond >= 0) & (beyond % steps == 0) & (beyond // steps < counts)
+        return int(once.sum() + counts[(self.step == 0) & (beyond == 0)].sum())
+
     def encode(self, first_chunks: Sequence[int]) -> dict[str, bytes]:
         """As the manifest holds it. [CHK-008]"""
         tensors, chunks = columns(self.first, first_chunks)

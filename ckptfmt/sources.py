@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,6 +57,27 @@ class Sharded(Lazy):
     dtype: np.dtype[Any]
     shards: tuple[Shard, ...]
     identity: Hashable = None
+
+    def __post_init__(self) -> None:
+        """Keep one of equal shards; raises `unsupported-leaf` for one that does not fit, `shards-overlap`."""
+        distinct: dict[tuple[Shape, Shape], Shard] = {}
+        for shard in self.shards:
+            shape = tuple(shard.source.shape)
+            fits = len(shard.start) == len(shape) == len(self.shape) and shard.source.dtype == self.dtype
+            inside = fits and all(0 <= low <= m - n for low, n, m in zip(shard.start, shape, self.shape, strict=True))
+            if not inside:
+                raise fault(
+                    "unsupported-leaf",
+                    "a shard does not fit its tensor",
+                    found=f"{shard.source.dtype} {shape} at {tuple(shard.start)}",
+                    expected=f"a part of {self.dtype} {tuple(self.shape)}",
+                )
+            distinct.setdefault((tuple(shard.start), shape), shard)
+        shards = tuple(distinct.values())
+        for one, other in combinations(shards, 2):
+            if overlap(one.region, other.region) is not None:
+                raise fault("shards-overlap", f"two shards of one process overlap: {one.region} and {other.region}")
+        object.__setattr__(self, "shards", shards)
 
     def __getitem__(self, region: Region, /) -> Array:
         """A region that the shards cover; without a copy if it lies in one of them. Raises `shards-missing`."""

@@ -18,11 +18,13 @@ _TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|
 
 class Tag(NamedTuple):
     """`restore` makes the value; where it is None, an adapter or a template does, and without one the child is given
-    [TAG-004], with a warning where `hint` says how to get more."""
+    [TAG-004], with a warning where `hint` says how to get more. `binds`: whether a template's param must be the stored
+    one."""
 
     accepts: Accepts
     restore: Restore | None = None
     hint: str = ""
+    binds: bool = False
 
 
 def _is_time(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
@@ -66,9 +68,19 @@ TAGS: dict[str, Tag] = {
     "python.namedtuple": _RECORD,
     "python.dataclass": _RECORD,
     "jax.pytree": _RECORD,
-    "jax.key": Tag(_is_key),
+    "jax.key": Tag(_is_key, binds=True),
     "torch.Parameter": Tag(_node("tensor", bool)),
     "torch.Size": Tag(_node("tuple", type(None))),
     "torch.dtype": Tag(_plain(str)),
     "torch.device": Tag(_plain(str)),
+    "torch.saved": Tag(_plain(bytes)),
 }
+
+
+def child_of(_: Node, value: Any) -> Any:
+    """The value of a tagged node's child, for the node."""
+    return value
+
+
+# for trees of tensors that are not read: what their nodes stand for matters once they are loaded
+CHILDREN: dict[str, Restore] = {name: child_of for name, tag in TAGS.items() if tag.restore is None}

@@ -68,7 +68,7 @@ def flatten(
     """Every leaf of a tree of values, with its path; an empty container is a leaf. Containers of other libraries are
     seen as a save sees them."""
     kind = type(tree)
-    if isinstance(tree, dict) and tree:
+    if _is_dict(tree):
         for key, item in tree.items():
             yield from flatten(item, is_leaf, (*path, key))
     elif kind in (list, tuple) and tree:
@@ -86,21 +86,32 @@ def flatten(
             yield path, tree
 
 
-def rebuild(tree: Tree, leaf: Callable[[Path, Any], Any], path: Path = ()) -> Tree:
-    """The same containers, with every leaf replaced by `leaf(path, leaf)`."""
+def _is_dict(tree: Tree) -> bool:
+    """Whether a value is seen as a dict that is not empty: also one of a class that no adapter rebuilds."""
+    return isinstance(tree, dict) and bool(tree) and (type(tree) in (dict, OrderedDict) or lower(tree) is None)
+
+
+def rebuild(
+    tree: Tree,
+    leaf: Callable[[Path, Any], Any],
+    path: Path = (),
+    check: Callable[[Path, Tagged], None] = lambda path, tagged: None,
+) -> Tree:
+    """The same containers, with every leaf replaced by `leaf(path, leaf)`. `check` sees what becomes tagged nodes."""
     kind = type(tree)
-    if isinstance(tree, dict) and tree:
-        items = ((key, rebuild(item, leaf, (*path, key))) for key, item in tree.items())
+    if _is_dict(tree):
+        items = ((key, rebuild(item, leaf, (*path, key), check)) for key, item in tree.items())
         return OrderedDict(items) if kind is OrderedDict else dict(items)
     if kind in (list, tuple) and tree:
-        return kind(rebuild(item, leaf, (*path, i)) for i, item in enumerate(tree))
+        return kind(rebuild(item, leaf, (*path, i), check) for i, item in enumerate(tree))
     if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic):
         return leaf(path, tree)
     lowered = lower(tree)
     if isinstance(lowered, Tagged):
-        return lowered.rebuild(rebuild(lowered.child, leaf, path))
+        check(path, lowered)
+        return lowered.rebuild(rebuild(lowered.child, leaf, path, check))
     if isinstance(lowered, Plain):
-        return rebuild(lowered.value, leaf, path)
+        return rebuild(lowered.value, leaf, path, check)
     return leaf(path, tree)
 
 
@@ -124,6 +135,8 @@ def match(
             continue
         text, found = path_text(path), stored[path]
         if isinstance(ask, Template) and not ask.shape and isinstance(found, _NUMBERS):
+            if not _takes(ask.dtype, found, cast):
+                dtype.append((text, type(found).__name__, ask.dtype))
             continue
         if is_tensor(found) != (ask is not None):
             kind.append((text, _kind(is_tensor(found), found), _kind(ask is not None, leaves[path])))
@@ -135,6 +148,16 @@ def match(
             if isinstance(ask, Slot) and not ask.writable:
                 readonly.append(text)
     return MatchReport(missing, unexpected, tuple(shape), tuple(dtype), tuple(kind), tuple(readonly))
+
+
+def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:
+    """Whether a number can be an element of a dtype: a Python number of one of its own or a wider kind, which an
+    integer must be exactly; a NumPy scalar as a tensor can."""
+    array = np.asarray(number)
+    if isinstance(number, np.generic):
+        return array.dtype == dtype or (cast and castable(array.dtype, dtype))
+    with np.errstate(over="ignore"):
+        return castable(array.dtype, dtype) and (array.dtype.kind not in "iu" or array.astype(dtype).item() == number)
 
 
 def _kind(is_tensor: bool, leaf: Any) -> str:

@@ -395,6 +395,20 @@ def _leaf(node: Node) -> Any:
             return unpack(stored, dtype, 1)[0] if dtype.per > 1 else stored.view(dtype.numpy)[0]
 
 
+def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:
+    """Path, name and param of every tagged node, depth first."""
+    match node:
+        case ["dict", keys, items]:
+            for key, item in zip(keys, items, strict=True):
+                yield from tags(item, (*path, _decode_key(key)))
+        case ["list" | "tuple", items]:
+            for i, item in enumerate(items):
+                yield from tags(item, (*path, i))
+        case ["tag", name, param, child]:
+            yield path, name, param
+            yield from tags(child, path)
+
+
 def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     """Every leaf node with its path, depth first; a tag adds no segment, an empty container is a leaf."""
     match node:

@@ -4,13 +4,14 @@ match. [FRM-004]"""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from .blocks import THREADS, BlockReader, ChunkPlace
+from .blocks import BlockReader, ChunkPlace
 from .chunk_table import ChunkTable
 from .chunks import decoded_array
 from .errors import CODES, CkptError, CorruptError, fault
@@ -52,7 +53,12 @@ class VerifyReport:
         return not self.damage
 
 
-def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) -> VerifyReport:
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> VerifyReport:
     """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing. [BLK-007]
 
     `progress(done, total)` is called with bytes as they are checked. Damage is reported, not raised; what is no
@@ -61,7 +67,7 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
     from .reader import Checkpoint
 
     try:
-        checkpoint = Checkpoint(path)
+        checkpoint = Checkpoint(path, storage_options=storage_options)
     except CorruptError as error:
         damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
         return VerifyReport(os.fspath(path), (damage,))
@@ -78,7 +84,7 @@ def verify_blocks(blocks: BlockReader, layout: Layout, located: Located, progres
     tables = [table for part in range(len(manifest.parts)) if (table := _table(blocks, part, damage)) is not None]
     total = sum(sum(table.lengths) for table in tables)
     report = counter(progress, total)
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-verify") as pool:
+    with ThreadPoolExecutor(blocks.storage.readers, thread_name_prefix="ckptfmt-verify") as pool:
         batches = (batch for table in tables for batch in _batches(table, manifest))
         for checked, found in pool.map(partial(_check_chunks, blocks), batches):
             damage += found

@@ -46,6 +46,7 @@ def save(
     digest: str = "xxh3-128",
     progress: Progress | None = None,
     coordinator: Coordinator | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
@@ -53,6 +54,8 @@ def save(
     - `tree`: nested dict / list / tuple of NumPy arrays (any shape, byte order and strides), NumPy scalars, None, bool,
       int, float, complex, str and bytes; NamedTuples, dataclasses, and what the adapters of imported frameworks know.
     - `layout`: "file" (one file, the default), "packed" (a directory of packs) or "loose" (one of plain Zarr chunks).
+    - `path`: a path, or a URL of any protocol that fsspec can write ("s3://bucket/model.ckpt"; layout "file"); then
+      `storage_options` are handed to fsspec.
     - `overwrite=False` never touches what exists; True replaces it atomically.
     - `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its options, or rules
       {pattern: one of these}, of which the first that matches a tensor's path counts.
@@ -70,12 +73,12 @@ def save(
     name = os.fspath(path)
 
     def asked() -> Request:
+        if coordinator is not None and layout not in (None, "packed"):
+            raise fault("bad-option", f"many processes save in layout 'packed', not {layout!r}", found=layout)
         return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
 
     try:
         if coordinator is not None:
-            if layout not in (None, "packed"):
-                raise fault("bad-option", f"many processes save in layout 'packed', not {layout!r}", found=layout)
             from .parallel.save import ParallelSave
 
             job = ParallelSave(name, coordinator, overwrite=overwrite, durable=durable, progress=progress)
@@ -101,7 +104,8 @@ def save(
         report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
         extra=dict(extra or {}),
     )
-    attempt = attempt_for(name, directory=layout != "file", overwrite=overwrite, durable=durable)
+    directory = layout != "file"
+    attempt = attempt_for(name, directory=directory, overwrite=overwrite, durable=durable, options=storage_options)
     try:
         written = module.write(draft, attempt)
         attempt.publish()

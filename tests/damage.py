@@ -25,7 +25,7 @@ from ckptfmt.layouts import pack_writer
 from ckptfmt.names import Path as TreePath
 from ckptfmt.storage.disk import Disk
 
-LAYOUTS = ("file", "loose")
+LAYOUTS = ("file", "packed", "loose")
 METADATA = {"step": 7, "note": "before"}
 _CHUNK = re.compile(r"tensors/(?:(.*)/)?c(?:/[0-9]+)*").fullmatch
 
@@ -89,28 +89,40 @@ def zones(path: Path) -> list[Zone]:
     """Every byte of a checkpoint, found with the standard library's eyes and not those of the reader under test."""
     with ckptfmt.open(path) as checkpoint:
         tensors = {tensor.name: tensor.path for tensor in checkpoint.tensors.values()}
-    if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        return [_zone(file, file.relative_to(path).as_posix(), file.stat().st_size, tensors) for file in files]
-    found = []
+    if path.is_file():
+        return [*_pack_zones(path, "", tensors)]
+    found: list[Zone] = []
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path).as_posix()
+        if name.endswith(".zip"):
+            found += _pack_zones(file, name, tensors)
+        else:
+            found.append(_zone(file, name, file.stat().st_size, tensors))
+    return found
+
+
+def _pack_zones(file: Path, name: str, tensors: dict[str, TreePath]) -> Iterator[Zone]:
+    """The zones of a ZIP; `name` is the object that it is."""
     position = 0
-    with zipfile.ZipFile(path) as archive:
-        data, comment = path.read_bytes(), len(archive.comment)
+    with zipfile.ZipFile(file) as archive:
+        data, comment = file.read_bytes(), len(archive.comment)
         for member in archive.infolist():
-            name, extra = struct.unpack_from("<2H", data, member.header_offset + 26)
-            payload = member.header_offset + 30 + name + extra
-            zone = _zone(path, member.filename, member.file_size, tensors)
+            lengths = struct.unpack_from("<2H", data, member.header_offset + 26)
+            payload = member.header_offset + 30 + sum(lengths)
+            zone = _zone(file, member.filename, member.file_size, tensors)
             if zone.where == "frame":
                 continue
-            found.append(Zone(path, "", position, payload, "frame"))
-            found.append(zone._replace(object="", start=payload, stop=payload + zone.stop))
+            yield Zone(file, name, position, payload, "frame")
+            yield zone._replace(object=name, start=payload, stop=payload + zone.stop)
             position = payload + zone.stop
     end = len(data) - comment
-    return [*found, Zone(path, "", position, end, "frame"), Zone(path, "", end, len(data), "commit")]
+    yield Zone(file, name, position, end, "frame")
+    if comment:
+        yield Zone(file, name, end, len(data), "commit")
 
 
 def _zone(file: Path, name: str, size: int, tensors: dict[str, TreePath]) -> Zone:
-    if name == "manifest.msgpack":
+    if name == "manifest.msgpack" or name.startswith("parts/"):
         return Zone(file, name, 0, size, "manifest")
     if name == "COMMIT":
         return Zone(file, name, 0, size, "commit")

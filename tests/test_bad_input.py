@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -311,8 +312,16 @@ def test_a_full_disk(tmp_path: Path, layout: str) -> None:
 # ---- elsewhere
 
 
-def test_urls(tmp_path: Path) -> None:
+def test_urls_of_no_known_kind(tmp_path: Path) -> None:
     for call in (ckptfmt.open, ckptfmt.load, ckptfmt.verify, lambda url: ckptfmt.save(url, TREE)):
         with pytest.raises(ckptfmt.InputError) as caught:
-            call("s3://bucket/model.ckpt")
-        check_message(caught.value, "bad-option", "s3://bucket/model.ckpt")  # type: ignore[arg-type]
+            call("nothing://bucket/model.ckpt")
+        check_message(caught.value, "bad-option", "nothing://bucket/model.ckpt")  # type: ignore[arg-type]
+
+
+def test_options_for_urls_at_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    for call in (ckptfmt.open, ckptfmt.load, ckptfmt.verify, partial(ckptfmt.save, tree=TREE)):
+        with pytest.raises(ckptfmt.InputError) as caught:
+            call(path, storage_options={"key": "x"})
+        check_message(caught.value, "bad-option", path)

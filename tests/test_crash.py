@@ -25,7 +25,7 @@ OLD = {"large": np.zeros(300_000), "small": [np.arange(3), "old"]}
 NEW = {"large": np.ones(300_000), "small": [np.arange(4), "new"], "more": np.array(1.5)}
 PUBLISHING = ("link", "replace", "rename_exclusive", "exchange")
 
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 fresh_or_not = pytest.mark.parametrize("overwrite", [False, True], ids=["fresh", "replacing"])
 
 
@@ -71,7 +71,7 @@ def save_until_killed(path: Path, layout: str, overwrite: bool, number: int) -> 
     ckptfmt.save(path, NEW, layout=layout, overwrite=overwrite)
 
 
-@both_layouts
+@each_layout
 @fresh_or_not
 def test_killed_before_any_call_to_the_disk(tmp_path: Path, layout: str, overwrite: bool) -> None:
     seen = []
@@ -105,7 +105,7 @@ def large_tree(number: int) -> dict[str, Any]:
     return {"number": number, "arrays": arrays}
 
 
-@both_layouts
+@each_layout
 def test_killed_at_any_moment(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     moments = random.Random(3)
@@ -134,7 +134,7 @@ def save_slowly(path: Path, layout: str) -> None:
         sys.exit(42)
 
 
-@both_layouts
+@each_layout
 def test_interrupted_by_a_signal(tmp_path: Path, layout: str) -> None:
     process = child(save_slowly, tmp_path / "model.ckpt", layout)
     while not any(tmp_path.rglob("*")):
@@ -153,7 +153,7 @@ def moments(folder: Path) -> Iterator[tuple[int, Path]]:
         yield number, folder / str(number) / "model.ckpt"
 
 
-@both_layouts
+@each_layout
 @fresh_or_not
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_interrupted_at_any_call_to_the_disk(tmp_path: Path, layout: str, overwrite: bool, when: str) -> None:
@@ -187,7 +187,7 @@ def test_interrupted_at_any_call_to_the_disk(tmp_path: Path, layout: str, overwr
 # ---- failing calls
 
 
-@both_layouts
+@each_layout
 @fresh_or_not
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "disk-full"), (errno.EIO, "io")])
 def test_any_call_to_the_disk_fails(tmp_path: Path, layout: str, overwrite: bool, number: int, code: str) -> None:
@@ -223,7 +223,7 @@ def test_any_call_to_the_disk_fails(tmp_path: Path, layout: str, overwrite: bool
     assert moment > 5
 
 
-@both_layouts
+@each_layout
 def test_the_parent_cannot_be_flushed(tmp_path: Path, layout: str) -> None:
     """The checkpoint is in place and the error says so. What it replaced is only removed once that is certain."""
     path = tmp_path / "model.ckpt"
@@ -234,7 +234,7 @@ def test_the_parent_cannot_be_flushed(tmp_path: Path, layout: str) -> None:
         disk.undo()
         assert caught.value.code == "io"
         assert equal_trees(ckptfmt.load(path), NEW if overwrite else OLD)
-        if not (overwrite and layout == "loose"):
+        if not (overwrite and layout != "file"):
             assert leftovers(tmp_path) == []
 
 
@@ -267,7 +267,7 @@ def lacking(*names: str) -> Callable[..., None]:
     return act
 
 
-@both_layouts
+@each_layout
 def test_a_file_system_that_can_do_neither(tmp_path: Path, layout: str) -> None:
     disk = use_disk(lacking("link", "rename_exclusive"))
     with pytest.raises(ckptfmt.StorageError) as caught:
@@ -337,7 +337,7 @@ def check_order(calls: list[tuple[str, str]], parent: str) -> None:
             assert max(inside) < flushed, f"{path} was flushed before what it holds"  # bottom-up
 
 
-@both_layouts
+@each_layout
 @fresh_or_not
 def test_data_is_flushed_before_it_is_published(tmp_path: Path, layout: str, overwrite: bool) -> None:
     path = tmp_path / "model.ckpt"

@@ -21,7 +21,7 @@ from ckptfmt.testing.strategies import arrays, trees
 
 Scratch = Callable[[], AbstractContextManager[str]]
 
-LAYOUTS = ("file", "loose")
+LAYOUTS = ("file", "packed", "loose")
 COMPRESSIONS = (None, "zstd", "gzip", "blosc")
 
 

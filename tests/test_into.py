@@ -21,7 +21,7 @@ from ckptfmt.testing.strategies import arrays
 
 Scratch = Callable[[], AbstractContextManager[str]]
 
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def saved(folder: Path, tree: Any, **options: Any) -> Path:
@@ -159,7 +159,7 @@ def test_any_array_into_any_memory(
     assert equal_trees(target, array)
 
 
-@both_layouts
+@each_layout
 def test_a_whole_tree(tmp_path: Path, layout: str) -> None:
     path = saved(tmp_path, STORED, layout=layout)
     target = {
@@ -188,7 +188,7 @@ def test_a_tree_that_is_one_tensor(tmp_path: Path) -> None:
     assert target.tolist() == [0, 1, 2]
 
 
-@both_layouts
+@each_layout
 def test_aliases_into_separate_arrays(tmp_path: Path, layout: str) -> None:
     tied = np.arange(3.0)
     path = saved(tmp_path, {"a": tied, "b": tied, "c": [tied]}, layout=layout)
@@ -260,7 +260,7 @@ def test_casts_to_a_narrower_kind_are_refused(tmp_path: Path, stored: Any, wante
 # ---- damage
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_damage_is_raised(tmp_path: Path, layout: str, compression: str | None) -> None:
     tree = {name: np.arange(1000) for name in "abc"}

@@ -20,7 +20,7 @@ from ckptfmt.storage.local import LocalAttempt, LocalStorage
 from ckptfmt.testing import assert_same_tree
 
 TREE = {"x": np.arange(3), "deep": {"y": [np.zeros(2)]}}
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def save(path: Any, layout: str, **options: Any) -> None:
@@ -38,7 +38,7 @@ def refused(path: Any, layout: str, **options: Any) -> ckptfmt.CkptError:
 # ---- paths
 
 
-@both_layouts
+@each_layout
 def test_kinds_of_paths(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Somewhere:
         def __fspath__(self) -> str:
@@ -62,7 +62,7 @@ def test_kinds_of_paths(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyP
     assert sorted(os.listdir()) == ["a", "dot.ckpt", "pathlike.ckpt", "relative.ckpt", "sub", "up.ckpt"]
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize(
     "name",
     ["ünïcode ☃.ckpt", "with space", "-dash", "new\nline", ".hidden", "x" * 255, "ü" * 127, "☃" * 85, "a'b\"c", "100%"],
@@ -75,13 +75,13 @@ def test_names_of_checkpoints(tmp_path: Path, layout: str, name: str) -> None:
     assert os.listdir(tmp_path) == [name]
 
 
-@both_layouts
+@each_layout
 def test_a_name_that_no_file_can_have(tmp_path: Path, layout: str) -> None:
     assert refused(tmp_path / ("x" * 256), layout).code == "name-too-long"
     assert list(tmp_path.iterdir()) == []
 
 
-@both_layouts
+@each_layout
 def test_names_of_temporaries_are_reserved(tmp_path: Path, layout: str) -> None:
     assert refused(tmp_path / "x.ckptfmt-tmp", layout).code == "bad-option"
     path = tmp_path / "x.ckpt"
@@ -93,7 +93,7 @@ def test_names_of_temporaries_are_reserved(tmp_path: Path, layout: str) -> None:
         assert caught.value.code == "temporary"
 
 
-@both_layouts
+@each_layout
 def test_no_directory_to_save_into(tmp_path: Path, layout: str) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "missing" / "x.ckpt", tmp_path / "file" / "x.ckpt"):
@@ -157,7 +157,7 @@ KINDS = [
 ]
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_replaced_unasked(tmp_path: Path, layout: str, kind: str) -> None:
     path = tmp_path / "x.ckpt"
@@ -169,7 +169,7 @@ def test_nothing_is_replaced_unasked(tmp_path: Path, layout: str, kind: str) -> 
     assert [(file, file.lstat()) for file in sorted(tmp_path.rglob("*"))] == before
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("kind", KINDS)
 def test_replacing(tmp_path: Path, layout: str, kind: str) -> None:
     """Any file or link gives way, and any checkpoint, whatever its layout; directories of other things do not."""
@@ -180,7 +180,7 @@ def test_replacing(tmp_path: Path, layout: str, kind: str) -> None:
         assert (path / "mine").exists() == (kind == "directory")
     else:
         save(path, layout, overwrite=True)
-        assert path.is_dir() == (layout == "loose")
+        assert path.is_dir() == (layout != "file")
         assert not path.is_symlink()
         assert_same_tree(ckptfmt.load(path), TREE)
     assert set(os.listdir(tmp_path)) <= {"x.ckpt", "linked"}
@@ -190,7 +190,7 @@ def test_replacing(tmp_path: Path, layout: str, kind: str) -> None:
 # ---- reading through links and odd files
 
 
-@both_layouts
+@each_layout
 def test_the_checkpoint_itself_may_be_a_link(tmp_path: Path, layout: str) -> None:
     save(tmp_path / "x.ckpt", layout)
     (tmp_path / "link").symlink_to("x.ckpt")
@@ -248,7 +248,7 @@ def test_objects_that_are_no_files(tmp_path: Path, kind: str) -> None:
 # ---- permissions
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
 def test_modes_follow_the_umask(tmp_path: Path, layout: str, umask: int, file_mode: int, folder_mode: int) -> None:
     before = os.umask(umask)
@@ -287,7 +287,7 @@ def load_as_nobody(path: Path) -> None:
     assert caught.value.errno == 13
 
 
-@both_layouts
+@each_layout
 def test_a_folder_that_may_not_be_written(open_folder: Path, layout: str) -> None:
     path = open_folder / "x.ckpt"
     open_folder.chmod(0o555)
@@ -300,7 +300,7 @@ def test_a_folder_that_may_not_be_written(open_folder: Path, layout: str) -> Non
     assert os.listdir(open_folder) == ["x.ckpt"]
 
 
-@both_layouts
+@each_layout
 def test_a_checkpoint_that_may_not_be_read(open_folder: Path, layout: str) -> None:
     path = open_folder / "x.ckpt"
     save(path, layout)
@@ -319,7 +319,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@both_layouts
+@each_layout
 def test_no_descriptor_is_left_open(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "x.ckpt"
     tree = save_varied(path, layout)

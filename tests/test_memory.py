@@ -13,12 +13,12 @@ from damage import LAYOUTS
 
 import ckptfmt
 from ckptfmt.arrays import COMPRESSED_CHUNK
-from ckptfmt.blocks import THREADS
 from ckptfmt.manifest import BLOCK
+from ckptfmt.storage.local import LocalStorage
 
 MIB = 1 << 20
 ALLOWED = 64 * MIB
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 PRELUDE = """
 import sys
@@ -61,7 +61,7 @@ tree = {
 """
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_saving(tmp_path: Path, layout: str, compression: str | None) -> None:
     """Arrays that must be converted are converted piece by piece. A compressed chunk is 16 MiB before compression."""
@@ -79,7 +79,7 @@ def save_large(path: Path, layout: str, count: int, **options: str) -> None:
     ckptfmt.save(path, arrays, layout=layout, durable=False, **options)
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("count", [1, 16])
 def test_loading(tmp_path: Path, layout: str, count: int) -> None:
     path = tmp_path / "x.ckpt"
@@ -95,10 +95,10 @@ def test_loading_what_is_compressed(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     save_large(path, "file", 4, compression="zstd")
     grown = peak("start(); tree = ckptfmt.load(path); stop()", path)
-    assert grown <= 1.05 * SIZE + ALLOWED + THREADS * 2 * COMPRESSED_CHUNK
+    assert grown <= 1.05 * SIZE + ALLOWED + LocalStorage.readers * 2 * COMPRESSED_CHUNK
 
 
-@both_layouts
+@each_layout
 def test_opening_mapping_verifying_and_parts(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "x.ckpt"
     save_large(path, layout, 4)
@@ -109,7 +109,7 @@ def test_opening_mapping_verifying_and_parts(tmp_path: Path, layout: str) -> Non
     ):
         assert peak(f"start()\n{code}\nstop()", path) <= ALLOWED, code
     verified = peak("start(); assert ckptfmt.verify(path).ok; stop()", path)
-    assert verified <= ALLOWED + THREADS * 2 * BLOCK, "each thread has one block at a time"
+    assert verified <= ALLOWED + LocalStorage.readers * 2 * BLOCK, "each thread has one block at a time"
 
 
 def test_a_refused_manifest_is_not_read(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from damage import LAYOUTS, child, flipped, save_varied, zones
 import ckptfmt
 from ckptfmt.testing import assert_same_tree, equal_trees
 
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def mapping_of(array: Any) -> mmap.mmap | None:
@@ -30,7 +30,7 @@ def mapping_of(array: Any) -> mmap.mmap | None:
     return base if isinstance(base, mmap.mmap) else None
 
 
-@both_layouts
+@each_layout
 def test_mapped_equals_read(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     tree = save_varied(path, layout)
@@ -39,7 +39,7 @@ def test_mapped_equals_read(tmp_path: Path, layout: str) -> None:
     assert_same_tree(ckptfmt.load(path, mmap=True, select="tied"), {"tied": tree["tied"]})
 
 
-@both_layouts
+@each_layout
 def test_raw_tensors_are_mapped_and_others_read(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     save_varied(path, layout)
@@ -62,7 +62,7 @@ def test_one_mapping_serves_a_whole_file(tmp_path: Path) -> None:
     assert len({id(mapping_of(array)) for array in loaded}) == 1
 
 
-@both_layouts
+@each_layout
 def test_changes_are_private(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     tree = save_varied(path, layout)
@@ -76,7 +76,7 @@ def test_changes_are_private(tmp_path: Path, layout: str) -> None:
     assert ckptfmt.verify(path).ok
 
 
-@both_layouts
+@each_layout
 def test_alignment(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     sizes = [1, 7, 63, 64, 65, 4095, 65_535, 65_536, 65_537, 300_001, 2_000_003, 3]
@@ -91,7 +91,7 @@ def test_alignment(tmp_path: Path, layout: str) -> None:
         assert all(start % (4096 if tree[name[0]].size >= 65_536 else 64) == 0 for name, start in starts.items())
 
 
-@both_layouts
+@each_layout
 def test_mapped_arrays_outlive_everything(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     tree = save_varied(path, layout)
@@ -105,7 +105,7 @@ def test_mapped_arrays_outlive_everything(tmp_path: Path, layout: str) -> None:
     assert_same_tree(loaded, tree)
 
 
-@both_layouts
+@each_layout
 def test_tensors_of_many_chunks_are_read(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     array = np.arange(20_000_000, dtype=np.float32)  # 80 MB: two chunks in layout loose, one in a file
@@ -122,7 +122,7 @@ def test_a_root_tensor_and_one_without_elements(tmp_path: Path) -> None:
         assert_same_tree(ckptfmt.load(path, mmap=True), array)
 
 
-@both_layouts
+@each_layout
 def test_verifying_a_mapping_finds_damage(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     tree = {"a": np.zeros(10), "large": np.zeros(5 << 20, np.uint8), "flags": np.array([True, False])}
@@ -139,7 +139,7 @@ def test_verifying_a_mapping_finds_damage(tmp_path: Path, layout: str) -> None:
             assert error.block == (1 if error.tensor == "large" else 0)
 
 
-@both_layouts
+@each_layout
 def test_a_shortened_object_is_refused(tmp_path: Path, layout: str) -> None:
     """A mapping past the end of a file would end the process with SIGBUS."""
     path = tmp_path / "model.ckpt"

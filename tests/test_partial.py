@@ -22,7 +22,7 @@ from ckptfmt.testing.strategies import arrays, basic_indices, shapes
 Scratch = Callable[[], AbstractContextManager[str]]
 
 COMPRESSIONS = (None, "zstd", "gzip", {"name": "blosc", "shuffle": "bitshuffle"})
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ BLOCK = 4096
 ROWS, WIDTH = 64, 8192  # each row is two blocks
 
 
-@both_layouts
+@each_layout
 def test_reads_touch_only_the_blocks_they_need(tmp_path: Path, layout: str) -> None:
     array = np.random.default_rng(1).integers(0, 256, (ROWS, WIDTH), np.uint8)
     cases: list[tuple[Any, int]] = [
@@ -153,7 +153,7 @@ def test_reads_touch_only_the_blocks_they_need(tmp_path: Path, layout: str) -> N
             assert checkpoint.bytes_read - before == blocks * BLOCK, index
 
 
-@both_layouts
+@each_layout
 def test_unverified_reads_of_runs_are_exact(tmp_path: Path, layout: str) -> None:
     array = np.random.default_rng(2).integers(0, 1 << 16, (ROWS, WIDTH), np.uint16)
     cases: list[tuple[Any, int]] = [
@@ -182,7 +182,7 @@ def test_a_compressed_read_takes_whole_chunks(tmp_path: Path) -> None:
         check_index(tensor, array, slice(None))
 
 
-@both_layouts
+@each_layout
 def test_damage_stops_only_the_reads_that_meet_it(tmp_path: Path, layout: str) -> None:
     """[BLK-005]"""
     array = np.zeros((ROWS, WIDTH), np.uint8)
@@ -237,7 +237,7 @@ MOMENTS = TREE["optimizer"]["moments"]  # type: ignore[index]
         ("empty", {"empty": {}}),
     ],
 )
-@both_layouts
+@each_layout
 def test_select(tmp_path: Path, layout: str, select: Any, expected: Any) -> None:
     with stored(tmp_path, TREE, layout=layout) as checkpoint:
         assert_same_tree(checkpoint.load(select=select), expected)
@@ -270,7 +270,7 @@ def test_omitted(tmp_path: Path) -> None:
 # ---- lookups
 
 
-@both_layouts
+@each_layout
 def test_lookups(tmp_path: Path, layout: str) -> None:
     with stored(tmp_path, TREE, layout=layout) as checkpoint:
         assert checkpoint["model/name"] == "m"

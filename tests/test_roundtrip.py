@@ -26,7 +26,7 @@ from ckptfmt.testing.strategies import arrays, filled, trees
 
 Scratch = Callable[[], AbstractContextManager[str]]
 
-LAYOUTS = ("file", "loose")
+LAYOUTS = ("file", "packed", "loose")
 COMPRESSIONS = (None, "zstd", "gzip", "blosc", {"name": "blosc", "cname": "lz4", "shuffle": "bitshuffle"})
 DIGESTS = ("xxh3-128", "sha256", "blake3")
 

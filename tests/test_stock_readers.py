@@ -24,7 +24,7 @@ from ckptfmt.dtypes import DTYPES
 from ckptfmt.testing import equal_trees
 from ckptfmt.testing.strategies import ODD_KEYS, filled
 
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def many_tensors() -> dict[Any, Any]:
@@ -81,10 +81,15 @@ def save_many(path: Path, layout: str) -> dict[str, Any]:
     return expected
 
 
+def archive_of(path: Path) -> Path:
+    """The ZIP that holds the whole hierarchy: the file, or its only pack. [LAY-005]"""
+    return path if path.is_file() else path / "packs" / "00000.zip"
+
+
 @contextmanager
 def stock_group(path: Path, layout: str) -> Iterator[zarr.Group]:
     """The hierarchy as zarr-python opens it."""
-    store = ZipStore(path, mode="r") if layout == "file" else LocalStore(path, read_only=True)
+    store = LocalStore(path, read_only=True) if layout == "loose" else ZipStore(archive_of(path), mode="r")
     try:
         group = zarr.open_group(store, path="tensors", mode="r")
         assert isinstance(group, zarr.Group)
@@ -96,7 +101,7 @@ def stock_group(path: Path, layout: str) -> Iterator[zarr.Group]:
 # ---- zarr-python
 
 
-@both_layouts
+@each_layout
 def test_zarr_reads_every_tensor(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     expected = save_many(path, layout)
@@ -107,7 +112,7 @@ def test_zarr_reads_every_tensor(tmp_path: Path, layout: str) -> None:
             assert equal_trees(np.asarray(array[...]), elements), name
 
 
-@both_layouts
+@each_layout
 def test_zarr_lists_the_hierarchy(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     expected = save_many(path, layout)
@@ -123,7 +128,7 @@ def test_zarr_lists_the_hierarchy(tmp_path: Path, layout: str) -> None:
         assert dict(group["dtypes/float32"].attrs) == {}
 
 
-@both_layouts
+@each_layout
 def test_zarr_reads_parts(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     expected = save_many(path, layout)["zstd"]
@@ -134,11 +139,11 @@ def test_zarr_reads_parts(tmp_path: Path, layout: str) -> None:
             assert np.array_equal(np.asarray(array[index]), expected[index])
 
 
-@both_layouts
+@each_layout
 def test_a_tree_that_is_one_tensor(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     ckptfmt.save(path, np.arange(6.0).reshape(2, 3), layout=layout, durable=False)
-    store = ZipStore(path, mode="r") if layout == "file" else LocalStore(path, read_only=True)
+    store = LocalStore(path, read_only=True) if layout == "loose" else ZipStore(archive_of(path), mode="r")
     array = zarr.open_array(store, path="tensors", mode="r")
     assert np.array_equal(np.asarray(array[...]), np.arange(6.0).reshape(2, 3))
     assert array.attrs["ckptfmt"] == {"format": [1, 0]}
@@ -148,17 +153,17 @@ def test_a_tree_that_is_one_tensor(tmp_path: Path, layout: str) -> None:
 # ---- TensorStore
 
 
-@both_layouts
+@each_layout
 def test_tensorstore_reads_every_tensor(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     expected = save_many(path, layout)
-    files = {"driver": "file", "path": str(path) if layout == "file" else f"{path}/"}
     context = tensorstore.Context({"cache_pool": {"total_bytes_limit": 1 << 20}})
     for name, elements in expected.items():
-        if layout == "file":
-            store = {"driver": "zip", "base": files, "path": f"tensors/{name}/"}
+        if layout == "loose":
+            store = {"driver": "file", "path": f"{path}/tensors/{name}/"}
         else:
-            store = {**files, "path": f"{path}/tensors/{name}/"}
+            archive = {"driver": "file", "path": str(archive_of(path))}
+            store = {"driver": "zip", "base": archive, "path": f"tensors/{name}/"}
         array = tensorstore.open({"driver": "zarr3", "kvstore": store}, context=context, read=True, open=True).result()
         assert equal_trees(np.asarray(array.read().result()), elements), name
 
@@ -206,7 +211,7 @@ def test_damage_is_seen_by_zip_tools(tmp_path: Path) -> None:
 # ---- zarr over our own reader
 
 
-@both_layouts
+@each_layout
 def test_our_store_gives_what_stock_stores_give(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     expected = save_many(path, layout)
@@ -223,7 +228,7 @@ def test_our_store_gives_what_stock_stores_give(tmp_path: Path, layout: str) -> 
         assert np.array_equal(np.asarray(group["zstd"][5:9, ::3]), expected["zstd"][5:9, ::3])  # type: ignore[index]
 
 
-@both_layouts
+@each_layout
 def test_our_store_is_read_only(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     ckptfmt.save(path, {"x": np.arange(3)}, layout=layout, durable=False)
@@ -240,7 +245,7 @@ def test_our_store_is_read_only(tmp_path: Path, layout: str) -> None:
     assert ckptfmt.verify(path).ok
 
 
-@both_layouts
+@each_layout
 def test_our_store_verifies(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     ckptfmt.save(path, {"x": np.arange(1000), "y": np.arange(1000)}, layout=layout, durable=False)
@@ -257,7 +262,7 @@ def test_our_store_verifies(tmp_path: Path, layout: str) -> None:
             assert group["x"][0] == 1
 
 
-@both_layouts
+@each_layout
 def test_our_store_of_one_tensor(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     ckptfmt.save(path, np.arange(6.0), layout=layout, durable=False)

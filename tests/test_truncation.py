@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from damage import METADATA, Zone, save_varied, zones
 
 import ckptfmt
+from ckptfmt.layouts import packed
 from ckptfmt.testing import equal_trees
 
 
@@ -163,6 +165,102 @@ def test_every_file_of_a_directory_too_long(tmp_path: Path) -> None:
             zone.object if zone.where in ("block", "frame") else "",
         ]
         zone.file.write_bytes(data)
+
+
+# ---- layout packed
+
+
+@pytest.fixture
+def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint of several packs, and its tree."""
+    path = tmp_path / "model.ckpt"
+    tree = {str(i): np.full(100, i, np.uint8) for i in range(8)}
+    monkeypatch.setattr(packed, "PACK_BYTES", 200)
+    ckptfmt.save(path, tree, layout="packed", metadata=METADATA, durable=False)
+    assert len(list((path / "packs").iterdir())) == len(list((path / "parts").iterdir())) == 4
+    return path, tree
+
+
+def check_rest(path: Path, tree: dict[str, Any], lost: dict[str, str]) -> None:
+    """All tensors load but those in `lost`, which fail with these codes and say who they are."""
+    with ckptfmt.open(path) as checkpoint:
+        assert checkpoint.metadata == METADATA
+        for name, array in tree.items():
+            try:
+                assert equal_trees(checkpoint[name].read(), array)
+                assert name not in lost
+            except ckptfmt.CorruptError as error:
+                assert (error.code, error.tensor, error.path) == (lost.get(name), name, str(path))
+
+
+def in_pack(path: Path, number: int) -> list[Zone]:
+    """The chunks in a pack."""
+    return [zone for zone in zones(path) if zone.object == f"packs/{number:05d}.zip" and zone.tensor]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_packs_cut_short(packs: tuple[Path, dict[str, Any]], number: int) -> None:
+    path, tree = packs
+    chunks, file = in_pack(path, number), path / "packs" / f"{number:05d}.zip"
+    data = file.read_bytes()
+    lengths = {*range(0, len(data), 13), *(zone.stop - cut for zone in chunks for cut in (0, 1, 99, 100))}
+    for length in sorted(lengths):
+        file.write_bytes(data[:length])
+        lost = {str(zone.tensor[0]): "short-object" for zone in chunks if zone.tensor and length < zone.stop}
+        check_rest(path, tree, lost)
+        report = ckptfmt.verify(path)
+        assert {damage.tensor for damage in report.damage} == {*lost, None}
+        assert {damage.object for damage in report.damage} == {f"packs/{number:05d}.zip"}
+        assert [damage.code for damage in report.damage if damage.where == "frame"] == ["bad-extent"]  # [LAY-004]
+    file.write_bytes(data)
+    assert ckptfmt.verify(path).ok
+
+
+def test_missing_and_longer_files_of_packs(packs: tuple[Path, dict[str, Any]]) -> None:
+    """[READ-005] [CHK-006] What is lost is what lies in them."""
+    path, tree = packs
+    for number in range(4):
+        names = [str(zone.tensor[0]) for zone in in_pack(path, number) if zone.tensor]
+        assert len(names) == 2
+        for name in (f"packs/{number:05d}.zip", f"parts/{number:05d}.msgpack"):
+            file = path / name
+            data = file.read_bytes()
+            file.unlink()
+            check_rest(path, tree, dict.fromkeys(names, "missing-object"))
+            report = ckptfmt.verify(path)
+            assert {damage.code for damage in report.damage} == {"missing-object"}
+            assert {damage.object for damage in report.damage} == {name}
+            file.write_bytes(data + b"\0")
+            is_pack = name.startswith("packs")
+            check_rest(path, tree, {} if is_pack else dict.fromkeys(names, "manifest-digest"))
+            (damage,) = ckptfmt.verify(path).damage
+            assert (damage.code, damage.object) == ("bad-extent" if is_pack else "manifest-digest", name)
+            file.write_bytes(data)
+    assert ckptfmt.verify(path).ok
+
+
+def test_every_length_of_a_part_manifest(packs: tuple[Path, dict[str, Any]]) -> None:
+    path, tree = packs
+    lost = {str(zone.tensor[0]): "manifest-digest" for zone in in_pack(path, 1) if zone.tensor}
+    file = path / "parts" / "00001.msgpack"
+    data = file.read_bytes()
+    for length in range(len(data)):
+        file.write_bytes(data[:length])
+        check_rest(path, tree, lost)
+        (damage,) = ckptfmt.verify(path).damage
+        assert (damage.code, damage.where, damage.object) == ("manifest-digest", "manifest", "parts/00001.msgpack")
+
+
+def test_the_other_files_of_packed(packs: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = packs
+    for name, code in (("COMMIT", "bad-record"), ("manifest.msgpack", "manifest-digest")):
+        data = (path / name).read_bytes()
+        for length in (*range(len(data)), None):
+            (path / name).write_bytes(data + b"\n" if length is None else data[:length])
+            assert code_of(path) == code
+        (path / name).unlink()
+        assert code_of(path) == {"COMMIT": "not-a-checkpoint", "manifest.msgpack": "missing-object"}[name]
+        (path / name).write_bytes(data)
 
 
 def test_a_large_file_that_lost_its_tail(tmp_path: Path) -> None:

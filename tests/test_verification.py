@@ -16,7 +16,7 @@ from damage import LAYOUTS, flipped, rewrite_manifest, save_varied, small_chunks
 import ckptfmt
 from ckptfmt.testing import assert_same_tree
 
-both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def damage_of(path: Path) -> ckptfmt.Damage:
@@ -30,7 +30,7 @@ def damage_of(path: Path) -> ckptfmt.Damage:
 # ---- what is whole
 
 
-@both_layouts
+@each_layout
 def test_the_report(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     tree = {"large": np.zeros(9 << 20, np.uint8), "small": np.arange(3), "empty": np.zeros(0), "plain": 1}
@@ -42,7 +42,7 @@ def test_the_report(tmp_path: Path, layout: str) -> None:
         assert checkpoint.verify() == report
 
 
-@both_layouts
+@each_layout
 def test_a_checkpoint_without_tensors(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     for tree in ({}, None, [], 5, {"a": np.zeros((3, 0))}):
@@ -51,7 +51,7 @@ def test_a_checkpoint_without_tensors(tmp_path: Path, layout: str) -> None:
         assert (report.ok, report.blocks, report.bytes) == (True, 0, 0)
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("compression", [None, "blosc"])
 def test_progress_grows_to_the_total(tmp_path: Path, layout: str, compression: str | None) -> None:
     path = tmp_path / "model.ckpt"
@@ -66,7 +66,7 @@ def test_progress_grows_to_the_total(tmp_path: Path, layout: str, compression: s
     assert seen[-1] == (report.bytes, report.bytes)
 
 
-@both_layouts
+@each_layout
 def test_verifying_changes_nothing(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     save_varied(path, layout)
@@ -86,7 +86,7 @@ def test_verifying_changes_nothing(tmp_path: Path, layout: str) -> None:
 # ---- digests
 
 
-@both_layouts
+@each_layout
 @pytest.mark.parametrize("digest", ["xxh3-128", "sha256", "blake3"])
 def test_digests(tmp_path: Path, layout: str, digest: str) -> None:
     if digest == "blake3":
@@ -160,7 +160,7 @@ def test_files_that_are_no_part_of_a_directory_are_ignored(tmp_path: Path) -> No
     assert_same_tree(ckptfmt.load(path), tree)
 
 
-@both_layouts
+@each_layout
 def test_all_damage_is_listed(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     tree = {name: np.zeros(5 << 20, np.uint8) for name in "abc"}
@@ -181,7 +181,7 @@ def test_all_damage_is_listed(tmp_path: Path, layout: str) -> None:
     assert report.bytes == 3 * (5 << 20)
 
 
-@both_layouts
+@each_layout
 def test_damage_of_the_manifest_and_the_record(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"
     save_varied(path, layout)

@@ -58,6 +58,9 @@ class JaxCoordinator:
             self._put(f"{prefix}/reply/{rank}", replies[rank])
         return replies[0]
 
+    def split(self) -> JaxCoordinator:
+        return JaxCoordinator(timeout=self.timeout)
+
     def _put(self, key: str, message: bytes) -> None:
         pieces = [message[start : start + PIECE] for start in range(0, len(message), PIECE)] or [b""]
         for number, piece in enumerate(pieces):

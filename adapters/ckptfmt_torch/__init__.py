@@ -1,0 +1,12 @@
+"""Torch's adapter: tensors, modules and optimizers to and from checkpoints; torch.distributed.checkpoint in `dcp`."""
+
+from __future__ import annotations
+
+from ckptfmt.adapter import register
+
+from .adapter import ADAPTER, Saved, TorchAdapter
+from .checkpoint import load, load_into, save
+
+register(ADAPTER)
+
+__all__ = ["ADAPTER", "Saved", "TorchAdapter", "load", "load_into", "save"]

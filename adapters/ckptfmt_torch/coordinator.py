@@ -39,6 +39,10 @@ class TorchCoordinator:
             words = str(error).splitlines()[0]
             raise fault("rank-lost", f"rank {self.rank} lost contact: {words}", found=words) from error
 
+    def split(self) -> TorchCoordinator:
+        group = dist.new_group(dist.get_process_group_ranks(self._group), backend="gloo", timeout=self._timeout)
+        return TorchCoordinator(group, timeout=self._timeout.total_seconds())
+
     def _gather(self, message: bytes) -> list[bytes] | None:
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         dist.all_gather(sizes, torch.tensor([len(message)]), group=self._group)

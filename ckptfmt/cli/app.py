@@ -19,6 +19,7 @@ from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
 from .get import get
 from .inspect import inspect
+from .ls import ls
 from .migrate import migrate, upgrade
 from .verify import verify
 
@@ -101,7 +102,7 @@ def cli() -> None:
     """Look into ckptfmt checkpoints, check them, take tensors out of them, and migrate them."""
 
 
-for command in (inspect, verify, get, migrate, upgrade):
+for command in (inspect, verify, get, ls, migrate, upgrade):
     cli.add_command(command)
 
 

@@ -7,8 +7,9 @@ afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,10 @@ INLINE = 1 << 20  # chunks below this are joined with their neighbours into one 
 UNSETTLED = 16  # large chunks whose header may wait for their digests
 
 
+Pieces = Callable[[], Iterator[Array]]
+Digested = tuple[int, bytes]  # crc32 and digests of the blocks so far
+
+
 class Ended(NamedTuple):
     """A pack that is complete: its size in bytes and its frame digest. [FRM-001] [FRM-003]"""
 
@@ -51,7 +56,7 @@ class PackWriter:
         self._frame: list[bytes] = []  # of the frame's bytes so far; a header that is not known yet is empty
         self._first_chunk = 0
         self._digests: list[bytes] = []
-        self._unsettled: list[tuple[int, Future[tuple[int, bytes]]]] = []  # (row, crc32 and digests) of large chunks
+        self._unsettled: list[tuple[int, Future[Digested]]] = []  # (row, crc32 and digests) of large chunks
 
     def add_documents(self, names: Sequence[str], specs: Sequence[ArraySpec]) -> None:
         """The node documents, which come first. [PACK-004]"""
@@ -63,19 +68,19 @@ class PackWriter:
 
     def add_chunk(self, name: str, spec: ArraySpec, source: Source, chunk: int) -> None:
         """The next chunk: number `chunk` of a tensor."""
-        pieces: Iterable[Array] = stored_pieces(source, spec, chunk)
+        pieces: Pieces = partial(stored_pieces, source, spec, chunk)
         if spec.is_raw:
             size = spec.chunk_nbytes
         else:
-            pieces = list(pieces)
-            size = sum(piece.size for piece in pieces)
+            compressed = list(pieces())
+            pieces, size = partial(iter, compressed), sum(piece.size for piece in compressed)
         member_name = chunk_object(name, spec, chunk).encode()
         if size >= INLINE:
             self._flush()
             member = pack.place(member_name, self.end, size, aligned=True)
-            self._write_large(member, pieces)
+            member = self._write_large(member, pieces)
         else:
-            (piece,) = pieces
+            (piece,) = pieces()
             member = pack.place(member_name, self.end, size, zlib_ng.crc32(piece), aligned=True)
             header = pack.local_header(member)
             self._append(header, piece)
@@ -86,24 +91,39 @@ class PackWriter:
         self._settle(UNSETTLED)
         self.report(spec.chunk_nbytes)
 
-    def _write_large(self, member: Member, pieces: Iterable[Array]) -> None:
+    def _write_large(self, member: Member, pieces: Pieces) -> Member:
+        """Write payload and header, the header later where the object can be written in any order."""
+        if self.out.sequential:
+            crc, digests = 0, b""
+            for piece in pieces():
+                crc, digests = self._digest(bytes_of(piece), (crc, digests))
+            member = member._replace(crc32=crc)
+            header = pack.local_header(member)
+            self.out.write(member.offset, header)
+            self._frame.append(header)
+            self._digests.append(digests)
         position = member.payload
-        digesting: Future[tuple[int, bytes]] | None = None
-        before: Future[tuple[int, bytes]] | None = None
-        for piece in pieces:
-            if before is not None:
-                before.result()  # at most two pieces wait, which bounds the memory of converted arrays
-            before, digesting = digesting, self.pool.submit(self._digest, bytes_of(piece), digesting)
+        digesting: Future[Digested] | None = None
+        before: Future[Digested] | None = None
+        for piece in pieces():
+            if not self.out.sequential:
+                if before is not None:
+                    before.result()  # at most two pieces wait, which bounds the memory of converted arrays
+                before, digesting = digesting, self.pool.submit(self._digest_after, bytes_of(piece), digesting)
             self.out.write(position, piece)
             position += piece.size
-        assert digesting is not None  # a large chunk has at least one piece
-        self._unsettled.append((len(self._digests), digesting))
-        self._frame.append(b"")
-        self._digests.append(b"")
+        if digesting is not None:
+            self._unsettled.append((len(self._digests), digesting))
+            self._frame.append(b"")
+            self._digests.append(b"")
         self._position = member.end
+        return member
 
-    def _digest(self, piece: memoryview, before: Future[tuple[int, bytes]] | None) -> tuple[int, bytes]:
-        crc, digests = before.result() if before is not None else (0, b"")
+    def _digest_after(self, piece: memoryview, before: Future[Digested] | None) -> Digested:
+        return self._digest(piece, (0, b"") if before is None else before.result())
+
+    def _digest(self, piece: memoryview, before: Digested) -> Digested:
+        crc, digests = before
         return zlib_ng.crc32(piece, crc), digests + self.digest.of_blocks(piece, self.block)
 
     def _settle(self, keep: int) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -12,9 +13,10 @@ import numpy as np
 
 from ..arrays import ArraySpec
 from ..chunk_index import ChunkIndex
-from ..chunk_table import encode_table, first_chunks
+from ..chunk_table import ChunkTable, encode_table, first_chunks
 from ..digests import Digest
 from ..dtypes import Array
+from ..errors import CorruptError, fault
 from ..manifest import Manifest, Part, PartReference
 from ..placement import placement_of
 from ..progress import Report
@@ -34,15 +36,19 @@ def locate(storage: Storage, max_manifest: int) -> Located:
 
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
-    """[FRM-003]"""
+    """Of the packs whose table is sound; a damaged part manifest is damage enough. [FRM-003]"""
     for number, part in enumerate(index.manifest.parts):
-        name = part.object or ""
-        yield Frame(name, part.frame or b"", _frame(storage, index, number, name))
+        with contextlib.suppress(CorruptError):
+            table = index.table(number)
+            yield Frame(part.object or "", part.frame or b"", _frame(storage, part, table))
 
 
-def _frame(storage: Storage, index: ChunkIndex, part: int, name: str) -> Iterator[bytes]:
-    table = index.table(part)
-    yield from bytes_between(storage, name, [*zip(table.offsets, table.lengths, strict=True)], storage.size(name))
+def _frame(storage: Storage, part: Part, table: ChunkTable) -> Iterator[bytes]:
+    name = part.object or ""
+    size = storage.size(name)
+    if size != part.size:
+        raise fault("bad-extent", "the pack has another size than its part says [LAY-004]", path=storage.path)
+    yield from bytes_between(storage, name, [*zip(table.offsets, table.lengths, strict=True)], size)
 
 
 def frame_damage(

@@ -11,6 +11,7 @@ import msgpack
 from ..errors import CODES, CkptError, fault
 
 Answer = Callable[[list[bytes]], list[bytes]]
+_PLACE = ("path", "tensor", "found", "expected")  # what an error says besides its message
 
 
 class Coordinator(Protocol):
@@ -25,6 +26,33 @@ class Coordinator(Protocol):
 
         Raises `rank-lost` with the numbers of the ranks that did not answer in time.
         """
+
+    def split(self) -> Coordinator:
+        """Another coordinator of the same ranks, whose rounds do not mix with those of this one: for another thread.
+        All ranks call it in the same order as `exchange`."""
+
+
+class Alone:
+    """The group of one process."""
+
+    rank = 0
+    size = 1
+
+    def exchange(self, message: bytes, answer: Answer) -> bytes:
+        return answer([message])[0]
+
+    def split(self) -> Coordinator:
+        return self
+
+
+def all_gather(coordinator: Coordinator, value: Any) -> list[Any]:
+    """The value of every process, by rank. Values are plain: what msgpack has, with lists for tuples."""
+
+    def everything(messages: list[bytes]) -> list[bytes]:
+        return [bytes(msgpack.packb(messages))] * len(messages)
+
+    gathered = msgpack.unpackb(coordinator.exchange(bytes(msgpack.packb(value)), everything))
+    return [msgpack.unpackb(message, strict_map_key=False) for message in gathered]
 
 
 class Rounds:
@@ -55,13 +83,12 @@ class Rounds:
                 replies = [_failure(error, None)] * len(found)
             return [bytes(msgpack.packb(said)) for said in replies]
 
-        kind, *said = msgpack.unpackb(
-            self.coordinator.exchange(bytes(msgpack.packb(message)), reply), strict_map_key=False
-        )
-        if own is not None:
-            raise own
-        if raised:
-            raise raised[0]
+        try:
+            replied = self.coordinator.exchange(bytes(msgpack.packb(message)), reply)
+        finally:
+            if own is not None or raised:
+                raise own or raised[0]
+        kind, *said = msgpack.unpackb(replied, strict_map_key=False)
         if kind != "ok":
             raise _raised(*said)
         return said[0]
@@ -69,13 +96,14 @@ class Rounds:
 
 def _failure(error: BaseException, rank: int | None) -> list[Any]:
     """A message that says what failed: on one rank, or (None) what all of them asked for."""
-    if isinstance(error, CkptError):
-        return ["failed", rank, error.code, error.message, error.path, error.tensor]
-    return ["failed", rank, "", f"{type(error).__name__}: {error}", None, None]
+    if not isinstance(error, CkptError):
+        return ["failed", rank, "", f"{type(error).__name__}: {error}", {}]
+    place = {name: str(value) for name in _PLACE if (value := getattr(error, name)) is not None}
+    return ["failed", rank, error.code, error.message, place]
 
 
-def _raised(rank: int | None, code: str, message: str, path: str | None, tensor: str | None) -> CkptError:
+def _raised(rank: int | None, code: str, message: str, place: dict[str, str]) -> CkptError:
     if rank is None and code in CODES:
-        return fault(code, message, path=path, tensor=tensor)
+        return fault(code, message, **place)
     where = "rank 0" if rank is None else f"rank {rank}"
-    return fault("rank-failed", f"{where} failed: {message}" + (f" [{code}]" if code else ""), path=path, tensor=tensor)
+    return fault("rank-failed", f"{where} failed: {message}" + (f" [{code}]" if code else ""), **place)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 
-from ..errors import fault
+from ..errors import CkptError, fault, os_fault
 from .coordinator import Answer
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between two looks
+LOST = "lost"  # the file that says why a session has ended early
 
 
 class FileCoordinator:
     """Ranks exchange small files in `directory`, which must exist and may be used again and again.
 
-    A rank other than 0 asks rank 0 for the session with a random word, so files that an earlier run left behind
-    confuse nobody. `timeout`: seconds that a rank waits for others. Use it as a context manager, or `close` it.
+    A rank other than 0 asks rank 0 for the session by a random word, so files that an earlier run left behind confuse
+    nobody. `timeout`: seconds that rank 0 waits for messages; the others wait twice as long for it, so that they hear
+    from it who is missing. It must be longer than the slowest rank writes. After `rank-lost` make a new coordinator.
+    Every rank uses it as a context manager, or calls `close`.
     """
 
     def __init__(self, directory: str | os.PathLike[str], rank: int, size: int, *, timeout: float = 600.0) -> None:
@@ -27,83 +29,121 @@ class FileCoordinator:
             raise fault("bad-option", f"rank {rank} of {size}", found=rank, expected=f"0 to {size - 1}")
         self.rank, self.size, self.timeout = rank, size, timeout
         self._directory = os.fspath(directory)
-        self._round = 0
-        self._word = secrets.token_hex(8)
-        self._session = os.path.join(self._directory, f"session-{self._word}") if rank == 0 else None
-        if self._session:
-            os.makedirs(self._session)
+        self._round = self._splits = 0
+        self._answered: set[str] = set()  # the requests to join that rank 0 has answered
+        self._session: str | None = None
+        if not os.path.isdir(self._directory):
+            raise fault("not-found", "there is no such directory for ranks to meet in", path=self._directory)
+        if rank == 0:
+            self._session = os.path.join(self._directory, f"session-{secrets.token_hex(8)}")
+            try:
+                os.mkdir(self._session)
+            except OSError as error:
+                raise os_fault(error, "ranks cannot meet", self._directory) from error
 
     def exchange(self, message: bytes, answer: Answer) -> bytes:
         number, self._round = self._round, self._round + 1
-        if self.rank == 0:
-            return self._lead(number, message, answer)
-        session = self._join()
-        _put(os.path.join(session, f"{number}.{self.rank}.message"), message)
-        reply = os.path.join(session, f"{number}.{self.rank}.reply")
-        for _ in self._looks():
-            if os.path.exists(reply):
-                with open(reply, "rb") as file:
-                    data = file.read()
-                os.unlink(reply)
-                return data
-        raise fault("rank-lost", f"rank 0 gave rank {self.rank} no answer in {self.timeout:g} s", found="no answer")
+        try:
+            return self._lead(number, message, answer) if self.rank == 0 else self._follow(number, message)
+        except BaseException as error:  # also KeyboardInterrupt: the others must not wait for this rank
+            self._end_session(error.message if isinstance(error, CkptError) else f"rank {self.rank} left: {error!r}")
+            if isinstance(error, CkptError):
+                raise
+            if isinstance(error, FileNotFoundError):
+                raise fault("rank-lost", "rank 0 has left", path=self._directory) from error
+            if isinstance(error, OSError):
+                raise os_fault(error, "ranks cannot exchange messages", self._directory) from error
+            raise
+
+    def split(self) -> FileCoordinator:
+        self._splits += 1
+        name = self.exchange(f"split-{self._splits}".encode(), lambda messages: messages[:1] * len(messages)).decode()
+        assert self._session is not None  # known after a round
+        directory = os.path.join(self._session, name)
+        os.makedirs(directory, exist_ok=True)
+        return FileCoordinator(directory, self.rank, self.size, timeout=self.timeout)
 
     def _lead(self, number: int, message: bytes, answer: Answer) -> bytes:
         assert self._session is not None
         messages: dict[int, bytes] = {0: message}
-        for _ in self._looks():
-            self._welcome()
+        for _ in self._looks(self.timeout):
+            self._let_join()
+            there = set(os.listdir(self._session))
             for rank in range(1, self.size):
-                path = os.path.join(self._session, f"{number}.{rank}.message")
-                if rank not in messages and os.path.exists(path):
-                    with open(path, "rb") as file:
-                        messages[rank] = file.read()
-                    os.unlink(path)
+                name = f"{number}.{rank}.message"
+                if name in there:
+                    messages[rank] = _take(os.path.join(self._session, name)) or b""
             if len(messages) == self.size:
                 replies = answer([messages[rank] for rank in range(self.size)])
                 for rank in range(1, self.size):
                     _put(os.path.join(self._session, f"{number}.{rank}.reply"), replies[rank])
                 return replies[0]
+            self._check_session()
         missing = [rank for rank in range(self.size) if rank not in messages]
         names = ", ".join(map(str, missing))
         raise fault("rank-lost", f"no message in {self.timeout:g} s from rank {names}", found=missing)
 
-    def _join(self) -> str:
-        """The session's folder, as rank 0 says it."""
+    def _follow(self, number: int, message: bytes) -> bytes:
         if self._session is None:
-            _put(os.path.join(self._directory, f"join-{self._word}"), b"")
-            welcome = os.path.join(self._directory, f"welcome-{self._word}")
-            for _ in self._looks():
-                if os.path.exists(welcome):
-                    with open(welcome) as file:
-                        self._session = os.path.join(self._directory, file.read())
-                    os.unlink(welcome)
-                    return self._session
-            raise fault("rank-lost", f"rank 0 did not begin within {self.timeout:g} s", found="no rank 0")
-        return self._session
+            self._session = self._join()
+        _put(os.path.join(self._session, f"{number}.{self.rank}.message"), message)
+        for _ in self._looks(2 * self.timeout):
+            reply = _take(os.path.join(self._session, f"{number}.{self.rank}.reply"))
+            if reply is not None:
+                return reply
+            self._check_session()
+        raise fault("rank-lost", f"rank 0 gave rank {self.rank} no answer in {2 * self.timeout:g} s", found="no answer")
 
-    def _welcome(self) -> None:
-        """Tell the session to whoever asks."""
+    def _join(self) -> str:
+        """The session's folder: rank 0 writes its name into a file that asks for it."""
+        request = os.path.join(self._directory, f"join-{secrets.token_hex(8)}")
+        _put(request, b"")
+        try:
+            for _ in self._looks(self.timeout):
+                if os.path.getsize(request):
+                    with open(request) as file:
+                        return os.path.join(self._directory, file.read())
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(request)
+        raise fault("rank-lost", f"rank 0 did not begin within {self.timeout:g} s", found="no rank 0")
+
+    def _let_join(self) -> None:
         assert self._session is not None
         for name in os.listdir(self._directory):
-            if name.startswith("join-"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self._directory, name))
-                    _put(os.path.join(self._directory, f"welcome-{name[5:]}"), os.path.basename(self._session).encode())
+            if name.startswith("join-") and name not in self._answered:
+                self._answered.add(name)
+                _put(os.path.join(self._directory, name), os.path.basename(self._session).encode())
 
-    def _looks(self) -> Iterator[None]:
+    def _check_session(self) -> None:
+        """Raise `rank-lost` if another rank has ended the session."""
+        assert self._session is not None
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(self._session, LOST)) as file:
+            raise fault("rank-lost", file.read())
+
+    def _end_session(self, reason: str) -> None:
+        """Tell the others that there is nothing to wait for; the first reason stands."""
+        if self._session is not None and not os.path.exists(path := os.path.join(self._session, LOST)):
+            with contextlib.suppress(OSError):
+                _put(path, reason.encode())
+
+    def _looks(self, seconds: float) -> Iterator[None]:
         """Comes back with growing pauses until the time is up."""
-        end, pause = time.monotonic() + self.timeout, FIRST_PAUSE
+        end, pause = time.monotonic() + seconds, FIRST_PAUSE
         while time.monotonic() < end:
             yield
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def close(self) -> None:
-        """Remove the session's folder, if this is rank 0; all ranks must be done."""
-        if self.rank == 0 and self._session is not None:
-            shutil.rmtree(self._session, ignore_errors=True)
-            self._session = None
+        """Remove what this rank can: the last rank that closes removes the session's folder. That of a session in which
+        a rank was lost stays, as nobody knows who still reads there."""
+        for name in self._answered:  # by ranks of earlier runs that did not live to see it
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._directory, name))
+        if self._session is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._session)
 
     def __enter__(self) -> FileCoordinator:
         return self
@@ -114,7 +154,19 @@ class FileCoordinator:
 
 def _put(path: str, data: bytes) -> None:
     """A whole file or none, whoever looks."""
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"tmp-{name}.{secrets.token_hex(4)}")
     with open(temporary, "wb") as file:
         file.write(data)
     os.replace(temporary, path)
+
+
+def _take(path: str) -> bytes | None:
+    """Read and remove a file; None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    os.unlink(path)
+    return data

@@ -15,6 +15,9 @@ class MPICoordinator:
         self.rank: int = communicator.Get_rank()
         self.size: int = communicator.Get_size()
 
+    def split(self) -> MPICoordinator:
+        return MPICoordinator(self._communicator.Dup())
+
     def exchange(self, message: bytes, answer: Answer) -> bytes:
         messages = self._communicator.gather(message, root=0)
         reply: bytes = self._communicator.scatter(None if messages is None else answer(messages), root=0)

@@ -60,9 +60,6 @@ def _plan_tensor(
 ) -> tuple[ArraySpec, Array]:
     """The spec of one tensor, and the owner of each of its chunks. `boxes`: (k, 2 · axes), starts and extents."""
     axes = len(shape)
-    inside = (boxes[:, :axes] >= 0) & (boxes[:, axes:] > 0) & (boxes[:, :axes] <= np.array(shape) - boxes[:, axes:])
-    if not inside.all():
-        raise fault("shards-overlap", f"a shard of {name!r} reaches beyond its shape {shape}", tensor=name)
     if axes:
         distinct, which = np.unique(boxes, axis=0, return_inverse=True)
         which = which.reshape(-1)
@@ -72,39 +69,53 @@ def _plan_tensor(
     spec = ArraySpec(
         dtype, shape, _grid(name, dtype, shape, codec, starts, ends), codec.for_itemsize(dtype.stored.itemsize)
     )
-    owner = np.full(spec.chunk_counts, -1, np.int32)
     sides = np.array(spec.grid, np.int64)
     if axes and dtype.per > 1:
         sides[-1] *= dtype.per
     first, last = starts // sides, -(-ends // sides)
-    writers = _writers(ranks, which, (last - first).prod(axis=1) * spec.chunk_nbytes, loads)
-    if (last - first == 1).all():  # one chunk a box, as almost always: without a loop
-        cells = tuple(first.T)
-        owner[cells] = writers
-        taken = len(distinct)
-    else:
-        taken = 0
-        for low, high, writer in zip(first.tolist(), last.tolist(), writers.tolist(), strict=True):
-            region = tuple(slice(*side) for side in zip(low, high, strict=True))
-            owner[region] = writer
-            taken += owner[region].size
+    sizes = (last - first).prod(axis=1)
+    if sizes.sum() > spec.chunks:
+        raise _overlap(name)
+    owner = np.full(spec.chunks, -1, np.int32)
+    writers = _writers(ranks, which, sizes * spec.chunk_nbytes, loads)
+    box, chunk = _chunks(first, last, spec.chunk_counts)
+    owner[chunk] = writers[box]
     covered = int((owner >= 0).sum())
-    if taken > covered:
-        raise fault("shards-overlap", f"shards of {name!r} overlap without being the same", tensor=name)
-    if covered < owner.size:
-        cell = np.unravel_index(int((owner < 0).argmax()), owner.shape)
-        corner = [int(i * side) for i, side in zip(cell, sides, strict=True)]
+    if covered < len(chunk):
+        raise _overlap(name)
+    if covered < len(owner):
+        corner = [region.start for region in spec.chunk_region(int((owner < 0).argmax()))]
         raise fault("shards-missing", f"no rank holds the elements of {name!r} from {corner} on", tensor=name)
-    return spec, owner.reshape(-1)
+    return spec, owner
+
+
+def _overlap(name: str) -> Exception:
+    return fault("shards-overlap", f"shards of {name!r} overlap without being the same", tensor=name)
+
+
+def _chunks(first: Array, last: Array, counts: Shape) -> tuple[Array, Array]:
+    """The chunks of boxes that reach from `first` to before `last` in a grid of `counts` chunks: for each chunk the row
+    of its box, and its number in C order."""
+    sides = last - first
+    sizes = sides.prod(axis=1)
+    box = np.repeat(np.arange(len(first)), sizes)
+    rest = np.arange(len(box)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chunk, stride = np.zeros(len(box), np.int64), 1
+    for axis in reversed(range(len(counts))):
+        rest, step = np.divmod(rest, sides[box, axis])
+        chunk += (first[box, axis] + step) * stride
+        stride *= counts[axis]
+    return box, chunk
 
 
 def _grid(name: str, dtype: DType, shape: Shape, codec: Codec, starts: Array, ends: Array) -> Shape:
     """The largest grid in which every box is made of whole chunks; smaller for compressors. In storage elements."""
     sides, cut = [], []
     for axis, length in enumerate(shape):
-        inner = [*starts[starts[:, axis] > 0, axis].tolist(), *ends[ends[:, axis] < length, axis].tolist()]
-        sides.append(math.gcd(*inner) if inner else max(1, length))
-        cut.append(bool(inner))
+        bounds = np.concatenate([starts[:, axis], ends[:, axis]])
+        inner = bounds[(bounds > 0) & (bounds < length)]
+        sides.append(int(np.gcd.reduce(inner)) if len(inner) else max(1, length))
+        cut.append(len(inner) > 0)
     if shape and dtype.per > 1:
         if cut[-1] and sides[-1] % dtype.per:
             message = f"shards of {name!r} must be cut at multiples of {dtype.per} elements along the last axis"
@@ -112,8 +123,13 @@ def _grid(name: str, dtype: DType, shape: Shape, codec: Codec, starts: Array, en
         sides[-1] = -(-sides[-1] // dtype.per)
     chunks = math.prod(-(-n // side) for n, side in zip(dtype.storage_shape(shape), sides, strict=True))
     if chunks > MAX_CHUNKS_PER_BOX * max(1, len(starts)):
-        message = f"the bounds of the shards of {name!r} have only {sides} in common, which makes {chunks:,} chunks"
-        raise fault("shards-overlap", message, tensor=name, expected="shards of equal size, but for the last")
+        raise fault(
+            "unsupported-leaf",
+            f"the shards of {name!r} have no grid in common that is coarse enough",
+            tensor=name,
+            found=f"{chunks:,} chunks of {sides}",
+            expected="shards of equal size, but for the last along each axis",
+        )
     if codec.name == "raw":
         return tuple(sides)
     if not any(cut):
@@ -122,12 +138,13 @@ def _grid(name: str, dtype: DType, shape: Shape, codec: Codec, starts: Array, en
 
 
 def _divided(sides: Shape, itemsize: int) -> Shape:
-    """Sides that divide `sides`, for chunks of about the size that compressors want. [ZARR-009]"""
+    """Sides that divide `sides`, for chunks of about the size that compressors want; larger where no divisor is near.
+    [ZARR-009]"""
     divided = list(sides)
-    for axis in range(len(sides)):
-        row = itemsize * math.prod(divided[axis + 1 :])
-        most = max(1, COMPRESSED_CHUNK // row)
-        divided[axis] = next(side for side in range(min(most, sides[axis]), 0, -1) if sides[axis] % side == 0)
+    for axis, side in enumerate(sides):
+        row = itemsize * math.prod(sides[axis + 1 :])
+        least = -(-side // max(1, COMPRESSED_CHUNK // row))
+        divided[axis] = next((side // n for n in range(least, 4 * least) if side % n == 0), side)
         if row <= COMPRESSED_CHUNK:
             break
     return tuple(divided)
@@ -142,10 +159,15 @@ def _writers(ranks: Array, which: Array, nbytes: Array, loads: Array) -> Array:
         np.add.at(loads, writers, nbytes)
         return writers
     order = np.argsort(which, kind="stable")
-    bounds = np.searchsorted(which[order], np.arange(len(nbytes) + 1))
-    for box in range(len(nbytes)):
-        holders = ranks[order[bounds[box] : bounds[box + 1]]]
-        writer = int(holders[loads[holders].argmin()])
-        writers[box] = writer
+    holders, counts = ranks[order], np.bincount(which)
+    if (counts == counts[0]).all() and len(np.unique(ranks)) == len(ranks):  # each rank holds one box: without a loop
+        table = holders.reshape(len(nbytes), -1)
+        writers[:] = np.take_along_axis(table, loads[table].argmin(axis=1)[:, None], axis=1)[:, 0]
+        loads[writers] += nbytes
+        return writers
+    bounds = np.cumsum(counts) - counts
+    for box, (start, count) in enumerate(zip(bounds.tolist(), counts.tolist(), strict=True)):
+        those = holders[start : start + count]
+        writers[box] = writer = int(those[loads[those].argmin()])
         loads[writer] += nbytes[box]
     return writers

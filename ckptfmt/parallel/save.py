@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from .. import commit
 from ..arrays import ArraySpec
 from ..chunk_table import columns, first_chunks
-from ..codecs import Codec
 from ..dtypes import DTYPES, Array
 from ..errors import fault
 from ..layouts import Draft, Written, packed
@@ -19,10 +19,13 @@ from ..layouts.packed import Chunk, PartWriter, part_numbers
 from ..manifest import BLOCK, FORMAT, Part, PartReference
 from ..progress import Progress, counter, nothing
 from ..request import Request
+from ..sources import Source
 from ..storage import Attempt, attempt_for, join_attempt
 from .coordinator import Coordinator, Rounds
 from .plan import plan
 from .proposal import Boxes, Outline, boxes_of, joined, outline_of
+
+_U32, _U64 = np.dtype("<u4"), np.dtype("<u8")  # the columns of a table [CHK-002]
 
 
 class ParallelSave:
@@ -73,7 +76,8 @@ class ParallelSave:
                     expected=repr(proposals[0][1])[:200],
                 )
         self._digests = [digest for digest, _ in proposals]
-        return [digest not in self._digests[:rank] for rank, digest in enumerate(self._digests)]
+        first = {digest: rank for rank, digest in reversed([*enumerate(self._digests)])}
+        return [first[digest] == rank for rank, digest in enumerate(self._digests)]
 
     # ---- round 2: boxes, and the plan
 
@@ -109,14 +113,18 @@ class ParallelSave:
         )
         self._attempt = attempt_for(self.path, directory=True, overwrite=self.overwrite, durable=self.durable)
         token = self._attempt.share(["packs", "parts"])
-        return [[token, work] for work in self._share_out(made.owners, len(messages))]
+        grids = {  # ranks with one outline get the same bytes
+            digest: bytes(msgpack.packb([numbers.tolist(), [made.specs[number].grid for number in numbers]]))
+            for digest, numbers in numbering.items()
+        }
+        parts = self._share_out(made.owners, len(messages))
+        return [[token, grids[digest], mine] for digest, mine in zip(self._digests, parts, strict=True)]
 
     def _share_out(self, owners: Array, ranks: int) -> Iterator[list[Any]]:
-        """What each rank has to write: its parts, and the tensors in them."""
+        """For each rank the parts that it has to write: their numbers, and the first columns of their tables."""
         assert self._draft is not None
-        specs, names = self._draft.specs, self._draft.names
-        tensors, chunks = columns(np.arange(len(owners)), first_chunks(specs))
-        sizes = np.array([spec.chunk_nbytes for spec in specs], np.int64)[tensors]
+        tensors, chunks = columns(np.arange(len(owners)), first_chunks(self._draft.specs))
+        sizes = np.array([spec.chunk_nbytes for spec in self._draft.specs], np.int64)[tensors]
         self._part_of_chunk = np.zeros(len(owners), np.int64)
         by_rank = np.argsort(owners, kind="stable")
         bounds = np.searchsorted(owners[by_rank], np.arange(ranks + 1))
@@ -128,37 +136,44 @@ class ParallelSave:
             for pack in range(max(int(packs.max(initial=-1)) + 1, 1 if rank == 0 else 0)):
                 mine = rows[packs == pack]
                 self._part_of_chunk[mine] = number
-                parts.append([number, tensors[mine].astype("<i8").tobytes(), chunks[mine].astype("<i8").tobytes()])
+                parts.append([number, tensors[mine].astype(_U32).tobytes(), chunks[mine].astype(_U64).tobytes()])
                 number += 1
-            used = np.unique(tensors[rows]).tolist()
-            yield [parts, [[t, names[t], *_encode_spec(specs[t])] for t in used]]
+            yield parts
 
     # ---- round 3: packs, and the commit
 
     def _write(self, order: list[Any]) -> list[Any]:
-        token, (parts, tensors) = order
+        token, grids, parts = order
         attempt = self._attempt
         if attempt is None:
             attempt = self._attempt = join_attempt(self.path, token, durable=self.durable)
-        specs = {index: (name, _decode_spec(spec)) for index, name, *spec in tensors}
-        made = self.request
-        sources = {name: leaf.source for name, leaf in zip(made.names, made.encoded.tensors, strict=True)}
-        tables = [(n, np.frombuffer(t, "<i8"), np.frombuffer(c, "<i8")) for n, t, c in parts]
-        total = sum(specs[index][1].chunk_nbytes for _, indices, _ in tables for index in indices.tolist())
+        held = self._held(*msgpack.unpackb(grids))
+        tables = [(n, np.frombuffer(t, _U32), np.frombuffer(c, _U64)) for n, t, c in parts]
+        total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())
         writer = PartWriter(attempt, self.request.digest, BLOCK, counter(self.progress, total))
         written = []
-        for number, indices, chunks in tables:
+        for number, tensors, chunks in tables:
             cells = (
-                Chunk(*specs[index], sources[specs[index][0]], chunk)
-                for index, chunk in zip(indices.tolist(), chunks.tolist(), strict=True)
+                Chunk(*held[tensor], chunk) for tensor, chunk in zip(tensors.tolist(), chunks.tolist(), strict=True)
             )
             documents = (self._draft.names, self._draft.specs) if self._draft is not None and number == 0 else None
-            part = writer.write(number, cells, indices, chunks, documents)
+            part = writer.write(number, cells, tensors, chunks, documents)
             reference = part.chunks
             assert isinstance(reference, PartReference)
             written.append([number, part.object, part.size, part.frame, *reference])
         attempt.flush()
         return written
+
+    def _held(self, numbers: list[int], grids: list[list[int]]) -> dict[int, tuple[str, ArraySpec, Source]]:
+        """This rank's tensors by their number in the whole checkpoint."""
+        leaves = self.request.encoded.tensors
+        held = {}
+        for number, grid, leaf, tensor in zip(numbers, grids, leaves, self.outline.tensors, strict=True):
+            name, dtype, shape, codec = tensor
+            itemsize = DTYPES[dtype].stored.itemsize
+            spec = ArraySpec(DTYPES[dtype], shape, tuple(grid), codec.for_itemsize(itemsize))
+            held[number] = name, spec, leaf.source
+        return held
 
     def _commit(self, messages: list[Any]) -> list[Any]:
         assert self._draft is not None
@@ -168,14 +183,3 @@ class ParallelSave:
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
         self._attempt.publish()
         return [[written.bytes, written.record.encode(), len(self._draft.names)]] * len(messages)
-
-
-def _encode_spec(spec: ArraySpec) -> list[Any]:
-    return [spec.dtype.name, spec.shape, spec.grid, spec.codec.name, spec.codec.options]
-
-
-def _decode_spec(document: list[Any]) -> ArraySpec:
-    dtype, shape, grid, codec, options = document
-    return ArraySpec(
-        DTYPES[dtype], tuple(shape), tuple(grid), Codec(codec, tuple((key, value) for key, value in options))
-    )

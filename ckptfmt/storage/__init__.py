@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..errors import fault
@@ -23,6 +24,10 @@ class Storage(Protocol):
 
     path: str
     is_directory: bool
+    span: int
+    """Bytes that are best read in one request."""
+    readers: int
+    """Requests that are best made at a time."""
 
     def size(self, name: str) -> int:
         """Size of an object in bytes; raises `missing-object`."""
@@ -45,11 +50,14 @@ class Storage(Protocol):
 class ObjectWriter(Protocol):
     """Writes one new object."""
 
+    sequential: bool
+    """Whether it must be written from front to back."""
+
     def reserve(self, size: int) -> None:
         """Make room for `size` bytes to come, where the storage can; raises `disk-full`."""
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Put bytes at an offset; they need not come in order."""
+        """Put bytes at an offset; they need not come in order, unless `sequential`."""
 
     def finish(self, size: int) -> None:
         """Cut to `size` bytes, make them durable if the attempt is, and close."""
@@ -79,18 +87,42 @@ class Attempt(Protocol):
         """Remove what was written; does nothing after `publish`. [PUB-007]"""
 
 
-def storage_for(path: str | os.PathLike[str]) -> Storage:
-    """The storage that reads the checkpoint at `path`; raises `not-found` or `temporary`."""
+Options = Mapping[str, Any]
+
+
+def storage_for(path: str | os.PathLike[str], options: Options | None = None) -> Storage:
+    """The storage that reads the checkpoint at `path`, a path or a URL, for which `options` go to fsspec; raises
+    `not-found` or `temporary`."""
+    if is_url(path):
+        from .remote import RemoteStorage
+
+        return RemoteStorage(os.fspath(path), options or {})
     from .local import LocalStorage
 
-    return LocalStorage(_local(path))
+    return LocalStorage(_local(path, options))
 
 
-def attempt_for(path: str | os.PathLike[str], *, directory: bool, overwrite: bool, durable: bool) -> Attempt:
-    """An attempt at `path`; raises `exists`, `not-replaceable` or `not-found` before anything is written."""
+def attempt_for(
+    path: str | os.PathLike[str], *, directory: bool, overwrite: bool, durable: bool, options: Options | None = None
+) -> Attempt:
+    """An attempt at `path`, a path or a URL; raises `exists`, `not-replaceable` or `not-found` before anything is
+    written."""
+    if is_url(path):
+        from .remote import RemoteAttempt
+
+        if directory:
+            raise fault(
+                "bad-option", "on object stores checkpoints are saved in layout 'file'", path=path, expected="file"
+            )
+        return RemoteAttempt(os.fspath(path), options or {}, overwrite=overwrite)
     from .local import LocalAttempt
 
-    return LocalAttempt(_local(path), directory=directory, overwrite=overwrite, durable=durable)
+    return LocalAttempt(_local(path, options), directory=directory, overwrite=overwrite, durable=durable)
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names its own file system: "s3://bucket/model.ckpt", "file:///model.ckpt"."""
+    return _SCHEME(os.fspath(path)) is not None and not os.fspath(path).startswith("file://")
 
 
 def join_attempt(path: str | os.PathLike[str], token: str, *, durable: bool) -> Attempt:
@@ -100,8 +132,8 @@ def join_attempt(path: str | os.PathLike[str], token: str, *, durable: bool) -> 
     return LocalAttempt.join(_local(path), token, durable=durable)
 
 
-def _local(path: str | os.PathLike[str]) -> str:
+def _local(path: str | os.PathLike[str], options: Options | None = None) -> str:
     name = os.fspath(path)
-    if _SCHEME(name):
-        raise fault("bad-option", "this version stores checkpoints on local disks only, not at URLs", path=name)
-    return name
+    if options:
+        raise fault("bad-option", "storage_options= are for URLs", path=name, found=sorted(options))
+    return name.removeprefix("file://")

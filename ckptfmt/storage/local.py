@@ -24,6 +24,9 @@ class LocalStorage:
     """Reads a checkpoint on a local disk through one descriptor of its file or directory, which stays that of the
     checkpoint that was opened when another takes its name."""
 
+    span = 256 << 10  # bytes read are still in the processor's cache when they are digested
+    readers = max(2, min(8, os.cpu_count() or 2))
+
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd: int | None = None
@@ -118,6 +121,8 @@ class LocalStorage:
 
 class LocalFile:
     """One new file of an attempt."""
+
+    sequential = False
 
     def __init__(self, path: str, disk: Disk, durable: bool, checkpoint: str) -> None:
         self._checkpoint, self._disk, self._durable = checkpoint, disk, durable

@@ -1,0 +1,90 @@
+"""Arrays of JAX as sources of a save: host memory without a copy, memory of devices as it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from ckptfmt.arrays import Shape
+from ckptfmt.dtypes import Array, dtype_named, dtype_of
+from ckptfmt.errors import fault
+from ckptfmt.sources import Region, Shard, Sharded, Source
+
+
+@cache
+def supports(dtype: str, x64: bool) -> bool:
+    """Whether JAX keeps elements of a logical dtype as they are; asked of JAX itself. `x64`: the setting under which
+    the answer holds."""
+    wanted = dtype_named(dtype).numpy
+    try:
+        return bool(jax.device_put(np.zeros(0, wanted)).dtype == wanted)
+    except (TypeError, jax.errors.JaxRuntimeError):
+        return False
+
+
+def source(array: jax.Array) -> Source:
+    """The elements of an array that this process holds; raises `unsupported-leaf` if nobody does."""
+    if isinstance(array, jax.core.Tracer):
+        raise fault("unsupported-leaf", "an array is traced; call save outside of jit, grad and vmap")
+    if array.is_deleted():
+        raise fault("unsupported-leaf", "an array was deleted, or donated to a function under jit")
+    if len(array.sharding.device_set) == 1 and array.is_fully_addressable:
+        return _elements(array)
+    held = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    shards = tuple(Shard(_start(shard.index), _elements(shard.data)) for shard in held)
+    return Sharded(array.shape, array.dtype, shards, Same(array))
+
+
+def _start(index: tuple[slice, ...]) -> Shape:
+    return tuple(axis.start or 0 for axis in index)
+
+
+def _elements(array: jax.Array) -> Source:
+    """Of an array on one device."""
+    (device,) = array.devices()
+    row = dtype_of(array.dtype)
+    if device.platform == "cpu" and array.size and row is not None and row.bits >= 8:
+        return np.asarray(array)  # a view; JAX has other elements packed
+    return OnDevice(array)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Same:
+    """Equal for one and the same object."""
+
+    of: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnDevice:
+    """An array in the memory of one device, of which regions are copied to the host as they are read."""
+
+    array: jax.Array
+
+    @property
+    def shape(self) -> Shape:
+        shape: Shape = self.array.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
+
+    @property
+    def identity(self) -> Same:
+        return Same(self.array)
+
+    def __getitem__(self, region: Region, /) -> Array:
+        # of another object for the same elements, as JAX keeps the host copy of an array while that lives
+        return np.asarray(self.array.addressable_data(0)[region])

@@ -1,0 +1,135 @@
+"""From templates to arrays: where the array goes, and which regions its devices need."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import tree_util
+from jax.sharding import AbstractMesh, NamedSharding, Sharding
+
+from ckptfmt import Tensor
+from ckptfmt.arrays import Shape
+from ckptfmt.dtypes import Array, aligned
+from ckptfmt.errors import CkptError, fault
+from ckptfmt.sources import Region, Source, shifted, whole
+
+Spans = tuple[tuple[int, int], ...]  # start and stop along each axis
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Makes an array from a source. Without a `sharding` it goes to the default device, and is free to leave it."""
+
+    sharding: Sharding | None
+    weak_type: bool
+
+    def __call__(self, source: Source) -> jax.Array:
+        if self.sharding is None:
+            array = jax.device_put(_read(source, whole(source.shape)))
+        else:
+            parts = _parts(source, self.sharding)
+            array = jax.make_array_from_callback(
+                source.shape, self.sharding, lambda index: parts[_spans(index, source.shape)], dtype=source.dtype
+            )
+        return _weak(array) if self.weak_type else array
+
+
+def _parts(source: Source, sharding: Sharding) -> dict[Spans, Array]:
+    """The parts of a source that the devices of this process hold, each read once, however many devices hold it.
+
+    Parts that together are one box are read as that box: columns that were read one by one would read the blocks, in
+    which their rows lie, again for each.
+    """
+    indices = sharding.addressable_devices_indices_map(source.shape).values()
+    wanted = {_spans(index, source.shape) for index in indices}
+    box = tuple((min(low for low, _ in axis), max(high for _, high in axis)) for axis in zip(*wanted, strict=True))
+    if sum(map(_size, wanted)) != _size(box):
+        return {spans: _read(source, _region(spans)) for spans in wanted}
+    whole_box = _read(source, _region(box))
+    origin = [low for low, _ in box]
+    parts: dict[Spans, Any] = {spans: (*shifted(_region(spans), origin), ...) for spans in wanted}
+    return {spans: whole_box[index] for spans, index in parts.items()}
+
+
+def _read(source: Source, region: Region) -> Array:
+    """A region in memory that JAX can take over."""
+    if isinstance(source, Tensor):
+        return source.read(aligned(tuple(axis.stop - axis.start for axis in region), source.dtype), region=region)
+    return np.asarray(source[region])
+
+
+def _spans(index: tuple[slice, ...], shape: Shape) -> Spans:
+    """An index of JAX, whose slices may lack start and stop, as (start, stop) for each axis."""
+    return tuple(axis.indices(n)[:2] for axis, n in zip(index, shape, strict=True))
+
+
+def _region(spans: Spans) -> Region:
+    return tuple(slice(*span) for span in spans)
+
+
+def _size(spans: Spans) -> int:
+    return math.prod(high - low for low, high in spans)
+
+
+def builder(leaf: Any) -> Builder:
+    """What makes arrays like a leaf; raises `bad-option` for a sharding that cannot be had."""
+    sharding = leaf.sharding
+    if isinstance(leaf, jax.Array) and not leaf.committed:
+        sharding = None
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, AbstractMesh):
+        sharding = _on_current_mesh(sharding)
+    if sharding is not None:
+        try:
+            sharding.shard_shape(leaf.shape)
+        except (IndexError, ValueError) as error:
+            raise _unfit(leaf.shape, error) from error
+    return Builder(sharding, leaf.weak_type)
+
+
+def _on_current_mesh(sharding: NamedSharding) -> NamedSharding:
+    """The sharding over devices that is meant by one of `jax.eval_shape`, which knows the mesh but no devices."""
+    mesh = jax.sharding.get_mesh()
+    if not set(sharding.mesh.axis_names) <= set(mesh.axis_names):
+        raise fault(
+            "bad-option",
+            f"{sharding} names no devices; load inside jax.set_mesh(mesh), or give sharding=",
+            found=f"mesh {mesh.axis_names}",
+            expected=f"mesh {sharding.mesh.axis_names}",
+        )
+    return NamedSharding(mesh, sharding.spec, memory_kind=sharding.memory_kind)
+
+
+def placed(like: Any, sharding: Any) -> Any:
+    """`like` with the shardings of a prefix tree; None there keeps what a leaf has. Raises `bad-option`."""
+
+    def place(prefix: Any, one: Sharding | None, part: Any) -> Any:
+        if one is None:
+            return part
+        return tree_util.tree_map_with_path(lambda path, leaf: _described(leaf, one, prefix + path), part)
+
+    return tree_util.tree_map_with_path(place, sharding, like, is_leaf=lambda node: node is None)
+
+
+def _described(leaf: Any, sharding: Sharding, path: Any) -> Any:
+    if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return leaf
+    try:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
+    except ValueError as error:
+        raise _unfit(leaf.shape, error, tree_util.keystr(path, simple=True, separator="/")) from error
+
+
+def _unfit(shape: Shape, error: Exception, tensor: str | None = None) -> CkptError:
+    return fault("bad-option", f"a sharding does not fit the shape {shape}: {error}", tensor=tensor)
+
+
+def _weak(array: jax.Array) -> jax.Array:
+    """The same array with a weak type, which decides what it is promoted to and whether functions are compiled anew.
+    JAX offers no cast to one, but `full_like` keeps that of its first argument."""
+    zero = jnp.asarray(array.dtype.type(0).item())
+    return jnp.vectorize(lambda value: jax.lax.full_like(zero, value))(array) if zero.dtype == array.dtype else array

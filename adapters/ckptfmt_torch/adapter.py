@@ -1,0 +1,158 @@
+"""Torch's adapter: what the tree holds for its values, and how tensors are made and filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ckptfmt.adapter import Plain, Slot, Tagged, Template
+from ckptfmt.dtypes import Array
+from ckptfmt.errors import fault
+from ckptfmt.sources import Source
+from ckptfmt.tags import Restore
+
+from . import dtensor
+from .dtypes import TORCH, row_of, tensor_of
+from .tensors import MetaTensor, check, is_dtensor, logical_shape, places, source_of, to_device
+
+_DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Bytes that `torch.save` made of a value which the tree has no node for. Only `torch.load` makes it again; that
+    may run code, so nothing here does it."""
+
+    data: bytes
+
+
+def is_stateful(value: Any) -> bool:
+    """Whether a value is saved as its state: a module, an optimizer, a scheduler, whatever has `state_dict()` and
+    `load_state_dict()`."""
+    return not isinstance(value, type) and hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
+
+
+def _parameter(requires_grad: Any, tensor: torch.Tensor) -> torch.nn.Parameter:
+    can = tensor.is_floating_point() or tensor.is_complex()
+    return torch.nn.Parameter(tensor, bool(requires_grad) and can)
+
+
+def _device(_: Any, name: str) -> torch.device | str:
+    try:
+        return torch.device(name)
+    except RuntimeError:  # a kind of device that this torch does not know [TAG-004]
+        return name
+
+
+RESTORES: Mapping[str, Restore] = MappingProxyType(
+    {
+        "torch.Parameter": _parameter,
+        "torch.Size": lambda _, sides: torch.Size(sides),
+        "torch.dtype": lambda _, name: _DTYPES.get(name, name),  # [TAG-004]
+        "torch.device": _device,
+        "torch.saved": lambda _, data: Saved(data),
+    }
+)
+
+
+class TorchAdapter:
+    """Tensors, Parameters, modules, optimizers and other values of torch. `device` is where loaded tensors are put."""
+
+    framework = "torch"
+    restores = RESTORES
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.on_host = self.device.type == "cpu"
+        if self.device.type == "meta":
+            raise fault("bad-option", "tensors on the meta device have no elements to load", found="meta")
+
+    def lower(self, value: Any) -> Source | Tagged | Plain | None:
+        """Raises `unsupported-leaf` for tensors whose elements cannot be told: sparse, quantized, nested, subclasses,
+        DTensors of partial sums; and `unsupported-dtype`. [TREE-013]"""
+        if isinstance(value, torch.Tensor):
+            return _lowered(value)
+        if isinstance(value, torch.Size):
+            return Tagged("torch.Size", None, tuple(value), torch.Size)
+        if isinstance(value, torch.dtype):
+            return Tagged("torch.dtype", None, str(value).removeprefix("torch."), lambda name: _DTYPES.get(name, name))
+        if isinstance(value, torch.device):
+            return Tagged("torch.device", None, str(value), lambda name: _device(None, name))
+        if isinstance(value, Saved):
+            return Tagged("torch.saved", None, value.data, Saved)
+        if is_stateful(value):
+            return Plain(value.state_dict())
+        return None
+
+    def wrap(self, array: Array) -> torch.Tensor:
+        tensor = tensor_of(array)
+        return tensor if self.on_host else to_device(tensor, self.device)
+
+    def supports(self, dtype: str) -> bool:
+        return dtype in TORCH
+
+    def slot(self, leaf: Any) -> Slot | None:
+        """The tensor's own memory, or its local part of a DTensor's; raises `mismatch` for one on the meta device."""
+        if isinstance(leaf, MetaTensor):
+            raise fault("mismatch", "a tensor on the meta device cannot be filled; load into its module instead")
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        check(leaf)
+        tensor = leaf.detach()
+        if is_dtensor(tensor):
+            parts = [part for start, local in dtensor.local_parts(tensor) for part in places(local, start)]
+            return Slot(tuple(tensor.shape), row_of(tensor.dtype).numpy, tuple(parts))
+        shape = logical_shape(tensor)
+        sides = zip(tensor.shape, tensor.stride(), strict=True)
+        writable = not tensor.numel() or not any(n > 1 and step == 0 for n, step in sides)  # else elements share memory
+        parts = list(places(tensor, (0,) * tensor.ndim))
+        return Slot(shape, row_of(tensor.dtype).numpy, tuple(parts), writable)
+
+    def template(self, leaf: Any) -> Template | None:
+        """A tensor of the leaf's shape, dtype and device, or a DTensor of its mesh and placements, of whose elements
+        only the local ones are read. One on the meta device asks for a tensor on the host."""
+        if isinstance(leaf, MetaTensor):
+            leaf = leaf.tensor
+        if not isinstance(leaf, torch.Tensor):
+            return None
+        check(leaf)
+        shape = tuple(leaf.shape) if is_dtensor(leaf) else logical_shape(leaf)
+        return Template(shape, row_of(leaf.dtype).numpy, lambda source: _built(leaf.detach(), source))
+
+
+def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:
+    check(value)
+    bare = value.detach()
+    if isinstance(value, torch.nn.Parameter):
+        # what is filled in place stays the very Parameter
+        return Tagged(
+            "torch.Parameter",
+            value.requires_grad,
+            bare,
+            lambda child: value if child is bare else torch.nn.Parameter(child, value.requires_grad),
+        )
+    if bare.is_meta:
+        return Plain(MetaTensor(bare))
+    return dtensor.sharded(bare) if is_dtensor(bare) else source_of(bare)
+
+
+def _built(leaf: torch.Tensor, source: Source) -> torch.Tensor:
+    """A new tensor like `leaf`, with the elements of a source."""
+    target = torch.empty_like(leaf, device="cpu" if leaf.is_meta else leaf.device)
+    found = ADAPTER.slot(target)
+    assert found is not None  # it is a tensor
+    for part in found.parts:
+        values = np.asarray(source[part.region])
+        if part.array is not None:
+            part.array[...] = values
+        elif part.put is not None:
+            part.put(values)
+    return target
+
+
+ADAPTER = TorchAdapter()

@@ -1,0 +1,209 @@
+// A reader of ckptfmt checkpoints for Node (20.15 or later), written from SPEC.md, without dependencies.
+//
+//   import { Checkpoint } from './reader.js';
+//   const checkpoint = new Checkpoint('model.ckpt');
+//   checkpoint.tree                                       // plain values, and a Tensor where a tensor stands
+//   checkpoint.read(checkpoint.at(['w']))                 // its bytes: C order, little-endian, packed as in section 3
+//   checkpoint.read(checkpoint.at(['w']), [[0, 2, 1]])    // reads the blocks that hold these rows, and no others
+//
+// `node reader.js FILE` prints the tree. Every byte that is given has been checked against its digest.
+
+import { createHash } from 'node:crypto';
+import { pathToFileURL } from 'node:url';
+import { inspect } from 'node:util';
+import { Chunk } from './chunk.js';
+import { Parts } from './chunks.js';
+import { Fault, Unsupported, need } from './faults.js';
+import { DTYPES, Tensor, checkBody, checkHead, checkSchema, tensorsOf } from './manifest.js';
+import { Float, decode } from './msgpack.js';
+import { Storage } from './storage.js';
+import { Complex, Scalar, Tree, Tuple } from './tree.js';
+
+export { Complex, Fault, Float, Scalar, Tensor, Tuple, Unsupported };
+
+const LIMIT = 2 ** 30; // bytes of a manifest [LIM-001]
+const SCALAR = { start: 0, step: 1, count: 1 }; // a 0-d tensor is read as one of shape [1]
+
+/** An open checkpoint. Throws Fault, or Unsupported for what this reader lacks. */
+export class Checkpoint {
+  constructor(path, { limit = LIMIT } = {}) {
+    // [READ-001] record, version, manifest and its sha256, what it requires, the rest; no chunk [READ-002]
+    this.storage = new Storage(path);
+    try {
+      this.#open(limit);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  #open(limit) {
+    const { record, isFolder } = this.storage;
+    const name = isFolder ? 'manifest.msgpack' : '';
+    const whole = !isFolder || this.storage.size(name) === record.length;
+    need(whole, 'COM-003', `${name} has another length`, 'manifest-digest');
+    need(record.length <= limit, 'LIM-001', `a manifest of ${record.length} bytes`, 'limit-exceeded');
+    const bytes = this.storage.read(name, record.offset, record.length);
+    const right = createHash('sha256').update(bytes).digest('hex') === record.sha256;
+    need(right, 'COM-003', 'the manifest has another sha256', 'manifest-digest');
+    const manifest = decode(bytes);
+    checkHead(manifest, record);
+    checkBody(manifest, record.frame);
+    const schema = manifest.get('schema');
+    this.schema = schema && { id: schema.get('id'), version: schema.get('version') };
+    this.tensors = tensorsOf(manifest);
+    checkSchema(schema, this.tensors);
+    const tree = new Tree(this.tensors);
+    this.tree = tree.value(manifest.get('tree'), []);
+    this.metadata = tree.value(manifest.get('metadata'), undefined);
+    this.paths = tree.paths; // the path at which each tensor stands first
+    this.unknownTags = [...tree.tags]; // tags whose child is given
+    need(this.paths.size === this.tensors.length, 'TREE-009', 'a tensor stands nowhere in the tree');
+    this.parts = new Parts(this.storage, manifest, this.tensors);
+  }
+
+  close() {
+    this.storage.close();
+  }
+
+  /** The value at a typed path: strings, and BigInts for int keys and positions. */
+  at(path) {
+    let value = this.tree;
+    for (const key of path) {
+      const items = value instanceof Tuple ? value.items : value;
+      const found = items instanceof Map ? items.has(key)
+        : Array.isArray(items) && typeof key === 'bigint' && key >= 0n && key < items.length;
+      need(found, 'section 2', `the tree has no ${path.join('/')}`, 'no-such-path');
+      value = items instanceof Map ? items.get(key) : items[Number(key)];
+    }
+    return value;
+  }
+
+  /**
+   * The elements of a tensor, or of a slice of it, as one raw chunk without padding would hold them; unused bits are 0.
+   * `slices` has [start, stop, step] for each axis. `verify: false` skips the digests [BLK-006].
+   */
+  read(tensor, slices = tensor.shape.map((side) => [0, side, 1]), { verify = true } = {}) {
+    const { packed, bits, size } = DTYPES.get(tensor.dtype);
+    const right = slices.length === tensor.shape.length && slices.every(
+      ([start, stop, step], axis) => start >= 0 && start <= stop && stop <= tensor.shape[axis] && step >= 1);
+    need(right, 'section 12', `slices ${JSON.stringify(slices, String)}`, 'bad-index');
+    if (slices.some(([start, stop]) => start === stop)) return Buffer.alloc(0);
+    const exact = tensor.shape.every(Number.isSafeInteger);
+    need(exact, 'LIM-001', `a tensor of shape ${tensor.shape}`, 'limit-exceeded');
+    const box = slices.map(([start, stop, step]) => ({ start, step, count: Math.ceil((stop - start) / step) }));
+    if (box.length === 0) box.push(SCALAR);
+    if (bits === 8 * size) return this.#gather(tensor, box, verify);
+    const wanted = box.pop(); // whole storage elements are gathered, of which the wanted ones are picked
+    const start = Math.floor(wanted.start / packed);
+    const stop = Math.ceil((wanted.start + (wanted.count - 1) * wanted.step + 1) / packed);
+    const data = this.#gather(tensor, [...box, { start, step: 1, count: stop - start }], verify);
+    return repack(data, stop - start, { ...wanted, start: wanted.start - start * packed }, bits, packed);
+  }
+
+  /** The storage elements of one chunk that lie in the tensor: decodes it, and checks bools. */
+  readChunk(tensor, at) {
+    const box = at.map((number, axis) => {
+      const start = number * tensor.grid[axis];
+      return { start, step: 1, count: Math.min(tensor.grid[axis], tensor.storageShape[axis] - start) };
+    });
+    return this.#gather(tensor, box.length ? box : [SCALAR], true);
+  }
+
+  /** Storage elements at the positions start + i · step of each axis, by arithmetic [READ-003]. */
+  #gather(tensor, box, verify) {
+    const grid = tensor.grid.length ? tensor.grid : [1];
+    const { size } = DTYPES.get(tensor.dtype);
+    const out = Buffer.alloc(box.reduce((product, { count }) => product * count, size));
+    const axes = box.map((axis, i) => touched(axis, grid[i]));
+    for (const at of product(axes)) { // for each chunk: its number on each axis, and the positions of the box in it
+      const numbers = tensor.shape.length ? at.map(({ chunk: number }) => number) : [];
+      const chunk = new Chunk(this.storage, this.parts, tensor, numbers, verify);
+      // a run goes over the last axes that box and chunk both have whole, and over one axis more if its step is 1
+      let inner = box.length - 1;
+      let unit = size;
+      while (inner > 0 && box[inner].step === 1 && at[inner].count === grid[inner] && box[inner].count === grid[inner]) {
+        unit *= grid[inner--];
+      }
+      const { step } = box[inner];
+      const [runs, length] = step === 1 ? [1, at[inner].count * unit] : [at[inner].count, unit];
+      for (const row of product(at.slice(0, inner).map(({ count }) => [...Array(count).keys()]))) {
+        let [source, target] = [0, 0];
+        for (let i = 0; i <= inner; i++) {
+          const position = row[i] ?? 0;
+          source = source * grid[i] + at[i].offset + position * box[i].step;
+          target = target * box[i].count + at[i].first + position;
+        }
+        for (let i = 0; i < runs; i++) {
+          const [begin, place] = [(source + i * step) * unit, (target + i) * unit];
+          chunk.copy(begin, begin + length, out, place);
+          const bad = tensor.dtype === 'bool' && out.subarray(place, place + length).some((byte) => byte > 1);
+          if (bad) throw chunk.fault('bad-chunk', 'a bool is neither 0 nor 1 [DTYPE-005]');
+        }
+      }
+    }
+    return out;
+  }
+}
+
+/** The chunks along one axis: `count` positions of the box from the `first` on, which begin at `offset` in the chunk. */
+function touched({ start, step, count }, side) {
+  const chunks = [];
+  for (let first = 0; first < count;) {
+    const chunk = Math.floor((start + first * step) / side);
+    const next = Math.min(count, Math.ceil(((chunk + 1) * side - start) / step));
+    chunks.push({ chunk, first, count: next - first, offset: start + first * step - chunk * side });
+    first = next;
+  }
+  return chunks;
+}
+
+/** The Cartesian product of arrays, the last one varying fastest. */
+export function* product([head, ...tail]) {
+  if (head === undefined) yield [];
+  else for (const item of head) for (const rest of product(tail)) yield [item, ...rest];
+}
+
+/** Pick elements of fewer than 8 bits from rows, and pack each row from the lowest bits on [DTYPE-004]. */
+export function repack(rows, row, { start, step, count }, bits, packed) {
+  const width = Math.ceil(count / packed);
+  const out = Buffer.alloc((rows.length / row) * width);
+  const mask = (1 << bits) - 1;
+  for (let r = 0; r * row < rows.length; r++) {
+    for (let i = 0, from = start; i < count; i++, from += step) {
+      const element = (rows[r * row + Math.floor(from / packed)] >> ((from % packed) * bits)) & mask;
+      out[r * width + Math.floor(i / packed)] |= element << ((i % packed) * bits);
+    }
+  }
+  return out;
+}
+
+/** Print a tree for people; what is no printable ASCII is escaped [SEC-005]. */
+function show(value, name = '', indent = '') {
+  const escape = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  const ascii = (text) => JSON.stringify(text).replace(/[^ -~]/g, escape);
+  const line = (text) => console.log(`${indent}${name}${text}`);
+  const items = (kind, entries) => {
+    line(kind);
+    for (const [key, item] of entries) show(item, `${typeof key === 'string' ? ascii(key) : key}: `, `${indent}  `);
+  };
+  if (value instanceof Map) items('dict', value);
+  else if (value instanceof Tuple) items('tuple', value.items.entries());
+  else if (Array.isArray(value)) items('list', value.entries());
+  else if (value instanceof Tensor) line(`tensor ${value.index}: ${value.dtype} [${value.shape.join(', ')}]`);
+  else if (value instanceof Float) line(inspect(value.valueOf()));
+  else if (value instanceof Complex) line(`${value.real.valueOf()} + ${value.imaginary.valueOf()}i`);
+  else if (value instanceof Scalar) line(`${value.dtype} 0x${value.bytes.toString('hex')}`);
+  else if (Buffer.isBuffer(value)) line(`bytes 0x${value.toString('hex')}`);
+  else line(typeof value === 'string' ? ascii(value) : String(value));
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  try {
+    show(new Checkpoint(process.argv[2]).tree);
+  } catch (error) {
+    if (!(error instanceof Fault || error instanceof Unsupported)) throw error;
+    console.error(inspect(error.message));
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,92 @@
+// Whole verification [BLK-007]: every block, every chunk, every part manifest, every frame (section 9).
+
+import { Chunk, DIGESTS } from './chunk.js';
+import { Fault, Unsupported, need } from './faults.js';
+import { product } from './reader.js';
+
+/** All damage of an open checkpoint, as Faults; throws Unsupported if this reader cannot tell. */
+export function verify(checkpoint) {
+  const { storage, parts, tensors } = checkpoint;
+  if (!Object.hasOwn(DIGESTS, parts.digest)) throw new Unsupported(`digest:${parts.digest}`);
+  const damage = [];
+  const sound = parts.parts.map((_, number) => collect(damage, () => parts.load(number)));
+  for (const tensor of tensors) {
+    for (const at of product(tensor.chunkCounts.map((count) => [...Array(count).keys()]))) {
+      verifyChunk(checkpoint, tensor, at, damage);
+    }
+  }
+  const check = (bytes, wanted, name) => need(DIGESTS[parts.digest](bytes).equals(wanted), 'FRM-004',
+    `${name} has changed outside its chunks`, 'frame-digest');
+  const { layout, offset, length, size, frame } = storage.record;
+  collect(damage, () => {
+    if (layout === 'packed') check(Buffer.alloc(0), frame, 'COMMIT'); // [FRM-003]
+    else if (layout === 'loose') check(nodeDocuments(storage, tensors), frame, 'a node document'); // [FRM-002]
+    else { // [FRM-001]
+      const end = storage.size('') - size;
+      check(outsideChunks(storage, parts, 0, end, [[offset, length]]), frame, 'the file');
+    }
+  });
+  for (const [number, part] of layout === 'packed' ? parts.parts.entries() : []) {
+    collect(damage, () => {
+      const [name, whole] = [part.get('object'), Number(part.get('size'))];
+      need(storage.size(name) === whole, 'LAY-004', `${name} has not the size of its part`, 'bad-extent');
+      if (sound[number]) check(outsideChunks(storage, parts, number, whole, []), part.get('frame'), name);
+    });
+  }
+  return damage;
+}
+
+/** Run an action, and add the fault that it meets to `damage`; whether it met none. */
+function collect(damage, action) {
+  try {
+    action();
+    return true;
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    damage.push(error);
+    return false;
+  }
+}
+
+function verifyChunk(checkpoint, tensor, at, damage) {
+  const { storage, parts } = checkpoint;
+  let chunk;
+  if (!collect([], () => { chunk = new Chunk(storage, parts, tensor, at, true); })) return; // its part is damaged
+  let sound = true;
+  for (let block = 0; block < chunk.blocks; block++) {
+    sound = collect(damage, () => chunk.block(block)) && sound;
+    if (!sound && damage.at(-1).code !== 'block-digest') return; // the object is missing, short or behind a link
+  }
+  if (chunk.extent.object === null && storage.size(chunk.object) > chunk.extent.length) {
+    damage.push(chunk.fault('bad-extent', `${chunk.object} is longer than its chunk [LAY-003]`));
+  } else if (sound) {
+    collect(damage, () => checkpoint.readChunk(tensor, at));
+  }
+}
+
+/** The bytes of an object but for chunks and what is skipped besides, as [offset, length]. */
+function outsideChunks(storage, parts, number, size, skipped) {
+  const holes = [...parts.load(number).extents(), ...skipped, [size, 0]].sort(([one], [two]) => one - two);
+  let position = 0;
+  return Buffer.concat(holes.map(([offset, length]) => {
+    const bytes = storage.read(parts.parts[number].get('object'), position, offset - position);
+    position = offset + length;
+    return bytes;
+  }));
+}
+
+/** The documents of arrays, the groups above them and the root, by path [ZARR-001]; one that is gone is empty. */
+function nodeDocuments(storage, tensors) {
+  const names = new Set(['']);
+  for (const { name } of tensors) {
+    for (let at = name.length; at > 0; at = name.lastIndexOf('/', at - 1)) names.add(name.slice(0, at));
+  }
+  const paths = [...names].map((name) => `tensors/${name && `${name}/`}zarr.json`).sort();
+  return Buffer.concat(paths.map((path) => {
+    let bytes = Buffer.alloc(0);
+    const faults = [];
+    collect(faults, () => { bytes = storage.read(path, 0, storage.size(path)); });
+    if (faults.some(({ code }) => code !== 'missing-object')) throw faults[0];
+    return bytes;
+  }));
+}
