@@ -28,6 +28,8 @@ from .tree import OMITTED
 
 if TYPE_CHECKING:
     from .manager import CheckpointManager
+    from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate, open_at
+    from .migration.formats import upgrade
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
@@ -42,10 +44,14 @@ __all__ = [
     "CorruptError",
     "Damage",
     "ExistsError",
+    "Extern",
     "FileCoordinator",
     "InputError",
     "MPICoordinator",
     "MatchReport",
+    "Migration",
+    "MigrationReport",
+    "MigrationSet",
     "MismatchError",
     "MissingError",
     "NotACheckpointError",
@@ -59,9 +65,12 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "load",
+    "migrate",
     "open",
+    "open_at",
     "progress_bar",
     "save",
+    "upgrade",
     "verify",
 ]
 
@@ -69,12 +78,19 @@ __all__ = [
 _ON_DEMAND = {
     "CheckpointManager": "manager",
     "Damage": "verification",
+    "Extern": "migration",
     "FileCoordinator": "parallel.files",
     "MPICoordinator": "parallel.mpi",
+    "Migration": "migration",
+    "MigrationReport": "migration",
+    "MigrationSet": "migration",
     "SaveReport": "writer",
     "VerifyReport": "verification",
+    "migrate": "migration",
+    "open_at": "migration",
     "progress_bar": "progress",
     "save": "writer",
+    "upgrade": "migration.formats",
     "verify": "verification",
 }
 

@@ -47,14 +47,14 @@ def find(tail: bytes) -> bytes | None:
 
 
 def decode(line: bytes, major: int) -> CommitRecord:
-    """Parse a record for a reader of `major`; raises `newer-format` or `bad-record`."""
+    """Parse a record for a reader of `major` and of earlier ones; raises `newer-format` or `bad-record`."""
     version = _VERSION.match(line)
     if version and int(version[1]) > major:  # [VER-002]
         raise fault(
             "newer-format", f"format version {int(version[1])}", found=int(version[1]), expected=f"at most {major}"
         )
     found = _RECORD.fullmatch(line)
-    if found is None or int(found["major"]) != major:
+    if found is None:
         raise fault("bad-record", "the commit record does not match its grammar [COM-001]")
     if zlib.crc32(line[: found.start("crc32") - len(b"crc32=")]) != int(found["crc32"], 16):
         raise fault("bad-record", "the commit record does not match its crc32 [COM-001]")

@@ -145,6 +145,12 @@ CODES: dict[str, Code] = {
     "newer-format": Code(
         UnsupportedError, "commit", "a major version that this reader does not know", "Upgrade ckptfmt"
     ),
+    "older-format": Code(
+        UnsupportedError,
+        "commit",
+        "an earlier version that this reader does not read any more",
+        "Upgrade it with an earlier release of ckptfmt",
+    ),
     # manifest
     "manifest-digest": Code(CorruptError, "manifest", "manifest bytes do not match their sha256", _RESTORE),
     "bad-manifest": Code(
@@ -288,6 +294,31 @@ CODES: dict[str, Code] = {
         "save",
         "the target cannot be replaced atomically",
         "Choose another path, or remove the target yourself",
+    ),
+    # migrate
+    "bad-migration": Code(
+        InputError, "migrate", "a migration document breaks the specification", "Mend the document (SPEC.md section 20)"
+    ),
+    "no-migration": Code(
+        InputError, "migrate", "no chain of migrations leads there", "Add the missing migration, or name other versions"
+    ),
+    "ambiguous-migration": Code(
+        InputError, "migrate", "more than one chain of migrations leads there", "Migrate in steps, or remove an edge"
+    ),
+    "migration-mismatch": Code(
+        InputError,
+        "migrate",
+        "migrations and checkpoint do not fit",
+        "Mend the migration; no tensor was read and nothing was written",
+    ),
+    "irreversible-migration": Code(
+        InputError,
+        "migrate",
+        "a chain of migrations that cannot be run backwards without loss",
+        "Restore the checkpoint of the earlier version, or allow what is merely lossy",
+    ),
+    "unknown-extern": Code(
+        InputError, "migrate", "a migration needs a function that was not given", "Give the function with externs="
     ),
 }
 

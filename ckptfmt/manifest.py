@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -149,13 +149,18 @@ class Manifest:
 
 def fingerprint(names: Sequence[str], specs: Sequence[ArraySpec]) -> bytes:
     """sha256 over names, dtypes and shapes. [SCH-002]"""
-    rows = sorted([name, spec.dtype.name, list(spec.shape)] for name, spec in zip(names, specs, strict=True))
-    return hashlib.sha256(msgpack.packb(rows)).digest()
+    return fingerprint_of((name, spec.dtype.name, spec.shape) for name, spec in zip(names, specs, strict=True))
+
+
+def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
+    """The same of (name, dtype, shape)."""
+    ordered = sorted([name, dtype, list(shape)] for name, dtype, shape in rows)
+    return hashlib.sha256(msgpack.packb(ordered)).digest()
 
 
 def decode(raw: bytes) -> Manifest:
     """Parse and check a manifest; raises `bad-manifest`, `bad-extent` or one of the `unknown-…` codes."""
-    document = _unpack(raw)
+    document = unpack(raw)
     match document:
         case {"format": [int(major), int(minor)], "layout": str(layout), "requires": list(requires)} if (
             all(type(r) is str for r in requires) and type(major) is type(minor) is int
@@ -231,7 +236,7 @@ def decode(raw: bytes) -> Manifest:
 
 def decode_part(raw: bytes, specs: tuple[ArraySpec, ...], digest: Digest, block: int) -> ChunkTable:
     """Parse and check a part manifest, whose sha256 is right. [CHK-006]"""
-    return decode_table(_unpack(raw), specs, digest, block)
+    return decode_table(unpack(raw), specs, digest, block)
 
 
 def _part(document: Any, layout: str, specs: tuple[ArraySpec, ...], digest: Digest, block: int) -> Part:
@@ -297,7 +302,7 @@ _KEYS = {
 }
 
 
-def _unpack(raw: bytes) -> dict[str, Any]:
+def unpack(raw: bytes) -> dict[str, Any]:
     """One msgpack map. [MAN-001]"""
     try:
         document = msgpack.unpackb(raw, raw=False, strict_map_key=True, object_pairs_hook=_map, ext_hook=_no_extension)

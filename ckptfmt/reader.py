@@ -333,7 +333,12 @@ def _read_manifest(located: Located) -> Manifest:
     record, raw = located.record, located.manifest
     if hashlib.sha256(raw).digest() != record.sha256:  # [COM-003]
         raise fault("manifest-digest", "the manifest's bytes do not match their sha256 [COM-003]", offset=record.offset)
-    manifest = manifests.decode(raw)
+    if record.format[0] == manifests.FORMAT[0]:
+        manifest = manifests.decode(raw)
+    else:  # an earlier one: commit.decode refuses later ones
+        from .migration.formats import decode_older
+
+        manifest = decode_older(raw, record.format)
     if manifest.format != record.format or manifest.layout != record.layout:  # [MAN-005] [LAY-006]
         raise fault("bad-manifest", "format or layout differ from those of the commit record [MAN-005] [LAY-006]")
     if len(record.frame) != digest_named(manifest.digest).size:  # [COM-001]

@@ -47,6 +47,7 @@ def save(
     progress: Progress | None = None,
     coordinator: Coordinator | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
@@ -63,6 +64,7 @@ def save(
     - `progress(done, total)` is called with bytes now and then.
     - `coordinator`: save together with other processes (`ckptfmt.parallel`), all of which call this with the same path
       and options and with the parts of tensors that they hold; the layout is "packed".
+    - `extra`: further keys of the manifest, which readers ignore [MAN-003]; not together with `coordinator`.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
     anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
@@ -100,6 +102,7 @@ def save(
         block=BLOCK,
         generator=made.generator,
         report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
+        extra=dict(extra or {}),
     )
     directory = layout != "file"
     attempt = attempt_for(name, directory=directory, overwrite=overwrite, durable=durable, options=storage_options)

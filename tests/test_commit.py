@@ -77,7 +77,6 @@ UNGRAMMATICAL = [
     BODY.replace(b"1.0", b"1.x"),
     BODY.replace(b"1.0", b"1.00"),
     BODY.replace(b"1.0", b"01.0"),
-    BODY.replace(b"1.0", b"0.9"),
     BODY.replace(b"file", b"File"),
     BODY.replace(b"file", b"zip"),
     BODY.replace(b" file", b"  file"),

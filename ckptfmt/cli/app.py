@@ -20,6 +20,7 @@ from .console import abandon_stdout, problem, report, report_other, report_usage
 from .get import get
 from .inspect import inspect
 from .ls import ls
+from .migrate import migrate, upgrade
 from .verify import verify
 
 
@@ -98,10 +99,10 @@ Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else, 130 interrupte
     __version__, "--version", message=f"ckptfmt %(version)s (format {FORMAT[0]}.{FORMAT[1]})", prog_name="ckptfmt"
 )
 def cli() -> None:
-    """Look into ckptfmt checkpoints, check them, and take tensors out of them."""
+    """Look into ckptfmt checkpoints, check them, take tensors out of them, and migrate them."""
 
 
-for command in (inspect, verify, get, ls):
+for command in (inspect, verify, get, ls, migrate, upgrade):
     cli.add_command(command)
 
 

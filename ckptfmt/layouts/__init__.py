@@ -11,9 +11,9 @@ Each layout is a module with the same functions; what differs between layouts st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..arrays import ArraySpec
 from ..chunk_index import ChunkIndex
@@ -45,6 +45,7 @@ class Draft:
     block: int
     generator: str
     report: Report
+    extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
 
     def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
         return Manifest(
@@ -59,6 +60,7 @@ class Draft:
             placement=placement,
             generator=self.generator,
             schema=self.schema,
+            unknown=self.extra,
         )
 
 

@@ -63,6 +63,10 @@ class Disk:
     def link(self, source: str, target: str) -> None:
         os.link(source, target)
 
+    def link_open(self, fd: int, target: str) -> None:
+        """Link the file that is open, whatever name it has now."""
+        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd)  # with a directory the link that this is is followed
+
     def replace(self, source: str, target: str) -> None:
         os.replace(source, target)
 

@@ -211,6 +211,14 @@ class LocalAttempt:
         self._files = [f for f in self._files if f._fd is not None] + [file]
         return file
 
+    def link(self, name: str, storage: LocalStorage, source: str) -> None:
+        """Make an object the very file of another checkpoint; OSError where the file system cannot."""
+        self._make_folder(name.rpartition("/")[0])
+        with storage._open(source) as fd:
+            self._disk.link_open(fd, self._inside(name))
+            if self._durable:
+                self._disk.flush(fd)
+
     def publish(self) -> None:
         self.flush()
         if self._overwrite:

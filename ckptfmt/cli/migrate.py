@@ -1,0 +1,188 @@
+"""`ckptfmt migrate` and `ckptfmt upgrade`: a checkpoint at another version of its schema, or of the format."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import click
+from rich.text import Text
+
+from .. import MigrationReport
+from .. import migrate as migrate_checkpoint
+from .. import upgrade as upgrade_checkpoint
+from ..dtypes import dtype_of
+from ..layouts import LAYOUTS
+from ..migration.nodes import Leaf, Node, nbytes
+from ..migration.plan import Plain
+from ..names import Key, Path, path_text
+from ..progress import progress_bar
+from .console import console, print_json
+from .text import count, size, visible
+
+
+def _schema(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, str] | None:
+    if value is None:
+        return None
+    identity, _, version = value.rpartition("@")
+    if not identity or not version:
+        raise click.BadParameter("write it as ID@VERSION")
+    return identity, version
+
+
+def _parameters(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for value in values:
+        name, _, number = value.partition("=")
+        if not name or not number.isdecimal():
+            raise click.BadParameter(f"{value!r} is not of the form NAME=NUMBER")
+        found[name] = int(number)
+    return found
+
+
+@click.command(
+    short_help="Write a checkpoint at another version of its schema.",
+    epilog="""\b
+Examples:
+  ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --to meta --plan
+  ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --to meta --set heads=32
+  ckptfmt migrate meta.ckpt hf.ckpt --migrations llama.json --to hf --down
+  ckptfmt migrate old.ckpt new.ckpt --migrations m.msgpack --schema gpt2@tf --to torch
+
+The object of --json has: path, schema, from, to, class, chain (a list of objects with from, to, class, inverse,
+description and document, the sha256), tensors (a list of objects with path, dtype, shape and source, the path of what
+is merely moved, or null), and saved (null with --plan; else layout, bytes, tensors, manifest_sha256).
+
+Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan with faults.
+""",
+)
+@click.argument("src")
+@click.argument("dst")
+@click.option("--migrations", "files", multiple=True, required=True, help="File of documents; may be given again.")
+@click.option("--to", required=True, help="Version to migrate to.")
+@click.option("--schema", callback=_schema, help="ID@VERSION of a source that does not say its own.")
+@click.option("--set", "parameters", multiple=True, callback=_parameters, help="NAME=NUMBER: a parameter's value.")
+@click.option("--plan", "plan_only", is_flag=True, help="Show what would be done, and write nothing.")
+@click.option("--down", is_flag=True, help="Run migrations backwards.")
+@click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
+@click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
+@click.option("--overwrite", is_flag=True, help="Replace DST, which may be SRC, at once.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def migrate(src: str, dst: str, files: tuple[str, ...], plan_only: bool, as_json: bool, **options: Any) -> int:
+    """Write the checkpoint at SRC to DST as it is at another version of its schema.
+
+    The migrations lie in files (JSON or msgpack); docs/migrations.md says how they are written. SRC is not changed.
+    """
+    shown = sys.stderr.isatty() and not (as_json or plan_only)
+    with progress_bar("migrate") if shown else contextlib.nullcontext() as progress:
+        report = migrate_checkpoint(src, dst, files, plan_only=plan_only, progress=progress, **options)
+    if as_json:
+        print_json(_document(src, report))
+    else:
+        _show(dst, report)
+    return 0
+
+
+@click.command(
+    short_help="Write a checkpoint in the format version of today.",
+    epilog="""\b
+Examples:
+  ckptfmt upgrade old.ckpt new.ckpt
+  ckptfmt upgrade --overwrite old.ckpt old.ckpt
+
+The object of --json has: path, from, to ([major, minor]), layout, bytes, tensors and manifest_sha256.
+""",
+)
+@click.argument("src")
+@click.argument("dst")
+@click.option("--overwrite", is_flag=True, help="Replace DST, which may be SRC, at once.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def upgrade(src: str, dst: str, overwrite: bool, as_json: bool) -> int:
+    """Write the checkpoint at SRC, of any format version that can be read, to DST in the version of today."""
+    from ..manifest import FORMAT
+
+    version, saved = upgrade_checkpoint(src, dst, overwrite=overwrite)
+    if as_json:
+        print_json({"path": dst, "from": list(version), "to": list(FORMAT), **_saved(saved)})
+    else:
+        versions = " → ".join(f"{major}.{minor}" for major, minor in (version, FORMAT))
+        console().print(f"{visible(dst)}: format {versions}, {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
+    return 0
+
+
+def _document(src: str, report: MigrationReport) -> dict[str, Any]:
+    return {
+        "path": src,
+        "schema": report.start.id,
+        "from": report.start.version,
+        "to": report.end.version,
+        "class": str(report.plan.loss),
+        "chain": [
+            {
+                "from": edge.start,
+                "to": edge.end,
+                "class": str(edge.loss),
+                "inverse": edge.backwards,
+                "description": edge.description,
+                "document": edge.digest.hex(),
+            }
+            for edge in report.plan.chain
+        ],
+        "tensors": [
+            {
+                "path": list(path),
+                "dtype": _dtype(entry.dtype),
+                "shape": list(entry.shape),
+                "source": _listed(_origin(report, path, entry)),
+            }
+            for path, entry in report.plan.layout.items()
+            if not isinstance(entry, Plain)
+        ],
+        "saved": None if report.saved is None else _saved(report.saved),
+    }
+
+
+def _saved(saved: Any) -> dict[str, Any]:
+    return {key: getattr(saved, key) for key in ("layout", "bytes", "tensors", "manifest_sha256")}
+
+
+def _origin(report: MigrationReport, path: Path, entry: Node) -> Path | None:
+    """The path in the source of what is merely moved, or None; of the paths of an alias, its own if it is one."""
+    if report.plan.source.get(path) == entry:
+        return path
+    if not isinstance(entry, Leaf):
+        return None
+    first: Any = entry.key
+    return tuple(first)
+
+
+def _listed(path: Path | None) -> list[Key] | None:
+    return None if path is None else list(path)
+
+
+def _dtype(dtype: Any) -> str:
+    row = dtype_of(dtype)
+    return str(dtype) if row is None else row.name
+
+
+def _show(dst: str, report: MigrationReport) -> None:
+    out = console()
+    edges = [f"{edge.start} → {edge.end} ({edge.loss}{', backwards' if edge.backwards else ''})"
+             for edge in report.plan.chain]  # fmt: skip
+    out.print(Text.assemble((visible(report.start.id), "bold"), f": {visible('; '.join(edges) or 'nothing to do')}"))
+    if report.saved is not None:
+        saved = report.saved
+        out.print(f"{visible(dst)}: {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
+        return
+    tensors = {path: entry for path, entry in report.plan.layout.items() if not isinstance(entry, Plain)}
+    for path, entry in tensors.items():
+        text = f"  {path_text(path)}  {_dtype(entry.dtype)} {list(entry.shape)}"
+        origin = _origin(report, path, entry)
+        if origin is None:
+            text += "  (computed)"
+        elif origin != path:
+            text += f"  from {path_text(origin)}"
+        out.print(visible(text))
+    total = sum(nbytes(entry) for entry in set(tensors.values()))
+    out.print(f"{count(len(tensors), 'tensor')}, {size(total)}; {report.plan.loss}. Nothing was written.")

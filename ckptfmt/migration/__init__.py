@@ -1,0 +1,35 @@
+"""Schema migrations (SPEC.md section 20): the parameter layout of a model changes, and its checkpoints follow.
+
+Migrations are data: documents that name a schema, two of its versions, and rules. A chain of them is found in the
+graph of versions, planned on names, shapes and dtypes alone, and then read lazily or written out.
+
+- `patterns`, `sizes`, `operators`, `document`: what a document says, parsed and checked
+- `graph`: which documents lead from one version to another
+- `plan`, `nodes`, `rearrange`, `casts`, `containers`: what they make of a checkpoint, without reading it
+- `view`, `apply`: reading it there, and writing it
+- `formats`: the same for versions of the format itself
+"""
+
+from __future__ import annotations
+
+from .apply import MigrationReport, migrate, provenance
+from .document import Migration
+from .graph import MigrationSet
+from .operators import Extern, Loss, Spec
+from .plan import Plan
+from .view import MigratedCheckpoint, MigratedTensor, open_at
+
+__all__ = [
+    "Extern",
+    "Loss",
+    "MigratedCheckpoint",
+    "MigratedTensor",
+    "Migration",
+    "MigrationReport",
+    "MigrationSet",
+    "Plan",
+    "Spec",
+    "migrate",
+    "open_at",
+    "provenance",
+]

@@ -1,0 +1,152 @@
+"""Earlier versions of the format itself: their manifests as those of today (SPEC.md section 20). Reading is pure.
+
+Each step of `STEPS` turns the manifest document of one version into that of the next, so a version is read by the
+steps from it on. Chunks, digests and commit records mean the same in all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from .. import manifest as manifests
+from .._version import __version__
+from ..errors import CkptError, fault
+from ..manifest import FORMAT, Manifest
+
+Document = dict[str, Any]
+
+
+def decode_older(raw: bytes, version: tuple[int, int]) -> Manifest:
+    """The manifest of an earlier major version; raises `older-format` and what `manifest.decode` raises. [FMT-003]"""
+    if version not in STEPS:
+        known = ", ".join(f"{major}.{minor}" for major, minor in STEPS)
+        raise fault(
+            "older-format",
+            "a format version that is not read any more",
+            found=".".join(map(str, version)),
+            expected=f"{known} or {FORMAT[0]}.x",
+        )
+    document = manifests.unpack(raw)
+    step = version
+    while step in STEPS:
+        change, step = STEPS[step]
+        try:
+            document = change(document)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+            if isinstance(error, CkptError):
+                raise
+            raise fault("bad-manifest", f"no manifest of version {version[0]}.{version[1]}: {error!r:.80}") from error
+    return dataclasses.replace(manifests.decode(msgpack.packb(document)), format=version)
+
+
+def upgrade(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    durable: bool = True,
+) -> tuple[tuple[int, int], Any]:
+    """Save the checkpoint at `src` to `dst` in the format version of today; gives the version that it had and the
+    `SaveReport`. [FMT-004]
+
+    Tree, schema, metadata and layout stay. `dst` may be `src`, with `overwrite=True`. Raises what `ckptfmt.open` and
+    `ckptfmt.save` raise.
+    """
+    from .. import writer
+    from ..reader import Checkpoint
+    from .apply import further_keys, sources
+
+    with Checkpoint(src) as checkpoint:
+        record = {
+            "operation": "upgrade",
+            "generator": f"ckptfmt {__version__}",
+            "source": bytes.fromhex(checkpoint.manifest_sha256),
+            "format": list(checkpoint.format),
+        }
+        report = writer.save(
+            dst,
+            sources(checkpoint.tree),
+            layout=checkpoint.layout,
+            overwrite=overwrite,
+            schema=checkpoint.schema,
+            metadata=checkpoint.metadata,
+            durable=durable,
+            extra=further_keys(checkpoint, record),
+        )
+        return checkpoint.format, report
+
+
+def _from_0_9(old: Document) -> Document:
+    """Version 0.9 kept tensors as rows, dicts as pairs and chains with each tensor; it knew one digest. [FMT-005]"""
+    rows = old["tensors"]
+    chains: list[Any] = []
+    for row in rows:
+        if row["codecs"] not in chains:
+            chains.append(row["codecs"])
+    chunks = [chunk for row in rows for chunk in row["chunks"]]
+    has_offsets = old["layout"] == "file"
+    tensors = {
+        "name": [row["name"] for row in rows],
+        "dtype": [row["dtype"] for row in rows],
+        "shape": [row["shape"] for row in rows],
+        "grid": [row["grid"] for row in rows],
+        "codec": [chains.index(row["codecs"]) for row in rows],
+    }
+    table = {
+        "tensor": None,
+        "chunk": None,
+        "offset": _column([offset for offset, _, _ in chunks]) if has_offsets else None,
+        "length": _column([length for _, length, _ in chunks]),
+        "digest": b"".join(digest for _, _, digest in chunks),
+    }
+    new = {
+        "format": [1, 0],
+        "layout": old["layout"],
+        "requires": [],
+        "generator": old["creator"],
+        "digest": "xxh3-128",
+        "block": old["block"],
+        "schema": _schema(old["schema"], tensors),
+        "metadata": _node(old["user"]),
+        "tree": _node(old["tree"]),
+        "codecs": chains,
+        "tensors": tensors,
+        "parts": [{"object": "" if has_offsets else None, "size": None, "frame": None, "chunks": table}],
+    }
+    known = {"version", "layout", "creator", "block", "schema", "user", "tree", "tensors"}
+    return new | {key: value for key, value in old.items() if key not in known | new.keys()}  # [MAN-003]
+
+
+def _column(values: list[int]) -> bytes:
+    return b"".join(value.to_bytes(8, "little") for value in values)
+
+
+def _schema(old: Any, tensors: Document) -> Document | None:
+    if old is None:
+        return None
+    identity, version = old
+    rows = zip(tensors["name"], tensors["dtype"], tensors["shape"], strict=True)
+    return {"id": identity, "version": version, "fingerprint": manifests.fingerprint_of(rows)}
+
+
+def _node(old: Any) -> Any:
+    """A tree node: dicts were pairs of key and node."""
+    match old:
+        case ["dict", pairs]:
+            return ["dict", [key for key, _ in pairs], [_node(node) for _, node in pairs]]
+        case ["list" | "tuple" as kind, items]:
+            return [kind, [_node(item) for item in items]]
+        case ["tag", name, param, child]:
+            return ["tag", name, _node(param), _node(child)]
+    return old
+
+
+# version: (what makes the next version of its manifest, that version)
+STEPS: dict[tuple[int, int], tuple[Callable[[Document], Document], tuple[int, int]]] = {
+    (0, 9): (_from_0_9, (1, 0)),
+}

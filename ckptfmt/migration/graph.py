@@ -1,0 +1,98 @@
+"""The graph of versions of a schema, in which migrations are the edges: finding the one chain that leads somewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import fault
+from .document import Migration, read_documents
+from .operators import Extern, Loss
+
+Chain = tuple[Migration, ...]
+
+
+class MigrationSet:
+    """Migrations of any number of schemas.
+
+    `migrations`: documents (as Python dicts), `Migration` objects, paths of JSON or msgpack files, or an iterable of
+    these. `externs`: the functions that documents may name. Raises `bad-migration` and `unknown-extern`.
+    """
+
+    def __init__(self, migrations: Any = (), *, externs: Mapping[str, Extern] | None = None) -> None:
+        self.externs: Mapping[str, Extern] = externs or {}
+        self.migrations: Chain = tuple(_parsed(migrations, self.externs))
+
+    def chain(self, schema: str, start: str, end: str, *, down: bool = False, lossy: bool = False) -> Chain:
+        """The migrations that lead from version `start` to `end`, in order. [MIG-012]
+
+        `down` goes against the edges: through exact migrations, and with `lossy` through lossy ones too. Raises
+        `no-migration`, `ambiguous-migration` and `irreversible-migration`.
+        """
+        edges = [edge for edge in self.migrations if edge.schema == schema]
+        if down:
+            forward = self._only(schema, edges, end, start)
+            _check_reversible(forward, lossy)
+            return tuple(edge.inverse() for edge in reversed(forward))
+        return self._only(schema, edges, start, end)
+
+    def _only(self, schema: str, edges: list[Migration], start: str, end: str) -> Chain:
+        found = _chains(edges, start, end, _reaching(edges, end))
+        if len(found) == 1:
+            return found[0]
+        way = f"of schema {schema!r} from {start!r} to {end!r}"
+        if not found:
+            raise fault("no-migration", f"there is no chain {way}. {self._shown(schema)}")
+        chains = " and ".join(" → ".join([start, *(edge.end for edge in chain)]) for chain in found)
+        raise fault("ambiguous-migration", f"there is more than one chain {way}: {chains}. {self._shown(schema)}")
+
+    def _shown(self, schema: str) -> str:
+        """The graph in words, for messages."""
+        lines = [f"{edge} ({edge.loss})" for edge in self.migrations if edge.schema == schema]
+        others = sorted({edge.schema for edge in self.migrations} - {schema})
+        lines += [f"other schemas: {', '.join(others)}"] if others else []
+        return f"The graph: {'; '.join(lines) or 'no migrations'}"
+
+
+def _check_reversible(chain: Chain, lossy: bool) -> None:
+    worst = max((edge.loss for edge in chain), default=Loss.EXACT)
+    if worst == Loss.IRREVERSIBLE or (worst == Loss.LOSSY and not lossy):
+        edges = "; ".join(f"{edge} is {edge.loss}" for edge in chain if edge.loss != Loss.EXACT)
+        raise fault("irreversible-migration", f"the chain cannot be run backwards: {edges}")  # [MIG-014]
+
+
+def _chains(edges: list[Migration], start: str, end: str, useful: set[str]) -> list[Chain]:
+    """Up to two chains without repeated versions; `useful` versions are those from which `end` can be reached."""
+    found: list[Chain] = []
+    open_chains: list[tuple[str, Chain]] = [(start, ())]
+    while open_chains and len(found) < 2:
+        version, chain = open_chains.pop()
+        if version == end:
+            found.append(chain)
+            continue
+        visited = {start, *(edge.end for edge in chain)}
+        steps = [e for e in edges if e.start == version and e.end in useful and e.end not in visited]
+        open_chains += [(edge.end, (*chain, edge)) for edge in reversed(steps)]
+    return found
+
+
+def _reaching(edges: list[Migration], end: str) -> set[str]:
+    found, fresh = {end}, {end}
+    while fresh:
+        fresh = {edge.start for edge in edges if edge.end in fresh} - found
+        found |= fresh
+    return found
+
+
+def _parsed(migrations: Any, externs: Mapping[str, Extern]) -> Iterable[Migration]:
+    if isinstance(migrations, Migration):
+        yield migrations
+    elif isinstance(migrations, str | os.PathLike):
+        for document in read_documents(migrations):
+            yield Migration.parse(document, externs)
+    elif isinstance(migrations, Mapping):
+        yield Migration.parse(migrations, externs)
+    else:
+        for item in migrations:
+            yield from _parsed(item, externs)

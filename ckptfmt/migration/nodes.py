@@ -1,0 +1,269 @@
+"""Lazy tensors: what a migration makes of the tensors of a checkpoint, as a tree of nodes (SPEC.md section 20).
+
+Planning builds nodes from shapes and dtypes alone. `read` gives a region of a node, and asks its inputs for no more
+than the elements that lie in it; at the leaves, `fetch` reads from storage. Nodes are values: two that are equal are
+one tensor, so aliases stay aliases through any chain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..arrays import Shape
+from ..dtypes import Array
+
+Region = tuple[slice, ...]  # one slice an axis, with start and stop in range and a step of 1 or more
+Fetch = Callable[[Hashable, Region], Array]
+
+
+class Node(Protocol):
+    """A tensor that has not been read."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        """The elements of a region that is not empty."""
+
+
+def whole(shape: Shape) -> Region:
+    """The region that is everything."""
+    return tuple(slice(0, n, 1) for n in shape)
+
+
+def lengths(region: Region) -> Shape:
+    """The shape of what a region selects."""
+    return tuple(len(range(axis.start, axis.stop, axis.step or 1)) for axis in region)
+
+
+def read(node: Node, region: Region, fetch: Fetch) -> Array:
+    """The elements of any region of a node."""
+    shape = lengths(region)
+    return node.read(region, fetch) if 0 not in shape else np.empty(shape, node.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A tensor of the source; `key` says which to `fetch`."""
+
+    key: Hashable
+    shape: Shape
+    dtype: np.dtype[Any]
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        return fetch(self.key, region)
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """One value everywhere. `owner` keeps tensors of the same look apart."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    value: float
+    owner: Hashable
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        return np.full(lengths(region), self.value).astype(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The same elements as a tensor of its own."""
+
+    input: Node
+    owner: Hashable
+
+    @property
+    def shape(self) -> Shape:
+        return self.input.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.input.dtype
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        return self.input.read(region, fetch)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Each element by itself: `function(array)` gives the result, of dtype `dtype`. `name` tells functions apart."""
+
+    input: Node
+    dtype: np.dtype[Any]
+    name: Hashable
+    function: Callable[[Array], Array] = field(compare=False)
+
+    @property
+    def shape(self) -> Shape:
+        return self.input.shape
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        return np.asarray(self.function(self.input.read(region, fetch)))  # arithmetic makes scalars of 0-d arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Inputs one after another along an axis."""
+
+    inputs: tuple[Node, ...]
+    axis: int
+
+    @property
+    def shape(self) -> Shape:
+        first = self.inputs[0].shape
+        return (*first[: self.axis], sum(node.shape[self.axis] for node in self.inputs), *first[self.axis + 1 :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.inputs[0].dtype
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        wanted = region[self.axis]
+        parts, begin = [], 0
+        for node in self.inputs:
+            end = begin + node.shape[self.axis]
+            first = wanted.start + max(0, -(-(begin - wanted.start) // wanted.step)) * wanted.step
+            last = min(wanted.stop, end)
+            if first < last:
+                parts.append(node.read(_along(region, self.axis, first - begin, last - begin, wanted.step), fetch))
+            begin = end
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, self.axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Inputs of one shape along a new axis."""
+
+    inputs: tuple[Node, ...]
+    axis: int
+
+    @property
+    def shape(self) -> Shape:
+        first = self.inputs[0].shape
+        return (*first[: self.axis], len(self.inputs), *first[self.axis :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.inputs[0].dtype
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        inner = (*region[: self.axis], *region[self.axis + 1 :])
+        return np.stack([node.read(inner, fetch) for node in self.inputs[region[self.axis]]], self.axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`length` elements of an axis of the input, from `start` on."""
+
+    input: Node
+    axis: int
+    start: int
+    length: int
+
+    @property
+    def shape(self) -> Shape:
+        return (*self.input.shape[: self.axis], self.length, *self.input.shape[self.axis + 1 :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.input.dtype
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        axis = region[self.axis]
+        inner = _along(region, self.axis, axis.start + self.start, axis.stop + self.start, axis.step)
+        return self.input.read(inner, fetch)
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """One position of an axis of the input, without that axis."""
+
+    input: Node
+    axis: int
+    index: int
+
+    @property
+    def shape(self) -> Shape:
+        return (*self.input.shape[: self.axis], *self.input.shape[self.axis + 1 :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.input.dtype
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        inner = (*region[: self.axis], slice(self.index, self.index + 1, 1), *region[self.axis :])
+        return self.input.read(inner, fetch).squeeze(self.axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """The input with `before` and `after` further elements along an axis, which are `value`."""
+
+    input: Node
+    axis: int
+    before: int
+    after: int
+    value: float
+
+    @property
+    def shape(self) -> Shape:
+        length = self.before + self.input.shape[self.axis] + self.after
+        return (*self.input.shape[: self.axis], length, *self.input.shape[self.axis + 1 :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.input.dtype
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        shape, wanted = lengths(region), region[self.axis]
+        out = np.full(shape, self.value).astype(self.dtype)
+        inside = [
+            (number, place - self.before)
+            for number, place in enumerate(range(wanted.start, wanted.stop, wanted.step))
+            if 0 <= place - self.before < self.input.shape[self.axis]
+        ]
+        if inside:
+            (low, first), (high, last) = inside[0], inside[-1]
+            values = self.input.read(_along(region, self.axis, first, last + 1, wanted.step), fetch)
+            out[_along(whole(shape), self.axis, low, high + 1, 1)] = values
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Output number `output` of a function over whole inputs."""
+
+    inputs: tuple[Node, ...]
+    shape: Shape
+    dtype: np.dtype[Any]
+    name: Hashable
+    output: int
+    function: Callable[..., tuple[Array, ...]] = field(compare=False)
+
+    def read(self, region: Region, fetch: Fetch) -> Array:
+        outputs = self.function(*[read(node, whole(node.shape), fetch) for node in self.inputs])
+        array = np.asarray(outputs[self.output])
+        if array.shape != self.shape or array.dtype != self.dtype:
+            found, expected = f"{array.dtype} {array.shape}", f"{self.dtype} {self.shape}"
+            raise ValueError(f"extern {self.name!r} gave {found} where its rule says {expected}")
+        return array[region]
+
+
+def nbytes(node: Node) -> int:
+    """Bytes of the elements in memory."""
+    return math.prod(node.shape) * node.dtype.itemsize
+
+
+def _along(region: Region, axis: int, start: int, stop: int, step: int) -> Region:
+    """`region` with another slice on one axis."""
+    return (*region[:axis], slice(start, stop, step), *region[axis + 1 :])

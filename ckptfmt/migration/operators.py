@@ -1,0 +1,565 @@
+"""The operators of migrations: what each makes of tensors, what is lost, and what undoes it (SPEC.md section 20).
+
+A rule hands a list of **items** through its operators. An item is a tensor, or a list of tensors that a pattern
+gathered. `apply` checks shapes and dtypes and builds lazy nodes; it never sees an element. Its ValueErrors become
+faults of the plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ..arrays import Shape
+from ..dtypes import DTYPES, Array, dtype_of
+from . import rearrange
+from .casts import cast, is_castable, is_exact, kind_of
+from .nodes import Computed, Copied, Filled, Joined, Mapped, Node, Padded, Part, Picked, Stacked
+from .sizes import Size, evaluate, is_size
+
+Item = Node | tuple[Node, ...]
+
+
+class Loss(enum.IntEnum):
+    """What a migration loses: nothing; a little, so that going back is near; or what nothing brings back."""
+
+    EXACT = 0
+    LOSSY = 1
+    IRREVERSIBLE = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Spec(NamedTuple):
+    """Shape and dtype of a tensor, as the shape rules of externs take and give them."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Extern:
+    """A function that migrations may name. `inputs`: how many arrays it takes. `rule` gives the shapes and dtypes of
+    its outputs from those of its inputs (ValueError if they do not fit), `call` the outputs themselves. `inverse`
+    names the extern that undoes it: exactly (`loss`) or nearly."""
+
+    inputs: int
+    rule: Callable[..., tuple[Spec, ...]]
+    call: Callable[..., tuple[Array, ...]]
+    inverse: str | None = None
+    loss: Loss = Loss.IRREVERSIBLE
+
+
+class Context(NamedTuple):
+    """What an operator may ask for besides its operands: parameters, externs, and which instance of a rule it is."""
+
+    parameters: Mapping[str, int]
+    externs: Mapping[str, Extern]
+    owner: Hashable
+
+    def size(self, size: Size) -> int:
+        return evaluate(size, self.parameters)
+
+
+class Operator:
+    """An operator that maps each item by itself (`one`), or all of them (`apply`)."""
+
+    __slots__ = ()
+    consumes: ClassVar[bool] = True  # whether a rule that begins with it takes its sources away
+    is_structural: ClassVar[bool] = True  # whether it moves elements without looking at them
+
+    @property
+    def loss(self) -> Loss:
+        return Loss.EXACT
+
+    def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
+        chosen = range(len(items)) if on is None else on
+        if chosen and max(chosen) >= len(items):
+            raise ValueError(f"`on` names item {max(chosen)} of {len(items)}")
+        return [self.item(item, context) if number in chosen else item for number, item in enumerate(items)]
+
+    def item(self, item: Item, context: Context) -> Item:
+        """The result for one item; by default each tensor of a list by itself."""
+        return tuple(self.one(node, context) for node in item) if type(item) is tuple else self.one(item, context)
+
+    def one(self, node: Any, context: Context) -> Node:
+        raise NotImplementedError
+
+    def inverse(self) -> Operator | None:
+        """What undoes it, or None."""
+        return None
+
+    def for_companions(self) -> Operator | None:
+        """Its form for companion trees; None leaves it out. ValueError where no form is right for all."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Alias(Operator):
+    """The same tensor at a further path."""
+
+    consumes: ClassVar[bool] = False
+
+    def one(self, node: Any, context: Context) -> Node:
+        return node  # type: ignore[no-any-return]
+
+    def inverse(self) -> Operator:
+        return Drop()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Operator):
+    """A copy as a tensor of its own."""
+
+    consumes: ClassVar[bool] = False
+
+    def one(self, node: Any, context: Context) -> Node:
+        return Copied(node, context.owner)
+
+    def inverse(self) -> Operator:
+        return Drop()
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Operator):
+    """Nothing."""
+
+    @property
+    def loss(self) -> Loss:
+        return Loss.IRREVERSIBLE
+
+    def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Fill(Operator):
+    """A tensor of one value, by default of the shape and dtype of the source that stands for it."""
+
+    value: float
+    shape: tuple[Size, ...] | None = None
+    dtype: str | None = None
+    consumes: ClassVar[bool] = False
+
+    def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
+        if (
+            len(items) > 1
+            or (not items and (self.shape is None or self.dtype is None))
+            or (items and type(items[0]) is tuple)
+        ):
+            raise ValueError("fill takes one source as its example, or none if shape and dtype are given")
+        like: Any = items[0] if items else None
+        shape = tuple(map(context.size, self.shape)) if self.shape is not None else like.shape
+        dtype = like.dtype if self.dtype is None else DTYPES[self.dtype].numpy
+        return [Filled(shape, dtype, self.value, context.owner)]
+
+    def inverse(self) -> Operator:
+        return Drop()
+
+    def for_companions(self) -> Operator:
+        return dataclasses.replace(self, value=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack(Operator):
+    """A gathered list as one tensor with a new axis."""
+
+    axis: int
+
+    def item(self, item: Item, context: Context) -> Item:
+        if type(item) is not tuple:
+            raise ValueError("stack takes a list that a pattern gathers, such as experts/{e:int}/w")
+        _check_alike(item, None)
+        if not 0 <= self.axis <= len(item[0].shape):
+            raise ValueError(f"there is no place {self.axis} for a new axis in shape {item[0].shape}")
+        return Stacked(item, self.axis)
+
+    def inverse(self) -> Operator:
+        return Unstack(self.axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Unstack(Operator):
+    """One tensor as a list, along an axis."""
+
+    axis: int
+
+    def item(self, item: Item, context: Context) -> Item:
+        if type(item) is tuple:
+            raise ValueError("unstack takes one tensor, not a list")
+        node: Any = item
+        return tuple(Picked(node, self.axis, index) for index in range(_side(node, self.axis)))
+
+    def inverse(self) -> Operator:
+        return Stack(self.axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Concat(Operator):
+    """All items as one, one after another along an axis on which they have the given sizes."""
+
+    axis: int
+    sizes: tuple[Size, ...]
+
+    def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
+        nodes: list[Any] = [node for item in items for node in (item if type(item) is tuple else (item,))]
+        _check_alike(tuple(nodes), self.axis)
+        found = [_side(node, self.axis) for node in nodes]
+        expected = [context.size(size) for size in self.sizes]
+        if found != expected:
+            raise ValueError(f"on axis {self.axis} the sizes are {found}, not {expected}")
+        return [Joined(tuple(nodes), self.axis)]
+
+    def inverse(self) -> Operator:
+        return Split(self.axis, self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Split(Operator):
+    """One tensor cut along an axis into items of the given sizes."""
+
+    axis: int
+    sizes: tuple[Size, ...]
+
+    def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
+        if len(items) != 1 or type(items[0]) is tuple:
+            raise ValueError(f"split takes one tensor, not {len(items)} items")
+        node: Any = items[0]
+        sizes = [context.size(size) for size in self.sizes]
+        if _side(node, self.axis) != sum(sizes):
+            raise ValueError(f"axis {self.axis} of {node.shape} cannot be split into {sizes}")
+        starts = [sum(sizes[:number]) for number in range(len(sizes))]
+        return [Part(node, self.axis, start, size) for start, size in zip(starts, sizes, strict=True)]
+
+    def inverse(self) -> Operator:
+        return Concat(self.axis, self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Rearrange(Operator):
+    """Axes split, ordered and joined as an einops pattern says."""
+
+    pattern: str
+    axes: Mapping[str, Size] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = self.axes.keys() - set(rearrange.parse(self.pattern).names)
+        if unknown:
+            raise ValueError(f"{self.pattern!r} has no axis {min(unknown)!r}")
+
+    def one(self, node: Any, context: Context) -> Node:
+        notation = rearrange.parse(self.pattern)
+        known = {name: context.size(size) for name, size in self.axes.items()}
+        sizes = rearrange.split_sizes(notation, node.shape, known)
+        return rearrange.Rearranged(node, notation.source, notation.target, sizes)
+
+    def inverse(self) -> Operator:
+        return Rearrange(rearrange.reversed_pattern(self.pattern), self.axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast(Operator):
+    """Another dtype. Without `source`, any that can be cast, and no way back."""
+
+    dtype: str
+    source: str | None = None
+    is_structural: ClassVar[bool] = False
+
+    @property
+    def loss(self) -> Loss:
+        if self.source is None or kind_of(self.source) != kind_of(self.dtype):
+            return Loss.IRREVERSIBLE
+        return Loss.EXACT if is_exact(self.source, self.dtype) else Loss.LOSSY
+
+    def one(self, node: Any, context: Context) -> Node:
+        found, dtype = _dtype_name(node), DTYPES[self.dtype].numpy
+        if self.source is not None and found != self.source:
+            raise ValueError(f"the dtype is {found}, not {self.source}")
+        if not is_castable(found, self.dtype):
+            raise ValueError(f"{found} cannot be cast to {self.dtype}")
+        return Mapped(node, dtype, ("cast", self.dtype), lambda array: cast(array, dtype))
+
+    def inverse(self) -> Operator | None:
+        return None if self.source is None else Cast(self.source, self.dtype)
+
+    def for_companions(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Operator):
+    """An axis without its first `before` and last `after` elements."""
+
+    axis: int
+    before: Size = 0
+    after: Size = 0
+
+    @property
+    def loss(self) -> Loss:
+        return Loss.IRREVERSIBLE
+
+    def one(self, node: Any, context: Context) -> Node:
+        before, after = context.size(self.before), context.size(self.after)
+        length = _side(node, self.axis) - before - after
+        if length < 0:
+            raise ValueError(f"axis {self.axis} of {node.shape} has no {before + after} elements to slice off")
+        return Part(node, self.axis, before, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Pad(Operator):
+    """An axis with `before` and `after` further elements of one value."""
+
+    axis: int
+    before: Size = 0
+    after: Size = 0
+    value: float = 0
+
+    def one(self, node: Any, context: Context) -> Node:
+        _side(node, self.axis)
+        return Padded(node, self.axis, context.size(self.before), context.size(self.after), self.value)
+
+    def inverse(self) -> Operator:
+        return Slice(self.axis, self.before, self.after)
+
+    def for_companions(self) -> Operator:
+        return dataclasses.replace(self, value=0)
+
+
+class _Elementwise(Operator):
+    """Arithmetic on each element."""
+
+    __slots__ = ()
+    is_structural: ClassVar[bool] = False
+
+    def one(self, node: Any, context: Context) -> Node:
+        if kind_of(_dtype_name(node)) != "float":
+            raise ValueError(f"{type(self).__name__.lower()} takes floats, not {_dtype_name(node)}")
+        return Mapped(node, node.dtype, self, self.compute)
+
+    def compute(self, array: Array) -> Array:
+        raise NotImplementedError
+
+    def for_companions(self) -> Operator:
+        raise ValueError(f"{type(self).__name__.lower()} has no form for companions: it changes values")
+
+
+@dataclass(frozen=True, slots=True)
+class Neg(_Elementwise):
+    """The other sign, of NaNs too."""
+
+    def compute(self, array: Array) -> Array:
+        return -array
+
+    def inverse(self) -> Operator:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(_Elementwise):
+    """Times a number that is not zero; computed in binary64."""
+
+    by: float
+
+    @property
+    def loss(self) -> Loss:
+        return Loss.LOSSY
+
+    def __post_init__(self) -> None:
+        if self.by == 0:
+            raise ValueError("scale by 0 is fill")
+
+    def compute(self, array: Array) -> Array:
+        return cast(array.astype(np.float64) * self.by, array.dtype)
+
+    def inverse(self) -> Operator:
+        return Scale(1 / self.by)
+
+
+@dataclass(frozen=True, slots=True)
+class Add(_Elementwise):
+    """Plus a number; computed in binary64."""
+
+    value: float
+
+    @property
+    def loss(self) -> Loss:
+        return Loss.LOSSY
+
+    def compute(self, array: Array) -> Array:
+        return cast(array.astype(np.float64) + self.value, array.dtype)
+
+    def inverse(self) -> Operator:
+        return Add(-self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Operator):
+    """The extern of that name, which the program gives; a document never holds code."""
+
+    name: str
+    inverse_name: str | None = None
+    declared: Loss = Loss.IRREVERSIBLE
+    is_structural: ClassVar[bool] = False
+
+    @property
+    def loss(self) -> Loss:
+        return self.declared
+
+    def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
+        extern = context.externs[self.name]
+        nodes: tuple[Any, ...] = tuple(node for item in items for node in (item if type(item) is tuple else (item,)))
+        if len(nodes) != extern.inputs:
+            raise ValueError(f"extern {self.name!r} takes {extern.inputs} tensors, not {len(nodes)}")
+        specs = extern.rule(*(Spec(node.shape, node.dtype) for node in nodes))
+        return [
+            Computed(nodes, tuple(spec.shape), np.dtype(spec.dtype), (self.name, context.owner), number, extern.call)
+            for number, spec in enumerate(specs)
+        ]
+
+    def inverse(self) -> Operator | None:
+        return None if self.inverse_name is None else Call(self.inverse_name, self.name, self.declared)
+
+    def for_companions(self) -> Operator:
+        raise ValueError(f"extern {self.name!r} has no form for companions")
+
+
+OPERATORS: dict[str, type[Operator]] = {
+    "alias": Alias,
+    "copy": Copy,
+    "drop": Drop,
+    "fill": Fill,
+    "stack": Stack,
+    "unstack": Unstack,
+    "concat": Concat,
+    "split": Split,
+    "rearrange": Rearrange,
+    "cast": Cast,
+    "slice": Slice,
+    "pad": Pad,
+    "neg": Neg,
+    "scale": Scale,
+    "add": Add,
+    "extern": Call,
+}
+
+
+def _is_axis(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 64
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_dtype(value: Any) -> bool:
+    return type(value) is str and value in DTYPES
+
+
+def _are_sizes(value: Any) -> bool:
+    return type(value) is list and all(map(is_size, value))
+
+
+def _is_axes(value: Any) -> bool:
+    return type(value) is dict and all(map(is_size, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and bool(value)
+
+
+class Field(NamedTuple):
+    """A key of operators in documents: the attribute that it becomes, which values it takes, in words."""
+
+    attribute: str
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+FIELDS: dict[str, Field] = {
+    "axis": Field("axis", _is_axis, "the number of an axis"),
+    "sizes": Field("sizes", _are_sizes, "an array of sizes"),
+    "shape": Field("shape", _are_sizes, "an array of sizes"),
+    "axes": Field("axes", _is_axes, "a map of names to sizes"),
+    "before": Field("before", is_size, "a size"),
+    "after": Field("after", is_size, "a size"),
+    "value": Field("value", _is_number, "a number"),
+    "by": Field("by", _is_number, "a number"),
+    "pattern": Field("pattern", _is_text, "a pattern such as '(h d) e -> h d e'"),
+    "dtype": Field("dtype", _is_dtype, "a dtype of section 3"),
+    "from": Field("source", _is_dtype, "a dtype of section 3"),
+    "name": Field("name", _is_text, "a name"),
+}
+
+
+class Step(NamedTuple):
+    """An operator in a rule, and the numbers of the items that it works on; None for all."""
+
+    operator: Operator
+    on: tuple[int, ...] | None = None
+
+
+def parse_step(document: Any, externs: Mapping[str, Extern]) -> Step:
+    """An operator from its map in a document; ValueError says what is wrong, KeyError which extern is missing."""
+    match document:
+        case {"op": str(name), **rest} if name in OPERATORS:
+            kind = OPERATORS[name]
+        case _:
+            raise ValueError(f"an operator is a map with `op`, one of {', '.join(OPERATORS)}, not {document!r:.80}")
+    on = rest.pop("on", None)
+    if on is not None and not (type(on) is list and on and all(_is_axis(number) for number in on)):
+        raise ValueError(f"{name}: `on` is an array of item numbers, not {on!r:.40}")
+    allowed = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in rest.items():
+        row = FIELDS.get(str(key))
+        if row is None or row.attribute not in allowed:
+            raise ValueError(f"{name} has no {key!r}")
+        if not row.accepts(value):
+            raise ValueError(f"{name}: {key!r} is {row.expected}, not {value!r:.40}")
+        arguments[row.attribute] = tuple(value) if type(value) is list else value
+    if kind is Call and "name" in arguments:
+        extern = externs[arguments["name"]]
+        arguments |= {"inverse_name": extern.inverse, "declared": extern.loss}
+    try:
+        return Step(kind(**arguments), None if on is None else tuple(on))
+    except TypeError:
+        needed = [item.name for item in dataclasses.fields(kind) if _is_required(item)]  # type: ignore[arg-type]
+        raise ValueError(f"{name} needs {', '.join(needed)}") from None
+
+
+def _is_required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _dtype_name(node: Node) -> str:
+    row = dtype_of(node.dtype)
+    return str(node.dtype) if row is None else row.name
+
+
+def _side(node: Node, axis: int) -> int:
+    if axis >= len(node.shape):
+        raise ValueError(f"there is no axis {axis} in shape {node.shape}")
+    return node.shape[axis]
+
+
+def _check_alike(nodes: tuple[Node, ...], axis: int | None) -> None:
+    """Refuse nodes of different dtypes, or of shapes that differ elsewhere than on `axis`."""
+    if not nodes:
+        raise ValueError("there is nothing to join")
+    for node in nodes:
+        if axis is not None:
+            _side(node, axis)
+        shapes = [list(one.shape) for one in (nodes[0], node)]
+        if axis is not None:
+            for shape in shapes:
+                shape[axis : axis + 1] = []
+        if shapes[0] != shapes[1] or node.dtype != nodes[0].dtype:
+            one, other = (f"{_dtype_name(n)} {n.shape}" for n in (nodes[0], node))
+            raise ValueError(f"{one} and {other} cannot be joined")
