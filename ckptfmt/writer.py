@@ -75,6 +75,8 @@ def save(
     def asked() -> Request:
         if coordinator is not None and layout not in (None, "packed"):
             raise fault("bad-option", f"many processes save in layout 'packed', not {layout!r}", found=layout)
+        if coordinator is not None and extra:
+            raise fault("bad-option", "extra= is not for saves by many processes", found=sorted(extra))
         return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
 
     try:
