@@ -329,3 +329,10 @@ def test_meta_modules_materialise_on_a_device(tmp_path: Path) -> None:
     blank = torch.nn.Linear(64, 64, device="meta")
     ckptfmt_torch.load_into(tmp_path / "c", blank, map_location="cuda")
     assert torch.equal(blank.weight.cpu(), module.weight)
+
+
+def test_the_table_of_dtypes_in_the_docs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "torch.md").read_text()
+    table = text.partition("<!-- dtypes -->")[2].partition("<!-- end of dtypes -->")[0]
+    rows = [f"| `{ckptfmt_torch.dtypes.TORCH[name]}` | `{name}` |" for name in DTYPES if ADAPTER.supports(name)]
+    assert table.split("\n")[3:-1] == rows

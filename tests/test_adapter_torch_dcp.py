@@ -326,3 +326,11 @@ def test_an_empty_state(tmp_path: Path) -> None:
     save(tmp_path / "c", {})
     assert ckptfmt.load(tmp_path / "c") == {}
     assert ckptfmt.verify(tmp_path / "c").ok
+
+
+def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    with pytest.raises(dcp.CheckpointException, match="not-found"):
+        load(tmp_path / "none", {"w": torch.zeros(2)})
+    ckptfmt.save(tmp_path / "list", [np.ones(2)])
+    with pytest.raises(dcp.CheckpointException, match="DCP loads dicts"):
+        load(tmp_path / "list", {"w": torch.zeros(2)})

@@ -381,7 +381,7 @@ class StorageReader(storage.StorageReader):
         if checkpoint_id is not None:
             self.checkpoint_id = os.fspath(checkpoint_id)
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+    def read_metadata(self, *args: Any, **options: Any) -> Metadata:
         """What the checkpoint holds, one chunk for each tensor: which bytes a part of it needs is our affair."""
         self._close()
         checkpoint = self._checkpoint = ckptfmt.open(self.checkpoint_id, verify=self.verify)
@@ -403,7 +403,7 @@ class StorageReader(storage.StorageReader):
             planner_data={name: paths[name] for name in self._entries},
         )
 
-    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **options: Any) -> None:
         pass
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
