@@ -13,6 +13,7 @@ from hypothesis import given
 import ckptfmt
 from ckptfmt.dtypes import DTYPES, dtype_named
 from ckptfmt.testing import assert_same_tree, strategies
+from ckptfmt.testing.adapters import AdapterSuite
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: pip install ckptfmt[jax]")
 
@@ -488,3 +489,25 @@ def test_progress_is_told(path):
     seen = []
     ckptfmt_jax.load(path, {"a": jax.ShapeDtypeStruct((256, 256), jnp.float32)}, progress=lambda *at: seen.append(at))
     assert seen[-1] == (1 << 18, 1 << 18)
+
+
+# ---- the suite for adapters
+
+
+class TestSuite(AdapterSuite):
+    """The suite that any adapter can run."""
+
+    adapter = ADAPTER
+    can_fill = False  # arrays of JAX never change
+
+    def tensor(self, array):
+        return jax.device_put(array.copy())
+
+    def array(self, tensor):
+        assert isinstance(tensor, jax.Array)
+        return np.asarray(tensor)
+
+    @pytest.fixture(autouse=True)
+    def _with_64_bits(self):
+        with jax.enable_x64(True):
+            yield
