@@ -26,6 +26,7 @@ from .target import MatchReport
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .conversion import ConvertReport, convert
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
 
@@ -33,6 +34,7 @@ __all__ = [
     "OMITTED",
     "Checkpoint",
     "CkptError",
+    "ConvertReport",
     "CorruptError",
     "Damage",
     "ExistsError",
@@ -50,6 +52,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "convert",
     "load",
     "open",
     "save",
@@ -58,6 +61,8 @@ __all__ = [
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
+    "ConvertReport": "conversion",
+    "convert": "conversion",
     "Damage": "verification",
     "SaveReport": "writer",
     "VerifyReport": "verification",

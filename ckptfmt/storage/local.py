@@ -173,6 +173,11 @@ class LocalAttempt:
             raise fault("not-found", f"there is no directory {self._parent} to save into", path=path)
         self._check_target()
 
+    @property
+    def temporary(self) -> str:
+        """Where the file or directory lies until it is published."""
+        return self._temporary
+
     def create(self, name: str) -> LocalFile:
         if self._directory:
             self._make_folder(name.rpartition("/")[0])
