@@ -26,17 +26,20 @@ from .target import MatchReport
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .comparison import Change, DiffReport, diff
     from .conversion import ConvertReport, convert
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
 
 __all__ = [
     "OMITTED",
+    "Change",
     "Checkpoint",
     "CkptError",
     "ConvertReport",
     "CorruptError",
     "Damage",
+    "DiffReport",
     "ExistsError",
     "InputError",
     "MatchReport",
@@ -53,6 +56,7 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "convert",
+    "diff",
     "load",
     "open",
     "save",
@@ -61,6 +65,9 @@ __all__ = [
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
+    "Change": "comparison",
+    "DiffReport": "comparison",
+    "diff": "comparison",
     "ConvertReport": "conversion",
     "convert": "conversion",
     "Damage": "verification",

@@ -17,6 +17,8 @@ from ..errors import os_fault
 from ..manifest import FORMAT
 from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
+from .convert import convert
+from .diff import diff
 from .get import get
 from .inspect import inspect
 from .verify import verify
@@ -89,6 +91,8 @@ Examples:
   ckptfmt inspect model.ckpt
   ckptfmt verify model.ckpt
   ckptfmt get model.ckpt model/wte 1000:2000 -o rows.npy
+  ckptfmt convert model.safetensors model.ckpt
+  ckptfmt diff before.ckpt after.ckpt
 
 Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else, 130 interrupted.
 """,
@@ -97,10 +101,10 @@ Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else, 130 interrupte
     __version__, "--version", message=f"ckptfmt %(version)s (format {FORMAT[0]}.{FORMAT[1]})", prog_name="ckptfmt"
 )
 def cli() -> None:
-    """Look into ckptfmt checkpoints, check them, and take tensors out of them."""
+    """Look into ckptfmt checkpoints, check and compare them, take tensors out of them, and convert other formats."""
 
 
-for command in (inspect, verify, get):
+for command in (inspect, verify, get, convert, diff):
     cli.add_command(command)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .convert import ConvertReport, convert
+from .converter import ConvertReport, convert
 from .formats import FORMATS, Format, open_source
 from .source import Loss
 

@@ -19,7 +19,7 @@ def same_leaf(found: Any, expected: Any, advance: Advance) -> bool:
         return same_tensor(found, expected, advance)
     if is_tensor(found) or is_tensor(expected) or type(found) is not type(expected):
         return False
-    return plain_bits(found) == plain_bits(expected)
+    return bool(plain_bits(found) == plain_bits(expected))
 
 
 def plain_bits(leaf: Any) -> Any:

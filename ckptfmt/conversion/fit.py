@@ -14,7 +14,7 @@ from ..errors import fault
 from ..names import Key, Path, path_text
 from ..target import flatten
 from ..tree import Tree
-from .source import LazyArray, Loss, Tensor, is_tensor
+from .source import Index, LazyArray, Loss, Tensor, is_tensor
 
 ONLY = "tensor"  # the name of a leaf that is the whole tree
 CORE = frozenset(name for name, row in DTYPES.items() if row.is_core)
@@ -26,8 +26,9 @@ class Holds:
 
     `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `containers`: types, or none where tensors
     have flat names, which are then made of keys joined with `separator`. `int_keys`: whether dict keys can be ints.
-    `forbidden`: characters that keys cannot have. `values`: types of plain leaves. `aliases`: whether one tensor can stand at
-    several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to be written.
+    `forbidden`: characters that keys cannot have. `values`: types of plain leaves. `aliases`: whether one tensor can
+    stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to
+    be written.
     """
 
     dtypes: frozenset[str]
@@ -55,10 +56,7 @@ def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
     if list not in holds.containers and not isinstance(tree, dict | list | tuple):
         fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
         tree = {ONLY: tree}
-    if holds.containers:
-        fitted = fitter.nested(tree, ())
-    else:
-        fitted = fitter.flat(tree)
+    fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
     if not holds.metadata(metadata):
         fitter.lose("metadata", (), "it is left out")
         metadata = None
@@ -105,7 +103,7 @@ class _Fitter:
 
     def nested(self, tree: Tree, path: Path) -> Tree:
         if isinstance(tree, dict):
-            kind = OrderedDict if type(tree) is OrderedDict else dict
+            kind: Any = OrderedDict if type(tree) is OrderedDict else dict
             items = ((self.key(key, path), self.nested(item, (*path, key))) for key, item in tree.items())
         elif type(tree) in (list, tuple):
             kind = type(tree)
@@ -116,10 +114,14 @@ class _Fitter:
         if kind in self.holds.containers and kind in (list, tuple):
             return kind(item for _, item in pairs)
         if len({key for key, _ in pairs}) != len(pairs):
-            raise fault("name-collision", f"two keys below {path_text(path)!r} would become the same", tensor=path_text(path))
+            raise fault(
+                "name-collision", f"two keys below {path_text(path)!r} would become the same", tensor=path_text(path)
+            )
         if kind in self.holds.containers:
             return kind(pairs)
-        if kind is not OrderedDict:  # an ordered dict in a format whose dicts keep their order loses nothing but its type
+        if (
+            kind is not OrderedDict
+        ):  # an ordered dict in a format whose dicts keep their order loses nothing but its type
             self.lose("nesting", path, f"a {kind.__name__} becomes a dict")
         return dict(pairs)
 
@@ -129,7 +131,9 @@ class _Fitter:
                 return key
             self.lose("nesting", (*path, key), "an int key becomes a string")
             return str(key)
-        if any(character in key for character in self.holds.forbidden) or (self.holds.forbidden and key in ("", ".", "..")):
+        if any(character in key for character in self.holds.forbidden) or (
+            self.holds.forbidden and key in ("", ".", "..")
+        ):
             raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_text((*path, key)))
         return key
 
@@ -169,9 +173,9 @@ class _Fitter:
         self.lose("dtype", path, f"{name} becomes bytes, along an axis more")
         shape = (*tensor.shape, tensor.dtype.itemsize)
 
-        def bits(index: tuple[slice, ...]) -> Array:
+        def bits(index: Index) -> Array:
             part = _native(tensor[index[: len(tensor.shape)]])
-            octets = part.reshape(-1).view(np.uint8).reshape(*part.shape, tensor.dtype.itemsize)
+            octets: Array = part.reshape(-1).view(np.uint8).reshape(*part.shape, tensor.dtype.itemsize)
             return octets[(..., *index[len(tensor.shape) :])] if len(index) == len(shape) else octets
 
         return LazyArray(shape, np.dtype(np.uint8), bits, _rows(tensor))

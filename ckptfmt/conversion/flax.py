@@ -22,7 +22,19 @@ from ..errors import fault
 from ..tree import MAX_DEPTH, Tree
 from .fit import Holds, dtype_name
 from .probe import Probe
-from .source import Advance, Index, LazyArray, Source, Tensor, array_over, is_tensor, little_endian, mapped_file, nbytes, slabs
+from .source import (
+    Advance,
+    Index,
+    LazyArray,
+    Source,
+    Tensor,
+    array_over,
+    is_tensor,
+    little_endian,
+    mapped_file,
+    nbytes,
+    slabs,
+)
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
@@ -74,7 +86,7 @@ class _Reader:
         return self.data[self.at - count : self.at]
 
     def number(self, form: str) -> Any:
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        return struct.unpack(form, bytes(self.take(struct.calcsize(form))))[0]
 
     def head(self) -> tuple[str, Any]:
         """The kind of the next value, and its length or itself."""

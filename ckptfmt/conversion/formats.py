@@ -35,9 +35,7 @@ FORMATS: dict[str, Format] = {
     format.name: format
     for format in [
         Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
-        Format(
-            "safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True
-        ),
+        Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp"),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),

@@ -160,7 +160,9 @@ def _source(infos: list[_Info], data: Array, start: int, metadata: dict[str, Tre
             shape = (*info.shape[:-1], info.shape[-1] // blocks.elements * blocks.bytes)
             quantised[info.name] = {"type": blocks.name, "shape": list(info.shape)}
         else:
-            raise fault("unsupported-source", f"tensor {info.name!r} has the unknown type {info.type}", tensor=info.name)
+            raise fault(
+                "unsupported-source", f"tensor {info.name!r} has the unknown type {info.type}", tensor=info.name
+            )
         tree[info.name] = array_over(data, start + info.offset, dtype, shape)
         end = info.offset + prod(shape) * dtype.itemsize
     ordered = {info.name: tree[info.name] for info in infos}

@@ -41,7 +41,9 @@ def _tensor(archive: Archive, name: str) -> Tensor:
     if dtype.hasobject:
         raise fault("unsafe-source", f"member {name!r} is an array of objects, which is a pickle", tensor=name)
     if dtype.kind == "V":
-        raise fault("unsupported-source", f"member {name!r} has the dtype {dtype}: NumPy kept the bits alone", tensor=name)
+        raise fault(
+            "unsupported-source", f"member {name!r} has the dtype {dtype}: NumPy kept the bits alone", tensor=name
+        )
     size = archive.members[name].file_size
     if head.tell() + prod(shape) * dtype.itemsize != size:
         raise ValueError(f"member {name!r} has {size} bytes, which is wrong for {dtype} of shape {shape}")

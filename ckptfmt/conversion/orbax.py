@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from ..errors import fault
 from ..names import Path, path_text
 from .packages import package
 from .probe import Probe
-from .source import LazyArray, Source, parsing, unflatten
+from .source import LazyArray, Loss, Source, parsing, unflatten
 
 METADATA_FILE = "_METADATA"
+ABOUT = "_CHECKPOINT_METADATA"
 STRINGS = "_strings.json"
 ITEMS = ("default", "state", "pytree", "params")  # directories in which the tree is looked for, in this order
 SEQUENCE = 1  # a key_type
@@ -26,7 +28,7 @@ EMPTY: dict[str, Any] = {"None": None, "Dict": {}, "List": [], "Tuple": (), "Nam
 
 
 def looks_like(probe: Probe) -> bool:
-    return probe.is_directory and ("_CHECKPOINT_METADATA" in probe.entries or _root(probe.path) is not None)
+    return probe.is_directory and (ABOUT in probe.entries or _root(probe.path) is not None)
 
 
 def _root(path: str) -> str | None:
@@ -49,9 +51,28 @@ def read(path: str) -> Source:
     for entry in document["tree_metadata"].values():
         keys = [str(key["key"]) for key in entry["key_metadata"]]
         kinds = [key["key_type"] for key in entry["key_metadata"]]
-        path = tuple(int(key) if kind == SEQUENCE else key for key, kind in zip(keys, kinds, strict=True))
-        leaves[path] = reader.leaf(keys, entry["value_metadata"])
-    return Source(unflatten(leaves), document.get("custom_metadata"))
+        place = tuple(int(key) if kind == SEQUENCE else key for key, kind in zip(keys, kinds, strict=True))
+        leaves[place] = reader.leaf(keys, entry["value_metadata"])
+    return Source(unflatten(leaves), _metadata(path), tuple(_left_out(path, root)))
+
+
+def _metadata(path: str) -> dict[str, Any] | None:
+    """What the checkpoint says about itself, beside its times."""
+    try:
+        with open(os.path.join(path, ABOUT), encoding="utf-8") as file:
+            document = json.load(file)
+    except FileNotFoundError:
+        return None
+    found = {name: document.get(name) for name in ("metrics", "custom_metadata")}
+    return {f"orbax.{name}": value for name, value in found.items() if value} or None
+
+
+def _left_out(path: str, root: str) -> Iterator[Loss]:
+    """Items beside the tree, which Orbax's other handlers wrote."""
+    if root != path:
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if entry.is_dir() and entry.path != root:
+                yield Loss("metadata", entry.name, "the item is left out")
 
 
 class _Reader:
@@ -77,8 +98,9 @@ class _Reader:
     def tensor(self, name: str) -> LazyArray:
         if not self.ocdbt and (os.path.isabs(name) or ".." in name.split("/")):
             raise fault("unsafe-source", f"{name!r} lies outside the directory")
-        base = f"file://{self.root}/"
-        store: Any = {"driver": "ocdbt", "base": base, "path": f"{name}/"} if self.ocdbt else f"{base}{name}/"
+        store: Any = {"driver": "file", "path": f"{self.root}/" if self.ocdbt else f"{self.root}/{name}/"}
+        if self.ocdbt:
+            store = {"driver": "ocdbt", "base": store, "path": f"{name}/"}
         spec = {"driver": self.driver, "kvstore": store}
         array = self.tensorstore.open(spec, read=True, open=True, context=self.context).result()
         dtype = array.dtype.numpy_dtype

@@ -11,9 +11,19 @@ import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any, Protocol, cast
 
 from ..errors import fault
+
+
+class Readable(Protocol):
+    """What of a file is needed to read a pickle."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+
+
+INSTRUCTIONS = 1 << 25  # most of one pickle
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -58,7 +68,7 @@ class AttributedDict(OrderedDict[Any, Any]):
 
 
 def load(
-    file: IO[bytes], table: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None = None
+    file: Readable, table: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None = None
 ) -> Any:
     """The value of the pickle at the file's position, which is left behind it.
 
@@ -75,8 +85,10 @@ class _Machine:
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
 
-    def run(self, file: IO[bytes]) -> Any:
-        for opcode, argument, _ in pickletools.genops(file):
+    def run(self, file: Readable) -> Any:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
+            if count == INSTRUCTIONS:
+                raise fault("limit-exceeded", f"the pickle has more than {INSTRUCTIONS:,} instructions")
             name = opcode.name
             if name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[name]())

@@ -25,7 +25,9 @@ class Probe(NamedTuple):
         """Look at a path; raises `not-found`, `permission` or `io`."""
         try:
             if os.path.isdir(path):
-                sizes = (os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
+                sizes = (
+                    os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
+                )
                 return cls(path, True, sum(sizes), entries=frozenset(os.listdir(path)))
             with open(path, "rb") as file:
                 return cls(path, False, os.fstat(file.fileno()).st_size, file.read(HEAD))

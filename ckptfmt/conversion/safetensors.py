@@ -39,17 +39,22 @@ NAMES = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "BF16": "bfloat16",
     "C64": "complex64",
-    **{f"{letter}{bits}": f"{kind}{bits}" for letter, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
+    **{
+        f"{letter}{bits}": f"{kind}{bits}" for letter, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
+    },
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
 }
 _WRITTEN = {name: code for code, name in NAMES.items() if code != "F4"}
 
-HOLDS = Holds(
-    dtypes=frozenset(_WRITTEN),
-    metadata=lambda metadata: (
-        metadata is None or (type(metadata) is dict and all(type(text) is str for pair in metadata.items() for text in pair))
-    ),
-)
+
+def _is_strings(metadata: Tree) -> bool:
+    """Whether metadata are a map of strings, or none."""
+    if metadata is None:
+        return True
+    return type(metadata) is dict and all(type(text) is str for pair in metadata.items() for text in pair)
+
+
+HOLDS = Holds(dtypes=frozenset(_WRITTEN), metadata=_is_strings)
 
 
 def looks_like(probe: Probe) -> bool:
@@ -72,7 +77,7 @@ def read(path: str) -> Source:
         raise ValueError("the header does not begin with {")
     header = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct)
     metadata = header.pop(METADATA, None)
-    if metadata is not None and not HOLDS.metadata(metadata):
+    if metadata is not None and not _is_strings(metadata):
         raise ValueError(f"{METADATA} is not a map of strings")
     return Source(_tensors(header, data, 8 + length), metadata)
 
@@ -129,7 +134,7 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % ALIGNMENT)
     if len(raw) > MAX_HEADER:
-        raise fault("limit-exceeded", "the header is too large for safetensors", found=len(raw), expected=f"at most {MAX_HEADER}")
+        raise fault("limit-exceeded", f"the header would have {len(raw):,} bytes, more than safetensors allows")
     with open(path, "r+b") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for name in order:

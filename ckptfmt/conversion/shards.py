@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from ..errors import fault
 from .probe import Probe
@@ -30,7 +31,8 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
     names: dict[str, list[str]] = {}
     for name, shard in document["weight_map"].items():
         names.setdefault(shard, []).append(name)
-    tree, losses = {}, []
+    tree: dict[str, Any] = {}
+    losses: list[Loss] = []
     with ExitStack() as stack:
         metadata = None
         for shard, expected in names.items():

@@ -27,12 +27,12 @@ from ..target import rebuild
 from ..tree import MAX_DEPTH, Tree
 
 SLAB = 16 << 20  # bytes of a tensor read at once
-LEAVES = 1 << 22  # most leaves of a source: containers that share their items could stand for any number
+LEAVES = 1 << 22  # most leaves and containers of a source: containers that share items could stand for any number
 EXPANSION = 2048  # most bytes of tensors for a byte of the source; DEFLATE reaches 1032
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64
 
-Index = tuple[slice, ...]
+Index = tuple[Any, ...]  # a slice with step 1 for each of the first axes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,11 +137,10 @@ def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int,
 def check_tree(tree: Tree, size: int, path: str) -> None:
     """Refuse a tree that no source of `size` bytes can honestly stand for: too deep (`too-deep`), too many leaves or
     tensors far larger than the file (`limit-exceeded`)."""
-    leaves = total = 0
-    for where, leaf in walk(tree):
-        leaves += 1
-        if leaves > LEAVES:
-            raise fault("limit-exceeded", "too many leaves", path=path, expected=f"at most {LEAVES:,}")
+    total = 0
+    for count, (where, leaf) in enumerate(walk(tree)):
+        if count > LEAVES:
+            raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers", path=path)
         if is_tensor(leaf):
             total += nbytes(leaf)
         if total > max(SMALL, size * EXPANSION):

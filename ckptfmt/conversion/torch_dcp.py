@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -23,9 +23,10 @@ from .source import Index, LazyArray, Loss, Source, Tensor, array_over, mapped_f
 from .torch_pickle import OTHER_DTYPES, TORCH_DTYPES
 
 FILE = ".metadata"
+CELLS = 1 << 24  # most cells into which the parts of a tensor may cut it
 _PACKAGE = "torch.distributed.checkpoint"
-_CLASSES = ("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties")
-_CLASSES += ("MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")
+_CLASSES = {"Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties"}
+_CLASSES |= {"MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"}
 
 
 def looks_like(probe: Probe) -> bool:
@@ -73,7 +74,7 @@ class _Reader:
         dtype = entry.state["properties"].state[0].name.removeprefix("torch.")
         if dtype not in TORCH_DTYPES:
             raise fault("unsupported-source", f"tensors of torch's dtype {dtype}", tensor=name)
-        parts: list[tuple[tuple[int, ...], Array]] = []
+        parts: list[Part] = []
         for chunk in entry.state["chunks"]:
             offsets, sizes = tuple(chunk.state["offsets"]), tuple(chunk.state["sizes"])
             part = self.value(slices[offsets])
@@ -96,10 +97,14 @@ class _Reader:
         return source.tree
 
 
-def _joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[tuple[tuple[int, ...], Array]]) -> Tensor:
+Part = tuple[tuple[int, ...], Array]  # of a sharded tensor: where it begins, and its values
+
+
+def _joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[Part]) -> Tensor:
     """One tensor of parts, which must cover it without overlapping."""
-    covered = sum(part.size for _, part in parts)
-    if covered != prod(shape) or any(a + n > m for at, part in parts for a, n, m in zip(at, part.shape, shape, strict=True)):
+    ends = [a + n for at, part in parts for a, n in zip(at, part.shape, strict=True)]
+    fits = all(end <= n for end, n in zip(ends, shape * len(parts), strict=True))
+    if not fits or sum(part.size for _, part in parts) != prod(shape) or _overlap(parts):
         raise ValueError(f"the parts of {name!r} do not make up its shape {shape}")
     if len(parts) == 1:
         return parts[0][1]
@@ -109,10 +114,33 @@ def _joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list
         bounds += [(0, n) for n in shape[len(index) :]]
         out = np.empty([high - low for low, high in bounds], dtype)
         for at, part in parts:
-            spans = [(max(low, a), min(high, a + n)) for (low, high), a, n in zip(bounds, at, part.shape, strict=True)]
+            stops = [a + n for a, n in zip(at, part.shape, strict=True)]
+            spans = [(max(low, a), min(high, b)) for (low, high), a, b in zip(bounds, at, stops, strict=True)]
             if all(first < last for first, last in spans):
-                target = tuple(slice(first - low, last - low) for (first, last), (low, _) in zip(spans, bounds, strict=True))
-                out[target] = part[tuple(slice(first - a, last - a) for (first, last), a in zip(spans, at, strict=True))]
+                lows = [low for low, _ in bounds]
+                out[_shifted(spans, lows)] = part[_shifted(spans, at)]
         return out
 
     return LazyArray(shape, dtype, read)
+
+
+def _overlap(parts: list[Part]) -> bool:
+    """Whether parts have elements in common: each axis is cut where a part begins or ends, and the cells counted."""
+    corners = [at for at, _ in parts] + [
+        tuple(a + n for a, n in zip(at, part.shape, strict=True)) for at, part in parts
+    ]
+    places = [{border: i for i, border in enumerate(sorted(set(axis)))} for axis in zip(*corners, strict=True)]
+    if prod(len(axis) for axis in places) > CELLS:
+        raise fault("limit-exceeded", "a tensor in too many parts")
+    taken = np.zeros([len(axis) for axis in places], bool)
+    for at, part in parts:
+        cells = tuple(slice(axis[a], axis[a + n]) for axis, a, n in zip(places, at, part.shape, strict=True))
+        if taken[cells].any():
+            return True
+        taken[cells] = True
+    return False
+
+
+def _shifted(spans: list[tuple[int, int]], origin: Sequence[int]) -> tuple[slice, ...]:
+    """Spans of a tensor as an index into a part of it that begins at `origin`."""
+    return tuple(slice(first - zero, last - zero) for (first, last), zero in zip(spans, origin, strict=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,15 +19,15 @@ from ..tree import Tree
 from . import shards
 from .archive import Archive, Window
 from .fit import Holds
-from .probe import Probe
 from .packages import package
+from .probe import Probe
 from .source import Advance, Source, array_over, is_tensor, mapped_file, nbytes, walk
 from .torch_pickle import TORCH_DTYPES, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
+BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 INDEX = "pytorch_model.bin.index.json"
-PICKLE_LIMIT = 1 << 28  # bytes of a data.pkl
 ATTRIBUTES = "torch.attributes"  # metadata: attributes of OrderedDicts, as `state_dict` has them, by path text
 
 HOLDS = Holds(
@@ -66,14 +66,11 @@ def read_archive(data: Array) -> Source:
     folder = main.removesuffix("data.pkl")
     if f"{folder}constants.pkl" in archive.members:
         raise fault("unsafe-source", "this is a TorchScript program, not a file of weights")
-    byteorder = "little"
+    byteorder: Literal["<", ">"] = "<"
     if f"{folder}byteorder" in archive.members:
-        byteorder = bytes(archive.stored(f"{folder}byteorder")).decode("ascii")
-    pickled = archive.stored(main)
-    if pickled.size > PICKLE_LIMIT:
-        raise fault("limit-exceeded", "the pickle is too large", found=pickled.size, expected=f"at most {PICKLE_LIMIT}")
-    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), {"little": "<", "big": ">"}[byteorder])
-    return _source(reader, reader.load(Window(pickled)))
+        byteorder = BYTEORDERS[bytes(archive.stored(f"{folder}byteorder"))]
+    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder)
+    return _source(reader, reader.load(Window(archive.stored(main))))
 
 
 def _read_legacy(data: Array) -> Source:

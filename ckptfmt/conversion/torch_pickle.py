@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..errors import fault
 from ..names import Path, path_text
 from ..tree import MAX_DEPTH, Tree
 from . import pickles
-from .pickles import AttributedDict, Global, Record
+from .pickles import AttributedDict, Global, Readable, Record
 from .source import Loss
 
 _STORAGES = {
@@ -61,7 +61,7 @@ class TensorPickle:
     Without `find` tensors are left empty, and `itemsizes` tells the storages: the bytes of an element, by key.
     """
 
-    def __init__(self, find: FindStorage | None, byteorder: str = "<") -> None:
+    def __init__(self, find: FindStorage | None, byteorder: Literal["<", ">"] = "<") -> None:
         self._find, self._byteorder = find, byteorder
         self._tensors: dict[Any, Array] = {}
         self._storages: dict[str, Array] = {}
@@ -69,7 +69,7 @@ class TensorPickle:
         self.losses: list[Loss] = []
         self.attributes: dict[str, Tree] = {}
 
-    def load(self, file: IO[bytes]) -> Any:
+    def load(self, file: Readable) -> Any:
         """The value of a pickle, with arrays for its tensors; see `plain`."""
         return pickles.load(file, self._table(), self._persistent)
 
@@ -131,12 +131,10 @@ class TensorPickle:
         return self._tensor(storage, offset, size, stride)
 
     def _tensor_v3(
-        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Any, metadata: Any = None
+        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Global, *more: Any
     ) -> Array:
-        if metadata:
-            raise fault("unsupported-source", "tensors that are lazily conjugated or negated")
-        dtype = self._dtype(dtype.name.removeprefix("torch."))
-        return self._tensor(Storage(storage.key, storage.data, dtype), offset, size, stride)
+        typed = Storage(storage.key, storage.data, self._dtype(dtype.name.removeprefix("torch.")))
+        return self._tensor_v2(typed, offset, size, stride, grad, hooks, *more)
 
     def _tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> Array:
         dtype = storage.dtype

@@ -5,6 +5,7 @@ There is nothing to write: `tensors/` of a checkpoint in layout `loose` is such 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ from .probe import Probe
 from .source import LazyArray, Source, parsing
 
 ATTRIBUTES = "zarr.attributes"  # metadata: attributes by path text
+
+
+CODECS = {"bytes", "transpose", "sharding_indexed", "vlen-utf8", "vlen-bytes"}
+CODECS |= {"blosc", "bz2", "gzip", "lz4", "lzma", "pcodec", "zfpy", "zlib", "zstd"}
+CODECS |= {"adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"}
+CODECS |= {"astype", "bitround", "delta", "fixedscaleoffset", "packbits", "quantize", "shuffle"}
 
 
 def looks_like(probe: Probe) -> bool:
@@ -41,11 +48,26 @@ def _tree(node: Any, path: Path, attributes: dict[str, Tree], file: str) -> Any:
     if isinstance(node, zarr.Group):
         return {name: _tree(item, (*path, name), attributes, file) for name, item in sorted(node.members())}
     where = path_text(path)
-    if node.dtype.kind in "OUSVT" and node.dtype.names is None and node.dtype.kind != "V":
-        raise fault("unsupported-source", f"{where!r} has the dtype {node.dtype}", tensor=where)
+    for codec in _codecs({**node.metadata.to_dict(), "attributes": None}):
+        if codec.removeprefix("numcodecs.") not in CODECS:  # among the others is pickle, which runs code
+            raise fault("unsafe-source", f"{where!r} has the codec {codec!r}", tensor=where)
 
     def part(index: tuple[slice, ...]) -> Any:
         with parsing(file):
             return np.asarray(node[index if node.shape else ()])
 
     return LazyArray(node.shape, node.dtype, part, node.chunks[0] if node.chunks else 1)
+
+
+def _codecs(document: Any) -> Iterator[str]:
+    """The names of all codecs in the metadata of an array, of shards and their indices too."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if key in ("codecs", "index_codecs", "filters", "compressor"):
+                for codec in value if isinstance(value, list | tuple) else (value,):
+                    if codec is not None:
+                        yield str(codec.get("id", codec.get("name")))
+            yield from _codecs(value)
+    elif isinstance(document, list | tuple):
+        for item in document:
+            yield from _codecs(item)

@@ -116,7 +116,9 @@ def _overlaps(tree: Tree) -> list[Loss]:
         return leaf if isinstance(leaf, np.ndarray) and dtype_of(leaf.dtype) is not None else None
 
     groups = encode(rebuild(tree, array)).copied_views
-    return [Loss("alias", group[0], f"it shares memory with {', '.join(group[1:4])}; each becomes a copy") for group in groups]
+    return [
+        Loss("alias", group[0], f"shares memory with {', '.join(group[1:4])}; all become copies") for group in groups
+    ]
 
 
 def _refusal(losses: tuple[Loss, ...], path: str, format: Format) -> CkptError:
