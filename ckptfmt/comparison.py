@@ -134,9 +134,14 @@ def _change(path: str, before: Any, after: Any) -> Change | None:
         if before.shape != after.shape:
             return Change(path, "shape", str(list(before.shape)), str(list(after.shape)))
         return _tensor_change(path, before, after)
-    if is_tensor(before) or is_tensor(after) or type(before) is not type(after):
+    if is_tensor(before) or is_tensor(after) or (type(before) is not type(after) and not _empty_dicts(before, after)):
         return Change(path, "type", _type(before), _type(after))
     return None if plain_bits(before) == plain_bits(after) else Change(path, "value", repr(before), repr(after))
+
+
+def _empty_dicts(before: Any, after: Any) -> bool:
+    """Whether both leaves are dicts, one of which may be ordered."""
+    return isinstance(before, dict) and isinstance(after, dict)
 
 
 def _type(leaf: Any) -> str:

@@ -41,6 +41,7 @@ PHASES = {
     "chunk": {CorruptError},
     "select": {SelectionError, MismatchError},
     "save": {InputError, ExistsError},
+    "convert": {InputError, CorruptError, UnsupportedError},
 }
 
 

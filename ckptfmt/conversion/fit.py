@@ -122,7 +122,7 @@ class _Fitter:
         if (
             kind is not OrderedDict
         ):  # an ordered dict in a format whose dicts keep their order loses nothing but its type
-            self.lose("nesting", path, f"a {kind.__name__} becomes a dict")
+            self.lose("nesting", path, f"{kind.__name__} becomes dict")
         return dict(pairs)
 
     def key(self, key: Key, path: Path) -> Key:
@@ -147,9 +147,9 @@ class _Fitter:
         if isinstance(leaf, bool | int | float | complex | np.generic):
             array = np.asarray(leaf)
             if array.dtype.kind in "biufc" or dtype_of(array.dtype) is not None:
-                self.lose("value", path, f"a {type(leaf).__name__} becomes a tensor without axes")
+                self.lose("value", path, f"{type(leaf).__name__} becomes a tensor without axes")
                 return self.dtype(array, path)
-        self.lose("value", path, f"a {type(leaf).__name__} is left out")
+        self.lose("value", path, f"{type(leaf).__name__} is left out")
         return _LEFT
 
     def tensor(self, tensor: Tensor, path: Path) -> Tensor:

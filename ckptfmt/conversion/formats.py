@@ -36,7 +36,7 @@ FORMATS: dict[str, Format] = {
     for format in [
         Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
         Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
-        Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
+        Format("torch", "torch.save, also with an index; torch is needed to write", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp"),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),

@@ -163,7 +163,7 @@ class _Machine:
             raise ValueError(f"items for a {type(container).__name__}")
 
     def find(self, module: Any, attribute: Any) -> Global:
-        name = f"{module}.{attribute}"
+        name = f"{'builtins' if module == '__builtin__' else module}.{attribute}"  # as protocol 2 writes it
         if name not in self.table:
             raise fault("unsafe-source", f"the pickle names {name[:200]!r}, which is not needed to read weights")
         return Global(name, self.table[name])

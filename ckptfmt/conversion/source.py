@@ -27,7 +27,7 @@ from ..target import rebuild
 from ..tree import MAX_DEPTH, Tree
 
 SLAB = 16 << 20  # bytes of a tensor read at once
-LEAVES = 1 << 22  # most leaves and containers of a source: containers that share items could stand for any number
+LEAVES = 1 << 22  # most leaves and containers of a source
 EXPANSION = 2048  # most bytes of tensors for a byte of the source; DEFLATE reaches 1032
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64

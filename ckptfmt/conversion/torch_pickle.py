@@ -18,7 +18,7 @@ from ..names import Path, path_text
 from ..tree import MAX_DEPTH, Tree
 from . import pickles
 from .pickles import AttributedDict, Global, Readable, Record
-from .source import Loss
+from .source import LEAVES, Loss
 
 _STORAGES = {
     "Double": "float64",
@@ -65,6 +65,7 @@ class TensorPickle:
         self._find, self._byteorder = find, byteorder
         self._tensors: dict[Any, Array] = {}
         self._storages: dict[str, Array] = {}
+        self._met = 0
         self.itemsizes: dict[str, int] = {}
         self.losses: list[Loss] = []
         self.attributes: dict[str, Tree] = {}
@@ -155,8 +156,11 @@ class TensorPickle:
     def plain(self, value: Any, path: Path = ()) -> Tree:
         """A loaded value as a tree of dicts, lists, tuples, arrays and plain values; `losses` and `attributes` (of
         OrderedDicts, by path text) say what that leaves out."""
+        self._met += 1
         if len(path) > MAX_DEPTH:
             raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_text(path[:8])!r}")
+        if self._met > LEAVES:  # containers that share items can stand for any number
+            raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers")
         kind = type(value)
         if kind is dict or kind is AttributedDict:
             items = {key: self.plain(item, (*path, key)) for key, item in value.items()}
