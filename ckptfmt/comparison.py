@@ -11,7 +11,7 @@ import xxhash
 
 from .conversion.equality import bits, coarser, plain_bits
 from .conversion.formats import open_source
-from .conversion.source import Tensor, is_tensor, slabs
+from .conversion.source import EXPANSION, Tensor, is_tensor, slabs
 from .dtypes import Array, dtype_of
 from .names import Path, path_text
 from .target import flatten
@@ -64,13 +64,15 @@ def diff(
     *,
     a_format: str | None = None,
     b_format: str | None = None,
+    max_expansion: int = EXPANSION,
 ) -> DiffReport:
     """Compare two checkpoints leaf by leaf, by their typed paths. Order and kinds of containers do not count.
 
-    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. Raises what
-    `ckptfmt.conversion.open_source` raises.
+    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`: as in
+    `convert`. Raises what `ckptfmt.conversion.open_source` raises.
     """
-    with open_source(os.fspath(a), a_format) as first, open_source(os.fspath(b), b_format) as second:
+    limit = {"max_expansion": max_expansion}
+    with open_source(os.fspath(a), a_format, **limit) as first, open_source(os.fspath(b), b_format, **limit) as second:
         before, after = dict(flatten(first.tree)), dict(flatten(second.tree))
         removed = [path for path in before if path not in after]
         added = [path for path in after if path not in before]

@@ -248,8 +248,9 @@ def test_zip_bombs(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "SMALL", 1 << 20)
-        patch.setattr(source, "EXPANSION", 500)
-        refused(tmp_path / "x.npz", "limit-exceeded")
+        refused(tmp_path / "x.npz", "limit-exceeded", max_expansion=500)
+        ckptfmt.convert(tmp_path / "x.npz", tmp_path / "x.ckpt", max_expansion=2000)
+        (tmp_path / "x.ckpt").unlink()
 
     data = (tmp_path / "x.npz").read_bytes()
     size = struct.pack("<I", len(npy((1 << 20,), small)))

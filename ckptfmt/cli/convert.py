@@ -49,6 +49,7 @@ Exit codes: 0 converted, 1 the source is damaged, 2 anything else.
 @click.option("--allow-loss", is_flag=True, help="Convert although something cannot be kept.")
 @click.option("--overwrite", "-f", is_flag=True, help="Replace TARGET if it exists.")
 @click.option("--no-verify", is_flag=True, help="Do not read TARGET back.")
+@click.option("--max-expansion", type=int, help="How many times larger than SOURCE its tensors may be.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def convert(
@@ -60,6 +61,7 @@ def convert(
     as_json: bool,
     layout: str | None,
     compression: str | None,
+    max_expansion: int | None,
     **options: Any,
 ) -> None:
     """Convert the checkpoint at SOURCE, of any format that is known, to TARGET."""
@@ -68,7 +70,8 @@ def convert(
         return
     if source is None or target is None:
         raise click.UsageError("SOURCE and TARGET are needed")
-    options |= {name: value for name, value in (("layout", layout), ("compression", compression)) if value is not None}
+    chosen = {"layout": layout, "compression": compression, "max_expansion": max_expansion}
+    options |= {name: value for name, value in chosen.items() if value is not None}
     with progress_bar("convert", quiet) as progress:
         report = convert_checkpoint(source, target, verify=not no_verify, progress=progress, **options)
     if as_json:

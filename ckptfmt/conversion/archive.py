@@ -101,7 +101,7 @@ class Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._data.size}[whence]
         if base + offset < 0:
-            raise ValueError("seek before the start of the file")
+            raise OSError("seek before the start of the file")  # as zipfile expects of files
         self._position = base + offset
         return self._position
 

@@ -22,7 +22,7 @@ from .equality import same_leaf
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
-from .source import Advance, Loss, Source, is_tensor, mapped_arrays, nbytes, walk
+from .source import EXPANSION, Advance, Loss, Source, is_tensor, mapped_arrays, nbytes, walk
 
 Progress = Callable[[int, int], None]
 SHOWN = 8  # most losses named in an error
@@ -54,6 +54,7 @@ def convert(
     overwrite: bool = False,
     durable: bool = True,
     verify: bool = True,
+    max_expansion: int = EXPANSION,
     progress: Progress | None = None,
     **save_options: Any,
 ) -> ConvertReport:
@@ -63,8 +64,9 @@ def convert(
     suffix of the target. `nest`: make dicts of flat names, which are split at ".". `allow_loss`: write although
     something cannot be kept; the report says what. `overwrite`, `durable`: as in `ckptfmt.save`. `verify`: read every
     tensor back and compare it bit by bit with the source; for other formats than this before anything is at `target`.
-    `progress(done, total)` is told bytes of tensors, written and compared. `save_options` (layout, compression,
-    schema, digest, metadata …) go to `ckptfmt.save`.
+    `max_expansion`: how many times larger than the source its tensors may be, as a few bytes can stand for any number
+    of zeros. `progress(done, total)` is told bytes of tensors, written and compared. `save_options` (layout,
+    compression, schema, digest, metadata …) go to `ckptfmt.save`.
 
     Raises `lossy`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
     `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and `ckptfmt.save` raise.
@@ -73,7 +75,7 @@ def convert(
     format = formats.target_format(there, target_format)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
-    with open_source(here, source_format) as opened:
+    with open_source(here, source_format, max_expansion=max_expansion) as opened:
         if nest:
             opened.tree, opened.mapped = nested(opened.tree, "."), None
         if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
@@ -157,7 +159,7 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
 
 def compare(path: str, format: Format, expected: Tree, advance: Advance) -> None:
     """Read what was written, and compare every leaf with what was to be written; raises `not-equal`."""
-    with open_source(path, format.name) as written:
+    with open_source(path, format.name, max_expansion=1 << 62) as written:
         found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
         odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
         if not odd:

@@ -15,12 +15,12 @@ from ..errors import fault
 from ..tree import Tree
 from .fit import Holds
 from .probe import Probe
-from .source import Advance, Source, check_tree, parsing
+from .source import EXPANSION, Advance, Source, check_tree, parsing
 
 
 class Format(NamedTuple):
     """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
-    libraries come with (None: none needed), and whether checkpoints can be converted `writable` to it."""
+    libraries come with (None: none needed; that of torch is for writing alone), and whether it is `writable`."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ FORMATS: dict[str, Format] = {
     for format in [
         Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
         Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
-        Format("torch", "torch.save, also with an index; torch is needed to write", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
+        Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp"),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
@@ -106,8 +106,9 @@ def _by_suffix(path: str) -> Format:
     return next(fits, FORMATS[OWN])
 
 
-def open_source(path: str, name: str | None = None) -> Source:
-    """Open what is at a path as the format named, or the one that it looks like.
+def open_source(path: str, name: str | None = None, *, max_expansion: int = EXPANSION) -> Source:
+    """Open what is at a path as the format named, or the one that it looks like. Its tensors may have `max_expansion`
+    times the bytes of the source, and 64 MiB in any case.
 
     Raises `not-found`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
     `limit-exceeded`, `too-deep`, and for checkpoints what `ckptfmt.open` raises.
@@ -116,7 +117,7 @@ def open_source(path: str, name: str | None = None) -> Source:
     with parsing(path):
         source = reader_of(format).read(path)
         try:
-            check_tree(source.tree, Probe.of(path).size, path)
+            check_tree(source.tree, Probe.of(path).size, path, max_expansion)
         except BaseException:
             source.resources.close()
             raise

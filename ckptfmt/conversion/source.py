@@ -28,7 +28,7 @@ from ..tree import MAX_DEPTH, Tree
 
 SLAB = 16 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
-EXPANSION = 2048  # most bytes of tensors for a byte of the source; DEFLATE reaches 1032
+EXPANSION = 2048  # most bytes of tensors for a byte of the source, unless asked for; DEFLATE reaches 1032
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64
 
@@ -134,7 +134,7 @@ def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int,
     return np.ndarray(shape, dtype, data, offset) if prod(shape) else np.empty(shape, dtype)
 
 
-def check_tree(tree: Tree, size: int, path: str) -> None:
+def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
     """Refuse a tree that no source of `size` bytes can honestly stand for: too deep (`too-deep`), too many leaves or
     tensors far larger than the file (`limit-exceeded`)."""
     total = 0
@@ -143,8 +143,8 @@ def check_tree(tree: Tree, size: int, path: str) -> None:
             raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers", path=path)
         if is_tensor(leaf):
             total += nbytes(leaf)
-        if total > max(SMALL, size * EXPANSION):
-            message = f"the tensors are more than {EXPANSION:,} times as large as the source"
+        if total > max(SMALL, size * max_expansion):
+            message = f"the tensors are more than {max_expansion:,} times as large as the source"
             raise fault("limit-exceeded", message, path=path, tensor=path_text(where), found=f"{total:,} bytes or more")
 
 
