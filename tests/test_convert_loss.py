@@ -198,12 +198,12 @@ def test_what_is_written_is_compared_before_it_takes_its_name(tmp_path: Path, mo
     from ckptfmt.conversion import safetensors as module
 
     source = saved(tmp_path, {"a": MATRIX, "b": MATRIX + 1})
-    honest = module.little_endian
+    honest = module.elements
 
-    def flip(part: Any) -> Any:
-        return bytes(byte ^ 1 for byte in honest(part))
+    def flip(tensor: Any) -> Any:
+        return (bytes(byte ^ 1 for byte in part) for part in honest(tensor))
 
-    monkeypatch.setattr(module, "little_endian", flip)
+    monkeypatch.setattr(module, "elements", flip)
     with pytest.raises(ckptfmt.CorruptError) as raised:
         ckptfmt.convert(source, tmp_path / "x.safetensors")
     assert (raised.value.code, raised.value.tensor) == ("not-equal", "a")

@@ -29,11 +29,11 @@ from .source import (
     Source,
     Tensor,
     array_over,
+    elements,
     is_tensor,
     little_endian,
     mapped_file,
     nbytes,
-    slabs,
 )
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
@@ -208,8 +208,7 @@ def _write(file: IO[bytes], value: Any, advance: Advance) -> None:
         _write_chunked(file, value, advance)
     elif is_tensor(value):
         _write_array(file, ARRAY, value.shape, value.dtype, nbytes(value))
-        for index in slabs(value):
-            part = little_endian(value[index])
+        for part in elements(value):
             file.write(part)
             advance(len(part))
     elif isinstance(value, np.generic):
@@ -237,8 +236,8 @@ def _write_chunked(file: IO[bytes], tensor: Tensor, advance: Advance) -> None:
     file.write(b"\x83" + b"".join(map(msgpack.packb, (CHUNKED, True, "shape", shape, "chunks"))))
     file.write(msgpack.Packer().pack_map_header(len(pieces)))
     number, left = 0, 0
-    for index in slabs(tensor):
-        data = little_endian(tensor[index])
+    for part in elements(tensor):
+        data = part
         while data:
             if not left:
                 left = pieces[number] * itemsize

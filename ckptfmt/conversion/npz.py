@@ -16,7 +16,7 @@ from ..tree import Tree
 from .archive import Archive
 from .fit import CORE, Holds
 from .probe import Probe
-from .source import Advance, LazyArray, Source, Tensor, array_over, little_endian, mapped_file, slabs
+from .source import Advance, LazyArray, Source, Tensor, array_over, elements, mapped_file
 
 HEADER = 1 << 16  # bytes in which the header of a member must end
 
@@ -80,7 +80,6 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 descr = npy.dtype_to_descr(dtype)
                 npy.write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": tensor.shape})
-                for index in slabs(tensor):
-                    part = little_endian(tensor[index])
+                for part in elements(tensor):
                     file.write(part)
                     advance(len(part))

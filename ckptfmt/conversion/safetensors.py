@@ -22,7 +22,7 @@ from ..tree import Tree
 from . import shards
 from .fit import Holds, dtype_name
 from .probe import Probe
-from .source import Advance, LazyArray, Source, Tensor, array_over, little_endian, mapped_file, nbytes, slabs
+from .source import Advance, LazyArray, Source, Tensor, array_over, elements, mapped_file, nbytes
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
@@ -138,7 +138,6 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     with open(path, "r+b") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for name in order:
-            for index in slabs(tree[name]):
-                part = little_endian(tree[name][index])
+            for part in elements(tree[name]):
                 file.write(part)
                 advance(len(part))

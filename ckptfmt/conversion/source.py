@@ -40,13 +40,15 @@ class LazyArray:
     """A tensor that is decoded when it is read. `read` takes a slice with step 1 for each of the first axes.
 
     `rows` is the number of rows (items of the first axis) that are decoded together, or None where any part can be
-    read for about its own cost.
+    read for about its own cost. `stored` gives all elements, little-endian in C order, where they lie so: in small
+    parts, each valid until the next is taken.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[Index], Array]
     rows: int | None = None
+    stored: Callable[[], Iterator[memoryview]] | None = None
 
     def __getitem__(self, index: Index) -> Array:
         return self.read(index)
@@ -179,6 +181,15 @@ def _slabs(shape: tuple[int, ...], itemsize: int, rows: int | None, above: Index
         step = -(-step // (rows or 1)) * (rows or 1)
         for start in range(0, shape[0], step):
             yield (*above, slice(start, min(start + step, shape[0])))
+
+
+def elements(tensor: Tensor) -> Iterator[memoryview]:
+    """All elements, little-endian in C order, as bytes, in parts that are each valid until the next is taken."""
+    if isinstance(tensor, LazyArray) and tensor.stored is not None:
+        yield from tensor.stored()
+    else:
+        for index in slabs(tensor):
+            yield little_endian(tensor[index])
 
 
 def little_endian(part: Array) -> memoryview:
