@@ -85,6 +85,10 @@ class Sampler:
             return
         self._samples.append((time.monotonic(), anonymous))
 
+    def peak(self) -> int:
+        """The most private memory seen."""
+        return max((anonymous for _, anonymous in self._samples), default=0)
+
     def rise(self, spell: Spell) -> int:
         """The most private memory seen during the spell, above what was there before it."""
         seen = [anonymous for at, anonymous in self._samples if spell.began <= at <= spell.ended]

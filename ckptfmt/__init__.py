@@ -27,6 +27,8 @@ from .tensor import Tensor
 from .tree import OMITTED
 
 if TYPE_CHECKING:
+    from .comparison import Change, DiffReport, diff
+    from .conversion import ConvertReport, convert
     from .manager import CheckpointManager
     from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate, open_at
     from .migration.formats import upgrade
@@ -38,11 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OMITTED",
+    "Change",
     "Checkpoint",
     "CheckpointManager",
     "CkptError",
+    "ConvertReport",
     "CorruptError",
     "Damage",
+    "DiffReport",
     "ExistsError",
     "Extern",
     "FileCoordinator",
@@ -64,6 +69,8 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "convert",
+    "diff",
     "load",
     "migrate",
     "open",
@@ -77,6 +84,11 @@ __all__ = [
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
     "CheckpointManager": "manager",
+    "Change": "comparison",
+    "DiffReport": "comparison",
+    "diff": "comparison",
+    "ConvertReport": "conversion",
+    "convert": "conversion",
     "Damage": "verification",
     "Extern": "migration",
     "FileCoordinator": "parallel.files",

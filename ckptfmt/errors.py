@@ -320,6 +320,40 @@ CODES: dict[str, Code] = {
     "unknown-extern": Code(
         InputError, "migrate", "a migration needs a function that was not given", "Give the function with externs="
     ),
+    # convert
+    "unknown-format": Code(
+        InputError,
+        "convert",
+        "a format that no converter knows, or cannot read or write",
+        "Name it with source_format= or target_format=; `ckptfmt convert --formats` lists them",
+    ),
+    "missing-package": Code(
+        UnsupportedError, "convert", "a package that this format needs is missing", "Install it, then try again"
+    ),
+    "bad-source": Code(
+        CorruptError, "convert", "a file of another format breaks that format's rules", "Fetch or write the file again"
+    ),
+    "unsafe-source": Code(
+        UnsupportedError,
+        "convert",
+        "a source asks to run code, or to open what lies outside it",
+        "Nothing was run; if you trust it, load it with the program that wrote it and save the tensors",
+    ),
+    "unsupported-source": Code(
+        UnsupportedError,
+        "convert",
+        "a source holds something that no checkpoint here can hold",
+        "Load it with the program that wrote it and save what is left out as tensors or plain values",
+    ),
+    "lossy": Code(
+        InputError,
+        "convert",
+        "the target format cannot hold everything",
+        "Choose another target, or allow it: allow_loss=True, --allow-loss",
+    ),
+    "not-equal": Code(
+        CorruptError, "convert", "what was written differs from the source", "Check disk and memory, then convert again"
+    ),
 }
 
 

@@ -42,6 +42,7 @@ PHASES = {
     "select": {SelectionError, MismatchError},
     "save": {InputError, ExistsError},
     "migrate": {InputError},
+    "convert": {InputError, CorruptError, UnsupportedError},
 }
 
 

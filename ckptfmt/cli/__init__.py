@@ -1,7 +1,7 @@
-"""The command line `ckptfmt`: `inspect`, `verify` and `get`, one module each.
+"""The command line `ckptfmt`: `inspect`, `verify`, `get`, `convert` and `diff`, one module each.
 
 Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else that stands in the way (usage, no such path, no
-checkpoint, unsupported), 130 interrupted, 141 the reader of the output went away.
+checkpoint, unsupported), 3 `diff` found a difference, 130 interrupted, 141 the reader of the output went away.
 
 click and rich come with the extra `cli`; nothing here is imported before they are known to be there.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-DAMAGED, FAILED = 1, 2
+DAMAGED, FAILED, DIFFERENT = 1, 2, 3
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + SIGINT and SIGPIPE, as shells count
 
 

@@ -17,6 +17,8 @@ from ..errors import os_fault
 from ..manifest import FORMAT
 from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
+from .convert import convert
+from .diff import diff
 from .get import get
 from .inspect import inspect
 from .ls import ls
@@ -91,6 +93,8 @@ Examples:
   ckptfmt inspect model.ckpt
   ckptfmt verify model.ckpt
   ckptfmt get model.ckpt model/wte 1000:2000 -o rows.npy
+  ckptfmt convert model.safetensors model.ckpt
+  ckptfmt diff before.ckpt after.ckpt
 
 Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else, 130 interrupted.
 """,
@@ -99,10 +103,10 @@ Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else, 130 interrupte
     __version__, "--version", message=f"ckptfmt %(version)s (format {FORMAT[0]}.{FORMAT[1]})", prog_name="ckptfmt"
 )
 def cli() -> None:
-    """Look into ckptfmt checkpoints, check them, take tensors out of them, and migrate them."""
+    """Look into ckptfmt checkpoints, check and compare them, take tensors out of them, migrate and convert them."""
 
 
-for command in (inspect, verify, get, ls, migrate, upgrade):
+for command in (inspect, verify, get, ls, convert, diff, migrate, upgrade):
     cli.add_command(command)
 
 

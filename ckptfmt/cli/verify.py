@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
 from .. import Damage, VerifyReport
 from .. import verify as verify_checkpoint
 from ..errors import CODES
 from . import DAMAGED
+from .bar import progress_bar
 from .console import console, print_json
 from .text import count, size, visible
 
@@ -43,25 +40,13 @@ def verify(path: str, quiet: bool, as_json: bool) -> int:
 
     Changes nothing.
     """
-    with _progress(quiet) as progress:
+    with progress_bar("verify", quiet) as progress:
         report = verify_checkpoint(path, progress=progress)
     if as_json:
         print_json(_document(report))
     elif not quiet:
         _show(report)
     return 0 if report.ok else DAMAGED
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr while the block runs, if that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("verify", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _document(report: VerifyReport) -> dict[str, Any]:

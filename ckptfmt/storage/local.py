@@ -197,6 +197,11 @@ class LocalAttempt:
             for folder in sorted(self._folders, key=len, reverse=True):  # bottom-up [PUB-002]
                 self._do(self._disk.flush_directory, self._inside(folder))
 
+    @property
+    def temporary(self) -> str:
+        """Where the file or directory lies until it is published."""
+        return self._temporary
+
     def create(self, name: str) -> LocalFile:
         if self._directory:
             self._make_folder(name.rpartition("/")[0])

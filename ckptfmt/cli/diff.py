@@ -1,0 +1,95 @@
+"""`ckptfmt diff`: what differs between two checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import click
+from rich.text import Text
+
+from ..comparison import Change, DiffReport
+from ..comparison import diff as diff_checkpoints
+from . import DIFFERENT
+from .console import console, print_json
+from .json_form import Encoder
+from .text import count, visible
+
+
+@click.command(
+    short_help="Say what differs between two checkpoints of any format.",
+    epilog="""\b
+Examples:
+  ckptfmt diff before.ckpt after.ckpt
+  ckptfmt diff model.ckpt model.safetensors
+  ckptfmt diff --json a.ckpt b.ckpt | jq '.changed[] | select(.max_relative > 1e-3).path'
+
+The object of --json has: a, b, equal, added, removed, renamed (pairs), metadata (whether it differs), same (leaves
+that do not differ), and changed, a list of objects with path, kind, before, after, elements, different,
+max_difference and max_relative.
+
+Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
+""",
+)
+@click.argument("a")
+@click.argument("b")
+@click.option("--from-a", "a_format", metavar="FORMAT", help="What A is, where its bytes leave doubt.")
+@click.option("--from-b", "b_format", metavar="FORMAT", help="What B is.")
+@click.option("--max-expansion", type=int, help="How many times larger than A and B tensors may be.")
+@click.option("--quiet", "-q", is_flag=True, help="No report: the exit code says it.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def diff(
+    a: str,
+    b: str,
+    a_format: str | None,
+    b_format: str | None,
+    max_expansion: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Compare the checkpoints at A and B leaf by leaf: added, removed, renamed and changed ones."""
+    limit = {} if max_expansion is None else {"max_expansion": max_expansion}
+    report = diff_checkpoints(a, b, a_format=a_format, b_format=b_format, **limit)
+    if as_json:
+        print_json(Encoder().value({**dataclasses.asdict(report), "equal": report.equal} | _lists(report)))
+    elif not quiet:
+        _show(report)
+    return 0 if report.equal else DIFFERENT
+
+
+def _lists(report: DiffReport) -> dict[str, object]:
+    """The tuples of a report as JSON has them."""
+    return {
+        "added": list(report.added),
+        "removed": list(report.removed),
+        "renamed": [list(pair) for pair in report.renamed],
+        "changed": [dataclasses.asdict(change) for change in report.changed],
+    }
+
+
+def _show(report: DiffReport) -> None:
+    out = console()
+    if report.equal:
+        out.print(f"equal: {count(report.same, 'value')}")
+        return
+    for sign, style, text in _lines(report):
+        out.print(Text.assemble((sign, style), f" {visible(text)}"))
+    out.print(f"{count(report.same, 'value')} equal")
+
+
+def _lines(report: DiffReport) -> Iterator[tuple[str, str, str]]:
+    yield from (("-", "red", path) for path in report.removed)
+    yield from (("+", "green", path) for path in report.added)
+    yield from (("=", "cyan", f"{old} -> {new}") for old, new in report.renamed)
+    yield from (("~", "yellow", f"{change.path}: {_words(change)}") for change in report.changed)
+    if report.metadata:
+        yield "~", "yellow", "metadata"
+
+
+def _words(change: Change) -> str:
+    words = change.kind if change.before is None else f"{change.kind} {change.before} -> {change.after}"
+    if change.different is not None:
+        words += f", {change.different:,} of {count(change.elements or 0, 'element')} differ"
+    if change.max_difference is not None:
+        words += f", by at most {change.max_difference:.6g}, relative {change.max_relative:.6g}"
+    return words

@@ -1,0 +1,9 @@
+"""Conversion between this format and others, both ways where the other side can hold it. See docs/convert.md."""
+
+from __future__ import annotations
+
+from .converter import ConvertReport, convert
+from .formats import FORMATS, Format, open_source
+from .source import Loss
+
+__all__ = ["FORMATS", "ConvertReport", "Format", "Loss", "convert", "open_source"]

@@ -1,0 +1,169 @@
+"""`convert`: open the source, make it fit, write, compare, publish."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import dtype_of
+from ..errors import CkptError, fault, os_fault
+from ..names import Path, path_text
+from ..storage.local import LocalAttempt
+from ..target import flatten, rebuild
+from ..tree import Tree, encode
+from ..writer import save
+from . import formats
+from .equality import same_leaf
+from .fit import Fitted, fit
+from .fit import nest as nested
+from .formats import OWN, Format, open_source
+from .source import EXPANSION, Advance, Loss, Source, is_tensor, mapped_arrays, nbytes, walk
+
+Progress = Callable[[int, int], None]
+SHOWN = 8  # most losses named in an error
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertReport:
+    """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
+    lost, and whether every tensor was read back and compared."""
+
+    source: str
+    target: str
+    source_format: str
+    target_format: str
+    tensors: int
+    bytes: int
+    losses: tuple[Loss, ...]
+    verified: bool
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    source_format: str | None = None,
+    target_format: str | None = None,
+    nest: bool = False,
+    allow_loss: bool = False,
+    overwrite: bool = False,
+    durable: bool = True,
+    verify: bool = True,
+    max_expansion: int = EXPANSION,
+    progress: Progress | None = None,
+    **save_options: Any,
+) -> ConvertReport:
+    """Convert a checkpoint at `source` into another format at `target`, tensor by tensor, with bounded memory.
+
+    `source_format`, `target_format`: names of `conversion.FORMATS`; by default what the source looks like, and the
+    suffix of the target. `nest`: make dicts of flat names, which are split at ".". `allow_loss`: write although
+    something cannot be kept; the report says what. `overwrite`, `durable`: as in `ckptfmt.save`. `verify`: read every
+    tensor back and compare it bit by bit with the source; for other formats than this before anything is at `target`.
+    `max_expansion`: how many times larger than the source its tensors may be, as a few bytes can stand for any number
+    of zeros. `progress(done, total)` is told bytes of tensors, written and compared. `save_options` (layout,
+    compression, schema, digest, metadata …) go to `ckptfmt.save`.
+
+    Raises `lossy`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
+    `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and `ckptfmt.save` raise.
+    """
+    here, there = os.fspath(source), os.fspath(target)
+    format = formats.target_format(there, target_format)
+    if format.name != OWN and save_options:
+        raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
+    with open_source(here, source_format, max_expansion=max_expansion) as opened:
+        if nest:
+            opened.tree, opened.mapped = nested(opened.tree, "."), None
+        if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
+            opened.tree = opened.mapped()
+        fitted = _fitted(opened, format, save_options)
+        losses = (*opened.losses, *_overlaps(opened.tree), *fitted.losses)
+        if losses and not allow_loss:
+            raise _refusal(losses, here, format)
+        tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
+        total = sum(map(nbytes, tensors))
+        counter = _Counter(progress, total * (1 + verify))
+        folder = os.path.dirname(os.path.abspath(there))
+        if format.name == OWN:
+            arrays = opened.mapped() if opened.mapped is not None else mapped_arrays(opened.tree, folder)
+            save(there, arrays, metadata=fitted.metadata, overwrite=overwrite, durable=durable, **save_options)
+            counter.add(total)
+            if verify:
+                compare(there, format, fitted.tree, counter.add)
+        else:
+            writer = formats.writer_of(format)
+            tree = mapped_arrays(fitted.tree, folder) if writer.HOLDS.arrays else fitted.tree
+            with _published(there, overwrite, durable) as path:
+                writer.write(path, tree, fitted.metadata, counter.add)
+                if verify:
+                    compare(path, format, fitted.tree, counter.add)
+    return ConvertReport(here, there, opened.format, format.name, len(tensors), total, losses, verify)
+
+
+def _fitted(source: Source, format: Format, save_options: dict[str, Any]) -> Fitted:
+    """The tree and metadata to write; this format holds everything, and lets the caller choose the metadata."""
+    if format.name == OWN:
+        return Fitted(source.tree, save_options.pop("metadata", source.metadata), ())
+    return fit(source.tree, source.metadata, formats.writer_of(format).HOLDS)
+
+
+def _overlaps(tree: Tree) -> list[Loss]:
+    """Tensors that share memory in another way than as aliases: they become copies everywhere. [TREE-011]"""
+
+    def array(_: Path, leaf: Any) -> Any:
+        return leaf if isinstance(leaf, np.ndarray) and dtype_of(leaf.dtype) is not None else None
+
+    groups = encode(rebuild(tree, array)).copied_views
+    return [
+        Loss("alias", group[0], f"shares memory with {', '.join(group[1:4])}; all become copies") for group in groups
+    ]
+
+
+def _refusal(losses: tuple[Loss, ...], path: str, format: Format) -> CkptError:
+    named = "; ".join(map(str, losses[:SHOWN]))
+    more = f"; and {len(losses) - SHOWN} more" if len(losses) > SHOWN else ""
+    return fault("lossy", f"{format.name} cannot hold everything: {named}{more}", path=path, report=losses)
+
+
+class _Counter:
+    """Counts bytes and tells the caller."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+@contextmanager
+def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
+    """The path of an empty temporary file that takes the place of the target at the end, as checkpoints do."""
+    attempt = LocalAttempt(target, directory=False, overwrite=overwrite, durable=durable)
+    try:
+        file = attempt.create("")
+        yield attempt.temporary
+        file.finish(os.path.getsize(attempt.temporary))
+        attempt.publish()
+    except BaseException as error:
+        attempt.abort()
+        if isinstance(error, OSError) and not isinstance(error, CkptError):
+            raise os_fault(error, "cannot write the target", target) from error
+        raise
+
+
+def compare(path: str, format: Format, expected: Tree, advance: Advance) -> None:
+    """Read what was written, and compare every leaf with what was to be written; raises `not-equal`."""
+    with open_source(path, format.name, max_expansion=1 << 62) as written:
+        found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
+        odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
+        if not odd:
+            odd = [place for place in wanted if not same_leaf(found[place], wanted[place], advance)]
+    if odd:
+        text = path_text(odd[0])
+        raise fault("not-equal", f"{len(odd)} of {len(wanted)} leaves differ, {text!r} first", path=path, tensor=text)

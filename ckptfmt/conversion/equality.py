@@ -1,0 +1,80 @@
+"""Whether leaves are the same, bit by bit, read in parts."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from ..dtypes import Array, dtype_of
+from .source import Advance, LazyArray, Tensor, is_tensor, slabs
+
+PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
+
+
+def same_leaf(found: Any, expected: Any, advance: Advance) -> bool:
+    """Whether two leaves are the same in kind, dtype, shape and bits; `advance` is told the bytes of tensors."""
+    if is_tensor(found) and is_tensor(expected):
+        return same_tensor(found, expected, advance)
+    if is_tensor(found) or is_tensor(expected) or type(found) is not type(expected):
+        return False
+    return bool(plain_bits(found) == plain_bits(expected))
+
+
+def plain_bits(leaf: Any) -> Any:
+    """Something that is equal for plain leaves of one type exactly if they are the same."""
+    if isinstance(leaf, np.generic):
+        return leaf.dtype.str, leaf.tobytes()
+    if isinstance(leaf, float):
+        return struct.pack("<d", leaf)
+    if isinstance(leaf, complex):
+        return struct.pack("<dd", leaf.real, leaf.imag)
+    return leaf
+
+
+def same_tensor(found: Tensor, expected: Tensor, advance: Advance) -> bool:
+    """Whether two tensors have the same dtype, but for byte order, the same shape and the same bits."""
+    if found.shape != expected.shape or found.dtype.newbyteorder("=") != expected.dtype.newbyteorder("="):
+        return False
+    for one, other in ((found, expected), (expected, found)):
+        if isinstance(one, LazyArray) and one.stored is not None and is_plain(other):
+            return _same_bytes(one.stored(), other.reshape(-1).view(np.uint8), advance)
+    for index in slabs(coarser(found, expected)):
+        one, other = bits(found[index]), bits(expected[index])
+        if not all(np.array_equal(one[at : at + PIECE], other[at : at + PIECE]) for at in range(0, one.size, PIECE)):
+            return False
+        advance(one.size)
+    return True
+
+
+def _same_bytes(parts: Iterator[memoryview], whole: Array, advance: Advance) -> bool:
+    """Whether parts, one after another, are the whole (uint8)."""
+    at = 0
+    for part in parts:
+        if not np.array_equal(np.frombuffer(part, np.uint8), whole[at : at + len(part)]):
+            return False
+        at += len(part)
+        advance(len(part))
+    return at == whole.size
+
+
+def is_plain(tensor: Tensor) -> TypeGuard[Array]:
+    """Whether a tensor's memory is its elements, little-endian in C order."""
+    if not isinstance(tensor, np.ndarray) or not tensor.flags.c_contiguous:
+        return False
+    return tensor.dtype.itemsize == 1 or tensor.dtype.newbyteorder("<") == tensor.dtype
+
+
+def coarser(one: Tensor, other: Tensor) -> Tensor:
+    """The tensor whose rows are decoded together in larger numbers."""
+    rows = [tensor.rows or 1 if isinstance(tensor, LazyArray) else 0 for tensor in (one, other)]
+    return one if rows[0] > rows[1] else other
+
+
+def bits(part: Array) -> Array:
+    """The bytes of an array's elements in C order, in this machine's byte order; unused high bits are 0."""
+    native = np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(-1).view(np.uint8)
+    row = dtype_of(part.dtype)
+    return native & np.uint8((1 << row.bits) - 1) if row is not None and row.bits < 8 else native

@@ -1,0 +1,234 @@
+"""What a format can hold, and a tree made to fit it: every difference is a `Loss`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..dtypes import DTYPES, Array, dtype_of
+from ..errors import fault
+from ..names import Key, Path, path_text
+from ..target import flatten
+from ..tree import Tree
+from .source import Index, LazyArray, Loss, Tensor, is_tensor
+
+ONLY = "tensor"  # the name of a leaf that is the whole tree
+CORE = frozenset(name for name, row in DTYPES.items() if row.is_core)
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What a format can hold.
+
+    `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `containers`: types, or none where tensors
+    have flat names, which are then made of keys joined with `separator`. `int_keys`: whether dict keys can be ints.
+    `forbidden`: characters that keys cannot have. `values`: types of plain leaves. `aliases`: whether one tensor can
+    stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to
+    be written.
+    """
+
+    dtypes: frozenset[str]
+    containers: tuple[type, ...] = ()
+    separator: str = "."
+    int_keys: bool = False
+    forbidden: str = ""
+    values: tuple[type, ...] = ()
+    aliases: bool = False
+    metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
+    arrays: bool = False
+
+
+class Fitted(NamedTuple):
+    """A tree and metadata that a format can hold, and what they lost."""
+
+    tree: Tree
+    metadata: Tree
+    losses: tuple[Loss, ...]
+
+
+def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
+    """Make a tree fit; raises `name-collision` where two leaves would get one name."""
+    fitter = _Fitter(holds)
+    if list not in holds.containers and not isinstance(tree, dict | list | tuple):
+        fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
+        tree = {ONLY: tree}
+    fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
+    if not holds.metadata(metadata):
+        fitter.lose("metadata", (), "it is left out")
+        metadata = None
+    return Fitted(fitted, metadata, tuple(fitter.losses))
+
+
+class _Left:
+    """Stands for what is left out."""
+
+
+_LEFT = _Left()
+
+
+class _Fitter:
+    def __init__(self, holds: Holds) -> None:
+        self.holds = holds
+        self.losses: list[Loss] = []
+        self.first: dict[Any, Path] = {}
+        self.converted: dict[int, Tensor] = {}
+
+    def lose(self, kind: str, path: Path, message: str) -> None:
+        self.losses.append(Loss(kind, path_text(path), message))
+
+    # ---- containers
+
+    def flat(self, tree: Tree) -> Tree:
+        """A dict of leaves with joined names."""
+        leaves = dict(flatten(tree))
+        if not _comes_back(tree, leaves, self.holds.separator):
+            self.lose("nesting", (), f"keys are joined with {self.holds.separator!r} and cannot be told apart again")
+        fitted: dict[str, Any] = {}
+        for path, leaf in leaves.items():
+            name = self.holds.separator.join(map(str, path))
+            if isinstance(leaf, dict | list | tuple):
+                if path:
+                    self.lose("nesting", path, "an empty container is left out")
+                continue
+            value = self.leaf(leaf, path)
+            if name in fitted:
+                raise fault("name-collision", f"two leaves would both be called {name!r}", tensor=path_text(path))
+            if value is not _LEFT:
+                fitted[name] = value
+        return fitted
+
+    def nested(self, tree: Tree, path: Path) -> Tree:
+        if isinstance(tree, dict):
+            kind: Any = OrderedDict if type(tree) is OrderedDict else dict
+            items = ((self.key(key, path), self.nested(item, (*path, key))) for key, item in tree.items())
+        elif type(tree) in (list, tuple):
+            kind = type(tree)
+            items = ((str(i), self.nested(item, (*path, i))) for i, item in enumerate(tree))
+        else:
+            return self.leaf(tree, path)
+        pairs = [(key, item) for key, item in items if item is not _LEFT]
+        if kind in self.holds.containers and kind in (list, tuple):
+            return kind(item for _, item in pairs)
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise fault(
+                "name-collision", f"two keys below {path_text(path)!r} would become the same", tensor=path_text(path)
+            )
+        if kind in self.holds.containers:
+            return kind(pairs)
+        if (
+            kind is not OrderedDict
+        ):  # an ordered dict in a format whose dicts keep their order loses nothing but its type
+            self.lose("nesting", path, f"{kind.__name__} becomes dict")
+        return dict(pairs)
+
+    def key(self, key: Key, path: Path) -> Key:
+        if isinstance(key, int):
+            if self.holds.int_keys:
+                return key
+            self.lose("nesting", (*path, key), "an int key becomes a string")
+            return str(key)
+        if any(character in key for character in self.holds.forbidden) or (
+            self.holds.forbidden and key in ("", ".", "..")
+        ):
+            raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_text((*path, key)))
+        return key
+
+    # ---- leaves
+
+    def leaf(self, leaf: Any, path: Path) -> Any:
+        if is_tensor(leaf):
+            return self.tensor(leaf, path)
+        if type(leaf) in self.holds.values or (isinstance(leaf, np.generic) and np.generic in self.holds.values):
+            return leaf
+        if isinstance(leaf, bool | int | float | complex | np.generic):
+            array = np.asarray(leaf)
+            if array.dtype.kind in "biufc" or dtype_of(array.dtype) is not None:
+                self.lose("value", path, f"{type(leaf).__name__} becomes a tensor without axes")
+                return self.dtype(array, path)
+        self.lose("value", path, f"{type(leaf).__name__} is left out")
+        return _LEFT
+
+    def tensor(self, tensor: Tensor, path: Path) -> Tensor:
+        first = self.first.setdefault(_identity(tensor), path)
+        if first != path and not self.holds.aliases:
+            self.lose("alias", path, f"a second copy of {path_text(first)!r}")
+        found = self.converted.get(id(tensor))
+        if found is None:
+            found = self.converted[id(tensor)] = self.dtype(tensor, path)
+        return found
+
+    def dtype(self, tensor: Tensor, path: Path) -> Tensor:
+        """The tensor, or its bits as unsigned integers where its dtype has no place."""
+        name = dtype_name(tensor.dtype)
+        if name in self.holds.dtypes:
+            return tensor
+        unsigned = np.dtype(f"uint{8 * tensor.dtype.itemsize}") if tensor.dtype.itemsize <= 8 else None
+        if unsigned is not None and unsigned.name in self.holds.dtypes:
+            self.lose("dtype", path, f"{name} becomes {unsigned.name} with the same bits")
+            return LazyArray(tensor.shape, unsigned, lambda index: _native(tensor[index]).view(unsigned), _rows(tensor))
+        self.lose("dtype", path, f"{name} becomes bytes, along an axis more")
+        shape = (*tensor.shape, tensor.dtype.itemsize)
+
+        def bits(index: Index) -> Array:
+            part = _native(tensor[index[: len(tensor.shape)]])
+            octets: Array = part.reshape(-1).view(np.uint8).reshape(*part.shape, tensor.dtype.itemsize)
+            return octets[(..., *index[len(tensor.shape) :])] if len(index) == len(shape) else octets
+
+        return LazyArray(shape, np.dtype(np.uint8), bits, _rows(tensor))
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The name of SPEC.md section 3, or NumPy's own without a unit."""
+    row = dtype_of(dtype)
+    return dtype.name.partition("[")[0] if row is None else row.name
+
+
+def _native(part: Array) -> Array:
+    return np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(part.shape)
+
+
+def _rows(tensor: Tensor) -> int | None:
+    return tensor.rows if isinstance(tensor, LazyArray) else None
+
+
+def _identity(tensor: Tensor) -> Any:
+    """Equal for aliases. [TREE-011]"""
+    if isinstance(tensor, LazyArray) or not tensor.nbytes:
+        return id(tensor)
+    return tensor.__array_interface__["data"][0], tensor.dtype, tensor.shape, tensor.strides
+
+
+def _comes_back(tree: Tree, leaves: dict[Path, Any], separator: str) -> bool:
+    """Whether joined names can be taken apart again: they are single keys, or dicts of keys without the separator."""
+    if all(len(path) == 1 and isinstance(path[0], str) for path in leaves) and isinstance(tree, dict):
+        return True
+    return isinstance(tree, dict) and all(_is_plain(tree, separator))
+
+
+def _is_plain(tree: Tree, separator: str) -> Any:
+    for key, item in tree.items():
+        yield isinstance(key, str) and separator not in key
+        if isinstance(item, dict):
+            yield from _is_plain(item, separator)
+        else:
+            yield not isinstance(item, list | tuple)
+
+
+def nest(tree: Tree, separator: str) -> Tree:
+    """Dicts from the joined names of a flat dict; raises `name-collision` for a name that is also part of another."""
+    nested: dict[str, Any] = {}
+    for name, leaf in tree.items():
+        *parents, last = name.split(separator)
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                break
+        if not isinstance(place, dict) or last in place:
+            raise fault("name-collision", f"{name!r} is, or lies under, the name of another tensor", tensor=name)
+        place[last] = leaf
+    return nested

@@ -1,0 +1,125 @@
+"""The table of formats: their names, what they look like, and the modules that read and write them.
+
+Each format is a module of this package with `looks_like(probe)` and `read(path)`; one that can be written has `HOLDS`
+and `write(path, tree, metadata, advance)`, which fills the empty file at `path`, too. Errors of a module that are no
+`CkptError` mean that the bytes it reads break its format.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+from ..errors import fault
+from ..tree import Tree
+from .fit import Holds
+from .probe import Probe
+from .source import EXPANSION, Advance, Source, check_tree, parsing
+
+
+class Format(NamedTuple):
+    """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
+    libraries come with (None: none needed; that of torch is for writing alone), and whether it is `writable`."""
+
+    name: str
+    title: str
+    module: str
+    suffixes: tuple[str, ...] = ()
+    extra: str | None = None
+    writable: bool = False
+
+
+OWN = "ckptfmt"
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in [
+        Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
+        Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
+        Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
+        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp"),
+        Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
+        Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
+        Format("orbax", "directory of Orbax", "orbax", (), "orbax"),
+        Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
+        Format("gguf", "GGUF", "gguf", (".gguf",)),
+        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",)),
+    ]
+}
+
+
+class Reader(Protocol):
+    """A module of a format."""
+
+    def looks_like(self, probe: Probe) -> bool: ...
+
+    def read(self, path: str) -> Source: ...
+
+
+class Writer(Reader, Protocol):
+    """A module of a format that can be written."""
+
+    HOLDS: Holds
+
+    def write(self, path: str, tree: Tree, metadata: Tree, advance: Advance) -> None: ...
+
+
+def reader_of(format: Format) -> Reader:
+    module: Reader = import_module(f".{format.module}", __package__)
+    return module
+
+
+def writer_of(format: Format) -> Writer:
+    module: Writer = import_module(f".{format.module}", __package__)
+    return module
+
+
+def format_named(name: str) -> Format:
+    """The format of that name; raises `unknown-format`."""
+    if name not in FORMATS:
+        raise fault("unknown-format", f"there is no format {name!r}", found=name, expected=" or ".join(FORMATS))
+    return FORMATS[name]
+
+
+def format_of(path: str) -> Format:
+    """The format of what is at a path, by its bytes; raises `unknown-format` and `not-found`."""
+    probe = Probe.of(path)
+    with parsing(path):
+        for format in FORMATS.values():
+            if reader_of(format).looks_like(probe):
+                return format
+    raise fault("unknown-format", "this looks like no format that can be read", path=path)
+
+
+def target_format(path: str, name: str | None) -> Format:
+    """The format to write at a path: the one named, else the one of its suffix, else this format itself."""
+    format = format_named(name) if name is not None else _by_suffix(path)
+    if not format.writable:
+        hint = "; layout='loose' has a plain Zarr group in tensors/" if format.name == "zarr" else ""
+        raise fault("unknown-format", f"{format.name} can be read only{hint}", path=path)
+    return format
+
+
+def _by_suffix(path: str) -> Format:
+    name = os.path.basename(os.path.normpath(path)).lower()
+    fits = (format for format in FORMATS.values() if name.endswith(format.suffixes or ("\0",)))
+    return next(fits, FORMATS[OWN])
+
+
+def open_source(path: str, name: str | None = None, *, max_expansion: int = EXPANSION) -> Source:
+    """Open what is at a path as the format named, or the one that it looks like. Its tensors may have `max_expansion`
+    times the bytes of the source, and 64 MiB in any case.
+
+    Raises `not-found`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
+    `limit-exceeded`, `too-deep`, and for checkpoints what `ckptfmt.open` raises.
+    """
+    format = format_named(name) if name is not None else format_of(path)
+    with parsing(path):
+        source = reader_of(format).read(path)
+        try:
+            check_tree(source.tree, Probe.of(path).size, path, max_expansion)
+        except BaseException:
+            source.resources.close()
+            raise
+    source.format = format.name
+    return source

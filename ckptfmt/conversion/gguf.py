@@ -1,0 +1,169 @@
+"""GGUF (llama.cpp), versions 2 and 3, little-endian. Read only.
+
+    "GGUF", u32 version, u64 tensors, u64 pairs, pairs of (string, u32 type, value), tensor infos, padding, data
+    info := string name, u32 axes, u64 lengths (the fastest axis first), u32 ggml type, u64 offset in the data
+
+Tensors of plain types are values. Those of quantised types stay as they are stored, rows of blocks as uint8, and the
+metadata says their type and shape.
+"""
+
+from __future__ import annotations
+
+import struct
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..dtypes import DTYPES, Array
+from ..errors import fault
+from ..tree import Tree
+from .probe import Probe
+from .source import Source, array_over, mapped_file
+
+MAGIC = b"GGUF"
+METADATA = "gguf.metadata"  # metadata: the pairs
+QUANTISED = "gguf.quantised"  # metadata: name -> {"type", "shape"} of tensors that are kept as blocks
+MAX_AXES = 4
+
+PLAIN = {0: "float32", 1: "float16", 24: "int8", 25: "int16", 26: "int32", 27: "int64", 28: "float64", 30: "bfloat16"}
+
+
+class Blocks(NamedTuple):
+    """A quantised type: its name, the elements of a block and its bytes."""
+
+    name: str
+    elements: int
+    bytes: int
+
+
+QUANTISED_TYPES = {
+    2: Blocks("Q4_0", 32, 18),
+    3: Blocks("Q4_1", 32, 20),
+    6: Blocks("Q5_0", 32, 22),
+    7: Blocks("Q5_1", 32, 24),
+    8: Blocks("Q8_0", 32, 34),
+    9: Blocks("Q8_1", 32, 40),
+    10: Blocks("Q2_K", 256, 84),
+    11: Blocks("Q3_K", 256, 110),
+    12: Blocks("Q4_K", 256, 144),
+    13: Blocks("Q5_K", 256, 176),
+    14: Blocks("Q6_K", 256, 210),
+    15: Blocks("Q8_K", 256, 292),
+    16: Blocks("IQ2_XXS", 256, 66),
+    17: Blocks("IQ2_XS", 256, 74),
+    18: Blocks("IQ3_XXS", 256, 98),
+    19: Blocks("IQ1_S", 256, 50),
+    20: Blocks("IQ4_NL", 32, 18),
+    21: Blocks("IQ3_S", 256, 110),
+    22: Blocks("IQ2_S", 256, 82),
+    23: Blocks("IQ4_XS", 256, 136),
+    29: Blocks("IQ1_M", 256, 56),
+    34: Blocks("TQ1_0", 256, 54),
+    35: Blocks("TQ2_0", 256, 66),
+    39: Blocks("MXFP4", 32, 17),
+    40: Blocks("NVFP4", 64, 36),
+    41: Blocks("Q1_0", 128, 18),
+}
+
+STRING, ARRAY = 8, 9
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+
+
+def looks_like(probe: Probe) -> bool:
+    return probe.head.startswith(MAGIC)
+
+
+def read(path: str) -> Source:
+    reader = _Reader(mapped_file(path))
+    version = reader.scalar("<I", skip=len(MAGIC))
+    if version not in (2, 3):
+        raise fault("unsupported-source", f"GGUF of version {version:#x}: 2 and 3, little-endian, can be read")
+    tensors, pairs = reader.scalar("<Q"), reader.scalar("<Q")
+    metadata: dict[str, Tree] = {}
+    for _ in range(reader.count(pairs)):
+        key = reader.string()
+        if key in metadata:
+            raise ValueError(f"the key {key!r} stands twice")
+        metadata[key] = reader.value(reader.scalar("<I"))
+    infos = [reader.info() for _ in range(reader.count(tensors))]
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or alignment < 1:
+        raise ValueError(f"the alignment is {alignment!r}")
+    return _source(infos, reader.data, -(-reader.at // alignment) * alignment, metadata)
+
+
+class _Info(NamedTuple):
+    name: str
+    shape: tuple[int, ...]  # the slowest axis first
+    type: int
+    offset: int
+
+
+class _Reader:
+    def __init__(self, data: Array) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        if count > self.data.size - self.at:
+            raise ValueError(f"{count:,} bytes at byte {self.at:,} reach over the end of the file")
+        self.at += count
+        return bytes(self.data[self.at - count : self.at])
+
+    def scalar(self, form: str, skip: int = 0) -> Any:
+        self.take(skip)
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def count(self, items: int) -> int:
+        if items > self.data.size - self.at:  # each takes a byte at least
+            raise ValueError(f"{items:,} items at byte {self.at:,} cannot fit into the file")
+        return items
+
+    def string(self) -> str:
+        return self.take(self.scalar("<Q")).decode("utf-8")
+
+    def value(self, kind: int, depth: int = 0) -> Tree:
+        if kind == STRING:
+            return self.string()
+        if kind == ARRAY:
+            if depth > 8:
+                raise fault("too-deep", "arrays of arrays nested deeper than 8")
+            inner, length = self.scalar("<I"), self.scalar("<Q")
+            return [self.value(inner, depth + 1) for _ in range(self.count(length))]
+        return self.scalar(_SCALARS[kind])
+
+    def info(self) -> _Info:
+        name = self.string()
+        axes = self.scalar("<I")
+        if axes > MAX_AXES:
+            raise ValueError(f"tensor {name!r} has {axes} axes")
+        shape = tuple(self.scalar("<Q") for _ in range(axes))[::-1]
+        return _Info(name, shape, self.scalar("<I"), self.scalar("<Q"))
+
+
+def _source(infos: list[_Info], data: Array, start: int, metadata: dict[str, Tree]) -> Source:
+    tree: dict[str, Array] = {}
+    quantised: dict[str, Tree] = {}
+    end = 0
+    for info in sorted(infos, key=lambda info: info.offset):
+        if info.name in tree:
+            raise ValueError(f"the tensor {info.name!r} stands twice")
+        if info.offset < end:
+            raise ValueError(f"tensor {info.name!r} overlaps the one before it")
+        if info.type in PLAIN:
+            dtype, shape = DTYPES[PLAIN[info.type]].numpy.newbyteorder("<"), info.shape
+        elif info.type in QUANTISED_TYPES:
+            blocks = QUANTISED_TYPES[info.type]
+            if not info.shape or info.shape[-1] % blocks.elements:
+                raise ValueError(f"tensor {info.name!r} of shape {info.shape} has no whole blocks of {blocks.name}")
+            dtype = np.dtype(np.uint8)
+            shape = (*info.shape[:-1], info.shape[-1] // blocks.elements * blocks.bytes)
+            quantised[info.name] = {"type": blocks.name, "shape": list(info.shape)}
+        else:
+            raise fault(
+                "unsupported-source", f"tensor {info.name!r} has the unknown type {info.type}", tensor=info.name
+            )
+        tree[info.name] = array_over(data, start + info.offset, dtype, shape)
+        end = info.offset + prod(shape) * dtype.itemsize
+    ordered = {info.name: tree[info.name] for info in infos}
+    return Source(ordered, {METADATA: metadata, **({QUANTISED: quantised} if quantised else {})})

@@ -1,0 +1,35 @@
+"""A first look at a path, from which formats tell whether it is theirs."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple, Self
+
+from ..errors import os_fault
+
+HEAD = 4096  # bytes
+
+
+class Probe(NamedTuple):
+    """A path, its size in bytes (of all files below a directory), the first bytes of a file, and the names in a
+    directory."""
+
+    path: str
+    is_directory: bool
+    size: int
+    head: bytes = b""
+    entries: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, path: str) -> Self:
+        """Look at a path; raises `not-found`, `permission` or `io`."""
+        try:
+            if os.path.isdir(path):
+                sizes = (
+                    os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
+                )
+                return cls(path, True, sum(sizes), entries=frozenset(os.listdir(path)))
+            with open(path, "rb") as file:
+                return cls(path, False, os.fstat(file.fileno()).st_size, file.read(HEAD))
+        except OSError as error:
+            raise os_fault(error, "cannot open the source", path) from error

@@ -1,0 +1,134 @@
+"""Files of `torch.save` (.pt, .pth, .bin): the ZIP of today and the pickles in a row of before 1.6.
+
+Also several files with an index (`pytorch_model.bin.index.json`). Written by torch itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from typing import Any, Literal
+
+import numpy as np
+
+from ..dtypes import Array, dtype_of
+from ..errors import fault
+from ..names import path_text
+from ..target import rebuild
+from ..tree import Tree
+from . import shards
+from .archive import Archive, Window
+from .fit import Holds
+from .packages import package
+from .probe import Probe
+from .source import Advance, Source, array_over, is_tensor, mapped_file, nbytes, walk
+from .torch_pickle import TORCH_DTYPES, TensorPickle
+
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
+INDEX = "pytorch_model.bin.index.json"
+ATTRIBUTES = "torch.attributes"  # metadata: attributes of OrderedDicts, as `state_dict` has them, by path text
+
+HOLDS = Holds(
+    dtypes=frozenset(TORCH_DTYPES),
+    containers=(dict, OrderedDict, list, tuple),
+    int_keys=True,
+    values=(type(None), bool, int, float, complex, str, bytes),
+    aliases=True,
+    metadata=lambda metadata: metadata is None or (isinstance(metadata, dict) and set(metadata) == {ATTRIBUTES}),
+    arrays=True,
+)
+
+
+def looks_like(probe: Probe) -> bool:
+    if probe.is_directory:
+        return shards.index_of(probe, INDEX) is not None
+    if probe.path.endswith(INDEX):
+        return True
+    if probe.head.startswith(b"PK\3\4"):
+        return any(name.endswith("/data.pkl") for name in Archive(mapped_file(probe.path)).members)
+    return probe.head[:2] == b"\x80\x02" and MAGIC.to_bytes(10, "little") in probe.head[:32]
+
+
+def read(path: str) -> Source:
+    index = shards.index_of(Probe.of(path), INDEX)
+    if index is not None:
+        return shards.read(index, read)
+    data = mapped_file(path)
+    return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else _read_legacy(data)
+
+
+def read_archive(data: Array) -> Source:
+    """The ZIP form, in all of `data`."""
+    archive = Archive(data)
+    (main,) = [name for name in archive.members if name.endswith("/data.pkl")]
+    folder = main.removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in archive.members:
+        raise fault("unsafe-source", "this is a TorchScript program, not a file of weights")
+    byteorder: Literal["<", ">"] = "<"
+    if f"{folder}byteorder" in archive.members:
+        byteorder = BYTEORDERS[bytes(archive.stored(f"{folder}byteorder"))]
+    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder)
+    return _source(reader, reader.load(Window(archive.stored(main))))
+
+
+def _read_legacy(data: Array) -> Source:
+    """The form of before torch 1.6: pickles in a row, then for each storage its number of elements and its bytes,
+    which are little-endian whatever the pickles say."""
+    file = Window(data)
+    listing = TensorPickle(None)
+    if listing.load(file) != MAGIC or listing.load(file) != PROTOCOL:
+        raise ValueError("this is no file of torch.save")
+    listing.load(file)  # the byte order and sizes of the machine
+    start = file.tell()
+    listing.load(file)
+    storages: dict[str, Array] = {}
+    for key in listing.load(file):
+        count = int.from_bytes(file.read(8), "little")
+        at = file.tell()
+        storages[key] = array_over(data, at, np.dtype(np.uint8), (count * listing.itemsizes[key],))
+        file.seek(at + storages[key].size)
+    file.seek(start)
+    reader = TensorPickle(storages.__getitem__)
+    return _source(reader, reader.load(file))
+
+
+def _source(reader: TensorPickle, value: Any) -> Source:
+    tree = reader.plain(value)
+    metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
+    return Source(tree, metadata, tuple(reader.losses))
+
+
+def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
+    """Write with `torch.save`. Every tensor of `tree` must be an array: torch keeps those that are mapped where they
+    are while it writes."""
+    torch = package("torch", "torch")
+    tensors: dict[int, Any] = {}
+
+    def tensor(array: Array) -> Any:
+        if id(array) not in tensors:
+            tensors[id(array)] = _tensor(torch, array)
+        return tensors[id(array)]
+
+    attributes = (metadata or {}).get(ATTRIBUTES, {})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        value = rebuild(tree, lambda _, leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf)
+        for where, container in walk(value):
+            state = attributes.get(path_text(where))
+            if state is not None and type(container) is OrderedDict:
+                vars(container).update(state)
+        torch.save(value, path)
+    advance(sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)))
+
+
+def _tensor(torch: Any, array: Array) -> Any:
+    """A tensor over the memory of an array where it is contiguous and of this machine's byte order."""
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    row = dtype_of(native.dtype)
+    assert row is not None  # what `HOLDS` does not name was replaced by its bits
+    if row.is_core:
+        return torch.from_numpy(native).reshape(array.shape)
+    bits = native.view(row.stored.newbyteorder("=")).reshape(array.shape)
+    return torch.from_numpy(bits).view(getattr(torch, row.name))

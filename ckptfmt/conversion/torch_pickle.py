@@ -1,0 +1,229 @@
+"""What pickles of torch name: storages, the functions that rebuild tensors from them, dtypes and sizes.
+
+Nothing of torch is imported. A tensor becomes a NumPy array over its storage, with its strides; two that are the same
+part of one storage become one array, so that tied weights stay tied.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from ..dtypes import DTYPES, Array
+from ..errors import fault
+from ..names import Path, path_text
+from ..tree import MAX_DEPTH, Tree
+from . import pickles
+from .pickles import AttributedDict, Global, Readable, Record
+from .source import LEAVES, Loss
+
+_STORAGES = {
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+    "ComplexDouble": "complex128",
+    "ComplexFloat": "complex64",
+}
+# named as in torch; those that it has and we have not are refused when a tensor has them
+TORCH_DTYPES = {
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16"),
+    *("float32", "float64", "complex32", "complex64", "complex128"),
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+}
+OTHER_DTYPES = ("quint8", "qint8", "qint32", "quint4x2", "quint2x4", "float4_e2m1fn_x2")
+_LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "_mkldnn")
+
+FindStorage = Callable[[str], Array]  # the bytes of a storage, by its key
+
+
+class Storage:
+    """A storage that a pickle refers to: its bytes, and the dtype by which it counts its elements."""
+
+    __slots__ = ("data", "dtype", "key")
+
+    def __init__(self, key: str, data: Array, dtype: np.dtype[Any]) -> None:
+        self.key, self.data, self.dtype = key, data, dtype
+
+
+class TensorPickle:
+    """Reads pickles whose tensors lie in storages that `find` gives, with elements in `byteorder` ("<" or ">").
+
+    Without `find` tensors are left empty, and `itemsizes` tells the storages: the bytes of an element, by key.
+    """
+
+    def __init__(self, find: FindStorage | None, byteorder: Literal["<", ">"] = "<") -> None:
+        self._find, self._byteorder = find, byteorder
+        self._tensors: dict[Any, Array] = {}
+        self._storages: dict[str, Array] = {}
+        self._met = 0
+        self.itemsizes: dict[str, int] = {}
+        self.losses: list[Loss] = []
+        self.attributes: dict[str, Tree] = {}
+
+    def load(self, file: Readable) -> Any:
+        """The value of a pickle, with arrays for its tensors; see `plain`."""
+        return pickles.load(file, self._table(), self._persistent)
+
+    def _table(self) -> Mapping[str, Callable[..., Any]]:
+        table: dict[str, Callable[..., Any]] = {
+            "collections.OrderedDict": _ordered,
+            "torch._utils._rebuild_tensor": self._tensor,
+            "torch._utils._rebuild_tensor_v2": self._tensor_v2,
+            "torch._utils._rebuild_tensor_v3": self._tensor_v3,
+            "torch._utils._rebuild_parameter": lambda data, requires_grad, hooks: data,
+            "torch._utils._rebuild_parameter_with_state": lambda data, requires_grad, hooks, state: data,
+            "torch._tensor._rebuild_from_type_v2": lambda made, kind, arguments, state: made.make(*arguments),
+            "torch.Size": lambda sizes=(): tuple(sizes),
+            "torch.device": lambda *parts: Record("torch.device", parts),
+            "torch.serialization._get_layout": lambda name: Record("torch.layout", (name,)),
+            "_codecs.encode": _latin1,
+            "builtins.set": lambda items=(): set(items),
+            "builtins.complex": lambda real, imag: complex(real, imag),
+            "builtins.bytearray": _bytearray,
+        }
+        for module in ("torch", "torch.cuda", "torch.storage"):
+            table |= {f"{module}.{name}Storage": _never for name in (*_STORAGES, "Untyped", "Typed", "QInt8", "QUInt8")}
+        table |= {f"torch.{name}": _never for name in (*TORCH_DTYPES, *OTHER_DTYPES, *_LAYOUTS)}
+        table |= {f"torch.{name}": _never for name in ("Tensor", "per_tensor_affine", "per_channel_affine")}
+        table |= {f"torch.nn.parameter.{name}": _never for name in ("Parameter", "Buffer")}
+        for name, kind in _UNSUPPORTED.items():
+            table[f"torch._utils.{name}"] = _refusal(kind)
+        return table
+
+    def _persistent(self, identity: Any) -> Storage:
+        if type(identity) is not tuple or len(identity) < 5 or _text(identity[0]) != "storage":
+            raise fault("unsafe-source", f"the pickle refers to a {str(identity)[:60]}, which is no storage")
+        _, kind, key, _, count, *view = identity
+        if view and view[0] is not None:
+            raise fault("unsupported-source", "storages that are views of others, as torch wrote before 0.4")
+        name = kind.name.rpartition(".")[2].removesuffix("Storage")
+        dtype = np.dtype(np.uint8) if name == "Untyped" else self._dtype(_STORAGES.get(name, name))
+        key = _text(key)
+        self.itemsizes.setdefault(key, dtype.itemsize)
+        if self._find is None:
+            return Storage(key, np.empty(0, np.uint8), dtype)
+        if key not in self._storages:
+            self._storages[key] = self._find(key)
+        data = self._storages[key]
+        if data.size < int(count) * dtype.itemsize:
+            raise ValueError(f"storage {key} has {data.size} bytes, where {count} elements of {dtype} are said to be")
+        return Storage(key, data, dtype)
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        if name not in TORCH_DTYPES:
+            raise fault("unsupported-source", f"tensors of torch's dtype {name}")
+        return DTYPES[name].numpy.newbyteorder(self._byteorder)
+
+    def _tensor_v2(
+        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, metadata: Any = None
+    ) -> Array:
+        if metadata:
+            raise fault("unsupported-source", "tensors that are lazily conjugated or negated")
+        return self._tensor(storage, offset, size, stride)
+
+    def _tensor_v3(
+        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Global, *more: Any
+    ) -> Array:
+        typed = Storage(storage.key, storage.data, self._dtype(dtype.name.removeprefix("torch.")))
+        return self._tensor_v2(typed, offset, size, stride, grad, hooks, *more)
+
+    def _tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> Array:
+        dtype = storage.dtype
+        numbers = [int(n) for n in (offset, *size, *stride)]
+        if min(numbers) < 0 or len(size) != len(stride):
+            raise ValueError(f"a tensor with offset {offset}, size {size} and stride {stride}")
+        identity = (storage.key, dtype.str, dtype.name, tuple(numbers))
+        if identity not in self._tensors:
+            shape, strides = numbers[1 : 1 + len(size)], [n * dtype.itemsize for n in numbers[1 + len(size) :]]
+            array: Array
+            if 0 in shape or self._find is None:
+                array = np.empty(shape if 0 in shape else 0, dtype)
+            else:  # NumPy checks that it lies within the storage
+                array = np.ndarray(shape, dtype, storage.data, numbers[0] * dtype.itemsize, strides)
+            self._tensors[identity] = array
+        return self._tensors[identity]
+
+    def plain(self, value: Any, path: Path = ()) -> Tree:
+        """A loaded value as a tree of dicts, lists, tuples, arrays and plain values; `losses` and `attributes` (of
+        OrderedDicts, by path text) say what that leaves out."""
+        self._met += 1
+        if len(path) > MAX_DEPTH:
+            raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_text(path[:8])!r}")
+        if self._met > LEAVES:  # containers that share items can stand for any number
+            raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers")
+        kind = type(value)
+        if kind is dict or kind is AttributedDict:
+            items = {key: self.plain(item, (*path, key)) for key, item in value.items()}
+            if kind is dict:
+                return items
+            if value.attributes:
+                self.attributes[path_text(path)] = self.plain(value.attributes, path)
+            return OrderedDict(items)
+        if kind in (list, tuple):
+            return kind(self.plain(item, (*path, i)) for i, item in enumerate(value))
+        if kind is set:
+            self.losses.append(Loss("value", path_text(path), "a set becomes a sorted list"))
+            return sorted((self.plain(item, path) for item in value), key=repr)
+        if isinstance(value, Global | Record | Storage):
+            return self._named(value, path)
+        return value
+
+    def _named(self, value: Global | Record | Storage, path: Path) -> Tree:
+        if isinstance(value, Storage):
+            return self._tensor(value, 0, (value.data.size // value.dtype.itemsize,), (1,))
+        text = value.name if isinstance(value, Global) else f"{value.name}{value.arguments}"
+        self.losses.append(Loss("value", path_text(path), f"{text} becomes a string"))
+        return text
+
+
+_UNSUPPORTED = {
+    "_rebuild_sparse_tensor": "sparse tensors",
+    "_rebuild_sparse_csr_tensor": "sparse tensors",
+    "_rebuild_qtensor": "quantised tensors",
+    "_rebuild_nested_tensor": "nested tensors",
+    "_rebuild_meta_tensor_no_storage": "tensors of the meta device, which have no values",
+    "_rebuild_wrapper_subclass": "tensors of wrapper subclasses",
+    "_rebuild_device_tensor_from_numpy": "tensors of devices that are saved through NumPy",
+    "_rebuild_device_tensor_from_cpu_tensor": "tensors of devices that are saved through the CPU",
+}
+
+
+def _refusal(kind: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> Any:
+        raise fault("unsupported-source", kind)
+
+    return refuse
+
+
+def _never(*_: Any) -> Any:
+    raise fault("unsafe-source", "the pickle calls what only stands for a dtype or a class")
+
+
+def _ordered(items: Any = ()) -> AttributedDict:
+    return AttributedDict(items)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise fault("unsafe-source", f"the pickle encodes a string as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _bytearray(data: Any = b"", encoding: str = "latin1") -> bytes:
+    if isinstance(data, int):  # would be that many zeros
+        raise fault("unsafe-source", "the pickle asks for memory by a number")
+    return _latin1(data, encoding) if isinstance(data, str) else bytes(data)
+
+
+def _text(value: Any) -> str:
+    return value.decode("ascii") if isinstance(value, bytes) else str(value)

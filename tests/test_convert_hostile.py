@@ -1,0 +1,577 @@
+"""Sources that are damaged, or made to harm: refused with a stable code, and nothing is run or written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import warnings
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import msgpack
+import numpy as np
+import pytest
+import safetensors.numpy
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ckptfmt
+from ckptfmt.conversion import FORMATS, open_source, torch_pickle
+from ckptfmt.conversion.formats import reader_of
+from ckptfmt.conversion.source import mapped_arrays
+
+MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def refused(path: Path, code: str, words: str = "", **options: Any) -> None:
+    """Converting what is at a path fails with a code, and leaves nothing."""
+    before = sorted(path.parent.iterdir())
+    with pytest.raises(ckptfmt.CkptError) as raised:
+        ckptfmt.convert(path, path.parent / "never.ckpt", **options)
+    assert raised.value.code == code, str(raised.value)
+    assert raised.value.path == str(path)
+    assert words in str(raised.value)
+    assert sorted(path.parent.iterdir()) == before
+
+
+# ---- pickles
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def torch_zip(path: Path, pickled: bytes, **members: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", pickled)
+        for name, data in members.items():
+            archive.writestr(f"x/data/{name}", data)
+
+
+def legacy(pickled: bytes) -> bytes:
+    heads = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    return b"".join(pickle.dumps(head, 2) for head in heads) + pickled + pickle.dumps([], 2)
+
+
+MARKER = "ckptfmt-was-here"
+ATTACKS = {
+    "os.system": Call(os.system, f"touch {MARKER}"),
+    "eval": Call(eval, f"open({MARKER!r}, 'w')"),
+    "open": Call(open, MARKER, "w"),
+    "getattr": Call(getattr, OrderedDict(), "update"),
+    "nested": {"a": [1, (Call(os.system, f"touch {MARKER}"),)]},
+    "bytearray of a size": Call(bytearray, 1 << 40),
+    "numpy": np.zeros(3),
+    "counter": __import__("collections").Counter("aab"),
+}
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "dcp"])
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_pickles_that_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str, form: str, protocol: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(ATTACKS[attack], protocol)
+    path = tmp_path / "source"
+    if form == "zip":
+        torch_zip(path, pickled)
+    elif form == "legacy":
+        path.write_bytes(legacy(pickled))
+    else:
+        path.mkdir()
+        (path / ".metadata").write_bytes(pickled)
+    refused(path, "unsafe-source")
+    assert not (tmp_path / MARKER).exists()
+
+
+GLOBAL_CALLS = {
+    "a dtype": b"ctorch\nfloat32\n(tR.",
+    "a class": b"ctorch\nFloatStorage\n(tR.",
+    "what it built": b"\x80\x02]\x85]R.",
+    "the state of a function": b"ctorch._utils\n_rebuild_tensor_v2\n}b.",
+    "the state of a list": b"]}b.",
+    "an instance by name": b"(cos\nsystem\nS'x'\no.",
+    "an old instance": b"(S'x'\nios\nsystem\n.",
+    "an extension": b"\x82\x01.",
+    "a persistent id that is no storage": b"U\x03abcQ.",
+    "a constructor with keywords": b"ctorch\nSize\n)}\x92.",
+    "an encoding that runs code": b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.",
+}
+
+
+@pytest.mark.parametrize("what", GLOBAL_CALLS)
+def test_pickles_that_ask_for_more_than_values(tmp_path: Path, what: str) -> None:
+    torch_zip(tmp_path / "x.pt", GLOBAL_CALLS[what])
+    refused(tmp_path / "x.pt", "unsafe-source")
+
+
+BROKEN = {
+    "no end": b"]",
+    "nothing on the stack": b".",
+    "an unknown memo": b"h\x05.",
+    "a string beyond the end": b"X\xff\xff\xff\x7fa.",
+    "a mark that is missing": b"t.",
+    "a list as a key": b"}]Ns.",
+    "no pickle": b"\xff\xff\xff",
+    "a value for a list": b"N]a.",
+    "a long that is too long": b"\x8b\xff\xff\xff\x7f.",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_pickles(tmp_path: Path, what: str) -> None:
+    torch_zip(tmp_path / "x.pt", BROKEN[what])
+    refused(tmp_path / "x.pt", "bad-source")
+
+
+def test_pickles_whose_containers_hold_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list in itself, and lists that stand for 2^60 leaves in a few bytes."""
+    torch_zip(tmp_path / "x.pt", b"]q\x00h\x00a.")
+    refused(tmp_path / "x.pt", "too-deep")
+    doubled: Any = []
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    torch_zip(tmp_path / "x.pt", pickle.dumps(doubled, 2))
+    monkeypatch.setattr(torch_pickle, "LEAVES", 10_000)
+    refused(tmp_path / "x.pt", "limit-exceeded")
+
+
+def storage_pickle(size: str, stride: str, offset: int = 0, count: int = 4) -> bytes:
+    """A pickle of one float32 tensor in storage 0; size and stride are the items of pickled tuples."""
+    key, location = "X\x01\x00\x00\x000", "X\x03\x00\x00\x00cpu"
+    storage = f"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n{key}{location}I{count}\ntQ"
+    hooks = "I00\nccollections\nOrderedDict\n)R"
+    return f"ctorch._utils\n_rebuild_tensor_v2\n({storage}I{offset}\n({size}t({stride}t{hooks}tR.".encode()
+
+
+TENSORS = {
+    "beyond its storage": storage_pickle("I5\n", "I1\n"),
+    "an offset beyond its storage": storage_pickle("I4\n", "I1\n", offset=1),
+    "a negative stride": storage_pickle("I4\n", "I-1\n"),
+    "a negative offset": storage_pickle("I1\n", "I1\n", offset=-1),
+    "a stride beyond": storage_pickle("I2\nI2\n", "I1000000\nI1\n"),
+    "sizes without strides": storage_pickle("I2\nI2\n", "I1\n"),
+    "a storage shorter than it says": storage_pickle("I4\n", "I1\n", count=5),
+}
+
+
+def test_a_tensor_of_a_storage(tmp_path: Path) -> None:
+    torch_zip(tmp_path / "x.pt", storage_pickle("I2\nI2\n", "I2\nI1\n"), **{"0": np.arange(4, dtype="f4").tobytes()})
+    ckptfmt.convert(tmp_path / "x.pt", tmp_path / "x.ckpt")
+    assert ckptfmt.load(tmp_path / "x.ckpt").tolist() == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("what", TENSORS)
+def test_tensors_outside_their_storage(tmp_path: Path, what: str) -> None:
+    torch_zip(tmp_path / "x.pt", TENSORS[what], **{"0": bytes(16)})
+    refused(tmp_path / "x.pt", "bad-source")
+
+
+def test_a_tensor_without_a_storage(tmp_path: Path) -> None:
+    torch_zip(tmp_path / "x.pt", storage_pickle("I4\n", "I1\n"))
+    refused(tmp_path / "x.pt", "bad-source")
+
+
+def test_expanded_tensors_that_would_fill_any_disk(tmp_path: Path) -> None:
+    torch_zip(tmp_path / "x.pt", storage_pickle("I1000000\nI1000000\n", "I0\nI0\n"), **{"0": bytes(16)})
+    refused(tmp_path / "x.pt", "limit-exceeded")
+
+
+def test_a_torchscript_program(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps({}, 2))
+        archive.writestr("x/constants.pkl", pickle.dumps((), 2))
+    refused(tmp_path / "x.pt", "unsafe-source", "TorchScript")
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("kind", ["sparse", "quantised", "meta"])
+def test_tensors_of_torch_that_have_no_place(tmp_path: Path, kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    tensor = {
+        "sparse": lambda: torch.eye(3).to_sparse(),
+        "quantised": lambda: torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.qint8),
+        "meta": lambda: torch.ones(2, device="meta"),
+    }[kind]()
+    torch.save({"a": tensor}, tmp_path / "x.pt")
+    refused(tmp_path / "x.pt", "unsupported-source")
+
+
+# ---- archives
+
+
+def test_a_member_whose_bytes_changed(tmp_path: Path) -> None:
+    """torch itself loads such a file."""
+    torch_zip(tmp_path / "x.pt", storage_pickle("I4\n", "I1\n"), **{"0": b"0123456789abcdef"})
+    data = bytearray((tmp_path / "x.pt").read_bytes())
+    data[data.index(b"0123456789abcdef") + 3] ^= 1
+    (tmp_path / "x.pt").write_bytes(data)
+    refused(tmp_path / "x.pt", "bad-source", "CRC-32")
+
+
+def npz(path: Path, compress: int = zipfile.ZIP_DEFLATED, **members: bytes) -> None:
+    with zipfile.ZipFile(path, "w", compress) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+
+
+def npy(shape: tuple[int, ...], data: bytes, dtype: str = "<f4") -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return out.getvalue() + data
+
+
+def test_zip_bombs(tmp_path: Path) -> None:
+    """Compressed zeros that are what they say, but far too many; and a member that says more than it has."""
+    from ckptfmt.conversion import source
+
+    small = bytes(4 << 20)
+    npz(tmp_path / "x.npz", a=npy((1 << 20,), small))
+    ckptfmt.convert(tmp_path / "x.npz", tmp_path / "x.ckpt")
+    (tmp_path / "x.ckpt").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "SMALL", 1 << 20)
+        refused(tmp_path / "x.npz", "limit-exceeded", max_expansion=500)
+        ckptfmt.convert(tmp_path / "x.npz", tmp_path / "x.ckpt", max_expansion=2000)
+        (tmp_path / "x.ckpt").unlink()
+
+    data = (tmp_path / "x.npz").read_bytes()
+    size = struct.pack("<I", len(npy((1 << 20,), small)))
+    npz(tmp_path / "y.npz", a=npy((1 << 34,), b""))
+    said = struct.pack("<I", len(npy((1 << 34,), b"")))
+    assert data.count(size) >= 2
+    (tmp_path / "y.npz").write_bytes((tmp_path / "y.npz").read_bytes().replace(said, size))
+    refused(tmp_path / "y.npz", "bad-source")
+
+
+def test_members_that_overlap(tmp_path: Path) -> None:
+    """The directory names one member twice, under two names: Fifield's bomb."""
+    payload = npy((4,), bytes(16))
+    npz(tmp_path / "x.npz", zipfile.ZIP_STORED, a=payload)
+    data = (tmp_path / "x.npz").read_bytes()
+    at = data.index(b"PK\1\2")
+    entry, end = data[at : data.index(b"PK\5\6")], data[data.index(b"PK\5\6") :]
+    counts = struct.pack("<HHI", 2, 2, 2 * len(entry))
+    other = entry.replace(b"a.npy", b"b.npy")
+    (tmp_path / "x.npz").write_bytes(data[:at] + entry + other + end[:8] + counts + end[16:])
+    refused(tmp_path / "x.npz", "bad-source")
+    (tmp_path / "x.npz").write_bytes(data[:at] + entry + entry + end[:8] + counts + end[16:])
+    refused(tmp_path / "x.npz", "bad-source", "same name")
+
+
+def test_arrays_of_objects(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.array([Call(os.system, f"touch {MARKER}")], object))
+    refused(tmp_path / "x.npz", "unsafe-source")
+    assert not Path(MARKER).exists()
+
+
+@pytest.mark.parametrize(
+    "member", [npy((5,), bytes(16)), npy((3,), bytes(16)), npy((-4,), bytes(16)), b"\x93NUMPY\x09\0", b"", bytes(40)]
+)
+@pytest.mark.parametrize("compress", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_broken_members(tmp_path: Path, member: bytes, compress: int) -> None:
+    npz(tmp_path / "x.npz", compress, a=member)
+    refused(tmp_path / "x.npz", "bad-source")
+
+
+# ---- safetensors
+
+
+def header(path: Path, text: str, data: bytes = bytes(16), length: int | None = None) -> Path:
+    raw = text.encode()
+    path.write_bytes((len(raw) if length is None else length).to_bytes(8, "little") + raw + data)
+    return path
+
+
+def entry(begin: int, end: int, shape: str = "[2]", dtype: str = "F32") -> str:
+    return f'{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+
+
+HEADERS = {
+    "a name twice": f'{{"a":{entry(0, 8)},"a":{entry(8, 16)}}}',
+    "a key twice in an entry": '{"a":{"dtype":"F32","dtype":"F32","shape":[4],"data_offsets":[0,16]}}',
+    "an overlap": f'{{"a":{entry(0, 8)},"b":{entry(4, 12)},"c":{entry(12, 16, "[1]")}}}',
+    "a hole": f'{{"a":{entry(0, 8)},"b":{entry(12, 16, "[1]")}}}',
+    "a hole at the start": f'{{"a":{entry(8, 16)}}}',
+    "bytes after the end": f'{{"a":{entry(0, 8)}}}',
+    "an end beyond the file": f'{{"a":{entry(0, 32, "[8]")}}}',
+    "offsets backwards": f'{{"a":{entry(16, 0)}}}',
+    "a wrong size": f'{{"a":{entry(0, 16, "[3]")}}}',
+    "a negative length": f'{{"a":{entry(0, 16, "[-2,-2]")}}}',
+    "a length that is a float": f'{{"a":{entry(0, 16, "[4.0]")}}}',
+    "a length that is true": f'{{"a":{entry(0, 16, "[4,true]")}}}',
+    "more in an entry": '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16],"x":1}}',
+    "less in an entry": '{"a":{"dtype":"F32","data_offsets":[0,16]}}',
+    "an entry that is a list": '{"a":[1]}',
+    "metadata that are no strings": f'{{"__metadata__":{{"a":1}},"a":{entry(0, 16, "[4]")}}}',
+    "no object": '{"a":',
+    "deep": '{"a":' + "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", HEADERS)
+def test_safetensors_headers(tmp_path: Path, what: str) -> None:
+    refused(header(tmp_path / "x.safetensors", HEADERS[what]), "bad-source")
+
+
+@pytest.mark.parametrize("length", [1 << 20, 100_000_001, (1 << 64) - 1])
+def test_safetensors_headers_that_are_too_long(tmp_path: Path, length: int) -> None:
+    path = header(tmp_path / "x.safetensors", "{}", length=length)
+    refused(path, "bad-source", source_format="safetensors")
+    refused(path, "unknown-format")
+
+
+def test_safetensors_of_an_unknown_dtype(tmp_path: Path) -> None:
+    path = header(tmp_path / "x.safetensors", f'{{"a":{entry(0, 12, "[16]", "F6_E2M3")}}}', bytes(12))
+    refused(path, "unsupported-source", "F6_E2M3")
+
+
+@pytest.mark.parametrize("shard", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", ""])
+def test_an_index_that_leads_elsewhere(tmp_path: Path, shard: str) -> None:
+    safetensors.numpy.save_file({"a": MATRIX}, tmp_path / "x.safetensors")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    refused(tmp_path / "m", "unsafe-source")
+
+
+def test_an_index_that_differs_from_its_files(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    safetensors.numpy.save_file({"a": MATRIX, "b": MATRIX}, tmp_path / "m/x.safetensors")
+    (tmp_path / "m/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}))
+    refused(tmp_path / "m", "bad-source", "'b'")
+
+
+# ---- others
+
+
+def test_hdf5_that_reaches_outside(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = MATRIX
+    for name, fill in {
+        "link": lambda f: f.__setitem__("a", h5py.ExternalLink("other.h5", "/a")),
+        "raw": lambda f: f.create_dataset("a", (4,), "u1", external=[(str(tmp_path / "secret"), 0, 4)]),
+        "virtual": lambda f: f.create_virtual_dataset("a", virtual_layout()),
+    }.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            fill(file)
+        refused(tmp_path / f"{name}.h5", "unsafe-source")
+
+
+def virtual_layout() -> Any:
+    layout = h5py.VirtualLayout((3, 4), "f4")
+    layout[...] = h5py.VirtualSource("other.h5", "a", (3, 4))
+    return layout
+
+
+def test_hdf5_that_goes_in_circles_or_is_vast(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "circle.h5", "w") as file:
+        group = file.create_group("a")
+        group["again"] = file["/"]
+    refused(tmp_path / "circle.h5", "too-deep")
+    with h5py.File(tmp_path / "vast.h5", "w") as file:
+        file.create_dataset("a", (1 << 40,), "f4", chunks=(1024,))
+    refused(tmp_path / "vast.h5", "limit-exceeded")
+
+
+def test_hdf5_with_a_damaged_chunk(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset(
+            "a", data=np.arange(100_000), chunks=(100_000,), compression="gzip", fletcher32=True
+        )
+        at = dataset.id.get_chunk_info(0).byte_offset
+    data = bytearray((tmp_path / "x.h5").read_bytes())
+    data[at + 100] ^= 0xFF
+    (tmp_path / "x.h5").write_bytes(data)
+    refused(tmp_path / "x.h5", "bad-source")
+
+
+@pytest.mark.parametrize("where", ["filters", "compressor"])
+@pytest.mark.parametrize("codec", ["pickle", "base64"])
+def test_zarr_with_codecs_that_numbers_do_not_need(
+    tmp_path: Path, where: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    array = zarr.create_array(tmp_path / "x", shape=(4,), dtype="u1", zarr_format=2, compressors=None)
+    array[...] = 1
+    document = json.loads((tmp_path / "x/.zarray").read_text())
+    document[where] = [{"id": codec}] if where == "filters" else {"id": codec}
+    (tmp_path / "x/.zarray").write_text(json.dumps(document))
+    (tmp_path / "x/0").write_bytes(pickle.dumps(Call(os.system, f"touch {MARKER}")))
+    # zarr-python itself refuses pickle for numbers, since 3.1
+    refused(tmp_path / "x", "bad-source" if codec == "pickle" else "unsafe-source", codec)
+    assert not (tmp_path / MARKER).exists()
+
+
+def ext(code: int, payload: bytes) -> bytes:
+    return msgpack.packb(msgpack.ExtType(code, payload))
+
+
+def array(shape: Any, dtype: str, data: bytes) -> bytes:
+    return ext(1, msgpack.packb((shape, dtype, data)))
+
+
+FLAX = {
+    "a key twice": b"\x82\xa1a\x01\xa1a\x02",
+    "a count beyond the file": b"\xdf\xff\xff\xff\xff\xa1a\x01",
+    "a string beyond the file": b"\x81\xa1a\xdb\xff\xff\xff\xff",
+    "bytes after the end": b"\x81\xa1a\x01\x00",
+    "no msgpack": b"\x81\xa1a\xc1",
+    "a wrong size": b"\x81\xa1a" + array((5,), "float32", bytes(16)),
+    "a negative length": b"\x81\xa1a" + array((-2, -2), "float32", bytes(16)),
+    "two fields": b"\x81\xa1a" + ext(1, msgpack.packb(((4,), "float32"))),
+    "a chunk that is missing": b"\x81\xa1a" + msgpack.packb({"__msgpack_chunked_array__": True, "shape": {"0": 4}}),
+    "chunks that are too short": b"\x81\xa1a\x83"
+    + b"".join(map(msgpack.packb, ("__msgpack_chunked_array__", True, "shape", {"0": 5}, "chunks")))
+    + b"\x81\xa10"
+    + array((4,), "float32", bytes(16)),
+}
+
+
+@pytest.mark.parametrize("what", FLAX)
+def test_flax(tmp_path: Path, what: str) -> None:
+    (tmp_path / "x.msgpack").write_bytes(FLAX[what])
+    refused(tmp_path / "x.msgpack", "bad-source")
+
+
+def test_flax_of_kinds_that_are_unknown(tmp_path: Path) -> None:
+    for data in (ext(9, b""), array((1,), "object", bytes(8))):
+        (tmp_path / "x.msgpack").write_bytes(b"\x81\xa1a" + data)
+        refused(tmp_path / "x.msgpack", "unsupported-source")
+    (tmp_path / "x.msgpack").write_bytes(b"\x81\xa1a" * 400 + b"\x01")
+    refused(tmp_path / "x.msgpack", "too-deep")
+
+
+def gguf(
+    *infos: tuple[bytes, tuple[int, ...], int, int], version: int = 3, pairs: bytes = b"", count: int = 0
+) -> bytes:
+    def info(name: bytes, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
+        fields = struct.pack("<Q", len(name)) + name + struct.pack("<I", len(shape))
+        return fields + struct.pack(f"<{len(shape)}Q", *shape) + struct.pack("<IQ", kind, offset)
+
+    head = b"GGUF" + struct.pack("<IQQ", version, len(infos), count) + pairs + b"".join(info(*i) for i in infos)
+    return head + bytes(-len(head) % 32) + bytes(64)
+
+
+GGUF = {
+    "two tensors of one name": gguf((b"a", (4,), 0, 0), (b"a", (4,), 0, 32)),
+    "an overlap": gguf((b"a", (4,), 0, 0), (b"b", (4,), 0, 8)),
+    "a tensor beyond the file": gguf((b"a", (1 << 40,), 0, 0)),
+    "an offset beyond the file": gguf((b"a", (4,), 0, 1 << 60)),
+    "half a block": gguf((b"a", (16,), 8, 0)),
+    "too many axes": gguf((b"a", (1,) * 5, 0, 0)),
+    "a count beyond the file": gguf(count=1 << 60),
+    "a string beyond the file": gguf(pairs=struct.pack("<Q", 1 << 60), count=1),
+    "a type of value that is unknown": gguf(pairs=struct.pack("<QcI", 1, b"k", 99), count=1),
+    "a key twice": gguf(pairs=struct.pack("<QcIB", 1, b"k", 0, 1) * 2, count=2),
+}
+
+
+@pytest.mark.parametrize("what", GGUF)
+def test_gguf(tmp_path: Path, what: str) -> None:
+    (tmp_path / "x.gguf").write_bytes(GGUF[what])
+    refused(tmp_path / "x.gguf", "bad-source")
+
+
+def test_gguf_of_kinds_that_are_unknown(tmp_path: Path) -> None:
+    for data in (gguf((b"a", (4,), 77, 0)), gguf(version=1), gguf(version=3 << 24)):
+        (tmp_path / "x.gguf").write_bytes(data)
+        refused(tmp_path / "x.gguf", "unsupported-source")
+
+
+def test_dcp_that_leads_elsewhere(tmp_path: Path) -> None:
+    dcp = pytest.importorskip("torch.distributed.checkpoint")
+    import torch
+
+    (tmp_path / "secret").write_bytes(b"x" * 4000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save({"a": torch.ones(2)}, checkpoint_id=tmp_path / "x", no_dist=True)
+    metadata = (tmp_path / "x/.metadata").read_bytes()
+    assert metadata.count(b"__0_0.distcp") == 1
+    (tmp_path / "x/.metadata").write_bytes(metadata.replace(b"__0_0.distcp", b"../../secret"))
+    refused(tmp_path / "x", "unsafe-source")
+    (tmp_path / "x/.metadata").write_bytes(metadata.replace(b"__0_0.distcp", b"__0_1.distcp"))
+    refused(tmp_path / "x", "not-found")
+
+
+def test_orbax_that_leads_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("tensorstore")
+    (tmp_path / "x").mkdir()
+    entry = {"key_metadata": [{"key": "../../etc", "key_type": 2}], "value_metadata": {"value_type": "jax.Array"}}
+    document = {"tree_metadata": {"('a',)": entry}, "use_ocdbt": False}
+    (tmp_path / "x/_METADATA").write_text(json.dumps(document))
+    refused(tmp_path / "x", "unsafe-source")
+
+
+# ---- any bytes
+
+SEEDS: dict[str, Callable[[Path], None]] = {
+    "safetensors": lambda path: safetensors.numpy.save_file({"a": MATRIX, "b": MATRIX[0]}, path),
+    "npz": lambda path: npz(path, zipfile.ZIP_STORED, a=npy((4,), bytes(16))),
+    "torch": lambda path: torch_zip(path, storage_pickle("I4\n", "I1\n"), **{"0": bytes(16)}),
+    "flax": lambda path: path.write_bytes(b"\x81\xa1a" + array((4,), "float32", bytes(16))) and None,
+    "gguf": lambda path: path.write_bytes(gguf((b"a", (4,), 0, 0), (b"b", (32,), 8, 32))) and None,
+}
+
+
+@given(st.sampled_from(sorted(SEEDS)), st.data())
+def test_changed_bytes_give_a_code_or_tensors(scratch: Callable[[], Any], name: str, data: st.DataObject) -> None:
+    """No change of a file makes anything but an error of this library, or a tree that can be read."""
+    with scratch() as folder:
+        path = Path(folder) / "x"
+        SEEDS[name](path)
+        raw = bytearray(path.read_bytes())
+        for at in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=4)):
+            raw[at] = data.draw(st.integers(0, 255))
+        path.write_bytes(raw[: data.draw(st.integers(1, len(raw)) | st.just(len(raw)))])
+        try:
+            with open_source(str(path), name) as source:
+                mapped_arrays(source.tree, folder)
+        except ckptfmt.CkptError as error:
+            assert error.path == str(path)
+
+
+@given(st.binary(max_size=200), st.sampled_from(sorted(set(FORMATS) - {"ckptfmt", "zarr", "orbax", "torch-dcp"})))
+def test_any_bytes_give_a_code(scratch: Callable[[], Any], raw: bytes, name: str) -> None:
+    with scratch() as folder:
+        path = Path(folder) / "x"
+        for data in (raw, reader_seed(name) + raw):
+            path.write_bytes(data)
+            try:
+                with open_source(str(path), name):
+                    pass
+            except ckptfmt.CkptError as error:
+                assert error.code in ("bad-source", "unsafe-source", "unsupported-source", "limit-exceeded", "too-deep")
+
+
+def reader_seed(name: str) -> bytes:
+    assert reader_of(FORMATS[name])
+    return {"gguf": b"GGUF\3\0\0\0", "hdf5": b"\x89HDF\r\n\x1a\n", "torch": b"\x80\x02"}.get(name, b"\x81\xa1a")
+
+
+def test_crc_is_zlib_s(tmp_path: Path) -> None:
+    """The CRC-32 that is checked is that of ZIP."""
+    from ckptfmt.conversion.archive import Archive
+    from ckptfmt.conversion.source import mapped_file
+
+    npz(tmp_path / "x.npz", zipfile.ZIP_STORED, a=b"payload")
+    archive = Archive(mapped_file(str(tmp_path / "x.npz")))
+    assert zlib.crc32(b"payload") == archive.members["a.npy"].CRC
+    assert archive.stored("a.npy").tobytes() == b"payload"

@@ -1,0 +1,207 @@
+"""`diff`: added, removed, renamed and changed leaves, of any two sources."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ckptfmt
+from ckptfmt import Change
+from ckptfmt.cli.app import cli
+from ckptfmt.testing.equality import equal_trees
+from ckptfmt.testing.strategies import plain_leaves, trees
+
+MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+def compared(folder: Path, a: Any, b: Any, **options: Any) -> ckptfmt.DiffReport:
+    for name, tree in (("a", a), ("b", b)):
+        ckptfmt.save(folder / f"{name}.ckpt", tree, overwrite=True, durable=False, **options)
+    return ckptfmt.diff(folder / "a.ckpt", folder / "b.ckpt")
+
+
+def change(folder: Path, a: Any, b: Any) -> Change:
+    report = compared(folder, {"x": a}, {"x": b})
+    (found,) = report.changed
+    assert found.path == "x"
+    assert not report.equal
+    return found
+
+
+def test_every_kind(tmp_path: Path) -> None:
+    a = {"same": MATRIX, "gone": MATRIX + 1, "old": MATRIX + 2, "shape": MATRIX, "n": 1, "kind": 1, "k": [1, "x"]}
+    b = {"same": MATRIX, "come": MATRIX + 3, "new": MATRIX + 2, "shape": MATRIX.T, "n": 2, "kind": "1", "k": (1, "x")}
+    report = compared(tmp_path, a, b)
+    assert report.added == ("come",)
+    assert report.removed == ("gone",)
+    assert report.renamed == (("old", "new"),)
+    assert report.changed == (
+        Change("shape", "shape", "[3, 4]", "[4, 3]"),
+        Change("n", "value", "1", "2"),
+        Change("kind", "type", "int", "str"),
+    )
+    assert report.same == 3
+    assert not report.metadata
+
+
+def test_values(tmp_path: Path) -> None:
+    b = MATRIX.copy()
+    b[1, 1], b[2, 3] = 5.5, 22
+    found = change(tmp_path, MATRIX, b)
+    assert found == Change("x", "values", None, None, 12, 2, 11.0, 0.5)
+
+
+def test_values_of_two_dtypes(tmp_path: Path) -> None:
+    found = change(tmp_path, np.array([1, 1.001, -0.0], np.float32), np.array([1, 1.001, 0.0], ml_dtypes.bfloat16))
+    assert (found.kind, found.before, found.after, found.different) == ("dtype", "float32", "bfloat16", 1)
+    assert found.max_difference == pytest.approx(0.001, rel=1e-3)
+
+
+NUMBERS: list[tuple[Any, Any, int, float, float]] = [
+    ([1.0, math.nan], [1.0, 2.0], 1, math.nan, math.nan),
+    ([0.0], [-0.0], 1, 0.0, 0.0),
+    ([math.inf], [1.0], 1, math.inf, math.inf),
+    ([math.inf], [-math.inf], 1, math.inf, math.inf),
+    ([True, False], [True, True], 1, 1.0, 1.0),
+    ([3, 4], [3, -4], 1, 8.0, 2.0),
+    ([1 + 1j], [1 - 1j], 1, 2.0, math.sqrt(2)),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "different", "absolute", "relative"), NUMBERS)
+def test_numbers(tmp_path: Path, a: Any, b: Any, different: int, absolute: float, relative: float) -> None:
+    found = change(tmp_path, np.array(a), np.array(b))
+    assert found.different == different
+    assert found.max_difference is not None
+    assert found.max_relative is not None
+    np.testing.assert_allclose([found.max_difference, found.max_relative], [absolute, relative])
+
+
+def test_nan_payloads_differ_in_bits_by_no_distance(tmp_path: Path) -> None:
+    payloads = np.array([0x7FF8000000000001, 0x7FF8000000000002], np.uint64).view(np.float64)
+    found = change(tmp_path, payloads[:1].copy(), payloads[1:].copy())
+    assert (found.different, found.max_difference, found.max_relative) == (1, 0.0, 0.0)
+
+
+def test_dates_have_no_distance(tmp_path: Path) -> None:
+    found = change(tmp_path, np.array(["2020-01-01"], "M8[D]"), np.array(["2020-01-02"], "M8[D]"))
+    assert (found.kind, found.different, found.max_difference) == ("values", 1, None)
+
+
+def test_packed_elements(tmp_path: Path) -> None:
+    found = change(tmp_path, np.array([1, 2, 3], ml_dtypes.int4), np.array([1, -2, 3], ml_dtypes.int4))
+    assert (found.different, found.max_difference) == (1, 4.0)
+
+
+def test_swapped_tensors_are_changed_and_moved_ones_renamed(tmp_path: Path) -> None:
+    report = compared(tmp_path, {"a": MATRIX, "b": MATRIX + 1}, {"a": MATRIX + 1, "b": MATRIX})
+    assert [found.path for found in report.changed] == ["a", "b"]
+    report = compared(tmp_path, {"a": MATRIX, "b": MATRIX.copy()}, {"c": MATRIX, "d": MATRIX.copy()})
+    assert report.renamed == (("a", "c"), ("b", "d"))
+    assert not report.added
+    assert not report.removed
+
+
+def test_between_formats(tmp_path: Path) -> None:
+    safetensors.numpy.save_file({"a": MATRIX, "b": MATRIX[0]}, tmp_path / "x.safetensors")
+    np.savez_compressed(tmp_path / "y.npz", a=MATRIX, b=MATRIX[0])
+    ckptfmt.save(tmp_path / "z", {"a": MATRIX, "b": MATRIX[0].astype(">f4")}, layout="loose", compression="zstd")
+    paths = [tmp_path / name for name in ("x.safetensors", "y.npz", "z")]
+    for a in paths:
+        for b in paths:
+            assert ckptfmt.diff(a, b).equal
+
+
+def test_metadata(tmp_path: Path) -> None:
+    ckptfmt.save(tmp_path / "a.ckpt", {}, metadata={"step": 1, "x": [1]})
+    ckptfmt.save(tmp_path / "b.ckpt", {}, metadata={"x": [1], "step": 1})
+    ckptfmt.save(tmp_path / "c.ckpt", {}, metadata={"step": 1.0, "x": [1]})
+    assert ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "b.ckpt").equal
+    report = ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "c.ckpt")
+    assert report.metadata
+    assert not report.equal
+
+
+def test_keys_are_typed(tmp_path: Path) -> None:
+    report = compared(tmp_path, {0: 1}, {"0": 1})
+    assert (report.removed, report.added) == (("0",), ("0",))
+
+
+def test_large_tensors_are_compared_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckptfmt.conversion.source.SLAB", 1 << 12)
+    a = np.arange(100_000.0).reshape(100, 1000)
+    b = a.copy()
+    b[99, 999] += 1
+    b[0, 1] = 3
+    assert compared(tmp_path, {"x": a}, {"x": b}).changed == (
+        Change("x", "values", None, None, 100_000, 2, 2.0, 2 / 3),
+    )
+
+
+@given(tree=trees(), metadata=trees(tensors=False))
+def test_a_checkpoint_equals_itself(scratch: Callable[[], Any], tree: Any, metadata: Any) -> None:
+    with scratch() as folder:
+        ckptfmt.save(f"{folder}/a", tree, metadata=metadata, durable=False)
+        ckptfmt.save(f"{folder}/b", tree, metadata=metadata, layout="loose", durable=False, compression="gzip")
+        assert ckptfmt.diff(f"{folder}/a", f"{folder}/b").equal
+
+
+@given(pair=st.tuples(plain_leaves(), plain_leaves()))
+def test_plain_values_are_equal_bit_by_bit(scratch: Callable[[], Any], pair: Any) -> None:
+    with scratch() as folder:
+        report = compared(Path(folder), [pair[0]], [pair[1]])
+        assert report.equal == equal_trees(*pair)
+
+
+# ---- command line
+
+
+def test_the_command(tmp_path: Path) -> None:
+    a = {"same": MATRIX, "gone": 1, "old": MATRIX + 1, "w": MATRIX}
+    compared(tmp_path, a, {"same": MATRIX, "new": MATRIX + 1, "w": MATRIX * 2, "come\x1b[31m": 2})
+    result = run("diff", tmp_path / "a.ckpt", tmp_path / "b.ckpt")
+    assert result.exit_code == 3
+    assert result.stdout.splitlines() == [
+        "- gone",
+        "+ come\\x1b[31m",
+        "= old -> new",
+        "~ w: values, 11 of 12 elements differ, by at most 11, relative 0.5",
+        "1 value equal",
+    ]
+    document = json.loads(run("diff", "--json", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout)
+    assert document["renamed"] == [["old", "new"]]
+    assert document["changed"][0]["max_relative"] == 0.5
+    assert (document["equal"], document["same"]) == (False, 1)
+    assert run("diff", "-q", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout == ""
+
+
+def test_the_command_when_equal_or_wrong(tmp_path: Path) -> None:
+    compared(tmp_path, {"a": MATRIX, "b": 1}, {"a": MATRIX, "b": 1})
+    result = run("diff", tmp_path / "a.ckpt", tmp_path / "b.ckpt")
+    assert (result.exit_code, result.stdout) == (0, "equal: 2 values\n")
+    assert run("diff", tmp_path / "a.ckpt", tmp_path / "absent").exit_code == 2
+    data = bytearray((tmp_path / "b.ckpt").read_bytes())
+    data[data.index(MATRIX.tobytes())] ^= 1
+    (tmp_path / "b.ckpt").write_bytes(data)
+    assert run("diff", tmp_path / "a.ckpt", tmp_path / "b.ckpt").exit_code == 1
+
+
+def test_figures_that_json_lacks(tmp_path: Path) -> None:
+    compared(tmp_path, {"a": np.array([math.nan])}, {"a": np.array([1.0])})
+    document = json.loads(run("diff", "--json", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout)
+    assert document["changed"][0]["max_difference"] == {"$float": "nan"}
