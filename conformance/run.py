@@ -123,7 +123,7 @@ class Question:
         reply = self.ask("verify", file=self.input())
         expected = self.expect.get("damage")
         if reply.kind == "error" and expected is not None:
-            self.check(reply, any_of=[entry["code"] for entry in expected])
+            self.check(reply, any_of=[code for entry in expected for code in _codes(entry)])
             return
         body = self.check(reply)
         found = body.get("damage")
@@ -349,7 +349,11 @@ _OPERATIONS: dict[str, Callable[[Question], None]] = {
 
 def _fits(found: dict[str, Any], expected: dict[str, Any]) -> bool:
     """Whether a reported damage is an expected one; `any_of` allows several codes."""
-    wanted = {key: value for key, value in expected.items() if key != "any_of"}
-    if "any_of" in expected and found.get("code") not in expected["any_of"]:
-        return False
-    return all(found.get(key) == value for key, value in wanted.items())
+    places = {key: value for key, value in expected.items() if key not in ("code", "any_of")}
+    return found.get("code") in _codes(expected) and all(found.get(key) == value for key, value in places.items())
+
+
+def _codes(damage: dict[str, Any]) -> list[str]:
+    """The codes that an expected damage allows."""
+    found: list[str] = damage.get("any_of") or [damage["code"]]
+    return found

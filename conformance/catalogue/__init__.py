@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..build import Checkpoint, Files
 from ..cases import INPUT, Case
-from ..model import Encoder, lookup, path_value
+from ..model import Encoder, lookup, path_value, without_bytes
 from ..packing import pack
 
 sys.setrecursionlimit(10_000)  # the deepest trees are 512 msgpack arrays deep
@@ -78,6 +78,8 @@ def valid(
     operation = operation or {"op": "read", "path": []}
     if expect is None:
         expect = {"value": lookup(tree, operation["path"])}
+    if operation["op"] == "list":
+        expect = {**expect, "tree": without_bytes(expect["tree"])}
     features = [*needs, *checkpoint.features()]
     case = Case(identity, title, spec.split(), level, features, SINCE, FORMAT, {"path": INPUT}, operation, expect)
     add(Entry(case, checkpoint.build()))

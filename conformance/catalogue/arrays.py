@@ -53,6 +53,8 @@ valid(
     "The other axes of an empty tensor may be as long as they like.",
     "LIM-002 LIM-004",
     Checkpoint({"x": Tensor("float64", (2**62, 0, 2**62), b"", grid=(2**62, 1, 2**62))}),
+    {"op": "list"},
+    {"tree": Checkpoint({"x": Tensor("float64", (2**62, 0, 2**62), b"")}).values()[0]},
 )
 valid(
     "fill-values-stored",

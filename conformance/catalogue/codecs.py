@@ -166,6 +166,7 @@ FAULTS: dict[str, dict[str, tuple[str, bytes]]] = {
     "zstd": {
         "bytes-after": ("bytes after the frame", zstd_raw(DATA) + b"\0"),
         "two-frames": ("two frames", zstd_raw(DATA[:32]) + zstd_raw(DATA[32:])),
+        "empty-frame": ("an empty frame after it", zstd_raw(DATA) + zstd_repeat(0, 0)),
         "skippable-frame": ("a skippable frame after it", zstd_raw(DATA) + b"\x50\x2a\x4d\x18\0\0\0\0"),
         "no-size": (
             "a header without the content size",
@@ -252,7 +253,6 @@ CHAINS_BAD: dict[str, tuple[str, Any]] = {
     "blosc-missing": ("blosc without `shuffle`", [BYTES, {"name": "blosc", "configuration": {"blocksize": 0, "clevel": 5, "cname": "lz4", "typesize": 4}}]),
     "no-configuration": ("`bytes` without a configuration", [{"name": "bytes"}]),
     "bytes-extra": ("`bytes` with a key too many", [{"name": "bytes", "configuration": {"endian": "little", "x": 1}}]),
-    "codec-extra": ("a codec with a key beside `configuration`", [BYTES, {**gzip(5), "must_understand": False}]),
     "codec-string": ("a codec that is a string", [BYTES, "gzip"]),
 }
 valid("codec-raw", "A raw tensor.", "ZARR-006 ZARR-007", Checkpoint({"x": tensor("int16", (4,), "raw")}))

@@ -69,7 +69,7 @@ fault(
     generated=True,
 )
 for _name, _offset, _title in (
-    ("before-record", -200, "within the record"),
+    ("before-record", -100, "within the record"),
     ("in-directory", -500, "in the central directory"),
     ("in-manifest", -900, "in the manifest"),
     ("in-documents", 200, "in the node documents"),

@@ -73,7 +73,7 @@ for _layout in ("file", "loose"):
         _frame = "LAY-001" if _layout == "file" else "LAY-002 LAY-003 FRM-002"
         written(f"write-{_layout}-{_digest}", f"A small tree in layout {_layout} with {_digest} digests.", f"{JUDGED} {_frame}", BASE, metadata={"a": 1}, layout=_layout, digest=_digest)
     for _codec in ("zstd", "gzip", "blosc"):
-        written(f"write-{_layout}-{_codec}", f"Tensors compressed with {_codec}, layout {_layout}.", "ZARR-006 ZARR-011 ZARR-016", {"x": tensor("int32", (20, 30), "c"), "y": W}, layout=_layout, digest="sha256", compression=_codec)
+        written(f"write-{_layout}-{_codec}", f"Tensors compressed with {_codec}, layout {_layout}.", "ZARR-006 ZARR-011 ZARR-016", {"x": tensor("int32", (10, 20), "c"), "y": W}, layout=_layout, digest="sha256", compression=_codec)
     written(
         f"write-dtypes-{_layout}",
         f"Every dtype, with several shapes, in layout {_layout}.",

@@ -148,8 +148,9 @@ class Adapter(Server):
             return items if kind is dict else tag("collections.OrderedDict", {"type": "none"}, items)
         if kind is list or kind is tuple:
             return {"type": kind.__name__, "items": [self.show(item, read=read) for item in value]}
-        if isinstance(value, np.str_ | np.bytes_):
-            return tag(f"numpy.{kind.__name__}", {"type": "none"}, self.show(value.item(), read=read))
+        if isinstance(value, np.str_ | np.bytes_):  # join, as NumPy's own conversions drop zeros at the end
+            child = {"type": "str", "value": "".join([value])} if kind is np.str_ else _LEAVES[bytes](b"".join([value]))
+            return tag(f"numpy.{kind.__name__}", {"type": "none"}, child)
         if isinstance(value, np.datetime64 | np.timedelta64):
             child = {"type": "scalar", "dtype": "int64", "hex": value.view(np.int64).tobytes().hex()}
             return tag(f"numpy.{kind.__name__}", {"type": "str", "value": unit(value.dtype)}, child)
@@ -257,7 +258,7 @@ def shown_array(array: Any, dtype: str) -> Value:
     """An array as a tensor value: its elements put into storage elements here, not by the package."""
     row = DTYPES[dtype]
     data = np.ascontiguousarray(array)
-    if row.per > 1:
+    if row.per > 1 and data.size:
         data = data.view(np.uint8) & (2**row.bits - 1)
         width = storage_shape(row, array.shape)[-1] if array.ndim else 1
         cells = np.zeros((data.size // max(1, array.shape[-1] if array.ndim else 1), width * row.per), np.uint8)
@@ -281,6 +282,8 @@ def made_array(value: Value) -> Any:
     if row.per == 1:
         return stored.view(dtype).reshape(shape)
     length = shape[-1] if shape else 1
+    if not size:
+        return np.zeros(shape, dtype)
     shifts = np.arange(row.per, dtype=np.uint8) * np.uint8(row.bits)
     cells = (stored[:, None] >> shifts) & np.uint8(2**row.bits - 1)
     rows = cells.reshape(-1, max(1, -(-length // row.per)) * row.per)[:, :length]
