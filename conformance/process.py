@@ -42,7 +42,7 @@ class Implementation:
         self.environment = {**os.environ, **(environment or {})}
         self.name, self.version = command[0], ""
         self.features: frozenset[str] = frozenset()
-        self.starts = 0
+        self.failure: Broken | None = None  # why it never got as far as a valid hello
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
@@ -60,9 +60,17 @@ class Implementation:
         return "".join(self._stderr)
 
     def start(self) -> None:
-        """Start it and ask who it is; raises `Broken`."""
+        """Start it and ask who it is; raises `Broken`, and the same again if it never did start."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            self._start()
+        except Broken as broken:
+            self.failure = None if self.features else broken
+            raise
+
+    def _start(self) -> None:
         self.close()
-        self.starts += 1
         self._lines, self._stderr = queue.Queue(), deque(maxlen=STDERR_LINES)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         try:

@@ -87,7 +87,7 @@ class Question:
 
     def put(self) -> None:
         """Return if the case passes; raise `Verdict` otherwise."""
-        if self.implementation.starts == 0:
+        if not self.implementation.features:
             self.implementation.start()
         self.lacking = set(self.case.features) - self.implementation.features
         hard = {feature for feature in self.lacking if feature.partition(":")[0] not in SOFT}
