@@ -151,6 +151,25 @@ plain(
     needs=["write", "layout:file", "digest:sha256"],
 )
 
+for _layout in ("file", "loose"):
+    plain(
+        f"write-canonical-{_layout}",
+        f"The canonical bytes of a checkpoint, in layout {_layout}.",
+        "MAN-004 PACK-001 PACK-003 PACK-004 PACK-005 PACK-007" if _layout == "file" else "MAN-004",
+        None,
+        {"op": "write", "tree": value_of(BASE), "options": {"layout": _layout, "digest": "sha256"}},
+        {"tree": value_of(BASE)},
+        needs=["canonical", *features({"layout": _layout, "digest": "sha256"})],
+        level="canonical",
+    )
+written(
+    "write-zip",
+    "The ZIP around the chunks: stored members, complete headers, a true directory.",
+    "PACK-001 PACK-002 PACK-007 LAY-001",
+    {f"t{size}": tensor("uint8", (size,), str(size)) for size in (1, 63, 64, 65, 1000)},
+    digest="sha256",
+)
+
 # ---- what is refused
 
 OPAQUE = {"type": "opaque"}
