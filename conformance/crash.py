@@ -71,11 +71,8 @@ class Disk:
             case "unlink" | "rmdir" | "remove_tree":
                 folder.change((name, None))
             case "write" if node is not None and node.data is not None:
-                end = keys["offset"] + len(data)
-                node.data.extend(bytes(max(0, end - len(node.data))))
-                node.data[keys["offset"] : keys["offset"] + len(data) // 2] = data[: len(data) // 2]
-                node.torn = bytes(node.data)
-                node.data[keys["offset"] : end] = data
+                node.torn = _written(node.data, keys["offset"], data[: len(data) // 2])
+                node.data = bytearray(_written(node.data, keys["offset"], data))
             case "flush" if node is not None:
                 node.flush()
             case "link" | "rename" | "exchange" if node is not None:
@@ -101,6 +98,11 @@ class Disk:
         for part in folders:
             node = node.names[part]
         return node, name
+
+
+def _written(before: bytearray, offset: int, data: bytes) -> bytes:
+    """Contents after a write; a gap before it reads as zeros."""
+    return bytes(before[:offset]).ljust(offset, b"\0") + data + bytes(before[offset + len(data) :])
 
 
 def _settled(state: Flat) -> Node:

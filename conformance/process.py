@@ -3,6 +3,7 @@ as what it is."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -92,13 +93,10 @@ class Implementation:
         """Send one request and wait for its reply; raises `Broken`."""
         if self._process is None:
             self.start()
-        assert self._process is not None
-        assert self._process.stdin is not None
         self._number += 1
         before = self._bytes_read()
         try:
-            self._process.stdin.write(json.dumps({"id": self._number, **request}) + "\n")
-            self._process.stdin.flush()
+            self._send({"id": self._number, **request})
         except OSError as error:
             raise Broken("crash", f"it ended {self._ending()}") from error
         reply = self._reply(request["op"])
@@ -117,24 +115,28 @@ class Implementation:
 
     def close(self) -> None:
         """End it: politely if it listens."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps({"id": self._number + 1, "op": "bye"}) + "\n")
-            process.stdin.close()
-            process.wait(2)
-        except (OSError, subprocess.TimeoutExpired):
-            process.kill()
-            process.wait()
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._send({"id": self._number + 1, "op": "bye"})
+                self._process.wait(2)
+        self.kill()
 
     def kill(self) -> None:
         """End it, however it is."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # what was not read by it
+            process.stdin.close()
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
 
     def _reply(self, op: str) -> Reply:
         try:

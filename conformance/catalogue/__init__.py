@@ -81,7 +81,7 @@ def valid(
     if operation["op"] == "list":
         expect = {**expect, "tree": without_bytes(expect["tree"])}
     features = [*needs, *checkpoint.features()]
-    case = Case(identity, title, spec.split(), level, features, SINCE, FORMAT, {"path": INPUT}, operation, expect)
+    case = Case(identity, title, list(dict.fromkeys(spec.split())), level, features, SINCE, FORMAT, {"path": INPUT}, operation, expect)
     add(Entry(case, checkpoint.build()))
 
 
@@ -113,7 +113,7 @@ def fault(
     source: dict[str, Any] = {"mutation": {"base": base, "steps": steps}}
     source |= ({"generated": True} if generated else {"path": INPUT}) | ({"name": name} if name != INPUT else {})
     operation = operation or {"op": "open"}
-    add(Entry(Case(identity, title, spec.split(), level, features, SINCE, FORMAT, source, operation, expect)))
+    add(Entry(Case(identity, title, list(dict.fromkeys(spec.split())), level, features, SINCE, FORMAT, source, operation, expect)))
 
 
 def plain(
@@ -130,7 +130,7 @@ def plain(
     others: dict[str, str] | None = None,
 ) -> None:
     """Any other case."""
-    case = Case(identity, title, spec.split(), level, list(needs), SINCE, FORMAT, source, operation, expect, large)
+    case = Case(identity, title, list(dict.fromkeys(spec.split())), level, list(needs), SINCE, FORMAT, source, operation, expect, large)
     add(Entry(case, None, others or {}))
 
 
