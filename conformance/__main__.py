@@ -73,7 +73,11 @@ def run(options: argparse.Namespace) -> int:
                 reader.start()
             runs[name] = run_cases(main, cases, readers)
         report.terminal(name, runs[name], quiet=options.quiet)
-    for path, render in ((options.json, report.as_json), (options.junit, report.as_junit), (options.html, report.as_html)):
+    for path, render in (
+        (options.json, report.as_json),
+        (options.junit, report.as_junit),
+        (options.html, report.as_html),
+    ):
         if path is not None:
             path.write_text(render(runs), encoding="utf-8")
     known = set(options.known_failures.read_text().split()) if options.known_failures else set()
@@ -103,7 +107,7 @@ def main() -> int:
             listing(read_cases(options.case, large=True))
             return 0
         case "show":
-            (found,) = [case for case in read_cases([options.case], large=True) if case.id == options.case] or [None]
+            found = next((case for case in read_cases([options.case], large=True) if case.id == options.case), None)
             print(json.dumps(found.document(), indent=2) if found else f"there is no case {options.case}")
             return 0 if found else 2
     return coverage.main()

@@ -130,8 +130,8 @@ def materialise(source: dict[str, Any], path: Path) -> Path:
     if "mutation" in source:
         made = derive(source["mutation"])
         write_files({name: [data] for name, data in made.files.items()}, path)
-        for name, target in made.links.items():
-            outside = path.parent / target
+        for name, destination in made.links.items():
+            outside = path.parent / destination
             outside.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path / name, outside)
             (path / name).symlink_to(outside)
@@ -162,5 +162,3 @@ def missing_on_this_system(case: Case) -> str:
     """Why the input of a case cannot be made here; "" if it can."""
     kinds = {entry["kind"] for entry in (case.input or {}).get("disk", [])}
     return "this system has no pipes" if "pipe" in kinds and sys.platform == "win32" else ""
-
-

@@ -29,12 +29,26 @@ def tested() -> dict[str, list[Case]]:
 def problems() -> list[str]:
     """What is wrong with the traceability; nothing if all is well."""
     by_statement, excused, known = tested(), untestable(), statements()
-    found = [f"{identity} says MUST, and no case tests it" for identity in sorted(binding() - by_statement.keys() - excused.keys())]
-    found += [f"{identity} is tested, and listed as untestable" for identity in sorted(excused.keys() & by_statement.keys())]
-    found += [f"{identity} is listed as untestable, and SPEC.md does not have it" for identity in sorted(excused.keys() - known.keys())]
-    found += [f"{cases[0].id} cites {identity}, which SPEC.md does not have" for identity, cases in by_statement.items() if identity not in known]
+    found = [
+        f"{identity} says MUST, and no case tests it"
+        for identity in sorted(binding() - by_statement.keys() - excused.keys())
+    ]
+    found += [
+        f"{identity} is tested, and listed as untestable" for identity in sorted(excused.keys() & by_statement.keys())
+    ]
+    found += [
+        f"{identity} is listed as untestable, and SPEC.md does not have it"
+        for identity in sorted(excused.keys() - known.keys())
+    ]
+    found += [
+        f"{cases[0].id} cites {identity}, which SPEC.md does not have"
+        for identity, cases in by_statement.items()
+        if identity not in known
+    ]
     expected = {code for case in read_cases(large=True) for code in case.expect.get("error", {}).get("any_of", [])}
-    found += [f"a case expects the code {code}, which SPEC.md does not have" for code in sorted(expected - codes().keys())]
+    found += [
+        f"a case expects the code {code}, which SPEC.md does not have" for code in sorted(expected - codes().keys())
+    ]
     return found
 
 

@@ -13,7 +13,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .cases import Flat, write_files
+from .cases import write_files
+from .recipes import Flat
 
 State = Flat | None  # what stands at a name: the bytes of a file under "", of the files of a directory, or nothing
 

@@ -271,8 +271,8 @@ class _Judged:
                 values = [[key_value(k), self.value(i, (*path, k), depth + 1, tensors=tensors)] for k, i in pairs]
                 return {"type": "dict", "items": values}
             case ["list" | "tuple", list(items)]:
-                values = [self.value(item, (*path, i), depth + 1, tensors=tensors) for i, item in enumerate(items)]
-                return {"type": kind, "items": values}
+                inner = [self.value(item, (*path, i), depth + 1, tensors=tensors) for i, item in enumerate(items)]
+                return {"type": kind, "items": inner}
             case ["tag", str(name), param, child]:
                 shown = self.value(param, path, depth + 1, tensors=False)
                 return {
@@ -369,9 +369,7 @@ class _Judged:
                 self.hold(member.payload % alignment == 0, f"{member.name} is not aligned [PACK-002]")
                 identity, room, value = struct.unpack_from("<3H", member.extra + bytes(6))
                 filled = (identity, room, value) == (0xD935, len(member.extra) - 4, alignment)
-                self.hold(
-                    filled and not member.extra[6:].strip(b"\0"), f"the extra field of {member.name} [PACK-002]"
-                )
+                self.hold(filled and not member.extra[6:].strip(b"\0"), f"the extra field of {member.name} [PACK-002]")
             else:
                 self.hold(not member.extra, f"{member.name} has an extra field [PACK-002]")
         self.need("manifest.msgpack" in names, "the manifest is no member [PACK-007]")
@@ -479,5 +477,3 @@ def _assembled(tensor: Tensor, pieces: dict[tuple[int, ...], bytes]) -> tuple[by
             out[start * size : start * size + kept] = row[:kept]
             padding += row[kept:]
     return bytes(out), bytes(padding)
-
-

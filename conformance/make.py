@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
             inputs[identity] = files
             write_files(files, here / INPUT)
             document["input"] = {**document["input"], "sha256": hashes(flatten(files))}
-        for name, text in entry.others.items():
+        for name, text in entry.others:
             (here / name).write_text(text)
         lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items())
         (here / "case.json").write_text(f"{{\n{lines}\n}}\n")

@@ -29,7 +29,9 @@ class DType(NamedTuple):
 
 DTYPES: dict[str, DType] = {
     "bool": DType(8, "bool", 1),
-    **{f"{kind}{bits}": DType(bits, f"{kind}{bits}", bits // 8) for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    **{
+        f"{kind}{bits}": DType(bits, f"{kind}{bits}", bits // 8) for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+    },
     **{f"float{bits}": DType(bits, f"float{bits}", bits // 8) for bits in (16, 32, 64)},
     **{f"complex{bits}": DType(bits, f"complex{bits}", bits // 8) for bits in (64, 128)},
     "bfloat16": DType(16, "uint16", 2),
@@ -81,8 +83,8 @@ def pattern(size: int, seed: str = "") -> bytes:
 @dataclass(eq=False, slots=True)
 class Tensor:
     """A tensor: `data` holds its storage elements in C order. `grid` is the chunk shape (default: one chunk); `chain`
-    the codec after `bytes`, as in a node document; `stored` the bytes of each compressed chunk by its position; `padding`
-    fills what lies outside the array."""
+    the codec after `bytes`, as in a node document; `stored` the bytes of each compressed chunk by its position;
+    `padding` fills what lies outside the array."""
 
     dtype: str
     shape: Shape

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,15 @@ from .run import BROKEN, FAILED, run_cases
 PACKAGE = HERE.parent / "ckptfmt"
 MODULES = (
     *("manifest.py", "tree.py", "commit.py", "chunk_table.py", "codecs.py", "chunks.py", "arrays.py", "grid.py"),
-    *("names.py", "blocks.py", "fetch.py", "layouts/file.py", "layouts/loose.py", "storage/local.py", "verification.py"),
+    *(
+        "names.py",
+        "blocks.py",
+        "fetch.py",
+        "layouts/file.py",
+        "layouts/loose.py",
+        "storage/local.py",
+        "verification.py",
+    ),
 )
 _FLIPPED: dict[type, type] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
@@ -70,31 +79,29 @@ def _places(tree: ast.Module) -> Iterator[_Place]:
         match node:
             case ast.Compare(ops=[operator]) if type(operator) in _FLIPPED:
                 flipped = _FLIPPED[type(operator)]()
-                yield _Place(node, type(flipped).__name__, lambda node=node, op=flipped: _set(node, "ops", [op]))
+                yield _Place(node, type(flipped).__name__, partial(setattr, node, "ops", [flipped]))
             case ast.BoolOp():
                 other: ast.boolop = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-                yield _Place(node, type(other).__name__, lambda node=node, op=other: _set(node, "op", op))
+                yield _Place(node, type(other).__name__, partial(setattr, node, "op", other))
             case ast.If():
                 negated = ast.UnaryOp(ast.Not(), node.test)
-                yield _Place(node, "not", lambda node=node, test=negated: _set(node, "test", test))
+                yield _Place(node, "not", partial(setattr, node, "test", negated))
                 if all(isinstance(statement, ast.Raise) for statement in node.body):
-                    yield _Place(node, "no raise", lambda node=node: _set(node, "body", [ast.Pass()]))
+                    yield _Place(node, "no raise", partial(setattr, node, "body", [ast.Pass()]))
             case ast.BinOp(op=ast.Add() | ast.Sub()) if isinstance(node.right, ast.Constant) and node.right.value == 1:
-                yield _Place(node, "off by one", lambda node=node: _set(node, "right", ast.Constant(2)))
+                yield _Place(node, "off by one", partial(setattr, node, "right", ast.Constant(2)))
 
 
 def _reading(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef) and node.name.strip("_") in _WRITING:
             continue
-        if isinstance(node, ast.ClassDef) and ("Writer" in node.name or node.name in ("_Encoder", "LocalAttempt", "LocalFile")):
+        if isinstance(node, ast.ClassDef) and (
+            "Writer" in node.name or node.name in ("_Encoder", "LocalAttempt", "LocalFile")
+        ):
             continue
         yield node
         yield from _reading(node)
-
-
-def _set(node: ast.AST, name: str, value: object) -> None:
-    setattr(node, name, value)
 
 
 def chosen(count: int, seed: int) -> list[Mutant]:
@@ -132,7 +139,9 @@ def main() -> int:
     rows = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for mutant, case in zip(picked, pool.map(lambda one: killer(one, cases, options.timeout), picked), strict=True):
-            rows.append({"module": mutant.module, "line": mutant.line, "change": mutant.change, "caught_by": case or None})
+            rows.append(
+                {"module": mutant.module, "line": mutant.line, "change": mutant.change, "caught_by": case or None}
+            )
             print(f"{case or 'SURVIVES':36} {mutant.module}:{mutant.line} {mutant.change}", flush=True)
     caught = sum(row["caught_by"] is not None for row in rows)
     print(f"{caught} of {len(rows)} mutants caught: {caught / len(rows):.1%}")

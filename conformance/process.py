@@ -73,10 +73,16 @@ class Implementation:
     def _start(self) -> None:
         self.close()
         self._lines, self._stderr = queue.Queue(), deque(maxlen=STDERR_LINES)
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         try:
             self._process = subprocess.Popen(
-                self.command, **pipes, env=self.environment, text=True, encoding="utf-8", errors="replace"
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self.environment,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
             )
         except OSError as error:
             raise Broken("start", f"{self.command[0]} does not start: {error}") from error

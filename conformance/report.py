@@ -120,7 +120,9 @@ def as_html(runs: Runs) -> str:
             groups.setdefault(key, []).append(result.case)
     outcomes = {name: {result.case.id: result for result in results} for name, results in runs.items()}
     head = "".join(f"<th>{escape(name)}</th>" for name in runs)
-    body = "".join(_html_row(key, groups[key], outcomes) for key in sorted(groups, key=lambda key: (key.isupper(), key)))
+    body = "".join(
+        _html_row(key, groups[key], outcomes) for key in sorted(groups, key=lambda key: (key.isupper(), key))
+    )
     totals = "".join(f"<td>{escape(summary(results))}</td>" for results in runs.values())
     failures = "".join(_html_failures(name, results) for name, results in runs.items())
     return _PAGE.format(version=VERSION, head=head, body=body, totals=totals, failures=failures)
@@ -150,7 +152,8 @@ _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>ckptfmt conformance</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #1d2430 }}
-table {{ border-collapse: collapse }} th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #dde2ea; text-align: left }}
+table {{ border-collapse: collapse }}
+th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #dde2ea; text-align: left }}
 td {{ font-variant-numeric: tabular-nums }} .good {{ color: #17603a }} .bad {{ color: #fff; background: #b3261e }}
 .none {{ color: #8a93a3 }} code {{ background: #f2f4f7; padding: 0 .3rem }}
 </style>

@@ -302,7 +302,9 @@ class Question:
             raise Verdict(FAILED, f"accepted, but should be refused with {wanted}")
         found: dict[str, Any] = reply.body
         if found.get("code") not in codes():
-            raise Broken("junk", f"the error has the code {found.get('code')!r}, which SPEC.md section 16 does not have")
+            raise Broken(
+                "junk", f"the error has the code {found.get('code')!r}, which SPEC.md section 16 does not have"
+            )
         if found["code"] not in error["any_of"]:
             raise Verdict(FAILED, f"refused with {found['code']} instead of {wanted}: {found.get('message', '')}")
         for key in ("tensor", "chunk", "block"):

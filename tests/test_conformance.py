@@ -76,7 +76,13 @@ def test_independent_readers_pass(name: str) -> None:
 def test_what_ckptfmt_writes_is_read_by_stock_readers() -> None:
     with implementation("ckptfmt", 60) as writer, implementation("zarr-python", 60) as reader:
         reader.start()
-        ids = ["write-dtypes-file", "write-names-loose", "write-file-zstd", "write-loose-blosc", "write-root-tensor-file"]
+        ids = [
+            "write-dtypes-file",
+            "write-names-loose",
+            "write-file-zstd",
+            "write-loose-blosc",
+            "write-root-tensor-file",
+        ]
         results = run_cases(writer, [read_case(VECTORS / identity) for identity in ids], [reader])
     assert {result.case.id: result.message for result in results if result.outcome != PASSED} == {}
 
@@ -114,8 +120,10 @@ BAD = {
         [
             sys.executable,
             "-c",
-            f"input(); print('''{HELLO}''', flush=True); input(); "
-            """print('{"id": 2, "ok": {}, "error": {"code": "io"}}', flush=True)""",
+            (
+                f"input(); print('''{HELLO}''', flush=True); input(); "
+                """print('{"id": 2, "ok": {}, "error": {"code": "io"}}', flush=True)"""
+            ),
         ],
         "junk",
     ),
@@ -123,8 +131,10 @@ BAD = {
         [
             sys.executable,
             "-c",
-            f"input(); print('''{HELLO}''', flush=True); input(); "
-            """print('{"id": 2, "error": {"code": "oops"}}', flush=True); input()""",
+            (
+                f"input(); print('''{HELLO}''', flush=True); input(); "
+                """print('{"id": 2, "error": {"code": "oops"}}', flush=True); input()"""
+            ),
         ],
         "junk",
     ),

@@ -33,7 +33,9 @@ def test_every_block_has_a_name_and_is_carried_out() -> None:
 
 
 def test_node_documents() -> None:
-    group, array = re.findall(r"^\{.*?\}(?=\n\{|\n\Z)", BLOCKS["node-documents"].replace("\n[", "["), re.MULTILINE | re.DOTALL)
+    group, array = re.findall(
+        r"^\{.*?\}(?=\n\{|\n\Z)", BLOCKS["node-documents"].replace("\n[", "["), re.MULTILINE | re.DOTALL
+    )
     assert json.loads(group) == {"zarr_format": 3, "node_type": "group", "attributes": {}}
     other = Tensor("bfloat16", (4, 2), bytes(16))
     assert array.replace("\n", "").encode() == node_document(other, root=False)
@@ -93,7 +95,9 @@ def test_the_grammar_refuses_what_the_cases_call_wrong() -> None:
     refused = 0
     for case in read_cases(["record-"]):
         step = ((case.input or {}).get("mutation") or {"steps": []})["steps"][-1]
-        if "text" in step and not re.search("2-63|minor-1000", case.id):  # bounds that the grammar leaves to its comments
+        if "text" in step and not re.search(
+            "2-63|minor-1000", case.id
+        ):  # bounds that the grammar leaves to its comments
             refused += 1
             assert not grammar().fullmatch(f"{step['text']}crc32=00000000\n".encode()), case.id
     assert refused > 10

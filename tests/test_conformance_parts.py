@@ -50,7 +50,9 @@ def test_packing_is_msgpack(item: Any) -> None:
     assert packing.unpack(packing.pack(item)) == packing.unpack(packing.pack_long(item)) == item
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x92\x01", b"\xa2a", b"\x80\x80", b"\xd4\x05\0", b"\x82\xa1a\1\xa1a\2"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xc1", b"\x92\x01", b"\xa2a", b"\x80\x80", b"\xd4\x05\0", b"\x82\xa1a\1\xa1a\2"]
+)
 def test_unpacking_refuses(raw: bytes) -> None:
     with pytest.raises(packing.Bad):
         packing.unpack(raw)
@@ -77,7 +79,9 @@ def test_both_writers_give_the_same_bytes(tmp_path: Path, layout: str, digest: s
     if layout == "file":
         assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
         return
-    theirs = {path.relative_to(tmp_path / "theirs"): path for path in (tmp_path / "theirs").rglob("*") if path.is_file()}
+    theirs = {
+        path.relative_to(tmp_path / "theirs"): path for path in (tmp_path / "theirs").rglob("*") if path.is_file()
+    }
     for name, path in theirs.items():
         assert (tmp_path / "ours" / name).read_bytes() == path.read_bytes(), name
     assert len(theirs) == sum(path.is_file() for path in (tmp_path / "ours").rglob("*"))

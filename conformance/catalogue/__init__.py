@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
     case: Case
     files: Files | None = None
-    others: dict[str, str] = {}
+    others: tuple[tuple[str, str], ...] = ()
 
 
 ENTRIES: dict[str, Entry] = {}
@@ -74,14 +74,25 @@ def valid(
     level: str = "must",
 ) -> None:
     """A checkpoint that every reader has to accept; read whole, if no other operation is given."""
-    tree, metadata = checkpoint.values()
+    tree, _metadata = checkpoint.values()
     operation = operation or {"op": "read", "path": []}
     if expect is None:
         expect = {"value": lookup(tree, operation["path"])}
     if operation["op"] == "list":
         expect = {**expect, "tree": without_bytes(expect["tree"])}
     features = [*needs, *checkpoint.features()]
-    case = Case(identity, title, list(dict.fromkeys(spec.split())), level, features, SINCE, FORMAT, {"path": INPUT}, operation, expect)
+    case = Case(
+        identity,
+        title,
+        list(dict.fromkeys(spec.split())),
+        level,
+        features,
+        SINCE,
+        FORMAT,
+        {"path": INPUT},
+        operation,
+        expect,
+    )
     add(Entry(case, checkpoint.build()))
 
 
@@ -103,7 +114,7 @@ def fault(
 ) -> None:
     """A checkpoint with one fault, made from the input of the case `base`. `error`: codes, or an expectation. `still`:
     paths that can be read all the same. `generated`: the input is made when the case is run."""
-    expect = {"error": {"any_of": error.split()}} if isinstance(error, str) else dict(error)
+    expect: dict[str, Any] = {"error": {"any_of": error.split()}} if isinstance(error, str) else dict(error)
     of_base = ENTRIES[base].case
     values = [{"path": path_value(list(path)), "value": _value_of(base, path)} for path in still]
     if values:
@@ -113,7 +124,22 @@ def fault(
     source: dict[str, Any] = {"mutation": {"base": base, "steps": steps}}
     source |= ({"generated": True} if generated else {"path": INPUT}) | ({"name": name} if name != INPUT else {})
     operation = operation or {"op": "open"}
-    add(Entry(Case(identity, title, list(dict.fromkeys(spec.split())), level, features, SINCE, FORMAT, source, operation, expect)))
+    add(
+        Entry(
+            Case(
+                identity,
+                title,
+                list(dict.fromkeys(spec.split())),
+                level,
+                features,
+                SINCE,
+                FORMAT,
+                source,
+                operation,
+                expect,
+            )
+        )
+    )
 
 
 def plain(
@@ -130,8 +156,20 @@ def plain(
     others: dict[str, str] | None = None,
 ) -> None:
     """Any other case."""
-    case = Case(identity, title, list(dict.fromkeys(spec.split())), level, list(needs), SINCE, FORMAT, source, operation, expect, large)
-    add(Entry(case, None, others or {}))
+    case = Case(
+        identity,
+        title,
+        list(dict.fromkeys(spec.split())),
+        level,
+        list(needs),
+        SINCE,
+        FORMAT,
+        source,
+        operation,
+        expect,
+        large,
+    )
+    add(Entry(case, None, tuple((others or {}).items())))
 
 
 def value_of(tree: Any) -> dict[str, Any]:

@@ -89,7 +89,12 @@ BAD = {
     "shape-shorter": ("A shape with fewer chunks than there are rows.", "CHK-001", "/tensors/shape/0", [2, 6]),
     "shape-huge": ("A shape of 2⁶³ and more.", "LIM-002 LIM-004", "/tensors/shape/0", [2**63, 6]),
     "shape-product": ("A product of lengths that is too large.", "LIM-004", "/tensors/shape/0", [2**31, 2**31]),
-    "shape-overflow": ("A product that overflows 64 bits to a small one.", "LIM-004", "/tensors/shape/0", [2**62, 2**62]),
+    "shape-overflow": (
+        "A product that overflows 64 bits to a small one.",
+        "LIM-004",
+        "/tensors/shape/0",
+        [2**62, 2**62],
+    ),
     "shape-nil": ("A shape that is nil.", "MAN-002", "/tensors/shape/0", None),
     "codec-beyond": ("A codec chain that is not there.", "MAN-002", "/tensors/codec/0", 1),
     "codec-negative": ("A negative codec chain.", "MAN-002", "/tensors/codec/0", -1),
@@ -152,7 +157,9 @@ slice_case(
     ["x"],
     [(2, 7, 2), (3, 10, 2)],
 )
-slice_case("slice-no-axes", "A slice of a tensor without axes.", "READ-003", Checkpoint({"x": tensor("int16", ())}), ["x"], [])
+slice_case(
+    "slice-no-axes", "A slice of a tensor without axes.", "READ-003", Checkpoint({"x": tensor("int16", ())}), ["x"], []
+)
 slice_case(
     "slice-rank-5",
     "A slice over five axes.",
@@ -224,7 +231,10 @@ plain(
     {"build": "wide", "generated": True},
     {"op": "list"},
     {
-        "tree": {"type": "dict", "items": [["x", {"type": "tensor", "index": 0, "dtype": "uint8", "shape": [8192, 4096]}]]},
+        "tree": {
+            "type": "dict",
+            "items": [["x", {"type": "tensor", "index": 0, "dtype": "uint8", "shape": [8192, 4096]}]],
+        },
         "budget": {"bytes": SLACK},
     },
     needs=("reader", "layout:file", "digest:sha256"),

@@ -15,21 +15,37 @@ PLAIN = b"".join((i // 4).to_bytes(4, "little") for i in range(64))  # what the 
 
 # PLAIN as common encoders make it: numcodecs 0.16 (zstd 1.5, c-blosc 1.21) and zlib 1.3.
 ENCODED = {
-    "zstd": "28b52ffd600000a501008800000102030405060708090a0b0c0d0e0f1000a013d01de818e80474073a063a01dd818e814e4077a063a013d0"
-    "ddae63326803",
-    "zstd-checksum": "28b52ffd640000a501008800000102030405060708090a0b0c0d0e0f1000a013d01de818e80474073a063a01dd818e814e40"
-    "77a063a013d0ddae633268031d7c24e3",
-    "gzip": "1f8b08000000000002035dc3c90d802000003004b911f6dfd6376dd2106e0f23135f66165636760e4e2e7edc3cfc01c3c043a900010000",
-    "blosc-zstd": "02019104000100000001000055000000140000003d00000028b52ffd6000009d010012840a8e1111111111111110f0ffefeededdc"
-    "dccbcbbabaa9a99898878776766565545443433232212110100100100018f0251",
-    "blosc-lz4": "0201340400010000000100003a000000140000002200000013f001002300ff02002300ff0400700000ffffffff0009000f0200c350"
-    "0000000000",
-    "blosc-lz4hc": "02013104000100000001000064000000140000004c000000ff320000000001010101020202020303030304040404050505050606"
-    "06060707070708080808090909090a0a0a0a0b0b0b0b0c0c0c0c0d0d0d0d0e0e0e0e0f0f0f0f000100a7500000000000",
-    "blosc-blosclz": "02011104000100000001000062000000140000004a0000003f0000000001010101020202020303030304040404050505050606"
-    "0606070707071f08080808090909090a0a0a0a0b0b0b0b0c0c0c0c0d0d0d0d0e0e0e0e0f0f0f0f0000e0b400010000",
-    "blosc-zlib": "02017004000100000001000043000000140000002b000000785e5dc3c90d802000003004b911f6dfd6376dd2106e0f23135f6616"
-    "5636760e4e2e7edc3cfc019fc001e1",
+    "zstd": (
+        "28b52ffd600000a501008800000102030405060708090a0b0c0d0e0f1000a013d01de818e80474073a063a01dd818e814e40"
+        "77a063a013d0ddae63326803"
+    ),
+    "zstd-checksum": (
+        "28b52ffd640000a501008800000102030405060708090a0b0c0d0e0f1000a013d01de818e80474073a063a01dd818e814e40"
+        "77a063a013d0ddae633268031d7c24e3"
+    ),
+    "gzip": (
+        "1f8b08000000000002035dc3c90d802000003004b911f6dfd6376dd2106e0f23135f66165636760e4e2e7edc3cfc01c3c043a900010000"
+    ),
+    "blosc-zstd": (
+        "02019104000100000001000055000000140000003d00000028b52ffd6000009d010012840a8e1111111111111110f0ffefee"
+        "deddcdccbcbbabaa9a99898878776766565545443433232212110100100100018f0251"
+    ),
+    "blosc-lz4": (
+        "0201340400010000000100003a000000140000002200000013f001002300ff02002300ff0400700000ffffffff0009000f02"
+        "00c3500000000000"
+    ),
+    "blosc-lz4hc": (
+        "02013104000100000001000064000000140000004c000000ff32000000000101010102020202030303030404040405050505"
+        "060606060707070708080808090909090a0a0a0a0b0b0b0b0c0c0c0c0d0d0d0d0e0e0e0e0f0f0f0f000100a7500000000000"
+    ),
+    "blosc-blosclz": (
+        "02011104000100000001000062000000140000004a0000003f00000000010101010202020203030303040404040505050506"
+        "060606070707071f08080808090909090a0a0a0a0b0b0b0b0c0c0c0c0d0d0d0d0e0e0e0e0f0f0f0f0000e0b400010000"
+    ),
+    "blosc-zlib": (
+        "02017004000100000001000043000000140000002b000000785e5dc3c90d802000003004b911f6dfd6376dd2106e0f23135f"
+        "66165636760e4e2e7edc3cfc019fc001e1"
+    ),
 }
 
 
@@ -133,7 +149,9 @@ for _name, (_chain, _encode) in HAND.items():
             f"codec-{_name}-slice-{_layout}",
             f"Part of a tensor compressed with {_name}, layout {_layout}.",
             "ZARR-006 READ-003 READ-004",
-            Checkpoint({"x": compressed(tensor("int32", (5, 7), "hand", grid=(3, 4)), _chain, _encode)}, layout=_layout),
+            Checkpoint(
+                {"x": compressed(tensor("int32", (5, 7), "hand", grid=(3, 4)), _chain, _encode)}, layout=_layout
+            ),
             ["x"],
             [(1, 5, 3), (2, 7, 2)],
         )
@@ -160,7 +178,10 @@ for _name, (_chain, _encode) in BASES.items():
         f"codec-{_name}-loose",
         f"A chunk of {_name} that is an object of its own.",
         "ZARR-006 LAY-003",
-        Checkpoint({"x": compressed(tensor("int32", (16,), "loose"), _chain, _encode), "b": tensor("int8", (2,), "b")}, layout="loose"),
+        Checkpoint(
+            {"x": compressed(tensor("int32", (16,), "loose"), _chain, _encode), "b": tensor("int8", (2,), "b")},
+            layout="loose",
+        ),
     )
 FAULTS: dict[str, dict[str, tuple[str, bytes]]] = {
     "zstd": {
@@ -196,7 +217,10 @@ FAULTS: dict[str, dict[str, tuple[str, bytes]]] = {
         "bytes-after": ("bytes after the buffer", blosc_copied(DATA) + b"\0"),
         "shorter": ("fewer elements", blosc_copied(DATA[:60])),
         "longer": ("more elements", blosc_copied(DATA + b"\0\0\0\0")),
-        "declares-less": ("a header that declares another size", blosc_copied(DATA)[:4] + struct.pack("<I", 60) + blosc_copied(DATA)[8:]),
+        "declares-less": (
+            "a header that declares another size",
+            blosc_copied(DATA)[:4] + struct.pack("<I", 60) + blosc_copied(DATA)[8:],
+        ),
         "truncated": ("a buffer that breaks off", blosc_copied(DATA)[:-1]),
         "stored-size": ("a header with another stored size", blosc_copied(DATA)[:12] + struct.pack("<I", 81) + DATA),
         "header-alone": ("a header alone", blosc_copied(DATA)[:15]),
@@ -245,12 +269,24 @@ CHAINS_BAD: dict[str, tuple[str, Any]] = {
         "zstd with a key too many",
         [BYTES, {"name": "zstd", "configuration": {"checksum": False, "level": 3, "window": 9}}],
     ),
-    "zstd-level-bool": ("zstd with a level that is a bool", [BYTES, {"name": "zstd", "configuration": {"checksum": False, "level": True}}]),
-    "zstd-checksum-int": ("zstd with a checksum that is a number", [BYTES, {"name": "zstd", "configuration": {"checksum": 0, "level": 3}}]),
+    "zstd-level-bool": (
+        "zstd with a level that is a bool",
+        [BYTES, {"name": "zstd", "configuration": {"checksum": False, "level": True}}],
+    ),
+    "zstd-checksum-int": (
+        "zstd with a checksum that is a number",
+        [BYTES, {"name": "zstd", "configuration": {"checksum": 0, "level": 3}}],
+    ),
     "gzip-no-level": ("gzip without a level", [BYTES, {"name": "gzip", "configuration": {}}]),
-    "gzip-level-float": ("gzip with a level that is a float", [BYTES, {"name": "gzip", "configuration": {"level": 5.0}}]),
+    "gzip-level-float": (
+        "gzip with a level that is a float",
+        [BYTES, {"name": "gzip", "configuration": {"level": 5.0}}],
+    ),
     "gzip-extra": ("gzip with a key too many", [BYTES, {"name": "gzip", "configuration": {"level": 5, "x": 1}}]),
-    "blosc-missing": ("blosc without `shuffle`", [BYTES, {"name": "blosc", "configuration": {"blocksize": 0, "clevel": 5, "cname": "lz4", "typesize": 4}}]),
+    "blosc-missing": (
+        "blosc without `shuffle`",
+        [BYTES, {"name": "blosc", "configuration": {"blocksize": 0, "clevel": 5, "cname": "lz4", "typesize": 4}}],
+    ),
     "no-configuration": ("`bytes` without a configuration", [{"name": "bytes"}]),
     "bytes-extra": ("`bytes` with a key too many", [{"name": "bytes", "configuration": {"endian": "little", "x": 1}}]),
     "codec-string": ("a codec that is a string", [BYTES, "gzip"]),
@@ -273,4 +309,11 @@ fault(
     edit("/codecs/-", [BYTES, {"name": "brotli", "configuration": {}}]),
     "unknown-codec",
 )
-fault("codec-chain-number", "A chain that is no array.", "MAN-002", "codec-raw", edit("/codecs/0", 5), "bad-manifest unknown-codec")
+fault(
+    "codec-chain-number",
+    "A chain that is no array.",
+    "MAN-002",
+    "codec-raw",
+    edit("/codecs/0", 5),
+    "bad-manifest unknown-codec",
+)

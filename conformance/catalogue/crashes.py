@@ -20,7 +20,9 @@ def trace(layout: str, *, replaces: bool, flushed: bool = True) -> str:
     before = flatten(Checkpoint(OLD, layout=layout).build()) if replaces else None
     old = None if before is None else {name: data.hex() for name, data in before.items()}
     lines: list[dict[str, Any]] = [{"target": TARGET, "before": old}]
-    folders = sorted({"/".join([TEMPORARY, *name.split("/")[:i]]) for name in files for i in range(name.count("/") + 1)})
+    folders = sorted(
+        {"/".join([TEMPORARY, *name.split("/")[:i]]) for name in files for i in range(name.count("/") + 1)}
+    )
     lines += [{"call": "mkdir", "path": folder} for folder in folders if layout != "file"]
     for name, data in files.items():
         path = f"{TEMPORARY}/{name}" if name else TEMPORARY

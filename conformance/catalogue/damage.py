@@ -165,7 +165,15 @@ for _digest in ("sha256", "xxh3-128"):
         f"Every byte of a {_digest} digest is compared.",
         "BLK-004",
         f"digest-{_digest}-file",
-        [{"do": "edit_bin", "pointer": "/parts/0/chunks/digest", "offset": {"sha256": 31, "xxh3-128": 15}[_digest], "hex": "00"}, {"do": "reseal"}],
+        [
+            {
+                "do": "edit_bin",
+                "pointer": "/parts/0/chunks/digest",
+                "offset": {"sha256": 31, "xxh3-128": 15}[_digest],
+                "hex": "00",
+            },
+            {"do": "reseal"},
+        ],
         {"error": {"any_of": ["block-digest"], "tensor": "w", "block": 0}},
         READ_W,
     )
@@ -175,7 +183,13 @@ fault(
     "BLK-006",
     BASE,
     [flip(["b"], 0, 0)],
-    {"value": Tensor("bfloat16", (2,), bytes([tensor("bfloat16", (2,), "b").data[0] ^ 1]) + tensor("bfloat16", (2,), "b").data[1:]).value(None)},
+    {
+        "value": Tensor(
+            "bfloat16",
+            (2,),
+            bytes([tensor("bfloat16", (2,), "b").data[0] ^ 1]) + tensor("bfloat16", (2,), "b").data[1:],
+        ).value(None)
+    },
     {"op": "read", "path": ["b"], "verify": False},
     needs=("unverified",),
 )
@@ -185,7 +199,11 @@ valid(
     "BLK-006 READ-003",
     Checkpoint(_tree()),
     {"op": "read_slice", "path": ["c"], "slices": [[1, 4, 1], [1, 3, 1]], "verify": False},
-    {"value": Tensor("int32", (3, 2), b"".join(tensor("int32", (4, 4), "c").data[i * 16 + 4 : i * 16 + 12] for i in (1, 2, 3))).value(None)},
+    {
+        "value": Tensor(
+            "int32", (3, 2), b"".join(tensor("int32", (4, 4), "c").data[i * 16 + 4 : i * 16 + 12] for i in (1, 2, 3))
+        ).value(None)
+    },
     needs=("reader", "unverified"),
 )
 valid(
@@ -194,7 +212,11 @@ valid(
     "BLK-006 READ-003",
     Checkpoint(_tree()),
     {"op": "read_slice", "path": ["w"], "slices": [[0, 3, 2], [1, 4000, 1999]], "verify": False},
-    {"value": Tensor("uint8", (2, 3), bytes(pattern(12000, "w")[i * 4000 + j] for i in (0, 2) for j in (1, 2000, 3999))).value(None)},
+    {
+        "value": Tensor(
+            "uint8", (2, 3), bytes(pattern(12000, "w")[i * 4000 + j] for i in (0, 2) for j in (1, 2000, 3999))
+        ).value(None)
+    },
     needs=("reader", "unverified"),
 )
 
@@ -263,7 +285,10 @@ fault(
     "A directory where an object should be.",
     "READ-005",
     LOOSE,
-    [{"do": "remove_object", "object": "tensors/b/c/0"}, {"do": "add_object", "object": "tensors/b/c/0/x", "hex": "00"}],
+    [
+        {"do": "remove_object", "object": "tensors/b/c/0"},
+        {"do": "add_object", "object": "tensors/b/c/0/x", "hex": "00"},
+    ],
     {"error": {"any_of": ["missing-object"], "tensor": "b"}},
     {"op": "read", "path": ["b"]},
     still=[["w"]],
@@ -289,13 +314,38 @@ fault(
 FRAMES: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
     "first-byte": ("the first byte of the file", "FRM-001", BASE, [{"do": "flip_bit", "at": {"offset": 0}, "bit": 0}]),
     "document": ("a node document", "FRM-001", BASE, [{"do": "flip_bit", "at": {"offset": 60}, "bit": 0}]),
-    "alignment": ("the gap before a chunk", "FRM-001", BASE, [{"do": "flip_bit", "at": {**chunk(["w"], 0, 0), "before": 1}, "bit": 0}]),
-    "directory": ("the central directory", "FRM-001 PACK-006", BASE, [{"do": "flip_bit", "at": place("directory", 20), "bit": 0}]),
+    "alignment": (
+        "the gap before a chunk",
+        "FRM-001",
+        BASE,
+        [{"do": "flip_bit", "at": {**chunk(["w"], 0, 0), "before": 1}, "bit": 0}],
+    ),
+    "directory": (
+        "the central directory",
+        "FRM-001 PACK-006",
+        BASE,
+        [{"do": "flip_bit", "at": place("directory", 20), "bit": 0}],
+    ),
     "end-record": ("the end record", "FRM-001", BASE, [{"do": "flip_bit", "at": place("directory", -5), "bit": 0}]),
-    "loose-document": ("a node document of plain files", "FRM-002", LOOSE, [{"do": "flip_bit", "at": {"object": "tensors/w/zarr.json", "offset": 9}, "bit": 0}]),
-    "loose-document-gone": ("a node document that is missing", "FRM-002 ZARR-001", LOOSE, [{"do": "remove_object", "object": "tensors/b/zarr.json"}]),
+    "loose-document": (
+        "a node document of plain files",
+        "FRM-002",
+        LOOSE,
+        [{"do": "flip_bit", "at": {"object": "tensors/w/zarr.json", "offset": 9}, "bit": 0}],
+    ),
+    "loose-document-gone": (
+        "a node document that is missing",
+        "FRM-002 ZARR-001",
+        LOOSE,
+        [{"do": "remove_object", "object": "tensors/b/zarr.json"}],
+    ),
     "record-frame": ("another frame digest in the record", "FRM-001", BASE, [{"do": "reseal", "frame": "0" * 64}]),
-    "xxh3": ("a byte under an xxh3-128 frame digest", "FRM-001", "digest-xxh3-128-file", [{"do": "flip_bit", "at": {"offset": 60}, "bit": 0}]),
+    "xxh3": (
+        "a byte under an xxh3-128 frame digest",
+        "FRM-001",
+        "digest-xxh3-128-file",
+        [{"do": "flip_bit", "at": {"offset": 60}, "bit": 0}],
+    ),
 }
 for _name, (_title, _spec, _base, _steps) in FRAMES.items():
     fault(
@@ -321,7 +371,13 @@ for _name, (_title, _spec, _base, _steps) in FRAMES.items():
 # ---- whole verification
 
 VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, Any]]]] = {
-    "one-block": ("one block", "BLK-007", BASE, [flip(["w"], 0, 5000)], [{"code": "block-digest", "tensor": "w", "chunk": 0, "block": 1}]),
+    "one-block": (
+        "one block",
+        "BLK-007",
+        BASE,
+        [flip(["w"], 0, 5000)],
+        [{"code": "block-digest", "tensor": "w", "chunk": 0, "block": 1}],
+    ),
     "two-blocks": (
         "two blocks of one tensor",
         "BLK-007",
@@ -390,8 +446,24 @@ for _name, (_title, _spec, _base, _steps, _found) in VERIFIED.items():
         VERIFY,
         needs=("verify",),
     )
-for _base in ("grid-padding", "codec-several", "dtype-bool-padding", "manifest-unknown-keys", "empty-tensors", "tree-aliases"):
-    fault(f"verify-clean-{_base}", f"A whole verification of the case {_base} finds nothing.", "BLK-007", _base, [], damage(), VERIFY, needs=("verify",))
+for _base in (
+    "grid-padding",
+    "codec-several",
+    "dtype-bool-padding",
+    "manifest-unknown-keys",
+    "empty-tensors",
+    "tree-aliases",
+):
+    fault(
+        f"verify-clean-{_base}",
+        f"A whole verification of the case {_base} finds nothing.",
+        "BLK-007",
+        _base,
+        [],
+        damage(),
+        VERIFY,
+        needs=("verify",),
+    )
 fault(
     "object-long-read",
     "An object longer than its chunk is read as far as the chunk goes.",

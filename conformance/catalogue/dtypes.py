@@ -30,7 +30,12 @@ def sliced(source: Tensor, slices: list[tuple[int, int, int]]) -> dict[str, obje
         for start in range(0, len(elements), max(1, width)):
             bits = sum(e[0] << i * row.bits for i, e in enumerate(elements[start : start + width]))
             data += bits.to_bytes(storage_shape(row, (width,))[0], "little")
-    return {"type": "tensor", "dtype": source.dtype, "shape": counts, **bytes_form(meaning(source.dtype, tuple(counts), data))}
+    return {
+        "type": "tensor",
+        "dtype": source.dtype,
+        "shape": counts,
+        **bytes_form(meaning(source.dtype, tuple(counts), data)),
+    }
 
 
 def _element(source: Tensor, place: list[int]) -> bytes:
@@ -120,7 +125,9 @@ valid(
     "dtype-little-endian",
     "Stored elements are little-endian, on every machine.",
     "DTYPE-002",
-    Checkpoint({"x": Tensor("uint32", (2,), bytes.fromhex("0102030405060708")), "y": Tensor("int16", (1,), b"\xfe\xff")}),
+    Checkpoint(
+        {"x": Tensor("uint32", (2,), bytes.fromhex("0102030405060708")), "y": Tensor("int16", (1,), b"\xfe\xff")}
+    ),
 )
 valid("dtype-bools", "Bools are the bytes 0 and 1.", "DTYPE-005", Checkpoint({"x": Tensor("bool", (4,), b"\1\0\1\1")}))
 fault(
@@ -147,7 +154,9 @@ valid(
     "DTYPE-005 ZARR-004",
     Checkpoint({"x": Tensor("bool", (3, 3), b"\1\0\1\0\1\0\1\1\0", grid=(2, 2), padding=0xEE)}),
 )
-for _index, _name in enumerate(("float128", "Float32", "float8", "uint4 ", "", "bfloat16\0", "object", "numpy.float32", "<f4")):
+for _index, _name in enumerate(
+    ("float128", "Float32", "float8", "uint4 ", "", "bfloat16\0", "object", "numpy.float32", "<f4")
+):
     fault(
         f"dtype-unknown-{_index + 1}",
         f"The dtype {_name!r} is refused by name.",

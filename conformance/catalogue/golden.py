@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import HERE
+from ..build import Files
 from ..cases import INPUT, Case, read_flat
 from ..model import DTYPES, tensor
 from . import FORMAT, SINCE, Entry, add, value_of
@@ -38,7 +39,7 @@ _NEEDS = {
 
 for _path in sorted(GOLDEN.glob("*/*.ckpt")):
     _version, _name = _path.parent.name, _path.stem
-    _files = {name: [data] for name, data in read_flat(_path).items()}
+    _files: Files = {name: [data] for name, data in read_flat(_path).items()}
     _case = Case(
         f"golden-{_version.replace('.', '-')}-{_name}",
         f"What version {_version} of ckptfmt wrote: {_name}.",

@@ -11,7 +11,9 @@ from . import fault, plain, valid
 OPEN = {"op": "open"}
 
 
-def nothing(identity: str, title: str, spec: str, disk: list[dict[str, Any]], codes: str, name: str = "input.ckpt") -> None:
+def nothing(
+    identity: str, title: str, spec: str, disk: list[dict[str, Any]], codes: str, name: str = "input.ckpt"
+) -> None:
     """Something on the disk that is no checkpoint."""
     source: dict[str, Any] = {"generated": True, "disk": disk, "name": name}
     plain(identity, title, spec, source, OPEN, {"error": {"any_of": codes.split()}})
@@ -25,8 +27,20 @@ nothing("locate-nothing", "Nothing at the path.", "ERR-001", [], "not-found")
 nothing("locate-empty-file", "An empty file.", "COM-004 COM-005", [file(b"")], "not-a-checkpoint")
 nothing("locate-text", "A text file.", "COM-004 COM-005", [file(b"hello\n" * 100)], "not-a-checkpoint")
 nothing("locate-one-byte", "A file of one byte.", "COM-004", [file(b"P")], "not-a-checkpoint")
-nothing("locate-other-zip", "A ZIP of another kind.", "COM-004", [file(b"PK\3\4" + bytes(22) + b"\5\0\0\0a.npy" + bytes(300))], "not-a-checkpoint")
-nothing("locate-empty-directory", "An empty directory.", "COM-004 LAY-002", [{"kind": "directory", "at": ""}], "not-a-checkpoint")
+nothing(
+    "locate-other-zip",
+    "A ZIP of another kind.",
+    "COM-004",
+    [file(b"PK\3\4" + bytes(22) + b"\5\0\0\0a.npy" + bytes(300))],
+    "not-a-checkpoint",
+)
+nothing(
+    "locate-empty-directory",
+    "An empty directory.",
+    "COM-004 LAY-002",
+    [{"kind": "directory", "at": ""}],
+    "not-a-checkpoint",
+)
 nothing(
     "locate-directory-without-commit",
     "A directory with a manifest and without a COMMIT.",
@@ -34,7 +48,13 @@ nothing(
     [file(b"\x80", "manifest.msgpack"), file(b"{}", "tensors/zarr.json")],
     "not-a-checkpoint",
 )
-nothing("locate-pipe", "A pipe: refused at once, without waiting for a writer.", "COM-004", [{"kind": "pipe", "at": ""}], "not-a-checkpoint")
+nothing(
+    "locate-pipe",
+    "A pipe: refused at once, without waiting for a writer.",
+    "COM-004",
+    [{"kind": "pipe", "at": ""}],
+    "not-a-checkpoint",
+)
 nothing(
     "locate-temporary-name",
     "A name that ends as those of temporaries do.",
@@ -43,7 +63,14 @@ nothing(
     "temporary",
     ".model.ckpt.0a1b.ckptfmt-tmp",
 )
-nothing("locate-temporary-directory", "A directory of such a name.", "PUB-001", [{"kind": "directory", "at": ""}], "temporary", "x.ckptfmt-tmp")
+nothing(
+    "locate-temporary-directory",
+    "A directory of such a name.",
+    "PUB-001",
+    [{"kind": "directory", "at": ""}],
+    "temporary",
+    "x.ckptfmt-tmp",
+)
 nothing(
     "locate-mention-of-name",
     "A text that mentions the name of the format, without a version.",
@@ -103,12 +130,19 @@ valid(
     "locate-other-objects",
     "Other files beside those of a checkpoint do not matter.",
     "ZARR-001 LAY-002",
-    Checkpoint({"x": tensor("int8", (3,))}, layout="loose", foreign=[("notes.txt", b"hello"), ("tensors/other/c/0", b"x")]),
+    Checkpoint(
+        {"x": tensor("int8", (3,))}, layout="loose", foreign=[("notes.txt", b"hello"), ("tensors/other/c/0", b"x")]
+    ),
 )
 
 # ---- links
 
-valid("link-base", "Two tensors in plain files.", "LAY-003", Checkpoint({"a": tensor("int8", (3,), "a"), "b": tensor("int8", (3,), "b")}, layout="loose"))
+valid(
+    "link-base",
+    "Two tensors in plain files.",
+    "LAY-003",
+    Checkpoint({"a": tensor("int8", (3,), "a"), "b": tensor("int8", (3,), "b")}, layout="loose"),
+)
 fault(
     "link-chunk",
     "A chunk that is a symbolic link out of the checkpoint is not followed, also if what it leads to is right.",

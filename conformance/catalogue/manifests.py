@@ -43,7 +43,14 @@ valid(
     {"op": "list"},
     {"tree": Checkpoint(TREE).values()[0], "schema": {"id": "my/schema ü", "version": "2024-01-01+x"}},
 )
-valid("manifest-no-schema", "A schema is not needed.", "SCH-001", Checkpoint(TREE), {"op": "list"}, {"tree": Checkpoint(TREE).values()[0], "schema": None})
+valid(
+    "manifest-no-schema",
+    "A schema is not needed.",
+    "SCH-001",
+    Checkpoint(TREE),
+    {"op": "list"},
+    {"tree": Checkpoint(TREE).values()[0], "schema": None},
+)
 valid(
     "manifest-unknown-keys",
     "Keys that a reader does not know are ignored, in every map.",
@@ -70,7 +77,12 @@ valid(
     ),
 )
 valid("manifest-blocks-large", "The largest block size.", "BLK-003 BLK-001", Checkpoint(TREE, block=1 << 30))
-valid("manifest-blocks-odd", "A block size that is no power of two.", "BLK-003", Checkpoint({"x": tensor("uint8", (30000,), "b")}, block=12288))
+valid(
+    "manifest-blocks-odd",
+    "A block size that is no power of two.",
+    "BLK-003",
+    Checkpoint({"x": tensor("uint8", (30000,), "b")}, block=12288),
+)
 
 # ---- the msgpack document
 
@@ -111,7 +123,12 @@ for _name, (_title, _document) in DOCUMENTS.items():
 ITEMS: dict[str, tuple[str, str, str, Any]] = {
     "extension": ("An extension type.", "MAN-001", "/tree/2/0", Literal(b"\xd4\x05\x00")),
     "timestamp": ("The extension type of timestamps.", "MAN-001", "/tree/2/0", Literal(b"\xd6\xff\0\0\0\0")),
-    "timestamp-generator": ("A timestamp where a string is wanted.", "MAN-001", "/generator", Literal(b"\xd6\xff\0\0\0\0")),
+    "timestamp-generator": (
+        "A timestamp where a string is wanted.",
+        "MAN-001",
+        "/generator",
+        Literal(b"\xd6\xff\0\0\0\0"),
+    ),
     "repeated-key": ("A map that repeats a key.", "MAN-001", "/schema", Literal(b"\x82\xa2id\xa1a\xa2id\xa1b")),
     "int-key-inside": ("A map with an integer key, inside.", "MAN-001", "/schema", Literal(b"\x81\x01\xa1a")),
     "format-string": ("`format` is a string.", "MAN-002", "/format", "1.0"),
@@ -139,7 +156,12 @@ ITEMS: dict[str, tuple[str, str, str, Any]] = {
     "schema-version-empty": ("An empty schema version.", "SCH-001", "/schema/version", ""),
     "schema-id-number": ("A schema id that is a number.", "SCH-001", "/schema/id", 1),
     "schema-version-number": ("A schema version that is a number.", "SCH-001", "/schema/version", 1),
-    "schema-fingerprint": ("A fingerprint that is not that of the tensors.", "SCH-002", "/schema/fingerprint", bytes(32)),
+    "schema-fingerprint": (
+        "A fingerprint that is not that of the tensors.",
+        "SCH-002",
+        "/schema/fingerprint",
+        bytes(32),
+    ),
     "schema-fingerprint-short": ("A fingerprint of 31 bytes.", "SCH-002", "/schema/fingerprint", bytes(31)),
     "codecs-nil": ("`codecs` is nil.", "MAN-002", "/codecs", None),
     "tensors-array": ("`tensors` is an array.", "MAN-002", "/tensors", []),
@@ -153,7 +175,12 @@ ITEMS: dict[str, tuple[str, str, str, Any]] = {
     "parts-nil": ("`parts` is nil.", "MAN-002", "/parts", None),
     "part-object-nil": ("In layout `file` the object is the file itself, not nil.", "CHK-002", "/parts/0/object", None),
     "part-object-named": ("In layout `file` the object has no name.", "CHK-002", "/parts/0/object", "a.zip"),
-    "part-object-upwards": ("An object outside the checkpoint.", "CHK-002 CHK-007 SEC-003", "/parts/0/object", "../a.zip"),
+    "part-object-upwards": (
+        "An object outside the checkpoint.",
+        "CHK-002 CHK-007 SEC-003",
+        "/parts/0/object",
+        "../a.zip",
+    ),
     "part-size": ("A part with a size, in layout `file`.", "MAN-002", "/parts/0/size", 5),
     "part-frame": ("A part with a frame digest, in layout `file`.", "MAN-002", "/parts/0/frame", bytes(32)),
     "chunks-array": ("A chunk table that is an array.", "MAN-002", "/parts/0/chunks", []),
@@ -163,26 +190,84 @@ ITEMS: dict[str, tuple[str, str, str, Any]] = {
         "/parts/0/chunks",
         {"path": "parts/00000.msgpack", "length": 5, "sha256": bytes(32)},
     ),
-    "table-tensor-bin": ("A table with tensor indices, in layout `file`.", "CHK-002", "/parts/0/chunks/tensor", struct.pack("<4I", 0, 0, 1, 2)),
+    "table-tensor-bin": (
+        "A table with tensor indices, in layout `file`.",
+        "CHK-002",
+        "/parts/0/chunks/tensor",
+        struct.pack("<4I", 0, 0, 1, 2),
+    ),
     "table-tensor-array": ("A column that is an array.", "MAN-002", "/parts/0/chunks/length", [16, 16, 16, 3]),
-    "table-offset-nil": ("A table without offsets, in layout `file`.", "CHK-002 MAN-002", "/parts/0/chunks/offset", None),
+    "table-offset-nil": (
+        "A table without offsets, in layout `file`.",
+        "CHK-002 MAN-002",
+        "/parts/0/chunks/offset",
+        None,
+    ),
     "table-length-nil": ("A table without lengths.", "MAN-002", "/parts/0/chunks/length", None),
     "table-digest-nil": ("A table without digests.", "MAN-002", "/parts/0/chunks/digest", None),
-    "table-length-short": ("A column of lengths that is too short.", "CHK-001 CHK-004", "/parts/0/chunks/length", struct.pack("<3Q", 16, 16, 16)),
-    "table-length-long": ("A column of lengths that is too long.", "CHK-001 CHK-004", "/parts/0/chunks/length", struct.pack("<5Q", 16, 16, 16, 3, 3)),
-    "table-length-odd": ("A column of lengths that breaks off.", "CHK-001", "/parts/0/chunks/length", struct.pack("<4Q", 16, 16, 16, 3)[:-1]),
+    "table-length-short": (
+        "A column of lengths that is too short.",
+        "CHK-001 CHK-004",
+        "/parts/0/chunks/length",
+        struct.pack("<3Q", 16, 16, 16),
+    ),
+    "table-length-long": (
+        "A column of lengths that is too long.",
+        "CHK-001 CHK-004",
+        "/parts/0/chunks/length",
+        struct.pack("<5Q", 16, 16, 16, 3, 3),
+    ),
+    "table-length-odd": (
+        "A column of lengths that breaks off.",
+        "CHK-001",
+        "/parts/0/chunks/length",
+        struct.pack("<4Q", 16, 16, 16, 3)[:-1],
+    ),
     "table-digest-short": ("A digest too few.", "CHK-001", "/parts/0/chunks/digest", bytes(96)),
     "table-digest-long": ("A digest too many.", "CHK-001", "/parts/0/chunks/digest", bytes(160)),
     "table-digest-odd": ("Digests that break off.", "CHK-001", "/parts/0/chunks/digest", bytes(127)),
 }
 for _name, (_title, _spec, _pointer, _item) in ITEMS.items():
     fault(f"manifest-{_name}", _title, f"{_spec} ERR-001", "manifest-base", edit(_pointer, _item), "bad-manifest")
-for _key in ("format", "layout", "requires", "generator", "digest", "block", "schema", "metadata", "codecs", "tensors", "parts"):
-    fault(f"manifest-without-{_key}", f"`{_key}` is missing.", "MAN-002", "manifest-base", remove(f"/{_key}"), "bad-manifest")
+for _key in (
+    "format",
+    "layout",
+    "requires",
+    "generator",
+    "digest",
+    "block",
+    "schema",
+    "metadata",
+    "codecs",
+    "tensors",
+    "parts",
+):
+    fault(
+        f"manifest-without-{_key}",
+        f"`{_key}` is missing.",
+        "MAN-002",
+        "manifest-base",
+        remove(f"/{_key}"),
+        "bad-manifest",
+    )
 for _key in ("name", "dtype", "shape", "grid", "codec"):
-    fault(f"manifest-without-tensors-{_key}", f"The column `{_key}` is missing.", "MAN-002", "manifest-base", remove(f"/tensors/{_key}"), "bad-manifest")
+    fault(
+        f"manifest-without-tensors-{_key}",
+        f"The column `{_key}` is missing.",
+        "MAN-002",
+        "manifest-base",
+        remove(f"/tensors/{_key}"),
+        "bad-manifest",
+    )
 for _key in ("object", "size", "frame", "chunks"):
-    fault(f"manifest-without-part-{_key}", f"`{_key}` of a part is missing.", "MAN-002", "manifest-base", remove(f"/parts/0/{_key}"), "bad-manifest")
+    fault(
+        f"manifest-without-part-{_key}",
+        f"`{_key}` of a part is missing.",
+        "MAN-002",
+        "manifest-base",
+        remove(f"/parts/0/{_key}"),
+        "bad-manifest",
+    )
 for _key in ("tensor", "chunk", "offset", "length", "digest"):
     fault(
         f"manifest-without-column-{_key}",
@@ -193,7 +278,14 @@ for _key in ("tensor", "chunk", "offset", "length", "digest"):
         "bad-manifest",
     )
 for _key in ("id", "version", "fingerprint"):
-    fault(f"manifest-without-schema-{_key}", f"`{_key}` of the schema is missing.", "SCH-001 MAN-002", "manifest-base", remove(f"/schema/{_key}"), "bad-manifest")
+    fault(
+        f"manifest-without-schema-{_key}",
+        f"`{_key}` of the schema is missing.",
+        "SCH-001 MAN-002",
+        "manifest-base",
+        remove(f"/schema/{_key}"),
+        "bad-manifest",
+    )
 for _name in ("md5", "xxh3", "SHA256", "", "crc32"):
     fault(
         f"manifest-digest-{_name.lower() or 'empty'}",
@@ -231,7 +323,14 @@ fault(
 # ---- requires
 
 for _name, _requires in {"one": ["sparse-tensors"], "two": ["sparse-tensors", "more"], "empty-name": [""]}.items():
-    fault(f"requires-{_name}", "A feature that no reader knows is refused by name.", "MAN-006 VER-001", "manifest-base", edit("/requires", _requires), "unknown-feature")
+    fault(
+        f"requires-{_name}",
+        "A feature that no reader knows is refused by name.",
+        "MAN-006 VER-001",
+        "manifest-base",
+        edit("/requires", _requires),
+        "unknown-feature",
+    )
 fault(
     "requires-first",
     "`requires` is looked at before any other key: what a feature changes is not judged.",

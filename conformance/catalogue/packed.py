@@ -26,9 +26,21 @@ valid("packed-one-part", "One pack with every chunk.", "LAY-002 LAY-004 CHK-003"
 valid("packed-two-parts", "Chunks dealt to two packs in turn.", "LAY-004 CHK-003 CHK-004 CHK-008", packed(parts=_even))
 valid("packed-part-manifests", "Tables as part manifests.", "CHK-006 MAN-002", packed(parts=_even, inline=False))
 valid("packed-three-parts", "Three packs.", "LAY-004 CHK-008", packed(parts=lambda row: row // 3, inline=False))
-valid("packed-no-tensors", "No tensors: one pack with the root's node document.", "LAY-004 LAY-005", Checkpoint({"a": 1}, layout="packed"))
+valid(
+    "packed-no-tensors",
+    "No tensors: one pack with the root's node document.",
+    "LAY-004 LAY-005",
+    Checkpoint({"a": 1}, layout="packed"),
+)
 valid("packed-xxh3", "With xxh3-128 digests.", "FRM-003 BLK-002", packed(parts=_even, digest="xxh3-128"))
-slice_case("packed-slice", "A slice over chunks of two packs.", "CHK-008 READ-003", packed(parts=_even), ["x"], [(1, 5, 2), (1, 4, 1)])
+slice_case(
+    "packed-slice",
+    "A slice over chunks of two packs.",
+    "CHK-008 READ-003",
+    packed(parts=_even),
+    ["x"],
+    [(1, 5, 2), (1, 4, 1)],
+)
 for _name, _checkpoint in {"inline": packed(parts=_even), "part-manifests": packed(parts=_even, inline=False)}.items():
     valid(
         f"packed-verify-{_name}",
@@ -43,7 +55,13 @@ for _name, _checkpoint in {"inline": packed(parts=_even), "part-manifests": pack
 
 def _placement(tensors: list[int], chunks: list[int], counts: list[int], parts: list[int], steps: list[int]) -> Any:
     n = len(tensors)
-    columns = {"tensor": ("I", tensors), "chunk": ("Q", chunks), "count": ("Q", counts), "part": ("I", parts), "step": ("I", steps)}
+    columns = {
+        "tensor": ("I", tensors),
+        "chunk": ("Q", chunks),
+        "count": ("Q", counts),
+        "part": ("I", parts),
+        "step": ("I", steps),
+    }
     return {key: struct.pack(f"<{n}{code}", *values) for key, (code, values) in columns.items()}
 
 
@@ -55,8 +73,18 @@ def _stepped(document: dict[str, Any]) -> None:
     document["placement"] = _placement([0, 1], [0, 0], [6, 1], [0, 6], [1, 0])
 
 
-valid("packed-placement-runs", "Placement rows for runs of chunks.", "CHK-008", packed(parts=lambda row: row // 3, edit=_joined))
-valid("packed-placement-steps", "A placement row whose chunks lie in part after part.", "CHK-008", packed(parts=lambda row: row, edit=_stepped))
+valid(
+    "packed-placement-runs",
+    "Placement rows for runs of chunks.",
+    "CHK-008",
+    packed(parts=lambda row: row // 3, edit=_joined),
+)
+valid(
+    "packed-placement-steps",
+    "A placement row whose chunks lie in part after part.",
+    "CHK-008",
+    packed(parts=lambda row: row, edit=_stepped),
+)
 
 BASE = "packed-two-parts"
 BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
@@ -133,7 +161,12 @@ BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
         "bad-manifest",
         edit("/parts/0/chunks/chunk", struct.pack("<4Q", 0, 2, 40, 0)),
     ),
-    "tensor-nil": ("Of `tensor` and `chunk` one is nil.", "CHK-002", "bad-manifest", edit("/parts/0/chunks/tensor", None)),
+    "tensor-nil": (
+        "Of `tensor` and `chunk` one is nil.",
+        "CHK-002",
+        "bad-manifest",
+        edit("/parts/0/chunks/tensor", None),
+    ),
     "extent-beyond": (
         "An extent beyond its pack.",
         "CHK-005",
@@ -141,9 +174,24 @@ BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
         edit("/parts/0/chunks/offset", struct.pack("<4Q", 1 << 30, 0, 64, 128)),
     ),
     "object-nil": ("A part without an object.", "CHK-002 MAN-002", "bad-manifest", edit("/parts/0/object", None)),
-    "object-upwards": ("An object outside the checkpoint.", "CHK-007 SEC-003", "bad-manifest", edit("/parts/0/object", "../x.zip")),
-    "object-absolute": ("An absolute object.", "CHK-007 SEC-003", "bad-manifest", edit("/parts/0/object", "/etc/passwd")),
-    "object-shared": ("Two parts with one object.", "LAY-004", "bad-manifest", edit("/parts/1/object", "packs/00000.zip")),
+    "object-upwards": (
+        "An object outside the checkpoint.",
+        "CHK-007 SEC-003",
+        "bad-manifest",
+        edit("/parts/0/object", "../x.zip"),
+    ),
+    "object-absolute": (
+        "An absolute object.",
+        "CHK-007 SEC-003",
+        "bad-manifest",
+        edit("/parts/0/object", "/etc/passwd"),
+    ),
+    "object-shared": (
+        "Two parts with one object.",
+        "LAY-004",
+        "bad-manifest",
+        edit("/parts/1/object", "packs/00000.zip"),
+    ),
     "size-nil": ("A part without a size.", "MAN-002", "bad-manifest", edit("/parts/0/size", None)),
     "frame-nil": ("A part without a frame digest.", "MAN-002", "bad-manifest", edit("/parts/0/frame", None)),
     "frame-short": ("A frame digest of another size.", "MAN-002", "bad-manifest", edit("/parts/0/frame", bytes(16))),
@@ -211,7 +259,10 @@ fault(
     edit("/parts/0/chunks/path", "../parts/00000.msgpack"),
     "bad-manifest",
 )
-for _name, _object, _base in (("pack", "packs/00001.zip", BASE), ("part-manifest", "parts/00001.msgpack", "packed-part-manifests")):
+for _name, _object, _base in (
+    ("pack", "packs/00001.zip", BASE),
+    ("part-manifest", "parts/00001.msgpack", "packed-part-manifests"),
+):
     fault(
         f"packed-linked-{_name}",
         f"A {_name.replace('-', ' ')} that is a symbolic link.",
@@ -224,8 +275,20 @@ for _name, _object, _base in (("pack", "packs/00001.zip", BASE), ("part-manifest
         still=[["y"]],
     )
 VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, Any]]]] = {
-    "frame": ("the frame of a pack", "FRM-003", BASE, [{"do": "flip_bit", "at": {"object": "packs/00001.zip", "offset": 0}, "bit": 0}], [{"code": "frame-digest"}]),
-    "pack-longer": ("a pack longer than its size", "LAY-004", BASE, [{"do": "append", "object": "packs/00001.zip", "hex": "00"}], [{"any_of": ["bad-extent", "frame-digest"]}]),
+    "frame": (
+        "the frame of a pack",
+        "FRM-003",
+        BASE,
+        [{"do": "flip_bit", "at": {"object": "packs/00001.zip", "offset": 0}, "bit": 0}],
+        [{"code": "frame-digest"}],
+    ),
+    "pack-longer": (
+        "a pack longer than its size",
+        "LAY-004",
+        BASE,
+        [{"do": "append", "object": "packs/00001.zip", "hex": "00"}],
+        [{"any_of": ["bad-extent", "frame-digest"]}],
+    ),
     "part-manifest": (
         "a part manifest",
         "CHK-006 BLK-007",

@@ -28,7 +28,10 @@ GRAMMAR: dict[str, tuple[str, str]] = {
     "huge-offset": ("An offset of 20 digits.", _text(manifest="manifest=99999999999999999999+353")),
     "offset-2-63": ("An offset of 2⁶³.", _text(manifest=f"manifest={1 << 63}+353")),
     "length-2-63": ("A length of 2⁶³.", _text(manifest=f"manifest=694+{1 << 63}")),
-    "sum-2-63": ("Offset and length that together reach 2⁶³.", _text(manifest=f"manifest={(1 << 63) - 1}+{(1 << 63) - 1}")),
+    "sum-2-63": (
+        "Offset and length that together reach 2⁶³.",
+        _text(manifest=f"manifest={(1 << 63) - 1}+{(1 << 63) - 1}"),
+    ),
     "upper-case-sha256": ("Upper-case digits in the sha256.", _text(sha256=f"sha256={'A' * 64}")),
     "short-sha256": ("A sha256 of 63 digits.", _text(sha256=f"sha256={'0' * 63}")),
     "frame-33": ("A frame digest of 33 digits.", _text(frame=f"frame={'0' * 33}")),
@@ -52,7 +55,10 @@ for _name, (_title, _line) in GRAMMAR.items():
 
 BYTES: dict[str, tuple[str, dict[str, Any]]] = {
     "crc32": ("A crc32 that is wrong.", {"do": "overwrite", "at": place("record", -2), "hex": "67"}),
-    "crc32-upper": ("A record that does not end with its line feed.", {"do": "overwrite", "at": place("record", -1), "hex": "20"}),
+    "crc32-upper": (
+        "A record that does not end with its line feed.",
+        {"do": "overwrite", "at": place("record", -1), "hex": "20"},
+    ),
     "bit-in-sha256": ("A flipped bit in the sha256.", {"do": "flip_bit", "at": place("record", 60), "bit": 0}),
     "bit-in-offset": ("A flipped bit in the offset.", {"do": "flip_bit", "at": place("record", 26), "bit": 0}),
     "bit-in-layout": ("A flipped bit in the layout.", {"do": "flip_bit", "at": place("record", 13), "bit": 2}),
@@ -140,10 +146,20 @@ fault(
     "The version is looked at first: the manifest may be gone.",
     "VER-002 READ-001 ERR-002",
     "tree-base-loose",
-    [{"do": "remove_object", "object": "manifest.msgpack"}, {"do": "add_object", "object": "COMMIT", "hex": b"ckptfmt/2.0 x\n".hex()}],
+    [
+        {"do": "remove_object", "object": "manifest.msgpack"},
+        {"do": "add_object", "object": "COMMIT", "hex": b"ckptfmt/2.0 x\n".hex()},
+    ],
     "newer-format",
 )
-fault("version-0", "There is no version 0.", "COM-001 VER-002", "tree-base", [{**RESEAL, "version": "0.9"}], "bad-record newer-format")
+fault(
+    "version-0",
+    "There is no version 0.",
+    "COM-001 VER-002",
+    "tree-base",
+    [{**RESEAL, "version": "0.9"}],
+    "bad-record newer-format",
+)
 
 # ---- layouts and extents
 
@@ -275,7 +291,10 @@ fault(
     "A broken record and a broken manifest: the record is reported.",
     "ERR-002 READ-001",
     "tree-base",
-    [{"do": "flip_bit", "at": place("manifest", 100), "bit": 3}, {"do": "overwrite", "at": place("record", -2), "hex": "67"}],
+    [
+        {"do": "flip_bit", "at": place("manifest", 100), "bit": 3},
+        {"do": "overwrite", "at": place("record", -2), "hex": "67"},
+    ],
     "bad-record",
 )
 fault(

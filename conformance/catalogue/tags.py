@@ -26,12 +26,28 @@ KNOWN: dict[str, tuple[str, str, Any]] = {
     "bytes": ("NumPy bytes, with zeros at their end.", NUMPY, Tag("numpy.bytes_", None, b"a\0\0")),
 }
 for _name, (_title, _feature, _tag) in KNOWN.items():
-    valid(f"tag-{_name}", f"{_title} A reader that does not know the tag gives its child.", "TAG-001 TAG-002", Checkpoint({"t": [_tag]}))
+    valid(
+        f"tag-{_name}",
+        f"{_title} A reader that does not know the tag gives its child.",
+        "TAG-001 TAG-002",
+        Checkpoint({"t": [_tag]}),
+    )
 for _unit in ("Y", "M", "W", "h", "m", "us", "ps", "fs", "as", "2147483647s"):
-    valid(f"tag-unit-{_unit.lower() if _unit != 'M' else 'month'}", f"The unit {_unit}.", "TAG-003", Checkpoint({"t": Tag("numpy.timedelta64", _unit, ONE)}))
+    valid(
+        f"tag-unit-{_unit.lower() if _unit != 'M' else 'month'}",
+        f"The unit {_unit}.",
+        "TAG-003",
+        Checkpoint({"t": Tag("numpy.timedelta64", _unit, ONE)}),
+    )
 UNKNOWN = {
-    "unknown": ("An unknown tag is read as its child, and named once.", [Tag("my.thing", {"a": [1]}, {"x": TIMES}), Tag("my.thing", None, 2)]),
-    "module-function": ("A tag that names a function: nothing is looked up or called.", Tag("os.system", "echo owned > owned", "rm -rf")),
+    "unknown": (
+        "An unknown tag is read as its child, and named once.",
+        [Tag("my.thing", {"a": [1]}, {"x": TIMES}), Tag("my.thing", None, 2)],
+    ),
+    "module-function": (
+        "A tag that names a function: nothing is looked up or called.",
+        Tag("os.system", "echo owned > owned", "rm -rf"),
+    ),
     "builtin": ("A tag that names a builtin.", Tag("builtins.eval", None, "1 + 1")),
     "import-path": ("A tag that names a module that could be imported.", Tag("this", None, None)),
     "nested-unknown": ("Unknown tags within each other.", Tag("a", None, Tag("b", None, [Tag("a", 1, 1)]))),
@@ -40,19 +56,42 @@ UNKNOWN = {
 for _name, (_title, _tree) in UNKNOWN.items():
     _checkpoint = Checkpoint({"t": _tree})
     valid(f"tag-{_name}", _title, "TAG-001 TAG-002 SEC-001", _checkpoint)
-    valid(f"tag-{_name}-list", _title, "TAG-001 TAG-002 SEC-001", _checkpoint, {"op": "list"}, {"tree": _checkpoint.values()[0]})
-valid("tag-path", "A tag adds no segment to a path.", "TAG-001", Checkpoint({"t": Tag("x", None, {"a": TIMES})}), {"op": "read", "path": ["t", "a"]})
+    valid(
+        f"tag-{_name}-list",
+        _title,
+        "TAG-001 TAG-002 SEC-001",
+        _checkpoint,
+        {"op": "list"},
+        {"tree": _checkpoint.values()[0]},
+    )
+valid(
+    "tag-path",
+    "A tag adds no segment to a path.",
+    "TAG-001",
+    Checkpoint({"t": Tag("x", None, {"a": TIMES})}),
+    {"op": "read", "path": ["t", "a"]},
+)
 valid(
     "tag-alias",
     "One tensor, tagged and plain.",
     "TREE-010 TAG-001",
     Checkpoint({"plain": TIMES, "times": Tag("x", None, TIMES)}),
 )
-valid("tag-base", "A plain value and a tensor.", "TAG-001", Checkpoint({"v": 1, "t": TIMES, "f": tensor("float64", (3,))}))
+valid(
+    "tag-base", "A plain value and a tensor.", "TAG-001", Checkpoint({"v": 1, "t": TIMES, "f": tensor("float64", (3,))})
+)
 TIME = ["scalar", "int64", bytes(8)]
 BAD: dict[str, tuple[str, str, Any]] = {
-    "ordered-dict-list": ("An ordered dict of a list.", ORDERED, ["tag", "collections.OrderedDict", None, ["list", []]]),
-    "ordered-dict-param": ("An ordered dict with a param.", ORDERED, ["tag", "collections.OrderedDict", 1, ["dict", [], []]]),
+    "ordered-dict-list": (
+        "An ordered dict of a list.",
+        ORDERED,
+        ["tag", "collections.OrderedDict", None, ["list", []]],
+    ),
+    "ordered-dict-param": (
+        "An ordered dict with a param.",
+        ORDERED,
+        ["tag", "collections.OrderedDict", 1, ["dict", [], []]],
+    ),
     "ordered-dict-leaf": ("An ordered dict of a number.", ORDERED, ["tag", "collections.OrderedDict", None, 1]),
     "str-bytes": ("A NumPy string of bytes.", NUMPY, ["tag", "numpy.str_", None, b"a"]),
     "str-param": ("A NumPy string with a param.", NUMPY, ["tag", "numpy.str_", "U5", "a"]),
@@ -68,7 +107,11 @@ BAD: dict[str, tuple[str, str, Any]] = {
     "time-unit-blank": ("A blank before the unit.", NUMPY, ["tag", "numpy.datetime64", "1 s", TIME]),
     "time-unit-line": ("A line feed after the unit.", NUMPY, ["tag", "numpy.datetime64", "s\n", TIME]),
     "time-float": ("Times of a tensor of floats.", NUMPY, ["tag", "numpy.datetime64", "s", ["tensor", 1]]),
-    "time-int32": ("A time of an int32 scalar.", NUMPY, ["tag", "numpy.timedelta64", "s", ["scalar", "int32", bytes(4)]]),
+    "time-int32": (
+        "A time of an int32 scalar.",
+        NUMPY,
+        ["tag", "numpy.timedelta64", "s", ["scalar", "int32", bytes(4)]],
+    ),
     "time-number": ("A time of a plain number.", NUMPY, ["tag", "numpy.timedelta64", "s", 5]),
 }
 for _name, (_title, _feature, _node) in BAD.items():

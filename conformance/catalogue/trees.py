@@ -33,8 +33,30 @@ VALUES: dict[str, tuple[str, str, Any]] = {
     "ints": (
         "Integers of every msgpack form, and their limits.",
         "TREE-001",
-        [0, 1, -1, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**63, 2**64 - 1, -32, -33]
-        + [-128, -129, -32768, -32769, -(2**31), -(2**31) - 1, -(2**63)],
+        [
+            0,
+            1,
+            -1,
+            127,
+            128,
+            255,
+            256,
+            65535,
+            65536,
+            2**32 - 1,
+            2**32,
+            2**63,
+            2**64 - 1,
+            -32,
+            -33,
+            -128,
+            -129,
+            -32768,
+            -32769,
+            -(2**31),
+            -(2**31) - 1,
+            -(2**63),
+        ],
     ),
     "large-ints": (
         "Integers beyond 64 bits, of both signs.",
@@ -56,8 +78,19 @@ VALUES: dict[str, tuple[str, str, Any]] = {
     "floats": (
         "Floats keep all 64 bits: signed zeros, infinities, subnormals, NaN payloads.",
         "TREE-001",
-        [0.0, -0.0, 1.5, -math.pi, math.inf, -math.inf, 5e-324, 1.7976931348623157e308]
-        + [_float(0x7FF8000000000000), _float(0xFFF8000000000001), _float(0x7FFDEADBEEF00000)],
+        [
+            0.0,
+            -0.0,
+            1.5,
+            -math.pi,
+            math.inf,
+            -math.inf,
+            5e-324,
+            1.7976931348623157e308,
+            _float(9221120237041090560),
+            _float(18444492273895866369),
+            _float(9222785842252087296),
+        ],
     ),
     "complex-numbers": (
         "Complex numbers, with the signs of zeros and NaN.",
@@ -90,7 +123,7 @@ VALUES: dict[str, tuple[str, str, Any]] = {
         {0: "int", "0": "str", -1: "int", "-1": "str", 2**63: "a", 2**64: "b", -(2**80): "c", "": "empty"},
     ),
     "dict-key-not-shortest": (
-        "A key `[\"int\", bin]` need not be one that msgpack cannot hold.",
+        'A key `["int", bin]` need not be one that msgpack cannot hold.',
         "TREE-003 TREE-007",
         {FormKey(["int", b"\x05"], 5): "five", FormKey(["int", b"\x00\x00"], 0): "zero"},
     ),
@@ -174,7 +207,10 @@ for _key, _title in ((0, "int"), ("0", "str")):
     )
 valid("tree-base", "A tree of values and two tensors.", "TREE-001", Checkpoint({"step": 7, "w": W, "b": B}))
 valid(
-    "tree-base-loose", "The same in plain files.", "TREE-001 LAY-002", Checkpoint({"step": 7, "w": W, "b": B}, layout="loose")
+    "tree-base-loose",
+    "The same in plain files.",
+    "TREE-001 LAY-002",
+    Checkpoint({"step": 7, "w": W, "b": B}, layout="loose"),
 )
 fault(
     "tree-no-such-path",
@@ -316,7 +352,6 @@ def _reversed(item: Any) -> Any:
     if isinstance(item, list):
         return [_reversed(value) for value in item]
     return item
-
 
 
 valid(

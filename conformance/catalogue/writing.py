@@ -12,7 +12,9 @@ from . import plain, valid, value_of
 from .names import ODD
 from .trees import VALUES
 
-JUDGED = "MAN-001 MAN-002 MAN-009 COM-001 COM-002 COM-003 CHK-001 CHK-004 CHK-005 BLK-001 BLK-002 FRM-001 ZARR-001 ZARR-012"
+JUDGED = (
+    "MAN-001 MAN-002 MAN-009 COM-001 COM-002 COM-003 CHK-001 CHK-004 CHK-005 BLK-001 BLK-002 FRM-001 ZARR-001 ZARR-012"
+)
 
 
 def features(options: dict[str, Any]) -> list[str]:
@@ -20,7 +22,16 @@ def features(options: dict[str, Any]) -> list[str]:
     return [*found, f"codec:{options['compression']}"] if options.get("compression") else found
 
 
-def written(identity: str, title: str, spec: str, tree: Any, *, metadata: Any = None, needs: list[str] | None = None, **options: Any) -> None:
+def written(
+    identity: str,
+    title: str,
+    spec: str,
+    tree: Any,
+    *,
+    metadata: Any = None,
+    needs: list[str] | None = None,
+    **options: Any,
+) -> None:
     """A tree that is written and read back."""
     value = tree if isinstance(tree, dict) and "type" in tree else value_of(tree)
     operation: dict[str, Any] = {"op": "write", "tree": value, "options": options}
@@ -71,9 +82,25 @@ BASE = {"step": 7, "w": W, "list": [TIED, (TIED, None)], "opt": {0: tensor("bflo
 for _layout in ("file", "loose"):
     for _digest in ("xxh3-128", "sha256", "blake3"):
         _frame = "LAY-001" if _layout == "file" else "LAY-002 LAY-003 FRM-002"
-        written(f"write-{_layout}-{_digest}", f"A small tree in layout {_layout} with {_digest} digests.", f"{JUDGED} {_frame}", BASE, metadata={"a": 1}, layout=_layout, digest=_digest)
+        written(
+            f"write-{_layout}-{_digest}",
+            f"A small tree in layout {_layout} with {_digest} digests.",
+            f"{JUDGED} {_frame}",
+            BASE,
+            metadata={"a": 1},
+            layout=_layout,
+            digest=_digest,
+        )
     for _codec in ("zstd", "gzip", "blosc"):
-        written(f"write-{_layout}-{_codec}", f"Tensors compressed with {_codec}, layout {_layout}.", "ZARR-006 ZARR-011 ZARR-016", {"x": tensor("int32", (10, 20), "c"), "y": W}, layout=_layout, digest="sha256", compression=_codec)
+        written(
+            f"write-{_layout}-{_codec}",
+            f"Tensors compressed with {_codec}, layout {_layout}.",
+            "ZARR-006 ZARR-011 ZARR-016",
+            {"x": tensor("int32", (10, 20), "c"), "y": W},
+            layout=_layout,
+            digest="sha256",
+            compression=_codec,
+        )
     written(
         f"write-dtypes-{_layout}",
         f"Every dtype, with several shapes, in layout {_layout}.",
@@ -86,12 +113,30 @@ for _layout in ("file", "loose"):
         f"write-names-{_layout}",
         f"Keys that need escapes, in layout {_layout}.",
         "NAME-001 NAME-002 NAME-003 NAME-004 NAME-006",
-        {**{key: tensor("uint8", (1,), key) for key in ODD}, 7: tensor("uint8", (1,), "7"), -(2**70): tensor("uint8", (1,), "l")},
+        {
+            **{key: tensor("uint8", (1,), key) for key in ODD},
+            7: tensor("uint8", (1,), "7"),
+            -(2**70): tensor("uint8", (1,), "l"),
+        },
         layout=_layout,
         digest="sha256",
     )
-    written(f"write-root-tensor-{_layout}", f"One tensor alone, in layout {_layout}.", "NAME-005 ZARR-001", W, layout=_layout, digest="sha256")
-    written(f"write-no-tensors-{_layout}", f"Plain values alone, in layout {_layout}.", "ZARR-001", {"a": [1, 2.5, "x"]}, layout=_layout, digest="sha256")
+    written(
+        f"write-root-tensor-{_layout}",
+        f"One tensor alone, in layout {_layout}.",
+        "NAME-005 ZARR-001",
+        W,
+        layout=_layout,
+        digest="sha256",
+    )
+    written(
+        f"write-no-tensors-{_layout}",
+        f"Plain values alone, in layout {_layout}.",
+        "ZARR-001",
+        {"a": [1, 2.5, "x"]},
+        layout=_layout,
+        digest="sha256",
+    )
     written(
         f"write-schema-{_layout}",
         f"A schema, in layout {_layout}.",
@@ -103,15 +148,36 @@ for _layout in ("file", "loose"):
     )
 for _name, (_title, _spec, _tree) in VALUES.items():
     if _name not in ("int-not-shortest", "dict-key-not-shortest", "many-keys", "byte-strings", "strings"):
-        written(f"write-tree-{_name}", f"Written and read back: {_title}", f"{_spec} TREE-002 TREE-004 TREE-008", _tree, digest="sha256")
-written("write-tree-strings", "Strings are written as UTF-8.", "TREE-001 TREE-015", ["", "ü", "😀", "\0", "x" * 300], digest="sha256")
+        written(
+            f"write-tree-{_name}",
+            f"Written and read back: {_title}",
+            f"{_spec} TREE-002 TREE-004 TREE-008",
+            _tree,
+            digest="sha256",
+        )
+written(
+    "write-tree-strings",
+    "Strings are written as UTF-8.",
+    "TREE-001 TREE-015",
+    ["", "ü", "😀", "\0", "x" * 300],
+    digest="sha256",
+)
 written("write-tree-bytes", "Bytes.", "TREE-001", [b"", bytes(range(256))], digest="sha256")
-written("write-aliases", "One tensor at several places is stored once.", "TREE-010 TREE-011 TREE-016", {"z": TIED, "a": TIED, "m": [W, TIED]}, digest="sha256")
+written(
+    "write-aliases",
+    "One tensor at several places is stored once.",
+    "TREE-010 TREE-011 TREE-016",
+    {"z": TIED, "a": TIED, "m": [W, TIED]},
+    digest="sha256",
+)
 written(
     "write-blocks",
     "A tensor of more than one block of any usual size.",
     "BLK-001 PACK-002",
-    items(("small", TIED.value(0)), ("x", {"type": "tensor", "index": 1, "dtype": "uint16", "shape": [3_000_001], "repeat": "010203"})),
+    items(
+        ("small", TIED.value(0)),
+        ("x", {"type": "tensor", "index": 1, "dtype": "uint16", "shape": [3_000_001], "repeat": "010203"}),
+    ),
     digest="sha256",
 )
 written(
@@ -175,10 +241,35 @@ written(
 OPAQUE = {"type": "opaque"}
 NUMBER = {"type": "int", "value": "1"}
 for _layout in ("file", "loose"):
-    refused(f"refuse-leaf-{_layout}", "A leaf that has no encoding.", "TREE-013 PUB-007", items(("a", NUMBER), ("b", {"type": "list", "items": [OPAQUE]})), "unsupported-leaf", layout=_layout)
-refused("refuse-leaf-after-tensors", "A leaf that has no encoding, after tensors: nothing is written.", "TREE-013 PUB-007", items(("w", W.value(0)), ("f", OPAQUE)), "unsupported-leaf")
-refused("refuse-key", "A key that is neither string nor integer.", "TREE-007 TREE-013", items((OPAQUE, NUMBER)), "unsupported-key")
-refused("refuse-dtype", "A tensor of a dtype that has no encoding.", "TREE-013", items(("x", {"type": "tensor", "dtype": OPAQUE, "shape": [2]})), "unsupported-dtype")
+    refused(
+        f"refuse-leaf-{_layout}",
+        "A leaf that has no encoding.",
+        "TREE-013 PUB-007",
+        items(("a", NUMBER), ("b", {"type": "list", "items": [OPAQUE]})),
+        "unsupported-leaf",
+        layout=_layout,
+    )
+refused(
+    "refuse-leaf-after-tensors",
+    "A leaf that has no encoding, after tensors: nothing is written.",
+    "TREE-013 PUB-007",
+    items(("w", W.value(0)), ("f", OPAQUE)),
+    "unsupported-leaf",
+)
+refused(
+    "refuse-key",
+    "A key that is neither string nor integer.",
+    "TREE-007 TREE-013",
+    items((OPAQUE, NUMBER)),
+    "unsupported-key",
+)
+refused(
+    "refuse-dtype",
+    "A tensor of a dtype that has no encoding.",
+    "TREE-013",
+    items(("x", {"type": "tensor", "dtype": OPAQUE, "shape": [2]})),
+    "unsupported-dtype",
+)
 plain(
     "refuse-metadata-tensor",
     "A tensor in the metadata.",
@@ -188,8 +279,20 @@ plain(
     {"error": {"any_of": ["unsupported-leaf"]}},
     needs=features({}),
 )
-refused("refuse-surrogate", "A string with a lone surrogate.", "TREE-015 TREE-013", items(("a", {"type": "str", "value": "\ud800"})), "unsupported-leaf")
-refused("refuse-surrogate-key", "A key with a lone surrogate.", "TREE-015 TREE-013", items(("a\udfff", NUMBER)), "unsupported-key")
+refused(
+    "refuse-surrogate",
+    "A string with a lone surrogate.",
+    "TREE-015 TREE-013",
+    items(("a", {"type": "str", "value": "\ud800"})),
+    "unsupported-leaf",
+)
+refused(
+    "refuse-surrogate-key",
+    "A key with a lone surrogate.",
+    "TREE-015 TREE-013",
+    items(("a\udfff", NUMBER)),
+    "unsupported-key",
+)
 
 
 def _nested(depth: int) -> dict[str, Any]:
@@ -215,19 +318,52 @@ refused(
     "name-too-long",
     layout="loose",
 )
-refused("refuse-long-name", "A name of more than 65,000 bytes.", "NAME-006", items(("x" * 65_001, W.value(0))), "name-too-long")
+refused(
+    "refuse-long-name",
+    "A name of more than 65,000 bytes.",
+    "NAME-006",
+    items(("x" * 65_001, W.value(0))),
+    "name-too-long",
+)
 
 # ---- what is at the target
 
-THERE = {"file": {"mutation": {"base": "tree-base", "steps": []}, "generated": True}, "loose": {"mutation": {"base": "tree-base-loose", "steps": []}, "generated": True}}
+THERE = {
+    "file": {"mutation": {"base": "tree-base", "steps": []}, "generated": True},
+    "loose": {"mutation": {"base": "tree-base-loose", "steps": []}, "generated": True},
+}
 DIRECTORY = {"generated": True, "disk": [{"kind": "file", "at": "precious.txt", "hex": "00"}]}
 FILE = {"generated": True, "disk": [{"kind": "file", "at": "", "hex": b"precious".hex()}]}
 TREE = items(("w", W.value(0)))
 for _layout in ("file", "loose"):
     for _there in ("file", "loose"):
-        refused(f"refuse-existing-{_there}-{_layout}", f"A checkpoint of layout {_there} is at the target, layout {_layout}.", "PUB-003 PUB-007", TREE, "exists", source=THERE[_there], layout=_layout)
-    refused(f"refuse-existing-other-{_layout}", f"Another file is at the target, layout {_layout}.", "PUB-003", TREE, "exists", source=FILE, layout=_layout)
-    refused(f"refuse-existing-directory-{_layout}", f"A directory is at the target, layout {_layout}.", "PUB-003", TREE, "exists", source=DIRECTORY, layout=_layout)
+        refused(
+            f"refuse-existing-{_there}-{_layout}",
+            f"A checkpoint of layout {_there} is at the target, layout {_layout}.",
+            "PUB-003 PUB-007",
+            TREE,
+            "exists",
+            source=THERE[_there],
+            layout=_layout,
+        )
+    refused(
+        f"refuse-existing-other-{_layout}",
+        f"Another file is at the target, layout {_layout}.",
+        "PUB-003",
+        TREE,
+        "exists",
+        source=FILE,
+        layout=_layout,
+    )
+    refused(
+        f"refuse-existing-directory-{_layout}",
+        f"A directory is at the target, layout {_layout}.",
+        "PUB-003",
+        TREE,
+        "exists",
+        source=DIRECTORY,
+        layout=_layout,
+    )
     refused(
         f"refuse-replacing-directory-{_layout}",
         f"A directory that is no checkpoint is not replaced, layout {_layout}.",
@@ -247,7 +383,14 @@ for _layout in ("file", "loose"):
         {"tree": TREE},
         needs=features({"layout": _layout, "digest": "sha256"}),
     )
-refused("refuse-temporary-name", "A target with the name of a temporary.", "PUB-001", TREE, "bad-option temporary", name="x.ckptfmt-tmp")
+refused(
+    "refuse-temporary-name",
+    "A target with the name of a temporary.",
+    "PUB-001",
+    TREE,
+    "bad-option temporary",
+    name="x.ckptfmt-tmp",
+)
 
 # ---- recorded commits
 
@@ -269,22 +412,41 @@ for _layout in ("file", "loose"):
 
 def target(**tensors: Tensor) -> dict[str, Any]:
     value = value_of(tensors)
-    return {**value, "items": [[key, {k: v for k, v in item.items() if k not in ("hex", "sha256")}] for key, item in value["items"]]}
+    return {
+        **value,
+        "items": [[key, {k: v for k, v in item.items() if k not in ("hex", "sha256")}] for key, item in value["items"]],
+    }
 
 
 _BIG = Tensor("uint8", (5000,), pattern(5000, "big"))
 SOURCE = {"a": tensor("float32", (3,), "a"), "b": tensor("int16", (2, 2), "b"), "big": _BIG}
 INTO: dict[str, tuple[str, dict[str, Tensor], dict[str, list[str]] | None]] = {
     "fits": ("A target that fits is filled.", SOURCE, None),
-    "missing": ("A tensor that the checkpoint lacks.", {**SOURCE, "c": W}, {"missing": ["c"], "unexpected": [], "shape": [], "dtype": []}),
-    "unexpected": ("A tensor that the target lacks.", {"b": SOURCE["b"], "big": _BIG}, {"missing": [], "unexpected": ["a"], "shape": [], "dtype": []}),
+    "missing": (
+        "A tensor that the checkpoint lacks.",
+        {**SOURCE, "c": W},
+        {"missing": ["c"], "unexpected": [], "shape": [], "dtype": []},
+    ),
+    "unexpected": (
+        "A tensor that the target lacks.",
+        {"b": SOURCE["b"], "big": _BIG},
+        {"missing": [], "unexpected": ["a"], "shape": [], "dtype": []},
+    ),
     "all": (
         "All differences are reported at once.",
         {"a": tensor("float32", (4,)), "b": tensor("int32", (2, 2)), "other": W},
         {"missing": ["other"], "unexpected": ["big"], "shape": ["a"], "dtype": ["b"]},
     ),
-    "transposed": ("A shape with the same number of elements is another shape.", {**SOURCE, "b": tensor("int16", (4,))}, {"missing": [], "unexpected": [], "shape": ["b"], "dtype": []}),
-    "same-width": ("A dtype of the same width is another dtype.", {**SOURCE, "b": tensor("uint16", (2, 2))}, {"missing": [], "unexpected": [], "shape": [], "dtype": ["b"]}),
+    "transposed": (
+        "A shape with the same number of elements is another shape.",
+        {**SOURCE, "b": tensor("int16", (4,))},
+        {"missing": [], "unexpected": [], "shape": ["b"], "dtype": []},
+    ),
+    "same-width": (
+        "A dtype of the same width is another dtype.",
+        {**SOURCE, "b": tensor("uint16", (2, 2))},
+        {"missing": [], "unexpected": [], "shape": [], "dtype": ["b"]},
+    ),
 }
 
 

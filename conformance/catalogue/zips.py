@@ -8,10 +8,18 @@ from . import fault, place, valid
 
 TREE = {"x": tensor("int32", (5,), "x", grid=(2,)), "y": tensor("float64", (3,), "y")}
 VARIANTS = {
-    "reversed": ("Chunks lie in the reverse of the table's order.", "PACK-006 CHK-005", Checkpoint(TREE, order=[3, 2, 1, 0])),
+    "reversed": (
+        "Chunks lie in the reverse of the table's order.",
+        "PACK-006 CHK-005",
+        Checkpoint(TREE, order=[3, 2, 1, 0]),
+    ),
     "shuffled": ("Chunks of two tensors lie between each other.", "PACK-006", Checkpoint(TREE, order=[1, 3, 0, 2])),
     "gaps": ("Gaps between the members.", "FRM-001 PACK-006", Checkpoint(TREE, gap=37)),
-    "foreign": ("Members that are no part of the checkpoint.", "ZARR-001 PACK-006", Checkpoint(TREE, foreign=[("readme.txt", b"hello")])),
+    "foreign": (
+        "Members that are no part of the checkpoint.",
+        "ZARR-001 PACK-006",
+        Checkpoint(TREE, foreign=[("readme.txt", b"hello")]),
+    ),
     "alignment": ("Chunks aligned to one byte.", "PACK-002 PACK-006", Checkpoint(TREE, align=(1, 1))),
     "alignment-page": ("Small chunks aligned to 4096.", "PACK-002", Checkpoint(TREE, align=(4096, 4096))),
     "directory-lies": (

@@ -9,12 +9,13 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
 
 import ckptfmt
+from ckptfmt.storage import local
 from ckptfmt.storage.disk import Disk
 
 from ..model import DTYPES, bytes_form, meaning, storage_shape
@@ -30,7 +31,7 @@ class Opaque:
 
 class Adapter(Server):
     name, version = "ckptfmt", ckptfmt.__version__
-    features = [
+    features: ClassVar[list[str]] = [
         *("reader", "unverified", "verify", "into", "write", "trace", "zarr", "sparse", "canonical"),
         *("layout:file", "layout:loose", "digest:xxh3-128", "digest:sha256", "digest:blake3"),
         *("codec:zstd", "codec:gzip", "codec:blosc", "tag:collections.OrderedDict", "tag:numpy"),
@@ -148,9 +149,10 @@ class Adapter(Server):
             return items if kind is dict else tag("collections.OrderedDict", {"type": "none"}, items)
         if kind is list or kind is tuple:
             return {"type": kind.__name__, "items": [self.show(item, read=read) for item in value]}
-        if isinstance(value, np.str_ | np.bytes_):  # join, as NumPy's own conversions drop zeros at the end
-            child = {"type": "str", "value": "".join([value])} if kind is np.str_ else _LEAVES[bytes](b"".join([value]))
-            return tag(f"numpy.{kind.__name__}", {"type": "none"}, child)
+        if isinstance(value, np.str_):  # join, as NumPy's own conversions drop zeros at the end
+            return tag("numpy.str_", {"type": "none"}, {"type": "str", "value": "".join([value])})
+        if isinstance(value, np.bytes_):
+            return tag("numpy.bytes_", {"type": "none"}, {"type": "bytes", "hex": b"".join([value]).hex()})
         if isinstance(value, np.datetime64 | np.timedelta64):
             child = {"type": "scalar", "dtype": "int64", "hex": value.view(np.int64).tobytes().hex()}
             return tag(f"numpy.{kind.__name__}", {"type": "str", "value": unit(value.dtype)}, child)
@@ -277,7 +279,7 @@ def made_array(value: Value) -> Any:
     if "hex" not in value and "repeat" not in value:
         return np.zeros(shape, dtype)
     size = int(np.prod(storage_shape(row, shape), dtype=np.int64)) * row.size
-    unit = bytes.fromhex(value.get("hex", value.get("repeat")))
+    unit = bytes.fromhex(value["hex"] if "hex" in value else value["repeat"])
     stored = np.frombuffer(bytearray((unit * (size // max(1, len(unit)) + 1))[:size]), np.uint8)
     if row.per == 1:
         return stored.view(dtype).reshape(shape)
@@ -329,17 +331,11 @@ class Recording:
         self.trace, self.root = trace, root
 
     def __enter__(self) -> None:
-        import ckptfmt.storage.local as local
-
-        self.out = open(self.trace, "w")  # noqa: SIM115
-        self._before = local.Disk
-        recording = type("RecordingDisk", (RecordingDisk,), {"note": self.note})
-        local.Disk = recording
+        self.out = open(self.trace, "w")
+        vars(local)["Disk"] = type("Recorded", (RecordingDisk,), {"note": staticmethod(self.note)})
 
     def __exit__(self, *_: object) -> None:
-        import ckptfmt.storage.local as local
-
-        local.Disk = self._before
+        vars(local)["Disk"] = Disk
         self.out.close()
 
     def note(self, call: str, path: str, **keys: Any) -> None:

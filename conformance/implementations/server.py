@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Refused(Exception):
@@ -19,7 +19,7 @@ class Server:
     """Answers the request `op` with the method `do_op`, which takes the request and gives the body of `ok`."""
 
     name = version = ""
-    features: list[str] = []
+    features: ClassVar[list[str]] = []
 
     def do_hello(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"name": self.name, "version": self.version, "features": self.features}

@@ -10,20 +10,19 @@ import numpy as np
 import tensorstore
 
 from .server import Refused, Server
-from .zarr_python import shown
+from .zarr_python import STOCK_FEATURES, shown
 
 
 class TensorStore(Server):
     name, version = "tensorstore", version("tensorstore")
-    features = ["zarr", "layout:file", "layout:loose", *(f"codec:{name}" for name in ("zstd", "gzip", "blosc")), "sparse"]
-    features += [f"digest:{name}" for name in ("sha256", "xxh3-128", "blake3")]  # which it does not look at
+    features = STOCK_FEATURES
 
     def do_read_node(self, request: dict[str, Any]) -> dict[str, Any]:
         path, node = request["file"], "/".join(filter(None, ["tensors", request["name"], ""]))
         if os.path.isdir(os.path.join(path, "packs")):
             raise Refused("unsupported", "layout:packed")
         if os.path.isdir(path):
-            store = {"driver": "file", "path": f"{path}/{node}/"}
+            store: dict[str, Any] = {"driver": "file", "path": f"{path}/{node}/"}
         else:
             store = {"driver": "zip", "base": {"driver": "file", "path": path}, "path": f"{node}/"}
         spec = {"driver": "zarr3", "kvstore": store}

@@ -12,6 +12,10 @@ from zarr.storage import LocalStore, ZipStore
 from ..model import bytes_form
 from .server import Refused, Server
 
+# digests are not looked at
+STOCK_FEATURES = ["zarr", "sparse", "layout:file", "layout:loose", "codec:zstd", "codec:gzip", "codec:blosc"]
+STOCK_FEATURES += ["digest:sha256", "digest:xxh3-128", "digest:blake3"]
+
 
 def shown(array: Any) -> dict[str, Any]:
     """A storage array as a tensor value."""
@@ -21,8 +25,7 @@ def shown(array: Any) -> dict[str, Any]:
 
 class ZarrPython(Server):
     name, version = "zarr-python", zarr.__version__
-    features = ["zarr", "layout:file", "layout:loose", *(f"codec:{name}" for name in ("zstd", "gzip", "blosc")), "sparse"]
-    features += [f"digest:{name}" for name in ("sha256", "xxh3-128", "blake3")]  # which it does not look at
+    features = STOCK_FEATURES
 
     def do_read_node(self, request: dict[str, Any]) -> dict[str, Any]:
         path, node = request["file"], "/".join(["tensors", request["name"]]).rstrip("/")

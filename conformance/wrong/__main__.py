@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import sys
 import zipfile
 from typing import Any
 
+import numpy as np
+
 import ckptfmt
-from ckptfmt import blocks, chunks, commit, reader
+from ckptfmt import blocks, chunks, commit, digests, reader
 from ckptfmt import tree as trees
 from ckptfmt.storage import local
 
@@ -160,16 +163,16 @@ class TrustsZipDirectory(Adapter):
 
 
 def _payload(data: bytes, header: int) -> int:
-    return header + 30 + sum(struct.unpack_from("<2H", data, header + 26))
+    name, extra = struct.unpack_from("<2H", data, header + 26)
+    return header + 30 + int(name) + int(extra)
 
 
 # ---- faults within the package
 
 
 def ignores_digests() -> Adapter:
-    blocks.BlockReader.check = lambda *_: None  # type: ignore[method-assign]
-    digest = blocks.digest_named
-    blocks.digest_named = lambda name: digest(name)._replace(of=_Anything)  # type: ignore[assignment]
+    vars(blocks)["digest_named"] = lambda name: digests.digest_named(name)._replace(of=_Anything)
+    setattr(blocks.BlockReader, "check", lambda *_: None)  # noqa: B010
     return Adapter()
 
 
@@ -190,13 +193,12 @@ class _Anything(bytes):
 
 def ignores_commit_record() -> Adapter:
     """Takes from the record where the manifest lies, and believes the rest."""
-    commit._RECORD = commit.re.compile(
+    record = re.compile(
         rb"ckptfmt/(?P<major>\d+)\.(?P<minor>\d+) (?P<layout>\S+) manifest=(?P<offset>\d+)\+(?P<length>\d+) "
         rb"sha256=(?P<sha256>\S+) frame=(?P<frame>\S+) crc32=(?P<crc32>[0-9a-f]*)[\s\S]*"
     )
-    commit._VERSION = commit.re.compile(rb"(?!)")
-    commit.zlib = _SameCrc()  # type: ignore[assignment]
-    reader.hashlib = _SameHash()  # type: ignore[attr-defined]
+    vars(commit).update(_RECORD=record, _VERSION=re.compile(rb"(?!)"), zlib=_SameCrc())
+    vars(reader)["hashlib"] = _SameHash()
     return Adapter()
 
 
@@ -223,7 +225,7 @@ class _SameHash:
 
 
 def follows_links() -> Adapter:
-    local.os = _Following()  # type: ignore[assignment]
+    vars(local)["os"] = _Following()
     return Adapter()
 
 
@@ -236,26 +238,26 @@ class _Following:
         return getattr(os, name)
 
 
+class _Padding:
+    """NumPy, but its zeros are none."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def zeros(self, shape: Any, dtype: Any) -> Any:
+        padded = np.zeros(shape, dtype)
+        padded.reshape(-1).view("u1")[...] = 0xEE
+        return padded
+
+
 def pads_wrongly() -> Adapter:
-    zeros = chunks.np.zeros
-
-    class _Padding:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(chunks_np, name)
-
-        def zeros(self, shape: Any, dtype: Any) -> Any:
-            padded = zeros(shape, dtype)
-            padded.reshape(-1).view("u1")[...] = 0xEE
-            return padded
-
-    chunks_np = chunks.np
-    chunks.np = _Padding()  # type: ignore[assignment]
+    vars(chunks)["np"] = _Padding()
     return Adapter()
 
 
 def no_flush() -> Adapter:
-    RecordingDisk.flush = lambda self, fd: None  # type: ignore[method-assign]
-    RecordingDisk.flush_directory = lambda self, path: None  # type: ignore[method-assign]
+    for name in ("flush", "flush_directory"):
+        setattr(RecordingDisk, name, lambda *_: None)
     return Adapter()
 
 
