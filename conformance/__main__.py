@@ -53,7 +53,10 @@ def arguments() -> argparse.ArgumentParser:
     list_.add_argument("case", nargs="*", help="only cases whose id begins so")
     show = commands.add_parser("show", help="one case, whole")
     show.add_argument("case")
-    commands.add_parser("coverage", help="statements and the cases that test them; status 1 if one is not tested")
+    table = commands.add_parser(
+        "coverage", help="statements and the cases that test them; status 1 if one is not tested"
+    )
+    table.add_argument("--write", action="store_true", help="write the table into docs/conformance.md")
     return parser
 
 
@@ -110,7 +113,7 @@ def main() -> int:
             found = next((case for case in read_cases([options.case], large=True) if case.id == options.case), None)
             print(json.dumps(found.document(), indent=2) if found else f"there is no case {options.case}")
             return 0 if found else 2
-    return coverage.main()
+    return coverage.main(write=options.write)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from .cases import Case, read_cases
 from .spec import binding, codes, statements
 
 UNTESTABLE = HERE / "untestable.json"
+PAGE = HERE.parent / "docs" / "conformance.md"
+START, END = "<!-- statements: python -m conformance coverage --write -->\n", "<!-- end of statements -->"
 
 
 def untestable() -> dict[str, str]:
@@ -64,8 +66,18 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    print(table())
+def page() -> str:
+    """docs/conformance.md with the table of today."""
+    head, _, rest = PAGE.read_text().partition(START)
+    return f"{head}{START}{table()}\n{END}{rest.partition(END)[2]}"
+
+
+def main(*, write: bool) -> int:
+    """The command `coverage`."""
+    if write:
+        PAGE.write_text(page())
+    else:
+        print(table())
     found = problems()
     print("\n".join(found) or f"\nall {len(binding())} binding statements are tested, or listed with a reason")
     return 1 if found else 0

@@ -3,16 +3,18 @@ implementations that are wrong on purpose do not."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
 import pytest
 
-from conformance import HERE, VECTORS, coverage, make, report
+from conformance import HERE, VECTORS, archive, coverage, make, report
 from conformance.__main__ import KNOWN, as_expected, command_of, implementation
 from conformance.cases import read_case, read_cases
 from conformance.run import BROKEN, FAILED, PASSED, SKIPPED, UNSUPPORTED, run_cases
@@ -22,6 +24,21 @@ from conformance.wrong.__main__ import WRONG
 
 def test_every_statement_is_tested_and_every_citation_exists() -> None:
     assert coverage.problems() == []
+
+
+def test_the_table_of_statements_is_that_of_the_cases() -> None:
+    assert coverage.PAGE.read_text() == coverage.page()
+
+
+def test_the_archive_is_whole_and_always_the_same(tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    one, other = archive.write(tmp_path), archive.write(tmp_path / "again")
+    assert one.read_bytes() == other.read_bytes()
+    assert hashlib.sha256(one.read_bytes()).hexdigest() in one.with_suffix(".zip.sha256").read_text()
+    with zipfile.ZipFile(one) as archived:
+        assert {"SPEC.md", "conformance/PROTOCOL.md", "conformance/vectors/tree-base/input.ckpt"} <= {
+            *archived.namelist()
+        }
 
 
 def test_there_are_enough_small_cases() -> None:

@@ -89,6 +89,17 @@ for _dtype in DTYPES:
         [(1, 6, 2), (3, 18, 3)],
     )
 
+for _dtype in ("int4", "int2", "uint1"):
+    _per = DTYPES[_dtype].per
+    for _name, _grid in (("one-chunk", -(-19 // _per)), ("chunks", 2)):
+        slice_case(
+            f"dtype-{_dtype}-slice-end-{_name}",
+            f"Part of a tensor of {_dtype} that ends with its last element.",
+            "DTYPE-003 DTYPE-004 READ-003",
+            Checkpoint({"x": tensor(_dtype, (3, 19), "end", grid=(2, _grid))}),
+            ["x"],
+            [(1, 3, 1), (5, 19, 1)],
+        )
 PACKED = [dtype for dtype, row in DTYPES.items() if row.per > 1]
 for _dtype in PACKED:
     _row = DTYPES[_dtype]
