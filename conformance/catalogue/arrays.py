@@ -216,6 +216,19 @@ plain(
     level="should",
 )
 plain(
+    "budget-slice-steps",
+    "A verified slice with large steps reads no blocks between those that it needs.",
+    "READ-004",
+    {"build": "wide", "generated": True},
+    {"op": "read_slice", "path": ["x"], "slices": [[0, 8192, 4096], [7, 8, 1]]},
+    {
+        "value": Tensor("uint8", (2, 1), pattern(8, "row-0")[7:] + pattern(8, "row-4096")[7:]).value(None),
+        "budget": {"bytes": SLACK},
+    },
+    needs=("reader", "layout:file", "digest:sha256"),
+    level="should",
+)
+plain(
     "budget-open",
     "Opening reads no chunks.",
     "READ-002",

@@ -86,6 +86,11 @@ def zstd_repeat(byte: int, size: int, declared: int | None = None) -> bytes:
     return zstd_header(size if declared is None else declared) + (size << 3 | 3).to_bytes(3, "little") + bytes([byte])
 
 
+def zstd_empty_last(data: bytes) -> bytes:
+    """A frame of one uncompressed block, and an empty one after it."""
+    return zstd_header(len(data)) + (len(data) << 3).to_bytes(3, "little") + data + b"\1\0\0"
+
+
 def gzip_stored(data: bytes) -> bytes:
     """A member of uncompressed blocks."""
     out = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
@@ -155,6 +160,20 @@ for _name, (_chain, _encode) in HAND.items():
             ["x"],
             [(1, 5, 3), (2, 7, 2)],
         )
+slice_case(
+    "codec-slice-within-chunk",
+    "Part of a compressed chunk, without steps, that touches none of its edges.",
+    "ZARR-006 READ-003",
+    Checkpoint({"x": compressed(tensor("int32", (6, 8), "within", grid=(5, 7)), zstd(), zstd_raw)}),
+    ["x"],
+    [(1, 3, 1), (2, 5, 1)],
+)
+valid(
+    "codec-zstd-empty-last-block",
+    "A frame whose last block is empty is a whole frame.",
+    "ZARR-016",
+    Checkpoint({"x": compressed(tensor("int32", (16,), "last"), zstd(), zstd_empty_last)}),
+)
 valid(
     "codec-several",
     "Raw and compressed tensors side by side, with several chains.",
