@@ -154,6 +154,16 @@ def _declared_size(name: str, stored: memoryview) -> int:
     descriptor = head[4]
     start = 5 + (0 if descriptor & 0x20 else 1) + (0, 1, 2, 4)[descriptor & 3]
     width = (1 if descriptor & 0x20 else 0, 2, 4, 8)[descriptor >> 6]
-    if width == 0 or len(head) < start + width:
-        return -1
+    if width == 0 or len(head) < start + width or _frame_end(stored, start + width, descriptor) != len(stored):
+        return -1  # [ZARR-016]
     return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+
+
+def _frame_end(stored: memoryview, at: int, descriptor: int) -> int:
+    """Where a zstd frame ends whose first block header is at `at` (RFC 8878, section 3.1.1)."""
+    while at + 3 <= len(stored):
+        header = int.from_bytes(stored[at : at + 3], "little")
+        at += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)  # a block of one repeated byte holds it once
+        if header & 1:
+            return at + (4 if descriptor & 4 else 0)
+    return -1

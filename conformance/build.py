@@ -1,0 +1,383 @@
+"""A small writer of checkpoints, apart from the package `ckptfmt`: canonical bytes from a description, and the legal
+variants that a reader has to accept as well. SPEC.md sections 5 to 10."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from . import xxh3
+from .model import Encoder, Tensor, Value, name_of
+from .packing import pack
+
+Piece = bytes | int  # bytes, or a number of zeros that need no room on a disk
+Files = dict[str, list[Piece]]  # by path in the checkpoint; "" is the file itself
+MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def digest(name: str, data: bytes) -> bytes:
+    """The digest of SPEC.md section 6."""
+    if name == "sha256":
+        return hashlib.sha256(data).digest()
+    if name == "xxh3-128":
+        return xxh3.digest(data)
+    from blake3 import blake3  # needed only to make the few cases of that digest
+
+    return bytes(blake3(data).digest())
+
+
+def digests(name: str, data: bytes, block: int) -> bytes:
+    """Those of the blocks of a chunk, one after another. [BLK-001]"""
+    return b"".join(digest(name, data[start : start + block]) for start in range(0, len(data), block))
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint to be built. What follows `generator` asks for a legal variant of the canonical form.
+
+    `order`: positions of the chunks in the table, in the order in which they lie in the file. `numbering`: tensors in
+    order of their index. `edit` changes the manifest before it is packed, `document` the text of a node document by
+    its member name. `gap`: bytes of a frame between members; `hole`: zeros before the first chunk. `foreign`: further
+    members. `align`: alignment of small and large chunks. `directory`: whether the ZIP's directory tells the truth.
+    `parts`: in layout `packed`, the part of each row of the table; `inline`: whether the tables stand in the manifest.
+    """
+
+    tree: Any
+    metadata: Any = None
+    layout: str = "file"
+    digest: str = "sha256"
+    block: int = 4096
+    schema: tuple[str, str] | None = None
+    version: tuple[int, int] = (1, 0)
+    generator: str = "conformance"
+    order: list[int] | None = None
+    numbering: list[Tensor] = field(default_factory=list)
+    names: list[str] | None = None
+    edit: Callable[[dict[str, Any]], Any] | None = None
+    pack: Callable[[Any], bytes] = pack
+    document: Callable[[str, bytes], bytes | None] | None = None
+    gap: int = 0
+    hole: int = 0
+    foreign: list[tuple[str, bytes]] = field(default_factory=list)
+    align: tuple[int, int] = (64, 4096)
+    directory: bool = True
+    parts: Callable[[int], int] = lambda _: 0
+    inline: bool = True
+
+    def build(self) -> Files:
+        built = Built(self)
+        if self.layout == "file":
+            return built.file()
+        return built.loose() if self.layout == "loose" else built.packed()
+
+    def features(self) -> list[str]:
+        """What a reader needs for it."""
+        tensors = Built(self).tensors
+        codecs = {f"codec:{tensor.chain['name']}" for tensor in tensors if tensor.chain}
+        return [f"layout:{self.layout}", f"digest:{self.digest}", *sorted(codecs)]
+
+    def values(self) -> tuple[Value, Value]:
+        """Tree and metadata as values of the protocol."""
+        return Built(self).value, Encoder().encode(self.metadata)[1]
+
+
+class Row(NamedTuple):
+    """One row of the chunk table."""
+
+    tensor: int
+    chunk: int
+    member: str
+    data: bytes
+
+
+class Built:
+    """A checkpoint on its way to bytes."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.of = checkpoint
+        encoder = Encoder(list(checkpoint.numbering))
+        self.node, self.value = encoder.encode(checkpoint.tree)
+        self.metadata = Encoder().encode(checkpoint.metadata)[0]
+        self.tensors = encoder.tensors
+        self.names = checkpoint.names or [name_of(encoder.paths[i]) for i in range(len(self.tensors))]
+
+    def rows(self) -> list[Row]:
+        """Every chunk: tensors in order, chunks in C order. [CHK-002]"""
+        return [
+            Row(index, number, _join("tensors", name, "/".join(["c", *map(str, position)])), tensor.chunk(position))
+            for index, (name, tensor) in enumerate(zip(self.names, self.tensors, strict=True))
+            for number, position in enumerate(tensor.chunk_keys())
+        ]
+
+    def documents(self) -> Iterator[tuple[str, bytes]]:
+        """Node documents: root first, then in C-string order. [ZARR-001] [PACK-004]"""
+        nodes: dict[str, Tensor | None] = {"": None}
+        for name in self.names:
+            for end in range(len(name)):
+                if name[end] == "/":
+                    nodes[name[:end]] = None
+        nodes |= dict(zip(self.names, self.tensors, strict=True))
+        members = {name: _join("tensors", name, "zarr.json") for name in nodes}
+        for name, member in sorted(members.items(), key=lambda item: (item[0] != "", item[1])):
+            text: bytes | None = node_document(nodes[name], root=name == "")
+            if self.of.document:
+                text = self.of.document(member, text or b"")
+            if text is not None:
+                yield member, text
+
+    def manifest(self, parts: list[dict[str, Any]], placement: dict[str, bytes] | None = None) -> bytes:
+        chains = [[BYTES, tensor.chain] if tensor.chain else [BYTES] for tensor in self.tensors]
+        distinct: list[Any] = []
+        for chain in chains:
+            if chain not in distinct:
+                distinct.append(chain)
+        shapes = [(list(tensor.shape), list(tensor.chunk_shape)) for tensor in self.tensors]
+        document = {
+            "format": list(self.of.version),
+            "layout": self.of.layout,
+            "requires": [],
+            "generator": self.of.generator,
+            "digest": self.of.digest,
+            "block": self.of.block,
+            "schema": self.schema(),
+            "metadata": self.metadata,
+            "tree": self.node,
+            "codecs": distinct,
+            "tensors": {
+                "name": list(self.names),
+                "dtype": [tensor.dtype for tensor in self.tensors],
+                "shape": [shape for shape, _ in shapes],
+                "grid": [grid for _, grid in shapes],
+                "codec": [distinct.index(chain) for chain in chains],
+            },
+            "parts": parts,
+        }
+        if placement is not None:
+            document["placement"] = placement
+        if self.of.edit:
+            self.of.edit(document)
+        return self.of.pack(document)
+
+    def schema(self) -> dict[str, Any] | None:
+        """[SCH-001] [SCH-002]"""
+        if self.of.schema is None:
+            return None
+        rows = sorted(([n, t.dtype, list(t.shape)] for n, t in zip(self.names, self.tensors, strict=True)), key=_first)
+        fingerprint = hashlib.sha256(pack(rows)).digest()
+        return {"id": self.of.schema[0], "version": self.of.schema[1], "fingerprint": fingerprint}
+
+    def table(self, rows: list[Row], offsets: list[int] | None, *, named: bool = False) -> dict[str, Any]:
+        return {
+            "tensor": struct.pack(f"<{len(rows)}I", *(row.tensor for row in rows)) if named else None,
+            "chunk": struct.pack(f"<{len(rows)}Q", *(row.chunk for row in rows)) if named else None,
+            "offset": None if offsets is None else struct.pack(f"<{len(rows)}Q", *offsets),
+            "length": struct.pack(f"<{len(rows)}Q", *(len(row.data) for row in rows)),
+            "digest": b"".join(digests(self.of.digest, row.data, self.of.block) for row in rows),
+        }
+
+    # ---- layouts
+
+    def file(self) -> Files:
+        rows, zip_ = self.rows(), Zip(self.of)
+        for member, text in self.documents():
+            zip_.add(member, text)
+        zip_.skip(self.of.hole)
+        offsets = zip_.chunks(rows, self.of.order)
+        raw = self.manifest([{"object": "", "size": None, "frame": None, "chunks": self.table(rows, offsets)}])
+        offset = zip_.add("manifest.msgpack", raw, framed=False)
+        template = record("file", offset, raw, bytes(len(digest(self.of.digest, b""))), self.of.version)
+        zip_.finish(len(template))
+        line = record("file", offset, raw, zip_.frame_digest(self.of.digest), self.of.version)
+        return {"": [*zip_.pieces, line]}
+
+    def loose(self) -> Files:
+        rows = self.rows()
+        documents = dict(self.documents())
+        raw = self.manifest([{"object": None, "size": None, "frame": None, "chunks": self.table(rows, None)}])
+        frame = digest(self.of.digest, b"".join(documents[member] for member in sorted(documents)))
+        files = documents | {row.member: row.data for row in rows}
+        files |= dict(self.of.foreign) | {"manifest.msgpack": raw}
+        files["COMMIT"] = record("loose", 0, raw, frame, self.of.version)
+        return {member: [data] for member, data in files.items()}
+
+    def packed(self) -> Files:
+        """Chunks dealt to packs by `parts`; tables with names, inline or as part manifests."""
+        rows = self.rows()
+        of_part = [self.of.parts(i) for i in range(len(rows))]
+        files: Files = {}
+        parts = []
+        for number in range(max(of_part, default=0) + 1):
+            own = [row for row, part in zip(rows, of_part, strict=True) if part == number]
+            zip_ = Zip(self.of)
+            if number == 0:
+                for member, text in self.documents():
+                    zip_.add(member, text)
+            offsets = zip_.chunks(own, None)
+            zip_.finish(0)
+            table: dict[str, Any] = self.table(own, offsets, named=True)
+            if not self.of.inline:
+                path, raw = f"parts/{number:05}.msgpack", self.of.pack(table)
+                files[path] = [raw]
+                table = {"path": path, "length": len(raw), "sha256": hashlib.sha256(raw).digest()}
+            name = f"packs/{number:05}.zip"
+            files[name] = zip_.pieces
+            frame = zip_.frame_digest(self.of.digest)
+            parts.append({"object": name, "size": zip_.position, "frame": frame, "chunks": table})
+        count = len(rows)
+        placement = {
+            "tensor": struct.pack(f"<{count}I", *(row.tensor for row in rows)),
+            "chunk": struct.pack(f"<{count}Q", *(row.chunk for row in rows)),
+            "count": struct.pack(f"<{count}Q", *[1] * count),
+            "part": struct.pack(f"<{count}I", *of_part),
+            "step": struct.pack(f"<{count}I", *[0] * count),
+        }
+        raw = self.manifest(parts, placement)
+        files["manifest.msgpack"] = [raw]
+        files["COMMIT"] = [record("packed", 0, raw, digest(self.of.digest, b""), self.of.version)]
+        return files
+
+
+def node_document(tensor: Tensor | None, *, root: bool) -> bytes:
+    """The canonical text. [ZARR-012] to [ZARR-014]"""
+    own: dict[str, Any] = {"format": [1, 0]} if root else {}
+    if tensor is None:
+        return _json({"zarr_format": 3, "node_type": "group", "attributes": {"ckptfmt": own} if own else {}})
+    if tensor.dtype != tensor.row.storage:
+        own |= {"dtype": tensor.dtype, "shape": list(tensor.shape)}
+    fill: Any = 0
+    if tensor.row.storage.startswith("complex"):
+        fill = [0.0, 0.0]
+    elif tensor.row.storage.startswith("float"):
+        fill = 0.0
+    elif tensor.row.storage == "bool":
+        fill = False
+    return _json(
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(tensor.storage_shape),
+            "data_type": tensor.row.storage,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(tensor.chunk_shape)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": fill,
+            "codecs": [BYTES, tensor.chain] if tensor.chain else [BYTES],
+            "attributes": {"ckptfmt": own} if own else {},
+        }
+    )
+
+
+def record(layout: str, offset: int, manifest: bytes, frame: bytes, version: tuple[int, int] = (1, 0)) -> bytes:
+    """The commit record. [COM-001]"""
+    body = (
+        f"ckptfmt/{version[0]}.{version[1]} {layout} manifest={offset}+{len(manifest)} "
+        f"sha256={hashlib.sha256(manifest).hexdigest()} frame={frame.hex()} "
+    )
+    return sealed(body.encode())
+
+
+def sealed(body: bytes) -> bytes:
+    """A record's text up to its crc32, with the crc32."""
+    return body + b"crc32=%08x\n" % zlib.crc32(body)
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _join(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
+
+
+def _first(row: list[Any]) -> bytes:
+    return str(row[0]).encode()
+
+
+# ---- ZIP
+
+
+class Zip:
+    """A ZIP under construction. [PACK-001] to [PACK-005]"""
+
+    def __init__(self, options: Checkpoint) -> None:
+        self.options = options
+        self.pieces: list[Piece] = []
+        self.frame: list[Piece] = []
+        self.entries: list[bytes] = []
+        self.position = 0
+
+    def chunks(self, rows: list[Row], order: list[int] | None) -> list[int]:
+        """Add the members of all rows; their offsets, in the order of the rows."""
+        offsets = [0] * len(rows)
+        for at in order or range(len(rows)):
+            self.skip(self.options.gap)
+            offsets[at] = self.add(rows[at].member, rows[at].data, aligned=True, framed=False)
+        for name, data in self.options.foreign:
+            self.add(name, data)
+        return offsets
+
+    def add(self, name: str, data: bytes, *, aligned: bool = False, framed: bool = True) -> int:
+        """Append a member; where its payload begins. `framed`: whether its bytes are part of the frame."""
+        raw, start, size = name.encode(), self.position, len(data)
+        extra = b""
+        if aligned:  # [PACK-002]
+            alignment = self.options.align[size >= 65536]
+            plain = start + 30 + len(raw)
+            room = -(plain + 6) % alignment + 2
+            extra = struct.pack("<3H", 0xD935, room, alignment) + bytes(room - 2)
+        crc = zlib.crc32(data)
+        self._append(
+            struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 33, crc, size, size, len(raw), len(extra)) + raw + extra
+        )
+        payload = self.position
+        self._append(data, framed=framed)
+        if not self.options.directory:
+            start, size, crc = 0, 0, 0
+        extra, needed, start32 = b"", 20, start
+        if start >= MAX32:  # [PACK-003]
+            extra, needed, start32 = struct.pack("<2HQ", 1, 8, start), 45, MAX32
+        head = struct.pack("<4s6H3I2H", b"PK\1\2", 0x0314, needed, 0, 0, 0, 33, crc, size, size, len(raw), len(extra))
+        self.entries.append(head + struct.pack("<3H2I", 0, 0, 0, 0o100644 << 16, start32) + raw + extra)
+        return payload
+
+    def skip(self, zeros: int) -> None:
+        """Zeros that belong to no member."""
+        if zeros:
+            self.pieces.append(zeros)
+            self.frame.append(zeros)
+            self.position += zeros
+
+    def finish(self, comment: int) -> None:
+        """Central directory and end records, but for a comment of that length."""
+        start, count = self.position, len(self.entries)
+        self._append(b"".join(self.entries))
+        size = self.position - start
+        if count >= MAX16 or start >= MAX32:
+            end64 = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 0x0314, 45, 0, 0, count, count, size, start)
+            self._append(end64 + struct.pack("<4sIQI", b"PK\6\7", 0, start + size, 1))
+        counts = (min(count, MAX16),) * 2
+        self._append(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *counts, size, min(start, MAX32), comment))
+
+    def frame_digest(self, name: str) -> bytes:
+        """[FRM-001] [FRM-003]"""
+        if all(isinstance(piece, bytes) for piece in self.frame):
+            return digest(name, b"".join(piece for piece in self.frame if isinstance(piece, bytes)))
+        hasher = hashlib.sha256()
+        for piece in self.frame:
+            if isinstance(piece, bytes):
+                hasher.update(piece)
+                continue
+            for done in range(0, piece, 1 << 20):
+                hasher.update(bytes(min(1 << 20, piece - done)))
+        return hasher.digest()
+
+    def _append(self, data: bytes, *, framed: bool = True) -> None:
+        self.pieces.append(data)
+        self.position += len(data)
+        if framed:
+            self.frame.append(data)

@@ -1,0 +1,55 @@
+"""Golden checkpoints: what released versions of the package `ckptfmt` wrote, to be read forever. `golden/` holds them;
+`python -m conformance.golden` adds those of a new version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import HERE
+from ..build import Files
+from ..cases import INPUT, Case, read_flat
+from ..model import DTYPES, tensor
+from . import FORMAT, SINCE, Entry, add, value_of
+from .trees import VALUES
+
+GOLDEN = HERE / "golden"
+METADATA = {"step": 7, "note": "ü"}
+_TIED = tensor("float32", (3,), "tied")
+TREES: dict[str, Any] = {
+    "file": {
+        "values": {name: VALUES[name][2] for name in ("ints", "large-ints", "floats", "complex-numbers", "containers")},
+        "dtypes": {dtype: tensor(dtype, (3, 5)) for dtype in DTYPES},
+        "tied": [_TIED, (_TIED, None)],
+        0: tensor("float64", ()),
+        "0": tensor("int8", (0, 3)),
+    },
+    "loose": {"a/b": tensor("int32", (20, 30), "a"), "tied": [_TIED, _TIED], "scalar": tensor("bfloat16", ())},
+    "zstd": {"x": tensor("int32", (20, 30), "c"), "y": tensor("bool", (9,))},
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "file": {"schema": ["golden", "1"]},
+    "loose": {"layout": "loose"},
+    "zstd": {"compression": "zstd", "digest": "sha256"},
+}
+_NEEDS = {
+    "file": ["layout:file", "digest:xxh3-128"],
+    "loose": ["layout:loose", "digest:xxh3-128"],
+    "zstd": ["layout:file", "digest:sha256", "codec:zstd"],
+}
+
+for _path in sorted(GOLDEN.glob("*/*.ckpt")):
+    _version, _name = _path.parent.name, _path.stem
+    _files: Files = {name: [data] for name, data in read_flat(_path).items()}
+    _case = Case(
+        f"golden-{_version.replace('.', '-')}-{_name}",
+        f"What version {_version} of ckptfmt wrote: {_name}.",
+        ["VER-003", "READ-001"],
+        "must",
+        ["reader", *_NEEDS[_name]],
+        SINCE,
+        FORMAT,
+        {"path": INPUT},
+        {"op": "read", "path": []},
+        {"value": value_of(TREES[_name])},
+    )
+    add(Entry(_case, _files))

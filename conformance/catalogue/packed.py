@@ -1,0 +1,317 @@
+"""Layout `packed`: several packs, tables with names, part manifests and placement. SPEC.md sections 7 to 9."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from ..build import Checkpoint
+from ..model import tensor
+from . import edit, fault, place, remove, valid
+from .dtypes import slice_case
+
+TREE = {"x": tensor("int32", (5, 4), "x", grid=(2, 2)), "y": tensor("float64", (3,), "y"), "step": 3}
+ROWS = 7
+
+
+def packed(**options: Any) -> Checkpoint:
+    return Checkpoint(TREE, layout="packed", **options)
+
+
+def _even(row: int) -> int:
+    return row % 2
+
+
+valid("packed-one-part", "One pack with every chunk.", "LAY-002 LAY-004 CHK-003", packed())
+valid("packed-two-parts", "Chunks dealt to two packs in turn.", "LAY-004 CHK-003 CHK-004 CHK-008", packed(parts=_even))
+valid("packed-part-manifests", "Tables as part manifests.", "CHK-006 MAN-002", packed(parts=_even, inline=False))
+valid("packed-three-parts", "Three packs.", "LAY-004 CHK-008", packed(parts=lambda row: row // 3, inline=False))
+valid(
+    "packed-no-tensors",
+    "No tensors: one pack with the root's node document.",
+    "LAY-004 LAY-005",
+    Checkpoint({"a": 1}, layout="packed"),
+)
+valid("packed-xxh3", "With xxh3-128 digests.", "FRM-003 BLK-002", packed(parts=_even, digest="xxh3-128"))
+slice_case(
+    "packed-slice",
+    "A slice over chunks of two packs.",
+    "CHK-008 READ-003",
+    packed(parts=_even),
+    ["x"],
+    [(1, 5, 2), (1, 4, 1)],
+)
+for _name, _checkpoint in {"inline": packed(parts=_even), "part-manifests": packed(parts=_even, inline=False)}.items():
+    valid(
+        f"packed-verify-{_name}",
+        f"A whole verification finds nothing: tables {_name.replace('-', ' ')}.",
+        "BLK-007 FRM-003 CHK-006",
+        _checkpoint,
+        {"op": "verify"},
+        {"damage": []},
+        needs=("reader", "verify"),
+    )
+
+
+def _placement(tensors: list[int], chunks: list[int], counts: list[int], parts: list[int], steps: list[int]) -> Any:
+    n = len(tensors)
+    columns = {
+        "tensor": ("I", tensors),
+        "chunk": ("Q", chunks),
+        "count": ("Q", counts),
+        "part": ("I", parts),
+        "step": ("I", steps),
+    }
+    return {key: struct.pack(f"<{n}{code}", *values) for key, (code, values) in columns.items()}
+
+
+def _joined(document: dict[str, Any]) -> None:
+    document["placement"] = _placement([0, 0, 1], [0, 3, 0], [3, 3, 1], [0, 1, 2], [0, 0, 0])
+
+
+def _stepped(document: dict[str, Any]) -> None:
+    document["placement"] = _placement([0, 1], [0, 0], [6, 1], [0, 6], [1, 0])
+
+
+valid(
+    "packed-placement-runs",
+    "Placement rows for runs of chunks.",
+    "CHK-008",
+    packed(parts=lambda row: row // 3, edit=_joined),
+)
+valid(
+    "packed-placement-steps",
+    "A placement row whose chunks lie in part after part.",
+    "CHK-008",
+    packed(parts=lambda row: row, edit=_stepped),
+)
+
+BASE = "packed-two-parts"
+BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
+    "placement-missing": ("No placement.", "MAN-002", "bad-manifest", remove("/placement")),
+    "placement-short": (
+        "A chunk that no placement row covers.",
+        "CHK-008 CHK-004",
+        "bad-manifest",
+        edit("/placement", _placement([0], [0], [6], [0], [0])),
+    ),
+    "placement-twice": (
+        "A chunk that two placement rows cover.",
+        "CHK-008",
+        "bad-manifest",
+        edit("/placement", _placement([0, 0, 1], [0, 5, 0], [6, 1, 1], [0, 0, 0], [0, 0, 0])),
+    ),
+    "placement-count-0": (
+        "A placement row of no chunks.",
+        "CHK-008",
+        "bad-manifest",
+        edit("/placement", _placement([0, 0, 1], [0, 6, 0], [6, 0, 1], [0, 0, 0], [0, 0, 0])),
+    ),
+    "placement-part-beyond": (
+        "A placement row that names a part that is not there.",
+        "CHK-008",
+        "bad-manifest",
+        edit("/placement", _placement([0, 1], [0, 0], [6, 1], [0, 2], [0, 0])),
+    ),
+    "placement-step-beyond": (
+        "A placement row that steps beyond the last part.",
+        "CHK-008",
+        "bad-manifest",
+        edit("/placement", _placement([0, 1], [0, 0], [6, 1], [0, 0], [1, 0])),
+    ),
+    "placement-unsorted": (
+        "Placement rows that are not sorted.",
+        "CHK-008",
+        "bad-manifest",
+        edit("/placement", _placement([1, 0], [0, 0], [1, 6], [0, 0], [0, 0])),
+    ),
+    "placement-ragged": (
+        "Placement columns of other lengths.",
+        "CHK-008",
+        "bad-manifest",
+        edit("/placement/step", bytes(4)),
+    ),
+    "placement-disagrees": (
+        "A placement that does not agree with the tables.",
+        "CHK-008",
+        "bad-manifest",
+        edit("/placement", _placement([0, 1], [0, 0], [6, 1], [0, 0], [0, 0])),
+    ),
+    "rows-unsorted": (
+        "Rows of a table that are not sorted.",
+        "CHK-003",
+        "bad-manifest",
+        edit("/parts/0/chunks/chunk", struct.pack("<4Q", 2, 0, 4, 0)),
+    ),
+    "rows-repeated": (
+        "A row that stands twice.",
+        "CHK-003 CHK-004",
+        "bad-manifest",
+        edit("/parts/0/chunks/chunk", struct.pack("<4Q", 0, 0, 4, 0)),
+    ),
+    "row-tensor-beyond": (
+        "A row of a tensor that is not there.",
+        "CHK-004",
+        "bad-manifest",
+        edit("/parts/0/chunks/tensor", struct.pack("<4I", 0, 0, 0, 2)),
+    ),
+    "row-chunk-beyond": (
+        "A row of a chunk that is not there.",
+        "CHK-004",
+        "bad-manifest",
+        edit("/parts/0/chunks/chunk", struct.pack("<4Q", 0, 2, 40, 0)),
+    ),
+    "tensor-nil": (
+        "Of `tensor` and `chunk` one is nil.",
+        "CHK-002",
+        "bad-manifest",
+        edit("/parts/0/chunks/tensor", None),
+    ),
+    "extent-beyond": (
+        "An extent beyond its pack.",
+        "CHK-005",
+        "bad-extent",
+        edit("/parts/0/chunks/offset", struct.pack("<4Q", 1 << 30, 0, 64, 128)),
+    ),
+    "object-nil": ("A part without an object.", "CHK-002 MAN-002", "bad-manifest", edit("/parts/0/object", None)),
+    "object-upwards": (
+        "An object outside the checkpoint.",
+        "CHK-007 SEC-003",
+        "bad-manifest",
+        edit("/parts/0/object", "../x.zip"),
+    ),
+    "object-absolute": (
+        "An absolute object.",
+        "CHK-007 SEC-003",
+        "bad-manifest",
+        edit("/parts/0/object", "/etc/passwd"),
+    ),
+    "object-shared": (
+        "Two parts with one object.",
+        "LAY-004",
+        "bad-manifest",
+        edit("/parts/1/object", "packs/00000.zip"),
+    ),
+    "size-nil": ("A part without a size.", "MAN-002", "bad-manifest", edit("/parts/0/size", None)),
+    "frame-nil": ("A part without a frame digest.", "MAN-002", "bad-manifest", edit("/parts/0/frame", None)),
+    "frame-short": ("A frame digest of another size.", "MAN-002", "bad-manifest", edit("/parts/0/frame", bytes(16))),
+    "parts-none": ("No parts.", "LAY-004", "bad-manifest", edit("/parts", [])),
+}
+for _name, (_title, _spec, _codes, _steps) in BAD.items():
+    fault(f"packed-{_name}", _title, f"{_spec} ERR-001", BASE, _steps, _codes)
+
+READ_X = {"op": "read", "path": ["x"]}
+fault(
+    "packed-pack-missing",
+    "A missing pack damages the tensors in it, and no other.",
+    "READ-005 LAY-004",
+    "packed-three-parts",
+    [{"do": "remove_object", "object": "packs/00001.zip"}],
+    {"error": {"any_of": ["missing-object"], "tensor": "x"}},
+    READ_X,
+    still=[["y"]],
+)
+fault(
+    "packed-pack-short",
+    "A pack that breaks off before a chunk.",
+    "READ-005 LIM-003",
+    "packed-two-parts",
+    [{"do": "truncate", "at": {"object": "packs/00001.zip", "offset": 64}}],
+    {"error": {"any_of": ["short-object", "bad-extent"], "tensor": "x"}},
+    READ_X,
+    still=[["y"]],
+)
+fault(
+    "packed-bit",
+    "A flipped bit in a chunk of the second pack.",
+    "BLK-004 BLK-005",
+    BASE,
+    [{"do": "flip_bit", "at": place({"tensor": ["x"], "chunk": 1}, 3), "bit": 0}],
+    {"error": {"any_of": ["block-digest"], "tensor": "x", "chunk": 1}},
+    READ_X,
+    still=[["y"]],
+)
+fault(
+    "packed-part-manifest-missing",
+    "A part manifest that is missing, when one of its chunks is needed.",
+    "CHK-006",
+    "packed-part-manifests",
+    [{"do": "remove_object", "object": "parts/00001.msgpack"}],
+    {"error": {"any_of": ["missing-object"]}},
+    READ_X,
+    still=[["y"]],
+)
+fault(
+    "packed-part-manifest-bit",
+    "A flipped bit in a part manifest.",
+    "CHK-006",
+    "packed-part-manifests",
+    [{"do": "flip_bit", "at": {"object": "parts/00001.msgpack", "offset": 30}, "bit": 0}],
+    {"error": {"any_of": ["manifest-digest"]}},
+    READ_X,
+    still=[["y"]],
+)
+fault(
+    "packed-part-manifest-upwards",
+    "A part manifest outside the checkpoint.",
+    "CHK-007 SEC-003",
+    "packed-part-manifests",
+    edit("/parts/0/chunks/path", "../parts/00000.msgpack"),
+    "bad-manifest",
+)
+for _name, _object, _base in (
+    ("pack", "packs/00001.zip", BASE),
+    ("part-manifest", "parts/00001.msgpack", "packed-part-manifests"),
+):
+    fault(
+        f"packed-linked-{_name}",
+        f"A {_name.replace('-', ' ')} that is a symbolic link.",
+        "CHK-007 SEC-003",
+        _base,
+        [{"do": "link_object", "object": _object, "target": "outside/object"}],
+        {"error": {"any_of": ["linked-object"]}},
+        READ_X,
+        generated=True,
+        still=[["y"]],
+    )
+VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "frame": (
+        "the frame of a pack",
+        "FRM-003",
+        BASE,
+        [{"do": "flip_bit", "at": {"object": "packs/00001.zip", "offset": 0}, "bit": 0}],
+        [{"code": "frame-digest"}],
+    ),
+    "pack-longer": (
+        "a pack longer than its size",
+        "LAY-004",
+        BASE,
+        [{"do": "append", "object": "packs/00001.zip", "hex": "00"}],
+        [{"any_of": ["bad-extent", "frame-digest"]}],
+    ),
+    "part-manifest": (
+        "a part manifest",
+        "CHK-006 BLK-007",
+        "packed-part-manifests",
+        [{"do": "flip_bit", "at": {"object": "parts/00001.msgpack", "offset": 30}, "bit": 0}],
+        [{"code": "manifest-digest"}],
+    ),
+    "block": (
+        "a block of the second pack",
+        "BLK-007",
+        BASE,
+        [{"do": "flip_bit", "at": place({"tensor": ["x"], "chunk": 1}, 3), "bit": 0}],
+        [{"code": "block-digest", "tensor": "x", "chunk": 1}],
+    ),
+}
+for _name, (_title, _spec, _base, _steps, _found) in VERIFIED.items():
+    fault(
+        f"packed-verify-{_name}-changed",
+        f"A whole verification reports {_title}.",
+        _spec,
+        _base,
+        _steps,
+        {"damage": _found},
+        {"op": "verify"},
+        needs=("verify",),
+    )

@@ -1,0 +1,315 @@
+"""The commit record, and its agreement with what it stands in. SPEC.md sections 8, 10 and 15."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import edit, fault, place
+
+RESEAL = {"do": "reseal"}
+
+
+def _text(**fields: str) -> str:
+    """A record's text up to its crc32, with some parts changed."""
+    parts = {
+        "version": "ckptfmt/1.0",
+        "layout": "file",
+        "manifest": "manifest=694+353",
+        "sha256": f"sha256={'0' * 64}",
+        "frame": f"frame={'0' * 64}",
+    }
+    return " ".join({**parts, **fields}.values()) + " "
+
+
+GRAMMAR: dict[str, tuple[str, str]] = {
+    "leading-zero-offset": ("An offset with a leading zero.", _text(manifest="manifest=0694+353")),
+    "leading-zero-length": ("A length with a leading zero.", _text(manifest="manifest=694+0353")),
+    "negative-offset": ("A negative offset.", _text(manifest="manifest=-694+353")),
+    "huge-offset": ("An offset of 20 digits.", _text(manifest="manifest=99999999999999999999+353")),
+    "offset-2-63": ("An offset of 2⁶³.", _text(manifest=f"manifest={1 << 63}+353")),
+    "length-2-63": ("A length of 2⁶³.", _text(manifest=f"manifest=694+{1 << 63}")),
+    "sum-2-63": (
+        "Offset and length that together reach 2⁶³.",
+        _text(manifest=f"manifest={(1 << 63) - 1}+{(1 << 63) - 1}"),
+    ),
+    "upper-case-sha256": ("Upper-case digits in the sha256.", _text(sha256=f"sha256={'A' * 64}")),
+    "short-sha256": ("A sha256 of 63 digits.", _text(sha256=f"sha256={'0' * 63}")),
+    "frame-33": ("A frame digest of 33 digits.", _text(frame=f"frame={'0' * 33}")),
+    "frame-48": ("A frame digest of 48 digits.", _text(frame=f"frame={'0' * 48}")),
+    "frame-upper": ("Upper-case digits in the frame digest.", _text(frame=f"frame={'F' * 64}")),
+    "two-blanks": ("Two blanks.", _text(layout="file ")),
+    "tab": ("A tab in place of a blank.", _text().replace(" file", "\tfile")),
+    "layout-upper": ("The layout in upper case.", _text(layout="FILE")),
+    "layout-unknown": ("An unknown layout.", _text(layout="striped")),
+    "minor-missing": ("A version without a minor part.", _text(version="ckptfmt/1.")),
+    "minor-leading-zero": ("A minor version with a leading zero.", _text(version="ckptfmt/1.00")),
+    "minor-1000": ("A minor version of 1000.", _text(version="ckptfmt/1.1000")),
+    "patch": ("A version of three parts.", _text(version="ckptfmt/1.0.0")),
+    "swapped": ("Two fields in each other's place.", _text(sha256=f"frame={'0' * 64}", frame=f"sha256={'0' * 64}")),
+    "missing-field": ("A field that is missing.", _text().replace(f"frame={'0' * 64} ", "")),
+    "extra-field": ("A field too many.", _text() + "extra=1 "),
+    "decimal-comma": ("Another sign between offset and length.", _text(manifest="manifest=694,353")),
+}
+for _name, (_title, _line) in GRAMMAR.items():
+    fault(f"record-{_name}", _title, "COM-001", "tree-base", [{**RESEAL, "text": _line}], "bad-record")
+
+BYTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "crc32": ("A crc32 that is wrong.", {"do": "overwrite", "at": place("record", -2), "hex": "67"}),
+    "crc32-upper": (
+        "A record that does not end with its line feed.",
+        {"do": "overwrite", "at": place("record", -1), "hex": "20"},
+    ),
+    "bit-in-sha256": ("A flipped bit in the sha256.", {"do": "flip_bit", "at": place("record", 60), "bit": 0}),
+    "bit-in-offset": ("A flipped bit in the offset.", {"do": "flip_bit", "at": place("record", 26), "bit": 0}),
+    "bit-in-layout": ("A flipped bit in the layout.", {"do": "flip_bit", "at": place("record", 13), "bit": 2}),
+}
+for _name, (_title, _step) in BYTES.items():
+    fault(f"record-{_name}", _title, "COM-001 COM-005", "tree-base", [_step], "bad-record")
+fault(
+    "record-bytes-after",
+    "A byte after the record: it is not the last of the file.",
+    "COM-002 COM-001",
+    "tree-base",
+    [{"do": "append", "hex": "00"}],
+    "bad-record",
+)
+fault(
+    "record-line-after",
+    "A line after COMMIT's record.",
+    "COM-002",
+    "tree-base-loose",
+    [{"do": "append", "object": "COMMIT", "hex": b"x\n".hex()}],
+    "bad-record",
+)
+fault(
+    "record-commit-long",
+    "A COMMIT of far more than 255 bytes.",
+    "COM-001 SEC-002",
+    "tree-base-loose",
+    [{"do": "append", "object": "COMMIT", "hex": (b" " * 5000).hex()}],
+    "bad-record",
+)
+fault(
+    "record-commit-empty",
+    "An empty COMMIT.",
+    "COM-004 COM-005",
+    "tree-base-loose",
+    [{"do": "add_object", "object": "COMMIT", "hex": ""}],
+    "bad-record",
+)
+fault(
+    "record-commit-other",
+    "A COMMIT that holds something else.",
+    "COM-004 COM-005",
+    "tree-base-loose",
+    [{"do": "add_object", "object": "COMMIT", "hex": b"yes\n".hex()}],
+    "bad-record",
+)
+fault(
+    "record-commit-cut",
+    "A COMMIT that breaks off.",
+    "COM-001 COM-005",
+    "tree-base-loose",
+    [{"do": "truncate", "at": {"object": "COMMIT", "offset": -3}}],
+    "bad-record",
+)
+
+# ---- versions
+
+for _name, _version in {"next": "2.0", "ninety-nine": "99.0", "largest": "999.999"}.items():
+    fault(
+        f"version-{_name}",
+        f"Version {_version} is refused by its number.",
+        "VER-002",
+        "tree-base",
+        [{**RESEAL, "version": _version}],
+        "newer-format",
+    )
+fault(
+    "version-next-other-grammar",
+    "The record of a later major version need not have our grammar.",
+    "VER-002 COM-001",
+    "tree-base",
+    [{"do": "replace_record", "hex": b"ckptfmt/2.0 all else is new\n".hex()}],
+    "newer-format",
+)
+fault(
+    "version-next-directory",
+    "A later major version in a directory.",
+    "VER-002",
+    "tree-base-loose",
+    [{"do": "add_object", "object": "COMMIT", "hex": b"ckptfmt/7.3 all else is new\n".hex()}],
+    "newer-format",
+)
+fault(
+    "version-next-before-manifest",
+    "The version is looked at first: the manifest may be gone.",
+    "VER-002 READ-001 ERR-002",
+    "tree-base-loose",
+    [
+        {"do": "remove_object", "object": "manifest.msgpack"},
+        {"do": "add_object", "object": "COMMIT", "hex": b"ckptfmt/2.0 x\n".hex()},
+    ],
+    "newer-format",
+)
+fault(
+    "version-0",
+    "There is no version 0.",
+    "COM-001 VER-002",
+    "tree-base",
+    [{**RESEAL, "version": "0.9"}],
+    "bad-record newer-format",
+)
+
+# ---- layouts and extents
+
+fault(
+    "record-layout-in-file",
+    "A file whose record says `loose`.",
+    "LAY-006 COM-002",
+    "tree-base",
+    [{**RESEAL, "layout": "loose"}],
+    "bad-record",
+)
+fault(
+    "record-layout-in-directory",
+    "A directory whose record says `file`.",
+    "LAY-006",
+    "tree-base-loose",
+    [{**RESEAL, "layout": "file"}],
+    "bad-record",
+)
+fault(
+    "record-offset-in-directory",
+    "A directory whose manifest does not begin at 0.",
+    "COM-002",
+    "tree-base-loose",
+    [{**RESEAL, "offset": 1}],
+    "bad-record",
+)
+fault(
+    "record-extent-beyond",
+    "A manifest that reaches into the record.",
+    "COM-002 LIM-003",
+    "tree-base",
+    [{**RESEAL, "length": 10_000}],
+    "bad-record",
+)
+fault(
+    "record-extent-far",
+    "A manifest far beyond the end of the file.",
+    "COM-002 LIM-003 SEC-002",
+    "tree-base",
+    [{**RESEAL, "offset": 1 << 50}],
+    "bad-record",
+)
+fault(
+    "record-length-shorter-file",
+    "A record that names less than the manifest.",
+    "COM-003",
+    "tree-base",
+    [{**RESEAL, "length": 40}],
+    "manifest-digest",
+)
+fault(
+    "record-length-longer-directory",
+    "A record that names more than the manifest of a directory.",
+    "COM-002 COM-003",
+    "tree-base-loose",
+    [{**RESEAL, "length": 10_000}],
+    "bad-record manifest-digest",
+)
+fault(
+    "record-length-shorter-directory",
+    "A record that names less than the manifest of a directory.",
+    "COM-003",
+    "tree-base-loose",
+    [{**RESEAL, "length": 40}],
+    "bad-record manifest-digest",
+)
+fault(
+    "record-sha256",
+    "A record with another sha256, and a right crc32.",
+    "COM-003",
+    "tree-base",
+    [{**RESEAL, "sha256": "0" * 64}],
+    "manifest-digest",
+)
+fault(
+    "record-sha256-directory",
+    "The same in a directory.",
+    "COM-003",
+    "tree-base-loose",
+    [{**RESEAL, "sha256": "0" * 64}],
+    "manifest-digest",
+)
+fault(
+    "manifest-bit",
+    "A flipped bit in the manifest.",
+    "COM-003",
+    "tree-base",
+    [{"do": "flip_bit", "at": place("manifest", 100), "bit": 3}],
+    "manifest-digest",
+)
+fault(
+    "manifest-bit-last",
+    "A flipped bit in the last byte of the manifest.",
+    "COM-003",
+    "tree-base-loose",
+    [{"do": "flip_bit", "at": {"object": "manifest.msgpack", "offset": -1}, "bit": 7}],
+    "manifest-digest",
+)
+fault(
+    "manifest-bit-before-decoding",
+    "The sha256 is checked before the manifest is decoded: one that is no msgpack at all.",
+    "COM-003 READ-001",
+    "tree-base",
+    [{"do": "overwrite", "at": place("manifest", 0), "hex": "c1"}],
+    "manifest-digest",
+)
+fault(
+    "manifest-missing",
+    "A directory without a manifest.",
+    "COM-003",
+    "tree-base-loose",
+    [{"do": "remove_object", "object": "manifest.msgpack"}],
+    "missing-object",
+)
+fault(
+    "manifest-longer-than-record",
+    "Bytes after the manifest of a directory.",
+    "COM-003",
+    "tree-base-loose",
+    [{"do": "append", "object": "manifest.msgpack", "hex": "c0"}],
+    "manifest-digest",
+)
+
+# ---- two faults: the earlier phase is reported
+
+fault(
+    "order-record-before-manifest",
+    "A broken record and a broken manifest: the record is reported.",
+    "ERR-002 READ-001",
+    "tree-base",
+    [
+        {"do": "flip_bit", "at": place("manifest", 100), "bit": 3},
+        {"do": "overwrite", "at": place("record", -2), "hex": "67"},
+    ],
+    "bad-record",
+)
+fault(
+    "order-version-before-record",
+    "A later version and a broken record: the version is reported.",
+    "VER-002 READ-001",
+    "tree-base",
+    [{"do": "replace_record", "hex": b"ckptfmt/3.0 file manifest=x\n".hex()}],
+    "newer-format",
+)
+fault(
+    "order-manifest-before-chunk",
+    "A broken manifest and a broken chunk: the manifest is reported.",
+    "ERR-002 READ-001",
+    "tree-base",
+    [*edit("/block", 5), {"do": "flip_bit", "at": place({"tensor": ["w"], "chunk": 0}, 0), "bit": 0}],
+    "bad-manifest",
+)

@@ -1,0 +1,126 @@
+"""Tagged nodes: known ones, unknown ones, and wrong ones. SPEC.md section 13."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from ..build import Checkpoint
+from ..model import Scalar, Tag, Tensor, tensor
+from . import edit, fault, valid
+
+TIMES = Tensor("int64", (3,), struct.pack("<3q", 0, 1_600_000_000, -(2**63)))
+ORDERED, NUMPY = "tag:collections.OrderedDict", "tag:numpy"
+ONE = Scalar("int64", struct.pack("<q", 5))
+
+KNOWN: dict[str, tuple[str, str, Any]] = {
+    "ordered-dict": ("An ordered dict.", ORDERED, Tag("collections.OrderedDict", None, {"b": 1, "a": {"c": TIMES}})),
+    "ordered-dict-empty": ("An empty ordered dict.", ORDERED, Tag("collections.OrderedDict", None, {})),
+    "datetime64": ("A tensor of times.", NUMPY, Tag("numpy.datetime64", "s", TIMES)),
+    "datetime64-count": ("Times in units of 25 seconds.", NUMPY, Tag("numpy.datetime64", "25s", TIMES)),
+    "datetime64-generic": ("Times without a unit.", NUMPY, Tag("numpy.datetime64", "generic", TIMES)),
+    "datetime64-scalar": ("One time.", NUMPY, Tag("numpy.datetime64", "ns", ONE)),
+    "timedelta64": ("A tensor of spans of time.", NUMPY, Tag("numpy.timedelta64", "D", TIMES)),
+    "timedelta64-scalar": ("One span of time.", NUMPY, Tag("numpy.timedelta64", "ms", ONE)),
+    "str": ("A NumPy string, with zeros at its end.", NUMPY, Tag("numpy.str_", None, "ü\0\0")),
+    "bytes": ("NumPy bytes, with zeros at their end.", NUMPY, Tag("numpy.bytes_", None, b"a\0\0")),
+}
+for _name, (_title, _feature, _tag) in KNOWN.items():
+    valid(
+        f"tag-{_name}",
+        f"{_title} A reader that does not know the tag gives its child.",
+        "TAG-001 TAG-002",
+        Checkpoint({"t": [_tag]}),
+    )
+for _unit in ("Y", "M", "W", "h", "m", "us", "ps", "fs", "as", "2147483647s"):
+    valid(
+        f"tag-unit-{_unit.lower() if _unit != 'M' else 'month'}",
+        f"The unit {_unit}.",
+        "TAG-003",
+        Checkpoint({"t": Tag("numpy.timedelta64", _unit, ONE)}),
+    )
+UNKNOWN = {
+    "unknown": (
+        "An unknown tag is read as its child, and named once.",
+        [Tag("my.thing", {"a": [1]}, {"x": TIMES}), Tag("my.thing", None, 2)],
+    ),
+    "module-function": (
+        "A tag that names a function: nothing is looked up or called.",
+        Tag("os.system", "echo owned > owned", "rm -rf"),
+    ),
+    "builtin": ("A tag that names a builtin.", Tag("builtins.eval", None, "1 + 1")),
+    "import-path": ("A tag that names a module that could be imported.", Tag("this", None, None)),
+    "nested-unknown": ("Unknown tags within each other.", Tag("a", None, Tag("b", None, [Tag("a", 1, 1)]))),
+    "empty-name": ("A tag with an empty name.", Tag("", None, 1)),
+}
+for _name, (_title, _tree) in UNKNOWN.items():
+    _checkpoint = Checkpoint({"t": _tree})
+    valid(f"tag-{_name}", _title, "TAG-001 TAG-002 SEC-001", _checkpoint)
+    valid(
+        f"tag-{_name}-list",
+        _title,
+        "TAG-001 TAG-002 SEC-001",
+        _checkpoint,
+        {"op": "list"},
+        {"tree": _checkpoint.values()[0]},
+    )
+valid(
+    "tag-path",
+    "A tag adds no segment to a path.",
+    "TAG-001",
+    Checkpoint({"t": Tag("x", None, {"a": TIMES})}),
+    {"op": "read", "path": ["t", "a"]},
+)
+valid(
+    "tag-alias",
+    "One tensor, tagged and plain.",
+    "TREE-010 TAG-001",
+    Checkpoint({"plain": TIMES, "times": Tag("x", None, TIMES)}),
+)
+valid(
+    "tag-base", "A plain value and a tensor.", "TAG-001", Checkpoint({"v": 1, "t": TIMES, "f": tensor("float64", (3,))})
+)
+TIME = ["scalar", "int64", bytes(8)]
+BAD: dict[str, tuple[str, str, Any]] = {
+    "ordered-dict-list": (
+        "An ordered dict of a list.",
+        ORDERED,
+        ["tag", "collections.OrderedDict", None, ["list", []]],
+    ),
+    "ordered-dict-param": (
+        "An ordered dict with a param.",
+        ORDERED,
+        ["tag", "collections.OrderedDict", 1, ["dict", [], []]],
+    ),
+    "ordered-dict-leaf": ("An ordered dict of a number.", ORDERED, ["tag", "collections.OrderedDict", None, 1]),
+    "str-bytes": ("A NumPy string of bytes.", NUMPY, ["tag", "numpy.str_", None, b"a"]),
+    "str-param": ("A NumPy string with a param.", NUMPY, ["tag", "numpy.str_", "U5", "a"]),
+    "bytes-str": ("NumPy bytes of a string.", NUMPY, ["tag", "numpy.bytes_", None, "a"]),
+    "time-no-param": ("A time without a unit.", NUMPY, ["tag", "numpy.datetime64", None, TIME]),
+    "time-unit": ("An unknown unit.", NUMPY, ["tag", "numpy.datetime64", "century", TIME]),
+    "time-unit-empty": ("An empty unit.", NUMPY, ["tag", "numpy.datetime64", "", TIME]),
+    "time-unit-zero": ("A unit with the count 0.", NUMPY, ["tag", "numpy.datetime64", "0s", TIME]),
+    "time-unit-leading-zero": ("A count with a leading zero.", NUMPY, ["tag", "numpy.datetime64", "05s", TIME]),
+    "time-unit-2-31": ("A count of 2³¹.", NUMPY, ["tag", "numpy.datetime64", "2147483648s", TIME]),
+    "time-unit-digits": ("A count of eleven digits.", NUMPY, ["tag", "numpy.datetime64", "10000000000s", TIME]),
+    "time-unit-generic": ("A count before `generic`.", NUMPY, ["tag", "numpy.datetime64", "2generic", TIME]),
+    "time-unit-blank": ("A blank before the unit.", NUMPY, ["tag", "numpy.datetime64", "1 s", TIME]),
+    "time-unit-line": ("A line feed after the unit.", NUMPY, ["tag", "numpy.datetime64", "s\n", TIME]),
+    "time-float": ("Times of a tensor of floats.", NUMPY, ["tag", "numpy.datetime64", "s", ["tensor", 1]]),
+    "time-int32": (
+        "A time of an int32 scalar.",
+        NUMPY,
+        ["tag", "numpy.timedelta64", "s", ["scalar", "int32", bytes(4)]],
+    ),
+    "time-number": ("A time of a plain number.", NUMPY, ["tag", "numpy.timedelta64", "s", 5]),
+}
+for _name, (_title, _feature, _node) in BAD.items():
+    fault(
+        f"tag-bad-{_name}",
+        f"{_title} A reader that knows the tag refuses it.",
+        "TAG-003",
+        "tag-base",
+        edit("/tree/2/0", _node),
+        "bad-manifest",
+        needs=(_feature,),
+    )

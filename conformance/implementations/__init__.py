@@ -1,0 +1,1 @@
+"""Programs that speak PROTOCOL.md. `implementations.json` says how each is started."""

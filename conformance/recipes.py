@@ -1,0 +1,293 @@
+"""Mutations: how the input of a case is made from that of a valid one. The steps are those of case.schema.json.
+
+A step changes bytes where it says, and nothing else; `reseal` then makes the digests, sizes and the commit record fit
+again, so that the fault stands alone and no reader can pass by noticing a digest.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from .build import digest, digests, record, sealed
+from .model import name_of
+from .packing import Literal, pack
+
+Flat = dict[str, bytes]  # a checkpoint's objects; "" is the file itself
+MANIFEST = "manifest.msgpack"
+_EXTENT = re.compile(rb"manifest=(\d+)\+(\d+) ")
+
+
+@dataclass
+class Mutation:
+    """A checkpoint under mutation. `links` are the symbolic links that were made of objects: path to target."""
+
+    files: Flat
+    links: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.files = dict(self.files)
+        self.is_file = "" in self.files
+        self.home = "" if self.is_file else MANIFEST
+        line = self.files["" if self.is_file else "COMMIT"]
+        at = line.rindex(b"ckptfmt/") if self.is_file else 0
+        extent = _EXTENT.search(line, at)
+        assert extent is not None, "the base is no checkpoint"
+        self.start, length = int(extent[1]), int(extent[2])
+        self.end = self.start + length
+        self.record_at = at
+        self.document: dict[str, Any] = msgpack.unpackb(self.manifest, strict_map_key=False)
+        self.original: dict[str, Any] = msgpack.unpackb(self.manifest, strict_map_key=False)
+
+    @property
+    def manifest(self) -> bytes:
+        return self.files[self.home][self.start : self.end]
+
+    def apply(self, steps: list[dict[str, Any]]) -> None:
+        for step in steps:
+            arguments = {key: value for key, value in step.items() if key != "do"}
+            getattr(self, step["do"])(**arguments)
+
+    # ---- steps
+
+    def flip_bit(self, at: dict[str, Any], bit: int) -> None:
+        name, offset = self._place(at)
+        data = bytearray(self.files[name])
+        data[offset] ^= 1 << bit
+        self.files[name] = bytes(data)
+
+    def overwrite(self, at: dict[str, Any], hex: str) -> None:
+        name, offset = self._place(at)
+        self._splice(name, offset, len(hex) // 2, bytes.fromhex(hex))
+
+    def insert(self, at: dict[str, Any], hex: str) -> None:
+        name, offset = self._place(at)
+        self._splice(name, offset, 0, bytes.fromhex(hex))
+
+    def truncate(self, at: dict[str, Any]) -> None:
+        name, offset = self._place(at)
+        self._splice(name, offset, len(self.files[name]) - offset, b"")
+
+    def append(self, hex: str, object: str = "") -> None:
+        """Bytes after the last of an object."""
+        self.files[object] += bytes.fromhex(hex)
+
+    def replace_record(self, hex: str) -> None:
+        """Other bytes in place of the commit record; in a file the ZIP's comment is as long."""
+        line = bytes.fromhex(hex)
+        if self.is_file:
+            self._replace_line(line)
+        else:
+            self.files["COMMIT"] = line
+
+    def remove_object(self, object: str) -> None:
+        """An object, or all objects below a directory."""
+        self.files = {k: v for k, v in self.files.items() if k != object and not k.startswith(f"{object}/")}
+
+    def add_object(self, object: str, hex: str) -> None:
+        """A new object, or new contents for one that is there."""
+        self.files[object] = bytes.fromhex(hex)
+
+    def link_object(self, object: str, target: str) -> None:
+        """Make an object, or a directory of them, a symbolic link to `target`, which is a copy of it outside the
+        checkpoint."""
+        self.links[object] = target
+
+    def edit_manifest(self, pointer: str, msgpack: str) -> None:
+        """Replace, add or (with empty bytes) remove one item; `-` at the end of a pointer appends to an array."""
+        *way, last = [key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]]
+        holder: Any = self.document
+        for key in way:
+            holder = holder[int(key)] if isinstance(holder, list) else holder[key]
+        if isinstance(holder, list) and last == "-":
+            holder.append(Literal(bytes.fromhex(msgpack)))
+        elif not msgpack:
+            del holder[int(last) if isinstance(holder, list) else last]
+        else:
+            holder[int(last) if isinstance(holder, list) else last] = Literal(bytes.fromhex(msgpack))
+        self._replace_manifest(pack(self.document))
+
+    def edit_bin(self, pointer: str, offset: int, hex: str) -> None:
+        """Other bytes within a bin of the manifest."""
+        holder: Any = self.document
+        for key in pointer.split("/")[1:]:
+            holder = holder[int(key)] if isinstance(holder, list) else holder[key]
+        new = bytes.fromhex(hex)
+        self.edit_manifest(pointer, pack(holder[:offset] + new + holder[offset + len(new) :]).hex())
+
+    def replace_manifest(self, hex: str) -> None:
+        """Other bytes in place of the whole manifest."""
+        self._replace_manifest(bytes.fromhex(hex))
+
+    def reseal(self, digests: bool = False, **fields: Any) -> None:
+        """Make everything fit again: with `digests` those of the blocks, then ZIP headers, frame, and the record, in
+        which `fields` (`version`, `layout`, `offset`, `length`, `sha256`, `frame`, `text`) stand as given."""
+        if digests:
+            self._redigest()
+        if self.is_file:
+            self._rezip()
+        raw = self.manifest
+        if "text" in fields:
+            line = sealed(fields["text"].encode())
+        else:
+            line = record(str(self.original["layout"]), self.start, raw, self._frame())
+            line = _with_fields(line, fields)
+        self.replace_record(line.hex())
+
+    def _replace_line(self, line: bytes) -> None:
+        data = self.files[""]
+        end = data.rindex(b"PK\5\6", 0, self.record_at)
+        self.files[""] = data[: end + 20] + struct.pack("<H", len(line)) + data[end + 22 : self.record_at] + line
+
+    # ---- places
+
+    def _place(self, at: dict[str, Any]) -> tuple[str, int]:
+        """(object, offset) of a place."""
+        region, offset = at.get("region", "object"), at["offset"]
+        name, low, high = at.get("object", ""), 0, 0
+        if region == "manifest":
+            name, low, high = self.home, self.start, self.end
+        elif region == "record":
+            name, low = ("", self.record_at) if self.is_file else ("COMMIT", 0)
+            high = len(self.files[name])
+        elif region == "directory":
+            low, high = self.end, self.record_at
+        elif region == "object":
+            high = len(self.files[name])
+        else:
+            name, low, high = self._chunk(region["tensor"], region["chunk"])
+        return name, (high if offset < 0 else low) + offset - at.get("before", 0)
+
+    def _splice(self, name: str, offset: int, count: int, new: bytes) -> None:
+        data = self.files[name]
+        self.files[name] = data[:offset] + new + data[offset + count :]
+        moved = len(new) - count
+        if name == self.home and self.start <= offset <= self.end:
+            self.end += moved
+        if name == "" and offset <= self.record_at:
+            self.record_at += moved
+
+    def _replace_manifest(self, raw: bytes) -> None:
+        moved = len(raw) - (self.end - self.start)
+        data = self.files[self.home]
+        self.files[self.home] = data[: self.start] + raw + data[self.end :]
+        self.end += moved
+        self.record_at += moved if self.is_file else 0
+
+    def _chunk(self, path: list[Any], chunk: int) -> tuple[str, int, int]:
+        """(object, start, end) of a chunk, by the manifest of the base. The base's tables stand inline."""
+        name = name_of(tuple(key if isinstance(key, str) else int(key["int"]) for key in path))
+        tensor = self.original["tensors"]["name"].index(name)
+        return next((o, low, high) for t, c, o, low, high in self._extents() if (t, c) == (tensor, chunk))
+
+    def _extents(self) -> list[tuple[int, int, str, int, int]]:
+        """(tensor, chunk, object, start, end) of every row of every table."""
+        names, found = self._chunk_names(), []
+        for part in self.original["parts"]:
+            table = part["chunks"]
+            lengths = _column(table["length"], "Q")
+            offsets = _column(table["offset"], "Q") if table["offset"] is not None else [0] * len(lengths)
+            keys = names if table["tensor"] is None else _keys(table)
+            for (tensor, chunk, member), low, length in zip(keys, offsets, lengths, strict=True):
+                holder = part["object"] if part["object"] is not None else member
+                found.append((tensor, chunk, holder, low, low + length))
+        return found
+
+    def _chunk_names(self) -> list[tuple[int, int, str]]:
+        """(tensor, chunk, member) in the order of CHK-002."""
+        tensors, found = self.original["tensors"], []
+        per = {"int4": 2, "uint4": 2, "float4_e2m1fn": 2, "int2": 4, "uint2": 4, "int1": 8, "uint1": 8}
+        columns = zip(tensors["name"], tensors["dtype"], tensors["shape"], tensors["grid"], strict=True)
+        for index, (name, dtype, shape, grid) in enumerate(columns):
+            if 0 in shape:
+                continue
+            stored = [*shape[:-1], -(-shape[-1] // per.get(dtype, 1))] if shape else []
+            counts = [-(-n // side) for n, side in zip(stored, grid, strict=True)]
+            total = 1
+            for count in counts:
+                total *= count
+            for number in range(total):
+                position, rest = [], number
+                for count in reversed(counts):
+                    rest, i = divmod(rest, count)
+                    position.append(str(i))
+                key = "/".join(["c", *reversed(position)])
+                found.append((index, number, f"tensors/{name}/{key}" if name else f"tensors/{key}"))
+        return found
+
+    # ---- resealing
+
+    def _redigest(self) -> None:
+        """Give every chunk the digests of the bytes that it has now; in layout `loose` its length, too."""
+        extents = iter(self._extents())
+        for part, original in zip(self.document["parts"], self.original["parts"], strict=True):
+            rows = [next(extents) for _ in range(len(original["chunks"]["length"]) // 8)]
+            chunks = [self.files[name][low : None if part["object"] is None else high] for *_, name, low, high in rows]
+            blocks = [digests(self.original["digest"], data, self.original["block"]) for data in chunks]
+            part["chunks"]["length"] = struct.pack(f"<{len(chunks)}Q", *map(len, chunks))
+            part["chunks"]["digest"] = b"".join(blocks)
+        self._replace_manifest(pack(self.document))
+
+    def _rezip(self) -> None:
+        """Sizes, crc32 and places in the ZIP's headers and directory, as they are now."""
+        data = bytearray(self.files[""])
+        end = data.rindex(b"PK\5\6", 0, self.record_at)
+        at = self.end
+        while data[at : at + 4] == b"PK\1\2":
+            name, extra = struct.unpack_from("<2H", data, at + 28)
+            (header,) = struct.unpack_from("<I", data, at + 42)
+            local_name, local_extra = struct.unpack_from("<2H", data, header + 26)
+            payload = header + 30 + local_name + local_extra
+            (size,) = struct.unpack_from("<I", data, at + 24)
+            if bytes(data[at + 46 : at + 46 + name]) == MANIFEST.encode():
+                size = self.end - self.start
+            new = struct.pack("<3I", zlib.crc32(bytes(data[payload : payload + size])), size, size)
+            data[at + 16 : at + 28] = new
+            data[header + 14 : header + 26] = new
+            at += 46 + name + extra
+        data[end + 12 : end + 20] = struct.pack("<2I", at - self.end, self.end)
+        self.files[""] = bytes(data)
+
+    def _frame(self) -> bytes:
+        """[FRM-001] [FRM-002]"""
+        name = str(self.original["digest"])
+        if not self.is_file:
+            documents = sorted(member for member in self.files if member.endswith("/zarr.json"))
+            if self.original["layout"] == "packed":
+                return digest(name, b"")
+            return digest(name, b"".join(self.files[member] for member in documents))
+        data, out, position = self.files[""], [], 0
+        taken = [(low, high) for *_, low, high in self._extents()]
+        for low, high in sorted([*taken, (self.start, self.end)]):
+            out.append(data[position:low])
+            position = high
+        return digest(name, b"".join([*out, data[position : self.record_at]]))
+
+
+def _with_fields(line: bytes, fields: dict[str, Any]) -> bytes:
+    """A record with other fields, and a crc32 that fits them."""
+    text = line.decode()
+    if "version" in fields:
+        text = re.sub(r"^ckptfmt/\S+", f"ckptfmt/{fields['version']}", text)
+    if "layout" in fields:
+        text = re.sub(r" (file|loose|packed) ", f" {fields['layout']} ", text)
+    for key, form in (("offset", r"(?<=manifest=)\d+"), ("length", r"(?<=\+)\d+(?= sha256)")):
+        if key in fields:
+            text = re.sub(form, str(fields[key]), text)
+    for key in ("sha256", "frame"):
+        if key in fields:
+            text = re.sub(rf"(?<={key}=)[0-9a-f]+", fields[key], text)
+    return sealed(text[: text.index("crc32=")].encode())
+
+
+def _column(data: bytes, code: str) -> list[int]:
+    return list(struct.unpack(f"<{len(data) // struct.calcsize('<' + code)}{code}", data))
+
+
+def _keys(table: dict[str, Any]) -> list[tuple[int, int, str]]:
+    return [(t, c, "") for t, c in zip(_column(table["tensor"], "I"), _column(table["chunk"], "Q"), strict=True)]

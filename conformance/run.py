@@ -1,0 +1,361 @@
+"""Putting a case to an implementation, and judging what it replies."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import judge
+from .cases import BadInput, Case, missing_on_this_system, prepare
+from .crash import check_states, check_trace
+from .model import path_text, same
+from .process import Broken, Implementation, Reply
+from .spec import codes
+
+sys.setrecursionlimit(10_000)  # the deepest trees are hundreds of values deep
+
+SOFT = ("layout", "digest", "codec")  # features whose cases are run even where they are not declared
+UNKNOWN = {"unknown-digest", "unknown-codec", "unknown-feature"}
+PASSED, FAILED, UNSUPPORTED, SKIPPED, BROKEN = "passed", "failed", "unsupported", "skipped", "broken"
+OUTCOMES = (PASSED, FAILED, BROKEN, UNSUPPORTED, SKIPPED)
+
+
+class Result(NamedTuple):
+    """What became of a case. `broken` is a failure in which the protocol, not a value, was wrong."""
+
+    case: Case
+    outcome: str
+    message: str = ""
+    seconds: float = 0.0
+    stderr: str = ""
+
+
+class Verdict(Exception):
+    """The case is decided: `outcome` and why."""
+
+    def __init__(self, outcome: str, message: str) -> None:
+        super().__init__(message)
+        self.outcome, self.message = outcome, message
+
+
+def run_cases(
+    implementation: Implementation, cases: Iterable[Case], readers: Iterable[Implementation] = ()
+) -> list[Result]:
+    """Run cases one after another; what `implementation` writes is also read by `readers`."""
+    others = list(readers)
+    with tempfile.TemporaryDirectory(prefix="ckptfmt-conformance-") as folder:
+        return [_run(implementation, case, Path(folder), others) for case in cases]
+
+
+def _run(implementation: Implementation, case: Case, folder: Path, readers: list[Implementation]) -> Result:
+    scratch = folder / case.id
+    scratch.mkdir()
+    begin = time.perf_counter()
+    outcome, message, stderr = PASSED, "", ""
+    try:
+        Question(implementation, case, scratch, readers).put()
+        if stray := implementation.stray():
+            raise Broken("junk", f"a line that nobody asked for: {stray[:200]!r}")
+    except Verdict as verdict:
+        outcome, message = verdict.outcome, verdict.message
+    except Broken as broken:
+        outcome, message, stderr = BROKEN, f"{broken.how}: {broken.message}", implementation.stderr
+        implementation.kill()
+    except BadInput as error:
+        outcome, message = FAILED, f"the suite is damaged: {error}"
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if outcome == FAILED:
+        stderr = implementation.stderr
+    return Result(case, outcome, message, time.perf_counter() - begin, stderr)
+
+
+class Question:
+    """One case put to one implementation."""
+
+    def __init__(
+        self, implementation: Implementation, case: Case, scratch: Path, readers: list[Implementation]
+    ) -> None:
+        self.implementation, self.case, self.scratch, self.readers = implementation, case, scratch, readers
+        self.expect, self.operation = case.expect, case.operation
+        self.lacking: set[str] = set()
+
+    def put(self) -> None:
+        """Return if the case passes; raise `Verdict` otherwise."""
+        if not self.implementation.features:
+            self.implementation.start()
+        self.lacking = set(self.case.features) - self.implementation.features
+        hard = {feature for feature in self.lacking if feature.partition(":")[0] not in SOFT}
+        if hard:
+            raise Verdict(UNSUPPORTED, f"needs {', '.join(sorted(hard))}")
+        if reason := missing_on_this_system(self.case):
+            raise Verdict(SKIPPED, reason)
+        _OPERATIONS[self.operation["op"]](self)
+
+    # ---- operations
+
+    def open(self) -> None:
+        reply = self.ask("open", file=self.input())
+        self.check(reply)
+
+    def listing(self) -> None:
+        self.must_open()
+        body = self.check(self.ask("list"))
+        for key in ("tree", "metadata", "schema"):
+            if key in self.expect:
+                self.compare(body, body.get(key), self.expect[key], key)
+        tags = body.get("unknown_tags", [])
+        if not isinstance(tags, list) or len(set(map(str, tags))) != len(tags):
+            raise Verdict(FAILED, f"unknown_tags names a tag more than once: {tags} [TAG-001]")
+
+    def read(self) -> None:
+        self.must_open()
+        arguments = {key: self.operation[key] for key in ("path", "slices", "verify") if key in self.operation}
+        reply = self.ask(self.operation["op"], **arguments)
+        self.value(reply)
+
+    def verify(self) -> None:
+        reply = self.ask("verify", file=self.input())
+        expected = self.expect.get("damage")
+        if reply.kind == "error" and expected is not None:
+            self.check(reply, any_of=[code for entry in expected for code in _codes(entry)])
+            return
+        body = self.check(reply)
+        found = body.get("damage")
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise Verdict(FAILED, "the reply has no list `damage`")
+        for entry in expected or []:
+            if not any(_fits(one, entry) for one in found):
+                raise Verdict(FAILED, f"damage not found: {entry}; found {found}")
+        for one in found:
+            if not any(_fits(one, entry) for entry in expected or []):
+                raise Verdict(FAILED, f"damage found where there is none: {one}")
+
+    def read_node(self) -> None:
+        self.value(self.ask("read_node", file=self.input(), name=self.operation["name"]))
+
+    def read_into(self) -> None:
+        self.must_open()
+        reply = self.ask("read_into", target=self.operation["target"])
+        self.value(reply)
+        if reply.kind == "error":
+            if reply.whole.get("touched") is not False:
+                raise Verdict(FAILED, "the target was written to before the mismatch was reported [READ-006]")
+            for key, paths in self.expect["report"].items():
+                found = (reply.whole.get("report") or {}).get(key)
+                if sorted(found or []) != sorted(paths):
+                    raise Verdict(FAILED, f"the report's `{key}` is {found} instead of {paths} [READ-006]")
+
+    def write(self) -> None:
+        before = self.before()
+        reply = self.ask("write", file=str(self.target), **self.described())
+        left = sorted(path.name for path in self.target.parent.iterdir() if path != self.target)
+        if left:
+            raise Verdict(FAILED, f"the writer left {', '.join(left)} beside the target [PUB-007]")
+        self.check(reply)
+        if reply.kind == "error":
+            if judge.snapshot(self.target) != before:
+                raise Verdict(FAILED, "the writer refused, and changed the target [PUB-007]")
+            return
+        self.written(reply.body)
+
+    def written(self, body: dict[str, Any]) -> None:
+        """Judge what was written; let everyone read it; have it written again."""
+        for reader in (self.implementation, *self.readers):
+            self.read_back(reader)
+        canonical = "canonical" in self.implementation.features
+        found = judge.judge(self.target, canonical=canonical)
+        if found.violations:
+            raise Verdict(FAILED, "; ".join(found.violations[:3]))
+        for key, value in (("tree", found.tree), ("metadata", found.metadata)):
+            if key in self.expect and found.complete and (text := same(value, self.expect[key])):
+                raise Verdict(FAILED, f"what was written is another {key}: {text}")
+        if "overlaps" in self.expect and sorted(map(sorted, body.get("overlaps") or [])) != self.expect["overlaps"]:
+            raise Verdict(FAILED, f"overlaps are {body.get('overlaps')}, not {self.expect['overlaps']} [TREE-011]")
+        again = self.scratch / "again" / "other.ckpt"
+        again.parent.mkdir()
+        self.check(self.ask("write", file=str(again), **self.described()))
+        if judge.snapshot(again) != judge.snapshot(self.target):
+            raise Verdict(FAILED, "the same tree and options gave other bytes the second time [MAN-009]")
+
+    def read_back(self, reader: Implementation) -> None:
+        """Read what was written with an implementation; stock Zarr readers read every tensor on its own."""
+        if "reader" not in reader.features:
+            if "zarr" in reader.features:
+                self.read_nodes(reader)
+            return
+        reply = reader.ask({"op": "open", "file": str(self.target)})
+        if reply.kind == "ok":
+            reply = reader.ask({"op": "read", "path": []})
+        if reply.kind == "unsupported" or (reply.kind == "error" and reply.body.get("code") in UNKNOWN):
+            return
+        if reply.kind != "ok":
+            raise Verdict(FAILED, f"{reader.name} cannot read what was written: {reply.whole}")
+        tags = frozenset(map(str, reply.body.get("unknown_tags", [])))
+        if text := same(reply.body.get("value"), self.expect["tree"], tags):
+            raise Verdict(FAILED, f"{reader.name} reads back another tree: {text}")
+
+    def read_nodes(self, reader: Implementation) -> None:
+        for name, value in judge.nodes(self.target).items():
+            reply = reader.ask({"op": "read_node", "file": str(self.target), "name": name})
+            if reply.kind == "unsupported":
+                continue
+            text = same(reply.body.get("value"), value) if reply.kind == "ok" else str(reply.whole)
+            if text:
+                raise Verdict(FAILED, f"{reader.name} reads node {name!r} as something else: {text}")
+
+    def commit(self) -> None:
+        """A recorded commit: what a power loss may leave must be what was there, or the whole new checkpoint."""
+        self.before()
+        trace = self.scratch / "trace.jsonl"
+        start = judge.snapshot(self.target)
+        self.check(self.ask("commit", file=str(self.target), trace=str(trace), **self.described()))
+        if text := check_trace(trace, self.target, start):
+            raise Verdict(FAILED, text)
+
+    def states(self) -> None:
+        """Crash states of a recorded trace, each read by the implementation."""
+        trace = self.case.folder / str(self.operation["trace"])
+
+        def look(path: Path) -> str:
+            reply = self.ask("open", file=str(path))
+            if reply.kind == "error":
+                self.check(reply, any_of=self.expect["absent"])
+                return "absent"
+            self.accept(reply)
+            value = self.accept(self.ask("read", path=[])).get("value")
+            for name in ("previous", "new"):
+                if name in self.expect["trees"] and not same(value, self.expect["trees"][name]):
+                    return name
+            return "neither"
+
+        if text := check_states(trace, self.scratch, look, self.expect["states"]):
+            raise Verdict(FAILED, text)
+
+    # ---- parts of them
+
+    @property
+    def target(self) -> Path:
+        return self.scratch / "out" / str(self.operation.get("name", "model.ckpt"))
+
+    def before(self) -> Any:
+        """Put what stands at the target before a write; a picture of it."""
+        self.target.parent.mkdir(exist_ok=True)
+        if self.case.input is not None:
+            source = prepare(self.case, self.scratch)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, self.target)
+        return judge.snapshot(self.target)
+
+    def described(self) -> dict[str, Any]:
+        return {key: self.operation[key] for key in ("tree", "metadata", "options") if key in self.operation}
+
+    def input(self) -> str:
+        return str(prepare(self.case, self.scratch).absolute())
+
+    def ask(self, op: str, **arguments: Any) -> Reply:
+        return self.implementation.ask({"op": op, **arguments})
+
+    def must_open(self) -> None:
+        self.accept(self.ask("open", file=self.input()))
+
+    def value(self, reply: Reply) -> None:
+        """Judge a reply that holds a value, then what must be readable all the same."""
+        body = self.check(reply)
+        if "value" in self.expect:
+            self.compare(body, body.get("value"), self.expect["value"], "value")
+        for entry in self.expect.get("still_readable", []):
+            other = self.accept(self.ask("read", path=entry["path"]))
+            where = path_text(entry["path"])
+            self.compare(other, other.get("value"), entry["value"], f"{where!r}, which is not damaged,")
+
+    def compare(self, body: dict[str, Any], found: Any, expected: Any, what: str) -> None:
+        if what == "schema":
+            text = "" if found == expected else f"{found} instead of {expected}"
+        else:
+            text = same(found, expected, frozenset(map(str, body.get("unknown_tags") or [])))
+        if text:
+            raise Verdict(FAILED, f"{what} differs: {text}")
+
+    def accept(self, reply: Reply) -> dict[str, Any]:
+        """The body of a reply that must be `ok`."""
+        self.decline(reply)
+        if reply.kind != "ok":
+            raise Verdict(FAILED, f"refused with {reply.body.get('code')}: {reply.body.get('message', '')}")
+        found: dict[str, Any] = reply.body
+        return found
+
+    def check(self, reply: Reply, any_of: list[str] | None = None) -> dict[str, Any]:
+        """The body of a reply, if it is of the kind that the case expects and keeps to its budget."""
+        error = {"any_of": any_of} if any_of is not None else self.expect.get("error")
+        if error is None:
+            body = self.accept(reply)
+            self.check_budget(reply)
+            return body
+        self.decline(reply)
+        wanted = " or ".join(error["any_of"])
+        if reply.kind == "ok":
+            raise Verdict(FAILED, f"accepted, but should be refused with {wanted}")
+        found: dict[str, Any] = reply.body
+        if found.get("code") not in codes():
+            raise Broken(
+                "junk", f"the error has the code {found.get('code')!r}, which SPEC.md section 16 does not have"
+            )
+        if found["code"] not in error["any_of"]:
+            raise Verdict(FAILED, f"refused with {found['code']} instead of {wanted}: {found.get('message', '')}")
+        for key in ("tensor", "chunk", "block"):
+            if key in error and found.get(key) != error[key]:
+                raise Verdict(FAILED, f"the error names {key} {found.get(key)!r} instead of {error[key]!r} [BLK-004]")
+        return found
+
+    def decline(self, reply: Reply) -> None:
+        """Decide the case if the reply is `unsupported` or `skipped`, or refuses what was not declared."""
+        if reply.kind == "skipped":
+            raise Verdict(SKIPPED, reply.body)
+        if reply.kind == "unsupported":
+            if reply.body in self.implementation.features:
+                raise Verdict(FAILED, f"declares {reply.body}, and says that it lacks it")
+            if not self.lacking:
+                raise Verdict(FAILED, f"says that it lacks {reply.body}, which the case does not need")
+            raise Verdict(UNSUPPORTED, f"needs {reply.body}")
+        if self.lacking and reply.kind == "error" and reply.body.get("code") in UNKNOWN:
+            raise Verdict(UNSUPPORTED, f"needs {', '.join(sorted(self.lacking))}")
+
+    def check_budget(self, reply: Reply) -> None:
+        budget = self.expect.get("budget")
+        if budget is None:
+            return
+        if reply.bytes_read is None:
+            raise Verdict(SKIPPED, "nobody counts the bytes that are read")
+        if reply.bytes_read > budget["bytes"]:
+            raise Verdict(FAILED, f"{reply.bytes_read:,} bytes were read; at most {budget['bytes']:,} are needed")
+
+
+_OPERATIONS: dict[str, Callable[[Question], None]] = {
+    "open": Question.open,
+    "list": Question.listing,
+    "read": Question.read,
+    "read_slice": Question.read,
+    "read_into": Question.read_into,
+    "read_node": Question.read_node,
+    "verify": Question.verify,
+    "write": Question.write,
+    "commit": Question.commit,
+    "states": Question.states,
+}
+
+
+def _fits(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether a reported damage is an expected one; `any_of` allows several codes."""
+    places = {key: value for key, value in expected.items() if key not in ("code", "any_of")}
+    return found.get("code") in _codes(expected) and all(found.get(key) == value for key, value in places.items())
+
+
+def _codes(damage: dict[str, Any]) -> list[str]:
+    """The codes that an expected damage allows."""
+    found: list[str] = damage.get("any_of") or [damage["code"]]
+    return found

@@ -1,0 +1,31 @@
+"""Implementations that are wrong on purpose, each in one way: the tester is tested by what it says of them.
+
+`python -m conformance.wrong NAME` runs one; `MUST_FAIL` names cases that each of them has to fail, at the least.
+"""
+
+from __future__ import annotations
+
+MUST_FAIL: dict[str, list[str]] = {
+    "accepts-everything": ["tree-missing", "record-crc32", "locate-text", "version-next", "node-map"],
+    "refuses-everything": ["tree-base", "dtype-float32", "grid-uneven-file", "manifest-unknown-keys"],
+    "ignores-digests": ["block-first-byte", "block-zeroed", "digest-sha256-file-bit", "block-digest-column"],
+    "ignores-commit-record": ["record-crc32", "record-bit-in-sha256", "version-next", "manifest-bit"],
+    "follows-links": ["link-chunk", "link-directory", "link-verify"],
+    "trusts-zip-directory": ["zip-directory-lies"],
+    "swaps-endianness": ["dtype-little-endian", "dtype-float32", "slice-all", "zarr-int16"],
+    "drops-aliases": ["tree-aliases", "tree-aliases-list"],
+    "pads-wrongly": ["write-edge-chunks"],
+    "reads-whole-file": ["budget-slice"],
+    "decodes-float-text": ["tree-floats"],
+    "forgets-tuples": ["tree-containers"],
+    "sorts-dicts": ["tree-dict-order"],
+    "names-wrong-tensor": ["block-first-byte", "block-other-chunk"],
+    "no-flush": ["commit-exclusive-file", "commit-exclusive-loose"],
+    "leaves-temporary": ["refuse-existing-file-file", "refuse-leaf-file"],
+    "overwrites": ["refuse-existing-file-file", "refuse-existing-other-file"],
+    "clock-in-file": ["write-file-sha256"],
+    "crashes": ["node-map", "record-crc32"],
+    "prints-junk": ["tree-base"],
+    "lies-about-features": ["codec-zstd"],
+    "ignores-tensor-order": ["tree-index-order"],
+}

@@ -1,0 +1,290 @@
+"""The wrong implementations: the adapter of `ckptfmt`, each with one fault."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import sys
+import zipfile
+from typing import Any
+
+import numpy as np
+
+import ckptfmt
+from ckptfmt import blocks, chunks, commit, digests, reader
+from ckptfmt import tree as trees
+from ckptfmt.storage import local
+
+from ..implementations.ckptfmt import Adapter, RecordingDisk
+from ..implementations.server import Refused
+
+Request = dict[str, Any]
+
+
+class AcceptsEverything(Adapter):
+    def do_open(self, request: Request) -> dict[str, Any]:
+        try:
+            return super().do_open(request)
+        except ckptfmt.CkptError:
+            return {}
+
+
+class RefusesEverything(Adapter):
+    def do_open(self, request: Request) -> dict[str, Any]:
+        raise Refused("error", {"code": "bad-manifest"})
+
+
+class SwapsEndianness(Adapter):
+    def show(self, value: Any, *, read: bool) -> dict[str, Any]:
+        shown = super().show(value, read=read)
+        return _swapped(shown) if shown["type"] == "tensor" else shown
+
+    def answer(self, request: Request) -> dict[str, Any]:
+        reply = super().answer(request)
+        if request["op"] in ("read_slice", "read_node") and "ok" in reply:
+            reply["ok"]["value"] = _swapped(reply["ok"]["value"])
+        return reply
+
+
+def _swapped(value: dict[str, Any]) -> dict[str, Any]:
+    return {**value, "hex": bytes.fromhex(value["hex"])[::-1].hex()} if "hex" in value else value
+
+
+class DropsAliases(Adapter):
+    fresh = 0
+
+    def show(self, value: Any, *, read: bool) -> dict[str, Any]:
+        shown = super().show(value, read=read)
+        if shown["type"] == "tensor":
+            self.fresh += 1
+            shown["index"] = self.fresh
+        return shown
+
+
+class ReadsWholeFile(Adapter):
+    def do_read_slice(self, request: Request) -> dict[str, Any]:
+        with open(self.file, "rb") as data:
+            data.read()
+        return super().do_read_slice(request)
+
+
+class DecodesFloatText(Adapter):
+    def show(self, value: Any, *, read: bool) -> dict[str, Any]:
+        return super().show(float(f"{value:.12g}") if type(value) is float else value, read=read)
+
+
+class ForgetsTuples(Adapter):
+    def show(self, value: Any, *, read: bool) -> dict[str, Any]:
+        return super().show(list(value) if type(value) is tuple else value, read=read)
+
+
+class SortsDicts(Adapter):
+    def show(self, value: Any, *, read: bool) -> dict[str, Any]:
+        if type(value) is dict:
+            value = dict(sorted(value.items(), key=lambda item: str(item[0])))
+        return super().show(value, read=read)
+
+
+class NamesWrongTensor(Adapter):
+    def refusal(self, error: Exception) -> Refused | None:
+        refused = super().refusal(error)
+        if refused is not None and "tensor" in refused.reply.get("error", {}):
+            refused.reply["error"]["tensor"] = "another"
+        return refused
+
+
+class LeavesTemporary(Adapter):
+    def do_write(self, request: Request) -> dict[str, Any]:
+        with open(f"{request['file']}.ckptfmt-tmp", "wb"):
+            return super().do_write(request)
+
+
+class Overwrites(Adapter):
+    def do_write(self, request: Request) -> dict[str, Any]:
+        if os.path.isfile(request["file"]):
+            os.remove(request["file"])
+        shutil.rmtree(request["file"], ignore_errors=True)
+        return super().do_write(request)
+
+
+class ClockInFile(Adapter):
+    count = 0
+
+    def do_write(self, request: Request) -> dict[str, Any]:
+        self.count += 1
+        return super().do_write({**request, "metadata": {"type": "int", "value": str(self.count)}})
+
+
+class Crashes(Adapter):
+    def refusal(self, error: Exception) -> Refused | None:
+        return None
+
+
+class PrintsJunk(Adapter):
+    def do_open(self, request: Request) -> dict[str, Any]:
+        os.write(1, b"opening...\n")
+        return super().do_open(request)
+
+
+class LiesAboutFeatures(Adapter):
+    def do_read(self, request: Request) -> dict[str, Any]:
+        assert self.checkpoint is not None
+        if any(tensor.codec == "zstd" for tensor in self.checkpoint.tensors.values()):
+            raise Refused("unsupported", "codec:zstd")
+        return super().do_read(request)
+
+
+class IgnoresTensorOrder(Adapter):
+    """Numbers tensors by its own walk of the tree, whatever the index says."""
+
+    def do_open(self, request: Request) -> dict[str, Any]:
+        reply = super().do_open(request)
+        assert self.checkpoint is not None
+        numbers: dict[int, int] = {}
+        for _, node in trees.leaves(self.checkpoint.manifest.tree):
+            if isinstance(node, list) and node[0] == "tensor":
+                node[1] = numbers.setdefault(node[1], len(numbers))
+        return reply
+
+
+class TrustsZipDirectory(Adapter):
+    """Looks the places of chunks up in the ZIP's directory."""
+
+    def do_open(self, request: Request) -> dict[str, Any]:
+        reply = super().do_open(request)
+        if os.path.isfile(request["file"]) and self.checkpoint is not None:
+            with zipfile.ZipFile(request["file"]) as archive, open(request["file"], "rb") as file:
+                headers = [member.header_offset for member in archive.infolist() if "/c/" in member.filename]
+                data = file.read()
+            vars(self.checkpoint.manifest.table)["offsets"] = [_payload(data, header) for header in headers]
+        return reply
+
+
+def _payload(data: bytes, header: int) -> int:
+    name, extra = struct.unpack_from("<2H", data, header + 26)
+    return header + 30 + int(name) + int(extra)
+
+
+# ---- faults within the package
+
+
+def ignores_digests() -> Adapter:
+    vars(blocks)["digest_named"] = lambda name: digests.digest_named(name)._replace(of=_Anything)
+    setattr(blocks.BlockReader, "check", lambda *_: None)  # noqa: B010
+    return Adapter()
+
+
+class _Anything(bytes):
+    """A digest that equals every other."""
+
+    def __new__(cls, _: Any) -> _Anything:
+        return super().__new__(cls)
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+    __hash__ = bytes.__hash__
+
+
+def ignores_commit_record() -> Adapter:
+    """Takes from the record where the manifest lies, and believes the rest."""
+    record = re.compile(
+        rb"ckptfmt/(?P<major>\d+)\.(?P<minor>\d+) (?P<layout>\S+) manifest=(?P<offset>\d+)\+(?P<length>\d+) "
+        rb"sha256=(?P<sha256>\S+) frame=(?P<frame>\S+) crc32=(?P<crc32>[0-9a-f]*)[\s\S]*"
+    )
+    vars(commit).update(_RECORD=record, _VERSION=re.compile(rb"(?!)"), zlib=_SameCrc())
+    vars(reader)["hashlib"] = _SameHash()
+    return Adapter()
+
+
+class _Everything(int):
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+class _SameCrc:
+    @staticmethod
+    def crc32(_: bytes) -> int:
+        return _Everything()
+
+
+class _SameHash:
+    @staticmethod
+    def sha256(_: bytes) -> Any:
+        return type("Hash", (), {"digest": lambda self: _Anything(b"")})()
+
+
+def follows_links() -> Adapter:
+    vars(local)["os"] = _Following()
+    return Adapter()
+
+
+class _Following:
+    """The module `os`, but its links are followed."""
+
+    O_NOFOLLOW = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+class _Padding:
+    """NumPy, but its zeros are none."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def zeros(self, shape: Any, dtype: Any) -> Any:
+        padded = np.zeros(shape, dtype)
+        padded.reshape(-1).view("u1")[...] = 0xEE
+        return padded
+
+
+def pads_wrongly() -> Adapter:
+    vars(chunks)["np"] = _Padding()
+    return Adapter()
+
+
+def no_flush() -> Adapter:
+    for name in ("flush", "flush_directory"):
+        setattr(RecordingDisk, name, lambda *_: None)
+    return Adapter()
+
+
+WRONG: dict[str, Any] = {
+    "accepts-everything": AcceptsEverything,
+    "refuses-everything": RefusesEverything,
+    "ignores-digests": ignores_digests,
+    "ignores-commit-record": ignores_commit_record,
+    "follows-links": follows_links,
+    "trusts-zip-directory": TrustsZipDirectory,
+    "swaps-endianness": SwapsEndianness,
+    "drops-aliases": DropsAliases,
+    "pads-wrongly": pads_wrongly,
+    "reads-whole-file": ReadsWholeFile,
+    "decodes-float-text": DecodesFloatText,
+    "forgets-tuples": ForgetsTuples,
+    "sorts-dicts": SortsDicts,
+    "names-wrong-tensor": NamesWrongTensor,
+    "no-flush": no_flush,
+    "leaves-temporary": LeavesTemporary,
+    "overwrites": Overwrites,
+    "clock-in-file": ClockInFile,
+    "crashes": Crashes,
+    "prints-junk": PrintsJunk,
+    "lies-about-features": LiesAboutFeatures,
+    "ignores-tensor-order": IgnoresTensorOrder,
+}
+
+if __name__ == "__main__":
+    WRONG[sys.argv[1]]().serve()

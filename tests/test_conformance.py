@@ -1,0 +1,183 @@
+"""The conformance suite: its cases are whole and traceable, ckptfmt and the other implementations pass them, and
+implementations that are wrong on purpose do not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+
+from conformance import HERE, VECTORS, archive, coverage, make, report
+from conformance.__main__ import KNOWN, as_expected, command_of, implementation
+from conformance.cases import read_case, read_cases
+from conformance.run import BROKEN, FAILED, PASSED, SKIPPED, UNSUPPORTED, run_cases
+from conformance.wrong import MUST_FAIL
+from conformance.wrong.__main__ import WRONG
+
+
+def test_every_statement_is_tested_and_every_citation_exists() -> None:
+    assert coverage.problems() == []
+
+
+def test_the_table_of_statements_is_that_of_the_cases() -> None:
+    assert coverage.PAGE.read_text() == coverage.page()
+
+
+def test_the_archive_is_whole_and_always_the_same(tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    one, other = archive.write(tmp_path), archive.write(tmp_path / "again")
+    assert one.read_bytes() == other.read_bytes()
+    assert hashlib.sha256(one.read_bytes()).hexdigest() in one.with_suffix(".zip.sha256").read_text()
+    with zipfile.ZipFile(one) as archived:
+        assert {"SPEC.md", "conformance/PROTOCOL.md", "conformance/vectors/tree-base/input.ckpt"} <= {
+            *archived.namelist()
+        }
+
+
+def test_there_are_enough_small_cases() -> None:
+    assert len(read_cases()) >= 300
+    assert sum(path.stat().st_size for path in VECTORS.rglob("*") if path.is_file()) < 20 << 20
+
+
+def test_vectors_are_what_the_descriptions_give() -> None:
+    assert make.differences() == []
+
+
+def test_every_case_matches_the_schema() -> None:
+    validator = jsonschema.Draft202012Validator(json.loads((HERE / "case.schema.json").read_text()))
+    for case in read_cases(large=True):
+        if "deepest" not in case.id and "too-deep" not in case.id:  # on which a validator takes hours
+            validator.validate(case.document())
+        assert case.folder.is_dir()
+
+
+def test_ckptfmt_passes() -> None:
+    with implementation("ckptfmt", 60) as found:
+        results = run_cases(found, read_cases())
+    bad = [f"{result.case.id}: {result.message}" for result in results if result.outcome in (FAILED, BROKEN)]
+    assert bad == []
+    lacking = {r.message for r in results if r.outcome in (UNSUPPORTED, SKIPPED)}
+    assert lacking <= {"needs layout:packed"}
+    runs = {"ckptfmt": results}
+    document = json.loads(report.as_json(runs))
+    assert document["implementations"]["ckptfmt"]["counts"][PASSED] > 800
+    assert len(ElementTree.fromstring(report.as_junit(runs)).findall(".//testcase")) == len(results)
+    assert "layout:file" in report.as_html(runs)
+
+
+@pytest.mark.parametrize("name", ["zarr-python", "tensorstore"])
+def test_stock_readers_read_every_node(name: str) -> None:
+    with implementation(name, 60) as found:
+        results = run_cases(found, read_cases(["zarr-"]))
+    assert {result.case.id: result.message for result in results if result.outcome != PASSED} == {}
+
+
+@pytest.mark.parametrize("name", ["javascript", "python"])
+def test_independent_readers_pass(name: str) -> None:
+    command = command_of(name)
+    if shutil.which(command[0]) is None or not Path(command[1]).exists():
+        pytest.skip(f"{' '.join(command)} is not here")
+    with implementation(name, 60) as found:
+        results = run_cases(found, read_cases())
+    assert {r.case.id: r.message for r in results if r.outcome in (FAILED, BROKEN)} == {}
+    assert sum(result.outcome == PASSED for result in results) > 500
+
+
+def test_what_ckptfmt_writes_is_read_by_stock_readers() -> None:
+    with implementation("ckptfmt", 60) as writer, implementation("zarr-python", 60) as reader:
+        reader.start()
+        ids = [
+            "write-dtypes-file",
+            "write-names-loose",
+            "write-file-zstd",
+            "write-loose-blosc",
+            "write-root-tensor-file",
+        ]
+        results = run_cases(writer, [read_case(VECTORS / identity) for identity in ids], [reader])
+    assert {result.case.id: result.message for result in results if result.outcome != PASSED} == {}
+
+
+# ---- the tester is tested
+
+
+def test_every_wrong_implementation_is_listed() -> None:
+    assert WRONG.keys() == MUST_FAIL.keys()
+    assert len(WRONG) >= 10
+
+
+@pytest.mark.parametrize("name", MUST_FAIL)
+def test_a_wrong_implementation_fails(name: str) -> None:
+    with implementation(f"{sys.executable} -m conformance.wrong {name}", 60) as wrong:
+        results = run_cases(wrong, [read_case(VECTORS / identity) for identity in MUST_FAIL[name]])
+    assert [result.case.id for result in results if result.outcome not in (FAILED, BROKEN)] == []
+
+
+HELLO = """{"id": 1, "ok": {"name": "x", "version": "1", "features": ["reader", "layout:file", "digest:sha256"]}}"""
+BAD = {
+    "does-not-start": (["/nowhere/at/all"], "start"),
+    "exits": ([sys.executable, "-c", "raise SystemExit(3)"], "crash: it ended with status 3"),
+    "prints-junk": ([sys.executable, "-c", "print('hello'); input()"], "junk"),
+    "says-hello-alone": ([sys.executable, "-c", f"input(); print('''{HELLO}''', flush=True)"], "crash"),
+    "hangs": (
+        [sys.executable, "-c", f"import time; input(); print('''{HELLO}''', flush=True); time.sleep(60)"],
+        "timeout",
+    ),
+    "out-of-order": (
+        [sys.executable, "-c", f"input(); print('''{HELLO}''', flush=True); input(); print('''{HELLO}''', flush=True)"],
+        "order",
+    ),
+    "two-answers": (
+        [
+            sys.executable,
+            "-c",
+            (
+                f"input(); print('''{HELLO}''', flush=True); input(); "
+                """print('{"id": 2, "ok": {}, "error": {"code": "io"}}', flush=True)"""
+            ),
+        ],
+        "junk",
+    ),
+    "unknown-code": (
+        [
+            sys.executable,
+            "-c",
+            (
+                f"input(); print('''{HELLO}''', flush=True); input(); "
+                """print('{"id": 2, "error": {"code": "oops"}}', flush=True); input()"""
+            ),
+        ],
+        "junk",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_program_is_reported_as_what_it_is(name: str) -> None:
+    command, how = BAD[name]
+    with implementation("x", 2) as found:
+        found.command = command
+        (result,) = run_cases(found, [read_case(VECTORS / "record-crc32")])
+    assert result.outcome == BROKEN, result.message
+    assert how in result.message
+    assert "--case record-crc32" in report.reproduction("x", result.case)
+
+
+def test_known_failures_are_strict_both_ways() -> None:
+    with implementation("zarr-python", 60) as found:
+        results = run_cases(found, read_cases(["zarr-int16"]))
+    assert as_expected("x", results, set())
+    assert not as_expected("x", results, {"zarr-int16"})
+    failed = [result._replace(outcome=FAILED) for result in results]
+    assert not as_expected("x", failed, set())
+    assert as_expected("x", failed, {"zarr-int16"})
+
+
+def test_every_implementation_has_a_command() -> None:
+    assert {"ckptfmt", "zarr-python", "tensorstore"} <= json.loads(KNOWN.read_text()).keys()
