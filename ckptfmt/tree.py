@@ -368,11 +368,10 @@ class _Decoder:
         tag = TAGS.get(name)
         restore = self.restores.get(name) or (tag.restore if tag else None)
         if restore is None:
-            hint = tag.hint if tag else "is an unknown tag: its plain child was read"
+            hint = tag.hint if tag else "an unknown tag: its plain child was read"
             if hint and name not in self.announced:
                 self.announced.add(name)
-                text = f"{name} {param or ''}".strip()
-                message = f"{text!r}, first at {path_text(path)!r}, {hint} [TAG-001]"
+                message = f"{name!r}, first at {path_text(path)!r}, {hint} [TAG-001]"
                 warnings.warn(message, UnknownTagWarning, stacklevel=2)
             return value
         if type(child) is not list or child[0] != "tensor":

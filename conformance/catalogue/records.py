@@ -154,11 +154,11 @@ fault(
 )
 fault(
     "version-0",
-    "There is no version 0.",
-    "COM-001 VER-002",
+    "A record of the draft version 0.9, before a manifest of 1.0.",
+    "VER-002 MAN-005",
     "tree-base",
     [{**RESEAL, "version": "0.9"}],
-    "bad-record newer-format",
+    "older-format bad-manifest",
 )
 
 # ---- layouts and extents

@@ -33,7 +33,7 @@ class Adapter(Server):
     name, version = "ckptfmt", ckptfmt.__version__
     features: ClassVar[list[str]] = [
         *("reader", "unverified", "verify", "into", "write", "trace", "zarr", "sparse", "canonical"),
-        *("layout:file", "layout:loose", "digest:xxh3-128", "digest:sha256", "digest:blake3"),
+        *("layout:file", "layout:loose", "layout:packed", "digest:xxh3-128", "digest:sha256", "digest:blake3"),
         *("codec:zstd", "codec:gzip", "codec:blosc", "tag:collections.OrderedDict", "tag:numpy"),
     ]
 

@@ -16,6 +16,7 @@ function parseRecord(line) {
   const refuse = (holds, what) => need(holds, 'COM-001', what, 'bad-record');
   const version = /^ckptfmt\/(0|[1-9][0-9]*)\./.exec(line);
   refuse(version, 'the commit record does not begin with a version');
+  need(version[1] !== '0', 'FMT-003', 'a version of the format before 1.0', 'older-format');
   need(version[1] === '1', 'VER-002', `major version ${version[1]}; 1 is known`, 'newer-format');
   const match = RECORD.exec(line);
   refuse(match && line.length <= LONGEST_RECORD, 'the commit record has another form');

@@ -36,6 +36,7 @@ class Record(NamedTuple):
         version = re.match(rb"ckptfmt/(0|[1-9][0-9]*)\.", line)
         need(version, "COM-001", "the commit record does not begin with a version", "bad-record")
         assert version
+        need(version[1] != b"0", "FMT-003", "a version of the format before 1.0", "older-format")
         need(version[1] == b"1", "VER-002", f"major version {version[1].decode()}; 1 is known", "newer-format")
         match = RECORD.fullmatch(line)
         need(match and len(line) <= LONGEST_RECORD, "COM-001", "the commit record has another form", "bad-record")
