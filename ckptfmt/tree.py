@@ -371,7 +371,8 @@ class _Decoder:
             hint = tag.hint if tag else "an unknown tag: its plain child was read"
             if hint and name not in self.announced:
                 self.announced.add(name)
-                message = f"{name!r}, first at {path_text(path)!r}, {hint} [TAG-001]"
+                text = f"{name} {param}" if tag else name
+                message = f"{text!r}, first at {path_text(path)!r}, {hint} [TAG-001]"
                 warnings.warn(message, UnknownTagWarning, stacklevel=2)
             return value
         if type(child) is not list or child[0] != "tensor":

@@ -10,6 +10,8 @@ import struct
 import msgpack
 import pytest
 
+import ckptfmt
+from ckptfmt.migration.patterns import parse_patterns
 from conformance import SPEC
 from conformance.build import Checkpoint, node_document
 from conformance.cases import flatten, read_cases
@@ -29,7 +31,20 @@ def example(layout: str) -> dict[str, bytes]:
 def test_every_block_has_a_name_and_is_carried_out() -> None:
     assert SPEC.read_text().count("\n```\n") == 2 * len(BLOCKS)
     carried_out = {"node-documents", "layouts", "commit-record", "manifest", "file", "loose-commit-record"}
-    assert BLOCKS.keys() == carried_out
+    assert BLOCKS.keys() == carried_out | {"pattern-grammar"}
+
+
+@pytest.mark.parametrize(
+    "written", ["a.b", "{name}", "{i:int}", "{i:digits}", "{i:0..15}", "{rest:**}", "{side:left|right}", "x{{y}}"]
+)
+def test_kinds_of_the_pattern_grammar(written: str) -> None:
+    """Every kind that the grammar names is a pattern, and none that it does not name."""
+    for kind in re.findall(r":([a-z.*|0-9]+)}", written):
+        word = re.sub("[0-9]|left|right", "", kind)
+        assert f'"{word}"' in BLOCKS["pattern-grammar"]
+    assert parse_patterns([written])
+    with pytest.raises(ckptfmt.InputError):
+        parse_patterns([written + "{name:float}{"])
 
 
 def test_node_documents() -> None:

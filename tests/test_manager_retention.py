@@ -180,7 +180,7 @@ def test_killed_before_any_call_to_the_disk(tmp_path: Path, layout: str) -> None
         assert sorted(os.listdir(run.path)) == ["kept.json", "step-0000000002.ckpt"], "the next one finishes it"
         if code == 0:
             break
-    assert number == (6 if layout == "loose" else 4)
+    assert number == (4 if layout == "file" else 6)
 
 
 @both_layouts

@@ -23,6 +23,7 @@ import numpy as np
 from ..dtypes import Array
 from ..errors import CkptError, fault, os_fault
 from ..names import Key, Path, path_text
+from ..sources import Lazy
 from ..target import rebuild
 from ..tree import MAX_DEPTH, Tree
 
@@ -36,7 +37,7 @@ Index = tuple[Any, ...]  # a slice with step 1 for each of the first axes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LazyArray:
+class LazyArray(Lazy):
     """A tensor that is decoded when it is read. `read` takes a slice with step 1 for each of the first axes.
 
     `rows` is the number of rows (items of the first axis) that are decoded together, or None where any part can be
@@ -50,7 +51,7 @@ class LazyArray:
     rows: int | None = None
     stored: Callable[[], Iterator[memoryview]] | None = None
 
-    def __getitem__(self, index: Index) -> Array:
+    def __getitem__(self, index: Any) -> Array:
         return self.read(index)
 
 
