@@ -6,7 +6,10 @@ import errno
 import itertools
 import os
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -604,3 +607,22 @@ def test_progress_is_of_what_a_rank_writes(tmp_path: Path) -> None:
         tree = {"x": np.zeros(1000, np.uint8), "y": np.zeros(500, np.uint8)}
         ckptfmt.save(tmp_path / "x.ckpt", tree, coordinator=coordinator, progress=lambda *done: seen.append(done))
     assert seen[-1] == (1500, 1500)
+
+
+# ---- the page for users
+
+
+def test_the_program_of_the_documentation(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "parallel.md"
+    program, reading, *_ = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {"RANK": r, "WORLD_SIZE": "4"})
+        for r in "0123"
+    ]
+    assert [process.wait(60) for process in ranks] == [0] * 4
+    table = np.repeat(np.arange(4, dtype=np.float32), 256)[:, None] * np.ones(64, np.float32)
+    assert_same_tree(ckptfmt.load(tmp_path / "model.ckpt"), {"step": 1000, "table": table})
+    found: dict[str, Any] = {"ckptfmt": ckptfmt}
+    exec(reading.replace('"model.ckpt"', repr(str(tmp_path / "model.ckpt"))), found)
+    assert np.array_equal(found["mine"], table[128:256])
+    assert found["checkpoint"].bytes_read == 256 * 64 * 4
