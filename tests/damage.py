@@ -211,7 +211,8 @@ def use_disk(before: Callable[..., Any] | None = None, after: Callable[..., Any]
 # ---- child processes
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["ckptfmt", "numpy"])
+# what children import: it is imported once
+_CONTEXT.set_forkserver_preload(["ckptfmt.parallel.save", "ckptfmt.testing", "ckptfmt.writer", "hypothesis", "pytest"])
 
 
 def semaphore() -> Any:

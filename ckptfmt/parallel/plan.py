@@ -52,7 +52,8 @@ def plan(tensors: Sequence[tuple[str, str, Shape, Codec]], held: Sequence[Boxes]
 
 
 def _padded(columns: Array, axes: int) -> Array:
-    return np.pad(columns, ((0, 0), (0, axes - columns.shape[1])))
+    missing = axes - columns.shape[1]
+    return np.pad(columns, ((0, 0), (0, missing))) if missing else columns
 
 
 def _plan_tensor(
