@@ -237,7 +237,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("layout", ["file", "loose"])
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
 @pytest.mark.parametrize(("code", "where", "bad"), REFUSED, ids=[code for code, _, _ in REFUSED])
 def test_refused_trees_leave_nothing(tmp_path: Path, layout: str, code: str, where: str | None, bad: Any) -> None:
     with pytest.raises(ckptfmt.InputError) as raised:
@@ -261,7 +261,7 @@ def test_refused_trees_leave_what_was_there(tmp_path: Path) -> None:  # [PUB-007
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("layout", ["file", "loose"])
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
 def test_refused_metadata_leaves_nothing(tmp_path: Path, layout: str) -> None:  # [TREE-014]
     with pytest.raises(ckptfmt.InputError) as raised:
         ckptfmt.save(tmp_path / "a", {"x": 1}, metadata={"m": [np.zeros(1)]}, layout=layout)
