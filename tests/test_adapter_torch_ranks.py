@@ -3,6 +3,7 @@ and read at another. Each rank is a process of its own that runs this file."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -258,6 +259,7 @@ def main(case: str, folder: str, size: str, rank: str) -> None:
     if case != "killed":
         dist.barrier()
     sys.stdout.flush()
+    gc.collect()  # a writer whose save failed removes its temporary when it goes
     os._exit(0)  # at a usual end threads of torch's own, now and then, abort the process
 
 
