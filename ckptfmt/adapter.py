@@ -152,8 +152,12 @@ def slot(leaf: Any) -> Slot | None:
 def template(leaf: Any) -> Template | None:
     """How a leaf of a template tree is made; None for what is no tensor."""
     if isinstance(leaf, np.ndarray):
-        return Template(leaf.shape, leaf.dtype, lambda source: np.asarray(source[whole(source.shape)]))
+        return Template(leaf.shape, leaf.dtype, _array)
     return next((found for adapter in _adapters() if (found := adapter.template(leaf)) is not None), None)
+
+
+def _array(source: Source) -> Array:
+    return np.asarray(source[whole(source.shape)])
 
 
 def _record(value: Any) -> Tagged | None:

@@ -19,7 +19,7 @@ from .fetch import SMALL
 from .names import Path, path_text
 from .patterns import matches_any
 from .progress import Progress, counter
-from .sources import whole
+from .sources import memory_key, whole
 from .tags import TAGS, child_of
 from .target import MatchReport, flatten, match, rebuild
 from .tensor import Tensor, is_tensor
@@ -211,8 +211,14 @@ class Loader:
         """Whole tensors straight from storage all at once, where an array has the stored form; others one by one."""
         direct: dict[int, Array] = {}
         others = []
+        filled = set()
         for tensor, part in parts:
             array = part.array
+            bounds = tuple((side.start, side.stop) for side in part.region)
+            place = None if array is None else (tensor.index, bounds, memory_key(array))
+            if place in filled:  # an alias of what is filled already
+                continue
+            filled |= set() if place is None else {place}
             everything = part.region == whole(tensor.shape) and tensor.index not in direct
             if array is not None and everything and array.dtype == tensor.dtype and tensor.is_direct(array):
                 direct[tensor.index] = array.view(tensor.stored_dtype)

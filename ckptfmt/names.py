@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .errors import fault
 
@@ -53,6 +54,42 @@ def unescape(segment: str) -> Key:
 def path_text(path: Path) -> str:
     """A path as people write it: segments joined with `/`. May be ambiguous."""
     return "/".join([key if isinstance(key, str) else _integer_text(key) for key in path])
+
+
+class PathIndex:
+    """Finds what callers mean by a path, among the leaves of a tree and the containers above them."""
+
+    def __init__(self, leaves: Iterable[Path]) -> None:
+        self._by_text: dict[str, list[Path]] = {}
+        known: set[Path] = set()
+        for path in leaves:
+            for length in range(len(path), -1, -1):
+                prefix = path[:length]
+                if prefix in known:
+                    break
+                known.add(prefix)
+                self._by_text.setdefault(path_text(prefix), []).append(prefix)
+
+    def find(self, path: Key | Path, checkpoint: str) -> Path:
+        """The typed path of a path text ("model/wte") or of an exact path ("model", 0); raises `no-such-path` or
+        `ambiguous-path`."""
+        if isinstance(path, str):
+            fits = self._by_text.get(path, [])
+        else:
+            exact = path if isinstance(path, tuple) else (path,)
+            fits = [fit for fit in self._by_text.get(path_text(exact), []) if fit == exact]
+        if not fits:
+            raise fault("no-such-path", f"there is no {path!r} in the tree", path=checkpoint)
+        if len(fits) > 1:
+            raise fault("ambiguous-path", f"{path!r} fits {' and '.join(map(repr, fits))}", path=checkpoint)
+        return fits[0]
+
+
+def value_at(tree: Any, path: Path) -> Any:
+    """What stands at a path of a tree."""
+    for key in path:
+        tree = tree[key]
+    return tree
 
 
 def _integer_text(key: int) -> str:

@@ -19,7 +19,7 @@ from .fetch import Fetcher
 from .layouts import Located, layout_of
 from .loading import IN_FLIGHT, Loader, Patterns
 from .manifest import Manifest, Schema
-from .names import Key, Path, path_text
+from .names import Key, Path, PathIndex, path_text, value_at
 from .progress import Progress
 from .storage import storage_for
 from .tags import CHILDREN
@@ -138,34 +138,12 @@ class Checkpoint:
         return dict(flatten(self.tree, is_tensor))
 
     @cached_property
-    def _paths(self) -> dict[str, list[Path]]:
-        """Path text to the typed paths that it fits, containers included."""
-        found: dict[str, list[Path]] = {}
-        known: set[Path] = set()
-        for path in self.leaves:
-            for length in range(len(path), -1, -1):
-                prefix = path[:length]
-                if prefix in known:
-                    break
-                known.add(prefix)
-                found.setdefault(path_text(prefix), []).append(prefix)
-        return found
+    def _paths(self) -> PathIndex:
+        return PathIndex(self.leaves)
 
     def __getitem__(self, path: Key | Path) -> Any:
         """The `Tensor`, plain value or container at a path text ("model/wte") or an exact typed path ("model", 0)."""
-        if isinstance(path, str):
-            fits = self._paths.get(path, [])
-            if len(fits) > 1:
-                raise fault("ambiguous-path", f"{path!r} fits {' and '.join(map(repr, fits))}", path=self.path)
-        else:
-            exact = path if isinstance(path, tuple) else (path,)
-            fits = [fit for fit in self._paths.get(path_text(exact), []) if fit == exact]
-        if not fits:
-            raise fault("no-such-path", f"there is no {path!r} in the tree", path=self.path)
-        value = self.tree
-        for key in fits[0]:
-            value = value[key]
-        return value
+        return value_at(self.tree, self._paths.find(path, self.path))
 
     def __contains__(self, path: Key | Path) -> bool:
         try:

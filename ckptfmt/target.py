@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,21 +98,34 @@ def rebuild(
     check: Callable[[Path, Tagged], None] = lambda path, tagged: None,
 ) -> Tree:
     """The same containers, with every leaf replaced by `leaf(path, leaf)`. `check` sees what becomes tagged nodes."""
-    kind = type(tree)
-    if _is_dict(tree):
-        items = ((key, rebuild(item, leaf, (*path, key), check)) for key, item in tree.items())
-        return OrderedDict(items) if kind is OrderedDict else dict(items)
-    if kind in (list, tuple) and tree:
-        return kind(rebuild(item, leaf, (*path, i), check) for i, item in enumerate(tree))
-    if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic):
-        return leaf(path, tree)
-    lowered = lower(tree)
-    if isinstance(lowered, Tagged):
-        check(path, lowered)
-        return lowered.rebuild(rebuild(lowered.child, leaf, path, check))
-    if isinstance(lowered, Plain):
-        return rebuild(lowered.value, leaf, path, check)
-    return leaf(path, tree)
+    return _Rebuilder(leaf, check).value(tree, path)
+
+
+class _Rebuilder:
+    def __init__(self, leaf: Callable[[Path, Any], Any], check: Callable[[Path, Tagged], None]) -> None:
+        self.leaf, self.check = leaf, check
+        self.tagged: dict[Hashable, tuple[Any, Any]] = {}  # child, which stays alive, and what was made of it
+
+    def value(self, tree: Tree, path: Path) -> Tree:
+        kind = type(tree)
+        if _is_dict(tree):
+            items = ((key, self.value(item, (*path, key))) for key, item in tree.items())
+            return OrderedDict(items) if kind is OrderedDict else dict(items)
+        if kind in (list, tuple) and tree:
+            return kind(self.value(item, (*path, i)) for i, item in enumerate(tree))
+        if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic):
+            return self.leaf(path, tree)
+        lowered = lower(tree)
+        if isinstance(lowered, Tagged):
+            self.check(path, lowered)
+            child = self.value(lowered.child, path)
+            key = (lowered.tag, lowered.param, id(child))  # aliases are one object [TREE-010]
+            if key not in self.tagged:
+                self.tagged[key] = child, lowered.rebuild(child)
+            return self.tagged[key][1]
+        if isinstance(lowered, Plain):
+            return self.value(lowered.value, path)
+        return self.leaf(path, tree)
 
 
 def match(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arrays import Shape
 from .dtypes import Array
 from .errors import CkptError, fault
-from .grid import Axis
+from .grid import Axis, Selection
 from .grid import select as normalise
 from .names import Path, path_text
 from .sources import Lazy, Region, whole
@@ -18,7 +19,50 @@ if TYPE_CHECKING:
     from .reader import Checkpoint
 
 
-class Tensor(Lazy):
+class ArrayLike(Lazy):
+    """Base of tensors that have not been read, and are indexed and converted as arrays are."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> Shape:
+        raise NotImplementedError
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError
+
+    def read(self) -> Array:
+        """The whole tensor as an array of its own."""
+        raise NotImplementedError
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("a stored tensor cannot become an array without a copy")
+        array = self.read()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def finished(values: Array, selection: Selection, index: Any) -> Any:
+    """What NumPy gives for a basic index, from the values at the axes of its `selection`."""
+    result = values[selection.finish]
+    if result.ndim == 0 and not any(item is Ellipsis for item in (index if isinstance(index, tuple) else (index,))):
+        return result[()]  # NumPy gives a scalar where ints alone index
+    return result if result.flags.c_contiguous else result.copy()
+
+
+class Tensor(ArrayLike):
     """A tensor that has not been read. Index it to read a part, `read()` it whole, or give it to `np.asarray`.
 
     Basic indexing as in NumPy (ints, slices with any step, Ellipsis) reads only the blocks that hold the wanted
@@ -46,12 +90,8 @@ class Tensor(Lazy):
         return self._checkpoint.manifest.names[self.index]
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         return self._checkpoint.manifest.specs[self.index].shape
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
 
     @property
     def size(self) -> int:
@@ -97,14 +137,6 @@ class Tensor(Lazy):
     def __repr__(self) -> str:
         return f"<Tensor {path_text(self.path)!r} {self.dtype} {self.shape}>"
 
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of a 0-d tensor")
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: Any) -> Any:
         try:
             selection = normalise(index, self.shape)
@@ -112,10 +144,7 @@ class Tensor(Lazy):
             error.path, error.tensor = self._checkpoint.path, path_text(self.path)
             raise
         values = self._checkpoint.fetcher.select(self.index, selection.axes, self._verify)
-        result = self._seen(values)[selection.finish]
-        if result.ndim == 0 and not any(item is Ellipsis for item in (index if isinstance(index, tuple) else (index,))):
-            return result[()]  # NumPy gives a scalar where ints alone index
-        return result if result.flags.c_contiguous else result.copy()
+        return finished(self._seen(values), selection, index)
 
     def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
         """The whole tensor as an array of its own, or filled into `out`: a writable array of the same shape and dtype;
@@ -165,12 +194,6 @@ class Tensor(Lazy):
     def verified(self, verify: bool) -> Tensor:
         """The same tensor, read with or without verification."""
         return Tensor(self._checkpoint, self.index, self.path, self._view, self._cast, verify)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("a stored tensor cannot become an array without a copy")
-        array = self.read()
-        return array if dtype is None else array.astype(dtype, copy=False)
 
 
 def is_tensor(leaf: Any) -> bool:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .arrays import ArraySpec
 from .errors import CkptError, fault
 from .layouts import Draft, Written, layout_named
 from .manifest import BLOCK, Schema
-from .progress import Progress, counter
+from .progress import Progress, Report, counter
 from .request import Compression, Request, request, whole_specs
 from .storage import attempt_for
 from .tree import Tree
@@ -93,18 +94,11 @@ def save(
     except CkptError as error:
         error.path = error.path or name
         raise
-    draft = Draft(
-        sources=[leaf.source for leaf in made.encoded.tensors],
-        names=made.names,
-        specs=specs,
-        tree=made.encoded.node,
-        metadata=made.metadata,
-        schema=made.schema,
-        digest=made.digest,
-        block=BLOCK,
-        generator=made.generator,
+    draft = drafted(
+        made,
+        specs,
         report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
-        extra=dict(extra or {}),
+        extra=extra or {},
     )
     directory = layout != "file"
     attempt = attempt_for(name, directory=directory, overwrite=overwrite, durable=durable, options=storage_options)
@@ -115,6 +109,25 @@ def save(
         attempt.abort()  # [PUB-007]; also for KeyboardInterrupt
         raise
     return _report(name, layout, written, made, len(specs))
+
+
+def drafted(
+    made: Request, specs: tuple[ArraySpec, ...], *, block: int | None = None, report: Report, extra: Mapping[str, Any]
+) -> Draft:
+    """The draft of a process that stores all of every tensor, as `specs` say."""
+    return Draft(
+        sources=[leaf.source for leaf in made.encoded.tensors],
+        names=made.names,
+        specs=specs,
+        tree=made.encoded.node,
+        metadata=made.metadata,
+        schema=made.schema,
+        digest=made.digest,
+        block=BLOCK if block is None else block,
+        generator=made.generator,
+        report=report,
+        extra=dict(extra),
+    )
 
 
 def _report(path: str, layout: str, written: Written, made: Request, tensors: int) -> SaveReport:

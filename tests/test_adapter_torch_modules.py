@@ -254,3 +254,16 @@ def test_frameworks_are_mixed_in_one_tree(tmp_path: Path, model: Any) -> None:
     found = ckptfmt_torch.load(tmp_path / "c", into={"numpy": np.zeros(3, np.int64), "torch": torch.zeros(3, 2, 2, 2)})
     assert found["numpy"].tolist() == [0, 1, 2]
     assert torch.equal(found["torch"], model.conv.weight)
+
+
+def test_tied_tensors_come_back_tied_like_a_template(tmp_path: Path) -> None:  # [TREE-010]
+    weight, plain = nn.Parameter(torch.arange(4.0)), torch.ones(3)
+    tree = {"a": weight, "b": weight, "c": [plain, plain], "d": nn.Parameter(torch.arange(4.0))}
+    ckptfmt_torch.save(tmp_path / "c", tree)
+    found = ckptfmt.load(tmp_path / "c", like=tree)
+    assert found["a"] is found["b"]
+    assert found["c"][0] is found["c"][1]
+    assert type(found["a"]) is nn.Parameter
+    assert found["a"] is not weight
+    assert found["d"] is not found["a"]
+    assert found["d"].data_ptr() != found["a"].data_ptr()

@@ -273,3 +273,13 @@ def test_damage_is_raised(tmp_path: Path, layout: str, compression: str | None) 
         assert (caught.value.code, caught.value.tensor) == ("block-digest", "b")
         del target["b"]
         assert equal_trees(ckptfmt.load(path, into=target, select=["a", "c"]), {"a": tree["a"], "c": tree["c"]})
+
+
+def test_a_tied_target_is_filled_once(tmp_path: Path) -> None:
+    tied = np.arange(1000.0)
+    ckptfmt.save(tmp_path / "x.ckpt", {"a": tied, "b": tied}, durable=False)
+    target = np.zeros(1000)
+    with ckptfmt.open(tmp_path / "x.ckpt") as checkpoint:
+        checkpoint.load(into={"a": target, "b": target})
+        assert checkpoint.bytes_read == tied.nbytes
+    assert np.array_equal(target, tied)

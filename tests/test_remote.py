@@ -241,6 +241,15 @@ def test_a_body_that_is_cut_short(store: Store, monkeypatch: pytest.MonkeyPatch)
         assert caught.value.code == "short-object"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_bucket_that_is_not_there(options: dict[str, Any], overwrite: bool) -> None:
+    with pytest.raises(ckptfmt.StorageError) as caught:
+        save(("s3://elsewhere/model.ckpt", options), overwrite=overwrite)
+    assert caught.value.path == "s3://elsewhere/model.ckpt"
+    with pytest.raises(ckptfmt.MissingError):
+        load(("s3://elsewhere/model.ckpt", options))
+
+
 def test_bad_urls(store: Store) -> None:
     with pytest.raises(ckptfmt.MissingError) as caught:
         load((store[0] + "x", store[1]))

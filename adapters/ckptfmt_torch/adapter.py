@@ -122,7 +122,7 @@ class TorchAdapter:
             return None
         check(leaf)
         shape = tuple(leaf.shape) if is_dtensor(leaf) else logical_shape(leaf)
-        return Template(shape, row_of(leaf.dtype).numpy, lambda source: _built(leaf.detach(), source))
+        return Template(shape, row_of(leaf.dtype).numpy, _Builder(leaf.detach()))
 
 
 def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:
@@ -141,18 +141,32 @@ def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:
     return dtensor.sharded(bare) if is_dtensor(bare) else source_of(bare)
 
 
-def _built(leaf: torch.Tensor, source: Source) -> torch.Tensor:
-    """A new tensor like `leaf`, with the elements of a source."""
-    target = torch.empty_like(leaf, device="cpu" if leaf.is_meta else leaf.device)
-    found = ADAPTER.slot(target)
-    assert found is not None  # it is a tensor
-    for part in found.parts:
-        values = np.asarray(source[part.region])
-        if part.array is not None:
-            part.array[...] = values
-        elif part.put is not None:
-            part.put(values)
-    return target
+class _Builder:
+    """Makes tensors like a leaf from sources. Equal for leaves that ask alike, so that tied ones stay tied."""
+
+    def __init__(self, leaf: Any) -> None:
+        self._leaf = leaf
+        self._device = torch.device("cpu") if leaf.is_meta else leaf.device
+        sharding = (leaf.device_mesh, leaf.placements) if is_dtensor(leaf) else None
+        self._asked = (self._device, leaf.dtype, tuple(leaf.shape), leaf.stride(), sharding)
+
+    def __call__(self, source: Source) -> torch.Tensor:
+        target = torch.empty_like(self._leaf, device=self._device)
+        found = ADAPTER.slot(target)
+        assert found is not None  # it is a tensor
+        for part in found.parts:
+            values = np.asarray(source[part.region])
+            if part.array is not None:
+                part.array[...] = values
+            elif part.put is not None:
+                part.put(values)
+        return target
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Builder) and self._asked == other._asked
+
+    def __hash__(self) -> int:
+        return hash(self._asked)
 
 
 ADAPTER = TorchAdapter()

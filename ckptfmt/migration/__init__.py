@@ -3,7 +3,7 @@
 Migrations are data: documents that name a schema, two of its versions, and rules. A chain of them is found in the
 graph of versions, planned on names, shapes and dtypes alone, and then read lazily or written out.
 
-- `patterns`, `sizes`, `operators`, `document`: what a document says, parsed and checked
+- `patterns`, `sizes`, `operators`, `steps`, `document`: what a document says, parsed and checked
 - `graph`: which documents lead from one version to another
 - `plan`, `nodes`, `rearrange`, `casts`, `containers`: what they make of a checkpoint, without reading it
 - `view`, `apply`: reading it there, and writing it

@@ -13,8 +13,9 @@ import msgpack
 
 from ..errors import CkptError, fault, os_fault
 from ..names import Path
-from .operators import Extern, Loss, Step, parse_step
+from .operators import Extern, Loss
 from .patterns import Pattern, literal_path, parse_patterns
+from .steps import Step, parse_step
 
 VERSION = 1  # of the form of documents [MIG-001]
 _KEYS = {"ckptfmt_migration", "schema", "from", "to", "description", "parameters", "at", "companions", "rest", "rules"}

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from ..chunk_table import ChunkTable
-from ..layouts import Draft, chunk_object, directory
+from ..layouts import chunk_object, directory
 from ..manifest import Part
 from ..names import Path
 from ..progress import nothing
 from ..request import request
 from ..storage import attempt_for
 from ..storage.local import LocalAttempt, LocalStorage
-from ..writer import SaveReport
+from ..writer import SaveReport, drafted
 from ..zarr_nodes import node_documents
 from .nodes import Leaf
 from .view import MigratedCheckpoint, MigratedTensor
@@ -47,26 +47,13 @@ def save_linked(
     made = request(view.tree, compression=None, schema=view.schema, metadata=view.metadata, digest=manifest.digest)
     tensors = [_index(view, leaf.source) for leaf in made.encoded.tensors]
     specs = tuple(manifest.specs[tensor] for tensor in tensors)
-    draft = Draft(
-        sources=[leaf.source for leaf in made.encoded.tensors],
-        names=made.names,
-        specs=specs,
-        tree=made.encoded.node,
-        metadata=made.metadata,
-        schema=made.schema,
-        digest=made.digest,
-        block=manifest.block,
-        generator=made.generator,
-        report=nothing,
-        extra=dict(extra),
-    )
+    draft = drafted(made, specs, block=manifest.block, report=nothing, extra=extra)
     attempt = attempt_for(dst, directory=True, overwrite=overwrite, durable=durable)
     storage = view.checkpoint.blocks.storage
     assert isinstance(attempt, LocalAttempt)
     assert isinstance(storage, LocalStorage)
-    places = [blocks.place(tensor, chunk) for tensor, spec in zip(tensors, specs, strict=True)
-              for chunk in range(spec.chunks)]  # fmt: skip
     rows = [(number, chunk) for number, spec in enumerate(specs) for chunk in range(spec.chunks)]
+    places = [blocks.place(tensors[number], chunk) for number, chunk in rows]
     try:
         documents = sorted(("tensors/" + key, text) for key, text in node_documents(draft.names, specs))
         total = sum(directory.put(attempt, name, text) for name, text in documents)

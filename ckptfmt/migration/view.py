@@ -17,11 +17,10 @@ from ..errors import fault
 from ..grid import select as normalise
 from ..loading import Patterns
 from ..manifest import Schema
-from ..names import Key, Path, path_text
+from ..names import Key, Path, PathIndex, path_text, value_at
 from ..patterns import matches_any
 from ..reader import Checkpoint
-from ..sources import Lazy
-from ..tensor import Tensor
+from ..tensor import ArrayLike, Tensor, finished
 from ..tree import OMITTED, Tree
 from . import nodes
 from .containers import build_tree, leaves_of, with_leaves
@@ -31,7 +30,7 @@ from .operators import Extern
 from .plan import Entry, Plain, Plan, plan_chain
 
 
-class MigratedTensor(Lazy):
+class MigratedTensor(ArrayLike):
     """A tensor of the migrated checkpoint that has not been read. Index it to read a part (as NumPy's basic indexing),
     `read()` it whole, or give it to `np.asarray`. Raises `bad-index`, and `CorruptError` for damage in what is read."""
 
@@ -50,10 +49,6 @@ class MigratedTensor(Lazy):
         return self.node.dtype
 
     @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
     def nbytes(self) -> int:
         """Bytes of its elements in memory."""
         return nodes.nbytes(self.node)
@@ -70,21 +65,12 @@ class MigratedTensor(Lazy):
         selection = normalise(index, self.shape)
         region = tuple(slice(axis.start, axis.start + axis.length * axis.step, axis.step) for axis in selection.axes)
         region = tuple(slice(a.start, min(a.stop, n), a.step) for a, n in zip(region, self.shape, strict=True))
-        result = nodes.read(self.node, region, self._fetch)[selection.finish]
-        if result.ndim == 0 and not any(item is Ellipsis for item in (index if isinstance(index, tuple) else (index,))):
-            return result[()]
-        return np.ascontiguousarray(result) if result.ndim else result
+        return finished(nodes.read(self.node, region, self._fetch), selection, index)
 
     def read(self) -> Array:
         """The whole tensor as an array of its own."""
         array = np.asarray(nodes.read(self.node, nodes.whole(self.shape), self._fetch))
         return np.array(array, order="C", copy=None if array.base is None and array.flags.writeable else True)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("a stored tensor cannot become an array without a copy")
-        array = self.read()
-        return array if dtype is None else array.astype(dtype, copy=False)
 
 
 class MigratedCheckpoint:
@@ -126,28 +112,12 @@ class MigratedCheckpoint:
         return values
 
     @cached_property
-    def _paths(self) -> dict[str, list[Path]]:
-        """Path text to the typed paths that it fits, containers included."""
-        found: dict[str, list[Path]] = {}
-        for prefix in dict.fromkeys(leaf[:n] for leaf in self._leaves for n in range(len(leaf) + 1)):
-            found.setdefault(path_text(prefix), []).append(prefix)
-        return found
+    def _paths(self) -> PathIndex:
+        return PathIndex(self._leaves)
 
     def __getitem__(self, path: Key | Path) -> Any:
         """The tensor, plain value or container at a path text or an exact typed path."""
-        if isinstance(path, str):
-            fits = self._paths.get(path, [])
-        else:
-            exact = path if isinstance(path, tuple) else (path,)
-            fits = [fit for fit in self._paths.get(path_text(exact), []) if fit == exact]
-        if not fits:
-            raise fault("no-such-path", f"there is no {path!r} at version {self.schema.version!r}", path=self.path)
-        if len(fits) > 1:
-            raise fault("ambiguous-path", f"{path!r} fits {' and '.join(map(repr, fits))}", path=self.path)
-        value = self.tree
-        for key in fits[0]:
-            value = value[key]
-        return value
+        return value_at(self.tree, self._paths.find(path, self.path))
 
     def __iter__(self) -> Iterator[str]:
         """The path texts of all tensors."""

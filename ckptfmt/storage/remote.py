@@ -212,10 +212,21 @@ class RemoteAttempt:
         self._fs, self._target = file_system(url, options)
         self._overwrite = overwrite
         self._file: RemoteFile | None = None
-        if not overwrite:
-            if retried(self._fs.exists)(self._target):
-                raise fault("exists", "there is something at this path already", path=url)
-            _require_exclusive(self._fs, self._target, url)
+        if overwrite:
+            return
+        try:
+            is_there, is_exclusive = retried(self._fs.exists)(self._target), _honours(self._fs, _parent(self._target))
+        except Exception as error:
+            raise _storage_error(error, "cannot reach the folder to save into", url) from error
+        if is_there:
+            raise fault("exists", "there is something at this path already", path=url)
+        if not is_exclusive:  # [PUB-011]
+            raise fault(
+                "exclusive-unsupported",
+                "this store ignores conditional creation, so it cannot be told who saves first",
+                path=url,
+                expected="overwrite=True, where only one process saves",
+            )
 
     def create(self, name: str) -> RemoteFile:
         mode = "wb" if self._overwrite else "xb"
@@ -267,16 +278,8 @@ class RemoteAttempt:
                 self._file.close()
 
 
-def _require_exclusive(fs: Any, target: str, url: str) -> None:
-    """Raise `exclusive-unsupported` unless the store refuses to create what exists. [PUB-011]"""
-    parent = target.rpartition("/")[0]
-    if not _honours(fs, parent):
-        raise fault(
-            "exclusive-unsupported",
-            "this store ignores conditional creation, so it cannot be told who saves first",
-            path=url,
-            expected="overwrite=True, where only one process saves",
-        )
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 @functools.lru_cache(maxsize=256)
