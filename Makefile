@@ -9,6 +9,9 @@ PYTEST_ARGS ?= -n 2
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
+# the virtual environment's own programs come first: Node and MPI, which some tests start
+test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
