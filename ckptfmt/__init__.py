@@ -22,7 +22,6 @@ from .errors import (
 from .manifest import Schema
 from .reader import Checkpoint, load
 from .reader import open_checkpoint as open
-from .target import MatchReport
 from .tensor import Tensor
 from .tree import OMITTED
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
+    from .target import MatchReport
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
 
@@ -93,6 +93,7 @@ _ON_DEMAND = {
     "Extern": "migration",
     "FileCoordinator": "parallel.files",
     "MPICoordinator": "parallel.mpi",
+    "MatchReport": "target",
     "Migration": "migration",
     "MigrationReport": "migration",
     "MigrationSet": "migration",

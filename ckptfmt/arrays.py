@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from .codecs import Codec
 from .dtypes import DType
@@ -17,15 +17,16 @@ COMPRESSED_CHUNK = 16 << 20  # bytes before compression [ZARR-009]
 LOOSE_CHUNK = 64 << 20  # [ZARR-010]
 
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """`shape` counts elements; `grid` is the chunk shape in storage elements, as in node documents. Shared by tensors
-    that are alike."""
-
+class _Fields(NamedTuple):
     dtype: DType
     shape: Shape
     grid: Shape
     codec: Codec
+
+
+class ArraySpec(_Fields):
+    """`shape` counts elements; `grid` is the chunk shape in storage elements, as in node documents. Shared by tensors
+    that are alike."""
 
     @cached_property
     def storage_shape(self) -> Shape:

@@ -7,7 +7,6 @@ of them has no column for that; the table of a part lists the numbers that it ho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -30,20 +29,21 @@ class Extent(NamedTuple):
     digests: bytes
 
 
-@dataclass(frozen=True)
-class ChunkTable:
-    """`offset` is None where every chunk is an object of its own. `numbers` are those of the rows' chunks in ascending
-    order, None if the rows are all chunks there are [CHK-002].
-
-    `offset`, `length`: uint64 of shape (rows,). `digest`: the blocks' digests, `digest_size` bytes each.
-    """
-
+class _Columns(NamedTuple):
     offset: Array | None
     length: Array
     digest: bytes
     digest_size: int
     block: int
     numbers: Array | None = None
+
+
+class ChunkTable(_Columns):
+    """`offset` is None where every chunk is an object of its own. `numbers` are those of the rows' chunks in ascending
+    order, None if the rows are all chunks there are [CHK-002].
+
+    `offset`, `length`: uint64 of shape (rows,). `digest`: the blocks' digests, `digest_size` bytes each.
+    """
 
     @cached_property
     def first_blocks(self) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import fault
 
@@ -19,8 +19,7 @@ _VERSION = re.compile(rb"ckptfmt/([0-9]{1,3})\.")
 _START = re.compile(rb"ckptfmt/(?=[0-9])")
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRecord:
+class CommitRecord(NamedTuple):
     """The parsed line. `offset` and `length` (bytes) and `sha256` are the manifest's; `frame` is the frame digest."""
 
     format: tuple[int, int]

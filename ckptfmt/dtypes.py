@@ -6,18 +6,14 @@ the stored form is always a core type of Zarr v3, little-endian.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import fault
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-ALIGNMENT = 64  # bytes; memory that begins so is taken over by JAX, without a copy
 
 
 def bytes_of(array: Array) -> memoryview:
@@ -26,21 +22,16 @@ def bytes_of(array: Array) -> memoryview:
     return memoryview(flat)
 
 
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array whose elements are not set yet, in memory that begins at a multiple of `ALIGNMENT`."""
-    memory = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
-    return np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % ALIGNMENT)
-
-
-@dataclass(frozen=True)
-class DType:
-    """One row of the dtype table. `bits` of an element, `storage` (Zarr core type), `per` elements in a storage
-    element."""
-
+class _Row(NamedTuple):
     name: str
     bits: int
     storage: str
     per: int = 1
+
+
+class DType(_Row):
+    """One row of the dtype table. `bits` of an element, `storage` (Zarr core type), `per` elements in a storage
+    element."""
 
     @cached_property
     def numpy(self) -> np.dtype[Any]:

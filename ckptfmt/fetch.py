@@ -18,11 +18,13 @@ from .chunks import check_bools, decoded_array, decoded_chunk, logical
 from .dtypes import Array, bytes_of
 from .errors import CkptError
 from .grid import Axis, pieces, spans
+from .memory import aligned
 
 SPAN = 32 << 20  # most bytes read at once for scattered elements
 SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
 SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
 RUN = 4 << 20  # bytes of such a common read
+IN_FLIGHT = 256 << 20  # bytes of host memory for tensors on their way to a device
 
 
 class _Run(NamedTuple):
@@ -52,7 +54,7 @@ class Fetcher:
             if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
                 small.append(tensor)
                 continue
-            found[tensor] = np.empty(spec.shape, spec.dtype.numpy) if target is None else target
+            found[tensor] = aligned(spec.shape, spec.dtype.numpy) if target is None else target
             jobs += self._tensor_jobs(tensor, found[tensor], verify)
         for group in self._runs(small) if small else ():
             self._read_run(group, verify, found)
@@ -149,7 +151,7 @@ class Fetcher:
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
         shape = tuple(axis.length for axis in stored_axes)
-        out = np.empty(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
+        out = aligned(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
         for piece in pieces(stored_axes, spec.grid, spec.chunk_counts):
             self._select_piece(
                 self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify

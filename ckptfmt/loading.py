@@ -13,11 +13,11 @@ import numpy as np
 from . import tree as trees
 from .adapter import Adapter, Slot, SlotPart, Tagged, Template, adapter_named, slot, template
 from .chunks import check_bools
-from .dtypes import Array, DType, aligned
+from .dtypes import Array, DType
 from .errors import CkptError, fault
-from .fetch import SMALL
+from .fetch import IN_FLIGHT
 from .names import Path, path_text
-from .patterns import matches_any
+from .patterns import Patterns, matches_any
 from .progress import Progress, counter
 from .sources import memory_key, whole
 from .tags import TAGS, child_of
@@ -27,9 +27,6 @@ from .tree import OMITTED, Tree
 
 if TYPE_CHECKING:
     from .reader import Checkpoint
-
-Patterns = str | Iterable[str] | None
-IN_FLIGHT = 256 << 20  # bytes
 
 
 class Loader:
@@ -119,17 +116,11 @@ class Loader:
         dtypes = {index: stand_in(specs[index].dtype, adapter.supports) for index in lacking}
         found: dict[int, Any] = {}
         for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
-            arrays = self._mapped(group) if self.mmap else self._aligned(group)
+            arrays = self._arrays(group)
             for index in group:
                 array = arrays.pop(index)
                 found[index] = adapter.wrap(self._as(dtypes[index], array, index) if index in dtypes else array)
         return found
-
-    def _aligned(self, wanted: list[int]) -> dict[int, Array]:
-        """Tensors, of which large ones lie so that a framework can take over their memory."""
-        specs = self.manifest.specs
-        targets = {i: aligned(specs[i].shape, specs[i].dtype.numpy) for i in wanted if specs[i].nbytes > SMALL}
-        return self.fetcher.tensors(wanted, self.verify, targets)
 
     def _as(self, dtype: np.dtype[Any], array: Array, index: int) -> Array:
         """A tensor with another dtype; integers keep their values."""

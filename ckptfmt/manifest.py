@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgpack
@@ -28,8 +28,7 @@ BLOCK = 4 << 20  # [BLK-003]
 MAX_RANK = 64  # [LIM-002]
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(NamedTuple):
     """The user's name and version for the parameter layout (SPEC.md section 14)."""
 
     id: str
@@ -47,8 +46,7 @@ class PartReference(NamedTuple):
         return {"path": self.path, "length": self.length, "sha256": self.sha256}
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One part: its `object` (None: each chunk is one), and the chunk table. `size` and `frame` are those of a pack."""
 
     object: str | None
@@ -57,11 +55,7 @@ class Part:
     frame: bytes | None = None
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The parsed document. `names` and `specs` have one entry for each tensor; `unknown` keeps keys of later minor
-    versions."""
-
+class _Fields(NamedTuple):
     layout: str
     digest: str
     block: int
@@ -75,7 +69,12 @@ class Manifest:
     requires: tuple[str, ...] = ()
     format: tuple[int, int] = FORMAT
     placement: Placement | None = None
-    unknown: dict[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = MappingProxyType({})
+
+
+class Manifest(_Fields):
+    """The parsed document. `names` and `specs` have one entry for each tensor; `unknown` keeps keys of later minor
+    versions."""
 
     @cached_property
     def first_chunks(self) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ import functools
 import re
 from collections.abc import Iterable
 
+Patterns = str | Iterable[str] | None
+
 _TOKEN = re.compile(r"(\*\*|\*|\?)")
 _REGEX = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 

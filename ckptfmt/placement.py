@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ _COLUMNS: tuple[tuple[str, np.dtype[Any]], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Runs of chunks by number (see `chunk_table`): chunk `first[r]` + i lies in part `part[r]` + i · `step[r]`, for i
     below the next run's first. All int64; `total` is the number of chunks."""
 

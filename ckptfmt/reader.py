@@ -15,15 +15,12 @@ from . import tree as trees
 from .blocks import BlockReader
 from .digests import digest_named
 from .errors import CkptError, CorruptError, fault
-from .fetch import Fetcher
+from .fetch import IN_FLIGHT, Fetcher
 from .layouts import Located, layout_of
-from .loading import IN_FLIGHT, Loader, Patterns
 from .manifest import Manifest, Schema
 from .names import Key, Path, PathIndex, path_text, value_at
-from .progress import Progress
 from .storage import storage_for
 from .tags import CHILDREN
-from .target import MatchReport, flatten
 from .tensor import Tensor, is_tensor
 from .tree import Tree
 
@@ -31,6 +28,9 @@ if TYPE_CHECKING:
     import zarr
 
     from .adapter import Adapter
+    from .patterns import Patterns
+    from .progress import Progress
+    from .target import MatchReport
     from .verification import VerifyReport
 
 MAX_MANIFEST = 1 << 30  # bytes [LIM-001]
@@ -135,11 +135,13 @@ class Checkpoint:
     @cached_property
     def leaves(self) -> dict[Path, Any]:
         """Every leaf of the tree by its path; an empty container is a leaf."""
+        from .target import flatten
+
         return dict(flatten(self.tree, is_tensor))
 
     @cached_property
     def _paths(self) -> PathIndex:
-        return PathIndex(self.leaves)
+        return PathIndex(path for path, _ in trees.leaves(self.manifest.tree))
 
     def __getitem__(self, path: Key | Path) -> Any:
         """The `Tensor`, plain value or container at a path text ("model/wte") or an exact typed path ("model", 0)."""
@@ -181,6 +183,8 @@ class Checkpoint:
         max_bytes_in_flight: int = IN_FLIGHT,
     ) -> Tree:
         """The tree, or the part of it that `select` names, with NumPy arrays; see `load`."""
+        from .loading import Loader  # here, as reading a slice needs none of it
+
         loader = Loader(
             self,
             select=select,
@@ -198,6 +202,8 @@ class Checkpoint:
 
     def match(self, target: Tree, *, select: Patterns = None, cast: bool = False) -> MatchReport:
         """How a target tree differs from this checkpoint, without reading or writing anything."""
+        from .loading import Loader
+
         return Loader(self, into=target, select=select, cast=cast).match()
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from . import tree as trees
 from ._version import __version__
 from .arrays import COMPRESSED_CHUNK, LOOSE_CHUNK, ArraySpec, grid_for
 from .codecs import RAW, Codec, codec_asked
 from .digests import Digest, digest_named
 from .dtypes import dtype_of
+from .encoder import EncodedTree, TensorLeaf, encode
 from .errors import CkptError, fault
 from .manifest import MAX_RANK, Schema
 from .names import MAX_LENGTH, escape, path_text
 from .patterns import matches
 from .sources import Sharded
-from .tree import EncodedTree, Node, TensorLeaf, Tree
+from .tree import Node, Tree
 
 Compression = str | Mapping[str, Any] | None
 
@@ -48,13 +48,13 @@ def request(
     digest: str,
 ) -> Request:
     """Check what `save` was given; raises `InputError`."""
-    encoded = trees.encode(tree)
+    encoded = encode(tree)
     rules = _rules(compression)
     return Request(
         encoded=encoded,
         names=_names(encoded.tensors),
         codecs=tuple(_codec_of(leaf, rules) for leaf in encoded.tensors),
-        metadata=trees.encode(metadata, allow_tensors=False).node,
+        metadata=encode(metadata, allow_tensors=False).node,
         schema=_schema(schema),
         digest=_digest(digest),
         generator=f"ckptfmt {__version__}",
@@ -79,7 +79,7 @@ def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
 def _array_spec(numpy_dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec, layout: str) -> ArraySpec:
     """Arrays that are alike share one spec, so a checkpoint of many small tensors describes each kind once."""
     dtype = dtype_of(numpy_dtype)
-    assert dtype is not None  # trees.encode refused others
+    assert dtype is not None  # encode refused others
     itemsize = dtype.stored.itemsize
     target = COMPRESSED_CHUNK if codec != RAW else LOOSE_CHUNK if layout == "loose" else None
     return ArraySpec(dtype, shape, grid_for(dtype.storage_shape(shape), itemsize, target), codec.for_itemsize(itemsize))

@@ -4,7 +4,6 @@ parts of itself as arrays, such as a tensor on a device, a slice of another file
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple, Protocol
 
@@ -48,20 +47,19 @@ class Shard(NamedTuple):
         return tuple(slice(low, low + n) for low, n in zip(self.start, self.source.shape, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
 class Sharded(Lazy):
     """A tensor of which this process holds some parts, or none. `shape` is that of the whole. Two leaves with an equal
     `identity` are aliases."""
 
-    shape: Shape
-    dtype: np.dtype[Any]
-    shards: tuple[Shard, ...]
-    identity: Hashable = None
+    __slots__ = ("dtype", "identity", "shape", "shards")
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self, shape: Shape, dtype: np.dtype[Any], shards: tuple[Shard, ...], identity: Hashable = None
+    ) -> None:
         """Keep one of equal shards; raises `unsupported-leaf` for one that does not fit, `shards-overlap`."""
+        self.shape, self.dtype, self.identity = shape, dtype, identity
         distinct: dict[tuple[Shape, Shape], Shard] = {}
-        for shard in self.shards:
+        for shard in shards:
             shape = tuple(shard.source.shape)
             fits = len(shard.start) == len(shape) == len(self.shape) and shard.source.dtype == self.dtype
             inside = fits and all(0 <= low <= m - n for low, n, m in zip(shard.start, shape, self.shape, strict=True))
@@ -73,11 +71,10 @@ class Sharded(Lazy):
                     expected=f"a part of {self.dtype} {tuple(self.shape)}",
                 )
             distinct.setdefault((tuple(shard.start), shape), shard)
-        shards = tuple(distinct.values())
-        for one, other in combinations(shards, 2):
+        self.shards = tuple(distinct.values())
+        for one, other in combinations(self.shards, 2):
             if overlap(one.region, other.region) is not None:
                 raise fault("shards-overlap", f"two shards of one process overlap: {one.region} and {other.region}")
-        object.__setattr__(self, "shards", shards)
 
     def __getitem__(self, region: Region, /) -> Array:
         """A region that the shards cover; without a copy if it lies in one of them. Raises `shards-missing`."""

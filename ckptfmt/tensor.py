@@ -12,6 +12,7 @@ from .dtypes import Array
 from .errors import CkptError, fault
 from .grid import Axis, Selection
 from .grid import select as normalise
+from .memory import aligned
 from .names import Path, path_text
 from .sources import Lazy, Region, whole
 
@@ -155,7 +156,7 @@ class Tensor(ArrayLike):
         axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region or whole(self.shape))
         shape = tuple(axis.length for axis in axes)
         if out is None:
-            out = np.empty(shape, self.dtype)
+            out = aligned(shape, self.dtype)
         inside = all(0 <= a.start <= a.start + a.length <= n for a, n in zip(axes, self.shape, strict=True))
         fits = out.shape == shape and out.dtype.newbyteorder("=") == self.dtype and out.flags.writeable
         if not (fits and inside):

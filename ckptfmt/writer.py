@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .arrays import ArraySpec
 from .errors import CkptError, fault
-from .layouts import Draft, Written, layout_named
+from .layouts import Written, layout_named
+from .layouts.draft import Draft
 from .manifest import BLOCK, Schema
 from .progress import Progress, Report, counter
 from .request import Compression, Request, request, whole_specs

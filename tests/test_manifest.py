@@ -6,7 +6,6 @@ import copy
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,7 @@ def test_later_minor_versions_are_read() -> None:  # [VER-003]
 def test_tensors_that_are_alike_share_one_description() -> None:
     alike = (SPECS[0], SPECS[2], SPECS[0])
     table = ChunkTable(TABLE.offset[:2], np.array([24, 24], "<u8"), bytes(32), 16, 4 << 20)
-    specs = decode(replace(MANIFEST, specs=alike, parts=(Part("", table),)).encode()).specs
+    specs = decode(MANIFEST._replace(specs=alike, parts=(Part("", table),)).encode()).specs
     assert specs == alike
     assert specs[0] is specs[2]
 

@@ -21,13 +21,21 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def mapping_of(array: Any) -> mmap.mmap | None:
-    """The mapping that an array's memory lies in, if it does."""
+    """The mapping of a file that an array's memory lies in, if it does."""
     base = array
     while isinstance(base, np.ndarray) and base.base is not None:
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    return base if isinstance(base, mmap.mmap) else None
+    return base if isinstance(base, mmap.mmap) and is_of_file(base) else None
+
+
+def is_of_file(mapping: mmap.mmap) -> bool:
+    """Whether it maps a file; memory of its own has none to ask for its size."""
+    try:
+        return mapping.size() > 0
+    except (OSError, ValueError):
+        return False
 
 
 @each_layout

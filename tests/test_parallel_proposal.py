@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt import tree as trees
+from ckptfmt.encoder import encode
 from ckptfmt.errors import CkptError
 from ckptfmt.parallel.proposal import Outline, boxes_of, joined, outline_of
 from ckptfmt.request import request
@@ -37,7 +38,7 @@ def test_equal_trees_are_one(tree: Any) -> None:
     assert again.raw == one.raw
     assert again.digest == one.digest
     node, tensors = joined({0: one, 3: again})
-    encoded = trees.encode(tree)
+    encoded = encode(tree)
     assert repr(node) == repr(encoded.node)
     assert tuple(tensors) == one.tensors
 

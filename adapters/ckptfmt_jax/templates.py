@@ -14,8 +14,9 @@ from jax.sharding import AbstractMesh, NamedSharding, Sharding
 
 from ckptfmt import Tensor
 from ckptfmt.arrays import Shape
-from ckptfmt.dtypes import Array, aligned
+from ckptfmt.dtypes import Array
 from ckptfmt.errors import CkptError, fault
+from ckptfmt.memory import aligned
 from ckptfmt.sources import Region, Source, shifted, whole
 
 Spans = tuple[tuple[int, int], ...]  # start and stop along each axis

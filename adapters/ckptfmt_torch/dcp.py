@@ -50,8 +50,10 @@ from ckptfmt.arrays import ArraySpec, Shape
 from ckptfmt.chunk_table import columns, first_chunks
 from ckptfmt.digests import digest_named
 from ckptfmt.dtypes import Array, dtype_of
+from ckptfmt.encoder import encode
 from ckptfmt.errors import fault
-from ckptfmt.layouts import Draft, packed
+from ckptfmt.layouts import packed
+from ckptfmt.layouts.draft import Draft
 from ckptfmt.layouts.packed import Chunk, PartWriter, part_numbers
 from ckptfmt.manifest import BLOCK, Part
 from ckptfmt.names import path_text
@@ -192,7 +194,7 @@ class StorageWriter(storage.StorageWriter):
             sources=[],
             names=made.names,
             specs=prospect.specs,
-            tree=trees.encode(_nested(entries, prospect.paths)).node,
+            tree=encode(_nested(entries, prospect.paths)).node,
             metadata=made.metadata,
             schema=made.schema,
             digest=made.digest,

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import dtype_of
+from ..encoder import encode
 from ..errors import CkptError, fault, os_fault
 from ..names import Path, path_text
 from ..storage.local import LocalAttempt
 from ..target import flatten, rebuild
-from ..tree import Tree, encode
+from ..tree import Tree
 from ..writer import save
 from . import formats
 from .equality import same_leaf

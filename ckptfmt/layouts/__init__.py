@@ -11,57 +11,21 @@ Each layout is a module with the same functions; what differs between layouts st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..arrays import ArraySpec
 from ..chunk_index import ChunkIndex
 from ..commit import CommitRecord
-from ..digests import Digest
 from ..errors import fault
-from ..manifest import Manifest, Part, Schema
-from ..placement import Placement
-from ..progress import Report
-from ..sources import Source
+from ..manifest import Manifest
 from ..storage import Attempt, Storage
-from ..tree import Node
+
+if TYPE_CHECKING:
+    from .draft import Draft
 
 WINDOW = 64 << 10  # bytes of one read when reading the frame between small chunks
 LAYOUTS = ("file", "loose", "packed")  # each a module of this package, imported when used
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What is to be written: everything of a manifest but the chunk table, and the tensors."""
-
-    sources: list[Source]
-    names: tuple[str, ...]
-    specs: tuple[ArraySpec, ...]
-    tree: Node
-    metadata: Node
-    schema: Schema | None
-    digest: Digest
-    block: int
-    generator: str
-    report: Report
-    extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
-
-    def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
-        return Manifest(
-            layout=layout,
-            digest=self.digest.name,
-            block=self.block,
-            tree=self.tree,
-            metadata=self.metadata,
-            names=self.names,
-            specs=self.specs,
-            parts=parts,
-            placement=placement,
-            generator=self.generator,
-            schema=self.schema,
-            unknown=self.extra,
-        )
 
 
 class Written(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .. import commit, pack
 from ..chunk_index import ChunkIndex
@@ -13,7 +13,10 @@ from ..commit import CommitRecord
 from ..errors import fault
 from ..manifest import FORMAT, Manifest, Part
 from ..storage import Attempt, Storage
-from . import Draft, Frame, Located, Written, bytes_between, check_manifest_length, chunk_object, first_difference
+from . import Frame, Located, Written, bytes_between, check_manifest_length, chunk_object, first_difference
+
+if TYPE_CHECKING:
+    from .draft import Draft
 
 OBJECT = ""
 MANIFEST = b"manifest.msgpack"
@@ -134,7 +137,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     )
     header = pack.local_header(last)
     directory = pack.directory([*writer.members, last], len(record.encode()))
-    record = replace(record, frame=writer.frame(header, directory))
+    record = record._replace(frame=writer.frame(header, directory))
     return Written(writer.finish(header, raw, directory, record.encode()), record)
 
 

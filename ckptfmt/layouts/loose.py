@@ -18,10 +18,12 @@ from ..errors import CorruptError
 from ..manifest import Manifest, Part
 from ..storage import Attempt, Storage
 from ..zarr_nodes import node_documents
-from . import Draft, Frame, Located, Written, chunk_object, directory, first_difference
+from . import Frame, Located, Written, chunk_object, directory, first_difference
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
+
+    from .draft import Draft
 
 TENSORS = "tensors/"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 import numpy as np
@@ -22,7 +22,10 @@ from ..placement import placement_of
 from ..progress import Report
 from ..sources import Source
 from ..storage import Attempt, Storage
-from . import Draft, Frame, Located, Written, bytes_between, directory
+from . import Frame, Located, Written, bytes_between, directory
+
+if TYPE_CHECKING:
+    from .draft import Draft
 
 PACK_BYTES = 32 << 30  # a writer begins another pack when one has this many bytes
 

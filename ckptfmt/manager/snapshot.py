@@ -10,6 +10,7 @@ import numpy as np
 from .. import tree as trees
 from ..adapter import Tagged
 from ..dtypes import Array
+from ..encoder import encode
 from ..sources import Shard, Sharded, Source, whole
 from ..tags import TAGS
 from ..tree import Tree
@@ -26,7 +27,7 @@ class Snapshot(NamedTuple):
 def take(tree: Tree, buffers: list[Any]) -> Snapshot:
     """Copy `tree`. `buffers` are what an earlier snapshot copied into and nobody needs any more, or none; afterwards
     they are those of this one. Raises what `save` raises for a tree that cannot be saved."""
-    encoded = trees.encode(tree)
+    encoded = encode(tree)
     reused = [*buffers, *[None] * (len(encoded.tensors) - len(buffers))]
     buffers[:] = [copied(leaf.source, buffer) for leaf, buffer in zip(encoded.tensors, reused, strict=False)]
     restores = {name: partial(_tagged, name) for name, tag in TAGS.items() if tag.restore is None}

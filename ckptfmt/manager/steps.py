@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .. import commit
 from .. import tree as trees
+from ..encoder import encode
 from ..errors import CkptError, CorruptError, fault, os_fault
 from ..manifest import FORMAT
 from ..reader import open_checkpoint
@@ -90,7 +91,7 @@ def metadata_for(step: Number, metrics: Mapping[str, Any] | None, metadata: Mapp
     entry: dict[str, Any] = {"step": step}
     if metrics:
         entry["metrics"] = {_metric_name(name): _metric(name, value) for name, value in metrics.items()}
-    node = trees.encode({**(metadata or {}), RESERVED: entry}, allow_tensors=False).node  # checked now, and a copy
+    node = encode({**(metadata or {}), RESERVED: entry}, allow_tensors=False).node  # checked now, and a copy
     return trees.decode(node, [].__getitem__)
 
 

@@ -6,7 +6,6 @@ steps from it on. Chunks, digests and commit records mean the same in all of the
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +40,7 @@ def decode_older(raw: bytes, version: tuple[int, int]) -> Manifest:
             if isinstance(error, CkptError):
                 raise
             raise fault("bad-manifest", f"no manifest of version {version[0]}.{version[1]}: {error!r:.80}") from error
-    return dataclasses.replace(manifests.decode(msgpack.packb(document)), format=version)
+    return manifests.decode(msgpack.packb(document))._replace(format=version)
 
 
 def upgrade(

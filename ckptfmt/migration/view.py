@@ -15,10 +15,9 @@ from ..arrays import Shape
 from ..dtypes import Array
 from ..errors import fault
 from ..grid import select as normalise
-from ..loading import Patterns
 from ..manifest import Schema
 from ..names import Key, Path, PathIndex, path_text, value_at
-from ..patterns import matches_any
+from ..patterns import Patterns, matches_any
 from ..reader import Checkpoint
 from ..tensor import ArrayLike, Tensor, finished
 from ..tree import OMITTED, Tree

@@ -14,7 +14,8 @@ from ..arrays import ArraySpec
 from ..chunk_table import columns, first_chunks
 from ..dtypes import DTYPES, Array
 from ..errors import fault
-from ..layouts import Draft, Written, packed
+from ..layouts import Written, packed
+from ..layouts.draft import Draft
 from ..layouts.packed import Chunk, PartWriter, part_numbers
 from ..manifest import BLOCK, FORMAT, Part, PartReference
 from ..progress import Progress, counter, nothing

@@ -1,0 +1,47 @@
+"""What a save hands to a layout to be written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..arrays import ArraySpec
+from ..digests import Digest
+from ..manifest import Manifest, Part, Schema
+from ..placement import Placement
+from ..progress import Report
+from ..sources import Source
+from ..tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to be written: everything of a manifest but the chunk table, and the tensors."""
+
+    sources: list[Source]
+    names: tuple[str, ...]
+    specs: tuple[ArraySpec, ...]
+    tree: Node
+    metadata: Node
+    schema: Schema | None
+    digest: Digest
+    block: int
+    generator: str
+    report: Report
+    extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
+
+    def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
+        return Manifest(
+            layout=layout,
+            digest=self.digest.name,
+            block=self.block,
+            tree=self.tree,
+            metadata=self.metadata,
+            names=self.names,
+            specs=self.specs,
+            parts=parts,
+            placement=placement,
+            generator=self.generator,
+            schema=self.schema,
+            unknown=self.extra,
+        )
