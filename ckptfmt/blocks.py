@@ -8,6 +8,7 @@ Nothing else is read.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,22 +31,36 @@ Job = Callable[[], None]
 
 
 def run(jobs: list[Job], threads: int) -> None:
-    """Run jobs, on several threads if there is more than one; the first failure in order is raised, after all have
-    ended."""
-    if len(jobs) < 2:
-        for job in jobs:
-            job()
-        return
-    from concurrent.futures import ThreadPoolExecutor  # here, as a small read needs no threads
+    """Run jobs, on several threads if there is more than one, this one among them; the first failure in order is
+    raised, after all have ended. By hand, as importing the library's pools takes longer than most small reads."""
+    pending = deque(enumerate(jobs))
+    failures: dict[int, BaseException] = {}
 
-    with ThreadPoolExecutor(min(threads, len(jobs)), thread_name_prefix="ckptfmt-read") as pool:
-        futures = [pool.submit(job) for job in jobs]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    def work() -> None:
+        while pending and not failures:
+            try:
+                number, job = pending.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                job()
+            except BaseException as error:
+                failures[number] = error
+
+    helpers = [threading.Thread(target=work, name="ckptfmt-read") for _ in range(min(threads, len(jobs)) - 1)]
+    try:
+        for helper in helpers:
+            helper.start()
+        work()
+        for helper in helpers:
+            helper.join()
+    except BaseException as error:  # an interrupt, which ends the others after the jobs that they have begun
+        failures[-1] = error
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
+    if failures:  # jobs begin in order, so every earlier one that fails is here too
+        raise failures[min(failures)]
 
 
 class ChunkPlace(NamedTuple):
