@@ -16,7 +16,7 @@ from .blocks import BlockReader, ChunkPlace, Job
 from .chunk_table import ChunkTable
 from .chunks import check_bools, decoded_array, decoded_chunk, logical
 from .dtypes import Array, bytes_of
-from .errors import CkptError
+from .errors import CkptError, fault
 from .grid import Axis, pieces, spans
 
 SPAN = 32 << 20  # most bytes read at once for scattered elements
@@ -52,7 +52,7 @@ class Fetcher:
             if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
                 small.append(tensor)
                 continue
-            found[tensor] = np.empty(spec.shape, spec.dtype.numpy) if target is None else target
+            found[tensor] = _fresh(spec.shape, spec.dtype.numpy) if target is None else target
             jobs += self._tensor_jobs(tensor, found[tensor], verify)
         for group in self._runs(small) if small else ():
             self._read_run(group, verify, found)
@@ -143,13 +143,13 @@ class Fetcher:
             return target
         counts = tuple(axis.length for axis in axes)
         if 0 in counts:
-            return np.empty(counts, spec.dtype.numpy) if target is None else target
+            return _fresh(counts, spec.dtype.numpy) if target is None else target
         stored_axes, per = axes, spec.dtype.per
         if per > 1 and axes:  # whole storage elements along the packed axis
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
         shape = tuple(axis.length for axis in stored_axes)
-        out = np.empty(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
+        out = _fresh(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
         for piece in pieces(stored_axes, spec.grid, spec.chunk_counts):
             self._select_piece(
                 self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify
@@ -182,3 +182,11 @@ class Fetcher:
         spec = self.manifest.specs[tensor]
         result: Array = self.blocks.decoded(self.blocks.place(tensor, 0), lambda: logical(cells, spec, last))
         return result
+
+
+def _fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array of any contents; raises `limit-exceeded` for a shape that NumPy does not hold, even without elements."""
+    try:
+        return np.empty(shape, dtype)
+    except ValueError as error:
+        raise fault("limit-exceeded", f"no array has the shape {shape}: {error}") from error

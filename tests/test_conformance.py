@@ -81,9 +81,8 @@ def test_stock_readers_read_every_node(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["javascript", "python"])
 def test_independent_readers_pass(name: str) -> None:
-    command = command_of(name)
-    if shutil.which(command[0]) is None or not Path(command[1]).exists():
-        pytest.skip(f"{' '.join(command)} is not here")
+    if shutil.which(command_of(name)[0]) is None:
+        pytest.skip("needs Node")
     with implementation(name, 60) as found:
         results = run_cases(found, read_cases())
     assert {r.case.id: r.message for r in results if r.outcome in (FAILED, BROKEN)} == {}

@@ -18,7 +18,7 @@ from conformance import packing, spec, xxh3
 from conformance.build import Checkpoint
 from conformance.cases import flatten, write_files
 from conformance.crash import states_of
-from conformance.model import tensor
+from conformance.model import Tensor, tensor
 from conformance.recipes import Mutation
 
 PLAIN = st.recursive(
@@ -85,6 +85,18 @@ def test_both_writers_give_the_same_bytes(tmp_path: Path, layout: str, digest: s
     for name, path in theirs.items():
         assert (tmp_path / "ours" / name).read_bytes() == path.read_bytes(), name
     assert len(theirs) == sum(path.is_file() for path in (tmp_path / "ours").rglob("*"))
+
+
+def test_an_empty_tensor_that_numpy_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
+    huge = Tensor("float64", (2**50, 0, 2**50), b"", grid=(1, 1, 1))
+    write_files(Checkpoint({"x": huge, "y": tensor("int8", (3,))}).build(), tmp_path / "x.ckpt")
+    with ckptfmt.open(tmp_path / "x.ckpt") as checkpoint:
+        assert checkpoint["x"].shape == huge.shape
+        assert checkpoint["y"].read().shape == (3,)
+        for read in (checkpoint.load, checkpoint["x"].read):
+            with pytest.raises(ckptfmt.UnsupportedError) as raised:
+                read()
+            assert raised.value.code == "limit-exceeded"
 
 
 def test_resealing_what_was_not_changed_changes_nothing() -> None:
