@@ -34,13 +34,14 @@ _LARGE = 65536
 
 
 class Judgement(NamedTuple):
-    """What is wrong, one sentence each; tree and metadata as values. `complete`: whether every chunk could be decoded
-    here."""
+    """What is wrong, one sentence each; tree and metadata as values; the manifest. `complete`: whether every chunk
+    could be decoded here."""
 
     violations: list[str]
     tree: Value
     metadata: Value
     complete: bool
+    manifest: dict[str, Any]
 
 
 class _Broken(Exception):
@@ -61,7 +62,9 @@ def judge(path: Path, *, canonical: bool) -> Judgement:
         judged.all()
     except (_Broken, Bad) as error:
         judged.violations.append(str(error))
-    return Judgement(judged.violations, judged.tree, judged.metadata, judged.complete)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
+        judged.violations.append(f"what was written has another form than SPEC.md says: {error!r:.200}")
+    return Judgement(judged.violations, judged.tree, judged.metadata, judged.complete, judged.document)
 
 
 def nodes(path: Path) -> dict[str, Value]:
@@ -83,6 +86,7 @@ class _Judged:
     violations: list[str] = field(default_factory=list)
     tree: Value = field(default_factory=dict)
     metadata: Value = field(default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     undecoded: set[str] = field(default_factory=set)
@@ -141,7 +145,7 @@ class _Judged:
     def manifest(self) -> None:
         document = unpack(self.raw)
         self.need(isinstance(document, dict), "the manifest is no map [MAN-001]")
-        self.document: dict[str, Any] = document
+        self.document = document
         self.need(set(_TOP) <= set(document), f"keys are missing: {set(_TOP) - set(document)} [MAN-002]")
         self.hold("placement" not in document, "`placement` outside layout packed [MAN-002]")
         self.hold(document["format"] == [1, 0], "`format` is not that of the record [MAN-005]")

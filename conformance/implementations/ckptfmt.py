@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 import ckptfmt
+from ckptfmt.migration import Loss
 from ckptfmt.storage import local
 from ckptfmt.storage.disk import Disk
 
@@ -23,6 +24,17 @@ from .server import Refused, Server
 
 Value = dict[str, Any]
 LAYOUTS = ("file", "loose", "packed")
+
+
+EXTERNS = {  # the one function that PROTOCOL.md asks for
+    "conformance.reverse@1": ckptfmt.Extern(
+        inputs=1,
+        rule=lambda one: (one,),
+        call=lambda one: (one[::-1],),
+        inverse="conformance.reverse@1",
+        loss=Loss.EXACT,
+    )
+}
 
 
 class Opaque:
@@ -35,6 +47,7 @@ class Adapter(Server):
         *("reader", "unverified", "verify", "into", "write", "trace", "zarr", "sparse", "canonical"),
         *("layout:file", "layout:loose", "layout:packed", "digest:xxh3-128", "digest:sha256", "digest:blake3"),
         *("codec:zstd", "codec:gzip", "codec:blosc", "tag:collections.OrderedDict", "tag:numpy"),
+        *("migrate", "extern", "upgrade", "format:0.9"),
     ]
 
     def __init__(self) -> None:
@@ -134,6 +147,23 @@ class Adapter(Server):
     def do_commit(self, request: dict[str, Any]) -> dict[str, Any]:
         with Recording(request["trace"], os.path.dirname(request["file"])):
             return self.do_write(request)
+
+    # ---- migrating
+
+    def do_migrate(self, request: dict[str, Any]) -> dict[str, Any]:
+        options = {key: request[key] for key in ("down", "lossy", "parameters") if key in request}
+        try:
+            report = ckptfmt.migrate(
+                request["file"], request["target"], request["migrations"], to=request["to"], externs=EXTERNS, **options
+            )
+        except ckptfmt.CkptError as error:
+            faults = list(error.report) if error.code == "migration-mismatch" else []
+            raise Refused("error", {"code": error.code, "message": str(error)}, faults=faults) from error
+        return {"class": str(report.plan.loss)}
+
+    def do_upgrade(self, request: dict[str, Any]) -> dict[str, Any]:
+        ckptfmt.upgrade(request["file"], request["target"])
+        return {}
 
     # ---- values
 
