@@ -18,6 +18,7 @@ import ckptfmt
 from ckptfmt.migration import Loss
 from ckptfmt.storage import local
 from ckptfmt.storage.disk import Disk
+from ckptfmt.tags import CHILDREN
 
 from ..model import DTYPES, bytes_form, meaning, storage_shape
 from .server import Refused, Server
@@ -46,7 +47,16 @@ class Adapter(Server):
     features: ClassVar[list[str]] = [
         *("reader", "unverified", "verify", "into", "write", "trace", "zarr", "sparse", "canonical"),
         *("layout:file", "layout:loose", "layout:packed", "digest:xxh3-128", "digest:sha256", "digest:blake3"),
-        *("codec:zstd", "codec:gzip", "codec:blosc", "tag:collections.OrderedDict", "tag:numpy"),
+        *(
+            "codec:zstd",
+            "codec:gzip",
+            "codec:blosc",
+            "tag:collections.OrderedDict",
+            "tag:numpy",
+            "tag:torch",
+            "tag:jax",
+            "tag:python",
+        ),
         *("migrate", "extern", "upgrade", "format:0.9"),
     ]
 
@@ -90,13 +100,14 @@ class Adapter(Server):
             "metadata": self.show(metadata, read=False),
             "schema": None if schema is None else {"id": schema.id, "version": schema.version},
             "unknown_tags": tags,
+            "plain_tags": list(CHILDREN),
         }
 
     def do_read(self, request: dict[str, Any]) -> dict[str, Any]:
         checkpoint = self.opened(request)
         with unknown_tags() as tags:
             found = checkpoint[typed(request["path"])] if request["path"] else checkpoint.load()
-        return {"value": self.show(found, read=True), "unknown_tags": tags}
+        return {"value": self.show(found, read=True), "unknown_tags": tags, "plain_tags": list(CHILDREN)}
 
     def do_read_slice(self, request: dict[str, Any]) -> dict[str, Any]:
         tensor = self.opened(request)[typed(request["path"])]
