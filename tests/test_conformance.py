@@ -5,29 +5,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
+import time
+import venv
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
+import msgpack
 import pytest
 
 from conformance import HERE, VECTORS, archive, coverage, make, report
 from conformance.__main__ import KNOWN, as_expected, command_of, implementation
 from conformance.cases import read_case, read_cases
-from conformance.run import BROKEN, FAILED, PASSED, SKIPPED, UNSUPPORTED, run_cases
+from conformance.run import BROKEN, FAILED, PASSED, SKIPPED, UNSUPPORTED, Result, run_cases
 from conformance.wrong import MUST_FAIL
 from conformance.wrong.__main__ import WRONG
 
 
 def test_every_statement_is_tested_and_every_citation_exists() -> None:
-    assert coverage.problems() == []
+    assert coverage.problems() == [], "\n".join(coverage.problems())
 
 
 def test_the_table_of_statements_is_that_of_the_cases() -> None:
-    assert coverage.PAGE.read_text() == coverage.page()
+    message = "run `python -m conformance coverage --write`"
+    assert coverage.PAGE.read_text() == coverage.page(), message
 
 
 def test_the_archive_is_whole_and_always_the_same(tmp_path: Path) -> None:
@@ -41,13 +47,39 @@ def test_the_archive_is_whole_and_always_the_same(tmp_path: Path) -> None:
         }
 
 
+def test_the_archive_needs_the_standard_library_and_msgpack_alone(tmp_path: Path) -> None:
+    """In a fresh environment with msgpack and nothing else, the unpacked suite runs all its cases."""
+    with zipfile.ZipFile(archive.write(tmp_path)) as archived:
+        archived.extractall(tmp_path)
+    venv.create(tmp_path / "venv", with_pip=False)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    shutil.copytree(Path(msgpack.__file__).parent, packages / "msgpack")
+    (tmp_path / "reader.py").write_text(PASSIVE)
+
+    def suite(*arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [str(tmp_path / "venv" / "bin" / "python"), "-E", "-W", "error", "-m", "conformance", *arguments]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+
+    done = suite("run", "--impl", f"{sys.executable} {tmp_path / 'reader.py'}", "--json", "x.json", "--html", "x.html")
+    assert done.stderr == ""
+    assert done.returncode == 1
+    assert "failed     array-codec-beyond" in done.stdout
+    counted = json.loads((tmp_path / "x.json").read_text())["implementations"]
+    (numbers,) = (row["counts"] for row in counted.values())
+    assert numbers[SKIPPED] > 0  # what takes the package blake3 to judge
+    assert numbers[FAILED] > 600
+    assert suite("list", "tree-").stdout.startswith("tree-aliases")
+    assert '"tree-base"' in suite("show", "tree-base").stdout
+    assert suite("coverage").returncode == 0
+
+
 def test_there_are_enough_small_cases() -> None:
     assert len(read_cases()) >= 300
     assert sum(path.stat().st_size for path in VECTORS.rglob("*") if path.is_file()) < 20 << 20
 
 
 def test_vectors_are_what_the_descriptions_give() -> None:
-    assert make.differences() == []
+    assert make.differences() == [], "run `python -m conformance.make`"
 
 
 def test_every_case_matches_the_schema() -> None:
@@ -116,6 +148,71 @@ def test_a_wrong_implementation_fails(name: str) -> None:
     with implementation(f"{sys.executable} -m conformance.wrong {name}", 60) as wrong:
         results = run_cases(wrong, [read_case(VECTORS / identity) for identity in MUST_FAIL[name]])
     assert [result.case.id for result in results if result.outcome not in (FAILED, BROKEN)] == []
+
+
+PASSIVE = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["op"] == "bye":
+        break
+    features = ["reader", "write", "migrate", "layout:file", "digest:sha256", "digest:blake3"]
+    body = {"name": "passive", "version": "1", "features": features} if request["op"] == "hello" else {}
+    print(json.dumps({"id": request["id"], "ok": body}), flush=True)
+"""
+
+
+def replying(*bodies: str) -> list[str]:
+    """A program that says hello, and then replies with each of these."""
+    lines = [HELLO, *(f'{{"id": {number}, {body}}}' for number, body in enumerate(bodies, 2))]
+    return [sys.executable, "-c", f"for line in {lines!r}: input(); print(line, flush=True)\ninput()"]
+
+
+def test_replies_of_unheard_of_forms_do_not_end_the_run() -> None:
+    ids = ["tree-base", "record-crc32"]
+    command = replying('"ok": {}', '"ok": {"value": {"type": "dict", "items": [["v", 1]]}}', '"ok": {}')
+    with implementation("x", 5) as found:
+        found.command = command
+        one, two = run_cases(found, [read_case(VECTORS / identity) for identity in ids])
+    assert one.outcome in (FAILED, BROKEN)
+    assert two.outcome == FAILED
+    assert "accepted" in two.message
+
+
+def test_a_program_that_always_hangs_is_not_asked_for_ever() -> None:
+    with implementation("x", 0.2) as found:
+        found.command = [sys.executable, "-c", f"import time; input(); print('{HELLO}', flush=True); time.sleep(60)"]
+        results = run_cases(found, read_cases(["record-"]))
+    assert {result.outcome for result in results} == {BROKEN}
+    assert sum("not asked any more" in result.message for result in results) == len(results) - 5
+
+
+def test_what_a_program_has_started_ends_with_it(tmp_path: Path) -> None:
+    """The program may stand behind a shell."""
+    (tmp_path / "reader.py").write_text(PASSIVE)
+    with implementation("x", 5) as found:
+        found.command = ["sh", "-c", f"echo $$ > {tmp_path}/pid; {sys.executable} {tmp_path}/reader.py; sleep 60"]
+        found.start()
+        group = int((tmp_path / "pid").read_text())
+        found.kill()
+    assert any(is_gone(group) or time.sleep(0.05) for _ in range(100))
+
+
+def is_gone(group: int) -> bool:
+    """Whether no process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_the_terminal_does_not_drown(capsys: pytest.CaptureFixture[str]) -> None:
+    results = [Result(case, FAILED, "value differs: at /x: y") for case in read_cases(["record-"])]
+    report.terminal("x", results)
+    shown = capsys.readouterr().out
+    assert f"and {len(results) - report.DETAILED} more" in shown
+    assert f"{len(results) - report.DETAILED} × value differs" in shown
 
 
 HELLO = """{"id": 1, "ok": {"name": "x", "version": "1", "features": ["reader", "layout:file", "digest:sha256"]}}"""

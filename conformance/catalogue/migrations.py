@@ -539,6 +539,7 @@ for _name, _title, _declared, _given, _value in (
     ("given", "A value that is given goes before all others.", {"metadata": "config/heads"}, 2, 2),
 ):
     _made = document(move("w", ["a", "b"], _heads), parameters={"h": _declared})
+    _asked: dict[str, Any] = {} if _given is None else {"parameters": {"h": _given}}
     migrated(
         f"migrate-parameter-{_name}",
         _title,
@@ -547,7 +548,7 @@ for _name, _title, _declared, _given, _value in (
         [_made],
         {"a": ints(*range(1, _value + 1)), "b": ints(*range(_value + 1, 5))},
         [link(_made, parameters={"h": _value})],
-        **({} if _given is None else {"parameters": {"h": _given}}),
+        **_asked,
     )
 _sum = document(
     move("w", ["a", "b"], {"op": "split", "axis": 0, "sizes": ["2*n+1", "6/n-2+n*n/n-2"]}), parameters={"n": 2}
@@ -1014,11 +1015,12 @@ refused(
     "no-migration",
     base="tree-base",
 )
-for _name, _title, _operator, _target, _options in (
+BACKWARDS: tuple[tuple[str, str, Document, Any, dict[str, Any]], ...] = (
     ("lossy", "A lossy chain backwards, unasked.", {"op": "scale", "by": 4}, "a", {}),
     ("irreversible", "A chain that drops something has no way back.", {"op": "drop"}, [], {"lossy": True}),
     ("cast", "A cast without `from` has no way back.", {"op": "cast", "dtype": "int8"}, "a", {"lossy": True}),
-):
+)
+for _name, _title, _operator, _target, _options in BACKWARDS:
     refused(
         f"migrate-backwards-{_name}",
         _title,

@@ -56,7 +56,10 @@ for _name, (_title, _line) in GRAMMAR.items():
     fault(f"record-{_name}", _title, "COM-001", "tree-base", [{**RESEAL, "text": _line}], "bad-record")
 
 BYTES: dict[str, tuple[str, dict[str, Any]]] = {
-    "crc32": ("A crc32 that is wrong.", {"do": "overwrite", "at": place("record", -2), "hex": "67"}),
+    "crc32": (
+        "A crc32 with a letter that is no hexadecimal digit.",
+        {"do": "overwrite", "at": place("record", -2), "hex": "67"},
+    ),
     "crc32-upper": (
         "A record that does not end with its line feed.",
         {"do": "overwrite", "at": place("record", -1), "hex": "20"},
