@@ -88,6 +88,18 @@ valid(
     packed(parts=lambda row: row, edit=_stepped),
 )
 
+
+def _stepped_whole(document: dict[str, Any]) -> None:
+    document["placement"] = _placement([0, 1], [0, 0], [6, 1], [0, 0], [1, 0])
+
+
+valid(
+    "packed-placement-steps-all-parts",
+    "A placement row that steps through every part.",
+    "CHK-008",
+    packed(parts=lambda row: row % 6, edit=_stepped_whole),
+)
+
 BASE = "packed-two-parts"
 BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
     "placement-missing": ("No placement.", "MAN-002", "bad-manifest", remove("/placement")),
@@ -317,6 +329,22 @@ fault(
     edit("/parts/0/chunks/path", "../parts/00000.msgpack"),
     "bad-manifest",
 )
+for _name, _title, _key, _item in (
+    ("sha256-short", "A part manifest whose sha256 has 31 bytes.", "sha256", bytes(31)),
+    ("sha256-long", "A part manifest whose sha256 has 33 bytes.", "sha256", bytes(33)),
+    ("length-negative", "A part manifest of a negative length.", "length", -1),
+    ("length-bool", "A part manifest whose length is a bool.", "length", True),
+    ("length-huge", "A part manifest of 2⁶⁴ − 1 bytes.", "length", (1 << 64) - 1),
+    ("path-nil", "A part manifest without a path.", "path", None),
+):
+    fault(
+        f"packed-part-manifest-{_name}",
+        _title,
+        "CHK-006 MAN-002",
+        "packed-part-manifests",
+        edit(f"/parts/1/chunks/{_key}", _item),
+        "bad-manifest limit-exceeded" if _name == "length-huge" else "bad-manifest",
+    )
 for _name, _object, _base in (
     ("pack", "packs/00001.zip", BASE),
     ("part-manifest", "parts/00001.msgpack", "packed-part-manifests"),
