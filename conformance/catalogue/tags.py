@@ -77,6 +77,15 @@ valid(
     "TREE-010 TAG-001",
     Checkpoint({"plain": TIMES, "times": Tag("x", None, TIMES)}),
 )
+_deep: Any = []
+for _ in range(254):
+    _deep = [_deep]
+valid(
+    "tag-deepest",
+    "Param and child of a tag nested as deeply as is allowed.",
+    "TREE-012 TAG-001",
+    Checkpoint(Tag("x", _deep, _deep)),
+)
 valid(
     "tag-base", "A plain value and a tensor.", "TAG-001", Checkpoint({"v": 1, "t": TIMES, "f": tensor("float64", (3,))})
 )
