@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from conformance import packing, spec, xxh3
+from conformance import judge, packing, spec, xxh3
 from conformance.build import Checkpoint
 from conformance.cases import flatten, write_files
 from conformance.crash import states_of
@@ -134,3 +134,22 @@ def test_the_text_of_the_specification_is_understood() -> None:
     assert spec.codes()["block-digest"] == "chunk"
     assert "READ-004" not in spec.binding()
     assert {"TREE-001", "FRM-002", "SEC-001"} <= spec.binding() <= spec.statements().keys()
+
+
+@pytest.mark.parametrize("place", ["chunk", "header", "directory", "manifest", "part"])
+def test_a_written_pack_is_judged(tmp_path: Path, place: str) -> None:
+    import numpy as np
+
+    array = np.arange(5, dtype=np.int32)
+    ckptfmt.save(tmp_path / "x", {"a": array, "b": np.ones((3, 3))}, layout="packed", digest="sha256")
+    assert judge.judge(tmp_path / "x", canonical=True).violations == []
+    parts = sorted((tmp_path / "x" / "parts").iterdir())
+    path = {
+        "manifest": tmp_path / "x" / "manifest.msgpack",
+        "part": parts[0] if parts else tmp_path / "x" / "COMMIT",
+    }.get(place, tmp_path / "x" / "packs" / "00000.zip")
+    data = bytearray(path.read_bytes())
+    at = {"chunk": data.find(array.tobytes()), "header": 10, "directory": data.find(b"PK\1\2") + 12}.get(place, 20)
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert judge.judge(tmp_path / "x", canonical=True).violations != []

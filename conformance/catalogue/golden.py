@@ -43,16 +43,19 @@ TREES: dict[str, Any] = {
     },
     "loose": {"a/b": tensor("int32", (20, 30), "a"), "tied": [_TIED, _TIED], "scalar": tensor("bfloat16", ())},
     "zstd": {"x": tensor("int32", (20, 30), "c"), "y": tensor("bool", (9,))},
+    "packed": {"x": tensor("int32", (20, 30), "p"), "tied": [_TIED, _TIED], "y": tensor("uint2", (9,))},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"schema": ["golden", "1"]},
     "loose": {"layout": "loose"},
     "zstd": {"compression": "zstd", "digest": "sha256"},
+    "packed": {"layout": "packed"},
 }
 _NEEDS = {
     "file": ["layout:file", "digest:xxh3-128"],
     "loose": ["layout:loose", "digest:xxh3-128"],
     "zstd": ["layout:file", "digest:sha256", "codec:zstd"],
+    "packed": ["layout:packed", "digest:xxh3-128"],
 }
 OLDER = {"0.9.0": (_DRAFT, ["format:0.9", "codec:gzip"])}  # trees and needs of versions that wrote something else
 
