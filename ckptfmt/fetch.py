@@ -145,7 +145,7 @@ class Fetcher:
             return target
         counts = tuple(axis.length for axis in axes)
         if 0 in counts:
-            return np.empty(counts, spec.dtype.numpy) if target is None else target
+            return aligned(counts, spec.dtype.numpy) if target is None else target
         stored_axes, per = axes, spec.dtype.per
         if per > 1 and axes:  # whole storage elements along the packed axis
             first = axes[-1].start // per

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,9 @@ _DISK: dict[str, Callable[[Path, dict[str, Any]], Any]] = {
 
 
 def missing_on_this_system(case: Case) -> str:
-    """Why the input of a case cannot be made here; "" if it can."""
+    """Why a case cannot be put or judged here; "" if it can."""
     kinds = {entry["kind"] for entry in (case.input or {}).get("disk", [])}
-    return "this system has no pipes" if "pipe" in kinds and sys.platform == "win32" else ""
+    if "pipe" in kinds and sys.platform == "win32":
+        return "this system has no pipes"
+    judged = case.operation.get("options", {}).get("digest") == "blake3"
+    return "judging blake3 digests takes the package blake3" if judged and find_spec("blake3") is None else ""

@@ -32,18 +32,23 @@ def problems() -> list[str]:
     """What is wrong with the traceability; nothing if all is well."""
     by_statement, excused, known = tested(), untestable(), statements()
     found = [
-        f"{identity} says MUST, and no case tests it"
+        f"{identity} says MUST, and no case tests it. Add a case that cites {identity} to conformance/catalogue/"
+        " (its __init__.py says how), and run `python -m conformance.make` and `python -m conformance coverage"
+        " --write`; if none can test it, say why in conformance/untestable.json"
         for identity in sorted(binding() - by_statement.keys() - excused.keys())
     ]
     found += [
-        f"{identity} is tested, and listed as untestable" for identity in sorted(excused.keys() & by_statement.keys())
+        f"{identity} is tested by {by_statement[identity][0].id}, and listed as untestable: strike it from"
+        f" conformance/untestable.json"
+        for identity in sorted(excused.keys() & by_statement.keys())
     ]
     found += [
-        f"{identity} is listed as untestable, and SPEC.md does not have it"
+        f"{identity} is listed in conformance/untestable.json, and SPEC.md does not have it: strike it"
         for identity in sorted(excused.keys() - known.keys())
     ]
     found += [
-        f"{cases[0].id} cites {identity}, which SPEC.md does not have"
+        f"{cases[0].id} cites {identity}, which SPEC.md does not have: cite another in conformance/catalogue/, and run"
+        f" `python -m conformance.make`"
         for identity, cases in by_statement.items()
         if identity not in known
     ]

@@ -35,11 +35,11 @@ def main() -> int:
     with implementation("ckptfmt", 60) as writer:
         writer.start()
         folder = GOLDEN / writer.version
-        if folder.exists():
-            print(f"{folder} is there already")
-            return 1
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, tree in TREES.items():
+            if (folder / f"{name}.ckpt").exists():
+                print(name, "is there already")
+                continue
             request = {"op": "write", "file": str(folder / f"{name}.ckpt"), "tree": full(tree)}
             reply = writer.ask({**request, "metadata": value_of(METADATA), "options": OPTIONS[name]})
             print(name, reply.kind)

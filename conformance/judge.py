@@ -16,6 +16,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 from .build import Built, Checkpoint, Row, digest, digests, node_document
 from .cases import flatten, read_flat
@@ -34,13 +35,14 @@ _LARGE = 65536
 
 
 class Judgement(NamedTuple):
-    """What is wrong, one sentence each; tree and metadata as values. `complete`: whether every chunk could be decoded
-    here."""
+    """What is wrong, one sentence each; tree and metadata as values; the manifest. `complete`: whether every chunk
+    could be decoded here."""
 
     violations: list[str]
     tree: Value
     metadata: Value
     complete: bool
+    manifest: dict[str, Any]
 
 
 class _Broken(Exception):
@@ -56,17 +58,19 @@ def snapshot(path: Path) -> Any:
 
 def judge(path: Path, *, canonical: bool) -> Judgement:
     """Judge the checkpoint at `path`."""
-    judged = _Judged(read_flat(path), canonical)
+    judged = _judged(read_flat(path), canonical)
     try:
         judged.all()
     except (_Broken, Bad) as error:
         judged.violations.append(str(error))
-    return Judgement(judged.violations, judged.tree, judged.metadata, judged.complete)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error, BadZipFile) as error:
+        judged.violations.append(f"what was written has another form than SPEC.md says: {error!r:.200}")
+    return Judgement(judged.violations, judged.tree, judged.metadata, judged.complete, judged.document)
 
 
 def nodes(path: Path) -> dict[str, Value]:
     """Name to storage array of every tensor of a checkpoint that was written rightly."""
-    judged = _Judged(read_flat(path), False)
+    judged = _judged(read_flat(path), False)
     judged.all()
     found = {}
     for name, tensor in zip(judged.names, judged.tensors, strict=True):
@@ -76,16 +80,26 @@ def nodes(path: Path) -> dict[str, Value]:
     return found
 
 
+def _judged(files: dict[str, bytes], canonical: bool) -> Judged:
+    from .judge_packed import Packed  # which builds on what stands here
+
+    return (Packed if any(name.startswith("packs/") for name in files) else Judged)(files, canonical)
+
+
 @dataclass
-class _Judged:
+class Judged:
+    """One checkpoint under judgement, in layout `file` or `loose`."""
+
     files: dict[str, bytes]
     canonical: bool
     violations: list[str] = field(default_factory=list)
     tree: Value = field(default_factory=dict)
     metadata: Value = field(default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     undecoded: set[str] = field(default_factory=set)
+    rows: list[Row] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -110,13 +124,14 @@ class _Judged:
         if self.layout == "file":
             self.zip()
         self.frame()
-        if self.canonical and not self.violations:
+        if self.canonical and self.layout != "packed" and not self.violations:
             self.canonical_form()
 
     # ---- record and manifest
 
     def commit_record(self) -> None:
-        self.layout = "file" if "" in self.files else "loose"
+        packed = any(name.startswith("packs/") for name in self.files)
+        self.layout = "file" if "" in self.files else "packed" if packed else "loose"
         data = self.files.get("", self.files.get("COMMIT"))
         self.need(data is not None, "there is neither a file nor a COMMIT [LAY-002]")
         assert data is not None
@@ -141,9 +156,9 @@ class _Judged:
     def manifest(self) -> None:
         document = unpack(self.raw)
         self.need(isinstance(document, dict), "the manifest is no map [MAN-001]")
-        self.document: dict[str, Any] = document
+        self.document = document
         self.need(set(_TOP) <= set(document), f"keys are missing: {set(_TOP) - set(document)} [MAN-002]")
-        self.hold("placement" not in document, "`placement` outside layout packed [MAN-002]")
+        self.hold(("placement" in document) == (self.layout == "packed"), "`placement` is there or not [MAN-002]")
         self.hold(document["format"] == [1, 0], "`format` is not that of the record [MAN-005]")
         self.need(document["layout"] == self.layout, "`layout` is not that of the record [LAY-006]")
         self.hold(document["requires"] == [], "`requires` is not empty [MAN-002]")
@@ -183,11 +198,10 @@ class _Judged:
         lengths = _u64(table["length"])
         offsets = _u64(table["offset"]) if table["offset"] is not None else [0] * len(lengths)
         self.need(len(keys) == len(lengths) == len(offsets), "not one row for each chunk [CHK-004] [ZARR-005]")
-        self.rows: list[Row] = []
         self.extents: list[tuple[int, int]] = []
         expected = b""
         for (index, position), offset, length in zip(keys, offsets, lengths, strict=True):
-            member = _member(self.names[index], position)
+            member = member_of(self.names[index], position)
             holder = self.files.get("" if self.layout == "file" else member)
             self.need(holder is not None, f"there is no {member} [LAY-003]")
             assert holder is not None
@@ -427,7 +441,7 @@ class _Member(NamedTuple):
     extra: bytes
 
 
-def _member(name: str, position: tuple[int, ...]) -> str:
+def member_of(name: str, position: tuple[int, ...]) -> str:
     key = "/".join(["c", *map(str, position)])
     return f"tensors/{name}/{key}" if name else f"tensors/{key}"
 

@@ -72,8 +72,10 @@ def main() -> int:
         changed = differences()
         print("\n".join(changed) or "vectors/ is what the descriptions give")
         return 1 if changed else 0
-    shutil.rmtree(VECTORS, ignore_errors=True)
-    make(VECTORS)
+    with tempfile.TemporaryDirectory(dir=VECTORS.parent) as name:  # nothing is lost if a description is wrong
+        make(Path(name) / "vectors")
+        shutil.rmtree(VECTORS, ignore_errors=True)
+        (Path(name) / "vectors").rename(VECTORS)
     files = listing(VECTORS)
     cases = sum(path.endswith("/case.json") for path in files)
     print(f"{cases} cases, {len(files)} files, {sum(map(len, files.values())) / 2**20:.2f} MiB")

@@ -396,6 +396,19 @@ def without_bytes(value: Value) -> Value:
     return value
 
 
+def in_key_order(value: Any) -> Any:
+    """A value whose dicts are in the order of their keys."""
+    match value:
+        case {"type": "dict", "items": list(items)}:
+            return {
+                **value,
+                "items": sorted(([key, in_key_order(item)] for key, item in items), key=lambda i: repr(i[0])),
+            }
+        case {"type": "list" | "tuple", "items": list(items)}:
+            return {**value, "items": [in_key_order(item) for item in items]}
+    return value
+
+
 def lookup(value: Value, path: list[Any]) -> Value:
     """The value at a protocol path."""
     for key in path:

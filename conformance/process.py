@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -72,7 +73,7 @@ class Implementation:
 
     def _start(self) -> None:
         self.close()
-        self._lines, self._stderr = queue.Queue(), deque(maxlen=STDERR_LINES)
+        self._lines, self._stderr, self._number = queue.Queue(), deque(maxlen=STDERR_LINES), 0
         try:
             self._process = subprocess.Popen(
                 self.command,
@@ -83,6 +84,7 @@ class Implementation:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
+                start_new_session=True,
             )
         except OSError as error:
             raise Broken("start", f"{self.command[0]} does not start: {error}") from error
@@ -132,6 +134,8 @@ class Implementation:
         process, self._process = self._process, None
         if process is None:
             return
+        with contextlib.suppress(OSError):  # also what it has started, such as the program behind a shell
+            os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.wait()
         assert process.stdin is not None

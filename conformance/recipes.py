@@ -20,7 +20,7 @@ from .packing import Literal, pack
 
 Flat = dict[str, bytes]  # a checkpoint's objects; "" is the file itself
 MANIFEST = "manifest.msgpack"
-_EXTENT = re.compile(rb"manifest=(\d+)\+(\d+) ")
+_RECORD = re.compile(rb"ckptfmt/(\d+)\.(\d+) .*manifest=(\d+)\+(\d+) ")
 
 
 @dataclass
@@ -36,9 +36,10 @@ class Mutation:
         self.home = "" if self.is_file else MANIFEST
         line = self.files["" if self.is_file else "COMMIT"]
         at = line.rindex(b"ckptfmt/") if self.is_file else 0
-        extent = _EXTENT.search(line, at)
-        assert extent is not None, "the base is no checkpoint"
-        self.start, length = int(extent[1]), int(extent[2])
+        found = _RECORD.match(line, at)
+        assert found is not None, "the base is no checkpoint"
+        major, minor, self.start, length = map(int, found.groups())
+        self.version = major, minor
         self.end = self.start + length
         self.record_at = at
         self.document: dict[str, Any] = msgpack.unpackb(self.manifest, strict_map_key=False)
@@ -135,7 +136,7 @@ class Mutation:
         if "text" in fields:
             line = sealed(fields["text"].encode())
         else:
-            line = record(str(self.original["layout"]), self.start, raw, self._frame())
+            line = record(str(self.original["layout"]), self.start, raw, self._frame(), self.version)
             line = _with_fields(line, fields)
         self.replace_record(line.hex())
 
@@ -255,7 +256,7 @@ class Mutation:
 
     def _frame(self) -> bytes:
         """[FRM-001] [FRM-002]"""
-        name = str(self.original["digest"])
+        name = str(self.original.get("digest", "xxh3-128"))  # version 0.9 knew no other [FMT-005]
         if not self.is_file:
             documents = sorted(member for member in self.files if member.endswith("/zarr.json"))
             if self.original["layout"] == "packed":

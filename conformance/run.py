@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -10,19 +11,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import judge
-from .cases import BadInput, Case, missing_on_this_system, prepare
+from . import judge, provenance
+from .cases import BadInput, Case, missing_on_this_system, prepare, read_flat
 from .crash import check_states, check_trace
-from .model import path_text, same
+from .model import in_key_order, path_text, same
 from .process import Broken, Implementation, Reply
 from .spec import codes
 
 sys.setrecursionlimit(10_000)  # the deepest trees are hundreds of values deep
 
-SOFT = ("layout", "digest", "codec")  # features whose cases are run even where they are not declared
-UNKNOWN = {"unknown-digest", "unknown-codec", "unknown-feature"}
+SOFT = ("layout", "digest", "codec", "format")  # features whose cases are run even where they are not declared
+UNKNOWN = {"unknown-digest", "unknown-codec", "unknown-feature", "older-format"}
 PASSED, FAILED, UNSUPPORTED, SKIPPED, BROKEN = "passed", "failed", "unsupported", "skipped", "broken"
 OUTCOMES = (PASSED, FAILED, BROKEN, UNSUPPORTED, SKIPPED)
+PATIENCE = 5  # time-outs in a row after which no more is asked
 
 
 class Result(NamedTuple):
@@ -47,9 +49,16 @@ def run_cases(
     implementation: Implementation, cases: Iterable[Case], readers: Iterable[Implementation] = ()
 ) -> list[Result]:
     """Run cases one after another; what `implementation` writes is also read by `readers`."""
-    others = list(readers)
+    others, results, in_a_row = list(readers), [], 0
     with tempfile.TemporaryDirectory(prefix="ckptfmt-conformance-") as folder:
-        return [_run(implementation, case, Path(folder), others) for case in cases]
+        for case in cases:
+            if in_a_row < PATIENCE:
+                results.append(_run(implementation, case, Path(folder), others))
+                timed_out = results[-1].outcome == BROKEN and results[-1].message.startswith("timeout")
+                in_a_row = in_a_row + 1 if timed_out else 0
+            else:
+                results.append(Result(case, BROKEN, f"timeout: not asked any more, after {PATIENCE} in a row"))
+    return results
 
 
 def _run(implementation: Implementation, case: Case, folder: Path, readers: list[Implementation]) -> Result:
@@ -68,6 +77,8 @@ def _run(implementation: Implementation, case: Case, folder: Path, readers: list
         implementation.kill()
     except BadInput as error:
         outcome, message = FAILED, f"the suite is damaged: {error}"
+    except Exception as error:  # a reply or a file of a form that nobody thought of must not end the run
+        outcome, message = BROKEN, f"junk: what came back cannot be judged: {error!r:.200}"
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if outcome == FAILED:
@@ -183,6 +194,62 @@ class Question:
         if judge.snapshot(again) != judge.snapshot(self.target):
             raise Verdict(FAILED, "the same tree and options gave other bytes the second time [MAN-009]")
 
+    def migrate(self) -> None:
+        """A checkpoint that is migrated or upgraded: the source is as it was, the result is judged and read back."""
+        op, arguments = self.operation["op"], {k: v for k, v in self.operation.items() if k not in ("op", "migrations")}
+        source = self.scratch / "source.ckpt"  # a copy: what a program may write to is never the suite's own
+        (shutil.copytree if Path(self.input()).is_dir() else shutil.copyfile)(self.input(), source)
+        before = judge.snapshot(source)
+        self.target.parent.mkdir()
+        if "migrations" in self.operation:
+            arguments["migrations"] = [self.migration_file(*each) for each in enumerate(self.operation["migrations"])]
+        reply = self.ask(op, file=str(source), target=str(self.target), **arguments)
+        if judge.snapshot(source) != before:
+            raise Verdict(FAILED, "the source was changed [MIG-019]")
+        left = sorted(
+            path.name for path in self.target.parent.iterdir() if path != self.target or reply.kind == "error"
+        )
+        if left:
+            raise Verdict(FAILED, f"{', '.join(left)} was left [PUB-007]")
+        body = self.check(reply)
+        if reply.kind == "error":
+            faults = reply.whole.get("faults")
+            if "faults" in self.expect and (not isinstance(faults, list) or len(faults) < self.expect["faults"]):
+                raise Verdict(FAILED, f"`faults` is {faults}; there are {self.expect['faults']} to be told [MIG-013]")
+            return
+        if "class" in self.expect and body.get("class") != self.expect["class"]:
+            raise Verdict(FAILED, f"the class is {body.get('class')!r}, not {self.expect['class']!r} [MIG-014]")
+        for reader in (self.implementation, *self.readers):
+            self.read_back(reader)
+        found = judge.judge(self.target, canonical=False)
+        if found.violations:
+            raise Verdict(FAILED, "; ".join(found.violations[:3]))
+        for key, value in (("tree", found.tree), ("metadata", found.metadata)):
+            if found.complete and (text := same(self.folded(value), self.folded(self.expect[key]))):
+                raise Verdict(FAILED, f"the result has another {key}: {text}")
+        schema = found.manifest["schema"]
+        if (schema and {key: schema[key] for key in ("id", "version")}) != self.expect["schema"]:
+            raise Verdict(FAILED, f"the result's schema is {schema}, not {self.expect['schema']} [MIG-017]")
+        record = {"operation": op}
+        record |= (
+            {"schema": schema["id"], "chain": self.expect["chain"]}
+            if op == "migrate"
+            else {"format": self.expect["was"]}
+        )
+        if text := provenance.difference(found.manifest, read_flat(source), record):
+            raise Verdict(FAILED, text)
+
+    def migration_file(self, number: int, content: Any) -> str:
+        """A file of migrations: documents as JSON, or the bytes that are given."""
+        path = self.scratch / f"migrations-{number}"
+        raw = isinstance(content, dict) and content.keys() == {"hex"}
+        path.write_bytes(bytes.fromhex(content["hex"]) if raw else json.dumps(content).encode())
+        return str(path)
+
+    def folded(self, value: Any) -> Any:
+        """A value to be compared: where the order of leaves is free, dicts are sorted. [MIG-015]"""
+        return value if "chain" not in self.expect or self.expect.get("ordered") else in_key_order(value)
+
     def read_back(self, reader: Implementation) -> None:
         """Read what was written with an implementation; stock Zarr readers read every tensor on its own."""
         if "reader" not in reader.features:
@@ -196,8 +263,8 @@ class Question:
             return
         if reply.kind != "ok":
             raise Verdict(FAILED, f"{reader.name} cannot read what was written: {reply.whole}")
-        tags = frozenset(map(str, reply.body.get("unknown_tags", [])))
-        if text := same(reply.body.get("value"), self.expect["tree"], tags):
+        tags = given_as_child(reply.body)
+        if text := same(self.folded(reply.body.get("value")), self.folded(self.expect["tree"]), tags):
             raise Verdict(FAILED, f"{reader.name} reads back another tree: {text}")
 
     def read_nodes(self, reader: Implementation) -> None:
@@ -277,7 +344,7 @@ class Question:
         if what == "schema":
             text = "" if found == expected else f"{found} instead of {expected}"
         else:
-            text = same(found, expected, frozenset(map(str, body.get("unknown_tags") or [])))
+            text = same(found, expected, given_as_child(body))
         if text:
             raise Verdict(FAILED, f"{what} differs: {text}")
 
@@ -345,8 +412,15 @@ _OPERATIONS: dict[str, Callable[[Question], None]] = {
     "verify": Question.verify,
     "write": Question.write,
     "commit": Question.commit,
+    "migrate": Question.migrate,
+    "upgrade": Question.migrate,
     "states": Question.states,
 }
+
+
+def given_as_child(body: dict[str, Any]) -> frozenset[str]:
+    """Names of tags that a reply gives as their child. [TAG-001] [TAG-004]"""
+    return frozenset(str(name) for key in ("unknown_tags", "plain_tags") for name in body.get(key) or [])
 
 
 def _fits(found: dict[str, Any], expected: dict[str, Any]) -> bool:

@@ -26,6 +26,19 @@ def binding() -> frozenset[str]:
 
 
 @cache
+def sections() -> dict[str, str]:
+    """The title of the section in which each group of statements first stands: `TREE` to `The tree`."""
+    found: dict[str, str] = {}
+    title = ""
+    for line in SPEC.read_text().splitlines():
+        if line.startswith("## "):
+            title = line.partition(". ")[2]
+        elif match := _STATEMENT.match(line):
+            found.setdefault(match[1].partition("-")[0], title)
+    return found
+
+
+@cache
 def codes() -> dict[str, str]:
     """Every error code: code to phase."""
     registry = SPEC.read_text().partition("<!-- registry")[2].partition("<!-- end of registry")[0]

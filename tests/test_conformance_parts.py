@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from conformance import packing, spec, xxh3
+from conformance import judge, packing, spec, xxh3
 from conformance.build import Checkpoint
 from conformance.cases import flatten, write_files
 from conformance.crash import states_of
-from conformance.model import tensor
+from conformance.model import Tensor, tensor
 from conformance.recipes import Mutation
 
 PLAIN = st.recursive(
@@ -87,6 +87,18 @@ def test_both_writers_give_the_same_bytes(tmp_path: Path, layout: str, digest: s
     assert len(theirs) == sum(path.is_file() for path in (tmp_path / "ours").rglob("*"))
 
 
+def test_an_empty_tensor_that_numpy_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
+    huge = Tensor("float64", (2**50, 0, 2**50), b"", grid=(1, 1, 1))
+    write_files(Checkpoint({"x": huge, "y": tensor("int8", (3,))}).build(), tmp_path / "x.ckpt")
+    with ckptfmt.open(tmp_path / "x.ckpt") as checkpoint:
+        assert checkpoint["x"].shape == huge.shape
+        assert checkpoint["y"].read().shape == (3,)
+        for read in (checkpoint.load, checkpoint["x"].read):
+            with pytest.raises(ckptfmt.UnsupportedError) as raised:
+                read()
+            assert raised.value.code == "limit-exceeded"
+
+
 def test_resealing_what_was_not_changed_changes_nothing() -> None:
     for layout in ("file", "loose"):
         files = flatten(Checkpoint({"x": tensor("int8", (5,)), "n": 1}, layout=layout).build())
@@ -122,3 +134,22 @@ def test_the_text_of_the_specification_is_understood() -> None:
     assert spec.codes()["block-digest"] == "chunk"
     assert "READ-004" not in spec.binding()
     assert {"TREE-001", "FRM-002", "SEC-001"} <= spec.binding() <= spec.statements().keys()
+
+
+@pytest.mark.parametrize("place", ["chunk", "header", "directory", "manifest", "part"])
+def test_a_written_pack_is_judged(tmp_path: Path, place: str) -> None:
+    import numpy as np
+
+    array = np.arange(5, dtype=np.int32)
+    ckptfmt.save(tmp_path / "x", {"a": array, "b": np.ones((3, 3))}, layout="packed", digest="sha256")
+    assert judge.judge(tmp_path / "x", canonical=True).violations == []
+    parts = sorted((tmp_path / "x" / "parts").iterdir())
+    path = {
+        "manifest": tmp_path / "x" / "manifest.msgpack",
+        "part": parts[0] if parts else tmp_path / "x" / "COMMIT",
+    }.get(place, tmp_path / "x" / "packs" / "00000.zip")
+    data = bytearray(path.read_bytes())
+    at = {"chunk": data.find(array.tobytes()), "header": 10, "directory": data.find(b"PK\1\2") + 12}.get(place, 20)
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert judge.judge(tmp_path / "x", canonical=True).violations != []

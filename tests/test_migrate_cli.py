@@ -105,7 +105,7 @@ def test_a_source_without_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_upgrade(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    source = Path(__file__).parent / "data" / "format-0.9" / "file.ckpt"
+    source = Path(__file__).parent.parent / "conformance" / "golden" / "0.9.0" / "file.ckpt"
     assert main(["upgrade", str(source), str(tmp_path / "new")]) == 0
     out = capsys.readouterr().out
     assert ": format 0.9 → 1.0, 5 tensors, " in out

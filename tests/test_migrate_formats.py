@@ -20,7 +20,7 @@ from ckptfmt.commit import CommitRecord, decode
 from ckptfmt.migration import provenance
 from ckptfmt.testing.equality import assert_same_tree
 
-DATA = Path(__file__).parent / "data" / "format-0.9"
+DATA = Path(__file__).parent.parent / "conformance" / "golden" / "0.9.0"
 FILES = ["file.ckpt", "loose.ckpt"]
 every_file = pytest.mark.parametrize("name", FILES)
 

@@ -82,6 +82,8 @@ def upgrade(
 
 def _from_0_9(old: Document) -> Document:
     """Version 0.9 kept tensors as rows, dicts as pairs and chains with each tensor; it knew one digest. [FMT-005]"""
+    if old["version"] != "0.9":
+        raise ValueError(f"`version` is {old['version']!r}")
     rows = old["tensors"]
     chains: list[Any] = []
     for row in rows:
@@ -89,6 +91,8 @@ def _from_0_9(old: Document) -> Document:
             chains.append(row["codecs"])
     chunks = [chunk for row in rows for chunk in row["chunks"]]
     has_offsets = old["layout"] == "file"
+    if any((offset is not None) != has_offsets for offset, _, _ in chunks):
+        raise ValueError("a chunk has an offset in layout `file` only")
     tensors = {
         "name": [row["name"] for row in rows],
         "dtype": [row["dtype"] for row in rows],
@@ -128,6 +132,8 @@ def _column(values: list[int]) -> bytes:
 def _schema(old: Any, tensors: Document) -> Document | None:
     if old is None:
         return None
+    if type(old) is not list:
+        raise TypeError("`schema` is nil or an array")
     identity, version = old
     rows = zip(tensors["name"], tensors["dtype"], tensors["shape"], strict=True)
     return {"id": identity, "version": version, "fingerprint": manifests.fingerprint_of(rows)}

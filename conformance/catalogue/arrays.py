@@ -57,6 +57,22 @@ valid(
     {"tree": Checkpoint({"x": Tensor("float64", (2**62, 0, 2**62), b"")}).values()[0]},
 )
 valid(
+    "empty-tensor-many-chunks",
+    "An empty tensor has no chunks, however many its other axes would have.",
+    "ZARR-003 SEC-002",
+    Checkpoint({"x": Tensor("float64", (2**50, 0, 2**50), b"", grid=(1, 1, 1)), "y": tensor("int8", (3,))}),
+    {"op": "read", "path": ["y"]},
+)
+valid(
+    "empty-tensor-many-chunks-verify",
+    "A whole verification of an empty tensor looks at none of them.",
+    "ZARR-003 BLK-007 SEC-002",
+    Checkpoint({"x": Tensor("float64", (2**50, 0, 2**50), b"", grid=(1, 1, 1)), "y": tensor("int8", (3,))}),
+    {"op": "verify"},
+    {"damage": []},
+    needs=("reader", "verify"),
+)
+valid(
     "fill-values-stored",
     "Chunks of nothing but zeros are stored like others.",
     "ZARR-005",

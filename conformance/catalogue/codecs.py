@@ -336,3 +336,15 @@ fault(
     edit("/codecs/0", 5),
     "bad-manifest unknown-codec",
 )
+
+# ---- bounds of what a chunk decodes to
+
+for _name, _side, _expect in (("2-62", 2**60, "bad-manifest"), ("below-2-62", 2**60 - 1, {"accept": True})):
+    fault(
+        f"array-bytes-{_name}",
+        f"A tensor of int32 with {_side:,} elements: sizes in bytes stay below 2⁶².",
+        "LIM-004",
+        "codec-gzip",
+        [*edit("/tensors/shape/0", [_side])[:1], *edit("/tensors/grid/0", [_side])],
+        _expect,
+    )

@@ -281,6 +281,19 @@ fault(
     {"accept": True},
 )
 fault(
+    "object-behind-a-file",
+    "A file where the directory of an object should be.",
+    "READ-005",
+    LOOSE,
+    [
+        {"do": "remove_object", "object": "tensors/b/c"},
+        {"do": "add_object", "object": "tensors/b/c", "hex": "00"},
+    ],
+    {"error": {"any_of": ["missing-object"], "tensor": "b"}},
+    {"op": "read", "path": ["b"]},
+    still=[["w"], ["c"]],
+)
+fault(
     "object-directory",
     "A directory where an object should be.",
     "READ-005",

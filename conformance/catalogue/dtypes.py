@@ -159,6 +159,23 @@ fault(
     {"error": {"any_of": ["bad-chunk"], "tensor": "x"}},
     {"op": "read_slice", "path": ["x"], "slices": [[0, 1, 1]]},
 )
+_BOOLS = bytes(number % 3 == 0 for number in range(20))
+for _name, _sides in (("loose", (5, 4)), ("loose-rows", (2, 4)), ("loose-blocks", (2, 3))):
+    valid(
+        f"dtype-bools-{_name}",
+        f"Bools in layout loose, in chunks of {_sides}.",
+        "DTYPE-005 LAY-003",
+        Checkpoint({"x": Tensor("bool", (5, 4), _BOOLS, grid=_sides)}, layout="loose"),
+    )
+    fault(
+        f"dtype-bool-2-{_name}",
+        f"A bool that is neither 0 nor 1, in layout loose, in chunks of {_sides}.",
+        "DTYPE-005",
+        f"dtype-bools-{_name}",
+        [{"do": "overwrite", "at": chunk(["x"], 0, 1), "hex": "02"}, {"do": "reseal", "digests": True}],
+        {"error": {"any_of": ["bad-chunk"], "tensor": "x"}},
+        {"op": "read", "path": ["x"]},
+    )
 valid(
     "dtype-bool-padding",
     "Padding of a bool chunk may hold any byte.",

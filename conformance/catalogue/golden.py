@@ -3,18 +3,36 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from .. import HERE
 from ..build import Files
 from ..cases import INPUT, Case, read_flat
-from ..model import DTYPES, tensor
+from ..model import DTYPES, Scalar, Tag, Tensor, tensor
 from . import FORMAT, SINCE, Entry, add, value_of
 from .trees import VALUES
 
 GOLDEN = HERE / "golden"
 METADATA = {"step": 7, "note": "ü"}
 _TIED = tensor("float32", (3,), "tied")
+_W = Tensor("bfloat16", (2, 2), bytes.fromhex("803f004040400080"))
+_DRAFT = {
+    "model": {
+        "w": _W,
+        "tied": _W,
+        "layers": [
+            {"b": Tensor("int32", (300,), struct.pack("<300i", *range(300)))},
+            {"b": Tensor("float64", (0, 3), b"")},
+        ],
+        7: (None, True, 2**70, -0.5, 1j, b"\0", "ü"),
+    },
+    "step": Scalar("int64", struct.pack("<q", 7)),
+    "seen": Tag("numpy.datetime64", "D", Tensor("int64", (1,), struct.pack("<q", 19_782))),  # 29 February 2024
+    "order": Tag("collections.OrderedDict", None, {"z": 1, "a": 2}),
+    "packed": Tensor("int4", (3,), bytes.fromhex("e103")),
+}
+# what the version of today is asked to write, by name
 TREES: dict[str, Any] = {
     "file": {
         "values": {name: VALUES[name][2] for name in ("ints", "large-ints", "floats", "complex-numbers", "containers")},
@@ -25,31 +43,36 @@ TREES: dict[str, Any] = {
     },
     "loose": {"a/b": tensor("int32", (20, 30), "a"), "tied": [_TIED, _TIED], "scalar": tensor("bfloat16", ())},
     "zstd": {"x": tensor("int32", (20, 30), "c"), "y": tensor("bool", (9,))},
+    "packed": {"x": tensor("int32", (20, 30), "p"), "tied": [_TIED, _TIED], "y": tensor("uint2", (9,))},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"schema": ["golden", "1"]},
     "loose": {"layout": "loose"},
     "zstd": {"compression": "zstd", "digest": "sha256"},
+    "packed": {"layout": "packed"},
 }
 _NEEDS = {
     "file": ["layout:file", "digest:xxh3-128"],
     "loose": ["layout:loose", "digest:xxh3-128"],
     "zstd": ["layout:file", "digest:sha256", "codec:zstd"],
+    "packed": ["layout:packed", "digest:xxh3-128"],
 }
+OLDER = {"0.9.0": (_DRAFT, ["format:0.9", "codec:gzip"])}  # trees and needs of versions that wrote something else
 
 for _path in sorted(GOLDEN.glob("*/*.ckpt")):
     _version, _name = _path.parent.name, _path.stem
+    _tree, _more = OLDER.get(_version, (TREES[_name], []))
     _files: Files = {name: [data] for name, data in read_flat(_path).items()}
     _case = Case(
         f"golden-{_version.replace('.', '-')}-{_name}",
         f"What version {_version} of ckptfmt wrote: {_name}.",
-        ["VER-003", "READ-001"],
+        ["VER-003", "READ-001", *(["FMT-005"] if _more else [])],
         "must",
-        ["reader", *_NEEDS[_name]],
+        ["reader", *_NEEDS[_name], *_more],
         SINCE,
         FORMAT,
         {"path": INPUT},
         {"op": "read", "path": []},
-        {"value": value_of(TREES[_name])},
+        {"value": value_of(_tree)},
     )
     add(Entry(_case, _files))

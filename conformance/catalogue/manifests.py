@@ -8,7 +8,7 @@ from typing import Any
 from ..build import Checkpoint
 from ..model import tensor
 from ..packing import Literal, pack
-from . import edit, fault, place, remove, valid
+from . import ENTRIES, edit, fault, place, plain, remove, valid
 
 X, Y, Z = tensor("int32", (6,), "x", grid=(4,)), tensor("float32", (2, 2), "y"), tensor("int8", (3,), "z")
 TREE = {"x": X, "y": Y, "z": Z}
@@ -406,3 +406,36 @@ fault(
     edit("/parts/0/chunks/length", struct.pack("<4Q", 16, 16, 16, (1 << 64) - 1)),
     "bad-extent bad-manifest",
 )
+
+
+# ---- depth
+
+DEEPEST = 1024
+for _depth, _name in ((DEEPEST, "deepest"), (DEEPEST + 1, "too-deep"), (20_000, "far-too-deep")):
+    _arrays = _depth - 1  # the manifest is a map itself
+    _steps: list[dict[str, Any]] = [
+        {"do": "edit_manifest", "pointer": "/x-deep", "msgpack": "91" * _arrays + "c0"},
+        {"do": "reseal"},
+    ]
+    _title = f"Arrays and a map {_depth} deep in a key that nobody knows."
+    if _depth > DEEPEST:
+        fault(f"manifest-nested-{_name}", _title, "LIM-005 SEC-002", "tree-base", _steps, "bad-manifest")
+        _maps = [{**_steps[0], "msgpack": "81a161" * _arrays + "c0"}, _steps[1]]
+        fault(
+            f"manifest-nested-{_name}-maps",
+            _title.replace("Arrays and a map", "Maps"),
+            "LIM-005 SEC-002",
+            "tree-base",
+            _maps,
+            "bad-manifest",
+        )
+    else:
+        plain(
+            f"manifest-nested-{_name}",
+            _title,
+            "LIM-005 MAN-003",
+            {"generated": True, "mutation": {"base": "tree-base", "steps": _steps}},
+            {"op": "open"},
+            {"accept": True},
+            needs=ENTRIES["tree-base"].case.features,
+        )

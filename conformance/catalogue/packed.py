@@ -6,7 +6,9 @@ import struct
 from typing import Any
 
 from ..build import Checkpoint
+from ..cases import flatten
 from ..model import tensor
+from ..recipes import Mutation
 from . import edit, fault, place, remove, valid
 from .dtypes import slice_case
 
@@ -84,6 +86,18 @@ valid(
     "A placement row whose chunks lie in part after part.",
     "CHK-008",
     packed(parts=lambda row: row, edit=_stepped),
+)
+
+
+def _stepped_whole(document: dict[str, Any]) -> None:
+    document["placement"] = _placement([0, 1], [0, 0], [6, 1], [0, 0], [1, 0])
+
+
+valid(
+    "packed-placement-steps-all-parts",
+    "A placement row that steps through every part.",
+    "CHK-008",
+    packed(parts=lambda row: row % 6, edit=_stepped_whole),
 )
 
 BASE = "packed-two-parts"
@@ -200,6 +214,62 @@ BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
 for _name, (_title, _spec, _codes, _steps) in BAD.items():
     fault(f"packed-{_name}", _title, f"{_spec} ERR-001", BASE, _steps, _codes)
 
+# In these no table is looked at when the checkpoint is opened: what is wrong is wrong by the placement alone.
+UNLOADED = "packed-part-manifests"
+for _name, _title, _rows in (
+    ("part-beyond", "names a part that is not there", _placement([0, 1], [0, 0], [6, 1], [0, 2], [0, 0])),
+    ("step-beyond", "steps beyond the last part", _placement([0, 1], [0, 0], [6, 1], [0, 0], [1, 0])),
+    ("last-missing", "leaves out the last chunk", _placement([0], [0], [6], [0], [0])),
+    ("last-missing-of-tensor", "ends within a tensor", _placement([0], [0], [5], [0], [0])),
+    (
+        "run-repeated",
+        "has a run twice, and another not at all",
+        _placement([0, 0, 1], [0, 0, 0], [3, 3, 1], [0, 0, 1], [0, 0, 0]),
+    ),
+    (
+        "tensor-beyond",
+        "names a tensor that is not there",
+        _placement([0, 1, 2], [0, 0, 0], [6, 1, 1], [0, 0, 0], [0, 0, 0]),
+    ),
+    ("count-beyond", "has a run longer than its tensor", _placement([0], [0], [7], [0], [0])),
+):
+    fault(
+        f"packed-unloaded-{_name}",
+        f"A placement that {_title}, before any part manifest is read.",
+        "CHK-008 CHK-004",
+        UNLOADED,
+        edit("/placement", _rows),
+        "bad-manifest",
+    )
+
+
+def _table(checkpoint: Checkpoint, rows: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Steps that give part 1 a table of these (tensor, chunk), each at the place of its first chunk."""
+    built = Mutation(flatten(checkpoint.build())).original["parts"][1]["chunks"]
+    count, width = len(rows), len(built["digest"]) * 8 // len(built["length"])
+    new = {
+        "tensor": struct.pack(f"<{count}I", *(tensor for tensor, _ in rows)),
+        "chunk": struct.pack(f"<{count}Q", *(chunk for _, chunk in rows)),
+        "offset": built["offset"][: 8 * count],
+        "length": built["length"][: 8 * count],
+        "digest": built["digest"][: width * count],
+    }
+    return edit("/parts/1/chunks", new)
+
+
+for _name, _title, _rows in (
+    ("lacks-a-chunk", "A part that does not list a chunk that is placed in it.", [(0, 1), (0, 3)]),
+    ("has-another-chunk", "A part that lists a chunk that is placed elsewhere.", [(0, 1), (0, 3), (0, 4)]),
+):
+    fault(
+        f"packed-part-{_name}",
+        _title,
+        "CHK-008 CHK-004",
+        BASE,
+        _table(packed(parts=_even), _rows),
+        "bad-manifest",
+    )
+
 READ_X = {"op": "read", "path": ["x"]}
 fault(
     "packed-pack-missing",
@@ -259,6 +329,22 @@ fault(
     edit("/parts/0/chunks/path", "../parts/00000.msgpack"),
     "bad-manifest",
 )
+for _name, _title, _key, _item in (
+    ("sha256-short", "A part manifest whose sha256 has 31 bytes.", "sha256", bytes(31)),
+    ("sha256-long", "A part manifest whose sha256 has 33 bytes.", "sha256", bytes(33)),
+    ("length-negative", "A part manifest of a negative length.", "length", -1),
+    ("length-bool", "A part manifest whose length is a bool.", "length", True),
+    ("length-huge", "A part manifest of 2⁶⁴ − 1 bytes.", "length", (1 << 64) - 1),
+    ("path-nil", "A part manifest without a path.", "path", None),
+):
+    fault(
+        f"packed-part-manifest-{_name}",
+        _title,
+        "CHK-006 MAN-002",
+        "packed-part-manifests",
+        edit(f"/parts/1/chunks/{_key}", _item),
+        "bad-manifest limit-exceeded" if _name == "length-huge" else "bad-manifest",
+    )
 for _name, _object, _base in (
     ("pack", "packs/00001.zip", BASE),
     ("part-manifest", "parts/00001.msgpack", "packed-part-manifests"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import edit, fault, place
+from ..cases import flatten
+from ..recipes import Mutation
+from . import ENTRIES, edit, fault, place
 
 RESEAL = {"do": "reseal"}
 
@@ -54,7 +56,10 @@ for _name, (_title, _line) in GRAMMAR.items():
     fault(f"record-{_name}", _title, "COM-001", "tree-base", [{**RESEAL, "text": _line}], "bad-record")
 
 BYTES: dict[str, tuple[str, dict[str, Any]]] = {
-    "crc32": ("A crc32 that is wrong.", {"do": "overwrite", "at": place("record", -2), "hex": "67"}),
+    "crc32": (
+        "A crc32 with a letter that is no hexadecimal digit.",
+        {"do": "overwrite", "at": place("record", -2), "hex": "67"},
+    ),
     "crc32-upper": (
         "A record that does not end with its line feed.",
         {"do": "overwrite", "at": place("record", -1), "hex": "20"},
@@ -195,6 +200,24 @@ fault(
     [{**RESEAL, "length": 10_000}],
     "bad-record",
 )
+_base = Mutation(flatten(ENTRIES["tree-base"].files or {}))
+for _name, _title, _more, _code in (
+    (
+        "to-record",
+        "A manifest that ends where the record begins lies inside the file: its sha256 is wrong.",
+        0,
+        "manifest-digest",
+    ),
+    ("one-too-many", "A manifest that ends one byte after the record's first.", 1, "bad-record"),
+):
+    fault(
+        f"record-extent-{_name}",
+        _title,
+        "COM-002 COM-003",
+        "tree-base",
+        [{**RESEAL, "length": _base.record_at - _base.start + _more}],
+        _code,
+    )
 fault(
     "record-extent-far",
     "A manifest far beyond the end of the file.",

@@ -77,9 +77,60 @@ valid(
     "TREE-010 TAG-001",
     Checkpoint({"plain": TIMES, "times": Tag("x", None, TIMES)}),
 )
+_deep: Any = []
+for _ in range(254):
+    _deep = [_deep]
+valid(
+    "tag-deepest",
+    "Param and child of a tag nested as deeply as is allowed.",
+    "TREE-012 TAG-001",
+    Checkpoint(Tag("x", _deep, _deep)),
+)
 valid(
     "tag-base", "A plain value and a tensor.", "TAG-001", Checkpoint({"v": 1, "t": TIMES, "f": tensor("float64", (3,))})
 )
+KEY, DATA = tensor("uint32", (2,), "key"), tensor("float32", (2, 3), "parameter")
+FRAMEWORKS = {
+    "torch-parameter": ("A parameter of torch.", "tag:torch", Tag("torch.Parameter", True, DATA)),
+    "torch-size": ("A size of torch.", "tag:torch", Tag("torch.Size", None, (2, 3))),
+    "torch-dtype": ("A dtype of torch.", "tag:torch", Tag("torch.dtype", None, "bfloat16")),
+    "torch-device": ("A device that no machine has.", "tag:torch", Tag("torch.device", None, "cuda:999")),
+    "torch-saved": (
+        "Bytes that torch.save made: they are never unpickled.",
+        "tag:torch",
+        Tag("torch.saved", None, b"cos\nsystem\n(S'x'\ntR."),
+    ),
+    "jax-key": ("Random keys of JAX.", "tag:jax", Tag("jax.key", "threefry2x32", KEY)),
+    "jax-pytree": (
+        "A node of a JAX pytree.",
+        "tag:jax",
+        Tag("jax.pytree", "flax.struct.State", {"step": 1, "w": DATA}),
+    ),
+    "namedtuple": ("A named tuple.", "tag:python", Tag("python.namedtuple", "collections.Point", {"x": 1, "y": KEY})),
+    "dataclass": (
+        "A dataclass whose class is a function.",
+        "tag:python",
+        Tag("python.dataclass", "os.system", {"command": "true"}),
+    ),
+}
+for _name, (_title, _feature, _tag) in FRAMEWORKS.items():
+    _checkpoint = Checkpoint({"t": [_tag]})
+    valid(
+        f"tag-{_name}",
+        f"{_title} A reader that cannot make it gives its child.",
+        "TAG-004 TAG-001 TAG-002 SEC-001",
+        _checkpoint,
+        needs=("reader", _feature),
+    )
+    valid(
+        f"tag-{_name}-list",
+        f"{_title} It is listed as its child by a reader that cannot make it.",
+        "TAG-004 TAG-001 TAG-002 SEC-001",
+        _checkpoint,
+        {"op": "list"},
+        {"tree": _checkpoint.values()[0]},
+        needs=("reader", _feature),
+    )
 TIME = ["scalar", "int64", bytes(8)]
 BAD: dict[str, tuple[str, str, Any]] = {
     "ordered-dict-list": (
@@ -111,6 +162,30 @@ BAD: dict[str, tuple[str, str, Any]] = {
         "A time of an int32 scalar.",
         NUMPY,
         ["tag", "numpy.timedelta64", "s", ["scalar", "int32", bytes(4)]],
+    ),
+    "torch-parameter-int": ("A parameter that is a number.", "tag:torch", ["tag", "torch.Parameter", True, 1]),
+    "torch-parameter-param": (
+        "A parameter without its bool.",
+        "tag:torch",
+        ["tag", "torch.Parameter", None, ["tensor", 0]],
+    ),
+    "torch-size-list": ("A size that is a list.", "tag:torch", ["tag", "torch.Size", None, ["list", [1]]]),
+    "torch-size-param": ("A size with a param.", "tag:torch", ["tag", "torch.Size", 1, ["tuple", [1]]]),
+    "torch-dtype-int": ("A dtype that is a number.", "tag:torch", ["tag", "torch.dtype", None, 5]),
+    "torch-device-param": ("A device with a param.", "tag:torch", ["tag", "torch.device", "cuda", "cuda:0"]),
+    "torch-saved-str": ("What torch.save made as a str.", "tag:torch", ["tag", "torch.saved", None, "x"]),
+    "jax-key-float": ("Keys whose data are floats.", "tag:jax", ["tag", "jax.key", "threefry2x32", ["tensor", 1]]),
+    "jax-key-param": ("Keys without a generator.", "tag:jax", ["tag", "jax.key", None, ["tensor", 0]]),
+    "jax-pytree-list": ("A pytree node of a list.", "tag:jax", ["tag", "jax.pytree", "a.B", ["list", []]]),
+    "namedtuple-tuple": (
+        "A named tuple of a tuple.",
+        "tag:python",
+        ["tag", "python.namedtuple", "a.B", ["tuple", [1]]],
+    ),
+    "dataclass-param": (
+        "A dataclass without its class.",
+        "tag:python",
+        ["tag", "python.dataclass", None, ["dict", [], []]],
     ),
     "time-number": ("A time of a plain number.", NUMPY, ["tag", "numpy.timedelta64", "s", 5]),
 }

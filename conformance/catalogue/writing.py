@@ -77,8 +77,30 @@ def items(*pairs: tuple[Any, dict[str, Any]]) -> dict[str, Any]:
 
 # ---- what is written
 
+PACKED = "LAY-002 LAY-004 LAY-005 CHK-001 CHK-003 CHK-004 CHK-005 CHK-006 CHK-008 FRM-003 PACK-001 PACK-002 PACK-007"
+
 W, TIED = tensor("float32", (3, 4), "w"), tensor("float32", (3,), "tied")
 BASE = {"step": 7, "w": W, "list": [TIED, (TIED, None)], "opt": {0: tensor("bfloat16", (5,), "b")}}
+for _digest in ("xxh3-128", "sha256", "blake3"):
+    written(
+        f"write-packed-{_digest}",
+        f"A small tree in layout packed with {_digest} digests.",
+        f"{PACKED} COM-001 COM-003 BLK-002",
+        BASE,
+        metadata={"a": 1},
+        layout="packed",
+        digest=_digest,
+    )
+written(
+    "write-packed-gzip",
+    "Compressed tensors, and tensors of every dtype, in layout packed.",
+    f"{PACKED} ZARR-016",
+    {"x": tensor("int32", (10, 20), "c"), "all": {dtype: tensor(dtype, (3, 5)) for dtype in DTYPES}},
+    layout="packed",
+    digest="sha256",
+    compression="gzip",
+)
+written("write-packed-no-tensors", "A tree without tensors in layout packed.", PACKED, {"a": [1]}, layout="packed")
 for _layout in ("file", "loose"):
     for _digest in ("xxh3-128", "sha256", "blake3"):
         _frame = "LAY-001" if _layout == "file" else "LAY-002 LAY-003 FRM-002"

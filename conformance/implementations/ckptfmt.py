@@ -15,14 +15,27 @@ import ml_dtypes
 import numpy as np
 
 import ckptfmt
+from ckptfmt.migration import Loss
 from ckptfmt.storage import local
 from ckptfmt.storage.disk import Disk
+from ckptfmt.tags import CHILDREN
 
 from ..model import DTYPES, bytes_form, meaning, storage_shape
 from .server import Refused, Server
 
 Value = dict[str, Any]
 LAYOUTS = ("file", "loose", "packed")
+
+
+EXTERNS = {  # the one function that PROTOCOL.md asks for
+    "conformance.reverse@1": ckptfmt.Extern(
+        inputs=1,
+        rule=lambda one: (one,),
+        call=lambda one: (one[::-1],),
+        inverse="conformance.reverse@1",
+        loss=Loss.EXACT,
+    )
+}
 
 
 class Opaque:
@@ -34,7 +47,17 @@ class Adapter(Server):
     features: ClassVar[list[str]] = [
         *("reader", "unverified", "verify", "into", "write", "trace", "zarr", "sparse", "canonical"),
         *("layout:file", "layout:loose", "layout:packed", "digest:xxh3-128", "digest:sha256", "digest:blake3"),
-        *("codec:zstd", "codec:gzip", "codec:blosc", "tag:collections.OrderedDict", "tag:numpy"),
+        *(
+            "codec:zstd",
+            "codec:gzip",
+            "codec:blosc",
+            "tag:collections.OrderedDict",
+            "tag:numpy",
+            "tag:torch",
+            "tag:jax",
+            "tag:python",
+        ),
+        *("migrate", "extern", "upgrade", "format:0.9"),
     ]
 
     def __init__(self) -> None:
@@ -77,13 +100,14 @@ class Adapter(Server):
             "metadata": self.show(metadata, read=False),
             "schema": None if schema is None else {"id": schema.id, "version": schema.version},
             "unknown_tags": tags,
+            "plain_tags": list(CHILDREN),
         }
 
     def do_read(self, request: dict[str, Any]) -> dict[str, Any]:
         checkpoint = self.opened(request)
         with unknown_tags() as tags:
             found = checkpoint[typed(request["path"])] if request["path"] else checkpoint.load()
-        return {"value": self.show(found, read=True), "unknown_tags": tags}
+        return {"value": self.show(found, read=True), "unknown_tags": tags, "plain_tags": list(CHILDREN)}
 
     def do_read_slice(self, request: dict[str, Any]) -> dict[str, Any]:
         tensor = self.opened(request)[typed(request["path"])]
@@ -134,6 +158,23 @@ class Adapter(Server):
     def do_commit(self, request: dict[str, Any]) -> dict[str, Any]:
         with Recording(request["trace"], os.path.dirname(request["file"])):
             return self.do_write(request)
+
+    # ---- migrating
+
+    def do_migrate(self, request: dict[str, Any]) -> dict[str, Any]:
+        options = {key: request[key] for key in ("down", "lossy", "parameters") if key in request}
+        try:
+            report = ckptfmt.migrate(
+                request["file"], request["target"], request["migrations"], to=request["to"], externs=EXTERNS, **options
+            )
+        except ckptfmt.CkptError as error:
+            faults = list(error.report) if error.code == "migration-mismatch" else []
+            raise Refused("error", {"code": error.code, "message": str(error)}, faults=faults) from error
+        return {"class": str(report.plan.loss)}
+
+    def do_upgrade(self, request: dict[str, Any]) -> dict[str, Any]:
+        ckptfmt.upgrade(request["file"], request["target"])
+        return {}
 
     # ---- values
 

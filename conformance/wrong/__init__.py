@@ -28,4 +28,7 @@ MUST_FAIL: dict[str, list[str]] = {
     "prints-junk": ["tree-base"],
     "lies-about-features": ["codec-zstd"],
     "ignores-tensor-order": ["tree-index-order"],
+    "migrates-in-place": ["migrate-move"],
+    "upgrades-by-copying": ["upgrade-0-9-file", "upgrade-0-9-loose"],
+    "forgets-provenance": ["migrate-move", "migrate-provenance"],
 }

@@ -15,6 +15,7 @@ import numpy as np
 import ckptfmt
 from ckptfmt import blocks, chunks, commit, digests, reader
 from ckptfmt import tree as trees
+from ckptfmt.migration import apply
 from ckptfmt.storage import local
 
 from ..implementations.ckptfmt import Adapter, RecordingDisk
@@ -134,6 +135,21 @@ class LiesAboutFeatures(Adapter):
         if any(tensor.codec == "zstd" for tensor in self.checkpoint.tensors.values()):
             raise Refused("unsupported", "codec:zstd")
         return super().do_read(request)
+
+
+class MigratesInPlace(Adapter):
+    def do_migrate(self, request: Request) -> dict[str, Any]:
+        reply = super().do_migrate(request)
+        if os.path.isfile(request["file"]):
+            shutil.copyfile(request["target"], request["file"])
+        return reply
+
+
+class UpgradesByCopying(Adapter):
+    def do_upgrade(self, request: Request) -> dict[str, Any]:
+        copy: Any = shutil.copytree if os.path.isdir(request["file"]) else shutil.copyfile
+        copy(request["file"], request["target"])
+        return {}
 
 
 class IgnoresTensorOrder(Adapter):
@@ -261,6 +277,11 @@ def no_flush() -> Adapter:
     return Adapter()
 
 
+def forgets_provenance() -> Adapter:
+    vars(apply)["further_keys"] = lambda *_: {}
+    return Adapter()
+
+
 WRONG: dict[str, Any] = {
     "accepts-everything": AcceptsEverything,
     "refuses-everything": RefusesEverything,
@@ -284,6 +305,9 @@ WRONG: dict[str, Any] = {
     "prints-junk": PrintsJunk,
     "lies-about-features": LiesAboutFeatures,
     "ignores-tensor-order": IgnoresTensorOrder,
+    "migrates-in-place": MigratesInPlace,
+    "upgrades-by-copying": UpgradesByCopying,
+    "forgets-provenance": forgets_provenance,
 }
 
 if __name__ == "__main__":

@@ -6,11 +6,9 @@
 //   checkpoint.read(checkpoint.at(['w']))                 // its bytes: C order, little-endian, packed as in section 3
 //   checkpoint.read(checkpoint.at(['w']), [[0, 2, 1]])    // reads the blocks that hold these rows, and no others
 //
-// `node reader.js FILE` prints the tree. Every byte that is given has been checked against its digest.
+// Every byte that is given has been checked against its digest.
 
 import { createHash } from 'node:crypto';
-import { pathToFileURL } from 'node:url';
-import { inspect } from 'node:util';
 import { Chunk } from './chunk.js';
 import { Parts } from './chunks.js';
 import { Fault, Unsupported, need } from './faults.js';
@@ -176,34 +174,4 @@ export function repack(rows, row, { start, step, count }, bits, packed) {
     }
   }
   return out;
-}
-
-/** Print a tree for people; what is no printable ASCII is escaped [SEC-005]. */
-function show(value, name = '', indent = '') {
-  const escape = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
-  const ascii = (text) => JSON.stringify(text).replace(/[^ -~]/g, escape);
-  const line = (text) => console.log(`${indent}${name}${text}`);
-  const items = (kind, entries) => {
-    line(kind);
-    for (const [key, item] of entries) show(item, `${typeof key === 'string' ? ascii(key) : key}: `, `${indent}  `);
-  };
-  if (value instanceof Map) items('dict', value);
-  else if (value instanceof Tuple) items('tuple', value.items.entries());
-  else if (Array.isArray(value)) items('list', value.entries());
-  else if (value instanceof Tensor) line(`tensor ${value.index}: ${value.dtype} [${value.shape.join(', ')}]`);
-  else if (value instanceof Float) line(inspect(value.valueOf()));
-  else if (value instanceof Complex) line(`${value.real.valueOf()} + ${value.imaginary.valueOf()}i`);
-  else if (value instanceof Scalar) line(`${value.dtype} 0x${value.bytes.toString('hex')}`);
-  else if (Buffer.isBuffer(value)) line(`bytes 0x${value.toString('hex')}`);
-  else line(typeof value === 'string' ? ascii(value) : String(value));
-}
-
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  try {
-    show(new Checkpoint(process.argv[2]).tree);
-  } catch (error) {
-    if (!(error instanceof Fault || error instanceof Unsupported)) throw error;
-    console.error(inspect(error.message));
-    process.exitCode = 1;
-  }
 }

@@ -6,42 +6,21 @@ import zlib from 'node:zlib';
 import { Fault, need } from './faults.js';
 
 const RECORD = new RegExp(
-  '^ckptfmt/(S)\\.(S) (file|packed|loose) manifest=(N)\\+(N) sha256=([0-9a-f]{64}) '
-    .replaceAll('S', '0|[1-9][0-9]{0,2}').replaceAll('N', '0|[1-9][0-9]{0,18}')
-  + 'frame=([0-9a-f]{32}|[0-9a-f]{64}) crc32=([0-9a-f]{8})\\n$');
-const LONGEST_RECORD = 255;
-
-/** The fields of a commit record, given as one char for each byte [COM-001]. */
-function parseRecord(line) {
-  const refuse = (holds, what) => need(holds, 'COM-001', what, 'bad-record');
-  const version = /^ckptfmt\/(0|[1-9][0-9]*)\./.exec(line);
-  refuse(version, 'the commit record does not begin with a version');
-  need(version[1] !== '0', 'FMT-003', 'a version of the format before 1.0', 'older-format');
-  need(version[1] === '1', 'VER-002', `major version ${version[1]}; 1 is known`, 'newer-format');
-  const match = RECORD.exec(line);
-  refuse(match && line.length <= LONGEST_RECORD, 'the commit record has another form');
-  const [, major, minor, layout, offset, length, sha256, frame, crc32] = match;
-  const signed = Buffer.from(line.slice(0, line.indexOf('crc32=')), 'latin1');
-  refuse(zlib.crc32(signed) === parseInt(crc32, 16), "the commit record's crc32 is another");
-  refuse([offset, length].every((text) => BigInt(text) < 1n << 63n), 'a number is 2⁶³ or more');
-  return {
-    version: [BigInt(major), BigInt(minor)], layout, offset: Number(offset), length: Number(length),
-    sha256, frame: Buffer.from(frame, 'hex'), size: line.length,
-  };
-}
+  '^ckptfmt/(1)\\.(0|[1-9][0-9]{0,2}) (file|packed|loose) manifest=(N)\\+(N) sha256=([0-9a-f]{64}) '
+    .replaceAll('N', '0|[1-9][0-9]{0,18}') + 'frame=([0-9a-f]{32}|[0-9a-f]{64}) crc32=([0-9a-f]{8})\\n$');
 
 /** The objects of the checkpoint at a path, after its commit record has been found valid. */
 export class Storage {
   constructor(place) {
     this.path = place;
-    need(!path.normalize(place).replace(/[\\/]+$/, '').endsWith('.ckptfmt-tmp'), 'PUB-001',
-      `${place} is the temporary of an unfinished save`, 'temporary');
+    const temporary = path.normalize(place).replace(/[\\/]+$/, '').endsWith('.ckptfmt-tmp');
+    need(!temporary, 'PUB-001', `${place} is the temporary of an unfinished save`, 'temporary');
     const status = system(place, 'not-found', () => fs.statSync(place));
     this.isFolder = status.isDirectory();
     need(this.isFolder || status.isFile(), 'COM-004', 'neither file nor directory', 'not-a-checkpoint');
     if (!this.isFolder) this.file = system(place, 'not-found', () => fs.openSync(place));
     try {
-      this.record = this.isFolder ? this.#recordOfFolder() : this.#recordOfFile();
+      this.record = this.#parse(this.isFolder ? this.#recordOfFolder() : this.#recordOfFile());
     } catch (error) {
       this.close();
       throw error;
@@ -55,68 +34,72 @@ export class Storage {
 
   /** Bytes of an object (the file itself is ''); fewer than `length` only where the object ends [LIM-003]. */
   read(name, offset, length) {
-    return system(name || this.path, 'missing-object', () => {
-      const file = this.isFolder ? fs.openSync(this.#stepTo(name)) : this.file;
-      try {
-        const bytes = Buffer.allocUnsafe(Math.max(0, Math.min(length, fs.fstatSync(file).size - offset)));
-        let filled = 0;
-        for (let count = 1; filled < bytes.length && count > 0; filled += count) {
-          count = fs.readSync(file, bytes, filled, bytes.length - filled, offset + filled);
-        }
-        return bytes.subarray(0, filled);
-      } finally {
-        if (this.isFolder) fs.closeSync(file);
+    return this.#with(name, (file) => {
+      const bytes = Buffer.allocUnsafe(Math.max(0, Math.min(length, fs.fstatSync(file).size - offset)));
+      let filled = 0;
+      for (let count = 1; filled < bytes.length && count > 0; filled += count) {
+        count = fs.readSync(file, bytes, filled, bytes.length - filled, offset + filled);
       }
+      return bytes.subarray(0, filled);
     });
   }
 
   size(name) {
-    return system(name || this.path, 'missing-object',
-      () => (this.isFolder ? fs.lstatSync(this.#stepTo(name)) : fs.fstatSync(this.file)).size);
+    return this.#with(name, (file) => fs.fstatSync(file).size);
   }
 
-  /** The system's path of an object, after making sure that no link lies on the way [CHK-007]. */
-  #stepTo(name) {
-    let place = this.path;
-    let status;
-    for (const segment of name.split('/')) {
-      place = path.join(place, segment);
-      status = fs.lstatSync(place);
-      need(!status.isSymbolicLink(), 'CHK-007', `${name} is or lies behind a symbolic link`, 'linked-object');
-    }
-    need(status.isFile(), 'READ-005', `${name} is no file`, 'missing-object');
-    return place;
+  /** Open an object, after making sure that it is a file and no link lies on the way [CHK-007]. */
+  #with(name, action) {
+    if (!this.isFolder) return system(this.path, 'missing-object', () => action(this.file));
+    return system(name, 'missing-object', () => {
+      let [place, status] = [this.path];
+      for (const segment of name.split('/')) {
+        place = path.join(place, segment);
+        status = fs.lstatSync(place);
+        need(!status.isSymbolicLink(), 'CHK-007', `${name} is or lies behind a symbolic link`, 'linked-object');
+      }
+      need(status.isFile(), 'READ-005', `${name} is no file`, 'missing-object');
+      const file = fs.openSync(place);
+      try {
+        return action(file);
+      } finally {
+        fs.closeSync(file);
+      }
+    });
   }
 
   #recordOfFolder() {
-    let line;
     try {
-      line = this.read('COMMIT', 0, LONGEST_RECORD + 1).toString('latin1');
+      return this.read('COMMIT', 0, 256).toString('latin1');
     } catch (error) {
       need(error.code !== 'missing-object', 'COM-004', 'the directory has no COMMIT', 'not-a-checkpoint');
       throw error;
     }
-    const record = parseRecord(line);
-    need(record.layout !== 'file', 'LAY-006', 'layout `file` in a directory', 'bad-record');
-    need(record.offset === 0, 'COM-002', 'the manifest of a directory begins at 0', 'bad-record');
-    return record;
   }
 
   #recordOfFile() {
-    const size = this.size('');
-    const tail = this.read('', Math.max(0, size - LONGEST_RECORD), LONGEST_RECORD).toString('latin1');
-    const starts = [...tail.matchAll(/ckptfmt\/[0-9]/g)];
-    if (starts.length === 0) {
-      const begun = /^PK\x03\x04[^]{26}tensors\/$/.test(this.read('', 0, 38).toString('latin1'));
-      need(!begun, 'COM-004', 'begins like a checkpoint and has no commit record', 'truncated');
-      throw new Fault('not-a-checkpoint', 'there is no commit record [COM-004]');
-    }
-    const line = tail.slice(starts.at(-1).index);
-    const record = parseRecord(line);
-    need(record.layout === 'file', 'LAY-006', `layout \`${record.layout}\` in a file`, 'bad-record');
-    const fits = record.offset + record.length <= size - line.length;
-    need(fits, 'COM-002', "the manifest's extent does not fit into the file", 'bad-record');
-    return record;
+    const tail = this.read('', Math.max(0, this.size('') - 255), 255).toString('latin1');
+    const begun = /^PK\x03\x04[^]{26}tensors\/$/.test(this.read('', 0, 38).toString('latin1'));
+    const start = [...tail.matchAll(/ckptfmt\/[0-9]/g)].at(-1)?.index;
+    need(start !== undefined, 'COM-004', 'there is no commit record', begun ? 'truncated' : 'not-a-checkpoint');
+    return tail.slice(start);
+  }
+
+  /** The fields of a commit record, given as one char for each byte [COM-001]. */
+  #parse(line) {
+    const major = /^ckptfmt\/(0|[1-9][0-9]*)\./.exec(line)?.[1];
+    need(major !== '0', 'FMT-003', 'a version of the format before 1.0', 'older-format');
+    need(major === '1' || major === undefined, 'VER-002', `major version ${major}; 1 is known`, 'newer-format');
+    const match = RECORD.exec(line);
+    const signed = Buffer.from(line.slice(0, line.indexOf('crc32=')), 'latin1');
+    const good = match && line.length <= 255 && zlib.crc32(signed) === parseInt(match[8], 16);
+    need(good, 'COM-001', 'the commit record has another form or crc32', 'bad-record');
+    const [layout, offset, length] = [match[3], Number(match[4]), Number(match[5])];
+    need((layout !== 'file') === this.isFolder, 'LAY-006', `layout \`${layout}\` here`, 'bad-record');
+    const fits = this.isFolder ? offset === 0 && length < 2 ** 63 : offset + length <= this.size('') - line.length;
+    need(fits, 'COM-002', "the manifest's extent does not fit", 'bad-record');
+    const [version, frame] = [[1n, BigInt(match[2])], Buffer.from(match[7], 'hex')];
+    return { version, layout, offset, length, sha256: match[6], frame, size: line.length };
   }
 }
 

@@ -10,7 +10,7 @@ export function verify(checkpoint) {
   if (!Object.hasOwn(DIGESTS, parts.digest)) throw new Unsupported(`digest:${parts.digest}`);
   const damage = [];
   const sound = parts.parts.map((_, number) => collect(damage, () => parts.load(number)));
-  for (const tensor of tensors) {
+  for (const tensor of tensors.filter(({ chunkCount }) => chunkCount > 0)) {
     for (const at of product(tensor.chunkCounts.map((count) => [...Array(count).keys()]))) {
       verifyChunk(checkpoint, tensor, at, damage);
     }
@@ -66,7 +66,8 @@ function verifyChunk(checkpoint, tensor, at, damage) {
 
 /** The bytes of an object but for chunks and what is skipped besides, as [offset, length]. */
 function outsideChunks(storage, parts, number, size, skipped) {
-  const holes = [...parts.load(number).extents(), ...skipped, [size, 0]].sort(([one], [two]) => one - two);
+  const extents = [...parts.load(number).values()].map(({ offset, length }) => [offset, length]);
+  const holes = [...extents, ...skipped, [size, 0]].sort(([one], [two]) => one - two);
   let position = 0;
   return Buffer.concat(holes.map(([offset, length]) => {
     const bytes = storage.read(parts.parts[number].get('object'), position, offset - position);
@@ -83,10 +84,11 @@ function nodeDocuments(storage, tensors) {
   }
   const paths = [...names].map((name) => `tensors/${name && `${name}/`}zarr.json`).sort();
   return Buffer.concat(paths.map((path) => {
-    let bytes = Buffer.alloc(0);
-    const faults = [];
-    collect(faults, () => { bytes = storage.read(path, 0, storage.size(path)); });
-    if (faults.some(({ code }) => code !== 'missing-object')) throw faults[0];
-    return bytes;
+    try {
+      return storage.read(path, 0, Infinity);
+    } catch (error) {
+      if (error.code !== 'missing-object') throw error;
+      return Buffer.alloc(0);
+    }
   }));
 }

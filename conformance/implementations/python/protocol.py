@@ -1,47 +1,40 @@
-"""Speaks the protocol of the conformance suite (PROTOCOL.md): JSON lines on standard input and output."""
+"""The plain-Python reader as an implementation. Run as `python -m conformance.implementations.python.protocol`."""
+
+from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
-from faults import Fault, Unsupported, need
-from manifest import DTYPES, Tensor
-from reader import Checkpoint, path_text, repack
-from tree import Scalar
-from verify import verify
+from ..server import Refused, Server
+from .reader import DTYPES, Checkpoint, Fault, Scalar, Tensor, need, repack
 
-FEATURES = [
-    "reader",
-    "unverified",
-    "verify",
-    "layout:file",
-    "layout:loose",
-    "layout:packed",
-    "digest:xxh3-128",
-    "digest:sha256",
-    "codec:gzip",
-]
 INLINE = 1024  # bytes of a tensor that are given as hex
+Value = dict[str, Any]
 
 
-class Session:
-    """Answers requests; methods are named for them."""
-
+class PythonReader(Server):
+    name, version = "ckptfmt-python", "1.0.0"
+    features: ClassVar[list[str]] = [
+        *("reader", "unverified", "layout:file", "layout:loose", "digest:xxh3-128", "digest:sha256", "codec:gzip"),
+    ]
     checkpoint: Checkpoint
 
-    def hello(self, **_: Any) -> dict[str, Any]:
-        return {"name": "ckptfmt-python", "version": "1.0.0", "features": FEATURES}
+    def refusal(self, error: Exception) -> Refused | None:
+        if not isinstance(error, Fault):
+            return super().refusal(error)
+        where = dict(error.where)
+        if "tensor" in where:
+            number = next(tensor.number for tensor in self.checkpoint.tensors if tensor.name == where["tensor"])
+            where["tensor"] = "/".join(map(str, self.checkpoint.paths[number]))
+        return Refused("error", {"code": error.code, "message": str(error), **where})
 
-    def open(self, file: str, **_: Any) -> dict[str, Any]:
-        if hasattr(self, "checkpoint"):
-            self.checkpoint.close()
-            del self.checkpoint
-        self.checkpoint = Checkpoint(file)
+    def do_open(self, request: Value) -> Value:
+        self.checkpoint = Checkpoint(request["file"])
         return {}
 
-    def list(self, **_: Any) -> dict[str, Any]:
+    def do_list(self, request: Value) -> Value:
         schema = self.checkpoint.schema
         return {
             "tree": self.describe(self.checkpoint.tree, None),
@@ -50,24 +43,29 @@ class Session:
             "unknown_tags": self.checkpoint.unknown_tags,
         }
 
-    def read(self, path: Any, verify: bool = True, **_: Any) -> dict[str, Any]:
-        value = self.checkpoint.at(tuple(_key(key) for key in path))
-        return {"value": self.describe(value, verify), "unknown_tags": self.checkpoint.unknown_tags}
+    def do_read(self, request: Value) -> Value:
+        value = self.describe(self.at(request["path"]), request.get("verify", True))
+        return {"value": value, "unknown_tags": self.checkpoint.unknown_tags}
 
-    def read_slice(self, path: Any, slices: Any, verify: bool = True, **_: Any) -> dict[str, Any]:
-        tensor = self.checkpoint.at(tuple(_key(key) for key in path))
-        good = isinstance(tensor, Tensor) and len(slices) == len(tensor.shape)
-        good = good and all(0 <= a <= b <= n and c >= 1 for (a, b, c), n in zip(slices, tensor.shape, strict=True))
-        need(good, "PROTOCOL.md", f"slices {slices}", "bad-index")
-        data = self.checkpoint.read(tensor, [slice(*one) for one in slices], verify)
-        shape = [len(range(*one)) for one in slices]
-        return {"value": {"type": "tensor", "dtype": tensor.dtype, "shape": shape, **_bytes(data)}}
+    def do_read_slice(self, request: Value) -> Value:
+        tensor, box = self.at(request["path"]), [range(*one) for one in request["slices"]]
+        good = isinstance(tensor, Tensor) and len(box) == len(tensor.shape)
+        good = good and all(axis.stop <= side for axis, side in zip(box, tensor.shape, strict=True))
+        need(good, f"slices {box}", "bad-index")
+        data = self.checkpoint.read(tensor, box, request.get("verify", True))
+        return {"value": {"type": "tensor", "dtype": tensor.dtype, "shape": list(map(len, box)), **content(data)}}
 
-    def verify(self, file: str, **_: Any) -> dict[str, Any]:
-        self.open(file)
-        return {"damage": [self.error(fault) for fault in verify(self.checkpoint)]}
+    def at(self, path: list[Any]) -> Any:
+        """The value at a path of the protocol."""
+        value = self.checkpoint.tree
+        for key in path:
+            key = key if isinstance(key, str) else int(key["int"])
+            position = type(value) in (list, tuple) and key in range(len(value))
+            need(position or (type(value) is dict and key in value), f"the tree has no {path}", "no-such-path")
+            value = value[key]
+        return value
 
-    def describe(self, value: Any, verify: bool | None) -> dict[str, Any]:
+    def describe(self, value: Any, verify: bool | None) -> Value:
         """A value as the protocol has it; tensors without bytes if `verify` is None."""
         match value:
             case None:
@@ -88,57 +86,21 @@ class Session:
                 bits = DTYPES[dtype].bits
                 data = repack(data, bits, slice(None), 1) if bits < 8 else data
                 return {"type": "scalar", "dtype": dtype, "hex": data.hex()}
-            case Tensor():
-                found = {"type": "tensor", "index": value.index, "dtype": value.dtype, "shape": value.shape}
-                return found if verify is None else {**found, **_bytes(self.checkpoint.read(value, verify=verify))}
+            case Tensor(number, _, dtype, shape):
+                found = {"type": "tensor", "index": number, "dtype": dtype, "shape": shape}
+                return found if verify is None else {**found, **content(self.checkpoint.read(value, verify=verify))}
             case dict():
-                pairs = []
-                for key, item in value.items():
-                    pairs.append([key if isinstance(key, str) else _integer(key), self.describe(item, verify)])
-                return {"type": "dict", "items": pairs}
+                keys = [key if isinstance(key, str) else {"int": str(key)} for key in value]
+                items = [self.describe(item, verify) for item in value.values()]
+                return {"type": "dict", "items": list(map(list, zip(keys, items, strict=True)))}
         return {"type": type(value).__name__, "items": [self.describe(item, verify) for item in value]}
 
-    def error(self, fault: Fault) -> dict[str, Any]:
-        where = dict(fault.where)
-        if "tensor" in where:
-            paths = {tensor.name: self.checkpoint.paths[tensor.index] for tensor in self.checkpoint.tensors}
-            where["tensor"] = path_text(paths[str(where["tensor"])])
-        return {"code": fault.code, "message": str(fault), **where}
 
-
-def _key(key: Any) -> str | int:
-    return key if isinstance(key, str) else int(key["int"])
-
-
-def _integer(key: int) -> dict[str, str]:
-    return {"int": str(key)}
-
-
-def _bytes(data: bytes) -> dict[str, str]:
+def content(data: bytes) -> dict[str, str]:
     return {"hex": data.hex()} if len(data) <= INLINE else {"sha256": hashlib.sha256(data).hexdigest()}
 
 
-def main() -> None:
+if __name__ == "__main__":
     sys.setrecursionlimit(5000)  # JSON of the deepest tree takes more than the default
     sys.set_int_max_str_digits(0)
-    session = Session()
-    for line in sys.stdin:
-        request = json.loads(line)
-        op = request.pop("op")
-        reply: dict[str, Any] = {"id": request.pop("id")}
-        if op == "bye":
-            return
-        try:
-            if op in ("hello", "open", "list", "read", "read_slice", "verify"):
-                reply["ok"] = getattr(session, op)(**request)
-            else:
-                reply["unsupported"] = op
-        except Fault as fault:
-            reply["error"] = session.error(fault)
-        except Unsupported as lacking:
-            reply["unsupported"] = lacking.feature
-        print(json.dumps(reply), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    PythonReader().serve()
