@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .comparison import Change, DiffReport, diff
     from .conversion import ConvertReport, convert
     from .manager import CheckpointManager
-    from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate, open_at
+    from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate
     from .migration.formats import upgrade
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
@@ -74,7 +74,6 @@ __all__ = [
     "load",
     "migrate",
     "open",
-    "open_at",
     "progress_bar",
     "save",
     "upgrade",
@@ -99,7 +98,6 @@ _ON_DEMAND = {
     "SaveReport": "writer",
     "VerifyReport": "verification",
     "migrate": "migration",
-    "open_at": "migration",
     "progress_bar": "progress",
     "save": "writer",
     "upgrade": "migration.formats",

@@ -3,16 +3,20 @@ parts of itself as arrays, such as a tensor on a device, a slice of another file
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .arrays import Shape
+from .arrays import ArraySpec, Shape
 from .dtypes import Array
 from .errors import fault
+
+if TYPE_CHECKING:
+    from .storage import Storage
+    from .tensor import Tensor
 
 Region = tuple[slice, ...]  # one slice an axis, with start and stop and without step
 
@@ -34,6 +38,51 @@ class Lazy:
     """Base of the sources that are not arrays: whatever derives from it stands in a tree as a tensor."""
 
     __slots__ = ()
+
+
+class StoredChunk(NamedTuple):
+    """The stored bytes of a chunk in another checkpoint: where they are, the digests of their blocks, and the crc32
+    that a pack needs (else 0)."""
+
+    storage: Storage
+    object: str
+    offset: int
+    length: int
+    digests: bytes
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Lazy):
+    """A tensor of another checkpoint that is saved as it is stored there: its chunks are shared, or copied by the
+    system, and never read; their digests come along, so damage stays damage. [MIG-020]
+
+    That checkpoint has the digest and block size of the save, and is a file or packed one exactly if the save is. Two
+    leaves with an equal `identity` are aliases."""
+
+    tensor: Tensor
+    chunk: Callable[[int], StoredChunk]
+    identity: Hashable
+
+    @property
+    def spec(self) -> ArraySpec:
+        return self.tensor.spec
+
+    @property
+    def shape(self) -> Shape:
+        return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.tensor.dtype
+
+    def view(self, dtype: np.dtype[Any]) -> Kept:
+        """The same stored elements as another dtype of the same width."""
+        return Kept(self.tensor.view(dtype), self.chunk, self.identity)
+
+    def __getitem__(self, region: Region, /) -> Array:
+        part: Array = self.tensor[(*region, ...)]
+        return part
 
 
 class Shard(NamedTuple):
