@@ -126,7 +126,7 @@ def entries(read: Callable[[int, int], bytes], size: int, comment_length: int) -
         begin = position + _CENTRAL.size
         end = begin + name_length + extra_length
         extra, offset = directory[begin + name_length : end], fields[-1]
-        large = iter(Struct(f"<{len(extra) // 8}Q").unpack_from(extra, 4) if extra[:2] == b"\1\0" else ())
+        large = iter(Struct(f"<{len(extra) // 8}Q").unpack_from(extra, 4) if bytes(extra[:2]) == b"\1\0" else ())
         if member_size == _MAX32:
             member_size, _ = next(large, 0), next(large, 0)
         if offset == _MAX32:

@@ -66,6 +66,7 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option("--down", is_flag=True, help="Run migrations backwards.")
 @click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
+@click.option("--verify", is_flag=True, help="Read and verify what is merely moved, too.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
 @click.option("--overwrite", is_flag=True, help="Replace DST, which may be SRC, at once.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
