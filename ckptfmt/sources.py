@@ -3,7 +3,8 @@ parts of itself as arrays, such as a tensor on a device, a slice of another file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import weakref
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -95,6 +96,62 @@ class Shard(NamedTuple):
     def region(self) -> Region:
         """Where it lies in the whole."""
         return tuple(slice(low, low + n) for low, n in zip(self.start, self.source.shape, strict=True))
+
+
+class Buffers:
+    """Memory that is used again as soon as nobody looks at it any more."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, size: int, full: int) -> Array:
+        """An array of `size` bytes, in a buffer of `full` or more."""
+        buffer = next((found for found in self._free if len(found) >= full), None)
+        if buffer is None:
+            buffer = bytearray(full)
+        else:
+            self._free.remove(buffer)
+        array = np.frombuffer(memoryview(buffer)[:size], np.uint8)  # views of it keep it alive
+        weakref.finalize(array, self._free.append, buffer)
+        return array
+
+
+@dataclass(frozen=True, slots=True)
+class InFile(Lazy):
+    """An array that is a mapped part of a file, from `offset` on: reading the file is faster than looking at the
+    mapping for the first time. The file is `storage`, which has it under the empty name."""
+
+    array: Array
+    storage: Storage
+    offset: int
+    buffers: Buffers
+
+    @property
+    def shape(self) -> Shape:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    @property
+    def identity(self) -> Hashable:
+        return memory_key(self.array)
+
+    def view(self, dtype: np.dtype[Any]) -> InFile:
+        """The same elements as another dtype of the same width."""
+        return InFile(self.array.view(dtype), self.storage, self.offset, self.buffers)
+
+    def pieces(self, size: int) -> Iterator[Array]:
+        """Its bytes, read in pieces of `size`."""
+        for start in range(0, self.array.nbytes, size):
+            piece = self.buffers.take(min(size, self.array.nbytes - start), size)
+            self.storage.read_into("", self.offset + start, memoryview(piece))
+            yield piece
+
+    def __getitem__(self, region: Region, /) -> Array:
+        part: Array = self.array[region]
+        return part
 
 
 @dataclass(frozen=True, slots=True)

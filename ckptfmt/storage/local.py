@@ -70,6 +70,13 @@ class LocalStorage:
                 raise fault("short-object", message, path=self.path, offset=offset)
             out, offset = out[count:], offset + count
 
+    def copy_to(self, fd: int, disk: Disk, offset: int, name: str, start: int, length: int) -> None:
+        """Have the system copy bytes of an object into an open file; raises OSError for what is wrong with that."""
+        with self._open(name) as source:
+            if os.fstat(source).st_size < start + length:  # [READ-005]
+                raise fault("short-object", f"{name or 'the file'} ends too early", path=self.path, offset=start)
+            disk.copy(fd, offset, source, start, length)
+
     def map(self, name: str) -> memoryview:
         with self._open(name) as fd:
             if os.fstat(fd).st_size == 0:  # which cannot be mapped
@@ -149,13 +156,10 @@ class LocalFile:
         if not isinstance(storage, LocalStorage):
             copy_pieces(self, offset, storage, name, start, length)
             return
-        with storage._open(name) as source:
-            if os.fstat(source).st_size < start + length:  # [READ-005]
-                raise fault("short-object", f"{name or 'the file'} ends too early", path=storage.path, offset=start)
-            for at in range(0, length, WRITEBACK):
-                size = min(WRITEBACK, length - at)
-                self._do(self._disk.copy, offset + at, source, start + at, size)
-                self._hint(offset + at + size)
+        for at in range(0, length, WRITEBACK):
+            size = min(WRITEBACK, length - at)
+            self._do(storage.copy_to, self._disk, offset + at, name, start + at, size)
+            self._hint(offset + at + size)
 
     def _hint(self, end: int) -> None:
         """Have the system begin to write out what lies before `end`, if much does."""
