@@ -28,7 +28,7 @@ from .tree import OMITTED
 
 if TYPE_CHECKING:
     from .comparison import Change, DiffReport, diff
-    from .conversion import ConvertReport, convert
+    from .conversion import ConvertReport, convert, convert_each
     from .manager import CheckpointManager
     from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate
     from .migration.formats import upgrade
@@ -70,6 +70,7 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "convert",
+    "convert_each",
     "diff",
     "load",
     "migrate",
@@ -88,6 +89,7 @@ _ON_DEMAND = {
     "diff": "comparison",
     "ConvertReport": "conversion",
     "convert": "conversion",
+    "convert_each": "conversion",
     "Damage": "verification",
     "Extern": "migration",
     "FileCoordinator": "parallel.files",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import subprocess
 import sys
 from collections import OrderedDict
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -291,15 +289,6 @@ def test_memory_is_bounded(tmp_path: Path, suffix: str) -> None:
             [sys.executable, "-c", MEMORY, *map(str, arguments)], capture_output=True, text=True, check=True
         )
         assert int(done.stdout) < 100 + (150 if suffix == "pt" else 0)  # torch itself is loaded meanwhile
-
-
-def test_any_executor_can_carry_conversions(tmp_path: Path) -> None:
-    sources = [saved(tmp_path, {"a": MATRIX}), tmp_path / "absent.ckpt"]
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        done = [executor.submit(ckptfmt.convert, source, tmp_path / "x.safetensors") for source in sources]
-        assert done[0].result().tensors == 1
-        with pytest.raises(ckptfmt.MissingError):
-            done[1].result()
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
