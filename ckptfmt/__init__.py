@@ -27,9 +27,9 @@ from .tree import OMITTED
 
 if TYPE_CHECKING:
     from .comparison import Change, DiffReport, diff
-    from .conversion import ConvertReport, convert
+    from .conversion import ConvertReport, convert, convert_each
     from .manager import CheckpointManager
-    from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate, open_at
+    from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate
     from .migration.formats import upgrade
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
@@ -70,11 +70,11 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "convert",
+    "convert_each",
     "diff",
     "load",
     "migrate",
     "open",
-    "open_at",
     "progress_bar",
     "save",
     "upgrade",
@@ -89,6 +89,7 @@ _ON_DEMAND = {
     "diff": "comparison",
     "ConvertReport": "conversion",
     "convert": "conversion",
+    "convert_each": "conversion",
     "Damage": "verification",
     "Extern": "migration",
     "FileCoordinator": "parallel.files",
@@ -100,7 +101,6 @@ _ON_DEMAND = {
     "SaveReport": "writer",
     "VerifyReport": "verification",
     "migrate": "migration",
-    "open_at": "migration",
     "progress_bar": "progress",
     "save": "writer",
     "upgrade": "migration.formats",

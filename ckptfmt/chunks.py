@@ -15,7 +15,7 @@ import numpy as np
 
 from .arrays import ArraySpec
 from .dtypes import Array, DType, pack, unpack
-from .sources import Region, Sharded, Source, within
+from .sources import InFile, Region, Sharded, Source, within
 
 PIECE = 8 << 20  # bytes; a multiple of the block size
 
@@ -30,6 +30,11 @@ def is_direct(part: Array, spec: ArraySpec) -> bool:
 def stored_pieces(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]:
     """The stored bytes (uint8) of chunk number `chunk`, in pieces that stay valid and unchanged after the next is
     taken."""
+    if isinstance(source, InFile):
+        if spec.chunks == 1 and is_direct(source.array, spec):
+            yield from source.pieces(PIECE // 2)  # of which several stay in the processor's cache
+            return
+        source = source.array
     if spec.chunks == 1 and isinstance(source, np.ndarray) and is_direct(source, spec):  # as almost always
         yield from _cut(source.reshape(-1).view(np.uint8))
         return

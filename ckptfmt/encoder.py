@@ -105,7 +105,7 @@ class _Encoder:
                 f"metadata holds a tensor at {path_text(path)!r}; put it into the tree",
                 tensor=path_text(path),
             )  # [TREE-014]
-        if isinstance(array, np.ndarray) and array.dtype.kind in "mM":
+        if array.dtype.kind in "mM":
             _check_depth(depth, path)
             unit, count = np.datetime_data(array.dtype)
             tag = "numpy.datetime64" if array.dtype.kind == "M" else "numpy.timedelta64"

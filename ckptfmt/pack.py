@@ -6,7 +6,7 @@ nothing in them depends on clock, machine or umask. [PACK-005]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -97,3 +97,39 @@ def directory(members: Sequence[Member], comment_length: int) -> bytes:
     entries = [central_entry(member) for member in members]
     entries_size = sum(map(len, entries))
     return b"".join((*entries, end_records(len(entries), members[-1].end, entries_size, comment_length)))
+
+
+class Entry(NamedTuple):
+    """What the central directory says of a member."""
+
+    name: bytes
+    offset: int
+    size: int
+    crc32: int
+
+
+def entries(read: Callable[[int, int], bytes], size: int, comment_length: int) -> Iterator[Entry]:
+    """The entries of the central directory of a pack of `size` bytes; `read(offset, length)` gives its bytes. Raises
+    ValueError, or struct.error, if it is none."""
+    at = size - comment_length - _END.size
+    _, _, _, _, count, length, start, _ = _END.unpack(read(at, _END.size))
+    if count == _MAX16 or _MAX32 in (length, start):
+        _, _, at64, _ = _LOCATOR64.unpack(read(at - _LOCATOR64.size, _LOCATOR64.size))
+        *_, count, length, start = _END64.unpack(read(at64, _END64.size))
+    directory = memoryview(read(start, length))
+    position = 0
+    for _ in range(count):
+        signature, *fields = _CENTRAL.unpack_from(directory, position)
+        crc32, _, member_size, name_length, extra_length, comment = fields[6:12]
+        if signature != b"PK\1\2":
+            raise ValueError("no entry of a central directory")
+        begin = position + _CENTRAL.size
+        end = begin + name_length + extra_length
+        extra, offset = directory[begin + name_length : end], fields[-1]
+        large = iter(Struct(f"<{len(extra) // 8}Q").unpack_from(extra, 4) if bytes(extra[:2]) == b"\1\0" else ())
+        if member_size == _MAX32:
+            member_size, _ = next(large, 0), next(large, 0)
+        if offset == _MAX32:
+            offset = next(large, 0)
+        yield Entry(bytes(directory[begin : begin + name_length]), offset, member_size, crc32)
+        position = end + comment

@@ -8,15 +8,16 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from . import manifest as manifests
 from . import tree as trees
 from .blocks import BlockReader
+from .commit import CommitRecord
 from .digests import digest_named
 from .errors import CkptError, CorruptError, fault
 from .fetch import IN_FLIGHT, Fetcher
-from .layouts import Located, layout_of
+from .layouts import Frame, Located, layout_of
 from .manifest import Manifest, Schema
 from .names import Key, Path, PathIndex, path_text, value_at
 from .storage import storage_for
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import zarr
 
     from .adapter import Adapter
+    from .migration.operators import Extern
+    from .migration.view import MigratedCheckpoint
     from .patterns import Patterns
     from .progress import Progress
     from .target import MatchReport
@@ -91,9 +94,14 @@ class Checkpoint:
         return self.manifest.generator
 
     @property
+    def record(self) -> CommitRecord:
+        """The commit record that makes it exist."""
+        return self._located.record
+
+    @property
     def manifest_sha256(self) -> str:
         """What identifies the checkpoint: two with the same one hold the same values. Hexadecimal. [SEC-004]"""
-        return self._located.record.sha256.hex()
+        return self.record.sha256.hex()
 
     @property
     def schema(self) -> Schema | None:
@@ -212,6 +220,10 @@ class Checkpoint:
 
         return verify_blocks(self.blocks, self._layout, self._located, progress)
 
+    def frames(self) -> Iterator[Frame]:
+        """The frames, which are read as their parts are taken, with the digests that they must have."""
+        return self._layout.frames(self._storage, self._located, self.blocks.index)
+
     @property
     def zarr(self) -> zarr.Group | zarr.Array[Any]:
         """The tensors as a read-only `zarr.Group` (a `zarr.Array` if the tree is one tensor) over the same, verified
@@ -239,23 +251,58 @@ class Checkpoint:
         self.close()
 
 
+@overload
 def open_checkpoint(
     path: str | os.PathLike[str],
     *,
     verify: bool = True,
     max_manifest: int = MAX_MANIFEST,
     storage_options: Mapping[str, Any] | None = None,
-) -> Checkpoint:
+) -> Checkpoint: ...
+
+
+@overload
+def open_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    schema: str,
+    migrations: Any = (),
+    source_schema: Schema | tuple[str, str] | None = None,
+    down: bool = False,
+    lossy: bool = False,
+    parameters: Mapping[str, int] | None = None,
+    externs: Mapping[str, Extern] | None = None,
+    verify: bool = True,
+    max_manifest: int = MAX_MANIFEST,
+    storage_options: Mapping[str, Any] | None = None,
+) -> MigratedCheckpoint: ...
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str], *, schema: str | None = None, **options: Any
+) -> Checkpoint | MigratedCheckpoint:
     """Open the checkpoint at `path`: reads commit record and manifest only. [READ-001] [READ-002]
 
     `path`: a path, or a URL of any protocol that fsspec knows ("s3://bucket/model.ckpt"), for which `storage_options`
     are handed to fsspec. `verify=False` reads exactly the wanted bytes, unchecked. `max_manifest` bounds the
-    manifest's bytes. Raises
-    `MissingError` (`not-found`), `NotACheckpointError`, `CorruptError` (`truncated`, `bad-record`, `manifest-digest`,
-    `bad-manifest`, `bad-extent`), `UnsupportedError` (`newer-format`, `unknown-…`, `limit-exceeded`) and
-    `StorageError`.
+    manifest's bytes.
+
+    With `schema`, a version of the checkpoint's schema: the checkpoint as it is there, planned on the manifest and read
+    lazily. `migrations`: a `MigrationSet`, documents (as dicts), paths of JSON or msgpack files, or an iterable of
+    these. `source_schema`: id and version of a checkpoint that does not say its own. `down`: against the edges, through
+    exact migrations; `lossy` allows lossy ones. `parameters`: values for those of the documents. `externs`: the
+    functions that they name.
+
+    Raises `MissingError` (`not-found`), `NotACheckpointError`, `CorruptError` (`truncated`, `bad-record`,
+    `manifest-digest`, `bad-manifest`, `bad-extent`), `UnsupportedError` (`newer-format`, `unknown-…`,
+    `limit-exceeded`) and `StorageError`; with `schema` also `bad-migration`, `unknown-extern`, `no-migration`,
+    `ambiguous-migration`, `irreversible-migration`, and `migration-mismatch` with all faults of the plan in `.report`.
     """
-    return Checkpoint(path, verify=verify, max_manifest=max_manifest, storage_options=storage_options)
+    if schema is None:
+        return Checkpoint(path, **options)
+    from .migration.view import open_migrated
+
+    return open_migrated(path, schema=schema, **options)
 
 
 def load(

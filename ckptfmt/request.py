@@ -20,7 +20,7 @@ from .errors import CkptError, fault
 from .manifest import MAX_RANK, Schema
 from .names import MAX_LENGTH, escape, path_text
 from .patterns import matches
-from .sources import Sharded
+from .sources import Kept, Sharded
 from .tree import Node, Tree
 
 Compression = str | Mapping[str, Any] | None
@@ -66,6 +66,9 @@ def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
     specs = []
     for leaf, codec in zip(asked.encoded.tensors, asked.codecs, strict=True):
         source = leaf.source
+        if isinstance(source, Kept):
+            specs.append(source.spec)
+            continue
         if isinstance(source, Sharded):
             held = {shard.start: math.prod(shard.source.shape) for shard in source.shards}
             if sum(held.values()) < math.prod(source.shape):

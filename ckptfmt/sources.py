@@ -3,15 +3,20 @@ parts of itself as arrays, such as a tensor on a device, a slice of another file
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import weakref
+from collections.abc import Callable, Hashable, Iterator
 from itertools import combinations
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .arrays import Shape
-from .dtypes import Array
+from .arrays import ArraySpec, Shape
+from .dtypes import Array, bytes_of
 from .errors import fault
+
+if TYPE_CHECKING:
+    from .storage import Storage
+    from .tensor import Tensor
 
 Region = tuple[slice, ...]  # one slice an axis, with start and stop and without step
 
@@ -35,6 +40,51 @@ class Lazy:
     __slots__ = ()
 
 
+class StoredChunk(NamedTuple):
+    """The stored bytes of a chunk in another checkpoint: where they are, the digests of their blocks, and the crc32
+    that a pack needs (else 0)."""
+
+    storage: Storage
+    object: str
+    offset: int
+    length: int
+    digests: bytes
+    crc32: int
+
+
+class Kept(Lazy):
+    """A tensor of another checkpoint that is saved as it is stored there: its chunks are shared, or copied by the
+    system, and never read; their digests come along, so damage stays damage. [MIG-020]
+
+    That checkpoint has the digest and block size of the save, and is a file or packed one exactly if the save is. Two
+    leaves with an equal `identity` are aliases."""
+
+    __slots__ = ("chunk", "identity", "tensor")
+
+    def __init__(self, tensor: Tensor, chunk: Callable[[int], StoredChunk], identity: Hashable) -> None:
+        self.tensor, self.chunk, self.identity = tensor, chunk, identity
+
+    @property
+    def spec(self) -> ArraySpec:
+        return self.tensor.spec
+
+    @property
+    def shape(self) -> Shape:
+        return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.tensor.dtype
+
+    def view(self, dtype: np.dtype[Any]) -> Kept:
+        """The same stored elements as another dtype of the same width."""
+        return Kept(self.tensor.view(dtype), self.chunk, self.identity)
+
+    def __getitem__(self, region: Region, /) -> Array:
+        part: Array = self.tensor[(*region, ...)]
+        return part
+
+
 class Shard(NamedTuple):
     """A part of a tensor: the index of its first element along each axis, and its elements."""
 
@@ -45,6 +95,62 @@ class Shard(NamedTuple):
     def region(self) -> Region:
         """Where it lies in the whole."""
         return tuple(slice(low, low + n) for low, n in zip(self.start, self.source.shape, strict=True))
+
+
+class Buffers:
+    """Memory that is used again as soon as nobody looks at it any more."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, size: int, full: int) -> Array:
+        """An array of `size` bytes, in a buffer of `full` or more."""
+        buffer = next((found for found in self._free if len(found) >= full), None)
+        if buffer is None:
+            buffer = bytearray(full)
+        else:
+            self._free.remove(buffer)
+        array = np.frombuffer(memoryview(buffer)[:size], np.uint8)  # views of it keep it alive
+        weakref.finalize(array, self._free.append, buffer)
+        return array
+
+
+class InFile(Lazy):
+    """An array that is a mapped part of a file, from `offset` on: reading the file is faster than looking at the
+    mapping for the first time. The file is `storage`, which has it under the empty name."""
+
+    __slots__ = ("array", "buffers", "offset", "storage")
+
+    def __init__(self, array: Array, storage: Storage, offset: int, buffers: Buffers) -> None:
+        self.array, self.storage, self.offset, self.buffers = array, storage, offset, buffers
+
+    @property
+    def shape(self) -> Shape:
+        shape: Shape = self.array.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    @property
+    def identity(self) -> Hashable:
+        return memory_key(self.array)
+
+    def view(self, dtype: np.dtype[Any]) -> InFile:
+        """The same elements as another dtype of the same width."""
+        return InFile(self.array.view(dtype), self.storage, self.offset, self.buffers)
+
+    def pieces(self, size: int) -> Iterator[Array]:
+        """Its bytes, read in pieces of `size`."""
+        for start in range(0, self.array.nbytes, size):
+            piece = self.buffers.take(min(size, self.array.nbytes - start), size)
+            self.storage.read_into("", self.offset + start, bytes_of(piece))
+            yield piece
+
+    def __getitem__(self, region: Region, /) -> Array:
+        part: Array = self.array[region]
+        return part
 
 
 class Sharded(Lazy):

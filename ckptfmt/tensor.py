@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import Shape
+from .arrays import ArraySpec, Shape
 from .dtypes import Array
 from .errors import CkptError, fault
 from .grid import Axis, Selection
@@ -92,7 +92,17 @@ class Tensor(ArrayLike):
 
     @property
     def shape(self) -> Shape:
-        return self._checkpoint.manifest.specs[self.index].shape
+        return self.spec.shape
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for what is one tensor, seen in the same way. [TREE-010]"""
+        return id(self._checkpoint), self.index, self._view, self._cast
+
+    @property
+    def spec(self) -> ArraySpec:
+        """How it is stored as a Zarr array."""
+        return self._checkpoint.manifest.specs[self.index]
 
     @property
     def size(self) -> int:
@@ -108,17 +118,17 @@ class Tensor(ArrayLike):
     def stored_dtype(self) -> np.dtype[Any]:
         """The in-memory dtype of the stored elements; `dtype` differs from it for a view (datetime64 of int64) and
         after `astype`."""
-        return self._checkpoint.manifest.specs[self.index].dtype.numpy
+        return self.spec.dtype.numpy
 
     @property
     def dtype_name(self) -> str:
         """The logical dtype of SPEC.md section 3, such as "bfloat16"."""
-        return self._checkpoint.manifest.specs[self.index].dtype.name
+        return self.spec.dtype.name
 
     @property
     def nbytes(self) -> int:
         """Bytes before compression, as stored."""
-        return self._checkpoint.manifest.specs[self.index].nbytes
+        return self.spec.nbytes
 
     @property
     def stored_bytes(self) -> int:
@@ -128,12 +138,12 @@ class Tensor(ArrayLike):
     @property
     def chunks(self) -> int:
         """Number of chunks."""
-        return self._checkpoint.manifest.specs[self.index].chunks
+        return self.spec.chunks
 
     @property
     def codec(self) -> str:
         """ "raw" or the name of the compressor."""
-        return self._checkpoint.manifest.specs[self.index].codec.name
+        return self.spec.codec.name
 
     def __repr__(self) -> str:
         return f"<Tensor {path_text(self.path)!r} {self.dtype} {self.shape}>"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import subprocess
 import sys
 from collections import OrderedDict
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +195,7 @@ def test_targets_are_replaced_only_when_asked(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_compared_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ckptfmt.conversion import safetensors as module
+    from ckptfmt.conversion import copying as module
 
     source = saved(tmp_path, {"a": MATRIX, "b": MATRIX + 1})
     honest = module.elements
@@ -214,17 +212,19 @@ def test_what_is_written_is_compared_before_it_takes_its_name(tmp_path: Path, mo
     assert not ckptfmt.diff(source, tmp_path / "x.safetensors").equal
 
 
-def test_a_damaged_source_is_not_converted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [5_000, 500_000])
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_damaged_source_is_not_converted(tmp_path: Path, size: int, verify: bool) -> None:
     for layout in ("file", "loose"):
         source = tmp_path / layout
-        ckptfmt.save(source, {"a": np.arange(5000.0)}, layout=layout, durable=False)
+        ckptfmt.save(source, {"a": np.arange(size)}, layout=layout, durable=False)
         file = source if layout == "file" else source / "tensors/a/c/0"
         data = bytearray(file.read_bytes())
         data[20_000] ^= 1
         file.write_bytes(data)
         for target in ("x.safetensors", "x.ckpt", "x.npz"):
             with pytest.raises(ckptfmt.CorruptError) as raised:
-                ckptfmt.convert(source, tmp_path / target)
+                ckptfmt.convert(source, tmp_path / target, verify=verify)
             assert raised.value.code == "block-digest"
             assert not (tmp_path / target).exists()
 
@@ -278,26 +278,17 @@ print(peak - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("suffix", ["safetensors", "npz", "h5", "msgpack", "pt", "ckpt"])
 def test_memory_is_bounded(tmp_path: Path, suffix: str) -> None:
-    """120 MB in tensors of 12 MB take no 80 MiB of private memory, either way."""
+    """240 MB in tensors of 12 MB take no 100 MiB of private memory, either way."""
     if suffix == "pt":
         pytest.importorskip("torch")
     rows = np.random.default_rng(1).standard_normal((100, 1000)).astype(np.float32)
-    source = saved(tmp_path, {f"t{i}": np.tile(rows + i, (30, 1)) for i in range(10)}, compression="zstd")
+    source = saved(tmp_path, {f"t{i}": np.tile(rows + i, (30, 1)) for i in range(20)}, compression="zstd")
     target = tmp_path / f"x.{suffix}"
     for arguments in ((source, target), (target, tmp_path / "back.ckpt")):
         done = subprocess.run(
             [sys.executable, "-c", MEMORY, *map(str, arguments)], capture_output=True, text=True, check=True
         )
-        assert int(done.stdout) < 80 + (150 if suffix == "pt" else 0)  # torch itself is loaded meanwhile
-
-
-def test_any_executor_can_carry_conversions(tmp_path: Path) -> None:
-    sources = [saved(tmp_path, {"a": MATRIX}), tmp_path / "absent.ckpt"]
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        done = [executor.submit(ckptfmt.convert, source, tmp_path / "x.safetensors") for source in sources]
-        assert done[0].result().tensors == 1
-        with pytest.raises(ckptfmt.MissingError):
-            done[1].result()
+        assert int(done.stdout) < 100 + (150 if suffix == "pt" else 0)  # torch itself is loaded meanwhile
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

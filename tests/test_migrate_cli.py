@@ -85,7 +85,7 @@ def test_migrate_and_back(capsys: pytest.CaptureFixture[str]) -> None:
         (["bare", "dst", "--to", "2"], "[no-migration]"),
         (["src", "src", "--to", "2", "--set", "n=1"], "[exists]"),
         (["src", "dst", "--to", "2", "--set", "n"], "NAME=NUMBER"),
-        (["src", "dst", "--to", "2", "--schema", "net"], "ID@VERSION"),
+        (["src", "dst", "--to", "2", "--source-schema", "net"], "ID@VERSION"),
         (["none", "dst", "--to", "2"], "[not-found]"),
     ],
 )
@@ -99,7 +99,7 @@ def test_what_stands_in_the_way_is_said(capsys: pytest.CaptureFixture[str], argu
 
 @pytest.mark.usefixtures("folder")
 def test_a_source_without_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "bare", "dst", "--to", "2", "--set", "n=1", "--schema", "net@1")[0] == 0
+    assert call(capsys, "bare", "dst", "--to", "2", "--set", "n=1", "--source-schema", "net@1")[0] == 0
     with ckptfmt.open("dst") as checkpoint:
         assert checkpoint.schema == ckptfmt.Schema("net", "2")
 

@@ -200,7 +200,7 @@ def test_lazy_is_eager(scratch: Scratch, made: tuple[Any, Any, Any], data: st.Da
     whole = flat(expected)
     with scratch() as folder:
         ckptfmt.save(f"{folder}/1", tree, schema=("s", "1"), durable=False)
-        with ckptfmt.open_at(f"{folder}/1", "2", document) as view:
+        with ckptfmt.open(f"{folder}/1", schema="2", migrations=document) as view:
             assert {*view, "step"} == {*whole}
             assert_same_tree(flat(view.load()), whole)
             for name in view:

@@ -175,3 +175,32 @@ def test_the_standard_library_reads_more_members_than_16_bits_count() -> None:  
 
 def test_constants() -> None:
     assert (pack.SMALL_ALIGNMENT, pack.LARGE_ALIGNMENT, pack.LARGE) == (64, 4096, 65_536)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, (1 << 32) - 1)), max_size=6),
+    st.sampled_from([b"", b"a comment"]),
+)
+def test_entries_are_what_a_directory_says(rows: list[tuple[int, int, int]], comment: bytes) -> None:
+    """With sizes and offsets that need ZIP64, and those that do not. [PACK-003]"""
+    check_entries(rows, comment, 1)
+
+
+def test_entries_of_more_members_than_16_bits_count() -> None:  # [PACK-003]
+    check_entries([], b"", 65_535)
+
+
+def check_entries(rows: list[tuple[int, int, int]], comment: bytes, more: int) -> None:
+    members = [pack.Member(b"m%d" % i, offset, offset + 100, size, crc) for i, (offset, size, crc) in enumerate(rows)]
+    members += [pack.Member(b"x", 0, 100, 1, 0)] * more
+    raw = pack.directory(members, len(comment)) + comment
+    start = members[-1].end
+    found = list(pack.entries(lambda offset, length: raw[offset - start :][:length], start + len(raw), len(comment)))
+    assert found == [pack.Entry(m.name, m.offset, m.size, m.crc32) for m in members]
+
+
+def test_what_is_no_directory_has_no_entries() -> None:
+    raw = bytearray(pack.directory([pack.Member(b"x", 0, 100, 1, 0)], 0))
+    raw[0] ^= 1
+    with pytest.raises(ValueError, match="no entry"):
+        list(pack.entries(lambda offset, length: bytes(raw[offset - 101 :][:length]), 101 + len(raw), 0))

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Executor
+from importlib import import_module
+from operator import attrgetter
+from typing import Any, cast
 
 import click
 from rich.text import Text
 
+from .. import CorruptError, conversion
 from ..conversion import FORMATS, ConvertReport
 from ..conversion import convert as convert_checkpoint
 from ..layouts import LAYOUTS
+from . import DAMAGED, FAILED
 from .bar import progress_bar
-from .console import console, print_json
+from .console import console, print_json, problem
 from .text import count, size, visible
 
 LOSSES = 12  # most losses shown
+
+
+def _executor(context: click.Context, parameter: click.Parameter, value: str | None) -> Callable[[], Executor] | None:
+    if value is None:
+        return None
+    module, _, name = value.partition(":")
+    try:
+        factory = attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.BadParameter(f"{value!r} cannot be imported as MODULE:FACTORY: {error}") from error
+    return cast("Callable[[], Executor]", factory)
 
 
 @click.command(
@@ -27,15 +45,17 @@ Examples:
   ckptfmt convert model.ckpt model.safetensors
   ckptfmt convert run/step_1000 model.ckpt                # Orbax and torch DCP directories
   ckptfmt convert --layout loose model.pt model           # plain Zarr under model/tensors
+  ckptfmt convert --each --executor concurrent.futures:ProcessPoolExecutor run/steps converted
   ckptfmt convert --formats
 
 What the target cannot hold is named, and nothing is written, unless --allow-loss is given. Every tensor is read back
 and compared. No code of the source is ever run.
 
 The object of --json has: source, target, source_format, target_format, tensors, bytes, verified, and losses, a list
-of objects with kind, path and message.
+of objects with kind, path and message; with --each: converted, failed, and outcomes, a list of objects with source,
+target, report (as above, or null) and error (null, or an object with code and message).
 
-Exit codes: 0 converted, 1 the source is damaged, 2 anything else.
+Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 """,
 )
 @click.argument("source", required=False)
@@ -44,6 +64,13 @@ Exit codes: 0 converted, 1 the source is damaged, 2 anything else.
 @click.option("--to", "target_format", metavar="FORMAT", help="What TARGET shall be [default: by its suffix].")
 @click.option("--formats", is_flag=True, help="List the formats.")
 @click.option("--nest", is_flag=True, help="Split flat names at each period into nested dicts.")
+@click.option("--each", is_flag=True, help="SOURCE and TARGET are folders: convert each checkpoint in SOURCE.")
+@click.option(
+    "--executor",
+    callback=_executor,
+    metavar="MODULE:FACTORY",
+    help="With --each: what gives the concurrent.futures.Executor that does it.",
+)
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of a ckptfmt TARGET.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip", "blosc"]), help="Of a ckptfmt TARGET.")
 @click.option("--allow-loss", is_flag=True, help="Convert although something cannot be kept.")
@@ -59,26 +86,75 @@ def convert(
     no_verify: bool,
     quiet: bool,
     as_json: bool,
+    each: bool,
+    executor: Callable[[], Executor] | None,
     layout: str | None,
     compression: str | None,
     max_expansion: int | None,
     **options: Any,
-) -> None:
+) -> int:
     """Convert the checkpoint at SOURCE, of any format that is known, to TARGET."""
     if formats:
         _show_formats(as_json)
-        return
+        return 0
     if source is None or target is None:
         raise click.UsageError("SOURCE and TARGET are needed")
     chosen = {"layout": layout, "compression": compression, "max_expansion": max_expansion}
     options |= {name: value for name, value in chosen.items() if value is not None}
+    if each:
+        return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **options)
+    if executor is not None:
+        raise click.UsageError("--executor is for --each")
     with progress_bar("convert", quiet) as progress:
         report = convert_checkpoint(source, target, verify=not no_verify, progress=progress, **options)
     if as_json:
-        losses = [loss._asdict() for loss in report.losses]
-        print_json({**dataclasses.asdict(report), "losses": losses})
+        print_json(_document(report))
     elif not quiet:
         _show(report)
+    return 0
+
+
+def _convert_each(
+    source: str,
+    target: str,
+    executor: Callable[[], Executor] | None,
+    quiet: bool,
+    as_json: bool,
+    *,
+    target_format: str | None,
+    **options: Any,
+) -> int:
+    """Convert a folder; gives the exit code."""
+    with executor() if executor is not None else contextlib.nullcontext() as workers:
+        outcomes = conversion.convert_each(source, target, executor=workers, to=target_format, **options)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if as_json:
+        documents = [
+            {
+                "source": outcome.source,
+                "target": outcome.target,
+                "report": None if outcome.report is None else _document(outcome.report),
+                "error": None
+                if outcome.error is None
+                else {"code": outcome.error.code, "message": outcome.error.message},
+            }
+            for outcome in outcomes
+        ]
+        print_json({"converted": len(outcomes) - len(failed), "failed": len(failed), "outcomes": documents})
+    elif not quiet:
+        for outcome in outcomes:
+            if outcome.report is not None:
+                _show(outcome.report)
+        console().print(f"{count(len(outcomes) - len(failed), 'checkpoint')} converted, {len(failed)} failed")
+    if not as_json:
+        for outcome in failed:
+            problem("error", str(outcome.error), "bold red")
+    damaged = any(isinstance(outcome.error, CorruptError) for outcome in failed)
+    return DAMAGED if damaged else FAILED if failed else 0
+
+
+def _document(report: ConvertReport) -> dict[str, Any]:
+    return {**dataclasses.asdict(report), "losses": [loss._asdict() for loss in report.losses]}
 
 
 def _show(report: ConvertReport) -> None:

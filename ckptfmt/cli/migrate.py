@@ -48,7 +48,7 @@ Examples:
   ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --to meta --plan
   ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --to meta --set heads=32
   ckptfmt migrate meta.ckpt hf.ckpt --migrations llama.json --to hf --down
-  ckptfmt migrate old.ckpt new.ckpt --migrations m.msgpack --schema gpt2@tf --to torch
+  ckptfmt migrate old.ckpt new.ckpt --migrations m.msgpack --source-schema gpt2@tf --to torch
 
 The object of --json has: path, schema, from, to, class, chain (a list of objects with from, to, class, inverse,
 description and document, the sha256), tensors (a list of objects with path, dtype, shape and source, the path of what
@@ -61,11 +61,12 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
 @click.argument("dst")
 @click.option("--migrations", "files", multiple=True, required=True, help="File of documents; may be given again.")
 @click.option("--to", required=True, help="Version to migrate to.")
-@click.option("--schema", callback=_schema, help="ID@VERSION of a source that does not say its own.")
+@click.option("--source-schema", callback=_schema, help="ID@VERSION of a source that does not say its own.")
 @click.option("--set", "parameters", multiple=True, callback=_parameters, help="NAME=NUMBER: a parameter's value.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option("--down", is_flag=True, help="Run migrations backwards.")
 @click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
+@click.option("--verify", is_flag=True, help="Read and verify what is merely moved, too.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
 @click.option("--overwrite", is_flag=True, help="Replace DST, which may be SRC, at once.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")

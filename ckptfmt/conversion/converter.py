@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +21,14 @@ from ..target import flatten, rebuild
 from ..tree import Tree
 from ..writer import save
 from . import formats
-from .equality import same_leaf
+from .equality import lies_plain, same_leaf
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
-from .source import EXPANSION, Advance, Loss, Source, is_tensor, mapped_arrays, nbytes, walk
+from .source import EXPANSION, Advance, Loss, Rows, Source, is_tensor, mapped_arrays, nbytes, walk
 
 Progress = Callable[[int, int], None]
+THREADS = 2  # that compare
 SHOWN = 8  # most losses named in an error
 
 
@@ -88,15 +91,24 @@ def convert(
         tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
         total = sum(map(nbytes, tensors))
         counter = _Counter(progress, total * (1 + verify))
-        folder = os.path.dirname(os.path.abspath(there))
         if format.name == OWN:
-            arrays = opened.mapped() if opened.mapped is not None else mapped_arrays(opened.tree, folder)
-            save(there, arrays, metadata=fitted.metadata, overwrite=overwrite, durable=durable, **save_options)
-            counter.add(total)
+            arrays = opened.tree if opened.mapped is None else opened.mapped()
+            rows = Rows()
+            sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
+            save(
+                there,
+                sources,
+                metadata=fitted.metadata,
+                overwrite=overwrite,
+                durable=durable,
+                progress=counter.within(total),
+                **save_options,
+            )
             if verify:
                 compare(there, format, fitted.tree, counter.add)
         else:
             writer = formats.writer_of(format)
+            folder = os.path.dirname(os.path.abspath(there))
             tree = mapped_arrays(fitted.tree, folder) if writer.HOLDS.arrays else fitted.tree
             with _published(there, overwrite, durable) as path:
                 writer.write(path, tree, fitted.metadata, counter.add)
@@ -131,15 +143,26 @@ def _refusal(losses: tuple[Loss, ...], path: str, format: Format) -> CkptError:
 
 
 class _Counter:
-    """Counts bytes and tells the caller."""
+    """Counts bytes, from any thread, and tells the caller."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.done = progress, total, 0
+        self._counting = threading.Lock()
 
     def add(self, count: int) -> None:
-        self.done += count
-        if self.progress is not None:
-            self.progress(self.done, self.total)
+        with self._counting:
+            self.done += count
+            if self.progress is not None:
+                self.progress(self.done, self.total)
+
+    def within(self, share: int) -> Progress:
+        """What a part of the work, which counts bytes of its own, tells of its progress: it is `share` bytes here."""
+        begin = self.done
+
+        def progress(done: int, total: int) -> None:
+            self.add(begin + (share * done // total if total else share) - self.done)
+
+        return progress
 
 
 @contextmanager
@@ -164,7 +187,19 @@ def compare(path: str, format: Format, expected: Tree, advance: Advance) -> None
         found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
         odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
         if not odd:
-            odd = [place for place in wanted if not same_leaf(found[place], wanted[place], advance)]
+            odd = list(_different(found, wanted, advance))
     if odd:
         text = path_text(odd[0])
         raise fault("not-equal", f"{len(odd)} of {len(wanted)} leaves differ, {text!r} first", path=path, tensor=text)
+
+
+def _different(found: dict[Path, Any], wanted: dict[Path, Any], advance: Advance) -> Iterator[Path]:
+    """The leaves that are not the same. What lies on a disk as it is in memory is compared by several threads; what
+    must be decoded one after another, as that takes memory."""
+    direct = [place for place in wanted if lies_plain(found[place]) and lies_plain(wanted[place])]
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-compare") as pool:
+        found_same = pool.map(lambda place: same_leaf(found[place], wanted[place], advance), direct)
+        same = dict(zip(direct, found_same, strict=True))
+    for place in wanted:
+        if not (same[place] if place in same else same_leaf(found[place], wanted[place], advance)):
+            yield place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from ..tensor import Tensor
 from .probe import Probe
 from .source import LazyArray, Source, mapped_file
 
-PIECE = 256 << 10  # bytes that are still in the processor's cache when they are digested
+PIECE = 1 << 20  # bytes that are still in the processor's cache when they are digested and written
 
 
 def looks_like(probe: Probe) -> bool:
@@ -40,7 +40,7 @@ def read(path: str) -> Source:
             key = (value.name, value.dtype.str)
             if key not in lazy:
                 spec = checkpoint.manifest.specs[numbers[value.name]]
-                stored = partial(_stored, checkpoint.blocks, numbers[value.name]) if _is_plain(spec) else None
+                stored = StoredTensor(checkpoint.blocks, numbers[value.name]) if _is_plain(spec) else None
                 lazy[key] = _lazy(value, spec, stored)
             return lazy[key]
 
@@ -50,29 +50,42 @@ def read(path: str) -> Source:
         return Source(tree, checkpoint.metadata, mapped=mapped if can_be_mapped else None, resources=stack.pop_all())
 
 
-def _lazy(tensor: Tensor, spec: ArraySpec, stored: Callable[[], Iterator[memoryview]] | None) -> LazyArray:
+def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredTensor | None) -> LazyArray:
     rows = None if spec.is_raw else spec.grid[0] if spec.grid else 1
     return LazyArray(tensor.shape, tensor.dtype, lambda index: tensor[(*index, ...)], rows, stored)
 
 
 def _is_plain(spec: ArraySpec) -> bool:
     """Whether the stored bytes are the elements, which are any bits."""
-    return spec.is_contiguous and spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool"
+    return spec.is_contiguous and spec.chunks == 1 and spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool"
 
 
-def _stored(blocks: BlockReader, tensor: int) -> Iterator[memoryview]:
-    """The stored bytes of a tensor of one chunk, in pieces. The digest of a block is compared when its last piece has
-    been read: what is made of the pieces is not to be used before the end."""
-    if not blocks.manifest.specs[tensor].chunks:
-        return
-    place = blocks.place(tensor, 0)
-    buffer = memoryview(bytearray(min(PIECE, place.extent.length)))
-    for number, begin in enumerate(range(0, place.extent.length, blocks.manifest.block)):
-        end = min(begin + blocks.manifest.block, place.extent.length)
-        hasher = blocks.digest.stream()
-        for start in range(begin, end, PIECE):
-            piece = buffer[: end - start]
-            blocks.read(place.object, place.extent.offset + start, piece)
-            hasher.update(piece)
-            yield piece
-        blocks.check(place, number, hasher.digest())
+class StoredTensor:
+    """The stored bytes of a tensor of one chunk."""
+
+    def __init__(self, blocks: BlockReader, tensor: int) -> None:
+        self._blocks, self._place = blocks, blocks.place(tensor, 0)
+
+    def pieces(self) -> Iterator[memoryview]:
+        """As `Stored` says."""
+        blocks, name, extent = self._blocks, self._place.object, self._place.extent
+        buffer = memoryview(bytearray(min(PIECE, extent.length)))
+        for number, begin in enumerate(range(0, extent.length, blocks.manifest.block)):
+            end = min(begin + blocks.manifest.block, extent.length)
+            hasher = blocks.digest.stream()
+            for start in range(begin, end, PIECE):
+                piece = buffer[: end - start]
+                blocks.read(name, extent.offset + start, piece)
+                hasher.update(piece)
+                yield piece
+            blocks.check(self._place, number, hasher.digest())
+
+    def check(self) -> None:
+        """As `Stored` says."""
+        for number in range(-(-self._place.extent.length // self._blocks.manifest.block)):
+            self._blocks.read_block(self._place, number)
+
+    def matches(self, data: memoryview) -> bool:
+        """As `Stored` says."""
+        blocks, extent = self._blocks, self._place.extent
+        return len(data) == extent.length and blocks.digest.of_blocks(data, blocks.manifest.block) == extent.digests

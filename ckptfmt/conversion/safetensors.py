@@ -20,9 +20,10 @@ from ..dtypes import DTYPES, Array, unpack
 from ..errors import fault
 from ..tree import Tree
 from . import shards
+from .copying import write_tensors
 from .fit import Holds, dtype_name
 from .probe import Probe
-from .source import Advance, LazyArray, Source, Tensor, array_over, elements, mapped_file, nbytes
+from .source import Advance, LazyArray, Source, Tensor, array_over, mapped_file, nbytes
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
@@ -137,7 +138,4 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
         raise fault("limit-exceeded", f"the header would have {len(raw):,} bytes, more than safetensors allows")
     with open(path, "r+b") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
-        for name in order:
-            for part in elements(tree[name]):
-                file.write(part)
-                advance(len(part))
+        write_tensors(file, [tree[name] for name in order], advance)

@@ -11,19 +11,21 @@ import contextlib
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from ..dtypes import Array
 from ..errors import CkptError, fault, os_fault
 from ..names import Key, Path, path_text
-from ..sources import Lazy
+from ..sources import Buffers, InFile, Lazy
+from ..storage.local import LocalStorage
 from ..target import rebuild
 from ..tree import MAX_DEPTH, Tree
 
@@ -32,6 +34,7 @@ LEAVES = 1 << 22  # most leaves and containers of a source
 EXPANSION = 2048  # most bytes of tensors for a byte of the source, unless asked for; DEFLATE reaches 1032
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64
+LARGE = 1 << 20  # bytes of arrays that are read rather than looked at
 
 Index = tuple[Any, ...]  # a slice with step 1 for each of the first axes
 
@@ -41,18 +44,41 @@ class LazyArray(Lazy):
     """A tensor that is decoded when it is read. `read` takes a slice with step 1 for each of the first axes.
 
     `rows` is the number of rows (items of the first axis) that are decoded together, or None where any part can be
-    read for about its own cost. `stored` gives all elements, little-endian in C order, where they lie so: in small
-    parts, each valid until the next is taken.
+    read for about its own cost. `stored` is there where the elements lie in a checkpoint as they are in memory.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[Index], Array]
     rows: int | None = None
-    stored: Callable[[], Iterator[memoryview]] | None = None
+    stored: Stored | None = None
+    identity: Hashable = None
 
     def __getitem__(self, index: Any) -> Array:
         return self.read(index)
+
+    def view(self, dtype: np.dtype[Any]) -> LazyArray:
+        """The same elements as another dtype of the same width."""
+        read = partial(_viewed, self.read, dtype)
+        return replace(self, dtype=dtype, read=read, stored=None, identity=self.identity or id(self))
+
+
+def _viewed(read: Callable[[Index], Array], dtype: np.dtype[Any], index: Index) -> Array:
+    return read(index).view(dtype)
+
+
+class Stored(Protocol):
+    """The stored bytes of a tensor: its elements, little-endian in C order, with the digests of their blocks."""
+
+    def pieces(self) -> Iterator[memoryview]:
+        """All of them, verified, in small parts, each valid until the next is taken. A damaged block raises when its
+        last part has been read: what is made of the parts is not to be used before the end."""
+
+    def check(self) -> None:
+        """Read and verify all of them; raises `block-digest`, `short-object` or `missing-object`."""
+
+    def matches(self, data: memoryview) -> bool:
+        """Whether bytes have their digests."""
 
 
 Tensor = Array | LazyArray
@@ -121,13 +147,49 @@ def parsing(path: str) -> Iterator[None]:
         raise fault("bad-source", f"{type(error).__name__}: {error}", path=path) from error
 
 
+class SourceFile(LocalStorage):
+    """A mapped file that is also read: opened when that is asked for, as a source may have many files."""
+
+    def __init__(self, path: str, stat: os.stat_result) -> None:
+        self.path, self._fd, self._stat, self.is_directory = path, None, stat, False
+
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Iterator[int]:
+        with open(self.path, "rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
+                raise fault("bad-source", "the file was replaced while it was read", path=self.path)
+            yield file.fileno()
+
+
+class FileMapping(mmap.mmap):
+    """The bytes of a mapped file, which it knows."""
+
+    file: SourceFile
+
+
 def mapped_file(path: str) -> Array:
     """All bytes of a file as an array (uint8), mapped and read-only."""
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:  # which cannot be mapped
+        stat = os.fstat(file.fileno())
+        if stat.st_size == 0:  # which cannot be mapped
             return np.empty(0, np.uint8)
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        mapping = FileMapping(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapping.file = SourceFile(path, stat)
+    return np.frombuffer(mapping, np.uint8)
+
+
+def in_file(leaf: Any, buffers: Buffers) -> Any:
+    """A large array over a mapped file as a source that is read from the file; any other leaf as it is."""
+    if not isinstance(leaf, np.ndarray) or not leaf.flags.c_contiguous or leaf.nbytes < LARGE:
+        return leaf
+    base: Any = leaf.base
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if not isinstance(base, FileMapping):
+        return leaf
+    start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    return InFile(leaf, base.file, leaf.__array_interface__["data"][0] - start, buffers)
 
 
 def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
@@ -187,7 +249,7 @@ def _slabs(shape: tuple[int, ...], itemsize: int, rows: int | None, above: Index
 def elements(tensor: Tensor) -> Iterator[memoryview]:
     """All elements, little-endian in C order, as bytes, in parts that are each valid until the next is taken."""
     if isinstance(tensor, LazyArray) and tensor.stored is not None:
-        yield from tensor.stored()
+        yield from tensor.stored.pieces()
     else:
         for index in slabs(tensor):
             yield little_endian(tensor[index])
@@ -198,6 +260,33 @@ def little_endian(part: Array) -> memoryview:
     native = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
     flat: Any = native.reshape(-1).view(np.uint8)
     return memoryview(flat)
+
+
+class Rows:
+    """Tensors to be saved, which happens in parts of any height: what decodes rows together keeps the last that it
+    decoded, of one tensor at a time."""
+
+    def __init__(self) -> None:
+        self._buffers = Buffers()
+        self._kept: dict[tuple[int, int], Array] = {}  # by tensor and number of the group of rows
+
+    def source(self, leaf: Any) -> Any:
+        """A leaf as it is to be saved."""
+        if not isinstance(leaf, LazyArray) or not leaf.rows or not leaf.shape:
+            return in_file(leaf, self._buffers)
+        return replace(leaf, read=partial(self._read, leaf, leaf.rows), identity=leaf.identity or id(leaf))
+
+    def _read(self, leaf: LazyArray, rows: int, index: Index) -> Array:
+        low = index[0].start // rows * rows
+        wanted = {(id(leaf), start): start for start in range(low, index[0].stop, rows)}
+        self._kept = {key: part for key, part in self._kept.items() if key in wanted}
+        for key, start in wanted.items():
+            if key not in self._kept:
+                self._kept[key] = leaf.read((slice(start, min(start + rows, leaf.shape[0])),))
+        parts = [self._kept[key] for key in wanted]
+        part = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        result: Array = part[(slice(index[0].start - low, index[0].stop - low), *index[1:])]
+        return result
 
 
 def mapped_arrays(tree: Tree, folder: str) -> Tree:

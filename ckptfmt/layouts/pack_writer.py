@@ -23,7 +23,7 @@ from ..digests import Digest
 from ..dtypes import Array, bytes_of
 from ..pack import Member
 from ..progress import Report
-from ..sources import Source
+from ..sources import Kept, Source, StoredChunk
 from ..storage import ObjectWriter
 from ..zarr_nodes import node_documents
 from . import chunk_object
@@ -68,6 +68,10 @@ class PackWriter:
 
     def add_chunk(self, name: str, spec: ArraySpec, source: Source, chunk: int) -> None:
         """The next chunk: number `chunk` of a tensor."""
+        if isinstance(source, Kept):
+            self._copy(chunk_object(name, spec, chunk).encode(), source.chunk(chunk))
+            self.report(spec.chunk_nbytes)
+            return
         pieces: Pieces = partial(stored_pieces, source, spec, chunk)
         if spec.is_raw:
             size = spec.chunk_nbytes
@@ -90,6 +94,22 @@ class PackWriter:
         self.end = member.end
         self._settle(UNSETTLED)
         self.report(spec.chunk_nbytes)
+
+    def _copy(self, name: bytes, chunk: StoredChunk) -> None:
+        """The next chunk as it is stored elsewhere. [MIG-020]"""
+        member = pack.place(name, self.end, chunk.length, chunk.crc32, aligned=True)
+        header = pack.local_header(member)
+        if chunk.length < INLINE:
+            self._append(header, chunk.storage.read(chunk.object, chunk.offset, chunk.length))
+        else:
+            self._append(header)
+            self._flush()
+            self.out.copy(member.payload, chunk.storage, chunk.object, chunk.offset, chunk.length)
+            self._position = member.end
+        self._frame.append(header)
+        self._digests.append(chunk.digests)
+        self.members.append(member)
+        self.end = member.end
 
     def _write_large(self, member: Member, pieces: Pieces) -> Member:
         """Write payload and header, the header later where the object can be written in any order."""

@@ -6,7 +6,7 @@ graph of versions, planned on names, shapes and dtypes alone, and then read lazi
 - `patterns`, `sizes`, `operators`, `steps`, `document`: what a document says, parsed and checked
 - `graph`: which documents lead from one version to another
 - `plan`, `nodes`, `rearrange`, `casts`, `containers`: what they make of a checkpoint, without reading it
-- `view`, `apply`: reading it there, and writing it
+- `view`, `apply`, `keep`: reading it there, and writing it
 - `formats`: the same for versions of the format itself
 """
 
@@ -17,7 +17,7 @@ from .document import Migration
 from .graph import MigrationSet
 from .operators import Extern, Loss, Spec
 from .plan import Plan
-from .view import MigratedCheckpoint, MigratedTensor, open_at
+from .view import MigratedCheckpoint, MigratedTensor
 
 __all__ = [
     "Extern",
@@ -30,6 +30,5 @@ __all__ = [
     "Plan",
     "Spec",
     "migrate",
-    "open_at",
     "provenance",
 ]

@@ -14,13 +14,13 @@ from ..manifest import Schema
 from ..names import Path
 from ..progress import Progress
 from ..reader import Checkpoint
+from ..storage import is_url
 from ..target import rebuild
-from ..tensor import Tensor
 from ..tree import Tree
-from .link import can_link, save_linked
+from .keep import Keeper, keeper
 from .operators import Extern
 from .plan import Plan
-from .view import MigratedCheckpoint, MigratedTensor, open_at
+from .view import MigratedCheckpoint, MigratedTensor, open_migrated
 
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
 
@@ -38,59 +38,80 @@ class MigrationReport:
 def migrate(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
-    migrations: Any,
+    migrations: Any = (),
     *,
     to: str,
-    plan_only: bool = False,
+    source_schema: Schema | tuple[str, str] | None = None,
     down: bool = False,
     lossy: bool = False,
-    schema: Schema | tuple[str, str] | None = None,
     parameters: Mapping[str, int] | None = None,
     externs: Mapping[str, Extern] | None = None,
+    plan_only: bool = False,
+    verify: bool = False,
     layout: str | None = None,
     overwrite: bool = False,
     compression: Any = None,
     durable: bool = True,
-    digest: str = "xxh3-128",
-    link: bool = True,
+    digest: str | None = None,
     progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> MigrationReport:
     """Save the checkpoint at `src` as it is at version `to` of its schema to `dst`: all of it, or nothing.
 
-    What `open_at` takes says what is migrated; `layout` (that of the source by default), `overwrite`, `compression`,
-    `durable` and `digest` are those of `ckptfmt.save`. `dst` may be `src`, with `overwrite=True`. `plan_only` plans
-    and writes nothing. `link`: where tensors of layout "loose" are merely renamed, share their files with the source,
-    which takes no time and no space. `progress(done, total)` is told the bytes written.
+    `migrations`, `source_schema`, `down`, `lossy`, `parameters` and `externs` are those of `ckptfmt.open`; `layout` and
+    `digest` (those of the source by default), `overwrite`, `compression`, `durable` and `storage_options` those of
+    `ckptfmt.save`. `dst` may be `src`, with `overwrite=True`. `plan_only` plans and writes nothing.
+    `progress(done, total)` is told the bytes written.
 
-    Raises what `open_at` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
+    What is computed is read and verified, piece by piece. What is merely moved is not read: it stays stored as it is,
+    its files are shared (layout "loose") or its bytes copied by the system, and its digests come along, so that damage
+    of the source stays damage, which any later read finds. `verify=True` reads and verifies that too, and shares
+    nothing; so does a `compression`, a `digest` or a kind of layout that is not the source's.
+
+    Raises what `ckptfmt.open` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
-    view = open_at(
-        src, to, migrations, schema=schema, down=down, lossy=lossy, parameters=parameters, externs=externs
-    )  # fmt: skip
+    view = open_migrated(
+        src,
+        schema=to,
+        migrations=migrations,
+        source_schema=source_schema,
+        down=down,
+        lossy=lossy,
+        parameters=parameters,
+        externs=externs,
+        storage_options=storage_options,
+    )
     with view:
         start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)
         if plan_only:
             return MigrationReport(view.plan, start, view.schema, None)
-        layout = layout or view.checkpoint.layout
-        extra = further_keys(view.checkpoint, _provenance(view))
-        saved = None
-        if link and can_link(view, layout, compression, digest):
-            saved = save_linked(view, os.fspath(dst), overwrite=overwrite, durable=durable, extra=extra)
-        if saved is None:
-            saved = writer.save(
-                dst,
-                sources(view.tree),
-                layout=layout,
-                overwrite=overwrite,
-                compression=compression,
-                schema=view.schema,
-                metadata=view.metadata,
-                durable=durable,
-                digest=digest,
-                progress=progress,
-                extra=extra,
-            )
+        layout, digest = layout or view.checkpoint.layout, digest or view.checkpoint.manifest.digest
+        keeps = None if verify or compression is not None else keeper(view.checkpoint, layout, digest)
+        saved = writer.save(
+            dst,
+            view.tree if keeps is None else _kept(view, keeps),
+            layout=layout,
+            overwrite=overwrite,
+            compression=compression,
+            schema=view.schema,
+            metadata=view.metadata,
+            durable=durable,
+            digest=digest,
+            progress=progress,
+            storage_options=storage_options if is_url(dst) else None,
+            extra=further_keys(view.checkpoint, _provenance(view)),
+        )
         return MigrationReport(view.plan, start, view.schema, saved)
+
+
+def _kept(view: MigratedCheckpoint, keeps: Keeper) -> Tree:
+    """The tree of a view, in which tensors that are merely moved are kept as they are stored."""
+
+    def source(_: Path, leaf: Any) -> Any:
+        moved = view.moved(leaf) if isinstance(leaf, MigratedTensor) else None
+        return leaf if moved is None else keeps.keep(moved, leaf.identity) or leaf
+
+    return rebuild(view.tree, source)
 
 
 def provenance(checkpoint: Checkpoint) -> list[dict[str, Any]]:
@@ -123,13 +144,3 @@ def _provenance(view: MigratedCheckpoint) -> dict[str, Any]:
             for edge, parameters in edges
         ],
     }
-
-
-def sources(tree: Tree) -> Tree:
-    """A tree of lazy tensors as one to save: they are read piece by piece, but for times, which are arrays there."""
-
-    def source(_: Path, leaf: Any) -> Any:
-        is_time = isinstance(leaf, Tensor | MigratedTensor) and leaf.dtype.kind in "mM"
-        return leaf.read() if is_time else leaf
-
-    return rebuild(tree, source)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -16,6 +17,12 @@ from .. import manifest as manifests
 from .._version import __version__
 from ..errors import CkptError, fault
 from ..manifest import FORMAT, Manifest
+from ..names import Path
+from ..target import rebuild
+from ..tensor import Tensor
+
+if TYPE_CHECKING:
+    from .keep import Keeper
 
 Document = dict[str, Any]
 
@@ -53,12 +60,14 @@ def upgrade(
     """Save the checkpoint at `src` to `dst` in the format version of today; gives the version that it had and the
     `SaveReport`. [FMT-004]
 
-    Tree, schema, metadata and layout stay. `dst` may be `src`, with `overwrite=True`. Raises what `ckptfmt.open` and
+    Tree, schema, metadata, layout and stored chunks stay, and no chunk is read where `ckptfmt.migrate` would not
+    either. `dst` may be `src`, with `overwrite=True`. Raises what `ckptfmt.open` and
     `ckptfmt.save` raise.
     """
     from .. import writer
     from ..reader import Checkpoint
-    from .apply import further_keys, sources
+    from .apply import further_keys
+    from .keep import keeper
 
     with Checkpoint(src) as checkpoint:
         record = {
@@ -67,17 +76,24 @@ def upgrade(
             "source": bytes.fromhex(checkpoint.manifest_sha256),
             "format": list(checkpoint.format),
         }
+        keeps = keeper(checkpoint, checkpoint.layout, checkpoint.manifest.digest)
         report = writer.save(
             dst,
-            sources(checkpoint.tree),
+            checkpoint.tree if keeps is None else rebuild(checkpoint.tree, partial(_kept, keeps)),
             layout=checkpoint.layout,
             overwrite=overwrite,
             schema=checkpoint.schema,
             metadata=checkpoint.metadata,
             durable=durable,
+            digest=checkpoint.manifest.digest,
             extra=further_keys(checkpoint, record),
         )
         return checkpoint.format, report
+
+
+def _kept(keeps: Keeper, _: Path, leaf: Any) -> Any:
+    """A leaf to save: tensors stay as they are stored."""
+    return keeps.keep(leaf, leaf.index) or leaf if isinstance(leaf, Tensor) else leaf
 
 
 def _from_0_9(old: Document) -> Document:

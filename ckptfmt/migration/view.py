@@ -13,18 +13,18 @@ import numpy as np
 
 from ..arrays import Shape
 from ..dtypes import Array
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..grid import select as normalise
 from ..manifest import Schema
 from ..names import Key, Path, PathIndex, path_text, value_at
 from ..patterns import Patterns, matches_any
-from ..reader import Checkpoint
+from ..reader import MAX_MANIFEST, Checkpoint
 from ..tensor import ArrayLike, Tensor, finished
 from ..tree import OMITTED, Tree
 from . import nodes
 from .containers import build_tree, leaves_of, with_leaves
 from .graph import MigrationSet
-from .nodes import Fetch, Leaf, Node
+from .nodes import Copied, Fetch, Leaf, Mapped, Node
 from .operators import Extern
 from .plan import Entry, Plain, Plan, plan_chain
 
@@ -57,6 +57,12 @@ class MigratedTensor(ArrayLike):
         """Equal for tensors that are aliases. [TREE-010]"""
         return (self.node,)
 
+    def view(self, dtype: np.dtype[Any]) -> MigratedTensor:
+        """The same elements as another dtype of the same width."""
+        return MigratedTensor(
+            self.path, Mapped(self.node, dtype, ("view", dtype), lambda a: a.view(dtype)), self._fetch
+        )
+
     def __repr__(self) -> str:
         return f"<MigratedTensor {path_text(self.path)!r} {self.dtype} {self.shape}>"
 
@@ -73,7 +79,8 @@ class MigratedTensor(ArrayLike):
 
 
 class MigratedCheckpoint:
-    """A checkpoint seen at another version of its schema; see `open_at`. Use it as a context manager, or `close` it."""
+    """A checkpoint seen at another version of its schema; see `ckptfmt.open`. Use it as a context manager, or
+    `close` it."""
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan, schema: Schema) -> None:
         self.checkpoint, self.plan, self.schema = checkpoint, plan, schema
@@ -104,6 +111,11 @@ class MigratedCheckpoint:
     @cached_property
     def _leaves(self) -> dict[Path, Any]:
         return dict(leaves_of(self.tree))
+
+    def moved(self, tensor: MigratedTensor) -> Tensor | None:
+        """The tensor of the source that a tensor of the result is, or is a copy of; None for what is computed."""
+        node = tensor.node.input if isinstance(tensor.node, Copied) else tensor.node
+        return self.checkpoint.tensors[node.key] if isinstance(node, Leaf) else None  # type: ignore[index]
 
     def _fetch(self, key: Hashable, region: nodes.Region) -> Array:
         tensor = self.checkpoint.tensors[key]  # type: ignore[index]
@@ -153,39 +165,33 @@ class MigratedCheckpoint:
         self.close()
 
 
-def open_at(
+def open_migrated(
     path: str | os.PathLike[str],
-    to: str,
-    migrations: Any,
     *,
-    schema: Schema | tuple[str, str] | None = None,
+    schema: str,
+    migrations: Any = (),
+    source_schema: Schema | tuple[str, str] | None = None,
     down: bool = False,
     lossy: bool = False,
     parameters: Mapping[str, int] | None = None,
     externs: Mapping[str, Extern] | None = None,
     verify: bool = True,
+    max_manifest: int = MAX_MANIFEST,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> MigratedCheckpoint:
-    """Open a checkpoint as it is at version `to` of its schema: reads its manifest, plans, and reads nothing else.
-
-    `migrations`: a `MigrationSet` or what one is made of. `schema`: id and version of a checkpoint that does not say
-    its own. `down`: against the edges, through exact migrations; `lossy` allows lossy ones. `parameters`: values for
-    the parameters of the documents. `externs`: the functions that they name.
-
-    Raises what `ckptfmt.open` raises, `bad-migration`, `unknown-extern`, `no-migration`, `ambiguous-migration`,
-    `irreversible-migration`, and `migration-mismatch` with all faults of the plan in `.report`.
-    """
+    """`ckptfmt.open` with `schema`: reads the manifest, plans, and reads nothing else."""
     known = migrations if isinstance(migrations, MigrationSet) else MigrationSet(migrations, externs=externs)
-    checkpoint = Checkpoint(path, verify=verify)
+    checkpoint = Checkpoint(path, verify=verify, max_manifest=max_manifest, storage_options=storage_options)
     try:
-        start = schema_of(checkpoint, schema)
-        chain = known.chain(start.id, start.version, to, down=down, lossy=lossy)
+        start = schema_of(checkpoint, source_schema)
+        chain = known.chain(start.id, start.version, schema, down=down, lossy=lossy)
         plan = plan_chain(chain, entries_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
     except BaseException as error:
         checkpoint.close()
-        if hasattr(error, "path"):
+        if isinstance(error, CkptError):
             error.path = error.path or checkpoint.path
         raise
-    return MigratedCheckpoint(checkpoint, plan, Schema(start.id, to))
+    return MigratedCheckpoint(checkpoint, plan, Schema(start.id, schema))
 
 
 def entries_of(checkpoint: Checkpoint) -> Tree:
@@ -205,7 +211,7 @@ def schema_of(checkpoint: Checkpoint, given: Schema | tuple[str, str] | None) ->
     if checkpoint.schema is not None:
         return checkpoint.schema
     if given is None:
-        message = "the checkpoint does not say its schema: give schema=(id, version)"
+        message = "the checkpoint does not say its schema: give source_schema=(id, version)"
         raise fault("no-migration", message, path=checkpoint.path)
     return given if isinstance(given, Schema) else Schema(*given)
 

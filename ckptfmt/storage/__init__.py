@@ -16,6 +16,7 @@ from ..errors import fault
 Buffer = Any  # whatever exports the buffer protocol; typing.Buffer needs Python 3.12
 
 
+COPIED = 8 << 20  # bytes copied through memory at a time
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
 
 
@@ -59,6 +60,10 @@ class ObjectWriter(Protocol):
     def write(self, offset: int, data: Buffer) -> None:
         """Put bytes at an offset; they need not come in order, unless `sequential`."""
 
+    def copy(self, offset: int, storage: Storage, name: str, start: int, length: int) -> None:
+        """Put bytes of another checkpoint's object at an offset, unread where the system can; raises `missing-object`
+        or `short-object` too."""
+
     def finish(self, size: int) -> None:
         """Cut to `size` bytes, make them durable if the attempt is, and close."""
 
@@ -73,6 +78,9 @@ class Attempt(Protocol):
 
     def create(self, name: str) -> ObjectWriter: ...
 
+    def link(self, name: str, storage: Storage, source: str) -> bool:
+        """Make an object the very file of another checkpoint; False where that cannot be. [MIG-020]"""
+
     def share(self, folders: list[str]) -> str:
         """Make folders, and give a word by which another process can join this attempt."""
 
@@ -85,6 +93,12 @@ class Attempt(Protocol):
 
     def abort(self) -> None:
         """Remove what was written; does nothing after `publish`. [PUB-007]"""
+
+
+def copy_pieces(out: ObjectWriter, offset: int, storage: Storage, name: str, start: int, length: int) -> None:
+    """`ObjectWriter.copy`, through memory."""
+    for at in range(0, length, COPIED):
+        out.write(offset + at, storage.read(name, start + at, min(COPIED, length - at)))
 
 
 Options = Mapping[str, Any]

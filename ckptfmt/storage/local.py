@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import CkptError, fault, os_fault
+from . import Storage, copy_pieces
 from .disk import Disk
 
 TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
@@ -68,6 +69,13 @@ class LocalStorage:
                 message = f"{name or 'the file'} ends at byte {offset}"
                 raise fault("short-object", message, path=self.path, offset=offset)
             out, offset = out[count:], offset + count
+
+    def copy_to(self, fd: int, disk: Disk, offset: int, name: str, start: int, length: int) -> None:
+        """Have the system copy bytes of an object into an open file; raises OSError for what is wrong with that."""
+        with self._open(name) as source:
+            if os.fstat(source).st_size < start + length:  # [READ-005]
+                raise fault("short-object", f"{name or 'the file'} ends too early", path=self.path, offset=start)
+            disk.copy(fd, offset, source, start, length)
 
     def map(self, name: str) -> memoryview:
         with self._open(name) as fd:
@@ -142,9 +150,22 @@ class LocalFile:
     def write(self, offset: int, data: Any) -> None:
         view = memoryview(data)
         self._do(self._disk.write, view if view.nbytes == len(view) else view.cast("B"), offset)
-        if self._durable and offset + view.nbytes - self._unsent >= WRITEBACK:
-            self._do(self._disk.start_writeback, self._unsent, offset + view.nbytes - self._unsent)
-            self._unsent = offset + view.nbytes
+        self._hint(offset + view.nbytes)
+
+    def copy(self, offset: int, storage: Storage, name: str, start: int, length: int) -> None:
+        if not isinstance(storage, LocalStorage):
+            copy_pieces(self, offset, storage, name, start, length)
+            return
+        for at in range(0, length, WRITEBACK):
+            size = min(WRITEBACK, length - at)
+            self._do(storage.copy_to, self._disk, offset + at, name, start + at, size)
+            self._hint(offset + at + size)
+
+    def _hint(self, end: int) -> None:
+        """Have the system begin to write out what lies before `end`, if much does."""
+        if self._durable and end - self._unsent >= WRITEBACK:
+            self._do(self._disk.start_writeback, self._unsent, end - self._unsent)
+            self._unsent = end
 
     def finish(self, size: int) -> None:
         self._do(self._disk.truncate, size)
@@ -222,13 +243,18 @@ class LocalAttempt:
         self._files = [f for f in self._files if f._fd is not None] + [file]
         return file
 
-    def link(self, name: str, storage: LocalStorage, source: str) -> None:
-        """Make an object the very file of another checkpoint; OSError where the file system cannot."""
+    def link(self, name: str, storage: Storage, source: str) -> bool:
+        if not isinstance(storage, LocalStorage):
+            return False
         self._make_folder(name.rpartition("/")[0])
         with storage._open(source) as fd:
-            self._disk.link_open(fd, self._inside(name))
+            try:
+                self._disk.link_open(fd, self._inside(name))
+            except OSError:
+                return False
             if self._durable:
-                self._disk.flush(fd)
+                self._do(self._disk.flush, fd)
+        return True
 
     def publish(self) -> None:
         self.flush()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import CkptError, fault, os_fault
+from . import Storage, copy_pieces
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -169,6 +170,9 @@ class RemoteFile:
         self._position += len(view)
         self.tail = (self.tail + bytes(view[-255:]))[-255:]
 
+    def copy(self, offset: int, storage: Storage, name: str, start: int, length: int) -> None:
+        copy_pieces(self, offset, storage, name, start, length)
+
     def finish(self, size: int) -> None:
         """Everything is uploaded; the object appears with `commit`."""
         assert size == self._position
@@ -241,6 +245,9 @@ class RemoteAttempt:
             raise _storage_error(error, "cannot begin the upload", self.path) from error
         self._file = RemoteFile(stream, self.path)
         return self._file
+
+    def link(self, name: str, storage: Storage, source: str) -> bool:
+        return False
 
     def share(self, folders: list[str]) -> str:
         raise fault("bad-option", "many processes save to local disks only", path=self.path)

@@ -1,0 +1,93 @@
+"""`convert_each`: every checkpoint of a folder, by whatever executor the caller has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CkptError, fault, os_fault
+from .converter import ConvertReport, convert
+from .formats import FORMATS, Format, format_of, target_format
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one checkpoint: its report, or the error that kept it from being converted."""
+
+    source: str
+    target: str
+    report: ConvertReport | None = None
+    error: CkptError | None = None
+
+
+def convert_each(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    executor: Executor | None = None,
+    to: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> tuple[Outcome, ...]:
+    """Convert every checkpoint that lies in the folder `source`, a file or a directory, into the folder `target`, which
+    is made if it is missing. What looks like no known format is passed over.
+
+    `executor`: any `concurrent.futures.Executor` (of threads, of processes, of a Dask or Ray cluster, whose machines
+    see the same paths); without one they are converted here, one after another. `to`: the name of the format of all
+    targets, this format by default; they are called like their sources, with its suffix. `progress(done, total)` is
+    told numbers of checkpoints. `options` are those of `ckptfmt.convert`. Outcomes come in the order of the names; one
+    that fails does not keep the others from being converted.
+
+    Raises `unknown-format`, `not-found`, and `name-collision` where two targets would have one name.
+    """
+    here, there = os.fspath(source), os.fspath(target)
+    format = target_format("", to)
+    pairs = _pairs(here, there, format)
+    try:
+        os.makedirs(there, exist_ok=True)
+    except OSError as error:
+        raise os_fault(error, "cannot make the folder of targets", there) from error
+    options |= {"target_format": format.name}
+    started = [] if executor is None else [executor.submit(convert, *pair, **options) for pair in pairs]
+    outcomes: list[Outcome] = []
+    for number, pair in enumerate(pairs):
+        try:
+            report = started[number].result() if started else convert(*pair, **options)
+            outcomes.append(Outcome(*pair, report))
+        except CkptError as error:
+            outcomes.append(Outcome(*pair, error=error))
+        if progress is not None:
+            progress(len(outcomes), len(pairs))
+    return tuple(outcomes)
+
+
+def _pairs(source: str, target: str, format: Format) -> list[tuple[str, str]]:
+    """Paths of sources and targets."""
+    try:
+        names = sorted(name for name in os.listdir(source) if not name.startswith("."))
+    except OSError as error:
+        raise os_fault(error, "cannot list the folder of sources", source) from error
+    suffix = format.suffixes[0]
+    taken: dict[str, str] = {}
+    for name in names:
+        path = os.path.join(source, name)
+        try:
+            found = format_of(path)
+        except CkptError as error:
+            if error.code != "unknown-format":
+                taken[name] = path  # converting it says what is wrong
+            continue
+        stem = next((name[: -len(s)] for s in _suffixes(found) if name.lower().endswith(s) and name != s), name)
+        if stem + suffix in taken:
+            message = f"{name!r} and {os.path.basename(taken[stem + suffix])!r} would both become {stem + suffix!r}"
+            raise fault("name-collision", message, path=source)
+        taken[stem + suffix] = path
+    return [(path, os.path.join(target, name)) for name, path in taken.items()]
+
+
+def _suffixes(format: Format) -> tuple[str, ...]:
+    """Suffixes that a checkpoint of a format may have; directories often have those of files."""
+    return format.suffixes or tuple(suffix for other in FORMATS.values() for suffix in other.suffixes)

@@ -1,0 +1,39 @@
+"""Tensors' bytes into a file, one after another. What lies on a disk as it shall lie here is carried by two threads, as
+one can read and verify while the other writes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from typing import IO
+
+from ..storage.disk import Disk
+from .equality import lies_plain
+from .source import Advance, Tensor, elements, nbytes
+
+THREADS = 2
+
+
+def write_tensors(file: IO[bytes], tensors: list[Tensor], advance: Advance) -> None:
+    """Write all elements of tensors, little-endian in C order, from the file's position on; raises what reading them
+    does. `advance` is called from any thread."""
+    file.flush()
+    disk, fd, start = Disk(), file.fileno(), file.tell()
+    *begins, end = accumulate(map(nbytes, tensors), initial=start)
+    disk.allocate(fd, end) if end > start else None  # which makes writing faster
+
+    def write(tensor: Tensor, begin: int) -> None:
+        for part in elements(tensor):
+            disk.write(fd, part, begin)
+            begin += len(part)
+            advance(len(part))
+
+    places = list(zip(tensors, begins, strict=True))
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-convert") as pool:
+        plain = [pool.submit(write, tensor, begin) for tensor, begin in places if lies_plain(tensor)]
+        for future in plain:
+            future.result()
+    for tensor, begin in places:
+        if not lies_plain(tensor):  # one after another, as decoding takes memory
+            write(tensor, begin)
+    file.seek(end)
