@@ -44,7 +44,7 @@ class Disks:
 
     def __init__(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        for module in ("ckptfmt.storage.local", "ckptfmt.manager.retention"):
+        for module in ("ckptfmt.storage.local", "ckptfmt.manager.run_on_disk"):
             self.patch.setattr(f"{module}.Disk", lambda: WatchedDisk(self.before))
         self.calm()
 
