@@ -20,7 +20,10 @@ pytestmark = pytest.mark.filterwarnings("default")  # their warnings are theirs
 
 
 def tree(step: int) -> dict[str, Any]:
-    return {"params": {"w": np.full((3, 2), step, np.float32), "b": np.arange(2)}, "step": np.int32(step)}
+    return {
+        "params": {"b": np.arange(2, dtype=np.int32), "w": np.full((3, 2), step, np.float32)},
+        "step": np.int32(step),
+    }
 
 
 @pytest.fixture(params=["msgpack", "orbax"])

@@ -145,16 +145,15 @@ class Copier:
             return self._changed.wait_for(lambda: not self._has_thread, timeout)
 
     def close(self) -> BaseException | None:
-        """Finish or abort, as chosen; gives what keeps a copy from being made."""
-        if self.asked.at_exit == "abort":
-            self._is_stopped = True
+        """Finish or abort, as chosen; gives what keeps a copy from being made, if that was waited for."""
+        aborts = self._is_stopped = self.asked.at_exit == "abort"
         self._ends, self._failures = True, 0
         with self._changed:
             self._changed.notify_all()  # a pause is over now
         self.wait()
         self._ends = self._is_stopped = False
         failure, self._failure = self._failure, None
-        if failure is None:
+        if failure is None or aborts:
             return None
         step, error = failure
         error.add_note(f"raised while step {step} was copied to {self.second.path}; the next manager tries again")

@@ -114,7 +114,7 @@ class CheckpointManager(Finder):
         self._finishes = at_exit == "wait"
         self._on_commit, self._on_error = on_commit, on_error
         self._worker = Worker(max_in_flight, finishes_at_exit=self._finishes)
-        self._buffers: list[list[Any]] = []  # of snapshots whose saves are over
+        self._buffers: list[snapshot.Buffers] = []  # of snapshots whose saves are over
         self._saving = threading.Lock()
         self._saved_at = time.monotonic()
         self._last: Number | None = None  # the last step saved or in flight, as far as is known
@@ -229,8 +229,8 @@ class CheckpointManager(Finder):
             return
         if self._background is None:
             self._background = self._savers.split()
-        savers, buffers = self._background, self._buffers.pop() if self._buffers else []
-        taken = together(self._savers, True, lambda: snapshot.take(tree, buffers))
+        savers, buffers = self._background, self._buffers.pop() if self._buffers else snapshot.Buffers()
+        taken = together(self._savers, True, lambda: buffers.take(tree))
         assert taken is not None
 
         def run() -> None:

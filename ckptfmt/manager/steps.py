@@ -95,7 +95,7 @@ def _metric_name(name: Any) -> str:
 
 def _metric(name: str, value: Any) -> float:
     try:
-        return float(value)  # numbers, and 0-d arrays of any framework
+        return float(value.item() if hasattr(value, "item") else value)  # numbers, and 0-d arrays of any framework
     except (TypeError, ValueError) as error:
         raise fault("bad-option", f"metric {name!r} is no number", found=type(value).__name__) from error
 
