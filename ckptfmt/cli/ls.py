@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -88,7 +87,7 @@ def _row(step: Step, reasons: tuple[str, ...]) -> Row:
 
 def _series(rows: list[Row]) -> chart.Series:
     names = dict.fromkeys(name for row in rows for name in row.metrics)
-    return {name: [(row.step.step, row.metrics.get(name, math.nan)) for row in rows] for name in names}
+    return {name: [(row.step.step, row.metrics.get(name)) for row in rows] for name in names}
 
 
 def _document(row: Row) -> dict[str, Any]:
