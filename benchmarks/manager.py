@@ -1,15 +1,19 @@
 """How long an asynchronous save blocks, beside one memcpy of the host tree; how far it slows training down; how long
 listing many steps takes.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.manager [--quick] [--rounds N] [--steps N] [--dir DIR]
+    OMP_NUM_THREADS=1 python -m benchmarks.manager [--quick] [--rounds N] [--steps N] [--only PART] [--dir DIR]
 
 A round is a memcpy of all arrays into arrays that are there already, and then the call that begins a save, with nothing
 in flight; the save is waited for. The first save also has to get its memory from the system, and is shown apart.
 Ratios are taken within a round; quoted is their median with least and greatest. Peers are Orbax's CheckpointManager and
 torch DCP's async_save (one gloo process, its default stager) with the same arrays.
 
-Training is a loop of products of matrices, with and without a save beside it; both share this machine's cores, memory
-and disk, so what a save costs in CPU is in the figure.
+Training is a loop of products of matrices on one core, with and without a save beside it. Both share this machine's
+memory and disk, and its cores if no two are free: so the CPU time of the loop's own thread is told, too,
+which does not count waiting for a core, or for the interpreter. A step that takes longer by the clock than by that
+waited; one that takes longer by both found memory and caches busy.
+
+`--only memory|training|blocking|steps` measures one of these.
 """
 
 from __future__ import annotations
@@ -56,22 +60,49 @@ def _ckptfmt(folder: Path, arrays: Arrays) -> Iterator[Calls]:
 
 
 @contextmanager
-def _orbax(folder: Path, arrays: Arrays) -> Iterator[Calls]:
+def _ckptfmt_torch(folder: Path, arrays: Arrays) -> Iterator[Calls]:
+    import ckptfmt_torch  # noqa: F401  the adapter
+    import torch
+
+    with _ckptfmt(folder, {name: torch.from_numpy(array) for name, array in _seen(arrays).items()}) as calls:
+        yield calls
+
+
+@contextmanager
+def _ckptfmt_jax(folder: Path, arrays: Arrays) -> Iterator[Calls]:
+    import ckptfmt_jax  # noqa: F401  the adapter
+    import jax
+
+    with _ckptfmt(folder, jax.block_until_ready(jax.device_put(arrays))) as calls:
+        yield calls
+
+
+def _seen(arrays: Arrays) -> Arrays:
+    """The same bytes as int16 or float32, which torch takes from NumPy."""
+    kinds = {2: np.int16, 4: np.float32}
+    return {name: array.view(kinds[array.itemsize]) for name, array in arrays.items()}
+
+
+@contextmanager
+def _orbax(folder: Path, arrays: Arrays, is_async: bool = True) -> Iterator[Calls]:
     import orbax.checkpoint as ocp
 
-    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1)) as manager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=is_async)
+    with ocp.CheckpointManager(folder, options=options) as manager:
         yield lambda step: manager.save(step, args=ocp.args.StandardSave(arrays)), manager.wait_until_finished
+
+
+def _orbax_sync(folder: Path, arrays: Arrays) -> AbstractContextManager[Calls]:
+    return _orbax(folder, arrays, is_async=False)
 
 
 @contextmanager
 def _dcp(folder: Path, arrays: Arrays) -> Iterator[Calls]:
-    """Tensors are the same bytes, seen as int16 or float32."""
     import torch
     import torch.distributed as dist
     from torch.distributed.checkpoint.state_dict_saver import async_save
 
-    kinds = {2: np.int16, 4: np.float32}
-    state = {name: torch.from_numpy(array.view(kinds[array.itemsize])) for name, array in arrays.items()}
+    state = {name: torch.from_numpy(array) for name, array in _seen(arrays).items()}
     pending: list[Any] = []
 
     def wait() -> None:
@@ -86,7 +117,15 @@ def _dcp(folder: Path, arrays: Arrays) -> Iterator[Calls]:
         dist.destroy_process_group()
 
 
-CONTENDERS = {"ckptfmt": _ckptfmt, "Orbax": _orbax, "torch DCP": _dcp}
+CONTENDERS = {
+    "ckptfmt": _ckptfmt,
+    "ckptfmt, torch": _ckptfmt_torch,
+    "ckptfmt, JAX": _ckptfmt_jax,
+    "Orbax": _orbax,
+    "Orbax, sync": _orbax_sync,
+    "torch DCP": _dcp,
+}
+PARTS = ("memory", "training", "blocking", "steps")
 
 
 # ---- measurements
@@ -133,20 +172,33 @@ def memory(folder: Path, arrays: Arrays) -> int:
     return sampler.rise(Spell(began, ended, before, 0))
 
 
-def training(folder: Path, arrays: Arrays) -> tuple[float, float]:
-    """Seconds of a training step, median: alone, and beside a save that runs all the while."""
+def training(folder: Path, arrays: Arrays) -> dict[str, float]:
+    """By how many per cent a training step takes longer beside a save, by the clock and in CPU time of its own thread;
+    medians. And the CPU that the save used meanwhile, in per cent of a core."""
     weights = np.random.default_rng(0).standard_normal((600, 600), np.float32)
+    clocks = (time.perf_counter, time.thread_time, time.process_time)
 
-    def step() -> float:
-        return _seconds(lambda: [weights @ weights for _ in range(4)])
+    def step() -> list[float]:
+        began = [clock() for clock in clocks]
+        for _ in range(4):
+            weights @ weights
+        return [clock() - start for clock, start in zip(clocks, began, strict=True)]
 
     alone = [step() for _ in range(200)]
-    beside = []
+    beside: list[list[float]] = []
     with CheckpointManager(folder) as manager:
         manager.save(0, arrays, block=False)
         while manager._worker.steps:
             beside.append(step())
-    return statistics.median(alone), statistics.median(beside)
+    (wall, own, _), (wall_beside, own_beside, _) = (
+        [statistics.median(times) for times in zip(*steps, strict=True)] for steps in (alone, beside)
+    )
+    clock, thread, process = map(sum, zip(*beside, strict=True))
+    return {
+        "by the clock": 100 * (wall_beside / wall - 1),
+        "in its own CPU time": 100 * (own_beside / own - 1),
+        "CPU of the save": 100 * (process - thread) / clock,
+    }
 
 
 def listing(folder: Path, steps: int) -> dict[str, float]:
@@ -189,37 +241,41 @@ def _contend(name: str, contender: Callable[..., AbstractContextManager[Calls]],
         click.echo(f"  {name} was left out: {error}")
         return
     ratios = [save / copy for save, copy in zip(found["blocking"], found["memcpy"], strict=True)]
-    click.echo(f"  {name:9}  blocking / memcpy {_spread(ratios)}")
-    click.echo("             " + "; ".join(f"{key} {_spread(seconds, ' s')}" for key, seconds in found.items()))
+    click.echo(f"  {name:14}  blocking / memcpy {_spread(ratios)}")
+    click.echo("                  " + "; ".join(f"{key} {_spread(seconds, ' s')}" for key, seconds in found.items()))
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Small states.")
 @click.option("--rounds", type=int, default=5, show_default=True)
 @click.option("--steps", type=int, default=10_000, show_default=True, help="Steps to list.")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure only this.")
+@click.option("--state", type=click.Choice(sorted(STATES)), multiple=True, help="Only with this state.")
 @click.option("--dir", "parent", type=click.Path(path_type=Path), default=".", help="Where checkpoints go meanwhile.")
-def main(quick: bool, rounds: int, steps: int, parent: Path) -> None:
+def main(quick: bool, rounds: int, steps: int, only: tuple[str, ...], state: tuple[str, ...], parent: Path) -> None:
     """Measure and print."""
+    parts = only or PARTS
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as name:
         folder = Path(name).resolve()
-        for state in (make(quick=quick) for make in STATES.values()):
-            arrays = state.arrays()
-            click.echo(f"{state.title}: {len(arrays):,} tensors, {state.nbytes / 1e9:.2f} GB")
-            if state.name == "llama":
+        for made in (make(quick=quick) for key, make in STATES.items() if key in (state or STATES)):
+            arrays = made.arrays()
+            click.echo(f"{made.title}: {len(arrays):,} tensors, {made.nbytes / 1e9:.2f} GB")
+            if "memory" in parts and made.name == "llama":
                 with _emptied(folder / "memory") as place:
-                    added = memory(place, arrays) - state.nbytes
+                    added = memory(place, arrays) - made.nbytes
                 click.echo(f"  memory of the first save: tree + {added / 2**20:.0f} MiB")
-                with _emptied(folder / "training") as place:
-                    alone, beside = training(place, arrays)
-                slower = 100 * (beside / alone - 1)
-                click.echo(
-                    f"  training step {alone * 1e3:.2f} ms, beside a save {beside * 1e3:.2f} ms: {slower:+.0f} %"
-                )
-            for title, contender in CONTENDERS.items():
+            if "training" in parts and made.name == "llama":
+                for _ in range(rounds):
+                    with _emptied(folder / "training") as place:
+                        found = training(place, arrays)
+                    text = ", ".join(f"{slower:+.0f} % {what}" for what, slower in found.items())
+                    click.echo(f"  a training step beside a save: {text}")
+            for title, contender in CONTENDERS.items() if "blocking" in parts else ():
                 _contend(title, contender, folder / "save", arrays, rounds=rounds)
-        click.echo(f"{steps:,} steps")
-        for key, second in listing(folder / "steps", steps).items():
-            click.echo(f"  {key:15} {second:.4f} s")
+        if "steps" in parts:
+            click.echo(f"{steps:,} steps")
+            for key, second in listing(folder / "steps", steps).items():
+                click.echo(f"  {key:15} {second:.4f} s")
 
 
 if __name__ == "__main__":

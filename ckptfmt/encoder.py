@@ -41,7 +41,7 @@ def encode(tree: Tree, *, allow_tensors: bool = True) -> EncodedTree:
     """Encode `tree`; raises `unsupported-leaf`, `unsupported-key`, `unsupported-dtype` or `too-deep`. [TREE-013]"""
     encoder = _Encoder(allow_tensors)
     node = encoder.node(tree, (), 0)
-    return EncodedTree(node, encoder.tensors, _shared_views(encoder.tensors))
+    return EncodedTree(node, encoder.tensors, _shared_views(encoder.tensors, list(encoder.index_of_memory)))
 
 
 class _Encoder:
@@ -190,10 +190,15 @@ def _scalar(value: np.generic, path: Path, depth: int) -> Node:
     return ["scalar", dtype.name, stored.astype(dtype.stored).tobytes()]
 
 
-def _shared_views(tensors: list[TensorLeaf]) -> tuple[tuple[str, ...], ...]:
-    """Groups of tensors that overlap in memory without being aliases. [TREE-011]"""
-    arrays = [(number, leaf.source) for number, leaf in enumerate(tensors) if isinstance(leaf.source, np.ndarray)]
-    spans = [(*_bounds(array), number) for number, array in arrays]
+def _shared_views(tensors: list[TensorLeaf], memories: list[Any]) -> tuple[tuple[str, ...], ...]:
+    """Groups of tensors, whose `memory_key`s are given, that overlap without being aliases. [TREE-011]"""
+    numbered = enumerate(zip(tensors, memories, strict=True))
+    arrays = [(n, leaf.source, key) for n, (leaf, key) in numbered if isinstance(leaf.source, np.ndarray)]
+    spans = [(*_bounds(array, key), n) for n, array, key in arrays]
+    table = np.array(spans, np.uint64).reshape(-1, 3)
+    table = table[np.argsort(table[:, 0])]
+    if (np.maximum.accumulate(table[:-1, 1]) <= table[1:, 0]).all():  # the way of most trees
+        return ()
     groups: list[tuple[str, ...]] = []
     group: list[int] = []
     end = 0
@@ -207,10 +212,10 @@ def _shared_views(tensors: list[TensorLeaf]) -> tuple[tuple[str, ...], ...]:
     return tuple(groups)
 
 
-def _bounds(array: Array) -> tuple[int, int]:
-    """First and last address (excluded) of an array's memory."""
+def _bounds(array: Array, memory: Any) -> tuple[int, int]:
+    """First and last address (excluded) of an array's memory, for its `memory_key`."""
     if array.flags.c_contiguous:
-        start = int(array.__array_interface__["data"][0])
+        start = memory[0] if array.nbytes else 0
         return start, start + array.nbytes
     low, high = np.lib.array_utils.byte_bounds(array)
     return low, high if array.nbytes else low

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,10 +69,10 @@ def numbers(manager: CheckpointManager) -> list[Any]:
 
 @given(trees())
 def test_a_snapshot_is_equal_and_apart(tree: Any) -> None:
-    buffers: list[Any] = []
-    taken = snapshot.take(tree, buffers).tree
+    buffers = snapshot.Buffers()
+    taken = buffers.take(tree).tree
     assert equal_trees(taken, tree)
-    again = snapshot.take(tree, buffers).tree
+    again = buffers.take(tree).tree
     assert equal_trees(again, tree)
 
 
@@ -85,7 +86,7 @@ def test_a_snapshot_is_not_changed_with_its_origin() -> None:
         "bf": base.astype("bfloat16"),
     }
     copy = {name: np.array(value) for name, value in tree.items() if name in ("view", "t", "bf")}
-    taken = snapshot.take(tree, [])
+    taken = snapshot.Buffers().take(tree)
     base += 1
     tree["bf"][:] = 0
     tree["odict"]["a"].append(2)
@@ -96,18 +97,70 @@ def test_a_snapshot_is_not_changed_with_its_origin() -> None:
     assert taken.copied_views == (("tied/0", "t", "view"),)
 
 
+def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
+    """Values change between snapshots, and so may everything else: nothing that was seen before is believed."""
+    buffers = snapshot.Buffers()
+    w, tied = np.arange(6.0).reshape(2, 3), np.zeros(3, ml_dtypes.bfloat16)
+    tree: dict[str, Any] = {"layers": [{"w": w, "tied": tied}, (tied, 1.5)], "step": 1, "name": "a", "none": None}
+    walked = 0
+    encode = snapshot.trees.encode
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal walked
+        walked += 1
+        return encode(*arguments)
+
+    def change(act: Any, walks: int) -> None:
+        act()
+        before = walked
+        taken = buffers.take(tree).tree
+        assert equal_trees(taken, tree)
+        assert taken["layers"][0]["tied"] is taken["layers"][1][0]
+        assert walked - before == walks, act
+        assert equal_trees(buffers.take(tree).tree, tree)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot.trees, "encode", counted)
+        change(lambda: None, 1)
+        change(lambda: w.__iadd__(1), 0)
+        change(lambda: tree.update(step=2, name="b", none=True), 0)
+        change(lambda: tree["layers"].append(3), 0)
+        change(lambda: tree["layers"][0].update(w=w.copy()), 1)
+        change(lambda: tree.update(extra=np.zeros(2)), 1)
+        change(lambda: tree.pop("extra"), 1)
+        change(lambda: tree.update(name="\u00fc"), 1)
+        tree["name"] = "a"
+        buffers.take(tree)
+        w = tree["layers"][0]["w"]
+        change(lambda: w.resize((3, 2), refcheck=False), 1)
+        change(lambda: tree.update(view=w[:1]), 1)  # overlaps: found anew each time
+        assert buffers.take(tree).copied_views == (("layers/0/w", "view"),)
+        tree["bad"] = object()
+        with pytest.raises(ckptfmt.InputError):
+            buffers.take(tree)
+
+
+def test_a_snapshot_keeps_no_array_alive() -> None:
+    buffers, array = snapshot.Buffers(), np.zeros(10)
+    buffers.take({"a": array})
+    alive = weakref.ref(array)
+    del array
+    assert alive() is None
+    assert equal_trees(buffers.take({"a": np.ones(10)}).tree, {"a": np.ones(10)})
+
+
 def test_buffers_are_used_again_where_they_fit() -> None:
-    buffers: list[Any] = []
+    buffers = snapshot.Buffers()
     tree = {"a": np.zeros(9), "b": np.ones((2, 3), ml_dtypes.bfloat16), "c": np.zeros(4)}
-    snapshot.take(tree, buffers)
-    before = list(buffers)
+    buffers.take(tree)
+    before = list(buffers._targets)
     tree |= {"a": np.ones(9), "c": np.zeros(5)}
-    taken = snapshot.take(tree, buffers).tree
+    taken = buffers.take(tree).tree
     assert equal_trees(taken, tree)
-    assert [new is old for new, old in zip(buffers, before, strict=True)] == [True, True, False]
+    assert [new is old for new, old in zip(buffers._targets, before, strict=True)] == [True, True, False]
     del tree["a"]
-    assert equal_trees(snapshot.take(tree, buffers).tree, tree)
-    assert len(buffers) == 2
+    assert equal_trees(buffers.take(tree).tree, tree)
+    assert len(buffers._targets) == 2
 
 
 def test_what_changes_during_a_save_is_not_in_it(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ step listed is whole and is what was saved; nothing that must be kept is lost; a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
 import tempfile
+import threading
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from damage import LAYOUTS, WatchedDisk, leftovers
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,10 +32,11 @@ from hypothesis.stateful import (
 )
 
 import ckptfmt
-from ckptfmt.manager import Best, CheckpointManager, Every, Last
+from ckptfmt.manager import Best, CheckpointManager, CopyTo, CopyWarning, Every, Last, copies
 from ckptfmt.manager.policies import reasons_to_keep
 
 KEEP = [Last(2), Every(5), Best("loss", 1)]
+FEWER = max(12, settings().max_examples // 4)  # examples of the slower machines
 LOSS = st.sampled_from([0.5, 1.0, 2.0, math.nan, None])
 
 
@@ -44,12 +49,21 @@ class Disks:
 
     def __init__(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        for module in ("ckptfmt.storage.local", "ckptfmt.manager.retention"):
+        for module in ("ckptfmt.storage.local", "ckptfmt.manager.run_on_disk"):
             self.patch.setattr(f"{module}.Disk", lambda: WatchedDisk(self.before))
+        for name in ("pipe_file", "rm_file"):  # what changes a store
+            self.patch.setattr(MemoryFileSystem, name, self._watched(getattr(MemoryFileSystem, name)))
         self.calm()
 
     def calm(self) -> None:
         self.left, self.error = -1, None
+
+    def _watched(self, call: Any) -> Any:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            self.before()
+            return call(*arguments, **options)
+
+        return watched
 
     def at(self, call: int, error: BaseException) -> None:
         self.left, self.error = call, error
@@ -79,9 +93,11 @@ class Machine(RuleBasedStateMachine):
         self.restart()
 
     def restart(self) -> None:
-        self.manager = CheckpointManager(
-            Path(self.folder.name) / "run", keep=KEEP, layout=self.layout, durable=False, max_in_flight=2
-        )
+        self.manager = CheckpointManager(self.directory, keep=KEEP, layout=self.layout, durable=False, max_in_flight=2)
+
+    @property
+    def directory(self) -> str:
+        return f"{self.folder.name}/run"
 
     def teardown(self) -> None:
         self.let_go()
@@ -177,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         if not overwrite and step <= max(self.model, default=-1):
             step = self.next_step(1)
         before = dict(self.model)
-        self.disks.at(call, Crash() if crashes else OSError(errno.EIO, os.strerror(errno.EIO)))
+        self.disks.at(call, Crash() if crashes else OSError(errno.EACCES, os.strerror(errno.EACCES)))
         try:
             self.save(step, loss, block, overwrite)
         except (Crash, ckptfmt.StorageError):
@@ -198,13 +214,16 @@ class Machine(RuleBasedStateMachine):
         self.model = self.kept(self.model)
         assert set(planned.kept) == self.listed() == set(self.model)
         if self.lease is None:
-            assert leftovers(Path(self.manager.directory)) == []
+            assert self.leftovers() == []
+
+    def leftovers(self) -> list[Any]:
+        return leftovers(Path(self.directory))
 
     @precondition(lambda self: self.model and self.lease is None)
     @rule(data=st.data())
     def hold(self, data: st.DataObject) -> None:
         step = data.draw(st.sampled_from(sorted(self.model)))
-        context = CheckpointManager(self.manager.directory).lease(step)
+        context = CheckpointManager(self.directory).lease(step)
         self.lease = (context, context.__enter__())
 
     @rule()
@@ -227,8 +246,140 @@ class Machine(RuleBasedStateMachine):
             assert tree["value"] == value
             assert (tree["w"] == value).all()
             assert step.metrics.get("loss") == loss or math.isnan(loss or 0)
-            assert ckptfmt.verify(step.path).ok
+            assert not step.run.damage_of(step)
 
 
 Machine.TestCase.settings = settings(stateful_step_count=25)
 TestManager = Machine.TestCase
+
+
+class MachineOnStore(Machine):
+    """The same on a store, in memory."""
+
+    @initialize()
+    def start(self) -> None:  # type: ignore[override]
+        MemoryFileSystem.store.clear()
+        super().start("file")
+
+    @property
+    def directory(self) -> str:
+        return "memory://model/run"
+
+    def leftovers(self) -> list[Any]:
+        return [name for name in MemoryFileSystem.store if name.rpartition("/")[2].startswith(".")]
+
+
+MachineOnStore.TestCase.settings = settings(stateful_step_count=25, max_examples=FEWER)
+TestManagerOnStore = MachineOnStore.TestCase
+
+
+class MachineWithCopies(RuleBasedStateMachine):
+    """A run with a second directory, and failures at any call to either disk, in saves, deletions and copies: all that
+    was committed, and not given up, is there in the end, whole, in the second directory; and the last two in the first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(copies, "FIRST_PAUSE", 0.001)
+        self.disks = Disks()
+        self.model: dict[int, int] = {}
+        self.value = 0
+
+    @initialize(layout=st.sampled_from(LAYOUTS))
+    def start(self, layout: str) -> None:
+        self.layout = layout
+        self.restart()
+
+    @rule()
+    def restart(self) -> None:
+        there = CopyTo(f"{self.folder.name}/second", at_exit="abort")
+        self.manager = CheckpointManager(
+            f"{self.folder.name}/run", keep=2, copy_to=there, layout=self.layout, durable=False
+        )
+        self.manager.should_save(1 << 40)  # the copies that the one before left are made now
+        assert self.manager.wait_for_copies(30)
+
+    def teardown(self) -> None:
+        self.disks.patch.undo()
+        self.patch.undo()
+        self.folder.cleanup()
+
+    def save(self, step: int, block: bool, overwrite: Any) -> None:
+        self.value += 1
+        self.manager.save(step, {"w": np.full(9, self.value)}, block=block, overwrite=overwrite)
+        self.manager.wait()
+        assert self.manager.wait_for_copies(30)
+
+    def after(self, step: int, overwrite: Any) -> dict[int, int]:
+        kept = {each: value for each, value in self.model.items() if overwrite != "later" or each < step}
+        return {**kept, step: self.value}
+
+    @rule(ahead=st.integers(1, 3), block=st.booleans())
+    def save_next(self, ahead: int, block: bool) -> None:
+        step = max(self.model, default=0) + ahead
+        self.save(step, block, False)
+        self.model = self.after(step, False)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), block=st.booleans(), overwrite=st.sampled_from([True, "later"]))
+    def overwrite(self, data: st.DataObject, block: bool, overwrite: Any) -> None:
+        step = data.draw(st.sampled_from(sorted(self.model)))
+        self.save(step, block, overwrite)
+        self.model = self.after(step, overwrite)
+
+    @rule(
+        back=st.integers(0, 4),
+        block=st.booleans(),
+        call=st.integers(0, 30),
+        crashes=st.booleans(),
+        overwrite=st.sampled_from([False, True, "later"]),
+    )
+    def fail(self, back: int, block: bool, call: int, crashes: bool, overwrite: Any) -> None:
+        """A call to a disk fails, once; or nothing happens any more after it."""
+        last = max(self.model, default=0)
+        step = max(1, last - back) if overwrite else last + 1
+        before = dict(self.model)
+        self.disks.at(call, Crash() if crashes else OSError(errno.EIO, os.strerror(errno.EIO)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CopyWarning)
+            thread = threading.Thread(target=self._save_quietly, args=(step, block, overwrite))
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.002)
+                if isinstance(self.disks.error, Crash) and self.disks.left == -1 and not self.manager._worker.steps:
+                    self.manager._copier.close()  # type: ignore[union-attr]  # what was being copied stays undone
+            self.disks.calm()
+            if not crashes:
+                assert self.manager.wait_for_copies(30)
+        self.restart()
+        after = self.after(step, overwrite)
+        there = {each.step: int(self.manager.restore(each.step)["w"][0]) for each in self.manager.steps()}
+        committed = there.get(step) == self.value
+        surely = after if committed else before
+        assert there == {**there, **surely}, "what was committed is lost"
+        assert set(there) <= {*before, step}
+        assert all(value in (before.get(each), after.get(each)) for each, value in there.items())
+        self.model = there
+
+    def _save_quietly(self, step: int, block: bool, overwrite: Any) -> None:
+        with contextlib.suppress(Crash, ckptfmt.StorageError):
+            self.save(step, block, overwrite)
+
+    @invariant()
+    def everything_is_where_it_should_be(self) -> None:
+        assert [step.step for step in self.manager.steps()] == sorted(self.model)
+        for step in self.manager.steps():
+            assert (self.manager.restore(step.step)["w"] == self.model[step.step]).all()
+        second = CheckpointManager(f"{self.folder.name}/second")
+        assert [step.step for step in second.steps()] == sorted(self.model)
+        for step in second.steps():
+            assert (second.restore(step.step)["w"] == self.model[step.step]).all()
+            assert not step.run.damage_of(step)
+        first = CheckpointManager(f"{self.folder.name}/run")
+        assert [step.step for step in first.steps()][-2:] == sorted(self.model)[-2:]
+
+
+MachineWithCopies.TestCase.settings = settings(stateful_step_count=15, max_examples=FEWER)
+TestManagerWithCopies = MachineWithCopies.TestCase

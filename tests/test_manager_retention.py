@@ -18,30 +18,31 @@ import pytest
 from damage import LAYOUTS, WatchedDisk, child, exit_code, leftovers, semaphore, use_disk
 
 import ckptfmt
-from ckptfmt.manager import Last, retention
+from ckptfmt.manager import Last, retention, run_on_disk
 from ckptfmt.manager.leases import claim, is_leased, lease
-from ckptfmt.manager.steps import FixedNames, RunDirectory
+from ckptfmt.manager.run_on_disk import RunOnDisk
+from ckptfmt.manager.steps import FixedNames
 
 both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
 TREE = {"a": np.arange(100), "b": [np.zeros(3), np.ones((2, 2))]}
 
 
-def new_run(path: Path, layout: str, steps: int = 3) -> RunDirectory:
-    run = RunDirectory(path, FixedNames())
+def new_run(path: Path, layout: str, steps: int = 3) -> RunOnDisk:
+    run = RunOnDisk(path, FixedNames())
     path.mkdir(exist_ok=True)
     for step in range(steps):
         ckptfmt.save(run.path_of(step), TREE, layout=layout, durable=False)
     return run
 
 
-def listed(run: RunDirectory) -> list[int]:
+def listed(run: RunOnDisk) -> list[int]:
     return [step.step for step in run.scan().steps]
 
 
 @contextmanager
 def watched_deletions(before: Callable[..., Any]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retention, "Disk", lambda: WatchedDisk(before))
+        patch.setattr(run_on_disk, "Disk", lambda: WatchedDisk(before))
         yield
 
 
@@ -131,11 +132,11 @@ def test_a_save_that_runs_keeps_temporaries(tmp_path: Path, layout: str) -> None
     run = new_run(tmp_path, layout)
     os.rename(run.path_of(0), run.temporary_of("step-0000000000.ckpt"))
     with lease(run.path):
-        assert retention.sweep(run) == []
+        assert run.sweep(run.scan().leftovers) == []
     (name,) = (path.name for path in leftovers(tmp_path))
     with lease(str(tmp_path / name)):
-        assert retention.sweep(run) == []
-    assert retention.sweep(run) == [name]
+        assert run.sweep(run.scan().leftovers) == []
+    assert run.sweep(run.scan().leftovers) == [name]
     assert leftovers(tmp_path) == []
 
 
@@ -163,7 +164,7 @@ def prune_until_killed(path: Path, number: int) -> None:
 
     count = itertools.count()
     with watched_deletions(kill):
-        retention.prune(RunDirectory(path, FixedNames()), [Last(1)])
+        retention.prune(RunOnDisk(path, FixedNames()), [Last(1)])
 
 
 @both_layouts

@@ -15,24 +15,25 @@ from hypothesis import strategies as st
 
 import ckptfmt
 from ckptfmt.manager.flax_rules import FlaxNames
-from ckptfmt.manager.steps import FixedNames, RunDirectory, metadata_for
+from ckptfmt.manager.run_on_disk import RunOnDisk
+from ckptfmt.manager.steps import FixedNames, metadata_for
 
 TREE = {"a": np.arange(100)}
 
 
-def save(run: RunDirectory, step: Any, **options: Any) -> Path:
+def save(run: RunOnDisk, step: Any, **options: Any) -> Path:
     path = Path(run.path_of(step))
     ckptfmt.save(path, TREE, durable=False, **options)
     return path
 
 
-def listed(run: RunDirectory) -> list[Any]:
+def listed(run: RunOnDisk) -> list[Any]:
     return [step.step for step in run.scan().steps]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory(tmp_path, FixedNames())
+def run(tmp_path: Path) -> RunOnDisk:
+    return RunOnDisk(tmp_path, FixedNames())
 
 
 @given(st.integers(0, 1 << 70))
@@ -60,7 +61,7 @@ def test_other_steps_are_refused(step: Any) -> None:
         FixedNames().checked(step)
 
 
-def test_steps_come_in_natural_order(run: RunDirectory) -> None:
+def test_steps_come_in_natural_order(run: RunOnDisk) -> None:
     for step in (10, 9, 12_345_678_901, 0, 100):
         save(run, step)
     assert listed(run) == [0, 9, 10, 100, 12_345_678_901]
@@ -70,13 +71,13 @@ def test_steps_come_in_natural_order(run: RunDirectory) -> None:
 
 
 def test_no_directory_is_an_empty_run(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path / "none", FixedNames())
+    run = RunOnDisk(tmp_path / "none", FixedNames())
     assert run.scan() == ([], [])
     assert run.latest() is None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_only_what_is_committed_is_listed(run: RunDirectory, tmp_path: Path, layout: str) -> None:
+def test_only_what_is_committed_is_listed(run: RunOnDisk, tmp_path: Path, layout: str) -> None:
     whole = save(run, 1, layout=layout)
     torn = Path(run.path_of(2))
     if layout == "file":
@@ -106,7 +107,7 @@ def test_only_what_is_committed_is_listed(run: RunDirectory, tmp_path: Path, lay
     assert run.find(2) is None
 
 
-def test_a_record_in_the_wrong_kind_of_place_does_not_count(run: RunDirectory) -> None:
+def test_a_record_in_the_wrong_kind_of_place_does_not_count(run: RunOnDisk) -> None:
     loose, file = save(run, 1, layout="loose"), save(run, 2)
     line = (loose / "COMMIT").read_bytes()
     (loose / "COMMIT").write_bytes(file.read_bytes()[-len(line) - 20 :].partition(b"ckptfmt/")[2])
@@ -114,13 +115,13 @@ def test_a_record_in_the_wrong_kind_of_place_does_not_count(run: RunDirectory) -
     assert listed(run) == [2]
 
 
-def test_a_checkpoint_of_a_newer_format_is_there(run: RunDirectory) -> None:
+def test_a_checkpoint_of_a_newer_format_is_there(run: RunOnDisk) -> None:
     path = save(run, 1)
     path.write_bytes(path.read_bytes().replace(b"ckptfmt/1.0 file", b"ckptfmt/9.0 file"))
     assert listed(run) == [1]
 
 
-def test_what_was_seen_is_not_opened_again(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_seen_is_not_opened_again(run: RunOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in range(20):
         save(run, step)
     opened: list[Any] = []
@@ -142,7 +143,7 @@ def test_what_was_seen_is_not_opened_again(run: RunDirectory, monkeypatch: pytes
     assert opened[20:] == [run.path_of(7)]
 
 
-def test_metrics_and_metadata_stand_in_the_manifest(run: RunDirectory) -> None:
+def test_metrics_and_metadata_stand_in_the_manifest(run: RunOnDisk) -> None:
     stored = metadata_for(5, {"loss": np.float32(0.5), "n": 3, "zero-d": np.array(2.0)}, {"note": ("a", 1)})
     path = save(run, 5, metadata=stored)
     (step,) = run.scan().steps
@@ -164,13 +165,13 @@ def test_metrics_and_metadata_stand_in_the_manifest(run: RunDirectory) -> None:
         {"ckptfmt.run": {"metrics": {"loss": "low", 1: 2.0, "list": [1.0], "int": 1 << 2000}}},
     ],
 )
-def test_checkpoints_that_no_manager_wrote_have_no_metrics(run: RunDirectory, metadata: Any) -> None:
+def test_checkpoints_that_no_manager_wrote_have_no_metrics(run: RunOnDisk, metadata: Any) -> None:
     save(run, 1, metadata=metadata)
     (step,) = run.scan().steps
     assert step.metrics == {}
 
 
-def test_a_damaged_manifest_has_no_metrics(run: RunDirectory) -> None:
+def test_a_damaged_manifest_has_no_metrics(run: RunOnDisk) -> None:
     path = save(run, 1, metadata=metadata_for(1, {"loss": 1}, None))
     path.write_bytes(path.read_bytes().replace(b"loss", b"losz"))
     (step,) = run.scan().steps
@@ -189,13 +190,13 @@ def test_metrics_and_metadata_are_checked(metrics: Any, metadata: Any) -> None:
     assert caught.value.code == "bad-option"
 
 
-def test_the_size_of_a_directory_is_that_of_all_its_files(run: RunDirectory) -> None:
+def test_the_size_of_a_directory_is_that_of_all_its_files(run: RunOnDisk) -> None:
     path = save(run, 1, layout="loose")
     (step,) = run.scan().steps
     assert step.size == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def test_temporaries_of_this_run_are_known(run: RunDirectory, tmp_path: Path) -> None:
+def test_temporaries_of_this_run_are_known(run: RunOnDisk, tmp_path: Path) -> None:
     ours = Path(run.temporary_of("step-0000000001.ckpt"))
     for path in (
         ours,
@@ -216,7 +217,7 @@ def test_temporaries_of_this_run_are_known(run: RunDirectory, tmp_path: Path) ->
     ],
 )
 def test_flax_names(tmp_path: Path, prefix: str, steps: list[Any]) -> None:
-    run = RunDirectory(tmp_path, FlaxNames(prefix))
+    run = RunOnDisk(tmp_path, FlaxNames(prefix))
     for step in reversed(steps):
         assert run.names.checked(step) == step
         assert save(run, step).name == f"{prefix}{step}"

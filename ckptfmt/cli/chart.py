@@ -13,7 +13,8 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 GAP = "·"  # where a metric is missing, NaN or infinite
 WIDTH = 72  # most columns of a line
 
-Series = dict[str, list[tuple[float, float]]]  # metric to (step, value), every step in order; NaN where it is missing
+# metric to (step, value), every step in order; None where it is missing
+Series = dict[str, list[tuple[float, float | None]]]
 
 
 def lines(series: Series, *, ascii_only: bool) -> list[str]:
@@ -22,7 +23,7 @@ def lines(series: Series, *, ascii_only: bool) -> list[str]:
     levels = "_.-=+*#@" if ascii_only else BLOCKS
     found = []
     for name, points in series.items():
-        values = [value for _, value in points]
+        values = [math.nan if value is None else value for _, value in points]
         finite = [value for value in values if math.isfinite(value)]
         low, high = (min(finite), max(finite)) if finite else (math.nan, math.nan)
         cells = "".join(_block(value, low, high, levels) for value in _thinned(values))
@@ -50,11 +51,13 @@ def write_png(path: str, series: Series) -> None:
     except ModuleNotFoundError as error:
         raise click.UsageError("--png needs matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(8, 1 + 2 * max(1, len(series))), layout="constrained")
+    axes = None
     for place, (name, points) in enumerate(series.items()):
-        axes = figure.add_subplot(len(series), 1, place + 1)
-        axes.plot([step for step, _ in points], [value for _, value in points], marker=".")
+        axes = figure.add_subplot(len(series), 1, place + 1, sharex=axes)
+        there = [(step, value) for step, value in points if value is not None]  # a gap is a NaN
+        axes.plot([step for step, _ in there], [value for _, value in there], marker=".")
         axes.set_ylabel(visible(name), parse_math=False)
         axes.grid(alpha=0.3)
-    if series:
+    if axes is not None:
         axes.set_xlabel("step")
     figure.savefig(path, format="png", dpi=120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -14,7 +13,9 @@ from .. import CkptError
 from ..errors import fault
 from ..manager.flax_rules import FlaxNames
 from ..manager.retention import read_reasons
-from ..manager.steps import FixedNames, RunDirectory, Step
+from ..manager.run import run_at
+from ..manager.steps import FixedNames, Step
+from ..storage import is_url
 from . import chart
 from .console import console, print_json
 from .json_form import Encoder
@@ -58,10 +59,10 @@ def ls(path: str, prefix: str | None, plot: bool, png: str | None, as_json: bool
 
     Reads manifests only, however large the tensors are.
     """
-    if not os.path.isdir(path):
+    if not is_url(path) and not os.path.isdir(path):
         missing = not os.path.exists(path)
         raise fault("not-found" if missing else "not-a-checkpoint", "this is not a run directory", path=path)
-    run = RunDirectory(path, FixedNames() if prefix is None else FlaxNames(prefix))
+    run = run_at(path, FixedNames() if prefix is None else FlaxNames(prefix))
     reasons = read_reasons(run)
     rows = [_row(step, reasons.get(os.path.basename(step.path), ())) for step in run.scan().steps]
     if png is not None:
@@ -86,7 +87,7 @@ def _row(step: Step, reasons: tuple[str, ...]) -> Row:
 
 def _series(rows: list[Row]) -> chart.Series:
     names = dict.fromkeys(name for row in rows for name in row.metrics)
-    return {name: [(row.step.step, row.metrics.get(name, math.nan)) for row in rows] for name in names}
+    return {name: [(row.step.step, row.metrics.get(name)) for row in rows] for name in names}
 
 
 def _document(row: Row) -> dict[str, Any]:

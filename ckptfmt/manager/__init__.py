@@ -3,7 +3,9 @@
 `CheckpointManager` is the whole face; the policies of `keep=`, and `Schedule`, are its vocabulary.
 """
 
-from .manager import CheckpointManager, FallbackWarning
+from .copies import CopyTo, CopyWarning
+from .finding import FallbackWarning
+from .manager import CheckpointManager
 from .policies import All, Best, Every, EveryTime, Last, Pinned, Policy, Where
 from .retention import Plan
 from .schedule import Schedule
@@ -13,6 +15,8 @@ __all__ = [
     "All",
     "Best",
     "CheckpointManager",
+    "CopyTo",
+    "CopyWarning",
     "Every",
     "EveryTime",
     "FallbackWarning",

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .steps import Number
 
@@ -30,8 +30,10 @@ class Worker:
     """Works off jobs, at most `limit` in flight: waiting or being run. Methods may be called from any thread, except
     those that wait, from a job."""
 
-    def __init__(self, limit: int, *, finish_at_exit: bool) -> None:
-        self.limit, self._finish_at_exit = limit, finish_at_exit
+    rank = 0  # at the end of the process before what follows from saves
+
+    def __init__(self, limit: int, *, finishes_at_exit: bool) -> None:
+        self.limit, self._finishes_at_exit = limit, finishes_at_exit
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._queue: deque[Job] = deque()
@@ -53,8 +55,8 @@ class Worker:
         with self._changed:
             self._queue.append(job)
             if not self._has_thread:
-                if self._finish_at_exit:
-                    _finish_at_exit(self)
+                if self._finishes_at_exit:
+                    finish_at_exit(self)
                 threading.Thread(target=self._work, name="ckptfmt-save", daemon=True).start()
                 self._has_thread = True
 
@@ -111,7 +113,7 @@ class Worker:
         self.wait()
         failure = self.take_failure()
         if failure is not None:
-            sys.excepthook(type(failure), failure, failure.__traceback__)
+            show(failure)
 
 
 def _note(error: BaseException, text: str) -> None:
@@ -119,18 +121,31 @@ def _note(error: BaseException, text: str) -> None:
         error.add_note(text)
 
 
-_FINISHED_AT_EXIT: weakref.WeakSet[Worker] = weakref.WeakSet()
+class Background(Protocol):
+    """Work that goes on beside the program. At the end of the process `_end` finishes it, least `rank` first."""
+
+    rank: int
+
+    def _end(self) -> None: ...
 
 
-def _finish_at_exit(worker: Worker) -> None:
+_FINISHED_AT_EXIT: weakref.WeakSet[Background] = weakref.WeakSet()
+
+
+def finish_at_exit(work: Background) -> None:
     if not _FINISHED_AT_EXIT:
         # atexit comes too late: concurrent.futures, which a save works with, takes no more work by then. It uses this
         # same hook, and those registered last are called first.
         with contextlib.suppress(RuntimeError):  # the process ends already
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]
-    _FINISHED_AT_EXIT.add(worker)
+    _FINISHED_AT_EXIT.add(work)
 
 
 def _end_all() -> None:
-    for worker in list(_FINISHED_AT_EXIT):
-        worker._end()
+    for work in sorted(_FINISHED_AT_EXIT, key=lambda work: work.rank):
+        work._end()
+
+
+def show(failure: BaseException) -> None:
+    """Tell of a failure that nobody can be told of any more but by a traceback."""
+    sys.excepthook(type(failure), failure, failure.__traceback__)

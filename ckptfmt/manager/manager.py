@@ -10,38 +10,33 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..errors import MissingError, fault, os_fault
+from ..errors import fault
 from ..parallel.coordinator import Alone, Coordinator, all_gather
-from ..reader import Checkpoint, load, open_checkpoint
 from ..tree import Tree
-from ..verification import VerifyReport, verify
 from ..writer import SaveReport, save
 from . import retention, snapshot
-from .agreement import Vote, decide, in_common, together
+from .agreement import Vote, decide, together
 from .asynchronous import Job, Worker
+from .copies import Copier, CopyTo, CopyWarning, Waiting
+from .finding import Finder, one_of
 from .flax_rules import PREFIX, FlaxKeep, FlaxNames
-from .leases import lease
-from .policies import Best, Mode, Policy, policies_asked
+from .policies import Policy, policies_asked
 from .preemption import Preemption
 from .retention import Plan
+from .run import run_at
 from .schedule import Schedule, schedule_asked
-from .steps import FixedNames, Names, Number, RunDirectory, Step, metadata_for
+from .steps import FixedNames, Names, Number, metadata_for
 
-Which = Any  # a step, or "latest" or "best"
 Overwrite = bool | Literal["later"]
 
 _TAKEN = ("path", "tree", "overwrite", "metadata", "coordinator")  # arguments of `save` that the manager gives itself
 
 
-class FallbackWarning(UserWarning):
-    """A damaged checkpoint was passed over, and an older one restored."""
-
-
-class CheckpointManager:
+class CheckpointManager(Finder):
     """The checkpoints of a training run, one for each step, in one directory.
 
         with CheckpointManager("runs/7", schedule=1000, keep=[Last(3), Best("loss")]) as manager:
@@ -58,12 +53,16 @@ class CheckpointManager:
     what is being written is lost whole if the process ends first. `on_commit(step, report)` and `on_error(step, error)`
     are called for each save, those in the background from their thread.
 
+    `copy_to`: a second directory, or a `CopyTo`: committed checkpoints are copied there in the background, and are
+    found there where they are not in the first.
+
     `coordinator`: the group of processes that share the run (`ckptfmt.parallel`). All make the same calls and save
     together, each what it holds; rank 0 deletes. With `per_process` each saves alone, into a directory of its own,
     `process-00003` say, below `directory`.
 
     `mode="flax"`: names, order, `keep`, `keep_every_n_steps` and `overwrite` of `flax.training.checkpoints`.
-    `options`: further arguments of `ckptfmt.save`, such as `layout`, `compression`, `schema`, `durable`.
+    `directory` may be a URL, for which `storage_options` go to fsspec. `options`: further arguments of `ckptfmt.save`,
+    such as `layout`, `compression`, `schema`, `durable`.
 
     Raises `InputError` (`bad-option`). A manager may be used from several threads if no two of them save.
     """
@@ -79,16 +78,18 @@ class CheckpointManager:
         at_exit: Literal["wait", "abort"] = "wait",
         on_commit: Callable[[Number, SaveReport], Any] | None = None,
         on_error: Callable[[Number, BaseException], Any] | None = None,
+        copy_to: str | os.PathLike[str] | CopyTo | None = None,
         coordinator: Coordinator | None = None,
         per_process: bool = False,
         mode: Literal["ckptfmt", "flax"] = "ckptfmt",
         prefix: str = PREFIX,
         keep_every_n_steps: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        _one_of("when_full", when_full, "wait", "skip")
-        _one_of("at_exit", at_exit, "wait", "abort")
-        _one_of("mode", mode, "ckptfmt", "flax")
+        one_of("when_full", when_full, "wait", "skip")
+        one_of("at_exit", at_exit, "wait", "abort")
+        one_of("mode", mode, "ckptfmt", "flax")
         if type(max_in_flight) is not int or max_in_flight < 1:
             raise fault("bad-option", "max_in_flight=", found=max_in_flight, expected="1 or more")
         for name in options:
@@ -98,30 +99,36 @@ class CheckpointManager:
         self._savers: Coordinator = Alone() if per_process else self._group  # who save one checkpoint together
         self._background: Coordinator | None = None  # the same, for the thread that saves in the background
         self._acts = self._savers.rank == 0
-        directory = os.path.join(directory, f"process-{self._group.rank:05d}") if per_process else directory
+        own = f"process-{self._group.rank:05d}" if per_process else ""
         self._is_flax = mode == "flax"
         names: Names = FixedNames()
         if self._is_flax:
             names = FlaxNames(prefix)
             keep = [FlaxKeep(names, 1 if keep is None else keep, keep_every_n_steps)]  # type: ignore[arg-type]
-        self._run = RunDirectory(directory, names)
+        self._run = run_at(_below(directory, own), names, storage_options)
         self._policies = policies_asked(keep)
+        self._copier = None if copy_to is None else self._new_copier(copy_to, own, options.get("durable", True))
         self._schedule = schedule_asked(schedule)
-        self._options = options
+        self._options = {**options, "storage_options": storage_options}
         self._skips = when_full == "skip"
         self._finishes = at_exit == "wait"
         self._on_commit, self._on_error = on_commit, on_error
-        self._worker = Worker(max_in_flight, finish_at_exit=self._finishes)
-        self._buffers: list[list[Any]] = []  # of snapshots whose saves are over
+        self._worker = Worker(max_in_flight, finishes_at_exit=self._finishes)
+        self._buffers: list[snapshot.Buffers] = []  # of snapshots whose saves are over
         self._saving = threading.Lock()
         self._saved_at = time.monotonic()
         self._last: Number | None = None  # the last step saved or in flight, as far as is known
         self._preemption = Preemption()
         self._is_preempted = self._saved_preempted = False
 
-    @property
-    def directory(self) -> str:
-        return self._run.path
+    def _new_copier(self, asked: str | os.PathLike[str] | CopyTo, own: str, durable: bool) -> Copier:
+        asked = asked if isinstance(asked, CopyTo) else CopyTo(asked)
+        second = run_at(_below(asked.directory, own), self._run.names, asked.storage_options)
+        if os.path.abspath(second.path) == os.path.abspath(self._run.path):
+            raise fault("bad-option", "copy_to= is the directory of the run itself", path=second.path)
+        copier = Copier(self._run, second, asked, durable=durable, tidy=self._tidy)
+        self._policies = (*self._policies, Waiting(copier))
+        return copier
 
     # ---- when to save
 
@@ -133,10 +140,11 @@ class CheckpointManager:
         return is_due and (self._last is None or self._key(step) > self._key(self._last))
 
     def _is_due(self, step: Number) -> bool:
+        self._warn()
         failure = self._take_failure()
         if self._last is None:
-            latest = self._run.latest()
-            self._last = None if latest is None else latest.step
+            self._last = self._newest()
+            self._wake()
         elapsed = time.monotonic() - self._saved_at
         vote = Vote(
             step,
@@ -189,7 +197,7 @@ class CheckpointManager:
         background, after which nothing of this one was done.
         """
         step = self._run.names.checked(step)
-        _one_of("overwrite", overwrite, False, True, "later")
+        one_of("overwrite", overwrite, False, True, "later")
         if not (self._is_due(step) or force):
             return False
         may_skip = self._skips and not (block or force or self._is_urgent)
@@ -221,8 +229,8 @@ class CheckpointManager:
             return
         if self._background is None:
             self._background = self._savers.split()
-        savers, buffers = self._background, self._buffers.pop() if self._buffers else []
-        taken = together(self._savers, True, lambda: snapshot.take(tree, buffers))
+        savers, buffers = self._background, self._buffers.pop() if self._buffers else snapshot.Buffers()
+        taken = together(self._savers, True, lambda: buffers.take(tree))
         assert taken is not None
 
         def run() -> None:
@@ -233,11 +241,16 @@ class CheckpointManager:
 
         self._worker.submit(Job(step, run))
 
-    def _refuse_older(self, step: Number) -> None:
+    def _newest(self) -> Number | None:
+        """The last step that is committed or in flight. Lists no second directory but the first time."""
         there = list(self._worker.steps)  # before the directory is looked at, as one may be committed in between
         latest = self._run.latest()
         there += [] if latest is None else [latest.step]
-        last = max(there, key=self._key, default=None)
+        there += [] if self._copier is None else [step.step for step in self._copier.known()]
+        return max(there, key=self._key, default=None)
+
+    def _refuse_older(self, step: Number) -> None:
+        last = self._newest()
         if last is not None and self._key(last) >= self._key(step):
             raise fault(
                 "exists",
@@ -259,7 +272,7 @@ class CheckpointManager:
         """Save, tell, and delete what is not kept. `views` are those of a snapshot."""
         try:
             with self._saving, contextlib.ExitStack() as held:
-                together(savers, self._acts, lambda: held.enter_context(self._made_directory()))
+                together(savers, self._acts, lambda: held.enter_context(self._run.saving(step)))
                 together_with = None if savers.size == 1 else savers
                 path = self._run.path_of(step)
                 report = save(
@@ -272,26 +285,25 @@ class CheckpointManager:
                 )
                 held.close()
                 if overwrite == "later":
-                    together(savers, self._acts, lambda: retention.rewind(self._run, step))
+                    together(savers, self._acts, lambda: self._rewind(step))
                 if self._on_commit is not None:
                     self._on_commit(step, report if views is None else dataclasses.replace(report, copied_views=views))
                 together(savers, self._acts, lambda: retention.prune(self._run, self._policies))
+            self._wake()
         except BaseException as error:
             if self._on_error is not None:
                 self._on_error(step, error)
             raise
 
-    def _made_directory(self) -> contextlib.AbstractContextManager[None]:
-        """Make the run directory; a lease on it, while which its temporaries are left alone."""
-        try:
-            os.makedirs(self._run.path, exist_ok=True)
-        except OSError as error:
-            raise os_fault(error, "cannot make the run directory", self._run.path) from error
-        return lease(self._run.path)
+    def _rewind(self, step: Number) -> None:
+        if self._copier is not None:
+            self._copier.rewind(step)
+        retention.rewind(self._run, step)
 
     def wait(self) -> None:
         """Until all saves are committed; raises a failure of one in the background."""
         self._worker.wait()
+        self._warn()
         together(self._group, True, self._raise_failure)
 
     def _take_failure(self) -> BaseException | None:
@@ -306,15 +318,19 @@ class CheckpointManager:
             raise failure
 
     def close(self) -> None:
-        """Wait for what is in flight or abort it, as chosen, and give signals back; raises a failure of a save in the
-        background. The manager can still be used."""
+        """Wait for what is in flight or abort it, as chosen, and for copies; give signals back. Raises a failure of a
+        save in the background, and what keeps a copy from being made. The manager can still be used."""
         self._preemption.uninstall()
         if self._finishes:
             self._worker.wait()
         else:
             self._worker.give_up()
             self._last = None
-        self._raise_failure()
+        failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
+        self._warn()
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
     def __enter__(self) -> Self:
         return self
@@ -348,107 +364,36 @@ class CheckpointManager:
     def gc(self) -> list[str] | None:
         """Remove temporaries of saves and deletions that died; gives their names (None where another
         process did it)."""
-        return together(self._group, self._acts, lambda: retention.sweep(self._run))
+        return together(self._group, self._acts, lambda: self._run.sweep(self._run.scan().leftovers))
 
-    # ---- finding
+    # ---- the second directory
 
-    def steps(self) -> list[Step]:
-        """The committed steps, in order."""
-        return self._run.scan().steps
+    def wait_for_copies(self, timeout: float | None = None) -> bool:
+        """Until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Does not
+        wait for saves in the background, and raises nothing."""
+        return self._copier is None or self._copier.wait(timeout)
 
-    def latest(self) -> Step | None:
-        """The last committed step."""
-        return self._run.latest()
+    def uncopied(self) -> list[Number]:
+        """The steps in the first directory that are still to be copied to the second, or to be looked at."""
+        copier = self._copier
+        return [] if copier is None else [step.step for step in self._run.scan().steps if copier.is_waiting(step)]
 
-    def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
-        """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
-        step has the metric as a number."""
-        return self._best(self.steps(), metric, mode)
+    def _wake(self) -> None:
+        if self._copier is not None and self._acts:
+            self._copier.wake()
 
-    def _best(self, steps: list[Step], metric: str | None, mode: Mode | None) -> Step | None:
-        policy = next((p for p in self._policies if isinstance(p, Best) and metric in (None, p.metric)), None)
-        if policy is None and metric is None:
-            raise fault("bad-option", "no policy says what is best", expected="best(metric, mode)", found=None)
-        by = Best(metric or policy.metric, 1, mode or (policy.mode if policy else "min"))  # type: ignore[union-attr]
-        ranked = by.ranked(steps)
-        return ranked[0] if ranked and by.value(ranked[0])[0] else None
+    def _tidy(self) -> None:
+        with self._saving:
+            retention.prune(self._run, self._policies)
 
-    # ---- reading
-
-    @contextlib.contextmanager
-    def lease(self, which: Which = "latest") -> Iterator[Step]:
-        """A step that nobody deletes while the block runs: a number, "latest" or "best". Raises `not-found`."""
-        while True:
-            step = self._found(which)
-            with contextlib.ExitStack() as stack:
-                try:
-                    stack.enter_context(lease(step.path))
-                except MissingError:
-                    if isinstance(which, str) and self._group.size == 1:
-                        continue  # pruned between finding and holding: there is a newer one
-                    raise
-                yield step
-                return
-
-    @contextlib.contextmanager
-    def open(self, which: Which = "latest") -> Iterator[Checkpoint]:
-        """`ckptfmt.open` of a step under a lease."""
-        with self.lease(which) as step, open_checkpoint(step.path) as checkpoint:
-            yield checkpoint
-
-    def restore(self, which: Which = "latest", *, fallback: bool = False, **options: Any) -> Tree:
-        """`ckptfmt.load` of a step under a lease; `options` are those of `load`: select, into, mmap, ....
-
-        `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
-        with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises.
-        """
-        with contextlib.ExitStack() as stack:
-            step = stack.enter_context(self.lease(which))
-            while fallback and not self._is_whole(step):
-                older = [s for s in self.steps() if self._key(s.step) < self._key(step.step)]
-                if not older:
-                    raise fault("not-found", f"no whole checkpoint at or before {which!r}", path=self._run.path)
-                warnings.warn(
-                    f"{step.path} is damaged; going back to step {older[-1].step}", FallbackWarning, stacklevel=2
-                )
-                stack.close()
-                step = stack.enter_context(self.lease(older[-1].step))
-            return load(step.path, **options)
-
-    def _is_whole(self, step: Step) -> bool:
-        return all(all_gather(self._group, _has_all_values(verify(step.path))))
-
-    def _found(self, which: Which) -> Step:
-        """The step that all processes mean by `which`."""
-        if isinstance(which, str):
-            _one_of("which", which, "latest", "best")
-        if which == "latest" and self._group.size == 1:
-            found = self._run.latest()
-        elif isinstance(which, str):
-            there = self.steps()
-            shared = in_common(self._group, [step.step for step in there])
-            there = [step for step in there if step.step in shared]
-            chosen = self._best(there, None, None) if which == "best" else (there[-1] if there else None)
-            (number, *_) = all_gather(self._group, None if chosen is None else chosen.step)
-            found = next((step for step in there if step.step == number), None)
-        else:
-            found = self._run.find(self._run.names.checked(which))
-        if found is None:
-            raise fault("not-found", f"the run has no committed checkpoint {which!r}", path=self._run.path)
-        return found
-
-    def _key(self, step: Number) -> Any:
-        return self._run.names.key(step)
+    def _warn(self) -> None:
+        """Say what went wrong with copies."""
+        for text in [] if self._copier is None else self._copier.take_report():
+            warnings.warn(text, CopyWarning, stacklevel=4)
 
     def __repr__(self) -> str:
         return f"<CheckpointManager {self._run.path!r}: keeps {', '.join(map(str, self._policies))}>"
 
 
-def _has_all_values(report: VerifyReport) -> bool:
-    """Whether no value is damaged; bytes of the frame are in no value. [FRM-004]"""
-    return all(damage.where == "frame" for damage in report.damage)
-
-
-def _one_of(name: str, value: object, *allowed: object) -> None:
-    if value not in allowed or (isinstance(value, int) and not isinstance(value, bool)):
-        raise fault("bad-option", f"{name}=", found=value, expected=" or ".join(map(repr, allowed)))
+def _below(directory: str | os.PathLike[str], name: str) -> str:
+    return os.path.join(directory, name) if name else os.fspath(directory)

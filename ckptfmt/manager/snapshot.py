@@ -1,7 +1,14 @@
-"""A consistent copy of a tree, taken while training waits, to be saved while training goes on."""
+"""A consistent copy of a tree, taken while training waits, to be saved while training goes on.
+
+What matters is how long training waits. The first copy of a tree walks it as a save does. A later one of the same
+arrays, as of a run that updates them in place, needs no more than a look at each: the loops over the arrays of a dict
+or list are then those of the interpreter, in C.
+"""
 
 from __future__ import annotations
 
+import operator
+import weakref
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +22,9 @@ from ..sources import Shard, Sharded, Source, whole
 from ..tags import TAGS
 from ..tree import Tree
 
+_PLAIN = {type(None), bool, int, float, complex, bytes, np.bool_, np.int32, np.int64, np.float32, np.float64}
+_ABOUT = tuple(map(operator.attrgetter, ("dtype", "ndim", "nbytes")))  # what can be set; a copy tells other shapes
+
 
 class Snapshot(NamedTuple):
     """A tree of its own, equal to that which it was taken from, aliases included; and the groups of paths whose arrays
@@ -24,14 +34,113 @@ class Snapshot(NamedTuple):
     copied_views: tuple[tuple[str, ...], ...]
 
 
-def take(tree: Tree, buffers: list[Any]) -> Snapshot:
-    """Copy `tree`. `buffers` are what an earlier snapshot copied into and nobody needs any more, or none; afterwards
-    they are those of this one. Raises what `save` raises for a tree that cannot be saved."""
-    encoded = encode(tree)
-    reused = [*buffers, *[None] * (len(encoded.tensors) - len(buffers))]
-    buffers[:] = [copied(leaf.source, buffer) for leaf, buffer in zip(encoded.tensors, reused, strict=False)]
-    restores = {name: partial(_tagged, name) for name, tag in TAGS.items() if tag.restore is None}
-    return Snapshot(trees.decode(encoded.node, buffers.__getitem__, None, restores), encoded.copied_views)
+class Buffers:
+    """What a snapshot copied into, and from where; for the next one, once nobody needs it any more."""
+
+    def __init__(self) -> None:
+        self._targets: list[Any] = []
+        # NumPy arrays that stand in the tree themselves, by id, while they live (NumPy resizes none that has a weak
+        # reference, so their memory stays); and what each is copied into
+        self._arrays: dict[int, weakref.ref[Array]] = {}
+        self._target_of: dict[int, Array] = {}
+        self._keys: set[tuple[Any, ...]] = set()  # of dicts, which were checked
+
+    def take(self, tree: Tree) -> Snapshot:
+        """Copy `tree`. Raises what `save` raises for a tree that cannot be saved."""
+        again = _Again(self._arrays, self._target_of, self._keys)
+        try:
+            copy = again.value(tree, 0)
+            again.copy()
+        except (_OtherError, ValueError):
+            return self._take_new(tree)
+        return Snapshot(copy, ())
+
+    def _take_new(self, tree: Tree) -> Snapshot:
+        encoded = encode(tree)
+        reused = [*self._targets, *[None] * (len(encoded.tensors) - len(self._targets))]
+        self._targets = [copied(leaf.source, buffer) for leaf, buffer in zip(encoded.tensors, reused, strict=False)]
+        self._arrays, self._target_of, self._keys = {}, {}, set()
+        if not encoded.copied_views:  # else they are found anew each time
+            for leaf, target in zip(encoded.tensors, self._targets, strict=True):
+                if type(leaf.source) is np.ndarray:
+                    self._arrays[id(leaf.source)] = weakref.ref(leaf.source)
+                    self._target_of[id(leaf.source)] = target
+            self._keys = set(_keys(tree))
+        restores = {name: partial(_tagged, name) for name, tag in TAGS.items() if tag.restore is None}
+        copy = trees.decode(encoded.node, self._targets.__getitem__, None, restores)
+        return Snapshot(copy, encoded.copied_views)
+
+
+class _OtherError(Exception):
+    """The tree holds something that the one before did not."""
+
+
+class _Again:
+    """The copy of a tree whose arrays are all known, and what is to be copied for it."""
+
+    def __init__(
+        self, arrays: dict[int, weakref.ref[Array]], target_of: dict[int, Array], keys: set[tuple[Any, ...]]
+    ) -> None:
+        self._arrays, self._target_of, self._keys = arrays, target_of, keys
+        self._from: list[Array] = []
+        self._to: list[Array] = []
+
+    def value(self, value: Tree, depth: int) -> Tree:
+        kind = type(value)
+        if kind is dict:
+            if tuple(value) not in self._keys:
+                raise _OtherError
+            return dict(zip(value, self._values(list(value.values()), depth), strict=True))
+        if kind is list or kind is tuple:
+            return kind(self._values(list(value), depth))
+        if kind is np.ndarray:
+            found = self._known([value])
+            if found is not None:
+                return found[0]
+        if kind in _PLAIN or (kind is str and value.isascii()):
+            return value
+        raise _OtherError
+
+    def _values(self, values: list[Any], depth: int) -> list[Any]:
+        found = self._known(values)
+        if found is not None:
+            return found
+        if depth >= trees.MAX_DEPTH:
+            raise _OtherError
+        return [self.value(value, depth + 1) for value in values]
+
+    def _known(self, values: list[Any]) -> list[Any] | None:
+        """What these are copied into, if all are arrays that are known."""
+        numbers = list(map(id, values))
+        try:
+            alive = map(operator.call, map(self._arrays.__getitem__, numbers))
+            if not all(map(operator.is_, alive, values)):
+                return None
+        except KeyError:
+            return None
+        targets = list(map(self._target_of.__getitem__, numbers))
+        for about in _ABOUT:
+            if list(map(about, values)) != list(map(about, targets)):
+                raise _OtherError
+        self._from += values
+        self._to += targets
+        return targets
+
+    def copy(self) -> None:
+        any(map(np.copyto, self._to, self._from))  # which gives None
+
+
+def _keys(tree: Tree) -> Any:
+    """The keys of every dict."""
+    if type(tree) is dict:
+        yield tuple(tree)
+        for value in tree.values():
+            if type(value) in (dict, list, tuple):
+                yield from _keys(value)
+    elif type(tree) in (list, tuple):
+        for value in tree:
+            if type(value) in (dict, list, tuple):
+                yield from _keys(value)
 
 
 def copied(source: Source, buffer: Any) -> Source:

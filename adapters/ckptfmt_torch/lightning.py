@@ -1,0 +1,77 @@
+"""PyTorch Lightning's checkpoints in this format: `Trainer(plugins=[CkptfmtIO()])`. Needs the package lightning.
+
+Lightning chooses when to save and what to keep (`ModelCheckpoint`); its file is one checkpoint of this format, without
+pickle, saved atomically, and with a digest for every byte. Hyperparameters and states of callbacks must be what a
+checkpoint can hold: tensors, numbers, strings and containers of such.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import OrderedDict
+from pathlib import PurePath
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO
+
+from ckptfmt.storage import is_url
+from ckptfmt.storage.local import TEMPORARY_SUFFIX
+
+from .checkpoint import load, save
+
+
+class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightning is not installed
+    """Saves, loads and removes the checkpoints of a Trainer. `options` are those of `ckptfmt.save`.
+
+    What is at the path is replaced atomically, as Lightning means it. `storage_options` of Lightning go to fsspec.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Raises what `ckptfmt.save` raises; what no checkpoint can hold is named by its path."""
+        if not is_url(path):
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        options = {"coordinator": None, "overwrite": True, **self.options}
+        if storage_options is not None:
+            options["storage_options"] = storage_options
+        save(path, _plain(checkpoint), **options)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Everything that was saved, as torch tensors. `weights_only` makes no difference: nothing is ever executed."""
+        device = map_location if not callable(map_location) and not isinstance(map_location, dict) else None
+        found: dict[str, Any] = load(path, map_location=device)
+        return found
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """A directory first gets a name that readers refuse, so that it is never half there."""
+        name = os.fspath(path)
+        if is_url(name):
+            from ckptfmt.storage.remote import file_system
+
+            fs, place = file_system(name, {})
+            if fs.exists(place):
+                fs.rm(place, recursive=True)
+        elif os.path.isdir(name):
+            parent, base = os.path.split(os.path.abspath(name))
+            hidden = os.path.join(parent, f".{base}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
+            os.rename(name, hidden)
+            shutil.rmtree(hidden)
+        elif os.path.exists(name):
+            os.unlink(name)
+
+
+def _plain(value: Any) -> Any:
+    """Lightning's own dicts (hyperparameters) as dicts, and paths as strings."""
+    if isinstance(value, dict):
+        kind = OrderedDict if type(value) is OrderedDict else dict
+        return kind((key, _plain(item)) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return os.fspath(value) if isinstance(value, PurePath) else value

@@ -1,0 +1,304 @@
+"""Local first, remote later: a second directory, to which the checkpoints of a run are copied in the background.
+
+What is to be copied is no list that could be lost, but follows from what lies in both directories: of the steps of
+both, those that the second one's own policies keep are to be there, with the same commit record. So a copy that failed
+is tried again, also by the next process, and a step that is waiting is not deleted. Nothing here makes a save wait.
+
+A copy is checked before it is made, and takes its place whole, as a save does; a file is the same bytes.
+
+A run that went back (`overwrite="later"`) goes back in the second directory, too: a note in the first one says so until
+that is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import CkptError, CorruptError, MissingError, fault
+from ..storage import Attempt, Storage, attempt_for, storage_for
+from . import asynchronous, retention
+from .policies import Policy, policies_asked, reasons_to_keep
+from .run import RunDirectory
+from .steps import Number, Step
+
+PIECE = 8 << 20  # bytes read and written at a time
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a failed copy is tried again
+TRIES_AT_END = 3  # of a copy that fails, once the run is over
+REWIND = "rewind.json"  # the note of a run that went back
+
+
+class CopyWarning(UserWarning):
+    """A checkpoint could not be copied to the second directory, and will be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTo:
+    """A second directory for the checkpoints of a run, on another disk or a store.
+
+    `directory`: a path or URL, for which `storage_options` go to fsspec. `keep`: what is kept there, as `keep=` of the
+    manager; None keeps all. `at_exit`: what `close`, and the end of the process, do with copies that are still to be
+    made: "wait" for them, "abort" them; the next manager makes them. `on_copy(step)` and `on_error(step, error)` are
+    called from the thread that copies.
+    """
+
+    directory: str | os.PathLike[str]
+    keep: int | Policy | Iterable[Policy] | None = None
+    storage_options: Mapping[str, Any] | None = None
+    at_exit: Literal["wait", "abort"] = "wait"
+    on_copy: Callable[[Number], Any] | None = None
+    on_error: Callable[[Number | None, BaseException], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.at_exit not in ("wait", "abort"):
+            raise fault("bad-option", "CopyTo(at_exit=)", found=self.at_exit, expected="'wait' or 'abort'")
+
+
+class Abandoned(Exception):
+    """The process ends, and a copy with it."""
+
+
+class Copier:
+    """Keeps `second` as its policies want it. One thread, which lives while there is work."""
+
+    rank = 1  # at the end of the process after the saves
+
+    def __init__(
+        self, first: RunDirectory, second: RunDirectory, asked: CopyTo, *, durable: bool, tidy: Callable[[], Any]
+    ) -> None:
+        """`tidy` is called when nothing is waiting any more, so that what only waited can be deleted."""
+        self.first, self.second, self.asked = first, second, asked
+        self.policies = policies_asked(asked.keep)
+        self._durable, self._tidy = durable, tidy
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._known: list[Step] | None = None  # what the second directory held when it was last listed
+        self._settled: set[tuple[Number, bytes]] = set()  # steps that are copied, or not wanted there
+        self._is_asked = self._has_thread = self._ends = self._is_stopped = False
+        self._failures = 0  # in a row
+        self._failure: tuple[Number | None, BaseException] | None = None
+        self._unsaid: list[str] = []
+
+    # ---- what waits
+
+    def is_waiting(self, step: Step) -> bool:
+        """Whether a step of the first directory is still to be copied, as far as is known. Asks no store."""
+        return bool(step.record) and (step.step, step.record) not in self._settled
+
+    def there(self) -> list[Step]:
+        """The steps of the second directory now, in order, without those that are about to be deleted."""
+        steps = self.second.scan().steps
+        goal = self._rewound_to()
+        if goal is not None:
+            steps = [step for step in steps if self.first.names.key(step.step) <= self.first.names.key(goal)]
+        self._known = steps
+        return steps
+
+    def known(self) -> list[Step]:
+        """The same as it was when last listed."""
+        return self.there() if self._known is None else self._known
+
+    # ---- asking for work
+
+    def wake(self) -> None:
+        """Something changed in the first directory."""
+        with self._changed:
+            self._is_asked = True
+            self._changed.notify_all()
+            if not self._has_thread and not self._is_stopped:
+                if self.asked.at_exit == "wait":
+                    asynchronous.finish_at_exit(self)
+                threading.Thread(target=self._work, name="ckptfmt-copy", daemon=True).start()
+                self._has_thread = True
+
+    def rewind(self, step: Number) -> None:
+        """The first directory is about to lose all steps after `step`."""
+        key = self.first.names.key
+        with self._changed:
+            earlier = self._rewound_to()
+            goal = step if earlier is None or key(step) < key(earlier) else earlier
+            self.first.write_note(REWIND, str(goal))
+            self._known = None if self._known is None else [s for s in self._known if key(s.step) <= key(goal)]
+
+    def _rewound_to(self) -> Number | None:
+        text = self.first.read_note(REWIND)
+        if text is None:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
+
+    def take_report(self) -> list[str]:
+        """What went wrong of which nobody was told."""
+        with self._changed:
+            unsaid, self._unsaid = self._unsaid, []
+        return unsaid
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until nothing is waiting; gives whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._has_thread, timeout)
+
+    def close(self) -> BaseException | None:
+        """Finish or abort, as chosen; gives what keeps a copy from being made, if that was waited for."""
+        aborts = self._is_stopped = self.asked.at_exit == "abort"
+        self._ends, self._failures = True, 0
+        with self._changed:
+            self._changed.notify_all()  # a pause is over now
+        self.wait()
+        self._ends = self._is_stopped = False
+        failure, self._failure = self._failure, None
+        if failure is None or aborts:
+            return None
+        step, error = failure
+        error.add_note(f"raised while step {step} was copied to {self.second.path}; the next manager tries again")
+        return error
+
+    def _end(self) -> None:
+        """At the end of the process."""
+        if os.getpid() == self._process:
+            failure = self.close()
+            if failure is not None:
+                asynchronous.show(failure)
+
+    # ---- the work
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if self._is_stopped or not self._is_asked:
+                    self._has_thread = False
+                    self._changed.notify_all()
+                    return
+                self._is_asked = False
+            number: Number | None = None
+            try:
+                steps = self._steps_to_copy()
+                for step in steps:
+                    number = step.step
+                    self._copy_one(step)
+                number = None
+                if steps:
+                    retention.prune(self.second, self.policies)
+                    self._tidy()
+                self._failures, self._failure = 0, None
+            except Abandoned:
+                pass
+            except BaseException as error:
+                self._failed(number, error)
+
+    def _failed(self, step: Number | None, error: BaseException) -> None:
+        """Report, pause, and try again; at the end of the run only a few times."""
+        self._failures += 1
+        self._failure = step, error
+        what = f"{self.second.path} is not up to date" if step is None else f"step {step} could not be copied"
+        self._report(step, error, f"{what}, and will be tried again: {error}" if self._failures == 1 else None)
+        with self._changed:
+            before = self._ends
+            if before and self._failures >= TRIES_AT_END:
+                return
+            pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
+            self._changed.wait_for(lambda: self._ends != before or self._is_stopped, pause)
+            self._is_asked = True
+
+    def _report(self, step: Number | None, error: BaseException, text: str | None) -> None:
+        """Tell `on_error`, and, with the next call of the manager, the program; once for all failures in a row."""
+        if text is not None:
+            with self._changed:
+                self._unsaid.append(text)
+        if self.asked.on_error is not None:
+            try:
+                self.asked.on_error(step, error)
+            except BaseException as other:
+                error.add_note(f"on_error failed, too: {other!r}")
+
+    def _steps_to_copy(self) -> list[Step]:
+        """What is wanted and not there, oldest first; takes the second directory back first, if the run went back."""
+        goal = self._rewound_to()
+        if goal is not None:
+            retention.rewind(self.second, goal)
+            with self._changed:
+                if self._rewound_to() == goal:  # and not further back meanwhile
+                    self.first.write_note(REWIND, None)
+        here = [step for step in self.first.scan().steps if step.record]
+        try:
+            there = self.there()
+        except CkptError:
+            with contextlib.suppress(CkptError):  # what the policies do not want need not wait for the store
+                self._settle(here, self._wanted(here, self._known or []), [])
+            raise
+        wanted = self._wanted(here, there)
+        self._settle(here, wanted, there)
+        return [step for step in here if self.is_waiting(step)]
+
+    def _wanted(self, here: Sequence[Step], there: Sequence[Step]) -> Collection[Number]:
+        union = {step.step: step for step in (*there, *here)}
+        return reasons_to_keep(sorted(union.values(), key=lambda step: self.first.names.key(step.step)), self.policies)
+
+    def _settle(self, here: Sequence[Step], wanted: Collection[Number], there: Sequence[Step]) -> None:
+        copied = {(step.step, step.record) for step in there}
+        identities = [(step.step, step.record) for step in here]
+        self._settled = {each for each in identities if each in copied or each[0] not in wanted}
+
+    def _copy_one(self, step: Step) -> None:
+        try:
+            with self.first.lease(step):
+                damage = self.first.damage_of(step)
+                if damage:
+                    raise fault(damage[0].code, "the checkpoint is damaged, and is not copied", path=step.path)
+                with self.second.saving(step.step):
+                    self._copy(step)
+        except MissingError:  # deleted meanwhile
+            return
+        except CorruptError as error:
+            self._report(step.step, error, f"step {step.step} is not copied: {error}")
+        self._settled = self._settled | {(step.step, step.record)}
+        if self.asked.on_copy is not None:
+            self.asked.on_copy(step.step)
+
+    def _copy(self, step: Step) -> None:
+        storage = storage_for(step.path, self.first.options)
+        target, options = self.second.path_of(step.step), self.second.options
+        try:
+            attempt = attempt_for(
+                target, directory=storage.is_directory, overwrite=True, durable=self._durable, options=options
+            )
+            try:
+                for name in self.first.objects_of(step):
+                    self._copy_object(storage, name, attempt)
+                attempt.publish()
+            except BaseException:
+                attempt.abort()
+                raise
+        finally:
+            storage.close()
+
+    def _copy_object(self, storage: Storage, name: str, attempt: Attempt) -> None:
+        size = storage.size(name)
+        out, buffer = attempt.create(name), memoryview(bytearray(min(size, PIECE)))
+        out.reserve(size)
+        for start in range(0, size, PIECE):
+            if self._is_stopped:
+                raise Abandoned
+            piece = buffer[: min(PIECE, size - start)]
+            storage.read_into(name, start, piece)
+            out.write(start, piece)
+        out.finish(size)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The policy of the first directory that what is still to be copied is not deleted."""
+
+    copier: Copier
+
+    def keeps(self, steps: Sequence[Step]) -> list[Number]:
+        return [step.step for step in steps if self.copier.is_waiting(step)]
+
+    def __str__(self) -> str:
+        return "waiting to be copied"

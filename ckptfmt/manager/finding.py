@@ -1,0 +1,153 @@
+"""The half of a manager that finds and reads: in the run's directory, and in the second one if it has one."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import MissingError, fault
+from ..parallel.coordinator import Coordinator, all_gather
+from ..reader import Checkpoint
+from ..tree import Tree
+from .agreement import in_common
+from .copies import Copier
+from .policies import Best, Mode, Policy
+from .run import RunDirectory
+from .steps import Number, Step
+
+Which = Any  # a step, or "latest" or "best"
+
+
+class FallbackWarning(UserWarning):
+    """A damaged checkpoint was passed over, and its copy or an older one restored."""
+
+
+class Finder:
+    """Finds the steps of a run; of a step that lies in both directories, that in the first."""
+
+    _run: RunDirectory
+    _copier: Copier | None
+    _group: Coordinator
+    _policies: tuple[Policy, ...]
+
+    @property
+    def directory(self) -> str:
+        return self._run.path
+
+    # ---- finding
+
+    def steps(self) -> list[Step]:
+        """The committed steps, in order."""
+        here = self._run.scan().steps
+        return here if self._copier is None else self._joined(here, self._copier.there())
+
+    def latest(self) -> Step | None:
+        """The last committed step."""
+        if self._copier is None:
+            return self._run.latest()
+        there = self._copier.there()
+        steps = self._joined([step for step in [self._run.latest()] if step is not None], there)
+        return steps[-1] if steps else None
+
+    def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
+        """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
+        step has the metric as a number."""
+        return self._best(self.steps(), metric, mode)
+
+    def _best(self, steps: list[Step], metric: str | None, mode: Mode | None) -> Step | None:
+        policy = next((p for p in self._policies if isinstance(p, Best) and metric in (None, p.metric)), None)
+        if policy is None and metric is None:
+            raise fault("bad-option", "no policy says what is best", expected="best(metric, mode)", found=None)
+        by = Best(metric or policy.metric, 1, mode or (policy.mode if policy else "min"))  # type: ignore[union-attr]
+        ranked = by.ranked(steps)
+        return ranked[0] if ranked and by.value(ranked[0])[0] else None
+
+    def _joined(self, here: list[Step], there: list[Step]) -> list[Step]:
+        steps = {step.step: step for step in (*there, *here)}
+        return sorted(steps.values(), key=lambda step: self._key(step.step))
+
+    # ---- reading
+
+    @contextlib.contextmanager
+    def lease(self, which: Which = "latest") -> Iterator[Step]:
+        """A step that nobody deletes while the block runs: a number, "latest" or "best". Raises `not-found`."""
+        while True:
+            step = self._found(which)
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(step.run.lease(step))
+                except MissingError:
+                    if isinstance(which, str) and self._group.size == 1:
+                        continue  # pruned between finding and holding: there is a newer one
+                    raise
+                yield step
+                return
+
+    @contextlib.contextmanager
+    def open(self, which: Which = "latest") -> Iterator[Checkpoint]:
+        """`ckptfmt.open` of a step under a lease."""
+        with self.lease(which) as step, step.run.opened(step) as checkpoint:
+            yield checkpoint
+
+    def restore(self, which: Which = "latest", *, fallback: bool = False, **options: Any) -> Tree:
+        """`ckptfmt.load` of a step under a lease; `options` are those of `load`: select, into, mmap, ....
+
+        `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
+        with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises.
+        """
+        with contextlib.ExitStack() as stack:
+            step = stack.enter_context(self.lease(which))
+            while fallback and not all(all_gather(self._group, not step.run.damage_of(step))):
+                other = self._fallback(step)
+                if other is None:
+                    raise fault("not-found", f"no whole checkpoint at or before {which!r}", path=self._run.path)
+                where = f"back to step {other.step}" if other.step != step.step else f"to its copy {other.path}"
+                warnings.warn(f"{step.path} is damaged; going {where}", FallbackWarning, stacklevel=2)
+                stack.close()
+                stack.enter_context(other.run.lease(other))
+                step = other
+            return step.run.load(step, **options)
+
+    def _fallback(self, step: Step) -> Step | None:
+        """What all processes have instead of a step: its copy, else the step before it."""
+        if self._copier is not None:
+            there = self._copier.there() if step.run is self._run else []
+            copy = next((found for found in there if found.step == step.step), None)
+            if all(all_gather(self._group, copy is not None)):
+                return copy
+        older = [found for found in self.steps() if self._key(found.step) < self._key(step.step)]
+        shared = in_common(self._group, [found.step for found in older])
+        return next((found for found in reversed(older) if found.step in shared), None)
+
+    def _found(self, which: Which) -> Step:
+        """The step that all processes mean by `which`."""
+        if isinstance(which, str):
+            one_of("which", which, "latest", "best")
+        if which == "latest" and self._group.size == 1:
+            found = self.latest()
+        elif isinstance(which, str):
+            there = self.steps()
+            shared = in_common(self._group, [step.step for step in there])
+            there = [step for step in there if step.step in shared]
+            chosen = self._best(there, None, None) if which == "best" else (there[-1] if there else None)
+            (number, *_) = all_gather(self._group, None if chosen is None else chosen.step)
+            found = next((step for step in there if step.step == number), None)
+        else:
+            number = self._run.names.checked(which)
+            found = self._run.find(number)
+            if found is None and self._copier is not None:
+                found = next((step for step in self._copier.there() if step.step == number), None)
+        if found is None:
+            raise fault("not-found", f"the run has no committed checkpoint {which!r}", path=self._run.path)
+        return found
+
+    def _key(self, step: Number) -> Any:
+        return self._run.names.key(step)
+
+
+def one_of(name: str, value: object, *allowed: object) -> None:
+    """Refuse an option that is none of these; 0 and 1 are no bools. Raises `bad-option`."""
+    if value not in allowed or (isinstance(value, int) and not isinstance(value, bool)):
+        raise fault("bad-option", f"{name}=", found=value, expected=" or ".join(map(repr, allowed)))

@@ -1,0 +1,165 @@
+"""A run directory: the listing of its committed steps, and the few changes that a manager makes to it.
+
+A name is no proof. A checkpoint of ours takes its name whole (PUB-003, PUB-004, PUB-008), but a copy made by another
+program may be torn. So the end of a file, or the `COMMIT` of a directory, is read once: 255 bytes, and only what holds
+a valid commit record is listed. What was seen is remembered for as long as it stays the same file or object, so that
+listing again opens nothing; finding the latest step opens one.
+
+What is being read has a lease and is not deleted. A step that is deleted first vanishes from the listing, at once, and
+then its bytes go; what a crash leaves between the two is left over, and `sweep` removes it.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from .. import commit
+from ..errors import CODES, CkptError, CorruptError
+from ..manifest import FORMAT
+from ..reader import Checkpoint, load, open_checkpoint
+from ..storage import is_url
+from ..tree import Tree
+from ..verification import Damage
+from .steps import Names, Number, Step
+
+COMMIT = "COMMIT"
+
+
+class Scan(NamedTuple):
+    """What a run directory holds: committed steps in order, and the names of what saves and deletions left over."""
+
+    steps: list[Step]
+    leftovers: list[str]
+
+
+class Listing(NamedTuple):
+    """(step, entry) of what is named like a step, in order, and names of leftovers; an entry is what `_look` needs."""
+
+    named: list[tuple[Number, Any]]
+    leftovers: list[str]
+
+
+class RunDirectory(ABC):
+    """A directory of checkpoints by step; one that does not exist is empty. All methods raise `StorageError`."""
+
+    def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
+        self.path, self.names, self.options = path, names, options
+        self._known: dict[Number, tuple[Hashable, Step | None]] = {}
+
+    def path_of(self, step: Number) -> str:
+        return os.path.join(self.path, self.names.name(step))
+
+    # ---- finding
+
+    def scan(self) -> Scan:
+        """Everything there is."""
+        found = self._list()
+        steps = [step for step in self._look_all(found.named) if step is not None]
+        self._known = {number: self._known[number] for number, _ in found.named if number in self._known}
+        return Scan(steps, found.leftovers)
+
+    def latest(self) -> Step | None:
+        """The last committed step; looks at names, and at no checkpoint but the last."""
+        looks = (self._look(number, entry) for number, entry in reversed(self._list().named))
+        return next((step for step in looks if step is not None), None)
+
+    @abstractmethod
+    def find(self, step: Number) -> Step | None:
+        """A committed step by its number."""
+
+    @abstractmethod
+    def _list(self) -> Listing: ...
+
+    @abstractmethod
+    def _look(self, number: Number, entry: Any) -> Step | None:
+        """The step of an entry if it is committed."""
+
+    def _look_all(self, named: Sequence[tuple[Number, Any]]) -> Iterator[Step | None]:
+        return (self._look(number, entry) for number, entry in named)
+
+    # ---- one step
+
+    @abstractmethod
+    def size_of(self, step: Step) -> int:
+        """Bytes of its file or of all its files."""
+
+    @abstractmethod
+    def objects_of(self, step: Step) -> list[str]:
+        """The names of its objects (see `storage`), `COMMIT` last."""
+
+    def opened(self, step: Step) -> AbstractContextManager[Checkpoint]:
+        """An open checkpoint; raises what `open` raises."""
+        return open_checkpoint(step.path, storage_options=self.options)
+
+    @abstractmethod
+    def lease(self, step: Step) -> AbstractContextManager[None]:
+        """Keep a step from being deleted while the block runs; raises `not-found` if it is gone."""
+
+    @abstractmethod
+    def is_leased(self, step: Step) -> bool:
+        """Whether anybody holds a lease on it, as of the last listing or later."""
+
+    def load(self, step: Step, **options: Any) -> Tree:
+        """`ckptfmt.load` of a step."""
+        return load(step.path, storage_options=self.options, **options)
+
+    def damage_of(self, step: Step) -> tuple[Damage, ...]:
+        """What is damaged in a step, after checking every byte; bytes of the frame are in no value. [FRM-004]"""
+        try:
+            with self.opened(step) as checkpoint:
+                found = checkpoint.verify().damage
+        except CorruptError as error:
+            found = (Damage(error.code, CODES[error.code].phase, error.message),)
+        return tuple(damage for damage in found if damage.where != "frame")
+
+    # ---- changing
+
+    @abstractmethod
+    def saving(self, step: Number) -> AbstractContextManager[None]:
+        """While the block runs, a step is saved: makes the directory, and keeps `sweep` from what is written."""
+
+    @abstractmethod
+    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
+        """Make steps vanish, in this order, and remove their bytes; those being read stay, or vanish with
+        `even_if_read` and keep their bytes until then."""
+
+    @abstractmethod
+    def sweep(self, leftovers: Sequence[str]) -> list[str]:
+        """Remove what saves and deletions that died left over; gives the names of what could be removed."""
+
+    @abstractmethod
+    def read_note(self, name: str) -> str | None:
+        """A small text beside the steps; None if it is not there or cannot be read."""
+
+    @abstractmethod
+    def write_note(self, name: str, text: str | None) -> None:
+        """Replace a small text at once, or remove it."""
+
+
+def run_at(path: str | os.PathLike[str], names: Names, options: Mapping[str, Any] | None = None) -> RunDirectory:
+    """The run directory at a path or a URL, for which `options` go to fsspec; raises `bad-option`."""
+    if is_url(path):
+        from .run_on_store import RunOnStore
+
+        return RunOnStore(os.fspath(path), names, options)
+    from .run_on_disk import RunOnDisk
+
+    return RunOnDisk(path, names, options)
+
+
+def record_in(tail: bytes, size: int, *, is_directory: bool) -> bytes | None:
+    """The commit record at the end of a file of `size` bytes, or in a directory's `COMMIT`. [COM-002] [COM-004]"""
+    line = tail if is_directory else commit.find(tail)
+    if line is None:
+        return None
+    try:
+        record = commit.decode(line, FORMAT[0])
+    except CkptError as error:
+        return line if error.code == "newer-format" else None  # a checkpoint, though not for this reader [VER-002]
+    if is_directory:
+        return line if record.layout != "file" else None
+    return line if record.layout == "file" and record.offset + record.length <= size else None

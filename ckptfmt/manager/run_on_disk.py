@@ -1,0 +1,216 @@
+"""A run directory on a local disk.
+
+A step that is deleted takes the name of a temporary, which every reader refuses; that of a directory is flushed before
+its bytes go. Leases are locks (`leases`). Temporaries of saves that still run are known by the lease that a save holds
+on the run directory: while there is one, nothing is swept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from .. import commit
+from ..errors import fault, os_fault
+from ..reader import Checkpoint
+from ..storage.disk import Disk
+from ..storage.local import TEMPORARY_SUFFIX
+from ..tree import Tree
+from . import flax_files, leases
+from .flax_rules import FlaxNames
+from .run import COMMIT, Listing, RunDirectory, record_in
+from .steps import Names, Number, Step
+
+
+class RunOnDisk(RunDirectory):
+    """A directory of this machine."""
+
+    def __init__(self, path: str | os.PathLike[str], names: Names, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(os.fspath(path).removeprefix("file://"), names)
+        if options:
+            raise fault("bad-option", "storage_options= are for URLs", path=path, found=sorted(options))
+
+    def temporary_of(self, name: str) -> str:
+        """A new name for what is no step any more; like those of saves, so that readers refuse it. [PUB-001]"""
+        return os.path.join(self.path, f".{name}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
+
+    # ---- finding
+
+    def find(self, step: Number) -> Step | None:
+        return self._look(step, self.names.name(step))
+
+    def _list(self) -> Listing:
+        """Entries are names."""
+        try:
+            listed = os.listdir(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            listed = []
+        except OSError as error:
+            raise os_fault(error, "cannot list the steps", self.path) from error
+        named, temporaries = [], []
+        for name in listed:
+            number = self.names.step(name)
+            if number is not None:
+                named.append((number, name))
+            elif name.endswith(TEMPORARY_SUFFIX) and self._is_temporary(name):
+                temporaries.append(name)
+        named.sort(key=lambda item: self.names.key(item[0]))
+        return Listing(named, temporaries)
+
+    def _is_temporary(self, name: str) -> bool:
+        stem = name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0]
+        return name.startswith(".") and self.names.step(stem) is not None
+
+    def _look(self, number: Number, entry: str) -> Step | None:
+        path = os.path.join(self.path, entry)
+        try:
+            status = os.stat(path)
+            is_directory = stat.S_ISDIR(status.st_mode)
+            place = os.path.join(path, COMMIT) if is_directory else path
+            if is_directory:
+                with contextlib.suppress(FileNotFoundError):  # flax writes none
+                    status = os.stat(place)
+            identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+            seen, step = self._known.get(number, (None, None))
+            if seen != identity:
+                record = _record(place, status.st_size, is_directory) if stat.S_ISREG(status.st_mode) else None
+                if record is None and isinstance(self.names, FlaxNames) and flax_files.format_of(path):
+                    record = b""
+                step = None if record is None else Step(number, path, status.st_mtime, identity, record, self)
+                self._known[number] = (identity, step)
+            return step
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise os_fault(error, "cannot look at the step", path) from error
+
+    # ---- one step
+
+    def size_of(self, step: Step) -> int:
+        files = (os.path.join(step.path, name) if name else step.path for name in self.objects_of(step))
+        return sum(os.stat(file).st_size for file in files)
+
+    def objects_of(self, step: Step) -> list[str]:
+        if not os.path.isdir(step.path):
+            return [""]
+        found = [
+            os.path.relpath(os.path.join(folder, name), step.path)
+            for folder, _, names in os.walk(step.path)
+            for name in names
+        ]
+        return sorted(found, key=lambda name: (name == COMMIT, name))
+
+    def opened(self, step: Step) -> AbstractContextManager[Checkpoint]:
+        if step.record:
+            return super().opened(step)
+        return flax_files.opened(step.path, self.temporary_of(os.path.basename(step.path)))
+
+    def load(self, step: Step, **options: Any) -> Tree:
+        if step.record:
+            return super().load(step, **options)
+        with self.opened(step) as checkpoint:
+            return checkpoint.load(**options)
+
+    def lease(self, step: Step) -> AbstractContextManager[None]:
+        return leases.lease(step.path)
+
+    def is_leased(self, step: Step) -> bool:
+        return leases.is_leased(step.path)
+
+    # ---- changing
+
+    def saving(self, step: Number) -> AbstractContextManager[None]:
+        try:
+            os.makedirs(self.path, exist_ok=True)
+        except OSError as error:
+            raise os_fault(error, "cannot make the run directory", self.path) from error
+        return leases.lease(self.path)
+
+    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
+        if not steps:
+            return
+        with leases.lease(self.path):
+            for step in steps:
+                if even_if_read:
+                    hidden = self._hide(step)
+                    with leases.claim(hidden) as is_mine:
+                        if is_mine:
+                            _destroy(hidden)
+                else:
+                    with leases.claim(step.path) as is_mine:
+                        if is_mine:
+                            _destroy(self._hide(step))
+
+    def _hide(self, step: Step) -> str:
+        """Give a step the name of a temporary; gives its new path."""
+        hidden = self.temporary_of(os.path.basename(step.path))
+        disk = Disk()
+        try:
+            disk.replace(step.path, hidden)
+            if os.path.isdir(hidden):
+                disk.flush_directory(self.path)  # else a power loss may bring the name back without the bytes
+        except FileNotFoundError:
+            pass  # somebody else was faster
+        except OSError as error:
+            raise os_fault(error, "cannot delete the step", step.path) from error
+        return hidden
+
+    def sweep(self, leftovers: Sequence[str]) -> list[str]:
+        removed: list[str] = []
+        if not leftovers:
+            return removed
+        with leases.claim(self.path) as nobody_saves:
+            for name in leftovers if nobody_saves else ():
+                path = os.path.join(self.path, name)
+                with leases.claim(path) as is_mine:
+                    if is_mine:
+                        _destroy(path)
+                        removed.append(name)
+        return removed
+
+    def read_note(self, name: str) -> str | None:
+        try:
+            with open(os.path.join(self.path, name), encoding="utf-8") as file:
+                return file.read()
+        except (OSError, ValueError):
+            return None
+
+    def write_note(self, name: str, text: str | None) -> None:
+        path = os.path.join(self.path, name)
+        temporary = os.path.join(self.path, f".{name}{TEMPORARY_SUFFIX}")
+        try:
+            if text is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                return
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise os_fault(error, f"cannot write {name}", self.path) from error
+
+
+def _record(path: str, size: int, is_directory: bool) -> bytes | None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        tail = os.pread(fd, commit.MAX_LENGTH + 1, max(0, size - commit.MAX_LENGTH))
+    finally:
+        os.close(fd)
+    return record_in(tail, size, is_directory=is_directory)
+
+
+def _destroy(path: str) -> None:
+    disk = Disk()
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            disk.remove_tree(path)
+        else:
+            disk.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise os_fault(error, "cannot delete", path) from error

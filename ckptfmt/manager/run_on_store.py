@@ -1,0 +1,247 @@
+"""A run directory on an object store, or another remote file system that fsspec knows.
+
+Stores have neither locks nor renaming. So what is to be deleted first gets a **tombstone**, an empty object beside it
+that takes it out of the listing; then its bytes go, of a directory `COMMIT` first; then the tombstone. A lease is an
+empty object, too, which is renewed while it is held and counts for `LIFETIME` after. Who reads puts a lease and then
+looks for a tombstone; who deletes puts a tombstone and then looks for leases: on a store that shows what was written,
+one of them sees the other, and gives way. Where one may not write, one has no lease.
+
+    .step-0000001000.ckpt.ckptfmt-deleted          .step-0000001000.ckpt.0123456789ab.ckptfmt-lease
+
+One manager at a time may write to such a run; any number may read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from .. import commit
+from ..errors import CkptError, fault, os_fault
+from ..storage.remote import READERS, file_system, retried
+from .run import COMMIT, Listing, RunDirectory, record_in
+from .steps import Names, Number, Step
+
+TOMBSTONE, LEASE = ".ckptfmt-deleted", ".ckptfmt-lease"
+LIFETIME = 600.0  # seconds that a lease counts after it was last renewed
+
+_TIMES = ("LastModified", "last_modified", "mtime", "created", "updated")
+_IDENTIFYING = ("ETag", "etag", "md5Hash", "size", *_TIMES)
+_MARK = re.compile(rf"\.(.+?)(\.[0-9a-f]{{12}}{re.escape(LEASE)}|{re.escape(TOMBSTONE)})").fullmatch
+
+
+class RunOnStore(RunDirectory):
+    """A directory at a URL."""
+
+    def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(path.rstrip("/"), names, options)
+        self._fs, root = file_system(self.path, options or {})
+        self._root = root.rstrip("/")
+        # as of the last listing: what each name is, when it was deleted, and when its leases were renewed
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._tombstones: dict[str, float] = {}
+        self._leases: dict[str, list[tuple[str, float]]] = {}
+
+    # ---- finding
+
+    def find(self, step: Number) -> Step | None:
+        return next((self._look(number, entry) for number, entry in self._list().named if number == step), None)
+
+    def _list(self) -> Listing:
+        """Entries are what the store says about an object or folder. One request for a thousand names."""
+        self._fs.invalidate_cache()
+        with self._told("cannot list the steps"):
+            try:
+                listed = retried(self._fs.ls)(self._root, detail=True)
+            except FileNotFoundError:
+                listed = []
+        entries = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in listed}
+        self._tombstones, self._leases = {}, {}
+        for name, entry in entries.items():
+            mark = _MARK(name)
+            if mark is not None and mark[2] == TOMBSTONE:
+                self._tombstones[mark[1]] = _time(entry)
+            elif mark is not None:
+                self._leases.setdefault(mark[1], []).append((name, _time(entry)))
+        numbers = ((self.names.step(name), name) for name in entries if name not in self._tombstones)
+        named = [(number, entries[name]) for number, name in numbers if number is not None]
+        named.sort(key=lambda item: self.names.key(item[0]))
+        self._entries = entries
+        return Listing(named, [name for name in self._tombstones if self.names.step(name) is not None])
+
+    def _look_all(self, named: Sequence[tuple[Number, Any]]) -> Iterator[Step | None]:
+        with ThreadPoolExecutor(READERS, thread_name_prefix="ckptfmt-look") as pool:
+            yield from pool.map(self._look, *zip(*named, strict=True)) if named else ()
+
+    def _look(self, number: Number, entry: dict[str, Any]) -> Step | None:
+        path = self.path_of(number)
+        is_directory = entry["type"] == "directory"
+        with self._told("cannot look at the step"):
+            try:
+                if is_directory:
+                    entry = retried(self._fs.info)(self._place(number, COMMIT))
+                identity = tuple(str(entry.get(key)) for key in _IDENTIFYING)
+                seen, step = self._known.get(number, (None, None))
+                if seen != identity:
+                    size = int(entry["size"] or 0)
+                    start = 0 if is_directory else max(0, size - commit.MAX_LENGTH)
+                    place = self._place(number, COMMIT if is_directory else "")
+                    tail = retried(self._fs.cat_file)(place, start=start, end=min(size, start + commit.MAX_LENGTH + 1))
+                    record = record_in(tail, size, is_directory=is_directory)
+                    step = None if record is None else Step(number, path, _time(entry), identity, record, self)
+                    self._known[number] = (identity, step)
+            except FileNotFoundError:
+                return None
+        return step
+
+    def _place(self, step: Number, name: str = "") -> str:
+        return "/".join([self._root, self.names.name(step), *([name] if name else [])])
+
+    # ---- one step
+
+    def size_of(self, step: Step) -> int:
+        with self._told("cannot look at the step"):
+            found = retried(self._fs.find)(self._place(step.step), detail=True)
+        return sum(int(entry["size"] or 0) for entry in found.values())
+
+    def objects_of(self, step: Step) -> list[str]:
+        place = self._place(step.step)
+        with self._told("cannot look at the step"):
+            names = [str(name).removeprefix(place).lstrip("/") for name in retried(self._fs.find)(place)]
+        return sorted(names, key=lambda name: (name == COMMIT, name))
+
+    @contextlib.contextmanager
+    def lease(self, step: Step) -> Iterator[None]:
+        name = self.names.name(step.step)
+        mark = f"{self._root}/.{name}.{os.urandom(6).hex()}{LEASE}"
+        is_held = False
+        with contextlib.suppress(CkptError):  # we may not write here, or cannot: then nothing is protected
+            self._put(mark)
+            is_held = True
+        if not is_held:
+            yield
+            return
+        done = threading.Event()
+        renewer = threading.Thread(target=self._renew, args=(mark, done), name="ckptfmt-lease", daemon=True)
+        try:
+            self._list()
+            if name in self._tombstones or name not in self._entries:
+                raise fault("not-found", "the step was deleted", path=step.path)
+            renewer.start()
+            yield
+        finally:
+            done.set()
+            with contextlib.suppress(CkptError):
+                self._remove(mark)
+
+    def _renew(self, mark: str, done: threading.Event) -> None:
+        while not done.wait(LIFETIME / 4):
+            with contextlib.suppress(CkptError):
+                self._put(mark)
+                if done.is_set():
+                    self._remove(mark)
+
+    def is_leased(self, step: Step) -> bool:
+        return self._is_held(self.names.name(step.step), time.time())
+
+    def _is_held(self, name: str, now: float) -> bool:
+        return any(renewed > now - LIFETIME for _, renewed in self._leases.get(name, ()))
+
+    # ---- changing
+
+    @contextlib.contextmanager
+    def saving(self, step: Number) -> Iterator[None]:
+        """An upload is seen when it is complete, so there is nothing to protect."""
+        self._list()
+        if self.names.name(step) in self._tombstones:
+            self._destroy(self.names.name(step))
+        yield
+
+    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
+        names = [self.names.name(step.step) for step in steps]
+        for name in names:
+            self._put(self._tombstone(name))
+        if names:
+            self._list()
+        for name in names:
+            if not self._is_held(name, self._tombstones.get(name, time.time())):  # by the store's own clock
+                self._destroy(name)
+            elif not even_if_read:
+                self._remove(self._tombstone(name))
+
+    def sweep(self, leftovers: Sequence[str]) -> list[str]:
+        """Tombstones are named by what they stand for."""
+        removed = [name for name in leftovers if not self._is_held(name, time.time())]
+        for name in removed:
+            self._destroy(name)
+        return removed
+
+    def _tombstone(self, name: str) -> str:
+        return f"{self._root}/.{name}{TOMBSTONE}"
+
+    def _destroy(self, name: str) -> None:
+        """Remove what has a tombstone, its leases, and the tombstone."""
+        place, entry = f"{self._root}/{name}", self._entries.get(name)
+        if entry is not None and entry["type"] == "directory":
+            self._remove(f"{place}/{COMMIT}")
+            with self._told("cannot delete the step"), contextlib.suppress(FileNotFoundError):
+                retried(self._fs.rm)(place, recursive=True)
+        elif entry is not None:
+            self._remove(place)
+        for lease, _ in self._leases.get(name, ()):
+            self._remove(f"{self._root}/{lease}")
+        self._remove(self._tombstone(name))
+
+    def _put(self, place: str, data: bytes = b"") -> None:
+        with self._told("cannot write"):
+            retried(self._fs.pipe_file)(place, data)
+
+    def _remove(self, place: str) -> None:
+        with self._told("cannot delete"), contextlib.suppress(FileNotFoundError):
+            retried(self._fs.rm_file)(place)
+
+    def read_note(self, name: str) -> str | None:
+        try:
+            data: bytes = retried(self._fs.cat_file)(f"{self._root}/{name}")
+            return data.decode()
+        except Exception:
+            return None
+
+    def write_note(self, name: str, text: str | None) -> None:
+        if text is None:
+            self._remove(f"{self._root}/{name}")
+        else:
+            self._put(f"{self._root}/{name}", text.encode())
+
+    @contextlib.contextmanager
+    def _told(self, message: str) -> Iterator[None]:
+        """Whatever the store raises, as a `StorageError`."""
+        try:
+            yield
+        except CkptError:
+            raise
+        except OSError as error:
+            raise os_fault(error, message, self.path) from error
+        except Exception as error:
+            raise fault("io", f"{message}: {type(error).__name__}: {error}", path=self.path) from error
+
+
+def _time(entry: Mapping[str, Any]) -> float:
+    """Seconds since the epoch at which an entry was last written; 0 if the store does not say."""
+    for key in _TIMES:
+        value = entry.get(key)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.datetime.fromisoformat(value)
+        if isinstance(value, datetime.datetime):
+            return value.timestamp() if value.tzinfo else value.replace(tzinfo=datetime.UTC).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return 0.0

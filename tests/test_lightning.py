@@ -1,0 +1,114 @@
+"""The plugin for PyTorch Lightning, in the real Trainer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from damage import leftovers
+
+import ckptfmt
+
+lightning = pytest.importorskip("lightning")
+pytestmark = pytest.mark.filterwarnings("default")  # its warnings are its own
+
+from ckptfmt_torch.lightning import CkptfmtIO  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+
+
+class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Dropout(0.1), torch.nn.Linear(width, 1))
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        loss = self.layer(batch).square().mean()
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+
+def fit(path: Path, epochs: int, layout: str = "file", resume: str | None = None, plugin: Any = None) -> Any:
+    torch.manual_seed(0)
+    data = torch.utils.data.DataLoader(torch.randn(24, 3), batch_size=8)
+    saving = ModelCheckpoint(path, filename="{step}", monitor="loss", save_top_k=2, save_last=True, every_n_epochs=1)
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        plugins=[plugin or CkptfmtIO(layout=layout)],
+        callbacks=[saving],
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=path,
+    )
+    module = Module()
+    trainer.fit(module, data, ckpt_path=resume)
+    return module, trainer, saving
+
+
+@pytest.mark.parametrize("layout", ["file", "loose"])
+def test_a_trainer_saves_removes_and_resumes(tmp_path: Path, layout: str) -> None:
+    _, _, saving = fit(tmp_path, 4, layout)
+    names = sorted(os.listdir(tmp_path))
+    assert len(names) == 3, "two are the best, and the last; the others were removed"
+    assert leftovers(tmp_path) == []
+    for name in names:
+        assert ckptfmt.verify(tmp_path / name).ok
+    with ckptfmt.open(saving.last_model_path) as checkpoint:
+        assert checkpoint.layout == layout
+        assert checkpoint["hyper_parameters/width"] == 4
+        assert checkpoint["state_dict/layer.0.weight"].shape == (4, 3)
+        before = checkpoint.load(framework="torch")
+    module, trainer, _ = fit(tmp_path / "again", before["epoch"] + 1, layout, saving.last_model_path)
+    assert trainer.global_step == before["global_step"] > 3
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before["state_dict"][name]), name
+    _, trainer, _ = fit(tmp_path / "more", 6, layout, saving.last_model_path)
+    assert trainer.global_step == 18
+    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.01 * 0.9**6])
+
+
+def test_resuming_is_exact(tmp_path: Path) -> None:
+    """As exact as with Lightning's own files: it keeps no random generators, so none is used here."""
+
+    def weights(path: Path, plugin: Any) -> dict[str, torch.Tensor]:
+        _, _, saving = fit(path / "a", 2, plugin=plugin)
+        module, *_ = fit(path / "b", 4, resume=saving.last_model_path, plugin=plugin)
+        state: dict[str, torch.Tensor] = module.state_dict()
+        return state
+
+    ours = weights(tmp_path / "ours", CkptfmtIO())
+    theirs = weights(tmp_path / "theirs", lightning.fabric.plugins.TorchCheckpointIO())
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_in_the_background(tmp_path: Path) -> None:
+    plugin = lightning.pytorch.plugins.io.AsyncCheckpointIO(CkptfmtIO())
+    _, _, saving = fit(tmp_path, 2, plugin=plugin)
+    assert ckptfmt.verify(saving.last_model_path).ok
+
+
+def test_what_cannot_be_held_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ckptfmt.InputError, match="hyper_parameters/model"):
+        CkptfmtIO().save_checkpoint({"hyper_parameters": {"model": object()}}, tmp_path / "x.ckpt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_on_a_store() -> None:
+    plugin = CkptfmtIO()
+    plugin.save_checkpoint({"state_dict": {"w": torch.ones(3)}, "at": Path("a/b")}, "memory://lightning/x.ckpt")
+    found = plugin.load_checkpoint("memory://lightning/x.ckpt", map_location=lambda storage, place: storage)
+    assert torch.equal(found["state_dict"]["w"], torch.ones(3))
+    assert found["at"] == "a/b"
+    plugin.remove_checkpoint("memory://lightning/x.ckpt")
+    plugin.remove_checkpoint("memory://lightning/x.ckpt")
+    with pytest.raises(ckptfmt.MissingError):
+        plugin.load_checkpoint("memory://lightning/x.ckpt")
