@@ -68,7 +68,7 @@ def rewind(run: RunDirectory, step: Number) -> None:
             hidden = _hide(run, found)
             with claim(hidden) as is_mine:
                 if is_mine:
-                    _destroy(hidden)
+                    destroy(hidden)
 
 
 def sweep(run: RunDirectory, found: Scan | None = None) -> list[str]:
@@ -82,7 +82,7 @@ def sweep(run: RunDirectory, found: Scan | None = None) -> list[str]:
             path = os.path.join(run.path, name)
             with claim(path) as is_mine:
                 if is_mine:
-                    _destroy(path)
+                    destroy(path)
                     removed.append(name)
     return removed
 
@@ -91,7 +91,7 @@ def _retire(run: RunDirectory, step: Step) -> None:
     """Delete a step unless it is being read."""
     with claim(step.path) as is_mine:
         if is_mine:
-            _destroy(_hide(run, step))
+            destroy(_hide(run, step))
 
 
 def _hide(run: RunDirectory, step: Step) -> str:
@@ -109,7 +109,9 @@ def _hide(run: RunDirectory, step: Step) -> str:
     return hidden
 
 
-def _destroy(path: str) -> None:
+def destroy(path: str) -> None:
+    """Remove a file, or a folder with all that is in it; nothing if it is gone. No link is followed. Raises
+    `StorageError`."""
     disk = Disk()
     try:
         if os.path.isdir(path) and not os.path.islink(path):
