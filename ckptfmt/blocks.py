@@ -102,7 +102,7 @@ class BlockReader:
         """Refuse a read for whose memory too little is stored, before any is allocated [LIM-003] [LIM-008]; `wanted`:
         tensor, bytes of its elements, and the chunks that they are in."""
         in_file = self.manifest.layout == "file"  # where extents were compared with the file when it was opened
-        total = decoded = stored = 0
+        total = decoded = stored = largest = 0
         for tensor, nbytes, chunks in wanted:
             total += nbytes
             is_raw = self.manifest.specs[tensor].is_raw
@@ -113,7 +113,9 @@ class BlockReader:
                 stored += 0 if is_raw else place.extent.length
                 if not in_file:
                     self._check_object(place)
-            decoded += 0 if is_raw else nbytes
+            if not is_raw:
+                decoded, largest = decoded + nbytes, max(largest, self.manifest.specs[tensor].chunk_nbytes)
+        decoded += min(decoded, largest * self.storage.readers)  # what is decoded before it comes into its place
         if decoded > UNCHECKED:
             self.limits.check_expansion(decoded, stored)
 

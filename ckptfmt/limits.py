@@ -44,8 +44,8 @@ class Limits(NamedTuple):
             raise fault("limit-exceeded", "the manifest is too large", path=path, found=length, expected=limit)
 
     def values(self, stored: int) -> int:
-        """Memory for the values of a manifest that stands in `stored` bytes."""
-        return FACTOR * stored + (VALUES if self.expansion is None else self.expansion)
+        """Memory for the values of a manifest that stands in `stored` bytes, which are held up to three times."""
+        return (FACTOR - 3) * stored + (VALUES if self.expansion is None else self.expansion)
 
     def check_expansion(self, decoded: int, stored: int) -> None:
         """Refuse to decode chunks of `stored` bytes to `decoded`. [LIM-008]"""
@@ -111,9 +111,10 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit
 
-    def take(self, items: list[Any]) -> list[Any]:
-        """A list with these items has been made, or a dict with these keys and values."""
-        self.left -= 64 + 8 * len(items) + sum(sys.getsizeof(item) for item in items if _is_own(item))
+    def take(self, items: list[Any], container: Any = None) -> list[Any]:
+        """A list with these items has been made, or another container with them."""
+        self.left -= 16 + _size(items if container is None else container)
+        self.left -= sum(_size(item) for item in items if _is_own(item))
         if self.left < 0:
             raise exceeded(self.limit)
         return items
@@ -124,6 +125,11 @@ def exceeded(limit: int) -> Exception:
     return fault(
         "limit-exceeded", "the values of the manifest take too much memory [LIM-007]", expected=f"at most {limit}"
     )
+
+
+def _size(item: Any) -> int:
+    """Memory of a value; the allocator gives multiples of 16 bytes."""
+    return sys.getsizeof(item) + 15 & ~15
 
 
 def _is_own(item: Any) -> bool:

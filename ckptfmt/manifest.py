@@ -341,11 +341,12 @@ def _counting(memory: int) -> dict[str, Any]:
     budget = Budget(memory)
 
     def counted(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-        budget.take([item for pair in pairs for item in pair])
-        return _map(pairs)
+        found = _map(pairs)
+        budget.take([item for pair in pairs for item in pair], found)
+        return found
 
     # what the items of one container take before they can be counted
-    most = {"max_array_len": memory // 40, "max_map_len": memory // 250}
+    most = {"max_array_len": memory // 72, "max_map_len": memory // 250}
     return {"list_hook": budget.take, "object_pairs_hook": counted, **most}
 
 

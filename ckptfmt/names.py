@@ -108,7 +108,7 @@ def check_names(names: Sequence[str]) -> None:
     lines = "".join([f"{name}\n" for name in names])
     if not _NAMES(lines) or lines.count("\n") != len(names):
         bad = next(name for name in names if not _NAMES(f"{name}\n") or "\n" in name)
-        raise fault("bad-manifest", f"illegal tensor name {bad!r} [NAME-006]")
+        raise fault("bad-manifest", f"illegal tensor name {bad!r:.200} [NAME-006]")
     ordered = sorted([f"{name}/" for name in names])  # what begins with a text comes right after it
     for name, following in pairwise(ordered):
         if following.startswith(name):
@@ -130,7 +130,7 @@ def check_paths(paths: Sequence[str]) -> None:
     """Refuse paths of objects that are illegal or not distinct. [CHK-007]"""
     for path in paths:
         if not path or "\n" in path or not _NAMES(f"{path}\n") or len(path) > MAX_LENGTH:
-            raise fault("bad-manifest", f"illegal path of an object {path!r} [CHK-007]")
+            raise fault("bad-manifest", f"illegal path of an object {path!r:.200} [CHK-007]")
     if len(set(paths)) != len(paths):
         raise fault("bad-manifest", "two parts name one object [LAY-004]")
 
