@@ -23,7 +23,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 FACTOR = 16  # bytes of memory that each stored byte may take in any case [LIM-007] [LIM-008]
-VALUES = 64 << 20  # bytes that the values of a manifest may take beyond
+VALUES = 48 << 20  # bytes that the values of a manifest may take beyond: with all else that opening takes, 64 MiB
 
 
 class Limits(NamedTuple):
@@ -31,7 +31,7 @@ class Limits(NamedTuple):
 
     - `manifest`: a manifest or part manifest [LIM-001].
     - `expansion`: what one call may take beyond 16 times the stored bytes. By default the values of a manifest may take
-      64 MiB more [LIM-007], and compressed tensors half of this machine's memory [LIM-008].
+      48 MiB more [LIM-007], and compressed tensors half of this machine's memory [LIM-008].
     """
 
     manifest: int = 1 << 30

@@ -30,7 +30,7 @@ from damage import rewrite_manifest
 
 import ckptfmt
 import ckptfmt.verification
-import ckptfmt.writer  # noqa: F401
+import ckptfmt.writer
 
 MIB = 1 << 20
 ROOM = 64 * MIB  # memory that any checkpoint may take

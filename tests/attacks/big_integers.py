@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ckptfmt
 from attack import EVERYTHING, OPENED, attempt, folder, hostile
+
+import ckptfmt
 
 
 def describe(path: Path) -> None:

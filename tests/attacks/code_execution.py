@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ckptfmt
 from attack import OPENED, attempt, folder, hostile, load, look
+
+import ckptfmt
 
 MARKER = "ckptfmt-was-here"
 NAMES = ("os.system", "builtins.eval", "__import__('os').system('touch x')", "antigravity", "collections.Counter")

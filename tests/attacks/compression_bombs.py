@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ckptfmt
 import msgpack
 import numcodecs.blosc
 import numpy as np
 import xxhash
 from attack import MIB, OPENED, attempt, folder, verify
 from damage import rewrite_manifest
+
+import ckptfmt
 
 GIB = 1 << 30
 

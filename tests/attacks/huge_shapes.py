@@ -7,8 +7,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import ckptfmt
 from attack import OPENED, attempt, folder, hostile, load, look, verify
+
+import ckptfmt
 
 
 def resized(shape: list[int], grid: list[int], length: int | None = None, block: int = 1 << 30) -> Any:

@@ -1,13 +1,15 @@
-"""Symbolic links inside a checkpoint that lead out of it, in the place of every object and folder. [CHK-007] [SEC-003]"""
+"""Symbolic links inside a checkpoint that lead out of it, in the place of every object and folder.
+[CHK-007] [SEC-003]"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-import ckptfmt
 import numpy as np
 from attack import attempt, folder
+
+import ckptfmt
 
 
 def main() -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import ckptfmt
 import msgpack
 import numpy as np
-from attack import MIB, OPENED, attempt, folder
+from attack import MIB, OPENED, attempt, folder, look
+
+import ckptfmt
 from ckptfmt import commit
 
 COUNT = 2 * MIB
@@ -63,12 +64,14 @@ def main() -> None:
                 codes = (
                     (OPENED, "limit-exceeded", "frame-digest") if title in BOMBS else ("bad-manifest", "limit-exceeded")
                 )
-                attempt(f"{title} in a key that nobody reads, layout {layout}", path, *codes)
+                attempt(f"{title} in a key that nobody reads, layout {layout}", path, *codes, actions=(look,))
                 tree = msgpack.packb("tree") + b"\x92\xa4list" + bomb
                 at = raw.index(msgpack.packb("tree"))
                 end = raw.index(msgpack.packb("codecs"))
                 path = with_manifest(here / f"{layout}-{number}-tree.ckpt", raw[:at] + tree + raw[end:], layout)
-                attempt(f"{title} in the tree, layout {layout}", path, "bad-manifest", "limit-exceeded")
+                attempt(
+                    f"{title} in the tree, layout {layout}", path, "bad-manifest", "limit-exceeded", actions=(look,)
+                )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""A file of 64 GiB that takes no disk: one tensor, all of it a hole. Opening and slices cost what they always do; a load
-is refused by the system before anything is read, as the tensor truly has that size."""
+"""A file of 64 GiB that takes no disk: one tensor, all of it a hole. Opening and slices cost what they always do; a
+load is refused by the system before anything is read, as the tensor truly has that size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import ckptfmt
 import numpy as np
 import xxhash
 from attack import OPENED, attempt, folder, hostile, load, look
+
+import ckptfmt
 
 SIZE = 64 << 30
 BLOCK = 1 << 30

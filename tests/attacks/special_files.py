@@ -6,9 +6,10 @@ import os
 import socket
 from pathlib import Path
 
-import ckptfmt
 import numpy as np
 from attack import attempt, folder, load
+
+import ckptfmt
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
-"""A ZIP directory that says other things than the manifest: another reader would see other bytes. The manifest holds, and
-a verification finds the difference. [PACK-006] [FRM-001]"""
+"""A ZIP directory that says other things than the manifest: another reader would see other bytes. The manifest holds,
+and a verification finds the difference. [PACK-006] [FRM-001]"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import ckptfmt
 import numpy as np
 from attack import OPENED, attempt, folder, verify
+
+import ckptfmt
 
 
 def honest(path: Path) -> None:

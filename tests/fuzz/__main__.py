@@ -45,7 +45,7 @@ def main() -> None:
     for path in corpus.iterdir():
         target(path.read_bytes())
     with targets.in_this_thread():
-        options = ["-max_len=65536", "-timeout=20", "-rss_limit_mb=4096", "-print_final_stats=1", "-reload=0"]
+        options = ["-max_len=65536", "-timeout=300", "-rss_limit_mb=4096", "-print_final_stats=1", "-reload=0"]
         atheris.Setup([sys.argv[0], folder, *options, *sys.argv[3:]], target, custom_mutator=mutated)
         atheris.Fuzz()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes
-import msgpack
 import numpy as np
 import safetensors.numpy
 
@@ -109,8 +108,3 @@ def _torch(path: Path) -> Iterator[tuple[str, bytes]]:
     yield "zip", path.read_bytes()
     torch.save(tree, path, _use_new_zipfile_serialization=False)
     yield "legacy", path.read_bytes()
-
-
-def unpacked(data: bytes) -> Any:
-    """A bundle's parts, for people."""
-    return msgpack.unpackb(data)
