@@ -27,7 +27,8 @@ from .dtypes import Array, bytes_of
 from .errors import CorruptError, NotACheckpointError, fault
 from .fetch import SPAN
 from .grid import Axis, Piece, pieces, spans
-from .layouts import Draft, directory, layout_named
+from .layouts import directory, layout_named
+from .layouts.draft import Draft
 from .limits import DEFAULT, Limits
 from .manifest import Manifest
 from .migration.apply import further_keys

@@ -16,6 +16,7 @@ from test_cli import on_terminal
 
 import ckptfmt
 from ckptfmt.cli.app import cli
+from ckptfmt.cli.text import path_label
 from ckptfmt.names import path_text
 
 
@@ -84,7 +85,8 @@ def assert_place(zone: Zone, damage: dict[str, Any], shown: str) -> None:
     assert (damage["code"], damage["tensor"], damage["object"]) == ("block-digest", name, zone.object)
     assert (damage["offset"], damage["length"]) == (zone.start, zone.stop - zone.start)
     place = f"bytes {zone.start:,} to {zone.stop - 1:,} of {zone.object or 'the file'}"
-    assert f"block-digest: tensor {name!r}, chunk 0, block 0, {place}\n" in shown
+    assert damage["path"] == list(zone.tensor)
+    assert f"block-digest: tensor {path_label(zone.tensor)}, chunk 0, block 0, {place}\n" in shown
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

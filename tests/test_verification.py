@@ -327,7 +327,7 @@ def test_the_state_of_another_verification_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ckptfmt.InputError, match="no file of a verification"):
             ckptfmt.verify(path, resume=state)
         assert state.read_text() == text
-    with pytest.raises(ckptfmt.StorageError):
+    with pytest.raises(ckptfmt.MissingError):
         ckptfmt.verify(path, resume=tmp_path / "no" / "folder")
 
 
