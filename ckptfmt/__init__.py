@@ -19,6 +19,7 @@ from .errors import (
     UnknownTagWarning,
     UnsupportedError,
 )
+from .limits import Limits
 from .manifest import Schema
 from .reader import Checkpoint, load
 from .reader import open_checkpoint as open
@@ -28,12 +29,14 @@ from .tree import OMITTED
 if TYPE_CHECKING:
     from .comparison import Change, DiffReport, diff
     from .conversion import ConvertReport, convert, convert_each
+    from .garbage import Garbage, GarbageReport, gc
     from .manager import CheckpointManager
     from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate
     from .migration.formats import upgrade
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
+    from .salvage import Lost, RepairReport, repair
     from .target import MatchReport
     from .verification import Damage, VerifyReport, verify
     from .writer import SaveReport, save
@@ -51,7 +54,11 @@ __all__ = [
     "ExistsError",
     "Extern",
     "FileCoordinator",
+    "Garbage",
+    "GarbageReport",
     "InputError",
+    "Limits",
+    "Lost",
     "MPICoordinator",
     "MatchReport",
     "Migration",
@@ -60,6 +67,7 @@ __all__ = [
     "MismatchError",
     "MissingError",
     "NotACheckpointError",
+    "RepairReport",
     "SaveReport",
     "Schema",
     "SelectionError",
@@ -72,10 +80,12 @@ __all__ = [
     "convert",
     "convert_each",
     "diff",
+    "gc",
     "load",
     "migrate",
     "open",
     "progress_bar",
+    "repair",
     "save",
     "upgrade",
     "verify",
@@ -93,15 +103,21 @@ _ON_DEMAND = {
     "Damage": "verification",
     "Extern": "migration",
     "FileCoordinator": "parallel.files",
+    "Garbage": "garbage",
+    "GarbageReport": "garbage",
+    "gc": "garbage",
     "MPICoordinator": "parallel.mpi",
     "MatchReport": "target",
     "Migration": "migration",
     "MigrationReport": "migration",
     "MigrationSet": "migration",
+    "Lost": "salvage",
+    "RepairReport": "salvage",
     "SaveReport": "writer",
     "VerifyReport": "verification",
     "migrate": "migration",
     "progress_bar": "progress",
+    "repair": "salvage",
     "save": "writer",
     "upgrade": "migration.formats",
     "verify": "verification",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,10 +21,14 @@ from .digests import digest_named
 from .dtypes import bytes_of
 from .errors import CkptError, fault
 from .layouts import chunk_object
+from .limits import DEFAULT, Limits
 from .manifest import Manifest
+from .names import Path, path_text
 from .storage import Storage
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
+UNCHECKED = 16 << 20  # bytes of memory for which nobody looks whether as much is stored
+CHUNKS = 1 << 16  # chunks looked up at a time
 NOTHING = memoryview(b"")
 
 Job = Callable[[], None]
@@ -73,15 +77,21 @@ class ChunkPlace(NamedTuple):
 
 
 class BlockReader:
-    """Reads the chunks of one checkpoint. `describe(tensor)` gives a tensor's path text for messages."""
+    """Reads the chunks of one checkpoint. `path_of(tensor)` gives the first path at which a tensor stands."""
 
-    def __init__(self, storage: Storage, manifest: Manifest, describe: Callable[[int], str]) -> None:
-        self.storage, self.manifest, self.describe = storage, manifest, describe
-        self.index = ChunkIndex(storage, manifest)
+    def __init__(
+        self, storage: Storage, manifest: Manifest, path_of: Callable[[int], Path], limits: Limits = DEFAULT
+    ) -> None:
+        self.storage, self.manifest, self.path_of, self.limits = storage, manifest, path_of, limits
+        self.index = ChunkIndex(storage, manifest, limits)
         self.bytes_read = 0
         self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
         self.digest = digest_named(manifest.digest)
         self._counting = threading.Lock()
+
+    def describe(self, tensor: int) -> str:
+        """The path text of a tensor, for messages."""
+        return path_text(self.path_of(tensor))
 
     def place(self, tensor: int, chunk: int) -> ChunkPlace:
         """Where a chunk lies."""
@@ -97,8 +107,56 @@ class BlockReader:
     def stored_bytes(self, tensor: int) -> int:
         """Bytes of a tensor's chunks on storage."""
         first, last = self.manifest.first_chunks[tensor : tensor + 2]
-        found = self.index.find_all(np.arange(first, last))
-        return sum(table.lengths[row] for _, table, rows, _ in found for row in rows)
+        total = 0
+        for start in range(first, last, CHUNKS):  # which are there: each is in a table that is loaded
+            found = self.index.find_all(np.arange(start, min(start + CHUNKS, last)))
+            total += sum(table.lengths[row] for _, table, rows, _ in found for row in rows)
+        return total
+
+    def admit(self, wanted: Iterable[tuple[int, int, Iterable[int]]]) -> None:
+        """Refuse a read for whose memory too little is stored, before any is allocated [LIM-003] [LIM-008]; `wanted`:
+        tensor, bytes of its elements, and the chunks that they are in."""
+        in_file = self.manifest.layout == "file"  # where extents were compared with the file when it was opened
+        total = decoded = stored = largest = 0
+        for tensor, nbytes, chunks in wanted:
+            total += nbytes
+            is_raw = self.manifest.specs[tensor].is_raw
+            if is_raw and (in_file or total <= UNCHECKED):
+                continue
+            for chunk in chunks:
+                place = self.place(tensor, chunk)
+                stored += 0 if is_raw else place.extent.length
+                if not in_file:
+                    self._check_object(place)
+            if not is_raw:
+                decoded, largest = decoded + nbytes, max(largest, self.manifest.specs[tensor].chunk_nbytes)
+        decoded += min(decoded, largest * self.storage.readers)  # what is decoded before it comes into its place
+        if decoded > UNCHECKED:
+            self.limits.check_expansion(decoded, stored)
+
+    def admit_chunk(self, place: ChunkPlace) -> None:
+        """The same for a chunk that is read and decoded whole."""
+        spec = self.manifest.specs[place.tensor]
+        if max(place.extent.length, 0 if spec.is_raw else spec.chunk_nbytes) <= UNCHECKED:
+            return
+        try:
+            if self.manifest.layout != "file":
+                self._check_object(place)
+            if not spec.is_raw:
+                self.limits.check_expansion(spec.chunk_nbytes, place.extent.length)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
+    def _check_object(self, place: ChunkPlace) -> None:
+        """Refuse a chunk that its object is too short for. [READ-005]"""
+        try:
+            size = self.storage.size(place.object)
+            if size < place.extent.offset + place.extent.length:
+                raise fault("short-object", f"{place.object} ends at byte {size:,}", offset=size)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
 
     def read(self, name: str, offset: int, out: memoryview) -> None:
         """Fill `out` from an object, unverified, and count the bytes."""
@@ -118,6 +176,7 @@ class BlockReader:
 
     def chunk(self, place: ChunkPlace, verify: bool) -> memoryview:
         """All stored bytes of a chunk."""
+        self.admit_chunk(place)
         out = bytes_of(np.empty(place.extent.length, np.uint8))
         self.run(list(self.jobs(place, 0, out, verify)))
         return out

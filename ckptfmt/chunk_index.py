@@ -14,6 +14,7 @@ from .chunk_table import ChunkTable
 from .digests import digest_named
 from .dtypes import Array
 from .errors import fault
+from .limits import DEFAULT, Limits
 from .manifest import Manifest, Part, PartReference, check_part, decode_part
 from .storage import Storage
 
@@ -30,8 +31,8 @@ class Found(NamedTuple):
 class ChunkIndex:
     """Knows every chunk of one checkpoint. May be used from several threads."""
 
-    def __init__(self, storage: Storage, manifest: Manifest) -> None:
-        self._storage, self.manifest = storage, manifest
+    def __init__(self, storage: Storage, manifest: Manifest, limits: Limits = DEFAULT) -> None:
+        self._storage, self.manifest, self._limits = storage, manifest, limits
         self._loaded: dict[int, ChunkTable] = {}
         self._loading = threading.Lock()
 
@@ -69,6 +70,7 @@ class ChunkIndex:
 
     def _load(self, number: int, reference: PartReference) -> ChunkTable:
         manifest, part = self.manifest, self.manifest.parts[number]
+        self._limits.check_manifest(reference.length, self._storage.path)
         length = self._storage.size(reference.path)
         raw = self._storage.read(reference.path, 0, length) if length == reference.length else b""
         if hashlib.sha256(raw).digest() != reference.sha256:  # [CHK-006]
@@ -77,6 +79,7 @@ class ChunkIndex:
                 f"the part manifest {reference.path} does not match its length and sha256 [CHK-006]",
                 path=self._storage.path,
             )
-        table = decode_part(raw, manifest.specs, digest_named(manifest.digest), manifest.block)
+        memory = self._limits.values(length)
+        table = decode_part(raw, manifest.specs, digest_named(manifest.digest), manifest.block, memory)
         check_part(table, part, number, manifest)
         return table

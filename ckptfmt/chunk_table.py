@@ -128,16 +128,18 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
             raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [CHK-002]")
     firsts = np.asarray(first_chunks(specs), np.int64)
     if tensors is None or chunks is None:
-        rows, numbers = int(firsts[-1]), None
-        tensor = np.repeat(np.arange(len(specs)), np.diff(firsts))
+        rows = int(firsts[-1])
     else:
         rows = len(tensors) // 4
         _check_rows(rows, tensors, 4)
         _check_rows(rows, chunks, 8)
-        tensor, numbers = _numbers(tensors, chunks, firsts)
     for column in (offsets, lengths):
         if column is not None:
             _check_rows(rows, column, 8)
+    if tensors is None or chunks is None:  # as many as there are rows, which is known now [LIM-003]
+        tensor, numbers = np.repeat(np.arange(len(specs)), np.diff(firsts)), None
+    else:
+        tensor, numbers = _numbers(tensors, chunks, firsts)
     length = np.frombuffer(lengths, _U64)
     expected = np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64)[tensor]
     wrong = ((length != expected) & (expected != 0)) | (length == 0) | (length >= np.uint64(1 << 62))

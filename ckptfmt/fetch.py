@@ -5,18 +5,19 @@ The memory of a load is its result and a buffer for each thread. Small neighbour
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import ArraySpec
+from .arrays import ArraySpec, Shape
 from .blocks import BlockReader, ChunkPlace, Job
 from .chunk_table import ChunkTable
 from .chunks import check_bools, decoded_array, decoded_chunk, logical
 from .dtypes import Array, bytes_of
-from .errors import CkptError
+from .errors import CkptError, fault
 from .grid import Axis, pieces, spans
 from .memory import aligned
 
@@ -42,8 +43,15 @@ class Fetcher:
         self.blocks = blocks
         self.manifest = blocks.manifest
 
+    def admit(self, wanted: Iterable[int]) -> None:
+        """Refuse tensors for whose memory too little is stored; see `BlockReader.admit`."""
+        specs = self.manifest.specs
+        self.blocks.admit((tensor, specs[tensor].nbytes, range(specs[tensor].chunks)) for tensor in wanted)
+
     def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
         """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
+        wanted = list(wanted)
+        self.admit(tensor for tensor in wanted if tensor not in targets)
         found: dict[int, Array] = {}
         jobs: list[Job] = []
         small: list[int] = []
@@ -54,12 +62,21 @@ class Fetcher:
             if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
                 small.append(tensor)
                 continue
-            found[tensor] = aligned(spec.shape, spec.dtype.numpy) if target is None else target
+            found[tensor] = self._array(tensor, spec.shape) if target is None else target
             jobs += self._tensor_jobs(tensor, found[tensor], verify)
         for group in self._runs(small) if small else ():
             self._read_run(group, verify, found)
         self.blocks.run(jobs)
         return found
+
+    def _array(self, tensor: int, shape: Shape) -> Array:
+        """An array for elements of a tensor. Where there are none, its sides may be more than NumPy knows."""
+        try:
+            return aligned(shape, self.manifest.specs[tensor].dtype.numpy)
+        except ValueError as error:
+            text = self.blocks.describe(tensor)
+            message = f"tensor {text!r} of shape {shape} cannot be an array: {error}"
+            raise fault("limit-exceeded", message, path=self.blocks.storage.path, tensor=text) from error
 
     def _tensor_jobs(self, tensor: int, array: Array, verify: bool) -> Iterator[Job]:
         """Jobs that fill a contiguous array of the tensor's own shape and dtype."""
@@ -77,6 +94,7 @@ class Fetcher:
 
     def _fill(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
         """Decode one chunk into its place in an array."""
+        self.blocks.admit_chunk(place)
         stored = bytes_of(np.empty(place.extent.length, np.uint8))
         for job in self.blocks.jobs(place, 0, stored, verify):
             job()
@@ -145,14 +163,18 @@ class Fetcher:
             return target
         counts = tuple(axis.length for axis in axes)
         if 0 in counts:
-            return aligned(counts, spec.dtype.numpy) if target is None else target
+            return self._array(tensor, counts) if target is None else target
         stored_axes, per = axes, spec.dtype.per
         if per > 1 and axes:  # whole storage elements along the packed axis
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
         shape = tuple(axis.length for axis in stored_axes)
+        cut = list(pieces(stored_axes, spec.grid, spec.chunk_counts))
+        if target is None:
+            needed = math.prod(shape) * spec.dtype.stored.itemsize
+            self.blocks.admit([(tensor, needed, (piece.chunk for piece in cut))])
         out = aligned(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
-        for piece in pieces(stored_axes, spec.grid, spec.chunk_counts):
+        for piece in cut:
             self._select_piece(
                 self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify
             )

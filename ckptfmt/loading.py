@@ -113,6 +113,7 @@ class Loader:
                 found=specs[lacking[0]].dtype.name,
                 expected=f"a dtype of {adapter.framework}, or cast=True",
             )
+        self.fetcher.admit(() if self.mmap else wanted)
         dtypes = {index: stand_in(specs[index].dtype, adapter.supports) for index in lacking}
         found: dict[int, Any] = {}
         for group in [list(wanted)] if adapter.on_host else self._groups(wanted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -18,6 +19,7 @@ from .codecs import codec_of
 from .digests import Digest, digest_named
 from .dtypes import dtype_named
 from .errors import CkptError, fault
+from .limits import DEFAULT, Budget, costs_at_most, exceeded
 from .names import check_names, check_paths
 from .placement import Placement, decode_placement
 
@@ -157,9 +159,10 @@ def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
     return hashlib.sha256(msgpack.packb(ordered)).digest()
 
 
-def decode(raw: bytes) -> Manifest:
-    """Parse and check a manifest; raises `bad-manifest`, `bad-extent` or one of the `unknown-…` codes."""
-    document = unpack(raw)
+def decode(raw: bytes, memory: int | None = None) -> Manifest:
+    """Parse and check a manifest, whose values may take `memory` bytes; raises `bad-manifest`, `bad-extent`,
+    `limit-exceeded` or one of the `unknown-…` codes."""
+    document = unpack(raw, memory)
     match document:
         case {"format": [int(major), int(minor)], "layout": str(layout), "requires": list(requires)} if (
             all(type(r) is str for r in requires) and type(major) is type(minor) is int
@@ -233,9 +236,11 @@ def decode(raw: bytes) -> Manifest:
     return manifest
 
 
-def decode_part(raw: bytes, specs: tuple[ArraySpec, ...], digest: Digest, block: int) -> ChunkTable:
+def decode_part(
+    raw: bytes, specs: tuple[ArraySpec, ...], digest: Digest, block: int, memory: int | None = None
+) -> ChunkTable:
     """Parse and check a part manifest, whose sha256 is right. [CHK-006]"""
-    return decode_table(unpack(raw), specs, digest, block)
+    return decode_table(unpack(raw, memory), specs, digest, block)
 
 
 def _part(document: Any, layout: str, specs: tuple[ArraySpec, ...], digest: Digest, block: int) -> Part:
@@ -301,13 +306,19 @@ _KEYS = {
 }
 
 
-def unpack(raw: bytes) -> dict[str, Any]:
-    """One msgpack map. [MAN-001]"""
+def unpack(raw: bytes, memory: int | None = None) -> dict[str, Any]:
+    """One msgpack map [MAN-001], whose values take at most `memory` bytes [LIM-007]."""
+    memory = DEFAULT.values(len(raw)) if memory is None else memory
+    hooks: dict[str, Any] = {} if costs_at_most(raw, memory) else _counting(memory)
     try:
-        document = msgpack.unpackb(raw, raw=False, strict_map_key=True, object_pairs_hook=_map, ext_hook=_no_extension)
+        document = msgpack.unpackb(
+            raw, **{"raw": False, "strict_map_key": True, "object_pairs_hook": _map, "ext_hook": _no_extension, **hooks}
+        )
     except CkptError:
         raise
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        if hooks and "exceeds max_" in str(error):
+            raise exceeded(memory) from error
         raise _bad(f"not one msgpack value: {error} [MAN-001]") from error
     if type(document) is not dict:
         raise _bad(f"a {type(document).__name__}, not a map [MAN-001]")
@@ -323,6 +334,20 @@ def _map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     if any(type(value) is msgpack.Timestamp for value in found.values()):  # which ext_hook does not see
         raise _bad("msgpack extension type -1 [MAN-001]")
     return found
+
+
+def _counting(memory: int) -> dict[str, Any]:
+    """Options of msgpack that stop at so much memory."""
+    budget = Budget(memory)
+
+    def counted(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+        found = _map(pairs)
+        budget.take([item for pair in pairs for item in pair], found)
+        return found
+
+    # what the items of one container take before they can be counted
+    most = {"max_array_len": memory // 72, "max_map_len": memory // 250}
+    return {"list_hook": budget.take, "object_pairs_hook": counted, **most}
 
 
 def _no_extension(code: int, _: bytes) -> Any:
@@ -351,16 +376,16 @@ def _specs(
 ) -> tuple[ArraySpec, ...]:
     """One `ArraySpec` for each tensor; tensors that are alike share one."""
     known_codecs = [codec_of(chain) for chain in chains]
-    seen: dict[Any, ArraySpec] = {}
+    seen: dict[bytes, ArraySpec] = {}
     specs = []
     for dtype, shape, grid, codec in zip(dtypes, shapes, grids, codecs, strict=True):
         if type(shape) is not list or type(grid) is not list or type(codec) is not int:
             raise _bad("a shape, grid or codec is of another type [MAN-002]")
         try:
-            key = (dtype, tuple(shape), tuple(grid), codec)
-            spec = seen.get(key)
-        except TypeError:
+            key = marshal.dumps((dtype, shape, grid, codec), 2)  # bytes, whose hashes nobody can choose [LIM-007]
+        except ValueError:
             raise _bad("a shape or grid is no array of integers [MAN-002]") from None
+        spec = seen.get(key)
         if spec is None:
             if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, *grid)):
                 raise _bad("a shape or grid is no array of integers [MAN-002]")
@@ -369,6 +394,8 @@ def _specs(
             spec = seen[key] = ArraySpec(dtype_named(dtype), tuple(shape), tuple(grid), known_codecs[codec])
             _check_spec(spec)
         specs.append(spec)
+    if sum(spec.chunks for spec in specs) >= 1 << 62:
+        raise _bad("there are 2^62 chunks or more [LIM-006]")
     return tuple(specs)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .dtypes import Array
-from .errors import fault
 
 ALIGNMENT = 64  # bytes; memory that begins so is taken over by JAX, without a copy
 HUGE_PAGE = 2 << 20  # bytes
@@ -20,16 +19,13 @@ LARGE = 4 << 20  # bytes from which on a mapping of its own is worth its cost
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A C-contiguous array whose elements are not set yet, in memory that begins at a multiple of `ALIGNMENT`, or of
-    `HUGE_PAGE` if it is large. Raises `limit-exceeded` for a shape that NumPy does not hold, even without elements."""
+    `HUGE_PAGE` if it is large. Raises ValueError for a shape that NumPy does not hold, even without elements."""
     nbytes = math.prod(shape) * dtype.itemsize
-    try:
-        if nbytes >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            # a kernel without huge pages, or a process with as many mappings as it may have
-            with suppress(OSError):
-                return _in_huge_pages(shape, dtype, nbytes)
-        return _placed(np.empty(nbytes + ALIGNMENT, np.uint8), ALIGNMENT, shape, dtype)
-    except (ValueError, OverflowError) as error:
-        raise fault("limit-exceeded", f"no array has the shape {shape}: {error}") from error
+    if nbytes >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        # a kernel without huge pages, or a process with as many mappings as it may have
+        with suppress(OSError):
+            return _in_huge_pages(shape, dtype, nbytes)
+    return _placed(np.empty(nbytes + ALIGNMENT, np.uint8), ALIGNMENT, shape, dtype)
 
 
 def _in_huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Array:

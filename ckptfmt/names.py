@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .errors import fault
+from .limits import FACTOR, VALUES
 
 Key = str | int
 Path = tuple[Key, ...]
@@ -106,20 +108,29 @@ def check_names(names: Sequence[str]) -> None:
     lines = "".join([f"{name}\n" for name in names])
     if not _NAMES(lines) or lines.count("\n") != len(names):
         bad = next(name for name in names if not _NAMES(f"{name}\n") or "\n" in name)
-        raise fault("bad-manifest", f"illegal tensor name {bad!r} [NAME-006]")
-    known = set(names)
-    if len(known) != len(names):
-        raise fault("bad-manifest", "a tensor name stands twice [NAME-006]")
-    for parent in parents(names):
-        if parent in known:
-            raise fault("bad-manifest", f"tensor {parent!r} has tensors beneath it [NAME-006]")
+        raise fault("bad-manifest", f"illegal tensor name {bad!r:.200} [NAME-006]")
+    ordered = sorted([f"{name}/" for name in names])  # what begins with a text comes right after it
+    for name, following in pairwise(ordered):
+        if following.startswith(name):
+            what = "stands twice" if name == following else "has tensors beneath it"
+            raise fault("bad-manifest", f"tensor {name[:-1]!r:.200} {what} [NAME-006]")
+    _check_nesting(names, lines)
+
+
+def _check_nesting(names: Sequence[str], lines: str) -> None:
+    """Refuse names whose containers' names would take far more memory than they do. [LIM-007]"""
+    room = FACTOR * len(lines) + VALUES
+    if lines.count("/") * max(map(len, names), default=0) <= room:
+        return
+    if sum(len(name) * name.count("/") for name in names) > room:
+        raise fault("limit-exceeded", "tensor names are nested too deeply for their length [LIM-007]")
 
 
 def check_paths(paths: Sequence[str]) -> None:
     """Refuse paths of objects that are illegal or not distinct. [CHK-007]"""
     for path in paths:
         if not path or "\n" in path or not _NAMES(f"{path}\n") or len(path) > MAX_LENGTH:
-            raise fault("bad-manifest", f"illegal path of an object {path!r} [CHK-007]")
+            raise fault("bad-manifest", f"illegal path of an object {path!r:.200} [CHK-007]")
     if len(set(paths)) != len(paths):
         raise fault("bad-manifest", "two parts name one object [LAY-004]")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,14 +22,16 @@ _COLUMNS: tuple[tuple[str, np.dtype[Any]], ...] = (
 )
 
 
-class Placement(NamedTuple):
-    """Runs of chunks by number (see `chunk_table`): chunk `first[r]` + i lies in part `part[r]` + i · `step[r]`, for i
-    below the next run's first. All int64; `total` is the number of chunks."""
-
+class _Runs(NamedTuple):
     first: Array
     part: Array
     step: Array
     total: int
+
+
+class Placement(_Runs):
+    """Runs of chunks by number (see `chunk_table`): chunk `first[r]` + i lies in part `part[r]` + i · `step[r]`, for i
+    below the next run's first. All int64; `total` is the number of chunks."""
 
     def parts_of(self, numbers: Array) -> Array:
         """The parts that hold chunks."""
@@ -38,10 +41,30 @@ class Placement(NamedTuple):
 
     def chunks_in(self, part: int) -> int:
         """How many chunks a part holds."""
+        return int(self._counts[part]) if part < len(self._counts) else 0
+
+    @cached_property
+    def _counts(self) -> Array:
+        """For each part that is named, how many chunks it holds; for all parts at once, as each asks. [LIM-007]"""
         counts = np.diff(self.first, append=self.total)
-        beyond, steps = part - self.part, np.maximum(self.step, 1)
-        once = (self.step > 0) & (beyond >= 0) & (beyond % steps == 0) & (beyond // steps < counts)
-        return int(once.sum() + counts[(self.step == 0) & (beyond == 0)].sum())
+        last = self.part + (counts - 1) * self.step
+        found = np.zeros(int(last.max(initial=-1)) + 1, np.int64)
+        order = np.argsort(self.step, kind="stable")
+        steps, starts = np.unique(self.step[order], return_index=True)
+        for step, start, stop in zip(steps.tolist(), starts, [*starts[1:], len(order)], strict=False):
+            parts, lengths = self.part[order[start:stop]], counts[order[start:stop]]
+            if step == 0:
+                np.add.at(found, parts, lengths)
+            elif int(lengths.sum()) <= len(found):
+                before = np.cumsum(lengths) - lengths
+                within = np.arange(int(lengths.sum())) - np.repeat(before, lengths)
+                np.add.at(found, np.repeat(parts, lengths) + within * step, 1)
+            else:  # one more from a run's first part on, one less after its last, summed up over every `step`-th part
+                change = np.zeros((-(-len(found) // step) + 1) * step, np.int64)
+                np.add.at(change, parts, 1)
+                np.add.at(change, parts + lengths * step, -1)
+                found += change.reshape(-1, step).cumsum(axis=0).reshape(-1)[: len(found)]
+        return found
 
     def encode(self, first_chunks: Sequence[int]) -> dict[str, bytes]:
         """As the manifest holds it. [CHK-008]"""

@@ -17,10 +17,11 @@ from .commit import CommitRecord
 from .digests import digest_named
 from .errors import CkptError, CorruptError, fault
 from .fetch import IN_FLIGHT, Fetcher
-from .layouts import Frame, Located, layout_of
+from .layouts import Frame, Layout, Located, layout_of
+from .limits import DEFAULT, Limits, table
 from .manifest import Manifest, Schema
 from .names import Key, Path, PathIndex, path_text, value_at
-from .storage import storage_for
+from .storage import Storage, storage_for
 from .tags import CHILDREN
 from .tensor import Tensor, is_tensor
 from .tree import Tree
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from .target import MatchReport
     from .verification import VerifyReport
 
-MAX_MANIFEST = 1 << 30  # bytes [LIM-001]
-
 
 class Checkpoint:
     """An open checkpoint: its tree with lazy tensors, its metadata, and partial reads. Use it as a context manager, or
@@ -48,25 +47,42 @@ class Checkpoint:
         path: str | os.PathLike[str],
         *,
         verify: bool = True,
-        max_manifest: int = MAX_MANIFEST,
+        limits: Limits = DEFAULT,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the checkpoint at `path`; see `open`."""
         self.path = os.fspath(path)
         self.verifies = verify
         self._storage_options = storage_options
-        while not self._try_open(max_manifest):
+        self.limits = limits
+        while not self._try_open():
             pass
-        self.blocks = BlockReader(self._storage, self.manifest, self.describe)
+        self.blocks = BlockReader(self._storage, self.manifest, self.path_of, limits)
         self.fetcher = Fetcher(self.blocks)
 
-    def _try_open(self, max_manifest: int) -> bool:
+    @classmethod
+    def over(
+        cls, storage: Storage, layout: Layout, manifest: Manifest, sha256: bytes, path: str, limits: Limits
+    ) -> Self:
+        """A checkpoint without a commit record that holds, for those who salvage what is whole of it. `sha256` is that
+        of its manifest."""
+        checkpoint = cls.__new__(cls)
+        checkpoint.path, checkpoint.verifies, checkpoint.limits = path, True, limits
+        checkpoint._storage_options = None
+        checkpoint._storage, checkpoint._layout, checkpoint.manifest = storage, layout, manifest
+        record = CommitRecord(manifest.format, manifest.layout, 0, 0, sha256, b"")
+        checkpoint._located = Located(record, b"", b"")
+        checkpoint.blocks = BlockReader(storage, manifest, checkpoint.path_of, limits)
+        checkpoint.fetcher = Fetcher(checkpoint.blocks)
+        return checkpoint
+
+    def _try_open(self) -> bool:
         """Open what is at the path now; False if it was replaced, and its files removed, meanwhile."""
         self._storage = storage_for(self.path, self._storage_options)
         try:
             self._layout = layout_of(self._storage)
-            self._located = self._layout.locate(self._storage, max_manifest)
-            self.manifest = _read_manifest(self._located)
+            self._located = self._layout.locate(self._storage, self.limits)
+            self.manifest = _read_manifest(self._located, self.limits)
         except BaseException as error:
             replaced = isinstance(error, CkptError) and self._storage.was_replaced()
             self._storage.close()
@@ -125,7 +141,7 @@ class Checkpoint:
     @cached_property
     def tree(self) -> Tree:
         """The tree with a `Tensor` for each tensor leaf; aliases are one `Tensor`."""
-        return trees.decode(self.manifest.tree, self._handles.__getitem__, restores=CHILDREN)
+        return trees.decode(self.manifest.tree, self.handles.__getitem__, restores=CHILDREN)
 
     @cached_property
     def tensors(self) -> dict[Path, Tensor]:
@@ -133,7 +149,8 @@ class Checkpoint:
         return {path: leaf for path, leaf in self.leaves.items() if isinstance(leaf, Tensor)}
 
     @cached_property
-    def _handles(self) -> list[Tensor]:
+    def handles(self) -> list[Tensor]:
+        """The tensors in their order in the manifest, each once."""
         paths: list[Path] = [()] * len(self.manifest.names)
         for path, node in reversed(list(trees.leaves(self.manifest.tree))):
             if type(node) is list and node[0] == "tensor":
@@ -145,7 +162,7 @@ class Checkpoint:
         """Every leaf of the tree by its path; an empty container is a leaf."""
         from .target import flatten
 
-        return dict(flatten(self.tree, is_tensor))
+        return table(flatten(self.tree, is_tensor))
 
     @cached_property
     def _paths(self) -> PathIndex:
@@ -170,9 +187,13 @@ class Checkpoint:
         """Number of tensors, aliases counted once."""
         return len(self.manifest.names)
 
+    def path_of(self, index: int) -> Path:
+        """The first path at which a tensor stands, by its number."""
+        return self.handles[index].path
+
     def describe(self, index: int) -> str:
         """The path text of a tensor, by its number."""
-        return path_text(self._handles[index].path)
+        return path_text(self.path_of(index))
 
     # ---- reading
 
@@ -214,11 +235,11 @@ class Checkpoint:
 
         return Loader(self, into=target, select=select, cast=cast).match()
 
-    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
+    def verify(self, *, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None) -> VerifyReport:
         """Check every byte; see `ckptfmt.verify`."""
         from .verification import verify_blocks
 
-        return verify_blocks(self.blocks, self._layout, self._located, progress)
+        return verify_blocks(self.blocks, self._layout, self._located, progress, resume)
 
     def frames(self) -> Iterator[Frame]:
         """The frames, which are read as their parts are taken, with the digests that they must have."""
@@ -256,7 +277,7 @@ def open_checkpoint(
     path: str | os.PathLike[str],
     *,
     verify: bool = True,
-    max_manifest: int = MAX_MANIFEST,
+    limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Checkpoint: ...
 
@@ -273,7 +294,7 @@ def open_checkpoint(
     parameters: Mapping[str, int] | None = None,
     externs: Mapping[str, Extern] | None = None,
     verify: bool = True,
-    max_manifest: int = MAX_MANIFEST,
+    limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
 ) -> MigratedCheckpoint: ...
 
@@ -284,8 +305,8 @@ def open_checkpoint(
     """Open the checkpoint at `path`: reads commit record and manifest only. [READ-001] [READ-002]
 
     `path`: a path, or a URL of any protocol that fsspec knows ("s3://bucket/model.ckpt"), for which `storage_options`
-    are handed to fsspec. `verify=False` reads exactly the wanted bytes, unchecked. `max_manifest` bounds the
-    manifest's bytes.
+    are handed to fsspec. `verify=False` reads exactly the wanted bytes, unchecked. `limits` bounds the memory that
+    an untrusted checkpoint may take.
 
     With `schema`, a version of the checkpoint's schema: the checkpoint as it is there, planned on the manifest and read
     lazily. `migrations`: a `MigrationSet`, documents (as dicts), paths of JSON or msgpack files, or an iterable of
@@ -318,6 +339,7 @@ def load(
     cast: bool = False,
     progress: Progress | None = None,
     max_bytes_in_flight: int = IN_FLIGHT,
+    limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Tree:
     """Load a checkpoint as the tree that was saved, with NumPy arrays.
@@ -336,12 +358,13 @@ def load(
     - `verify`: check every block's digest; True unless mapped.
     - `progress(done, total)` is called with bytes now and then, from any thread. `max_bytes_in_flight` bounds the host
       memory of tensors on their way to a device, but for the largest one.
+    - `limits`: how much memory it may take beyond what is stored; see `Limits`.
     - `storage_options`: for URLs, handed to fsspec.
 
     Raises what `open` raises, and `CorruptError` for damage in what is read.
     """
     while True:
-        with Checkpoint(path, storage_options=storage_options) as checkpoint:
+        with Checkpoint(path, limits=limits, storage_options=storage_options) as checkpoint:
             try:
                 return checkpoint.load(
                     select=select,
@@ -360,16 +383,17 @@ def load(
                     raise
 
 
-def _read_manifest(located: Located) -> Manifest:
+def _read_manifest(located: Located, limits: Limits) -> Manifest:
     record, raw = located.record, located.manifest
+    memory = limits.values(max(located.size, len(raw)))
     if hashlib.sha256(raw).digest() != record.sha256:  # [COM-003]
         raise fault("manifest-digest", "the manifest's bytes do not match their sha256 [COM-003]", offset=record.offset)
     if record.format[0] == manifests.FORMAT[0]:
-        manifest = manifests.decode(raw)
+        manifest = manifests.decode(raw, memory)
     else:  # an earlier one: commit.decode refuses later ones
         from .migration.formats import decode_older
 
-        manifest = decode_older(raw, record.format)
+        manifest = decode_older(raw, record.format, memory)
     if manifest.format != record.format or manifest.layout != record.layout:  # [MAN-005] [LAY-006]
         raise fault("bad-manifest", "format or layout differ from those of the commit record [MAN-005] [LAY-006]")
     if len(record.frame) != digest_named(manifest.digest).size:  # [COM-001]

@@ -3,29 +3,42 @@ match. [FRM-004]"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from .blocks import BlockReader, ChunkPlace
 from .chunk_table import ChunkTable
-from .chunks import decoded_array
-from .errors import CODES, CkptError, CorruptError, fault
+from .chunks import check_bools, decoded_array
+from .errors import CODES, CkptError, CorruptError, fault, os_fault
 from .layouts import Layout, Located
+from .limits import DEFAULT, Limits
 from .manifest import Manifest
+from .names import Path, path_text
 from .progress import Progress, counter
 
 RUN = 4 << 20  # bytes of neighbouring small chunks checked by one job
+PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
+
+Row = tuple[int, int]  # tensor, chunk
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damaged place. `where`: "block", "frame", or the phase in which opening failed. `object` is "" for the file
-    itself; `offset` and `length` (bytes) are places in the object. Fields that do not apply are None."""
+    """One damaged place. `where`: "block", "frame", or the phase in which opening failed. `path` is the typed path of
+    the tensor, `tensor` its text, which may be that of another path, too. `object` is "" for the file itself; `offset`
+    and `length` (bytes) are places in the object. Fields that do not apply are None."""
 
     code: str
     where: str
@@ -36,6 +49,7 @@ class Damage:
     block: int | None = None
     offset: int | None = None
     length: int | None = None
+    path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +71,176 @@ def verify(
     path: str | os.PathLike[str],
     *,
     progress: Progress | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
 ) -> VerifyReport:
     """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing. [BLK-007]
 
-    `progress(done, total)` is called with bytes as they are checked. Damage is reported, not raised; what is no
-    checkpoint, needs a newer reader or cannot be read at all raises as `open` does.
+    `progress(done, total)` is called with bytes as they are checked. `resume`: a file that keeps how far a verification
+    has come, for as long as it has not ended, so that the next one goes on there. Damage is reported, not raised; what
+    is no checkpoint, needs a newer reader or cannot be read at all raises as `open` does, and so does a `resume` file
+    of another checkpoint (`bad-option`).
     """
     from .reader import Checkpoint
 
     try:
-        checkpoint = Checkpoint(path, storage_options=storage_options)
+        checkpoint = Checkpoint(path, limits=limits, storage_options=storage_options)
     except CorruptError as error:
         damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
         return VerifyReport(os.fspath(path), (damage,))
     with checkpoint:
-        return checkpoint.verify(progress=progress)
+        return checkpoint.verify(progress=progress, resume=resume)
 
 
-def verify_blocks(blocks: BlockReader, layout: Layout, located: Located, progress: Progress | None) -> VerifyReport:
+def verify_blocks(
+    blocks: BlockReader,
+    layout: Layout,
+    located: Located,
+    progress: Progress | None,
+    resume: str | os.PathLike[str] | None = None,
+) -> VerifyReport:
     """`verify` for a checkpoint that is open."""
-    from concurrent.futures import ThreadPoolExecutor
-
     manifest = blocks.manifest
-    damage: list[Damage] = []
-    tables = [table for part in range(len(manifest.parts)) if (table := _table(blocks, part, damage)) is not None]
-    total = sum(sum(table.lengths) for table in tables)
-    report = counter(progress, total)
-    with ThreadPoolExecutor(blocks.storage.readers, thread_name_prefix="ckptfmt-verify") as pool:
-        batches = (batch for table in tables for batch in _batches(table, manifest))
-        for checked, found in pool.map(partial(_check_chunks, blocks), batches):
-            damage += found
-            report(checked)
+    mark = None if resume is None else Mark.at(os.fspath(resume), located.record.sha256.hex())
+    checked = verify_chunks(blocks, progress, mark)
+    damage = list(checked.damage)
     damaged = {(found.offset or 0) - (found.block or 0) * manifest.block for found in damage if found.chunk is not None}
     damage += _check_frames(blocks, layout, located, damaged)
-    blocks_checked = sum(table.blocks for table in tables)
-    return VerifyReport(blocks.storage.path, tuple(damage), len(manifest.specs), blocks_checked, total)
+    if mark is not None:
+        mark.remove()
+    return VerifyReport(blocks.storage.path, tuple(damage), len(manifest.specs), checked.blocks, checked.bytes)
+
+
+class Checked(NamedTuple):
+    """What `verify_chunks` found, and how many blocks and bytes there are."""
+
+    damage: list[Damage]
+    blocks: int
+    bytes: int
+
+
+def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | None = None) -> Checked:
+    """Check every part manifest and every chunk."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    damage: list[Damage] = []
+    parts = range(len(blocks.manifest.parts))
+    tables = [table for part in parts if (table := _table(blocks, part, damage)) is not None]
+    total = sum(sum(table.lengths) for table in tables)
+    report = counter(progress, total)
+    if mark is not None and mark.checked:
+        report(sum(islice(chain.from_iterable(table.lengths for table in tables), mark.checked)))
+    batches = (batch for table in tables for batch in _batches(table, blocks.manifest))
+    readers = blocks.storage.readers
+    with ThreadPoolExecutor(readers, thread_name_prefix="ckptfmt-verify") as pool:
+        checks = (partial(_check_chunks, blocks, rows) for rows in (mark.rest(batches) if mark else batches))
+        try:
+            for done in in_order(pool, checks, 4 * readers):
+                damage += done.damage
+                report(done.bytes)
+                if mark is not None:
+                    mark.move(done)
+        finally:
+            if mark is not None:
+                mark.write()
+    return Checked(damage, sum(table.blocks for table in tables), total)
+
+
+def in_order(pool: Executor, calls: Iterator[Callable[[], T]], ahead: int) -> Iterator[T]:
+    """The results of calls in their order, of which at most `ahead` are under way."""
+    running: deque[Future[T]] = deque()
+    try:
+        for call in calls:
+            running.append(pool.submit(call))
+            if len(running) >= ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+class Done(NamedTuple):
+    """Chunks that were checked: which, their stored bytes, what is damaged, and in which of them."""
+
+    rows: list[Row]
+    bytes: int
+    damage: list[Damage]
+    damaged: list[Row]
+
+
+class Mark:
+    """How far a verification has come: a small file with the manifest's sha256, the number of chunks that were checked,
+    in the order of the tables, and those of them that were damaged, which are checked again."""
+
+    def __init__(self, path: str, manifest: str, checked: int, damaged: list[Row]) -> None:
+        self.path, self.manifest, self.checked, self.damaged = path, manifest, checked, damaged
+        self._again = list(damaged)
+        self._written = time.monotonic()
+
+    @classmethod
+    def at(cls, path: str, manifest: str) -> Mark:
+        """What the file at `path` says, or a new mark if there is none; raises `bad-option` for any other file."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                found = json.load(file)
+        except FileNotFoundError:
+            return cls(path, manifest, 0, [])
+        except OSError as error:
+            raise os_fault(error, "cannot read how far the verification has come", path) from error
+        except ValueError:
+            found = None
+        match found:
+            case {"ckptfmt_verify": 1, "manifest": str(of), "checked": int(checked), "damaged": list(damaged)}:
+                if of == manifest:
+                    return cls(path, manifest, checked, [(int(tensor), int(chunk)) for tensor, chunk in damaged])
+                message = "resume= belongs to another checkpoint"
+                raise fault("bad-option", message, path=path, found=of, expected=manifest)
+        raise fault("bad-option", "resume= is no file of a verification", path=path)
+
+    def rest(self, batches: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        """The batches that are still to be checked: first what was damaged."""
+        before = self.checked
+        if self._again:
+            yield self._again
+        for batch in batches:
+            skipped = min(before, len(batch))
+            before -= skipped
+            if skipped < len(batch):
+                yield batch[skipped:]
+
+    def move(self, done: Done) -> None:
+        """These chunks were checked, too."""
+        if done.rows is self._again:
+            self.damaged = done.damaged
+        else:
+            self.checked += len(done.rows)
+            self.damaged += done.damaged
+        if time.monotonic() - self._written > PAUSE:
+            self.write()
+
+    def write(self) -> None:
+        """Keep it; raises `StorageError`."""
+        self._written = time.monotonic()
+        document = {
+            "ckptfmt_verify": 1,
+            "manifest": self.manifest,
+            "checked": self.checked,
+            "damaged": self.damaged,
+        }
+        try:
+            with open(f"{self.path}.new", "w", encoding="utf-8") as file:
+                json.dump(document, file)
+            os.replace(f"{self.path}.new", self.path)
+        except OSError as error:
+            raise os_fault(error, "cannot keep how far the verification has come", self.path) from error
+
+    def remove(self) -> None:
+        """The verification has ended."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
 
 
 def _table(blocks: BlockReader, part: int, damage: list[Damage]) -> ChunkTable | None:
@@ -103,9 +251,6 @@ def _table(blocks: BlockReader, part: int, damage: list[Damage]) -> ChunkTable |
         chunks = blocks.manifest.parts[part].chunks
         damage.append(Damage(error.code, "manifest", error.message, getattr(chunks, "path", "")))
         return None
-
-
-Row = tuple[int, int]  # tensor, chunk
 
 
 def _batches(table: ChunkTable, manifest: Manifest) -> Iterator[list[Row]]:
@@ -126,9 +271,8 @@ def _batches(table: ChunkTable, manifest: Manifest) -> Iterator[list[Row]]:
         yield batch
 
 
-def _check_chunks(blocks: BlockReader, rows: list[Row]) -> tuple[int, list[Damage]]:
-    """Check chunks; gives the stored bytes checked and what is damaged."""
-    checked, found = 0, []
+def _check_chunks(blocks: BlockReader, rows: list[Row]) -> Done:
+    checked, found, where = 0, [], []
     for tensor, chunk in rows:
         place = blocks.place(tensor, chunk)
         checked += place.extent.length
@@ -139,7 +283,8 @@ def _check_chunks(blocks: BlockReader, rows: list[Row]) -> tuple[int, list[Damag
         except CkptError as error:
             damaged = [_damage(blocks, place, error)]
         found += damaged
-    return checked, found
+        where += [(tensor, chunk)] if damaged else []
+    return Done(rows, checked, found, where)
 
 
 def _check_blocks(blocks: BlockReader, place: ChunkPlace) -> Iterator[Damage]:
@@ -159,18 +304,26 @@ def _check_whole(blocks: BlockReader, place: ChunkPlace) -> None:
     if alone and blocks.storage.size(place.object) > place.extent.length:
         raise fault("bad-extent", f"{place.object} is longer than its chunk [LAY-003]")
     spec = blocks.manifest.specs[place.tensor]
-    if not spec.is_raw or spec.dtype.name == "bool":
-        stored = memoryview(blocks.storage.read(place.object, place.extent.offset, place.extent.length))
-        blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
+    if spec.is_raw and spec.dtype.name != "bool":
+        return
+    if spec.is_contiguous:  # no padding, so bools can be looked at piece by piece
+        for start in range(0, place.extent.length, RUN):
+            piece = blocks.storage.read(place.object, place.extent.offset + start, min(RUN, spec.chunk_nbytes - start))
+            blocks.decoded(place, partial(check_bools, np.frombuffer(piece, np.bool_), spec))
+        return
+    stored = blocks.chunk(place, False)
+    blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
 
 
 def _damage(
     blocks: BlockReader, place: ChunkPlace, error: CkptError, block: int | None = None, length: int | None = None
 ) -> Damage:
     offset = place.extent.offset + (block or 0) * blocks.manifest.block
-    tensor = blocks.describe(place.tensor)
     length = place.extent.length if length is None else length
-    return Damage(error.code, "block", error.message, place.object, tensor, place.chunk, block, offset, length)
+    path = blocks.path_of(place.tensor)
+    return Damage(
+        error.code, "block", error.message, place.object, path_text(path), place.chunk, block, offset, length, path
+    )
 
 
 def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged: set[int]) -> list[Damage]:

@@ -134,10 +134,10 @@ def test_a_manifest_above_the_limit(tmp_path: Path) -> None:
         path = tmp_path / layout
         ckptfmt.save(path, TREE, layout=layout, durable=False)
         with pytest.raises(ckptfmt.UnsupportedError) as caught:
-            ckptfmt.open(path, max_manifest=100)
+            ckptfmt.open(path, limits=ckptfmt.Limits(manifest=100))
         check_message(caught.value, "limit-exceeded", path)
         assert caught.value.expected == "at most 100"
-        with ckptfmt.open(path, max_manifest=10_000) as checkpoint:
+        with ckptfmt.open(path, limits=ckptfmt.Limits(manifest=10_000)) as checkpoint:
             assert_same_tree(checkpoint.load(), TREE)
 
 

@@ -16,6 +16,7 @@ from test_cli import on_terminal
 
 import ckptfmt
 from ckptfmt.cli.app import cli
+from ckptfmt.cli.text import path_label
 from ckptfmt.names import path_text
 
 
@@ -34,7 +35,10 @@ def damage_of(path: Path) -> list[dict[str, Any]]:
         "tensors": report.tensors,
         "blocks": report.blocks,
         "bytes": report.bytes,
-        "damage": [dataclasses.asdict(damage) for damage in report.damage],
+        "damage": [
+            {**dataclasses.asdict(damage), "path": None if damage.path is None else list(damage.path)}
+            for damage in report.damage
+        ],
     }
     assert result.exit_code == (0 if report.ok else 1)
     damage: list[dict[str, Any]] = found["damage"]
@@ -81,7 +85,8 @@ def assert_place(zone: Zone, damage: dict[str, Any], shown: str) -> None:
     assert (damage["code"], damage["tensor"], damage["object"]) == ("block-digest", name, zone.object)
     assert (damage["offset"], damage["length"]) == (zone.start, zone.stop - zone.start)
     place = f"bytes {zone.start:,} to {zone.stop - 1:,} of {zone.object or 'the file'}"
-    assert f"block-digest: tensor {name!r}, chunk 0, block 0, {place}\n" in shown
+    assert damage["path"] == list(zone.tensor)
+    assert f"block-digest: tensor {path_label(zone.tensor)}, chunk 0, block 0, {place}\n" in shown
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -99,7 +104,7 @@ def test_every_one_of_many_damages_is_shown(tmp_path: Path, layout: str) -> None
         result = verify(path)
         assert len(damage_of(path)) == blocks > 70
     assert result.stdout.splitlines()[0].startswith(f"{path}: damaged in {blocks} places: 2 tensors, ")
-    assert result.stdout.count("\n  block-digest: tensor 'a', chunk ") == blocks
+    assert result.stdout.count("\n  block-digest: tensor a, chunk ") == blocks
 
 
 def test_a_missing_and_a_short_object(tmp_path: Path) -> None:
@@ -109,8 +114,31 @@ def test_a_missing_and_a_short_object(tmp_path: Path) -> None:
     (path / "tensors/b/c/0").write_bytes(bytes(5))
     assert [damage["code"] for damage in damage_of(path)] == ["missing-object", "short-object"]
     shown = verify(path).stdout
-    assert "  missing-object: tensor 'a', chunk 0, block 0, bytes 0 to 31 of tensors/a/c/0\n" in shown
-    assert "  short-object: tensor 'b', chunk 0, block 0, bytes 0 to 31 of tensors/b/c/0\n" in shown
+    assert "  missing-object: tensor a, chunk 0, block 0, bytes 0 to 31 of tensors/a/c/0\n" in shown
+    assert "  short-object: tensor b, chunk 0, block 0, bytes 0 to 31 of tensors/b/c/0\n" in shown
+
+
+def test_keys_that_look_alike_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    ckptfmt.save(path, {0: np.zeros(4), "0": np.ones(4), "a/b": np.ones(3), "a": {"b": np.ones(2)}}, layout="loose")
+    shutil.rmtree(path / "tensors")
+    blocks = [damage for damage in damage_of(path) if damage["where"] == "block"]
+    assert [damage["path"] for damage in blocks] == [[0], ["0"], ["a/b"], ["a", "b"]]
+    assert [damage["tensor"] for damage in blocks] == ["0", "0", "a/b", "a/b"]
+    lines = verify(path).stdout.splitlines()
+    assert any(line.startswith("  missing-object: tensor 0, ") for line in lines)
+    assert any(line.startswith("  missing-object: tensor '0', ") for line in lines)
+
+
+def test_resuming(tmp_path: Path) -> None:
+    path, state = tmp_path / "x.ckpt", tmp_path / "state"
+    ckptfmt.save(path, {"a": np.zeros(4)}, durable=False)
+    result = verify("--resume", state, path)
+    assert (result.exit_code, state.exists()) == (0, False)
+    state.write_text("other")
+    result = verify("--resume", state, path)
+    assert result.exit_code == 2
+    assert result.stderr.endswith("[bad-option]\n")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

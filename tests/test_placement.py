@@ -159,7 +159,8 @@ def test_large_numbers_do_not_wrap() -> None:
     count = (1 << 32) - 1
     one = Placement(np.array([0]), np.array([0]), np.array([1]), count)
     firsts = (0, count)
-    assert decode_placement(one.encode(firsts), firsts, count).chunks_in(count - 1) == 1
+    last = decode_placement(one.encode(firsts), firsts, count).parts_of(np.array([count - 1]))
+    assert last.tolist() == [count - 1]
     with pytest.raises(CkptError, match="CHK-008"):
         decode_placement(one.encode(firsts), firsts, count - 1)
     two = Placement(np.array([0]), np.array([1]), np.array([2]), count)

@@ -252,3 +252,99 @@ def test_what_is_no_checkpoint_raises(tmp_path: Path) -> None:
         with pytest.raises(ckptfmt.CkptError) as caught:
             ckptfmt.verify(tmp_path / name)
         assert caught.value.code == code
+
+
+# ---- going on where it was
+
+
+class Interrupted(Exception):
+    """Stands for a process that ends in the middle."""
+
+
+def interrupted(path: Path, state: Path, after: int) -> None:
+    """Verify until `after` bytes are done."""
+
+    def progress(done: int, total: int) -> None:
+        if done >= after:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        ckptfmt.verify(path, progress=progress, resume=state)
+
+
+def save_many(path: Path, layout: str) -> int:
+    """Twelve tensors of 5 MiB; gives the bytes."""
+    tree = {f"t{i:02}": np.full(5 << 20, i, np.uint8) for i in range(12)}
+    ckptfmt.save(path, tree, layout=layout, durable=False)
+    return 60 << 20
+
+
+@each_layout
+def test_a_verification_goes_on_where_it_was(tmp_path: Path, layout: str) -> None:
+    path, state = tmp_path / "model.ckpt", tmp_path / "state"
+    total = save_many(path, layout)
+    whole = ckptfmt.verify(path)
+    interrupted(path, state, total // 2)
+    kept = state.read_bytes()
+    assert 0 < len(kept) < 300
+    seen: list[int] = []
+    report = ckptfmt.verify(path, progress=lambda done, _: seen.append(done), resume=state)
+    assert report == whole
+    assert total // 3 < seen[0] < total
+    assert seen[-1] == total
+    assert not state.exists(), "it is removed when the verification has ended"
+
+
+@each_layout
+def test_damage_found_before_an_interruption_is_found_again(tmp_path: Path, layout: str) -> None:
+    path, state = tmp_path / "model.ckpt", tmp_path / "state"
+    total = save_many(path, layout)
+    places = {zone.tensor: zone for zone in zones(path) if zone.where == "block"}
+    first, last = places[("t01",)], places[("t11",)]
+    with flipped(first.file, first.start + 5_000_000, 0), flipped(last.file, last.start, 0):
+        whole = ckptfmt.verify(path)
+        assert [damage.path for damage in whole.damage] == [("t01",), ("t11",)]
+        interrupted(path, state, total // 2)
+        interrupted(path, state, total // 2 + (10 << 20))
+        report = ckptfmt.verify(path, resume=state)
+        assert report == whole
+    interrupted(path, state, total // 2)
+    with flipped(first.file, first.start, 0):  # after it was checked: trusted, as the file says
+        assert ckptfmt.verify(path, resume=state).damage == ()
+
+
+def test_the_state_of_another_verification_is_refused(tmp_path: Path) -> None:
+    path, other, state = tmp_path / "model.ckpt", tmp_path / "other.ckpt", tmp_path / "state"
+    total = save_many(path, "file")
+    ckptfmt.save(other, {"x": np.zeros(3)}, durable=False)
+    interrupted(path, state, total // 2)
+    before = state.read_bytes()
+    with pytest.raises(ckptfmt.InputError, match="another checkpoint"):
+        ckptfmt.verify(other, resume=state)
+    assert state.read_bytes() == before
+    for text in ("", "[]", "{}", '{"ckptfmt_verify": 2}'):
+        state.write_text(text)
+        with pytest.raises(ckptfmt.InputError, match="no file of a verification"):
+            ckptfmt.verify(path, resume=state)
+        assert state.read_text() == text
+    with pytest.raises(ckptfmt.MissingError):
+        ckptfmt.verify(path, resume=tmp_path / "no" / "folder")
+
+
+def test_bools_of_a_large_chunk_are_looked_at_in_pieces(tmp_path: Path) -> None:  # [DTYPE-005]
+    """A byte that is neither 0 nor 1 under a digest that is right, in the last piece."""
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, {"x": np.ones(9 << 20, bool)}, durable=False)
+    with ckptfmt.open(path) as checkpoint:
+        extent = checkpoint.blocks.place(0, 0).extent
+    data = bytearray(path.read_bytes())
+    data[extent.offset + extent.length - 1] = 2
+    block = bytes(data[extent.offset + (8 << 20) : extent.offset + extent.length])
+    path.write_bytes(data)
+
+    def change(document: dict[str, Any]) -> None:
+        table = document["parts"][0]["chunks"]
+        table["digest"] = table["digest"][:-16] + xxhash.xxh3_128_digest(block)
+
+    rewrite_manifest(path, change)
+    assert [damage.code for damage in ckptfmt.verify(path).damage if damage.where == "block"] == ["bad-chunk"]

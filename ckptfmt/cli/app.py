@@ -19,10 +19,12 @@ from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
 from .convert import convert
 from .diff import diff
+from .gc import gc
 from .get import get
 from .inspect import inspect
 from .ls import ls
 from .migrate import migrate, upgrade
+from .repair import repair
 from .verify import verify
 
 
@@ -106,7 +108,7 @@ def cli() -> None:
     """Look into ckptfmt checkpoints, check and compare them, take tensors out of them, migrate and convert them."""
 
 
-for command in (inspect, verify, get, ls, convert, diff, migrate, upgrade):
+for command in (inspect, verify, repair, get, ls, convert, diff, migrate, upgrade, gc):
     cli.add_command(command)
 
 

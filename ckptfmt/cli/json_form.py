@@ -33,6 +33,7 @@ import numpy as np
 
 from .. import OMITTED, Tensor
 from ..dtypes import Array, dtype_of
+from ..names import Path
 from . import text
 
 Json = Any
@@ -104,6 +105,11 @@ class Encoder:
             return self.value(array.tolist())
         wide = "complex128" if "complex" in row.name else "int64" if "int" in row.name else "float64"
         return self.value(array.astype(wide).tolist())
+
+
+def path(keys: Path) -> Json:
+    """A typed path: strings and ints."""
+    return Encoder().value(list(keys))
 
 
 def dumps(document: Json) -> str:

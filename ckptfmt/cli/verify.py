@@ -11,10 +11,10 @@ from rich.text import Text
 from .. import Damage, VerifyReport
 from .. import verify as verify_checkpoint
 from ..errors import CODES
-from . import DAMAGED
+from . import DAMAGED, json_form
 from .bar import progress_bar
 from .console import console, print_json
-from .text import count, size, visible
+from .text import count, path_label, size, visible
 
 
 @click.command(
@@ -23,25 +23,30 @@ from .text import count, size, visible
 Examples:
   ckptfmt verify model.ckpt
   ckptfmt verify --quiet model.ckpt && rsync model.ckpt backup:
+  ckptfmt verify --resume verify.state runs/7/step-0000001000.ckpt
   ckptfmt verify --json model.ckpt | jq -r '.damage[].tensor' | sort -u
 
+With --resume a verification that is interrupted goes on where it was: FILE keeps how far it has come, and is removed
+when it ends.
+
 The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list of objects with code, where, object
-(of the checkpoint; "" for a checkpoint of one file), tensor, chunk, block, offset and length (bytes in the object),
-and message.
+(of the checkpoint; "" for a checkpoint of one file), tensor (path text), path (of the tensor, typed: strings and
+ints), chunk, block, offset and length (bytes in the object), and message.
 
 Exit codes: 0 whole, 1 damaged, 2 nothing that could be checked.
 """,
 )
 @click.argument("path")
+@click.option("--resume", metavar="FILE", help="Keep in FILE how far it has come, and go on from there.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def verify(path: str, quiet: bool, as_json: bool) -> int:
+def verify(path: str, resume: str | None, quiet: bool, as_json: bool) -> int:
     """Check every byte of the checkpoint at PATH against its digests, and say what is damaged and where.
 
     Changes nothing.
     """
     with progress_bar("verify", quiet) as progress:
-        report = verify_checkpoint(path, progress=progress)
+        report = verify_checkpoint(path, progress=progress, resume=resume)
     if as_json:
         print_json(_document(report))
     elif not quiet:
@@ -56,8 +61,13 @@ def _document(report: VerifyReport) -> dict[str, Any]:
         "tensors": report.tensors,
         "blocks": report.blocks,
         "bytes": report.bytes,
-        "damage": [dataclasses.asdict(damage) for damage in report.damage],
+        "damage": [damage_document(damage) for damage in report.damage],
     }
+
+
+def damage_document(damage: Damage) -> dict[str, Any]:
+    """One place, for --json."""
+    return {**dataclasses.asdict(damage), "path": None if damage.path is None else json_form.path(damage.path)}
 
 
 def _show(report: VerifyReport) -> None:
@@ -78,10 +88,10 @@ def _show(report: VerifyReport) -> None:
 
 def _place(damage: Damage) -> str:
     """Where a damage is, as exactly as is known."""
-    if damage.tensor is None:
+    if damage.path is None:
         at = "" if damage.offset is None or damage.where == "frame" else f" (at byte {damage.offset:,})"
         return f"{damage.message}{at}"
-    place = [f"tensor {damage.tensor!r}", f"chunk {damage.chunk}"]
+    place = [f"tensor {path_label(damage.path)}", f"chunk {damage.chunk}"]
     if damage.block is not None:
         place.append(f"block {damage.block}")
     if damage.offset is not None and damage.length is not None:

@@ -2,7 +2,7 @@
 
 Each layout is a module with the same functions; what differs between layouts stands there and nowhere else.
 
-- `locate(storage, max_manifest)` finds and checks the commit record and reads the manifest's bytes,
+- `locate(storage, limits)` finds and checks the commit record and reads the manifest's bytes,
 - `write(draft, attempt)` writes a whole checkpoint into an attempt, and gives its size and commit record,
 - `frames(...)` reads the frames with the digests that they must have, and `frame_damage(...)` says where they differ
   from the canonical ones.
@@ -18,6 +18,7 @@ from ..arrays import ArraySpec
 from ..chunk_index import ChunkIndex
 from ..commit import CommitRecord
 from ..errors import fault
+from ..limits import Limits
 from ..manifest import Manifest
 from ..storage import Attempt, Storage
 
@@ -36,11 +37,13 @@ class Written(NamedTuple):
 
 
 class Located(NamedTuple):
-    """A commit record that was found and is valid, its own bytes, and the manifest's bytes, whose sha256 is right."""
+    """A commit record that was found and is valid, its own bytes, and the manifest's bytes, whose sha256 is not checked
+    yet. `size`: bytes of the file that they are from, 0 for a directory."""
 
     record: CommitRecord
     line: bytes
     manifest: bytes
+    size: int = 0
 
 
 def bytes_between(storage: Storage, name: str, taken: list[tuple[int, int]], end: int) -> Iterator[bytes]:
@@ -55,14 +58,6 @@ def bytes_between(storage: Storage, name: str, taken: list[tuple[int, int]], end
             yield piece
             position += len(piece)
         position = offset + length
-
-
-def check_manifest_length(record: CommitRecord, limit: int, path: str) -> None:
-    """Refuse to read a manifest longer than `limit` bytes. [LIM-001]"""
-    if record.length > limit:
-        raise fault(
-            "limit-exceeded", "the manifest is too large", path=path, found=record.length, expected=f"at most {limit}"
-        )
 
 
 def first_difference(found: bytes, expected: bytes) -> int:
@@ -89,7 +84,7 @@ def chunk_object(name: str, spec: ArraySpec, chunk: int) -> str:
 class Layout(Protocol):
     """What the modules of this package offer."""
 
-    def locate(self, storage: Storage, max_manifest: int) -> Located: ...
+    def locate(self, storage: Storage, limits: Limits) -> Located: ...
 
     def write(self, draft: Draft, attempt: Attempt) -> Written: ...
 

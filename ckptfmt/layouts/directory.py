@@ -8,9 +8,10 @@ import hashlib
 from .. import commit as commits
 from ..commit import CommitRecord
 from ..errors import CorruptError, fault
+from ..limits import Limits
 from ..manifest import FORMAT, Manifest
 from ..storage import Attempt, Storage
-from . import Located, Written, check_manifest_length
+from . import Located, Written
 
 COMMIT = "COMMIT"
 MANIFEST = "manifest.msgpack"
@@ -50,10 +51,10 @@ def _record(storage: Storage) -> tuple[CommitRecord, bytes]:
     return record, line
 
 
-def locate(storage: Storage, max_manifest: int) -> Located:
+def locate(storage: Storage, limits: Limits) -> Located:
     """Read `COMMIT` and the manifest. [READ-001]"""
     record, line = _record(storage)
-    check_manifest_length(record, max_manifest, storage.path)
+    limits.check_manifest(record.length, storage.path)
     length = storage.size(MANIFEST)
     if length != record.length:  # [COM-003]
         message = "the manifest has another length than the commit record says [COM-003]"

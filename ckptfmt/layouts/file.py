@@ -11,9 +11,10 @@ from ..chunk_index import ChunkIndex
 from ..chunks import PIECE
 from ..commit import CommitRecord
 from ..errors import fault
+from ..limits import Limits
 from ..manifest import FORMAT, Manifest, Part
 from ..storage import Attempt, Storage
-from . import Frame, Located, Written, bytes_between, check_manifest_length, chunk_object, first_difference
+from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 
 if TYPE_CHECKING:
     from .draft import Draft
@@ -26,7 +27,7 @@ TAIL = 64 << 10  # bytes of the first read: record, end record, directory and ma
 # ---- reading
 
 
-def locate(storage: Storage, max_manifest: int) -> Located:
+def locate(storage: Storage, limits: Limits) -> Located:
     """Find the commit record at the end of the file, and the manifest. [READ-001]"""
     size = storage.size(OBJECT)
     start = max(0, size - TAIL)
@@ -48,12 +49,12 @@ def locate(storage: Storage, max_manifest: int) -> Located:
             "the commit record does not fit the file that it stands in [COM-002] [LAY-006]",
             path=storage.path,
         )
-    check_manifest_length(record, max_manifest, storage.path)
+    limits.check_manifest(record.length, storage.path)
     if record.offset >= start:
         raw = tail[record.offset - start : record.offset - start + record.length]
     else:
         raw = storage.read(OBJECT, record.offset, record.length)
-    return Located(record, line, raw)
+    return Located(record, line, raw, size)
 
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:

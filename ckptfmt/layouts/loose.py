@@ -15,6 +15,7 @@ from ..chunk_table import ChunkTable
 from ..chunks import PIECE, stored_pieces
 from ..dtypes import bytes_of
 from ..errors import CorruptError
+from ..limits import Limits
 from ..manifest import Manifest, Part
 from ..sources import Kept, StoredChunk
 from ..storage import Attempt, Storage
@@ -32,9 +33,9 @@ TENSORS = "tensors/"
 # ---- reading
 
 
-def locate(storage: Storage, max_manifest: int) -> Located:
+def locate(storage: Storage, limits: Limits) -> Located:
     """Read `COMMIT` and the manifest. [READ-001]"""
-    return directory.locate(storage, max_manifest)
+    return directory.locate(storage, limits)
 
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:

@@ -17,6 +17,7 @@ from ..chunk_table import ChunkTable, encode_table, first_chunks
 from ..digests import Digest
 from ..dtypes import Array
 from ..errors import CorruptError, fault
+from ..limits import Limits
 from ..manifest import Manifest, Part, PartReference
 from ..placement import placement_of
 from ..progress import Report
@@ -33,9 +34,9 @@ PACK_BYTES = 32 << 30  # a writer begins another pack when one has this many byt
 # ---- reading
 
 
-def locate(storage: Storage, max_manifest: int) -> Located:
+def locate(storage: Storage, limits: Limits) -> Located:
     """Read `COMMIT` and the manifest, no part manifest. [READ-001]"""
-    return directory.locate(storage, max_manifest)
+    return directory.locate(storage, limits)
 
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:

@@ -139,11 +139,11 @@ class RunOnDisk(RunDirectory):
                     hidden = self._hide(step)
                     with leases.claim(hidden) as is_mine:
                         if is_mine:
-                            _destroy(hidden)
+                            destroy(hidden)
                 else:
                     with leases.claim(step.path) as is_mine:
                         if is_mine:
-                            _destroy(self._hide(step))
+                            destroy(self._hide(step))
 
     def _hide(self, step: Step) -> str:
         """Give a step the name of a temporary; gives its new path."""
@@ -168,7 +168,7 @@ class RunOnDisk(RunDirectory):
                 path = os.path.join(self.path, name)
                 with leases.claim(path) as is_mine:
                     if is_mine:
-                        _destroy(path)
+                        destroy(path)
                         removed.append(name)
         return removed
 
@@ -203,7 +203,9 @@ def _record(path: str, size: int, is_directory: bool) -> bytes | None:
     return record_in(tail, size, is_directory=is_directory)
 
 
-def _destroy(path: str) -> None:
+def destroy(path: str) -> None:
+    """Remove a file, or a folder with all that is in it; nothing if it is gone. No link is followed. Raises
+    `StorageError`."""
     disk = Disk()
     try:
         if os.path.isdir(path) and not os.path.islink(path):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def decode_older(raw: bytes, version: tuple[int, int]) -> Manifest:
+def decode_older(raw: bytes, version: tuple[int, int], memory: int | None = None) -> Manifest:
     """The manifest of an earlier major version; raises `older-format` and what `manifest.decode` raises. [FMT-003]"""
     if version not in STEPS:
         known = ", ".join(f"{major}.{minor}" for major, minor in STEPS)
@@ -37,7 +37,7 @@ def decode_older(raw: bytes, version: tuple[int, int]) -> Manifest:
             found=".".join(map(str, version)),
             expected=f"{known} or {FORMAT[0]}.x",
         )
-    document = manifests.unpack(raw)
+    document = manifests.unpack(raw, memory)
     step = version
     while step in STEPS:
         change, step = STEPS[step]

@@ -15,10 +15,11 @@ from ..arrays import Shape
 from ..dtypes import Array
 from ..errors import CkptError, fault
 from ..grid import select as normalise
+from ..limits import DEFAULT, Limits
 from ..manifest import Schema
 from ..names import Key, Path, PathIndex, path_text, value_at
 from ..patterns import Patterns, matches_any
-from ..reader import MAX_MANIFEST, Checkpoint
+from ..reader import Checkpoint
 from ..tensor import ArrayLike, Tensor, finished
 from ..tree import OMITTED, Tree
 from . import nodes
@@ -176,12 +177,12 @@ def open_migrated(
     parameters: Mapping[str, int] | None = None,
     externs: Mapping[str, Extern] | None = None,
     verify: bool = True,
-    max_manifest: int = MAX_MANIFEST,
+    limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
 ) -> MigratedCheckpoint:
     """`ckptfmt.open` with `schema`: reads the manifest, plans, and reads nothing else."""
     known = migrations if isinstance(migrations, MigrationSet) else MigrationSet(migrations, externs=externs)
-    checkpoint = Checkpoint(path, verify=verify, max_manifest=max_manifest, storage_options=storage_options)
+    checkpoint = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options)
     try:
         start = schema_of(checkpoint, source_schema)
         chain = known.chain(start.id, start.version, schema, down=down, lossy=lossy)

@@ -128,7 +128,7 @@ class LocalStorage:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(part, parent):
                 raise fault("linked-object", f"{part!r} in {name!r} is a link [CHK-007]", path=self.path) from error
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
             raise os_fault(error, f"cannot open {name}", self.path) from error
 

@@ -1,0 +1,76 @@
+"""`ckptfmt gc`: what saves and deletions that died have left, and its removal."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import click
+from rich.text import Text
+
+from .. import Garbage, GarbageReport
+from .. import gc as collect
+from .console import console, print_json
+from .text import count, size, visible
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])").fullmatch
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    found = _DURATION(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not like 30m, 24h or 7d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+@click.command(
+    short_help="Remove what saves that died have left.",
+    epilog="""\b
+Examples:
+  ckptfmt gc runs/7
+  ckptfmt gc --delete --grace 2h runs/7
+  ckptfmt gc --recursive --json runs | jq '[.found[].bytes] | add'
+
+Without --delete nothing is removed. What has changed within the grace period, or is in use by a checkpoint manager,
+stays; so do checkpoints and all other files, always.
+
+The object of --json has: path, deleted (bool), bytes, and found and kept, lists of objects with path, what, bytes,
+age (seconds), removed, and why it stays.
+
+Exit codes: 0 fine, 2 anything else.
+""",
+)
+@click.argument("folder")
+@click.option("--delete", is_flag=True, help="Remove what is found.")
+@click.option("--grace", default="24h", show_default=True, callback=_seconds, help="For how long it must be unchanged.")
+@click.option("--recursive", "-r", is_flag=True, help="Look into the folders below, too.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def gc(folder: str, delete: bool, as_json: bool, **options: Any) -> int:
+    """Find what saves and deletions that died have left in FOLDER, and remove it with --delete."""
+    report = collect(folder, delete=delete, **options)
+    if as_json:
+        print_json({**dataclasses.asdict(report), "deleted": delete, "bytes": report.bytes})
+    else:
+        _show(report, delete)
+    return 0
+
+
+def _show(report: GarbageReport, delete: bool) -> None:
+    out = console()
+    for garbage in (*report.found, *report.kept):
+        state = ("removed", "green") if garbage.removed else ("kept", "yellow") if garbage.why else ("found", "bold")
+        out.print(Text.assemble(state, f" {visible(_line(garbage))}"))
+    done = "removed" if delete else "can be removed with --delete"
+    out.print(f"{visible(report.path)}: {count(len(report.found), 'leftover')}, {size(report.bytes)} {done}")
+
+
+def _line(garbage: Garbage) -> str:
+    why = f"; {garbage.why}" if garbage.why else ""
+    return f"{garbage.path}: {garbage.what}, {size(garbage.bytes)}, unchanged for {_duration(garbage.age)}{why}"
+
+
+def _duration(seconds: float) -> str:
+    unit = next((unit for unit in "dhm" if seconds >= _UNITS[unit]), "s")
+    return f"{max(0, int(seconds / _UNITS[unit]))} {unit}"

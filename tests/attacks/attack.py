@@ -1,0 +1,151 @@
+"""What the attacks share: each is tried in a process of its own, whose memory and processor time are measured.
+
+An attack script makes hostile checkpoints and gives each to `attempt`, with what must come of it. The script prints a
+line for each, and ends with an error if one did what it must not. `python tests/attacks/NAME.py` runs one;
+tests/test_attacks.py runs all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import ml_dtypes  # noqa: F401 - whose memory, as that of what is imported below, is not what is measured
+import numcodecs.blosc
+import numcodecs.zstd  # noqa: F401
+import numpy as np
+import zlib_ng.zlib_ng  # noqa: F401
+from damage import rewrite_manifest
+
+import ckptfmt
+import ckptfmt.verification
+import ckptfmt.writer
+
+MIB = 1 << 20
+ROOM = 64 * MIB  # memory that any checkpoint may take
+FACTOR = 16  # and for each byte of it
+SECONDS, RATE = 2.0, 2e-6  # of processor time, and for each byte
+
+OPENED = "opened"  # nothing was refused, as nothing needed to be
+
+
+def load(path: Path) -> Any:
+    return ckptfmt.load(path)
+
+
+def look(path: Path) -> Any:
+    """Open, and look at everything but the elements of tensors."""
+    with ckptfmt.open(path) as checkpoint:
+        return checkpoint.metadata, len(checkpoint.leaves), [tensor.stored_bytes for tensor in checkpoint.handles]
+
+
+def verify(path: Path) -> Any:
+    """Check every byte; what is damaged is raised by its code."""
+    for damage in ckptfmt.verify(path).damage:
+        raise ckptfmt.errors.fault(damage.code, damage.message)
+
+
+EVERYTHING = (look, load, verify)
+
+
+def attempt(
+    title: str,
+    path: Path,
+    *codes: str,
+    actions: tuple[Callable[[Path], Any], ...] = EVERYTHING,
+    size: int | None = None,
+    room: int = ROOM,
+) -> None:
+    """Try an attack; each action must end with one of `codes`. `size`: bytes of the checkpoint, if not those on disk;
+    `room`: memory that it may take beyond 16 times as much."""
+    size = _size(path) if size is None else size
+    for action in actions:
+        code, memory, seconds = _measured(action, path, size)
+        line = f"{title}: {size:,} bytes, {action.__name__}: {code}, {memory / MIB:.1f} MiB, {seconds:.2f} s"
+        print(line, flush=True)
+        assert code in codes, f"{line}; expected {' or '.join(codes)}"
+        assert memory <= FACTOR * size + room, f"{line}: too much memory"
+        assert seconds <= SECONDS + RATE * size, f"{line}: too much time"
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _measured(action: Callable[[Path], Any], path: Path, size: int) -> tuple[str, int, float]:
+    """How an action ended in a process of its own: the code, bytes of memory that it took, seconds of the processor."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        try:
+            answer = _tried(action, path, size)
+        except BaseException as error:
+            answer = (f"{type(error).__name__}: {error}", 0, 0.0)
+        os.write(write, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as answers:
+        answered = answers.read()
+    _, status = os.waitpid(child, 0)
+    if not answered:
+        return f"the process died: {status}", 0, 0.0
+    code, memory, seconds = json.loads(answered)
+    return code, memory, seconds
+
+
+def _tried(action: Callable[[Path], Any], path: Path, size: int) -> tuple[str, int, float]:
+    warnings.simplefilter("ignore")
+    limit = _status("VmSize") + FACTOR * size + ROOM + 512 * MIB  # stacks and arenas of threads are address space, too
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak begins anew
+    before, start = _status("VmRSS"), time.process_time()
+    try:
+        action(path)
+        code = OPENED
+    except ckptfmt.CkptError as error:
+        assert "\n" not in str(error), "a message is a line, whatever the file holds"
+        assert len(str(error)) < 100_000
+        code = error.code
+    except MemoryError:
+        code = "out-of-memory"
+    return code, max(0, _status("VmHWM") - before), time.process_time() - start
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"{name}:")) << 10
+
+
+# ---- hostile checkpoints
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder for hostile checkpoints."""
+    with tempfile.TemporaryDirectory(prefix="ckptfmt-attack-") as name:
+        yield Path(name)
+
+
+def hostile(
+    path: Path, change: Callable[[dict[str, Any]], Any], tree: Any = None, layout: str = "file", **options: Any
+) -> Path:
+    """A checkpoint whose manifest was changed, and committed anew with digests that fit."""
+    tree = {"w": np.arange(12.0), "x": np.arange(5)} if tree is None else tree
+    ckptfmt.save(path, tree, layout=layout, durable=False, **options)
+    rewrite_manifest(path, change)
+    return path

@@ -1,0 +1,110 @@
+"""The corpus: small valid checkpoints in all layouts, and files of other formats."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+import ckptfmt
+from ckptfmt import request, writer
+from ckptfmt.conversion import convert
+
+from .bundles import LAYOUTS, bundle_of
+
+
+def trees() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Trees with the options that they are saved with."""
+    tied = np.arange(3, dtype=np.float32)
+    values = {
+        "text": "ü\u202e", "bytes": b"\0\xff", "int": 1 << 80, "float": -0.0, "scalar": np.float32(2), -(1 << 70): 1,
+        "complex": 1j, "none": None, "list": [1, (2.5, [])], "time": np.datetime64(5, "s"), "str": np.str_("x"),
+        3: True,
+    }  # fmt: skip
+    kinds = {
+        "i2": np.arange(6, dtype=np.int16).reshape(2, 3), "i4": np.array([1, -2, 3, -4, 5], ml_dtypes.int4),
+        "bf": np.array([1.5, -0.0, np.nan], ml_dtypes.bfloat16), "b": np.array([True, False]), "0d": np.array(2.5),
+        "none": np.zeros((0, 3), np.uint8), "when": np.array([1, 2], "M8[s]"), "tied": [tied, (tied, None)],
+        "c": np.ones(2, np.complex64), "u1": np.ones((2, 9), ml_dtypes.uint2),
+    }  # fmt: skip
+    wide = np.arange(24, dtype=np.uint16).reshape(4, 6)
+    return {
+        "values": (values, {"metadata": {"step": 7, "nested": {"a": [None]}}}),
+        "kinds": (kinds, {"schema": ("model", "1")}),
+        "zstd": ({"a": np.zeros((9, 9), np.float32), "b": wide}, {"compression": "zstd"}),
+        "gzip": ({"a": np.zeros((9, 9), np.float32), "b": wide}, {"compression": "gzip", "digest": "sha256"}),
+        "blosc": ({"a": np.zeros((9, 9), np.float32), "b": [wide]}, {"compression": "blosc"}),
+        "lz4": ({"a": wide.astype("f8")}, {"compression": {"name": "blosc", "cname": "lz4", "shuffle": "bitshuffle"}}),
+        "chunks": ({"x": np.arange(3000), "y": {0: wide}}, {}),
+        "one": (np.arange(5), {}),
+        "nothing": ({}, {}),
+    }
+
+
+def checkpoints() -> Iterator[tuple[str, bytes]]:
+    """Bundles, by name."""
+    before = writer.BLOCK, request.LOOSE_CHUNK
+    writer.BLOCK, request.LOOSE_CHUNK = 4096, 8192
+    request._array_spec.cache_clear()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for layout in LAYOUTS:
+                for name, (tree, options) in trees().items():
+                    path = Path(folder) / f"{name}-{layout}"
+                    ckptfmt.save(path, tree, layout=layout, durable=False, **options)
+                    yield path.name, bundle_of(path).encode()
+    finally:
+        writer.BLOCK, request.LOOSE_CHUNK = before
+        request._array_spec.cache_clear()
+
+
+def foreign(format: str) -> Iterator[tuple[str, bytes]]:
+    """Files of another format, by name."""
+    arrays = {"a.b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.ones(2, np.int64), "e": np.zeros((0, 2))}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "source"
+        if format == "safetensors":
+            yield "small", safetensors.numpy.save(arrays, {"k": "v"})
+        elif format == "npz":
+            np.savez(path.with_suffix(".npz"), **arrays)
+            yield "stored", path.with_suffix(".npz").read_bytes()
+            np.savez_compressed(path.with_suffix(".npz"), **arrays)
+            yield "compressed", path.with_suffix(".npz").read_bytes()
+        elif format == "gguf":
+            yield from _gguf()
+        elif format == "torch":
+            yield from _torch(path)
+        elif format == "flax":
+            ckptfmt.save(path, {"params": arrays, "step": 3}, durable=False)
+            convert(path, path.with_suffix(".msgpack"), target_format="flax")
+            yield "small", path.with_suffix(".msgpack").read_bytes()
+
+
+def _gguf() -> Iterator[tuple[str, bytes]]:
+    def string(text: str) -> bytes:
+        return len(text).to_bytes(8, "little") + text.encode()
+
+    def u(value: int, width: int = 4) -> bytes:
+        return value.to_bytes(width, "little")
+
+    pairs = (
+        string("general.alignment") + u(4) + u(32) + string("names") + u(9) + u(8) + u(2, 8) + string("x") + string("y")
+    )
+    infos = string("w") + u(2) + u(3, 8) + u(2, 8) + u(0) + u(0, 8) + string("q") + u(1) + u(32, 8) + u(2) + u(32, 8)
+    head = b"GGUF" + u(3) + u(2, 8) + u(2, 8) + pairs + infos
+    yield "small", head + bytes(-len(head) % 32) + bytes(64)
+
+
+def _torch(path: Path) -> Iterator[tuple[str, bytes]]:
+    import torch
+
+    tree = {"w": torch.arange(6.0).reshape(2, 3), "n": [1, (2.5, "x")], "h": torch.ones(2, dtype=torch.bfloat16)}
+    torch.save(tree, path)
+    yield "zip", path.read_bytes()
+    torch.save(tree, path, _use_new_zipfile_serialization=False)
+    yield "legacy", path.read_bytes()
