@@ -62,9 +62,20 @@ def orbax(folder: Path) -> None:
         checkpointer.save(folder / "orbax-standard", tree)
 
 
+def orbax_tree(folder: Path, name: str) -> None:
+    """The arrays of `tree.npz`, as one of the kinds."""
+    import orbax.checkpoint as ocp
+
+    ocdbt, zarr3 = ORBAX_KINDS[name]
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=ocdbt, use_zarr3=zarr3)) as checkpointer:
+        checkpointer.save(folder / name, dict(np.load(folder / "tree.npz")))
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["flax-read", path, out]:
             flax_read(path, out)
+        case ["orbax-tree", folder, name]:
+            orbax_tree(Path(folder), name)
         case [kind, folder]:
             {"flax": flax, "orbax": orbax}[kind](Path(folder))

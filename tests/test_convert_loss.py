@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -250,45 +249,6 @@ def test_progress_counts_bytes_written_and_compared(tmp_path: Path) -> None:
         assert sorted(calls) == calls
     with pytest.raises(ckptfmt.MissingError):
         ckptfmt.convert(tmp_path / "absent", tmp_path / "y.ckpt")
-
-
-MEMORY = """
-import sys, numpy as np, ckptfmt
-from pathlib import Path
-def private():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) >> 10
-import threading, time
-peak, going = 0, True
-def watch():
-    global peak
-    while going:
-        peak = max(peak, private())
-        time.sleep(0.002)
-before = private()
-thread = threading.Thread(target=watch, daemon=True)
-thread.start()
-ckptfmt.convert(sys.argv[1], sys.argv[2], durable=False, allow_loss=True)
-going = False
-thread.join()
-print(peak - before)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("suffix", ["safetensors", "npz", "h5", "msgpack", "pt", "ckpt"])
-def test_memory_is_bounded(tmp_path: Path, suffix: str) -> None:
-    """240 MB in tensors of 12 MB take no 100 MiB of private memory, either way."""
-    if suffix == "pt":
-        pytest.importorskip("torch")
-    rows = np.random.default_rng(1).standard_normal((100, 1000)).astype(np.float32)
-    source = saved(tmp_path, {f"t{i}": np.tile(rows + i, (30, 1)) for i in range(20)}, compression="zstd")
-    target = tmp_path / f"x.{suffix}"
-    for arguments in ((source, target), (target, tmp_path / "back.ckpt")):
-        done = subprocess.run(
-            [sys.executable, "-c", MEMORY, *map(str, arguments)], capture_output=True, text=True, check=True
-        )
-        assert int(done.stdout) < 100 + (150 if suffix == "pt" else 0)  # torch itself is loaded meanwhile
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

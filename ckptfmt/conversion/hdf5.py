@@ -30,7 +30,8 @@ def looks_like(probe: Probe) -> bool:
 def read(path: str) -> Source:
     h5py = package("h5py", "hdf5")
     with ExitStack() as stack:
-        file = stack.enter_context(h5py.File(path, "r"))
+        # chunks are decoded once, in rows of them: a cache with each dataset would hold a part of each until the end
+        file = stack.enter_context(h5py.File(path, "r", rdcc_nbytes=0))
         walker = _Walker(h5py, path)
         tree = walker.group(file, ())
         metadata = {ATTRIBUTES: walker.attributes} if walker.attributes else None
