@@ -32,7 +32,7 @@ def stored_pieces(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array
     taken."""
     if isinstance(source, InFile):
         if spec.chunks == 1 and is_direct(source.array, spec):
-            yield from source.pieces(PIECE // 2)  # of which several stay in the processor's cache
+            yield from source.pieces()
             return
         source = source.array
     if spec.chunks == 1 and isinstance(source, np.ndarray) and is_direct(source, spec):  # as almost always

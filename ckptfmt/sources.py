@@ -4,6 +4,7 @@ parts of itself as arrays, such as a tensor on a device, a slice of another file
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .storage import Storage
     from .tensor import Tensor
 
+FILE_PIECE = 4 << 20  # bytes; a multiple of the block size, of which several stay in the processor's cache
 Region = tuple[slice, ...]  # one slice an axis, with start and stop and without step
 
 
@@ -98,18 +100,18 @@ class Shard(NamedTuple):
 
 
 class Buffers:
-    """Memory that is used again as soon as nobody looks at it any more."""
+    """Memory that is used again as soon as nobody looks at it any more. May be used from several threads."""
 
-    def __init__(self) -> None:
-        self._free: list[bytearray] = []
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: deque[bytearray] = deque()
 
-    def take(self, size: int, full: int) -> Array:
-        """An array of `size` bytes, in a buffer of `full` or more."""
-        buffer = next((found for found in self._free if len(found) >= full), None)
-        if buffer is None:
-            buffer = bytearray(full)
-        else:
-            self._free.remove(buffer)
+    def take(self, size: int) -> Array:
+        """An array of `size` bytes, at most as many as a buffer has."""
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            buffer = bytearray(self._size)
         array = np.frombuffer(memoryview(buffer)[:size], np.uint8)  # views of it keep it alive
         weakref.finalize(array, self._free.append, buffer)
         return array
@@ -141,10 +143,10 @@ class InFile(Lazy):
         """The same elements as another dtype of the same width."""
         return InFile(self.array.view(dtype), self.storage, self.offset, self.buffers)
 
-    def pieces(self, size: int) -> Iterator[Array]:
-        """Its bytes, read in pieces of `size`."""
-        for start in range(0, self.array.nbytes, size):
-            piece = self.buffers.take(min(size, self.array.nbytes - start), size)
+    def pieces(self) -> Iterator[Array]:
+        """Its bytes, read in pieces of `FILE_PIECE`."""
+        for start in range(0, self.array.nbytes, FILE_PIECE):
+            piece = self.buffers.take(min(FILE_PIECE, self.array.nbytes - start))
             self.storage.read_into("", self.offset + start, bytes_of(piece))
             yield piece
 

@@ -69,14 +69,14 @@ def test_a_disk_that_writes_wrongly_is_found_out(tmp_path: Path, monkeypatch: py
 
 
 def test_buffers_are_used_again_when_nobody_looks_at_them() -> None:
-    buffers = Buffers()
-    first, second = buffers.take(10, 64), buffers.take(64, 64)
+    buffers = Buffers(64)
+    first, second = buffers.take(10), buffers.take(64)
     place, view = first.__array_interface__["data"][0], memoryview(first.reshape(2, 5).view(np.int8).reshape(-1)[3:])
     del first
-    third = buffers.take(8, 64)
+    third = buffers.take(8)
     assert third.__array_interface__["data"][0] != place, "a view of it is in use"
     del view
-    assert buffers.take(8, 64).__array_interface__["data"][0] == place
+    assert buffers.take(8).__array_interface__["data"][0] == place
     assert (second.size, third.size) == (64, 8)
 
 
@@ -84,7 +84,7 @@ def test_a_source_that_is_replaced_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file(TREE, path)
     with open_source(str(path)) as source:
-        leaf = in_file(source.tree["large"], Buffers())
+        leaf = in_file(source.tree["large"], Buffers(1 << 22))
         assert isinstance(leaf, InFile)
         shutil.copyfile(path, tmp_path / "other")
         (tmp_path / "other").replace(path)

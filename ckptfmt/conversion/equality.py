@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..dtypes import Array, bytes_of, dtype_of
+from ..dtypes import Array, dtype_of
 from .source import Advance, LazyArray, Tensor, is_tensor, slabs
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
@@ -38,13 +38,13 @@ def same_tensor(found: Tensor, expected: Tensor, advance: Advance) -> bool:
     if found.shape != expected.shape or found.dtype.newbyteorder("=") != expected.dtype.newbyteorder("="):
         return False
     if isinstance(found, LazyArray) and found.stored is not None and is_plain(expected):
-        if not found.stored.matches(bytes_of(expected)):
+        if not found.stored.matches(expected):
             return False
         found.stored.check()
         advance(expected.nbytes)
         return True
     if isinstance(expected, LazyArray) and expected.stored is not None and is_plain(found):
-        if not expected.stored.matches(bytes_of(found)):
+        if not expected.stored.matches(found):
             expected.stored.check()  # raises, if it is the source that is damaged
             return False
         advance(found.nbytes)

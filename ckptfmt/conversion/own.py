@@ -10,12 +10,14 @@ from typing import Any
 from ..arrays import ArraySpec
 from ..blocks import BlockReader
 from ..commit import find
+from ..dtypes import Array, bytes_of
 from ..names import Path
 from ..reader import Checkpoint
+from ..sources import FILE_PIECE, Buffers, InFile
 from ..target import rebuild
 from ..tensor import Tensor
 from .probe import Probe
-from .source import LazyArray, Source, mapped_file
+from .source import LazyArray, Source, in_file, mapped_file
 
 PIECE = 1 << 20  # bytes that are still in the processor's cache when they are digested and written
 
@@ -32,6 +34,7 @@ def read(path: str) -> Source:
     with ExitStack() as stack:
         checkpoint = stack.enter_context(Checkpoint(path))
         numbers = {name: number for number, name in enumerate(checkpoint.manifest.names)}
+        buffers = Buffers(FILE_PIECE)
         lazy: dict[tuple[str, str], LazyArray] = {}  # aliases are one
 
         def leaf(_: Path, value: Any) -> Any:
@@ -40,7 +43,7 @@ def read(path: str) -> Source:
             key = (value.name, value.dtype.str)
             if key not in lazy:
                 spec = checkpoint.manifest.specs[numbers[value.name]]
-                stored = StoredTensor(checkpoint.blocks, numbers[value.name]) if _is_plain(spec) else None
+                stored = StoredTensor(checkpoint.blocks, numbers[value.name], buffers) if _is_plain(spec) else None
                 lazy[key] = _lazy(value, spec, stored)
             return lazy[key]
 
@@ -63,8 +66,8 @@ def _is_plain(spec: ArraySpec) -> bool:
 class StoredTensor:
     """The stored bytes of a tensor of one chunk."""
 
-    def __init__(self, blocks: BlockReader, tensor: int) -> None:
-        self._blocks, self._place = blocks, blocks.place(tensor, 0)
+    def __init__(self, blocks: BlockReader, tensor: int, buffers: Buffers) -> None:
+        self._blocks, self._place, self._buffers = blocks, blocks.place(tensor, 0), buffers
 
     def pieces(self) -> Iterator[memoryview]:
         """As `Stored` says."""
@@ -85,7 +88,12 @@ class StoredTensor:
         for number in range(-(-self._place.extent.length // self._blocks.manifest.block)):
             self._blocks.read_block(self._place, number)
 
-    def matches(self, data: memoryview) -> bool:
+    def matches(self, array: Array) -> bool:
         """As `Stored` says."""
-        blocks, extent = self._blocks, self._place.extent
-        return len(data) == extent.length and blocks.digest.of_blocks(data, blocks.manifest.block) == extent.digests
+        digest, block = self._blocks.digest, self._blocks.manifest.block
+        found = in_file(array, self._buffers) if FILE_PIECE % block == 0 else array
+        if isinstance(found, InFile):
+            digests = b"".join(digest.of_blocks(bytes_of(piece), block) for piece in found.pieces())
+        else:
+            digests = digest.of_blocks(bytes_of(array), block)
+        return array.nbytes == self._place.extent.length and digests == self._place.extent.digests

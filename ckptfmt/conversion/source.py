@@ -24,7 +24,7 @@ import numpy as np
 from ..dtypes import Array
 from ..errors import CkptError, fault, os_fault
 from ..names import Key, Path, path_text
-from ..sources import Buffers, InFile, Lazy
+from ..sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..storage.local import LocalStorage
 from ..target import rebuild
 from ..tree import MAX_DEPTH, Tree
@@ -77,8 +77,8 @@ class Stored(Protocol):
     def check(self) -> None:
         """Read and verify all of them; raises `block-digest`, `short-object` or `missing-object`."""
 
-    def matches(self, data: memoryview) -> bool:
-        """Whether bytes have their digests."""
+    def matches(self, array: Array) -> bool:
+        """Whether the memory of an array has their digests."""
 
 
 Tensor = Array | LazyArray
@@ -267,7 +267,7 @@ class Rows:
     decoded, of one tensor at a time."""
 
     def __init__(self) -> None:
-        self._buffers = Buffers()
+        self._buffers = Buffers(FILE_PIECE)
         self._kept: dict[tuple[int, int], Array] = {}  # by tensor and number of the group of rows
 
     def source(self, leaf: Any) -> Any:
