@@ -250,9 +250,18 @@ def _contend(name: str, contender: Callable[..., AbstractContextManager[Calls]],
 @click.option("--rounds", type=int, default=5, show_default=True)
 @click.option("--steps", type=int, default=10_000, show_default=True, help="Steps to list.")
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure only this.")
+@click.option("--with", "names", type=click.Choice(list(CONTENDERS)), multiple=True, help="Only these contenders.")
 @click.option("--state", type=click.Choice(sorted(STATES)), multiple=True, help="Only with this state.")
 @click.option("--dir", "parent", type=click.Path(path_type=Path), default=".", help="Where checkpoints go meanwhile.")
-def main(quick: bool, rounds: int, steps: int, only: tuple[str, ...], state: tuple[str, ...], parent: Path) -> None:
+def main(
+    quick: bool,
+    rounds: int,
+    steps: int,
+    only: tuple[str, ...],
+    names: tuple[str, ...],
+    state: tuple[str, ...],
+    parent: Path,
+) -> None:
     """Measure and print."""
     parts = only or PARTS
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as name:
@@ -270,7 +279,8 @@ def main(quick: bool, rounds: int, steps: int, only: tuple[str, ...], state: tup
                         found = training(place, arrays)
                     text = ", ".join(f"{slower:+.0f} % {what}" for what, slower in found.items())
                     click.echo(f"  a training step beside a save: {text}")
-            for title, contender in CONTENDERS.items() if "blocking" in parts else ():
+            for title in (names or CONTENDERS) if "blocking" in parts else ():
+                contender = CONTENDERS[title]
                 _contend(title, contender, folder / "save", arrays, rounds=rounds)
         if "steps" in parts:
             click.echo(f"{steps:,} steps")
