@@ -103,7 +103,7 @@ def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
     w, tied = np.arange(6.0).reshape(2, 3), np.zeros(3, ml_dtypes.bfloat16)
     tree: dict[str, Any] = {"layers": [{"w": w, "tied": tied}, (tied, 1.5)], "step": 1, "name": "a", "none": None}
     walked = 0
-    encode = snapshot.trees.encode
+    encode = snapshot.encode
 
     def counted(*arguments: Any) -> Any:
         nonlocal walked
@@ -120,7 +120,7 @@ def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
         assert equal_trees(buffers.take(tree).tree, tree)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot.trees, "encode", counted)
+        patch.setattr(snapshot, "encode", counted)
         change(lambda: None, 1)
         change(lambda: w.__iadd__(1), 0)
         change(lambda: tree.update(step=2, name="b", none=True), 0)
