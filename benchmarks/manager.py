@@ -50,6 +50,14 @@ def _seconds(call: Callable[..., Any], *arguments: Any) -> float:
     return time.perf_counter() - began
 
 
+def _cpu_seconds(call: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
+    """By the clock, and in CPU time of this thread."""
+    gc.collect()
+    began, cpu = time.perf_counter(), time.thread_time()
+    call(*arguments)
+    return time.perf_counter() - began, time.thread_time() - cpu
+
+
 # ---- contenders
 
 
@@ -132,7 +140,8 @@ PARTS = ("memory", "training", "blocking", "steps")
 
 
 def blocking(calls: Calls, arrays: Arrays, rounds: int) -> dict[str, list[float]]:
-    """Seconds of the first save's blocking part, and of each round's memcpy, blocking part and whole save."""
+    """Seconds of the first save's blocking part, and of each round's memcpy, blocking part and whole save; the same in
+    CPU time of the calling thread, which does not count what other programs keep it from."""
     save, wait = calls
     target = {name: array.copy() for name, array in arrays.items()}
 
@@ -144,8 +153,10 @@ def blocking(calls: Calls, arrays: Arrays, rounds: int) -> dict[str, list[float]
     wait()
     for step in range(1, rounds + 1):
         os.sync()
-        found["memcpy"].append(_seconds(copy))
-        found["blocking"].append(_seconds(save, step))
+        for key, call, arguments in (("memcpy", copy, ()), ("blocking", save, (step,))):
+            seconds, cpu = _cpu_seconds(call, *arguments)
+            found[key].append(seconds)
+            found.setdefault(f"{key}, CPU", []).append(cpu)
         found["whole"].append(found["blocking"][-1] + _seconds(wait))
     return found
 
@@ -241,7 +252,8 @@ def _contend(name: str, contender: Callable[..., AbstractContextManager[Calls]],
         click.echo(f"  {name} was left out: {error}")
         return
     ratios = [save / copy for save, copy in zip(found["blocking"], found["memcpy"], strict=True)]
-    click.echo(f"  {name:14}  blocking / memcpy {_spread(ratios)}")
+    cpu = [save / copy for save, copy in zip(found["blocking, CPU"], found["memcpy, CPU"], strict=True)]
+    click.echo(f"  {name:14}  blocking / memcpy {_spread(ratios)}; in CPU time of the caller {_spread(cpu)}")
     click.echo("                  " + "; ".join(f"{key} {_spread(seconds, ' s')}" for key, seconds in found.items()))
 
 
