@@ -50,6 +50,14 @@ def _seconds(call: Callable[..., Any], *arguments: Any) -> float:
     return time.perf_counter() - began
 
 
+def _cpu_seconds(call: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
+    """By the clock, and in CPU time of this thread."""
+    gc.collect()
+    began, cpu = time.perf_counter(), time.thread_time()
+    call(*arguments)
+    return time.perf_counter() - began, time.thread_time() - cpu
+
+
 # ---- contenders
 
 
@@ -132,7 +140,8 @@ PARTS = ("memory", "training", "blocking", "steps")
 
 
 def blocking(calls: Calls, arrays: Arrays, rounds: int) -> dict[str, list[float]]:
-    """Seconds of the first save's blocking part, and of each round's memcpy, blocking part and whole save."""
+    """Seconds of the first save's blocking part, and of each round's memcpy, blocking part and whole save; the same in
+    CPU time of the calling thread, which does not count what other programs keep it from."""
     save, wait = calls
     target = {name: array.copy() for name, array in arrays.items()}
 
@@ -144,8 +153,10 @@ def blocking(calls: Calls, arrays: Arrays, rounds: int) -> dict[str, list[float]
     wait()
     for step in range(1, rounds + 1):
         os.sync()
-        found["memcpy"].append(_seconds(copy))
-        found["blocking"].append(_seconds(save, step))
+        for key, call, arguments in (("memcpy", copy, ()), ("blocking", save, (step,))):
+            seconds, cpu = _cpu_seconds(call, *arguments)
+            found[key].append(seconds)
+            found.setdefault(f"{key}, CPU", []).append(cpu)
         found["whole"].append(found["blocking"][-1] + _seconds(wait))
     return found
 
@@ -241,7 +252,8 @@ def _contend(name: str, contender: Callable[..., AbstractContextManager[Calls]],
         click.echo(f"  {name} was left out: {error}")
         return
     ratios = [save / copy for save, copy in zip(found["blocking"], found["memcpy"], strict=True)]
-    click.echo(f"  {name:14}  blocking / memcpy {_spread(ratios)}")
+    cpu = [save / copy for save, copy in zip(found["blocking, CPU"], found["memcpy, CPU"], strict=True)]
+    click.echo(f"  {name:14}  blocking / memcpy {_spread(ratios)}; in CPU time of the caller {_spread(cpu)}")
     click.echo("                  " + "; ".join(f"{key} {_spread(seconds, ' s')}" for key, seconds in found.items()))
 
 
@@ -250,9 +262,18 @@ def _contend(name: str, contender: Callable[..., AbstractContextManager[Calls]],
 @click.option("--rounds", type=int, default=5, show_default=True)
 @click.option("--steps", type=int, default=10_000, show_default=True, help="Steps to list.")
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure only this.")
+@click.option("--with", "names", type=click.Choice(list(CONTENDERS)), multiple=True, help="Only these contenders.")
 @click.option("--state", type=click.Choice(sorted(STATES)), multiple=True, help="Only with this state.")
 @click.option("--dir", "parent", type=click.Path(path_type=Path), default=".", help="Where checkpoints go meanwhile.")
-def main(quick: bool, rounds: int, steps: int, only: tuple[str, ...], state: tuple[str, ...], parent: Path) -> None:
+def main(
+    quick: bool,
+    rounds: int,
+    steps: int,
+    only: tuple[str, ...],
+    names: tuple[str, ...],
+    state: tuple[str, ...],
+    parent: Path,
+) -> None:
     """Measure and print."""
     parts = only or PARTS
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as name:
@@ -270,7 +291,8 @@ def main(quick: bool, rounds: int, steps: int, only: tuple[str, ...], state: tup
                         found = training(place, arrays)
                     text = ", ".join(f"{slower:+.0f} % {what}" for what, slower in found.items())
                     click.echo(f"  a training step beside a save: {text}")
-            for title, contender in CONTENDERS.items() if "blocking" in parts else ():
+            for title in (names or CONTENDERS) if "blocking" in parts else ():
+                contender = CONTENDERS[title]
                 _contend(title, contender, folder / "save", arrays, rounds=rounds)
         if "steps" in parts:
             click.echo(f"{steps:,} steps")

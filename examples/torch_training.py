@@ -28,8 +28,7 @@ def main(directory: str = "run", steps: str = "200") -> None:
         tree: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "step": 0}
         tree["rng"] = torch.get_rng_state()
         if manager.latest() is not None:
-            with manager.lease() as latest:
-                tree = ckptfmt_torch.load(latest.path, into=tree)  # fills module, optimizer and scheduler
+            tree = manager.restore(load=ckptfmt_torch.load, into=tree, fallback=True)  # fills the objects themselves
             torch.set_rng_state(tree["rng"])
         print(f"starting at step {tree['step']}")
         while tree["step"] < int(steps):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ def source(array: jax.Array) -> Source:
         raise fault("unsupported-leaf", "an array is traced; call save outside of jit, grad and vmap")
     if array.is_deleted():
         raise fault("unsupported-leaf", "an array was deleted, or donated to a function under jit")
-    if len(array.sharding.device_set) == 1 and array.is_fully_addressable:
+    if _is_on_host(array.sharding) is not None and array.is_fully_addressable:
         return _elements(array)
     held = [shard for shard in array.addressable_shards if shard.replica_id == 0]
     shards = tuple(Shard(_start(shard.index), _elements(shard.data)) for shard in held)
@@ -45,11 +45,24 @@ def _start(index: tuple[slice, ...]) -> Shape:
 
 def _elements(array: jax.Array) -> Source:
     """Of an array on one device."""
-    (device,) = array.devices()
     row = dtype_of(array.dtype)
-    if device.platform == "cpu" and array.size and row is not None and row.bits >= 8:
-        return np.asarray(array)  # a view; JAX has other elements packed
+    if _is_on_host(array.sharding) and array.size and row is not None and row.bits >= 8:
+        return np.asarray(array).view(Unchanging)  # JAX has other elements packed
     return OnDevice(array)
+
+
+@lru_cache(maxsize=256)
+def _is_on_host(sharding: jax.sharding.Sharding) -> bool | None:
+    """Whether the one device of a sharding is a CPU; None if it has more than one. JAX takes long to tell."""
+    devices = sharding.device_set
+    return next(iter(devices)).platform == "cpu" if len(devices) == 1 else None
+
+
+class Unchanging(np.ndarray[Any, Any]):
+    """A view of an array of JAX in host memory. Nobody needs a copy to keep its values: JAX changes no array, and
+    donates none to a function under jit of which there is a view."""
+
+    immutable = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

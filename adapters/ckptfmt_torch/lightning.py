@@ -53,9 +53,9 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
         """A directory first gets a name that readers refuse, so that it is never half there."""
         name = os.fspath(path)
         if is_url(name):
-            from ckptfmt.storage.remote import file_system
+            from fsspec.core import url_to_fs
 
-            fs, place = file_system(name, {})
+            fs, place = url_to_fs(name)
             if fs.exists(place):
                 fs.rm(place, recursive=True)
         elif os.path.isdir(name):

@@ -86,8 +86,8 @@ class CkptfmtCallback(TrainerCallback):  # type: ignore[misc]  # not typed where
         tree = self.manager.restore(which, fallback=True, framework="torch")
         shutil.rmtree(directory, ignore_errors=True)
         os.makedirs(directory)
-        for name, file in _FILES.items():
-            torch.save(tree[name], os.path.join(directory, file))
+        for name, target in _FILES.items():
+            torch.save(tree[name], os.path.join(directory, target))
         torch.save(_as_they_were(tree["rng"]), os.path.join(directory, "rng_state.pth"))
         with open(os.path.join(directory, "trainer_state.json"), "w", encoding="utf-8") as state:
             state.write(tree["trainer_state"])

@@ -142,7 +142,9 @@ def finish_at_exit(work: Background) -> None:
 
 
 def _end_all() -> None:
-    for work in sorted(_FINISHED_AT_EXIT, key=lambda work: work.rank):
+    while _FINISHED_AT_EXIT:  # a save that is finished now may ask for a copy
+        work = min(_FINISHED_AT_EXIT, key=lambda work: work.rank)
+        _FINISHED_AT_EXIT.discard(work)
         work._end()
 
 

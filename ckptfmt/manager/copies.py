@@ -140,9 +140,9 @@ class Copier:
         return unsaid
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until nothing is waiting; gives whether that is so."""
+        """Until nothing is waiting, or was given up; gives whether all is copied."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._has_thread, timeout)
+            return self._changed.wait_for(lambda: not self._has_thread, timeout) and not self._failures
 
     def close(self) -> BaseException | None:
         """Finish or abort, as chosen; gives what keeps a copy from being made, if that was waited for."""

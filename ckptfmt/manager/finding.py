@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import MissingError, fault
 from ..parallel.coordinator import Coordinator, all_gather
 from ..reader import Checkpoint
+from ..reader import load as load_checkpoint
 from ..tree import Tree
 from .agreement import in_common
 from .copies import Copier
@@ -91,8 +92,16 @@ class Finder:
         with self.lease(which) as step, step.run.opened(step) as checkpoint:
             yield checkpoint
 
-    def restore(self, which: Which = "latest", *, fallback: bool = False, **options: Any) -> Tree:
-        """`ckptfmt.load` of a step under a lease; `options` are those of `load`: select, into, mmap, ....
+    def restore(
+        self,
+        which: Which = "latest",
+        *,
+        fallback: bool = False,
+        load: Callable[..., Tree] = load_checkpoint,
+        **options: Any,
+    ) -> Tree:
+        """`ckptfmt.load` of a step under a lease; `options` are those of `load`: select, into, mmap, .... `load` is
+        what to call instead: `ckptfmt_torch.load`, say, which fills modules and optimizers.
 
         `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
         with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises.
@@ -108,7 +117,7 @@ class Finder:
                 stack.close()
                 stack.enter_context(other.run.lease(other))
                 step = other
-            return step.run.load(step, **options)
+            return step.run.load(step, load, options)
 
     def _fallback(self, step: Step) -> Step | None:
         """What all processes have instead of a step: its copy, else the step before it."""

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from .. import commit
 from ..errors import CODES, CkptError, CorruptError
 from ..manifest import FORMAT
-from ..reader import Checkpoint, load, open_checkpoint
+from ..reader import Checkpoint, open_checkpoint
 from ..storage import is_url
 from ..tree import Tree
 from ..verification import Damage
@@ -103,9 +103,9 @@ class RunDirectory(ABC):
     def is_leased(self, step: Step) -> bool:
         """Whether anybody holds a lease on it, as of the last listing or later."""
 
-    def load(self, step: Step, **options: Any) -> Tree:
-        """`ckptfmt.load` of a step."""
-        return load(step.path, storage_options=self.options, **options)
+    def load(self, step: Step, call: Callable[..., Tree], options: dict[str, Any]) -> Tree:
+        """What `call`, such as `ckptfmt.load`, makes of the path of a step."""
+        return call(step.path, **options, **({"storage_options": self.options} if self.options else {}))
 
     def damage_of(self, step: Step) -> tuple[Damage, ...]:
         """What is damaged in a step, after checking every byte; bytes of the frame are in no value. [FRM-004]"""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -109,11 +109,11 @@ class RunOnDisk(RunDirectory):
             return super().opened(step)
         return flax_files.opened(step.path, self.temporary_of(os.path.basename(step.path)))
 
-    def load(self, step: Step, **options: Any) -> Tree:
+    def load(self, step: Step, call: Callable[..., Tree], options: dict[str, Any]) -> Tree:
         if step.record:
-            return super().load(step, **options)
+            return super().load(step, call, options)
         with self.opened(step) as checkpoint:
-            return checkpoint.load(**options)
+            return call(checkpoint.path, **options)
 
     def lease(self, step: Step) -> AbstractContextManager[None]:
         return leases.lease(step.path)

@@ -25,7 +25,7 @@ from typing import Any
 
 from .. import commit
 from ..errors import CkptError, fault, os_fault
-from ..storage.remote import READERS, file_system, retried
+from ..storage.remote import READERS, retried
 from .run import COMMIT, Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
 
@@ -42,7 +42,7 @@ class RunOnStore(RunDirectory):
 
     def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(path.rstrip("/"), names, options)
-        self._fs, root = file_system(self.path, options or {})
+        self._fs, root = _file_system(self.path, options or {})
         self._root = root.rstrip("/")
         # as of the last listing: what each name is, when it was deleted, and when its leases were renewed
         self._entries: dict[str, dict[str, Any]] = {}
@@ -231,6 +231,17 @@ class RunOnStore(RunDirectory):
             raise os_fault(error, message, self.path) from error
         except Exception as error:
             raise fault("io", f"{message}: {type(error).__name__}: {error}", path=self.path) from error
+
+
+def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it; raises `bad-option`."""
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, path = url_to_fs(url, **options)
+    except (ImportError, ValueError, TypeError) as error:
+        raise fault("bad-option", f"cannot reach {url.partition('://')[0]}://: {error}", path=url) from error
+    return fs, str(path)
 
 
 def _time(entry: Mapping[str, Any]) -> float:

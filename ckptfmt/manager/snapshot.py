@@ -147,7 +147,7 @@ def copied(source: Source, buffer: Any) -> Source:
     """What a tensor is now, whatever happens to it later: a copy on the host, in `buffer` if that is of its kind;
     itself, if its framework never changes tensors."""
     if getattr(source, "immutable", False):
-        return source
+        return source.view(np.ndarray) if isinstance(source, np.ndarray) else source
     if isinstance(source, Sharded):
         parts = buffer.shards if isinstance(buffer, Sharded) else ()
         reused = [*(part.source for part in parts), *[None] * (len(source.shards) - len(parts))]
