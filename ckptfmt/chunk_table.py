@@ -110,7 +110,10 @@ def columns(numbers: Array, firsts: Sequence[int]) -> tuple[Array, Array]:
 
 def first_chunks(specs: Sequence[ArraySpec]) -> tuple[int, ...]:
     """The number of each tensor's first chunk, and the number of chunks at the end."""
-    return tuple(accumulate((spec.chunks for spec in specs), initial=0))
+    firsts = tuple(accumulate((spec.chunks for spec in specs), initial=0))
+    if firsts[-1] >= 1 << 62:
+        raise fault("bad-manifest", "there are 2^62 chunks or more [LIM-006]")
+    return firsts
 
 
 def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, block: int) -> ChunkTable:

@@ -78,9 +78,9 @@ def table(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
     """A dict; refuses keys that were chosen to collide, by the time that they take. [LIM-007]"""
     found: dict[K, V] = {}
     rest, start = iter(pairs), 0.0
-    while part := list(islice(rest, _SLICE)):
+    while part := list(islice(rest, SMALL)):
         found.update(part)
-        if len(part) < _SLICE:
+        if len(part) < SMALL:
             break
         start = start or time.thread_time()
         if time.thread_time() - start > _PATIENCE + len(found) * _LOOK:
@@ -88,7 +88,7 @@ def table(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
     return found
 
 
-_SLICE = 512  # keys that are added between two looks at the clock
+SMALL = 512  # keys that cost little, however they collide: so many are added between two looks at the clock
 _PATIENCE, _LOOK = 0.5, 20e-6  # seconds, for all keys and for each: a hundred times what it takes
 
 

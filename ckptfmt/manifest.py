@@ -394,8 +394,6 @@ def _specs(
             spec = seen[key] = ArraySpec(dtype_named(dtype), tuple(shape), tuple(grid), known_codecs[codec])
             _check_spec(spec)
         specs.append(spec)
-    if sum(spec.chunks for spec in specs) >= 1 << 62:
-        raise _bad("there are 2^62 chunks or more [LIM-006]")
     return tuple(specs)
 
 

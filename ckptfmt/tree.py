@@ -16,7 +16,7 @@ import numpy as np
 
 from .dtypes import DTYPES, dtype_named, unpack
 from .errors import UnknownTagWarning, fault
-from .limits import table
+from .limits import SMALL, table
 from .names import Key, Path, path_text
 from .tags import TAGS, Restore
 
@@ -61,7 +61,8 @@ def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> Non
         case ["tensor", int(index)] if type(index) is int and 0 <= index < len(dtypes):
             used.add(index)
         case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
-            if len(table((_decode_key(key), None) for key in keys)) != len(keys):
+            decoded = [_decode_key(key) for key in keys]
+            if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
                 raise _bad("a dict repeats a key [TREE-006]")
             _check_items(items, dtypes, used, depth)
         case ["list" | "tuple", list(items)]:

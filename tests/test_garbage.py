@@ -241,7 +241,7 @@ def test_deletions_of_a_manager_are_ended(tmp_path: Path, layout: str, monkeypat
             manager.save(3, TREE)
 
     with monkeypatch.context() as patch:
-        patch.setattr("ckptfmt.manager.retention.Disk", DeadDisk)
+        patch.setattr("ckptfmt.manager.run_on_disk.Disk", DeadDisk)
         with pytest.raises(KeyboardInterrupt):
             save()
     assert len(leftovers(tmp_path)) == 1

@@ -3,7 +3,6 @@ and chunks that say one thing and hold another. [LIM-008] [ZARR-011] [ZARR-016]"
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import struct
@@ -60,7 +59,7 @@ def chunk(path: Path, codec: str, stored: bytes, size: int, layout: str) -> Path
         change(document)
         raw = msgpack.packb(document)
         place = {"offset": len(stored), "length": len(raw), "sha256": hashlib.sha256(raw).digest()}
-        path.write_bytes(stored + raw + dataclasses.replace(record, **place).encode())
+        path.write_bytes(stored + raw + record._replace(**place).encode())
     else:
         (path / "tensors" / "w" / "c" / "0").write_bytes(stored)
         rewrite_manifest(path, change)

@@ -74,7 +74,7 @@ def main() -> None:
 
         path = hostile(here / "chain.ckpt", walk, layout="loose")
         attempt(f"{len(chain):,} int keys of 64 bits in one chain", path, OPENED, "limit-exceeded")
-        shapes = colliding_shapes(20_000)
+        shapes = colliding_shapes(10_000)
         names = [f"t{number}" for number in range(len(shapes))]
 
         def reshape(document: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ def main() -> None:
             document["tensors"]["grid"] = [[1, 1, 1]] * len(shapes)
 
         path = hostile(here / "shapes.ckpt", reshape, {name: np.zeros((0, 1, 1)) for name in names})
-        attempt("20,000 shapes with one hash", path, OPENED, "limit-exceeded", "frame-digest")
+        attempt("10,000 shapes with one hash", path, OPENED, "limit-exceeded", "frame-digest")
 
 
 if __name__ == "__main__":

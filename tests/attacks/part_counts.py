@@ -1,4 +1,4 @@
-"""A hundred thousand parts, and as many runs of chunks: work that grows with the product of both. [LIM-007]"""
+"""Thousands of parts, and as many runs of chunks: work that grows with the product of both. [LIM-007]"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from attack import OPENED, attempt, folder, hostile
 
-COUNT = 20_000
+COUNT = 8_000
 
 
 def main() -> None:

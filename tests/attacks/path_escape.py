@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attack import attempt, folder, hostile
+from attack import attempt, folder, hostile, load
 
 PATHS = (
     "../secret",
@@ -43,7 +43,7 @@ def main() -> None:
                 ("tensor", "file", rename_tensor),
             ):
                 path = hostile(here / f"{title}-{layout}-{number}.ckpt", change, layout=layout)
-                attempt(f"{title} {shown} in layout {layout}", path, "bad-manifest")
+                attempt(f"{title} {shown} in layout {layout}", path, "bad-manifest", actions=(load,))
 
 
 if __name__ == "__main__":
