@@ -16,7 +16,7 @@ from ..dtypes import DTYPES, Array
 from ..errors import fault
 from ..layouts import Written, packed
 from ..layouts.draft import Draft
-from ..layouts.packed import Chunk, PartWriter, part_numbers
+from ..layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
 from ..manifest import BLOCK, FORMAT, Part, PartReference
 from ..progress import Progress, counter, nothing
 from ..request import Request
@@ -151,19 +151,16 @@ class ParallelSave:
         held = self._held(*msgpack.unpackb(grids))
         tables = [(n, np.frombuffer(t, _U32), np.frombuffer(c, _U64)) for n, t, c in parts]
         total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())
-        writer = PartWriter(attempt, self.request.digest, BLOCK, counter(self.progress, total))
-        written = []
+        orders = []
         for number, tensors, chunks in tables:
-            cells = (
-                Chunk(*held[tensor], chunk) for tensor, chunk in zip(tensors.tolist(), chunks.tolist(), strict=True)
-            )
+            pairs = zip(tensors.tolist(), chunks.tolist(), strict=True)
+            cells = (Chunk(*held[tensor], chunk) for tensor, chunk in pairs)
+            room = room_for(held[tensor][1] for tensor in tensors.tolist())
             documents = (self._draft.names, self._draft.specs) if self._draft is not None and number == 0 else None
-            part = writer.write(number, cells, tensors, chunks, documents)
-            reference = part.chunks
-            assert isinstance(reference, PartReference)
-            written.append([number, part.object, part.size, part.frame, *reference])
+            orders.append(PartOrder(number, tensors, chunks, cells, room, documents))
+        parts = PartWriter(attempt, self.request.digest, BLOCK, counter(self.progress, total)).write(orders)
         attempt.flush()
-        return written
+        return [_row(order.number, part) for order, part in zip(orders, parts, strict=True)]
 
     def _held(self, numbers: list[int], grids: list[list[int]]) -> dict[int, tuple[str, ArraySpec, Source]]:
         """This rank's tensors by their number in the whole checkpoint."""
@@ -184,3 +181,9 @@ class ParallelSave:
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
         self._attempt.publish()
         return [[written.bytes, written.record.encode(), len(self._draft.names)]] * len(messages)
+
+
+def _row(number: int, part: Part) -> list[Any]:
+    """A part as it is told to rank 0."""
+    assert isinstance(part.chunks, PartReference)
+    return [number, part.object, part.size, part.frame, *part.chunks]
