@@ -285,6 +285,8 @@ def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -
 
 def _written(order: Order, attempt: Attempt, items: Sequence[WriteItem], planner: SavePlanner) -> list[Part]:
     """The parts of an order, which are now on the disk."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()  # the planner is asked on threads that have other streams than this one
     orders = []
     for number, tensors, chunks in order.parts:
         cells = _chunks(order, tensors, chunks, items, planner)

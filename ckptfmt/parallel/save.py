@@ -24,9 +24,7 @@ from ..sources import Source
 from ..storage import Attempt, attempt_for, join_attempt
 from .coordinator import Coordinator, Rounds
 from .plan import plan
-from .proposal import Boxes, Outline, boxes_of, joined, outline_of
-
-_U32, _U64 = np.dtype("<u4"), np.dtype("<u8")  # the columns of a table [CHK-002]
+from .proposal import Boxes, Outline, boxes_of, decode_column, encode_column, joined, outline_of
 
 
 class ParallelSave:
@@ -41,7 +39,7 @@ class ParallelSave:
         self._attempt: Attempt | None = None
         self._draft: Draft | None = None  # of the whole checkpoint, on rank 0
         self._digests: list[bytes] = []  # of each rank's outline, on rank 0
-        self._part_of_chunk: Array = np.zeros(0, np.int64)
+        self._part_of_chunk: Array = np.zeros(0, np.int32)
 
     def save(self, asked: Callable[[], Request]) -> tuple[Written, Request]:
         """Take part; gives, on every rank, what was written by all. `asked` makes this rank's request: if that fails,
@@ -92,7 +90,7 @@ class ParallelSave:
         node, tensors = joined(outlines)
         index = {tensor[0]: number for number, tensor in enumerate(tensors)}
         numbering = {
-            digest: np.array([index[tensor[0]] for tensor in outline.tensors], np.int64)
+            digest: np.array([index[tensor[0]] for tensor in outline.tensors], np.uint32)
             for digest, outline in by_digest.items()
         }
         held = []
@@ -125,19 +123,19 @@ class ParallelSave:
         """For each rank the parts that it has to write: their numbers, and the first columns of their tables."""
         assert self._draft is not None
         tensors, chunks = columns(np.arange(len(owners)), first_chunks(self._draft.specs))
-        sizes = np.array([spec.chunk_nbytes for spec in self._draft.specs], np.int64)[tensors]
-        self._part_of_chunk = np.zeros(len(owners), np.int64)
+        sizes = np.array([spec.chunk_nbytes for spec in self._draft.specs], np.int64)
+        self._part_of_chunk = np.zeros(len(owners), np.int32)
         by_rank = np.argsort(owners, kind="stable")
         bounds = np.searchsorted(owners[by_rank], np.arange(ranks + 1))
         number = 0
         for rank in range(ranks):
             rows = by_rank[bounds[rank] : bounds[rank + 1]]
-            packs = part_numbers(sizes[rows], packed.PACK_BYTES)
+            packs = part_numbers(sizes[tensors[rows]], packed.PACK_BYTES)
             parts = []
             for pack in range(max(int(packs.max(initial=-1)) + 1, 1 if rank == 0 else 0)):
                 mine = rows[packs == pack]
                 self._part_of_chunk[mine] = number
-                parts.append([number, tensors[mine].astype(_U32).tobytes(), chunks[mine].astype(_U64).tobytes()])
+                parts.append([number, encode_column(tensors[mine]), encode_column(chunks[mine])])
                 number += 1
             yield parts
 
@@ -149,7 +147,7 @@ class ParallelSave:
         if attempt is None:
             attempt = self._attempt = join_attempt(self.path, token, durable=self.durable)
         held = self._held(*msgpack.unpackb(grids))
-        tables = [(n, np.frombuffer(t, _U32), np.frombuffer(c, _U64)) for n, t, c in parts]
+        tables = [(number, decode_column(tensors), decode_column(chunks)) for number, tensors, chunks in parts]
         total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())
         orders = []
         for number, tensors, chunks in tables:
