@@ -8,6 +8,8 @@ Two figures, both above the baseline just before the operation (imports done, st
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import mmap
 import time
 from contextlib import suppress
@@ -69,6 +71,13 @@ def touch(size: int) -> None:
         with suppress(AttributeError, OSError):  # a kernel without huge pages
             pages.madvise(mmap.MADV_HUGEPAGE)
         pages[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
+
+
+def give_back() -> None:
+    """Give memory that the allocator keeps for later back to the system, as it would hide what is added then."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Sampler:

@@ -92,7 +92,7 @@ class Seat:
 
 
 def _moved(boxes: Boxes, rank: int) -> Boxes:
-    start = boxes.start.copy()
+    start = boxes.start.astype(np.int64)
     start[:, 0] = rank
     return Boxes(boxes.tensor, start, boxes.extent)
 

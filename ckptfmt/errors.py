@@ -49,6 +49,8 @@ class CkptError(Exception):
 
     def __str__(self) -> str:
         text = self.message
+        if self.tensor is not None and repr(self.tensor) not in text:
+            text = f"tensor {self.tensor!r}: {text}"
         if self.expected is not None:
             text += f" (found {self.found!s}, expected {self.expected!s})"
         where = "" if self.path is None else f"{self.path}: "

@@ -47,7 +47,6 @@ _OUT_OF_REACH = {
     *("crc32", "first_difference", "looks_like", "is_safetensors", "tail", "documents", "keep", "left_out"),
     *(
         "placement_of",
-        "part_numbers",
         "grid.py:select",
         "grid.py:spans",
         "verification.py:batches",

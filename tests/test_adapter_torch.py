@@ -323,6 +323,17 @@ def test_cuda_tensors_go_through_pinned_memory(tmp_path: Path) -> None:
 
 
 @needs_cuda
+def test_what_a_stream_still_computes_is_awaited(tmp_path: Path) -> None:
+    """Also where packs are written on threads of their own, which have another current stream."""
+    with torch.cuda.stream(torch.cuda.Stream()):
+        value = torch.ones(1 << 20, device="cuda")
+        torch.cuda._sleep(1 << 28)
+        value.fill_(7)
+        ckptfmt_torch.save(tmp_path / "c", {"value": value}, layout="packed")
+    assert (ckptfmt_torch.load(tmp_path / "c")["value"] == 7).all()
+
+
+@needs_cuda
 def test_meta_modules_materialise_on_a_device(tmp_path: Path) -> None:
     module = torch.nn.Linear(64, 64)
     ckptfmt_torch.save(tmp_path / "c", module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt.layouts import packed
-from ckptfmt.layouts.packed import part_numbers
+from ckptfmt.layouts import packed, part_writer
+from ckptfmt.layouts.part_writer import part_numbers
+from ckptfmt.sources import Lazy, Region
 from ckptfmt.testing import assert_same_tree, equal_trees
 from ckptfmt.testing.strategies import trees
 
@@ -117,6 +119,45 @@ def test_a_tensor_whose_chunks_lie_in_several_packs(tmp_path: Path, monkeypatch:
     target = np.zeros_like(array)
     ckptfmt.load(path, into={"x": target})
     assert equal_trees(target, array)
+
+
+def test_much_data_fills_two_packs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_writer, "STREAM_BYTES", 400)
+    for name, count in (("little", 7), ("much", 8)):
+        tree = {str(n): np.full(100, n, np.uint8) for n in range(count)}
+        ckptfmt.save(tmp_path / name, tree, layout="packed", durable=False)
+        assert_same_tree(ckptfmt.load(tmp_path / name), tree)
+    assert os.listdir(tmp_path / "little/packs") == ["00000.zip"]
+    with ckptfmt.open(tmp_path / "much") as checkpoint:
+        first, second = checkpoint.manifest.parts
+        assert {checkpoint.blocks.place(tensor, 0).object for tensor in range(4)} == {first.object}
+        assert {checkpoint.blocks.place(tensor, 0).object for tensor in range(4, 8)} == {second.object}
+
+
+class Waiting(Lazy):
+    """Elements that come only once those of another tensor were asked for, or fail."""
+
+    shape, dtype = (100,), np.dtype(np.uint8)
+
+    def __init__(self, own: threading.Event, other: threading.Event, fails: bool) -> None:
+        self.own, self.other, self.fails = own, other, fails
+
+    def __getitem__(self, region: Region) -> Any:
+        self.own.set()
+        assert self.other.wait(60), "two packs are written at a time"
+        if self.fails:
+            raise RuntimeError("elements are lost")
+        return np.zeros(region[0].stop - region[0].start, np.uint8)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_pack_that_fails_ends_the_save(tmp_path: Path, packs_of_200: None, lost: int) -> None:
+    events = threading.Event(), threading.Event()
+    waiting = [Waiting(events[n], events[1 - n], n == lost) for n in range(2)]
+    tree = {"a": waiting[0], "b": TREE["b"], "c": waiting[1], **{str(n): np.ones(100, np.uint8) for n in range(1000)}}
+    with pytest.raises(RuntimeError, match="elements are lost"):
+        ckptfmt.save(tmp_path / "x", tree, layout="packed", durable=False)
+    assert os.listdir(tmp_path) == []
 
 
 def test_no_tensors(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ from ckptfmt.encoder import encode
 from ckptfmt.errors import fault
 from ckptfmt.layouts import packed
 from ckptfmt.layouts.draft import Draft
-from ckptfmt.layouts.packed import Chunk, PartWriter, part_numbers
+from ckptfmt.layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
 from ckptfmt.manifest import BLOCK, Part
 from ckptfmt.names import path_text
 from ckptfmt.parallel.plan import plan as plan_chunks
@@ -171,7 +171,7 @@ class StorageWriter(storage.StorageWriter):
             results = [
                 WriteResult(item.index, item.tensor_storage_size() or 0, _value(item, planner)) for item in plan.items
             ]
-            parts = tuple(_written(order, attempt, plan.items, planner))
+            parts = _written(order, attempt, plan.items, planner)
             attempt.flush()
         except BaseException:
             self._abandon()
@@ -283,12 +283,16 @@ def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -
 # ---- writing
 
 
-def _written(order: Order, attempt: Attempt, items: Sequence[WriteItem], planner: SavePlanner) -> Iterator[Part]:
-    """The parts of an order, as they are written."""
-    writer = PartWriter(attempt, digest_named(DIGEST), BLOCK, nothing)
+def _written(order: Order, attempt: Attempt, items: Sequence[WriteItem], planner: SavePlanner) -> list[Part]:
+    """The parts of an order, which are now on the disk."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()  # the planner is asked on threads that have other streams than this one
+    orders = []
     for number, tensors, chunks in order.parts:
-        documents = order.documents if number == 0 else None
-        yield writer.write(number, _chunks(order, tensors, chunks, items, planner), tensors, chunks, documents)
+        cells = _chunks(order, tensors, chunks, items, planner)
+        room = room_for(order.tensors[tensor][2] for tensor in tensors.tolist())
+        orders.append(PartOrder(number, tensors, chunks, cells, room, order.documents if number == 0 else None))
+    return PartWriter(attempt, digest_named(DIGEST), BLOCK, nothing).write(orders)
 
 
 def _chunks(

@@ -66,14 +66,20 @@ def in_host_memory(tensor: torch.Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorSource:
-    """A tensor whose elements are not in host memory as they are saved: on a device, conjugated lazily, packed."""
+    """A tensor whose elements are not in host memory as they are saved: on a device, conjugated lazily, packed.
+    `stream`: that of CUDA on which its elements come about; they may be read on a thread that has another."""
 
     tensor: torch.Tensor
     shape: Shape
     dtype: np.dtype[Any]
     identity: Hashable
+    stream: Any
 
     def __getitem__(self, region: Region, /) -> Array:
+        with torch.cuda.stream(self.stream):
+            return self._elements(region)
+
+    def _elements(self, region: Region) -> Array:
         row = row_of(self.tensor.dtype)
         if row.per == 1:
             return array_of(_on_host(self.tensor[region]))
@@ -98,7 +104,8 @@ def source_of(tensor: torch.Tensor) -> Source:
     if in_host_memory(tensor) and tensor.numel():
         return array_of(tensor)
     # empty arrays too, whose address would not tell which are aliases
-    return TensorSource(tensor, logical_shape(tensor), row_of(tensor.dtype).numpy, identity(tensor))
+    stream = torch.cuda.current_stream(tensor.device) if tensor.device.type == "cuda" else None
+    return TensorSource(tensor, logical_shape(tensor), row_of(tensor.dtype).numpy, identity(tensor), stream)
 
 
 def _on_host(part: torch.Tensor) -> torch.Tensor:

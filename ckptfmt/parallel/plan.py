@@ -19,6 +19,7 @@ from ..dtypes import DTYPES, Array, DType
 from ..errors import fault
 from .proposal import Boxes
 
+MAX_INT64 = 2**63 - 1
 MAX_CHUNKS_PER_BOX = 4096  # of a raw tensor; more means shards whose bounds have hardly anything in common
 
 
@@ -33,7 +34,7 @@ class Plan:
 def plan(tensors: Sequence[tuple[str, str, Shape, Codec]], held: Sequence[Boxes]) -> Plan:
     """The plan for `tensors` (name, dtype, shape, codec) of which rank r holds `held[r]`; raises `shards-missing` and
     `shards-overlap`. Boxes that several ranks hold are shared out, so that all write about as much."""
-    ranks = np.repeat(np.arange(len(held)), [len(boxes.tensor) for boxes in held])
+    ranks = np.repeat(np.arange(len(held), dtype=np.int32), [len(boxes.tensor) for boxes in held])
     tensor = np.concatenate([boxes.tensor for boxes in held]) if held else np.zeros(0, np.int64)
     axes = max((len(shape) for _, _, shape, _ in tensors), default=0)
     start = np.concatenate([_padded(boxes.start, axes) for boxes in held])
@@ -44,8 +45,8 @@ def plan(tensors: Sequence[tuple[str, str, Shape, Codec]], held: Sequence[Boxes]
     specs, owners = [], []
     for index, (name, dtype, shape, codec) in enumerate(tensors):
         rows = order[bounds[index] : bounds[index + 1]]
-        boxes = np.concatenate([start[rows, : len(shape)], extent[rows, : len(shape)]], axis=1)
-        spec, owner = _plan_tensor(name, DTYPES[dtype], shape, codec, boxes, ranks[rows], loads)
+        starts, extents = (columns[rows, : len(shape)].astype(np.int64) for columns in (start, extent))
+        spec, owner = _plan_tensor(name, DTYPES[dtype], shape, codec, starts, extents, ranks[rows], loads)
         specs.append(spec)
         owners.append(owner)
     return Plan(tuple(specs), np.concatenate(owners) if owners else np.zeros(0, np.int32))
@@ -57,16 +58,16 @@ def _padded(columns: Array, axes: int) -> Array:
 
 
 def _plan_tensor(
-    name: str, dtype: DType, shape: Shape, codec: Codec, boxes: Array, ranks: Array, loads: Array
+    name: str, dtype: DType, shape: Shape, codec: Codec, starts: Array, extents: Array, ranks: Array, loads: Array
 ) -> tuple[ArraySpec, Array]:
-    """The spec of one tensor, and the owner of each of its chunks. `boxes`: (k, 2 · axes), starts and extents."""
+    """The spec of one tensor, and the owner of each of its chunks. `starts`, `extents`: (k, axes), int64."""
     axes = len(shape)
-    if axes:
-        distinct, which = np.unique(boxes, axis=0, return_inverse=True)
-        which = which.reshape(-1)
-    else:
-        distinct, which = boxes[:1], np.zeros(len(boxes), np.int64)
-    starts, ends = distinct[:, :axes], distinct[:, :axes] + distinct[:, axes:]
+    strides = [math.prod(shape[axis + 1 :]) & MAX_INT64 for axis in range(axes)]
+    first_elements = starts @ np.array(strides, np.int64)  # different boxes with one first element overlap
+    _, rows, which = np.unique(first_elements, return_index=True, return_inverse=True)
+    if (extents != extents[rows][which]).any():
+        raise _overlap(name)
+    starts, ends = starts[rows], starts[rows] + extents[rows]
     spec = ArraySpec(
         dtype, shape, _grid(name, dtype, shape, codec, starts, ends), codec.for_itemsize(dtype.stored.itemsize)
     )

@@ -24,8 +24,6 @@ from ..request import Request
 from ..sources import Sharded, Source, whole
 from ..tree import Node
 
-_U32, _I64 = np.dtype("<u4"), np.dtype("<i8")
-
 
 @dataclass(frozen=True)
 class Outline:
@@ -56,30 +54,32 @@ class Outline:
 @dataclass(frozen=True, slots=True)
 class Boxes:
     """Parts of tensors: `tensor` (k,), first element `start` and `extent` (k, rank of the tensors at most), padded with
-    0; int64."""
+    0; integers of any dtype. Rank 0 has those of all ranks in memory, so they travel in the narrowest."""
 
     tensor: Array
     start: Array
     extent: Array
 
     def encode(self) -> list[Any]:
-        return [
-            self.tensor.astype(_U32).tobytes(),
-            self.start.shape[1],
-            self.start.astype(_I64).tobytes(),
-            self.extent.astype(_I64).tobytes(),
-        ]
+        return [self.start.shape[1], *map(encode_column, (self.tensor, self.start, self.extent))]
 
     @classmethod
     def decode(cls, document: list[Any]) -> Boxes:
-        tensor, axes, start, extent = document
-        rows = len(tensor) // 4
-        shape = (rows, axes)
-        return cls(
-            np.frombuffer(tensor, _U32).astype(np.int64),
-            np.frombuffer(start, _I64).reshape(shape),
-            np.frombuffer(extent, _I64).reshape(shape),
-        )
+        axes, *columns = document
+        tensor, start, extent = map(decode_column, columns)
+        shape = (len(tensor), axes)
+        return cls(tensor, start.reshape(shape), extent.reshape(shape))
+
+
+def encode_column(column: Array) -> list[Any]:
+    """The name of the narrowest dtype for integers that are not negative, and their little-endian bytes."""
+    dtype = np.min_scalar_type(int(column.max(initial=0))).newbyteorder("<")
+    return [dtype.str, column.astype(dtype).tobytes()]
+
+
+def decode_column(document: list[Any]) -> Array:
+    dtype, data = document
+    return np.frombuffer(data, dtype)
 
 
 def outline_of(request: Request) -> Outline:

@@ -16,7 +16,7 @@ from ..dtypes import DTYPES, Array
 from ..errors import fault
 from ..layouts import Written, packed
 from ..layouts.draft import Draft
-from ..layouts.packed import Chunk, PartWriter, part_numbers
+from ..layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
 from ..manifest import BLOCK, FORMAT, Part, PartReference
 from ..progress import Progress, counter, nothing
 from ..request import Request
@@ -24,9 +24,7 @@ from ..sources import Source
 from ..storage import Attempt, attempt_for, join_attempt
 from .coordinator import Coordinator, Rounds
 from .plan import plan
-from .proposal import Boxes, Outline, boxes_of, joined, outline_of
-
-_U32, _U64 = np.dtype("<u4"), np.dtype("<u8")  # the columns of a table [CHK-002]
+from .proposal import Boxes, Outline, boxes_of, decode_column, encode_column, joined, outline_of
 
 
 class ParallelSave:
@@ -41,7 +39,7 @@ class ParallelSave:
         self._attempt: Attempt | None = None
         self._draft: Draft | None = None  # of the whole checkpoint, on rank 0
         self._digests: list[bytes] = []  # of each rank's outline, on rank 0
-        self._part_of_chunk: Array = np.zeros(0, np.int64)
+        self._part_of_chunk: Array = np.zeros(0, np.int32)
 
     def save(self, asked: Callable[[], Request]) -> tuple[Written, Request]:
         """Take part; gives, on every rank, what was written by all. `asked` makes this rank's request: if that fails,
@@ -92,7 +90,7 @@ class ParallelSave:
         node, tensors = joined(outlines)
         index = {tensor[0]: number for number, tensor in enumerate(tensors)}
         numbering = {
-            digest: np.array([index[tensor[0]] for tensor in outline.tensors], np.int64)
+            digest: np.array([index[tensor[0]] for tensor in outline.tensors], np.uint32)
             for digest, outline in by_digest.items()
         }
         held = []
@@ -125,19 +123,19 @@ class ParallelSave:
         """For each rank the parts that it has to write: their numbers, and the first columns of their tables."""
         assert self._draft is not None
         tensors, chunks = columns(np.arange(len(owners)), first_chunks(self._draft.specs))
-        sizes = np.array([spec.chunk_nbytes for spec in self._draft.specs], np.int64)[tensors]
-        self._part_of_chunk = np.zeros(len(owners), np.int64)
+        sizes = np.array([spec.chunk_nbytes for spec in self._draft.specs], np.int64)
+        self._part_of_chunk = np.zeros(len(owners), np.int32)
         by_rank = np.argsort(owners, kind="stable")
         bounds = np.searchsorted(owners[by_rank], np.arange(ranks + 1))
         number = 0
         for rank in range(ranks):
             rows = by_rank[bounds[rank] : bounds[rank + 1]]
-            packs = part_numbers(sizes[rows], packed.PACK_BYTES)
+            packs = part_numbers(sizes[tensors[rows]], packed.PACK_BYTES)
             parts = []
             for pack in range(max(int(packs.max(initial=-1)) + 1, 1 if rank == 0 else 0)):
                 mine = rows[packs == pack]
                 self._part_of_chunk[mine] = number
-                parts.append([number, tensors[mine].astype(_U32).tobytes(), chunks[mine].astype(_U64).tobytes()])
+                parts.append([number, encode_column(tensors[mine]), encode_column(chunks[mine])])
                 number += 1
             yield parts
 
@@ -149,21 +147,18 @@ class ParallelSave:
         if attempt is None:
             attempt = self._attempt = join_attempt(self.path, token, durable=self.durable)
         held = self._held(*msgpack.unpackb(grids))
-        tables = [(n, np.frombuffer(t, _U32), np.frombuffer(c, _U64)) for n, t, c in parts]
+        tables = [(number, decode_column(tensors), decode_column(chunks)) for number, tensors, chunks in parts]
         total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())
-        writer = PartWriter(attempt, self.request.digest, BLOCK, counter(self.progress, total))
-        written = []
+        orders = []
         for number, tensors, chunks in tables:
-            cells = (
-                Chunk(*held[tensor], chunk) for tensor, chunk in zip(tensors.tolist(), chunks.tolist(), strict=True)
-            )
+            pairs = zip(tensors.tolist(), chunks.tolist(), strict=True)
+            cells = (Chunk(*held[tensor], chunk) for tensor, chunk in pairs)
+            room = room_for(held[tensor][1] for tensor in tensors.tolist())
             documents = (self._draft.names, self._draft.specs) if self._draft is not None and number == 0 else None
-            part = writer.write(number, cells, tensors, chunks, documents)
-            reference = part.chunks
-            assert isinstance(reference, PartReference)
-            written.append([number, part.object, part.size, part.frame, *reference])
+            orders.append(PartOrder(number, tensors, chunks, cells, room, documents))
+        parts = PartWriter(attempt, self.request.digest, BLOCK, counter(self.progress, total)).write(orders)
         attempt.flush()
-        return written
+        return [_row(order.number, part) for order, part in zip(orders, parts, strict=True)]
 
     def _held(self, numbers: list[int], grids: list[list[int]]) -> dict[int, tuple[str, ArraySpec, Source]]:
         """This rank's tensors by their number in the whole checkpoint."""
@@ -184,3 +179,9 @@ class ParallelSave:
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
         self._attempt.publish()
         return [[written.bytes, written.record.encode(), len(self._draft.names)]] * len(messages)
+
+
+def _row(number: int, part: Part) -> list[Any]:
+    """A part as it is told to rank 0."""
+    assert isinstance(part.chunks, PartReference)
+    return [number, part.object, part.size, part.frame, *part.chunks]

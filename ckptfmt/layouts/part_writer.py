@@ -1,0 +1,115 @@
+"""Writing the parts of layout `packed` (SPEC.md sections 7 and 9): packs and their part manifests. Two packs at a time,
+as one thread cannot fill a file as fast as the system takes it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+import msgpack
+import numpy as np
+
+from ..arrays import ArraySpec
+from ..chunk_table import ChunkTable, encode_table
+from ..digests import Digest
+from ..dtypes import Array
+from ..manifest import Part, PartReference
+from ..progress import Report
+from ..sources import Source
+from ..storage import Attempt, ObjectWriter
+from . import directory
+from .pack_writer import Ended, PackWriter
+
+STREAMS = 2  # packs that are written at a time
+STREAM_BYTES = 512 << 20  # a pack is not begun for less, only to have something to write beside another
+
+
+class Chunk(NamedTuple):
+    """A chunk to be written: the tensor's name, spec and elements, and its number in the tensor."""
+
+    name: str
+    spec: ArraySpec
+    source: Source
+    chunk: int
+
+
+class PartOrder(NamedTuple):
+    """A part to be written: its number, the columns of its table, sorted [CHK-003], and the chunks of their rows.
+    `documents`: names and specs of the node documents, in part 0 [LAY-005]."""
+
+    number: int
+    tensors: Array
+    chunk_numbers: Array
+    chunks: Iterable[Chunk]
+    room: int
+    """Bytes to make room for on the disk beforehand."""
+    documents: tuple[Sequence[str], Sequence[ArraySpec]] | None
+
+    @property
+    def object(self) -> str:
+        return f"packs/{self.number:05d}.zip"
+
+
+_Pack = tuple[Ended, ChunkTable]
+
+
+class PartWriter:
+    """Writes the parts of one process. `chunks` of two orders are taken on two threads at once."""
+
+    def __init__(self, attempt: Attempt, digest: Digest, block: int, report: Report) -> None:
+        self.attempt, self.digest, self.block, self.report = attempt, digest, block, report
+        self._is_over = False  # a pack has failed, or the process is interrupted: the others need not go on
+
+    def write(self, orders: Sequence[PartOrder]) -> list[Part]:
+        """Write packs and part manifests."""
+        outs = [self.attempt.create(order.object) for order in orders]
+        with ThreadPoolExecutor(STREAMS, thread_name_prefix="ckptfmt-pack") as pool:
+            futures = [pool.submit(self._write_pack, order, out) for order, out in zip(orders, outs, strict=True)]
+            try:
+                wait(futures)
+            finally:
+                self._is_over = True
+        packs = [future.result() for future in futures]
+        return [self._part(order, pack) for order, pack in zip(orders, packs, strict=True) if pack is not None]
+
+    def _write_pack(self, order: PartOrder, out: ObjectWriter) -> _Pack | None:
+        """None if another pack has failed."""
+        try:
+            out.reserve(order.room)
+            with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
+                writer = PackWriter(out, self.digest, self.block, pool, self.report)
+                if order.documents is not None:
+                    writer.add_documents(*order.documents)
+                for name, spec, source, chunk in order.chunks:
+                    if self._is_over:
+                        return None
+                    writer.add_chunk(name, spec, source, chunk)
+                return writer.finish_pack(), writer.table()
+        except BaseException:
+            self._is_over = True
+            raise
+
+    def _part(self, order: PartOrder, pack: _Pack) -> Part:
+        (size, frame), table = pack
+        raw = bytes(msgpack.packb(encode_table(table, order.tensors, order.chunk_numbers)))
+        reference = PartReference(f"parts/{order.number:05d}.msgpack", len(raw), hashlib.sha256(raw).digest())
+        directory.put(self.attempt, reference.path, raw)
+        return Part(order.object, reference, size, frame)
+
+
+def room_for(specs: Iterable[ArraySpec]) -> int:
+    """Bytes of raw chunks, one of each of the tensors; how long others will be is not known."""
+    return sum(spec.chunk_nbytes for spec in specs if spec.is_raw)
+
+
+def part_numbers(sizes: Array, pack_bytes: int) -> Array:
+    """For each chunk (bytes in `sizes`) of one writer, in order, the number of the pack it goes to, from 0 on: a new
+    one where `pack_bytes` is passed, and for much data sooner, so that `STREAMS` packs are filled at a time."""
+    total = int(sizes.sum())
+    if total >= STREAMS * STREAM_BYTES:
+        pack_bytes = min(pack_bytes, -(-total // STREAMS))
+    before: Array = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else np.zeros(0)
+    _, numbers = np.unique(before // pack_bytes, return_inverse=True)
+    return numbers
