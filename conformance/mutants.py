@@ -45,14 +45,7 @@ _OUT_OF_REACH = {
     *("stored_pieces", "stored", "slabs", "joined", "is_direct", "codec_asked", "grid_for", "shared_views", "scalar"),
     *("map", "was_replaced", "unescape", "integer_text", "path_text", "is_integer", "frame_damage"),
     *("crc32", "first_difference", "looks_like", "is_safetensors", "tail", "documents", "keep", "left_out"),
-    *(
-        "placement_of",
-        "grid.py:select",
-        "grid.py:spans",
-        "verification.py:batches",
-        "chunks.py:view",
-        "tree.py:bounds",
-    ),
+    *("placement_of", "grid.py:select", "grid.py:spans", "verification.py:batches", "chunks.py:view"),
     *("layouts/packed.py:commit", "layouts/directory.py:commit"),
 }
 _OUT_OF_REACH_CLASSES = {"_PackWriter", "_Encoder", "LocalAttempt", "LocalFile", "_Omitted"}
