@@ -12,17 +12,23 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from . import HERE, VERSION, coverage, report
-from .cases import Case, read_cases
-from .process import Implementation
+from .cases import read_cases
+from .process import Broken, Implementation
 from .run import BROKEN, FAILED, PASSED, Result, run_cases
 
 KNOWN = HERE / "implementations" / "implementations.json"
+
+
+class Unusable(Exception):
+    """What was asked of the runner cannot be done."""
 
 
 def command_of(name: str) -> list[str]:
     """How an implementation is started: by its name in implementations.json, or a command line."""
     known: dict[str, list[str]] = json.loads(KNOWN.read_text())
     words = known.get(name) or shlex.split(name)
+    if not words:
+        raise Unusable("an empty command starts nothing")
     return [word.format(python=sys.executable, here=HERE) for word in words]
 
 
@@ -64,8 +70,10 @@ def run(options: argparse.Namespace) -> int:
     """The command `run`."""
     cases = read_cases(options.case, large=options.large)
     if not cases:
-        print("no such case", file=sys.stderr)
-        return 2
+        raise Unusable(f"no case begins with {' or '.join(options.case)}")
+    known = set(options.known_failures.read_text().split()) if options.known_failures else set()
+    for path in filter(None, (options.json, options.junit, options.html)):
+        path.touch()  # before the run, not after it
     runs: dict[str, list[Result]] = {}
     for name in options.impl:
         with ExitStack() as stack:
@@ -73,7 +81,10 @@ def run(options: argparse.Namespace) -> int:
                 stack.enter_context(implementation(one, options.timeout)) for one in (name, *options.reader)
             ]
             for reader in readers:
-                reader.start()
+                try:
+                    reader.start()
+                except Broken as broken:
+                    raise Unusable(f"the reader {reader.name} is of no use: {broken.how}: {broken.message}") from broken
             runs[name] = run_cases(main, cases, readers)
         report.terminal(name, runs[name], quiet=options.quiet)
     for path, render in (
@@ -83,7 +94,6 @@ def run(options: argparse.Namespace) -> int:
     ):
         if path is not None:
             path.write_text(render(runs), encoding="utf-8")
-    known = set(options.known_failures.read_text().split()) if options.known_failures else set()
     return 0 if all(as_expected(name, results, known) for name, results in runs.items()) else 1
 
 
@@ -96,24 +106,41 @@ def as_expected(name: str, results: Iterable[Result], known: set[str]) -> bool:
     return not (failed - known or known & passed)
 
 
-def listing(cases: Iterable[Case]) -> None:
+def listing(select: list[str]) -> int:
+    """The command `list`."""
+    cases = read_cases(select, large=True)
+    if not cases:
+        raise Unusable(f"no case begins with {' or '.join(select)}")
     for case in cases:
         print(f"{case.id:44} {case.level:9} {' '.join(case.spec):40} {case.title}")
+    return 0
+
+
+def show(identity: str) -> int:
+    """The command `show`."""
+    found = next((case for case in read_cases([identity], large=True) if case.id == identity), None)
+    if found is None:
+        raise Unusable(f"there is no case {identity}; `list` names all")
+    print(json.dumps(found.document(), indent=2))
+    return 0
 
 
 def main() -> int:
     options = arguments().parse_args()
-    match options.command:
-        case "run":
-            return run(options)
-        case "list":
-            listing(read_cases(options.case, large=True))
-            return 0
-        case "show":
-            found = next((case for case in read_cases([options.case], large=True) if case.id == options.case), None)
-            print(json.dumps(found.document(), indent=2) if found else f"there is no case {options.case}")
-            return 0 if found else 2
-    return coverage.main(write=options.write)
+    try:
+        match options.command:
+            case "run":
+                return run(options)
+            case "list":
+                return listing(options.case)
+            case "show":
+                return show(options.case)
+        return coverage.main(write=options.write)
+    except BrokenPipeError:  # of `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (Unusable, OSError) as error:
+        print(error, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -177,8 +177,7 @@ class Question:
 
     def written(self, body: dict[str, Any]) -> None:
         """Judge what was written; let everyone read it; have it written again."""
-        for reader in (self.implementation, *self.readers):
-            self.read_back(reader)
+        self.read_back_by_all()
         canonical = "canonical" in self.implementation.features
         found = judge.judge(self.target, canonical=canonical)
         if found.violations:
@@ -219,8 +218,7 @@ class Question:
             return
         if "class" in self.expect and body.get("class") != self.expect["class"]:
             raise Verdict(FAILED, f"the class is {body.get('class')!r}, not {self.expect['class']!r} [MIG-014]")
-        for reader in (self.implementation, *self.readers):
-            self.read_back(reader)
+        self.read_back_by_all()
         found = judge.judge(self.target, canonical=False)
         if found.violations:
             raise Verdict(FAILED, "; ".join(found.violations[:3]))
@@ -249,6 +247,17 @@ class Question:
     def folded(self, value: Any) -> Any:
         """A value to be compared: where the order of leaves is free, dicts are sorted. [MIG-015]"""
         return value if "chain" not in self.expect or self.expect.get("ordered") else in_key_order(value)
+
+    def read_back_by_all(self) -> None:
+        """Have what was written read by the implementation and by every reader, whose faults are not taken for its."""
+        self.read_back(self.implementation)
+        for reader in self.readers:
+            try:
+                self.read_back(reader)
+            except Broken as broken:
+                reader.kill()
+                message = f"{reader.name} broke over what was written: {broken.how}: {broken.message}"
+                raise Verdict(FAILED, message) from broken
 
     def read_back(self, reader: Implementation) -> None:
         """Read what was written with an implementation; stock Zarr readers read every tensor on its own."""

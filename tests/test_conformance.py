@@ -21,7 +21,7 @@ import msgpack
 import pytest
 
 from conformance import HERE, VECTORS, archive, coverage, make, report
-from conformance.__main__ import KNOWN, as_expected, command_of, implementation
+from conformance.__main__ import KNOWN, as_expected, command_of, implementation, main
 from conformance.cases import read_case, read_cases
 from conformance.run import BROKEN, FAILED, PASSED, SKIPPED, UNSUPPORTED, Result, run_cases
 from conformance.wrong import MUST_FAIL
@@ -254,6 +254,39 @@ def test_a_bad_program_is_reported_as_what_it_is(name: str) -> None:
     assert result.outcome == BROKEN, result.message
     assert how in result.message
     assert "--case record-crc32" in report.reproduction("x", result.case)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "--impl", "ckptfmt", "--case", "nosuch"], "no case begins with nosuch"),
+        (["run", "--impl", ""], "an empty command"),
+        (["run", "--impl", "ckptfmt", "--known-failures", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["run", "--impl", "ckptfmt", "--html", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["run", "--impl", "ckptfmt", "--reader", "/nowhere/at/all"], "the reader /nowhere/at/all is of no use: start"),
+        (["show", "nosuch"], "there is no case nosuch"),
+        (["list", "nosuch"], "no case begins with nosuch"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_a_line(
+    arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["conformance", *arguments])
+    assert main() == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_reader_that_breaks_is_named_and_the_run_goes_on(tmp_path: Path) -> None:
+    """What the implementation wrote is right; another reader dies over it."""
+    (tmp_path / "dies.py").write_text(PASSIVE.replace("else {}", "else sys.exit(3)"))
+    ids = ["write-file-sha256", "tree-base"]
+    with implementation("ckptfmt", 60) as writer, implementation("x", 60) as reader:
+        reader.command = [sys.executable, str(tmp_path / "dies.py")]
+        reader.start()
+        one, two = run_cases(writer, [read_case(VECTORS / identity) for identity in ids], [reader])
+    assert one.outcome == FAILED
+    assert "broke over what was written: crash: it ended with status 3" in one.message
+    assert two.outcome == PASSED
 
 
 def test_known_failures_are_strict_both_ways() -> None:
