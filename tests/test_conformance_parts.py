@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from conformance import judge, packing, spec, xxh3
+from conformance import judge, mutants, packing, spec, xxh3
 from conformance.build import Checkpoint
 from conformance.cases import flatten, write_files
 from conformance.crash import states_of
@@ -153,3 +154,16 @@ def test_a_written_pack_is_judged(tmp_path: Path, place: str) -> None:
     data[at] ^= 1
     path.write_bytes(data)
     assert judge.judge(tmp_path / "x", canonical=True).violations != []
+
+
+def test_what_mutants_leave_out_is_there() -> None:
+    """A function that was renamed would be mutated again, or hide another."""
+    names: set[str] = set()
+    for module in mutants.MODULES:
+        for node in ast.walk(ast.parse((mutants.PACKAGE / module).read_text())):
+            if isinstance(node, ast.FunctionDef):
+                names |= {node.name.strip("_"), f"{module}:{node.name.strip('_')}"}
+            elif isinstance(node, ast.ClassDef):
+                names.add(node.name)
+    assert names >= mutants.OUT_OF_REACH | mutants.OUT_OF_REACH_CLASSES
+    assert len({mutant.change for mutant in mutants.mutants("commit.py")}) > 5
