@@ -243,6 +243,19 @@ for _name, _title, _rows in (
     )
 
 
+for _name, _last, _expect in (("2-62-chunks", 2**61, "bad-manifest"), ("many-chunks", 2**60, {"accept": True})):
+    _columns = [("dtype", "int8", "int8"), ("shape", [2**61], [_last]), ("grid", [1], [1])]
+    _steps = [edit(f"/tensors/{key}/{i}", value)[0] for key, *values in _columns for i, value in enumerate(values)]
+    fault(
+        f"packed-unloaded-{_name}",
+        f"Two tensors of {2**61:,} and {_last:,} chunks, before any part manifest is read.",
+        "LIM-006 CHK-006",
+        UNLOADED,
+        [*_steps, *edit("/placement", _placement([0, 1], [0, 0], [2**61, _last], [0, 0], [0, 0]))],
+        _expect,
+    )
+
+
 def _table(checkpoint: Checkpoint, rows: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """Steps that give part 1 a table of these (tensor, chunk), each at the place of its first chunk."""
     built = Mutation(flatten(checkpoint.build())).original["parts"][1]["chunks"]

@@ -24,6 +24,7 @@ export class Parts {
     this.packed = storage.record.layout === 'packed';
     this.firsts = [0];
     for (const { chunkCount } of tensors) this.firsts.push(this.firsts.at(-1) + chunkCount);
+    need(this.firsts.at(-1) < 2 ** 62, 'LIM-006', 'there are 2⁶² chunks or more');
     need(this.packed ? this.parts.length : this.parts.length === 1, 'CHK-002', `${this.parts.length} parts`);
     this.parts.forEach((part) => this.#check(part));
     const objects = new Set(this.parts.map((part) => part.get('object')));
