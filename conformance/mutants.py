@@ -43,7 +43,7 @@ _FLIPPED: dict[type, type] = {
 OUT_OF_REACH = {
     *("write", "write_chunk", "put", "encode", "reserve", "publish", "abort", "create", "finish", "escape", "crc32"),
     *("stored_pieces", "stored", "slabs", "joined", "is_direct", "codec_asked", "grid_for", "documents", "left_out"),
-    *("map", "was_replaced", "unescape", "integer_text", "path_text", "is_integer", "frame_damage", "part_numbers"),
+    *("map", "was_replaced", "unescape", "integer_text", "path_text", "is_integer", "frame_damage"),
     *("placement_of", "grid.py:select", "grid.py:spans", "verification.py:batches", "chunks.py:view"),
     *("layouts/packed.py:commit", "layouts/directory.py:commit"),
 }
