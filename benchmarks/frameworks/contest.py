@@ -73,7 +73,7 @@ CONTESTS = (
                 f"JAX, save flushed to the disk beside Orbax, {_processes(ranks)}",
                 "save_jax_flushed",
                 "save_orbax",
-                1.0,
+                save,
                 ranks,
                 "jax",
             ),
