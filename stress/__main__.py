@@ -12,6 +12,7 @@ from pathlib import Path
 
 RUNS = {
     "crash-states": "every operation that changes a disk, and what a power loss may leave of it at any moment",
+    "faults": "a disk that fails, at every call of everything that changes it or reads from it",
     "sigkill": "saves that are killed at random moments",
     "races": "many writers at once on one path",
     "bitflips": "single flipped bits",

@@ -49,7 +49,8 @@ def recorded(operation: Operation, folder: Path) -> tuple[Record, Looks]:
     """Carry an operation out in a new folder, which is removed again."""
     folder.mkdir()
     with mock.patch.object(pack_writer, "INLINE", INLINE):
-        operation.prepare(folder)
+        with using_disk(RecordingDisk(folder)):  # for its speed: it does not flush
+            operation.prepare(folder)
         foreign = {file.name: {file.read_bytes(): "before"} for file in folder.glob("*") if is_foreign(file)}
         disk = RecordingDisk(folder)
         with using_disk(disk):

@@ -93,7 +93,7 @@ def save_together(label: str, folder: Path, **options: Any) -> None:
         thread.join()
     mail.rmdir()
     if failures:
-        raise min(failures, key=lambda error: getattr(error, "code", "") == "rank-failed")  # the cause, not its echo
+        raise min(failures, key=lambda error: getattr(error, "errno", None) is None)  # the cause before its echoes
 
 
 # ---- the operations

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import random
 import signal
 import sys
 import time
@@ -16,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import LAYOUTS, child, exit_code, leftovers, semaphore, use_disk
+from damage import LAYOUTS, child, exit_code, leftovers, use_disk
 
 import ckptfmt
 from ckptfmt.testing import equal_trees
+from stress import sigkill
 
 OLD = {"large": np.zeros(300_000), "small": [np.arange(3), "old"]}
 NEW = {"large": np.ones(300_000), "small": [np.arange(4), "new"], "more": np.array(1.5)}
@@ -95,32 +95,11 @@ def test_killed_before_any_call_to_the_disk(tmp_path: Path, layout: str, overwri
     assert {before, "new"} == set(seen)
 
 
-def save_for_ever(path: Path, layout: str, started: Any) -> None:
-    for number in itertools.count():
-        ckptfmt.save(path, large_tree(number), layout=layout, overwrite=True)
-        started.release()
-
-
-def large_tree(number: int) -> dict[str, Any]:
-    arrays = [np.full(size, number, np.int32) for size in (1, 2_000_000, 3, 500_000)]
-    return {"number": number, "arrays": arrays}
-
-
-@each_layout
-def test_killed_at_any_moment(tmp_path: Path, layout: str) -> None:
-    path = tmp_path / "model.ckpt"
-    moments = random.Random(3)
-    for _ in range(8):
-        started = semaphore()
-        process = child(save_for_ever, path, layout, started)
-        assert started.acquire(timeout=60)
-        time.sleep(moments.uniform(0, 0.1))
-        process.kill()
-        process.join()
-        assert ckptfmt.verify(path).ok
-        tree = ckptfmt.load(path)
-        assert equal_trees(tree, large_tree(tree["number"]))
-        assert set(tmp_path.iterdir()) == {path, *leftovers(tmp_path)}
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """The long run is `python -m stress sigkill`."""
+    result = sigkill.run(tmp_path, seed=3, count=24)
+    assert result.bad == []
+    assert "24 kills" in result.counts
 
 
 # ---- interrupted
