@@ -14,6 +14,8 @@ import numpy as np
 
 import ckptfmt
 from ckptfmt.manager import Last
+from ckptfmt.manager.run_on_disk import RunOnDisk
+from ckptfmt.manager.steps import FixedNames
 from ckptfmt.sources import Shard, Sharded
 
 LAYOUTS = ("file", "packed", "loose")
@@ -196,8 +198,8 @@ def _prune(folder: Path) -> None:
 def _prepare_leftovers(layout: str, folder: Path) -> None:
     """A run with a temporary, as a crash leaves it."""
     _prepare_run(2, layout, folder)
-    with _manager(folder) as manager:
-        manager._run._hide(manager.steps()[0])
+    run = RunOnDisk(folder / "runs" / "7", FixedNames())
+    Path(run.path_of(0)).rename(run.temporary_of(run.names.name(0)))
 
 
 def _sweep(folder: Path) -> None:
@@ -213,7 +215,7 @@ def _rewrites() -> Iterator[Operation]:
     old = partial(save, OLD, layout="loose", schema=("model", "1"))
     moved_too = {PATH: OLD, "moved.ckpt": "moved"}
     yield Operation("migrate by links", old, partial(_migrate, to="moved.ckpt"), ({PATH: OLD}, moved_too), (moved_too,))
-    copied = partial(_migrate, to=PATH, overwrite=True, link=False)
+    copied = partial(_migrate, to=PATH, overwrite=True, verify=True)
     yield _replacing("migrate in place loose, copied", old, copied, "moved")
     flat = partial(save, "flat")
     for name in ("model.npz", "model.safetensors"):
