@@ -23,6 +23,7 @@ import ckptfmt
 from ckptfmt import commit, request, writer
 from ckptfmt.layouts import pack_writer
 from ckptfmt.names import Path as TreePath
+from ckptfmt.storage import disk
 from ckptfmt.storage.disk import Disk
 
 LAYOUTS = ("file", "packed", "loose")
@@ -178,33 +179,44 @@ def leftovers(folder: Path) -> list[Path]:
 
 class WatchedDisk(Disk):
     """A disk that calls `before` and `after` around every call that changes it, with the call's name, arguments and,
-    afterwards, result. What they raise is what the call raises."""
+    afterwards, result. What they raise is what the call raises. With `reads` around those that read, instead."""
 
-    def __init__(self, before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None) -> None:
-        self._before, self._after = before or _nothing, after or _nothing
+    def __init__(
+        self,
+        before: Callable[..., Any] | None = None,
+        after: Callable[..., Any] | None = None,
+        *,
+        reads: bool = False,
+    ) -> None:
+        self._before, self._after, self._reads = before or _nothing, after or _nothing, reads
 
     def __getattribute__(self, name: str) -> Any:
         call = super().__getattribute__(name)
-        if name.startswith("_"):
+        if name.startswith("_") or name == "write_all" or (name in READS) != self._reads:
             return call
 
-        def watched(*arguments: Any) -> Any:
+        def watched(*arguments: Any, **keys: Any) -> Any:
             self._before(name, arguments)
-            result = call(*arguments)
+            result = call(*arguments, **keys)
             self._after(name, arguments, result)
             return result
 
         return watched
 
 
+READS = ("open", "open_below", "read", "map")
+
+
 def _nothing(*_: Any) -> None:
     pass
 
 
-def use_disk(before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None) -> pytest.MonkeyPatch:
-    """Make every save use a watched disk, until `undo`."""
+def use_disk(
+    before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None, *, reads: bool = False
+) -> pytest.MonkeyPatch:
+    """Make everything use a watched disk, until `undo`."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("ckptfmt.storage.local.Disk", lambda: WatchedDisk(before, after))
+    patch.setattr(disk, "_disk", WatchedDisk(before, after, reads=reads))
     return patch
 
 

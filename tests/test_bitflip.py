@@ -14,6 +14,7 @@ from damage import LAYOUTS, METADATA, Zone, flipped, save_varied, zones
 import ckptfmt
 from ckptfmt.names import path_text
 from ckptfmt.testing import equal_trees
+from stress import bitflips
 
 
 def places(zone: Zone, bits: range) -> Iterator[tuple[int, int]]:
@@ -147,6 +148,24 @@ def test_any_bit_of_a_large_tensor(tmp_path: Path, layout: str, compression: str
             assert readable > 0
             (damage,) = checkpoint.verify().damage
             assert (damage.tensor, damage.chunk, damage.block) == ("large", number, block)
+
+
+def test_random_bits(tmp_path: Path) -> None:
+    """Of each layout, digest and compression; the long run is `python -m stress bitflips`."""
+    result = bitflips.run(tmp_path, seed=1, count=288)
+    assert result.bad == []
+    assert "288 flips in 36 checkpoints" in result.counts
+
+
+def test_a_flip_that_is_not_noticed_is_found(tmp_path: Path) -> None:
+    """The run's own test: a reader that does not verify gives wrong values, and the run says so."""
+    path = tmp_path / "x.ckpt"
+    ckptfmt.save(path, bitflips.tree(), metadata=bitflips.METADATA, digest="sha256", durable=False)
+    assert bitflips.problems(path, bitflips.tree()) == ["verification finds nothing"]
+    assert "silently wrong" in bitflips.problems(path, {})
+    (block,) = [zone for zone in zones(path) if zone.tensor == ("raw",)]
+    bitflips.flip(path, block.start, 0)
+    assert bitflips.problems(path, bitflips.tree()) == []
 
 
 def test_the_frame_digest_matters_to_no_value(tmp_path: Path) -> None:

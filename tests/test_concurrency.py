@@ -7,74 +7,44 @@ import itertools
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from damage import LAYOUTS, barrier, child, leftovers, queue, use_disk
+from damage import LAYOUTS, child, leftovers, use_disk
 
 import ckptfmt
 from ckptfmt.testing import equal_trees
-
-WRITERS = 8
-ROUNDS = 20
+from stress import races
+from stress.races import candidate
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def candidate(number: int) -> dict[str, Any]:
-    """A tree whose every part says who wrote it, large enough to be written in several calls."""
-    return {"number": number, "arrays": [np.full(size, number, np.int32) for size in (1, 600_000, 5)]}
+def test_writers_at_once_on_one_path(tmp_path: Path) -> None:
+    """Threads and processes, in each layout, exclusive and replacing; the long run is `python -m stress races`."""
+    result = races.run(tmp_path, seed=0, count=6)
+    assert result.bad == []
+    assert "72 rounds of 16 writers" in result.counts
 
 
-def save_in_rounds(folder: Path, layout: str, overwrite: bool, number: int, start: Any, results: Any) -> None:
-    """Save at the same moment as the others, once in each round, and tell how it went."""
-    for turn in range(ROUNDS):
-        start.wait(60)
-        try:
-            path = folder / f"{turn}.ckpt"
-            ckptfmt.save(path, candidate(number), layout=layout, overwrite=overwrite, durable=False)
-            results.put((turn, number, "saved"))
-        except ckptfmt.CkptError as error:
-            results.put((turn, number, error.code))
-
-
-def race(folder: Path, layout: str, overwrite: bool) -> Iterator[tuple[Path, dict[int, str]]]:
-    """For each round the path, and what became of each writer."""
-    start, results = barrier(WRITERS), queue()
-    writers = [child(save_in_rounds, folder, layout, overwrite, n, start, results) for n in range(WRITERS)]
-    outcomes: list[dict[int, str]] = [{} for _ in range(ROUNDS)]
-    for _ in range(WRITERS * ROUNDS):
-        turn, number, outcome = results.get()
-        outcomes[turn][number] = outcome
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
-    assert leftovers(folder) == []
-    for turn, outcome in enumerate(outcomes):
-        yield folder / f"{turn}.ckpt", outcome
-
-
-@each_layout
-def test_exclusive_saves_have_one_winner(tmp_path: Path, layout: str) -> None:
-    for path, outcome in race(tmp_path, layout, overwrite=False):
-        (winner,) = [number for number, result in outcome.items() if result == "saved"]
-        assert sorted(outcome.values()) == ["exists"] * (WRITERS - 1) + ["saved"]
-        assert equal_trees(ckptfmt.load(path), candidate(winner))
-        assert ckptfmt.verify(path).ok
-
-
-@each_layout
-def test_replacing_saves_leave_one_candidate(tmp_path: Path, layout: str) -> None:
-    for path, outcome in race(tmp_path, layout, overwrite=True):
-        assert "saved" in outcome.values()
-        tree = ckptfmt.load(path)
-        assert equal_trees(tree, candidate(tree["number"]))
-        assert outcome[tree["number"]] == "saved"
-        assert ckptfmt.verify(path).ok
-        assert set(outcome.values()) == {"saved"}
+def test_what_a_race_must_not_be_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    ckptfmt.save(path, candidate(1), durable=False)
+    assert races.problems(path, False, {1: "saved", 2: "exists"}) == []
+    assert races.problems(path, True, {1: "saved", 2: "saved"}) == []
+    for overwrite, outcomes in (
+        (False, {1: "saved", 2: "saved", 3: "exists"}),
+        (False, {1: "saved", 2: "io"}),
+        (False, {1: "exists", 2: "exists"}),
+        (True, {1: "saved", 2: "io"}),
+        (True, {1: "io", 2: "saved"}),
+    ):
+        assert races.problems(path, overwrite, outcomes) != []
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    assert races.problems(path, True, {1: "saved", 2: "saved"}) != []
 
 
 # ---- readers during replacements

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import LAYOUTS, WatchedDisk, leftovers
+from damage import LAYOUTS, leftovers, use_disk
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -48,9 +48,7 @@ class Disks:
     """What the calls of all disks do: nothing special, fail once at a call, or crash there."""
 
     def __init__(self) -> None:
-        self.patch = pytest.MonkeyPatch()
-        for module in ("ckptfmt.storage.local", "ckptfmt.manager.run_on_disk"):
-            self.patch.setattr(f"{module}.Disk", lambda: WatchedDisk(self.before))
+        self.patch = use_disk(self.before)
         for name in ("pipe_file", "rm_file"):  # what changes a store
             self.patch.setattr(MemoryFileSystem, name, self._watched(getattr(MemoryFileSystem, name)))
         self.calm()

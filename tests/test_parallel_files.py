@@ -60,6 +60,21 @@ def test_rounds(tmp_path: Path, size: int) -> None:
     assert os.listdir(tmp_path) == [], "the last to close has removed the session"
 
 
+def test_a_rank_that_leaves_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes its last reply, and closes, before rank 0 has given the others theirs."""
+    replace = os.replace
+
+    def slowly(source: str, target: str) -> None:
+        replace(source, target)
+        if target.endswith(".reply"):
+            time.sleep(0.1)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    outcomes = together(rounds(1), tmp_path, range(4), 4, timeout=2)
+    assert [type(outcomes[rank]) for rank in range(4)] == [list] * 4, outcomes
+    assert os.listdir(tmp_path) == []
+
+
 def test_files_of_earlier_runs_confuse_nobody(tmp_path: Path) -> None:
     (tmp_path / "session-0123").mkdir()
     (tmp_path / "session-0123" / "0.1.message").write_bytes(b"old")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import IO
 
-from ..storage.disk import Disk
+from ..storage import disk as disks
 from .equality import lies_plain
 from .source import Advance, Tensor, elements, nbytes
 
@@ -18,13 +18,13 @@ def write_tensors(file: IO[bytes], tensors: list[Tensor], advance: Advance) -> N
     """Write all elements of tensors, little-endian in C order, from the file's position on; raises what reading them
     does. `advance` is called from any thread."""
     file.flush()
-    disk, fd, start = Disk(), file.fileno(), file.tell()
+    disk, fd, start = disks.current(), file.fileno(), file.tell()
     *begins, end = accumulate(map(nbytes, tensors), initial=start)
     disk.allocate(fd, end) if end > start else None  # which makes writing faster
 
     def write(tensor: Tensor, begin: int) -> None:
         for part in elements(tensor):
-            disk.write(fd, part, begin)
+            disk.write_all(fd, part, begin)
             begin += len(part)
             advance(len(part))
 

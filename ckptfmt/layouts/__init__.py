@@ -50,6 +50,8 @@ def bytes_between(storage: Storage, name: str, taken: list[tuple[int, int]], end
     """The bytes of an object before `end` that lie in none of the `taken` extents (offset, length), in order."""
     position, window, window_start = 0, b"", 0
     for offset, length in [*sorted(taken), (end, 0)]:
+        if offset > end:  # it was longer when it was opened
+            raise fault("short-object", f"{name or 'the file'} ends at byte {end}", path=storage.path, offset=end)
         while position < offset:
             if not window_start <= position < window_start + len(window):
                 window_start, size = position, max(WINDOW, offset - position)

@@ -17,8 +17,8 @@ from typing import Any
 from .. import commit
 from ..errors import fault, os_fault
 from ..reader import Checkpoint
-from ..storage.disk import Disk
-from ..storage.local import TEMPORARY_SUFFIX
+from ..storage import disk as disks
+from ..storage.local import TEMPORARY_SUFFIX, make_directories
 from ..tree import Tree
 from . import flax_files, leases
 from .flax_rules import FlaxNames
@@ -125,7 +125,7 @@ class RunOnDisk(RunDirectory):
 
     def saving(self, step: Number) -> AbstractContextManager[None]:
         try:
-            os.makedirs(self.path, exist_ok=True)
+            make_directories(self.path)
         except OSError as error:
             raise os_fault(error, "cannot make the run directory", self.path) from error
         return leases.lease(self.path)
@@ -136,7 +136,7 @@ class RunOnDisk(RunDirectory):
         with leases.lease(self.path):
             for step in steps:
                 if even_if_read:
-                    hidden = self._hide(step)
+                    hidden = self._hide(step, for_good=True)
                     with leases.claim(hidden) as is_mine:
                         if is_mine:
                             destroy(hidden)
@@ -145,14 +145,14 @@ class RunOnDisk(RunDirectory):
                         if is_mine:
                             destroy(self._hide(step))
 
-    def _hide(self, step: Step) -> str:
-        """Give a step the name of a temporary; gives its new path."""
+    def _hide(self, step: Step, *, for_good: bool = False) -> str:
+        """Give a step the name of a temporary; gives its new path. `for_good`: after a power loss, too."""
         hidden = self.temporary_of(os.path.basename(step.path))
-        disk = Disk()
+        disk = disks.current()
         try:
             disk.replace(step.path, hidden)
-            if os.path.isdir(hidden):
-                disk.flush_directory(self.path)  # else a power loss may bring the name back without the bytes
+            if for_good or os.path.isdir(hidden):
+                disk.flush_directory(self.path)  # else a directory's name may come back without the bytes
         except FileNotFoundError:
             pass  # somebody else was faster
         except OSError as error:
@@ -182,14 +182,18 @@ class RunOnDisk(RunDirectory):
     def write_note(self, name: str, text: str | None) -> None:
         path = os.path.join(self.path, name)
         temporary = os.path.join(self.path, f".{name}{TEMPORARY_SUFFIX}")
+        disk = disks.current()
         try:
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(path if text is None else temporary)  # the latter of a process that died
             if text is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
                 return
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, path)
+            fd = disk.create(temporary)
+            try:
+                disk.write_all(fd, memoryview(text.encode()), 0)
+            finally:
+                os.close(fd)
+            disk.replace(temporary, path)
         except OSError as error:
             raise os_fault(error, f"cannot write {name}", self.path) from error
 
@@ -206,7 +210,7 @@ def _record(path: str, size: int, is_directory: bool) -> bytes | None:
 def destroy(path: str) -> None:
     """Remove a file, or a folder with all that is in it; nothing if it is gone. No link is followed. Raises
     `StorageError`."""
-    disk = Disk()
+    disk = disks.current()
     try:
         if os.path.isdir(path) and not os.path.islink(path):
             disk.remove_tree(path)

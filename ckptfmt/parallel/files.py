@@ -75,8 +75,11 @@ class FileCoordinator:
                     messages[rank] = _take(os.path.join(self._session, name)) or b""
             if len(messages) == self.size:
                 replies = answer([messages[rank] for rank in range(self.size)])
-                for rank in range(1, self.size):
-                    _put(os.path.join(self._session, f"{number}.{rank}.reply"), replies[rank])
+                paths = [os.path.join(self._session, f"{number}.{rank}.reply") for rank in range(1, self.size)]
+                # all are written before one can be taken: who then closes must not find the folder empty
+                hidden = [_hidden(path, reply) for path, reply in zip(paths, replies[1:], strict=True)]
+                for temporary, path in zip(hidden, paths, strict=True):
+                    os.replace(temporary, path)
                 return replies[0]
             self._check_session()
         missing = [rank for rank in range(self.size) if rank not in messages]
@@ -154,11 +157,16 @@ class FileCoordinator:
 
 def _put(path: str, data: bytes) -> None:
     """A whole file or none, whoever looks."""
+    os.replace(_hidden(path, data), path)
+
+
+def _hidden(path: str, data: bytes) -> str:
+    """Write what is to be at `path` beside it; gives where."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f"tmp-{name}.{secrets.token_hex(4)}")
     with open(temporary, "wb") as file:
         file.write(data)
-    os.replace(temporary, path)
+    return temporary
 
 
 def _take(path: str) -> bytes | None:

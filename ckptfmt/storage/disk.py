@@ -1,12 +1,17 @@
-"""Every system call that changes a disk, in one place, so that what a commit does to a disk can be read, recorded and
-made to fail."""
+"""Every system call that reads a checkpoint's bytes or changes a disk, in one place, so that what a commit does to a
+disk can be read, recorded and made to fail.
+
+All of the package uses the disk that `current` gives; `ckptfmt.testing.using_disk` puts another in its place.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import functools
+import mmap
 import os
+import stat
 from typing import Any
 
 _AT_FDCWD = -100
@@ -16,10 +21,31 @@ _SYNC_FILE_RANGE_WRITE = 2
 _FOLIO = 64 << 10  # bytes that the kernel copies at a time
 _COPIED = 2 << 20  # bytes copied through memory at a time
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for a writer
 
 
 class Disk:
     """The disk of this machine. All methods raise OSError as the system does."""
+
+    # ---- reading
+
+    def open(self, path: str) -> int:
+        """A file or directory, open for reading."""
+        return os.open(path, _READ)
+
+    def open_below(self, folder: int, name: str) -> int:
+        """An entry of an open directory, open for reading; a link is not followed (ELOOP)."""
+        return os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
+
+    def read(self, fd: int, out: memoryview, offset: int) -> int:
+        """Fill `out`, or less of it; gives the bytes read, 0 at the end."""
+        return os.preadv(fd, [out], offset)
+
+    def map(self, fd: int) -> mmap.mmap:
+        """The whole file as private, copy-on-write memory."""
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)
+
+    # ---- changing
 
     def create(self, path: str) -> int:
         """A new file, open for reading and writing; fails if it exists."""
@@ -28,9 +54,16 @@ class Disk:
     def make_directory(self, path: str) -> None:
         os.mkdir(path)
 
-    def write(self, fd: int, data: memoryview, offset: int) -> None:
+    def write(self, fd: int, data: memoryview, offset: int) -> int:
+        """Write `data`, or less of it; gives the bytes written."""
+        return os.pwrite(fd, data, offset)
+
+    def write_all(self, fd: int, data: memoryview, offset: int) -> None:
+        """Write `data`, by as many calls of `write` as it takes."""
         while data:
-            count = os.pwrite(fd, data, offset)
+            count = self.write(fd, data, offset)
+            if count == 0:
+                raise OSError(errno.EIO, "the system writes nothing")
             data, offset = data[count:], offset + count
 
     def copy(self, fd: int, offset: int, source: int, start: int, length: int) -> None:
@@ -44,8 +77,7 @@ class Disk:
                 if isinstance(error, OSError) and error.errno not in _UNSUPPORTED | {errno.EXDEV}:
                     raise
                 data = os.pread(source, min(wanted, _COPIED), start)
-                self.write(fd, memoryview(data), offset)
-                count = len(data)
+                count = self.write(fd, memoryview(data), offset) if data else 0
             if count == 0:
                 raise OSError(errno.EIO, "the file that is copied became shorter")
             start, offset, length = start + count, offset + count, length - count
@@ -97,13 +129,45 @@ class Disk:
         """Swap two names in one step; raises ENOSYS where the system cannot."""
         _renameat2(one, other, _RENAME_EXCHANGE)
 
-    def unlink(self, path: str) -> None:
-        os.unlink(path)
+    def unlink(self, path: str, *, folder: int | None = None) -> None:
+        """Remove a name that is no directory's; relative to an open directory if one is given."""
+        os.unlink(path, dir_fd=folder)
+
+    def remove_directory(self, path: str, *, folder: int | None = None) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path, dir_fd=folder)
 
     def remove_tree(self, path: str) -> None:
-        import shutil  # here, as it imports compressors that opening a checkpoint need not wait for
+        """Remove a directory and all that is below it, name by name; no link is followed, and what changes its kind
+        meanwhile leads nowhere else."""
+        for _, folders, files, fd in os.fwalk(path, topdown=False, onerror=_raise):
+            for name in files:
+                self.unlink(name, folder=fd)
+            for name in folders:
+                if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    self.unlink(name, folder=fd)
+                else:
+                    self.remove_directory(name, folder=fd)
+        self.remove_directory(path)
 
-        shutil.rmtree(path)
+
+_disk = Disk()
+
+
+def current() -> Disk:
+    """The disk that this process uses."""
+    return _disk
+
+
+def use(disk: Disk) -> Disk:
+    """Make this process use another disk, in all its threads; gives the one that it used."""
+    global _disk
+    before, _disk = _disk, disk
+    return before
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @functools.cache
@@ -118,6 +182,7 @@ def _renameat2(source: str, target: str, flags: int) -> None:
     libc = _libc()
     if libc is None or not hasattr(libc, "renameat2"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) != 0:
+    while libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) != 0:
         number = ctypes.get_errno()
-        raise OSError(errno.ENOSYS if number in _UNSUPPORTED else number, os.strerror(number), source)
+        if number != errno.EINTR:
+            raise OSError(errno.ENOSYS if number in _UNSUPPORTED else number, os.strerror(number), source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -12,13 +11,12 @@ from typing import Any
 
 from ..errors import CkptError, fault, os_fault
 from . import Storage, copy_pieces
+from . import disk as disks
 from .disk import Disk
 
 TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
 RACES = 16  # times that publishing looks at the target anew when other saves come between
 WRITEBACK = 64 << 20  # bytes written between two write-back hints of a durable attempt
-
-_O_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for a writer
 
 
 class LocalStorage:
@@ -30,11 +28,12 @@ class LocalStorage:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._disk = disks.current()
         self._fd: int | None = None
         if os.path.basename(os.path.normpath(path)).endswith(TEMPORARY_SUFFIX):
             raise fault("temporary", "this is the temporary of a save that has not been committed", path=path)
         try:
-            self._fd = os.open(path, _O_READ)
+            self._fd = self._disk.open(path)
         except OSError as error:
             raise os_fault(error, "cannot open the checkpoint", path) from error
         mode = os.fstat(self._fd).st_mode
@@ -62,7 +61,7 @@ class LocalStorage:
     def _fill(self, fd: int, name: str, offset: int, out: memoryview) -> None:
         while out:
             try:
-                count = os.preadv(fd, [out], offset)
+                count = self._disk.read(fd, out, offset)
             except OSError as error:
                 raise os_fault(error, f"cannot read {name or 'the file'} at byte {offset}", self.path) from error
             if count == 0:  # [READ-005]
@@ -82,7 +81,7 @@ class LocalStorage:
             if os.fstat(fd).st_size == 0:  # which cannot be mapped
                 raise fault("short-object", f"{name or 'the file'} is empty", path=self.path, offset=0)
             try:
-                return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
+                return memoryview(self._disk.map(fd))
             except OSError as error:
                 raise os_fault(error, f"cannot map {name or 'the file'}", self.path) from error
 
@@ -124,7 +123,7 @@ class LocalStorage:
     def _step(self, parent: int, part: str, name: str) -> int:
         """Open one part of an object's name."""
         try:
-            return os.open(part, _O_READ | os.O_NOFOLLOW, dir_fd=parent)
+            return self._disk.open_below(parent, part)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(part, parent):
                 raise fault("linked-object", f"{part!r} in {name!r} is a link [CHK-007]", path=self.path) from error
@@ -149,7 +148,8 @@ class LocalFile:
 
     def write(self, offset: int, data: Any) -> None:
         view = memoryview(data)
-        self._do(self._disk.write, view if view.nbytes == len(view) else view.cast("B"), offset)
+        view = view if view.nbytes == len(view) else view.cast("B")
+        self._do(self._disk.write_all, view, offset)
         self._hint(offset + view.nbytes)
 
     def copy(self, offset: int, storage: Storage, name: str, start: int, length: int) -> None:
@@ -188,14 +188,14 @@ class LocalFile:
 class LocalAttempt:
     """A temporary sibling of the target, published by link, rename or exchange. [PUB-001] to [PUB-007]"""
 
-    def __init__(self, path: str, *, directory: bool, overwrite: bool, durable: bool, disk: Disk | None = None) -> None:
+    def __init__(self, path: str, *, directory: bool, overwrite: bool, durable: bool) -> None:
         self.path = path
         self._target = os.path.abspath(path)
         self._parent, name = os.path.split(self._target)
         stem = os.fsencode(name)[:160].decode(errors="ignore")  # a file name has at most 255 bytes
         self._temporary = os.path.join(self._parent, f".{stem}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
         self._directory, self._overwrite, self._durable = directory, overwrite, durable
-        self._disk = disk or Disk()
+        self._disk = disks.current()
         self._folders: set[str] = set()
         self._files: list[LocalFile] = []
         self._exchanged = self._keeps_temporary = self._joined = False
@@ -365,6 +365,21 @@ class LocalAttempt:
             call(*arguments)
         except OSError as error:
             raise os_fault(error, "cannot write the checkpoint", self.path) from error
+
+
+def make_directories(path: str) -> None:
+    """Make a directory and those that are missing above it; they outlast a power loss. Raises OSError."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    make_directories(parent)
+    disk = disks.current()
+    try:
+        disk.make_directory(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    disk.flush_directory(parent)
 
 
 def _is_directory(path: str) -> bool:

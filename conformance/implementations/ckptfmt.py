@@ -9,16 +9,16 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
 
 import ckptfmt
 from ckptfmt.migration import Loss
-from ckptfmt.storage import local
 from ckptfmt.storage.disk import Disk
 from ckptfmt.tags import CHILDREN
+from ckptfmt.testing import using_disk
 
 from ..model import DTYPES, bytes_form, meaning, storage_shape
 from .server import Refused, Server
@@ -156,7 +156,8 @@ class Adapter(Server):
         return {"overlaps": [list(group) for group in report.copied_views]}
 
     def do_commit(self, request: dict[str, Any]) -> dict[str, Any]:
-        with Recording(request["trace"], os.path.dirname(request["file"])):
+        root = os.path.dirname(request["file"])
+        with open(request["trace"], "w") as trace, using_disk(RecordingDisk(trace, root)):
             return self.do_write(request)
 
     # ---- migrating
@@ -365,30 +366,16 @@ _MAKERS: dict[str, Callable[[Value], Any]] = {
 }
 
 
-class Recording:
-    """Writes every call that a save makes to the disk into a trace, while it is entered."""
+class RecordingDisk(Disk):
+    """A disk that writes into a trace what changes it."""
 
-    def __init__(self, trace: str, root: str) -> None:
+    def __init__(self, trace: IO[str], root: str) -> None:
         self.trace, self.root = trace, root
-
-    def __enter__(self) -> None:
-        self.out = open(self.trace, "w")
-        vars(local)["Disk"] = type("Recorded", (RecordingDisk,), {"note": staticmethod(self.note)})
-
-    def __exit__(self, *_: object) -> None:
-        vars(local)["Disk"] = Disk
-        self.out.close()
 
     def note(self, call: str, path: str, **keys: Any) -> None:
         relative = {key: os.path.relpath(value, self.root) if key == "to" else value for key, value in keys.items()}
         line = {"call": call, "path": os.path.relpath(path, self.root), **relative}
-        self.out.write(json.dumps(line) + "\n")
-
-
-class RecordingDisk(Disk):
-    """A disk that notes what changes it."""
-
-    note: Callable[..., None]
+        self.trace.write(json.dumps(line) + "\n")
 
     def create(self, path: str) -> int:
         fd = super().create(path)
@@ -399,13 +386,14 @@ class RecordingDisk(Disk):
         super().make_directory(path)
         self.note("mkdir", path)
 
-    def write(self, fd: int, data: memoryview, offset: int) -> None:
-        super().write(fd, data, offset)
-        self.note("write", os.readlink(f"/proc/self/fd/{fd}"), offset=offset, length=len(data))
+    def write(self, fd: int, data: memoryview, offset: int) -> int:
+        count = super().write(fd, data, offset)
+        self.note("write", path_of(fd), offset=offset, length=count)
+        return count
 
     def flush(self, fd: int) -> None:
         super().flush(fd)
-        self.note("flush", os.readlink(f"/proc/self/fd/{fd}"))
+        self.note("flush", path_of(fd))
 
     def flush_directory(self, path: str) -> None:
         super().flush_directory(path)
@@ -427,13 +415,18 @@ class RecordingDisk(Disk):
         super().exchange(source, target)
         self.note("exchange", source, to=target)
 
-    def unlink(self, path: str) -> None:
-        super().unlink(path)
-        self.note("unlink", path)
+    def unlink(self, path: str, *, folder: int | None = None) -> None:
+        super().unlink(path, folder=folder)
+        self.note("unlink", path_of(folder, path))
 
-    def remove_tree(self, path: str) -> None:
-        super().remove_tree(path)
-        self.note("remove_tree", path)
+    def remove_directory(self, path: str, *, folder: int | None = None) -> None:
+        super().remove_directory(path, folder=folder)
+        self.note("rmdir", path_of(folder, path))
+
+
+def path_of(fd: int | None, name: str = "") -> str:
+    """The path of an open file, or of a name in an open directory."""
+    return name if fd is None else os.path.join(os.readlink(f"/proc/self/fd/{fd}"), name).rstrip("/")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Long runs against the promises of docs/promises.md: `python -m stress`."""

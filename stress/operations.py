@@ -1,0 +1,259 @@
+"""Everything that changes a disk, as operations on a folder, with the states that a power loss may leave of each."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ckptfmt
+from ckptfmt.manager import Last
+from ckptfmt.manager.run_on_disk import RunOnDisk
+from ckptfmt.manager.steps import FixedNames
+from ckptfmt.sources import Shard, Sharded
+
+LAYOUTS = ("file", "packed", "loose")
+RANKS = 3
+PATH = "model.ckpt"
+
+State = dict[str, str]  # what stands at each path below the folder: a key of `TREES`, or "before" or "after"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`act` changes the folder that `prepare` made. `during`: the states that may be found if the power fails at any
+    moment, `after`: once it is done."""
+
+    name: str
+    prepare: Callable[[Path], Any]
+    act: Callable[[Path], Any]
+    during: tuple[State, ...]
+    after: tuple[State, ...]
+    durable: bool = True
+
+
+def tree(label: str, scale: int = 1) -> dict[str, Any]:
+    """A tree whose every value says which it is. Some tensors take several sectors of a disk."""
+    number = sum(label.encode())
+    return {
+        "label": label,
+        "large": np.full((4, 96 * scale), number, np.float64),
+        "more": [np.arange(number % 7), np.full(300, number, np.int16), {"scalar": np.array(number)}],
+    }
+
+
+def moved(label: str) -> dict[str, Any]:
+    """`tree` after the migration that `migrate` runs."""
+    old = tree(label)
+    return {"label": label, "big": old["large"], "more": old["more"]}
+
+
+OLD, NEW = "old", "new"
+STEPS = ("step 0", "step 1", "step 2", "step 3")
+TREES = {label: tree(label) for label in (OLD, NEW, *STEPS)} | {"moved": moved(OLD), NEW: tree(NEW, 2)}
+MIGRATION = {
+    "ckptfmt_migration": 1,
+    "schema": "model",
+    "from": "1",
+    "to": "2",
+    "rest": "keep",
+    "rules": [{"from": "large", "to": "big"}],
+}
+
+
+def save(label: str, folder: Path, *, path: str = PATH, **options: Any) -> None:
+    ckptfmt.save(folder / path, TREES[label], **options)
+
+
+def save_together(label: str, folder: Path, **options: Any) -> None:
+    """All ranks of a parallel save, each in a thread, with its columns of the large tensor."""
+    failures: list[BaseException] = []
+
+    def rank(number: int) -> None:
+        whole = TREES[label]["large"]
+        mine = np.array_split(whole, RANKS, axis=1)[number]
+        shard = Shard((0, number * mine.shape[1]), mine)
+        large = Sharded(whole.shape, whole.dtype, (shard,))
+        try:
+            with ckptfmt.FileCoordinator(mail, number, RANKS, timeout=60) as coordinator:
+                ckptfmt.save(folder / PATH, {**TREES[label], "large": large}, coordinator=coordinator, **options)
+        except BaseException as error:
+            failures.append(error)
+
+    mail = folder.parent / f"{folder.name}-mail"
+    mail.mkdir(exist_ok=True)
+    threads = [threading.Thread(target=rank, args=(number,)) for number in range(RANKS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    mail.rmdir()
+    if failures:
+        raise min(failures, key=lambda error: getattr(error, "errno", None) is None)  # the cause before its echoes
+
+
+# ---- the operations
+
+
+def operations() -> Iterator[Operation]:
+    yield from _saves()
+    yield from _runs()
+    yield from _rewrites()
+
+
+def nothing(folder: Path) -> None:
+    """An empty folder."""
+
+
+def _replacing(name: str, prepare: Any, act: Any, new: str = NEW, **more: Any) -> Operation:
+    return Operation(name, prepare, act, ({PATH: OLD}, {PATH: new}), ({PATH: new},), **more)
+
+
+def _saves() -> Iterator[Operation]:
+    for layout in LAYOUTS:
+        new = partial(save, NEW, layout=layout)
+        yield Operation(f"save {layout}", nothing, new, ({}, {PATH: NEW}), ({PATH: NEW},))
+        loosely = partial(new, durable=False)
+        yield Operation(f"save {layout}, not durable", nothing, loosely, ({}, {PATH: NEW}), ({PATH: NEW},), False)
+        for before in LAYOUTS:
+            old = partial(save, OLD, layout=before)
+            yield _replacing(f"replace {before} by {layout}", old, partial(new, overwrite=True))
+        old = partial(save, OLD, layout=layout)
+        yield _replacing(f"replace {layout}, not durable", old, partial(loosely, overwrite=True), durable=False)
+        zipped = partial(new, overwrite=True, compression="zstd")
+        yield _replacing(f"replace {layout}, compressed", old, zipped)
+    together = partial(save_together, NEW)
+    yield Operation("parallel save", nothing, together, ({}, {PATH: NEW}), ({PATH: NEW},))
+    yield _replacing("parallel replace", partial(save, OLD, layout="packed"), partial(together, overwrite=True))
+
+
+def _runs() -> Iterator[Operation]:
+    """A run directory: the paths are those of steps."""
+    for layout in LAYOUTS:
+        yield Operation(
+            f"first save of a run {layout}",
+            nothing,
+            partial(_save_step, 0, layout=layout),
+            ({}, _steps(0)),
+            (_steps(0),),
+        )
+        rest = [_steps(*kept, 2) for kept in ((0, 1), (0,), (1,), ())]  # what is pruned may come back, whole
+        yield Operation(
+            f"save a step and prune {layout}",
+            partial(_prepare_run, 2, layout),
+            partial(_save_step, 2, layout=layout, keep=1),
+            (_steps(0, 1), *rest),
+            tuple(rest),
+        )
+        rewound = {**_steps(0), _path(1): NEW}
+        yield Operation(
+            f"overwrite a step and all later {layout}",
+            partial(_prepare_run, 4, layout),
+            partial(_save_step, 1, layout=layout, label=NEW, overwrite="later"),
+            (_steps(0, 1, 2, 3), *({**_steps(*range(last + 1)), **rewound} for last in (3, 2, 1))),
+            (rewound,),
+        )
+        pruned = [_steps(*kept, 3) for n in range(4) for kept in itertools.combinations(range(3), n)]
+        yield Operation(
+            f"prune {layout}", partial(_prepare_run, 4, layout), _prune, (_steps(0, 1, 2, 3), *pruned), tuple(pruned)
+        )
+        yield Operation(f"sweep {layout}", partial(_prepare_leftovers, layout), _sweep, (_steps(1),), (_steps(1),))
+
+
+def _path(step: int) -> str:
+    return f"runs/7/step-{step:010d}.ckpt"
+
+
+def _steps(*numbers: int) -> State:
+    return {_path(number): STEPS[number] for number in numbers}
+
+
+def _manager(folder: Path, **options: Any) -> ckptfmt.CheckpointManager:
+    return ckptfmt.CheckpointManager(folder / "runs" / "7", **options)
+
+
+def _save_step(
+    number: int, folder: Path, *, layout: str, keep: int | None = None, label: str = "", overwrite: Any = False
+) -> None:
+    with _manager(folder, keep=keep, layout=layout) as manager:
+        manager.save(number, TREES[label or STEPS[number]], overwrite=overwrite)
+
+
+def _prepare_run(steps: int, layout: str, folder: Path) -> None:
+    for number in range(steps):
+        _save_step(number, folder, layout=layout)
+
+
+def _prune(folder: Path) -> None:
+    with _manager(folder, keep=Last(1)) as manager:
+        manager.prune()
+
+
+def _prepare_leftovers(layout: str, folder: Path) -> None:
+    """A run with a temporary, as a crash leaves it."""
+    _prepare_run(2, layout, folder)
+    run = RunOnDisk(folder / "runs" / "7", FixedNames())
+    Path(run.path_of(0)).rename(run.temporary_of(run.names.name(0)))
+
+
+def _sweep(folder: Path) -> None:
+    with _manager(folder) as manager:
+        assert len(manager.gc() or ()) == 1
+
+
+def _rewrites() -> Iterator[Operation]:
+    for layout in LAYOUTS:
+        old = partial(save, OLD, layout=layout, schema=("model", "1"))
+        yield _replacing(f"migrate in place {layout}", old, partial(_migrate, to=PATH, overwrite=True), "moved")
+        yield _replacing(f"upgrade in place {layout}", old, _upgrade, OLD)
+    old = partial(save, OLD, layout="loose", schema=("model", "1"))
+    moved_too = {PATH: OLD, "moved.ckpt": "moved"}
+    yield Operation("migrate by links", old, partial(_migrate, to="moved.ckpt"), ({PATH: OLD}, moved_too), (moved_too,))
+    copied = partial(_migrate, to=PATH, overwrite=True, verify=True)
+    yield _replacing("migrate in place loose, copied", old, copied, "moved")
+    flat = partial(save, "flat")
+    for name in ("model.npz", "model.safetensors"):
+        before, done = {PATH: "flat", name: "before"}, {PATH: "flat", name: "after"}
+        from_old = partial(_prepare_foreign, name)
+        convert = partial(_convert, PATH, name, overwrite=True)
+        yield Operation(f"convert to {name}, replacing", from_old, convert, (before, done), (done,))
+        done = {PATH: "flat", name: "after"}
+        yield Operation(f"convert to {name}", flat, partial(_convert, PATH, name), ({PATH: "flat"}, done), (done,))
+    for layout in LAYOUTS:
+        convert = partial(_convert, "model.npz", PATH, layout=layout)
+        before, done = {"model.npz": "before"}, {"model.npz": "before", PATH: "flat"}
+        yield Operation(f"convert from .npz {layout}", _prepare_npz, convert, (before, done), (done,))
+
+
+TREES["flat"] = {"x": np.arange(400.0), "y": np.arange(7)}
+TREES["older"] = {"x": np.zeros(90), "z": np.arange(5)}
+
+
+def _migrate(folder: Path, *, to: str, **options: Any) -> None:
+    ckptfmt.migrate(folder / PATH, folder / to, MIGRATION, to="2", **options)
+
+
+def _upgrade(folder: Path) -> None:
+    ckptfmt.upgrade(folder / PATH, folder / PATH, overwrite=True)
+
+
+def _convert(source: str, target: str, folder: Path, **options: Any) -> None:
+    ckptfmt.convert(folder / source, folder / target, **options)
+
+
+def _prepare_foreign(name: str, folder: Path) -> None:
+    """A file of another format, and the checkpoint that is to replace it."""
+    save("older", folder, path="older.ckpt")
+    _convert("older.ckpt", name, folder)
+    (folder / "older.ckpt").unlink()
+    save("flat", folder)
+
+
+def _prepare_npz(folder: Path) -> None:
+    np.savez(folder / "model.npz", **TREES["flat"])

@@ -1,0 +1,101 @@
+"""Saves in a child process that is killed at a random moment: no checkpoint whose save has returned is lost, none is
+torn, and what the save in flight leaves is the old checkpoint, the new one, or a temporary that is refused."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ckptfmt
+from ckptfmt.storage.local import TEMPORARY_SUFFIX
+from ckptfmt.testing import equal_trees
+
+from .processes import CONTEXT, child
+from .result import Result
+
+COUNT = 1000
+LAYOUTS = ("file", "packed", "loose")
+KINDS = list(itertools.product(LAYOUTS, ("new names", "one name")))
+
+
+def run(folder: Path, *, seed: int, count: int = COUNT) -> Result:
+    """`count` kills, in turn of saves in each layout to new names, and over one name."""
+    moments = random.Random(seed)
+    bad: list[str] = []
+    midway = saves = 0
+    for number in range(count):
+        layout, kind = KINDS[number % len(KINDS)]
+        work = folder / str(number)
+        work.mkdir()
+        begun, ended = killed(work, layout, kind, moments.uniform(0, 0.06))
+        bad += [f"kill {number}, {layout}, {kind}: {text}" for text in problems(work, kind, begun, ended)]
+        midway += begun > ended
+        saves += ended
+        shutil.rmtree(work)
+    return Result(f"{count:,} kills, {midway:,} of them in the middle of a save, after {saves:,} that had ended", bad)
+
+
+def tree(number: int) -> dict[str, Any]:
+    arrays = [np.full(size, number, np.int32) for size in (1, 300_000, 3, 50_000)]
+    return {"number": number, "arrays": arrays}
+
+
+def killed(folder: Path, layout: str, kind: str, seconds: float) -> tuple[int, int]:
+    """Let a child save until it is killed, so many seconds after its first save; gives the saves begun and ended."""
+    counts = CONTEXT.Array("q", 2, lock=False)
+    process = child(save_for_ever, folder, layout, kind, counts)
+    try:
+        while not counts[1]:
+            assert process.is_alive(), "the child does not save"
+            time.sleep(0.001)
+        time.sleep(seconds)
+    finally:
+        process.kill()
+        process.join()
+    return counts[0], counts[1]
+
+
+def save_for_ever(folder: Path, layout: str, kind: str, counts: Any) -> None:
+    for number in itertools.count(1):
+        counts[0] = number
+        ckptfmt.save(path_of(folder, kind, number), tree(number), layout=layout, overwrite=kind == "one name")
+        counts[1] = number
+
+
+def path_of(folder: Path, kind: str, number: int) -> Path:
+    return folder / ("model.ckpt" if kind == "one name" else f"{number}.ckpt")
+
+
+def problems(folder: Path, kind: str, begun: int, ended: int) -> list[str]:
+    """What is wrong with what a killed child has left."""
+    texts = []
+    wanted = {path_of(folder, kind, number): number for number in range(1, ended + 1)}  # the last of each name
+    may_be = path_of(folder, kind, begun)
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith(TEMPORARY_SUFFIX):
+            texts += [f"{path.name} is not refused"] * (found(path) != "temporary")
+        elif path not in wanted and path != may_be:
+            texts.append(f"{path.name} is there")
+    for path in {*wanted, may_be}:
+        allowed = [wanted.get(path, "not-found"), *([begun] if path == may_be else [])]
+        what = found(path)
+        if what not in allowed:
+            texts.append(f"{path.name} is {what}, not {allowed}")
+    return texts
+
+
+def found(path: Path) -> int | str:
+    """The number of the checkpoint at a path, which is whole, or the code of what is wrong."""
+    try:
+        loaded = ckptfmt.load(path)
+        if not ckptfmt.verify(path).ok:
+            return "damaged"
+    except ckptfmt.CkptError as error:
+        return error.code
+    return int(loaded["number"]) if equal_trees(loaded, tree(loaded["number"])) else "wrong"
