@@ -53,7 +53,7 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
         """A directory first gets a name that readers refuse, so that it is never half there."""
         name = os.fspath(path)
         if is_url(name):
-            from ckptfmt.storage.remote import file_system
+            from ckptfmt.storage.fsspec_engine import file_system
 
             fs, place = file_system(name, {})
             if fs.exists(place):

@@ -25,7 +25,9 @@ from typing import Any
 
 from .. import commit
 from ..errors import CkptError, fault, os_fault
-from ..storage.remote import READERS, file_system, retried
+from ..storage.fsspec_engine import file_system
+from ..storage.remote import READERS
+from ..storage.retry import retried
 from .run import COMMIT, Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from ..errors import fault
 from .engine import Engine, Replaced, Seen, Upload
 from .retry import retried, status_of
 
@@ -23,16 +24,28 @@ _IDENTIFYING = ("ETag", "etag", "md5", "LastModified", "mtime", "created")
 
 
 def connect(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
-    """The engine and the key of a URL; raises ImportError or ValueError."""
-    from fsspec.core import url_to_fs
-
-    fs, key = url_to_fs(url, **options)
+    """The engine and the key of a URL; raises `bad-option`."""
+    fs, key = file_system(url, options)
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     if "memory" in protocols:
-        return MemoryEngine(fs, protocols), str(key)
+        return MemoryEngine(fs, protocols), key
     if "s3" in protocols and hasattr(fs, "_call_s3"):
-        return S3Engine(fs, protocols), str(key)
-    return FsspecEngine(fs, protocols), str(key)
+        return S3Engine(fs, protocols), key
+    return FsspecEngine(fs, protocols), key
+
+
+def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it; raises `bad-option`."""
+    if options.get("engine", "fsspec") != "fsspec":
+        message = "this works through fsspec alone"
+        raise fault("bad-option", message, path=url, found=f"engine {options['engine']!r}", expected="none, or fsspec")
+    try:
+        from fsspec.core import url_to_fs
+
+        fs, path = url_to_fs(url, **{name: value for name, value in options.items() if name != "engine"})
+    except (ImportError, ValueError) as error:
+        raise fault("bad-option", f"cannot reach {url.partition('://')[0]}://: {error}", path=url) from error
+    return fs, str(path)
 
 
 class FsspecEngine:
