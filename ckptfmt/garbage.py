@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .errors import fault, os_fault
-from .layouts.directory import COMMIT, MANIFEST
 from .manager.leases import claim
 from .manager.run_on_disk import destroy
 from .parallel.files import LOST
-from .storage import is_url
+from .storage import COMMIT, MANIFEST, is_url
 
 GRACE = 24 * 3600.0  # seconds
 

@@ -305,8 +305,8 @@ def open_checkpoint(
     """Open the checkpoint at `path`: reads commit record and manifest only. [READ-001] [READ-002]
 
     `path`: a path, or a URL of any protocol that fsspec knows ("s3://bucket/model.ckpt"), for which `storage_options`
-    are handed to fsspec. `verify=False` reads exactly the wanted bytes, unchecked. `limits` bounds the memory that
-    an untrusted checkpoint may take.
+    are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore. `verify=False` reads exactly the
+    wanted bytes, unchecked. `limits` bounds the memory that an untrusted checkpoint may take.
 
     With `schema`, a version of the checkpoint's schema: the checkpoint as it is there, planned on the manifest and read
     lazily. `migrations`: a `MigrationSet`, documents (as dicts), paths of JSON or msgpack files, or an iterable of
@@ -359,7 +359,7 @@ def load(
     - `progress(done, total)` is called with bytes now and then, from any thread. `max_bytes_in_flight` bounds the host
       memory of tensors on their way to a device, but for the largest one.
     - `limits`: how much memory it may take beyond what is stored; see `Limits`.
-    - `storage_options`: for URLs, handed to fsspec.
+    - `storage_options`: for URLs, handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
 
     Raises what `open` raises, and `CorruptError` for damage in what is read.
     """

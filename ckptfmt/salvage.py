@@ -27,7 +27,7 @@ from .dtypes import Array, bytes_of
 from .errors import CorruptError, NotACheckpointError, fault
 from .fetch import SPAN
 from .grid import Axis, Piece, pieces, spans
-from .layouts import directory, layout_named
+from .layouts import layout_named
 from .layouts.draft import Draft
 from .limits import DEFAULT, Limits
 from .manifest import Manifest
@@ -36,7 +36,7 @@ from .names import Path
 from .progress import Progress, counter
 from .reader import Checkpoint
 from .sources import Lazy, Region
-from .storage import Storage, attempt_for, storage_for
+from .storage import COMMIT, MANIFEST, Storage, attempt_for, storage_for
 from .tensor import Tensor
 from .tree import Node
 from .verification import Damage, verify_chunks
@@ -203,13 +203,13 @@ def _found(raw: bytes, left: bytes, proof: str, limits: Limits, size: int) -> _F
 
 def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _Found | None:
     try:
-        size = storage.size(directory.MANIFEST)
+        size = storage.size(MANIFEST)
         limits.check_manifest(size, storage.path)
-        raw = storage.read(directory.MANIFEST, 0, size)
+        raw = storage.read(MANIFEST, 0, size)
     except CorruptError:
         return None
     try:
-        left = storage.read(directory.COMMIT, 0, min(storage.size(directory.COMMIT), 4096))
+        left = storage.read(COMMIT, 0, min(storage.size(COMMIT), 4096))
     except CorruptError:
         left = b""
     found = _found(raw, left, "none" if uncommitted else "", limits, size)

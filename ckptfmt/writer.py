@@ -56,8 +56,8 @@ def save(
     - `tree`: nested dict / list / tuple of NumPy arrays (any shape, byte order and strides), NumPy scalars, None, bool,
       int, float, complex, str and bytes; NamedTuples, dataclasses, and what the adapters of imported frameworks know.
     - `layout`: "file" (one file, the default), "packed" (a directory of packs) or "loose" (one of plain Zarr chunks).
-    - `path`: a path, or a URL of any protocol that fsspec can write ("s3://bucket/model.ckpt"; layout "file"); then
-      `storage_options` are handed to fsspec.
+    - `path`: a path, or a URL of any protocol that fsspec can write ("s3://bucket/model.ckpt"); then
+      `storage_options` are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
     - `overwrite=False` never touches what exists; True replaces it atomically.
     - `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its options, or rules
       {pattern: one of these}, of which the first that matches a tensor's path counts.
@@ -85,7 +85,14 @@ def save(
         if coordinator is not None:
             from .parallel.save import ParallelSave
 
-            job = ParallelSave(name, coordinator, overwrite=overwrite, durable=durable, progress=progress)
+            job = ParallelSave(
+                name,
+                coordinator,
+                overwrite=overwrite,
+                durable=durable,
+                progress=progress,
+                options=storage_options,
+            )
             written, made = job.save(asked)
             return _report(name, "packed", written, made, job.tensors)
         layout = layout or "file"

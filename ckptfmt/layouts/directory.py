@@ -10,11 +10,8 @@ from ..commit import CommitRecord
 from ..errors import CorruptError, fault
 from ..limits import Limits
 from ..manifest import FORMAT, Manifest
-from ..storage import Attempt, Storage
+from ..storage import COMMIT, MANIFEST, Attempt, Storage
 from . import Located, Written
-
-COMMIT = "COMMIT"
-MANIFEST = "manifest.msgpack"
 
 
 def layout(storage: Storage) -> str:

@@ -13,7 +13,7 @@ from ..commit import CommitRecord
 from ..errors import fault
 from ..limits import Limits
 from ..manifest import FORMAT, Manifest, Part
-from ..storage import Attempt, Storage
+from ..storage import TAIL, Attempt, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 OBJECT = ""
 MANIFEST = b"manifest.msgpack"
-TAIL = 64 << 10  # bytes of the first read: record, end record, directory and manifest of most checkpoints
 
 
 # ---- reading

@@ -25,7 +25,8 @@ from typing import Any
 
 from .. import commit
 from ..errors import CkptError, fault, os_fault
-from ..storage.remote import READERS, retried
+from ..storage.remote import READERS
+from ..storage.retry import retried
 from .run import COMMIT, Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
 

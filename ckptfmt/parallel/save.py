@@ -21,7 +21,7 @@ from ..manifest import BLOCK, FORMAT, Part, PartReference
 from ..progress import Progress, counter, nothing
 from ..request import Request
 from ..sources import Source
-from ..storage import Attempt, attempt_for, join_attempt
+from ..storage import Attempt, Options, attempt_for, join_attempt
 from .coordinator import Coordinator, Rounds
 from .plan import plan
 from .proposal import Boxes, Outline, boxes_of, decode_column, encode_column, joined, outline_of
@@ -31,9 +31,16 @@ class ParallelSave:
     """One save on one rank. The options must be the same on every rank."""
 
     def __init__(
-        self, path: str, coordinator: Coordinator, *, overwrite: bool, durable: bool, progress: Progress | None
+        self,
+        path: str,
+        coordinator: Coordinator,
+        *,
+        overwrite: bool,
+        durable: bool,
+        progress: Progress | None,
+        options: Options | None = None,
     ) -> None:
-        self.path, self.rounds = path, Rounds(coordinator)
+        self.path, self.rounds, self.storage_options = path, Rounds(coordinator), options
         self.overwrite, self.durable, self.progress = overwrite, durable, progress
         self.tensors = 0  # of the whole checkpoint
         self._attempt: Attempt | None = None
@@ -110,7 +117,13 @@ class ParallelSave:
             generator=self.request.generator,
             report=nothing,
         )
-        self._attempt = attempt_for(self.path, directory=True, overwrite=self.overwrite, durable=self.durable)
+        self._attempt = attempt_for(
+            self.path,
+            directory=True,
+            overwrite=self.overwrite,
+            durable=self.durable,
+            options=self.storage_options,
+        )
         token = self._attempt.share(["packs", "parts"])
         grids = {  # ranks with one outline get the same bytes
             digest: bytes(msgpack.packb([numbers.tolist(), [made.specs[number].grid for number in numbers]]))
@@ -145,7 +158,8 @@ class ParallelSave:
         token, grids, parts = order
         attempt = self._attempt
         if attempt is None:
-            attempt = self._attempt = join_attempt(self.path, token, durable=self.durable)
+            attempt = join_attempt(self.path, token, durable=self.durable, options=self.storage_options)
+            self._attempt = attempt
         held = self._held(*msgpack.unpackb(grids))
         tables = [(number, decode_column(tensors), decode_column(chunks)) for number, tensors, chunks in parts]
         total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())

@@ -9,12 +9,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import fault
 
+if TYPE_CHECKING:
+    from .engine import Engine
+
 Buffer = Any  # whatever exports the buffer protocol; typing.Buffer needs Python 3.12
 
+COMMIT, MANIFEST = "COMMIT", "manifest.msgpack"  # the objects of a directory that are written last
+CLAIM = "CLAIM"  # on object stores, the one that is written first [PUB-012]
+TAIL = 64 << 10  # bytes of the first read of a file: record, end record, directory and manifest of most checkpoints
 
 COPIED = 8 << 20  # bytes copied through memory at a time
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
@@ -105,8 +111,8 @@ Options = Mapping[str, Any]
 
 
 def storage_for(path: str | os.PathLike[str], options: Options | None = None) -> Storage:
-    """The storage that reads the checkpoint at `path`, a path or a URL, for which `options` go to fsspec; raises
-    `not-found` or `temporary`."""
+    """The storage that reads the checkpoint at `path`, a path or a URL, for which `options` go to the client library;
+    raises `not-found` or `temporary`."""
     if is_url(path):
         from .remote import RemoteStorage
 
@@ -119,16 +125,15 @@ def storage_for(path: str | os.PathLike[str], options: Options | None = None) ->
 def attempt_for(
     path: str | os.PathLike[str], *, directory: bool, overwrite: bool, durable: bool, options: Options | None = None
 ) -> Attempt:
-    """An attempt at `path`, a path or a URL; raises `exists`, `not-replaceable` or `not-found` before anything is
-    written."""
+    """An attempt at `path`, a path or a URL; raises `exists`, `not-replaceable`, `not-found` or
+    `exclusive-unsupported` before anything is written."""
     if is_url(path):
-        from .remote import RemoteAttempt
+        from .remote_directory import RemoteDirectory
+        from .upload import RemoteFile
 
-        if directory:
-            raise fault(
-                "bad-option", "on object stores checkpoints are saved in layout 'file'", path=path, expected="file"
-            )
-        return RemoteAttempt(os.fspath(path), options or {}, overwrite=overwrite)
+        engine, key = _writable(path, options)
+        begin = RemoteDirectory.begin if directory else RemoteFile
+        return begin(engine, key, os.fspath(path), overwrite=overwrite)
     from .local import LocalAttempt
 
     return LocalAttempt(_local(path, options), directory=directory, overwrite=overwrite, durable=durable)
@@ -139,11 +144,25 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return _SCHEME(os.fspath(path)) is not None and not os.fspath(path).startswith("file://")
 
 
-def join_attempt(path: str | os.PathLike[str], token: str, *, durable: bool) -> Attempt:
+def join_attempt(path: str | os.PathLike[str], token: str, *, durable: bool, options: Options | None = None) -> Attempt:
     """Another process's attempt at `path`, to create objects in; that process publishes it, or aborts it."""
+    if is_url(path):
+        from .remote_directory import RemoteDirectory
+
+        return RemoteDirectory.join(*_writable(path, options), os.fspath(path), token)
     from .local import LocalAttempt
 
-    return LocalAttempt.join(_local(path), token, durable=durable)
+    return LocalAttempt.join(_local(path, options), token, durable=durable)
+
+
+def _writable(path: str | os.PathLike[str], options: Options | None) -> tuple[Engine, str]:
+    from .engine import engine_for
+
+    engine, key = engine_for(os.fspath(path), options or {})
+    if not engine.writable:
+        protocol = os.fspath(path).partition("://")[0]
+        raise fault("bad-option", f"{protocol}:// can be read, not written", path=path, expected="a path or a store")
+    return engine, key
 
 
 def _local(path: str | os.PathLike[str], options: Options | None = None) -> str:

@@ -1,0 +1,221 @@
+"""`python -m benchmarks.remote`: loads from an S3 server on this machine beside plain parallel gets of the same bytes.
+
+Both sides use one client library, the same requests (16 MiB) and as many at a time, in turns within one run; ckptfmt
+verifies every block on top and builds the tree. Then the bytes of a 1 % slice, counted where the server sends them, and
+the memory of a save and a load. The server is moto's, in a process of its own, and limits both sides. By itself it
+copies a whole object for each request, which would measure the number of requests alone; here it keeps that copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import ckptfmt
+from benchmarks.memory import touch
+from ckptfmt.storage.remote import READERS, SPAN
+
+ENGINES = ("fsspec", "obstore")
+MB = 1e6
+NEEDED = 0.9  # of the throughput of plain gets
+BLOCK = 4 << 20
+SERVER = """
+import json, logging
+from moto.s3.models import FakeKey
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+backend, sent = DomainDispatcherApplication(create_backend_app), [0, 0]
+
+whole = FakeKey.value
+
+def kept(key):
+    if "copy" not in vars(key):
+        vars(key)["copy"] = whole.fget(key)
+    return vars(key)["copy"]
+
+FakeKey.value = property(kept, whole.fset)
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/count":
+        start_response("200 OK", [])
+        answer, sent[:] = json.dumps(sent).encode(), [0, 0]
+        return [answer]
+    parts = list(backend(environ, start_response))
+    sent[0] += 1
+    sent[1] += sum(map(len, parts))
+    return parts
+
+server = make_server("127.0.0.1", 0, app, threaded=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+MEMORY = """
+import json, sys
+import numpy as np
+import ckptfmt
+from benchmarks.memory import Meter
+from ckptfmt.sources import Lazy
+
+class Zeros(Lazy):
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, elements):
+        self.shape = (elements,)
+
+    def __getitem__(self, region):
+        return np.zeros(region[0].stop - region[0].start, np.float32)
+
+action, url, elements, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+ckptfmt.save(url + "-warm", 1, overwrite=True, storage_options=options)
+ckptfmt.load(url + "-warm", storage_options=options)
+with Meter() as meter:
+    if action == "save":
+        ckptfmt.save(url + "-lazy", {"w": Zeros(elements)}, storage_options=options)
+    else:
+        ckptfmt.load(url, storage_options=options)
+print(meter.spell.resident_rise - (4 * elements if action == "load" else 0))
+"""
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """The endpoint of a server in a process of its own."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def options_of(engine: str, endpoint: str) -> dict[str, Any]:
+    """What `storage_options=` is."""
+    if engine == "fsspec":
+        return {"endpoint_url": endpoint, "key": "test", "secret": "test"}
+    keys = {"access_key_id": "test", "secret_access_key": "test", "region": "us-east-1"}
+    return {"engine": "obstore", "endpoint": endpoint, "client_options": {"allow_http": True}, **keys}
+
+
+def getter(engine: str, endpoint: str) -> Callable[[str, int, int], Any]:
+    """A plain get of a range of an object in the bucket, by the library of the engine."""
+    options = options_of(engine, endpoint)
+    if engine == "fsspec":
+        import fsspec
+
+        fs = fsspec.filesystem("s3", **options)
+        return lambda key, start, end: fs.cat_file(f"bucket/{key}", start=start, end=end)
+    import obstore
+    from obstore.store import from_url
+
+    del options["engine"]
+    store = from_url("s3://bucket", **options)
+    return lambda key, start, end: obstore.get_range(store, key, start=start, end=end)
+
+
+def plain_gets(get: Callable[[str, int, int], Any], key: str, size: int) -> list[Any]:
+    """All bytes of an object in memory, by as many requests at a time as a load makes, of the same length."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda start: get(key, start, min(start + SPAN, size)), range(0, size, SPAN)))
+
+
+def timed(call: Callable[[], Any], size: int) -> float:
+    """Seconds of a call whose result has `size` bytes, of memory that the machine has at hand."""
+    touch(2 * size)
+    start = time.perf_counter()
+    kept = call()
+    seconds = time.perf_counter() - start
+    del kept
+    return seconds
+
+
+def counted(endpoint: str) -> tuple[int, int]:
+    """Requests answered, and bytes sent, since the last call."""
+    with urllib.request.urlopen(f"{endpoint}/count") as answer:
+        requests, sent = json.loads(answer.read())
+    return requests, sent
+
+
+def tree_of(megabytes: int) -> dict[str, Any]:
+    """Eight large tensors and some small ones."""
+    random = np.random.default_rng(0)
+    rows = megabytes * 1_000_000 // 8 // 4096
+    layers = [random.random((rows, 1024), np.float32) for _ in range(8)]
+    return {"layers": layers, "norms": [np.ones(1024, np.float32) for _ in range(64)], "step": 1000}
+
+
+def memory(action: str, url: str, elements: int, options: dict[str, Any]) -> float:
+    """MB beyond the tree, of a process of its own."""
+    arguments = [action, url, str(elements), json.dumps(options)]
+    done = subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
+    return int(done.stdout) / MB
+
+
+@click.command(help=__doc__)
+@click.option("--megabytes", default=512, show_default=True, help="Size of the checkpoint.")
+@click.option("--rounds", default=7, show_default=True, help="Turns of each side.")
+def main(megabytes: int, rounds: int) -> None:
+    tree = tree_of(megabytes)
+    speed = Table(title=f"verified load of {megabytes} MB beside plain gets; ratio > 1: ckptfmt is faster")
+    for heading in ("engine", "gets MB/s", "load MB/s", "ratio (least–greatest)", f"≥ {NEEDED}"):
+        speed.add_column(heading)
+    rest = Table(title="1 % slice as the server sends it, requests to open, memory beyond the tree")
+    for heading in ("engine", "slice bytes", "allowed", "requests to open", "save MB", "load MB"):
+        rest.add_column(heading)
+    with server() as endpoint:
+        for engine in ENGINES:
+            options = options_of(engine, endpoint)
+            make = urllib.request.Request(f"{endpoint}/bucket", method="PUT")
+            urllib.request.urlopen(make).close()
+            url, get = f"s3://bucket/{engine}.ckpt", getter(engine, endpoint)
+            report = ckptfmt.save(url, tree, overwrite=True, storage_options=options)
+            sides: dict[str, Callable[[], Any]] = {
+                "gets": partial(plain_gets, get, f"{engine}.ckpt", report.bytes),
+                "load": partial(ckptfmt.load, url, storage_options=options),
+            }
+            times: dict[str, list[float]] = {name: [] for name in sides}
+            for number in range(rounds + 1):
+                for name in sorted(sides, reverse=bool(number % 2)):
+                    times[name].append(timed(sides[name], report.bytes))
+            ratios = [gets / load for gets, load in zip(times["gets"][1:], times["load"][1:], strict=True)]
+            ratio = statistics.median(ratios)
+            rates = [report.bytes / MB / statistics.median(times[name][1:]) for name in sides]
+            spread = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+            speed.add_row(engine, *(f"{rate:.0f}" for rate in rates), spread, "yes" if ratio >= NEEDED else "missed")
+
+            counted(endpoint)
+            with ckptfmt.open(url, storage_options=options) as checkpoint:
+                opening, manifest = counted(endpoint)
+                rows = tree["layers"][0].shape[0] // 100
+                first = checkpoint["layers/0"]
+                assert np.array_equal(first[rows : 2 * rows], tree["layers"][0][rows : 2 * rows])
+                sent = counted(endpoint)[1]
+            allowed = tree["layers"][0].nbytes // 100 + 2 * BLOCK + manifest
+            elements = tree["layers"][0].size * 8
+            used = [memory(action, url, elements, options) for action in ("save", "load")]
+            rest.add_row(
+                engine, f"{sent + manifest:,}", f"{allowed:,}", str(opening), *(f"{bytes_:.0f}" for bytes_ in used)
+            )
+    console = Console()
+    console.print(speed)
+    console.print(rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Object stores through a client library: one small protocol, and the choice of the library.
+
+`fsspec` is the usual engine and knows every protocol for which a file system is installed; `obstore` is faster, and is
+asked for by `storage_options={"engine": "obstore"}`. A key is the whole name of an object in its store. All methods
+may be called from several threads and raise OSError: FileNotFoundError where there is no such object, FileExistsError
+where a conditional create was refused, `Replaced`, PermissionError, errno EBUSY for a conflict, and others, after
+which it is not known whether the store has carried the request out. Requests that may succeed later are made again
+before that.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import CkptError, fault, os_fault
+
+ENGINES = ("fsspec", "obstore")  # each a module of this package, named after it, imported when used
+PART = 16 << 20  # bytes of one part of an upload
+
+
+class Seen(NamedTuple):
+    """An object as it was seen: its size in bytes, and what changes when another takes its place."""
+
+    size: int
+    identity: object
+
+
+class Replaced(OSError):
+    """Another object has taken the place of the one that was seen."""
+
+
+class Upload(Protocol):
+    """An object that is sent in parts, from front to back, and appears whole with `complete`."""
+
+    def write(self, part: memoryview) -> None: ...
+
+    def complete(self) -> None:
+        """Make it appear; may be called again after a failure."""
+
+    def discard(self) -> None:
+        """Leave nothing of it; harmless after `complete`."""
+
+
+class Engine(Protocol):
+    """One store, through one client library."""
+
+    name: str
+    """Tells this store from others, credentials included; never shown."""
+    writable: bool
+
+    def head(self, key: str) -> Seen: ...
+
+    def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
+        """The last `length` bytes of an object (all, if it has fewer), in one request where the store can."""
+
+    def read_into(self, key: str, offset: int, out: memoryview, seen: Seen | None) -> int:
+        """Fill `out` from an object, of the identity that was `seen` where the store can tell; gives the bytes that
+        there were."""
+
+    def put(self, key: str, data: bytes | bytearray, *, exclusive: bool) -> None:
+        """Create an object in one request, only if there is none where `exclusive`."""
+
+    def upload(self, key: str, part: int, *, exclusive: bool) -> Upload:
+        """Begin an object that is sent in parts of `part` bytes; raises what `put` does."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of this name, or one in the folder of this name."""
+
+    def keys(self, folder: str) -> list[str]:
+        """The keys of all objects in a folder."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object; FileNotFoundError, or nothing, if there is none."""
+
+
+def engine_for(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
+    """The engine for a URL, and the key in its store; raises `bad-option`."""
+    asked = options.get("engine", "fsspec")
+    rest = {name: value for name, value in options.items() if name != "engine"}
+    if asked not in ENGINES:
+        raise fault("bad-option", f"there is no engine {asked!r}", path=url, found=asked, expected=" or ".join(ENGINES))
+    try:
+        if asked == "obstore":
+            from . import obstore_engine
+
+            return obstore_engine.connect(url, rest)
+        from . import fsspec_engine
+
+        return fsspec_engine.connect(url, rest)
+    except (ImportError, ValueError, TypeError) as error:
+        raise fault("bad-option", f"cannot reach {url.partition('://')[0]}:// by {asked}: {error}", path=url) from error
+
+
+def storage_fault(error: Exception, doing: str, path: str) -> CkptError:
+    """The exception for a failure of a store met while `doing` something."""
+    if isinstance(error, CkptError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return fault("not-found", f"{doing}: {error}", path=path, errno=errno.ENOENT)
+    if isinstance(error, PermissionError):
+        return fault("permission", f"{doing}: {error}", path=path, errno=error.errno or errno.EACCES)
+    if isinstance(error, OSError) and error.errno != errno.EEXIST:
+        return os_fault(error, doing, path)
+    return fault("io", f"{doing}: {type(error).__name__}: {error}", path=path)

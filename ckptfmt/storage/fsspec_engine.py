@@ -1,0 +1,236 @@
+"""Object stores and other file systems that fsspec knows: s3, gs, az, http (to read), memory and more.
+
+The file systems of large stores make requests again by themselves; those of others do not, so it is done here. On S3
+a read takes one request for the end of an object and its size, goes straight into the destination, and says which
+object it means.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from ..errors import fault
+from .engine import Engine, Replaced, Seen, Upload
+from .retry import retried, status_of
+
+T = TypeVar("T")
+
+READ_ONLY = {"http", "https"}
+PATIENT = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"}  # their clients make requests again
+_IDENTIFYING = ("ETag", "etag", "md5", "LastModified", "mtime", "created")
+
+
+def connect(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
+    """The engine and the key of a URL; raises `bad-option`."""
+    fs, key = file_system(url, options)
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if "memory" in protocols:
+        return MemoryEngine(fs, protocols), key
+    if "s3" in protocols and hasattr(fs, "_call_s3"):
+        return S3Engine(fs, protocols), key
+    return FsspecEngine(fs, protocols), key
+
+
+def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it; raises `bad-option`."""
+    if options.get("engine", "fsspec") != "fsspec":
+        message = "this works through fsspec alone"
+        raise fault("bad-option", message, path=url, found=f"engine {options['engine']!r}", expected="none, or fsspec")
+    try:
+        from fsspec.core import url_to_fs
+
+        fs, path = url_to_fs(url, **{name: value for name, value in options.items() if name != "engine"})
+    except (ImportError, ValueError) as error:
+        raise fault("bad-option", f"cannot reach {url.partition('://')[0]}://: {error}", path=url) from error
+    return fs, str(path)
+
+
+class FsspecEngine:
+    """Any file system, by the calls that all of them have."""
+
+    def __init__(self, fs: Any, protocols: set[str]) -> None:
+        self._fs = fs
+        self.name: str = fs._fs_token
+        self.writable = not protocols & READ_ONLY
+        self._is_patient = bool(protocols & PATIENT)
+
+    def head(self, key: str) -> Seen:
+        self._fs.invalidate_cache(key)
+        return _seen(self._do(self._fs.info, key), key)
+
+    def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
+        seen = self.head(key)
+        data = bytearray(min(length, seen.size))
+        count = self.read_into(key, seen.size - len(data), memoryview(data), seen)
+        return seen, bytes(data[:count])
+
+    def read_into(self, key: str, offset: int, out: memoryview, seen: Seen | None) -> int:
+        data: bytes = self._do(self._fs.cat_file, key, start=offset, end=offset + len(out))
+        if len(data) > len(out):
+            raise OSError(errno.EIO, "the server ignores ranges")
+        out[: len(data)] = data
+        return len(data)
+
+    def put(self, key: str, data: bytes | bytearray, *, exclusive: bool) -> None:
+        self._do(self._fs.pipe_file, key, bytes(data), mode="create" if exclusive else "overwrite")
+
+    def upload(self, key: str, part: int, *, exclusive: bool) -> Upload:
+        stream = self._fs.open(key, "xb" if exclusive else "wb", block_size=part, autocommit=False)
+        return _Stream(stream)
+
+    def exists(self, key: str) -> bool:
+        self._fs.invalidate_cache(key)
+        return bool(self._do(self._fs.exists, key))
+
+    def keys(self, folder: str) -> list[str]:
+        self._fs.invalidate_cache(folder)
+        return sorted(self._do(self._fs.find, folder))
+
+    def delete(self, key: str) -> None:
+        self._do(self._fs.rm_file, key)
+
+    def _do(self, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
+        return (call if self._is_patient else retried(call))(*arguments, **more)
+
+
+class _Stream:
+    """An upload by a file of a file system."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, part: memoryview) -> None:
+        self._stream.write(part)
+
+    def complete(self) -> None:
+        self._stream.close()
+        self._stream.commit()
+
+    def discard(self) -> None:
+        self._stream.discard()
+
+
+class S3Engine(FsspecEngine):
+    """S3 through s3fs, with requests that say more than the calls which all file systems have."""
+
+    def head(self, key: str) -> Seen:
+        async def head() -> dict[str, Any]:
+            return await self._call("head_object", key)
+
+        found = self._run(head)
+        return Seen(found["ContentLength"], found["ETag"])
+
+    def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
+        async def tail() -> tuple[Seen, bytes]:
+            found = await self._call("get_object", key, Range=f"bytes=-{length}")
+            size = int(found.get("ContentRange", "/0").rpartition("/")[2]) or int(found["ContentLength"])
+            if found["ContentLength"] != min(length, size):
+                found["Body"].close()
+                raise OSError(errno.EIO, "the server ignores ranges")
+            data = bytearray(found["ContentLength"])
+            count = await _fill(found["Body"], memoryview(data))
+            return Seen(size, found["ETag"]), bytes(data[:count])
+
+        try:
+            return self._run(tail)
+        except OSError as error:
+            if status_of(error) == 416:  # which has no last byte
+                return self.head(key), b""
+            raise
+
+    def read_into(self, key: str, offset: int, out: memoryview, seen: Seen | None) -> int:
+        async def read() -> int:
+            condition = {} if seen is None else {"IfMatch": seen.identity}
+            try:
+                found = await self._call(
+                    "get_object", key, Range=f"bytes={offset}-{offset + len(out) - 1}", **condition
+                )
+            except OSError as error:
+                match status_of(error):
+                    case 412:
+                        raise Replaced(errno.ESTALE, "another object has taken its place") from error
+                    case 416:
+                        return 0  # the object ends before
+                raise
+            if offset and not found.get("ContentRange", "").startswith(f"bytes {offset}-"):
+                found["Body"].close()
+                raise OSError(errno.EIO, "the server ignores ranges")
+            return await _fill(found["Body"], out)
+
+        return self._run(read)
+
+    async def _call(self, method: str, key: str, **more: Any) -> dict[str, Any]:
+        bucket, name, _ = self._fs.split_path(key)
+        found: dict[str, Any] = await self._fs._call_s3(method, Bucket=bucket, Key=name, **more)
+        return found
+
+    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run a request on the loop of the file system, which makes it again until its answer begins; a body that ends
+        early is asked for again here."""
+        from fsspec.asyn import sync
+
+        def run() -> T:
+            result: T = sync(self._fs.loop, call)
+            return result
+
+        return retried(run, lambda error: isinstance(error, _CutShort))()
+
+
+class _CutShort(ConnectionError):
+    """The body of an answer ended early, or did not go on."""
+
+
+async def _fill(body: Any, out: memoryview) -> int:
+    """Read a body into `out`; gives its bytes."""
+    count = 0
+    try:
+        while count < len(out):
+            piece = await body.read(len(out) - count)
+            if not piece:
+                break
+            out[count : count + len(piece)] = piece
+            count += len(piece)
+        return count
+    except Exception as error:  # of three libraries, below s3fs
+        raise _CutShort(errno.ECONNRESET, f"the answer was cut short: {error}") from error
+    finally:
+        body.close()
+
+
+class MemoryEngine(FsspecEngine):
+    """fsspec's memory, whose exclusive creation looks first and writes then, and whose open files can be seen."""
+
+    _lock = threading.Lock()
+
+    def put(self, key: str, data: bytes | bytearray, *, exclusive: bool) -> None:
+        with self._lock:
+            super().put(key, data, exclusive=exclusive)
+
+    def upload(self, key: str, part: int, *, exclusive: bool) -> Upload:
+        return _Gathered(self, key, exclusive)
+
+
+class _Gathered:
+    def __init__(self, engine: MemoryEngine, key: str, exclusive: bool) -> None:
+        self._engine, self._key, self._exclusive, self._data = engine, key, exclusive, bytearray()
+
+    def write(self, part: memoryview) -> None:
+        self._data += part
+
+    def complete(self) -> None:
+        self._engine.put(self._key, self._data, exclusive=self._exclusive)
+
+    def discard(self) -> None:
+        """There is nothing yet."""
+
+
+def _seen(info: Mapping[str, Any], key: str) -> Seen:
+    if info["type"] != "file":
+        raise FileNotFoundError(errno.ENOENT, "this is a folder", key)
+    if info["size"] is None:
+        raise OSError(errno.EIO, "the server does not say how long the file is", key)
+    identity = tuple((name, info[name]) for name in _IDENTIFYING if name in info)
+    return Seen(int(info["size"]), (int(info["size"]), *identity))
