@@ -186,7 +186,8 @@ def _value_of(base: str, path: Path) -> dict[str, Any]:
 # in this order: a module builds on the cases of those before it
 MODULES = (
     *("trees", "dtypes", "names", "arrays", "codecs", "manifests", "records", "locating", "damage", "zips", "tags"),
-    *("packed", "zarr", "crashes", "large", "writing", "migrations", "formats", "golden"),
+    *("packed", "zarr", "crashes", "large", "writing"),
+    *("migrations", "migration_chains", "migration_faults", "formats", "golden"),
 )
 
 
