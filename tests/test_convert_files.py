@@ -56,10 +56,11 @@ def test_a_disk_that_writes_wrongly_is_found_out(tmp_path: Path, monkeypatch: py
         ckptfmt.save(source, TREE)
     honest = Disk.write
 
-    def flip(self: Disk, fd: int, data: memoryview, offset: int) -> None:
-        honest(self, fd, data, offset)
+    def flip(self: Disk, fd: int, data: memoryview, offset: int) -> int:
+        count = honest(self, fd, data, offset)
         if len(data) > 1 << 20 or (target != "x.ckpt" and len(data) == 1 << 20):
             os.pwrite(fd, bytes([data[999] ^ 1]), offset + 999)
+        return count
 
     monkeypatch.setattr(Disk, "write", flip)
     with pytest.raises(ckptfmt.CorruptError) as raised:

@@ -21,6 +21,7 @@ from ckptfmt.manager.leases import lease
 from ckptfmt.parallel.files import LOST
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing import assert_same_tree
+from ckptfmt.testing.recording import using_disk
 
 HEX = "0123456789ab"
 TREE = {"w": np.arange(30.0)}
@@ -222,15 +223,17 @@ def test_what_was_replaced_is_as_old_as_its_replacement(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_deletions_of_a_manager_are_ended(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletions_of_a_manager_are_ended(tmp_path: Path, layout: str) -> None:
     """A step whose bytes were to go when the process died: it is no step any more, and gc removes what is left."""
     with ckptfmt.CheckpointManager(tmp_path, keep=[Last(5)], layout=layout) as manager:
         for step in range(3):
             manager.save(step, TREE)
 
     class DeadDisk(Disk):
-        def unlink(self, path: str) -> None:
-            raise KeyboardInterrupt
+        def unlink(self, path: str, *, folder: int | None = None) -> None:
+            if "0003" not in path:  # which is being saved
+                raise KeyboardInterrupt
+            super().unlink(path, folder=folder)
 
         def remove_tree(self, path: str) -> None:
             os.unlink(os.path.join(path, "COMMIT"))
@@ -240,10 +243,8 @@ def test_deletions_of_a_manager_are_ended(tmp_path: Path, layout: str, monkeypat
         with ckptfmt.CheckpointManager(tmp_path, keep=[Last(1)], layout=layout) as manager:
             manager.save(3, TREE)
 
-    with monkeypatch.context() as patch:
-        patch.setattr("ckptfmt.manager.run_on_disk.Disk", DeadDisk)
-        with pytest.raises(KeyboardInterrupt):
-            save()
+    with using_disk(DeadDisk()), pytest.raises(KeyboardInterrupt):
+        save()
     assert len(leftovers(tmp_path)) == 1
     assert len(ckptfmt.gc(tmp_path, delete=True, grace=0).found) == 1
     assert leftovers(tmp_path) == []

@@ -25,6 +25,7 @@ from ..dtypes import Array
 from ..errors import CkptError, fault, os_fault
 from ..names import Key, Path, path_text
 from ..sources import FILE_PIECE, Buffers, InFile, Lazy
+from ..storage import disk as disks
 from ..storage.local import LocalStorage
 from ..target import rebuild
 from ..tree import MAX_DEPTH, Tree
@@ -152,6 +153,7 @@ class SourceFile(LocalStorage):
 
     def __init__(self, path: str, stat: os.stat_result) -> None:
         self.path, self._fd, self._stat, self.is_directory = path, None, stat, False
+        self._disk = disks.current()
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[int]:

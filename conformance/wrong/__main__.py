@@ -16,7 +16,7 @@ import ckptfmt
 from ckptfmt import blocks, chunks, commit, digests, reader
 from ckptfmt import tree as trees
 from ckptfmt.migration import apply
-from ckptfmt.storage import local
+from ckptfmt.storage import disk
 
 from ..implementations.ckptfmt import Adapter, RecordingDisk
 from ..implementations.server import Refused
@@ -241,7 +241,7 @@ class _SameHash:
 
 
 def follows_links() -> Adapter:
-    vars(local)["os"] = _Following()
+    vars(disk)["os"] = _Following()
     return Adapter()
 
 
