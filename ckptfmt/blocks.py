@@ -27,6 +27,7 @@ from .names import Path, path_text
 from .storage import Storage
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
+SCRAP = 256 << 10  # bytes that are read at a time to be digested and forgotten
 UNCHECKED = 16 << 20  # bytes of memory for which nobody looks whether as much is stored
 CHUNKS = 1 << 16  # chunks looked up at a time
 NOTHING = memoryview(b"")
@@ -65,6 +66,11 @@ def run(jobs: list[Job], threads: int) -> None:
                 helper.join()
     if failures:  # jobs begin in order, so every earlier one that fails is here too
         raise failures[min(failures)]
+
+
+def _cut(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """A range in pieces of at most `size`."""
+    return [(at, min(at + size, stop)) for at in range(start, stop, size)]
 
 
 class ChunkPlace(NamedTuple):
@@ -226,18 +232,25 @@ class BlockReader:
         wanted goes straight there, the rest through a small buffer."""
         begin = number * self.manifest.block
         end = min(begin + self.manifest.block, place.extent.length)
-        hasher, buffer = self.digest.stream(), NOTHING
+        high = low + len(out)
         span = self.storage.span
-        for start in range(begin, end, span):
-            stop = min(start + span, end)
-            if low <= start and stop <= low + len(out):
+        if span >= end - begin:
+            pieces, size = [(begin, end)], end - begin
+        else:  # in the processor's cache, and what is wanted apart
+            unwanted = ((begin, min(low, end)), (max(high, begin), end)) if len(out) else ((begin, end),)
+            wanted = _cut(max(low, begin), min(high, end), span)
+            pieces = sorted([*wanted, *(piece for run in unwanted for piece in _cut(*run, SCRAP))])
+            size = SCRAP
+        hasher, buffer = self.digest.stream(), NOTHING
+        for start, stop in pieces:
+            if low <= start and stop <= high:
                 piece = out[start - low : stop - low]
             else:
-                buffer = buffer or memoryview(bytearray(min(span, end - begin)))
+                buffer = buffer or memoryview(bytearray(size))
                 piece = buffer[: stop - start]
             self.read(place.object, place.extent.offset + start, piece)
             hasher.update(piece)
-            first, last = max(start, low), min(stop, low + len(out))
+            first, last = max(start, low), min(stop, high)
             if first < last and last - first < stop - start:
                 out[first - low : last - low] = piece[first - start : last - start]
         self.check(place, number, hasher.digest())
