@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,9 +69,9 @@ def run(jobs: list[Job], threads: int) -> None:
         raise failures[min(failures)]
 
 
-def _cut(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+def _cut(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
     """A range in pieces of at most `size`."""
-    return [(at, min(at + size, stop)) for at in range(start, stop, size)]
+    return ((at, min(at + size, stop)) for at in range(start, stop, size))
 
 
 class ChunkPlace(NamedTuple):
@@ -234,12 +235,13 @@ class BlockReader:
         end = min(begin + self.manifest.block, place.extent.length)
         high = low + len(out)
         span = self.storage.span
+        pieces: Iterable[tuple[int, int]]
         if span >= end - begin:
             pieces, size = [(begin, end)], end - begin
-        else:  # in the processor's cache, and what is wanted apart
-            unwanted = ((begin, min(low, end)), (max(high, begin), end)) if len(out) else ((begin, end),)
-            wanted = _cut(max(low, begin), min(high, end), span)
-            pieces = sorted([*wanted, *(piece for run in unwanted for piece in _cut(*run, SCRAP))])
+        else:  # what is wanted apart, and the rest so that it stays in the processor's cache
+            first, last = max(low, begin), min(high, end)
+            wanted = (first, last) if first < last else (begin, begin)
+            pieces = chain(_cut(begin, wanted[0], SCRAP), _cut(*wanted, span), _cut(wanted[1], end, SCRAP))
             size = SCRAP
         hasher, buffer = self.digest.stream(), NOTHING
         for start, stop in pieces:

@@ -114,13 +114,14 @@ def test_a_run_that_goes_back_does_so_in_both(tmp_path: Path) -> None:
     for step in range(4):
         run.save(step, tree(step))
     assert run.wait_for_copies(30)
-    with broken(run), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", CopyWarning)
-        run.save(1, tree(10), overwrite="later")
-        assert numbers(run) == [0, 1]
-        assert run.latest().step == 1  # type: ignore[union-attr]
-        assert run.save(2, tree(20))
-    run.close()
+        with broken(run):
+            run.save(1, tree(10), overwrite="later")
+            assert numbers(run) == [0, 1]
+            assert run.latest().step == 1  # type: ignore[union-attr]
+            assert run.save(2, tree(20))
+        run.close()
     assert second(run) == numbers(run) == [0, 1, 2]
     other = CheckpointManager(tmp_path / "second")
     assert [other.restore(step)["step"] for step in range(3)] == [0, 10, 20]
@@ -215,15 +216,16 @@ def test_a_copy_that_fails_is_tried_again_and_reported(tmp_path: Path) -> None:
 def test_what_the_second_directory_would_not_keep_does_not_wait_for_it(tmp_path: Path) -> None:
     """While a store is away, the disk does not fill with what it would delete."""
     run = manager(tmp_path, CopyTo(tmp_path / "second", keep=2), keep=1)
-    with broken(run), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", CopyWarning)
-        for step in range(8):
-            run.save(step, tree(step))
-            while len(run.uncopied()) > 2:
-                time.sleep(0.001)
-        run.prune()
-        assert numbers(run) == [6, 7]
-    run.close()
+        with broken(run):
+            for step in range(8):
+                run.save(step, tree(step))
+                while len(run.uncopied()) > 2:
+                    time.sleep(0.001)
+            run.prune()
+            assert numbers(run) == [6, 7]
+        run.close()
     assert second(run) == [6, 7]
 
 
