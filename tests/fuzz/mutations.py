@@ -6,6 +6,7 @@ Each takes a `random.Random`, so the same run is made by atheris (which gives se
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import zlib
 from collections.abc import Callable
@@ -67,7 +68,7 @@ VALUES += [["tag", "numpy.datetime64", "2147483648s", ["scalar", "int64", bytes(
 def value(rng: Random) -> Any:
     """Some value of msgpack."""
     pool: list[Any] = rng.choice([NUMBERS, NUMBERS, TEXTS, VALUES])
-    return rng.choice(pool)
+    return copy.deepcopy(rng.choice(pool))  # as it may be changed in its turn
 
 
 # ---- msgpack
