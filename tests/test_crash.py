@@ -239,6 +239,33 @@ def test_a_file_system_without_links(tmp_path: Path) -> None:
         path.unlink()
 
 
+def test_a_link_whose_answer_was_lost(tmp_path: Path) -> None:
+    """A network disk makes the request again, and is told that the name exists: it is ours. [PUB-003]"""
+    path = tmp_path / "model.ckpt"
+    error = FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    disk = use_disk(after=lambda name, *_: raise_at(0, error, only="link")(name))
+    ckptfmt.save(path, NEW)
+    with pytest.raises(ckptfmt.ExistsError):
+        ckptfmt.save(path, OLD)
+    disk.undo()
+    assert check_state(path, old=False) == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@each_layout
+def test_a_disk_that_is_full_says_so_when_a_file_is_closed(tmp_path: Path, layout: str) -> None:
+    """As network disks and quotas do."""
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, OLD, layout=layout)
+    disk = use_disk(after=raise_at(0, OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), only="close"))
+    with pytest.raises(ckptfmt.StorageError) as caught:
+        ckptfmt.save(path, NEW, layout=layout, overwrite=True, durable=False)
+    disk.undo()
+    assert caught.value.code == "disk-full"
+    assert check_state(path, old=True) == "old"
+    assert not leftovers(tmp_path)
+
+
 def lacking(*names: str) -> Callable[..., None]:
     def act(name: str, *_: Any) -> None:
         if name in names:
@@ -310,7 +337,7 @@ def check_order(calls: list[tuple[str, str]], parent: str) -> None:
     for name, path in before:
         own = [(at, call) for at, (call, other) in enumerate(before) if other == path]
         if name == "create":
-            assert own[-1][1] == "flush", f"{path} changed after it was flushed, or was never flushed"
+            assert [call for _, call in own[-2:]] == ["flush", "close"], f"{path} changed after its flush, or had none"
         if name == "make_directory":
             flushed = next(at for at, call in own if call == "flush_directory")
             inside = [at for at, (_, other) in enumerate(before) if other.startswith(f"{path}/")]
@@ -337,7 +364,7 @@ def test_data_is_flushed_before_it_is_published(tmp_path: Path, layout: str, ove
 
 def test_the_calls_of_a_small_save(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
-    written = ["create", "allocate", "write", "truncate", "flush"]
+    written = ["create", "allocate", "write", "truncate", "flush", "close"]
     fresh = [name for name, _ in record(path, {"x": np.arange(3)})]
     assert fresh == [*written, "link", "flush_directory", "unlink"]
     replacing = [name for name, _ in record(path, {"x": np.arange(3)}, overwrite=True)]

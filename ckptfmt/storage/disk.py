@@ -104,6 +104,10 @@ class Disk:
     def flush(self, fd: int) -> None:
         os.fsync(fd)
 
+    def close(self, fd: int) -> None:
+        """Close a file that was written: a network disk may say only here that it has no room."""
+        os.close(fd)
+
     def flush_directory(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

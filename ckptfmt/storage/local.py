@@ -171,16 +171,17 @@ class LocalFile:
         self._do(self._disk.truncate, size)
         if self._durable:
             self._do(self._disk.flush)  # [PUB-002]; a failure is never tried again [PUB-006]
-        self.close()
+        fd, self._fd = self._fd, None
+        self._do(self._disk.close, fd=fd)
 
     def close(self) -> None:
         if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+            fd, self._fd = self._fd, None
+            os.close(fd)
 
-    def _do(self, call: Any, *arguments: Any) -> None:
+    def _do(self, call: Any, *arguments: Any, fd: int | None = None) -> None:
         try:
-            call(self._fd, *arguments)
+            call(self._fd if fd is None else fd, *arguments)
         except OSError as error:
             raise os_fault(error, "cannot write the checkpoint", self._checkpoint) from error
 
@@ -286,6 +287,8 @@ class LocalAttempt:
             try:
                 self._disk.link(self._temporary, self._target)
             except OSError as error:
+                if error.errno == errno.EEXIST and _is_same(self._temporary, self._target):
+                    return  # a network disk has lost the answer, and made the request again
                 if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK):
                     raise
                 self._disk.rename_exclusive(self._temporary, self._target)
@@ -385,6 +388,14 @@ def make_directories(path: str) -> None:
 def _is_directory(path: str) -> bool:
     """Whether the name itself is a directory, not a link to one: publishing replaces names."""
     return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names lead to one file."""
+    try:
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    except OSError:
+        return False
 
 
 def _is_link(name: str, folder: int) -> bool:
