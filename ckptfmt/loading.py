@@ -3,7 +3,7 @@ or like a template (SPEC.md section 12)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -189,6 +189,7 @@ class Loader:
         leaves = dict(flatten(self.into))
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
         self._check(match(leaves, slots, stored, is_tensor, self.cast))
+        self._check_shared(slots, stored)
         parts = [
             (stored[path].verified(self.verify), part)
             for path, found in slots.items()
@@ -198,6 +199,30 @@ class Loader:
         with self._reporting(sum(_nbytes(tensor, part) for tensor, part in parts)):
             self._fill(parts)
         return rebuild(self.into, lambda path, leaf: leaf if isinstance(slots[path], Slot) else stored.get(path, leaf))
+
+    def _check_shared(self, slots: dict[Path, Slot | None], stored: dict[Path, Any]) -> None:
+        """Refuse a target that has one memory for tensors with different values: it could hold only one of them."""
+        holders: dict[Hashable, tuple[Path, Tensor]] = {}
+        shared: list[tuple[str, str]] = []
+        for path, found in slots.items():
+            for part in () if found is None or path not in stored else found.parts:
+                if part.array is None:
+                    continue
+                first, tensor = holders.setdefault(memory_key(part.array), (path, stored[path]))
+                if not self._is_alike(tensor.index, stored[path].index):
+                    shared.append((path_text(first), path_text(path)))
+        if shared:
+            self._check(MatchReport(shared=tuple(shared)))
+
+    def _is_alike(self, one: int, other: int) -> bool:
+        """Whether two tensors are one, or are stored alike with the same digests."""
+        specs, place = self.manifest.specs, self.checkpoint.blocks.place
+        return one == other or (
+            specs[one] == specs[other]
+            and all(
+                place(one, chunk).extent[1:] == place(other, chunk).extent[1:] for chunk in range(specs[one].chunks)
+            )
+        )
 
     def _fill(self, parts: list[tuple[Tensor, SlotPart]]) -> None:
         """Whole tensors straight from storage all at once, where an array has the stored form; others one by one."""
@@ -230,7 +255,8 @@ class Loader:
 
     def _check(self, report: MatchReport) -> None:
         """[READ-006]"""
-        if (self.strict and not report.ok) or report.shape or report.dtype or report.kind or report.readonly:
+        allowed = MatchReport() if self.strict else MatchReport(report.missing, report.unexpected)
+        if report != allowed:
             raise fault("mismatch", str(report), path=self.checkpoint.path, report=report)
 
     # ---- like a template
@@ -259,7 +285,7 @@ class Loader:
             param = bound.get((path, asked.tag), asked.param)
             if param != asked.param:
                 difference = (path_text(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
-                self._check(MatchReport((), (), (), (), (difference,), ()))
+                self._check(MatchReport(kind=(difference,)))
 
         wanted = (leaf for path, leaf in stored.items() if path in leaves and isinstance(leaf, Tensor))
         with self._reporting(sum(tensor.nbytes for tensor in wanted)):

@@ -27,19 +27,20 @@ class MatchReport:
 
     `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,
     `dtype`, `kind`: (path, found in the checkpoint, expected by the target). `readonly`: target arrays that cannot be
-    written.
+    written. `shared`: pairs that are one memory in the target, and tensors of different values in the checkpoint.
     """
 
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    shape: tuple[Difference, ...]
-    dtype: tuple[Difference, ...]
-    kind: tuple[Difference, ...]
-    readonly: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    shape: tuple[Difference, ...] = ()
+    dtype: tuple[Difference, ...] = ()
+    kind: tuple[Difference, ...] = ()
+    readonly: tuple[str, ...] = ()
+    shared: tuple[tuple[str, str], ...] = ()
 
     @property
     def ok(self) -> bool:
-        return not (self.missing or self.unexpected or self.shape or self.dtype or self.kind or self.readonly)
+        return self == MatchReport()
 
     def __str__(self) -> str:
         lines = [f"missing from the checkpoint: {_few(self.missing)}"] if self.missing else []
@@ -54,6 +55,9 @@ class MatchReport:
                     )
                 )
         lines += [f"read-only in the target: {_few(self.readonly)}"] if self.readonly else []
+        if self.shared:
+            pairs = _few(tuple(f"{first} and {second}" for first, second in self.shared))
+            lines.append(f"one memory in the target, different values in the checkpoint: {pairs}")
         return "; ".join(lines) or "target and checkpoint match"
 
 

@@ -256,6 +256,23 @@ def test_frameworks_are_mixed_in_one_tree(tmp_path: Path, model: Any) -> None:
     assert torch.equal(found["torch"], model.conv.weight)
 
 
+def test_different_values_do_not_become_one_tied_parameter(tmp_path: Path) -> None:
+    """`load_state_dict` would keep the last of them."""
+
+    class Net(nn.Module):
+        def __init__(self, *, tied: bool) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(4, 3), nn.Linear(3, 4, bias=False)
+            if tied:
+                self.head.weight = self.embed.weight
+
+    path = tmp_path / "untied.ckpt"
+    ckptfmt_torch.save(path, Net(tied=False))
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt_torch.load_into(path, Net(tied=True))
+    assert caught.value.report.shared == (("embed.weight", "head.weight"),)
+
+
 def test_tied_tensors_come_back_tied_like_a_template(tmp_path: Path) -> None:  # [TREE-010]
     weight, plain = nn.Parameter(torch.arange(4.0)), torch.ones(3)
     tree = {"a": weight, "b": weight, "c": [plain, plain], "d": nn.Parameter(torch.arange(4.0))}

@@ -283,3 +283,19 @@ def test_a_tied_target_is_filled_once(tmp_path: Path) -> None:
         checkpoint.load(into={"a": target, "b": target})
         assert checkpoint.bytes_read == tied.nbytes
     assert np.array_equal(target, tied)
+
+
+@each_layout
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_one_memory_for_different_values_is_refused(tmp_path: Path, layout: str, compression: str | None) -> None:
+    """It could hold only one of them. Equal values that were saved apart may come together."""
+    tree = {"a": np.arange(6.0), "b": np.arange(6.0), "c": np.arange(6.0) + 1}
+    path = saved(tmp_path, tree, layout=layout, compression=compression)
+    one = np.zeros(6)
+    report = refusal(path, {"a": one, "b": one, "c": one})
+    assert report == ckptfmt.MatchReport(shared=(("a", "c"),))
+    assert "a and c" in str(report)
+    assert refusal(path, {"a": one, "b": np.zeros(6), "c": one}, strict=False) == report
+    found = ckptfmt.load(path, into={"a": one, "b": one}, select=["a", "b"])
+    assert found["a"] is found["b"] is one
+    assert (one == np.arange(6.0)).all()
