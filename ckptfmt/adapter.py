@@ -111,7 +111,7 @@ def _entry_points() -> dict[str, Any]:
 
 
 def adapter_named(framework: str) -> Adapter:
-    """The adapter of a framework; raises `bad-option`."""
+    """The adapter of a framework; raises `bad-option`, or `missing-package` where the framework is not installed."""
     if framework not in _registered:
         entry = _entry_points().get(framework)
         if entry is None:
@@ -120,7 +120,7 @@ def adapter_named(framework: str) -> Adapter:
         try:
             register(entry.load())
         except ImportError as error:
-            raise fault("bad-option", f"the adapter for {framework!r} cannot be imported: {error}") from error
+            raise fault("missing-package", f"the adapter for {framework!r} cannot be imported: {error}") from error
     return _registered[framework]
 
 

@@ -330,7 +330,7 @@ CODES: dict[str, Code] = {
         "Name it with source_format= or target_format=; `ckptfmt convert --formats` lists them",
     ),
     "missing-package": Code(
-        UnsupportedError, "convert", "a package that this format needs is missing", "Install it, then try again"
+        UnsupportedError, "convert", "a package that is needed here is missing", "Install it, then try again"
     ),
     "bad-source": Code(
         CorruptError, "convert", "a file of another format breaks that format's rules", "Fetch or write the file again"
