@@ -24,8 +24,8 @@ from .errors import CkptError, fault
 from .layouts import chunk_object
 from .limits import DEFAULT, Limits
 from .manifest import Manifest
-from .names import Path, path_text
-from .storage import Storage
+from .names import Path, path_label
+from .storage import IN_FLIGHT, Storage
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
 SCRAP = 256 << 10  # bytes that are read at a time to be digested and forgotten
@@ -94,11 +94,12 @@ class BlockReader:
         self.bytes_read = 0
         self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
         self.digest = digest_named(manifest.digest)
+        self.in_flight = IN_FLIGHT  # bytes of memory for what comes over a network, beside its destination
         self._counting = threading.Lock()
 
     def describe(self, tensor: int) -> str:
-        """The path text of a tensor, for messages."""
-        return path_text(self.path_of(tensor))
+        """The label of a tensor's path, for messages."""
+        return path_label(self.path_of(tensor))
 
     def place(self, tensor: int, chunk: int) -> ChunkPlace:
         """Where a chunk lies."""
@@ -188,19 +189,33 @@ class BlockReader:
         self.run(list(self.jobs(place, 0, out, verify)))
         return out
 
-    def run(self, jobs: list[Job]) -> None:
-        """Run jobs, as many at a time as the storage likes."""
-        run(jobs, self.storage.readers)
+    def run(self, jobs: list[Job], each: int = 0) -> None:
+        """Run jobs, as many at a time as the storage likes, and over a network as `in_flight` has room for: each takes
+        as many bytes as one request, or `each`, beside its destination."""
+        readers = self.storage.readers
+        if self.storage.is_remote:
+            readers = max(1, min(readers, self.in_flight // max(each, self._span)))
+        run(jobs, readers)
+
+    @property
+    def _span(self) -> int:
+        """Bytes of one request, at least a block: fewer where `in_flight` has no room for as many of them as are best
+        made at a time."""
+        storage = self.storage
+        if not storage.is_remote:
+            return storage.span
+        return min(storage.span, max(self.manifest.block, self.in_flight // storage.readers))
 
     def jobs(self, place: ChunkPlace, low: int, out: memoryview, verify: bool) -> Iterator[Job]:
         """Jobs that fill `out` with the stored bytes of a chunk from byte `low` on."""
         high = low + len(out)
         if not verify:
-            for start in range(low, high, UNVERIFIED):
-                yield partial(self._read_exactly, place, start, out[start - low : start - low + UNVERIFIED])
+            size = self._span if self.storage.is_remote else UNVERIFIED
+            for start in range(low, high, size):
+                yield partial(self._read_exactly, place, start, out[start - low : start - low + size])
             return
         block = self.manifest.block
-        group = max(1, self.storage.span // block)
+        group = max(1, self._span // block)
         for first in range(low // block, -(-high // block), group):
             yield partial(self._read_blocks, place, range(first, min(first + group, -(-high // block))), low, out)
 

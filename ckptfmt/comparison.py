@@ -13,7 +13,7 @@ from .conversion.equality import bits, coarser, plain_bits
 from .conversion.formats import open_source
 from .conversion.source import EXPANSION, Tensor, is_tensor, slabs
 from .dtypes import Array, dtype_of
-from .names import Path, path_text
+from .names import Path, path_label
 from .target import flatten
 from .tree import Tree
 
@@ -41,8 +41,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class DiffReport:
-    """How `b` differs from `a`, by path text. `renamed` tensors are the same, bit by bit, at another path; they are
-    not in `added` and `removed`. `metadata` says whether the metadata differ; `same` counts leaves that do not."""
+    """How `b` differs from `a`, by labels of paths. `renamed` tensors are the same, bit by bit, at another path; they
+    are not in `added` and `removed`. `metadata` says whether the metadata differ; `same` counts leaves that do not."""
 
     a: str
     b: str
@@ -78,14 +78,14 @@ def diff(
         added = [path for path in after if path not in before]
         renamed = _renamed({path: before[path] for path in removed}, {path: after[path] for path in added})
         both = [path for path in before if path in after]
-        found = [_change(path_text(path), before[path], after[path]) for path in both]
+        found = [_change(path_label(path), before[path], after[path]) for path in both]
         changed = tuple(change for change in found if change is not None)
         return DiffReport(
             os.fspath(a),
             os.fspath(b),
-            tuple(path_text(path) for path in added if path not in renamed.values()),
-            tuple(path_text(path) for path in removed if path not in renamed),
-            tuple((path_text(old), path_text(new)) for old, new in renamed.items()),
+            tuple(path_label(path) for path in added if path not in renamed.values()),
+            tuple(path_label(path) for path in removed if path not in renamed),
+            tuple((path_label(old), path_label(new)) for old, new in renamed.items()),
             changed,
             _plain(first.metadata) != _plain(second.metadata),
             len(both) - len(changed),

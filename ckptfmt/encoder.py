@@ -16,7 +16,7 @@ import numpy as np
 from .adapter import Plain, Tagged, lower
 from .dtypes import Array, dtype_of, pack
 from .errors import CkptError, fault
-from .names import Path, path_text
+from .names import Path, path_label
 from .sources import Source, memory_key
 from .tree import COMPLEX, MAX_DEPTH, Node, Tree
 
@@ -73,14 +73,14 @@ class _Encoder:
         try:
             lowered = lower(value)
         except CkptError as error:
-            error.tensor = error.tensor or path_text(path)
+            error.tensor = error.tensor or path_label(path)
             raise
         if lowered is None:
             kind = type(value)
             raise fault(
                 "unsupported-leaf",
-                f"cannot store a {kind.__module__}.{kind.__qualname__} at {path_text(path)!r}",
-                tensor=path_text(path),
+                f"cannot store a {kind.__module__}.{kind.__qualname__} at {path_label(path)!r}",
+                tensor=path_label(path),
             )
         if isinstance(lowered, Tagged):
             _check_depth(depth, path)
@@ -102,8 +102,8 @@ class _Encoder:
         if not self.allow_tensors:
             raise fault(
                 "unsupported-leaf",
-                f"metadata holds a tensor at {path_text(path)!r}; put it into the tree",
-                tensor=path_text(path),
+                f"metadata holds a tensor at {path_label(path)!r}; put it into the tree",
+                tensor=path_label(path),
             )  # [TREE-014]
         if array.dtype.kind in "mM":
             _check_depth(depth, path)
@@ -118,8 +118,8 @@ class _Encoder:
         if dtype_of(array.dtype) is None:
             raise fault(
                 "unsupported-dtype",
-                f"cannot store a tensor of dtype {array.dtype} at {path_text(path)!r}",
-                tensor=path_text(path),
+                f"cannot store a tensor of dtype {array.dtype} at {path_label(path)!r}",
+                tensor=path_label(path),
             )
         memory = memory_key(array)
         index = self.index_of_memory.get(memory)
@@ -136,8 +136,8 @@ def _key(key: Any, path: Path) -> Node:
         return _integer(key)
     raise fault(
         "unsupported-key",
-        f"the dict at {path_text(path)!r} has the key {key!r} of type {type(key).__name__}",
-        tensor=path_text(path),
+        f"the dict at {path_label(path)!r} has the key {key!r} of type {type(key).__name__}",
+        tensor=path_label(path),
     )  # [TREE-007]
 
 
@@ -145,7 +145,7 @@ def _utf8(text: str, code: str, path: Path) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:  # [TREE-015]
-        where = path_text(path).encode(errors="backslashreplace").decode()
+        where = path_label(path).encode(errors="backslashreplace").decode()
         raise fault(code, f"the string at {where!r} has lone surrogates and is no UTF-8", tensor=where) from None
     return text
 
@@ -163,7 +163,7 @@ def _int64(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _check_depth(depth: int, path: Path) -> None:
     if depth >= MAX_DEPTH:
-        where = path_text(path[:8])
+        where = path_label(path[:8])
         raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {where!r}, or in themselves")
 
 
@@ -182,8 +182,8 @@ def _scalar(value: np.generic, path: Path, depth: int) -> Node:
     if dtype is None:
         raise fault(
             "unsupported-dtype",
-            f"cannot store a scalar of dtype {value.dtype} at {path_text(path)!r}",
-            tensor=path_text(path),
+            f"cannot store a scalar of dtype {value.dtype} at {path_label(path)!r}",
+            tensor=path_label(path),
         )
     array = np.asarray(value)
     stored = pack(array, dtype) if dtype.per > 1 else array.view(dtype.stored.newbyteorder("="))
@@ -205,7 +205,7 @@ def _shared_views(tensors: list[TensorLeaf], memories: list[Any]) -> tuple[tuple
     for low, high, number in [*sorted(span for span in spans if span[0] < span[1]), (1 << 64, 0, 0)]:
         if low >= end:
             if len(group) > 1:
-                groups.append(tuple(path_text(tensors[n].path) for n in group))
+                groups.append(tuple(path_label(tensors[n].path) for n in group))
             group = []
         group.append(number)
         end = max(end, high)

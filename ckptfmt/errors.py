@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 class CkptError(Exception):
     """Root of the error tree.
 
-    Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (path text), `chunk`, `block` (numbers),
-    `offset` (bytes in the object), `found`, `expected`, `errno`; those that do not apply are None.
+    Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (the label of its path:
+    "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `offset` (bytes in the object),
+    `found`, `expected`, `errno`; those that do not apply are None.
     """
 
     def __init__(

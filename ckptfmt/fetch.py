@@ -1,6 +1,7 @@
 """Tensors and parts of tensors as arrays: what a grid says is needed, read through verified blocks.
 
-The memory of a load is its result and a buffer for each thread. Small neighbouring tensors of a pack are read together.
+The memory of a load is its result and a buffer for each thread, and there are as many threads as `in_flight` has room
+for. Small neighbouring tensors of a pack are read together.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ SPAN = 32 << 20  # most bytes read at once for scattered elements
 SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
 SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
 RUN = 4 << 20  # bytes of such a common read
-IN_FLIGHT = 256 << 20  # bytes of host memory for tensors on their way to a device
 
 
 class _Run(NamedTuple):
@@ -54,6 +54,8 @@ class Fetcher:
         self.admit(tensor for tensor in wanted if tensor not in targets)
         found: dict[int, Array] = {}
         jobs: list[Job] = []
+        fills: list[Job] = []  # with memory of their own for a chunk and what it decodes to
+        chunk_bytes = 0
         small: list[int] = []
         joinable = self.manifest.layout != "loose"
         for tensor in wanted:
@@ -63,10 +65,18 @@ class Fetcher:
                 small.append(tensor)
                 continue
             found[tensor] = self._array(tensor, spec.shape) if target is None else target
-            jobs += self._tensor_jobs(tensor, found[tensor], verify)
-        for group in self._runs(small) if small else ():
-            self._read_run(group, verify, found)
-        self.blocks.run(jobs)
+            before = len(fills)
+            self._add_jobs(tensor, found[tensor], verify, jobs, fills)
+            if len(fills) > before:
+                chunk_bytes = max(chunk_bytes, spec.chunk_nbytes)
+        runs = self._runs(small) if small else ()
+        if self.blocks.storage.is_remote:
+            jobs = [*(partial(self._read_run, group, verify, found) for group in runs), *jobs]
+        else:
+            for group in runs:  # of which a disk, and what is to be done with them, keeps one thread busy
+                self._read_run(group, verify, found)
+        self.blocks.run(jobs, RUN + SMALL if small else 0)
+        self.blocks.run(fills, 2 * chunk_bytes)
         return found
 
     def _array(self, tensor: int, shape: Shape) -> Array:
@@ -78,8 +88,9 @@ class Fetcher:
             message = f"tensor {text!r} of shape {shape} cannot be an array: {error}"
             raise fault("limit-exceeded", message, path=self.blocks.storage.path, tensor=text) from error
 
-    def _tensor_jobs(self, tensor: int, array: Array, verify: bool) -> Iterator[Job]:
-        """Jobs that fill a contiguous array of the tensor's own shape and dtype."""
+    def _add_jobs(self, tensor: int, array: Array, verify: bool, jobs: list[Job], fills: list[Job]) -> None:
+        """Jobs that fill a contiguous array of the tensor's own shape and dtype: straight from storage, or through
+        memory."""
         spec = self.manifest.specs[tensor]
         plain = spec.is_raw and spec.dtype.per == 1 and spec.dtype.stored.isnative and spec.dtype.name != "bool"
         for chunk in range(spec.chunks):
@@ -88,9 +99,9 @@ class Fetcher:
             part = array[region]
             # rows of a chunk that is as wide as the tensor follow each other in both; padding comes after them
             if plain and part.shape[1:] == spec.grid[1:] and part.flags.c_contiguous:
-                yield from self.blocks.jobs(place, 0, bytes_of(part), verify)
+                jobs += self.blocks.jobs(place, 0, bytes_of(part), verify)
             else:
-                yield partial(self._fill, place, spec, array, verify)
+                fills.append(partial(self._fill, place, spec, array, verify))
 
     def _fill(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
         """Decode one chunk into its place in an array."""

@@ -15,11 +15,11 @@ from .adapter import Adapter, Slot, SlotPart, Tagged, Template, adapter_named, s
 from .chunks import check_bools
 from .dtypes import Array, DType
 from .errors import CkptError, fault
-from .fetch import IN_FLIGHT
-from .names import Path, path_text
+from .names import Path, path_label, path_text
 from .patterns import Patterns, matches_any
 from .progress import Progress, counter
 from .sources import memory_key, whole
+from .storage import IN_FLIGHT
 from .tags import TAGS, child_of
 from .target import MatchReport, flatten, match, rebuild
 from .tensor import Tensor, is_tensor
@@ -56,6 +56,7 @@ class Loader:
         self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
         self.strict, self.cast = strict, cast
         self.progress, self.max_bytes_in_flight = progress, max_bytes_in_flight
+        checkpoint.blocks.in_flight = max_bytes_in_flight
         patterns = [select] if isinstance(select, str) else list(select or ())
         self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
 
@@ -115,6 +116,8 @@ class Loader:
             )
         self.fetcher.admit(() if self.mmap else wanted)
         dtypes = {index: stand_in(specs[index].dtype, adapter.supports) for index in lacking}
+        if not adapter.on_host:  # there are tensors and network buffers at one time
+            self.checkpoint.blocks.in_flight = self.max_bytes_in_flight // 2
         found: dict[int, Any] = {}
         for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
             arrays = self._arrays(group)
@@ -139,12 +142,14 @@ class Loader:
         return converted
 
     def _groups(self, wanted: Iterable[int]) -> Iterator[list[int]]:
-        """Tensors that together have at most `max_bytes_in_flight` bytes, or one larger tensor."""
+        """Tensors that together have at most `max_bytes_in_flight` bytes, but for those of network buffers, or one
+        larger tensor."""
+        most = self.max_bytes_in_flight // (2 if self.checkpoint.blocks.storage.is_remote else 1)
         group: list[int] = []
         size = 0
         for index in wanted:
             nbytes = self.manifest.specs[index].nbytes
-            if group and size + nbytes > self.max_bytes_in_flight:
+            if group and size + nbytes > most:
                 yield group
                 group, size = [], 0
             group.append(index)
@@ -210,7 +215,7 @@ class Loader:
                     continue
                 first, tensor = holders.setdefault(memory_key(part.array), (path, stored[path]))
                 if not self._is_alike(tensor.index, stored[path].index):
-                    shared.append((path_text(first), path_text(path)))
+                    shared.append((path_label(first), path_label(path)))
         if shared:
             self._check(MatchReport(shared=tuple(shared)))
 
@@ -284,7 +289,7 @@ class Loader:
         def check(path: Path, asked: Tagged) -> None:
             param = bound.get((path, asked.tag), asked.param)
             if param != asked.param:
-                difference = (path_text(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
+                difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
         wanted = (leaf for path, leaf in stored.items() if path in leaves and isinstance(leaf, Tensor))
@@ -299,7 +304,7 @@ class Loader:
                 try:
                     asks[id(leaf)] = template(leaf)
                 except CkptError as error:
-                    error.path, error.tensor = self.checkpoint.path, path_text(path)
+                    error.path, error.tensor = self.checkpoint.path, path_label(path)
                     raise
         return {path: asks[id(leaf)] for path, leaf in leaves.items()}
 

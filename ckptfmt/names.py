@@ -54,8 +54,22 @@ def unescape(segment: str) -> Key:
 
 
 def path_text(path: Path) -> str:
-    """A path as people write it: segments joined with `/`. May be ambiguous."""
+    """A path as people write it, for patterns and lookups: segments joined with `/`. May be ambiguous."""
     return "/".join([key if isinstance(key, str) else _integer_text(key) for key in path])
+
+
+def label(key: Key) -> str:
+    """A key as it is, or as a literal where that could be mistaken: the str "0" for the int 0, say."""
+    if isinstance(key, int):
+        return _integer_text(key)
+    mistaken = "/" in key or key[:1] in ("'", '"', "(") or key.lstrip("-").removeprefix("0x").isdigit()
+    is_plain = key.isprintable() and key == key.strip() != "" and not mistaken
+    return key if is_plain else repr(key)
+
+
+def path_label(path: Path) -> str:
+    """A path for messages and reports: labels joined with `/`, which no two paths share."""
+    return "/".join(map(label, path))
 
 
 class PathIndex:
@@ -73,10 +87,10 @@ class PathIndex:
                 self._by_text.setdefault(path_text(prefix), []).append(prefix)
 
     def find(self, path: Key | Path, checkpoint: str) -> Path:
-        """The typed path of a path text ("model/wte") or of an exact path ("model", 0); raises `no-such-path` or
-        `ambiguous-path`."""
+        """The typed path of a path text ("model/wte"), a label ("model/'0'") or an exact path ("model", 0); raises
+        `no-such-path` or `ambiguous-path`."""
         if isinstance(path, str):
-            fits = self._by_text.get(path, [])
+            fits = self._by_text.get(path, []) or self._labelled(path)
         else:
             exact = path if isinstance(path, tuple) else (path,)
             fits = [fit for fit in self._by_text.get(path_text(exact), []) if fit == exact]
@@ -85,6 +99,12 @@ class PathIndex:
         if len(fits) > 1:
             raise fault("ambiguous-path", f"{path!r} fits {' and '.join(map(repr, fits))}", path=checkpoint)
         return fits[0]
+
+    def _labelled(self, text: str) -> list[Path]:
+        """The path whose label this is, where it differs from the path text: it has a literal in it."""
+        if "'" not in text and '"' not in text:
+            return []
+        return [fit for fits in self._by_text.values() for fit in fits if path_label(fit) == text]
 
 
 def value_at(tree: Any, path: Path) -> Any:

@@ -16,12 +16,12 @@ from .blocks import BlockReader
 from .commit import CommitRecord
 from .digests import digest_named
 from .errors import CkptError, CorruptError, fault
-from .fetch import IN_FLIGHT, Fetcher
+from .fetch import Fetcher
 from .layouts import Frame, Layout, Located, layout_of
 from .limits import DEFAULT, Limits, table
 from .manifest import Manifest, Schema
-from .names import Key, Path, PathIndex, path_text, value_at
-from .storage import Storage, storage_for
+from .names import Key, Path, PathIndex, path_label, path_text, value_at
+from .storage import IN_FLIGHT, Storage, storage_for
 from .tags import CHILDREN
 from .tensor import Tensor, is_tensor
 from .tree import Tree
@@ -169,7 +169,8 @@ class Checkpoint:
         return PathIndex(path for path, _ in trees.leaves(self.manifest.tree))
 
     def __getitem__(self, path: Key | Path) -> Any:
-        """The `Tensor`, plain value or container at a path text ("model/wte") or an exact typed path ("model", 0)."""
+        """The `Tensor`, plain value or container at a path text ("model/wte"), as messages name it ("model/'0'" is the
+        str key "0"), or at an exact typed path ("model", 0)."""
         return value_at(self.tree, self._paths.find(path, self.path))
 
     def __contains__(self, path: Key | Path) -> bool:
@@ -192,8 +193,8 @@ class Checkpoint:
         return self.handles[index].path
 
     def describe(self, index: int) -> str:
-        """The path text of a tensor, by its number."""
-        return path_text(self.path_of(index))
+        """The label of a tensor's path, by its number."""
+        return path_label(self.path_of(index))
 
     # ---- reading
 
@@ -357,7 +358,7 @@ def load(
       says so.
     - `verify`: check every block's digest; True unless mapped.
     - `progress(done, total)` is called with bytes now and then, from any thread. `max_bytes_in_flight` bounds the host
-      memory of tensors on their way to a device, but for the largest one.
+      memory of tensors on their way to a device, but for the largest one, and of network buffers, but for one block.
     - `limits`: how much memory it may take beyond what is stored; see `Limits`.
     - `storage_options`: for URLs, handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
 

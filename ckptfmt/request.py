@@ -18,7 +18,7 @@ from .dtypes import dtype_of
 from .encoder import EncodedTree, TensorLeaf, encode
 from .errors import CkptError, fault
 from .manifest import MAX_RANK, Schema
-from .names import MAX_LENGTH, escape, path_text
+from .names import MAX_LENGTH, escape, path_label, path_text
 from .patterns import matches
 from .sources import Kept, Sharded
 from .tree import Node, Tree
@@ -72,7 +72,7 @@ def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
         if isinstance(source, Sharded):
             held = {shard.start: math.prod(shard.source.shape) for shard in source.shards}
             if sum(held.values()) < math.prod(source.shape):
-                text = path_text(leaf.path)
+                text = path_label(leaf.path)
                 raise fault("shards-missing", f"this process holds only a part of {text!r}", tensor=text)
         specs.append(_array_spec(source.dtype, tuple(source.shape), codec, layout))
     return tuple(specs)
@@ -90,7 +90,7 @@ def _array_spec(numpy_dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec
 
 def _codec_of(leaf: TensorLeaf, rules: list[tuple[str, Codec]]) -> Codec:
     if len(leaf.source.shape) > MAX_RANK:
-        text = path_text(leaf.path)
+        text = path_label(leaf.path)
         raise fault("unsupported-dtype", f"a tensor of {len(leaf.source.shape)} axes", tensor=text)
     if rules[0] == ("**", RAW):
         return RAW
@@ -106,7 +106,7 @@ def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
             raise fault(
                 "name-too-long",
                 f"a tensor's name has {len(name)} bytes",
-                tensor=path_text(leaf.path)[:80],
+                tensor=path_label(leaf.path)[:80],
                 found=len(name),
                 expected=f"at most {MAX_LENGTH}",
             )

@@ -11,7 +11,7 @@ import numpy as np
 
 from .adapter import Plain, Slot, Tagged, Template, lower
 from .dtypes import dtype_of
-from .names import Path, path_text
+from .names import Path, path_label
 from .tree import Tree
 
 Difference = tuple[str, Any, Any]
@@ -23,7 +23,7 @@ _NUMBERS = (bool, int, float, complex, np.generic)
 
 @dataclass(frozen=True, slots=True)
 class MatchReport:
-    """How a target tree differs from a checkpoint. All by path text.
+    """How a target tree differs from a checkpoint. All by label of the path ("model/w").
 
     `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,
     `dtype`, `kind`: (path, found in the checkpoint, expected by the target). `readonly`: target arrays that cannot be
@@ -141,8 +141,8 @@ def match(
 ) -> MatchReport:
     """Compare the leaves of a target or template with those of a checkpoint, by path. `asks` says what each leaf asks
     for, None where it is no tensor; `cast` allows dtypes of `castable` pairs."""
-    missing = tuple(path_text(path) for path in leaves if path not in stored)
-    unexpected = tuple(path_text(path) for path in stored if path not in leaves)
+    missing = tuple(path_label(path) for path in leaves if path not in stored)
+    unexpected = tuple(path_label(path) for path in stored if path not in leaves)
     shape: list[Difference] = []
     dtype: list[Difference] = []
     kind: list[Difference] = []
@@ -150,7 +150,7 @@ def match(
     for path, ask in asks.items():
         if path not in stored:
             continue
-        text, found = path_text(path), stored[path]
+        text, found = path_label(path), stored[path]
         if isinstance(ask, Template) and not ask.shape and isinstance(found, _NUMBERS):
             if not _takes(ask.dtype, found, cast):
                 dtype.append((text, type(found).__name__, ask.dtype))

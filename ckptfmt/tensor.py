@@ -13,7 +13,7 @@ from .errors import CkptError, fault
 from .grid import Axis, Selection
 from .grid import select as normalise
 from .memory import aligned
-from .names import Path, path_text
+from .names import Path, path_label
 from .sources import Lazy, Region, whole
 
 if TYPE_CHECKING:
@@ -146,13 +146,13 @@ class Tensor(ArrayLike):
         return self.spec.codec.name
 
     def __repr__(self) -> str:
-        return f"<Tensor {path_text(self.path)!r} {self.dtype} {self.shape}>"
+        return f"<Tensor {path_label(self.path)!r} {self.dtype} {self.shape}>"
 
     def __getitem__(self, index: Any) -> Any:
         try:
             selection = normalise(index, self.shape)
         except CkptError as error:
-            error.path, error.tensor = self._checkpoint.path, path_text(self.path)
+            error.path, error.tensor = self._checkpoint.path, path_label(self.path)
             raise
         values = self._checkpoint.fetcher.select(self.index, selection.axes, self._verify)
         return finished(self._seen(values), selection, index)
@@ -172,9 +172,9 @@ class Tensor(ArrayLike):
         if not (fits and inside):
             raise fault(
                 "mismatch",
-                f"cannot read {path_text(self.path)!r} into the array",
+                f"cannot read {path_label(self.path)!r} into the array",
                 path=self._checkpoint.path,
-                tensor=path_text(self.path),
+                tensor=path_label(self.path),
                 found=f"{out.dtype} {out.shape}" + ("" if out.flags.writeable else ", read-only"),
                 expected=f"a writable array of {self.dtype} {shape} inside {self.shape}",
             )

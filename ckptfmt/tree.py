@@ -17,7 +17,7 @@ import numpy as np
 from .dtypes import DTYPES, dtype_named, unpack
 from .errors import UnknownTagWarning, fault
 from .limits import SMALL, table
-from .names import Key, Path, path_text
+from .names import Key, Path, path_label
 from .tags import TAGS, Restore
 
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
@@ -172,7 +172,7 @@ class _Decoder:
             if hint and name not in self.announced:
                 self.announced.add(name)
                 text = f"{name} {param}" if tag else name
-                message = f"{text!r}, first at {path_text(path)!r}, {hint} [TAG-001]"
+                message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
                 warnings.warn(message, UnknownTagWarning, stacklevel=2)
             return value
         if type(child) is not list or child[0] != "tensor":

@@ -24,7 +24,7 @@ from .errors import CODES, CkptError, CorruptError, fault, os_fault
 from .layouts import Layout, Located
 from .limits import DEFAULT, Limits
 from .manifest import Manifest
-from .names import Path, path_text
+from .names import Path, path_label
 from .progress import Progress, counter
 
 RUN = 4 << 20  # bytes of neighbouring small chunks checked by one job
@@ -37,7 +37,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Damage:
     """One damaged place. `where`: "block", "frame", or the phase in which opening failed. `path` is the typed path of
-    the tensor, `tensor` its text, which may be that of another path, too. `object` is "" for the file itself; `offset`
+    the tensor, `tensor` its label. `object` is "" for the file itself; `offset`
     and `length` (bytes) are places in the object. Fields that do not apply are None."""
 
     code: str
@@ -322,7 +322,7 @@ def _damage(
     length = place.extent.length if length is None else length
     path = blocks.path_of(place.tensor)
     return Damage(
-        error.code, "block", error.message, place.object, path_text(path), place.chunk, block, offset, length, path
+        error.code, "block", error.message, place.object, path_label(path), place.chunk, block, offset, length, path
     )
 
 

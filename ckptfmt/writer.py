@@ -14,7 +14,7 @@ from .layouts.draft import Draft
 from .manifest import BLOCK, Schema
 from .progress import Progress, Report, counter
 from .request import Compression, Request, request, whole_specs
-from .storage import attempt_for
+from .storage import IN_FLIGHT, attempt_for
 from .tree import Tree
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def save(
     progress: Progress | None = None,
     coordinator: Coordinator | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    max_bytes_in_flight: int = IN_FLIGHT,
     extra: Mapping[str, Any] | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
@@ -66,6 +67,8 @@ def save(
     - `progress(done, total)` is called with bytes now and then.
     - `coordinator`: save together with other processes (`ckptfmt.parallel`), all of which call this with the same path
       and options and with the parts of tensors that they hold; the layout is "packed".
+    - `max_bytes_in_flight`: bounds the memory of uploads, but for eight parts of 5 MiB, or larger ones where the
+      checkpoint would need more than 9,000 of them.
     - `extra`: further keys of the manifest, which readers ignore [MAN-003]; not together with `coordinator`.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
@@ -109,7 +112,14 @@ def save(
         extra=extra or {},
     )
     directory = layout != "file"
-    attempt = attempt_for(name, directory=directory, overwrite=overwrite, durable=durable, options=storage_options)
+    attempt = attempt_for(
+        name,
+        directory=directory,
+        overwrite=overwrite,
+        durable=durable,
+        options=storage_options,
+        in_flight=max_bytes_in_flight,
+    )
     try:
         written = module.write(draft, attempt)
         attempt.publish()

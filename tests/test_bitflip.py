@@ -12,7 +12,7 @@ import pytest
 from damage import LAYOUTS, METADATA, Zone, flipped, save_varied, zones
 
 import ckptfmt
-from ckptfmt.names import path_text
+from ckptfmt.names import path_label
 from ckptfmt.testing import equal_trees
 from stress import bitflips
 
@@ -25,7 +25,7 @@ def places(zone: Zone, bits: range) -> Iterator[tuple[int, int]]:
 
 
 def text_of(zone: Zone) -> str | None:
-    return None if zone.tensor is None else path_text(zone.tensor)
+    return None if zone.tensor is None else path_label(zone.tensor)
 
 
 def check_load(path: Path, tree: Any) -> None:

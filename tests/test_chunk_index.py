@@ -134,12 +134,12 @@ def check_part_refused(path: Path, number: int, code: str, words: str) -> None:
                 continue
             with pytest.raises(ckptfmt.CorruptError, match=words) as caught:
                 checkpoint[name].read()
-            assert (caught.value.code, caught.value.tensor, caught.value.path) == (code, name, str(path))
+            assert (caught.value.code, caught.value.tensor, caught.value.path) == (code, repr(name), str(path))
         damage = [(found.code, found.object) for found in checkpoint.verify().damage]
     assert damage == [(code, PARTS[number])]
     with pytest.raises(ckptfmt.CorruptError, match=words) as caught:
         ckptfmt.load(path)
-    assert (caught.value.code, caught.value.tensor) == (code, str(2 * number))
+    assert (caught.value.code, caught.value.tensor) == (code, repr(str(2 * number)))
 
 
 def u32(*values: int) -> bytes:

@@ -381,7 +381,7 @@ def test_damage_in_a_hostile_checkpoint_is_shown_safely(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert_safe(result)
     assert_safe(run("verify", "--json", path))
-    assert json.loads(run("verify", "--json", path).stdout)["damage"][0]["tensor"] == ESCAPE
+    assert json.loads(run("verify", "--json", path).stdout)["damage"][0]["path"] == [ESCAPE]
     assert_safe(run("get", path, ESCAPE))
 
 

@@ -139,7 +139,7 @@ def test_metadata(tmp_path: Path) -> None:
 
 def test_keys_are_typed(tmp_path: Path) -> None:
     report = compared(tmp_path, {0: 1}, {"0": 1})
-    assert (report.removed, report.added) == (("0",), ("0",))
+    assert (report.removed, report.added) == (("0",), ("'0'",))
 
 
 def test_large_tensors_are_compared_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert result.stdout.splitlines() == [
         "- gone",
-        "+ come\\x1b[31m",
+        "+ 'come\\x1b[31m'",
         "= old -> new",
         "~ w: values, 11 of 12 elements differ, by at most 11, relative 0.5",
         "1 value equal",

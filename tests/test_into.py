@@ -123,7 +123,7 @@ def test_many_differences_are_shortened(tmp_path: Path) -> None:
 def test_keys_of_another_type_do_not_match(tmp_path: Path) -> None:
     path = saved(tmp_path, {0: np.zeros(1), "a": [np.zeros(1)]})
     report = refusal(path, {"0": np.zeros(1), "a": {"0": np.zeros(1)}})
-    assert (report.missing, report.unexpected) == (("0", "a/0"), ("0", "a/0"))
+    assert (report.missing, report.unexpected) == (("'0'", "a/'0'"), ("0", "a/0"))
 
 
 def test_into_and_mmap_exclude_each_other(tmp_path: Path) -> None:

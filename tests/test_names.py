@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
-from ckptfmt.errors import CorruptError
-from ckptfmt.names import check_names, escape, parents, path_text, unescape
+from ckptfmt.errors import CkptError, CorruptError
+from ckptfmt.names import Key, PathIndex, check_names, escape, parents, path_label, path_text, unescape
 from ckptfmt.testing.strategies import ODD_KEYS, keys
 
 ESCAPES = [
@@ -140,6 +140,28 @@ def test_legal_names_are_accepted(names: list[str]) -> None:  # [NAME-005] [NAME
 def test_parents() -> None:
     assert parents(["a/b/c", "a/d", "e"]) == {"a", "a/b"}
     assert parents([""]) == set()
+
+
+def test_labels_of_paths() -> None:
+    assert path_label(("model", 0, "w")) == "model/0/w"
+    assert path_label(("model", "0", "a/b")) == "model/'0'/'a/b'"
+    assert path_label(()) == ""
+
+
+@given(st.lists(keys(), max_size=3), st.lists(keys(), max_size=3))
+def test_no_two_paths_have_one_label(one: list[Key], other: list[Key]) -> None:
+    assert (path_label(tuple(one)) == path_label(tuple(other))) == (one == other)
+    assert path_label(tuple(one)).isprintable()
+
+
+@given(st.lists(keys(), max_size=3), st.lists(st.lists(keys(), max_size=3), max_size=3))
+def test_a_label_finds_its_path(path: list[Key], others: list[list[Key]]) -> None:
+    """Unless it is the path text of another one, too."""
+    index = PathIndex(map(tuple, [path, *others]))
+    try:
+        assert index.find(path_label(tuple(path)), "x.ckpt") == tuple(path)
+    except CkptError as error:
+        assert error.code == "ambiguous-path"
 
 
 def test_path_text() -> None:

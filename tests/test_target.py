@@ -95,7 +95,7 @@ def test_long_reports_are_shortened() -> None:
 
 def test_int_and_str_keys_differ() -> None:  # [TREE-006]
     report = compare({0: 1}, {("0",): 1})
-    assert (report.missing, report.unexpected) == (("0",), ("0",))
+    assert (report.missing, report.unexpected) == (("0",), ("'0'",))
 
 
 CASTS = [

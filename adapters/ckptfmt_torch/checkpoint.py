@@ -14,7 +14,7 @@ import torch
 import ckptfmt
 from ckptfmt import MatchReport, SaveReport
 from ckptfmt import tree as trees
-from ckptfmt.names import Path, path_text
+from ckptfmt.names import Path, path_label
 from ckptfmt.target import flatten
 
 from .adapter import ADAPTER, RESTORES, TorchAdapter, is_stateful
@@ -181,7 +181,7 @@ class _Materialised(NamedTuple):
                 id(value)
                 for path, module in self.modules
                 for key, value in module.state_dict(keep_vars=True).items()
-                if path_text((*path, key)) not in missing
+                if path_label((*path, key)) not in missing
             }
             self.put_back(filled)
 

@@ -56,7 +56,7 @@ from ckptfmt.layouts import packed
 from ckptfmt.layouts.draft import Draft
 from ckptfmt.layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
 from ckptfmt.manifest import BLOCK, Part
-from ckptfmt.names import path_text
+from ckptfmt.names import path_label
 from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes
 from ckptfmt.progress import nothing
@@ -441,7 +441,7 @@ class StorageReader(storage.StorageReader):
                     "mismatch",
                     f"cannot load {item.storage_index.fqn!r} into a tensor of another dtype",
                     path=self.checkpoint_id,
-                    tensor=path_text(tensor.path),
+                    tensor=path_label(tensor.path),
                     found=tensor.dtype,
                     expected=f"{wanted.name}, or cast=True",
                 )

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import fault
-from ..names import Key, Path, path_text
+from ..names import Key, Path, label, path_text
 
 
 def find(tree: Any, written: str, checkpoint: str) -> tuple[Path, Any]:
     """The typed path and the value at `written` ("model/wte", or '["model", "wte"]' where that leaves doubt).
-
-    Raises `no-such-path`, and `ambiguous-path` for a text that fits several values.
+    Keys may be written as they are shown, the str "0" as '0'. Raises `no-such-path`, and `ambiguous-path` for a text
+    that fits several values.
     """
     fits = list(_fits(tree, written, ())) or list(_exact(tree, written))
     if not fits:
@@ -29,11 +29,11 @@ def _fits(value: Any, rest: str, path: Path) -> Iterator[tuple[Path, Any]]:
     if not path and not rest:
         yield path, value
     for key, item in _items(value):
-        segment = path_text((key,))
-        if rest == segment:
-            yield (*path, key), item
-        elif rest.startswith(f"{segment}/"):
-            yield from _fits(item, rest[len(segment) + 1 :], (*path, key))
+        for segment in {path_text((key,)), label(key)}:
+            if rest == segment:
+                yield (*path, key), item
+            elif rest.startswith(f"{segment}/"):
+                yield from _fits(item, rest[len(segment) + 1 :], (*path, key))
 
 
 def _exact(value: Any, written: str) -> Iterator[tuple[Path, Any]]:

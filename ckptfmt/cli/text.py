@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import OMITTED, Tensor
+from .. import OMITTED, Tensor, names
 from ..names import Key, Path
 
 KEY = 100  # most characters shown of a key
@@ -33,13 +33,10 @@ def integer(value: int, limit: int | None = None) -> str:
 
 
 def label(key: Key) -> str:
-    """A key as it is, or as a literal where that could be mistaken: the str "0" for the int 0, say."""
+    """The label of a key, cut where it is long."""
     if isinstance(key, int):
         return integer(key, KEY)
-    if len(key) > KEY:
-        return quoted(key, KEY)
-    is_plain = key.isprintable() and key == key.strip() != "" and not key.lstrip("-").isdigit() and key[0] not in "'\"("
-    return key if is_plain else repr(key)
+    return names.label(key) if len(key) <= KEY else quoted(key, KEY)
 
 
 def path_label(path: Path) -> str:

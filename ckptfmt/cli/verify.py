@@ -30,7 +30,7 @@ With --resume a verification that is interrupted goes on where it was: FILE keep
 when it ends.
 
 The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list of objects with code, where, object
-(of the checkpoint; "" for a checkpoint of one file), tensor (path text), path (of the tensor, typed: strings and
+(of the checkpoint; "" for a checkpoint of one file), tensor (its label), path (of the tensor, typed: strings and
 ints), chunk, block, offset and length (bytes in the object), and message.
 
 Exit codes: 0 whole, 1 damaged, 2 nothing that could be checked.

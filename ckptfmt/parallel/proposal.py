@@ -19,7 +19,7 @@ from ..arrays import Shape
 from ..codecs import Codec
 from ..dtypes import Array, dtype_of
 from ..errors import fault
-from ..names import path_text
+from ..names import path_label
 from ..request import Request
 from ..sources import Sharded, Source, whole
 from ..tree import Node
@@ -149,7 +149,7 @@ def _join(nodes: list[tuple[int, Node]], path: tuple[Any, ...]) -> Node:
     if kinds == {"tag"} and len({repr(n[1:3]) for _, n in nodes}) == 1:
         return [*node[:3], _join([(rank, n[3]) for rank, n in nodes], path)]
     second, different = next((rank, other) for rank, other in others if msgpack.packb(other) != bits)
-    text = path_text(path)
+    text = path_label(path)
     raise fault(
         "ranks-differ",
         f"ranks {first} and {second} hold different values at {text!r}",

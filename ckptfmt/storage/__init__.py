@@ -22,6 +22,7 @@ COMMIT, MANIFEST = "COMMIT", "manifest.msgpack"  # the objects of a directory th
 CLAIM = "CLAIM"  # on object stores, the one that is written first [PUB-012]
 TAIL = 64 << 10  # bytes of the first read of a file: record, end record, directory and manifest of most checkpoints
 
+IN_FLIGHT = 256 << 20  # bytes of host memory for what is on its way, to a device or over a network
 COPIED = 8 << 20  # bytes copied through memory at a time
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
 
@@ -35,6 +36,8 @@ class Storage(Protocol):
     """Bytes that are best read in one request."""
     readers: int
     """Requests that are best made at a time."""
+    is_remote: bool
+    """Whether requests mostly wait, so that small ones, too, are best made many at a time."""
 
     def size(self, name: str) -> int:
         """Size of an object in bytes; raises `missing-object`."""
@@ -123,17 +126,23 @@ def storage_for(path: str | os.PathLike[str], options: Options | None = None) ->
 
 
 def attempt_for(
-    path: str | os.PathLike[str], *, directory: bool, overwrite: bool, durable: bool, options: Options | None = None
+    path: str | os.PathLike[str],
+    *,
+    directory: bool,
+    overwrite: bool,
+    durable: bool,
+    options: Options | None = None,
+    in_flight: int = IN_FLIGHT,
 ) -> Attempt:
-    """An attempt at `path`, a path or a URL; raises `exists`, `not-replaceable`, `not-found` or
-    `exclusive-unsupported` before anything is written."""
+    """An attempt at `path`, a path or a URL, whose uploads take at most `in_flight` bytes of memory. Raises `exists`,
+    `not-replaceable`, `not-found` or `exclusive-unsupported` before anything is written."""
     if is_url(path):
         from .remote_directory import RemoteDirectory
         from .upload import RemoteFile
 
         engine, key = _writable(path, options)
         begin = RemoteDirectory.begin if directory else RemoteFile
-        return begin(engine, key, os.fspath(path), overwrite=overwrite)
+        return begin(engine, key, os.fspath(path), overwrite=overwrite, in_flight=in_flight)
     from .local import LocalAttempt
 
     return LocalAttempt(_local(path, options), directory=directory, overwrite=overwrite, durable=durable)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import CkptError, fault, os_fault
 
 ENGINES = ("fsspec", "obstore")  # each a module of this package, named after it, imported when used
-PART = 16 << 20  # bytes of one part of an upload
+PART, LEAST_PART = 16 << 20, 5 << 20  # bytes of one part of an upload; S3 takes no smaller ones
 
 
 class Seen(NamedTuple):
@@ -62,8 +62,9 @@ class Engine(Protocol):
     def put(self, key: str, data: bytes | bytearray, *, exclusive: bool) -> None:
         """Create an object in one request, only if there is none where `exclusive`."""
 
-    def upload(self, key: str, part: int, *, exclusive: bool) -> Upload:
-        """Begin an object that is sent in parts of `part` bytes; raises what `put` does."""
+    def upload(self, key: str, part: int, room: int, *, exclusive: bool) -> Upload:
+        """Begin an object that is sent in parts of `part` bytes, of which `room` may be in memory; raises what `put`
+        does."""
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this name, or one in the folder of this name."""

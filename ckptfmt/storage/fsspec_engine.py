@@ -77,7 +77,7 @@ class FsspecEngine:
     def put(self, key: str, data: bytes | bytearray, *, exclusive: bool) -> None:
         self._do(self._fs.pipe_file, key, bytes(data), mode="create" if exclusive else "overwrite")
 
-    def upload(self, key: str, part: int, *, exclusive: bool) -> Upload:
+    def upload(self, key: str, part: int, room: int, *, exclusive: bool) -> Upload:
         stream = self._fs.open(key, "xb" if exclusive else "wb", block_size=part, autocommit=False)
         return _Stream(stream)
 
@@ -209,7 +209,7 @@ class MemoryEngine(FsspecEngine):
         with self._lock:
             super().put(key, data, exclusive=exclusive)
 
-    def upload(self, key: str, part: int, *, exclusive: bool) -> Upload:
+    def upload(self, key: str, part: int, room: int, *, exclusive: bool) -> Upload:
         return _Gathered(self, key, exclusive)
 
 

@@ -25,6 +25,7 @@ class LocalStorage:
 
     span = 2 << 20  # bytes read are still in the processor's cache when they are digested
     readers = max(2, min(8, os.cpu_count() or 2))
+    is_remote = False
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -28,6 +28,7 @@ from .retry import TRIES, retried
 PIECE = 1 << 20  # bytes of a body that are handed on at a time
 _STATUS = re.compile(r"status code: (\d{3})").search
 UPLOADS = 4  # parts of one object under way at a time
+WAITING = 4  # others in memory: one that fills, its copy, one in the queue, and one that obstore has taken from there
 _RETRY = {
     "max_retries": TRIES - 1,
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)},
@@ -93,8 +94,8 @@ class ObstoreEngine:
         mode = "create" if exclusive else "overwrite"
         _do(obstore.put, self._store, key, bytes(data), mode=mode, use_multipart=False)
 
-    def upload(self, key: str, part: int, *, exclusive: bool) -> Upload:
-        return _Upload(self._store, key, part, exclusive)
+    def upload(self, key: str, part: int, room: int, *, exclusive: bool) -> Upload:
+        return _Upload(self._store, key, part, max(1, min(UPLOADS, room - WAITING)), exclusive)
 
     def exists(self, key: str) -> bool:
         try:
@@ -125,7 +126,7 @@ class ObstoreEngine:
 class _Upload:
     """A thread that hands parts on to obstore, which asks for them."""
 
-    def __init__(self, store: Any, key: str, part: int, exclusive: bool) -> None:
+    def __init__(self, store: Any, key: str, part: int, at_once: int, exclusive: bool) -> None:
         self._store, self._key, self._exclusive = store, key, exclusive
         folder, _, name = key.rpartition("/")
         aside = f"{folder}/.{name[:160]}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}".lstrip("/")
@@ -133,7 +134,7 @@ class _Upload:
         self._parts: queue.Queue[bytes | Exception | None] = queue.Queue(1)
         self._is_sent = self._is_discarded = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-upload")
-        options = {"use_multipart": True, "chunk_size": part, "max_concurrency": UPLOADS}
+        options = {"use_multipart": True, "chunk_size": part, "max_concurrency": at_once}
         self._sending: Future[Any] = self._thread.submit(_do, obstore.put, store, self._place, self._given(), **options)
 
     def _given(self) -> Iterator[bytes]:

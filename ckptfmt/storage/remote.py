@@ -25,6 +25,7 @@ class RemoteStorage:
 
     span = SPAN
     readers = READERS
+    is_remote = True
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.path = url

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from ..errors import fault
-from . import CLAIM, COMMIT, MANIFEST, Storage
+from . import CLAIM, COMMIT, IN_FLIGHT, MANIFEST, Storage
 from .engine import Engine, storage_fault
 from .exclusive import check_exclusive, settle
 from .upload import RemoteObject, check_name
@@ -24,9 +24,13 @@ SENDERS = 8  # small objects under way at a time
 class RemoteDirectory:
     """An attempt at a directory, by the process that claims it or by one that joins."""
 
-    def __init__(self, engine: Engine, key: str, path: str, claim: bytes, *, owner: bool) -> None:
+    def __init__(
+        self, engine: Engine, key: str, path: str, claim: bytes, *, owner: bool, in_flight: int = IN_FLIGHT
+    ) -> None:
         self.path = path
         self._engine, self._key, self._claim, self._owner = engine, key.rstrip("/"), claim, owner
+        # two packs at a time, or one large chunk and `SENDERS` small ones, each smaller than a part
+        self._in_flight = in_flight // 2
         self._objects: list[RemoteObject] = []
         self._commit: RemoteObject | None = None
         self._sending: set[Future[None]] = set()
@@ -34,11 +38,13 @@ class RemoteDirectory:
         self._is_commit_sent = False
 
     @classmethod
-    def begin(cls, engine: Engine, key: str, path: str, *, overwrite: bool) -> RemoteDirectory:
+    def begin(
+        cls, engine: Engine, key: str, path: str, *, overwrite: bool, in_flight: int = IN_FLIGHT
+    ) -> RemoteDirectory:
         """Claim a directory in which there is nothing; raises `exists`, `not-replaceable` or
         `exclusive-unsupported`. [PUB-012]"""
         check_name(key, path)
-        attempt = cls(engine, key, path, _claim(), owner=True)
+        attempt = cls(engine, key, path, _claim(), owner=True, in_flight=in_flight)
         try:
             check_exclusive(engine, key, path, "layout 'file' with overwrite=True, where only one process saves")
             attempt._take(overwrite)
@@ -100,7 +106,12 @@ class RemoteDirectory:
         if name in (MANIFEST, COMMIT):
             self.flush()  # the order of [PUB-009]
         made = RemoteObject(
-            self._engine, self._inside(name), self.path, exclusive=name == COMMIT, finished=self._finished
+            self._engine,
+            self._inside(name),
+            self.path,
+            exclusive=name == COMMIT,
+            in_flight=self._in_flight,
+            finished=self._finished,
         )
         if name == COMMIT:
             self._commit = made

@@ -1,6 +1,6 @@
 """Saving to object stores: an object that is sent in parts, and the attempt in layout `file` (SPEC.md section 11).
 
-Memory holds one part, or a few, never an object. An object appears whole with one request, which is the commit of
+Memory holds a few parts, never an object. An object appears whole with one request, which is the commit of
 layout `file`.
 """
 
@@ -12,11 +12,12 @@ from typing import Any
 
 from ..errors import fault
 from . import COMMIT, Storage, copy_pieces
-from .engine import PART, Engine, Upload, storage_fault
+from .engine import LEAST_PART, PART, Engine, Upload, storage_fault
 from .exclusive import check_exclusive, settle
 from .local import TEMPORARY_SUFFIX
 
 MAX_PARTS = 9_000  # of an upload; S3 has 10,000
+IN_MEMORY = 8  # parts for which there is room in memory
 MARK = 255  # last bytes of an object, by which it is recognised: as many as a commit record may have
 
 
@@ -26,18 +27,27 @@ class RemoteObject:
     sequential = True
 
     def __init__(
-        self, engine: Engine, key: str, path: str, *, exclusive: bool, finished: Callable[[RemoteObject], None]
+        self,
+        engine: Engine,
+        key: str,
+        path: str,
+        *,
+        exclusive: bool,
+        in_flight: int,
+        finished: Callable[[RemoteObject], None],
     ) -> None:
         self.key = key
         self._engine, self._path, self._exclusive, self._finished = engine, path, exclusive, finished
-        self._part, self._size, self._mark = PART, 0, b""
+        self._in_flight = in_flight
+        self._part = max(LEAST_PART, min(PART, in_flight // IN_MEMORY >> 20 << 20))  # whole MiB, as Google's store asks
+        self._size, self._mark = 0, b""
         self._waiting = bytearray()  # less than a part
         self._upload: Upload | None = None  # once there is more than a part
 
     def reserve(self, size: int) -> None:
         """Choose parts by which an object of `size` bytes can be sent."""
         if self._upload is None:
-            self._part = max(PART, -(-size // MAX_PARTS))
+            self._part = max(self._part, -(-size // MAX_PARTS))
 
     def write(self, offset: int, data: Any) -> None:
         view = memoryview(data).cast("B")
@@ -62,7 +72,9 @@ class RemoteObject:
     def _send(self, part: memoryview) -> None:
         try:
             if self._upload is None:
-                self._upload = self._engine.upload(self.key, self._part, exclusive=self._exclusive)
+                self._upload = self._engine.upload(
+                    self.key, self._part, self._in_flight // self._part, exclusive=self._exclusive
+                )
             self._upload.write(part)
         except Exception as error:
             raise storage_fault(error, "cannot upload the checkpoint", self._path) from error
@@ -106,9 +118,9 @@ class RemoteObject:
 class RemoteFile:
     """A save of layout `file`, which appears whole when its one upload is completed. [PUB-008]"""
 
-    def __init__(self, engine: Engine, key: str, path: str, *, overwrite: bool) -> None:
+    def __init__(self, engine: Engine, key: str, path: str, *, overwrite: bool, in_flight: int) -> None:
         self.path = path
-        self._engine, self._key, self._overwrite = engine, key, overwrite
+        self._engine, self._key, self._overwrite, self._in_flight = engine, key, overwrite, in_flight
         self._object: RemoteObject | None = None
         check_name(key, path)
         try:
@@ -130,7 +142,12 @@ class RemoteFile:
 
     def create(self, name: str) -> RemoteObject:
         self._object = RemoteObject(
-            self._engine, self._key, self.path, exclusive=not self._overwrite, finished=lambda _: None
+            self._engine,
+            self._key,
+            self.path,
+            exclusive=not self._overwrite,
+            in_flight=self._in_flight,
+            finished=lambda _: None,
         )
         return self._object
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import Array, dtype_of
-from ..names import Path, path_text
+from ..names import Path, path_label
 from ..tree import Tree
 
 
@@ -42,14 +42,14 @@ class _Comparison:
 
     def difference(self, found: Tree, expected: Tree, path: Path) -> str | None:
         if type(found) is not type(expected):
-            return f"{path_text(path)!r}: a {type(found).__name__}, not a {type(expected).__name__}"
+            return f"{path_label(path)!r}: a {type(found).__name__}, not a {type(expected).__name__}"
         if isinstance(expected, dict):
             if [(type(key), key) for key in found] != [(type(key), key) for key in expected]:
-                return f"{path_text(path)!r}: the keys {list(found)}, not {list(expected)}"
+                return f"{path_label(path)!r}: the keys {list(found)}, not {list(expected)}"
             pairs: Any = ((key, found[key], expected[key]) for key in expected)
         elif isinstance(expected, list | tuple):
             if len(found) != len(expected):
-                return f"{path_text(path)!r}: {len(found)} items, not {len(expected)}"
+                return f"{path_label(path)!r}: {len(found)} items, not {len(expected)}"
             pairs = ((i, *pair) for i, pair in enumerate(zip(found, expected, strict=True)))
         else:
             return self.leaf_difference(found, expected, path)
@@ -58,12 +58,12 @@ class _Comparison:
 
     def leaf_difference(self, found: Any, expected: Any, path: Path) -> str | None:
         if _bits(found) != _bits(expected):
-            return f"{path_text(path)!r}: {found!r}, not {expected!r}"
+            return f"{path_label(path)!r}: {found!r}, not {expected!r}"
         if isinstance(expected, np.ndarray) and expected.nbytes:
             first = self.first_found.setdefault(_memory(found), path)
             other = self.first_expected.setdefault(_memory(expected), path)
             if first != other:
-                return f"{path_text(path)!r}: an alias of {path_text(first)!r}, not of {path_text(other)!r}"
+                return f"{path_label(path)!r}: an alias of {path_label(first)!r}, not of {path_label(other)!r}"
         return None
 
 

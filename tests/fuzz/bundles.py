@@ -27,6 +27,7 @@ class MemoryStorage:
     path = "fuzz.ckpt"
     span = 1 << 20
     readers = 2
+    is_remote = False
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = objects
