@@ -3,7 +3,9 @@ on as if nothing had happened."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +148,27 @@ def test_linen_train_state(path):
     assert_same(train(found), train(state))
     shapes = jax.eval_shape(train, state)
     assert_same(ckptfmt_jax.load(path, shapes), state)
+
+
+def test_gradient_checkpointing_renames_by_a_migration(path, tmp_path):
+    """The rule of docs/jax.md."""
+
+    class Layer(linen.Module):
+        kind: type
+
+        @linen.compact
+        def __call__(self, x):
+            return self.kind(3)(x)
+
+    plain, remat = (
+        Layer(kind).init(jax.random.key(0), jnp.ones((1, 2))) for kind in (linen.Dense, linen.remat(linen.Dense))
+    )
+    (block,) = re.findall(r'^{"from": "params/Dense.*}$', (Path(__file__).parents[1] / "docs/jax.md").read_text(), re.M)
+    document = {"ckptfmt_migration": 1, "schema": "net", "from": "plain", "to": "remat", "rules": [json.loads(block)]}
+    ckptfmt_jax.save(path, plain, schema=("net", "plain"))
+    ckptfmt.migrate(path, tmp_path / "remat.ckpt", document, to="remat")
+    found = ckptfmt_jax.load(tmp_path / "remat.ckpt", jax.eval_shape(lambda: remat))
+    assert_same(found["params"]["CheckpointDense_0"], plain["params"]["Dense_0"])
 
 
 def test_linen_boxes_and_frozen_dicts(path):

@@ -284,3 +284,14 @@ def test_tied_tensors_come_back_tied_like_a_template(tmp_path: Path) -> None:  #
     assert found["a"] is not weight
     assert found["d"] is not found["a"]
     assert found["d"].data_ptr() != found["a"].data_ptr()
+
+
+def test_gradient_checkpointing_changes_no_names(tmp_path: Path) -> None:
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    plain, wrapped = nn.Sequential(nn.Linear(3, 3)), nn.Sequential(checkpoint_wrapper(nn.Linear(3, 3)))
+    for number, (saved, filled) in enumerate([(plain, wrapped), (wrapped, plain)]):
+        nn.init.normal_(next(saved.parameters()))
+        ckptfmt_torch.save(tmp_path / str(number), saved)
+        assert ckptfmt_torch.load_into(tmp_path / str(number), filled).ok
+        assert_same_state(filled, saved)
