@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from . import manifest as manifests
 from . import tree as trees
@@ -134,7 +134,11 @@ class Checkpoint:
         return self.blocks.bytes_read
 
     def __repr__(self) -> str:
-        return f"<Checkpoint {self.path!r}: {len(self.manifest.names)} tensors, layout {self.layout}>"
+        tensors = len(self.manifest.names)
+        return f"<Checkpoint {self.path!r}: {tensors} tensor{'s' * (tensors != 1)}, layout {self.layout}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open checkpoint cannot be pickled or copied: hand its path over, and open it there")
 
     # ---- the tree
 
