@@ -56,10 +56,14 @@ def run(jobs: list[Job], threads: int) -> None:
     helpers = [threading.Thread(target=work, name="ckptfmt-read") for _ in range(min(threads, len(jobs)) - 1)]
     try:
         for helper in helpers:
-            helper.start()
+            try:
+                helper.start()
+            except RuntimeError:  # the system has no more threads, so those that there are do it all
+                break
         work()
         for helper in helpers:
-            helper.join()
+            if helper.ident is not None:
+                helper.join()
     except BaseException as error:  # an interrupt, which ends the others after the jobs that they have begun
         failures[-1] = error
         for helper in helpers:

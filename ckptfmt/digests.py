@@ -54,4 +54,4 @@ def digest_named(name: str) -> Digest:
                 "unknown-digest", "digest blake3 needs the package blake3 (pip install 'ckptfmt[blake3]')"
             ) from None
         return Digest(name, 32, lambda data: bytes(blake3(data).digest()), blake3)
-    raise fault("unknown-digest", f"unknown digest {name!r}")
+    raise fault("unknown-digest", f"unknown digest {name!r}", found=name, expected="xxh3-128, sha256 or blake3")

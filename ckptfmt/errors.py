@@ -53,7 +53,8 @@ class CkptError(Exception):
         if self.tensor is not None and repr(self.tensor) not in text:
             text = f"tensor {self.tensor!r}: {text}"
         if self.expected is not None:
-            text += f" (found {self.found!s}, expected {self.expected!s})"
+            found = "" if self.found is None else f"found {self.found!s}, "
+            text += f" ({found}expected {self.expected!s})"
         where = "" if self.path is None else f"{self.path}: "
         return f"{where}{text}. {CODES[self.code].advice} [{self.code}]"
 
@@ -285,7 +286,7 @@ CODES: dict[str, Code] = {
         "Look at the processes named; nothing was committed",
     ),
     "name-too-long": Code(
-        InputError, "save", "a node name that the storage cannot hold", "Shorten the keys, or use layout='file'"
+        InputError, "save", "a node name that the storage cannot hold", "Shorten it; layout='file' takes longer keys"
     ),
     "name-collision": Code(
         InputError, "save", "two node names that the storage cannot tell apart", "Rename a key, or use layout='file'"

@@ -229,7 +229,7 @@ def decode(raw: bytes, memory: int | None = None) -> Manifest:
         placement=(
             decode_placement(document["placement"], first_chunks(specs), len(decoded)) if layout == "packed" else None
         ),
-        unknown={key: value for key, value in document.items() if key not in _KEYS},  # [MAN-003]
+        unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
     )
     if layout == "packed":
         _check_objects(manifest)
@@ -289,7 +289,7 @@ def _check_objects(manifest: Manifest) -> None:
             check_part(part.chunks, part, number, manifest)
 
 
-_KEYS = {
+KEYS = {
     "format",
     "layout",
     "requires",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -92,8 +93,9 @@ class PathIndex:
         if isinstance(path, str):
             fits = self._by_text.get(path, []) or self._labelled(path)
         else:
-            exact = path if isinstance(path, tuple) else (path,)
-            fits = [fit for fit in self._by_text.get(path_text(exact), []) if fit == exact]
+            exact = [_exact_key(key) for key in (path if isinstance(path, tuple) else (path,))]
+            known = tuple([key for key in exact if key is not None])
+            fits = [fit for fit in self._by_text.get(path_text(known), []) if list(fit) == exact]
         if not fits:
             raise fault("no-such-path", f"there is no {path!r} in the tree", path=checkpoint)
         if len(fits) > 1:
@@ -112,6 +114,16 @@ def value_at(tree: Any, path: Path) -> Any:
     for key in path:
         tree = tree[key]
     return tree
+
+
+def _exact_key(key: Any) -> Key | None:
+    """A key that a path may have: a str, or an int, of NumPy too; None for anything else. [TREE-007]"""
+    if isinstance(key, str):
+        return key
+    try:
+        return None if isinstance(key, bool) else operator.index(key)
+    except TypeError:
+        return None
 
 
 def _integer_text(key: int) -> str:

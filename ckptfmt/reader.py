@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from . import manifest as manifests
 from . import tree as trees
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .verification import VerifyReport
 
 
+REPLACED = 16  # times that a checkpoint is opened anew as another has taken its place; some systems always say so
+
+
 class Checkpoint:
     """An open checkpoint: its tree with lazy tensors, its metadata, and partial reads. Use it as a context manager, or
     `close` it."""
@@ -55,8 +58,9 @@ class Checkpoint:
         self.verifies = verify
         self._storage_options = storage_options
         self.limits = limits
-        while not self._try_open():
-            pass
+        openings = 0
+        while not self._try_open(final=openings == REPLACED):
+            openings += 1
         self.blocks = BlockReader(self._storage, self.manifest, self.path_of, limits)
         self.fetcher = Fetcher(self.blocks)
 
@@ -76,15 +80,16 @@ class Checkpoint:
         checkpoint.fetcher = Fetcher(checkpoint.blocks)
         return checkpoint
 
-    def _try_open(self) -> bool:
-        """Open what is at the path now; False if it was replaced, and its files removed, meanwhile."""
+    def _try_open(self, *, final: bool) -> bool:
+        """Open what is at the path now; False if it was replaced, and its files removed, meanwhile. The `final` time
+        what is wrong is raised."""
         self._storage = storage_for(self.path, self._storage_options)
         try:
             self._layout = layout_of(self._storage)
             self._located = self._layout.locate(self._storage, self.limits)
             self.manifest = _read_manifest(self._located, self.limits)
         except BaseException as error:
-            replaced = isinstance(error, CkptError) and self._storage.was_replaced()
+            replaced = not final and isinstance(error, CkptError) and self._storage.was_replaced()
             self._storage.close()
             if replaced:
                 return False
@@ -134,7 +139,11 @@ class Checkpoint:
         return self.blocks.bytes_read
 
     def __repr__(self) -> str:
-        return f"<Checkpoint {self.path!r}: {len(self.manifest.names)} tensors, layout {self.layout}>"
+        tensors = len(self.manifest.names)
+        return f"<Checkpoint {self.path!r}: {tensors} tensor{'s' * (tensors != 1)}, layout {self.layout}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open checkpoint cannot be pickled or copied: hand its path over, and open it there")
 
     # ---- the tree
 
@@ -364,7 +373,7 @@ def load(
 
     Raises what `open` raises, and `CorruptError` for damage in what is read.
     """
-    while True:
+    for attempts_left in reversed(range(REPLACED + 1)):
         with Checkpoint(path, limits=limits, storage_options=storage_options) as checkpoint:
             try:
                 return checkpoint.load(
@@ -380,8 +389,10 @@ def load(
                     max_bytes_in_flight=max_bytes_in_flight,
                 )
             except CorruptError:
-                if not checkpoint.was_replaced():  # a directory's files go away when another takes its place
+                # a directory's files go away when another takes its place
+                if not attempts_left or not checkpoint.was_replaced():
                     raise
+    raise AssertionError("the last attempt gives or raises")
 
 
 def _read_manifest(located: Located, limits: Limits) -> Manifest:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from ._version import __version__
@@ -17,7 +18,7 @@ from .digests import Digest, digest_named
 from .dtypes import dtype_of
 from .encoder import EncodedTree, TensorLeaf, encode
 from .errors import CkptError, fault
-from .manifest import MAX_RANK, Schema
+from .manifest import KEYS, MAX_RANK, Schema, unpack
 from .names import MAX_LENGTH, escape, path_label, path_text
 from .patterns import matches
 from .sources import Kept, Sharded
@@ -95,7 +96,7 @@ def _codec_of(leaf: TensorLeaf, rules: list[tuple[str, Codec]]) -> Codec:
     if rules[0] == ("**", RAW):
         return RAW
     text = path_text(leaf.path)
-    return next((codec for pattern, codec in rules if matches(pattern, text)), RAW)
+    return next(codec for pattern, codec in rules if matches(pattern, text))
 
 
 def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
@@ -113,17 +114,34 @@ def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
     return names
 
 
+def extra_keys(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Further keys of a manifest, checked as readers check them; raises `bad-option`. [MAN-001] [MAN-003]"""
+    try:
+        taken = sorted(unpack(msgpack.packb(dict(extra))).keys() & KEYS)
+    except (TypeError, ValueError, OverflowError, CkptError) as error:
+        message = error.message if isinstance(error, CkptError) else str(error)
+        raise fault("bad-option", f"extra= cannot stand in a manifest: {message}") from error
+    if taken:
+        raise fault("bad-option", f"extra= has keys that every manifest has: {', '.join(taken)}")
+    return dict(extra)
+
+
 def _rules(compression: Any) -> list[tuple[str, Codec]]:
-    if isinstance(compression, Mapping) and "name" not in compression:
-        return [(pattern, codec_asked(option)) for pattern, option in compression.items()]
-    return [("**", codec_asked(compression))]
+    if not isinstance(compression, Mapping) or "name" in compression:
+        return [("**", codec_asked(compression))]
+    for pattern in compression:
+        if not isinstance(pattern, str):
+            raise fault(
+                "bad-option", f"compression= has the pattern {pattern!r}", found=type(pattern).__name__, expected="str"
+            )
+    return [*((pattern, codec_asked(option)) for pattern, option in compression.items()), ("**", RAW)]
 
 
 def _schema(schema: Any) -> Schema | None:
     if schema is None:
         return None
     match (schema.id, schema.version) if isinstance(schema, Schema) else schema:
-        case (str(identity), str(version)) if identity and version:  # [SCH-001]
+        case (str(identity), str(version)) if identity and version and _is_utf8(identity + version):  # [SCH-001]
             return Schema(identity, version)
     raise fault(
         "bad-option",
@@ -133,8 +151,13 @@ def _schema(schema: Any) -> Schema | None:
     )
 
 
+def _is_utf8(text: str) -> bool:
+    """Whether it has no lone surrogates. [TREE-015]"""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _digest(name: str) -> Any:
     try:
         return digest_named(name)
     except CkptError as error:
-        raise fault("bad-option", error.message) from error
+        raise fault("bad-option", error.message, found=error.found, expected=error.expected) from error

@@ -13,7 +13,7 @@ from .layouts import Written, layout_named
 from .layouts.draft import Draft
 from .manifest import BLOCK, Schema
 from .progress import Progress, Report, counter
-from .request import Compression, Request, request, whole_specs
+from .request import Compression, Request, extra_keys, request, whole_specs
 from .storage import IN_FLIGHT, attempt_for
 from .tree import Tree
 
@@ -100,7 +100,7 @@ def save(
             return _report(name, "packed", written, made, job.tensors)
         layout = layout or "file"
         module = layout_named(layout)
-        made = asked()
+        made, further = asked(), extra_keys(extra or {})
         specs = whole_specs(made, layout)
     except CkptError as error:
         error.path = error.path or name
@@ -109,7 +109,7 @@ def save(
         made,
         specs,
         report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
-        extra=extra or {},
+        extra=further,
     )
     directory = layout != "file"
     attempt = attempt_for(

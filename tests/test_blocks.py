@@ -33,6 +33,19 @@ def test_jobs_run_side_by_side() -> None:
     assert meeting.broken is False
 
 
+def test_a_system_without_more_threads() -> None:
+    """This thread then does all of it."""
+    before = threading.stack_size(1 << 46)  # more than there is of address space
+    try:
+        with pytest.raises(RuntimeError):
+            threading.Thread(target=print).start()
+        done: list[int] = []
+        run([lambda n=n: done.append(n) for n in range(20)], 4)
+    finally:
+        threading.stack_size(before)
+    assert done == list(range(20))
+
+
 @given(failing=st.sets(st.integers(0, 39), min_size=1), threads=st.integers(1, 5))
 def test_the_first_failure_in_order_is_raised(failing: set[int], threads: int) -> None:
     begun: list[int] = []

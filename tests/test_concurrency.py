@@ -74,6 +74,23 @@ def test_readers_see_whole_checkpoints(tmp_path: Path, layout: str, options: dic
     writer.join()
 
 
+@pytest.mark.parametrize("layout", ["loose", "packed"])
+def test_verifying_what_is_replaced_finds_no_damage(tmp_path: Path, layout: str) -> None:
+    """The next one has taken its place, and its files are gone, before its chunks are checked."""
+    path = tmp_path / "model.ckpt"
+    ckptfmt.save(path, candidate(0), layout=layout)
+    replaced = [False]
+
+    def replace_first(done: int, total: int) -> None:
+        if not replaced[0]:
+            replaced[0] = True
+            ckptfmt.save(path, candidate(1), layout=layout, overwrite=True)
+
+    report = ckptfmt.verify(path, progress=replace_first)
+    assert replaced == [True]
+    assert report.ok, report.damage
+
+
 @each_layout
 def test_an_open_checkpoint_stays_itself(tmp_path: Path, layout: str) -> None:
     """Replaced while open: a file still gives what it held; a directory gives that or says that it is gone."""

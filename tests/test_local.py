@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401  children that give up root may not be able to import it later
 import contextlib
+import gc
 import os
+import pickle
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -80,6 +83,64 @@ def test_names_of_checkpoints(tmp_path: Path, layout: str, name: str) -> None:
 def test_a_name_that_no_file_can_have(tmp_path: Path, layout: str) -> None:
     assert refused(tmp_path / ("x" * 256), layout).code == "name-too-long"
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ckptfmt.MissingError) as caught:
+        ckptfmt.open(tmp_path / ("x" * 256))
+    assert caught.value.code == "not-found"
+
+
+@each_layout
+@pytest.mark.parametrize("path", ["", "a\0b", "\ud800"], ids=ascii)
+def test_a_path_that_no_file_can_have(tmp_path: Path, layout: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refused(path, layout, overwrite=True).code == "not-found"
+    with pytest.raises(ckptfmt.MissingError) as caught:
+        ckptfmt.load(path)
+    str(caught.value).encode()
+    assert os.listdir() == []
+
+
+def test_a_path_that_ends_in_a_slash(tmp_path: Path) -> None:
+    """A directory, for saving as for loading."""
+    for layout in ("loose", "packed"):
+        save(f"{tmp_path}/{layout}/", layout)
+        assert_same_tree(ckptfmt.load(f"{tmp_path}/{layout}/"), TREE)
+    assert refused(f"{tmp_path}/file/", "file").code == "bad-option"
+    assert sorted(os.listdir(tmp_path)) == ["loose", "packed"]
+
+
+@each_layout
+def test_a_path_up_from_a_link(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`..` after a link is above what the link leads to, for saving as for loading."""
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/away")
+    monkeypatch.chdir(tmp_path)
+    save("link/../x.ckpt", layout)
+    assert_same_tree(ckptfmt.load("link/../x.ckpt"), TREE)
+    assert sorted(os.listdir()) == ["far", "link"]
+
+
+@each_layout
+def test_a_working_directory_that_changes(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    save("x.ckpt", layout)
+    with ckptfmt.open("x.ckpt") as checkpoint:
+        os.chdir("other")
+        assert_same_tree(checkpoint.load(), TREE)
+        assert checkpoint.verify().ok
+        assert not checkpoint.was_replaced()
+        save("../x.ckpt", layout, overwrite=True)
+        assert checkpoint.was_replaced()
+
+
+@each_layout
+def test_a_working_directory_that_was_removed(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refused("x.ckpt", layout).code == "not-found"
+    save(tmp_path / "x.ckpt", layout)
+    assert_same_tree(ckptfmt.load(tmp_path / "x.ckpt"), TREE)
 
 
 @each_layout
@@ -114,6 +175,7 @@ def test_keys_that_no_file_name_can_hold(tmp_path: Path, key: str) -> None:
     with pytest.raises(ckptfmt.InputError) as caught:
         ckptfmt.save(tmp_path / "x.ckpt", tree, layout="loose")
     assert caught.value.code == "name-too-long"
+    assert "tensors/" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     ckptfmt.save(tmp_path / "x.ckpt", tree, layout="file")
     assert_same_tree(ckptfmt.load(tmp_path / "x.ckpt"), tree)
@@ -133,6 +195,13 @@ def make_target(path: Path, kind: str) -> None:
         case "directory":
             path.mkdir()
             (path / "mine").write_bytes(b"mine")
+        case "directory with a COMMIT of its own":
+            path.mkdir()
+            (path / "mine").write_bytes(b"mine")
+            (path / "COMMIT").write_bytes(b"what we agreed on")
+        case "directory with a pipe":
+            path.mkdir()
+            os.mkfifo(path / "COMMIT")
         case "link":
             ckptfmt.save(path.with_name("linked"), {"old": np.zeros(5)}, durable=False)
             path.symlink_to("linked")
@@ -151,6 +220,8 @@ KINDS = [
     "other file",
     "empty directory",
     "directory",
+    "directory with a COMMIT of its own",
+    "directory with a pipe",
     "link",
     "dangling link",
     "link to a directory",
@@ -178,7 +249,7 @@ def test_replacing(tmp_path: Path, layout: str, kind: str) -> None:
     make_target(path, kind)
     if "directory" in kind and "link" not in kind:
         assert refused(path, layout, overwrite=True).code == "not-replaceable"  # [PUB-005]
-        assert (path / "mine").exists() == (kind == "directory")
+        assert (path / "mine").exists() == (kind in ("directory", "directory with a COMMIT of its own"))
     else:
         save(path, layout, overwrite=True)
         assert path.is_dir() == (layout != "file")
@@ -222,22 +293,53 @@ def test_no_link_inside_a_directory_is_followed(tmp_path: Path, name: str) -> No
     assert caught.value.code == "linked-object"
 
 
+def make_object(path: Path, kind: str) -> None:
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path.parent):  # whose paths are short
+                listener.bind(path.name)
+
+
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
+    make_object(tmp_path / "pipe", "pipe")
+    make_object(tmp_path / "socket", "socket")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null"), tmp_path / "folder", tmp_path):
+    for path in (
+        tmp_path / "pipe",
+        tmp_path / "socket",
+        Path("/dev/zero"),
+        Path("/dev/null"),
+        tmp_path / "folder",
+        tmp_path,
+    ):
         with pytest.raises(ckptfmt.NotACheckpointError) as caught:
             ckptfmt.open(path)
         assert caught.value.code == "not-a-checkpoint"
 
 
-@pytest.mark.parametrize("kind", ["pipe", "directory"])
+@each_layout
+def test_a_damaged_checkpoint_can_be_replaced(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "x.ckpt"
+    save(path, layout)
+    record = path if layout == "file" else path / "COMMIT"
+    record.write_bytes(record.read_bytes()[:-2])
+    with pytest.raises(ckptfmt.CkptError):
+        ckptfmt.load(path)
+    save(path, layout, overwrite=True)
+    assert_same_tree(ckptfmt.load(path), TREE)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "socket"])
 def test_objects_that_are_no_files(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.ckpt"
     save_varied(path, "loose")
     chunk = path / "tensors" / "raw" / "c" / "0" / "0"
     chunk.unlink()
-    os.mkfifo(chunk) if kind == "pipe" else chunk.mkdir()
+    make_object(chunk, kind)
     with ckptfmt.open(path) as checkpoint:
         with pytest.raises(ckptfmt.CorruptError) as caught:
             checkpoint["raw"].read()
@@ -350,6 +452,42 @@ def test_no_descriptor_is_left_open(tmp_path: Path, layout: str) -> None:
             ckptfmt.load(path)
         ckptfmt.verify(path)
     assert descriptors(tmp_path) == before
+
+
+@each_layout
+def test_a_checkpoint_that_nobody_closes(tmp_path: Path, layout: str) -> None:
+    """Its descriptor lives as long as it, or a tensor of it, does."""
+    save(tmp_path / "x.ckpt", layout)
+    tensor = ckptfmt.open(tmp_path / "x.ckpt")["x"]
+    gc.collect()
+    assert_same_tree(tensor.read(), TREE["x"])
+    mapped = ckptfmt.open(tmp_path / "x.ckpt").load(mmap=True)
+    del tensor
+    gc.collect()
+    assert descriptors(tmp_path) == []
+    assert_same_tree(mapped, TREE)
+
+
+@each_layout
+def test_a_checkpoint_that_is_closed(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "x.ckpt"
+    save(path, layout)
+    with ckptfmt.open(path) as checkpoint:
+        pass
+    checkpoint.close()  # again, harmless
+    assert checkpoint.metadata is None
+    for read in (checkpoint["x"].read, checkpoint.load, lambda: checkpoint.load(mmap=True), checkpoint.verify):
+        with pytest.raises(ckptfmt.InputError, match="closed") as caught:
+            read()
+        assert (caught.value.code, caught.value.path) == ("bad-option", str(path))
+
+
+def test_an_open_checkpoint_is_not_pickled(tmp_path: Path) -> None:
+    save(tmp_path / "x.ckpt", "file")
+    with ckptfmt.open(tmp_path / "x.ckpt") as checkpoint:
+        for value in (checkpoint, checkpoint["x"], checkpoint.tree):
+            with pytest.raises(TypeError, match="hand its path over"):
+                pickle.dumps(value)
 
 
 # ---- the storage itself

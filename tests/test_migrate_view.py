@@ -65,7 +65,7 @@ def test_a_view_looks_like_a_checkpoint(tmp_path: Path) -> None:
         refusal("no-match", view.load, select="x")
         refusal("no-such-path", view.__getitem__, "m/0")
         refusal("bad-index", view["n0"].__getitem__, (0, 0, 0))
-    error = refusal("io", view["n0"].read)
+    error = refusal("bad-option", view["n0"].read)
     assert error.tensor == "m/0"
 
 

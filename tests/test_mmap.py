@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import mmap
+import os
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 from damage import LAYOUTS, child, flipped, save_varied, zones
 
 import ckptfmt
+from ckptfmt.storage.disk import Disk
 from ckptfmt.testing import assert_same_tree, equal_trees
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -31,11 +35,13 @@ def mapping_of(array: Any) -> mmap.mmap | None:
 
 
 def is_of_file(mapping: mmap.mmap) -> bool:
-    """Whether it maps a file; memory of its own has none to ask for its size."""
-    try:
-        return mapping.size() > 0
-    except (OSError, ValueError):
-        return False
+    """Whether it maps a file, and not memory of its own."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(text, 16) for text in line.split(maxsplit=1)[0].split("-"))
+        if start <= address < end:
+            return "/" in line
+    raise AssertionError("the memory is not there any more")
 
 
 @each_layout
@@ -171,3 +177,31 @@ def test_a_mapping_in_another_process(tmp_path: Path) -> None:
     process = child(sum_and_exit, path)
     process.join(60)
     assert process.exitcode == 42
+
+
+def test_more_objects_than_descriptors(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    tree = {str(i): np.full(3, i) for i in range(200)}
+    ckptfmt.save(path, tree, layout="loose", durable=False)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, limits[1]))
+    try:
+        found = ckptfmt.load(path, mmap=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert_same_tree(found, tree)
+
+
+def test_a_file_larger_than_memory(tmp_path: Path) -> None:
+    """As pages are read when they are touched, and copied when they are written."""
+    size = 4 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with open(tmp_path / "x", "wb+") as file:
+        file.truncate(size)
+        file.seek(size - 4)
+        file.write(b"last")
+        mapping = Disk().map(file.fileno())
+    assert len(mapping) == size
+    assert (mapping[:4], mapping[-4:]) == (bytes(4), b"last")
+    mapping[:4] = b"mine"
+    with open(tmp_path / "x", "rb") as file:
+        assert file.read(4) == bytes(4)

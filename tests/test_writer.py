@@ -269,6 +269,39 @@ def test_refused_metadata_leaves_nothing(tmp_path: Path, layout: str) -> None:  
     assert not list(tmp_path.iterdir())
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {"layout": "zip"},
+    {"digest": "md5"},
+    {"schema": ("a", "")},
+    {"schema": ("a", "\ud800")},
+    {"compression": "lz4"},
+    {"compression": {5: "zstd"}},
+    {"compression": {"**": {"level": 3}}},
+    {"extra": {"tree": 1}},
+    {"extra": {"placement": None}},
+    {"extra": {5: 1}},
+    {"extra": {"x": {1: 2}}},
+    {"extra": {"x": object()}},
+    {"extra": {"x": 1 << 64}},
+    {"extra": {"x": "\ud800"}},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_refused_options_leave_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ckptfmt.InputError) as raised:
+        ckptfmt.save(tmp_path / "a", {"x": np.zeros(1)}, **options)
+    assert (raised.value.code, raised.value.path) == ("bad-option", str(tmp_path / "a"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_rules_compress_nothing(tmp_path: Path) -> None:
+    for compression in ({}, {"y": "zstd"}):
+        ckptfmt.save(tmp_path / "a", {"x": np.zeros(9)}, compression=compression, overwrite=True, durable=False)
+        with ckptfmt.open(tmp_path / "a") as checkpoint:
+            assert checkpoint["x"].codec == "raw"
+
+
 def test_a_key_that_the_file_system_cannot_hold(tmp_path: Path) -> None:  # [NAME-007]
     saved = {"k" * 300: np.zeros(1)}
     with pytest.raises(ckptfmt.InputError) as raised:

@@ -1,4 +1,4 @@
-"""The command line `ckptfmt`: `inspect`, `verify`, `get`, `convert` and `diff`, one module each.
+"""The command line `ckptfmt`: one module for each command.
 
 Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else that stands in the way (usage, no such path, no
 checkpoint, unsupported), 3 `diff` found a difference, 130 interrupted, 141 the reader of the output went away.

@@ -178,4 +178,11 @@ def _local(path: str | os.PathLike[str], options: Options | None = None) -> str:
     name = os.fspath(path)
     if options:
         raise fault("bad-option", "storage_options= are for URLs", path=name, found=sorted(options))
-    return name.removeprefix("file://")
+    name = name.removeprefix("file://")
+    try:
+        nameable = name and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        nameable = False
+    if not nameable:
+        raise fault("not-found", "no file can have this path", path=ascii(name))
+    return name

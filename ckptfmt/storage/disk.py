@@ -12,12 +12,15 @@ import functools
 import mmap
 import os
 import stat
+import sys
 from typing import Any
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 _FOLIO = 64 << 10  # bytes that the kernel copies at a time
 _COPIED = 2 << 20  # bytes copied through memory at a time
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -42,8 +45,22 @@ class Disk:
         return os.preadv(fd, [out], offset)
 
     def map(self, fd: int) -> mmap.mmap:
-        """The whole file as private, copy-on-write memory."""
-        return mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)
+        """The whole file as private, copy-on-write memory. Unlike Python's own mappings of files it keeps no
+        descriptor, as a checkpoint may have more objects than a process may have descriptors, and sets no memory aside
+        for pages that are never written, as it may be larger than memory."""
+        libc = _libc()
+        if libc is None:
+            return mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)
+        flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+        mapping = mmap.mmap(-1, os.fstat(fd).st_size, flags | mmap.MAP_ANONYMOUS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        flags |= _MAP_FIXED  # in the place of the memory that Python made, and will give back
+        libc.mmap.restype = ctypes.c_void_p
+        length, start = ctypes.c_size_t(len(mapping)), ctypes.c_long(0)
+        if libc.mmap(ctypes.c_void_p(address), length, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, start) != address:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return mapping
 
     # ---- changing
 

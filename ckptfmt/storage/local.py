@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import CkptError, fault, os_fault
-from . import Storage, copy_pieces
+from . import COMMIT, Storage, copy_pieces
 from . import disk as disks
 from .disk import Disk
 
@@ -36,7 +36,13 @@ class LocalStorage:
         try:
             self._fd = self._disk.open(path)
         except OSError as error:
-            raise os_fault(error, "cannot open the checkpoint", path) from error
+            if error.errno == errno.ENXIO:
+                raise fault("not-a-checkpoint", "this is neither a file nor a directory", path=path) from error
+            doing = "cannot open the checkpoint"
+            if error.errno == errno.ENAMETOOLONG:  # so nothing can be there
+                raise fault("not-found", f"{doing}: {error.strerror}", path=path) from error
+            raise os_fault(error, doing, path) from error
+        self._place = _absolute(path)
         mode = os.fstat(self._fd).st_mode
         self.is_directory = stat.S_ISDIR(mode)
         if not self.is_directory and not stat.S_ISREG(mode):
@@ -91,7 +97,7 @@ class LocalStorage:
         if self._fd is None:
             return False
         try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+            return not os.path.samestat(os.stat(self._place), os.fstat(self._fd))
         except OSError:
             return True
 
@@ -100,12 +106,16 @@ class LocalStorage:
             os.close(self._fd)
             self._fd = None
 
+    def __del__(self) -> None:
+        """A checkpoint that nobody closed keeps no descriptor longer than its tensors live."""
+        self.close()
+
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[int]:
         """A file descriptor of the object. No link is followed on the way to it. [CHK-007]"""
         root = self._fd
         if root is None:
-            raise fault("io", "the checkpoint is closed", path=self.path)
+            raise fault("bad-option", "the checkpoint is closed; open it again to read from it", path=self.path)
         fd = root
         try:
             parts = name.split("/") if name else []
@@ -127,7 +137,10 @@ class LocalStorage:
             return self._disk.open_below(parent, part)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(part, parent):
-                raise fault("linked-object", f"{part!r} in {name!r} is a link [CHK-007]", path=self.path) from error
+                what = name if part == name else f"{part!r} in {name!r}"
+                raise fault("linked-object", f"{what} is a link [CHK-007]", path=self.path) from error
+            if error.errno == errno.ENXIO:  # a socket
+                raise fault("missing-object", f"{name} is not a file", path=self.path) from error
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
             raise os_fault(error, f"cannot open {name}", self.path) from error
@@ -192,7 +205,7 @@ class LocalAttempt:
 
     def __init__(self, path: str, *, directory: bool, overwrite: bool, durable: bool) -> None:
         self.path = path
-        self._target = os.path.abspath(path)
+        self._target = _absolute(path)
         self._parent, name = os.path.split(self._target)
         stem = os.fsencode(name)[:160].decode(errors="ignore")  # a file name has at most 255 bytes
         self._temporary = os.path.join(self._parent, f".{stem}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
@@ -203,8 +216,11 @@ class LocalAttempt:
         self._exchanged = self._keeps_temporary = self._joined = False
         if name.endswith(TEMPORARY_SUFFIX):
             raise fault("bad-option", f"a checkpoint's name must not end in {TEMPORARY_SUFFIX}", path=path)
+        if not directory and path.endswith("/"):  # where nobody could open it
+            message = "a path that ends in / is that of a directory"
+            raise fault("bad-option", message, path=path, expected="layout 'loose' or 'packed', or a path without /")
         if not os.path.isdir(self._parent):
-            raise fault("not-found", f"there is no directory {self._parent} to save into", path=path)
+            raise fault("not-found", f"there is no directory {self._parent or '.'} to save into", path=path)
         self._check_target()
 
     @classmethod
@@ -332,12 +348,27 @@ class LocalAttempt:
             self._disk.replace(self._temporary, self._target)
 
     def _check_target(self) -> None:
-        if not os.path.lexists(self._target):
+        try:
+            os.lstat(self._target)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise os_fault(error, "cannot save here", self.path) from error
             return
         if not self._overwrite:
             raise fault("exists", "there is something at this path already", path=self.path)  # [PUB-003]
-        if _is_directory(self._target) and not os.path.isfile(os.path.join(self._target, "COMMIT")):
+        if _is_directory(self._target) and not self._has_record():
             raise fault("not-replaceable", "this directory is not a checkpoint", path=self.path)  # [PUB-005]
+
+    def _has_record(self) -> bool:
+        """Whether the target has a commit record, which may be damaged or of a later version. [VER-002]"""
+        try:
+            fd = self._disk.open(os.path.join(self._target, COMMIT))
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, 8, 0) == b"ckptfmt/"
+        finally:
+            os.close(fd)
 
     def _inside(self, name: str) -> str:
         return os.path.join(self._temporary, name) if name else self._temporary
@@ -354,7 +385,7 @@ class LocalAttempt:
             message = f"this file system cannot tell {folder!r} from another name"
             raise fault("name-collision", message, path=self.path) from error  # [NAME-007]
         except OSError as error:
-            raise os_fault(error, "cannot write the checkpoint", self.path) from error
+            raise os_fault(error, f"cannot create {folder or 'the directory'}", self.path) from error
         self._folders.add(folder)
 
     def _remove_temporary(self) -> None:
@@ -384,6 +415,16 @@ def make_directories(path: str) -> None:
         if not os.path.isdir(path):
             raise
     disk.flush_directory(parent)
+
+
+def _absolute(path: str) -> str:
+    """A path that stays that of the same name when the working directory changes. Links above the name are followed as
+    the system follows them, which `os.path.abspath` does not where `..` comes after one."""
+    folder, name = os.path.split(path.rstrip("/") or "/")
+    try:
+        return os.path.realpath(path) if name in ("", ".", "..") else os.path.join(os.path.realpath(folder), name)
+    except OSError:  # the working directory was removed
+        return path
 
 
 def _is_directory(path: str) -> bool:
