@@ -18,7 +18,7 @@ from ckptfmt.tags import Restore
 
 from . import dtensor
 from .dtypes import TORCH, row_of, tensor_of
-from .tensors import MetaTensor, check, is_dtensor, logical_shape, places, source_of, to_device
+from .tensors import MetaTensor, blank_like, check, is_dtensor, logical_shape, places, source_of, to_device
 
 _DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
@@ -151,7 +151,7 @@ class _Builder:
         self._asked = (self._device, leaf.dtype, tuple(leaf.shape), leaf.stride(), sharding)
 
     def __call__(self, source: Source) -> torch.Tensor:
-        target = torch.empty_like(self._leaf, device=self._device)
+        target = blank_like(self._leaf, self._device)
         found = ADAPTER.slot(target)
         assert found is not None  # it is a tensor
         for part in found.parts:

@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 import ckptfmt
 from ckptfmt import MatchReport, SaveReport
 from ckptfmt import tree as trees
+from ckptfmt.memory import aligned
 from ckptfmt.names import Path, path_label
 from ckptfmt.target import flatten
 
 from .adapter import ADAPTER, RESTORES, TorchAdapter, is_stateful
 from .coordinator import coordinator
 from .dtypes import tensor_of
+from .tensors import blank_like
 
 PathLike = str | os.PathLike[str]
 
@@ -119,7 +120,7 @@ def _stored_state(checkpoint: ckptfmt.Checkpoint, path: Path) -> Any:
 
     def tensor(index: int) -> torch.Tensor:
         if index not in made:
-            made[index] = tensor_of(np.empty(specs[index].shape, specs[index].dtype.numpy))
+            made[index] = tensor_of(aligned(specs[index].shape, specs[index].dtype.numpy))
         return made[index]
 
     state = trees.decode(checkpoint.manifest.tree, tensor, lambda at: at[: len(path)] == path, RESTORES)
@@ -218,7 +219,7 @@ def _materialised(modules: list[tuple[Path, torch.nn.Module]], device: torch.dev
 
 
 def _with_memory(value: torch.Tensor, device: torch.device) -> torch.Tensor:
-    empty = torch.empty_like(value.detach(), device=device)
+    empty = blank_like(value.detach(), device)
     if isinstance(value, torch.nn.Parameter):
         return torch.nn.Parameter(empty, value.requires_grad)
     return empty.requires_grad_(value.requires_grad)

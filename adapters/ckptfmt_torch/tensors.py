@@ -16,9 +16,10 @@ from ckptfmt.adapter import SlotPart
 from ckptfmt.arrays import Shape
 from ckptfmt.dtypes import Array, unpack
 from ckptfmt.errors import fault
+from ckptfmt.memory import aligned
 from ckptfmt.sources import Region, Source, whole
 
-from .dtypes import array_of, bits, row_of, tensor_of
+from .dtypes import NAMES, array_of, bits, row_of, tensor_of
 
 STAGE = 32 << 20  # bytes of a part of a tensor that goes through the host, or into memory that is not contiguous
 
@@ -135,6 +136,15 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     for region in _slabs(whole(tuple(tensor.shape)), tensor.element_size()):
         _upload(target[region], tensor[region])
     return target
+
+
+def blank_like(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor like a detached one, on a device, whose elements are not set yet."""
+    if device.type == "cpu" and not is_dtensor(tensor) and tensor.is_contiguous() and tensor.dtype in NAMES:
+        row = row_of(tensor.dtype)
+        if row.per == 1:  # torch takes small pages, which take longer to get than to fill
+            return tensor_of(aligned(tuple(tensor.shape), row.numpy))
+    return torch.empty_like(tensor, device=device)
 
 
 def _upload(target: torch.Tensor, source: torch.Tensor) -> None:
