@@ -3,7 +3,7 @@ or like a template (SPEC.md section 12)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from .patterns import Patterns, matches_any
 from .progress import Progress, counter
 from .sources import memory_key, whole
 from .storage import IN_FLIGHT
-from .tags import TAGS, child_of
+from .tags import TAGS, Restore, child_of
 from .target import MatchReport, flatten, match, rebuild
-from .tensor import Tensor, is_tensor
+from .tensor import ArrayLike, Tensor, is_tensor
 from .tree import OMITTED, Tree
 
 if TYPE_CHECKING:
@@ -73,8 +73,13 @@ class Loader:
         return match(leaves, {path: slot(leaf) for path, leaf in leaves.items()}, self._stored, is_tensor, self.cast)
 
     @property
-    def _stored(self) -> dict[Path, Any]:
-        leaves = self.checkpoint.leaves
+    def _leaves(self) -> Mapping[Path, Any]:
+        """Every leaf that is loaded from, by its path."""
+        return self.checkpoint.leaves
+
+    @property
+    def _stored(self) -> Mapping[Path, Any]:
+        leaves = self._leaves
         return leaves if self.keep is None else {path: leaf for path, leaf in leaves.items() if self.keep(path)}
 
     # ---- a new tree
@@ -85,40 +90,58 @@ class Loader:
         if self.keep is not None:
             tensors = ((path, n[1]) for path, n in trees.leaves(node) if type(n) is list and n[0] == "tensor")
             wanted = sorted({index for path, index in tensors if self.keep(path)})
-        with self._reporting(sum(self.manifest.specs[index].nbytes for index in wanted)):
-            leaves: dict[int, Any] = (
-                self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
-            )
-        # what views of int64 stand for, frameworks lack
-        times = {"numpy.datetime64": child_of, "numpy.timedelta64": child_of} if self.adapter else {}
-        restores = {**times, **self.adapter.restores} if self.adapter else {}
-        tree = trees.decode(node, leaves.__getitem__, self.keep, restores)
+        leaves = self._tensors(wanted)
+        tree = trees.decode(node, leaves.__getitem__, self.keep, self._restores())
         if tree is OMITTED:
-            raise fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
+            raise self._no_match()
         return tree
+
+    def _tensors(self, wanted: Iterable[int]) -> dict[int, Any]:
+        """The tensors of these numbers, as arrays or as the framework has them."""
+        with self._reporting(sum(map(self._nbytes, wanted))):
+            return self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
+
+    def _dtype(self, index: int) -> DType:
+        return self.manifest.specs[index].dtype
+
+    def _nbytes(self, index: int) -> int:
+        return self.manifest.specs[index].nbytes
+
+    def _text(self, index: int) -> str:
+        return self.checkpoint.describe(index)
+
+    def _admit(self, wanted: Iterable[int]) -> None:
+        self.fetcher.admit(wanted)
+
+    def _restores(self) -> Mapping[str, Restore]:
+        """What makes the values of tags for the framework; what views of int64 stand for, frameworks lack."""
+        times = {"numpy.datetime64": child_of, "numpy.timedelta64": child_of}
+        return {**times, **self.adapter.restores} if self.adapter else {}
+
+    def _no_match(self) -> CkptError:
+        return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
 
     def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
         return self._mapped(wanted) if self.mmap else self.fetcher.tensors(wanted, self.verify, {})
 
     def _wrapped(self, adapter: Adapter, wanted: Iterable[int]) -> dict[int, Any]:
         """Tensors of a framework: all at once where they keep the arrays' memory, else a few at a time."""
-        specs = self.manifest.specs
-        lacking = [index for index in wanted if not adapter.supports(specs[index].dtype.name)]
+        found: dict[int, Any] = {}
+        lacking = [index for index in wanted if not adapter.supports(self._dtype(index).name)]
         if lacking and not self.cast:
-            names = ", ".join(f"{self.checkpoint.describe(index)} ({specs[index].dtype.name})" for index in lacking[:8])
+            names = ", ".join(f"{self._text(index)} ({self._dtype(index).name})" for index in lacking[:8])
             raise fault(
                 "framework-dtype",
                 f"{adapter.framework} has no tensors of the dtype of {names}",
                 path=self.checkpoint.path,
-                tensor=self.checkpoint.describe(lacking[0]),
-                found=specs[lacking[0]].dtype.name,
+                tensor=self._text(lacking[0]),
+                found=self._dtype(lacking[0]).name,
                 expected=f"a dtype of {adapter.framework}, or cast=True",
             )
-        self.fetcher.admit(() if self.mmap else wanted)
-        dtypes = {index: stand_in(specs[index].dtype, adapter.supports) for index in lacking}
+        self._admit(() if self.mmap else wanted)
+        dtypes = {index: stand_in(self._dtype(index), adapter.supports) for index in lacking}
         if not adapter.on_host:  # there are tensors and network buffers at one time
             self.checkpoint.blocks.in_flight = self.max_bytes_in_flight // 2
-        found: dict[int, Any] = {}
         for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
             arrays = self._arrays(group)
             for index in group:
@@ -130,7 +153,7 @@ class Loader:
         """A tensor with another dtype; integers keep their values."""
         converted = array.astype(dtype)
         if array.dtype.kind in "iu" and not (converted == array).all():
-            text = self.checkpoint.describe(index)
+            text = self._text(index)
             raise fault(
                 "framework-dtype",
                 f"elements of {text!r} do not fit into {dtype}",
@@ -148,7 +171,7 @@ class Loader:
         group: list[int] = []
         size = 0
         for index in wanted:
-            nbytes = self.manifest.specs[index].nbytes
+            nbytes = self._nbytes(index)
             if group and size + nbytes > most:
                 yield group
                 group, size = [], 0
@@ -201,35 +224,40 @@ class Loader:
             if found is not None and path in stored
             for part in found.parts
         ]
-        with self._reporting(sum(_nbytes(tensor, part) for tensor, part in parts)):
+        with self._reporting(sum(_part_nbytes(tensor, part) for tensor, part in parts)):
             self._fill(parts)
         return rebuild(self.into, lambda path, leaf: leaf if isinstance(slots[path], Slot) else stored.get(path, leaf))
 
-    def _check_shared(self, slots: dict[Path, Slot | None], stored: dict[Path, Any]) -> None:
+    def _check_shared(self, slots: dict[Path, Slot | None], stored: Mapping[Path, Any]) -> None:
         """Refuse a target that has one memory for tensors with different values: it could hold only one of them."""
-        holders: dict[Hashable, tuple[Path, Tensor]] = {}
+        holders: dict[Hashable, tuple[Path, ArrayLike]] = {}
         shared: list[tuple[str, str]] = []
         for path, found in slots.items():
             for part in () if found is None or path not in stored else found.parts:
                 if part.array is None:
                     continue
                 first, tensor = holders.setdefault(memory_key(part.array), (path, stored[path]))
-                if not self._is_alike(tensor.index, stored[path].index):
+                if not self._is_alike(tensor, stored[path]):
                     shared.append((path_label(first), path_label(path)))
         if shared:
             self._check(MatchReport(shared=tuple(shared)))
 
-    def _is_alike(self, one: int, other: int) -> bool:
-        """Whether two tensors are one, or are stored alike with the same digests."""
-        specs, place = self.manifest.specs, self.checkpoint.blocks.place
-        return one == other or (
-            specs[one] == specs[other]
-            and all(
-                place(one, chunk).extent[1:] == place(other, chunk).extent[1:] for chunk in range(specs[one].chunks)
-            )
+    def _is_alike(self, one: ArrayLike, other: ArrayLike) -> bool:
+        """Whether two tensors are one, or have the same elements: which digests say, where both are stored."""
+        if one.identity == other.identity:
+            return True
+        if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+            one, other = one.verified(self.verify), other.verified(self.verify)
+            return (one.shape, one.dtype) == (
+                other.shape,
+                other.dtype,
+            ) and one.read().tobytes() == other.read().tobytes()
+        place, chunks = self.checkpoint.blocks.place, range(one.spec.chunks)
+        return one.spec == other.spec and all(
+            place(one.index, chunk).extent[1:] == place(other.index, chunk).extent[1:] for chunk in chunks
         )
 
-    def _fill(self, parts: list[tuple[Tensor, SlotPart]]) -> None:
+    def _fill(self, parts: list[tuple[ArrayLike, SlotPart]]) -> None:
         """Whole tensors straight from storage all at once, where an array has the stored form; others one by one."""
         direct: dict[int, Array] = {}
         others = []
@@ -237,19 +265,19 @@ class Loader:
         for tensor, part in parts:
             array = part.array
             bounds = tuple((side.start, side.stop) for side in part.region)
-            place = None if array is None else (tensor.index, bounds, memory_key(array))
+            place = None if array is None else (tensor.identity, bounds, memory_key(array))
             if place in filled:  # an alias of what is filled already
                 continue
             filled |= set() if place is None else {place}
-            everything = part.region == whole(tensor.shape) and tensor.index not in direct
-            if array is not None and everything and array.dtype == tensor.dtype and tensor.is_direct(array):
-                direct[tensor.index] = array.view(tensor.stored_dtype)
+            stored = tensor if array is not None and _is_direct(tensor, array) else None
+            if isinstance(stored, Tensor) and part.region == whole(tensor.shape) and stored.index not in direct:
+                direct[stored.index] = array.view(stored.stored_dtype)  # type: ignore[union-attr]
             else:
                 others.append((tensor, part))
         self.fetcher.tensors(direct, self.verify, direct)
         for tensor, part in others:
             array = part.array
-            if array is not None and array.dtype == tensor.dtype and tensor.is_direct(array):
+            if array is not None and _is_direct(tensor, array):
                 tensor.read(array, region=part.region)
                 continue
             values = tensor.read(region=part.region)
@@ -271,16 +299,16 @@ class Loader:
         templates = self._templates(leaves)
         stored = {path: self._number(found, leaves.get(path)) for path, found in self._stored.items()}
         self._check(match(leaves, templates, stored, is_tensor, self.cast))
-        built: dict[tuple[int, Template], Any] = {}
-        bound = {(path, name): param for path, name, param in trees.tags(self.manifest.tree) if _binds(name)}
+        built: dict[tuple[Hashable, Template], Any] = {}
+        bound = self._bound()
 
         def build(path: Path, leaf: Any) -> Any:
             ask, found = templates[path], stored.get(path, leaf)
             if not isinstance(ask, Template) or path not in stored:
                 return found
-            if not isinstance(found, Tensor):  # a number, where a tensor without axes is asked for
+            if not is_tensor(found):  # a number, where a tensor without axes is asked for
                 return ask.build(np.asarray(found, ask.dtype))
-            key = (found.index, ask)  # aliases that are asked for alike are one object [TREE-010]
+            key = (found.identity, ask)  # aliases that are asked for alike are one object [TREE-010]
             if key not in built:
                 source = found.verified(self.verify)
                 built[key] = ask.build(source if found.dtype == ask.dtype else source.astype(ask.dtype))
@@ -292,9 +320,13 @@ class Loader:
                 difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
-        wanted = (leaf for path, leaf in stored.items() if path in leaves and isinstance(leaf, Tensor))
+        wanted = (leaf for path, leaf in stored.items() if path in leaves and is_tensor(leaf))
         with self._reporting(sum(tensor.nbytes for tensor in wanted)):
             return rebuild(self.like, build, check=check)
+
+    def _bound(self) -> Mapping[tuple[Path, str], Any]:
+        """The params that a template's have to be, by path and tag."""
+        return {(path, name): param for path, name, param in trees.tags(self.manifest.tree) if _binds(name)}
 
     def _templates(self, leaves: dict[Path, Any]) -> dict[Path, Template | None]:
         """What each leaf asks for; a leaf that stands at several paths asks once."""
@@ -310,7 +342,7 @@ class Loader:
 
     def _number(self, found: Any, leaf: Any) -> Any:
         """A stored tensor without axes as a Python number, where the template has one of that type."""
-        if type(leaf) not in (bool, int, float, complex) or not isinstance(found, Tensor) or found.shape:
+        if type(leaf) not in (bool, int, float, complex) or not is_tensor(found) or found.shape:
             return found
         number = found.verified(self.verify).read().item()
         return number if type(number) is type(leaf) else found
@@ -361,5 +393,10 @@ def _binds(tag: str) -> bool:
     return tag in TAGS and TAGS[tag].binds
 
 
-def _nbytes(tensor: Tensor, part: SlotPart) -> int:
+def _is_direct(tensor: ArrayLike, array: Array) -> bool:
+    """Whether stored elements can be read straight into an array."""
+    return isinstance(tensor, Tensor) and array.dtype == tensor.dtype and tensor.is_direct(array)
+
+
+def _part_nbytes(tensor: ArrayLike, part: SlotPart) -> int:
     return tensor.dtype.itemsize * int(np.prod([axis.stop - axis.start for axis in part.region], dtype=object))

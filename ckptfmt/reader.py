@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack, overload
 
 from . import manifest as manifests
 from . import tree as trees
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import zarr
 
     from .adapter import Adapter
-    from .migration.operators import Extern
+    from .migration.options import MigrationOptions
     from .migration.view import MigratedCheckpoint
     from .patterns import Patterns
     from .progress import Progress
@@ -297,15 +297,10 @@ def open_checkpoint(
     path: str | os.PathLike[str],
     *,
     schema: str,
-    migrations: Any = (),
-    source_schema: Schema | tuple[str, str] | None = None,
-    down: bool = False,
-    lossy: bool = False,
-    parameters: Mapping[str, int] | None = None,
-    externs: Mapping[str, Extern] | None = None,
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    **options: Unpack[MigrationOptions],
 ) -> MigratedCheckpoint: ...
 
 
@@ -330,6 +325,9 @@ def open_checkpoint(
     `ambiguous-migration`, `irreversible-migration`, and `migration-mismatch` with all faults of the plan in `.report`.
     """
     if schema is None:
+        if "migrations" in options:
+            message = "migrations= needs schema=, the version that they should lead to"
+            raise fault("bad-option", message, path=os.fspath(path))
         return Checkpoint(path, **options)
     from .migration.view import open_migrated
 
@@ -351,6 +349,8 @@ def load(
     max_bytes_in_flight: int = IN_FLIGHT,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    schema: str | None = None,
+    **migrating: Unpack[MigrationOptions],
 ) -> Tree:
     """Load a checkpoint as the tree that was saved, with NumPy arrays.
 
@@ -370,11 +370,13 @@ def load(
       memory of tensors on their way to a device, but for the largest one, and of network buffers, but for one block.
     - `limits`: how much memory it may take beyond what is stored; see `Limits`.
     - `storage_options`: for URLs, handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
+    - `schema`, with `migrations` and the other options of `open`: the tree as it is at that version.
 
     Raises what `open` raises, and `CorruptError` for damage in what is read.
     """
+    options: dict[str, Any] = {"schema": schema, "limits": limits, "storage_options": storage_options, **migrating}
     for attempts_left in reversed(range(REPLACED + 1)):
-        with Checkpoint(path, limits=limits, storage_options=storage_options) as checkpoint:
+        with open_checkpoint(path, **options) as checkpoint:
             try:
                 return checkpoint.load(
                     select=select,

@@ -135,7 +135,7 @@ class _Rebuilder:
 def match(
     leaves: dict[Path, Any],
     asks: Mapping[Path, Ask | None],
-    stored: dict[Path, Any],
+    stored: Mapping[Path, Any],
     is_tensor: Callable[[Any], bool],
     cast: bool,
 ) -> MatchReport:

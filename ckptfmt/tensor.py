@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -29,11 +29,32 @@ class ArrayLike(Lazy):
     def shape(self) -> Shape:
         raise NotImplementedError
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for what is one tensor, seen in the same way. [TREE-010]"""
+        raise NotImplementedError
+
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError
 
-    def read(self) -> Array:
-        """The whole tensor as an array of its own."""
+    def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
+        """The whole tensor as an array of its own, or just a region of it."""
+        raise NotImplementedError
+
+    def astype(self, dtype: np.dtype[Any]) -> Self:
+        """The same tensor, whose elements are converted after they are read."""
+        raise NotImplementedError
+
+    def verified(self, verify: bool) -> Self:
+        """The same tensor, read with or without verification."""
         raise NotImplementedError
 
     @property
@@ -198,15 +219,15 @@ class Tensor(ArrayLike):
         """The same stored elements read as another dtype of the same width."""
         return Tensor(self._checkpoint, self.index, self.path, dtype, None, self._verify)
 
-    def astype(self, dtype: np.dtype[Any]) -> Tensor:
+    def astype(self, dtype: np.dtype[Any]) -> Self:
         """The same tensor, whose elements are converted after they are read."""
-        return Tensor(self._checkpoint, self.index, self.path, self._view, dtype, self._verify)
+        return type(self)(self._checkpoint, self.index, self.path, self._view, dtype, self._verify)
 
-    def verified(self, verify: bool) -> Tensor:
+    def verified(self, verify: bool) -> Self:
         """The same tensor, read with or without verification."""
-        return Tensor(self._checkpoint, self.index, self.path, self._view, self._cast, verify)
+        return type(self)(self._checkpoint, self.index, self.path, self._view, self._cast, verify)
 
 
 def is_tensor(leaf: Any) -> bool:
     """Whether a leaf of a checkpoint's tree is a tensor."""
-    return isinstance(leaf, Tensor)
+    return isinstance(leaf, ArrayLike)

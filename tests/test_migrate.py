@@ -11,7 +11,7 @@ import pytest
 from migrations import W, X, document, faults, migrated, refusal, saved
 
 import ckptfmt
-from ckptfmt import Extern, MigrationSet
+from ckptfmt import Extern, InputError, Migration, MigrationSet
 from ckptfmt.blocks import BlockReader
 from ckptfmt.migration import Loss, Spec
 
@@ -78,14 +78,39 @@ def test_every_fault_is_reported_at_once_and_nothing_is_read(tmp_path: Path, mon
         ([{"op": "stack", "axis": 0}], "gathers"),
         ([{"op": "unstack", "axis": 0}], "takes one tensor"),
         ([{"op": "concat", "axis": 0, "sizes": [3]}], "sizes are [2], not [3]"),
-        ([{"op": "neg", "on": [1]}], "item 1 of 1"),
-        ([{"op": "split", "axis": 0, "sizes": [1, 1]}], "2 results for 1 targets"),
         ([{"op": "fill", "value": 0, "shape": ["nothing"]}], "no value"),
     ],
 )
 def test_operators_that_do_not_fit_are_faults(tmp_path: Path, steps: Any, text: str) -> None:
     (fault,) = (f for f in faults(tmp_path, {"w": W}, {"from": "w", "with": steps, "to": "v"}, rest="keep"))
     assert text in fault
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ({"from": "w", "with": [{"op": "split", "axis": 0, "sizes": [1, 1]}], "to": "v"}, "2 items at the end for 1"),
+        ({"from": ["w", "x"], "to": "v"}, "2 items at the end for 1"),
+        (
+            {"from": ["w", "x"], "with": [{"op": "split", "axis": 0, "sizes": [1]}], "to": "v"},
+            "one tensor, not 2 items",
+        ),
+        ({"from": ["w", "x"], "with": [{"op": "fill", "value": 0}], "to": "v"}, "one source as its example"),
+        ({"from": "w", "with": [{"op": "neg", "on": [1]}], "to": "v"}, "item 1 of 1"),
+    ],
+)
+def test_a_wrong_number_of_items_is_a_fault_of_the_document(rule: Any, text: str) -> None:
+    """[MIG-004] Nothing but the document is needed to see it."""
+    with pytest.raises(InputError, match=text) as caught:
+        Migration.parse(document(rule))
+    assert caught.value.code == "bad-migration"
+
+
+def test_a_list_is_stacked_and_not_joined(tmp_path: Path) -> None:
+    """`split` could not give the list back, and an exact chain has to [MIG-014]."""
+    rule = {"from": "w.{i:int}", "with": [{"op": "concat", "axis": 0, "sizes": [2, 2]}], "to": "w"}
+    (fault,) = faults(tmp_path, {"w.0": W, "w.1": W}, rule)
+    assert "concat takes tensors, not a list" in fault
 
 
 def test_tensors_that_differ_are_not_joined(tmp_path: Path) -> None:

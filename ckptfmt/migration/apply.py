@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from .. import writer
 from .._version import __version__
@@ -15,11 +15,11 @@ from ..names import Path
 from ..progress import Progress
 from ..reader import Checkpoint
 from ..storage import is_url
-from ..target import rebuild
 from ..tree import Tree
+from .containers import with_leaves
 from .keep import Keeper, keeper
-from .operators import Extern
-from .plan import Plan
+from .options import ChainOptions
+from .plan import Plain, Plan
 from .view import MigratedCheckpoint, MigratedTensor, open_migrated
 
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
@@ -41,11 +41,6 @@ def migrate(
     migrations: Any = (),
     *,
     to: str,
-    source_schema: Schema | tuple[str, str] | None = None,
-    down: bool = False,
-    lossy: bool = False,
-    parameters: Mapping[str, int] | None = None,
-    externs: Mapping[str, Extern] | None = None,
     plan_only: bool = False,
     verify: bool = False,
     layout: str | None = None,
@@ -55,6 +50,7 @@ def migrate(
     digest: str | None = None,
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    **options: Unpack[ChainOptions],
 ) -> MigrationReport:
     """Save the checkpoint at `src` as it is at version `to` of its schema to `dst`: all of it, or nothing.
 
@@ -70,18 +66,7 @@ def migrate(
 
     Raises what `ckptfmt.open` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
-    view = open_migrated(
-        src,
-        schema=to,
-        migrations=migrations,
-        source_schema=source_schema,
-        down=down,
-        lossy=lossy,
-        parameters=parameters,
-        externs=externs,
-        storage_options=storage_options,
-    )
-    with view:
+    with open_migrated(src, schema=to, migrations=migrations, storage_options=storage_options, **options) as view:
         start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)
         if plan_only:
             return MigrationReport(view.plan, start, view.schema, None)
@@ -89,7 +74,7 @@ def migrate(
         keeps = None if verify or compression is not None else keeper(view.checkpoint, layout, digest)
         saved = writer.save(
             dst,
-            view.tree if keeps is None else _kept(view, keeps),
+            _saved(view, keeps),
             layout=layout,
             overwrite=overwrite,
             compression=compression,
@@ -104,14 +89,18 @@ def migrate(
         return MigrationReport(view.plan, start, view.schema, saved)
 
 
-def _kept(view: MigratedCheckpoint, keeps: Keeper) -> Tree:
-    """The tree of a view, in which tensors that are merely moved are kept as they are stored."""
+def _saved(view: MigratedCheckpoint, keeps: Keeper | None) -> Tree:
+    """The tree of a view as it is saved: with its tags [MIG-021], and with tensors that are merely moved kept as they
+    are stored."""
 
-    def source(_: Path, leaf: Any) -> Any:
-        moved = view.moved(leaf) if isinstance(leaf, MigratedTensor) else None
-        return leaf if moved is None else keeps.keep(moved, leaf.identity) or leaf
+    def leaf(path: Path, entry: Any) -> Any:
+        if isinstance(entry, Plain):
+            return entry.value
+        found = view.leaves[path]
+        moved = view.moved(found) if keeps is not None and isinstance(found, MigratedTensor) else None
+        return found if moved is None or keeps is None else keeps.keep(moved, found.identity) or found
 
-    return rebuild(view.tree, source)
+    return with_leaves(view.plan.tree, leaf)
 
 
 def provenance(checkpoint: Checkpoint) -> list[dict[str, Any]]:

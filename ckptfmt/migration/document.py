@@ -48,6 +48,19 @@ class Rule:
     def loss(self) -> Loss:
         return max((step.operator.loss for step in self.steps), default=Loss.EXACT)
 
+    @property
+    def items(self) -> int | None:
+        """How many items there are at the end; None where only the plan can tell. Raises ValueError for an operator
+        that does not take those before it. [MIG-004]"""
+        items: int | None = len(self.sources)
+        for operator, on in self.steps:
+            if items is None:
+                return None
+            if on and max(on) >= items:
+                raise ValueError(f"`on` names item {max(on)} of {items} [MIG-004]")
+            items = operator.count(items)
+        return items
+
     def inverse(self) -> Rule:
         """The rule that undoes this one; ValueError if there is none."""
         if not self.consumes:  # what it added goes away again
@@ -240,7 +253,7 @@ def _captures(patterns: tuple[Pattern, ...]) -> frozenset[str]:
 
 
 def _check(rule: Rule) -> None:
-    """The rules for captures [MIG-006], and for operators that add or drop. [MIG-008]"""
+    """The rules for captures [MIG-006], for operators that add or drop [MIG-008], and for items. [MIG-004]"""
     shared = rule.shared
     for pattern in (*rule.sources, *rule.targets):
         local = pattern.captures - shared
@@ -255,3 +268,6 @@ def _check(rule: Rule) -> None:
         raise ValueError("a rule without targets, and no other, ends with drop [MIG-008]")
     if not rule.sources and names[:1] != ["Fill"]:
         raise ValueError("a rule without sources begins with fill [MIG-008]")
+    items = rule.items
+    if items not in (None, len(rule.targets)):
+        raise ValueError(f"{items} items at the end for {len(rule.targets)} targets [MIG-004]")

@@ -84,6 +84,11 @@ class Operator:
             raise ValueError(f"`on` names item {max(chosen)} of {len(items)}")
         return [self.item(item, context) if number in chosen else item for number, item in enumerate(items)]
 
+    def count(self, items: int) -> int | None:
+        """How many items it makes of that many, as the document alone says; None if only the plan can tell. Raises
+        ValueError for a number that it does not take. [MIG-004]"""
+        return items
+
     def item(self, item: Item, context: Context) -> Item:
         """The result for one item; by default each tensor of a list by itself."""
         return tuple(self.one(node, context) for node in item) if type(item) is tuple else self.one(item, context)
@@ -134,6 +139,9 @@ class Drop(Operator):
     def loss(self) -> Loss:
         return Loss.IRREVERSIBLE
 
+    def count(self, items: int) -> int:
+        return 0
+
     def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
         return []
 
@@ -147,13 +155,14 @@ class Fill(Operator):
     dtype: str | None = None
     consumes: ClassVar[bool] = False
 
+    def count(self, items: int) -> int:
+        if items > 1 or (items == 0 and None in (self.shape, self.dtype)):
+            raise ValueError("fill takes one source as its example, or none if shape and dtype are given [MIG-008]")
+        return 1
+
     def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
-        if (
-            len(items) > 1
-            or (not items and (self.shape is None or self.dtype is None))
-            or (items and type(items[0]) is tuple)
-        ):
-            raise ValueError("fill takes one source as its example, or none if shape and dtype are given")
+        if items and type(items[0]) is tuple:
+            raise ValueError("fill takes one tensor as its example, not a list")
         like: Any = items[0] if items else None
         shape = tuple(map(context.size, self.shape)) if self.shape is not None else like.shape
         dtype = like.dtype if self.dtype is None else DTYPES[self.dtype].numpy
@@ -202,13 +211,18 @@ class Unstack(Operator):
 
 @dataclass(frozen=True, slots=True)
 class Concat(Operator):
-    """All items as one, one after another along an axis on which they have the given sizes."""
+    """All items, which are tensors, as one, one after another along an axis on which they have the given sizes."""
 
     axis: int
     sizes: tuple[Size, ...]
 
+    def count(self, items: int) -> int:
+        return 1
+
     def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
-        nodes: list[Any] = [node for item in items for node in (item if type(item) is tuple else (item,))]
+        if any(type(item) is tuple for item in items):
+            raise ValueError("concat takes tensors, not a list, whose parts `split` could not give back: stack it")
+        nodes: list[Any] = list(items)
         _check_alike(tuple(nodes), self.axis)
         found = [_side(node, self.axis) for node in nodes]
         expected = [context.size(size) for size in self.sizes]
@@ -227,10 +241,16 @@ class Split(Operator):
     axis: int
     sizes: tuple[Size, ...]
 
+    def count(self, items: int) -> int | None:
+        if items != 1:
+            raise ValueError(f"split takes one tensor, not {items} items [MIG-004]")
+        return len(self.sizes)
+
     def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
-        if len(items) != 1 or type(items[0]) is tuple:
-            raise ValueError(f"split takes one tensor, not {len(items)} items")
+        self.count(len(items))  # what an extern made before it was not known until now
         node: Any = items[0]
+        if type(node) is tuple:
+            raise ValueError("split takes one tensor, not a list")
         sizes = [context.size(size) for size in self.sizes]
         if _side(node, self.axis) != sum(sizes):
             raise ValueError(f"axis {self.axis} of {node.shape} cannot be split into {sizes}")
@@ -411,6 +431,9 @@ class Call(Operator):
     @property
     def loss(self) -> Loss:
         return self.declared
+
+    def count(self, items: int) -> None:
+        return None  # its outputs are known with the shapes of its inputs
 
     def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
         extern = context.externs[self.name]

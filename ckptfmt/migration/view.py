@@ -4,40 +4,50 @@ that hold what is asked for (SPEC.md section 20)."""
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Hashable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
+from .. import tree as trees
+from ..adapter import Tagged
 from ..arrays import Shape
 from ..dtypes import Array
-from ..errors import CkptError, fault
+from ..errors import CkptError, UnknownTagWarning, fault
 from ..grid import select as normalise
 from ..limits import DEFAULT, Limits
 from ..manifest import Schema
 from ..names import Key, Path, PathIndex, path_text, value_at
-from ..patterns import Patterns, matches_any
 from ..reader import Checkpoint
+from ..sources import Region
+from ..tags import TAGS
 from ..tensor import ArrayLike, Tensor, finished
-from ..tree import OMITTED, Tree
+from ..tree import Tree
 from . import nodes
-from .containers import build_tree, leaves_of, with_leaves
+from .containers import leaves_of, with_leaves
 from .graph import MigrationSet
-from .nodes import Copied, Fetch, Leaf, Mapped, Node
+from .nodes import Copied, Leaf, Mapped, Node
 from .operators import Extern
+from .options import MigrationOptions
 from .plan import Entry, Plain, Plan, plan_chain
+
+if TYPE_CHECKING:
+    from ..patterns import Patterns
+    from ..target import MatchReport
 
 
 class MigratedTensor(ArrayLike):
     """A tensor of the migrated checkpoint that has not been read. Index it to read a part (as NumPy's basic indexing),
     `read()` it whole, or give it to `np.asarray`. Raises `bad-index`, and `CorruptError` for damage in what is read."""
 
-    __slots__ = ("_fetch", "node", "path")
+    __slots__ = ("_checkpoint", "_verify", "node", "path")
 
-    def __init__(self, path: Path, node: Node, fetch: Fetch) -> None:
-        self.path, self.node, self._fetch = path, node, fetch
+    def __init__(self, path: Path, node: Node, checkpoint: Checkpoint, verify: bool | None = None) -> None:
+        self.path, self.node, self._checkpoint = path, node, checkpoint
+        self._verify = checkpoint.verifies if verify is None else verify
 
     @property
     def shape(self) -> Shape:
@@ -58,11 +68,20 @@ class MigratedTensor(ArrayLike):
         """Equal for tensors that are aliases. [TREE-010]"""
         return (self.node,)
 
-    def view(self, dtype: np.dtype[Any]) -> MigratedTensor:
+    def view(self, dtype: np.dtype[Any]) -> Self:
         """The same elements as another dtype of the same width."""
-        return MigratedTensor(
-            self.path, Mapped(self.node, dtype, ("view", dtype), lambda a: a.view(dtype)), self._fetch
-        )
+        return self._of(Mapped(self.node, dtype, ("view", dtype), lambda array: array.view(dtype)))
+
+    def astype(self, dtype: np.dtype[Any]) -> Self:
+        """The same tensor, whose elements are converted after they are read."""
+        return self._of(Mapped(self.node, dtype, ("astype", dtype), lambda array: array.astype(dtype)))
+
+    def verified(self, verify: bool) -> Self:
+        """The same tensor, read with or without verification."""
+        return type(self)(self.path, self.node, self._checkpoint, verify)
+
+    def _of(self, node: Node) -> Self:
+        return type(self)(self.path, node, self._checkpoint, self._verify)
 
     def __repr__(self) -> str:
         return f"<MigratedTensor {path_text(self.path)!r} {self.dtype} {self.shape}>"
@@ -73,10 +92,19 @@ class MigratedTensor(ArrayLike):
         region = tuple(slice(a.start, min(a.stop, n), a.step) for a, n in zip(region, self.shape, strict=True))
         return finished(nodes.read(self.node, region, self._fetch), selection, index)
 
-    def read(self) -> Array:
-        """The whole tensor as an array of its own."""
-        array = np.asarray(nodes.read(self.node, nodes.whole(self.shape), self._fetch))
+    def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
+        """The whole tensor as an array of its own, or just a region of it; also into `out`, an array of that shape."""
+        wanted = nodes.whole(self.shape) if region is None else tuple(slice(a.start, a.stop, 1) for a in region)
+        array = np.asarray(nodes.read(self.node, wanted, self._fetch))
+        if out is not None:
+            out[...] = array
+            return out
         return np.array(array, order="C", copy=None if array.base is None and array.flags.writeable else True)
+
+    def _fetch(self, key: Hashable, region: nodes.Region) -> Array:
+        tensor = self._checkpoint.tensors[key].verified(self._verify)  # type: ignore[index]
+        values: Array = tensor[(*region, ...)]
+        return values
 
 
 class MigratedCheckpoint:
@@ -99,18 +127,19 @@ class MigratedCheckpoint:
 
         def leaf(path: Path, entry: Any) -> Any:
             if isinstance(entry, Plain):
-                return entry.value
-            return known.setdefault(entry, MigratedTensor(path, entry, self._fetch)) if entry else entry
+                return entry.value.child if isinstance(entry.value, Tagged) else entry.value
+            return known.setdefault(entry, MigratedTensor(path, entry, self.checkpoint)) if entry else entry
 
         return with_leaves(self.plan.tree, leaf)
 
     @cached_property
     def tensors(self) -> dict[Path, MigratedTensor]:
         """Every path at which a tensor stands, aliases included."""
-        return {path: leaf for path, leaf in self._leaves.items() if isinstance(leaf, MigratedTensor)}
+        return {path: leaf for path, leaf in self.leaves.items() if isinstance(leaf, MigratedTensor)}
 
     @cached_property
-    def _leaves(self) -> dict[Path, Any]:
+    def leaves(self) -> dict[Path, Any]:
+        """Every leaf of the tree by its path; an empty container is a leaf."""
         return dict(leaves_of(self.tree))
 
     def moved(self, tensor: MigratedTensor) -> Tensor | None:
@@ -118,14 +147,9 @@ class MigratedCheckpoint:
         node = tensor.node.input if isinstance(tensor.node, Copied) else tensor.node
         return self.checkpoint.tensors[node.key] if isinstance(node, Leaf) else None  # type: ignore[index]
 
-    def _fetch(self, key: Hashable, region: nodes.Region) -> Array:
-        tensor = self.checkpoint.tensors[key]  # type: ignore[index]
-        values: Array = tensor[(*region, ...)]
-        return values
-
     @cached_property
     def _paths(self) -> PathIndex:
-        return PathIndex(self._leaves)
+        return PathIndex(self.leaves)
 
     def __getitem__(self, path: Key | Path) -> Any:
         """The tensor, plain value or container at a path text or an exact typed path."""
@@ -138,20 +162,22 @@ class MigratedCheckpoint:
     def __repr__(self) -> str:
         return f"<MigratedCheckpoint {self.path!r} at {self.schema.id} {self.schema.version}>"
 
-    def load(self, *, select: Patterns = None) -> Tree:
-        """The migrated tree, or the part of it that `select` names, with NumPy arrays; as `ckptfmt.load` does."""
-        patterns = None if select is None else [select] if isinstance(select, str) else list(select)
-        arrays: dict[int, Array] = {}
-        leaves = []
-        for path, leaf in self._leaves.items():
-            if patterns is not None and not matches_any(patterns, path_text(path)):
-                continue
-            if isinstance(leaf, MigratedTensor):
-                leaf = arrays[id(leaf)] if id(leaf) in arrays else arrays.setdefault(id(leaf), leaf.read())
-            leaves.append((path, leaf))
-        if patterns is not None and not leaves:
-            raise fault("no-match", f"select={select!r} matches nothing", path=self.path)
-        return build_tree(_with_gaps(leaves, self.tree), self.tree)
+    def load(self, **options: Any) -> Tree:
+        """The migrated tree, or the part of it that `select` names, with NumPy arrays, a framework's tensors, or into a
+        target; the options and errors are those of `Checkpoint.load`."""
+        from .loading import ViewLoader  # here, as reading a slice needs none of it
+
+        return ViewLoader(self, **options).load()
+
+    def match(self, target: Tree, *, select: Patterns = None, cast: bool = False) -> MatchReport:
+        """How a target tree differs from the migrated one, without reading or writing anything."""
+        from .loading import ViewLoader
+
+        return ViewLoader(self, into=target, select=select, cast=cast).match()
+
+    def was_replaced(self) -> bool:
+        """Whether the path no longer leads to the source, because another save replaced it or it was removed."""
+        return self.checkpoint.was_replaced()
 
     def close(self) -> None:
         """Close the source; arrays that were read stay valid."""
@@ -170,29 +196,38 @@ def open_migrated(
     path: str | os.PathLike[str],
     *,
     schema: str,
+    verify: bool = True,
+    limits: Limits = DEFAULT,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Unpack[MigrationOptions],
+) -> MigratedCheckpoint:
+    """`ckptfmt.open` with `schema`: reads the manifest, plans, and reads nothing else."""
+    checkpoint = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options)
+    try:
+        return _planned(checkpoint, schema, **options)
+    except BaseException as error:
+        checkpoint.close()
+        if isinstance(error, CkptError):
+            error.path = error.path or checkpoint.path
+        raise
+
+
+def _planned(
+    checkpoint: Checkpoint,
+    version: str,
+    *,
     migrations: Any = (),
     source_schema: Schema | tuple[str, str] | None = None,
     down: bool = False,
     lossy: bool = False,
     parameters: Mapping[str, int] | None = None,
     externs: Mapping[str, Extern] | None = None,
-    verify: bool = True,
-    limits: Limits = DEFAULT,
-    storage_options: Mapping[str, Any] | None = None,
 ) -> MigratedCheckpoint:
-    """`ckptfmt.open` with `schema`: reads the manifest, plans, and reads nothing else."""
     known = migrations if isinstance(migrations, MigrationSet) else MigrationSet(migrations, externs=externs)
-    checkpoint = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options)
-    try:
-        start = schema_of(checkpoint, source_schema)
-        chain = known.chain(start.id, start.version, schema, down=down, lossy=lossy)
-        plan = plan_chain(chain, entries_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
-    except BaseException as error:
-        checkpoint.close()
-        if isinstance(error, CkptError):
-            error.path = error.path or checkpoint.path
-        raise
-    return MigratedCheckpoint(checkpoint, plan, Schema(start.id, schema))
+    start = schema_of(checkpoint, source_schema)
+    chain = known.chain(start.id, start.version, version, down=down, lossy=lossy)
+    plan = plan_chain(chain, entries_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
+    return MigratedCheckpoint(checkpoint, plan, Schema(start.id, version))
 
 
 def entries_of(checkpoint: Checkpoint) -> Tree:
@@ -204,7 +239,28 @@ def entries_of(checkpoint: Checkpoint) -> Tree:
             return Leaf(first.setdefault(id(leaf), path), leaf.shape, leaf.dtype)
         return Plain(leaf)
 
-    return with_leaves(checkpoint.tree, entry)
+    return with_leaves(_with_tags(checkpoint), entry)
+
+
+def _with_tags(checkpoint: Checkpoint) -> Tree:
+    """The tree of a checkpoint, in which a tagged node without tensors is one leaf, whatever its tag; of any other tag
+    that NumPy knows nothing of there is the child. [MIG-021]"""
+    lost: dict[str, str] = {}
+
+    def kept(name: str, param: Any, child: Any) -> Any:
+        if any(isinstance(leaf, Tensor) for _, leaf in leaves_of(child)):
+            if name not in TAGS or TAGS[name].hint:
+                lost.setdefault(name, str(param) if name in TAGS else "")
+            return child
+        return Tagged(name, param, child, lambda child: child)
+
+    names = {name for _, name, _ in trees.tags(checkpoint.manifest.tree)}
+    restores = {name: partial(kept, name) for name in names if name not in TAGS or TAGS[name].restore is None}
+    tree = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
+    for name, param in lost.items():
+        text = f"the tag {f'{name} {param}'.strip()!r} over tensors is left out: its child is migrated [MIG-021]"
+        warnings.warn(text, UnknownTagWarning, stacklevel=2)
+    return tree
 
 
 def schema_of(checkpoint: Checkpoint, given: Schema | tuple[str, str] | None) -> Schema:
@@ -215,16 +271,3 @@ def schema_of(checkpoint: Checkpoint, given: Schema | tuple[str, str] | None) ->
         message = "the checkpoint does not say its schema: give source_schema=(id, version)"
         raise fault("no-migration", message, path=checkpoint.path)
     return given if isinstance(given, Schema) else Schema(*given)
-
-
-def _with_gaps(leaves: list[tuple[Path, Any]], tree: Tree) -> list[tuple[Path, Any]]:
-    """Also `OMITTED` for the items of lists and tuples that were left out beside others."""
-    kept = {path[:n] for path, _ in leaves for n in range(len(path) + 1)}
-    found = list(leaves)
-    for path in kept:
-        value = tree
-        for key in path:
-            value = value[key]
-        if type(value) in (list, tuple):
-            found += [((*path, i), OMITTED) for i in range(len(value)) if (*path, i) not in kept]
-    return found

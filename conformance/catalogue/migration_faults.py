@@ -6,6 +6,7 @@ from typing import Any
 
 from . import edit
 from .migrating import (
+    EXTERN,
     ONE,
     TWO,
     WIDEN,
@@ -108,6 +109,18 @@ DOCUMENTS: dict[str, tuple[str, str, Any]] = {
         "MIG-007",
         document(move("a", "b", {"op": "rearrange", "pattern": "1x y -> y 1x"})),
     ),
+    "items": (
+        "Two items and one target.",
+        "MIG-004",
+        document(move("a", "b", {"op": "split", "axis": 1, "sizes": [1, 2]})),
+    ),
+    "items-few": ("One item and two targets.", "MIG-004", document(move("a", ["b", "c"]))),
+    "items-split": (
+        "A split of two items.",
+        "MIG-004",
+        document(move(["a", "d"], ["b", "c"], {"op": "split", "axis": 1, "sizes": [1, 2]})),
+    ),
+    "items-on": ("An item that is not there.", "MIG-004", document(move("a", "b", {"op": "neg", "on": [1]}))),
     "copy-late": (
         "A copy that does not stand first.",
         "MIG-008",
@@ -132,14 +145,6 @@ for _name in ("os.system", "builtins.eval", "numpy.load", "conformance.reverse@2
         [document(move("a", "b", {"op": "extern", "name": _name}))],
         "unknown-extern",
     )
-refused(
-    "migrate-bad-items",
-    "Two items and one target.",
-    "MIG-004",
-    [document(move("a", "b", {"op": "split", "axis": 1, "sizes": [1, 2]}))],
-    "bad-migration migration-mismatch",
-)
-
 # ---- faults of plans
 
 _also = move("a", "d", {"op": "alias"})
@@ -246,6 +251,25 @@ refused(
     "migration-mismatch",
     base="migrate-pattern-minus",
     steps=edit("/tree/1/2", "h.7"),
+    faults=1,
+)
+refused(
+    "migrate-fault-list",
+    "A list is stacked, not joined.",
+    "MIG-013",
+    [document(move("h.{i:int}", "h", {"op": "concat", "axis": 0, "sizes": [1, 1]}), rest="keep")],
+    "migration-mismatch",
+    base="migrate-pattern-minus",
+    faults=1,
+)
+refused(
+    "migrate-fault-extern-items",
+    "An extern with one result, and two targets.",
+    "MIG-004",
+    [document(move("w", ["b", "c"], {"op": "extern", "name": EXTERN}))],
+    "migration-mismatch",
+    base="migrate-extern",
+    needs=["extern"],
     faults=1,
 )
 refused(

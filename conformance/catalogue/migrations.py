@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from ..model import Tensor, tensor
+from ..model import Tag, Tensor, tensor
 from .migrating import (
     EXTERN,
     TURN,
@@ -43,6 +43,16 @@ migrated(
     [document(move("a", "model/b"))],
     {"model": {"b": W}, "n": 7},
 )
+_TAGGED = {"size": Tag("torch.Size", None, (1, 2)), "odd": Tag("my.thing", {"a": [1]}, "text")}
+for _layout in ("file", "loose"):
+    migrated(
+        f"migrate-tags-{_layout}",
+        "Tags without tensors stay, unknown ones too, and move with what they stand on.",
+        "MIG-021",
+        source({"a": W, **_TAGGED, "kind": Tag("torch.dtype", None, "bfloat16")}, layout=_layout),
+        [document(move("a", "b"), move("kind", "dtype"))],
+        {"b": W, **_TAGGED, "dtype": Tag("torch.dtype", None, "bfloat16")},
+    )
 migrated(
     "migrate-swap",
     "All rules apply at once: two tensors change places.",

@@ -1,0 +1,124 @@
+"""Loading a migrated tree: as a load of a checkpoint, from tensors that a plan makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..adapter import SlotPart, Tagged
+from ..dtypes import Array, DType, dtype_of
+from ..errors import fault
+from ..loading import Loader
+from ..names import Path, path_text
+from ..tensor import ArrayLike, Tensor
+from ..tree import OMITTED, Tree
+from .containers import build_tree
+from .plan import Plain
+from .view import MigratedCheckpoint, MigratedTensor
+
+
+class ViewLoader(Loader):
+    """One load of a view; the options are those of `ckptfmt.load`. What is merely moved is read, mapped or filled as a
+    load of the source does it, all at once; what is computed, one tensor after another."""
+
+    def __init__(self, view: MigratedCheckpoint, **options: Any) -> None:
+        super().__init__(view.checkpoint, **options)
+        self.view = view
+        self.wanted: list[MigratedTensor] = []  # by the numbers that this load gives them
+
+    @property
+    def _leaves(self) -> Mapping[Path, Any]:
+        return self.view.leaves
+
+    def _bound(self) -> Mapping[tuple[Path, str], Any]:
+        return {}  # tags over tensors have gone [MIG-021]
+
+    # ---- a new tree
+
+    def _tree(self) -> Tree:
+        layout = self.view.plan.layout
+        kept = layout if self.keep is None else {path: entry for path, entry in layout.items() if self.keep(path)}
+        if self.keep is not None and not kept:
+            raise self._no_match()
+        numbers: dict[int, int] = {}
+        for path in kept:
+            tensor = self.view.tensors.get(path)
+            if tensor is not None and id(tensor) not in numbers:
+                numbers[id(tensor)] = len(self.wanted)
+                is_time = self.adapter is not None and tensor.dtype.kind in "mM"  # which frameworks lack
+                self.wanted.append(tensor.view(np.dtype(np.int64)) if is_time else tensor)
+        tensors = self._tensors(range(len(self.wanted)))
+        values: dict[Path, Any] = {}
+        for path, entry in kept.items():
+            tensor = self.view.tensors.get(path)
+            values[path] = self._plain(entry) if tensor is None else tensors[numbers[id(tensor)]]
+        return build_tree([*values.items(), *_gaps(values, self.view.tree)], self.view.tree)
+
+    def _plain(self, entry: Any) -> Any:
+        """The value of a leaf that is no tensor: with its tag, if that is one of the framework."""
+        value = entry.value if isinstance(entry, Plain) else entry
+        if not isinstance(value, Tagged):
+            return value
+        restore = self._restores().get(value.tag)
+        return value.child if restore is None else restore(value.param, value.child)
+
+    def _dtype(self, index: int) -> DType:
+        tensor = self.wanted[index]
+        row = dtype_of(tensor.dtype)
+        if row is None:
+            raise fault("unsupported-dtype", f"{tensor!r} has no dtype of the format", path=self.checkpoint.path)
+        return row
+
+    def _nbytes(self, index: int) -> int:
+        return self.wanted[index].nbytes
+
+    def _text(self, index: int) -> str:
+        return path_text(self.wanted[index].path)
+
+    def _admit(self, wanted: Iterable[int]) -> None:
+        sources = [self._source(self.wanted[number]) for number in wanted]
+        super()._admit({source.index for source in sources if source is not None})
+
+    def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
+        sources = {number: self._source(self.wanted[number]) for number in wanted}
+        moved = {number: source.index for number, source in sources.items() if source is not None}
+        stored = super()._arrays(dict.fromkeys(moved.values()))
+        taken: set[int] = set()
+        arrays: dict[int, Array] = {}
+        for number in sources:
+            tensor = self.wanted[number]
+            if number not in moved:
+                arrays[number] = tensor.verified(self.verify).read()
+                continue
+            array = stored[moved[number]].view(tensor.dtype)
+            arrays[number] = array.copy() if moved[number] in taken else array  # a copy has memory of its own
+            taken.add(moved[number])
+        return arrays
+
+    # ---- into a target
+
+    def _fill(self, parts: list[tuple[ArrayLike, SlotPart]]) -> None:
+        def origin(tensor: Any) -> ArrayLike:
+            source = self._source(tensor)
+            return tensor if source is None or source.dtype != tensor.dtype else source.verified(self.verify)
+
+        super()._fill([(origin(tensor), part) for tensor, part in parts])
+
+    def _source(self, tensor: MigratedTensor) -> Tensor | None:
+        return self.view.moved(tensor)
+
+
+def _gaps(values: Mapping[Path, Any], tree: Tree) -> list[tuple[Path, Any]]:
+    """`OMITTED` for the items of lists and tuples that were left out beside others."""
+    inside = {path[:n] for path in values for n in range(len(path))}
+    found = []
+    for path in inside:
+        value = tree
+        for key in path:
+            value = value[key]
+        if type(value) in (list, tuple):
+            items = ((*path, i) for i in range(len(value)))
+            found += [(item, OMITTED) for item in items if item not in inside and item not in values]
+    return found
