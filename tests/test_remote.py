@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,13 @@ import fsspec
 import numpy as np
 import pytest
 import s3
+from damage import small_chunks
 
 import ckptfmt
+from ckptfmt.fetch import RUN, SMALL
 from ckptfmt.sources import Lazy
 from ckptfmt.storage import TAIL, exclusive, fsspec_engine, retry
-from ckptfmt.storage.engine import PART
+from ckptfmt.storage.engine import PART, engine_for
 from ckptfmt.testing import assert_same_tree
 
 LARGE = np.random.default_rng(0).standard_normal((5000, 1000)).astype(np.float32)  # more than one part of an upload
@@ -181,6 +184,102 @@ def test_requests_are_of_one_span_and_many_at_a_time(s3_store: Store, proxy: s3.
     assert under_way == [1, 2, 3, 4]
 
 
+class UnderWay:
+    """Adds up what is under way at a time; `most` is what it was at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        with self._lock:
+            self.now += amount
+            self.most = max(self.most, self.now)
+        yield
+        with self._lock:
+            self.now -= amount
+
+
+@pytest.fixture
+def reads(store: Store, monkeypatch: pytest.MonkeyPatch) -> UnderWay:
+    """The bytes of all reads that the engine is asked for at a time."""
+    engine = type(engine_for(store.url, store.options)[0])
+    before, reads = engine.read_into, UnderWay()
+
+    def counted(self: Any, key: str, offset: int, out: memoryview, seen: Any) -> int:
+        with reads.hold(len(out)):
+            time.sleep(0.01)
+            return before(self, key, offset, out, seen)
+
+    monkeypatch.setattr(engine, "read_into", counted)
+    return reads
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_bytes_in_flight_bound_what_is_read(store: Store, reads: UnderWay, verify: bool) -> None:
+    tree = {"w": np.arange(5 << 20, dtype=np.float64), "small": [np.full(1000, n) for n in range(2000)]}
+    save(store, tree)
+    for budget, most in ((1, 4 << 20 if verify else 0), (9 << 20, 9 << 20), (256 << 20, 256 << 20)):
+        reads.most = 0
+        assert_same_tree(load(store, verify=verify, max_bytes_in_flight=budget), tree)
+        assert reads.most <= max(most, RUN + SMALL)  # one request there is in any case
+        assert budget == 1 or reads.most > 4 << 20
+
+
+def test_bytes_in_flight_bound_what_is_decoded(store: Store, reads: UnderWay) -> None:
+    tree = {"w": np.random.default_rng(0).integers(0, 99, 12 << 20, np.uint8)}
+    with small_chunks(chunk=1 << 20):
+        save(store, tree, compression="zstd")
+    chunks = 2 * (1 << 20)  # as it is stored, and decoded
+    for budget in (1, 3 * chunks):
+        reads.most = 0
+        assert_same_tree(load(store, max_bytes_in_flight=budget), tree)
+        assert 0 < reads.most <= max(1, budget // chunks) << 20
+
+
+def test_small_tensors_are_read_many_at_a_time(s3_store: Store, proxy: s3.Proxy) -> None:
+    """Neighbours in one request, and the requests beside each other."""
+    tree = {str(number): np.full(1 << 10, number) for number in range(4000)}
+    save(s3_store, tree)
+    under_way = UnderWay()
+    passed = proxy._pass_on
+
+    def counted(handler: http.server.BaseHTTPRequestHandler) -> None:
+        with under_way.hold(1):
+            time.sleep(0.05)
+            passed(handler)
+
+    with watched(s3_store, proxy) as (store, seen), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "_pass_on", counted)
+        assert_same_tree(load(store), tree)
+        assert len(seen.requests) <= 2 + 4000 * (8 << 10) // (3 << 20)
+        assert under_way.most >= 4
+
+
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
+def test_bytes_in_flight_bound_uploads(s3_store: Store, proxy: s3.Proxy, layout: str) -> None:
+    """Counted where they pass, which is after they were copied."""
+    tree = {"a": np.zeros(5 << 20), "b": np.ones(5 << 20)}  # of 40 MiB each
+    under_way = UnderWay()
+    passed = proxy._pass_on
+    sizes = set()
+
+    def counted(handler: http.server.BaseHTTPRequestHandler) -> None:
+        size = int(handler.headers.get("Content-Length", 0)) if "partNumber" in handler.path else 0
+        sizes.add(size)
+        with under_way.hold(size):
+            time.sleep(0.02)
+            passed(handler)
+
+    with watched(s3_store, proxy) as (store, _), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "_pass_on", counted)
+        save(store, tree, layout=layout, max_bytes_in_flight=64 << 20)
+    assert max(sizes) == (8 << 20 if layout == "file" else 5 << 20)
+    assert 0 < under_way.most <= 32 << 20
+    assert_same_tree(load(s3_store), tree)
+
+
 def test_what_exists_is_not_touched(store: Store) -> None:  # [PUB-003]
     save(store)
     with pytest.raises(ckptfmt.ExistsError) as caught:
@@ -231,6 +330,7 @@ LAZY = """
 import json, resource, sys
 import numpy as np
 import ckptfmt
+from ckptfmt.fetch import RUN, SMALL
 from ckptfmt.sources import Lazy
 
 class Ones(Lazy):
@@ -242,18 +342,19 @@ class Ones(Lazy):
 url, options = sys.argv[1], json.loads(sys.argv[2])
 ckptfmt.save(url + "-warm", {"w": np.ones(4 << 20)}, storage_options=options)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-ckptfmt.save(url, {"w": Ones()}, storage_options=options)
+ckptfmt.save(url, {"w": Ones()}, storage_options=options, max_bytes_in_flight=int(sys.argv[3]))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
 """
 
 
-def test_uploads_are_never_held_whole(s3_store: Store) -> None:
+@pytest.mark.parametrize("budget", [256 << 20, 40 << 20])
+def test_uploads_are_never_held_whole(s3_store: Store, budget: int) -> None:
     """A tree far larger than the parts under way costs the memory of some parts, in a process of its own."""
-    arguments = [sys.executable, "-c", LAZY, s3_store.url, json.dumps(s3_store.options)]
+    arguments = [sys.executable, "-c", LAZY, s3_store.url, json.dumps(s3_store.options), str(budget)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     place = {"Bucket": s3.BUCKET, "Key": s3_store.url.removeprefix("s3://bucket/")}
     assert s3.client(s3_store.endpoint).head_object(**place)["ContentLength"] > 160 << 20
-    assert int(done.stdout) < 6 * PART
+    assert int(done.stdout) < min(budget, 6 * PART)
     s3.client(s3_store.endpoint).delete_object(**place)  # the server has it in memory
 
 
