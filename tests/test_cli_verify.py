@@ -17,7 +17,6 @@ from test_cli import on_terminal
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.cli.text import path_label
-from ckptfmt.names import path_text
 
 
 def verify(*args: object) -> Result:
@@ -81,7 +80,7 @@ def test_one_flipped_bit_of_every_kind(tmp_path: Path, layout: str, where: str) 
 
 def assert_place(zone: Zone, damage: dict[str, Any], shown: str) -> None:
     assert zone.tensor is not None
-    name = path_text(zone.tensor)
+    name = path_label(zone.tensor)
     assert (damage["code"], damage["tensor"], damage["object"]) == ("block-digest", name, zone.object)
     assert (damage["offset"], damage["length"]) == (zone.start, zone.stop - zone.start)
     place = f"bytes {zone.start:,} to {zone.stop - 1:,} of {zone.object or 'the file'}"
@@ -124,7 +123,7 @@ def test_keys_that_look_alike_are_told_apart(tmp_path: Path) -> None:
     shutil.rmtree(path / "tensors")
     blocks = [damage for damage in damage_of(path) if damage["where"] == "block"]
     assert [damage["path"] for damage in blocks] == [[0], ["0"], ["a/b"], ["a", "b"]]
-    assert [damage["tensor"] for damage in blocks] == ["0", "0", "a/b", "a/b"]
+    assert [damage["tensor"] for damage in blocks] == ["0", "'0'", "'a/b'", "a/b"]
     lines = verify(path).stdout.splitlines()
     assert any(line.startswith("  missing-object: tensor 0, ") for line in lines)
     assert any(line.startswith("  missing-object: tensor '0', ") for line in lines)
