@@ -16,9 +16,7 @@ import safetensors.numpy
 import ckptfmt
 from ckptfmt.conversion import converter, open_source
 from ckptfmt.conversion.source import LazyArray, Rows, in_file
-from ckptfmt.digests import DIGEST, digest_named
 from ckptfmt.layouts import pack_writer
-from ckptfmt.manifest import BLOCK
 from ckptfmt.sources import Buffers, InFile
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing.equality import assert_same_tree
@@ -168,7 +166,7 @@ def test_rows_are_decoded_once() -> None:
         return LARGE[index]
 
     lazy = LazyArray(LARGE.shape, LARGE.dtype, read, rows=100)
-    source = Rows(digest_named(DIGEST), BLOCK).source(lazy)
+    source = Rows().source(lazy)
     parts = [source[(slice(start, min(start + 64, 512)), slice(0, 1024))] for start in range(0, 512, 64)]
     assert_same_tree(np.concatenate(parts), LARGE)
     assert decoded == [(start, min(start + 100, 512)) for start in range(0, 512, 100)]

@@ -96,7 +96,7 @@ def convert(
         counter = _Counter(progress, total * (1 + verify))
         if format.name == OWN:
             arrays = opened.tree if opened.mapped is None else opened.mapped()
-            rows = Rows(digest_named(save_options.get("digest", DIGEST)), BLOCK)
+            rows = Rows(digest_named(save_options.get("digest", DIGEST)), BLOCK) if verify else Rows()
             sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
             save(
                 there,

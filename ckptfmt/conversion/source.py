@@ -286,9 +286,10 @@ def little_endian(part: Array) -> memoryview:
 
 class Rows:
     """Tensors to be saved, which happens in parts of any height: what decodes rows together keeps the last that it
-    decoded, of one tensor at a time. `seen` has what is read from a file, by the identity of its array."""
+    decoded, of one tensor at a time. With a `digest` of blocks, what is read from a file is digested: `seen`, by the
+    identity of its array."""
 
-    def __init__(self, digest: Digest, block: int) -> None:
+    def __init__(self, digest: Digest | None = None, block: int = FILE_PIECE) -> None:
         self.seen: dict[int, Seen] = {}
         self._digest, self._block = digest, block
         self._buffers = Buffers(FILE_PIECE)
@@ -298,7 +299,7 @@ class Rows:
         """A leaf as it is to be saved."""
         if not isinstance(leaf, LazyArray) or not leaf.rows or not leaf.shape:
             source = in_file(leaf, self._buffers)
-            if not isinstance(source, InFile) or FILE_PIECE % self._block:
+            if not isinstance(source, InFile) or self._digest is None or FILE_PIECE % self._block:
                 return source
             return self.seen.setdefault(id(leaf), Seen(source, self._digest, self._block))
         return replace(leaf, read=partial(self._read, leaf, leaf.rows), identity=leaf.identity or id(leaf))
