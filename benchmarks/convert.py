@@ -7,20 +7,14 @@ every tensor read back and compared, and once without.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 
+from benchmarks.copying import copied, timed
 from benchmarks.disk import remove
-from benchmarks.memory import Sampler
+from benchmarks.results import Spread
 from benchmarks.states import llama
 
 TARGET = 0.8  # of the speed of a copy
@@ -34,30 +28,6 @@ begin = time.perf_counter()
 ckptfmt.convert(source, target, durable=False, verify=bool(int(verify)))
 print(json.dumps(time.perf_counter() - begin))
 """
-
-
-def converted(source: Path, target: Path, verify: bool) -> tuple[float, int]:
-    """Seconds of a conversion in a process of its own, and the most private memory seen in it (bytes)."""
-    remove(target)
-    os.sync()
-    command = [sys.executable, "-c", PROGRAM, str(source), str(target), str(int(verify))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        sampler = Sampler(process.pid)
-        while process.poll() is None:
-            sampler.sample()
-            time.sleep(0.005)
-        assert process.stdout is not None
-        seconds = json.loads(process.stdout.read())
-    return seconds, sampler.peak()
-
-
-def copied(source: Path, target: Path) -> float:
-    """Seconds of a plain copy."""
-    remove(target)
-    os.sync()
-    begin = time.perf_counter()
-    shutil.copyfile(source, target)
-    return time.perf_counter() - begin
 
 
 @click.command()
@@ -82,13 +52,12 @@ def main(*, quick: bool, rounds: int, parent: Path) -> None:
                 for source, target in ((plain, own), (own, back)):
                     what = f"{'safetensors -> ckptfmt' if target == own else 'ckptfmt -> safetensors'}"
                     what += ", compared" if verify else ", not compared"
-                    taken, peak = converted(source, target, verify)
+                    taken, peak = timed(PROGRAM, source, target, str(int(verify)))
                     ratios.setdefault(what, []).append(seconds / taken)
                     memory[what] = max(peak, memory.get(what, 0))
     click.echo("speed beside a copy (above 1 is faster): median, least, greatest; private memory in all")
     for what, found in ratios.items():
-        words = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
-        click.echo(f"{what:<40} {words:<20} {memory[what] >> 20} MiB")
+        click.echo(f"{what:<40} {Spread.of(found)!s:<20} {memory[what] >> 20} MiB")
     click.echo(f"asked for: at least {TARGET}")
 
 

@@ -11,15 +11,14 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 
+from benchmarks.copying import copied, timed
 from benchmarks.disk import remove
+from benchmarks.results import Spread
 from benchmarks.states import llama
 
 TARGET = 0.5  # of the time of a copy
@@ -41,23 +40,6 @@ begin = time.perf_counter()
 ckptfmt.migrate(source, target, json.loads(document), to="2", durable=False, verify=bool(int(verify)))
 print(json.dumps(time.perf_counter() - begin))
 """
-
-
-def migrated(source: Path, target: Path, verify: bool) -> float:
-    """Seconds of a migration in a process of its own."""
-    remove(target)
-    os.sync()
-    command = [sys.executable, "-c", PROGRAM, str(source), str(target), json.dumps(DOCUMENT), str(int(verify))]
-    return float(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-
-
-def copied(source: Path, target: Path) -> float:
-    """Seconds of a plain copy."""
-    remove(target)
-    os.sync()
-    begin = time.perf_counter()
-    shutil.copyfile(source, target)
-    return time.perf_counter() - begin
 
 
 @click.command()
@@ -82,16 +64,15 @@ def main(*, quick: bool, rounds: int, parent: Path) -> None:
                 seconds = copied(folder / "plain", target)
                 for verify in (False, True):
                     what = f"{layout}, {'read and verified' if verify else 'as stored'}"
-                    taken = migrated(source, target, verify)
+                    taken, _ = timed(PROGRAM, source, target, json.dumps(DOCUMENT), str(int(verify)))
                     ratios.setdefault(what, []).append((taken / seconds, taken))
                 remove(target)
             click.echo(f"{layout}: {whole.stat().st_size / 1e9:.2f} GB in its largest file; last copy {seconds:.2f} s")
             remove(source)
     click.echo("time of a rename beside a copy (less is better): median, least, greatest; median seconds")
     for what, found in ratios.items():
-        ordered = sorted(ratio for ratio, _ in found)
-        words = f"{statistics.median(ordered):.2f} ({ordered[0]:.2f}-{ordered[-1]:.2f})"
-        click.echo(f"{what:<28} {words:<20} {statistics.median(taken for _, taken in found):.2f} s")
+        spread = Spread.of([ratio for ratio, _ in found])
+        click.echo(f"{what:<28} {spread!s:<20} {statistics.median(taken for _, taken in found):.2f} s")
     click.echo(f"asked for: at most {TARGET}")
 
 

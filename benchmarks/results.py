@@ -48,6 +48,9 @@ class Spread:
     def of(cls, values: list[float]) -> Spread:
         return cls(statistics.median(values), min(values), max(values))
 
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.least:.2f}-{self.greatest:.2f})"
+
 
 @dataclass(slots=True)
 class Results:

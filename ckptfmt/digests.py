@@ -20,6 +20,9 @@ class Hasher(Protocol):
     def digest(self) -> bytes: ...
 
 
+DIGEST = "xxh3-128"  # unless another is asked for
+
+
 class Digest(NamedTuple):
     """A digest algorithm: its name in a manifest, its size in bytes, a one-shot and a streaming form."""
 

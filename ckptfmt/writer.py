@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .arrays import ArraySpec
+from .digests import DIGEST
 from .errors import CkptError, fault
 from .layouts import Written, layout_named
 from .layouts.draft import Draft
@@ -45,7 +46,7 @@ def save(
     schema: Schema | tuple[str, str] | None = None,
     metadata: Tree = None,
     durable: bool = True,
-    digest: str = "xxh3-128",
+    digest: str = DIGEST,
     progress: Progress | None = None,
     coordinator: Coordinator | None = None,
     storage_options: Mapping[str, Any] | None = None,

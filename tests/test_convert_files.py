@@ -14,8 +14,9 @@ import pytest
 import safetensors.numpy
 
 import ckptfmt
-from ckptfmt.conversion import open_source
+from ckptfmt.conversion import converter, open_source
 from ckptfmt.conversion.source import LazyArray, Rows, in_file
+from ckptfmt.layouts import pack_writer
 from ckptfmt.sources import Buffers, InFile
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing.equality import assert_same_tree
@@ -67,6 +68,57 @@ def test_a_disk_that_writes_wrongly_is_found_out(tmp_path: Path, monkeypatch: py
         ckptfmt.convert(source, tmp_path / target)
     assert raised.value.code == ("block-digest" if target == "x.ckpt" else "not-equal")
     assert raised.value.tensor in ("large", "half")
+
+
+@pytest.mark.parametrize("digest", ["xxh3-128", "sha256"])
+def test_a_source_is_read_once_and_what_was_written_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str
+) -> None:
+    source, reads = tmp_path / "x.safetensors", []
+    safetensors.numpy.save_file(TREE, source)
+    honest = InFile.pieces
+
+    def counted(self: InFile) -> Any:
+        reads.append(self.array.nbytes)
+        return honest(self)
+
+    monkeypatch.setattr(InFile, "pieces", counted)
+    assert ckptfmt.convert(source, tmp_path / "x.ckpt", digest=digest).verified
+    assert sorted(reads) == sorted(TREE[name].nbytes for name in ("large", "half"))
+
+
+def test_damage_between_writing_and_comparing_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "x.safetensors", tmp_path / "x.ckpt"
+    safetensors.numpy.save_file(TREE, source)
+    honest = converter.compare
+
+    def late(*arguments: Any) -> None:
+        raw = bytearray(target.read_bytes())
+        raw[raw.index(LARGE.tobytes()) + 12_345] ^= 1
+        target.write_bytes(raw)
+        honest(*arguments)
+
+    monkeypatch.setattr(converter, "compare", late)
+    with pytest.raises(ckptfmt.CorruptError) as raised:
+        ckptfmt.convert(source, target)
+    assert (raised.value.code, raised.value.tensor) == ("block-digest", "large")
+
+
+def test_a_writer_that_digests_other_bytes_than_it_was_given_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it writes has the digests that it says, and is not what was read."""
+    source = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(TREE, source)
+    honest = pack_writer.stored_pieces
+
+    def turned(*arguments: Any) -> Any:
+        return (piece[::-1].copy() for piece in honest(*arguments))
+
+    monkeypatch.setattr(pack_writer, "stored_pieces", turned)
+    with pytest.raises(ckptfmt.CorruptError) as raised:
+        ckptfmt.convert(source, tmp_path / "x.ckpt")
+    assert raised.value.code == "not-equal"
 
 
 def test_buffers_are_used_again_when_nobody_looks_at_them() -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..digests import DIGEST, digest_named
 from ..dtypes import dtype_of
 from ..encoder import encode
 from ..errors import CkptError, fault, os_fault
+from ..manifest import BLOCK
 from ..names import Path, path_text
 from ..storage.local import LocalAttempt
 from ..target import flatten, rebuild
@@ -25,7 +28,7 @@ from .equality import lies_plain, same_leaf
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
-from .source import EXPANSION, Advance, Loss, Rows, Source, is_tensor, mapped_arrays, nbytes, walk
+from .source import EXPANSION, Advance, Loss, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, walk
 
 Progress = Callable[[int, int], None]
 THREADS = 2  # that compare
@@ -93,7 +96,7 @@ def convert(
         counter = _Counter(progress, total * (1 + verify))
         if format.name == OWN:
             arrays = opened.tree if opened.mapped is None else opened.mapped()
-            rows = Rows()
+            rows = Rows(digest_named(save_options.get("digest", DIGEST)), BLOCK) if verify else Rows()
             sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
             save(
                 there,
@@ -105,7 +108,7 @@ def convert(
                 **save_options,
             )
             if verify:
-                compare(there, format, fitted.tree, counter.add)
+                compare(there, format, fitted.tree, counter.add, rows.seen)
         else:
             writer = formats.writer_of(format)
             folder = os.path.dirname(os.path.abspath(there))
@@ -181,25 +184,33 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
         raise
 
 
-def compare(path: str, format: Format, expected: Tree, advance: Advance) -> None:
-    """Read what was written, and compare every leaf with what was to be written; raises `not-equal`."""
+def compare(
+    path: str, format: Format, expected: Tree, advance: Advance, seen: Mapping[int, Seen] = MappingProxyType({})
+) -> None:
+    """Read what was written, and compare every leaf with what was to be written; raises `not-equal`. What was `seen`
+    when it was written, by the identity of its array, is known by the digests of then, and not read again."""
     with open_source(path, format.name, max_expansion=1 << 62) as written:
         found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
         odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
         if not odd:
-            odd = list(_different(found, wanted, advance))
+            odd = list(_different(found, wanted, advance, seen))
     if odd:
         text = path_text(odd[0])
         raise fault("not-equal", f"{len(odd)} of {len(wanted)} leaves differ, {text!r} first", path=path, tensor=text)
 
 
-def _different(found: dict[Path, Any], wanted: dict[Path, Any], advance: Advance) -> Iterator[Path]:
+def _different(
+    found: dict[Path, Any], wanted: dict[Path, Any], advance: Advance, seen: Mapping[int, Seen]
+) -> Iterator[Path]:
     """The leaves that are not the same. What lies on a disk as it is in memory is compared by several threads; what
     must be decoded one after another, as that takes memory."""
+
+    def same_at(place: Path) -> bool:
+        return same_leaf(found[place], wanted[place], advance, seen.get(id(wanted[place])))
+
     direct = [place for place in wanted if lies_plain(found[place]) and lies_plain(wanted[place])]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-compare") as pool:
-        found_same = pool.map(lambda place: same_leaf(found[place], wanted[place], advance), direct)
-        same = dict(zip(direct, found_same, strict=True))
+        same = dict(zip(direct, pool.map(same_at, direct), strict=True))
     for place in wanted:
-        if not (same[place] if place in same else same_leaf(found[place], wanted[place], advance)):
+        if not (same[place] if place in same else same_at(place)):
             yield place

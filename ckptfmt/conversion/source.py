@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from ..dtypes import Array
+from ..digests import Digest
+from ..dtypes import Array, bytes_of
 from ..errors import CkptError, fault, os_fault
 from ..names import Key, Path, path_text
 from ..sources import FILE_PIECE, Buffers, InFile, Lazy
@@ -78,8 +79,8 @@ class Stored(Protocol):
     def check(self) -> None:
         """Read and verify all of them; raises `block-digest`, `short-object` or `missing-object`."""
 
-    def matches(self, array: Array) -> bool:
-        """Whether the memory of an array has their digests."""
+    def matches(self, array: Array, seen: Seen | None = None) -> bool:
+        """Whether the memory of an array has their digests, which is looked at unless it is `seen`."""
 
 
 Tensor = Array | LazyArray
@@ -194,6 +195,25 @@ def in_file(leaf: Any, buffers: Buffers) -> Any:
     return InFile(leaf, base.file, leaf.__array_interface__["data"][0] - start, buffers)
 
 
+class Seen(InFile):
+    """A part of a file that is digested as it is read, so that what was read can be compared without reading it again.
+    `digests` are those of its blocks; None until it has been read from beginning to end."""
+
+    __slots__ = ("block", "digest", "digests")
+
+    def __init__(self, source: InFile, digest: Digest, block: int) -> None:
+        super().__init__(source.array, source.storage, source.offset, source.buffers)
+        self.digest, self.block = digest, block
+        self.digests: bytes | None = None
+
+    def pieces(self) -> Iterator[Array]:
+        digests = []
+        for piece in super().pieces():
+            digests.append(self.digest.of_blocks(bytes_of(piece), self.block))
+            yield piece
+        self.digests = b"".join(digests)
+
+
 def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """The C-contiguous array at byte `offset` of `data`; raises ValueError if it lies outside."""
     if offset < 0 or any(n < 0 for n in shape) or offset + prod(shape) * dtype.itemsize > data.size:
@@ -266,16 +286,22 @@ def little_endian(part: Array) -> memoryview:
 
 class Rows:
     """Tensors to be saved, which happens in parts of any height: what decodes rows together keeps the last that it
-    decoded, of one tensor at a time."""
+    decoded, of one tensor at a time. With a `digest` of blocks, what is read from a file is digested: `seen`, by the
+    identity of its array."""
 
-    def __init__(self) -> None:
+    def __init__(self, digest: Digest | None = None, block: int = FILE_PIECE) -> None:
+        self.seen: dict[int, Seen] = {}
+        self._digest, self._block = digest, block
         self._buffers = Buffers(FILE_PIECE)
         self._kept: dict[tuple[int, int], Array] = {}  # by tensor and number of the group of rows
 
     def source(self, leaf: Any) -> Any:
         """A leaf as it is to be saved."""
         if not isinstance(leaf, LazyArray) or not leaf.rows or not leaf.shape:
-            return in_file(leaf, self._buffers)
+            source = in_file(leaf, self._buffers)
+            if not isinstance(source, InFile) or self._digest is None or FILE_PIECE % self._block:
+                return source
+            return self.seen.setdefault(id(leaf), Seen(source, self._digest, self._block))
         return replace(leaf, read=partial(self._read, leaf, leaf.rows), identity=leaf.identity or id(leaf))
 
     def _read(self, leaf: LazyArray, rows: int, index: Index) -> Array:

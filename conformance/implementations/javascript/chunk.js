@@ -24,9 +24,8 @@ export class Chunk {
 
   /** Copy bytes of the decoded chunk to a place in `target`. */
   copy(begin, end, target, at) {
-    if (this.tensor.codec === undefined) return this.#copyStored(begin, end, target, at);
-    this.#decoded ??= this.#decode();
-    return this.#decoded.copy(target, at, begin, end);
+    if (this.tensor.codec === undefined) this.#copyStored(begin, end, target, at);
+    else (this.#decoded ??= this.#decode()).copy(target, at, begin, end);
   }
 
   /** A block whose digest is right [BLK-001]. */

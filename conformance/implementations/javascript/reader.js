@@ -14,33 +14,34 @@ import { Parts } from './chunks.js';
 import { Fault, Unsupported, need } from './faults.js';
 import { DTYPES, Tensor, checkBody, checkHead, checkSchema, tensorsOf } from './manifest.js';
 import { Float, decode } from './msgpack.js';
+import { PackedParts } from './packed.js';
 import { Storage } from './storage.js';
 import { Complex, Scalar, Tree, Tuple } from './tree.js';
 
 export { Complex, Fault, Float, Scalar, Tensor, Tuple, Unsupported };
 
 const LIMIT = 2 ** 30; // bytes of a manifest [LIM-001]
-const SCALAR = { start: 0, step: 1, count: 1 }; // a 0-d tensor is read as one of shape [1]
 
 /** An open checkpoint. Throws Fault, or Unsupported for what this reader lacks. */
 export class Checkpoint {
-  constructor(path, { limit = LIMIT } = {}) {
-    // [READ-001] record, version, manifest and its sha256, what it requires, the rest; no chunk [READ-002]
+  constructor(path) {
     this.storage = new Storage(path);
     try {
-      this.#open(limit);
+      this.#open();
     } catch (error) {
       this.close();
       throw error;
     }
   }
 
-  #open(limit) {
-    const { record, isFolder } = this.storage;
+  /** Record, version, manifest and its sha256, what it requires, the rest [READ-001]; no chunk [READ-002]. */
+  #open() {
+    const { isFolder } = this.storage;
+    const record = this.storage.record = this.storage.findRecord();
     const name = isFolder ? 'manifest.msgpack' : '';
     const whole = !isFolder || this.storage.size(name) === record.length;
     need(whole, 'COM-003', `${name} has another length`, 'manifest-digest');
-    need(record.length <= limit, 'LIM-001', `a manifest of ${record.length} bytes`, 'limit-exceeded');
+    need(record.length <= LIMIT, 'LIM-001', `a manifest of ${record.length} bytes`, 'limit-exceeded');
     const bytes = this.storage.read(name, record.offset, record.length);
     const right = createHash('sha256').update(bytes).digest('hex') === record.sha256;
     need(right, 'COM-003', 'the manifest has another sha256', 'manifest-digest');
@@ -57,7 +58,8 @@ export class Checkpoint {
     this.paths = tree.paths; // the path at which each tensor stands first
     this.unknownTags = [...tree.tags]; // tags whose child is given
     need(this.paths.size === this.tensors.length, 'TREE-009', 'a tensor stands nowhere in the tree');
-    this.parts = new Parts(this.storage, manifest, this.tensors);
+    const Kind = record.layout === 'packed' ? PackedParts : Parts;
+    this.parts = new Kind(this.storage, manifest, this.tensors);
   }
 
   close() {
@@ -90,22 +92,13 @@ export class Checkpoint {
     const exact = tensor.shape.every(Number.isSafeInteger);
     need(exact, 'LIM-001', `a tensor of shape ${tensor.shape}`, 'limit-exceeded');
     const box = slices.map(([start, stop, step]) => ({ start, step, count: Math.ceil((stop - start) / step) }));
-    if (box.length === 0) box.push(SCALAR);
+    if (box.length === 0) box.push({ start: 0, step: 1, count: 1 }); // a 0-d tensor is read as one of shape [1]
     if (bits === 8 * size) return this.#gather(tensor, box, verify);
     const wanted = box.pop(); // whole storage elements are gathered, of which the wanted ones are picked
     const start = Math.floor(wanted.start / packed);
     const stop = Math.ceil((wanted.start + (wanted.count - 1) * wanted.step + 1) / packed);
     const data = this.#gather(tensor, [...box, { start, step: 1, count: stop - start }], verify);
     return repack(data, stop - start, { ...wanted, start: wanted.start - start * packed }, bits, packed);
-  }
-
-  /** The storage elements of one chunk that lie in the tensor: decodes it, and checks bools. */
-  readChunk(tensor, at) {
-    const box = at.map((number, axis) => {
-      const start = number * tensor.grid[axis];
-      return { start, step: 1, count: Math.min(tensor.grid[axis], tensor.storageShape[axis] - start) };
-    });
-    return this.#gather(tensor, box.length ? box : [SCALAR], true);
   }
 
   /** Storage elements at the positions start + i · step of each axis, by arithmetic [READ-003]. */
@@ -117,25 +110,16 @@ export class Checkpoint {
     for (const at of product(axes)) { // for each chunk: its number on each axis, and the positions of the box in it
       const numbers = tensor.shape.length ? at.map(({ chunk: number }) => number) : [];
       const chunk = new Chunk(this.storage, this.parts, tensor, numbers, verify);
-      // a run goes over the last axes that box and chunk both have whole, and over one axis more if its step is 1
-      let inner = box.length - 1;
-      let unit = size;
-      while (inner > 0 && box[inner].step === 1 && at[inner].count === grid[inner] && box[inner].count === grid[inner]) {
-        unit *= grid[inner--];
-      }
-      const { step } = box[inner];
-      const [runs, length] = step === 1 ? [1, at[inner].count * unit] : [at[inner].count, unit];
-      for (const row of product(at.slice(0, inner).map(({ count }) => [...Array(count).keys()]))) {
-        let [source, target] = [0, 0];
-        for (let i = 0; i <= inner; i++) {
-          const position = row[i] ?? 0;
-          source = source * grid[i] + at[i].offset + position * box[i].step;
-          target = target * box[i].count + at[i].first + position;
-        }
+      const last = box.length - 1;
+      const [run, runs] = box[last].step === 1 ? [at[last].count, 1] : [1, at[last].count]; // elements read at once
+      for (const row of product(at.slice(0, last).map(({ count }) => [...Array(count).keys()]))) {
+        const place = (length, begin) => [...row, 0].reduce((sum, position, i) => sum * length(i) + begin(i, position), 0);
+        const source = place((i) => grid[i], (i, position) => at[i].offset + position * box[i].step);
+        const target = place((i) => box[i].count, (i, position) => at[i].first + position);
         for (let i = 0; i < runs; i++) {
-          const [begin, place] = [(source + i * step) * unit, (target + i) * unit];
-          chunk.copy(begin, begin + length, out, place);
-          const bad = tensor.dtype === 'bool' && out.subarray(place, place + length).some((byte) => byte > 1);
+          const [begin, to] = [(source + i * box[last].step) * size, (target + i) * size];
+          chunk.copy(begin, begin + run * size, out, to);
+          const bad = tensor.dtype === 'bool' && out.subarray(to, to + run).some((byte) => byte > 1);
           if (bad) throw chunk.fault('bad-chunk', 'a bool is neither 0 nor 1 [DTYPE-005]');
         }
       }

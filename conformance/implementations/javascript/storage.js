@@ -9,7 +9,7 @@ const RECORD = new RegExp(
   '^ckptfmt/(1)\\.(0|[1-9][0-9]{0,2}) (file|packed|loose) manifest=(N)\\+(N) sha256=([0-9a-f]{64}) '
     .replaceAll('N', '0|[1-9][0-9]{0,18}') + 'frame=([0-9a-f]{32}|[0-9a-f]{64}) crc32=([0-9a-f]{8})\\n$');
 
-/** The objects of the checkpoint at a path, after its commit record has been found valid. */
+/** The objects of the checkpoint at a path; `record` is its commit record once that has been found. */
 export class Storage {
   constructor(place) {
     this.path = place;
@@ -19,12 +19,11 @@ export class Storage {
     this.isFolder = status.isDirectory();
     need(this.isFolder || status.isFile(), 'COM-004', 'neither file nor directory', 'not-a-checkpoint');
     if (!this.isFolder) this.file = system(place, 'not-found', () => fs.openSync(place));
-    try {
-      this.record = this.#parse(this.isFolder ? this.#recordOfFolder() : this.#recordOfFile());
-    } catch (error) {
-      this.close();
-      throw error;
-    }
+  }
+
+  /** The commit record, checked. */
+  findRecord() {
+    return this.#parse(this.isFolder ? this.#recordOfFolder() : this.#recordOfFile());
   }
 
   close() {

@@ -2,6 +2,7 @@
 
 import { Chunk, DIGESTS } from './chunk.js';
 import { Fault, Unsupported, need } from './faults.js';
+import { DTYPES } from './manifest.js';
 import { product } from './reader.js';
 
 /** All damage of an open checkpoint, as Faults; throws Unsupported if this reader cannot tell. */
@@ -60,8 +61,16 @@ function verifyChunk(checkpoint, tensor, at, damage) {
   if (chunk.extent.object === null && storage.size(chunk.object) > chunk.extent.length) {
     damage.push(chunk.fault('bad-extent', `${chunk.object} is longer than its chunk [LAY-003]`));
   } else if (sound) {
-    collect(damage, () => checkpoint.readChunk(tensor, at));
+    collect(damage, () => checkpoint.read(tensor, regionOf(tensor, at))); // decodes it, and checks bools
   }
+}
+
+/** The elements of a tensor that a chunk holds, as slices. */
+function regionOf(tensor, at) {
+  return at.map((number, axis) => {
+    const side = tensor.grid[axis] * (axis === at.length - 1 ? DTYPES.get(tensor.dtype).packed : 1);
+    return [number * side, Math.min((number + 1) * side, tensor.shape[axis]), 1];
+  });
 }
 
 /** The bytes of an object but for chunks and what is skipped besides, as [offset, length]. */
