@@ -110,6 +110,7 @@ class Copying(Protocol):
 
 _registered: dict[str, Adapter] = {}
 _active: list[Adapter] = []  # of frameworks that the program has imported, as far as was looked
+_copying: list[Any] = []  # those of them that are `Copying`
 _absent: frozenset[str] | None = None  # the other frameworks with an adapter; None: look again
 
 
@@ -145,11 +146,12 @@ def adapter_named(framework: str) -> Adapter:
 def _adapters() -> list[Adapter]:
     """The adapters of the frameworks that the program has imported, NumPy's general one last. Asked for every tensor,
     so it looks anew only when a framework may have come."""
-    global _active, _absent
+    global _active, _copying, _absent
     if _absent is None or any(name in sys.modules for name in _absent):
         known = {*_registered, *_entry_points()}
         names = sorted(known & sys.modules.keys(), key=lambda name: name == "numpy")
         _active = [adapter_named(name) for name in names]  # importing one may register it
+        _copying = [adapter for adapter in _active if isinstance(adapter, Copying)]
         _absent = frozenset(known - sys.modules.keys())
     return _active
 
@@ -167,11 +169,11 @@ def lower(value: Any) -> Source | Tagged | Plain | None:
 
 def seen(tensors: list[Any]) -> tuple[Adapter, tuple[int, ...], Any] | None:
     """The adapter that can copy such tensors, and how it sees them; None if none can."""
-    for adapter in _adapters():
-        if isinstance(adapter, Copying):
-            found = adapter.seen(tensors)
-            if found is not None:
-                return adapter, *found
+    _adapters()
+    for adapter in _copying:
+        found = adapter.seen(tensors)
+        if found is not None:
+            return adapter, *found
     return None
 
 
