@@ -11,7 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -94,13 +94,32 @@ class Adapter(Protocol):
         """How a leaf like this one is made; None for what is no tensor of this framework."""
 
 
+@runtime_checkable
+class Copying(Protocol):
+    """What an adapter offers besides, if its tensors are changed in place: to copy many at once, which a snapshot of a
+    run's state does again and again."""
+
+    def seen(self, tensors: list[Any]) -> tuple[tuple[int, ...], Any] | None:
+        """Where the elements of tensors begin in host memory, and all else that says which elements a tensor has:
+        equal lists of tensors are the same memory, seen in the same way. None if any is something else than a tensor
+        of this framework that `lower` gives as an array."""
+
+    def copy(self, into: list[Any], tensors: list[Any]) -> None:
+        """Copy the elements of tensors into those that `wrap` made, one by one of the same dtype and shape."""
+
+
 _registered: dict[str, Adapter] = {}
+_active: list[Adapter] = []  # of frameworks that the program has imported, as far as was looked
+_copying: list[Any] = []  # those of them that are `Copying`
+_absent: frozenset[str] | None = None  # the other frameworks with an adapter; None: look again
 
 
 def register(adapter: Adapter) -> None:
     """Make an adapter known without an entry point; importing its package does this. The latest for a framework
     counts."""
+    global _absent
     _registered[adapter.framework] = adapter
+    _absent = None
 
 
 @cache
@@ -125,9 +144,16 @@ def adapter_named(framework: str) -> Adapter:
 
 
 def _adapters() -> list[Adapter]:
-    """The adapters of the frameworks that the program has imported, NumPy's general one last."""
-    names = sorted({*_registered, *_entry_points()} & sys.modules.keys(), key=lambda name: name == "numpy")
-    return [adapter_named(name) for name in names]
+    """The adapters of the frameworks that the program has imported, NumPy's general one last. Asked for every tensor,
+    so it looks anew only when a framework may have come."""
+    global _active, _copying, _absent
+    if _absent is None or any(name in sys.modules for name in _absent):
+        known = {*_registered, *_entry_points()}
+        names = sorted(known & sys.modules.keys(), key=lambda name: name == "numpy")
+        _active = [adapter_named(name) for name in names]  # importing one may register it
+        _copying = [adapter for adapter in _active if isinstance(adapter, Copying)]
+        _absent = frozenset(known - sys.modules.keys())
+    return _active
 
 
 def lower(value: Any) -> Source | Tagged | Plain | None:
@@ -139,6 +165,16 @@ def lower(value: Any) -> Source | Tagged | Plain | None:
         if lowered is not None:
             return lowered
     return _record(value)
+
+
+def seen(tensors: list[Any]) -> tuple[Adapter, tuple[int, ...], Any] | None:
+    """The adapter that can copy such tensors, and how it sees them; None if none can."""
+    _adapters()
+    for adapter in _copying:
+        found = adapter.seen(tensors)
+        if found is not None:
+            return adapter, *found
+    return None
 
 
 def slot(leaf: Any) -> Slot | None:

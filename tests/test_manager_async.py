@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from damage import child, leftovers, semaphore, use_disk
-from hypothesis import given
+from hypothesis import example, given
 
 import ckptfmt
 from ckptfmt.manager import CheckpointManager, snapshot
@@ -68,6 +68,7 @@ def numbers(manager: CheckpointManager) -> list[Any]:
 
 
 @given(trees())
+@example(np.array([7], ">m8[Y]"))
 def test_a_snapshot_is_equal_and_apart(tree: Any) -> None:
     buffers = snapshot.Buffers()
     taken = buffers.take(tree).tree
@@ -429,3 +430,63 @@ def test_arrays_of_jax_are_not_copied_and_survive_donation() -> None:
     for _ in range(5):
         state = jax.block_until_ready(advance(state))
     assert equal_trees(taken, wanted)
+
+
+def test_a_snapshot_of_the_same_tensors_is_as_good_as_the_first() -> None:
+    """Torch makes new tensors of the same memory for each `state_dict()`; they are known by that, and by nothing that
+    may have changed."""
+    torch = pytest.importorskip("torch")
+    adapter = pytest.importorskip("ckptfmt_torch")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    optimizer = torch.optim.AdamW(model.parameters())
+    free = {"bf": torch.ones(4, 4, dtype=torch.bfloat16), "c": torch.zeros(2, dtype=torch.complex64)}
+    tree = {"model": model, "state": model.state_dict(), "optimizer": optimizer, "free": free, "n": [torch.zeros(())]}
+    buffers, walked = snapshot.Buffers(), 0
+    encode = snapshot.encode
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal walked
+        walked += 1
+        return encode(*arguments)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        model(torch.rand(8, 4)).square().sum().backward()
+        optimizer.step()
+        free["bf"].add_(1)
+
+    def change(act: Any, walks: int) -> None:
+        act()
+        before = walked
+        taken = buffers.take(tree)
+        assert walked - before == walks, act
+        wanted = snapshot.Buffers().take(tree)
+        assert equal_trees(taken.tree, wanted.tree)
+        assert taken.copied_views == wanted.copied_views
+        assert taken.tree["model"]["0.weight"] is taken.tree["state"]["0.weight"]
+        train()
+        assert equal_trees(taken.tree, wanted.tree)  # apart from what goes on
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "encode", counted)
+        change(lambda: None, 1)
+        change(lambda: None, 1)  # by now the optimizer has a state; complex numbers are looked at anew each time
+        free.pop("c")
+        change(lambda: None, 1)
+        change(lambda: None, 0)
+        change(lambda: tree.update(state=model.state_dict(), step=1), 1)
+        change(lambda: tree.update(state=model.state_dict(), step=2), 0)
+        change(lambda: free["bf"].t_(), 1)
+        change(lambda: free.update(bf=torch.ones(16)), 1)
+        change(lambda: None, 0)
+        change(lambda: free.update(bf=free["bf"].view(4, 4)), 1)
+        change(lambda: free.update(two=free["bf"][1:]), 1)
+        change(lambda: None, 1)  # views that overlap are found anew each time
+        free["two"].data = free["bf"].data
+        change(lambda: None, 1)
+        change(lambda: None, 0)
+    assert adapter.ADAPTER.seen([torch.zeros(2), torch.zeros(2, device="meta")]) is None
+    assert adapter.ADAPTER.seen([torch.zeros(2).to_sparse()]) is None
+    assert adapter.ADAPTER.seen([torch.zeros(0)]) is None
+    assert adapter.ADAPTER.seen([torch.ones(1, dtype=torch.complex64).conj().imag]) is None
+    assert adapter.ADAPTER.seen([torch.zeros(2), np.zeros(2)]) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -32,10 +32,11 @@ def source(array: jax.Array) -> Source:
         raise fault("unsupported-leaf", "an array is traced; call save outside of jit, grad and vmap")
     if array.is_deleted():
         raise fault("unsupported-leaf", "an array was deleted, or donated to a function under jit")
-    if _is_on_host(array.sharding) is not None and array.is_fully_addressable:
-        return _elements(array)
+    where = _where(array.sharding)
+    if where != "devices":
+        return _elements(array, where == "host")
     held = [shard for shard in array.addressable_shards if shard.replica_id == 0]
-    shards = tuple(Shard(_start(shard.index), _elements(shard.data)) for shard in held)
+    shards = tuple(Shard(_start(shard.index), _elements(shard.data, shard.device.platform == "cpu")) for shard in held)
     return Sharded(array.shape, array.dtype, shards, Same(array))
 
 
@@ -43,19 +44,21 @@ def _start(index: tuple[slice, ...]) -> Shape:
     return tuple(axis.start or 0 for axis in index)
 
 
-def _elements(array: jax.Array) -> Source:
-    """Of an array on one device."""
-    row = dtype_of(array.dtype)
-    if _is_on_host(array.sharding) and array.size and row is not None and row.bits >= 8:
+def _elements(array: jax.Array, is_on_host: bool) -> Source:
+    """Of an array on one device of this process."""
+    row = dtype_of(array.dtype) if is_on_host else None
+    if row is not None and row.bits >= 8 and array.size:
         return np.asarray(array).view(Unchanging)  # JAX has other elements packed
     return OnDevice(array)
 
 
 @lru_cache(maxsize=256)
-def _is_on_host(sharding: jax.sharding.Sharding) -> bool | None:
-    """Whether the one device of a sharding is a CPU; None if it has more than one. JAX takes long to tell."""
-    devices = sharding.device_set
-    return next(iter(devices)).platform == "cpu" if len(devices) == 1 else None
+def _where(sharding: jax.sharding.Sharding) -> Literal["host", "device", "devices"]:
+    """Whether the whole of an array is in host memory, or on one other device of this process. JAX takes long to
+    tell."""
+    if len(sharding.device_set) > 1 or not sharding.is_fully_addressable:
+        return "devices"
+    return "host" if next(iter(sharding.device_set)).platform == "cpu" else "device"
 
 
 class Unchanging(np.ndarray[Any, Any]):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ckptfmt import UnknownTagWarning
 from ckptfmt.adapter import Tagged
@@ -17,8 +18,9 @@ TAG = "jax.key"
 
 def is_key(value: Any) -> bool:
     """Whether a value is an array of typed keys, or describes one."""
-    is_array = isinstance(value, jax.Array | jax.ShapeDtypeStruct)
-    return is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not isinstance(value, (jax.Array, jax.ShapeDtypeStruct)) or isinstance(value.dtype, np.dtype):
+        return False  # at once for almost all arrays
+    return bool(jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
 
 
 def lowered(keys: Any) -> Tagged:

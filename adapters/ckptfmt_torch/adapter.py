@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from ckptfmt.adapter import Plain, Slot, Tagged, Template
-from ckptfmt.dtypes import Array
+from ckptfmt.dtypes import DTYPES, Array
 from ckptfmt.errors import fault
 from ckptfmt.sources import Source
 from ckptfmt.tags import Restore
@@ -20,6 +21,8 @@ from . import dtensor
 from .dtypes import TORCH, row_of, tensor_of
 from .tensors import MetaTensor, blank_like, check, is_dtensor, logical_shape, places, source_of, to_device
 
+# of tensors whose elements are what their memory holds: none is a conjugate, none is packed
+_AS_THEY_ARE = frozenset(dtype for name, dtype in TORCH.items() if DTYPES[name].per == 1 and not dtype.is_complex)
 _DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
@@ -95,6 +98,23 @@ class TorchAdapter:
 
     def supports(self, dtype: str) -> bool:
         return dtype in TORCH
+
+    def seen(self, tensors: list[Any]) -> tuple[tuple[int, ...], Any] | None:
+        """Of tensors that are contiguous, and neither Parameters nor of other subclasses."""
+        if set(map(type, tensors)) != {torch.Tensor}:
+            return None
+        dtypes, devices = list(map(attrgetter("dtype"), tensors)), set(map(attrgetter("device"), tensors))
+        plain = {torch.device("cpu")} == devices and {torch.strided} == set(map(attrgetter("layout"), tensors))
+        if not plain or not _AS_THEY_ARE.issuperset(dtypes) or any(map(attrgetter("is_nested"), tensors)):
+            return None
+        if any(map(torch.Tensor.is_neg, tensors)) or not all(map(torch.Tensor.is_contiguous, tensors)):
+            return None
+        addresses = tuple(map(torch.Tensor.data_ptr, tensors))
+        return (addresses, (dtypes, list(map(attrgetter("shape"), tensors)))) if all(addresses) else None
+
+    def copy(self, into: list[Any], tensors: list[Any]) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(into, tensors)
 
     def slot(self, leaf: Any) -> Slot | None:
         """The tensor's own memory, or its local part of a DTensor's; raises `mismatch` for one on the meta device."""

@@ -2,20 +2,21 @@
 
 What matters is how long training waits. The first copy of a tree walks it as a save does. A later one of the same
 arrays, as of a run that updates them in place, needs no more than a look at each: the loops over the arrays of a dict
-or list are then those of the interpreter, in C.
+or list, and over the tensors of a framework that can copy many at once, are then in C.
 """
 
 from __future__ import annotations
 
 import operator
 import weakref
+from collections import OrderedDict
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import tree as trees
-from ..adapter import Tagged
+from ..adapter import Plain, Tagged, lower, seen
 from ..dtypes import Array
 from ..encoder import encode
 from ..sources import Shard, Sharded, Source, whole
@@ -34,6 +35,16 @@ class Snapshot(NamedTuple):
     copied_views: tuple[tuple[str, ...], ...]
 
 
+class _Group(NamedTuple):
+    """Tensors of a framework that stand together in a tree: how they are seen there, and what they are copied into: as
+    arrays, and as tensors of that framework."""
+
+    adapter: Any
+    look: Any
+    arrays: list[Array]
+    tensors: list[Any]
+
+
 class Buffers:
     """What a snapshot copied into, and from where; for the next one, once nobody needs it any more."""
 
@@ -43,32 +54,67 @@ class Buffers:
         # reference, so their memory stays); and what each is copied into
         self._arrays: dict[int, weakref.ref[Array]] = {}
         self._target_of: dict[int, Array] = {}
+        # tensors of frameworks, by where they are in memory: a `state_dict()` makes new objects that see the same
+        self._groups: dict[tuple[int, ...], _Group] = {}
         self._keys: set[tuple[Any, ...]] = set()  # of dicts, which were checked
 
     def take(self, tree: Tree) -> Snapshot:
         """Copy `tree`. Raises what `save` raises for a tree that cannot be saved."""
-        again = _Again(self._arrays, self._target_of, self._keys)
-        try:
-            copy = again.value(tree, 0)
-            again.copy()
-        except (_OtherError, ValueError):
-            return self._take_new(tree)
-        return Snapshot(copy, ())
+        if self._keys or self._arrays or self._groups:
+            again = _Again(self._arrays, self._target_of, self._groups, self._keys)
+            try:
+                copy = again.value(tree, 0)
+                again.copy()
+                return Snapshot(copy, ())
+            except (_OtherError, ValueError):
+                pass
+        return self._take_new(tree)
 
     def _take_new(self, tree: Tree) -> Snapshot:
         encoded = encode(tree)
         reused = [*self._targets, *[None] * (len(encoded.tensors) - len(self._targets))]
         self._targets = [copied(leaf.source, buffer) for leaf, buffer in zip(encoded.tensors, reused, strict=False)]
-        self._arrays, self._target_of, self._keys = {}, {}, set()
+        self._arrays, self._target_of, self._groups, self._keys = {}, {}, {}, set()
         if not encoded.copied_views:  # else they are found anew each time
             for leaf, target in zip(encoded.tensors, self._targets, strict=True):
                 if type(leaf.source) is np.ndarray:
                     self._arrays[id(leaf.source)] = weakref.ref(leaf.source)
                     self._target_of[id(leaf.source)] = target
-            self._keys = set(_keys(tree))
+            self._learn(tree, encoded.node)
         restores = {name: partial(_tagged, name) for name, tag in TAGS.items() if tag.restore is None}
         copy = trees.decode(encoded.node, self._targets.__getitem__, None, restores)
         return Snapshot(copy, encoded.copied_views)
+
+    def _learn(self, value: Any, node: Any) -> None:
+        """Learn the keys of dicts, and which tensors of frameworks stand together, from a tree and its node."""
+        kind = type(value)
+        if kind is OrderedDict:
+            node = node[3]  # of its tag
+        if kind is dict or kind is OrderedDict:
+            self._keys.add(tuple(value))
+            values, nodes = list(value.values()), node[2]
+        elif kind is list or kind is tuple:
+            values, nodes = list(value), node[1]
+        elif type(node) is list and kind is not np.ndarray:
+            if node[0] == "tensor":
+                self._learn_group([value], [node])
+            elif isinstance(lowered := lower(value), Plain):
+                self._learn(lowered.value, node)
+            return
+        else:
+            return
+        if not self._learn_group(values, nodes):
+            for item, below in zip(values, nodes, strict=True):
+                self._learn(item, below)
+
+    def _learn_group(self, values: list[Any], nodes: list[Any]) -> bool:
+        found = seen(values) if values else None
+        if found is None:
+            return False
+        adapter, addresses, look = found
+        arrays = [self._targets[node[1]] for node in nodes]
+        self._groups[addresses] = _Group(adapter, look, arrays, list(map(adapter.wrap, arrays)))
+        return True
 
 
 class _OtherError(Exception):
@@ -79,18 +125,23 @@ class _Again:
     """The copy of a tree whose arrays are all known, and what is to be copied for it."""
 
     def __init__(
-        self, arrays: dict[int, weakref.ref[Array]], target_of: dict[int, Array], keys: set[tuple[Any, ...]]
+        self,
+        arrays: dict[int, weakref.ref[Array]],
+        target_of: dict[int, Array],
+        groups: dict[tuple[int, ...], _Group],
+        keys: set[tuple[Any, ...]],
     ) -> None:
-        self._arrays, self._target_of, self._keys = arrays, target_of, keys
+        self._arrays, self._target_of, self._groups, self._keys = arrays, target_of, groups, keys
         self._from: list[Array] = []
         self._to: list[Array] = []
+        self._tensors: list[tuple[_Group, list[Any]]] = []
 
     def value(self, value: Tree, depth: int) -> Tree:
         kind = type(value)
-        if kind is dict:
+        if kind is dict or kind is OrderedDict:
             if tuple(value) not in self._keys:
                 raise _OtherError
-            return dict(zip(value, self._values(list(value.values()), depth), strict=True))
+            return kind(zip(value, self._values(list(value.values()), depth), strict=True))
         if kind is list or kind is tuple:
             return kind(self._values(list(value), depth))
         if kind is np.ndarray:
@@ -99,10 +150,18 @@ class _Again:
                 return found[0]
         if kind in _PLAIN or (kind is str and value.isascii()):
             return value
+        group = self._group([value])
+        if group is not None:
+            return group[0]
+        lowered = lower(value)
+        if isinstance(lowered, Plain):
+            return self.value(lowered.value, depth)
         raise _OtherError
 
     def _values(self, values: list[Any], depth: int) -> list[Any]:
         found = self._known(values)
+        if found is None and values and type(values[0]) not in _PLAIN:
+            found = self._group(values)
         if found is not None:
             return found
         if depth >= trees.MAX_DEPTH:
@@ -126,21 +185,22 @@ class _Again:
         self._to += targets
         return targets
 
+    def _group(self, values: list[Any]) -> list[Any] | None:
+        """What these are copied into, if all are tensors of one framework that were together before."""
+        found = seen(values)
+        if found is None:
+            return None
+        adapter, addresses, look = found
+        group = self._groups.get(addresses)
+        if group is None or group.adapter is not adapter or group.look != look:
+            raise _OtherError
+        self._tensors.append((group, values))
+        return group.arrays
+
     def copy(self) -> None:
         any(map(np.copyto, self._to, self._from))  # which gives None
-
-
-def _keys(tree: Tree) -> Any:
-    """The keys of every dict."""
-    if type(tree) is dict:
-        yield tuple(tree)
-        for value in tree.values():
-            if type(value) in (dict, list, tuple):
-                yield from _keys(value)
-    elif type(tree) in (list, tuple):
-        for value in tree:
-            if type(value) in (dict, list, tuple):
-                yield from _keys(value)
+        for group, values in self._tensors:
+            group.adapter.copy(group.tensors, values)
 
 
 def copied(source: Source, buffer: Any) -> Source:
@@ -153,8 +213,9 @@ def copied(source: Source, buffer: Any) -> Source:
         reused = [*(part.source for part in parts), *[None] * (len(source.shards) - len(parts))]
         shards = (Shard(s.start, copied(s.source, b)) for s, b in zip(source.shards, reused, strict=False))
         return Sharded(source.shape, source.dtype, tuple(shards), source.identity)
-    if not isinstance(buffer, np.ndarray) or buffer.dtype != source.dtype or buffer.shape != source.shape:
-        buffer = np.empty_like(source, subok=False) if isinstance(source, np.ndarray) else None
+    native = source.dtype.newbyteorder("=")  # as tags expect their arrays
+    if not isinstance(buffer, np.ndarray) or buffer.dtype != native or buffer.shape != source.shape:
+        buffer = np.empty_like(source, native, subok=False) if isinstance(source, np.ndarray) else None
     elements: Array = source if isinstance(source, np.ndarray) else source[whole(source.shape)]
     if buffer is None:
         return elements.copy()
