@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +126,16 @@ def test_any_bytes_are_refused(scratch: Callable[[], object], data: bytes) -> No
         path.write_bytes(data)
         with pytest.raises(ckptfmt.NotACheckpointError):
             ckptfmt.open(path)
+
+
+def test_a_safetensors_header_is_not_parsed(tmp_path: Path) -> None:
+    """[LIM-007] Empty arrays take far more memory than their bytes."""
+    header = b'{"a":[' + b"[]," * (1 << 20) + b"[]]}"
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ckptfmt.NotACheckpointError, match="safetensors"):
+            ckptfmt.open(tmp_path / "x")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
