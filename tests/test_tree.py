@@ -250,7 +250,7 @@ def test_keys_that_are_neither_str_nor_int_are_refused(key: Any) -> None:  # [TR
 
 
 def test_keys_with_surrogates_are_refused() -> None:  # [TREE-015]
-    refused({"a": {"\ud800": 1}}, "unsupported-key", "a/\\ud800")
+    refused({"a": {"\ud800": 1}}, "unsupported-key", "a/'\\ud800'")
 
 
 def test_arrays_are_refused_where_only_plain_values_may_stand() -> None:  # [TREE-014]
