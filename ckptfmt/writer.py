@@ -60,7 +60,8 @@ def save(
     - `layout`: "file" (one file, the default), "packed" (a directory of packs) or "loose" (one of plain Zarr chunks).
     - `path`: a path, or a URL of any protocol that fsspec can write ("s3://bucket/model.ckpt"); then
       `storage_options` are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
-    - `overwrite=False` never touches what exists; True replaces it atomically.
+    - `overwrite=False` never touches what exists; True replaces it atomically: a file, or a directory that is a
+      checkpoint with all that is in it. Permissions are those that the umask gives to new files.
     - `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its options, or rules
       {pattern: one of these}, of which the first that matches a tensor's path counts.
     - `schema`: id and version of the parameter layout. `metadata`: a tree of plain values.
