@@ -552,6 +552,35 @@ def test_the_web_can_be_read(tmp_path: Path, engine: str) -> None:
         server.server_close()
 
 
+def test_a_web_server_that_is_down_or_fails_is_not_an_empty_one() -> None:
+    """fsspec calls both a missing file."""
+
+    class Failing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    for down in (False, True):
+        with pytest.raises(ckptfmt.StorageError) as caught:
+            ckptfmt.load(f"http://127.0.0.1:{server.server_port}/model.ckpt")
+        assert caught.value.code == "io"
+        if not down:
+            server.shutdown()
+            server.server_close()
+
+
+def test_a_protocol_that_nobody_knows() -> None:
+    with pytest.raises(ckptfmt.InputError, match="cannot reach nobody://") as caught:
+        ckptfmt.load("nobody://x/model.ckpt")
+    assert str(caught.value).count("bad-option") == 1
+
+
 def test_a_local_url_is_a_path(tmp_path: Path) -> None:
     store = Store(f"file://{tmp_path}/model.ckpt", {})
     ckptfmt.save(store.url, TREE)

@@ -90,6 +90,8 @@ def engine_for(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
         from . import fsspec_engine
 
         return fsspec_engine.connect(url, rest)
+    except CkptError:
+        raise
     except (ImportError, ValueError, TypeError) as error:
         raise fault("bad-option", f"cannot reach {url.partition('://')[0]}:// by {asked}: {error}", path=url) from error
 

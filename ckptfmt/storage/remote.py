@@ -7,12 +7,13 @@ that replaces the checkpoint is told so, and never gets bytes of both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from ..errors import CkptError, fault
 from . import COMMIT, TAIL
 from .engine import Replaced, Seen, engine_for, storage_fault
 from .local import TEMPORARY_SUFFIX
+from .retry import status_of
 
 T = TypeVar("T")
 
@@ -51,8 +52,12 @@ class RemoteStorage:
     def _ask(self, call: Callable[..., T], *arguments: Any) -> T:
         try:
             return call(*arguments)
-        except (CkptError, FileNotFoundError):
+        except CkptError:
             raise
+        except FileNotFoundError as error:
+            if not _is_hidden(error.__cause__):
+                raise
+            raise storage_fault(error.__cause__, "cannot reach the checkpoint", self.path) from error
         except Exception as error:
             raise storage_fault(error, "cannot reach the checkpoint", self.path) from error
 
@@ -106,3 +111,9 @@ class RemoteStorage:
 
     def _place(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
+
+
+def _is_hidden(cause: BaseException | None) -> TypeGuard[Exception]:
+    """Whether what fsspec calls a missing file was a server that cannot be reached, or fails."""
+    is_failure = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return is_failure or (isinstance(cause, Exception) and (status_of(cause) or 0) >= 500)
