@@ -34,7 +34,7 @@ MB = 1e6
 NEEDED = 0.9  # of the throughput of plain gets
 BLOCK = 4 << 20
 SERVER = """
-import json, logging
+import json, logging, sys, time
 from moto.s3.models import FakeKey
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -56,6 +56,7 @@ def app(environ, start_response):
         start_response("200 OK", [])
         answer, sent[:] = json.dumps(sent).encode(), [0, 0]
         return [answer]
+    time.sleep(float(sys.argv[1]))
     parts = list(backend(environ, start_response))
     sent[0] += 1
     sent[1] += sum(map(len, parts))
@@ -94,9 +95,9 @@ print(meter.spell.resident_rise - (4 * elements if action == "load" else 0))
 
 
 @contextlib.contextmanager
-def server() -> Iterator[str]:
-    """The endpoint of a server in a process of its own."""
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+def server(latency: float = 0.0) -> Iterator[str]:
+    """The endpoint of a server in a process of its own, which answers after `latency` seconds."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(latency)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
@@ -167,10 +168,37 @@ def memory(action: str, url: str, elements: int, options: dict[str, Any]) -> flo
     return int(done.stdout) / MB
 
 
+def small_tensors(count: int, latency: float, rounds: int) -> Table:
+    """Loads of many small tensors: one request at a time, and as many as a load makes."""
+    table = Table(title=f"load of {count:,} tensors of 4 KiB; each request takes {1000 * latency:.0f} ms more")
+    for heading in ("engine", "requests", "one at a time, s", "many at a time, s"):
+        table.add_column(heading)
+    tree = {f"layer{number}": np.full(1024, number, np.float32) for number in range(count)}
+    with server(latency) as endpoint:
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
+        for engine in ENGINES:
+            url, options = f"s3://bucket/{engine}.ckpt", options_of(engine, endpoint)
+            report = ckptfmt.save(url, tree, overwrite=True, storage_options=options)
+            seconds = []
+            for more in ({"max_bytes_in_flight": 1}, {}):
+                load = partial(ckptfmt.load, url, storage_options=options, **more)
+                load()
+                counted(endpoint)
+                seconds.append(statistics.median(timed(load, report.bytes) for _ in range(rounds)))
+                requests = counted(endpoint)[0] // rounds
+            table.add_row(engine, str(requests), *(f"{spent:.2f}" for spent in seconds))
+    return table
+
+
 @click.command(help=__doc__)
+@click.option("--small", default=0, help="Instead, load so many small tensors.")
+@click.option("--latency", default=30.0, show_default=True, help="Of the server, for --small, in milliseconds.")
 @click.option("--megabytes", default=512, show_default=True, help="Size of the checkpoint.")
 @click.option("--rounds", default=7, show_default=True, help="Turns of each side.")
-def main(megabytes: int, rounds: int) -> None:
+def main(small: int, latency: float, megabytes: int, rounds: int) -> None:
+    if small:
+        Console().print(small_tensors(small, latency / 1000, rounds))
+        return
     tree = tree_of(megabytes)
     speed = Table(title=f"verified load of {megabytes} MB beside plain gets; ratio > 1: ckptfmt is faster")
     for heading in ("engine", "gets MB/s", "load MB/s", "ratio (least–greatest)", f"≥ {NEEDED}"):

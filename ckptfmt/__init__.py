@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .salvage import Lost, RepairReport, repair
     from .target import MatchReport
     from .verification import Damage, VerifyReport, verify
+    from .verification_of_folders import FolderReport, verify_folder
     from .writer import SaveReport, save
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "ExistsError",
     "Extern",
     "FileCoordinator",
+    "FolderReport",
     "Garbage",
     "GarbageReport",
     "InputError",
@@ -89,6 +91,7 @@ __all__ = [
     "save",
     "upgrade",
     "verify",
+    "verify_folder",
 ]
 
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
@@ -103,6 +106,7 @@ _ON_DEMAND = {
     "Damage": "verification",
     "Extern": "migration",
     "FileCoordinator": "parallel.files",
+    "FolderReport": "verification_of_folders",
     "Garbage": "garbage",
     "GarbageReport": "garbage",
     "gc": "garbage",
@@ -121,6 +125,7 @@ _ON_DEMAND = {
     "save": "writer",
     "upgrade": "migration.formats",
     "verify": "verification",
+    "verify_folder": "verification_of_folders",
 }
 
 

@@ -1,4 +1,5 @@
-"""Garbage: what saves, deletions and meetings of processes that died have left in a folder, and its removal.
+"""Garbage: what saves, deletions and meetings of processes that died have left in a folder, and its removal. Here of a
+disk; `garbage_on_store` is the same for stores.
 
 Only what has a name that this package gives, and that no process can be at work on, is garbage:
 
@@ -18,9 +19,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import fault, os_fault
 from .manager.leases import claim
@@ -78,26 +79,42 @@ class GarbageReport:
 
 
 def gc(
-    folder: str | os.PathLike[str], *, delete: bool = False, grace: float = GRACE, recursive: bool = False
+    folder: str | os.PathLike[str],
+    *,
+    delete: bool = False,
+    grace: float = GRACE,
+    recursive: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> GarbageReport:
     """Find, and with `delete=True` remove, what was left in a folder by processes that died. Checkpoints and all other
     files are never touched; deletions that a manager did not end are ended.
 
     `grace`: seconds for which nothing may have changed. A save that writes nothing for so long while it lives would
-    lose its temporary, and fail, so it should be longer than the longest pause. `recursive`: also in folders below that
-    are no checkpoints. Raises `not-found`, and `StorageError` for a folder that cannot be listed.
+    lose its temporary, and fail, so it should be longer than the longest pause; on a store, whose clock counts, longer
+    than the longest upload of one object. `recursive`: also in folders below that are no checkpoints. `folder` may be a
+    URL, for which `storage_options` are handed to the client library. Raises `not-found`, and `StorageError` for a
+    folder that cannot be listed.
     """
     name = os.fspath(folder)
-    if is_url(name):
-        raise fault("bad-option", "gc looks at local disks only", path=name, expected="a path")
-    if not os.path.isdir(name):
-        raise fault("not-found", "there is no such folder", path=name)
     found: list[Garbage] = []
     kept: list[Garbage] = []
-    for place in _folders(name, recursive):
-        for garbage in _judged(place, delete, grace):
-            (kept if garbage.why else found).append(garbage)
+    for garbage in _left(name, delete, grace, recursive, storage_options):
+        (kept if garbage.why else found).append(garbage)
     return GarbageReport(name, tuple(found), tuple(kept))
+
+
+def _left(
+    folder: str, delete: bool, grace: float, recursive: bool, options: Mapping[str, Any] | None
+) -> Iterator[Garbage]:
+    if is_url(folder):
+        from .garbage_on_store import gc_on_store
+
+        yield from gc_on_store(folder, options, delete, grace, recursive)
+        return
+    if not os.path.isdir(folder):
+        raise fault("not-found", "there is no such folder", path=folder)
+    for place in _folders(folder, recursive):
+        yield from _judged(place, delete, grace)
 
 
 def _folders(folder: str, recursive: bool) -> Iterator[str]:

@@ -20,7 +20,7 @@ import numpy as np
 from .blocks import BlockReader, ChunkPlace
 from .chunk_table import ChunkTable
 from .chunks import check_bools, decoded_array
-from .errors import CODES, CkptError, CorruptError, fault, os_fault
+from .errors import CODES, CkptError, CorruptError, StorageError, fault, os_fault
 from .layouts import Layout, Located
 from .limits import DEFAULT, Limits
 from .manifest import Manifest
@@ -79,8 +79,9 @@ def verify(
 
     `progress(done, total)` is called with bytes as they are checked. `resume`: a file that keeps how far a verification
     has come, for as long as it has not ended, so that the next one goes on there. Damage is reported, not raised; what
-    is no checkpoint, needs a newer reader or cannot be read at all raises as `open` does, and so does a `resume` file
-    of another checkpoint (`bad-option`).
+    is no checkpoint, needs a newer reader or cannot be opened raises as `open` does, and so does a `resume` file
+    of another checkpoint (`bad-option`); what the system cannot read afterwards is damage (`io`). `verify_folder` goes
+    through many checkpoints.
     """
     from .reader import REPLACED, Checkpoint
 
@@ -252,7 +253,7 @@ def _table(blocks: BlockReader, part: int, damage: list[Damage]) -> ChunkTable |
     """The chunk table of a part, or None and damage. [CHK-006]"""
     try:
         return blocks.index.table(part)
-    except CorruptError as error:
+    except (CorruptError, StorageError) as error:
         chunks = blocks.manifest.parts[part].chunks
         damage.append(Damage(error.code, "manifest", error.message, getattr(chunks, "path", "")))
         return None
@@ -337,16 +338,21 @@ def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged
     for frame in layout.frames(blocks.storage, located, blocks.index):
         name = frame.object or "the file"
         hasher = blocks.digest.stream()
+        places: list[tuple[str, int, str]] = []
         try:
-            for part in frame.parts:
-                hasher.update(part)
-            if hasher.digest() == frame.digest:
-                continue
-        except CorruptError as error:
-            if frame.object:
-                found.append(Damage(error.code, "frame", f"{name}: {error.message}", frame.object))
-                continue  # else a node document is missing; the places below say which
-        places = list(layout.frame_damage(blocks.storage, located, blocks.manifest, damaged))
+            try:
+                for part in frame.parts:
+                    hasher.update(part)
+                if hasher.digest() == frame.digest:
+                    continue
+            except CorruptError:
+                if frame.object:
+                    raise
+                # else a node document is missing; the places below say which
+            places += layout.frame_damage(blocks.storage, located, blocks.manifest, damaged)
+        except (CorruptError, StorageError) as error:
+            found.append(Damage(error.code, "frame", f"{name}: {error.message}", frame.object))
+            continue
         if not places:  # written in another legal way, so there is nothing to compare with
             message = f"{name}: bytes outside chunks and manifest do not match the frame digest; values are intact"
             found.append(Damage("frame-digest", "frame", f"{message} [FRM-004]", frame.object))

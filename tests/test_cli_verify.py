@@ -16,7 +16,7 @@ from test_cli import on_terminal
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.cli.text import path_label
+from ckptfmt.names import path_label
 
 
 def verify(*args: object) -> Result:
@@ -85,7 +85,7 @@ def assert_place(zone: Zone, damage: dict[str, Any], shown: str) -> None:
     assert (damage["offset"], damage["length"]) == (zone.start, zone.stop - zone.start)
     place = f"bytes {zone.start:,} to {zone.stop - 1:,} of {zone.object or 'the file'}"
     assert damage["path"] == list(zone.tensor)
-    assert f"block-digest: tensor {path_label(zone.tensor)}, chunk 0, block 0, {place}\n" in shown
+    assert f"block-digest: tensor {name or '(root)'}, chunk 0, block 0, {place}\n" in shown
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

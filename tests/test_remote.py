@@ -228,14 +228,14 @@ def test_bytes_in_flight_bound_what_is_read(store: Store, reads: UnderWay, verif
 
 
 def test_bytes_in_flight_bound_what_is_decoded(store: Store, reads: UnderWay) -> None:
-    tree = {"w": np.random.default_rng(0).integers(0, 99, 12 << 20, np.uint8)}
-    with small_chunks(chunk=1 << 20):
+    tree = {"w": np.random.default_rng(0).integers(0, 99, 12 << 16, np.uint8)}
+    with small_chunks(chunk=1 << 16):
         save(store, tree, compression="zstd")
-    chunks = 2 * (1 << 20)  # as it is stored, and decoded
+    chunks = 2 << 16  # as it is stored, and decoded
     for budget in (1, 3 * chunks):
         reads.most = 0
         assert_same_tree(load(store, max_bytes_in_flight=budget), tree)
-        assert 0 < reads.most <= max(1, budget // chunks) << 20
+        assert 0 < reads.most <= max(1, budget // chunks) << 16
 
 
 def test_small_tensors_are_read_many_at_a_time(s3_store: Store, proxy: s3.Proxy) -> None:
@@ -330,7 +330,6 @@ LAZY = """
 import json, resource, sys
 import numpy as np
 import ckptfmt
-from ckptfmt.fetch import RUN, SMALL
 from ckptfmt.sources import Lazy
 
 class Ones(Lazy):

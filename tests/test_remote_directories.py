@@ -1,5 +1,5 @@
 """Directories on object stores: claimed first, committed last, never mixed and never replaced (SPEC.md section 11,
-PUB-009 and PUB-012 to PUB-015); and saves by many processes to them."""
+PUB-009 and PUB-012 to PUB-017); and saves by many processes to them."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_exists_is_not_touched(store: Store, layout: str) -> None:  # [PUB-
         with pytest.raises(ckptfmt.ExistsError) as caught:
             save(store.at("foreign"), layout=layout, overwrite=overwrite)
         assert caught.value.code == "exists"
-    assert engine.keys(key) == [f"{key}/notes.txt"]
+    assert [entry.key for entry in engine.entries(key)] == [f"{key}/notes.txt"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -150,7 +150,7 @@ def test_a_save_whose_claim_was_removed_does_not_commit(store: Store) -> None:  
         out = slow.create(name)
         out.write(0, b"slow")
         out.finish(4)
-    for found in engine.keys(key):
+    for found in [entry.key for entry in engine.entries(key)]:
         engine.delete(found)
     save(store, layout="packed")
     with pytest.raises(ckptfmt.ExistsError, match="claim of this save was removed"):

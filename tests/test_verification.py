@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ import xxhash
 from damage import LAYOUTS, flipped, rewrite_manifest, save_varied, small_chunks, zones
 
 import ckptfmt
-from ckptfmt.testing import assert_same_tree
+from ckptfmt.testing import assert_same_tree, using_disk
+from stress.faults import FaultyDisk, failing
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -348,3 +350,31 @@ def test_bools_of_a_large_chunk_are_looked_at_in_pieces(tmp_path: Path) -> None:
 
     rewrite_manifest(path, change)
     assert [damage.code for damage in ckptfmt.verify(path).damage if damage.where == "block"] == ["bad-chunk"]
+
+
+# ---- a disk that fails
+
+
+@each_layout
+def test_what_cannot_be_read_is_damage_beside_the_rest(tmp_path: Path, layout: str) -> None:
+    """Each read after opening fails in turn: what was found before is told all the same."""
+    path = tmp_path / "model.ckpt"
+    tree = {"good": np.arange(9.0), "bad": np.arange(70.0), "flag": np.array([True, False])}
+    ckptfmt.save(path, tree, layout=layout, durable=False)
+    (zone,) = [zone for zone in zones(path) if zone.tensor == ("bad",)]
+    with flipped(zone.file, zone.start, 2):
+        with using_disk(opening := FaultyDisk(-1, failing(0), reads=True)):
+            ckptfmt.open(path).close()
+        with using_disk(calm := FaultyDisk(-1, failing(0), reads=True)):
+            before = set(ckptfmt.verify(path).damage)
+        codes = []
+        for at in range(len(opening.called), len(calm.called)):
+            with using_disk(disk := FaultyDisk(at, failing(errno.EIO), reads=True)):
+                report = ckptfmt.verify(path)
+            if at >= len(disk.called):
+                continue  # threads do not always make as many calls
+            found = {(damage.path, damage.code) for damage in report.damage}
+            lost = any(damage.where == "manifest" for damage in report.damage)  # a part manifest, and what lies in it
+            assert lost or (("bad",), "block-digest") in found or (("bad",), "io") in found
+            codes += [damage.code for damage in report.damage if damage.where != "block" and damage not in before]
+        assert "io" in codes

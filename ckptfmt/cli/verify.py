@@ -1,4 +1,4 @@
-"""`ckptfmt verify`: is every byte of a checkpoint as it was written?"""
+"""`ckptfmt verify`: is every byte of a checkpoint, or of all in a folder, as it was written?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import click
 from rich.text import Text
 
-from .. import Damage, VerifyReport
+from .. import Damage, FolderReport, VerifyReport, verify_folder
 from .. import verify as verify_checkpoint
-from ..errors import CODES
-from . import DAMAGED, json_form
+from ..errors import CODES, MissingError, NotACheckpointError
+from . import DAMAGED, FAILED, json_form
 from .bar import progress_bar
-from .console import console, print_json
+from .console import console, print_json, problem
 from .text import count, path_label, size, visible
 
 
@@ -24,34 +24,56 @@ Examples:
   ckptfmt verify model.ckpt
   ckptfmt verify --quiet model.ckpt && rsync model.ckpt backup:
   ckptfmt verify --resume verify.state runs/7/step-0000001000.ckpt
+  ckptfmt verify --resume verify.state runs/7
   ckptfmt verify --json model.ckpt | jq -r '.damage[].tensor' | sort -u
 
 With --resume a verification that is interrupted goes on where it was: FILE keeps how far it has come, and is removed
-when it ends.
+when it ends. Of a folder it keeps which checkpoints were whole, and FILE.current how far the next one has come.
 
 The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list of objects with code, where, object
 (of the checkpoint; "" for a checkpoint of one file), tensor (its label), path (of the tensor, typed: strings and
-ints), chunk, block, offset and length (bytes in the object), and message.
+ints), chunk, block, offset and length (bytes in the object), and message. Of a folder: path, ok, checkpoints, a list of
+such objects, and errors, a list of objects with path, code and message.
 
-Exit codes: 0 whole, 1 damaged, 2 nothing that could be checked.
+Exit codes: 0 whole, 1 damaged, 2 something that could not be checked.
 """,
 )
 @click.argument("path")
 @click.option("--resume", metavar="FILE", help="Keep in FILE how far it has come, and go on from there.")
+@click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def verify(path: str, resume: str | None, quiet: bool, as_json: bool) -> int:
-    """Check every byte of the checkpoint at PATH against its digests, and say what is damaged and where.
+def verify(path: str, resume: str | None, recursive: bool, quiet: bool, as_json: bool) -> int:
+    """Check every byte of the checkpoint at PATH, or of all in the folder PATH, against its digests, and say what is
+    damaged and where.
 
     Changes nothing.
     """
     with progress_bar("verify", quiet) as progress:
-        report = verify_checkpoint(path, progress=progress, resume=resume)
+        try:
+            report: VerifyReport | FolderReport = verify_checkpoint(path, progress=progress, resume=resume)
+        except NotACheckpointError as error:
+            if error.code != "not-a-checkpoint":
+                raise
+            report = _all_in(path, error, recursive=recursive, progress=progress, resume=resume)
     if as_json:
-        print_json(_document(report))
+        print_json(_folder_document(report) if isinstance(report, FolderReport) else _document(report))
     elif not quiet:
-        _show(report)
-    return 0 if report.ok else DAMAGED
+        _show_all(report) if isinstance(report, FolderReport) else _show(report)
+    if report.ok:
+        return 0
+    return FAILED if isinstance(report, FolderReport) and all(one.ok for one in report.reports) else DAMAGED
+
+
+def _all_in(path: str, error: NotACheckpointError, **options: Any) -> FolderReport:
+    """What `verify_folder` says of a folder in which there is something to check; raises `error` for anything else."""
+    try:
+        report = verify_folder(path, **options)
+    except MissingError:
+        raise error from None
+    if not report.reports and not report.errors:
+        raise error
+    return report
 
 
 def _document(report: VerifyReport) -> dict[str, Any]:
@@ -65,9 +87,30 @@ def _document(report: VerifyReport) -> dict[str, Any]:
     }
 
 
+def _folder_document(report: FolderReport) -> dict[str, Any]:
+    errors = [{"path": error.path, "code": error.code, "message": error.message} for error in report.errors]
+    return {
+        "path": report.path,
+        "ok": report.ok,
+        "checkpoints": [_document(one) for one in report.reports],
+        "errors": errors,
+    }
+
+
 def damage_document(damage: Damage) -> dict[str, Any]:
     """One place, for --json."""
     return {**dataclasses.asdict(damage), "path": None if damage.path is None else json_form.path(damage.path)}
+
+
+def _show_all(report: FolderReport) -> None:
+    for one in report.reports:
+        _show(one)
+    for error in report.errors:
+        problem("error", str(error), "bold red")
+    damaged = sum(not one.ok for one in report.reports)
+    words = [count(len(report.reports), "checkpoint"), f"{damaged} damaged" if damaged else "all whole"]
+    words += [f"{len(report.errors)} not checked"] if report.errors else []
+    console().print(f"{visible(report.path)}: {', '.join(words)}")
 
 
 def _show(report: VerifyReport) -> None:

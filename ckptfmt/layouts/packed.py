@@ -12,7 +12,7 @@ import numpy as np
 from ..chunk_index import ChunkIndex
 from ..chunk_table import ChunkTable, first_chunks
 from ..dtypes import Array
-from ..errors import CorruptError, fault
+from ..errors import CorruptError, StorageError, fault
 from ..limits import Limits
 from ..manifest import Manifest, Part, PartReference
 from ..placement import placement_of
@@ -36,7 +36,7 @@ def locate(storage: Storage, limits: Limits) -> Located:
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
     """Of the packs whose table is sound; a damaged part manifest is damage enough. [FRM-003]"""
     for number, part in enumerate(index.manifest.parts):
-        with contextlib.suppress(CorruptError):
+        with contextlib.suppress(CorruptError, StorageError):
             table = index.table(number)
             yield Frame(part.object or "", part.frame or b"", _frame(storage, part, table))
 

@@ -27,6 +27,23 @@ class Seen(NamedTuple):
     identity: object
 
 
+class Entry(NamedTuple):
+    """An object in a listing: its key, its size in bytes, and when it was written, in seconds since the epoch by the
+    store's clock, if it says so."""
+
+    key: str
+    size: int
+    changed: float | None
+
+
+class Unfinished(NamedTuple):
+    """An upload in parts that was begun and neither completed nor aborted, and when its last part came."""
+
+    key: str
+    id: str
+    changed: float | None
+
+
 class Replaced(OSError):
     """Another object has taken the place of the one that was seen."""
 
@@ -69,8 +86,14 @@ class Engine(Protocol):
     def exists(self, key: str) -> bool:
         """Whether there is an object of this name, or one in the folder of this name."""
 
-    def keys(self, folder: str) -> list[str]:
-        """The keys of all objects in a folder."""
+    def entries(self, folder: str) -> list[Entry]:
+        """All objects in a folder and below, by key."""
+
+    def unfinished(self, folder: str) -> list[Unfinished]:
+        """Uploads in parts below a folder that have not ended; none where the store cannot be asked."""
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Abort an upload; nothing if there is none."""
 
     def delete(self, key: str) -> None:
         """Delete an object; FileNotFoundError, or nothing, if there is none."""

@@ -7,19 +7,22 @@ object it means.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import errno
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import fault
-from .engine import Engine, Replaced, Seen, Upload
+from .engine import Engine, Entry, Replaced, Seen, Unfinished, Upload
 from .retry import retried, status_of
 
 T = TypeVar("T")
 
 READ_ONLY = {"http", "https"}
 PATIENT = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"}  # their clients make requests again
+_TIMES = ("LastModified", "last_modified", "mtime", "created", "updated")
 _IDENTIFYING = ("ETag", "etag", "md5", "LastModified", "mtime", "created")
 
 
@@ -85,9 +88,16 @@ class FsspecEngine:
         self._fs.invalidate_cache(key)
         return bool(self._do(self._fs.exists, key))
 
-    def keys(self, folder: str) -> list[str]:
+    def entries(self, folder: str) -> list[Entry]:
         self._fs.invalidate_cache(folder)
-        return sorted(self._do(self._fs.find, folder))
+        found = self._do(self._fs.find, folder, detail=True)
+        return [Entry(key, int(found[key]["size"] or 0), _written(found[key])) for key in sorted(found)]
+
+    def unfinished(self, folder: str) -> list[Unfinished]:
+        return []
+
+    def abandon(self, upload: Unfinished) -> None:
+        raise NotImplementedError("there are none")
 
     def delete(self, key: str) -> None:
         self._do(self._fs.rm_file, key)
@@ -162,6 +172,37 @@ class S3Engine(FsspecEngine):
 
         return self._run(read)
 
+    def unfinished(self, folder: str) -> list[Unfinished]:
+        bucket, prefix, _ = self._fs.split_path(folder)
+        begin = f"{prefix.rstrip('/')}/".lstrip("/")
+
+        async def pages() -> list[Unfinished]:
+            found: list[Unfinished] = []
+            after: dict[str, str] = {}
+            while True:
+                page = await self._fs._call_s3("list_multipart_uploads", Bucket=bucket, Prefix=begin, **after)
+                for upload in page.get("Uploads", []):
+                    if upload["Key"].startswith(begin):
+                        key, name = f"{bucket}/{upload['Key']}", upload["UploadId"]
+                        try:
+                            parts = (await self._call("list_parts", key, UploadId=name)).get("Parts", [])
+                        except FileNotFoundError:
+                            continue  # it has ended
+                        times = [upload["Initiated"], *(part["LastModified"] for part in parts)]
+                        found.append(Unfinished(key, name, max(times).timestamp()))
+                if not page.get("IsTruncated"):
+                    return found
+                after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+        return self._run(pages)
+
+    def abandon(self, upload: Unfinished) -> None:
+        async def abort() -> None:
+            await self._call("abort_multipart_upload", upload.key, UploadId=upload.id)
+
+        with contextlib.suppress(FileNotFoundError):
+            self._run(abort)
+
     async def _call(self, method: str, key: str, **more: Any) -> dict[str, Any]:
         bucket, name, _ = self._fs.split_path(key)
         found: dict[str, Any] = await self._fs._call_s3(method, Bucket=bucket, Key=name, **more)
@@ -225,6 +266,19 @@ class _Gathered:
 
     def discard(self) -> None:
         """There is nothing yet."""
+
+
+def _written(info: Mapping[str, Any]) -> float | None:
+    """Seconds since the epoch at which an object was written, if a listing says it."""
+    for value in (info[name] for name in _TIMES if name in info):
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.datetime.fromisoformat(value)
+        if isinstance(value, datetime.datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _seen(info: Mapping[str, Any], key: str) -> Seen:

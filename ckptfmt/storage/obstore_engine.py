@@ -21,7 +21,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import HTTPStore, from_url
 
-from .engine import Engine, Replaced, Seen, Upload
+from .engine import Engine, Entry, Replaced, Seen, Unfinished, Upload
 from .local import TEMPORARY_SUFFIX
 from .retry import TRIES, retried
 
@@ -104,8 +104,15 @@ class ObstoreEngine:
         except FileNotFoundError:
             return self.writable and any(self._pages(key, 1))  # the web has no folders
 
-    def keys(self, folder: str) -> list[str]:
-        return sorted(meta["path"] for page in self._pages(folder) for meta in page)
+    def entries(self, folder: str) -> list[Entry]:
+        found = (meta for page in self._pages(folder) for meta in page)
+        return sorted(Entry(meta["path"], meta["size"], meta["last_modified"].timestamp()) for meta in found)
+
+    def unfinished(self, folder: str) -> list[Unfinished]:
+        return []  # obstore does not list them
+
+    def abandon(self, upload: Unfinished) -> None:
+        raise NotImplementedError("there are none")
 
     def _pages(self, folder: str, most: int | None = None) -> list[Any]:
         """The first `most` pages of a list, or all. obstore does not ask again if an answer is cut short."""

@@ -1,4 +1,4 @@
-"""Saving a directory of objects to an object store (SPEC.md section 11, PUB-009 and PUB-012 to PUB-015).
+"""Saving a directory of objects to an object store (SPEC.md section 11, PUB-009 and PUB-012 to PUB-017).
 
 A directory cannot appear in one step, so a writer claims it first: whoever creates its `CLAIM` has it to itself. Then
 come data, part manifests and manifest, and with `COMMIT` the checkpoint exists. Small objects are sent by several
@@ -12,7 +12,7 @@ import secrets
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from ..errors import fault
+from ..errors import ExistsError, fault
 from . import CLAIM, COMMIT, IN_FLIGHT, MANIFEST, Storage
 from .engine import Engine, storage_fault
 from .exclusive import check_exclusive, settle
@@ -44,7 +44,7 @@ class RemoteDirectory:
         """Claim a directory in which there is nothing; raises `exists`, `not-replaceable` or
         `exclusive-unsupported`. [PUB-012]"""
         check_name(key, path)
-        attempt = cls(engine, key, path, _claim(), owner=True, in_flight=in_flight)
+        attempt = cls(engine, key, path, new_claim(), owner=True, in_flight=in_flight)
         try:
             check_exclusive(engine, key, path, "layout 'file' with overwrite=True, where only one process saves")
             attempt._take(overwrite)
@@ -77,7 +77,7 @@ class RemoteDirectory:
 
     def _there(self) -> set[str]:
         """The keys of all objects in the directory, and its own, if that is one."""
-        found = set(self._engine.keys(self._key))
+        found = {entry.key for entry in self._engine.entries(self._key)}
         with contextlib.suppress(FileNotFoundError):
             self._engine.head(self._key)
             found.add(self._key)
@@ -156,18 +156,27 @@ class RemoteDirectory:
     def publish(self) -> None:
         assert self._commit is not None
         self.flush()
+        self._check_claim()  # [PUB-013]
+        self._is_commit_sent = True
+        self._commit.complete()
+        try:
+            self._check_claim()  # [PUB-016]
+        except ExistsError:
+            with contextlib.suppress(Exception):
+                self._engine.delete(self._commit.key)
+            raise
+        with contextlib.suppress(Exception):  # a claim beside COMMIT means nothing
+            self._engine.delete(self._inside(CLAIM))
+
+    def _check_claim(self) -> None:
+        """Raise if the directory was taken from this save."""
         try:
             found = self._found_claim()
         except Exception as error:
             raise storage_fault(error, "cannot read the claim", self.path) from error
-        if found != self._claim:  # [PUB-013]
-            raise fault(
-                "exists", "the claim of this save was removed meanwhile, so it is not committed", path=self.path
-            )
-        self._is_commit_sent = True
-        self._commit.complete()
-        with contextlib.suppress(Exception):  # a claim beside COMMIT means nothing
-            self._engine.delete(self._inside(CLAIM))
+        if found != self._claim:
+            message = "the claim of this save was removed meanwhile, so it is not committed"
+            raise fault("exists", message, path=self.path)
 
     def abort(self) -> None:
         self._end_senders(cancel=True)
@@ -178,7 +187,11 @@ class RemoteDirectory:
                 return  # others may be writing here
             for made in self._objects:
                 made.close()
-            mine = self._engine.keys(self._key) if self._owner else [made.key for made in self._objects]
+            mine = (
+                [entry.key for entry in self._engine.entries(self._key)]
+                if self._owner
+                else [made.key for made in self._objects]
+            )
             for key in mine:
                 if key != self._inside(CLAIM):
                     with contextlib.suppress(FileNotFoundError):
@@ -190,7 +203,7 @@ class RemoteDirectory:
         return f"{self._key}/{name}"
 
 
-def _claim() -> bytes:
+def new_claim() -> bytes:
     """A line that tells this save from all others, and says when it began. [PUB-012]"""
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return f"ckptfmt-claim/1 {secrets.token_hex(16)} {began}\n".encode()
