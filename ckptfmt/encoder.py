@@ -77,9 +77,10 @@ class _Encoder:
             raise
         if lowered is None:
             kind = type(value)
+            what = getattr(kind, "unstorable", f"a {kind.__module__}.{kind.__qualname__}")
             raise fault(
                 "unsupported-leaf",
-                f"cannot store a {kind.__module__}.{kind.__qualname__} at {path_label(path)!r}",
+                f"cannot store {what} at {path_label(path)!r}",
                 tensor=path_label(path),
             )
         if isinstance(lowered, Tagged):

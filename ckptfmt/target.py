@@ -54,7 +54,7 @@ class MatchReport:
                         tuple(f"{path} (found {found}, expected {expected})" for path, found, expected in differences)
                     )
                 )
-        lines += [f"read-only in the target: {_few(self.readonly)}"] if self.readonly else []
+        lines += [f"read-only in the target: {_few(self.readonly)} (like= makes new ones)"] if self.readonly else []
         if self.shared:
             pairs = _few(tuple(f"{first} and {second}" for first, second in self.shared))
             lines.append(f"one memory in the target, different values in the checkpoint: {pairs}")
@@ -63,7 +63,7 @@ class MatchReport:
 
 def _few(items: tuple[str, ...], most: int = 8) -> str:
     more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    return ", ".join(item or "the root" for item in items[:most]) + more
 
 
 def flatten(

@@ -197,7 +197,11 @@ REFUSED = {
     "nested": (_nested, "unsupported-leaf", "nested"),
     "subclass": (lambda: torch.ones(2).as_subclass(Subclass), "unsupported-leaf", "Subclass is a subclass"),
     "lazy": (torch.nn.UninitializedParameter, "unsupported-leaf", "UninitializedParameter is a subclass"),
-    "meta": (lambda: torch.ones(2, device="meta"), "unsupported-leaf", "MetaTensor at 'model/0'"),
+    "meta": (
+        lambda: torch.ones(2, device="meta"),
+        "unsupported-leaf",
+        "meta device, which has no elements, at 'model/0'",
+    ),
     "shell dtype": (lambda: torch.zeros(2, dtype=torch.uint4), "unsupported-dtype", "torch.uint4"),
     "bits": (lambda: torch.empty(2, dtype=torch.bits8), "unsupported-dtype", "torch.bits8"),
     "packed without axes": (lambda: torch.empty((), dtype=FLOAT4), "unsupported-dtype", "without axes"),

@@ -83,7 +83,7 @@ def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
         "x",
         "a (found (3,), expected (4,))",
         "b/0 (found int32, expected int64)",
-        "read-only in the target: e",
+        "read-only in the target: e (like= makes new ones)",
     ):
         assert text in str(report)
     with ckptfmt.open(path) as checkpoint:

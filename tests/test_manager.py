@@ -105,8 +105,13 @@ def test_the_best_can_be_older_than_the_newest_and_nan_evicts_nothing(tmp_path: 
 @pytest.mark.parametrize("which", [3, "latest", "best"])
 def test_what_is_not_there(tmp_path: Path, which: Any) -> None:
     run = manager(tmp_path, keep=Best("loss"))
-    with pytest.raises(ckptfmt.MissingError, match="no committed checkpoint"):
+    with pytest.raises(ckptfmt.MissingError, match=r"no committed checkpoint .*found no steps"):
         run.restore(which)
+    for step in range(4, 12):
+        run.save(step, tree(step))
+    with pytest.raises(ckptfmt.MissingError, match="found steps 11"):  # the others were not kept
+        run.restore(3)
+    assert "record=" not in str(run.latest())  # nor anything else that no person reads
 
 
 def test_an_open_step_is_kept(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def one_fails(coordinator: FileCoordinator, path: Path, block: bool) -> Any:
 @pytest.mark.parametrize("block", [True, False])
 def test_a_failure_of_one_is_raised_in_all(tmp_path: Path, block: bool) -> None:
     first, *others = group(one_fails, tmp_path / "run", block)
-    assert first.startswith("exists: cannot make the run directory")
+    assert first.startswith("exists: there is a file where the run directory should be")
     assert all(other.startswith("io: process 0 failed: ") for other in others)
 
 

@@ -95,6 +95,7 @@ class MetaTensor:
     """Stands for a tensor on the meta device in a template; as it has no elements, nothing stores it."""
 
     __slots__ = ("tensor",)
+    unstorable = "a tensor on the meta device, which has no elements,"
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor

@@ -60,7 +60,13 @@ class Finder:
     def _best(self, steps: list[Step], metric: str | None, mode: Mode | None) -> Step | None:
         policy = next((p for p in self._policies if isinstance(p, Best) and metric in (None, p.metric)), None)
         if policy is None and metric is None:
-            raise fault("bad-option", "no policy says what is best", expected="best(metric, mode)", found=None)
+            raise fault(
+                "bad-option",
+                "no policy says what is best",
+                path=self._run.path,
+                found=[str(policy) for policy in self._policies],
+                expected="keep=[Best(metric), ...], or best(metric, mode) and the step that it gives",
+            )
         by = Best(metric or policy.metric, 1, mode or (policy.mode if policy else "min"))  # type: ignore[union-attr]
         ranked = by.ranked(steps)
         return ranked[0] if ranked and by.value(ranked[0])[0] else None
@@ -149,7 +155,15 @@ class Finder:
             if found is None and self._copier is not None:
                 found = next((step for step in self._copier.there() if step.step == number), None)
         if found is None:
-            raise fault("not-found", f"the run has no committed checkpoint {which!r}", path=self._run.path)
+            names = [str(step.step) for step in self.steps()]
+            few = [*names[:2], "…", *names[-2:]] if len(names) > 5 else names
+            raise fault(
+                "not-found",
+                f"the run has no committed checkpoint {which!r}",
+                path=self._run.path,
+                found=f"steps {', '.join(few)}" if names else "no steps",
+                expected=which,
+            )
         return found
 
     def _key(self, step: Number) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..parallel.coordinator import Alone, Coordinator, all_gather
 from ..tree import Tree
 from ..writer import SaveReport, save
@@ -230,7 +230,15 @@ class CheckpointManager(Finder):
         if self._background is None:
             self._background = self._savers.split()
         savers, buffers = self._background, self._buffers.pop() if self._buffers else snapshot.Buffers()
-        taken = together(self._savers, True, lambda: buffers.take(tree))
+
+        def take() -> snapshot.Snapshot:
+            try:
+                return buffers.take(tree)
+            except CkptError as error:
+                error.path = error.path or self._run.path_of(step)
+                raise
+
+        taken = together(self._savers, True, take)
         assert taken is not None
 
         def run() -> None:

@@ -126,6 +126,8 @@ class RunOnDisk(RunDirectory):
     def saving(self, step: Number) -> AbstractContextManager[None]:
         try:
             make_directories(self.path)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise fault("exists", "there is a file where the run directory should be", path=self.path) from error
         except OSError as error:
             raise os_fault(error, "cannot make the run directory", self.path) from error
         return leases.lease(self.path)

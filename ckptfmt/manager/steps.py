@@ -35,9 +35,9 @@ class Step:
     step: Number
     path: str
     time: float
-    identity: Hashable
+    identity: Hashable = field(repr=False)
     """What changes when another checkpoint takes the path."""
-    record: bytes
+    record: bytes = field(repr=False)
     """Its commit record, equal for checkpoints that hold the same; empty for one that flax wrote."""
     run: RunDirectory = field(repr=False, compare=False)
 
@@ -98,7 +98,8 @@ def _metric(name: str, value: Any) -> float:
     try:
         return float(value.item() if hasattr(value, "item") else value)  # numbers, and 0-d arrays of any framework
     except (TypeError, ValueError) as error:
-        raise fault("bad-option", f"metric {name!r} is no number", found=type(value).__name__) from error
+        found = type(value).__name__
+        raise fault("bad-option", f"metric {name!r} is no number", found=found, expected="a number") from error
 
 
 # ---- names
