@@ -1,5 +1,5 @@
-"""What is timed beside a plain copy of the same file: each in a process of its own, the page cache warm. Nothing is made
-durable, as the copy is not."""
+"""What is timed beside a plain copy of the same file: each in a process of its own, the page cache warm. Nothing is
+made durable, as the copy is not."""
 
 from __future__ import annotations
 
