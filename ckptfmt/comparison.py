@@ -106,7 +106,7 @@ def _beside(first: Ours, second: Ours) -> Iterator[Change]:
         tags = [list(one.tags.get(path, ())) for one in (first, second)]
         if tags[0] != tags[1]:
             before, after = (" ".join(name for name, _ in one) or "none" for one in tags)
-            yield Change(path_text(path), "tag", before, after)
+            yield Change(path_label(path), "tag", before, after)
 
 
 def _renamed(removed: dict[Path, Any], added: dict[Path, Any]) -> dict[Path, Path]:
