@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import boto3
 import fsspec
 import numpy as np
 import pytest
+import s3
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.manager import Best, CheckpointManager, Every, FallbackWarning, Last, run_on_store
+from ckptfmt.storage.engine import Engine, engine_for
 from ckptfmt.testing import equal_trees
 
 
@@ -28,7 +31,7 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", "s3-fsspec", "s3-obstore"])
 def store(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Directory and options of a manager, at a place where nothing is."""
     if request.param == "memory":
@@ -40,7 +43,7 @@ def store(request: pytest.FixtureRequest) -> dict[str, Any]:
     client.create_bucket(Bucket="bucket")
     for found in client.list_objects_v2(Bucket="bucket").get("Contents", []):
         client.delete_object(Bucket="bucket", Key=found["Key"])
-    options = {"endpoint_url": endpoint, "key": "test", "secret": "test"}
+    options = s3.options(request.param.removeprefix("s3-"), endpoint)
     return {"directory": "s3://bucket/run", "storage_options": options}
 
 
@@ -52,18 +55,22 @@ def numbers(manager: CheckpointManager) -> list[Any]:
     return [step.step for step in manager.steps()]
 
 
+def place(manager: CheckpointManager, step: int) -> tuple[Engine, str]:
+    """The engine and the key of a step."""
+    return engine_for(manager._run.path_of(step), manager._run.options or {})
+
+
 def objects(manager: CheckpointManager) -> list[str]:
-    fs, path = fsspec.core.url_to_fs(manager.directory, **(manager._run.options or {}))
-    fs.invalidate_cache()
-    return sorted(name.removeprefix(path).lstrip("/") for name in fs.find(path))
+    engine, key = engine_for(manager.directory, manager._run.options or {})
+    return [entry.key.removeprefix(key).lstrip("/") for entry in engine.entries(key)]
 
 
 def damage(manager: CheckpointManager, step: int) -> None:
     """Flip a bit of a tensor."""
-    fs, path = fsspec.core.url_to_fs(manager._run.path_of(step), **(manager._run.options or {}))
-    data = bytearray(fs.cat_file(path))
+    engine, key = place(manager, step)
+    data = bytearray(engine.tail(key, 1 << 20)[1])
     data[data.index(np.full(50, step, np.float32).tobytes())] ^= 1
-    fs.pipe_file(path, bytes(data))
+    engine.put(key, bytes(data), exclusive=False)
 
 
 @pytest.mark.parametrize("block", [True, False])
@@ -80,8 +87,9 @@ def test_a_run(store: dict[str, Any], block: bool) -> None:
     latest = again.latest()
     assert latest is not None
     assert (latest.step, latest.metadata, again.best().step) == (7, {"n": 7}, 3)  # type: ignore[union-attr]
-    assert latest.size == len(fsspec.open(latest.path, **(again._run.options or {})).open().read())
-    assert abs(latest.time - __import__("time").time()) < 600
+    engine, key = place(again, 7)
+    assert latest.size == len(engine.tail(key, 1 << 20)[1])
+    assert abs(latest.time - time.time()) < 600
     assert equal_trees(again.restore("best"), tree(3))
     assert equal_trees(again.restore(4, into=tree(0) | {"step": 4}), tree(4))
     with again.open() as checkpoint:
@@ -205,11 +213,11 @@ def test_a_number_that_was_being_deleted_is_used_again(store: dict[str, Any]) ->
 def test_only_what_is_committed_is_listed(store: dict[str, Any]) -> None:
     run = CheckpointManager(**store)
     run.save(1, tree(1))
-    fs, path = fsspec.core.url_to_fs(run._run.path_of(1), **(run._run.options or {}))
-    whole = fs.cat_file(path)
-    fs.pipe_file(path.replace("01.ckpt", "02.ckpt"), whole[:-1])
-    fs.pipe_file(path.replace("01.ckpt", "03.ckpt"), b"")
-    fs.pipe_file(path.replace("01.ckpt", "04.ckpt") + "/manifest.msgpack", b"")
+    engine, key = place(run, 1)
+    whole = engine.tail(key, 1 << 20)[1]
+    engine.put(key.replace("01.ckpt", "02.ckpt"), whole[:-1], exclusive=False)
+    engine.put(key.replace("01.ckpt", "03.ckpt"), b"", exclusive=False)
+    engine.put(key.replace("01.ckpt", "04.ckpt") + "/manifest.msgpack", b"", exclusive=False)
     assert numbers(run) == [1]
     latest = run.latest()
     assert latest is not None
@@ -221,15 +229,15 @@ def test_what_was_seen_is_not_fetched_again(store: dict[str, Any], monkeypatch: 
     for step in range(20):
         run.save(step, tree(step))
     again = CheckpointManager(**store)
-    fs, fetched = again._run._fs, []  # type: ignore[attr-defined]
-    real, lock = fs.cat_file, threading.Lock()
+    engine, fetched = again._run._engine, []  # type: ignore[attr-defined]
+    real, lock = engine.tail, threading.Lock()
 
-    def cat_file(path: str, **more: Any) -> Any:
+    def tail(key: str, length: int) -> Any:
         with lock:
-            fetched.append(path)
-        return real(path, **more)
+            fetched.append(key)
+        return real(key, length)
 
-    monkeypatch.setattr(fs, "cat_file", cat_file)
+    monkeypatch.setattr(engine, "tail", tail)
     assert again.latest() is not None
     assert len(fetched) == 1, "finding the latest reads the end of one"
     assert numbers(again) == list(range(20))
@@ -255,7 +263,7 @@ def test_a_store_that_may_only_be_read(store: dict[str, Any], monkeypatch: pytes
         raise PermissionError("denied")
 
     reader = CheckpointManager(**store)
-    monkeypatch.setattr(reader._run._fs, "pipe_file", denied)  # type: ignore[attr-defined]
+    monkeypatch.setattr(reader._run._engine, "put", denied)  # type: ignore[attr-defined]
     assert equal_trees(reader.restore(), tree(1))
 
 
@@ -275,7 +283,7 @@ def test_the_table(store: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
         for name, value in {
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_ENDPOINT_URL": options["endpoint_url"],
+            "AWS_ENDPOINT_URL": options.get("endpoint_url") or options["endpoint"],
         }.items():
             monkeypatch.setenv(name, value)
     result = CliRunner().invoke(cli, ["ls", store["directory"]])

@@ -61,8 +61,8 @@ class CheckpointManager(Finder):
     `process-00003` say, below `directory`.
 
     `mode="flax"`: names, order, `keep`, `keep_every_n_steps` and `overwrite` of `flax.training.checkpoints`.
-    `directory` may be a URL, for which `storage_options` go to fsspec. `options`: further arguments of `ckptfmt.save`,
-    such as `layout`, `compression`, `schema`, `durable`.
+    `directory` may be a URL. `storage_options` and `options` are further arguments of `ckptfmt.save`, such as `layout`,
+    `compression`, `schema`, `durable`.
 
     Raises `InputError` (`bad-option`). A manager may be used from several threads if no two of them save.
     """

@@ -141,7 +141,7 @@ class RunDirectory(ABC):
 
 
 def run_at(path: str | os.PathLike[str], names: Names, options: Mapping[str, Any] | None = None) -> RunDirectory:
-    """The run directory at a path or a URL, for which `options` go to fsspec; raises `bad-option`."""
+    """The run directory at a path or a URL, for which `options` go to its engine; raises `bad-option`."""
     if is_url(path):
         from .run_on_store import RunOnStore
 

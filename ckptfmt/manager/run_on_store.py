@@ -1,4 +1,4 @@
-"""A run directory on an object store, or another remote file system that fsspec knows.
+"""A run directory on an object store, or another remote file system.
 
 Stores have neither locks nor renaming. So what is to be deleted first gets a **tombstone**, an empty object beside it
 that takes it out of the listing; then its bytes go, of a directory `COMMIT` first; then the tombstone. A lease is an
@@ -14,7 +14,6 @@ One manager at a time may write to such a run; any number may read.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import re
 import threading
@@ -24,17 +23,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .. import commit
-from ..errors import CkptError, fault, os_fault
+from ..errors import CkptError, fault
+from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.remote import READERS
-from ..storage.retry import retried
 from .run import COMMIT, Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
 
 TOMBSTONE, LEASE = ".ckptfmt-deleted", ".ckptfmt-lease"
 LIFETIME = 600.0  # seconds that a lease counts after it was last renewed
 
-_TIMES = ("LastModified", "last_modified", "mtime", "created", "updated")
-_IDENTIFYING = ("ETag", "etag", "md5Hash", "size", *_TIMES)
+NOTE = 1 << 20  # most bytes of a note
 _MARK = re.compile(rf"\.(.+?)(\.[0-9a-f]{{12}}{re.escape(LEASE)}|{re.escape(TOMBSTONE)})").fullmatch
 
 
@@ -43,10 +41,10 @@ class RunOnStore(RunDirectory):
 
     def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(path.rstrip("/"), names, options)
-        self._fs, root = _file_system(self.path, options or {})
+        self._engine, root = engine_for(self.path, options or {})
         self._root = root.rstrip("/")
         # as of the last listing: what each name is, when it was deleted, and when its leases were renewed
-        self._entries: dict[str, dict[str, Any]] = {}
+        self._entries: dict[str, Child] = {}
         self._tombstones: dict[str, float] = {}
         self._leases: dict[str, list[tuple[str, float]]] = {}
 
@@ -57,13 +55,8 @@ class RunOnStore(RunDirectory):
 
     def _list(self) -> Listing:
         """Entries are what the store says about an object or folder. One request for a thousand names."""
-        self._fs.invalidate_cache()
         with self._told("cannot list the steps"):
-            try:
-                listed = retried(self._fs.ls)(self._root, detail=True)
-            except FileNotFoundError:
-                listed = []
-        entries = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in listed}
+            entries = {child.name: child for child in self._engine.children(self._root)}
         self._tombstones, self._leases = {}, {}
         for name, entry in entries.items():
             mark = _MARK(name)
@@ -81,23 +74,18 @@ class RunOnStore(RunDirectory):
         with ThreadPoolExecutor(READERS, thread_name_prefix="ckptfmt-look") as pool:
             yield from pool.map(self._look, *zip(*named, strict=True)) if named else ()
 
-    def _look(self, number: Number, entry: dict[str, Any]) -> Step | None:
-        path = self.path_of(number)
-        is_directory = entry["type"] == "directory"
+    def _look(self, number: Number, entry: Child) -> Step | None:
+        place = self._place(number, "" if entry.seen else COMMIT)
         with self._told("cannot look at the step"):
             try:
-                if is_directory:
-                    entry = retried(self._fs.info)(self._place(number, COMMIT))
-                identity = tuple(str(entry.get(key)) for key in _IDENTIFYING)
-                seen, step = self._known.get(number, (None, None))
-                if seen != identity:
-                    size = int(entry["size"] or 0)
-                    start = 0 if is_directory else max(0, size - commit.MAX_LENGTH)
-                    place = self._place(number, COMMIT if is_directory else "")
-                    tail = retried(self._fs.cat_file)(place, start=start, end=min(size, start + commit.MAX_LENGTH + 1))
-                    record = record_in(tail, size, is_directory=is_directory)
-                    step = None if record is None else Step(number, path, _time(entry), identity, record, self)
-                    self._known[number] = (identity, step)
+                seen = entry.seen or self._engine.head(place)
+                known, step = self._known.get(number, (None, None))
+                if known != seen.identity:
+                    tail = self._engine.tail(place, commit.MAX_LENGTH + 1)[1]
+                    record = record_in(tail, seen.size, is_directory=entry.seen is None)
+                    path, changed = self.path_of(number), seen.changed or 0.0
+                    step = None if record is None else Step(number, path, changed, seen.identity, record, self)
+                    self._known[number] = (seen.identity, step)
             except FileNotFoundError:
                 return None
         return step
@@ -109,14 +97,15 @@ class RunOnStore(RunDirectory):
 
     def size_of(self, step: Step) -> int:
         with self._told("cannot look at the step"):
-            found = retried(self._fs.find)(self._place(step.step), detail=True)
-        return sum(int(entry["size"] or 0) for entry in found.values())
+            place = self._place(step.step)
+            found = self._engine.entries(place)
+            return sum(entry.size for entry in found) if found else self._engine.head(place).size
 
     def objects_of(self, step: Step) -> list[str]:
         place = self._place(step.step)
         with self._told("cannot look at the step"):
-            names = [str(name).removeprefix(place).lstrip("/") for name in retried(self._fs.find)(place)]
-        return sorted(names, key=lambda name: (name == COMMIT, name))
+            names = [entry.key.removeprefix(place).lstrip("/") for entry in self._engine.entries(place)]
+        return sorted(names, key=lambda name: (name == COMMIT, name)) or [""]
 
     @contextlib.contextmanager
     def lease(self, step: Step) -> Iterator[None]:
@@ -190,10 +179,13 @@ class RunOnStore(RunDirectory):
     def _destroy(self, name: str) -> None:
         """Remove what has a tombstone, its leases, and the tombstone."""
         place, entry = f"{self._root}/{name}", self._entries.get(name)
-        if entry is not None and entry["type"] == "directory":
+        if entry is not None and entry.seen is None:
             self._remove(f"{place}/{COMMIT}")
-            with self._told("cannot delete the step"), contextlib.suppress(FileNotFoundError):
-                retried(self._fs.rm)(place, recursive=True)
+            with self._told("cannot delete the step"):
+                rest = [found.key for found in self._engine.entries(place)]
+            with ThreadPoolExecutor(READERS, thread_name_prefix="ckptfmt-delete") as pool:
+                for _ in pool.map(self._remove, rest):
+                    pass
         elif entry is not None:
             self._remove(place)
         for lease, _ in self._leases.get(name, ()):
@@ -202,16 +194,15 @@ class RunOnStore(RunDirectory):
 
     def _put(self, place: str, data: bytes = b"") -> None:
         with self._told("cannot write"):
-            retried(self._fs.pipe_file)(place, data)
+            self._engine.put(place, data, exclusive=False)
 
     def _remove(self, place: str) -> None:
         with self._told("cannot delete"), contextlib.suppress(FileNotFoundError):
-            retried(self._fs.rm_file)(place)
+            self._engine.delete(place)
 
     def read_note(self, name: str) -> str | None:
         try:
-            data: bytes = retried(self._fs.cat_file)(f"{self._root}/{name}")
-            return data.decode()
+            return self._engine.tail(f"{self._root}/{name}", NOTE)[1].decode()
         except Exception:
             return None
 
@@ -226,34 +217,10 @@ class RunOnStore(RunDirectory):
         """Whatever the store raises, as a `StorageError`."""
         try:
             yield
-        except CkptError:
-            raise
-        except OSError as error:
-            raise os_fault(error, message, self.path) from error
         except Exception as error:
-            raise fault("io", f"{message}: {type(error).__name__}: {error}", path=self.path) from error
+            raise storage_fault(error, message, self.path) from error
 
 
-def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it; raises `bad-option`."""
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, path = url_to_fs(url, **options)
-    except (ImportError, ValueError, TypeError) as error:
-        raise fault("bad-option", f"cannot reach {url.partition('://')[0]}://: {error}", path=url) from error
-    return fs, str(path)
-
-
-def _time(entry: Mapping[str, Any]) -> float:
-    """Seconds since the epoch at which an entry was last written; 0 if the store does not say."""
-    for key in _TIMES:
-        value = entry.get(key)
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                value = datetime.datetime.fromisoformat(value)
-        if isinstance(value, datetime.datetime):
-            return value.timestamp() if value.tzinfo else value.replace(tzinfo=datetime.UTC).timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return 0.0
+def _time(entry: Child) -> float:
+    """Seconds since the epoch at which an object was last written; 0 if the store does not say."""
+    return 0.0 if entry.seen is None else entry.seen.changed or 0.0

@@ -21,10 +21,19 @@ PART, LEAST_PART = 16 << 20, 5 << 20  # bytes of one part of an upload; S3 takes
 
 
 class Seen(NamedTuple):
-    """An object as it was seen: its size in bytes, and what changes when another takes its place."""
+    """An object as it was seen: its size in bytes, what changes when another takes its place, and when it was written,
+    in seconds since the epoch by the store's clock, if that was told."""
 
     size: int
     identity: object
+    changed: float | None = None
+
+
+class Child(NamedTuple):
+    """What is directly in a folder: its name there, and an object as it was seen, or None for a folder."""
+
+    name: str
+    seen: Seen | None
 
 
 class Entry(NamedTuple):
@@ -85,6 +94,9 @@ class Engine(Protocol):
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this name, or one in the folder of this name."""
+
+    def children(self, folder: str) -> list[Child]:
+        """What is directly in a folder; nothing if there is no such folder."""
 
     def entries(self, folder: str) -> list[Entry]:
         """All objects in a folder and below, by key."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import fault
-from .engine import Engine, Entry, Replaced, Seen, Unfinished, Upload
+from .engine import Child, Engine, Entry, Replaced, Seen, Unfinished, Upload
 from .retry import retried, status_of
 
 T = TypeVar("T")
@@ -28,27 +28,18 @@ _IDENTIFYING = ("ETag", "etag", "md5", "LastModified", "mtime", "created")
 
 def connect(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
     """The engine and the key of a URL; raises `bad-option`."""
-    fs, key = file_system(url, options)
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    if "memory" in protocols:
-        return MemoryEngine(fs, protocols), key
-    if "s3" in protocols and hasattr(fs, "_call_s3"):
-        return S3Engine(fs, protocols), key
-    return FsspecEngine(fs, protocols), key
-
-
-def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it; raises `bad-option`."""
-    if options.get("engine", "fsspec") != "fsspec":
-        message = "this works through fsspec alone"
-        raise fault("bad-option", message, path=url, found=f"engine {options['engine']!r}", expected="none, or fsspec")
     try:
         from fsspec.core import url_to_fs
 
-        fs, path = url_to_fs(url, **{name: value for name, value in options.items() if name != "engine"})
+        fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise fault("bad-option", f"cannot reach {url.partition('://')[0]}://: {error}", path=url) from error
-    return fs, str(path)
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if "memory" in protocols:
+        return MemoryEngine(fs, protocols), str(path)
+    if "s3" in protocols and hasattr(fs, "_call_s3"):
+        return S3Engine(fs, protocols), str(path)
+    return FsspecEngine(fs, protocols), str(path)
 
 
 class FsspecEngine:
@@ -87,6 +78,19 @@ class FsspecEngine:
     def exists(self, key: str) -> bool:
         self._fs.invalidate_cache(key)
         return bool(self._do(self._fs.exists, key))
+
+    def children(self, folder: str) -> list[Child]:
+        self._fs.invalidate_cache()
+        try:
+            found = self._do(self._fs.ls, folder, detail=True)
+        except FileNotFoundError:
+            return []
+        return [Child(info["name"].rstrip("/").rpartition("/")[2], self._child(info)) for info in found]
+
+    def _child(self, info: Mapping[str, Any]) -> Seen | None:
+        if info["type"] != "file":
+            return None
+        return self.head(info["name"]) if info["size"] is None else _seen(info, info["name"])
 
     def entries(self, folder: str) -> list[Entry]:
         self._fs.invalidate_cache(folder)
@@ -131,7 +135,7 @@ class S3Engine(FsspecEngine):
             return await self._call("head_object", key)
 
         found = self._run(head)
-        return Seen(found["ContentLength"], found["ETag"])
+        return Seen(found["ContentLength"], found["ETag"], found["LastModified"].timestamp())
 
     def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
         async def tail() -> tuple[Seen, bytes]:
@@ -287,4 +291,4 @@ def _seen(info: Mapping[str, Any], key: str) -> Seen:
     if info["size"] is None:
         raise OSError(errno.EIO, "the server does not say how long the file is", key)
     identity = tuple((name, info[name]) for name in _IDENTIFYING if name in info)
-    return Seen(int(info["size"]), (int(info["size"]), *identity))
+    return Seen(int(info["size"]), (int(info["size"]), *identity), _written(info))

@@ -21,7 +21,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import HTTPStore, from_url
 
-from .engine import Engine, Entry, Replaced, Seen, Unfinished, Upload
+from .engine import Child, Engine, Entry, Replaced, Seen, Unfinished, Upload
 from .local import TEMPORARY_SUFFIX
 from .retry import TRIES, retried
 
@@ -103,6 +103,17 @@ class ObstoreEngine:
             return True
         except FileNotFoundError:
             return self.writable and any(self._pages(key, 1))  # the web has no folders
+
+    def children(self, folder: str) -> list[Child]:
+        def found() -> Any:
+            return _do(obstore.list_with_delimiter, self._store, folder)
+
+        try:
+            there = retried(found)()
+        except FileNotFoundError:
+            return []
+        folders = [Child(key.rstrip("/").rpartition("/")[2], None) for key in there["common_prefixes"]]
+        return folders + [Child(meta["path"].rpartition("/")[2], _seen(meta)) for meta in there["objects"]]
 
     def entries(self, folder: str) -> list[Entry]:
         found = (meta for page in self._pages(folder) for meta in page)
@@ -221,4 +232,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _seen(meta: Any) -> Seen:
-    return Seen(meta["size"], meta["e_tag"] or (meta["size"], meta["last_modified"]))
+    identity = meta["e_tag"] or (meta["size"], meta["last_modified"])
+    return Seen(meta["size"], identity, meta["last_modified"].timestamp())
