@@ -181,8 +181,8 @@ def small_tensors(count: int, latency: float, rounds: int) -> Table:
             url, options = f"s3://bucket/{engine}.ckpt", options_of(engine, endpoint)
             report = ckptfmt.save(url, tree, overwrite=True, storage_options=options)
             seconds = []
-            for in_flight in (1, IN_FLIGHT):
-                load = partial(ckptfmt.load, url, storage_options=options, max_bytes_in_flight=in_flight)
+            for room in (1, IN_FLIGHT):  # in one byte there is room for a single request
+                load = partial(ckptfmt.load, url, storage_options=options, max_bytes_in_flight=room)
                 load()
                 counted(endpoint)
                 seconds.append(statistics.median(timed(load, report.bytes) for _ in range(rounds)))
