@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import xxhash
 
 from .conversion.equality import bits, coarser, plain_bits
 from .conversion.formats import open_source
-from .conversion.source import EXPANSION, Tensor, is_tensor, slabs
+from .conversion.source import EXPANSION, Ours, Tensor, is_tensor, slabs
 from .dtypes import Array, dtype_of
 from .names import Path, path_label
 from .target import flatten
@@ -21,7 +22,8 @@ from .tree import Tree
 @dataclass(frozen=True, slots=True)
 class Change:
     """One leaf that stands in both and differs. `kind`: "type" (a tensor against a plain value, or plain values of two
-    types), "shape", "dtype", "values" (of tensors) or "value" (plain). `before` and `after` are types, shapes, dtypes
+    types), "shape", "dtype", "values" (of tensors) or "value" (plain), and between checkpoints of this format "tag" and
+    "schema" (at the empty path). `before` and `after` are types, shapes, dtypes
     or plain values as text; None for "values".
 
     For tensors of one shape, also of two dtypes: how many of the `elements` are `different` in value or in bits, the
@@ -79,17 +81,32 @@ def diff(
         renamed = _renamed({path: before[path] for path in removed}, {path: after[path] for path in added})
         both = [path for path in before if path in after]
         found = [_change(path_label(path), before[path], after[path]) for path in both]
-        changed = tuple(change for change in found if change is not None)
+        changed = [change for change in found if change is not None]
+        same = len(both) - len(changed)
+        if first.ours is not None and second.ours is not None:
+            changed += _beside(first.ours, second.ours)
         return DiffReport(
             os.fspath(a),
             os.fspath(b),
             tuple(path_label(path) for path in added if path not in renamed.values()),
             tuple(path_label(path) for path in removed if path not in renamed),
             tuple((path_label(old), path_label(new)) for old, new in renamed.items()),
-            changed,
+            tuple(changed),
             _plain(first.metadata) != _plain(second.metadata),
-            len(both) - len(changed),
+            same,
         )
+
+
+def _beside(first: Ours, second: Ours) -> Iterator[Change]:
+    """How the schema and the tags of two checkpoints of this format differ; of a path that both have, or one alone."""
+    if first.schema != second.schema:
+        before, after = (" ".join(one.schema) if one.schema else "none" for one in (first, second))
+        yield Change("", "schema", before, after)
+    for path in dict.fromkeys([*first.tags, *second.tags]):
+        tags = [list(one.tags.get(path, ())) for one in (first, second)]
+        if tags[0] != tags[1]:
+            before, after = (" ".join(name for name, _ in one) or "none" for one in tags)
+            yield Change(path_label(path), "tag", before, after)
 
 
 def _renamed(removed: dict[Path, Any], added: dict[Path, Any]) -> dict[Path, Path]:

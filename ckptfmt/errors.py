@@ -289,10 +289,15 @@ CODES: dict[str, Code] = {
         InputError, "save", "a node name that the storage cannot hold", "Shorten it; layout='file' takes longer keys"
     ),
     "name-collision": Code(
-        InputError, "save", "two node names that the storage cannot tell apart", "Rename a key, or use layout='file'"
+        InputError,
+        "save",
+        "two node names that the storage cannot tell apart",
+        "Rename one, or use layout='file' for keys",
     ),
     "bad-option": Code(InputError, "save", "an option's value is not allowed", "See the documentation of the call"),
-    "exists": Code(ExistsError, "save", "the target exists", "Choose another path, or save with overwrite=True"),
+    "exists": Code(
+        ExistsError, "save", "the target exists", "Choose another path, or replace it: overwrite=True, --overwrite"
+    ),
     "not-replaceable": Code(
         ExistsError,
         "save",

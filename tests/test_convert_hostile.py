@@ -10,7 +10,6 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,198 +20,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import zarr
+from hostile import MARKER, MATRIX, Call, refused, storage_pickle, torch_zip
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt.conversion import FORMATS, open_source, torch_pickle
+from ckptfmt.conversion import FORMATS, open_source
 from ckptfmt.conversion.formats import reader_of
 from ckptfmt.conversion.source import mapped_arrays
-
-MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
-
-
-def refused(path: Path, code: str, words: str = "", **options: Any) -> None:
-    """Converting what is at a path fails with a code, and leaves nothing."""
-    before = sorted(path.parent.iterdir())
-    with pytest.raises(ckptfmt.CkptError) as raised:
-        ckptfmt.convert(path, path.parent / "never.ckpt", **options)
-    assert raised.value.code == code, str(raised.value)
-    assert raised.value.path == str(path)
-    assert words in str(raised.value)
-    assert sorted(path.parent.iterdir()) == before
-
-
-# ---- pickles
-
-
-class Call:
-    """Pickles as a call."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-def torch_zip(path: Path, pickled: bytes, **members: bytes) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x/data.pkl", pickled)
-        for name, data in members.items():
-            archive.writestr(f"x/data/{name}", data)
-
-
-def legacy(pickled: bytes) -> bytes:
-    heads = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    return b"".join(pickle.dumps(head, 2) for head in heads) + pickled + pickle.dumps([], 2)
-
-
-MARKER = "ckptfmt-was-here"
-ATTACKS = {
-    "os.system": Call(os.system, f"touch {MARKER}"),
-    "eval": Call(eval, f"open({MARKER!r}, 'w')"),
-    "open": Call(open, MARKER, "w"),
-    "getattr": Call(getattr, OrderedDict(), "update"),
-    "nested": {"a": [1, (Call(os.system, f"touch {MARKER}"),)]},
-    "bytearray of a size": Call(bytearray, 1 << 40),
-    "numpy": np.zeros(3),
-    "counter": __import__("collections").Counter("aab"),
-}
-
-
-@pytest.mark.parametrize("form", ["zip", "legacy", "dcp"])
-@pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_pickles_that_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str, form: str, protocol: int
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    pickled = pickle.dumps(ATTACKS[attack], protocol)
-    path = tmp_path / "source"
-    if form == "zip":
-        torch_zip(path, pickled)
-    elif form == "legacy":
-        path.write_bytes(legacy(pickled))
-    else:
-        path.mkdir()
-        (path / ".metadata").write_bytes(pickled)
-    refused(path, "unsafe-source")
-    assert not (tmp_path / MARKER).exists()
-
-
-GLOBAL_CALLS = {
-    "a dtype": b"ctorch\nfloat32\n(tR.",
-    "a class": b"ctorch\nFloatStorage\n(tR.",
-    "what it built": b"\x80\x02]\x85]R.",
-    "the state of a function": b"ctorch._utils\n_rebuild_tensor_v2\n}b.",
-    "the state of a list": b"]}b.",
-    "an instance by name": b"(cos\nsystem\nS'x'\no.",
-    "an old instance": b"(S'x'\nios\nsystem\n.",
-    "an extension": b"\x82\x01.",
-    "a persistent id that is no storage": b"U\x03abcQ.",
-    "a constructor with keywords": b"ctorch\nSize\n)}\x92.",
-    "an encoding that runs code": b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.",
-}
-
-
-@pytest.mark.parametrize("what", GLOBAL_CALLS)
-def test_pickles_that_ask_for_more_than_values(tmp_path: Path, what: str) -> None:
-    torch_zip(tmp_path / "x.pt", GLOBAL_CALLS[what])
-    refused(tmp_path / "x.pt", "unsafe-source")
-
-
-BROKEN = {
-    "no end": b"]",
-    "nothing on the stack": b".",
-    "an unknown memo": b"h\x05.",
-    "a string beyond the end": b"X\xff\xff\xff\x7fa.",
-    "a mark that is missing": b"t.",
-    "a list as a key": b"}]Ns.",
-    "no pickle": b"\xff\xff\xff",
-    "a value for a list": b"N]a.",
-    "a long that is too long": b"\x8b\xff\xff\xff\x7f.",
-}
-
-
-@pytest.mark.parametrize("what", BROKEN)
-def test_broken_pickles(tmp_path: Path, what: str) -> None:
-    torch_zip(tmp_path / "x.pt", BROKEN[what])
-    refused(tmp_path / "x.pt", "bad-source")
-
-
-def test_pickles_whose_containers_hold_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list in itself, and lists that stand for 2^60 leaves in a few bytes."""
-    torch_zip(tmp_path / "x.pt", b"]q\x00h\x00a.")
-    refused(tmp_path / "x.pt", "too-deep")
-    doubled: Any = []
-    for _ in range(60):
-        doubled = (doubled, doubled)
-    torch_zip(tmp_path / "x.pt", pickle.dumps(doubled, 2))
-    monkeypatch.setattr(torch_pickle, "LEAVES", 10_000)
-    refused(tmp_path / "x.pt", "limit-exceeded")
-
-
-def storage_pickle(size: str, stride: str, offset: int = 0, count: int = 4) -> bytes:
-    """A pickle of one float32 tensor in storage 0; size and stride are the items of pickled tuples."""
-    key, location = "X\x01\x00\x00\x000", "X\x03\x00\x00\x00cpu"
-    storage = f"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n{key}{location}I{count}\ntQ"
-    hooks = "I00\nccollections\nOrderedDict\n)R"
-    return f"ctorch._utils\n_rebuild_tensor_v2\n({storage}I{offset}\n({size}t({stride}t{hooks}tR.".encode()
-
-
-TENSORS = {
-    "beyond its storage": storage_pickle("I5\n", "I1\n"),
-    "an offset beyond its storage": storage_pickle("I4\n", "I1\n", offset=1),
-    "a negative stride": storage_pickle("I4\n", "I-1\n"),
-    "a negative offset": storage_pickle("I1\n", "I1\n", offset=-1),
-    "a stride beyond": storage_pickle("I2\nI2\n", "I1000000\nI1\n"),
-    "sizes without strides": storage_pickle("I2\nI2\n", "I1\n"),
-    "a storage shorter than it says": storage_pickle("I4\n", "I1\n", count=5),
-}
-
-
-def test_a_tensor_of_a_storage(tmp_path: Path) -> None:
-    torch_zip(tmp_path / "x.pt", storage_pickle("I2\nI2\n", "I2\nI1\n"), **{"0": np.arange(4, dtype="f4").tobytes()})
-    ckptfmt.convert(tmp_path / "x.pt", tmp_path / "x.ckpt")
-    assert ckptfmt.load(tmp_path / "x.ckpt").tolist() == [[0, 1], [2, 3]]
-
-
-@pytest.mark.parametrize("what", TENSORS)
-def test_tensors_outside_their_storage(tmp_path: Path, what: str) -> None:
-    torch_zip(tmp_path / "x.pt", TENSORS[what], **{"0": bytes(16)})
-    refused(tmp_path / "x.pt", "bad-source")
-
-
-def test_a_tensor_without_a_storage(tmp_path: Path) -> None:
-    torch_zip(tmp_path / "x.pt", storage_pickle("I4\n", "I1\n"))
-    refused(tmp_path / "x.pt", "bad-source")
-
-
-def test_expanded_tensors_that_would_fill_any_disk(tmp_path: Path) -> None:
-    torch_zip(tmp_path / "x.pt", storage_pickle("I1000000\nI1000000\n", "I0\nI0\n"), **{"0": bytes(16)})
-    refused(tmp_path / "x.pt", "limit-exceeded")
-
-
-def test_a_torchscript_program(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
-        archive.writestr("x/data.pkl", pickle.dumps({}, 2))
-        archive.writestr("x/constants.pkl", pickle.dumps((), 2))
-    refused(tmp_path / "x.pt", "unsafe-source", "TorchScript")
-
-
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
-@pytest.mark.parametrize("kind", ["sparse", "quantised", "meta"])
-def test_tensors_of_torch_that_have_no_place(tmp_path: Path, kind: str) -> None:
-    torch = pytest.importorskip("torch")
-    tensor = {
-        "sparse": lambda: torch.eye(3).to_sparse(),
-        "quantised": lambda: torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.qint8),
-        "meta": lambda: torch.ones(2, device="meta"),
-    }[kind]()
-    torch.save({"a": tensor}, tmp_path / "x.pt")
-    refused(tmp_path / "x.pt", "unsupported-source")
-
 
 # ---- archives
 

@@ -125,7 +125,7 @@ def _convert_each(
     **options: Any,
 ) -> int:
     """Convert a folder; gives the exit code."""
-    with executor() if executor is not None else contextlib.nullcontext() as workers:
+    with _workers(executor) as workers:
         outcomes = conversion.convert_each(source, target, executor=workers, to=target_format, **options)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
@@ -151,6 +151,19 @@ def _convert_each(
             problem("error", str(outcome.error), "bold red")
     damaged = any(isinstance(outcome.error, CorruptError) for outcome in failed)
     return DAMAGED if damaged else FAILED if failed else 0
+
+
+def _workers(factory: Callable[[], Executor] | None) -> contextlib.AbstractContextManager[Executor | None]:
+    if factory is None:
+        return contextlib.nullcontext()
+    try:
+        workers: object = factory()
+    except TypeError as error:  # it is no factory, or one that takes arguments
+        raise click.UsageError(f"--executor: calling it without arguments failed: {error}") from error
+    if not isinstance(workers, Executor):
+        kind = type(workers).__name__
+        raise click.UsageError(f"--executor: it gives a {kind}, not a concurrent.futures.Executor")
+    return workers
 
 
 def _document(report: ConvertReport) -> dict[str, Any]:

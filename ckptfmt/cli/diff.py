@@ -81,7 +81,9 @@ def _lines(report: DiffReport) -> Iterator[tuple[str, str, str]]:
     yield from (("-", "red", path) for path in report.removed)
     yield from (("+", "green", path) for path in report.added)
     yield from (("=", "cyan", f"{old} -> {new}") for old, new in report.renamed)
-    yield from (("~", "yellow", f"{change.path}: {_words(change)}") for change in report.changed)
+    yield from (
+        ("~", "yellow", f"{change.path}{': ' * bool(change.path)}{_words(change)}") for change in report.changed
+    )
     if report.metadata:
         yield "~", "yellow", "metadata"
 

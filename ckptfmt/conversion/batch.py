@@ -82,7 +82,8 @@ def _pairs(source: str, target: str, format: Format) -> list[tuple[str, str]]:
             continue
         stem = next((name[: -len(s)] for s in _suffixes(found) if name.lower().endswith(s) and name != s), name)
         if stem + suffix in taken:
-            message = f"{name!r} and {os.path.basename(taken[stem + suffix])!r} would both become {stem + suffix!r}"
+            other = os.path.basename(taken[stem + suffix])
+            message = f"{name!r} and {other!r} would both become {stem + suffix!r}; rename one of them"
             raise fault("name-collision", message, path=source)
         taken[stem + suffix] = path
     return [(path, os.path.join(target, name)) for name, path in taken.items()]

@@ -28,7 +28,7 @@ from .equality import lies_plain, same_leaf
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
-from .source import EXPANSION, Advance, Loss, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, walk
+from .source import EXPANSION, Advance, Loss, Ours, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, walk
 
 Progress = Callable[[int, int], None]
 THREADS = 2  # that compare
@@ -87,8 +87,10 @@ def convert(
             opened.tree, opened.mapped = nested(opened.tree, "."), None
         if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
             opened.tree = opened.mapped()
+        ours = None if nest or format.name != OWN else opened.ours  # what comes along
         fitted = _fitted(opened, format, save_options)
-        losses = (*opened.losses, *_overlaps(opened.tree), *fitted.losses)
+        beside = opened.ours.losses() if opened.ours is not None and ours is None else ()
+        losses = (*opened.losses, *_overlaps(opened.tree), *fitted.losses, *beside)
         if losses and not allow_loss:
             raise _refusal(losses, here, format)
         tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
@@ -98,6 +100,9 @@ def convert(
             arrays = opened.tree if opened.mapped is None else opened.mapped()
             rows = Rows(digest_named(save_options.get("digest", DIGEST)), BLOCK) if verify else Rows()
             sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
+            if ours is not None:
+                sources = ours.tagged(sources)
+                save_options = {"schema": ours.schema, "extra": ours.further, **save_options}
             save(
                 there,
                 sources,
@@ -108,7 +113,7 @@ def convert(
                 **save_options,
             )
             if verify:
-                compare(there, format, fitted.tree, counter.add, rows.seen)
+                compare(there, format, fitted.tree, counter.add, rows.seen, ours)
         else:
             writer = formats.writer_of(format)
             folder = os.path.dirname(os.path.abspath(there))
@@ -185,13 +190,20 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
 
 
 def compare(
-    path: str, format: Format, expected: Tree, advance: Advance, seen: Mapping[int, Seen] = MappingProxyType({})
+    path: str,
+    format: Format,
+    expected: Tree,
+    advance: Advance,
+    seen: Mapping[int, Seen] = MappingProxyType({}),
+    ours: Ours | None = None,
 ) -> None:
     """Read what was written, and compare every leaf with what was to be written; raises `not-equal`. What was `seen`
     when it was written, by the identity of its array, is known by the digests of then, and not read again."""
     with open_source(path, format.name, max_expansion=1 << 62) as written:
         found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
         odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
+        if ours is not None and written.ours is not None:
+            odd += [place for place in ours.tags if ours.tags[place] != written.ours.tags.get(place)]
         if not odd:
             odd = list(_different(found, wanted, advance, seen))
     if odd:

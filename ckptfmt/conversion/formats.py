@@ -96,7 +96,8 @@ def target_format(path: str, name: str | None) -> Format:
     format = format_named(name) if name is not None else _by_suffix(path)
     if not format.writable:
         hint = "; layout='loose' has a plain Zarr group in tensors/" if format.name == "zarr" else ""
-        raise fault("unknown-format", f"{format.name} can be read only{hint}", path=path)
+        written = ", ".join(format.name for format in FORMATS.values() if format.writable)
+        raise fault("unknown-format", f"{format.name} can be read only, {written} also written{hint}", path=path)
     return format
 
 

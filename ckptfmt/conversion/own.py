@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from .. import tree as trees
 from ..arrays import ArraySpec
 from ..blocks import BlockReader
 from ..commit import find
 from ..dtypes import Array, bytes_of
+from ..errors import UnknownTagWarning
 from ..names import Path
 from ..reader import Checkpoint
 from ..sources import FILE_PIECE, Buffers, InFile
+from ..tags import TAGS, child_of
 from ..target import rebuild
 from ..tensor import Tensor
+from ..tree import Tree
 from .probe import Probe
-from .source import LazyArray, Seen, Source, in_file, mapped_file
+from .source import LazyArray, Ours, Seen, Source, in_file, mapped_file
 
 PIECE = 1 << 20  # bytes that are still in the processor's cache when they are digested and written
 
@@ -47,10 +52,27 @@ def read(path: str) -> Source:
                 lazy[key] = _lazy(value, spec, stored)
             return lazy[key]
 
-        tree = rebuild(checkpoint.tree, leaf)
-        mapped = partial(checkpoint.load, mmap=True, verify=True)
+        ours = _ours(checkpoint)
+        children = {name: child_of for found in ours.tags.values() for name, _ in found}
+        plain = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=children)
         can_be_mapped = all(spec.is_contiguous for spec in checkpoint.manifest.specs)
-        return Source(tree, checkpoint.metadata, mapped=mapped if can_be_mapped else None, resources=stack.pop_all())
+        mapped = partial(_mapped, checkpoint) if can_be_mapped else None
+        tree, resources = rebuild(plain, leaf), stack.pop_all()
+        return Source(tree, checkpoint.metadata, mapped=mapped, resources=resources, ours=ours)
+
+
+def _ours(checkpoint: Checkpoint) -> Ours:
+    tags: dict[Path, list[tuple[str, Any]]] = {}
+    for path, name, param in trees.tags(checkpoint.manifest.tree):
+        if name not in TAGS or TAGS[name].restore is None:
+            tags.setdefault(path, []).append((name, param))
+    return Ours(checkpoint.schema, tags, checkpoint.manifest.unknown)
+
+
+def _mapped(checkpoint: Checkpoint) -> Tree:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownTagWarning)  # tags are kept, or told as losses
+        return checkpoint.load(mmap=True, verify=True)
 
 
 def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredTensor | None) -> LazyArray:

@@ -11,7 +11,7 @@ import contextlib
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,9 +21,11 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from ..adapter import Tagged
 from ..digests import Digest
 from ..dtypes import Array, bytes_of
 from ..errors import CkptError, fault, os_fault
+from ..manifest import Schema
 from ..names import Key, Path, path_text
 from ..sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..storage import disk as disks
@@ -99,11 +101,37 @@ class Loss(NamedTuple):
         return f"{self.kind} of {self.path!r}: {self.message}"
 
 
+class Ours(NamedTuple):
+    """What only a checkpoint of this format holds beside tree and metadata: its schema, the tags whose values NumPy
+    does not make (outermost first, name and param, by path), and further keys of its manifest."""
+
+    schema: Schema | None
+    tags: Mapping[Path, Sequence[tuple[str, Any]]]
+    further: Mapping[str, Any]
+
+    def losses(self) -> list[Loss]:
+        """What is lost where none of it can be kept."""
+        lost = [Loss("metadata", "", f"the schema {' '.join(self.schema)} is left out")] if self.schema else []
+        tags = ((path, name) for path, found in self.tags.items() for name, _ in found)
+        return lost + [Loss("value", path_text(path), f"the tag {name} is left out") for path, name in tags]
+
+    def tagged(self, tree: Tree, path: Path = ()) -> Tree:
+        """The same tree with its tags."""
+        if isinstance(tree, dict):
+            tree = type(tree)((key, self.tagged(item, (*path, key))) for key, item in tree.items())
+        elif type(tree) in (list, tuple):
+            tree = type(tree)(self.tagged(item, (*path, i)) for i, item in enumerate(tree))
+        for name, param in reversed(self.tags.get(path, ())):
+            tree = Tagged(name, param, tree, lambda child: child)
+        return tree
+
+
 @dataclass(slots=True)
 class Source:
     """An open source: its tree, its metadata (plain values), what reading it leaves out, and what closing it closes.
 
-    `mapped`, where a source has it, gives the same tree with every tensor as a mapped array.
+    `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there if it is a
+    checkpoint of this format.
     """
 
     tree: Tree
@@ -112,6 +140,7 @@ class Source:
     mapped: Callable[[], Tree] | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     format: str = ""
+    ours: Ours | None = None
 
     def __enter__(self) -> Self:
         return self

@@ -65,8 +65,14 @@ def plan_chain(
 ) -> Plan:
     """Plan a chain over a tree whose leaves are entries. `metadata` and `given` hold the values of parameters.
 
-    Raises `migration-mismatch`, whose `report` is a tuple of all faults of the first migration that does not fit.
+    Raises `bad-option` for a parameter that no migration has, and `migration-mismatch`, whose `report` is a tuple of
+    all faults of the first migration that does not fit.
     """
+    unknown = given.keys() - {name for migration in chain for name in migration.parameters}
+    if unknown:
+        known = sorted({name for migration in chain for name in migration.parameters})
+        message = f"no migration of the chain has a parameter {min(unknown)!r}"
+        raise fault("bad-option", message, found=sorted(unknown), expected=known)
     source, used = _leaves(tree), []
     for migration in chain:
         run = _Run(migration, _leaves(tree), externs)

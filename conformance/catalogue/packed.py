@@ -175,6 +175,15 @@ BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
         "bad-manifest",
         edit("/parts/0/chunks/chunk", struct.pack("<4Q", 0, 2, 40, 0)),
     ),
+    "row-chunk-next": (
+        "A row of the chunk after a tensor's last, as if it were the first of the next tensor.",
+        "CHK-004",
+        "bad-manifest",
+        [
+            *edit("/parts/0/chunks/tensor", struct.pack("<4I", 0, 0, 0, 0)),
+            *edit("/parts/0/chunks/chunk", struct.pack("<4Q", 0, 2, 4, 6)),
+        ],
+    ),
     "tensor-nil": (
         "Of `tensor` and `chunk` one is nil.",
         "CHK-002",
@@ -254,6 +263,16 @@ for _name, _last, _expect in (("2-62-chunks", 2**61, "bad-manifest"), ("many-chu
         [*_steps, *edit("/placement", _placement([0, 1], [0, 0], [2**61, _last], [0, 0], [0, 0]))],
         _expect,
     )
+
+
+fault(
+    "packed-unloaded-object-longest",
+    "An object whose name has 65,000 characters, which is not looked for before a chunk in it is wanted.",
+    "NAME-006 CHK-006",
+    UNLOADED,
+    edit("/parts/1/object", "a/" * 32_499 + "aa"),
+    {"accept": True},
+)
 
 
 def _table(checkpoint: Checkpoint, rows: list[tuple[int, int]]) -> list[dict[str, Any]]:
