@@ -40,7 +40,8 @@ _FLIPPED: dict[type, type] = {
 # Functions that no request of the protocol can reach or tell apart: those that write; mapping and reopening; names as
 # the command line shows them; Python's own forms of an index; select=; the exact place of a damaged frame, which
 # SPEC.md leaves to the reader; what a file that is no checkpoint might be; how reads are cut, joined and dealt to
-# threads, which gives the same; resume=; paths as texts; how an upgrade copies; closing.
+# threads, which gives the same; resume=; paths as texts; how an upgrade copies; closing; bounds of memory and of time,
+# which untestable.json has [LIM-007] [LIM-008].
 OUT_OF_REACH = {
     *("write", "write_chunk", "put", "encode", "reserve", "publish", "abort", "create", "finish", "escape", "crc32"),
     *("stored_pieces", "stored", "slabs", "joined", "is_direct", "codec_asked", "grid_for", "documents", "left_out"),
@@ -48,6 +49,7 @@ OUT_OF_REACH = {
     *("placement_of", "grid.py:select", "grid.py:spans", "verification.py:batches", "chunks.py:view"),
     *("layouts/packed.py:commit", "layouts/directory.py:commit", "names.py:find", "migration/formats.py:kept"),
     *("blocks.py:run", "blocks.py:read_blocks", "fetch.py:runs", "storage/local.py:copy_to", "storage/local.py:close"),
+    *("blocks.py:admit", "blocks.py:admit_chunk", "placement.py:counts", "verification.py:in_order"),
 }
 OUT_OF_REACH_CLASSES = {"LocalAttempt", "LocalFile", "_Omitted", "Mark"}
 
