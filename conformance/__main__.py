@@ -86,14 +86,14 @@ def run(options: argparse.Namespace) -> int:
                 except Broken as broken:
                     raise Unusable(f"the reader {reader.name} is of no use: {broken.how}: {broken.message}") from broken
             runs[name] = run_cases(main, cases, readers)
+        for path, render in (
+            (options.json, report.as_json),
+            (options.junit, report.as_junit),
+            (options.html, report.as_html),
+        ):
+            if path is not None:  # of those that have run: nothing is lost if the terminal goes away, as with `| head`
+                path.write_text(render(runs), encoding="utf-8")
         report.terminal(name, runs[name], quiet=options.quiet)
-    for path, render in (
-        (options.json, report.as_json),
-        (options.junit, report.as_junit),
-        (options.html, report.as_html),
-    ):
-        if path is not None:
-            path.write_text(render(runs), encoding="utf-8")
     return 0 if all(as_expected(name, results, known) for name, results in runs.items()) else 1
 
 

@@ -301,3 +301,13 @@ def test_known_failures_are_strict_both_ways() -> None:
 
 def test_every_implementation_has_a_command() -> None:
     assert {"ckptfmt", "zarr-python", "tensorstore"} <= json.loads(KNOWN.read_text()).keys()
+
+
+def test_reports_are_written_also_if_the_terminal_goes_away(tmp_path: Path) -> None:
+    """As with `| head`."""
+    command = [sys.executable, "-m", "conformance", "run", "--impl", "python", "--case", "codec-chain"]
+    command += ["--json", str(tmp_path / "x.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=HERE.parent) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert json.loads((tmp_path / "x.json").read_text())

@@ -110,9 +110,9 @@ class Ours(NamedTuple):
     further: Mapping[str, Any]
 
     def losses(self) -> list[Loss]:
-        """What is lost where none of it can be kept."""
+        """What is lost where none of it can be kept; that a tensor was a torch Parameter does not count."""
         lost = [Loss("metadata", "", f"the schema {' '.join(self.schema)} is left out")] if self.schema else []
-        tags = ((path, name) for path, found in self.tags.items() for name, _ in found)
+        tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name != "torch.Parameter")
         return lost + [Loss("value", path_text(path), f"the tag {name} is left out") for path, name in tags]
 
     def tagged(self, tree: Tree, path: Path = ()) -> Tree:
