@@ -41,8 +41,8 @@ class CopyTo:
     """A second directory for the checkpoints of a run, on another disk or a store.
 
     `directory`: a path or URL; `storage_options` are those of `ckptfmt.save`. `keep`: what is kept there, as `keep=` of
-    the manager; None keeps all. `at_exit`: what `close`, and the end of the process, do with copies that are still to be
-    made: "wait" for them, "abort" them; the next manager makes them. `on_copy(step)` and `on_error(step, error)` are
+    the manager; None keeps all. `at_exit`: what `close`, and the end of the process, do with copies that are still to
+    be made: "wait" for them, "abort" them; the next manager makes them. `on_copy(step)` and `on_error(step, error)` are
     called from the thread that copies.
     """
 
