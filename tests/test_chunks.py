@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt import chunks
+from ckptfmt import pieces as piecewise
 from ckptfmt.arrays import ArraySpec, grid_for
-from ckptfmt.chunks import check_bools, decoded_chunk, is_direct, logical, stored_pieces
+from ckptfmt.chunks import check_bools, decoded_chunk, logical
 from ckptfmt.codecs import RAW, Codec, codec_asked
 from ckptfmt.dtypes import DTYPES, dtype_of
+from ckptfmt.pieces import is_direct, stored_pieces
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import arrays, dtypes, shapes
 
@@ -31,8 +32,8 @@ def spec_of(array: Any, grid: tuple[int, ...] | None = None, codec: Codec = RAW)
 
 def stored(array: Any, spec: ArraySpec, chunk: int = 0) -> bytes:
     pieces = list(stored_pieces(array, spec, chunk))  # all of them first: they must stay valid
-    assert all(piece.dtype == np.uint8 and 0 < piece.size <= chunks.PIECE for piece in pieces)
-    assert all(piece.size == chunks.PIECE for piece in pieces[:-1])
+    assert all(piece.dtype == np.uint8 and 0 < piece.size <= piecewise.PIECE for piece in pieces)
+    assert all(piece.size == piecewise.PIECE for piece in pieces[:-1])
     return b"".join(piece.tobytes() for piece in pieces)
 
 
@@ -56,12 +57,12 @@ def read_back(data: list[bytes], spec: ArraySpec) -> Any:
     return np.asarray(logical(inside, spec, spec.shape[-1] if spec.shape else None))
 
 
-@given(stored_arrays(), st.sampled_from([chunks.PIECE, 128]))
+@given(stored_arrays(), st.sampled_from([piecewise.PIECE, 128]))
 def test_chunks_decode_to_the_array(drawn: tuple[Any, ArraySpec], piece: int) -> None:
     """In pieces of any size; raw chunks have exactly their size. [ZARR-007]"""
     array, spec = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "PIECE", piece)
+        patch.setattr(piecewise, "PIECE", piece)
         data = [stored(array, spec, chunk) for chunk in range(spec.chunks)]
     if spec.is_raw:
         assert all(len(raw) == spec.chunk_nbytes for raw in data)
@@ -106,9 +107,9 @@ def test_plain_arrays_are_not_copied() -> None:
 
 
 def test_large_arrays_leave_in_pieces() -> None:
-    array = np.arange((chunks.PIECE + 4096) // 4, dtype=">u4")
+    array = np.arange((piecewise.PIECE + 4096) // 4, dtype=">u4")
     pieces = list(stored_pieces(array, spec_of(array), 0))
-    assert [piece.size for piece in pieces] == [chunks.PIECE, 4096]
+    assert [piece.size for piece in pieces] == [piecewise.PIECE, 4096]
     assert b"".join(pieces) == array.astype("<u4").tobytes()
 
 

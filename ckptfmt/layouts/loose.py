@@ -12,11 +12,12 @@ import numpy as np
 
 from ..chunk_index import ChunkIndex
 from ..chunk_table import ChunkTable
-from ..chunks import PIECE, stored_pieces
+from ..chunks import PIECE
 from ..dtypes import bytes_of
 from ..errors import CorruptError
 from ..limits import Limits
 from ..manifest import Manifest, Part
+from ..pieces import stored_pieces
 from ..sources import Kept, StoredChunk
 from ..storage import Attempt, Storage
 from ..zarr_nodes import node_documents

@@ -18,10 +18,11 @@ from zlib_ng import zlib_ng
 from .. import pack
 from ..arrays import ArraySpec
 from ..chunk_table import ChunkTable
-from ..chunks import PIECE, stored_pieces
+from ..chunks import PIECE
 from ..digests import Digest
 from ..dtypes import Array, bytes_of
 from ..pack import Member
+from ..pieces import stored_pieces
 from ..progress import Report
 from ..sources import Kept, Source, StoredChunk
 from ..storage import ObjectWriter
