@@ -35,7 +35,7 @@ PROGRAM = """
 import json, sys, time
 source, target, document, verify = sys.argv[1:]
 import ckptfmt
-import ckptfmt.migration, ckptfmt.writer
+import ckptfmt.migration, ckptfmt.writing.writer
 begin = time.perf_counter()
 ckptfmt.migrate(source, target, json.loads(document), to="2", durable=False, verify=bool(int(verify)))
 print(json.dumps(time.perf_counter() - begin))

@@ -33,9 +33,9 @@ from rich.table import Table
 import ckptfmt
 from benchmarks.memory import Meter
 from benchmarks.states import STATES
+from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.parallel.coordinator import Answer
 from ckptfmt.parallel.proposal import Boxes
-from ckptfmt.sources import Shard, Sharded
 
 WIDTH = 128  # elements of the one row of each tensor that a rank of the simulation holds
 MB = 1e6

@@ -72,7 +72,7 @@ import json, sys
 import numpy as np
 import ckptfmt
 from benchmarks.memory import Meter
-from ckptfmt.sources import Lazy
+from ckptfmt.frameworks.sources import Lazy
 
 class Zeros(Lazy):
     dtype = np.dtype(np.float32)

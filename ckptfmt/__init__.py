@@ -19,28 +19,28 @@ from .errors import (
     UnknownTagWarning,
     UnsupportedError,
 )
-from .limits import Limits
-from .manifest import Schema
-from .reader import Checkpoint, load
-from .reader import open_checkpoint as open
-from .tensor import Tensor
-from .tree import OMITTED
+from .format.limits import Limits
+from .format.manifest import Schema
+from .format.tree import OMITTED
+from .reading.reader import Checkpoint, load
+from .reading.reader import open_checkpoint as open
+from .reading.tensor import Tensor
 
 if TYPE_CHECKING:
-    from .comparison import Change, DiffReport, diff
     from .conversion import ConvertReport, convert, convert_each
-    from .garbage import Garbage, GarbageReport, gc
+    from .conversion.comparison import Change, DiffReport, diff
+    from .frameworks.target import MatchReport
+    from .maintenance.garbage import Garbage, GarbageReport, gc
+    from .maintenance.salvage import Lost, RepairReport, repair
+    from .maintenance.verification import Damage, VerifyReport, verify
+    from .maintenance.verification_of_folders import FolderReport, verify_folder
     from .manager import CheckpointManager
     from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate
     from .migration.formats import upgrade
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
-    from .salvage import Lost, RepairReport, repair
-    from .target import MatchReport
-    from .verification import Damage, VerifyReport, verify
-    from .verification_of_folders import FolderReport, verify_folder
-    from .writer import SaveReport, save
+    from .writing.writer import SaveReport, save
 
 __all__ = [
     "OMITTED",
@@ -97,35 +97,35 @@ __all__ = [
 # What opening and loading do not need is imported at its first use: reading a slice should cost little more than NumPy.
 _ON_DEMAND = {
     "CheckpointManager": "manager",
-    "Change": "comparison",
-    "DiffReport": "comparison",
-    "diff": "comparison",
+    "Change": "conversion.comparison",
+    "DiffReport": "conversion.comparison",
+    "diff": "conversion.comparison",
     "ConvertReport": "conversion",
     "convert": "conversion",
     "convert_each": "conversion",
-    "Damage": "verification",
+    "Damage": "maintenance.verification",
     "Extern": "migration",
     "FileCoordinator": "parallel.files",
-    "FolderReport": "verification_of_folders",
-    "Garbage": "garbage",
-    "GarbageReport": "garbage",
-    "gc": "garbage",
+    "FolderReport": "maintenance.verification_of_folders",
+    "Garbage": "maintenance.garbage",
+    "GarbageReport": "maintenance.garbage",
+    "gc": "maintenance.garbage",
     "MPICoordinator": "parallel.mpi",
-    "MatchReport": "target",
+    "MatchReport": "frameworks.target",
     "Migration": "migration",
     "MigrationReport": "migration",
     "MigrationSet": "migration",
-    "Lost": "salvage",
-    "RepairReport": "salvage",
-    "SaveReport": "writer",
-    "VerifyReport": "verification",
+    "Lost": "maintenance.salvage",
+    "RepairReport": "maintenance.salvage",
+    "SaveReport": "writing.writer",
+    "VerifyReport": "maintenance.verification",
     "migrate": "migration",
     "progress_bar": "progress",
-    "repair": "salvage",
-    "save": "writer",
+    "repair": "maintenance.salvage",
+    "save": "writing.writer",
     "upgrade": "migration.formats",
-    "verify": "verification",
-    "verify_folder": "verification_of_folders",
+    "verify": "maintenance.verification",
+    "verify_folder": "maintenance.verification_of_folders",
 }
 
 

@@ -1,3 +1,3 @@
-"""The version of the package; that of the format is `ckptfmt.manifest.FORMAT`."""
+"""The version of the package; that of the format is `ckptfmt.format.manifest.FORMAT`."""
 
 __version__ = "1.0.0"

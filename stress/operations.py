@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 import ckptfmt
+from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.manager import Last
 from ckptfmt.manager.run_on_disk import RunOnDisk
 from ckptfmt.manager.steps import FixedNames
-from ckptfmt.sources import Shard, Sharded
 
 LAYOUTS = ("file", "packed", "loose")
 RANKS = 3

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt import commit, request, writer
+from ckptfmt.format import commit
+from ckptfmt.format.names import Path as TreePath
 from ckptfmt.layouts import pack_writer
-from ckptfmt.names import Path as TreePath
 from ckptfmt.storage import disk
 from ckptfmt.storage.disk import Disk
+from ckptfmt.writing import request, writer
 
 LAYOUTS = ("file", "packed", "loose")
 METADATA = {"step": 7, "note": "before"}
@@ -224,7 +225,9 @@ def use_disk(
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # what children import: it is imported once
-_CONTEXT.set_forkserver_preload(["ckptfmt.parallel.save", "ckptfmt.testing", "ckptfmt.writer", "hypothesis", "pytest"])
+_CONTEXT.set_forkserver_preload(
+    ["ckptfmt.parallel.save", "ckptfmt.testing", "ckptfmt.writing.writer", "hypothesis", "pytest"]
+)
 
 
 def semaphore() -> Any:

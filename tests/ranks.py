@@ -11,7 +11,7 @@ import numpy as np
 from damage import barrier, child, queue
 
 import ckptfmt
-from ckptfmt.sources import Shard, Sharded
+from ckptfmt.frameworks.sources import Shard, Sharded
 
 SIZES = [1, 2, 3, 4]
 Work = Callable[..., Any]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 import ckptfmt
-from ckptfmt.dtypes import DTYPES, dtype_named
+from ckptfmt.format.dtypes import DTYPES, dtype_named
 from ckptfmt.testing import assert_same_tree, strategies
 from ckptfmt.testing.adapters import AdapterSuite
 
@@ -366,16 +366,16 @@ def test_keys_of_another_generator_are_refused(path):
 
 
 def test_keys_of_an_unknown_generator_are_their_data(path):
-    from ckptfmt.adapter import Tagged
+    from ckptfmt.frameworks.adapter import Tagged
 
     class Future:
         framework, lower = "jax", staticmethod(lambda value: Tagged("jax.key", "next", np.zeros(3, np.uint32), None))
 
-    ckptfmt.adapter.register(Future)
+    ckptfmt.frameworks.adapter.register(Future)
     try:
         ckptfmt.save(path, {"k": object()})
     finally:
-        ckptfmt.adapter.register(ADAPTER)
+        ckptfmt.frameworks.adapter.register(ADAPTER)
     with pytest.warns(ckptfmt.UnknownTagWarning, match="'next'"):
         found = ckptfmt_jax.load(path)
     assert found["k"].shape == (3,)

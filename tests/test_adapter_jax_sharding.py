@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt.dtypes import dtype_named
-from ckptfmt.sources import Sharded
+from ckptfmt.format.dtypes import dtype_named
+from ckptfmt.frameworks.sources import Sharded
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import filled
 

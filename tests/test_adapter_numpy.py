@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.dtypes import Array
+from ckptfmt.format.dtypes import Array
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.adapters import AdapterSuite
 from ckptfmt.testing.strategies import filled

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.dtypes import DTYPES, Array, DType, bytes_of
-from ckptfmt.sources import Sharded
+from ckptfmt.format.dtypes import DTYPES, Array, DType, bytes_of
+from ckptfmt.frameworks.sources import Sharded
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.adapters import AdapterSuite
 

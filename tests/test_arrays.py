@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.arrays import ArraySpec, grid_for
-from ckptfmt.codecs import RAW, codec_asked
-from ckptfmt.dtypes import DTYPES
+from ckptfmt.format.arrays import ArraySpec, grid_for
+from ckptfmt.format.codecs import RAW, codec_asked
+from ckptfmt.format.dtypes import DTYPES
 
 MiB = 1 << 20
 

@@ -12,7 +12,7 @@ import pytest
 from damage import LAYOUTS, METADATA, Zone, flipped, save_varied, zones
 
 import ckptfmt
-from ckptfmt.names import path_label
+from ckptfmt.format.names import path_label
 from ckptfmt.testing import equal_trees
 from stress import bitflips
 

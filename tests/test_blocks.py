@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.blocks import run
+from ckptfmt.reading.blocks import run
 
 
 def test_every_job_runs_once() -> None:

@@ -15,8 +15,8 @@ import pytest
 from damage import rewrite_manifest
 
 import ckptfmt
-from ckptfmt.chunk_index import ChunkIndex
 from ckptfmt.layouts import packed
+from ckptfmt.layouts.chunk_index import ChunkIndex
 from ckptfmt.storage.local import LocalStorage
 from ckptfmt.testing import assert_same_tree
 

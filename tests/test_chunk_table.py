@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.arrays import ArraySpec
-from ckptfmt.chunk_table import ChunkTable, Extent, columns, decode_table, encode_table, first_chunks
-from ckptfmt.codecs import RAW, codec_asked
-from ckptfmt.digests import digest_named
-from ckptfmt.dtypes import DTYPES
 from ckptfmt.errors import CkptError
+from ckptfmt.format.arrays import ArraySpec
+from ckptfmt.format.chunk_table import ChunkTable, Extent, columns, decode_table, encode_table, first_chunks
+from ckptfmt.format.codecs import RAW, codec_asked
+from ckptfmt.format.digests import digest_named
+from ckptfmt.format.dtypes import DTYPES
 
 DIGEST = digest_named("xxh3-128")
 BLOCK = 4096

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt import pieces as piecewise
-from ckptfmt.arrays import ArraySpec, grid_for
-from ckptfmt.chunks import check_bools, decoded_chunk, logical
-from ckptfmt.codecs import RAW, Codec, codec_asked
-from ckptfmt.dtypes import DTYPES, dtype_of
-from ckptfmt.pieces import is_direct, stored_pieces
+from ckptfmt.format.arrays import ArraySpec, grid_for
+from ckptfmt.format.chunks import check_bools, decoded_chunk, logical
+from ckptfmt.format.codecs import RAW, Codec, codec_asked
+from ckptfmt.format.dtypes import DTYPES, dtype_of
+from ckptfmt.layouts import pieces as piecewise
+from ckptfmt.layouts.pieces import is_direct, stored_pieces
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import arrays, dtypes, shapes
 

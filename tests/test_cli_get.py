@@ -17,7 +17,7 @@ from test_cli import assert_safe, on_terminal
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.dtypes import DTYPES
+from ckptfmt.format.dtypes import DTYPES
 
 ODD = {"-strange": 1, "-1": 2, "--json": 3, "": 4, "a/b": 5, "[x]": 6, " ": 7, "'q'": 8, "~": 9, "é\n": 10}
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import ckptfmt
 from ckptfmt.cli import index, json_form, lookup, text
-from ckptfmt.dtypes import DTYPES
+from ckptfmt.format.dtypes import DTYPES
 
 # ---- indices
 

@@ -16,7 +16,7 @@ from test_cli import on_terminal
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.names import path_label
+from ckptfmt.format.names import path_label
 
 
 def verify(*args: object) -> Result:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.codecs import RAW, Codec, codec_asked, codec_of
 from ckptfmt.errors import InputError, UnsupportedError
+from ckptfmt.format.codecs import RAW, Codec, codec_asked, codec_of
 
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 BLOSC = {"blocksize": 0, "clevel": 5, "cname": "zstd", "shuffle": "shuffle", "typesize": 1}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.commit import MAX_LENGTH, CommitRecord, decode, find
 from ckptfmt.errors import CkptError, CorruptError, UnsupportedError
+from ckptfmt.format.commit import MAX_LENGTH, CommitRecord, decode, find
 
 SHA256 = bytes(range(32))
 FRAME = bytes(range(16))

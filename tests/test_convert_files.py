@@ -16,8 +16,8 @@ import safetensors.numpy
 import ckptfmt
 from ckptfmt.conversion import converter, open_source
 from ckptfmt.conversion.source import LazyArray, Rows, in_file
+from ckptfmt.frameworks.sources import Buffers, InFile
 from ckptfmt.layouts import pack_writer
-from ckptfmt.sources import Buffers, InFile
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing.equality import assert_same_tree
 

@@ -21,8 +21,8 @@ from ckptfmt.cli.app import cli
 from ckptfmt.conversion import formats, open_source
 from ckptfmt.conversion.fit import fit, nest
 from ckptfmt.conversion.source import LazyArray, slabs, unflatten
-from ckptfmt.names import path_text
-from ckptfmt.target import flatten
+from ckptfmt.format.names import path_text
+from ckptfmt.frameworks.target import flatten
 from ckptfmt.testing.equality import assert_same_tree
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import ckptfmt
-from ckptfmt.adapter import Tagged
+from ckptfmt.frameworks.adapter import Tagged
 
 Pair = namedtuple("Pair", "one two")
 W = np.arange(6, dtype=np.float32)

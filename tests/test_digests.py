@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.digests import digest_named
 from ckptfmt.errors import UnsupportedError
+from ckptfmt.format.digests import digest_named
 
 NAMES = ("xxh3-128", "sha256", "blake3")
 KNOWN = [

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.dtypes import DTYPES, DType, bytes_of, dtype_named, dtype_of, pack, unpack
 from ckptfmt.errors import UnsupportedError
+from ckptfmt.format.dtypes import DTYPES, DType, bytes_of, dtype_named, dtype_of, pack, unpack
 from ckptfmt.testing.strategies import arrays, shapes
 
 SUB_BYTE = [row for row in DTYPES.values() if row.per > 1]

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.adapter import Adapter
-from ckptfmt.dtypes import DTYPES, Array, dtype_named
-from ckptfmt.loading import stand_in
-from ckptfmt.sources import whole
+from ckptfmt.format.dtypes import DTYPES, Array, dtype_named
+from ckptfmt.frameworks.adapter import Adapter
+from ckptfmt.frameworks.sources import whole
+from ckptfmt.reading.loading import stand_in
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import filled
 

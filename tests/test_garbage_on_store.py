@@ -18,8 +18,8 @@ from test_remote import TREE, Store, endpoint, load, s3_store, save, store
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.garbage_on_store import gc_on_store
-from ckptfmt.sources import Lazy
+from ckptfmt.frameworks.sources import Lazy
+from ckptfmt.maintenance.garbage_on_store import gc_on_store
 from ckptfmt.storage.engine import Engine, engine_for
 from ckptfmt.storage.remote_directory import RemoteDirectory, new_claim
 from ckptfmt.testing import assert_same_tree

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt.errors import SelectionError
-from ckptfmt.grid import Axis, pieces, select, spans
+from ckptfmt.format.grid import Axis, pieces, select, spans
 from ckptfmt.testing.strategies import basic_indices, shapes
 
 

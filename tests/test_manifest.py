@@ -15,12 +15,12 @@ import pytest
 from damage import rewrite_manifest
 
 import ckptfmt
-from ckptfmt.arrays import ArraySpec
-from ckptfmt.chunk_table import ChunkTable, first_chunks
-from ckptfmt.codecs import RAW, codec_asked
-from ckptfmt.dtypes import DTYPES
 from ckptfmt.errors import CkptError
-from ckptfmt.manifest import Manifest, Part, Schema, decode, fingerprint
+from ckptfmt.format.arrays import ArraySpec
+from ckptfmt.format.chunk_table import ChunkTable, first_chunks
+from ckptfmt.format.codecs import RAW, codec_asked
+from ckptfmt.format.dtypes import DTYPES
+from ckptfmt.format.manifest import Manifest, Part, Schema, decode, fingerprint
 
 SPECS = (
     ArraySpec(DTYPES["int32"], (2, 3), (2, 3), RAW),

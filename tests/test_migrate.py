@@ -12,8 +12,8 @@ from migrations import W, X, document, faults, migrated, refusal, saved
 
 import ckptfmt
 from ckptfmt import Extern, InputError, Migration, MigrationSet
-from ckptfmt.blocks import BlockReader
 from ckptfmt.migration import Loss, Spec
+from ckptfmt.reading.blocks import BlockReader
 
 
 def test_rules_are_applied_at_once(tmp_path: Path) -> None:  # [MIG-005]

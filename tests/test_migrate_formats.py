@@ -16,7 +16,7 @@ import pytest
 
 import ckptfmt
 from ckptfmt import CkptError
-from ckptfmt.commit import CommitRecord, decode
+from ckptfmt.format.commit import CommitRecord, decode
 from ckptfmt.migration import provenance
 from ckptfmt.testing.equality import assert_same_tree
 

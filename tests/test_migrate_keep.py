@@ -15,7 +15,7 @@ from damage import LAYOUTS, save_varied, use_disk
 from migrations import W, X, document, refusal, saved
 
 import ckptfmt
-from ckptfmt.blocks import BlockReader
+from ckptfmt.reading.blocks import BlockReader
 from ckptfmt.testing.equality import assert_same_tree
 
 LARGE = np.arange(1 << 19, dtype=np.int32).reshape(512, 1024)  # 2 MiB: copied by the system

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt.dtypes import DTYPES
+from ckptfmt.format.dtypes import DTYPES
 from ckptfmt.migration.casts import cast, is_castable, is_exact
 from ckptfmt.testing.equality import assert_same_tree
 from ckptfmt.testing.strategies import basic_indices, filled

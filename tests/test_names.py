@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from ckptfmt.errors import CkptError, CorruptError
-from ckptfmt.names import Key, PathIndex, check_names, escape, parents, path_label, path_text, unescape
+from ckptfmt.format.names import Key, PathIndex, check_names, escape, parents, path_label, path_text, unescape
 from ckptfmt.testing.strategies import ODD_KEYS, keys
 
 ESCAPES = [

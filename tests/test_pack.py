@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt import pack
-from ckptfmt.pack import Member, central_entry, end_records, local_header, place
+from ckptfmt.format import pack
+from ckptfmt.format.pack import Member, central_entry, end_records, local_header, place
 
 GiB = 1 << 30
 

@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
+from ckptfmt.frameworks.sources import Lazy, Region
 from ckptfmt.layouts import packed, part_writer
 from ckptfmt.layouts.part_writer import part_numbers
-from ckptfmt.sources import Lazy, Region
 from ckptfmt.testing import assert_same_tree, equal_trees
 from ckptfmt.testing.strategies import trees
 

@@ -11,7 +11,7 @@ import pytest
 from ranks import Failed, run
 
 import ckptfmt
-from ckptfmt.sources import Shard, Sharded
+from ckptfmt.frameworks.sources import Shard, Sharded
 
 X = np.arange(6, dtype=np.float32)
 # each: what ranks 0, 1 and 2 save, and options; 2 is like 0

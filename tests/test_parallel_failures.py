@@ -17,7 +17,7 @@ from damage import leftovers, semaphore, use_disk
 from ranks import Ranks, run, save_varied, shard
 
 import ckptfmt
-from ckptfmt.sources import Lazy
+from ckptfmt.frameworks.sources import Lazy
 from ckptfmt.testing import assert_same_tree, equal_trees
 
 X = np.arange(6, dtype=np.float32)

@@ -31,7 +31,7 @@ import sys
 import numpy as np
 from mpi4py import MPI
 import ckptfmt
-from ckptfmt.sources import Shard, Sharded
+from ckptfmt.frameworks.sources import Shard, Sharded
 
 path, coordinator = sys.argv[1], ckptfmt.MPICoordinator(MPI.COMM_WORLD)
 rank, size = coordinator.rank, coordinator.size

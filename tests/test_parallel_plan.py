@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.codecs import RAW, Codec, codec_asked
-from ckptfmt.dtypes import DTYPES
 from ckptfmt.errors import CkptError
+from ckptfmt.format.codecs import RAW, Codec, codec_asked
+from ckptfmt.format.dtypes import DTYPES
 from ckptfmt.parallel import plan as plans
 from ckptfmt.parallel.plan import Plan, plan
 from ckptfmt.parallel.proposal import Boxes

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt import tree as trees
-from ckptfmt.encoder import encode
 from ckptfmt.errors import CkptError
+from ckptfmt.format import tree as trees
+from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.parallel.proposal import Outline, boxes_of, joined, outline_of
-from ckptfmt.request import request
-from ckptfmt.sources import Shard, Sharded
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import trees as any_trees
+from ckptfmt.writing.encoder import encode
+from ckptfmt.writing.request import request
 
 
 def outline(tree: Any, **options: Any) -> Outline:

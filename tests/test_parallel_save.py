@@ -16,9 +16,9 @@ from damage import flipped, zones
 from ranks import SIZES, cut, run, save_varied, shard, tree_of, whole_tree
 
 import ckptfmt
+from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.layouts import packed
 from ckptfmt.parallel import plan as plans
-from ckptfmt.sources import Shard, Sharded
 from ckptfmt.testing import assert_same_tree, equal_trees
 
 

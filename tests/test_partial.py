@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt import OMITTED, fetch
+from ckptfmt import OMITTED
+from ckptfmt.reading import fetch
 from ckptfmt.testing import assert_same_tree, equal_trees
 from ckptfmt.testing.strategies import arrays, basic_indices, shapes
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt.errors import CkptError
-from ckptfmt.placement import Placement, decode_placement, placement_of
+from ckptfmt.format.placement import Placement, decode_placement, placement_of
 
 
 def firsts_of(chunks: list[int]) -> tuple[int, ...]:

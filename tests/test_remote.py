@@ -23,8 +23,8 @@ import s3
 from damage import small_chunks
 
 import ckptfmt
-from ckptfmt.fetch import RUN, SMALL
-from ckptfmt.sources import Lazy
+from ckptfmt.frameworks.sources import Lazy
+from ckptfmt.reading.fetch import RUN, SMALL
 from ckptfmt.storage import TAIL, exclusive, fsspec_engine, retry
 from ckptfmt.storage.engine import PART, engine_for
 from ckptfmt.testing import assert_same_tree
@@ -330,7 +330,7 @@ LAZY = """
 import json, resource, sys
 import numpy as np
 import ckptfmt
-from ckptfmt.sources import Lazy
+from ckptfmt.frameworks.sources import Lazy
 
 class Ones(Lazy):
     shape, dtype = (160 << 17,), np.dtype(np.float64)  # 160 MiB

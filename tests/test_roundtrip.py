@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt import manifest
-from ckptfmt.dtypes import DTYPES, DType
+from ckptfmt.format import manifest
+from ckptfmt.format.dtypes import DTYPES, DType
 from ckptfmt.testing import assert_same_tree, equal_trees, first_difference
 from ckptfmt.testing.strategies import arrays, filled, trees
 

@@ -10,7 +10,7 @@ import pytest
 
 import ckptfmt
 from ckptfmt.errors import CkptError
-from ckptfmt.sources import Lazy, Shard, Sharded, overlap, whole, within
+from ckptfmt.frameworks.sources import Lazy, Shard, Sharded, overlap, whole, within
 from ckptfmt.testing import assert_same_tree
 
 WHOLE = np.arange(60, dtype=np.float32).reshape(6, 10)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt import request
-from ckptfmt.dtypes import DTYPES
 from ckptfmt.errors import CODES
+from ckptfmt.format.dtypes import DTYPES
+from ckptfmt.writing import request
 
 ROOT = Path(__file__).parent.parent
 SPEC = ROOT / "SPEC.md"

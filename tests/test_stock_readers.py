@@ -20,7 +20,7 @@ from damage import LAYOUTS, flipped, small_chunks, zones
 from zarr.storage import LocalStore, ZipStore
 
 import ckptfmt
-from ckptfmt.dtypes import DTYPES
+from ckptfmt.format.dtypes import DTYPES
 from ckptfmt.testing import equal_trees
 from ckptfmt.testing.strategies import ODD_KEYS, filled
 

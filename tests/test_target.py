@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from ckptfmt.adapter import slot
-from ckptfmt.target import MatchReport, flatten, match, rebuild
+from ckptfmt.frameworks.adapter import slot
+from ckptfmt.frameworks.target import MatchReport, flatten, match, rebuild
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import trees
 

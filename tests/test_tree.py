@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from ckptfmt.encoder import encode
 from ckptfmt.errors import CkptError, CorruptError, InputError, UnknownTagWarning
+from ckptfmt.format.tree import MAX_DEPTH, OMITTED, check, decode, leaves
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import integers, trees
-from ckptfmt.tree import MAX_DEPTH, OMITTED, check, decode, leaves
+from ckptfmt.writing.encoder import encode
 
 X = np.arange(6, dtype=np.float32)
 

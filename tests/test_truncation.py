@@ -13,8 +13,8 @@ import pytest
 from damage import METADATA, Zone, save_varied, zones
 
 import ckptfmt
+from ckptfmt.format.names import path_label
 from ckptfmt.layouts import packed
-from ckptfmt.names import path_label
 from ckptfmt.testing import equal_trees
 
 

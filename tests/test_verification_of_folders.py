@@ -16,8 +16,8 @@ from test_cli import on_terminal
 from test_remote import Store, endpoint, s3_store, save, store
 
 import ckptfmt
-from ckptfmt import verification_of_folders
 from ckptfmt.cli.app import cli
+from ckptfmt.maintenance import verification_of_folders
 
 __all__ = ["endpoint", "s3_store", "store"]  # fixtures
 

@@ -20,7 +20,7 @@ import xxhash
 from damage import small_chunks
 
 import ckptfmt
-from ckptfmt.names import escape
+from ckptfmt.format.names import escape
 
 DIGESTS: dict[str, Any] = {
     "xxh3-128": lambda data: xxhash.xxh3_128(data).digest(),

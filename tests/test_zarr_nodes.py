@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.arrays import ArraySpec
-from ckptfmt.codecs import RAW, codec_asked
-from ckptfmt.dtypes import DTYPES, DType
-from ckptfmt.names import escape
+from ckptfmt.format.arrays import ArraySpec
+from ckptfmt.format.codecs import RAW, codec_asked
+from ckptfmt.format.dtypes import DTYPES, DType
+from ckptfmt.format.names import escape
+from ckptfmt.format.zarr_nodes import node_documents
 from ckptfmt.testing.strategies import keys
-from ckptfmt.zarr_nodes import node_documents
 
 GROUP = b'{"zarr_format":3,"node_type":"group","attributes":{}}'
 ROOT = b'{"zarr_format":3,"node_type":"group","attributes":{"ckptfmt":{"format":[1,0]}}}'

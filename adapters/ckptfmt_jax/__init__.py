@@ -16,11 +16,11 @@ import jax
 
 import ckptfmt
 from ckptfmt import SaveReport
-from ckptfmt.adapter import Slot, Tagged, Template, register
-from ckptfmt.dtypes import Array
 from ckptfmt.errors import fault
-from ckptfmt.sources import Source
-from ckptfmt.tags import Restore
+from ckptfmt.format.dtypes import Array
+from ckptfmt.format.tags import Restore
+from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
+from ckptfmt.frameworks.sources import Source
 
 from . import arrays, keys, nodes, templates
 

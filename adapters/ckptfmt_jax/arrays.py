@@ -9,10 +9,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from ckptfmt.arrays import Shape
-from ckptfmt.dtypes import Array, dtype_named, dtype_of
 from ckptfmt.errors import fault
-from ckptfmt.sources import Region, Shard, Sharded, Source
+from ckptfmt.format.arrays import Shape
+from ckptfmt.format.dtypes import Array, dtype_named, dtype_of
+from ckptfmt.frameworks.sources import Region, Shard, Sharded, Source
 
 
 @cache

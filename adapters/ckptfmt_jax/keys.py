@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ckptfmt import UnknownTagWarning
-from ckptfmt.adapter import Tagged
 from ckptfmt.errors import fault
+from ckptfmt.frameworks.adapter import Tagged
 
 TAG = "jax.key"
 

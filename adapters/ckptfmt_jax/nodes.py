@@ -10,8 +10,8 @@ from typing import Any
 
 from jax import tree_util
 
-from ckptfmt.adapter import Tagged
 from ckptfmt.errors import fault
+from ckptfmt.frameworks.adapter import Tagged
 
 _CORE = {type(None), dict, OrderedDict, list}  # and tuples, with those that have names
 

@@ -13,11 +13,11 @@ from jax import tree_util
 from jax.sharding import AbstractMesh, NamedSharding, Sharding
 
 from ckptfmt import Tensor
-from ckptfmt.arrays import Shape
-from ckptfmt.dtypes import Array
 from ckptfmt.errors import CkptError, fault
-from ckptfmt.memory import aligned
-from ckptfmt.sources import Region, Source, shifted, whole
+from ckptfmt.format.arrays import Shape
+from ckptfmt.format.dtypes import Array
+from ckptfmt.frameworks.sources import Region, Source, shifted, whole
+from ckptfmt.reading.memory import aligned
 
 Spans = tuple[tuple[int, int], ...]  # start and stop along each axis
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ckptfmt.adapter import Slot, Template, register
-from ckptfmt.dtypes import Array
 from ckptfmt.errors import fault
-from ckptfmt.tags import Restore
+from ckptfmt.format.dtypes import Array
+from ckptfmt.format.tags import Restore
+from ckptfmt.frameworks.adapter import Slot, Template, register
 
 _ON_HOST = (1, 3)  # kDLCPU and kDLCUDAHost of dlpack.h
 

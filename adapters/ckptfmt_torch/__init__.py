@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckptfmt.adapter import register
+from ckptfmt.frameworks.adapter import register
 
 from .adapter import ADAPTER, Saved, TorchAdapter
 from .checkpoint import load, load_into, save

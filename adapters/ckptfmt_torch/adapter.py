@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptfmt.adapter import Plain, Slot, Tagged, Template
-from ckptfmt.dtypes import DTYPES, Array
 from ckptfmt.errors import fault
-from ckptfmt.sources import Source
-from ckptfmt.tags import Restore
+from ckptfmt.format.dtypes import DTYPES, Array
+from ckptfmt.format.tags import Restore
+from ckptfmt.frameworks.adapter import Plain, Slot, Tagged, Template
+from ckptfmt.frameworks.sources import Source
 
 from . import dtensor
 from .dtypes import TORCH, row_of, tensor_of

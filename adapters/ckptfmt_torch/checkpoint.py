@@ -12,10 +12,10 @@ import torch
 
 import ckptfmt
 from ckptfmt import MatchReport, SaveReport
-from ckptfmt import tree as trees
-from ckptfmt.memory import aligned
-from ckptfmt.names import Path, path_label
-from ckptfmt.target import flatten
+from ckptfmt.format import tree as trees
+from ckptfmt.format.names import Path, path_label
+from ckptfmt.frameworks.target import flatten
+from ckptfmt.reading.memory import aligned
 
 from .adapter import ADAPTER, RESTORES, TorchAdapter, is_stateful
 from .coordinator import coordinator

@@ -45,25 +45,25 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 import ckptfmt
-from ckptfmt import tree as trees
-from ckptfmt.arrays import ArraySpec, Shape
-from ckptfmt.chunk_table import columns, first_chunks
-from ckptfmt.digests import digest_named
-from ckptfmt.dtypes import Array, dtype_of
-from ckptfmt.encoder import encode
 from ckptfmt.errors import fault
+from ckptfmt.format import tree as trees
+from ckptfmt.format.arrays import ArraySpec, Shape
+from ckptfmt.format.chunk_table import columns, first_chunks
+from ckptfmt.format.digests import digest_named
+from ckptfmt.format.dtypes import Array, dtype_of
+from ckptfmt.format.manifest import BLOCK, Part
+from ckptfmt.format.names import path_label
+from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.layouts import packed
 from ckptfmt.layouts.draft import Draft
 from ckptfmt.layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
-from ckptfmt.manifest import BLOCK, Part
-from ckptfmt.names import path_label
 from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes
 from ckptfmt.progress import nothing
-from ckptfmt.request import Request, request
-from ckptfmt.sources import Shard, Sharded
+from ckptfmt.reading.tensor import Tensor
 from ckptfmt.storage import Attempt, attempt_for, join_attempt
-from ckptfmt.tensor import Tensor
+from ckptfmt.writing.encoder import encode
+from ckptfmt.writing.request import Request, request
 
 from .adapter import RESTORES, Saved
 from .dtypes import TORCH, row_of

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptfmt.arrays import Shape
 from ckptfmt.errors import fault
-from ckptfmt.sources import Shard, Sharded
+from ckptfmt.format.arrays import Shape
+from ckptfmt.frameworks.sources import Shard, Sharded
 
 from .dtypes import row_of
 from .tensors import identity, source_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from ckptfmt.dtypes import DTYPES, Array, DType, dtype_of, pack
 from ckptfmt.errors import fault
+from ckptfmt.format.dtypes import DTYPES, Array, DType, dtype_of, pack
 
 _CARRIERS = {"uint8": torch.uint8, "uint16": torch.uint16, "uint32": torch.uint32}
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptfmt.adapter import SlotPart
-from ckptfmt.arrays import Shape
-from ckptfmt.dtypes import Array, unpack
 from ckptfmt.errors import fault
-from ckptfmt.memory import aligned
-from ckptfmt.sources import Region, Source, whole
+from ckptfmt.format.arrays import Shape
+from ckptfmt.format.dtypes import Array, unpack
+from ckptfmt.frameworks.adapter import SlotPart
+from ckptfmt.frameworks.sources import Region, Source, whole
+from ckptfmt.reading.memory import aligned
 
 from .dtypes import NAMES, array_of, bits, row_of, tensor_of
 

@@ -14,7 +14,7 @@ import click
 
 from .. import CkptError, CorruptError, UnknownTagWarning, __version__
 from ..errors import os_fault
-from ..manifest import FORMAT
+from ..format.manifest import FORMAT
 from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
 from .convert import convert

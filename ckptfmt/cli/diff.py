@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
-from ..comparison import Change, DiffReport
-from ..comparison import diff as diff_checkpoints
+from ..conversion.comparison import Change, DiffReport
+from ..conversion.comparison import diff as diff_checkpoints
 from . import DIFFERENT
 from .console import console, print_json
 from .json_form import Encoder

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from .. import CkptError, Tensor
 from .. import open as open_checkpoint
-from ..dtypes import Array
-from ..names import Path
+from ..format.dtypes import Array
+from ..format.names import Path
 from . import index as indices
 from . import npy
 from .console import console, print_json

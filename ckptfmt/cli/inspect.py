@@ -10,7 +10,7 @@ from rich.text import Text
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..errors import fault
-from ..names import path_text
+from ..format.names import path_text
 from ..patterns import matches_any
 from .console import console, print_json
 from .json_form import Encoder

@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from .. import OMITTED, Tensor
-from ..dtypes import Array, dtype_of
-from ..names import Path
+from ..format.dtypes import Array, dtype_of
+from ..format.names import Path
 from . import text
 
 Json = Any

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import fault
-from ..names import Key, Path, label, path_text
+from ..format.names import Key, Path, label, path_text
 
 
 def find(tree: Any, written: str, checkpoint: str) -> tuple[Path, Any]:

@@ -12,11 +12,11 @@ from rich.text import Text
 from .. import MigrationReport
 from .. import migrate as migrate_checkpoint
 from .. import upgrade as upgrade_checkpoint
-from ..dtypes import dtype_of
+from ..format.dtypes import dtype_of
+from ..format.names import Key, Path, path_text
 from ..layouts import LAYOUTS
 from ..migration.nodes import Leaf, Node, nbytes
 from ..migration.plan import Plain
-from ..names import Key, Path, path_text
 from ..progress import progress_bar
 from .console import console, print_json
 from .text import count, size, visible
@@ -101,7 +101,7 @@ The object of --json has: path, from, to ([major, minor]), layout, bytes, tensor
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def upgrade(src: str, dst: str, overwrite: bool, as_json: bool) -> int:
     """Write the checkpoint at SRC, of any format version that can be read, to DST in the version of today."""
-    from ..manifest import FORMAT
+    from ..format.manifest import FORMAT
 
     version, saved = upgrade_checkpoint(src, dst, overwrite=overwrite)
     if as_json:

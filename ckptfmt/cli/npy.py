@@ -8,9 +8,9 @@ from typing import Any
 import click
 import numpy as np
 
-from ..dtypes import DTYPES, Array, dtype_of
 from ..errors import os_fault
-from ..target import castable
+from ..format.dtypes import DTYPES, Array, dtype_of
+from ..frameworks.target import castable
 
 BITS = "bits"
 AS = [*(name for name, row in DTYPES.items() if row.is_core), BITS]

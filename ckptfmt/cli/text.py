@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import OMITTED, Tensor, names
-from ..names import Key, Path
+from .. import OMITTED, Tensor
+from ..format import names
+from ..format.names import Key, Path
 
 KEY = 100  # most characters shown of a key
 BIG = 1 << 12  # bits from which an int is shown in hexadecimal, as decimal digits take quadratic time

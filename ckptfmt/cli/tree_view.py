@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .. import OMITTED, Tensor
-from ..names import Key, Path
+from ..format.names import Key, Path
 from . import text
 
 VALUE = 72  # most characters of a plain value

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from zlib_ng import zlib_ng
 
-from ..dtypes import Array, bytes_of
+from ..format.dtypes import Array, bytes_of
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 PIECE = 8 << 20  # bytes checked at once

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ..digests import DIGEST, digest_named
-from ..dtypes import dtype_of
-from ..encoder import encode
 from ..errors import CkptError, fault, os_fault
-from ..manifest import BLOCK
-from ..names import Path, path_text
+from ..format.digests import DIGEST, digest_named
+from ..format.dtypes import dtype_of
+from ..format.manifest import BLOCK
+from ..format.names import Path, path_text
+from ..format.tree import Tree
+from ..frameworks.target import flatten, rebuild
 from ..storage.local import LocalAttempt
-from ..target import flatten, rebuild
-from ..tree import Tree
-from ..writer import save
+from ..writing.encoder import encode
+from ..writing.writer import save
 from . import formats
 from .equality import lies_plain, same_leaf
 from .fit import Fitted, fit

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..dtypes import Array, dtype_of
+from ..format.dtypes import Array, dtype_of
 from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache

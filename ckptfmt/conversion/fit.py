@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..dtypes import DTYPES, Array, dtype_of
 from ..errors import fault
-from ..names import Key, Path, path_text
-from ..target import flatten
-from ..tree import Tree
+from ..format.dtypes import DTYPES, Array, dtype_of
+from ..format.names import Key, Path, path_text
+from ..format.tree import Tree
+from ..frameworks.target import flatten
 from .source import Index, LazyArray, Loss, Tensor, is_tensor
 
 ONLY = "tensor"  # the name of a leaf that is the whole tree

@@ -17,9 +17,9 @@ from typing import IO, Any
 import msgpack
 import numpy as np
 
-from ..dtypes import DTYPES, Array
 from ..errors import fault
-from ..tree import MAX_DEPTH, Tree
+from ..format.dtypes import DTYPES, Array
+from ..format.tree import MAX_DEPTH, Tree
 from .fit import Holds, dtype_name
 from .probe import Probe
 from .source import (

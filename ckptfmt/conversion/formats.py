@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import NamedTuple, Protocol
 
 from ..errors import fault
-from ..tree import Tree
+from ..format.tree import Tree
 from .fit import Holds
 from .probe import Probe
 from .source import EXPANSION, Advance, Source, check_tree, parsing

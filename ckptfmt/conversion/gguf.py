@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..dtypes import DTYPES, Array
 from ..errors import fault
-from ..tree import Tree
+from ..format.dtypes import DTYPES, Array
+from ..format.tree import Tree
 from .probe import Probe
 from .source import Source, array_over, mapped_file
 

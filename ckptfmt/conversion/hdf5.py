@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..names import Path, path_text
-from ..tree import MAX_DEPTH, Tree
+from ..format.names import Path, path_text
+from ..format.tree import MAX_DEPTH, Tree
 from .fit import CORE, Holds
 from .packages import package
 from .probe import Probe

@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from ..dtypes import Array
 from ..errors import fault
-from ..tree import Tree
+from ..format.dtypes import Array
+from ..format.tree import Tree
 from .archive import Archive
 from .fit import CORE, Holds
 from .probe import Probe

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..names import Path, path_text
+from ..format.names import Path, path_text
 from .packages import package
 from .probe import Probe
 from .source import LazyArray, Loss, Source, parsing, unflatten

@@ -8,19 +8,19 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from .. import tree as trees
-from ..arrays import ArraySpec
-from ..blocks import BlockReader
-from ..commit import find
-from ..dtypes import Array, bytes_of
 from ..errors import UnknownTagWarning
-from ..names import Path
-from ..reader import Checkpoint
-from ..sources import FILE_PIECE, Buffers, InFile
-from ..tags import TAGS, child_of
-from ..target import rebuild
-from ..tensor import Tensor
-from ..tree import Tree
+from ..format import tree as trees
+from ..format.arrays import ArraySpec
+from ..format.commit import find
+from ..format.dtypes import Array, bytes_of
+from ..format.names import Path
+from ..format.tags import TAGS, child_of
+from ..format.tree import Tree
+from ..frameworks.sources import FILE_PIECE, Buffers, InFile
+from ..frameworks.target import rebuild
+from ..reading.blocks import BlockReader
+from ..reading.reader import Checkpoint
+from ..reading.tensor import Tensor
 from .probe import Probe
 from .source import LazyArray, Ours, Seen, Source, in_file, mapped_file
 

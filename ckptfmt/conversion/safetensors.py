@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import DTYPES, Array, unpack
 from ..errors import fault
-from ..tree import Tree
+from ..format.dtypes import DTYPES, Array, unpack
+from ..format.tree import Tree
 from . import shards
 from .copying import write_tensors
 from .fit import Holds, dtype_name

@@ -21,17 +21,17 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from ..adapter import Tagged
-from ..digests import Digest
-from ..dtypes import Array, bytes_of
 from ..errors import CkptError, fault, os_fault
-from ..manifest import Schema
-from ..names import Key, Path, path_text
-from ..sources import FILE_PIECE, Buffers, InFile, Lazy
+from ..format.digests import Digest
+from ..format.dtypes import Array, bytes_of
+from ..format.manifest import Schema
+from ..format.names import Key, Path, path_text
+from ..format.tree import MAX_DEPTH, Tree
+from ..frameworks.adapter import Tagged
+from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
+from ..frameworks.target import rebuild
 from ..storage import disk as disks
 from ..storage.local import LocalStorage
-from ..target import rebuild
-from ..tree import MAX_DEPTH, Tree
 
 SLAB = 16 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import DTYPES, Array
 from ..errors import fault
+from ..format.dtypes import DTYPES, Array
 from . import pickles, torch_file
 from .archive import Window
 from .pickles import Record, record

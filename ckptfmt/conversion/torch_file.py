@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..dtypes import Array, dtype_of
 from ..errors import fault
-from ..names import path_text
-from ..target import rebuild
-from ..tree import Tree
+from ..format.dtypes import Array, dtype_of
+from ..format.names import path_text
+from ..format.tree import Tree
+from ..frameworks.target import rebuild
 from . import shards
 from .archive import Archive, Window
 from .fit import Holds

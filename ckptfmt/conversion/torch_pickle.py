@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..dtypes import DTYPES, Array
 from ..errors import fault
-from ..names import Path, path_text
-from ..tree import MAX_DEPTH, Tree
+from ..format.dtypes import DTYPES, Array
+from ..format.names import Path, path_text
+from ..format.tree import MAX_DEPTH, Tree
 from . import pickles
 from .pickles import AttributedDict, Global, Readable, Record
 from .source import LEAVES, Loss

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ..arrays import ArraySpec
-from ..chunk_index import ChunkIndex
-from ..commit import CommitRecord
 from ..errors import fault
-from ..limits import Limits
-from ..manifest import Manifest
+from ..format.arrays import ArraySpec
+from ..format.commit import CommitRecord
+from ..format.limits import Limits
+from ..format.manifest import Manifest
 from ..storage import Attempt, Storage
+from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
     from .draft import Draft

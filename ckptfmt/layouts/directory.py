@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import hashlib
 
-from .. import commit as commits
-from ..commit import CommitRecord
 from ..errors import CorruptError, fault
-from ..limits import Limits
-from ..manifest import FORMAT, Manifest
+from ..format import commit as commits
+from ..format.commit import CommitRecord
+from ..format.limits import Limits
+from ..format.manifest import FORMAT, Manifest
 from ..storage import COMMIT, MANIFEST, Attempt, Storage
 from . import Located, Written
 

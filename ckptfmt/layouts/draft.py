@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..arrays import ArraySpec
-from ..digests import Digest
-from ..manifest import Manifest, Part, Schema
-from ..placement import Placement
+from ..format.arrays import ArraySpec
+from ..format.digests import Digest
+from ..format.manifest import Manifest, Part, Schema
+from ..format.placement import Placement
+from ..format.tree import Node
+from ..frameworks.sources import Source
 from ..progress import Report
-from ..sources import Source
-from ..tree import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .. import commit, pack
-from ..chunk_index import ChunkIndex
-from ..chunks import PIECE
-from ..commit import CommitRecord
 from ..errors import fault
-from ..limits import Limits
-from ..manifest import FORMAT, Manifest, Part
+from ..format import commit, pack
+from ..format.chunks import PIECE
+from ..format.commit import CommitRecord
+from ..format.limits import Limits
+from ..format.manifest import FORMAT, Manifest, Part
 from ..storage import TAIL, Attempt, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
+from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
     from .draft import Draft
@@ -38,7 +38,7 @@ def locate(storage: Storage, limits: Limits) -> Located:
             raise fault(
                 "truncated", "the file begins like a checkpoint, but has no commit record at its end", path=storage.path
             )  # [COM-004]
-        from ..foreign import looks_like
+        from ..reading.foreign import looks_like
 
         raise fault("not-a-checkpoint", f"this is {looks_like(head, storage)}", path=storage.path)  # [COM-005]
     record = commit.decode(line, FORMAT[0])

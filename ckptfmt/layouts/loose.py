@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..chunk_index import ChunkIndex
-from ..chunk_table import ChunkTable
-from ..chunks import PIECE
-from ..dtypes import bytes_of
 from ..errors import CorruptError
-from ..limits import Limits
-from ..manifest import Manifest, Part
-from ..pieces import stored_pieces
-from ..sources import Kept, StoredChunk
+from ..format.chunk_table import ChunkTable
+from ..format.chunks import PIECE
+from ..format.dtypes import bytes_of
+from ..format.limits import Limits
+from ..format.manifest import Manifest, Part
+from ..format.zarr_nodes import node_documents
+from ..frameworks.sources import Kept, StoredChunk
 from ..storage import Attempt, Storage
-from ..zarr_nodes import node_documents
 from . import Frame, Located, Written, chunk_object, directory, first_difference
+from .chunk_index import ChunkIndex
+from .pieces import stored_pieces
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from zlib_ng import zlib_ng
 
-from .. import pack
-from ..arrays import ArraySpec
-from ..chunk_table import ChunkTable
-from ..chunks import PIECE
-from ..digests import Digest
-from ..dtypes import Array, bytes_of
-from ..pack import Member
-from ..pieces import stored_pieces
+from ..format import pack
+from ..format.arrays import ArraySpec
+from ..format.chunk_table import ChunkTable
+from ..format.chunks import PIECE
+from ..format.digests import Digest
+from ..format.dtypes import Array, bytes_of
+from ..format.pack import Member
+from ..format.zarr_nodes import node_documents
+from ..frameworks.sources import Kept, Source, StoredChunk
 from ..progress import Report
-from ..sources import Kept, Source, StoredChunk
 from ..storage import ObjectWriter
-from ..zarr_nodes import node_documents
 from . import chunk_object
+from .pieces import stored_pieces
 
 INLINE = 1 << 20  # chunks below this are joined with their neighbours into one write
 UNSETTLED = 16  # large chunks whose header may wait for their digests

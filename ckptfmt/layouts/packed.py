@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..chunk_index import ChunkIndex
-from ..chunk_table import ChunkTable, first_chunks
-from ..dtypes import Array
 from ..errors import CorruptError, StorageError, fault
-from ..limits import Limits
-from ..manifest import Manifest, Part, PartReference
-from ..placement import placement_of
+from ..format.chunk_table import ChunkTable, first_chunks
+from ..format.dtypes import Array
+from ..format.limits import Limits
+from ..format.manifest import Manifest, Part, PartReference
+from ..format.placement import placement_of
 from ..storage import Attempt, Storage
 from . import Frame, Located, Written, bytes_between, directory
+from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
     from .draft import Draft

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import msgpack
 import numpy as np
 
-from ..arrays import ArraySpec
-from ..chunk_table import ChunkTable, encode_table
-from ..digests import Digest
-from ..dtypes import Array
-from ..manifest import Part, PartReference
+from ..format.arrays import ArraySpec
+from ..format.chunk_table import ChunkTable, encode_table
+from ..format.digests import Digest
+from ..format.dtypes import Array
+from ..format.manifest import Part, PartReference
+from ..frameworks.sources import Source
 from ..progress import Report
-from ..sources import Source
 from ..storage import Attempt, ObjectWriter
 from . import directory
 from .pack_writer import Ended, PackWriter

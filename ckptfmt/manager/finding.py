@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import MissingError, fault
+from ..format.tree import Tree
 from ..parallel.coordinator import Coordinator, all_gather
-from ..reader import Checkpoint
-from ..reader import load as load_checkpoint
-from ..tree import Tree
+from ..reading.reader import Checkpoint
+from ..reading.reader import load as load_checkpoint
 from .agreement import in_common
 from .copies import Copier
 from .policies import Best, Mode, Policy

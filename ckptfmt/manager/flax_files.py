@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import CkptError
-from ..reader import Checkpoint, open_checkpoint
+from ..reading.reader import Checkpoint, open_checkpoint
 from . import leases
 
 

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..errors import CkptError, fault
+from ..format.tree import Tree
 from ..parallel.coordinator import Alone, Coordinator, all_gather
-from ..tree import Tree
-from ..writer import SaveReport, save
+from ..writing.writer import SaveReport, save
 from . import retention, snapshot
 from .agreement import Vote, decide, together
 from .asynchronous import Job, Worker

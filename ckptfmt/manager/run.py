@@ -17,13 +17,13 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from .. import commit
 from ..errors import CODES, CkptError, CorruptError
-from ..manifest import FORMAT
-from ..reader import Checkpoint, open_checkpoint
+from ..format import commit
+from ..format.manifest import FORMAT
+from ..format.tree import Tree
+from ..maintenance.verification import Damage
+from ..reading.reader import Checkpoint, open_checkpoint
 from ..storage import is_url
-from ..tree import Tree
-from ..verification import Damage
 from .steps import Names, Number, Step
 
 COMMIT = "COMMIT"

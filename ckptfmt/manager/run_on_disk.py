@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from .. import commit
 from ..errors import fault, os_fault
-from ..reader import Checkpoint
+from ..format import commit
+from ..format.tree import Tree
+from ..reading.reader import Checkpoint
 from ..storage import disk as disks
 from ..storage.local import TEMPORARY_SUFFIX, make_directories
-from ..tree import Tree
 from . import flax_files, leases
 from .flax_rules import FlaxNames
 from .run import COMMIT, Listing, RunDirectory, record_in

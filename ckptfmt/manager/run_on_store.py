@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .. import commit
 from ..errors import CkptError, fault
+from ..format import commit
 from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.remote import READERS
 from .run import COMMIT, Listing, RunDirectory, record_in

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import tree as trees
-from ..adapter import Plain, Tagged, lower, seen
-from ..dtypes import Array
-from ..encoder import encode
-from ..sources import Shard, Sharded, Source, whole
-from ..tags import TAGS
-from ..tree import Tree
+from ..format import tree as trees
+from ..format.dtypes import Array
+from ..format.tags import TAGS
+from ..format.tree import Tree
+from ..frameworks.adapter import Plain, Tagged, lower, seen
+from ..frameworks.sources import Shard, Sharded, Source, whole
+from ..writing.encoder import encode
 
 _PLAIN = {type(None), bool, int, float, complex, bytes, np.bool_, np.int32, np.int64, np.float32, np.float64}
 _ABOUT = tuple(map(operator.attrgetter, ("dtype", "ndim", "nbytes")))  # what can be set; a copy tells other shapes

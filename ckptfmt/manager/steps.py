@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import tree as trees
-from ..encoder import encode
 from ..errors import CorruptError, fault
-from ..tree import Tree
+from ..format import tree as trees
+from ..format.tree import Tree
+from ..writing.encoder import encode
 
 if TYPE_CHECKING:
     from .run import RunDirectory

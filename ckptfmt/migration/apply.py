@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from .. import writer
 from .._version import __version__
-from ..manifest import Schema
-from ..names import Path
+from ..format.manifest import Schema
+from ..format.names import Path
+from ..format.tree import Tree
 from ..progress import Progress
-from ..reader import Checkpoint
+from ..reading.reader import Checkpoint
 from ..storage import is_url
-from ..tree import Tree
+from ..writing import writer
 from .containers import with_leaves
 from .keep import Keeper, keeper
 from .options import ChainOptions

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import DTYPES, Array
+from ..format.dtypes import DTYPES, Array
 
 _EXPONENT_MANTISSA = {"float16": (5, 10), "bfloat16": (8, 7), "float32": (8, 23), "float64": (11, 52)}  # bits
 _KINDS = ("int", "float", "complex")

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..names import Path
-from ..tree import Tree
+from ..format.names import Path
+from ..format.tree import Tree
 
 
 def leaves_of(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:

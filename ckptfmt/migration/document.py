@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from ..errors import CkptError, fault, os_fault
-from ..names import Path
+from ..format.names import Path
 from .operators import Extern, Loss
 from .patterns import Pattern, literal_path, parse_patterns
 from .steps import Step, parse_step

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from .. import manifest as manifests
 from .._version import __version__
 from ..errors import CkptError, fault
-from ..manifest import FORMAT, Manifest
-from ..names import Path
-from ..target import rebuild
-from ..tensor import Tensor
+from ..format import manifest as manifests
+from ..format.manifest import FORMAT, Manifest
+from ..format.names import Path
+from ..frameworks.target import rebuild
+from ..reading.tensor import Tensor
 
 if TYPE_CHECKING:
     from .keep import Keeper
@@ -64,8 +64,8 @@ def upgrade(
     either. `dst` may be `src`, with `overwrite=True`. Raises what `ckptfmt.open` and
     `ckptfmt.save` raise.
     """
-    from .. import writer
-    from ..reader import Checkpoint
+    from ..reading.reader import Checkpoint
+    from ..writing import writer
     from .apply import further_keys
     from .keep import keeper
 

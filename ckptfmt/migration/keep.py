@@ -13,13 +13,13 @@ from collections.abc import Hashable
 from functools import partial
 from typing import NamedTuple
 
-from .. import pack
 from ..errors import CkptError
-from ..manifest import BLOCK
-from ..reader import Checkpoint
-from ..sources import Kept, StoredChunk
+from ..format import pack
+from ..format.manifest import BLOCK
+from ..frameworks.sources import Kept, StoredChunk
+from ..reading.reader import Checkpoint
+from ..reading.tensor import Tensor
 from ..storage.local import LocalStorage
-from ..tensor import Tensor
 
 
 class Directory(NamedTuple):

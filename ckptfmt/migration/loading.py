@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..adapter import SlotPart, Tagged
-from ..dtypes import Array, DType, dtype_of
 from ..errors import fault
-from ..loading import Loader
-from ..names import Path, path_text
-from ..tensor import ArrayLike, Tensor
-from ..tree import OMITTED, Tree
+from ..format.dtypes import Array, DType, dtype_of
+from ..format.names import Path, path_text
+from ..format.tree import OMITTED, Tree
+from ..frameworks.adapter import SlotPart, Tagged
+from ..reading.loading import Loader
+from ..reading.tensor import ArrayLike, Tensor
 from .containers import build_tree
 from .plan import Plain
 from .view import MigratedCheckpoint, MigratedTensor

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..arrays import Shape
-from ..dtypes import Array
+from ..format.arrays import Shape
+from ..format.dtypes import Array
 
 Region = tuple[slice, ...]  # one slice an axis, with start and stop in range and a step of 1 or more
 Fetch = Callable[[Hashable, Region], Array]

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..arrays import Shape
-from ..dtypes import DTYPES, Array, dtype_of
+from ..format.arrays import Shape
+from ..format.dtypes import DTYPES, Array, dtype_of
 from . import rearrange
 from .casts import cast, is_castable, is_exact, kind_of
 from .nodes import Computed, Copied, Filled, Joined, Mapped, Node, Padded, Part, Picked, Stacked

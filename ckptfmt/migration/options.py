@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from ..manifest import Schema
+from ..format.manifest import Schema
 from .operators import Extern
 
 

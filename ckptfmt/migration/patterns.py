@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..names import Key, Path
+from ..format.names import Key, Path
 
 Token = str | int  # a segment, or the separator between two: "/" between keys, "." within one
 Captures = dict[str, Any]  # int, str or, for `**`, a tuple of tokens

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import fault
-from ..names import Path, path_text
-from ..tree import Tree
+from ..format.names import Path, path_text
+from ..format.tree import Tree
 from .containers import build_tree, leaves_of
 from .document import Migration, Rule
 from .nodes import Leaf, Node

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Shape
-from ..dtypes import Array
+from ..format.arrays import Shape
+from ..format.dtypes import Array
 from .nodes import Fetch, Node, Region, lengths
 
 Groups = tuple[tuple[int, ...], ...]  # for each axis of a tensor, the split axes that it consists of

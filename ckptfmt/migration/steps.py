@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..dtypes import DTYPES
+from ..format.dtypes import DTYPES
 from .operators import (
     Add,
     Alias,

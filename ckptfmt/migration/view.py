@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
-from .. import tree as trees
-from ..adapter import Tagged
-from ..arrays import Shape
-from ..dtypes import Array
 from ..errors import CkptError, UnknownTagWarning, fault
-from ..grid import select as normalise
-from ..limits import DEFAULT, Limits
-from ..manifest import Schema
-from ..names import Key, Path, PathIndex, path_text, value_at
-from ..reader import Checkpoint
-from ..sources import Region
-from ..tags import TAGS
-from ..tensor import ArrayLike, Tensor, finished
-from ..tree import Tree
+from ..format import tree as trees
+from ..format.arrays import Shape
+from ..format.dtypes import Array
+from ..format.grid import select as normalise
+from ..format.limits import DEFAULT, Limits
+from ..format.manifest import Schema
+from ..format.names import Key, Path, PathIndex, path_text, value_at
+from ..format.tags import TAGS
+from ..format.tree import Tree
+from ..frameworks.adapter import Tagged
+from ..frameworks.sources import Region
+from ..reading.reader import Checkpoint
+from ..reading.tensor import ArrayLike, Tensor, finished
 from . import nodes
 from .containers import leaves_of, with_leaves
 from .graph import MigrationSet
@@ -35,8 +35,8 @@ from .options import MigrationOptions
 from .plan import Entry, Plain, Plan, plan_chain
 
 if TYPE_CHECKING:
+    from ..frameworks.target import MatchReport
     from ..patterns import Patterns
-    from ..target import MatchReport
 
 
 class MigratedTensor(ArrayLike):

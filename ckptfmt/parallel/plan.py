@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import COMPRESSED_CHUNK, ArraySpec, Shape, grid_for
-from ..codecs import Codec
-from ..dtypes import DTYPES, Array, DType
 from ..errors import fault
+from ..format.arrays import COMPRESSED_CHUNK, ArraySpec, Shape, grid_for
+from ..format.codecs import Codec
+from ..format.dtypes import DTYPES, Array, DType
 from .proposal import Boxes
 
 MAX_INT64 = 2**63 - 1

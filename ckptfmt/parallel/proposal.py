@@ -15,14 +15,14 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from ..arrays import Shape
-from ..codecs import Codec
-from ..dtypes import Array, dtype_of
 from ..errors import fault
-from ..names import path_label
-from ..request import Request
-from ..sources import Sharded, Source, whole
-from ..tree import Node
+from ..format.arrays import Shape
+from ..format.codecs import Codec
+from ..format.dtypes import Array, dtype_of
+from ..format.names import path_label
+from ..format.tree import Node
+from ..frameworks.sources import Sharded, Source, whole
+from ..writing.request import Request
 
 
 @dataclass(frozen=True)

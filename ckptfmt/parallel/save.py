@@ -9,19 +9,19 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from .. import commit
-from ..arrays import ArraySpec
-from ..chunk_table import columns, first_chunks
-from ..dtypes import DTYPES, Array
 from ..errors import fault
+from ..format import commit
+from ..format.arrays import ArraySpec
+from ..format.chunk_table import columns, first_chunks
+from ..format.dtypes import DTYPES, Array
+from ..format.manifest import BLOCK, FORMAT, Part, PartReference
+from ..frameworks.sources import Source
 from ..layouts import Written, packed
 from ..layouts.draft import Draft
 from ..layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
-from ..manifest import BLOCK, FORMAT, Part, PartReference
 from ..progress import Progress, counter, nothing
-from ..request import Request
-from ..sources import Source
 from ..storage import Attempt, Options, attempt_for, join_attempt
+from ..writing.request import Request
 from .coordinator import Coordinator, Rounds
 from .plan import plan
 from .proposal import Boxes, Outline, boxes_of, decode_column, encode_column, joined, outline_of

@@ -19,9 +19,9 @@ import pytest
 
 import ckptfmt
 
-from ..adapter import Adapter, adapter_named
-from ..arrays import Shape
-from ..dtypes import DTYPES, Array, DType
+from ..format.arrays import Shape
+from ..format.dtypes import DTYPES, Array, DType
+from ..frameworks.adapter import Adapter, adapter_named
 from .equality import assert_same_tree
 from .strategies import filled
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import Array, dtype_of
-from ..names import Path, path_label
-from ..tree import Tree
+from ..format.dtypes import Array, dtype_of
+from ..format.names import Path, path_label
+from ..format.tree import Tree
 
 
 def equal_trees(found: Tree, expected: Tree) -> bool:

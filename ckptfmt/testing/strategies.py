@@ -15,8 +15,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from ..dtypes import DTYPES, Array
-from ..tree import Tree
+from ..format.dtypes import DTYPES, Array
+from ..format.tree import Tree
 
 Strategy = st.SearchStrategy[Any]
 

@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 
 import ckptfmt
+from ckptfmt.format.tags import CHILDREN
 from ckptfmt.migration import Loss
 from ckptfmt.storage.disk import Disk
-from ckptfmt.tags import CHILDREN
 from ckptfmt.testing import using_disk
 
 from ..model import DTYPES, bytes_form, meaning, storage_shape

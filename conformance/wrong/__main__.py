@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 import ckptfmt
-from ckptfmt import blocks, chunks, commit, digests, reader
-from ckptfmt import tree as trees
+from ckptfmt.format import chunks, commit, digests
+from ckptfmt.format import tree as trees
 from ckptfmt.migration import apply
+from ckptfmt.reading import blocks, reader
 from ckptfmt.storage import disk
 
 from ..implementations.ckptfmt import Adapter, RecordingDisk

@@ -29,8 +29,8 @@ import zlib_ng.zlib_ng  # noqa: F401
 from damage import rewrite_manifest
 
 import ckptfmt
-import ckptfmt.verification
-import ckptfmt.writer
+import ckptfmt.maintenance.verification
+import ckptfmt.writing.writer
 
 MIB = 1 << 20
 ROOM = 64 * MIB  # memory that any checkpoint may take

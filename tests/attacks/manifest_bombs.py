@@ -11,7 +11,7 @@ import numpy as np
 from attack import MIB, OPENED, attempt, folder, look
 
 import ckptfmt
-from ckptfmt import commit
+from ckptfmt.format import commit
 
 COUNT = 2 * MIB
 BOMBS = {

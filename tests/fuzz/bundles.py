@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ckptfmt import commit
-from ckptfmt.commit import CommitRecord
 from ckptfmt.errors import fault
+from ckptfmt.format import commit
+from ckptfmt.format.commit import CommitRecord
 
 LAYOUTS = ("file", "packed", "loose")
 MANIFEST, COMMIT = "manifest.msgpack", "COMMIT"

@@ -12,8 +12,8 @@ import numpy as np
 import safetensors.numpy
 
 import ckptfmt
-from ckptfmt import request, writer
 from ckptfmt.conversion import convert
+from ckptfmt.writing import request, writer
 
 from .bundles import LAYOUTS, bundle_of
 

@@ -21,10 +21,11 @@ from unittest import mock
 import numpy as np
 
 import ckptfmt
-from ckptfmt import CkptError, reader
+from ckptfmt import CkptError
 from ckptfmt.conversion.formats import open_source
 from ckptfmt.conversion.source import is_tensor, walk
-from ckptfmt.zarr_nodes import node_documents
+from ckptfmt.format.zarr_nodes import node_documents
+from ckptfmt.reading import reader
 
 from .bundles import storage_of
 

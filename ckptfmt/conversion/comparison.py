@@ -1,0 +1,217 @@
+"""`diff`: what differs between two checkpoints, of any format that can be converted. Tensors are read in parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from ..format.dtypes import Array, dtype_of
+from ..format.names import Path, path_label
+from ..format.tree import Tree
+from ..frameworks.target import flatten
+from .equality import bits, coarser, plain_bits
+from .formats import open_source
+from .source import EXPANSION, Ours, Tensor, is_tensor, slabs
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One leaf that stands in both and differs. `kind`: "type" (a tensor against a plain value, or plain values of two
+    types), "shape", "dtype", "values" (of tensors) or "value" (plain), and between checkpoints of this format "tag" and
+    "schema" (at the empty path). `before` and `after` are types, shapes, dtypes
+    or plain values as text; None for "values".
+
+    For tensors of one shape, also of two dtypes: how many of the `elements` are `different` in value or in bits, the
+    greatest absolute difference, and the greatest one relative to the greater of the two magnitudes; NaN where one
+    side alone is NaN, None for dtypes that are no numbers.
+    """
+
+    path: str
+    kind: str
+    before: str | None = None
+    after: str | None = None
+    elements: int | None = None
+    different: int | None = None
+    max_difference: float | None = None
+    max_relative: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiffReport:
+    """How `b` differs from `a`, by labels of paths. `renamed` tensors are the same, bit by bit, at another path; they
+    are not in `added` and `removed`. `metadata` says whether the metadata differ; `same` counts leaves that do not."""
+
+    a: str
+    b: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...]
+    changed: tuple[Change, ...]
+    metadata: bool
+    same: int
+
+    @property
+    def equal(self) -> bool:
+        return not (self.added or self.removed or self.renamed or self.changed or self.metadata)
+
+
+def diff(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    a_format: str | None = None,
+    b_format: str | None = None,
+    max_expansion: int = EXPANSION,
+) -> DiffReport:
+    """Compare two checkpoints leaf by leaf, by their typed paths. Order and kinds of containers do not count.
+
+    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`: as in
+    `convert`. Raises what `ckptfmt.conversion.open_source` raises.
+    """
+    limit = {"max_expansion": max_expansion}
+    with open_source(os.fspath(a), a_format, **limit) as first, open_source(os.fspath(b), b_format, **limit) as second:
+        before, after = dict(flatten(first.tree)), dict(flatten(second.tree))
+        removed = [path for path in before if path not in after]
+        added = [path for path in after if path not in before]
+        renamed = _renamed({path: before[path] for path in removed}, {path: after[path] for path in added})
+        both = [path for path in before if path in after]
+        found = [_change(path_label(path), before[path], after[path]) for path in both]
+        changed = [change for change in found if change is not None]
+        same = len(both) - len(changed)
+        if first.ours is not None and second.ours is not None:
+            changed += _beside(first.ours, second.ours)
+        return DiffReport(
+            os.fspath(a),
+            os.fspath(b),
+            tuple(path_label(path) for path in added if path not in renamed.values()),
+            tuple(path_label(path) for path in removed if path not in renamed),
+            tuple((path_label(old), path_label(new)) for old, new in renamed.items()),
+            tuple(changed),
+            _plain(first.metadata) != _plain(second.metadata),
+            same,
+        )
+
+
+def _beside(first: Ours, second: Ours) -> Iterator[Change]:
+    """How the schema and the tags of two checkpoints of this format differ; of a path that both have, or one alone."""
+    if first.schema != second.schema:
+        before, after = (" ".join(one.schema) if one.schema else "none" for one in (first, second))
+        yield Change("", "schema", before, after)
+    for path in dict.fromkeys([*first.tags, *second.tags]):
+        tags = [list(one.tags.get(path, ())) for one in (first, second)]
+        if tags[0] != tags[1]:
+            before, after = (" ".join(name for name, _ in one) or "none" for one in tags)
+            yield Change(path_label(path), "tag", before, after)
+
+
+def _renamed(removed: dict[Path, Any], added: dict[Path, Any]) -> dict[Path, Path]:
+    """Tensors of `removed` that stand in `added` elsewhere. Only those that have their like are read."""
+    likes: dict[Any, list[Path]] = {}
+    for path, leaf in added.items():
+        if is_tensor(leaf):
+            likes.setdefault(_kind(leaf), []).append(path)
+    digests: dict[Path, bytes] = {}
+    renamed: dict[Path, Path] = {}
+    for path, leaf in removed.items():
+        candidates = likes.get(_kind(leaf), []) if is_tensor(leaf) else []
+        if not candidates:
+            continue
+        wanted = _digest(leaf)
+        for candidate in candidates:
+            if candidate not in digests:
+                digests[candidate] = _digest(added[candidate])
+        match = next((candidate for candidate in candidates if digests[candidate] == wanted), None)
+        if match is not None:
+            candidates.remove(match)
+            renamed[path] = match
+    return renamed
+
+
+def _kind(tensor: Tensor) -> Any:
+    return tensor.shape, tensor.dtype.newbyteorder("=")
+
+
+def _digest(tensor: Tensor) -> bytes:
+    hasher = xxhash.xxh3_128()
+    for index in slabs(tensor):
+        hasher.update(bits(tensor[index]).data)
+    return hasher.digest()
+
+
+def _plain(tree: Tree) -> Any:
+    """Something that is equal for plain trees exactly if they are the same, but for the order of dicts."""
+    return {path: (type(leaf), plain_bits(leaf)) for path, leaf in flatten(tree)}
+
+
+def _change(path: str, before: Any, after: Any) -> Change | None:
+    if is_tensor(before) and is_tensor(after):
+        if before.shape != after.shape:
+            return Change(path, "shape", str(list(before.shape)), str(list(after.shape)))
+        return _tensor_change(path, before, after)
+    if is_tensor(before) or is_tensor(after) or (type(before) is not type(after) and not _empty_dicts(before, after)):
+        return Change(path, "type", _type(before), _type(after))
+    return None if plain_bits(before) == plain_bits(after) else Change(path, "value", repr(before), repr(after))
+
+
+def _empty_dicts(before: Any, after: Any) -> bool:
+    """Whether both leaves are dicts, one of which may be ordered."""
+    return isinstance(before, dict) and isinstance(after, dict)
+
+
+def _type(leaf: Any) -> str:
+    return f"tensor {leaf.dtype.name} {list(leaf.shape)}" if is_tensor(leaf) else type(leaf).__name__
+
+
+def _tensor_change(path: str, before: Tensor, after: Tensor) -> Change | None:
+    """Compare two tensors of one shape, part by part."""
+    is_cast = _kind(before) != _kind(after)
+    numbers = _wide(before.dtype), _wide(after.dtype)
+    elements = different = 0
+    absolute = relative = 0.0
+    for index in slabs(coarser(before, after)):
+        one, other = before[index], after[index]
+        elements += one.size
+        if not is_cast and np.array_equal(bits(one), bits(other)):
+            continue
+        if None in numbers:
+            different += int(np.count_nonzero((bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)))
+            continue
+        x, y = one.reshape(-1).astype(numbers[0]), other.reshape(-1).astype(numbers[1])
+        if is_cast:
+            unequal = (x != y) & ~(np.isnan(x) & np.isnan(y))
+        else:
+            unequal = (bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)
+        different += int(np.count_nonzero(unequal))
+        far = _distances(x[unequal], y[unequal])
+        absolute, relative = _greatest(absolute, far[0]), _greatest(relative, far[1])
+    if not is_cast and not different:
+        return None
+    figures = (absolute, relative) if None not in numbers else (None, None)
+    if is_cast:
+        return Change(path, "dtype", before.dtype.name, after.dtype.name, elements, different, *figures)
+    return Change(path, "values", None, None, elements, different, *figures)
+
+
+def _distances(x: Array, y: Array) -> tuple[Array, Array]:
+    """Absolute and relative distances of unequal elements; 0 for two NaNs and for zeros of different sign."""
+    with np.errstate(all="ignore"):
+        both_nan = np.isnan(x) & np.isnan(y)
+        distance = np.where(both_nan | (x == y), 0.0, np.abs(x - y))
+        size = np.maximum(np.abs(x), np.abs(y))
+        return distance, np.where(distance == 0, 0.0, np.where(np.isinf(distance), np.inf, distance / size))
+
+
+def _greatest(so_far: float, distances: Array) -> float:
+    """The greatest of all; NaN if any is."""
+    return float(np.max(distances, initial=so_far))
+
+
+def _wide(dtype: np.dtype[Any]) -> Any:
+    """The dtype in which elements are subtracted, or None for what is no number."""
+    row = dtype_of(dtype)
+    return None if row is None else np.complex128 if "complex" in row.name else np.float64

@@ -1,0 +1,191 @@
+"""Chunk tables (SPEC.md section 7): where the bytes of chunks lie and what their digests are, in columns.
+
+The chunks of a checkpoint are numbered through: tensors in their order, the chunks of each in C order. A table of all
+of them has no column for that; the table of a part lists the numbers that it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import fault
+from .arrays import ArraySpec
+from .digests import Digest
+from .dtypes import Array
+
+_U32, _U64 = np.dtype("<u4"), np.dtype("<u8")
+
+
+class Extent(NamedTuple):
+    """Where one chunk lies, and the digests of its blocks one after another."""
+
+    offset: int
+    length: int
+    digests: bytes
+
+
+class _Columns(NamedTuple):
+    offset: Array | None
+    length: Array
+    digest: bytes
+    digest_size: int
+    block: int
+    numbers: Array | None = None
+
+
+class ChunkTable(_Columns):
+    """`offset` is None where every chunk is an object of its own. `numbers` are those of the rows' chunks in ascending
+    order, None if the rows are all chunks there are [CHK-002].
+
+    `offset`, `length`: uint64 of shape (rows,). `digest`: the blocks' digests, `digest_size` bytes each.
+    """
+
+    @cached_property
+    def first_blocks(self) -> list[int]:
+        """For each row the number of blocks before it; one more entry, the total, at the end."""
+        return [0, *np.cumsum(-(-self.length.astype(np.int64) // self.block)).tolist()]
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        offsets: list[int] = [0] * len(self.length) if self.offset is None else self.offset.tolist()
+        return offsets
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        lengths: list[int] = self.length.tolist()
+        return lengths
+
+    @property
+    def blocks(self) -> int:
+        return self.first_blocks[-1]
+
+    def row(self, number: int) -> int:
+        """The row of a chunk that is in this table."""
+        return number if self.numbers is None else int(np.searchsorted(self.numbers, number))
+
+    def extent(self, row: int) -> Extent:
+        """Where the chunk of a row lies."""
+        size = self.digest_size
+        digests = self.digest[self.first_blocks[row] * size : self.first_blocks[row + 1] * size]
+        return Extent(self.offsets[row], self.lengths[row], digests)
+
+    def check_extents(self, end: int) -> None:
+        """Refuse extents that do not lie in [0, `end`) or overlap. [CHK-005]"""
+        if self.offset is None or not len(self.length):
+            return
+        beyond = (self.offset > end) | (self.length > np.uint64(end) - np.minimum(self.offset, np.uint64(end)))
+        if beyond.any():
+            row = int(beyond.argmax())
+            raise fault(
+                "bad-extent", f"chunk row {row} reaches beyond byte {end} [CHK-005]", offset=int(self.offset[row])
+            )
+        order = np.argsort(self.offset, kind="stable")
+        starts, ends = self.offset[order][1:], (self.offset + self.length)[order][:-1]
+        if (starts < ends).any():
+            raise fault("bad-extent", f"two chunks overlap at byte {int(starts[(starts < ends).argmax()])} [CHK-005]")
+
+
+def encode_table(table: ChunkTable, tensors: Array | None = None, chunks: Array | None = None) -> dict[str, Any]:
+    """The table as the manifest or a part manifest holds it; `tensors` and `chunks` are the first two columns."""
+    return {
+        "tensor": None if tensors is None else tensors.astype(_U32).tobytes(),
+        "chunk": None if chunks is None else chunks.astype(_U64).tobytes(),
+        "offset": None if table.offset is None else table.offset.astype(_U64).tobytes(),
+        "length": table.length.astype(_U64).tobytes(),
+        "digest": table.digest,
+    }
+
+
+def columns(numbers: Array, firsts: Sequence[int]) -> tuple[Array, Array]:
+    """The tensors that chunks belong to, and their numbers in them; `firsts` as `first_chunks` gives them."""
+    starts = np.asarray(firsts, np.int64)
+    tensors = np.searchsorted(starts, numbers, side="right") - 1
+    return tensors, numbers - starts[tensors]
+
+
+def first_chunks(specs: Sequence[ArraySpec]) -> tuple[int, ...]:
+    """The number of each tensor's first chunk, and the number of chunks at the end."""
+    firsts = tuple(accumulate((spec.chunks for spec in specs), initial=0))
+    if firsts[-1] >= 1 << 62:
+        raise fault("bad-manifest", "there are 2^62 chunks or more [LIM-006]")
+    return firsts
+
+
+def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, block: int) -> ChunkTable:
+    """Parse and check a table against the tensors that it serves; raises `bad-manifest` or `bad-extent`."""
+    match document:
+        case {
+            "tensor": (bytes() | None) as tensors,
+            "chunk": (bytes() | None) as chunks,
+            "offset": (bytes() | None) as offsets,
+            "length": bytes(lengths),
+            "digest": bytes(digests),
+        } if (tensors is None) == (chunks is None):
+            pass
+        case _:
+            raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [CHK-002]")
+    firsts = np.asarray(first_chunks(specs), np.int64)
+    if tensors is None or chunks is None:
+        rows = int(firsts[-1])
+    else:
+        rows = len(tensors) // 4
+        _check_rows(rows, tensors, 4)
+        _check_rows(rows, chunks, 8)
+    for column in (offsets, lengths):
+        if column is not None:
+            _check_rows(rows, column, 8)
+    if tensors is None or chunks is None:  # as many as there are rows, which is known now [LIM-003]
+        tensor, numbers = np.repeat(np.arange(len(specs)), np.diff(firsts)), None
+    else:
+        tensor, numbers = _numbers(tensors, chunks, firsts)
+    length = np.frombuffer(lengths, _U64)
+    expected = np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64)[tensor]
+    wrong = ((length != expected) & (expected != 0)) | (length == 0) | (length >= np.uint64(1 << 62))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise fault(
+            "bad-extent",
+            f"chunk row {row} has the wrong length [CHK-005]",
+            found=int(length[row]),
+            expected=int(expected[row]),
+        )
+    offset = None if offsets is None else np.frombuffer(offsets, _U64)
+    table = ChunkTable(offset, length, digests, digest.size, block, numbers)
+    if len(digests) != table.blocks * digest.size:
+        raise fault(
+            "bad-manifest",
+            "a chunk table has another number of digests than blocks [CHK-001]",
+            found=len(digests) / digest.size,
+            expected=table.blocks,
+        )
+    return table
+
+
+def _check_rows(rows: int, column: bytes, width: int) -> None:
+    """[CHK-001]"""
+    if len(column) != width * rows:
+        raise fault(
+            "bad-manifest",
+            "a column of a chunk table has another number of rows than there are chunks [CHK-001]",
+            found=len(column) / width,
+            expected=rows,
+        )
+
+
+def _numbers(tensors: bytes, chunks: bytes, firsts: Array) -> tuple[Array, Array]:
+    """The tensor and the number of each row's chunk. [CHK-003]"""
+    tensor = np.frombuffer(tensors, _U32).astype(np.int64)
+    chunk = np.frombuffer(chunks, _U64)
+    if tensor.size and int(tensor.max()) >= len(firsts) - 1:
+        raise fault("bad-manifest", f"a chunk table names tensor {int(tensor.max())}, which is not there [CHK-003]")
+    if (chunk >= np.diff(firsts).astype(np.uint64)[tensor]).any():
+        raise fault("bad-manifest", "a chunk table names a chunk that its tensor does not have [CHK-003]")
+    numbers = firsts[tensor] + chunk.astype(np.int64)
+    if (np.diff(numbers) <= 0).any():
+        raise fault("bad-manifest", "the rows of a chunk table are not sorted, or repeat a chunk [CHK-003]")
+    return tensor, numbers

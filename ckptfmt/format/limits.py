@@ -1,0 +1,152 @@
+"""Limits (SPEC.md section 16): what a checkpoint may ask of its reader, so that memory and time are bounded by what is
+stored.
+
+A few bytes can stand for much: an empty msgpack array takes one byte and 72 of memory, a compressed chunk of zeros
+takes a thousandth of them, and keys can be chosen so that every look into a hash table takes as long as there are keys.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Hashable, Iterable
+from functools import cache
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ..errors import fault
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+FACTOR = 16  # bytes of memory that each stored byte may take in any case [LIM-007] [LIM-008]
+VALUES = 48 << 20  # bytes that the values of a manifest may take beyond: with all else that opening takes, 64 MiB
+
+
+class Limits(NamedTuple):
+    """How much memory an untrusted checkpoint may take, in bytes.
+
+    - `manifest`: a manifest or part manifest [LIM-001].
+    - `expansion`: what one call may take beyond 16 times the stored bytes. By default the values of a manifest may take
+      48 MiB more [LIM-007], and compressed tensors half of this machine's memory [LIM-008].
+    """
+
+    manifest: int = 1 << 30
+    expansion: int | None = None
+
+    def check_manifest(self, length: int, path: str) -> None:
+        """Refuse to read a manifest of `length` bytes. [LIM-001]"""
+        if length > self.manifest:
+            limit = f"at most {self.manifest}"
+            raise fault("limit-exceeded", "the manifest is too large", path=path, found=length, expected=limit)
+
+    def values(self, stored: int) -> int:
+        """Memory for the values of a manifest that stands in `stored` bytes, which are held up to three times."""
+        return (FACTOR - 3) * stored + (VALUES if self.expansion is None else self.expansion)
+
+    def check_expansion(self, decoded: int, stored: int) -> None:
+        """Refuse to decode chunks of `stored` bytes to `decoded`. [LIM-008]"""
+        room = FACTOR * stored + (_memory() // 2 if self.expansion is None else self.expansion)
+        if decoded > room:
+            raise fault(
+                "limit-exceeded",
+                f"{stored:,} bytes of compressed chunks stand for far more [LIM-008]",
+                found=decoded,
+                expected=f"at most {room}",
+            )
+
+
+DEFAULT = Limits()
+
+
+@cache
+def _memory() -> int:
+    """Bytes of memory of this machine."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 8 << 30
+
+
+# ---- hash tables
+
+
+def table(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
+    """A dict; refuses keys that were chosen to collide, by the time that they take. [LIM-007]"""
+    found: dict[K, V] = {}
+    rest, start = iter(pairs), 0.0
+    while part := list(islice(rest, SMALL)):
+        found.update(part)
+        if len(part) < SMALL:
+            break
+        start = start or time.thread_time()
+        if time.thread_time() - start > _PATIENCE + len(found) * _LOOK:
+            raise fault("limit-exceeded", "the keys of a dict were chosen to collide in a hash table [LIM-007]")
+    return found
+
+
+SMALL = 512  # keys that cost little, however they collide: so many are added between two looks at the clock
+_PATIENCE, _LOOK = 0.5, 20e-6  # seconds, for all keys and for each: a hundred times what it takes
+
+
+# ---- values
+
+
+def costs_at_most(raw: bytes, limit: int) -> bool:
+    """Whether the values of a msgpack document surely take no more than `limit` bytes of memory: a cheap bound."""
+    if len(raw) * max(_COSTS) <= limit:
+        return True
+    array, cost = np.frombuffer(raw, np.uint8), 0
+    for start in range(0, array.size, 1 << 20):
+        cost += int(np.bincount(array[start : start + (1 << 20)], minlength=256) @ np.array(_COSTS))
+    return cost <= limit
+
+
+class Budget:
+    """Memory for the values of a document, which its hooks are told of one by one. [LIM-007]"""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = self.left = limit
+
+    def take(self, items: list[Any], container: Any = None) -> list[Any]:
+        """A list with these items has been made, or another container with them."""
+        self.left -= 16 + _size(items if container is None else container)
+        self.left -= sum(_size(item) for item in items if _is_own(item))
+        if self.left < 0:
+            raise exceeded(self.limit)
+        return items
+
+
+def exceeded(limit: int) -> Exception:
+    """What is raised for a document whose values take too much memory."""
+    return fault(
+        "limit-exceeded", "the values of the manifest take too much memory [LIM-007]", expected=f"at most {limit}"
+    )
+
+
+def _size(item: Any) -> int:
+    """Memory of a value; the allocator gives multiples of 16 bytes."""
+    return sys.getsizeof(item) + 15 & ~15
+
+
+def _is_own(item: Any) -> bool:
+    """Whether a value that is no container has memory of its own; small numbers and single characters are shared."""
+    kind = type(item)
+    return kind is float or (kind is int and not -6 < item < 257) or (kind in (str, bytes) and len(item) > 1)
+
+
+def _costs() -> list[int]:
+    """For each byte, what it costs at most to decode the item of msgpack that it may begin."""
+    costs = [8] * 256  # a pointer to a value that is shared; also what each byte of a string costs at most
+    costs[0x80:0xA0] = [72, *[240] * 15, 72, *[88] * 15]  # maps, arrays
+    costs[0xA2:0xC0] = [204] * 30  # strings; keys of maps among them
+    costs[0xC4:0xCC] = [64] * 6 + [32] * 2  # bin, ext, float
+    costs[0xCD:0xE0] = [32] * 7 + [64] * 5 + [204] * 3 + [88] * 2 + [240] * 2  # int, ext, str, array, map
+    costs[0xE0:0xFB] = [40] * 27  # negative ints
+    return costs
+
+
+_COSTS = _costs()

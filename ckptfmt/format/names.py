@@ -1,0 +1,177 @@
+"""Node names (SPEC.md section 4): typed path segments as names of Zarr nodes, injective and always legal."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from ..errors import fault
+from .limits import FACTOR, VALUES
+
+Key = str | int
+Path = tuple[Key, ...]
+
+MAX_LENGTH = 65_000  # bytes of a name [NAME-006]
+MAX_INTEGER_BITS = 8192  # of an int key that is part of a name [NAME-001]
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+_INTEGER = re.compile(rb"-?[0-9]+").fullmatch
+_SEGMENT = r"(?!__|\.+[/\n]|zarr\.json[/\n])[A-Za-z0-9_.~-]++"
+_NAMES = re.compile(rf"(?:{_SEGMENT}(?:/{_SEGMENT})*+\n)*+").fullmatch
+
+
+def escape(key: Key) -> str:
+    """The node name of one path segment. [NAME-001] to [NAME-004]"""
+    if isinstance(key, int):
+        if key.bit_length() > MAX_INTEGER_BITS:
+            raise fault(
+                "name-too-long", f"an int key has {key.bit_length()} bits", expected=f"at most {MAX_INTEGER_BITS}"
+            )
+        return str(key)  # [NAME-001]
+    if _PLAIN(key) and not (key[0] in "-0123456789_z" or key[-1] == "."):
+        return key
+    raw = key.encode()
+    if not raw:
+        return "~"  # [NAME-004]
+    name = "".join(chr(b) if _PLAIN(chr(b)) else f"~{b:02X}" for b in raw)  # [NAME-002]
+    if _INTEGER(raw) or raw.startswith(b"__") or raw == b"zarr.json":
+        name = f"~{raw[0]:02X}{name[1:]}"  # [NAME-003]
+    if name.endswith("."):
+        name = f"{name[:-1]}~2E"  # [NAME-003]
+    return name
+
+
+def unescape(segment: str) -> Key:
+    """The key whose `escape` is `segment`."""
+    if _INTEGER(segment.encode()):
+        return int(segment)
+    if segment == "~":
+        return ""
+    head, *rest = segment.split("~")
+    return (head.encode() + b"".join(bytes.fromhex(r[:2]) + r[2:].encode() for r in rest)).decode()
+
+
+def path_text(path: Path) -> str:
+    """A path as people write it, for patterns and lookups: segments joined with `/`. May be ambiguous."""
+    return "/".join([key if isinstance(key, str) else _integer_text(key) for key in path])
+
+
+def label(key: Key) -> str:
+    """A key as it is, or as a literal where that could be mistaken: the str "0" for the int 0, say."""
+    if isinstance(key, int):
+        return _integer_text(key)
+    mistaken = "/" in key or key[:1] in ("'", '"', "(") or key.lstrip("-").removeprefix("0x").isdigit()
+    is_plain = key.isprintable() and key == key.strip() != "" and not mistaken
+    return key if is_plain else repr(key)
+
+
+def path_label(path: Path) -> str:
+    """A path for messages and reports: labels joined with `/`, which no two paths share."""
+    return "/".join(map(label, path))
+
+
+class PathIndex:
+    """Finds what callers mean by a path, among the leaves of a tree and the containers above them."""
+
+    def __init__(self, leaves: Iterable[Path]) -> None:
+        self._by_text: dict[str, list[Path]] = {}
+        known: set[Path] = set()
+        for path in leaves:
+            for length in range(len(path), -1, -1):
+                prefix = path[:length]
+                if prefix in known:
+                    break
+                known.add(prefix)
+                self._by_text.setdefault(path_text(prefix), []).append(prefix)
+
+    def find(self, path: Key | Path, checkpoint: str) -> Path:
+        """The typed path of a path text ("model/wte"), a label ("model/'0'") or an exact path ("model", 0); raises
+        `no-such-path` or `ambiguous-path`."""
+        if isinstance(path, str):
+            fits = self._by_text.get(path, []) or self._labelled(path)
+        else:
+            exact = [_exact_key(key) for key in (path if isinstance(path, tuple) else (path,))]
+            known = tuple([key for key in exact if key is not None])
+            fits = [fit for fit in self._by_text.get(path_text(known), []) if list(fit) == exact]
+        if not fits:
+            raise fault("no-such-path", f"there is no {path!r} in the tree", path=checkpoint)
+        if len(fits) > 1:
+            raise fault("ambiguous-path", f"{path!r} fits {' and '.join(map(repr, fits))}", path=checkpoint)
+        return fits[0]
+
+    def _labelled(self, text: str) -> list[Path]:
+        """The path whose label this is, where it differs from the path text: it has a literal in it."""
+        if "'" not in text and '"' not in text:
+            return []
+        return [fit for fits in self._by_text.values() for fit in fits if path_label(fit) == text]
+
+
+def value_at(tree: Any, path: Path) -> Any:
+    """What stands at a path of a tree."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _exact_key(key: Any) -> Key | None:
+    """A key that a path may have: a str, or an int, of NumPy too; None for anything else. [TREE-007]"""
+    if isinstance(key, str):
+        return key
+    try:
+        return None if isinstance(key, bool) else operator.index(key)
+    except TypeError:
+        return None
+
+
+def _integer_text(key: int) -> str:
+    """Decimal digits, but hexadecimal ones where Python refuses to make so many."""
+    return str(key) if key.bit_length() <= MAX_INTEGER_BITS else hex(key)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that are illegal, not distinct, or lie beneath one another. [NAME-006]"""
+    if len(names) == 1 and names[0] == "":
+        return  # [NAME-005]
+    if max(map(len, names), default=0) > MAX_LENGTH:
+        raise fault("bad-manifest", f"a tensor name is longer than {MAX_LENGTH} bytes [NAME-006]")
+    lines = "".join([f"{name}\n" for name in names])
+    if not _NAMES(lines) or lines.count("\n") != len(names):
+        bad = next(name for name in names if not _NAMES(f"{name}\n") or "\n" in name)
+        raise fault("bad-manifest", f"illegal tensor name {bad!r:.200} [NAME-006]")
+    ordered = sorted([f"{name}/" for name in names])  # what begins with a text comes right after it
+    for name, following in pairwise(ordered):
+        if following.startswith(name):
+            what = "stands twice" if name == following else "has tensors beneath it"
+            raise fault("bad-manifest", f"tensor {name[:-1]!r:.200} {what} [NAME-006]")
+    _check_nesting(names, lines)
+
+
+def _check_nesting(names: Sequence[str], lines: str) -> None:
+    """Refuse names whose containers' names would take far more memory than they do. [LIM-007]"""
+    room = FACTOR * len(lines) + VALUES
+    if lines.count("/") * max(map(len, names), default=0) <= room:
+        return
+    if sum(len(name) * name.count("/") for name in names) > room:
+        raise fault("limit-exceeded", "tensor names are nested too deeply for their length [LIM-007]")
+
+
+def check_paths(paths: Sequence[str]) -> None:
+    """Refuse paths of objects that are illegal or not distinct. [CHK-007]"""
+    for path in paths:
+        if not path or "\n" in path or not _NAMES(f"{path}\n") or len(path) > MAX_LENGTH:
+            raise fault("bad-manifest", f"illegal path of an object {path!r:.200} [CHK-007]")
+    if len(set(paths)) != len(paths):
+        raise fault("bad-manifest", "two parts name one object [LAY-004]")
+
+
+def parents(names: Sequence[str]) -> set[str]:
+    """The names of all containers above `names`; the root is not among them."""
+    found: set[str] = set()
+    for parent in {name.rpartition("/")[0] for name in names}:
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found

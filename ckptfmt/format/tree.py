@@ -1,0 +1,224 @@
+"""The tree (SPEC.md section 2): msgpack nodes, and the values that they stand for, with typed paths. `encoder` is the
+way back.
+
+Pure: tensors are referred to by index, and read elsewhere.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ..errors import UnknownTagWarning, fault
+from .dtypes import DTYPES, dtype_named, unpack
+from .limits import SMALL, table
+from .names import Key, Path, path_label
+from .tags import TAGS, Restore
+
+Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
+Tree = Any
+
+MAX_DEPTH = 256  # [TREE-012]
+COMPLEX = struct.Struct("<dd")
+
+
+class _Omitted:
+    """The type of `OMITTED`: stands for list and tuple items that `select=` leaves out."""
+
+    def __repr__(self) -> str:
+        return "ckptfmt.OMITTED"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __reduce__(self) -> str:
+        return "OMITTED"
+
+
+OMITTED = _Omitted()
+
+
+def check(node: Node, dtypes: Sequence[str]) -> None:
+    """Refuse a node that breaks section 2 [TREE-001]; `dtypes` are those of the manifest's tensors, or () where none
+    may stand."""
+    used: set[int] = set()
+    _check(node, dtypes, used, 0)
+    if len(used) < len(dtypes):
+        raise _bad("a tensor stands nowhere in the tree [TREE-009]")
+
+
+def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> None:
+    if type(node) is not list:
+        if node is None or type(node) in (bool, int, float, str, bytes):
+            return
+        raise _bad(f"a {type(node).__name__} is no node")
+    match node:
+        case ["tensor", int(index)] if type(index) is int and 0 <= index < len(dtypes):
+            used.add(index)
+        case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
+            decoded = [_decode_key(key) for key in keys]
+            if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
+                raise _bad("a dict repeats a key [TREE-006]")
+            _check_items(items, dtypes, used, depth)
+        case ["list" | "tuple", list(items)]:
+            _check_items(items, dtypes, used, depth)
+        case ["int", bytes(raw)] if raw:  # [TREE-003]
+            pass
+        case ["complex", bytes(raw)] if len(raw) == 16:  # [TREE-005]
+            pass
+        case ["scalar", str(name), bytes(raw)]:
+            if len(raw) != dtype_named(name).stored.itemsize or (name == "bool" and raw[0] > 1):
+                raise _bad(f"a scalar of {name} has the bytes {raw[:16].hex()} [TREE-005]")
+        case ["tag", str(name), param, child]:
+            _check(param, (), used, depth + 1)  # [TREE-014]
+            _check_items([child], dtypes, used, depth)
+            if name in TAGS and not TAGS[name].accepts(param, child, dtypes):
+                raise _bad(f"tag {name!r} has a param or child of another form [TAG-003]")
+        case _:
+            raise _bad(f"no such node: {str(node)[:60]} [TREE-001]")
+
+
+def _check_items(items: list[Node], dtypes: Sequence[str], used: set[int], depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise _bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
+    for item in items:
+        _check(item, dtypes, used, depth + 1)
+
+
+def _bad(message: str) -> Exception:
+    return fault("bad-manifest", message)
+
+
+def _decode_key(key: Node) -> Key:
+    if type(key) is str or type(key) is int:
+        return key
+    match key:
+        case ["int", bytes(raw)] if raw:
+            return int.from_bytes(raw, "big", signed=True)
+    raise _bad(f"a dict has the key {key!r:.40} [TREE-007]")
+
+
+def decode(
+    node: Node,
+    tensor: Callable[[int], Any],
+    keep: Callable[[Path], bool] | None = None,
+    restores: Mapping[str, Restore] = MappingProxyType({}),
+) -> Tree:
+    """The value of a checked node; `tensor(index)` gives the leaf of a tensor node.
+
+    With `keep`, leaves whose path it refuses are left out: dict entries vanish, items of lists and tuples become
+    `OMITTED`. `restores` makes the values of tags that belong to a framework.
+    """
+    return _Decoder(tensor, keep, restores).value(node, ())
+
+
+class _Decoder:
+    def __init__(
+        self, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None, restores: Mapping[str, Restore]
+    ) -> None:
+        self.tensor, self.keep, self.restores = tensor, keep, restores
+        self.announced: set[str] = set()
+        self.tagged_tensors: dict[Hashable, Any] = {}
+
+    def value(self, node: Node, path: Path) -> Tree:
+        kind = node[0] if type(node) is list else None
+        if kind in ("dict", "list", "tuple"):
+            return self.container(node, path)
+        if kind == "tag":
+            return self.tagged(node, path)
+        if self.keep is not None and not self.keep(path):
+            return OMITTED
+        if kind is None:
+            return node
+        if kind == "tensor":
+            return self.tensor(node[1])
+        return _leaf(node)
+
+    def container(self, node: Node, path: Path) -> Tree:
+        if node[0] == "dict":
+            keys = [_decode_key(key) for key in node[1]]
+            if self.keep is None:  # the way of most loads, so without a path for each tensor
+                tensor = self.tensor
+                return {
+                    k: tensor(n[1]) if type(n) is list and n[0] == "tensor" else self.value(n, (*path, k))
+                    for k, n in zip(keys, node[2], strict=True)
+                }
+            items = [(key, self.value(item, (*path, key))) for key, item in zip(keys, node[2], strict=True)]
+            kept = {key: item for key, item in items if item is not OMITTED}
+            return OMITTED if self.left_out(path, kept, items) else kept
+        values = [self.value(item, (*path, i)) for i, item in enumerate(node[1])]
+        if self.keep is not None and self.left_out(path, [v for v in values if v is not OMITTED], values):
+            return OMITTED
+        return values if node[0] == "list" else tuple(values)
+
+    def left_out(self, path: Path, kept: Sized, items: Sized) -> bool:
+        """Whether a container goes with what it held; one that is empty is kept like a leaf."""
+        return not kept and (bool(items) or (self.keep is not None and not self.keep(path)))
+
+    def tagged(self, node: Node, path: Path) -> Tree:
+        _, name, param, child = node
+        value = self.value(child, path)
+        if value is OMITTED:
+            return OMITTED
+        tag = TAGS.get(name)
+        restore = self.restores.get(name) or (tag.restore if tag else None)
+        if restore is None:
+            hint = tag.hint if tag else "an unknown tag: its plain child was read"
+            if hint and name not in self.announced:
+                self.announced.add(name)
+                text = f"{name} {param}" if tag else name
+                message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
+                warnings.warn(message, UnknownTagWarning, stacklevel=2)
+            return value
+        if type(child) is not list or child[0] != "tensor":
+            return restore(param, value)
+        key = (name, param, child[1])  # aliases are one object [TREE-010]
+        if key not in self.tagged_tensors:
+            self.tagged_tensors[key] = restore(param, value)
+        return self.tagged_tensors[key]
+
+
+def _leaf(node: Node) -> Any:
+    match node:
+        case ["int", raw]:
+            return int.from_bytes(raw, "big", signed=True)
+        case ["complex", raw]:
+            return complex(*COMPLEX.unpack(raw))
+        case [_, name, raw]:  # scalar
+            dtype = DTYPES[name]
+            stored = np.frombuffer(raw, dtype.stored).astype(dtype.stored.newbyteorder("="))
+            return unpack(stored, dtype, 1)[0] if dtype.per > 1 else stored.view(dtype.numpy)[0]
+
+
+def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:
+    """Path, name and param of every tagged node, depth first."""
+    match node:
+        case ["dict", keys, items]:
+            for key, item in zip(keys, items, strict=True):
+                yield from tags(item, (*path, _decode_key(key)))
+        case ["list" | "tuple", items]:
+            for i, item in enumerate(items):
+                yield from tags(item, (*path, i))
+        case ["tag", name, param, child]:
+            yield path, name, param
+            yield from tags(child, path)
+
+
+def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Every leaf node with its path, depth first; a tag adds no segment, an empty container is a leaf."""
+    match node:
+        case ["dict", keys, items] if items:
+            for key, item in zip(keys, items, strict=True):
+                yield from leaves(item, (*path, _decode_key(key)))
+        case ["list" | "tuple", items] if items:
+            for i, item in enumerate(items):
+                yield from leaves(item, (*path, i))
+        case ["tag", _, _, child]:
+            yield from leaves(child, path)
+        case _:
+            yield path, node

@@ -1,0 +1,209 @@
+"""Adapters: what the core knows about tensors and containers of other libraries, and where it finds them.
+
+An adapter turns one value into what the tree can hold (`lower`), and arrays into a framework's tensors (`wrap`,
+`slot`, `template`). It holds no format logic. Adapters are found through the entry-point group `ckptfmt.adapters`,
+whose names are the modules of frameworks, and only once the program itself has imported that framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..errors import fault
+from ..format.arrays import Shape
+from ..format.dtypes import Array
+from ..format.tags import Restore
+from .sources import Lazy, Region, Source, whole
+
+GROUP = "ckptfmt.adapters"
+
+
+class Tagged(NamedTuple):
+    """A value that becomes a tagged node: `child` is a tree, `rebuild` makes the value from another such child."""
+
+    tag: str
+    param: str | bool | None
+    child: Any
+    rebuild: Callable[[Any], Any]
+
+
+class Plain(NamedTuple):
+    """A value that is stored as another one: a module as its state."""
+
+    value: Any
+
+
+class SlotPart(NamedTuple):
+    """A region of a tensor and where it goes: into `array` (writable host memory), or through `put`, which takes an
+    array of that region."""
+
+    region: Region
+    array: Array | None
+    put: Callable[[Array], None] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """What `into=` fills: a tensor of a target tree. `shape` is that of the whole tensor, of which `parts` are here."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    parts: tuple[SlotPart, ...]
+    writable: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Template:
+    """What `like=` asks for: a tensor of this shape and dtype, which `build` makes from a stored one, reading what it
+    needs."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    build: Callable[[Source], Any]
+
+
+class Adapter(Protocol):
+    """What a framework's adapter offers."""
+
+    framework: str
+    """The framework's module, as in `sys.modules`."""
+    on_host: bool
+    """Whether `wrap` keeps the array's memory. If not, tensors are read and wrapped one after another."""
+    restores: Mapping[str, Restore]
+    """Tag to what makes its value, in trees that are loaded for this framework."""
+
+    def lower(self, value: Any) -> Source | Tagged | Plain | None:
+        """What the tree holds for a value of this framework; None for any other value."""
+
+    def wrap(self, array: Array) -> Any:
+        """A tensor of the framework from an array that nobody else uses."""
+
+    def supports(self, dtype: str) -> bool:
+        """Whether the framework has tensors of a logical dtype (SPEC.md section 3)."""
+
+    def slot(self, leaf: Any) -> Slot | None:
+        """Where a tensor of a target is filled; None for what is no tensor of this framework."""
+
+    def template(self, leaf: Any) -> Template | None:
+        """How a leaf like this one is made; None for what is no tensor of this framework."""
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """What an adapter offers besides, if its tensors are changed in place: to copy many at once, which a snapshot of a
+    run's state does again and again."""
+
+    def seen(self, tensors: list[Any]) -> tuple[tuple[int, ...], Any] | None:
+        """Where the elements of tensors begin in host memory, and all else that says which elements a tensor has:
+        equal lists of tensors are the same memory, seen in the same way. None if any is something else than a tensor
+        of this framework that `lower` gives as an array."""
+
+    def copy(self, into: list[Any], tensors: list[Any]) -> None:
+        """Copy the elements of tensors into those that `wrap` made, one by one of the same dtype and shape."""
+
+
+_registered: dict[str, Adapter] = {}
+_active: list[Adapter] = []  # of frameworks that the program has imported, as far as was looked
+_copying: list[Any] = []  # those of them that are `Copying`
+_absent: frozenset[str] | None = None  # the other frameworks with an adapter; None: look again
+
+
+def register(adapter: Adapter) -> None:
+    """Make an adapter known without an entry point; importing its package does this. The latest for a framework
+    counts."""
+    global _absent
+    _registered[adapter.framework] = adapter
+    _absent = None
+
+
+@cache
+def _entry_points() -> dict[str, Any]:
+    from importlib.metadata import entry_points  # here, as reading arrays needs no adapter
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def adapter_named(framework: str) -> Adapter:
+    """The adapter of a framework; raises `bad-option`, or `missing-package` where the framework is not installed."""
+    if framework not in _registered:
+        entry = _entry_points().get(framework)
+        if entry is None:
+            known = ", ".join(sorted({*_registered, *_entry_points()}))
+            raise fault("bad-option", f"there is no adapter for {framework!r}", found=framework, expected=known)
+        try:
+            register(entry.load())
+        except ImportError as error:
+            raise fault("missing-package", f"the adapter for {framework!r} cannot be imported: {error}") from error
+    return _registered[framework]
+
+
+def _adapters() -> list[Adapter]:
+    """The adapters of the frameworks that the program has imported, NumPy's general one last. Asked for every tensor,
+    so it looks anew only when a framework may have come."""
+    global _active, _copying, _absent
+    if _absent is None or any(name in sys.modules for name in _absent):
+        known = {*_registered, *_entry_points()}
+        names = sorted(known & sys.modules.keys(), key=lambda name: name == "numpy")
+        _active = [adapter_named(name) for name in names]  # importing one may register it
+        _copying = [adapter for adapter in _active if isinstance(adapter, Copying)]
+        _absent = frozenset(known - sys.modules.keys())
+    return _active
+
+
+def lower(value: Any) -> Source | Tagged | Plain | None:
+    """What the tree holds for a value that it has no node for; None if nothing does."""
+    if isinstance(value, Lazy | Tagged):
+        return value  # type: ignore[return-value]  # subclasses of Lazy are sources
+    for adapter in _adapters():
+        lowered = adapter.lower(value)
+        if lowered is not None:
+            return lowered
+    return _record(value)
+
+
+def seen(tensors: list[Any]) -> tuple[Adapter, tuple[int, ...], Any] | None:
+    """The adapter that can copy such tensors, and how it sees them; None if none can."""
+    _adapters()
+    for adapter in _copying:
+        found = adapter.seen(tensors)
+        if found is not None:
+            return adapter, *found
+    return None
+
+
+def slot(leaf: Any) -> Slot | None:
+    """Where a leaf of a target tree is filled; None for what is no tensor."""
+    if isinstance(leaf, np.ndarray):
+        everything = tuple(slice(0, n) for n in leaf.shape)
+        return Slot(leaf.shape, leaf.dtype, (SlotPart(everything, leaf),), leaf.flags.writeable)
+    return next((found for adapter in _adapters() if (found := adapter.slot(leaf)) is not None), None)
+
+
+def template(leaf: Any) -> Template | None:
+    """How a leaf of a template tree is made; None for what is no tensor."""
+    if isinstance(leaf, np.ndarray):
+        return Template(leaf.shape, leaf.dtype, _array)
+    return next((found for adapter in _adapters() if (found := adapter.template(leaf)) is not None), None)
+
+
+def _array(source: Source) -> Array:
+    return np.asarray(source[whole(source.shape)])
+
+
+def _record(value: Any) -> Tagged | None:
+    """NamedTuples and dataclasses: their fields under the name of their class."""
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        fields = dict(zip(kind._fields, value, strict=True))
+        return Tagged("python.namedtuple", name, fields, lambda child: kind(**child))
+    if dataclasses.is_dataclass(kind):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return Tagged("python.dataclass", name, fields, lambda child: dataclasses.replace(value, **child))
+    return None

@@ -1,0 +1,201 @@
+"""Reading into a target tree: what fits, what does not, all reported at once (SPEC.md section 12, READ-006). Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..format.dtypes import dtype_of
+from ..format.names import Path, path_label
+from ..format.tree import Tree
+from .adapter import Plain, Slot, Tagged, Template, lower
+
+Difference = tuple[str, Any, Any]
+Ask = Slot | Template
+
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, dict, list, tuple}
+_NUMBERS = (bool, int, float, complex, np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class MatchReport:
+    """How a target tree differs from a checkpoint. All by label of the path ("model/w").
+
+    `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,
+    `dtype`, `kind`: (path, found in the checkpoint, expected by the target). `readonly`: target arrays that cannot be
+    written. `shared`: pairs that are one memory in the target, and tensors of different values in the checkpoint.
+    """
+
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    shape: tuple[Difference, ...] = ()
+    dtype: tuple[Difference, ...] = ()
+    kind: tuple[Difference, ...] = ()
+    readonly: tuple[str, ...] = ()
+    shared: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self == MatchReport()
+
+    def __str__(self) -> str:
+        lines = [f"missing from the checkpoint: {_few(self.missing)}"] if self.missing else []
+        lines += [f"unexpected in the checkpoint: {_few(self.unexpected)}"] if self.unexpected else []
+        for name in ("shape", "dtype", "kind"):
+            differences = getattr(self, name)
+            if differences:
+                lines.append(
+                    f"{name}: "
+                    + _few(
+                        tuple(f"{path} (found {found}, expected {expected})" for path, found, expected in differences)
+                    )
+                )
+        lines += [f"read-only in the target: {_few(self.readonly)} (like= makes new ones)"] if self.readonly else []
+        if self.shared:
+            pairs = _few(tuple(f"{first} and {second}" for first, second in self.shared))
+            lines.append(f"one memory in the target, different values in the checkpoint: {pairs}")
+        return "; ".join(lines) or "target and checkpoint match"
+
+
+def _few(items: tuple[str, ...], most: int = 8) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(item or "the root" for item in items[:most]) + more
+
+
+def flatten(
+    tree: Tree, is_leaf: Callable[[Any], bool] = lambda _: False, path: Path = ()
+) -> Iterator[tuple[Path, Any]]:
+    """Every leaf of a tree of values, with its path; an empty container is a leaf. Containers of other libraries are
+    seen as a save sees them."""
+    kind = type(tree)
+    if _is_dict(tree):
+        for key, item in tree.items():
+            yield from flatten(item, is_leaf, (*path, key))
+    elif kind in (list, tuple) and tree:
+        for i, item in enumerate(tree):
+            yield from flatten(item, is_leaf, (*path, i))
+    elif kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or is_leaf(tree):
+        yield path, tree
+    else:
+        lowered = lower(tree)
+        if isinstance(lowered, Tagged):
+            yield from flatten(lowered.child, is_leaf, path)
+        elif isinstance(lowered, Plain):
+            yield from flatten(lowered.value, is_leaf, path)
+        else:
+            yield path, tree
+
+
+def _is_dict(tree: Tree) -> bool:
+    """Whether a value is seen as a dict that is not empty: also one of a class that no adapter rebuilds."""
+    return isinstance(tree, dict) and bool(tree) and (type(tree) in (dict, OrderedDict) or lower(tree) is None)
+
+
+def rebuild(
+    tree: Tree,
+    leaf: Callable[[Path, Any], Any],
+    path: Path = (),
+    check: Callable[[Path, Tagged], None] = lambda path, tagged: None,
+) -> Tree:
+    """The same containers, with every leaf replaced by `leaf(path, leaf)`. `check` sees what becomes tagged nodes."""
+    return _Rebuilder(leaf, check).value(tree, path)
+
+
+class _Rebuilder:
+    def __init__(self, leaf: Callable[[Path, Any], Any], check: Callable[[Path, Tagged], None]) -> None:
+        self.leaf, self.check = leaf, check
+        self.tagged: dict[Hashable, tuple[Any, Any]] = {}  # child, which stays alive, and what was made of it
+
+    def value(self, tree: Tree, path: Path) -> Tree:
+        kind = type(tree)
+        if _is_dict(tree):
+            items = ((key, self.value(item, (*path, key))) for key, item in tree.items())
+            return OrderedDict(items) if kind is OrderedDict else dict(items)
+        if kind in (list, tuple) and tree:
+            return kind(self.value(item, (*path, i)) for i, item in enumerate(tree))
+        if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic):
+            return self.leaf(path, tree)
+        lowered = lower(tree)
+        if isinstance(lowered, Tagged):
+            self.check(path, lowered)
+            child = self.value(lowered.child, path)
+            key = (lowered.tag, lowered.param, id(child))  # aliases are one object [TREE-010]
+            if key not in self.tagged:
+                self.tagged[key] = child, lowered.rebuild(child)
+            return self.tagged[key][1]
+        if isinstance(lowered, Plain):
+            return self.value(lowered.value, path)
+        return self.leaf(path, tree)
+
+
+def match(
+    leaves: dict[Path, Any],
+    asks: Mapping[Path, Ask | None],
+    stored: Mapping[Path, Any],
+    is_tensor: Callable[[Any], bool],
+    cast: bool,
+) -> MatchReport:
+    """Compare the leaves of a target or template with those of a checkpoint, by path. `asks` says what each leaf asks
+    for, None where it is no tensor; `cast` allows dtypes of `castable` pairs."""
+    missing = tuple(path_label(path) for path in leaves if path not in stored)
+    unexpected = tuple(path_label(path) for path in stored if path not in leaves)
+    shape: list[Difference] = []
+    dtype: list[Difference] = []
+    kind: list[Difference] = []
+    readonly: list[str] = []
+    for path, ask in asks.items():
+        if path not in stored:
+            continue
+        text, found = path_label(path), stored[path]
+        if isinstance(ask, Template) and not ask.shape and isinstance(found, _NUMBERS):
+            if not _takes(ask.dtype, found, cast):
+                dtype.append((text, type(found).__name__, ask.dtype))
+            continue
+        if is_tensor(found) != (ask is not None):
+            kind.append((text, _kind(is_tensor(found), found), _kind(ask is not None, leaves[path])))
+        elif ask is not None:
+            if found.shape != ask.shape:
+                shape.append((text, found.shape, ask.shape))
+            if found.dtype != ask.dtype.newbyteorder("=") and not (cast and castable(found.dtype, ask.dtype)):
+                dtype.append((text, found.dtype, ask.dtype))
+            if isinstance(ask, Slot) and not ask.writable:
+                readonly.append(text)
+    return MatchReport(missing, unexpected, tuple(shape), tuple(dtype), tuple(kind), tuple(readonly))
+
+
+def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:
+    """Whether a number can be an element of a dtype: a Python number of one of its own or a wider kind, which an
+    integer must be exactly; a NumPy scalar as a tensor can."""
+    array = np.asarray(number)
+    if isinstance(number, np.generic):
+        return array.dtype == dtype or (cast and castable(array.dtype, dtype))
+    with np.errstate(over="ignore"):
+        return castable(array.dtype, dtype) and (array.dtype.kind not in "iu" or array.astype(dtype).item() == number)
+
+
+def _kind(is_tensor: bool, leaf: Any) -> str:
+    return "tensor" if is_tensor else type(leaf).__name__
+
+
+def castable(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether a cast keeps the kind of number: bool < int < float < complex."""
+    ranks = [_rank(found), _rank(wanted)]
+    return None not in ranks and ranks[0] <= ranks[1]  # type: ignore[operator]
+
+
+def _rank(dtype: np.dtype[Any]) -> int | None:
+    row = dtype_of(dtype)
+    if row is None:
+        return None
+    return next(
+        (
+            rank
+            for rank, prefixes in enumerate((("bool",), ("int", "uint"), ("float", "bfloat")))
+            if row.name.startswith(prefixes)
+        ),
+        3,
+    )

@@ -1,0 +1,85 @@
+"""Finding chunks: from a tensor and a chunk number to an object, an extent and digests, through parts that are loaded
+when they are first needed [CHK-006]."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import fault
+from ..format.chunk_table import ChunkTable
+from ..format.digests import digest_named
+from ..format.dtypes import Array
+from ..format.limits import DEFAULT, Limits
+from ..format.manifest import Manifest, Part, PartReference, check_part, decode_part
+from ..storage import Storage
+
+
+class Found(NamedTuple):
+    """Chunks that one part holds: `rows` of its table, for the chunks at `positions` of those asked for."""
+
+    part: Part
+    table: ChunkTable
+    rows: list[int]
+    positions: list[int]
+
+
+class ChunkIndex:
+    """Knows every chunk of one checkpoint. May be used from several threads."""
+
+    def __init__(self, storage: Storage, manifest: Manifest, limits: Limits = DEFAULT) -> None:
+        self._storage, self.manifest, self._limits = storage, manifest, limits
+        self._loaded: dict[int, ChunkTable] = {}
+        self._loading = threading.Lock()
+
+    def find(self, tensor: int, chunk: int) -> tuple[Part, ChunkTable, int]:
+        """The part, table and row of one chunk."""
+        number = self.manifest.first_chunks[tensor] + chunk
+        placement = self.manifest.placement
+        part = 0 if placement is None else int(placement.parts_of(np.array([number]))[0])
+        table = self.table(part)
+        return self.manifest.parts[part], table, table.row(number)
+
+    def find_all(self, numbers: Array) -> Iterator[Found]:
+        """All of the chunks with these numbers, part by part."""
+        placement = self.manifest.placement
+        if placement is None:
+            yield Found(self.manifest.parts[0], self.table(0), numbers.tolist(), list(range(len(numbers))))
+            return
+        parts = placement.parts_of(numbers)
+        for part in np.unique(parts).tolist():
+            positions = np.flatnonzero(parts == part)
+            table = self.table(part)
+            assert table.numbers is not None
+            rows = np.searchsorted(table.numbers, numbers[positions])
+            yield Found(self.manifest.parts[part], table, rows.tolist(), positions.tolist())
+
+    def table(self, part: int) -> ChunkTable:
+        """The chunk table of a part; raises `manifest-digest`, `missing-object`, `bad-manifest` or `bad-extent`."""
+        chunks = self.manifest.parts[part].chunks
+        if isinstance(chunks, ChunkTable):
+            return chunks
+        with self._loading:
+            if part not in self._loaded:
+                self._loaded[part] = self._load(part, chunks)
+            return self._loaded[part]
+
+    def _load(self, number: int, reference: PartReference) -> ChunkTable:
+        manifest, part = self.manifest, self.manifest.parts[number]
+        self._limits.check_manifest(reference.length, self._storage.path)
+        length = self._storage.size(reference.path)
+        raw = self._storage.read(reference.path, 0, length) if length == reference.length else b""
+        if hashlib.sha256(raw).digest() != reference.sha256:  # [CHK-006]
+            raise fault(
+                "manifest-digest",
+                f"the part manifest {reference.path} does not match its length and sha256 [CHK-006]",
+                path=self._storage.path,
+            )
+        memory = self._limits.values(length)
+        table = decode_part(raw, manifest.specs, digest_named(manifest.digest), manifest.block, memory)
+        check_part(table, part, number, manifest)
+        return table

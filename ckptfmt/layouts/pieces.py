@@ -1,0 +1,122 @@
+"""Sources to the stored bytes of their chunks (SPEC.md sections 3 and 5).
+
+Bytes leave in **pieces** of `PIECE` bytes (the last of a chunk may be shorter). A contiguous little-endian array
+gives views of itself; any other source is read and converted piece by piece, so that saving never needs a second copy
+of a large tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..format.arrays import ArraySpec
+from ..format.chunks import PIECE
+from ..format.dtypes import Array, DType, pack
+from ..frameworks.sources import InFile, Region, Sharded, Source, within
+
+
+def is_direct(part: Array, spec: ArraySpec) -> bool:
+    """Whether the stored bytes of a chunk are the very memory of its elements."""
+    canonical = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool"  # else memory may hold what storage may not
+    raw = spec.is_raw and spec.dtype.per == 1 and part.shape == spec.grid
+    return raw and canonical and part.flags.c_contiguous and part.dtype.isnative
+
+
+def stored_pieces(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]:
+    """The stored bytes (uint8) of chunk number `chunk`, in pieces that stay valid and unchanged after the next is
+    taken."""
+    if isinstance(source, InFile):
+        if spec.chunks == 1 and is_direct(source.array, spec):
+            yield from source.pieces()
+            return
+        source = source.array
+    if spec.chunks == 1 and isinstance(source, np.ndarray) and is_direct(source, spec):  # as almost always
+        yield from _cut(source.reshape(-1).view(np.uint8))
+        return
+    region = spec.chunk_region(chunk)
+    part = _view(source, region)
+    if part is not None and is_direct(part, spec):
+        yield from _cut(part.reshape(-1).view(np.uint8))
+        return
+    shape = tuple(axis.stop - axis.start for axis in region)
+    stored_shape = spec.dtype.storage_shape(shape)
+    if spec.is_raw and stored_shape == spec.grid:
+        slabs = _slabs(region, source.dtype.itemsize)
+        yield from _joined(_stored(_elements(source, slab), spec.dtype) for slab in slabs)
+        return
+    whole = np.zeros(spec.grid, spec.dtype.stored)  # [ZARR-004]; the grid bounds its size
+    stored = _stored(_elements(source, region), spec.dtype)
+    whole[tuple(slice(0, n) for n in stored_shape)] = stored.view(spec.dtype.stored).reshape(stored_shape)
+    yield from _cut(
+        whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
+    )
+
+
+def _view(source: Source, region: Region) -> Array | None:
+    """A region of a source that is in host memory, without a copy; None for any other."""
+    if isinstance(source, np.ndarray):
+        index: Any = (*region, ...)  # with the Ellipsis a view also of a 0-d array
+        view: Array = source[index]
+        return view
+    for shard in source.shards if isinstance(source, Sharded) else ():
+        inside = within(region, shard)
+        if inside is not None:
+            return _view(shard.source, inside)
+    return None
+
+
+def _elements(source: Source, region: Region) -> Array:
+    view = _view(source, region)
+    return source[region] if view is None else view
+
+
+def _cut(flat: Array) -> Iterator[Array]:
+    for start in range(0, flat.size, PIECE):
+        yield flat[start : start + PIECE]
+
+
+def _stored(part: Array, dtype: DType) -> Array:
+    """The elements of `part` in C order as stored bytes (uint8, one axis)."""
+    if dtype.per > 1:
+        return pack(part, dtype).reshape(-1)
+    native = np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(-1)
+    if dtype.name == "bool":
+        truths: Array = native.view(np.uint8) != 0  # [DTYPE-005]
+        return truths.view(np.uint8)
+    if dtype.bits < 8:
+        masked: Array = native.view(np.uint8) & np.uint8((1 << dtype.bits) - 1)  # [DTYPE-004]
+        return masked
+    return native.view(dtype.stored.newbyteorder("=")).astype(dtype.stored, copy=False).view(np.uint8)
+
+
+def _slabs(region: Region, itemsize: int, axis: int = 0) -> Iterator[Region]:
+    """`region` cut along its first axes, in C order, into parts of at most a piece each."""
+    row = itemsize * math.prod(side.stop - side.start for side in region[axis + 1 :])
+    if axis == len(region) or row * (region[axis].stop - region[axis].start) <= PIECE:
+        yield region
+        return
+    first, stop = region[axis].start, region[axis].stop
+    rows = max(1, PIECE // row)
+    for start in range(first, stop, rows):
+        part = (*region[:axis], slice(start, min(start + rows, stop)), *region[axis + 1 :])
+        yield from _slabs(part, itemsize, axis + 1) if row > PIECE else (part,)
+
+
+def _joined(parts: Iterator[Array]) -> Iterator[Array]:
+    """The same bytes in pieces of PIECE."""
+    piece, filled = np.empty(PIECE, np.uint8), 0
+    for part in parts:
+        taken = 0
+        while taken < part.size:
+            count = min(part.size - taken, PIECE - filled)
+            piece[filled : filled + count] = part[taken : taken + count]
+            taken, filled = taken + count, filled + count
+            if filled == PIECE:
+                yield piece
+                piece, filled = np.empty(PIECE, np.uint8), 0
+    if filled:
+        yield piece[:filled]

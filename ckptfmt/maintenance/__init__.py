@@ -1,0 +1,1 @@
+"""What is done with checkpoints that stand: verify, repair, gc."""

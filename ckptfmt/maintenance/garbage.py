@@ -1,0 +1,199 @@
+"""Garbage: what saves, deletions and meetings of processes that died have left in a folder, and its removal. Here of a
+disk; `garbage_on_store` is the same for stores.
+
+Only what has a name that this package gives, and that no process can be at work on, is garbage:
+
+- a temporary of a save or a deletion, `.NAME.<12 hex digits>.ckptfmt-tmp` [PUB-001]: a checkpoint that was not
+  published, that was replaced, or that a manager was deleting;
+- what ranks met through (`FileCoordinator`): `session-<16 hex digits>` that a rank has ended early, and
+  `join-<16 hex digits>`, which nobody waits for any more.
+
+What has not changed for the grace period is given up: neither it nor, in a folder, anything in it, by mtime and ctime,
+so that a rename counts, too. Nothing is touched that is leased, or in a run in which a manager saves or deletes now
+(`manager.leases`). No link is followed, and none is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import fault, os_fault
+from ..manager.leases import claim
+from ..manager.run_on_disk import destroy
+from ..parallel.files import LOST
+from ..storage import COMMIT, MANIFEST, is_url
+
+GRACE = 24 * 3600.0  # seconds
+
+
+class Kind(NamedTuple):
+    """What garbage is called and what it is; whether it is a file, a folder, or (None) either; of a folder, what it may
+    hold, and what it must."""
+
+    name: Callable[[str], object]
+    what: str
+    is_folder: bool | None = None
+    holds: Callable[[str], object] = bool
+    mark: str = ""
+
+
+_MESSAGE = re.compile(r"[0-9]+\.[0-9]+\.(message|reply)|lost|split-[0-9]+|(session|join)-[0-9a-f]{16}|tmp-.*").fullmatch
+KINDS: tuple[Kind, ...] = (
+    Kind(re.compile(r"\..+\.[0-9a-f]{12}\.ckptfmt-tmp").fullmatch, "a save or a deletion that did not end"),
+    Kind(re.compile(r"\.kept\.json\.ckptfmt-tmp").fullmatch, "a note of a manager that was not written", False),
+    Kind(re.compile(r"session-[0-9a-f]{16}").fullmatch, "a meeting of ranks that failed", True, _MESSAGE, LOST),
+    Kind(re.compile(r"(tmp-)?join-[0-9a-f]{16}(\.[0-9a-f]{8})?").fullmatch, "a rank that met nobody", False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Something that was left: `what` it is, its bytes, its `age` in seconds, and whether it was `removed`, or `why` it
+    stays."""
+
+    path: str
+    what: str
+    bytes: int
+    age: float
+    removed: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageReport:
+    """What `gc` found in a folder. `found` is what can be, or was, removed; `kept` what may still be in use."""
+
+    path: str
+    found: tuple[Garbage, ...]
+    kept: tuple[Garbage, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(garbage.bytes for garbage in self.found)
+
+
+def gc(
+    folder: str | os.PathLike[str],
+    *,
+    delete: bool = False,
+    grace: float = GRACE,
+    recursive: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> GarbageReport:
+    """Find, and with `delete=True` remove, what was left in a folder by processes that died. Checkpoints and all other
+    files are never touched; deletions that a manager did not end are ended.
+
+    `grace`: seconds for which nothing may have changed. A save that writes nothing for so long while it lives would
+    lose its temporary, and fail, so it should be longer than the longest pause; on a store, whose clock counts, longer
+    than the longest upload of one object. `recursive`: also in folders below that are no checkpoints. `folder` may be a
+    URL, for which `storage_options` are handed to the client library. Raises `not-found`, and `StorageError` for a
+    folder that cannot be listed.
+    """
+    name = os.fspath(folder)
+    found: list[Garbage] = []
+    kept: list[Garbage] = []
+    for garbage in _left(name, delete, grace, recursive, storage_options):
+        (kept if garbage.why else found).append(garbage)
+    return GarbageReport(name, tuple(found), tuple(kept))
+
+
+def _left(
+    folder: str, delete: bool, grace: float, recursive: bool, options: Mapping[str, Any] | None
+) -> Iterator[Garbage]:
+    if is_url(folder):
+        from .garbage_on_store import gc_on_store
+
+        yield from gc_on_store(folder, options, delete, grace, recursive)
+        return
+    if not os.path.isdir(folder):
+        raise fault("not-found", "there is no such folder", path=folder)
+    for place in _folders(folder, recursive):
+        yield from _judged(place, delete, grace)
+
+
+def _folders(folder: str, recursive: bool) -> Iterator[str]:
+    """The folder, and those below that are neither checkpoints nor garbage nor links."""
+    yield folder
+    for entry in _entries(folder) if recursive else ():
+        is_plain = _kind(entry.name) is None and not entry.name.startswith(".")
+        if is_plain and entry.is_dir(follow_symlinks=False) and not _is_checkpoint(entry.path):
+            yield from _folders(entry.path, True)
+
+
+def _is_checkpoint(path: str) -> bool:
+    """Whether a folder is a checkpoint, or one without its commit record: nothing in it is ours to remove."""
+    return any(os.path.lexists(os.path.join(path, name)) for name in (COMMIT, MANIFEST))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise os_fault(error, "cannot list the folder", folder) from error
+
+
+def _kind(name: str) -> Kind | None:
+    return next((kind for kind in KINDS if kind.name(name)), None)
+
+
+def _judged(folder: str, delete: bool, grace: float) -> Iterator[Garbage]:
+    """What is garbage by its name, in one folder; what is old enough, and nobody's, is removed if `delete`."""
+    named = [(entry, kind) for entry in _entries(folder) if (kind := _kind(entry.name)) is not None]
+    if not named:
+        return
+    with claim(folder) as nobody_saves:  # else a manager is at work in this run
+        for entry, kind in named:
+            seen = _seen(entry.path, kind)
+            if seen is None:
+                continue  # a link, a device, or with something else in it: nothing that we made
+            size, changed = seen
+            age = time.time() - changed
+            why = "" if nobody_saves else "a manager saves or deletes here"
+            if age < grace:
+                why = "changed within the grace period"
+            removed = False
+            if not why:
+                with claim(entry.path) as is_mine:
+                    if not is_mine:
+                        why = "in use"
+                    elif delete and _seen(entry.path, kind) == seen:
+                        destroy(entry.path)
+                        removed = True
+            yield Garbage(entry.path, kind.what, size, age, removed, why)
+
+
+def _seen(path: str, kind: Kind) -> tuple[int, float] | None:
+    """Bytes of what is at a path, and when it last changed; None for what cannot be garbage of that kind."""
+    try:
+        top = os.lstat(path)
+        is_folder = stat.S_ISDIR(top.st_mode)
+        if not (is_folder or stat.S_ISREG(top.st_mode)) or kind.is_folder not in (None, is_folder):
+            return None
+        if not is_folder:
+            return top.st_size, max(top.st_mtime, top.st_ctime)
+        if kind.mark and not os.path.lexists(os.path.join(path, kind.mark)):
+            return None
+        size, changed = 0, max(top.st_mtime, top.st_ctime)
+        for parent, folders, files in os.walk(path, onerror=_raise):
+            for name in (*folders, *files):
+                status = os.lstat(os.path.join(parent, name))
+                if status.st_dev != top.st_dev or not kind.holds(name):
+                    return None  # another file system is mounted there, or it is no meeting of ranks
+                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+                changed = max(changed, status.st_mtime, status.st_ctime)
+        return size, changed
+    except FileNotFoundError:
+        return None  # it goes away by itself
+    except OSError as error:
+        raise os_fault(error, "cannot look at what was left", path) from error
+
+
+def _raise(error: OSError) -> None:
+    raise error

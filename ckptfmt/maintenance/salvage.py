@@ -1,0 +1,386 @@
+"""Repair: what is whole of a damaged checkpoint, as a new one, and a list of what is lost (SPEC.md section 20).
+
+The source is never changed. Nothing is taken over that was not verified: tensors with damage are left out, or their
+damaged blocks are filled with a value, and the new checkpoint's provenance says so. Trees and metadata are taken over
+node by node, so that tags whose framework is not installed stay what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from zlib_ng import zlib_ng
+
+from .._version import __version__
+from ..errors import CorruptError, NotACheckpointError, fault
+from ..format import manifest as manifests
+from ..format.arrays import Shape
+from ..format.digests import digest_named
+from ..format.dtypes import Array, bytes_of
+from ..format.grid import Axis, Piece, pieces, spans
+from ..format.limits import DEFAULT, Limits
+from ..format.manifest import Manifest
+from ..format.names import Path
+from ..format.tree import Node
+from ..frameworks.sources import Lazy, Region
+from ..layouts import layout_named
+from ..layouts.draft import Draft
+from ..migration.apply import further_keys
+from ..progress import Progress, counter
+from ..reading.blocks import BlockReader
+from ..reading.fetch import SPAN
+from ..reading.reader import Checkpoint
+from ..reading.tensor import Tensor
+from ..storage import COMMIT, MANIFEST, Storage, attempt_for, storage_for
+from ..writing.writer import SaveReport
+from .verification import Damage, verify_chunks
+
+WINDOW = 1 << 20  # bytes looked through at a time
+_HEADER = re.compile(rb"PK\x03\x04.{10}(....)(....)(....)\x10\x00..manifest\.msgpack", re.DOTALL)
+_SHA256 = re.compile(rb"sha256=([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A tensor that is damaged: its typed path, Zarr name, dtype and shape; the bytes that could not be read; and
+    whether they were filled, or the tensor left out."""
+
+    path: Path
+    name: str
+    dtype: str
+    shape: Shape
+    bytes: int
+    filled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What `repair` did. `proof`: what says that the manifest is whole: "record", "sha256" (what is left of the
+    record), "crc32" (of the ZIP) or "none". `tensors` were taken over whole; `damage`: each damaged place of the
+    others."""
+
+    path: str
+    proof: str
+    tensors: int
+    lost: tuple[Lost, ...]
+    damage: tuple[Damage, ...]
+    saved: SaveReport
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is lost."""
+        return not self.lost
+
+
+def repair(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    fill: float | None = None,
+    uncommitted: bool = False,
+    layout: str | None = None,
+    overwrite: bool = False,
+    durable: bool = True,
+    progress: Progress | None = None,
+    limits: Limits = DEFAULT,
+    storage_options: Mapping[str, Any] | None = None,
+) -> RepairReport:
+    """Save what is whole of the checkpoint at `src` to `dst`: all of that, or nothing. `src` is only read.
+
+    - Tensors with damage are left out: dict entries vanish, items of lists and tuples become None. With `fill` they
+      are kept, and the elements of damaged blocks (of compressed tensors: chunks) have that value.
+    - A commit record that is damaged is done without where what is left of it, or the ZIP, proves that the manifest is
+      whole. `uncommitted=True` takes a directory's manifest as it is, without proof and without `COMMIT`: it may be of
+      a save that never ended.
+    - `layout` (that of the source by default), `overwrite` and `durable` are those of `save`. `storage_options` are for
+      both.
+    - `progress(done, total)` is called with bytes: each of the source is read once to verify, and once to copy.
+
+    Raises what `open` raises where no whole manifest is found, and what `save` raises; `bad-option` for a `dst` that is
+    `src` and for a `fill` that a dtype cannot hold. [REP-001] [REP-002]
+    """
+    source, target = os.fspath(src), os.fspath(dst)
+    if _is_same(source, target):
+        raise fault("bad-option", "a checkpoint cannot be repaired in its own place", path=target)
+    checkpoint, proof = _opened(source, uncommitted, limits, storage_options)
+    with checkpoint:
+        blocks, manifest = checkpoint.blocks, checkpoint.manifest
+        stored = sum(spec.chunks * spec.chunk_nbytes for spec in manifest.specs)
+        report = counter(progress, 2 * stored)
+        done = 0
+
+        def verified(now: int, total: int) -> None:
+            nonlocal done
+            report(stored * now // total - done)
+            done = stored * now // total
+
+        damage = tuple(verify_chunks(blocks, verified if progress else None).damage)
+        broken = _broken(blocks, checkpoint.handles, damage)
+        kept = [index for index in range(len(manifest.names)) if index not in broken or fill is not None]
+        sources = [_source(checkpoint, index, broken.get(index), fill) for index in kept]
+        lost = tuple(_lost(checkpoint, index, damaged, fill) for index, damaged in broken.items())
+        draft = Draft(
+            sources=sources,
+            names=tuple(manifest.names[index] for index in kept),
+            specs=tuple(manifest.specs[index] for index in kept),
+            tree=_without(manifest.tree, {index: number for number, index in enumerate(kept)}),
+            metadata=manifest.metadata,
+            schema=manifest.schema,
+            digest=digest_named(manifest.digest),
+            block=manifest.block,
+            generator=f"ckptfmt {__version__}",
+            report=report,
+            extra=further_keys(checkpoint, _record(checkpoint, lost, fill)),
+        )
+        saved = _save(draft, target, layout or manifest.layout, overwrite, durable, storage_options)
+        return RepairReport(source, proof, len(manifest.names) - len(lost), lost, damage, saved)
+
+
+def _save(
+    draft: Draft, path: str, layout: str, overwrite: bool, durable: bool, options: Mapping[str, Any] | None
+) -> SaveReport:
+    module = layout_named(layout)
+    attempt = attempt_for(path, directory=layout != "file", overwrite=overwrite, durable=durable, options=options)
+    try:
+        written = module.write(draft, attempt)
+        attempt.publish()
+    except BaseException:
+        attempt.abort()  # [PUB-007]
+        raise
+    return SaveReport(path, layout, written.bytes, len(draft.names), written.record.sha256.hex(), ())
+
+
+def _is_same(one: str, other: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(one, other)
+    return one == other
+
+
+# ---- the manifest
+
+
+def _opened(path: str, uncommitted: bool, limits: Limits, options: Mapping[str, Any] | None) -> tuple[Checkpoint, str]:
+    """The checkpoint, and what proves that its manifest is whole."""
+    try:
+        return Checkpoint(path, limits=limits, storage_options=options), "record"
+    except (CorruptError, NotACheckpointError) as error:
+        if error.code == "temporary":
+            raise
+        reason = error
+    storage = storage_for(path, options)
+    try:
+        found = _in_directory(storage, uncommitted, limits) if storage.is_directory else _in_file(storage, limits)
+        if found is None:
+            raise reason
+        layout = layout_named(found.manifest.layout)
+        checkpoint = Checkpoint.over(storage, layout, found.manifest, found.sha256, path, limits)
+    except BaseException:
+        storage.close()
+        raise
+    return checkpoint, found.proof
+
+
+class _Found(NamedTuple):
+    manifest: Manifest
+    sha256: bytes
+    proof: str
+
+
+def _found(raw: bytes, left: bytes, proof: str, limits: Limits, size: int) -> _Found | None:
+    """A manifest, if its bytes are proven: by what is `left` of a commit record, or else by `proof`."""
+    digest = hashlib.sha256(raw).digest()
+    if any(found == digest.hex().encode() for found in _SHA256.findall(left)):
+        proof = "sha256"
+    return _Found(manifests.decode(raw, limits.values(max(size, len(raw)))), digest, proof) if proof else None
+
+
+def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _Found | None:
+    try:
+        size = storage.size(MANIFEST)
+        limits.check_manifest(size, storage.path)
+        raw = storage.read(MANIFEST, 0, size)
+    except CorruptError:
+        return None
+    try:
+        left = storage.read(COMMIT, 0, min(storage.size(COMMIT), 4096))
+    except CorruptError:
+        left = b""
+    found = _found(raw, left, "none" if uncommitted else "", limits, size)
+    return found if found is not None and found.manifest.layout != "file" else None
+
+
+def _in_file(storage: Storage, limits: Limits) -> _Found | None:
+    """The last member of the ZIP that is called as the manifest, and whose crc32 is right; by the local headers, as
+    the directory may be damaged too."""
+    size = storage.size("")
+    left = storage.read("", max(0, size - 4096), min(size, 4096))
+    for offset, length, crc in _members(storage, size, limits):
+        raw = storage.read("", offset, length)
+        if zlib_ng.crc32(raw) != crc:
+            continue
+        found = _found(raw, left, "crc32", limits, size)
+        if found is not None and found.manifest.layout == "file":
+            found.manifest.table.check_extents(offset)
+            return found
+    return None
+
+
+def _members(storage: Storage, size: int, limits: Limits) -> Iterator[tuple[int, int, int]]:
+    """(offset, length, crc32) of what may be the manifest's member, the last first. What comes after it is smaller
+    than a manifest may be."""
+    lowest = max(0, size - 2 * limits.manifest)
+    for start in range(max(lowest, size - WINDOW), lowest - WINDOW, -WINDOW):
+        start = max(start, lowest)
+        window = storage.read("", start, min(WINDOW + 64, size - start))
+        for header in reversed(list(_HEADER.finditer(window))):
+            crc, length, full = (int.from_bytes(field, "little") for field in header.groups())
+            extra = int.from_bytes(window[header.start() + 28 : header.start() + 30], "little")
+            offset = start + header.end() + extra
+            if length == full and length <= limits.manifest and offset + length <= size:
+                yield offset, length, crc
+
+
+# ---- what is damaged
+
+
+Broken = dict[int, set[int] | None]  # chunk: its damaged blocks, or None for all of it
+
+
+def _broken(blocks: BlockReader, handles: list[Tensor], damage: tuple[Damage, ...]) -> dict[int, Broken]:
+    """The damaged chunks of each damaged tensor."""
+    numbers = {tensor.path: tensor.index for tensor in handles}
+    broken: dict[int, Broken] = {}
+    for place in damage:
+        if place.path is not None and place.chunk is not None:
+            chunks = broken.setdefault(numbers[place.path], {})
+            if place.block is None:
+                chunks[place.chunk] = None
+            elif (known := chunks.setdefault(place.chunk, set())) is not None:
+                known.add(place.block)
+    if any(place.path is None for place in damage):  # a part manifest is lost, and with it where its chunks are
+        for tensor in handles:
+            for chunk in range(blocks.manifest.specs[tensor.index].chunks):
+                try:
+                    blocks.place(tensor.index, chunk)
+                except CorruptError:
+                    broken.setdefault(tensor.index, {})[chunk] = None
+    return dict(sorted(broken.items()))
+
+
+def _lost(checkpoint: Checkpoint, index: int, broken: Broken, fill: float | None) -> Lost:
+    tensor, spec, block = checkpoint.handles[index], checkpoint.manifest.specs[index], checkpoint.manifest.block
+    nbytes = 0
+    for chunk, numbers in broken.items():
+        try:
+            length = checkpoint.blocks.place(index, chunk).extent.length
+        except CorruptError:
+            length = spec.chunk_nbytes
+        if numbers is None or not spec.is_raw:
+            nbytes += length
+        else:
+            nbytes += sum(min(block, length - number * block) for number in numbers)
+    return Lost(tensor.path, tensor.name, tensor.dtype_name, tensor.shape, nbytes, fill is not None)
+
+
+def _without(node: Node, numbers: Mapping[int, int]) -> Node:
+    """A tree with the tensors that have a new number, and without the others."""
+    found = _pruned(node, numbers)
+    return None if found is _GONE else found
+
+
+_GONE: Any = object()
+
+
+def _pruned(node: Node, numbers: Mapping[int, int]) -> Node:
+    match node:
+        case ["tensor", index]:
+            return ["tensor", numbers[index]] if index in numbers else _GONE
+        case ["dict", keys, items]:
+            pairs = zip(keys, (_pruned(item, numbers) for item in items), strict=True)
+            left = [(key, item) for key, item in pairs if item is not _GONE]
+            return ["dict", [key for key, _ in left], [item for _, item in left]]
+        case ["list" | "tuple" as kind, items]:
+            return [kind, [_without(item, numbers) for item in items]]
+        case ["tag", name, param, child]:
+            child = _pruned(child, numbers)
+            return _GONE if child is _GONE else ["tag", name, param, child]
+    return node
+
+
+# ---- what is written
+
+
+def _source(checkpoint: Checkpoint, index: int, broken: Broken | None, fill: float | None) -> Any:
+    tensor = checkpoint.handles[index]
+    return tensor if broken is None or fill is None else Filled(tensor, checkpoint.blocks, broken, fill)
+
+
+class Filled(Lazy):
+    """A damaged tensor to be saved: verified elements, and `fill` for those of damaged blocks."""
+
+    __slots__ = ("_blocks", "_broken", "_fill", "_tensor", "dtype", "shape")
+
+    def __init__(self, tensor: Tensor, blocks: BlockReader, broken: Broken, fill: float) -> None:
+        self.shape, self.dtype = tensor.shape, tensor.stored_dtype
+        self._tensor, self._blocks, self._broken = tensor, blocks, broken
+        try:
+            with np.errstate(all="raise"):
+                self._fill = np.full((), fill, np.float64).astype(self.dtype)
+                exact = self.dtype.kind not in "iub" or float(self._fill) == fill
+        except (ValueError, OverflowError, FloatingPointError, TypeError):
+            exact = False
+        if not exact:
+            message = f"fill= cannot stand in a tensor of {tensor.dtype_name}"
+            raise fault("bad-option", message, tensor=blocks.describe(tensor.index), found=fill)
+
+    def __getitem__(self, region: Region, /) -> Array:
+        spec = self._blocks.manifest.specs[self._tensor.index]
+        axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region)
+        out = np.full(tuple(axis.length for axis in axes), self._fill, self.dtype)
+        if 0 in out.shape:
+            return out
+        scale = (1,) * (len(spec.grid) - 1) + (spec.dtype.per,) if spec.grid else ()
+        sides = tuple(side * k for side, k in zip(spec.grid, scale, strict=True))
+        for piece in pieces(axes, sides, spec.chunk_counts):
+            if piece.chunk not in self._broken:
+                low = (side.start for side in region)
+                inside: Any = tuple(slice(a + o.start, a + o.stop) for a, o in zip(low, piece.out, strict=True))
+                out[piece.out] = self._tensor[inside]
+            elif self._broken[piece.chunk] is not None and spec.is_raw and spec.dtype.per == 1:
+                part: Any = (*piece.out, ...)  # with the Ellipsis a view also of a 0-d array
+                self._salvage(piece, out[part])
+        return out
+
+    def _salvage(self, piece: Piece, out: Array) -> None:
+        """Fill `out` with what lies in the whole blocks of a raw chunk."""
+        spec, block = self._blocks.manifest.specs[self._tensor.index], self._blocks.manifest.block
+        place = self._blocks.place(self._tensor.index, piece.chunk)
+        damaged = self._broken[piece.chunk] or set()
+        itemsize = spec.dtype.stored.itemsize
+        for span in spans(piece.axes, spec.grid, itemsize, SPAN, block):
+            buffer = np.full((span.high - span.low) // itemsize, self._fill, self.dtype.newbyteorder("<"))
+            for number in range(span.low // block, -(-span.high // block)):
+                if number not in damaged:
+                    self._blocks.read_block(place, number, span.low, bytes_of(buffer))
+            cells = np.ndarray(span.shape, spec.dtype.stored, buffer, strides=span.strides)
+            stored = cells.astype(spec.dtype.stored.newbyteorder("="), copy=False)
+            part = out[span.out] if span.out else out
+            part[...] = stored if spec.dtype.is_core else stored.view(self.dtype)
+
+
+def _record(checkpoint: Checkpoint, lost: tuple[Lost, ...], fill: float | None) -> dict[str, Any]:
+    """The provenance of what was repaired. [REP-002]"""
+    return {
+        "operation": "repair",
+        "generator": f"ckptfmt {__version__}",
+        "source": bytes.fromhex(checkpoint.manifest_sha256),
+        "fill": None if fill is None else float(fill),
+        "lost": [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape), "bytes": one.bytes} for one in lost],
+    }

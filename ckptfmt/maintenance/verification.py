@@ -1,0 +1,362 @@
+"""Whole verification: every block against its digest, the frame against its own, and exact places for what does not
+match. [FRM-004]"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ..errors import CODES, CkptError, CorruptError, StorageError, fault, os_fault
+from ..format.chunk_table import ChunkTable
+from ..format.chunks import check_bools, decoded_array
+from ..format.limits import DEFAULT, Limits
+from ..format.manifest import Manifest
+from ..format.names import Path, path_label
+from ..layouts import Layout, Located
+from ..progress import Progress, counter
+from ..reading.blocks import BlockReader, ChunkPlace
+
+RUN = 4 << 20  # bytes of neighbouring small chunks checked by one job
+PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
+
+Row = tuple[int, int]  # tensor, chunk
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One damaged place. `where`: "block", "frame", or the phase in which opening failed. `path` is the typed path of
+    the tensor, `tensor` its label. `object` is "" for the file itself; `offset`
+    and `length` (bytes) are places in the object. Fields that do not apply are None."""
+
+    code: str
+    where: str
+    message: str
+    object: str = ""
+    tensor: str | None = None
+    chunk: int | None = None
+    block: int | None = None
+    offset: int | None = None
+    length: int | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was checked (`tensors`, `blocks`, `bytes` of chunks) and what is damaged."""
+
+    path: str
+    damage: tuple[Damage, ...]
+    tensors: int = 0
+    blocks: int = 0
+    bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.damage
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    limits: Limits = DEFAULT,
+    storage_options: Mapping[str, Any] | None = None,
+) -> VerifyReport:
+    """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing. [BLK-007]
+
+    `progress(done, total)` is called with bytes as they are checked. `resume`: a file that keeps how far a verification
+    has come, for as long as it has not ended, so that the next one goes on there. Damage is reported, not raised; what
+    is no checkpoint, needs a newer reader or cannot be opened raises as `open` does, and so does a `resume` file
+    of another checkpoint (`bad-option`); what the system cannot read afterwards is damage (`io`). `verify_folder` goes
+    through many checkpoints.
+    """
+    from ..reading.reader import REPLACED, Checkpoint
+
+    for attempts_left in reversed(range(REPLACED + 1)):
+        try:
+            checkpoint = Checkpoint(path, limits=limits, storage_options=storage_options)
+        except CorruptError as error:
+            damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
+            return VerifyReport(os.fspath(path), (damage,))
+        with checkpoint:
+            report = checkpoint.verify(progress=progress, resume=resume)
+            # a directory's files go away when another takes its place
+            if report.ok or not attempts_left or not checkpoint.was_replaced():
+                return report
+    raise AssertionError("the last attempt returns")
+
+
+def verify_blocks(
+    blocks: BlockReader,
+    layout: Layout,
+    located: Located,
+    progress: Progress | None,
+    resume: str | os.PathLike[str] | None = None,
+) -> VerifyReport:
+    """`verify` for a checkpoint that is open."""
+    manifest = blocks.manifest
+    mark = None if resume is None else Mark.at(os.fspath(resume), located.record.sha256.hex())
+    checked = verify_chunks(blocks, progress, mark)
+    damage = list(checked.damage)
+    damaged = {(found.offset or 0) - (found.block or 0) * manifest.block for found in damage if found.chunk is not None}
+    damage += _check_frames(blocks, layout, located, damaged)
+    if mark is not None:
+        mark.remove()
+    return VerifyReport(blocks.storage.path, tuple(damage), len(manifest.specs), checked.blocks, checked.bytes)
+
+
+class Checked(NamedTuple):
+    """What `verify_chunks` found, and how many blocks and bytes there are."""
+
+    damage: list[Damage]
+    blocks: int
+    bytes: int
+
+
+def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | None = None) -> Checked:
+    """Check every part manifest and every chunk."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    damage: list[Damage] = []
+    parts = range(len(blocks.manifest.parts))
+    tables = [table for part in parts if (table := _table(blocks, part, damage)) is not None]
+    total = sum(sum(table.lengths) for table in tables)
+    report = counter(progress, total)
+    if mark is not None and mark.checked:
+        report(sum(islice(chain.from_iterable(table.lengths for table in tables), mark.checked)))
+    batches = (batch for table in tables for batch in _batches(table, blocks.manifest))
+    readers = blocks.storage.readers
+    with ThreadPoolExecutor(readers, thread_name_prefix="ckptfmt-verify") as pool:
+        checks = (partial(_check_chunks, blocks, rows) for rows in (mark.rest(batches) if mark else batches))
+        try:
+            for done in in_order(pool, checks, 4 * readers):
+                damage += done.damage
+                report(done.bytes)
+                if mark is not None:
+                    mark.move(done)
+        finally:
+            if mark is not None:
+                mark.write()
+    return Checked(damage, sum(table.blocks for table in tables), total)
+
+
+def in_order(pool: Executor, calls: Iterator[Callable[[], T]], ahead: int) -> Iterator[T]:
+    """The results of calls in their order, of which at most `ahead` are under way."""
+    running: deque[Future[T]] = deque()
+    try:
+        for call in calls:
+            running.append(pool.submit(call))
+            if len(running) >= ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+class Done(NamedTuple):
+    """Chunks that were checked: which, their stored bytes, what is damaged, and in which of them."""
+
+    rows: list[Row]
+    bytes: int
+    damage: list[Damage]
+    damaged: list[Row]
+
+
+class Mark:
+    """How far a verification has come: a small file with the manifest's sha256, the number of chunks that were checked,
+    in the order of the tables, and those of them that were damaged, which are checked again."""
+
+    def __init__(self, path: str, manifest: str, checked: int, damaged: list[Row]) -> None:
+        self.path, self.manifest, self.checked, self.damaged = path, manifest, checked, damaged
+        self._again = list(damaged)
+        self._written = time.monotonic()
+
+    @classmethod
+    def at(cls, path: str, manifest: str) -> Mark:
+        """What the file at `path` says, or a new mark if there is none; raises `bad-option` for any other file."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                found = json.load(file)
+        except FileNotFoundError:
+            return cls(path, manifest, 0, [])
+        except OSError as error:
+            raise os_fault(error, "cannot read how far the verification has come", path) from error
+        except ValueError:
+            found = None
+        match found:
+            case {"ckptfmt_verify": 1, "manifest": str(of), "checked": int(checked), "damaged": list(damaged)}:
+                if of == manifest:
+                    return cls(path, manifest, checked, [(int(tensor), int(chunk)) for tensor, chunk in damaged])
+                message = "resume= belongs to another checkpoint"
+                raise fault("bad-option", message, path=path, found=of, expected=manifest)
+        raise fault("bad-option", "resume= is no file of a verification", path=path)
+
+    def rest(self, batches: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        """The batches that are still to be checked: first what was damaged."""
+        before = self.checked
+        if self._again:
+            yield self._again
+        for batch in batches:
+            skipped = min(before, len(batch))
+            before -= skipped
+            if skipped < len(batch):
+                yield batch[skipped:]
+
+    def move(self, done: Done) -> None:
+        """These chunks were checked, too."""
+        if done.rows is self._again:
+            self.damaged = done.damaged
+        else:
+            self.checked += len(done.rows)
+            self.damaged += done.damaged
+        if time.monotonic() - self._written > PAUSE:
+            self.write()
+
+    def write(self) -> None:
+        """Keep it; raises `StorageError`."""
+        self._written = time.monotonic()
+        document = {
+            "ckptfmt_verify": 1,
+            "manifest": self.manifest,
+            "checked": self.checked,
+            "damaged": self.damaged,
+        }
+        try:
+            with open(f"{self.path}.new", "w", encoding="utf-8") as file:
+                json.dump(document, file)
+            os.replace(f"{self.path}.new", self.path)
+        except OSError as error:
+            raise os_fault(error, "cannot keep how far the verification has come", self.path) from error
+
+    def remove(self) -> None:
+        """The verification has ended."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+
+def _table(blocks: BlockReader, part: int, damage: list[Damage]) -> ChunkTable | None:
+    """The chunk table of a part, or None and damage. [CHK-006]"""
+    try:
+        return blocks.index.table(part)
+    except (CorruptError, StorageError) as error:
+        chunks = blocks.manifest.parts[part].chunks
+        damage.append(Damage(error.code, "manifest", error.message, getattr(chunks, "path", "")))
+        return None
+
+
+def _batches(table: ChunkTable, manifest: Manifest) -> Iterator[list[Row]]:
+    """Chunks to be checked by one job: a large one, or neighbouring small ones."""
+    firsts = np.asarray(manifest.first_chunks)
+    numbers = np.arange(len(table.lengths)) if table.numbers is None else table.numbers
+    tensors = np.searchsorted(firsts, numbers, side="right") - 1
+    chunks = numbers - firsts[tensors]
+    batch: list[Row] = []
+    size = 0
+    for tensor, chunk, length in zip(tensors.tolist(), chunks.tolist(), table.lengths, strict=True):
+        batch.append((tensor, chunk))
+        size += length
+        if size >= RUN:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check_chunks(blocks: BlockReader, rows: list[Row]) -> Done:
+    checked, found, where = 0, [], []
+    for tensor, chunk in rows:
+        place = blocks.place(tensor, chunk)
+        checked += place.extent.length
+        damaged = list(_check_blocks(blocks, place))
+        try:
+            if not damaged:
+                _check_whole(blocks, place)
+        except CkptError as error:
+            damaged = [_damage(blocks, place, error)]
+        found += damaged
+        where += [(tensor, chunk)] if damaged else []
+    return Done(rows, checked, found, where)
+
+
+def _check_blocks(blocks: BlockReader, place: ChunkPlace) -> Iterator[Damage]:
+    """Check each block of a chunk against its digest. [BLK-004]"""
+    size = blocks.manifest.block
+    for number, start in enumerate(range(0, place.extent.length, size)):
+        length = min(size, place.extent.length - start)
+        try:
+            blocks.read_block(place, number)
+        except CkptError as error:
+            yield _damage(blocks, place, error, number, length)
+
+
+def _check_whole(blocks: BlockReader, place: ChunkPlace) -> None:
+    """Check what digests cannot: that a chunk decodes [ZARR-011], and that its object ends with it [LAY-003]."""
+    alone = blocks.manifest.layout == "loose"
+    if alone and blocks.storage.size(place.object) > place.extent.length:
+        raise fault("bad-extent", f"{place.object} is longer than its chunk [LAY-003]")
+    spec = blocks.manifest.specs[place.tensor]
+    if spec.is_raw and spec.dtype.name != "bool":
+        return
+    if spec.is_contiguous:  # no padding, so bools can be looked at piece by piece
+        for start in range(0, place.extent.length, RUN):
+            piece = blocks.storage.read(place.object, place.extent.offset + start, min(RUN, spec.chunk_nbytes - start))
+            blocks.decoded(place, partial(check_bools, np.frombuffer(piece, np.bool_), spec))
+        return
+    stored = blocks.chunk(place, False)
+    blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
+
+
+def _damage(
+    blocks: BlockReader, place: ChunkPlace, error: CkptError, block: int | None = None, length: int | None = None
+) -> Damage:
+    offset = place.extent.offset + (block or 0) * blocks.manifest.block
+    length = place.extent.length if length is None else length
+    path = blocks.path_of(place.tensor)
+    return Damage(
+        error.code, "block", error.message, place.object, path_label(path), place.chunk, block, offset, length, path
+    )
+
+
+def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged: set[int]) -> list[Damage]:
+    """[FRM-001] to [FRM-004]"""
+    found: list[Damage] = []
+    for frame in layout.frames(blocks.storage, located, blocks.index):
+        name = frame.object or "the file"
+        hasher = blocks.digest.stream()
+        places: list[tuple[str, int, str]] = []
+        try:
+            try:
+                for part in frame.parts:
+                    hasher.update(part)
+                if hasher.digest() == frame.digest:
+                    continue
+            except CorruptError:
+                if frame.object:
+                    raise
+                # else a node document is missing; the places below say which
+            places += layout.frame_damage(blocks.storage, located, blocks.manifest, damaged)
+        except (CorruptError, StorageError) as error:
+            found.append(Damage(error.code, "frame", f"{name}: {error.message}", frame.object))
+            continue
+        if not places:  # written in another legal way, so there is nothing to compare with
+            message = f"{name}: bytes outside chunks and manifest do not match the frame digest; values are intact"
+            found.append(Damage("frame-digest", "frame", f"{message} [FRM-004]", frame.object))
+        for place, at, what in places:
+            message = f"{place or 'the file'}: {what}; values are intact [FRM-004]"
+            found.append(Damage("frame-digest", "frame", message, place, offset=at))
+    return found

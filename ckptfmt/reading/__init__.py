@@ -1,0 +1,1 @@
+"""From a path to the tree: which blocks hold what is asked for, read and verified."""

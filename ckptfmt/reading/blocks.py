@@ -1,0 +1,321 @@
+"""Stored bytes of chunks, verified block by block (SPEC.md sections 6 and 12).
+
+A read is cut into jobs of one block (verified) or a few (not verified), which may run on several threads. Bytes go
+straight into the destination and are checked there; what of a block is not wanted passes through a small buffer.
+Nothing else is read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import CkptError, fault
+from ..format.chunk_table import Extent
+from ..format.digests import digest_named
+from ..format.dtypes import bytes_of
+from ..format.limits import DEFAULT, Limits
+from ..format.manifest import Manifest
+from ..format.names import Path, path_label
+from ..layouts import chunk_object
+from ..layouts.chunk_index import ChunkIndex
+from ..storage import IN_FLIGHT, Storage
+
+UNVERIFIED = 16 << 20  # bytes of one read without verification
+SCRAP = 256 << 10  # bytes that are read at a time to be digested and forgotten
+UNCHECKED = 16 << 20  # bytes of memory for which nobody looks whether as much is stored
+CHUNKS = 1 << 16  # chunks looked up at a time
+NOTHING = memoryview(b"")
+
+Job = Callable[[], None]
+
+
+def run(jobs: list[Job], threads: int) -> None:
+    """Run jobs, on several threads if there is more than one, this one among them; the first failure in order is
+    raised, after all have ended. By hand, as importing the library's pools takes longer than most small reads."""
+    pending = deque(enumerate(jobs))
+    failures: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while pending and not failures:
+            try:
+                number, job = pending.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                job()
+            except BaseException as error:
+                failures[number] = error
+
+    helpers = [threading.Thread(target=work, name="ckptfmt-read") for _ in range(min(threads, len(jobs)) - 1)]
+    try:
+        for helper in helpers:
+            try:
+                helper.start()
+            except RuntimeError:  # the system has no more threads, so those that there are do it all
+                break
+        work()
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
+    except BaseException as error:  # an interrupt, which ends the others after the jobs that they have begun
+        failures[-1] = error
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
+    if failures:  # jobs begin in order, so every earlier one that fails is here too
+        raise failures[min(failures)]
+
+
+def _cut(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    """A range in pieces of at most `size`."""
+    return ((at, min(at + size, stop)) for at in range(start, stop, size))
+
+
+class ChunkPlace(NamedTuple):
+    """One chunk: which it is, the object that holds it, and where."""
+
+    tensor: int
+    chunk: int
+    object: str
+    extent: Extent
+
+
+class BlockReader:
+    """Reads the chunks of one checkpoint. `path_of(tensor)` gives the first path at which a tensor stands."""
+
+    def __init__(
+        self, storage: Storage, manifest: Manifest, path_of: Callable[[int], Path], limits: Limits = DEFAULT
+    ) -> None:
+        self.storage, self.manifest, self.path_of, self.limits = storage, manifest, path_of, limits
+        self.index = ChunkIndex(storage, manifest, limits)
+        self.bytes_read = 0
+        self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
+        self.digest = digest_named(manifest.digest)
+        self.in_flight = IN_FLIGHT  # bytes of memory for what comes over a network, beside its destination
+        self._counting = threading.Lock()
+
+    def describe(self, tensor: int) -> str:
+        """The label of a tensor's path, for messages."""
+        return path_label(self.path_of(tensor))
+
+    def place(self, tensor: int, chunk: int) -> ChunkPlace:
+        """Where a chunk lies."""
+        try:
+            part, table, row = self.index.find(tensor, chunk)
+        except CkptError as error:
+            raise self._blamed(error, tensor, chunk) from None
+        name = part.object
+        if name is None:
+            name = chunk_object(self.manifest.names[tensor], self.manifest.specs[tensor], chunk)
+        return ChunkPlace(tensor, chunk, name, table.extent(row))
+
+    def stored_bytes(self, tensor: int) -> int:
+        """Bytes of a tensor's chunks on storage."""
+        first, last = self.manifest.first_chunks[tensor : tensor + 2]
+        total = 0
+        for start in range(first, last, CHUNKS):  # which are there: each is in a table that is loaded
+            found = self.index.find_all(np.arange(start, min(start + CHUNKS, last)))
+            total += sum(table.lengths[row] for _, table, rows, _ in found for row in rows)
+        return total
+
+    def admit(self, wanted: Iterable[tuple[int, int, Iterable[int]]]) -> None:
+        """Refuse a read for whose memory too little is stored, before any is allocated [LIM-003] [LIM-008]; `wanted`:
+        tensor, bytes of its elements, and the chunks that they are in."""
+        in_file = self.manifest.layout == "file"  # where extents were compared with the file when it was opened
+        total = decoded = stored = largest = 0
+        for tensor, nbytes, chunks in wanted:
+            total += nbytes
+            is_raw = self.manifest.specs[tensor].is_raw
+            if is_raw and (in_file or total <= UNCHECKED):
+                continue
+            for chunk in chunks:
+                place = self.place(tensor, chunk)
+                stored += 0 if is_raw else place.extent.length
+                if not in_file:
+                    self._check_object(place)
+            if not is_raw:
+                decoded, largest = decoded + nbytes, max(largest, self.manifest.specs[tensor].chunk_nbytes)
+        decoded += min(decoded, largest * self.storage.readers)  # what is decoded before it comes into its place
+        if decoded > UNCHECKED:
+            self.limits.check_expansion(decoded, stored)
+
+    def admit_chunk(self, place: ChunkPlace) -> None:
+        """The same for a chunk that is read and decoded whole."""
+        spec = self.manifest.specs[place.tensor]
+        if max(place.extent.length, 0 if spec.is_raw else spec.chunk_nbytes) <= UNCHECKED:
+            return
+        try:
+            if self.manifest.layout != "file":
+                self._check_object(place)
+            if not spec.is_raw:
+                self.limits.check_expansion(spec.chunk_nbytes, place.extent.length)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
+    def _check_object(self, place: ChunkPlace) -> None:
+        """Refuse a chunk that its object is too short for. [READ-005]"""
+        try:
+            size = self.storage.size(place.object)
+            if size < place.extent.offset + place.extent.length:
+                raise fault("short-object", f"{place.object} ends at byte {size:,}", offset=size)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
+    def read(self, name: str, offset: int, out: memoryview) -> None:
+        """Fill `out` from an object, unverified, and count the bytes."""
+        self.storage.read_into(name, offset, out)
+        with self._counting:
+            self.bytes_read += len(out)
+        if self.on_read is not None:
+            self.on_read(len(out))
+
+    def map(self, place: ChunkPlace) -> memoryview:
+        """The object that holds a chunk, mapped."""
+        try:
+            return self.storage.map(place.object)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
+    def chunk(self, place: ChunkPlace, verify: bool) -> memoryview:
+        """All stored bytes of a chunk."""
+        self.admit_chunk(place)
+        out = bytes_of(np.empty(place.extent.length, np.uint8))
+        self.run(list(self.jobs(place, 0, out, verify)))
+        return out
+
+    def run(self, jobs: list[Job], each: int = 0) -> None:
+        """Run jobs, as many at a time as the storage likes, and over a network as `in_flight` has room for: each takes
+        as many bytes as one request, or `each`, beside its destination."""
+        readers = self.storage.readers
+        if self.storage.is_remote:
+            readers = max(1, min(readers, self.in_flight // max(each, self._span)))
+        run(jobs, readers)
+
+    @property
+    def _span(self) -> int:
+        """Bytes of one request, at least a block: fewer where `in_flight` has no room for as many of them as are best
+        made at a time."""
+        storage = self.storage
+        if not storage.is_remote:
+            return storage.span
+        return min(storage.span, max(self.manifest.block, self.in_flight // storage.readers))
+
+    def jobs(self, place: ChunkPlace, low: int, out: memoryview, verify: bool) -> Iterator[Job]:
+        """Jobs that fill `out` with the stored bytes of a chunk from byte `low` on."""
+        high = low + len(out)
+        if not verify:
+            size = self._span if self.storage.is_remote else UNVERIFIED
+            for start in range(low, high, size):
+                yield partial(self._read_exactly, place, start, out[start - low : start - low + size])
+            return
+        block = self.manifest.block
+        group = max(1, self._span // block)
+        for first in range(low // block, -(-high // block), group):
+            yield partial(self._read_blocks, place, range(first, min(first + group, -(-high // block))), low, out)
+
+    def _read_exactly(self, place: ChunkPlace, start: int, out: memoryview) -> None:
+        try:
+            self.read(place.object, place.extent.offset + start, out)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
+    def _read_blocks(self, place: ChunkPlace, numbers: range, low: int, out: memoryview) -> None:
+        """Read and check consecutive blocks, in one request where they are wanted whole."""
+        block = self.manifest.block
+        start, stop = numbers.start * block, min(numbers.stop * block, place.extent.length)
+        try:
+            if len(numbers) > 1 and low <= start and stop <= low + len(out):
+                self.read(place.object, place.extent.offset + start, out[start - low : stop - low])
+                for number in numbers:
+                    piece = out[number * block - low : min((number + 1) * block, stop) - low]
+                    self.check(place, number, self.digest.of(piece))
+                return
+            for number in numbers:
+                self.read_block(place, number, low, out)
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+
+    def read_block(self, place: ChunkPlace, number: int, low: int = 0, out: memoryview = NOTHING) -> None:
+        """Read and check a block, and keep what of it lies in `out`, which begins at byte `low` of the chunk: what is
+        wanted goes straight there, the rest through a small buffer."""
+        begin = number * self.manifest.block
+        end = min(begin + self.manifest.block, place.extent.length)
+        high = low + len(out)
+        span = self.storage.span
+        pieces: Iterable[tuple[int, int]]
+        if span >= end - begin:
+            pieces, size = [(begin, end)], end - begin
+        else:  # what is wanted apart, and the rest so that it stays in the processor's cache
+            first, last = max(low, begin), min(high, end)
+            wanted = (first, last) if first < last else (begin, begin)
+            pieces = chain(_cut(begin, wanted[0], SCRAP), _cut(*wanted, span), _cut(wanted[1], end, SCRAP))
+            size = SCRAP
+        hasher, buffer = self.digest.stream(), NOTHING
+        for start, stop in pieces:
+            if low <= start and stop <= high:
+                piece = out[start - low : stop - low]
+            else:
+                buffer = buffer or memoryview(bytearray(size))
+                piece = buffer[: stop - start]
+            self.read(place.object, place.extent.offset + start, piece)
+            hasher.update(piece)
+            first, last = max(start, low), min(stop, high)
+            if first < last and last - first < stop - start:
+                out[first - low : last - low] = piece[first - start : last - start]
+        self.check(place, number, hasher.digest())
+
+    def check_chunk(self, place: ChunkPlace, stored: memoryview) -> None:
+        """Check every block of a chunk whose stored bytes are at hand."""
+        block = self.manifest.block
+        for number, start in enumerate(range(0, place.extent.length, block)):
+            self.check(place, number, self.digest.of(stored[start : start + block]))
+
+    def check(self, place: ChunkPlace, number: int, digest: bytes) -> None:
+        """Compare the digest of a block's bytes with the stored one; raises `block-digest`. [BLK-004]"""
+        size = self.digest.size
+        if digest == place.extent.digests[number * size : (number + 1) * size]:
+            return
+        length = min(self.manifest.block, place.extent.length - number * self.manifest.block)
+        tensor, offset = self.describe(place.tensor), place.extent.offset + number * self.manifest.block
+        raise fault(
+            "block-digest",
+            f"tensor {tensor!r} is damaged: block {number} of chunk {place.chunk}, {length:,} bytes "
+            f"at byte {offset:,} of {place.object or 'the file'}, does not match its digest [BLK-004]",
+            path=self.storage.path,
+            tensor=tensor,
+            chunk=place.chunk,
+            block=number,
+            offset=offset,
+        )
+
+    def decoded(self, place: ChunkPlace, decode: Callable[[], Any]) -> Any:
+        """What `decode` gives; its ValueError becomes `bad-chunk`."""
+        try:
+            return decode()
+        except ValueError as error:
+            raised = fault("bad-chunk", str(error))
+            self._blame(raised, place)
+            raise raised from error
+
+    def _blame(self, error: CkptError, place: ChunkPlace) -> None:
+        self._blamed(error, place.tensor, place.chunk)
+
+    def _blamed(self, error: CkptError, tensor: int, chunk: int) -> CkptError:
+        """The error, which now says which tensor it is about."""
+        error.path = error.path or self.storage.path
+        if error.tensor is None:
+            error.tensor, error.chunk = self.describe(tensor), chunk
+            error.message = f"tensor {error.tensor!r}, chunk {chunk}: {error.message}"
+        return error

@@ -1,0 +1,219 @@
+"""Tensors and parts of tensors as arrays: what a grid says is needed, read through verified blocks.
+
+The memory of a load is its result and a buffer for each thread, and there are as many threads as `in_flight` has room
+for. Small neighbouring tensors of a pack are read together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import CkptError, fault
+from ..format.arrays import ArraySpec, Shape
+from ..format.chunk_table import ChunkTable
+from ..format.chunks import check_bools, decoded_array, decoded_chunk, logical
+from ..format.dtypes import Array, bytes_of
+from ..format.grid import Axis, pieces, spans
+from .blocks import BlockReader, ChunkPlace, Job
+from .memory import aligned
+
+SPAN = 32 << 20  # most bytes read at once for scattered elements
+SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
+SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
+RUN = 4 << 20  # bytes of such a common read
+
+
+class _Run(NamedTuple):
+    """Small tensors of one pack that are read together: (row of `table`, tensor) by offset."""
+
+    object: str
+    table: ChunkTable
+    members: list[tuple[int, int]]
+
+
+class Fetcher:
+    """Reads the tensors of one checkpoint through its `BlockReader`."""
+
+    def __init__(self, blocks: BlockReader) -> None:
+        self.blocks = blocks
+        self.manifest = blocks.manifest
+
+    def admit(self, wanted: Iterable[int]) -> None:
+        """Refuse tensors for whose memory too little is stored; see `BlockReader.admit`."""
+        specs = self.manifest.specs
+        self.blocks.admit((tensor, specs[tensor].nbytes, range(specs[tensor].chunks)) for tensor in wanted)
+
+    def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
+        """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
+        wanted = list(wanted)
+        self.admit(tensor for tensor in wanted if tensor not in targets)
+        found: dict[int, Array] = {}
+        jobs: list[Job] = []
+        fills: list[Job] = []  # with memory of their own for a chunk and what it decodes to
+        chunk_bytes = 0
+        small: list[int] = []
+        joinable = self.manifest.layout != "loose"
+        for tensor in wanted:
+            spec = self.manifest.specs[tensor]
+            target = targets.get(tensor)
+            if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
+                small.append(tensor)
+                continue
+            found[tensor] = self._array(tensor, spec.shape) if target is None else target
+            before = len(fills)
+            self._add_jobs(tensor, found[tensor], verify, jobs, fills)
+            if len(fills) > before:
+                chunk_bytes = max(chunk_bytes, spec.chunk_nbytes)
+        runs = self._runs(small) if small else ()
+        if self.blocks.storage.is_remote:
+            jobs = [*(partial(self._read_run, group, verify, found) for group in runs), *jobs]
+        else:
+            for group in runs:  # of which a disk, and what is to be done with them, keeps one thread busy
+                self._read_run(group, verify, found)
+        self.blocks.run(jobs, RUN + SMALL if small else 0)
+        self.blocks.run(fills, 2 * chunk_bytes)
+        return found
+
+    def _array(self, tensor: int, shape: Shape) -> Array:
+        """An array for elements of a tensor. Where there are none, its sides may be more than NumPy knows."""
+        try:
+            return aligned(shape, self.manifest.specs[tensor].dtype.numpy)
+        except ValueError as error:
+            text = self.blocks.describe(tensor)
+            message = f"tensor {text!r} of shape {shape} cannot be an array: {error}"
+            raise fault("limit-exceeded", message, path=self.blocks.storage.path, tensor=text) from error
+
+    def _add_jobs(self, tensor: int, array: Array, verify: bool, jobs: list[Job], fills: list[Job]) -> None:
+        """Jobs that fill a contiguous array of the tensor's own shape and dtype: straight from storage, or through
+        memory."""
+        spec = self.manifest.specs[tensor]
+        plain = spec.is_raw and spec.dtype.per == 1 and spec.dtype.stored.isnative and spec.dtype.name != "bool"
+        for chunk in range(spec.chunks):
+            place = self.blocks.place(tensor, chunk)
+            region: Any = (*spec.chunk_region(chunk), ...)  # with the Ellipsis a view also of a 0-d array
+            part = array[region]
+            # rows of a chunk that is as wide as the tensor follow each other in both; padding comes after them
+            if plain and part.shape[1:] == spec.grid[1:] and part.flags.c_contiguous:
+                jobs += self.blocks.jobs(place, 0, bytes_of(part), verify)
+            else:
+                fills.append(partial(self._fill, place, spec, array, verify))
+
+    def _fill(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
+        """Decode one chunk into its place in an array."""
+        self.blocks.admit_chunk(place)
+        stored = bytes_of(np.empty(place.extent.length, np.uint8))
+        for job in self.blocks.jobs(place, 0, stored, verify):
+            job()
+        region = spec.chunk_region(place.chunk)
+        array[region] = self.blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
+
+    def _runs(self, tensors: list[int]) -> Iterator[_Run]:
+        """Groups of small tensors that lie close together in a pack, each to be read at once."""
+        numbers = np.asarray(self.manifest.first_chunks)[tensors]
+        try:
+            found = list(self.blocks.index.find_all(numbers))
+        except CkptError:
+            for tensor in tensors:
+                self.blocks.place(tensor, 0)  # raises for the tensor that is to blame
+            raise
+        for part, table, rows, positions in found:
+            offsets, lengths = table.offsets, table.lengths
+            group: list[tuple[int, int]] = []
+            start = end = 0
+            for row, position in sorted(zip(rows, positions, strict=True), key=lambda pair: offsets[pair[0]]):
+                if group and (offsets[row] + lengths[row] - start > RUN or offsets[row] - end > SMALL):
+                    yield _Run(part.object or "", table, group)
+                    group = []
+                if not group:
+                    start = offsets[row]
+                group.append((row, tensors[position]))
+                end = offsets[row] + lengths[row]
+            if group:
+                yield _Run(part.object or "", table, group)
+
+    def _read_run(self, group: _Run, verify: bool, found: dict[int, Array]) -> None:
+        """Read neighbouring small tensors at once, and copy each into an array of its own."""
+        blocks, specs, table = self.blocks, self.manifest.specs, group.table
+        offsets, lengths, first_blocks = table.offsets, table.lengths, table.first_blocks
+        digest, size, digests = blocks.digest.of, blocks.digest.size, table.digest
+        first_row, last_row = group.members[0][0], group.members[-1][0]
+        start, end = offsets[first_row], offsets[last_row] + lengths[last_row]
+        buffer = bytes_of(np.empty(end - start, np.uint8))
+        try:
+            blocks.read(group.object, start, buffer)
+        except CkptError:
+            for _, tensor in group.members:
+                blocks.chunk(blocks.place(tensor, 0), verify)  # raises for the tensor that is to blame
+            raise
+        for row, tensor in group.members:
+            at = offsets[row] - start
+            data = buffer[at : at + lengths[row]]
+            first = first_blocks[row] * size
+            # one comparison for the usual tensor of one block; anything else takes the careful way
+            if verify and digest(data) != digests[first : first_blocks[row + 1] * size]:
+                blocks.check_chunk(blocks.place(tensor, 0), data)
+            spec = specs[tensor]
+            array: Array = np.ndarray(spec.shape, spec.dtype.stored, data)
+            if spec.dtype.name == "bool":
+                blocks.decoded(blocks.place(tensor, 0), partial(check_bools, array, spec))
+            found[tensor] = (
+                array.astype(spec.dtype.numpy) if spec.dtype.is_core else array.copy().view(spec.dtype.numpy)
+            )
+
+    def select(self, tensor: int, axes: tuple[Axis, ...], verify: bool, target: Array | None = None) -> Array:
+        """The elements at `axes` (over the tensor's shape), as an array of the logical dtype and one axis for each of
+        `axes`; in `target`, if given: such an array, native and contiguous."""
+        spec = self.manifest.specs[tensor]
+        if target is not None and (spec.dtype.per > 1 or not spec.dtype.stored.isnative):
+            target[...] = self.select(tensor, axes, verify)
+            return target
+        counts = tuple(axis.length for axis in axes)
+        if 0 in counts:
+            return self._array(tensor, counts) if target is None else target
+        stored_axes, per = axes, spec.dtype.per
+        if per > 1 and axes:  # whole storage elements along the packed axis
+            first = axes[-1].start // per
+            stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
+        shape = tuple(axis.length for axis in stored_axes)
+        cut = list(pieces(stored_axes, spec.grid, spec.chunk_counts))
+        if target is None:
+            needed = math.prod(shape) * spec.dtype.stored.itemsize
+            self.blocks.admit([(tensor, needed, (piece.chunk for piece in cut))])
+        out = aligned(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
+        for piece in cut:
+            self._select_piece(
+                self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify
+            )
+        if per == 1 or not axes:
+            return self._logical(tensor, out, None)
+        values = self._logical(tensor, out, stored_axes[-1].length * per)
+        start = axes[-1].start - first * per
+        return np.ascontiguousarray(values[..., start : start + (counts[-1] - 1) * axes[-1].step + 1 : axes[-1].step])
+
+    def _select_piece(self, place: ChunkPlace, axes: tuple[Axis, ...], out: Array, verify: bool) -> None:
+        spec = self.manifest.specs[place.tensor]
+        itemsize = spec.dtype.stored.itemsize
+        if not spec.is_raw:
+            stored = self.blocks.chunk(place, verify)
+            cells = self.blocks.decoded(place, lambda: decoded_chunk(stored, spec))
+            out[...] = cells[tuple(slice(axis.start, axis.last + 1, axis.step) for axis in axes)]
+            return
+        limit, gap = (SPAN, self.manifest.block) if verify else (SPAN_UNVERIFIED, GAP_UNVERIFIED)
+        for span in spans(axes, spec.grid, itemsize, limit, gap):
+            part = out[span.out] if span.out else out
+            if span.is_dense(itemsize) and part.flags.c_contiguous:
+                self.blocks.run(list(self.blocks.jobs(place, span.low, bytes_of(part), verify)))
+                continue
+            buffer = np.empty(span.high - span.low, np.uint8)
+            self.blocks.run(list(self.blocks.jobs(place, span.low, bytes_of(buffer), verify)))
+            part[...] = np.ndarray(span.shape, spec.dtype.stored, buffer, strides=span.strides)
+
+    def _logical(self, tensor: int, cells: Array, last: int | None) -> Array:
+        spec = self.manifest.specs[tensor]
+        result: Array = self.blocks.decoded(self.blocks.place(tensor, 0), lambda: logical(cells, spec, last))
+        return result

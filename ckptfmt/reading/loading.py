@@ -1,0 +1,402 @@
+"""Loading a tree from an open checkpoint: whole or in part, as arrays or a framework's tensors, mapped, into a target
+or like a template (SPEC.md section 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CkptError, fault
+from ..format import tree as trees
+from ..format.chunks import check_bools
+from ..format.dtypes import Array, DType
+from ..format.names import Path, path_label, path_text
+from ..format.tags import TAGS, Restore, child_of
+from ..format.tree import OMITTED, Tree
+from ..frameworks.adapter import Adapter, Slot, SlotPart, Tagged, Template, adapter_named, slot, template
+from ..frameworks.sources import memory_key, whole
+from ..frameworks.target import MatchReport, flatten, match, rebuild
+from ..patterns import Patterns, matches_any
+from ..progress import Progress, counter
+from ..storage import IN_FLIGHT
+from .tensor import ArrayLike, Tensor, is_tensor
+
+if TYPE_CHECKING:
+    from .reader import Checkpoint
+
+
+class Loader:
+    """One load of a checkpoint; the options are those of `ckptfmt.load`."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        select: Patterns = None,
+        into: Tree = None,
+        like: Tree = None,
+        framework: str | Adapter | None = None,
+        mmap: bool = False,
+        verify: bool | None = None,
+        strict: bool = True,
+        cast: bool = False,
+        progress: Progress | None = None,
+        max_bytes_in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self.checkpoint, self.manifest, self.fetcher = checkpoint, checkpoint.manifest, checkpoint.fetcher
+        given = [n for n, v in (("into=", into), ("like=", like), ("mmap=True", mmap or None)) if v is not None]
+        if len(given) > 1:
+            raise fault("bad-option", f"{' and '.join(given)} exclude each other", path=checkpoint.path)
+        self.select, self.into, self.like, self.mmap = select, into, like, mmap
+        self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
+        self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
+        self.strict, self.cast = strict, cast
+        self.progress, self.max_bytes_in_flight = progress, max_bytes_in_flight
+        checkpoint.blocks.in_flight = max_bytes_in_flight
+        patterns = [select] if isinstance(select, str) else list(select or ())
+        self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
+
+    def load(self) -> Tree:
+        if self.into is not None:
+            return self._fill_target()
+        if self.like is not None:
+            return self._build_like()
+        return self._tree()
+
+    def match(self) -> MatchReport:
+        """How the target differs from the checkpoint."""
+        leaves = dict(flatten(self.into))
+        return match(leaves, {path: slot(leaf) for path, leaf in leaves.items()}, self._stored, is_tensor, self.cast)
+
+    @property
+    def _leaves(self) -> Mapping[Path, Any]:
+        """Every leaf that is loaded from, by its path."""
+        return self.checkpoint.leaves
+
+    @property
+    def _stored(self) -> Mapping[Path, Any]:
+        leaves = self._leaves
+        return leaves if self.keep is None else {path: leaf for path, leaf in leaves.items() if self.keep(path)}
+
+    # ---- a new tree
+
+    def _tree(self) -> Tree:
+        node = self.manifest.tree
+        wanted: Iterable[int] = range(len(self.manifest.names))
+        if self.keep is not None:
+            tensors = ((path, n[1]) for path, n in trees.leaves(node) if type(n) is list and n[0] == "tensor")
+            wanted = sorted({index for path, index in tensors if self.keep(path)})
+        leaves = self._tensors(wanted)
+        tree = trees.decode(node, leaves.__getitem__, self.keep, self._restores())
+        if tree is OMITTED:
+            raise self._no_match()
+        return tree
+
+    def _tensors(self, wanted: Iterable[int]) -> dict[int, Any]:
+        """The tensors of these numbers, as arrays or as the framework has them."""
+        with self._reporting(sum(map(self._nbytes, wanted))):
+            return self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
+
+    def _dtype(self, index: int) -> DType:
+        return self.manifest.specs[index].dtype
+
+    def _nbytes(self, index: int) -> int:
+        return self.manifest.specs[index].nbytes
+
+    def _text(self, index: int) -> str:
+        return self.checkpoint.describe(index)
+
+    def _admit(self, wanted: Iterable[int]) -> None:
+        self.fetcher.admit(wanted)
+
+    def _restores(self) -> Mapping[str, Restore]:
+        """What makes the values of tags for the framework; what views of int64 stand for, frameworks lack."""
+        times = {"numpy.datetime64": child_of, "numpy.timedelta64": child_of}
+        return {**times, **self.adapter.restores} if self.adapter else {}
+
+    def _no_match(self) -> CkptError:
+        return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
+
+    def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
+        return self._mapped(wanted) if self.mmap else self.fetcher.tensors(wanted, self.verify, {})
+
+    def _wrapped(self, adapter: Adapter, wanted: Iterable[int]) -> dict[int, Any]:
+        """Tensors of a framework: all at once where they keep the arrays' memory, else a few at a time."""
+        found: dict[int, Any] = {}
+        lacking = [index for index in wanted if not adapter.supports(self._dtype(index).name)]
+        if lacking and not self.cast:
+            names = ", ".join(f"{self._text(index)} ({self._dtype(index).name})" for index in lacking[:8])
+            raise fault(
+                "framework-dtype",
+                f"{adapter.framework} has no tensors of the dtype of {names}",
+                path=self.checkpoint.path,
+                tensor=self._text(lacking[0]),
+                found=self._dtype(lacking[0]).name,
+                expected=f"a dtype of {adapter.framework}, or cast=True",
+            )
+        self._admit(() if self.mmap else wanted)
+        dtypes = {index: stand_in(self._dtype(index), adapter.supports) for index in lacking}
+        if not adapter.on_host:  # there are tensors and network buffers at one time
+            self.checkpoint.blocks.in_flight = self.max_bytes_in_flight // 2
+        for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
+            arrays = self._arrays(group)
+            for index in group:
+                array = arrays.pop(index)
+                found[index] = adapter.wrap(self._as(dtypes[index], array, index) if index in dtypes else array)
+        return found
+
+    def _as(self, dtype: np.dtype[Any], array: Array, index: int) -> Array:
+        """A tensor with another dtype; integers keep their values."""
+        converted = array.astype(dtype)
+        if array.dtype.kind in "iu" and not (converted == array).all():
+            text = self._text(index)
+            raise fault(
+                "framework-dtype",
+                f"elements of {text!r} do not fit into {dtype}",
+                path=self.checkpoint.path,
+                tensor=text,
+                found=f"{array.dtype} from {array.min()} to {array.max()}",
+                expected=f"elements of {dtype}",
+            )
+        return converted
+
+    def _groups(self, wanted: Iterable[int]) -> Iterator[list[int]]:
+        """Tensors that together have at most `max_bytes_in_flight` bytes, but for those of network buffers, or one
+        larger tensor."""
+        most = self.max_bytes_in_flight // (2 if self.checkpoint.blocks.storage.is_remote else 1)
+        group: list[int] = []
+        size = 0
+        for index in wanted:
+            nbytes = self._nbytes(index)
+            if group and size + nbytes > most:
+                yield group
+                group, size = [], 0
+            group.append(index)
+            size += nbytes
+        if group:
+            yield group
+
+    def _mapped(self, wanted: Iterable[int]) -> dict[int, Array]:
+        """Private mappings of raw tensors, which cost no read; other tensors are read."""
+        blocks = self.checkpoint.blocks
+        maps: dict[str, memoryview] = {}
+        arrays: dict[int, Array] = {}
+        others = []
+        for index in wanted:
+            spec = self.manifest.specs[index]
+            if not (spec.is_contiguous and spec.chunks and spec.dtype.stored.isnative):
+                others.append(index)
+                continue
+            place = blocks.place(index, 0)
+            mapping = maps.get(place.object)
+            if mapping is None:
+                mapping = maps[place.object] = blocks.map(place)
+            offset = place.extent.offset
+            if offset + spec.nbytes > len(mapping):
+                text = self.checkpoint.describe(index)
+                raise fault(
+                    "short-object",
+                    f"{place.object or 'the file'} ends inside tensor {text!r}",
+                    path=self.checkpoint.path,
+                    tensor=text,
+                )
+            arrays[index] = np.ndarray(spec.shape, spec.dtype.numpy, mapping, offset)
+            if self.verify:
+                blocks.check_chunk(place, mapping[offset : offset + spec.nbytes])
+                blocks.decoded(place, partial(check_bools, arrays[index], spec))
+        return arrays | self.fetcher.tensors(others, self.verify, {})
+
+    # ---- into a target
+
+    def _fill_target(self) -> Tree:
+        stored = self._stored
+        leaves = dict(flatten(self.into))
+        slots = {path: slot(leaf) for path, leaf in leaves.items()}
+        self._check(match(leaves, slots, stored, is_tensor, self.cast))
+        self._check_shared(slots, stored)
+        parts = [
+            (stored[path].verified(self.verify), part)
+            for path, found in slots.items()
+            if found is not None and path in stored
+            for part in found.parts
+        ]
+        with self._reporting(sum(_part_nbytes(tensor, part) for tensor, part in parts)):
+            self._fill(parts)
+        return rebuild(self.into, lambda path, leaf: leaf if isinstance(slots[path], Slot) else stored.get(path, leaf))
+
+    def _check_shared(self, slots: dict[Path, Slot | None], stored: Mapping[Path, Any]) -> None:
+        """Refuse a target that has one memory for tensors with different values: it could hold only one of them."""
+        holders: dict[Hashable, tuple[Path, ArrayLike]] = {}
+        shared: list[tuple[str, str]] = []
+        for path, found in slots.items():
+            for part in () if found is None or path not in stored else found.parts:
+                if part.array is None:
+                    continue
+                first, tensor = holders.setdefault(memory_key(part.array), (path, stored[path]))
+                if not self._is_alike(tensor, stored[path]):
+                    shared.append((path_label(first), path_label(path)))
+        if shared:
+            self._check(MatchReport(shared=tuple(shared)))
+
+    def _is_alike(self, one: ArrayLike, other: ArrayLike) -> bool:
+        """Whether two tensors are one, or have the same elements: which digests say, where both are stored."""
+        if one.identity == other.identity:
+            return True
+        if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+            one, other = one.verified(self.verify), other.verified(self.verify)
+            return (one.shape, one.dtype) == (
+                other.shape,
+                other.dtype,
+            ) and one.read().tobytes() == other.read().tobytes()
+        place, chunks = self.checkpoint.blocks.place, range(one.spec.chunks)
+        return one.spec == other.spec and all(
+            place(one.index, chunk).extent[1:] == place(other.index, chunk).extent[1:] for chunk in chunks
+        )
+
+    def _fill(self, parts: list[tuple[ArrayLike, SlotPart]]) -> None:
+        """Whole tensors straight from storage all at once, where an array has the stored form; others one by one."""
+        direct: dict[int, Array] = {}
+        others = []
+        filled = set()
+        for tensor, part in parts:
+            array = part.array
+            bounds = tuple((side.start, side.stop) for side in part.region)
+            place = None if array is None else (tensor.identity, bounds, memory_key(array))
+            if place in filled:  # an alias of what is filled already
+                continue
+            filled |= set() if place is None else {place}
+            stored = tensor if array is not None and _is_direct(tensor, array) else None
+            if isinstance(stored, Tensor) and part.region == whole(tensor.shape) and stored.index not in direct:
+                direct[stored.index] = array.view(stored.stored_dtype)  # type: ignore[union-attr]
+            else:
+                others.append((tensor, part))
+        self.fetcher.tensors(direct, self.verify, direct)
+        for tensor, part in others:
+            array = part.array
+            if array is not None and _is_direct(tensor, array):
+                tensor.read(array, region=part.region)
+                continue
+            values = tensor.read(region=part.region)
+            if array is not None:
+                array[...] = values
+            elif part.put is not None:
+                part.put(values)
+
+    def _check(self, report: MatchReport) -> None:
+        """[READ-006]"""
+        allowed = MatchReport() if self.strict else MatchReport(report.missing, report.unexpected)
+        if report != allowed:
+            raise fault("mismatch", str(report), path=self.checkpoint.path, report=report)
+
+    # ---- like a template
+
+    def _build_like(self) -> Tree:
+        leaves = dict(flatten(self.like))
+        templates = self._templates(leaves)
+        stored = {path: self._number(found, leaves.get(path)) for path, found in self._stored.items()}
+        self._check(match(leaves, templates, stored, is_tensor, self.cast))
+        built: dict[tuple[Hashable, Template], Any] = {}
+        bound = self._bound()
+
+        def build(path: Path, leaf: Any) -> Any:
+            ask, found = templates[path], stored.get(path, leaf)
+            if not isinstance(ask, Template) or path not in stored:
+                return found
+            if not is_tensor(found):  # a number, where a tensor without axes is asked for
+                return ask.build(np.asarray(found, ask.dtype))
+            key = (found.identity, ask)  # aliases that are asked for alike are one object [TREE-010]
+            if key not in built:
+                source = found.verified(self.verify)
+                built[key] = ask.build(source if found.dtype == ask.dtype else source.astype(ask.dtype))
+            return built[key]
+
+        def check(path: Path, asked: Tagged) -> None:
+            param = bound.get((path, asked.tag), asked.param)
+            if param != asked.param:
+                difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
+                self._check(MatchReport(kind=(difference,)))
+
+        wanted = (leaf for path, leaf in stored.items() if path in leaves and is_tensor(leaf))
+        with self._reporting(sum(tensor.nbytes for tensor in wanted)):
+            return rebuild(self.like, build, check=check)
+
+    def _bound(self) -> Mapping[tuple[Path, str], Any]:
+        """The params that a template's have to be, by path and tag."""
+        return {(path, name): param for path, name, param in trees.tags(self.manifest.tree) if _binds(name)}
+
+    def _templates(self, leaves: dict[Path, Any]) -> dict[Path, Template | None]:
+        """What each leaf asks for; a leaf that stands at several paths asks once."""
+        asks: dict[int, Template | None] = {}
+        for path, leaf in leaves.items():
+            if id(leaf) not in asks:
+                try:
+                    asks[id(leaf)] = template(leaf)
+                except CkptError as error:
+                    error.path, error.tensor = self.checkpoint.path, path_label(path)
+                    raise
+        return {path: asks[id(leaf)] for path, leaf in leaves.items()}
+
+    def _number(self, found: Any, leaf: Any) -> Any:
+        """A stored tensor without axes as a Python number, where the template has one of that type."""
+        if type(leaf) not in (bool, int, float, complex) or not is_tensor(found) or found.shape:
+            return found
+        number = found.verified(self.verify).read().item()
+        return number if type(number) is type(leaf) else found
+
+    # ---- progress
+
+    @contextmanager
+    def _reporting(self, total: int) -> Iterator[None]:
+        """Tell `progress` of bytes as they are read."""
+        if self.progress is None:
+            yield
+            return
+        self.checkpoint.blocks.on_read = counter(self.progress, total)
+        try:
+            yield
+            self.progress(total, total)
+        finally:
+            self.checkpoint.blocks.on_read = None
+
+
+# what may stand in for a dtype that a framework lacks, with the bits of the values that it keeps, narrowest first
+_STAND_INS = {
+    "bool": (("uint8", 8),),
+    "complex": (("complex64", 64), ("complex128", 128)),
+    "uint": (
+        ("uint8", 8),
+        ("int16", 15),
+        ("uint16", 16),
+        ("int32", 31),
+        ("uint32", 32),
+        ("int64", 63),
+        ("uint64", 64),
+    ),
+    "int": (("int8", 8), ("int16", 16), ("int32", 32), ("int64", 64)),
+    "float": (("float32", 32), ("float64", 64)),
+}
+
+
+def stand_in(dtype: DType, supports: Callable[[str], bool]) -> np.dtype[Any]:
+    """The dtype for a cast from one that a framework lacks: the narrowest of its kind that loses nothing, else the
+    widest."""
+    kind = next(kind for kind in _STAND_INS if kind in dtype.name)
+    names = [(name, bits) for name, bits in _STAND_INS[kind] if supports(name)]
+    return np.dtype(next((name for name, bits in names if bits >= dtype.bits), names[-1][0]))
+
+
+def _binds(tag: str) -> bool:
+    return tag in TAGS and TAGS[tag].binds
+
+
+def _is_direct(tensor: ArrayLike, array: Array) -> bool:
+    """Whether stored elements can be read straight into an array."""
+    return isinstance(tensor, Tensor) and array.dtype == tensor.dtype and tensor.is_direct(array)
+
+
+def _part_nbytes(tensor: ArrayLike, part: SlotPart) -> int:
+    return tensor.dtype.itemsize * int(np.prod([axis.stop - axis.start for axis in part.region], dtype=object))

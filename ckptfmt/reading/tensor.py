@@ -1,0 +1,233 @@
+"""A tensor that has not been read, and the parts of it that are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ..errors import CkptError, fault
+from ..format.arrays import ArraySpec, Shape
+from ..format.dtypes import Array
+from ..format.grid import Axis, Selection
+from ..format.grid import select as normalise
+from ..format.names import Path, path_label
+from ..frameworks.sources import Lazy, Region, whole
+from .memory import aligned
+
+if TYPE_CHECKING:
+    from .reader import Checkpoint
+
+
+class ArrayLike(Lazy):
+    """Base of tensors that have not been read, and are indexed and converted as arrays are."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> Shape:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for what is one tensor, seen in the same way. [TREE-010]"""
+        raise NotImplementedError
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError
+
+    def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
+        """The whole tensor as an array of its own, or just a region of it."""
+        raise NotImplementedError
+
+    def astype(self, dtype: np.dtype[Any]) -> Self:
+        """The same tensor, whose elements are converted after they are read."""
+        raise NotImplementedError
+
+    def verified(self, verify: bool) -> Self:
+        """The same tensor, read with or without verification."""
+        raise NotImplementedError
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("a stored tensor cannot become an array without a copy")
+        array = self.read()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def finished(values: Array, selection: Selection, index: Any) -> Any:
+    """What NumPy gives for a basic index, from the values at the axes of its `selection`."""
+    result = values[selection.finish]
+    if result.ndim == 0 and not any(item is Ellipsis for item in (index if isinstance(index, tuple) else (index,))):
+        return result[()]  # NumPy gives a scalar where ints alone index
+    return result if result.flags.c_contiguous else result.copy()
+
+
+class Tensor(ArrayLike):
+    """A tensor that has not been read. Index it to read a part, `read()` it whole, or give it to `np.asarray`.
+
+    Basic indexing as in NumPy (ints, slices with any step, Ellipsis) reads only the blocks that hold the wanted
+    elements. Raises `bad-index`, and `CorruptError` (`block-digest`, `bad-chunk`, `missing-object`, `short-object`)
+    for damage in what is read.
+    """
+
+    __slots__ = ("_cast", "_checkpoint", "_verify", "_view", "index", "path")
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        index: int,
+        path: Path,
+        view: np.dtype[Any] | None = None,
+        cast: np.dtype[Any] | None = None,
+        verify: bool | None = None,
+    ) -> None:
+        self._checkpoint, self.index, self.path, self._view, self._cast = checkpoint, index, path, view, cast
+        self._verify = checkpoint.verifies if verify is None else verify
+
+    @property
+    def name(self) -> str:
+        """The path of the Zarr node under `tensors/`."""
+        return self._checkpoint.manifest.names[self.index]
+
+    @property
+    def shape(self) -> Shape:
+        return self.spec.shape
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for what is one tensor, seen in the same way. [TREE-010]"""
+        return id(self._checkpoint), self.index, self._view, self._cast
+
+    @property
+    def spec(self) -> ArraySpec:
+        """How it is stored as a Zarr array."""
+        return self._checkpoint.manifest.specs[self.index]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=object))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of arrays read from it, in native byte order."""
+        return self._cast or self._view or self.stored_dtype
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """The in-memory dtype of the stored elements; `dtype` differs from it for a view (datetime64 of int64) and
+        after `astype`."""
+        return self.spec.dtype.numpy
+
+    @property
+    def dtype_name(self) -> str:
+        """The logical dtype of SPEC.md section 3, such as "bfloat16"."""
+        return self.spec.dtype.name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes before compression, as stored."""
+        return self.spec.nbytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes on storage."""
+        return self._checkpoint.blocks.stored_bytes(self.index)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return self.spec.chunks
+
+    @property
+    def codec(self) -> str:
+        """ "raw" or the name of the compressor."""
+        return self.spec.codec.name
+
+    def __repr__(self) -> str:
+        return f"<Tensor {path_label(self.path)!r} {self.dtype} {self.shape}>"
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            selection = normalise(index, self.shape)
+        except CkptError as error:
+            error.path, error.tensor = self._checkpoint.path, path_label(self.path)
+            raise
+        values = self._checkpoint.fetcher.select(self.index, selection.axes, self._verify)
+        return finished(self._seen(values), selection, index)
+
+    def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
+        """The whole tensor as an array of its own, or filled into `out`: a writable array of the same shape and dtype;
+        raises `mismatch`. With `region`, one slice with start and stop for each axis, just that part is read, and
+        `out` has its shape."""
+        if region is None and out is None:
+            return self._seen(self._checkpoint.fetcher.tensors([self.index], self._verify, {})[self.index])
+        axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region or whole(self.shape))
+        shape = tuple(axis.length for axis in axes)
+        if out is None:
+            out = aligned(shape, self.dtype)
+        inside = all(0 <= a.start <= a.start + a.length <= n for a, n in zip(axes, self.shape, strict=True))
+        fits = out.shape == shape and out.dtype.newbyteorder("=") == self.dtype and out.flags.writeable
+        if not (fits and inside):
+            raise fault(
+                "mismatch",
+                f"cannot read {path_label(self.path)!r} into the array",
+                path=self._checkpoint.path,
+                tensor=path_label(self.path),
+                found=f"{out.dtype} {out.shape}" + ("" if out.flags.writeable else ", read-only"),
+                expected=f"a writable array of {self.dtype} {shape} inside {self.shape}",
+            )
+        direct = out.view(self.stored_dtype) if self.is_direct(out) else None
+        values = self._checkpoint.fetcher.select(self.index, axes, self._verify, direct)
+        if direct is None:
+            out[...] = self._seen(values)
+        return out
+
+    def is_direct(self, out: Array) -> bool:
+        """Whether stored elements can be read straight into an array."""
+        return self._cast is None and out.flags.c_contiguous and out.dtype.isnative
+
+    def _seen(self, values: Array) -> Array:
+        """Stored elements as the dtype that was asked for."""
+        if self._view is not None:
+            values = values.view(self._view)
+        return values if self._cast is None else values.astype(self._cast)
+
+    def view(self, dtype: np.dtype[Any]) -> Tensor:
+        """The same stored elements read as another dtype of the same width."""
+        return Tensor(self._checkpoint, self.index, self.path, dtype, None, self._verify)
+
+    def astype(self, dtype: np.dtype[Any]) -> Self:
+        """The same tensor, whose elements are converted after they are read."""
+        return type(self)(self._checkpoint, self.index, self.path, self._view, dtype, self._verify)
+
+    def verified(self, verify: bool) -> Self:
+        """The same tensor, read with or without verification."""
+        return type(self)(self._checkpoint, self.index, self.path, self._view, self._cast, verify)
+
+
+def is_tensor(leaf: Any) -> bool:
+    """Whether a leaf of a checkpoint's tree is a tensor."""
+    return isinstance(leaf, ArrayLike)

@@ -1,0 +1,163 @@
+"""What a save is asked for: a tree and options, checked, before anything is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from .._version import __version__
+from ..errors import CkptError, fault
+from ..format.arrays import COMPRESSED_CHUNK, LOOSE_CHUNK, ArraySpec, grid_for
+from ..format.codecs import RAW, Codec, codec_asked
+from ..format.digests import Digest, digest_named
+from ..format.dtypes import dtype_of
+from ..format.manifest import KEYS, MAX_RANK, Schema, unpack
+from ..format.names import MAX_LENGTH, escape, path_label, path_text
+from ..format.tree import Node, Tree
+from ..frameworks.sources import Kept, Sharded
+from ..patterns import matches
+from .encoder import EncodedTree, TensorLeaf, encode
+
+Compression = str | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A tree as it will be stored, and how. `names` and `codecs`: one for each of its tensors."""
+
+    encoded: EncodedTree
+    names: tuple[str, ...]
+    codecs: tuple[Codec, ...]
+    metadata: Node
+    schema: Schema | None
+    digest: Digest
+    generator: str
+
+
+def request(
+    tree: Tree,
+    *,
+    compression: Compression | Mapping[str, Compression],
+    schema: Schema | tuple[str, str] | None,
+    metadata: Tree,
+    digest: str,
+) -> Request:
+    """Check what `save` was given; raises `InputError`."""
+    encoded = encode(tree)
+    rules = _rules(compression)
+    return Request(
+        encoded=encoded,
+        names=_names(encoded.tensors),
+        codecs=tuple(_codec_of(leaf, rules) for leaf in encoded.tensors),
+        metadata=encode(metadata, allow_tensors=False).node,
+        schema=_schema(schema),
+        digest=_digest(digest),
+        generator=f"ckptfmt {__version__}",
+    )
+
+
+def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
+    """How a process that holds all of every tensor stores them; raises `shards-missing`."""
+    specs = []
+    for leaf, codec in zip(asked.encoded.tensors, asked.codecs, strict=True):
+        source = leaf.source
+        if isinstance(source, Kept):
+            specs.append(source.spec)
+            continue
+        if isinstance(source, Sharded):
+            held = {shard.start: math.prod(shard.source.shape) for shard in source.shards}
+            if sum(held.values()) < math.prod(source.shape):
+                text = path_label(leaf.path)
+                raise fault("shards-missing", f"this process holds only a part of {text!r}", tensor=text)
+        specs.append(_array_spec(source.dtype, tuple(source.shape), codec, layout))
+    return tuple(specs)
+
+
+@lru_cache(maxsize=1 << 14)
+def _array_spec(numpy_dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec, layout: str) -> ArraySpec:
+    """Arrays that are alike share one spec, so a checkpoint of many small tensors describes each kind once."""
+    dtype = dtype_of(numpy_dtype)
+    assert dtype is not None  # encode refused others
+    itemsize = dtype.stored.itemsize
+    target = COMPRESSED_CHUNK if codec != RAW else LOOSE_CHUNK if layout == "loose" else None
+    return ArraySpec(dtype, shape, grid_for(dtype.storage_shape(shape), itemsize, target), codec.for_itemsize(itemsize))
+
+
+def _codec_of(leaf: TensorLeaf, rules: list[tuple[str, Codec]]) -> Codec:
+    if len(leaf.source.shape) > MAX_RANK:
+        text = path_label(leaf.path)
+        raise fault("unsupported-dtype", f"a tensor of {len(leaf.source.shape)} axes", tensor=text)
+    if rules[0] == ("**", RAW):
+        return RAW
+    text = path_text(leaf.path)
+    return next(codec for pattern, codec in rules if matches(pattern, text))
+
+
+def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
+    escaped = lru_cache(maxsize=1 << 16, typed=True)(escape)
+    names = tuple(["/".join(map(escaped, leaf.path)) for leaf in tensors])
+    for name, leaf in zip(names, tensors, strict=True):
+        if len(name) > MAX_LENGTH:  # [NAME-006]
+            raise fault(
+                "name-too-long",
+                f"a tensor's name has {len(name)} bytes",
+                tensor=path_label(leaf.path)[:80],
+                found=len(name),
+                expected=f"at most {MAX_LENGTH}",
+            )
+    return names
+
+
+def extra_keys(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Further keys of a manifest, checked as readers check them; raises `bad-option`. [MAN-001] [MAN-003]"""
+    try:
+        taken = sorted(unpack(msgpack.packb(dict(extra))).keys() & KEYS)
+    except (TypeError, ValueError, OverflowError, CkptError) as error:
+        message = error.message if isinstance(error, CkptError) else str(error)
+        raise fault("bad-option", f"extra= cannot stand in a manifest: {message}") from error
+    if taken:
+        raise fault("bad-option", f"extra= has keys that every manifest has: {', '.join(taken)}")
+    return dict(extra)
+
+
+def _rules(compression: Any) -> list[tuple[str, Codec]]:
+    if not isinstance(compression, Mapping) or "name" in compression:
+        return [("**", codec_asked(compression))]
+    for pattern in compression:
+        if not isinstance(pattern, str):
+            raise fault(
+                "bad-option", f"compression= has the pattern {pattern!r}", found=type(pattern).__name__, expected="str"
+            )
+    return [*((pattern, codec_asked(option)) for pattern, option in compression.items()), ("**", RAW)]
+
+
+def _schema(schema: Any) -> Schema | None:
+    if schema is None:
+        return None
+    match (schema.id, schema.version) if isinstance(schema, Schema) else schema:
+        case (str(identity), str(version)) if identity and version and _is_utf8(identity + version):  # [SCH-001]
+            return Schema(identity, version)
+    raise fault(
+        "bad-option",
+        f"schema= is {schema!r}",
+        found=type(schema).__name__,
+        expected="Schema(id, version) or a pair of non-empty strings",
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it has no lone surrogates. [TREE-015]"""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _digest(name: str) -> Any:
+    try:
+        return digest_named(name)
+    except CkptError as error:
+        raise fault("bad-option", error.message, found=error.found, expected=error.expected) from error
