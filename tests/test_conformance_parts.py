@@ -166,4 +166,4 @@ def test_what_mutants_leave_out_is_there() -> None:
             elif isinstance(node, ast.ClassDef):
                 names.add(node.name)
     assert names >= mutants.OUT_OF_REACH | mutants.OUT_OF_REACH_CLASSES
-    assert len({mutant.change for mutant in mutants.mutants("commit.py")}) > 5
+    assert len({mutant.change for mutant in mutants.mutants("format/commit.py")}) > 5

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from damage import LAYOUTS, leftovers
 from test_manager_remote import damage, endpoint, numbers, store, tree  # noqa: F401  fixtures
 
 import ckptfmt
 from ckptfmt.manager import Best, CheckpointManager, CopyTo, CopyWarning, Every, FallbackWarning, Last, copies
+from ckptfmt.storage.engine import engine_for
 from ckptfmt.testing import equal_trees
 
 ROOT = Path(__file__).parent.parent
@@ -78,9 +78,8 @@ def test_copies_on_a_store(store: dict[str, Any], tmp_path: Path, block: bool) -
     assert numbers(CheckpointManager(tmp_path / "run")) == [8, 9]
     assert copied == sorted(copied)
     assert {0, 4, 8, 9} <= set(copied)
-    place, options = f"{store['directory']}/step-0000000009.ckpt", store.get("storage_options") or {}
-    with fsspec.open(place, "rb", **options) as file:
-        assert file.read() == (tmp_path / "run" / "step-0000000009.ckpt").read_bytes()
+    engine, key = engine_for(f"{store['directory']}/step-0000000009.ckpt", store.get("storage_options") or {})
+    assert engine.tail(key, 1 << 20)[1] == (tmp_path / "run" / "step-0000000009.ckpt").read_bytes()
     for step in (0, 4, 9):
         assert equal_trees(run.restore(step), tree(step))
     assert [step.metrics["loss"] for step in run.steps()] == [0, 4, 8, 9]

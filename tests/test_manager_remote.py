@@ -286,6 +286,7 @@ def test_the_table(store: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
             "AWS_ENDPOINT_URL": options.get("endpoint_url") or options["endpoint"],
         }.items():
             monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # one may remember another environment
     result = CliRunner().invoke(cli, ["ls", store["directory"]])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[1].split()[0] == "5"

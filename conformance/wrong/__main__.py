@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 import ckptfmt
-from ckptfmt.format import chunks, commit, digests
+from ckptfmt.format import commit, digests
 from ckptfmt.format import tree as trees
+from ckptfmt.layouts import pieces
 from ckptfmt.migration import apply
 from ckptfmt.reading import blocks, reader
 from ckptfmt.storage import disk
@@ -268,7 +269,7 @@ class _Padding:
 
 
 def pads_wrongly() -> Adapter:
-    vars(chunks)["np"] = _Padding()
+    vars(pieces)["np"] = _Padding()
     return Adapter()
 
 
