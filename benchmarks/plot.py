@@ -22,7 +22,7 @@ def draw(results: Results, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     measured = [operation for operation in OPERATIONS if results.contenders(operation.name)]
     rows = ceil(len(measured) / COLUMNS)
@@ -37,10 +37,12 @@ def draw(results: Results, path: Path) -> None:
             place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
             panel.annotate(f"{ratio.median:.2f}", (ratio.greatest, name), **place)
         panel.axvline(1, color=COLOURS["baseline"], linewidth=1)
-        panel.set_xscale("log")
+        panel.set_xscale("log", subs=[2, 5])
+        for formatter in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+            formatter(ticker.FormatStrFormatter("%g"))
         panel.margins(x=0.15)
         panel.set_title(operation.title, fontsize=10, loc="left")
-        panel.tick_params(labelsize=8)
+        panel.tick_params(which="both", labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels.flat[len(measured) :]:
         panel.set_visible(False)
