@@ -239,7 +239,7 @@ def test_what_npy_cannot_carry_is_refused_with_ways_that_work(tmp_path: Path, na
     assert len(ways) == 2
     assert not file.exists()
     for way in ways:
-        printed(path, "w", "-o", file, "--force", "--as", way)
+        printed(path, "w", "-o", file, "--overwrite", "--as", way)
         loaded = np.load(file, allow_pickle=False)
         if way == "bits":
             assert loaded.tobytes() == array.tobytes()
@@ -273,35 +273,35 @@ def test_what_has_no_integer_of_its_width_has_no_bits(tmp_path: Path) -> None:
 def test_an_existing_file_stays_unless_forced(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "x.npy"
     file.write_text("precious")
-    assert "--force" in refused(model, "t/small", "-o", file)
+    assert "--overwrite" in refused(model, "t/small", "-o", file)
     assert file.read_text() == "precious"
-    printed(model, "t/small", "-o", file, "--force")
+    printed(model, "t/small", "-o", file, "--overwrite")
     assert np.load(file).shape == (3, 5)
     dangling = tmp_path / "link.npy"
     dangling.symlink_to(tmp_path / "absent.npy")
-    assert "--force" in refused(model, "t/small", "-o", dangling)
+    assert "--overwrite" in refused(model, "t/small", "-o", dangling)
 
 
 def test_the_checkpoint_itself_is_never_overwritten(model: Path, tmp_path: Path) -> None:
     before = model.read_bytes()
     os.link(model, tmp_path / "same.ckpt")
     for file in (model, tmp_path / "same.ckpt", f"{model.parent}/./{model.name}"):
-        assert "is the checkpoint itself" in refused(model, "t/small", "-o", file, "--force")
+        assert "is the checkpoint itself" in refused(model, "t/small", "-o", file, "--overwrite")
     assert model.read_bytes() == before
     folder = tmp_path / "loose.ckpt"
     ckptfmt.save(folder, {"a": np.zeros(2)}, layout="loose", durable=False)
     for name in ("tensors/a/c/0", "COMMIT", "new.npy"):
-        assert "is the checkpoint itself" in refused(folder, "a", "-o", folder / name, "--force")
+        assert "is the checkpoint itself" in refused(folder, "a", "-o", folder / name, "--overwrite")
     assert ckptfmt.verify(folder).ok
 
 
 def test_files_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
     assert refused(model, "t/small", "-o", tmp_path / "absent" / "x.npy").endswith("[not-found]\n")
-    assert refused(model, "t/small", "-o", tmp_path, "--force").endswith("[io]\n")
+    assert refused(model, "t/small", "-o", tmp_path, "--overwrite").endswith("[io]\n")
     assert "exists" in refused(model, "t/small", "-o", tmp_path)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_said(model: Path) -> None:
-    assert refused(model, "t/large", "-o", "/dev/full", "--force").endswith("[disk-full]\n")
+    assert refused(model, "t/large", "-o", "/dev/full", "--overwrite").endswith("[disk-full]\n")
     assert os.path.exists("/dev/full")

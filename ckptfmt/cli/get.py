@@ -71,7 +71,7 @@ a file); for anything else: value, tensors.
 @click.argument("tensor")
 @click.argument("index", required=False)
 @click.option("--output", "-o", metavar="FILE.npy", help="Write the array to a .npy file.")
-@click.option("--force", "-f", is_flag=True, help="Replace FILE.npy if it exists.")
+@click.option("--overwrite", "-f", is_flag=True, help="Replace FILE.npy if it exists.")
 @click.option(
     "--as",
     "wanted",
@@ -82,7 +82,7 @@ a file); for anything else: value, tensors.
 )
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, in which nothing is abbreviated.")
 def get(
-    path: str, tensor: str, index: str | None, output: str | None, force: bool, wanted: str | None, as_json: bool
+    path: str, tensor: str, index: str | None, output: str | None, overwrite: bool, wanted: str | None, as_json: bool
 ) -> None:
     """Take TENSOR, a path such as model/wte, out of the checkpoint at PATH.
 
@@ -104,14 +104,14 @@ def get(
             return
         item = None if index is None else indices.parse(index)
         if output is not None:
-            npy.check_target(output, path, force)
+            npy.check_target(output, path, overwrite)
             npy.check_storable(found.dtype, wanted)
         elif not as_json:
             _show_tensor(found, item, wanted)
             return
         values = npy.converted(_read(found, item), wanted)
     if output is not None:
-        npy.write(output, values, force)
+        npy.write(output, values, overwrite)
     if as_json:
         document |= {"dtype": values.dtype.name, "shape": values.shape}
         print_json({**document, "values": None if output else Encoder().array(values), "output": output})

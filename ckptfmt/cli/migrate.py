@@ -68,7 +68,7 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
 @click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
 @click.option("--verify", is_flag=True, help="Read and verify what is merely moved, too.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
-@click.option("--overwrite", is_flag=True, help="Replace DST, which may be SRC, at once.")
+@click.option("--overwrite", "-f", is_flag=True, help="Replace DST, which may be SRC, at once.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def migrate(src: str, dst: str, files: tuple[str, ...], plan_only: bool, as_json: bool, **options: Any) -> int:
     """Write the checkpoint at SRC to DST as it is at another version of its schema.
@@ -97,7 +97,7 @@ The object of --json has: path, from, to ([major, minor]), layout, bytes, tensor
 )
 @click.argument("src")
 @click.argument("dst")
-@click.option("--overwrite", is_flag=True, help="Replace DST, which may be SRC, at once.")
+@click.option("--overwrite", "-f", is_flag=True, help="Replace DST, which may be SRC, at once.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def upgrade(src: str, dst: str, overwrite: bool, as_json: bool) -> int:
     """Write the checkpoint at SRC, of any format version that can be read, to DST in the version of today."""

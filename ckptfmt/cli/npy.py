@@ -41,19 +41,19 @@ def check_storable(dtype: np.dtype[Any], wanted: str | None) -> None:
         )
 
 
-def check_target(path: str, checkpoint: str, force: bool) -> None:
+def check_target(path: str, checkpoint: str, overwrite: bool) -> None:
     """Refuse to write where there is something that must stay."""
     inside = os.path.commonpath([os.path.realpath(path), root := os.path.realpath(checkpoint)]) == root
     if inside or (os.path.exists(path) and os.path.samefile(path, checkpoint)):
         raise click.UsageError(f"{path} is the checkpoint itself, or lies in it")
-    if os.path.lexists(path) and not force:
-        raise click.UsageError(f"{path} exists: give --force to replace it")
+    if os.path.lexists(path) and not overwrite:
+        raise click.UsageError(f"{path} exists: give --overwrite to replace it")
 
 
-def write(path: str, array: Array, force: bool) -> None:
+def write(path: str, array: Array, overwrite: bool) -> None:
     """Write an array as .npy; raises `StorageError` and its like."""
     try:
-        with open(path, "wb" if force else "xb") as file:
+        with open(path, "wb" if overwrite else "xb") as file:
             try:
                 np.lib.format.write_array(file, array, allow_pickle=False)
                 file.flush()

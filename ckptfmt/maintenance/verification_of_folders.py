@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
-from ..reading.reader import Checkpoint
+from ..reading.reader import REPLACED, Checkpoint
 from ..storage import COMMIT, MANIFEST, is_url
 from .verification import Damage, Mark, VerifyReport
 
@@ -104,7 +104,7 @@ def verify_folder(
 def _verified(
     path: str, progress: Progress, known: Known | None, limits: Limits, options: Mapping[str, Any] | None
 ) -> VerifyReport:
-    while True:
+    for attempts_left in reversed(range(REPLACED + 1)):
         try:
             checkpoint = Checkpoint(path, limits=limits, storage_options=options)
         except CorruptError as error:
@@ -115,10 +115,11 @@ def _verified(
             if report is None:
                 mark = None if known is None else known.begin(checkpoint.manifest_sha256)
                 report = checkpoint.verify(progress=progress, resume=mark)
-            if report.ok or not checkpoint.was_replaced():
+            if report.ok or not attempts_left or not checkpoint.was_replaced():
                 if known is not None and report.ok:
                     known.add(report, checkpoint.manifest_sha256)
                 return report
+    raise AssertionError("the last attempt returns")
 
 
 # ---- what is there
