@@ -41,10 +41,6 @@ class Selection(NamedTuple):
     def shape(self) -> Shape:
         return tuple(axis.length for axis in self.axes)
 
-    @property
-    def is_empty(self) -> bool:
-        return any(axis.length == 0 for axis in self.axes)
-
 
 def select(index: Any, shape: Shape) -> Selection:
     """Normalise a basic index (ints, slices, Ellipsis) against `shape`; raises `bad-index`."""
