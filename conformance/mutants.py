@@ -46,7 +46,7 @@ _FLIPPED: dict[type, type] = {
 OUT_OF_REACH = {
     *("write", "write_chunk", "put", "encode", "reserve", "publish", "abort", "create", "finish", "escape", "crc32"),
     *("codec_asked", "grid_for", "documents", "left_out"),
-    *("map", "was_replaced", "unescape", "integer_text", "path_text", "is_integer", "frame_damage"),
+    *("map", "was_replaced", "integer_text", "path_text", "is_integer", "frame_damage"),
     *("placement_of", "format/grid.py:select", "format/grid.py:spans", "maintenance/verification.py:batches"),
     *("layouts/packed.py:commit", "layouts/directory.py:commit", "format/names.py:find", "migration/formats.py:kept"),
     *(

@@ -44,16 +44,6 @@ def escape(key: Key) -> str:
     return name
 
 
-def unescape(segment: str) -> Key:
-    """The key whose `escape` is `segment`."""
-    if _INTEGER(segment.encode()):
-        return int(segment)
-    if segment == "~":
-        return ""
-    head, *rest = segment.split("~")
-    return (head.encode() + b"".join(bytes.fromhex(r[:2]) + r[2:].encode() for r in rest)).decode()
-
-
 def path_text(path: Path) -> str:
     """A path as people write it, for patterns and lookups: segments joined with `/`. May be ambiguous."""
     return "/".join([key if isinstance(key, str) else _integer_text(key) for key in path])

@@ -72,7 +72,6 @@ class Operator:
 
     __slots__ = ()
     consumes: ClassVar[bool] = True  # whether a rule that begins with it takes its sources away
-    is_structural: ClassVar[bool] = True  # whether it moves elements without looking at them
 
     @property
     def loss(self) -> Loss:
@@ -289,7 +288,6 @@ class Cast(Operator):
 
     dtype: str
     source: str | None = None
-    is_structural: ClassVar[bool] = False
 
     @property
     def loss(self) -> Loss:
@@ -356,7 +354,6 @@ class _Elementwise(Operator):
     """Arithmetic on each element."""
 
     __slots__ = ()
-    is_structural: ClassVar[bool] = False
 
     def one(self, node: Any, context: Context) -> Node:
         if kind_of(_dtype_name(node)) != "float":
@@ -426,7 +423,6 @@ class Call(Operator):
     name: str
     inverse_name: str | None = None
     declared: Loss = Loss.IRREVERSIBLE
-    is_structural: ClassVar[bool] = False
 
     @property
     def loss(self) -> Loss:

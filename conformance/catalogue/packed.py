@@ -13,7 +13,6 @@ from . import edit, fault, place, remove, valid
 from .dtypes import slice_case
 
 TREE = {"x": tensor("int32", (5, 4), "x", grid=(2, 2)), "y": tensor("float64", (3,), "y"), "step": 3}
-ROWS = 7
 
 
 def packed(**options: Any) -> Checkpoint:
