@@ -159,6 +159,14 @@ def test_a_fault_at_each_request(engine: str, endpoint: str, proxy: s3.Proxy) ->
     _each_request_once(Bench(engine, endpoint, proxy), USUAL)
 
 
+@pytest.mark.parametrize("engine", s3.ENGINES)
+def test_a_part_that_was_refused_is_not_left_out(engine: str, endpoint: str, proxy: s3.Proxy) -> None:
+    """An upload is not completed without its last part, though completing it is tried again. [PUB-008]"""
+    bench = Bench(engine, endpoint, proxy)
+    operations = ("save in parts", "overwrite in parts")
+    run(bench, [(operation, once("409", at)) for operation in operations for at in range(bench.count(operation))])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", s3.ENGINES)
 def test_a_fault_at_each_request_of_all_layouts(engine: str, endpoint: str, proxy: s3.Proxy) -> None:

@@ -115,12 +115,20 @@ class _Stream:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._failure: Exception | None = None  # of sending the last part
 
     def write(self, part: memoryview) -> None:
         self._stream.write(part)
 
     def complete(self) -> None:
-        self._stream.close()
+        """What a stream could not send when it was closed it has forgotten, so it must not be committed later."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._stream.close()
+        except Exception as error:
+            self._failure = error
+            raise
         self._stream.commit()
 
     def discard(self) -> None:
