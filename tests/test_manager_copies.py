@@ -268,11 +268,10 @@ def test_aborting_leaves_copies_to_the_next_manager(tmp_path: Path) -> None:
 
 def test_what_is_damaged_is_not_copied_and_holds_nothing_up(tmp_path: Path) -> None:
     errors: list[Any] = []
+    CheckpointManager(tmp_path / "run").save(1, tree(1))
+    damage(CheckpointManager(f"local://{tmp_path}/run"), 1)
     run = manager(tmp_path, CopyTo(tmp_path / "second", on_error=lambda *what: errors.append(what)))
-    with broken(run):
-        run.save(1, tree(1))
-        damage(CheckpointManager(f"local://{tmp_path}/run"), 1)
-        run.save(2, tree(2))
+    run.save(2, tree(2))
     assert run.wait_for_copies(30)
     assert second(run) == [2]
     assert isinstance(errors[-1][1], ckptfmt.CorruptError)
