@@ -168,6 +168,7 @@ def test_a_part_that_was_refused_is_not_left_out(engine: str, endpoint: str, pro
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("engine", s3.ENGINES)
 def test_a_fault_at_each_request_of_all_layouts(engine: str, endpoint: str, proxy: s3.Proxy) -> None:
     _each_request_once(Bench(engine, endpoint, proxy), (*SAVES, *LOADS))
@@ -220,6 +221,7 @@ def test_a_store_that_does_not_come_back(engine: str, endpoint: str, proxy: s3.P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("engine", s3.ENGINES)
 def test_a_store_that_does_not_come_back_in_all_ways(engine: str, endpoint: str, proxy: s3.Proxy) -> None:
     _lasting(engine, endpoint, proxy, (*SAVES, *LOADS), LASTING)
