@@ -149,7 +149,7 @@ class Proxy:
         self._server.server_close()
 
     def _case(self, path: str) -> Case | None:
-        return next((case for folder, case in self.cases.items() if re.search(rf"{folder}(/|%2F|$)", path)), None)
+        return next((case for folder, case in [*self.cases.items()] if re.search(rf"{folder}(/|%2F|$)", path)), None)
 
     def _pass_on(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         body = _body(handler)
