@@ -13,7 +13,7 @@ from .. import MigrationReport
 from .. import migrate as migrate_checkpoint
 from .. import upgrade as upgrade_checkpoint
 from ..format.dtypes import dtype_of
-from ..format.names import Key, Path, path_text
+from ..format.names import Key, Path, path_label
 from ..layouts import LAYOUTS
 from ..migration.nodes import Leaf, Node, nbytes
 from ..migration.plan import Plain
@@ -178,12 +178,12 @@ def _show(dst: str, report: MigrationReport) -> None:
         return
     tensors = {path: entry for path, entry in report.plan.layout.items() if not isinstance(entry, Plain)}
     for path, entry in tensors.items():
-        text = f"  {path_text(path)}  {_dtype(entry.dtype)} {list(entry.shape)}"
+        text = f"  {path_label(path)}  {_dtype(entry.dtype)} {list(entry.shape)}"
         origin = _origin(report, path, entry)
         if origin is None:
             text += "  (computed)"
         elif origin != path:
-            text += f"  from {path_text(origin)}"
+            text += f"  from {path_label(origin)}"
         out.print(visible(text))
     total = sum(nbytes(entry) for entry in set(tensors.values()))
     out.print(f"{count(len(tensors), 'tensor')}, {size(total)}; {report.plan.loss}. Nothing was written.")

@@ -17,7 +17,7 @@ from ..errors import CkptError, fault, os_fault
 from ..format.digests import DIGEST, digest_named
 from ..format.dtypes import dtype_of
 from ..format.manifest import BLOCK
-from ..format.names import Path, path_text
+from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import flatten, rebuild
 from ..storage.local import LocalAttempt
@@ -207,7 +207,7 @@ def compare(
         if not odd:
             odd = list(_different(found, wanted, advance, seen))
     if odd:
-        text = path_text(odd[0])
+        text = path_label(odd[0])
         raise fault("not-equal", f"{len(odd)} of {len(wanted)} leaves differ, {text!r} first", path=path, tensor=text)
 
 

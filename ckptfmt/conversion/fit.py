@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
-from ..format.names import Key, Path, path_text
+from ..format.names import Key, Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import flatten
 from .source import Index, LazyArray, Loss, Tensor, is_tensor
@@ -78,7 +78,7 @@ class _Fitter:
         self.converted: dict[int, Tensor] = {}
 
     def lose(self, kind: str, path: Path, message: str) -> None:
-        self.losses.append(Loss(kind, path_text(path), message))
+        self.losses.append(Loss(kind, path_label(path), message))
 
     # ---- containers
 
@@ -96,7 +96,7 @@ class _Fitter:
                 continue
             value = self.leaf(leaf, path)
             if name in fitted:
-                raise fault("name-collision", f"two leaves would both be called {name!r}", tensor=path_text(path))
+                raise fault("name-collision", f"two leaves would both be called {name!r}", tensor=path_label(path))
             if value is not _LEFT:
                 fitted[name] = value
         return fitted
@@ -115,7 +115,7 @@ class _Fitter:
             return kind(item for _, item in pairs)
         if len({key for key, _ in pairs}) != len(pairs):
             raise fault(
-                "name-collision", f"two keys below {path_text(path)!r} would become the same", tensor=path_text(path)
+                "name-collision", f"two keys below {path_label(path)!r} would become the same", tensor=path_label(path)
             )
         if kind in self.holds.containers:
             return kind(pairs)
@@ -134,7 +134,7 @@ class _Fitter:
         if any(character in key for character in self.holds.forbidden) or (
             self.holds.forbidden and key in ("", ".", "..")
         ):
-            raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_text((*path, key)))
+            raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_label((*path, key)))
         return key
 
     # ---- leaves
@@ -155,7 +155,7 @@ class _Fitter:
     def tensor(self, tensor: Tensor, path: Path) -> Tensor:
         first = self.first.setdefault(_identity(tensor), path)
         if first != path and not self.holds.aliases:
-            self.lose("alias", path, f"a second copy of {path_text(first)!r}")
+            self.lose("alias", path, f"a second copy of {path_label(first)!r}")
         found = self.converted.get(id(tensor))
         if found is None:
             found = self.converted[id(tensor)] = self.dtype(tensor, path)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..format.names import Path, path_text
+from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from .fit import CORE, Holds
 from .packages import package
@@ -53,7 +53,7 @@ class _Walker:
         tree: dict[str, Any] = {}
         for name in group:
             if group.get(name, getlink=True, getclass=True) is self.h5py.ExternalLink:
-                raise fault("unsafe-source", f"{path_text((*path, name))!r} is a link into another file")
+                raise fault("unsafe-source", f"{path_label((*path, name))!r} is a link into another file")
             item = group[name]
             if isinstance(item, self.h5py.Group):
                 tree[name] = self.group(item, (*path, name))
@@ -63,11 +63,11 @@ class _Walker:
                     self.tensors[key] = self.dataset(item, (*path, name))
                 tree[name] = self.tensors[key]
             else:
-                self.losses.append(Loss("value", path_text((*path, name)), "a named datatype is left out"))
+                self.losses.append(Loss("value", path_label((*path, name)), "a named datatype is left out"))
         return tree
 
     def dataset(self, dataset: Any, path: Path) -> Any:
-        where = path_text(path)
+        where = path_label(path)
         self.note_attributes(dataset, path)
         if dataset.external or dataset.is_virtual:
             raise fault("unsafe-source", f"the bytes of {where!r} lie in other files", tensor=where)
@@ -89,13 +89,12 @@ class _Walker:
 
     def note_attributes(self, item: Any, path: Path) -> None:
         for name in item.attrs:
-            where = path_text(path)
             try:
                 value = _plain(item.attrs[name])
             except (TypeError, OSError, ValueError):
-                self.losses.append(Loss("metadata", where, f"the attribute {name!r} is left out"))
+                self.losses.append(Loss("metadata", path_label(path), f"the attribute {name!r} is left out"))
             else:
-                self.attributes.setdefault(where, {})[name] = value
+                self.attributes.setdefault(path_text(path), {})[name] = value
 
 
 def _plain(value: Any) -> Tree:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..format.names import Path, path_text
+from ..format.names import Path, path_label
 from .packages import package
 from .probe import Probe
 from .source import LazyArray, Loss, Source, parsing, unflatten
@@ -91,7 +91,7 @@ class _Reader:
             with open(os.path.join(self.root, STRINGS), encoding="utf-8") as file:
                 return str(json.load(file)[name])
         if kind not in ("jax.Array", "np.ndarray", "scalar") or value.get("skip_deserialize"):
-            raise fault("unsupported-source", f"{path_text(tuple(keys))!r} is of the kind {kind}")
+            raise fault("unsupported-source", f"{path_label(tuple(keys))!r} is of the kind {kind}")
         tensor = self.tensor(name)
         return tensor[()].reshape(())[()] if kind == "scalar" else tensor
 

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -25,7 +24,7 @@ from ..errors import CkptError, fault, os_fault
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.manifest import Schema
-from ..format.names import Key, Path, path_text
+from ..format.names import Key, Path, path_label
 from ..format.tree import MAX_DEPTH, Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
@@ -91,7 +90,7 @@ Advance = Callable[[int], None]  # told the bytes of tensors that were written
 
 class Loss(NamedTuple):
     """Something that a conversion cannot keep: its `kind` ("alias", "dtype", "nesting", "value" or "metadata"), the
-    path text of where it stands, and what happens to it."""
+    label of the path where it stands, and what happens to it."""
 
     kind: str
     path: str
@@ -113,7 +112,7 @@ class Ours(NamedTuple):
         """What is lost where none of it can be kept; that a tensor was a torch Parameter does not count."""
         lost = [Loss("metadata", "", f"the schema {' '.join(self.schema)} is left out")] if self.schema else []
         tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name != "torch.Parameter")
-        return lost + [Loss("value", path_text(path), f"the tag {name} is left out") for path, name in tags]
+        return lost + [Loss("value", path_label(path), f"the tag {name} is left out") for path, name in tags]
 
     def tagged(self, tree: Tree, path: Path = ()) -> Tree:
         """The same tree with its tags."""
@@ -145,9 +144,7 @@ class Source:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.resources.close()
 
 
@@ -261,13 +258,15 @@ def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
             total += nbytes(leaf)
         if total > max(SMALL, size * max_expansion):
             message = f"the tensors are more than {max_expansion:,} times as large as the source"
-            raise fault("limit-exceeded", message, path=path, tensor=path_text(where), found=f"{total:,} bytes or more")
+            raise fault(
+                "limit-exceeded", message, path=path, tensor=path_label(where), found=f"{total:,} bytes or more"
+            )
 
 
 def walk(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every leaf and every container, each with its path; raises `too-deep`."""
     if len(path) > MAX_DEPTH:
-        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_text(path[:8])!r}")
+        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
     yield path, tree
     if isinstance(tree, dict):
         for key, item in tree.items():

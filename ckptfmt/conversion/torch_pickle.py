@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array
-from ..format.names import Path, path_text
+from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from . import pickles
 from .pickles import AttributedDict, Global, Readable, Record
@@ -158,7 +158,7 @@ class TensorPickle:
         OrderedDicts, by path text) say what that leaves out."""
         self._met += 1
         if len(path) > MAX_DEPTH:
-            raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_text(path[:8])!r}")
+            raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
         if self._met > LEAVES:  # containers that share items can stand for any number
             raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers")
         kind = type(value)
@@ -172,7 +172,7 @@ class TensorPickle:
         if kind in (list, tuple):
             return kind(self.plain(item, (*path, i)) for i, item in enumerate(value))
         if kind is set:
-            self.losses.append(Loss("value", path_text(path), "a set becomes a sorted list"))
+            self.losses.append(Loss("value", path_label(path), "a set becomes a sorted list"))
             return sorted((self.plain(item, path) for item in value), key=repr)
         if isinstance(value, Global | Record | Storage):
             return self._named(value, path)
@@ -182,7 +182,7 @@ class TensorPickle:
         if isinstance(value, Storage):
             return self._tensor(value, 0, (value.data.size // value.dtype.itemsize,), (1,))
         text = value.name if isinstance(value, Global) else f"{value.name}{value.arguments}"
-        self.losses.append(Loss("value", path_text(path), f"{text} becomes a string"))
+        self.losses.append(Loss("value", path_label(path), f"{text} becomes a string"))
         return text
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import Array, DType, dtype_of
-from ..format.names import Path, path_text
+from ..format.names import Path, path_label
 from ..format.tree import OMITTED, Tree
 from ..frameworks.adapter import SlotPart, Tagged
 from ..reading.loading import Loader
@@ -75,7 +75,7 @@ class ViewLoader(Loader):
         return self.wanted[index].nbytes
 
     def _text(self, index: int) -> str:
-        return path_text(self.wanted[index].path)
+        return path_label(self.wanted[index].path)
 
     def _admit(self, wanted: Iterable[int]) -> None:
         sources = [self._source(self.wanted[number]) for number in wanted]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import fault
-from ..format.names import Path, path_text
+from ..format.names import Path, path_label
 from ..format.tree import Tree
 from .containers import build_tree, leaves_of
 from .document import Migration, Rule
@@ -125,7 +125,9 @@ class _Run:
             if type(value) is int and value >= 0:
                 self.parameters[name] = value
             else:
-                where = f", and the metadata has none at {path_text(declared)!r}" if isinstance(declared, tuple) else ""
+                where = (
+                    f", and the metadata has none at {path_label(declared)!r}" if isinstance(declared, tuple) else ""
+                )
                 self.faults.append(f"the parameter {name!r} was not given{where}")
 
     def result(self) -> Layout:
@@ -150,7 +152,7 @@ class _Run:
     def keep(self, path: Path, entry: Entry, rank: int, inside: bool) -> None:
         """What no rule took: plain values and what lies outside stay, tensors must be dropped. [MIG-011]"""
         if inside and not isinstance(entry, Plain) and not self.migration.keeps_rest:
-            self.faults.append(f"{path_text(path)!r} is neither consumed nor dropped")
+            self.faults.append(f"{path_label(path)!r} is neither consumed nor dropped")
         else:
             self.produce(path, entry, rank, "what is kept")
 
@@ -162,7 +164,7 @@ class _Run:
                 form = rule.for_companions() if is_companion else rule
             except ValueError as error:
                 if any(pattern.match(one) is not None for _, one in tokens for pattern in rule.sources):
-                    self.faults.append(f"{rule} below {path_text(root)!r}: {error}")
+                    self.faults.append(f"{rule} below {path_label(root)!r}: {error}")
                 continue
             for instance in self.instances(form, tokens):
                 self.apply(form, instance, root, order)
@@ -209,9 +211,9 @@ class _Run:
     def apply(self, rule: Rule, instance: _Instance, root: Path, order: dict[Path, int]) -> None:
         for path in instance.paths if rule.consumes else ():
             if path in self.consumer:
-                self.faults.append(f"{path_text(path)!r} is consumed by {self.consumer[path]} and {rule}")
+                self.faults.append(f"{path_label(path)!r} is consumed by {self.consumer[path]} and {rule}")
             self.consumer[path] = str(rule)
-        where = " and ".join(path_text(path) for path in instance.paths[:3])
+        where = " and ".join(path_label(path) for path in instance.paths[:3])
         is_plain = any(isinstance(item, Plain) for item in instance.items)
         if is_plain and not all(isinstance(step.operator, Alias | Drop) for step in rule.steps):
             self.faults.append(f"{rule}: {where} is no tensor")
@@ -232,7 +234,7 @@ class _Run:
 
     def produce(self, path: Path, entry: Entry, rank: int, owner: str) -> None:
         if path in self.produced:
-            self.faults.append(f"{path_text(path)!r} is produced by {self.produced[path][2]} and {owner}")
+            self.faults.append(f"{path_label(path)!r} is produced by {self.produced[path][2]} and {owner}")
         else:
             self.produced[path] = rank, entry, owner
 
@@ -241,7 +243,7 @@ class _Run:
         for path in self.produced:
             above = next((path[:n] for n in range(len(path)) if path[:n] in self.produced), None)
             if above is not None:
-                self.faults.append(f"{path_text(path)!r} would lie below the leaf {path_text(above)!r}")
+                self.faults.append(f"{path_label(path)!r} would lie below the leaf {path_label(above)!r}")
 
 
 def _matches(

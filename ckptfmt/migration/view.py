@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property, partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..format.dtypes import Array
 from ..format.grid import select as normalise
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Schema
-from ..format.names import Key, Path, PathIndex, path_text, value_at
+from ..format.names import Key, Path, PathIndex, path_label, path_text, value_at
 from ..format.tags import TAGS
 from ..format.tree import Tree
 from ..frameworks.adapter import Tagged
@@ -84,7 +83,7 @@ class MigratedTensor(ArrayLike):
         return type(self)(self.path, node, self._checkpoint, self._verify)
 
     def __repr__(self) -> str:
-        return f"<MigratedTensor {path_text(self.path)!r} {self.dtype} {self.shape}>"
+        return f"<MigratedTensor {path_label(self.path)!r} {self.dtype} {self.shape}>"
 
     def __getitem__(self, index: Any) -> Any:
         selection = normalise(index, self.shape)
@@ -186,9 +185,7 @@ class MigratedCheckpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
