@@ -61,7 +61,7 @@ from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes
 from ckptfmt.progress import nothing
 from ckptfmt.reading.tensor import Tensor
-from ckptfmt.storage import Attempt, attempt_for, join_attempt
+from ckptfmt.storage import SharedAttempt, directory_attempt_for, join_attempt
 from ckptfmt.writing.encoder import encode
 from ckptfmt.writing.request import Request, request
 
@@ -93,7 +93,7 @@ class Prospect:
     """The checkpoint that the coordinator will commit. `paths`: that of each entry in the tree; `part_of_chunk`: the
     part that holds each chunk."""
 
-    attempt: Attempt
+    attempt: SharedAttempt
     request: Request
     specs: tuple[ArraySpec, ...]
     entries: Entries
@@ -154,7 +154,7 @@ class StorageWriter(storage.StorageWriter):
             for name, leaf, codec in zip(made.names, made.encoded.tensors, made.codecs, strict=True)
         ]
         chunks = plan_chunks(rows, [_boxes(plan, numbers) for plan in plans])
-        attempt = attempt_for(self.checkpoint_id, directory=True, overwrite=self.overwrite, durable=self.durable)
+        attempt = directory_attempt_for(self.checkpoint_id, overwrite=self.overwrite, durable=self.durable)
         part_of_chunk = np.zeros(len(chunks.owners), np.int64)
         self._prospect = Prospect(attempt, made, chunks.specs, entries, paths, part_of_chunk)
         orders = _orders(self._prospect, chunks.owners, list(numbers), len(plans))
@@ -283,7 +283,7 @@ def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -
 # ---- writing
 
 
-def _written(order: Order, attempt: Attempt, items: Sequence[WriteItem], planner: SavePlanner) -> list[Part]:
+def _written(order: Order, attempt: SharedAttempt, items: Sequence[WriteItem], planner: SavePlanner) -> list[Part]:
     """The parts of an order, which are now on the disk."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()  # the planner is asked on threads that have other streams than this one

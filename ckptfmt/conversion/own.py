@@ -21,6 +21,7 @@ from ..frameworks.target import rebuild
 from ..reading.blocks import BlockReader
 from ..reading.reader import Checkpoint
 from ..reading.tensor import Tensor
+from ..storage import COMMIT, MANIFEST
 from .probe import Probe
 from .source import LazyArray, Ours, Seen, Source, in_file, mapped_file
 
@@ -29,7 +30,7 @@ PIECE = 1 << 20  # bytes that are still in the processor's cache when they are d
 
 def looks_like(probe: Probe) -> bool:
     if probe.is_directory:
-        return bool(probe.entries & {"COMMIT", "manifest.msgpack"})
+        return bool(probe.entries & {COMMIT, MANIFEST})
     if not probe.head.startswith(b"PK\3\4"):
         return False
     return probe.head[30:38] == b"tensors/" or find(bytes(mapped_file(probe.path)[-512:])) is not None

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..format.names import Path, path_text
+from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
+from ..storage import COMMIT
 from .probe import Probe
 from .source import LazyArray, Source, parsing
 
@@ -26,7 +27,7 @@ CODECS |= {"astype", "bitround", "delta", "fixedscaleoffset", "packbits", "quant
 
 
 def looks_like(probe: Probe) -> bool:
-    return bool(probe.entries & {"zarr.json", ".zgroup", ".zarray"}) and "COMMIT" not in probe.entries
+    return bool(probe.entries & {"zarr.json", ".zgroup", ".zarray"}) and COMMIT not in probe.entries
 
 
 def read(path: str) -> Source:
@@ -47,7 +48,7 @@ def _tree(node: Any, path: Path, attributes: dict[str, Tree], file: str) -> Any:
         attributes[path_text(path)] = node.attrs.asdict()
     if isinstance(node, zarr.Group):
         return {name: _tree(item, (*path, name), attributes, file) for name, item in sorted(node.members())}
-    where = path_text(path)
+    where = path_label(path)
     for codec in _codecs({**node.metadata.to_dict(), "attributes": None}):
         if codec.removeprefix("numcodecs.") not in CODECS:  # among the others is pickle, which runs code
             raise fault("unsafe-source", f"{where!r} has the codec {codec!r}", tensor=where)

@@ -12,7 +12,7 @@ from ..format.chunks import PIECE
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import FORMAT, Manifest, Part
-from ..storage import TAIL, Attempt, Storage
+from ..storage import MANIFEST, TAIL, Attempt, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 from .chunk_index import ChunkIndex
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .draft import Draft
 
 OBJECT = ""
-MANIFEST = b"manifest.msgpack"
 
 
 # ---- reading
@@ -38,7 +37,7 @@ def locate(storage: Storage, limits: Limits) -> Located:
             raise fault(
                 "truncated", "the file begins like a checkpoint, but has no commit record at its end", path=storage.path
             )  # [COM-004]
-        from ..reading.foreign import looks_like
+        from .foreign import looks_like
 
         raise fault("not-a-checkpoint", f"this is {looks_like(head, storage)}", path=storage.path)  # [COM-005]
     record = commit.decode(line, FORMAT[0])
@@ -144,4 +143,4 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 def _manifest_member(end: int, raw: bytes) -> pack.Member:
     from zlib_ng import zlib_ng
 
-    return pack.place(MANIFEST, end, len(raw), zlib_ng.crc32(raw), aligned=False)
+    return pack.place(MANIFEST.encode(), end, len(raw), zlib_ng.crc32(raw), aligned=False)

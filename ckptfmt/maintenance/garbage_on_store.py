@@ -14,24 +14,25 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault
+from ..manager.run_on_store import LEASE, LIFETIME, TOMBSTONE
 from ..storage import CLAIM, COMMIT, MANIFEST
 from ..storage.engine import Engine, Entry, Unfinished, engine_for, storage_fault
-from ..storage.remote_directory import new_claim
+from ..storage.exclusive import PROBE
+from ..storage.local import TEMPORARY_SUFFIX
+from ..storage.remote_directory import is_claim, new_claim
 from .garbage import Garbage
 
-LIFETIME = 600.0  # seconds, in which a lease that is held is renewed, and a trial of a store surely ends
-
-_CLAIM = re.compile(rb"ckptfmt-claim/1 \S+ \S+\n").fullmatch
 _WRITTEN = re.compile(  # the objects of a directory that is being saved
     r"CLAIM|manifest\.msgpack|packs/[0-9]{5,}\.zip|parts/[0-9]{5,}\.msgpack"
     r"|tensors/(?:[^/]+/)*(?:zarr\.json|c(?:/[0-9]+)*)"
 ).fullmatch
-_TOMBSTONE = re.compile(r"\.(.+)\.ckptfmt-deleted").fullmatch
+_TOMBSTONE = re.compile(rf"\.(.+){re.escape(TOMBSTONE)}").fullmatch
 _UPLOAD = "an upload in parts that did not end"
 
 
 class Kind(NamedTuple):
-    """What an object is that has such a name, and the least grace period for it."""
+    """What an object is that has such a name, and the least grace period for it: a trial of a store ends within
+    the time in which a lease is renewed."""
 
     name: Callable[[str], object]
     what: str
@@ -39,9 +40,9 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(re.compile(r"\..+\.[0-9a-f]{12}\.ckptfmt-tmp").fullmatch, "a save that did not end"),
-    Kind(re.compile(r"\.[0-9a-f]{16}\.ckptfmt-probe").fullmatch, "a trial of the store", LIFETIME),
-    Kind(re.compile(r"\..+\.[0-9a-f]{12}\.ckptfmt-lease").fullmatch, "a lease of a reader that died", LIFETIME),
+    Kind(re.compile(rf"\..+\.[0-9a-f]{{12}}{re.escape(TEMPORARY_SUFFIX)}").fullmatch, "a save that did not end"),
+    Kind(re.compile(rf"\.[0-9a-f]{{16}}{re.escape(PROBE)}").fullmatch, "a trial of the store", LIFETIME),
+    Kind(re.compile(rf"\..+\.[0-9a-f]{{12}}{re.escape(LEASE)}").fullmatch, "a lease of a reader that died", LIFETIME),
     Kind(_TOMBSTONE, "a deletion that a manager did not end"),
 )
 
@@ -93,7 +94,7 @@ class _Folder:
                 continue
             is_ours = KINDS[0].name(name.rpartition("/")[2])
             why = self._waiting(upload.changed) or ("" if is_ours else "nobody can tell whose it is")
-            yield self._judged(name, _UPLOAD, 0, upload.changed, why, partial(self._engine.abandon, upload))
+            yield self._judged(name, _UPLOAD, 0, upload.changed, why, upload.abandon)
 
     # ---- one thing that was left
 
@@ -140,7 +141,7 @@ class _Folder:
     def _directory(self, parent: str) -> Iterator[Garbage]:
         inside = f"{parent}/" if parent else ""
         seen = {name: entry for name, entry in self._entries.items() if name.startswith(inside)}
-        if not _CLAIM(self._claim(seen[f"{inside}{CLAIM}"].key)):
+        if not is_claim(self._claim(seen[f"{inside}{CLAIM}"].key)):
             return  # the save has ended, or it has this name by chance
         uploads = [upload for name, upload in self._uploads.items() if name.startswith(inside)]
         times = [*(entry.changed for entry in seen.values()), *(upload.changed for upload in uploads)]
@@ -161,7 +162,7 @@ class _Folder:
         if f"{inside}{COMMIT}" in self._listed(parent):
             return "it was committed meanwhile"
         for upload in uploads:
-            self._engine.abandon(upload)
+            upload.abandon()
         for entry in seen.values():
             if entry.key != place:
                 self._remove(entry.key)

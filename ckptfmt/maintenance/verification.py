@@ -26,6 +26,7 @@ from ..format.names import Path, path_label
 from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
+from ..reading.reader import REPLACED, Checkpoint
 
 RUN = 4 << 20  # bytes of neighbouring small chunks checked by one job
 PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
@@ -83,17 +84,25 @@ def verify(
     of another checkpoint (`bad-option`); what the system cannot read afterwards is damage (`io`). `verify_folder` goes
     through many checkpoints.
     """
-    from ..reading.reader import REPLACED, Checkpoint
+    return checked(path, limits, storage_options, lambda found: found.verify(progress=progress, resume=resume))
 
+
+def checked(
+    path: str | os.PathLike[str],
+    limits: Limits,
+    options: Mapping[str, Any] | None,
+    check: Callable[[Checkpoint], VerifyReport],
+) -> VerifyReport:
+    """What `check` says of the checkpoint at `path`, or what is damaged where it cannot be opened. It is checked anew
+    where another has taken its place: the files of a directory go away then."""
     for attempts_left in reversed(range(REPLACED + 1)):
         try:
-            checkpoint = Checkpoint(path, limits=limits, storage_options=storage_options)
+            checkpoint = Checkpoint(path, limits=limits, storage_options=options)
         except CorruptError as error:
             damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
             return VerifyReport(os.fspath(path), (damage,))
         with checkpoint:
-            report = checkpoint.verify(progress=progress, resume=resume)
-            # a directory's files go away when another takes its place
+            report = check(checkpoint)
             if report.ok or not attempts_left or not checkpoint.was_replaced():
                 return report
     raise AssertionError("the last attempt returns")

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import (
-    CODES,
     CkptError,
-    CorruptError,
     InputError,
     MissingError,
     NotACheckpointError,
@@ -27,9 +25,9 @@ from ..errors import (
 )
 from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
-from ..reading.reader import REPLACED, Checkpoint
+from ..reading.reader import Checkpoint
 from ..storage import COMMIT, MANIFEST, is_url
-from .verification import Damage, Mark, VerifyReport
+from .verification import Mark, VerifyReport, checked
 
 FORM = "ckptfmt_verify_folder"
 
@@ -104,22 +102,18 @@ def verify_folder(
 def _verified(
     path: str, progress: Progress, known: Known | None, limits: Limits, options: Mapping[str, Any] | None
 ) -> VerifyReport:
-    for attempts_left in reversed(range(REPLACED + 1)):
-        try:
-            checkpoint = Checkpoint(path, limits=limits, storage_options=options)
-        except CorruptError as error:
-            damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
-            return VerifyReport(path, (damage,))
-        with checkpoint:
-            report = known.report(path, checkpoint.manifest_sha256) if known is not None else None
-            if report is None:
-                mark = None if known is None else known.begin(checkpoint.manifest_sha256)
-                report = checkpoint.verify(progress=progress, resume=mark)
-            if report.ok or not attempts_left or not checkpoint.was_replaced():
-                if known is not None and report.ok:
-                    known.add(report, checkpoint.manifest_sha256)
-                return report
-    raise AssertionError("the last attempt returns")
+    def check(checkpoint: Checkpoint) -> VerifyReport:
+        if known is None:
+            return checkpoint.verify(progress=progress)
+        sha256 = checkpoint.manifest_sha256
+        report = known.report(path, sha256)
+        if report is None:
+            report = checkpoint.verify(progress=progress, resume=known.begin(sha256))
+            if report.ok:
+                known.add(report, sha256)
+        return report
+
+    return checked(path, limits, options, check)
 
 
 # ---- what is there

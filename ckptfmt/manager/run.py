@@ -26,8 +26,6 @@ from ..reading.reader import Checkpoint, open_checkpoint
 from ..storage import is_url
 from .steps import Names, Number, Step
 
-COMMIT = "COMMIT"
-
 
 class Scan(NamedTuple):
     """What a run directory holds: committed steps in order, and the names of what saves and deletions left over."""

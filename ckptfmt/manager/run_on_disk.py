@@ -18,11 +18,12 @@ from ..errors import fault, os_fault
 from ..format import commit
 from ..format.tree import Tree
 from ..reading.reader import Checkpoint
+from ..storage import COMMIT
 from ..storage import disk as disks
 from ..storage.local import TEMPORARY_SUFFIX, make_directories
 from . import flax_files, leases
 from .flax_rules import FlaxNames
-from .run import COMMIT, Listing, RunDirectory, record_in
+from .run import Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
 
 

@@ -24,9 +24,10 @@ from typing import Any
 
 from ..errors import CkptError, fault
 from ..format import commit
+from ..storage import COMMIT
 from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.remote import READERS
-from .run import COMMIT, Listing, RunDirectory, record_in
+from .run import Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
 
 TOMBSTONE, LEASE = ".ckptfmt-deleted", ".ckptfmt-lease"

@@ -20,7 +20,7 @@ from ..layouts import Written, packed
 from ..layouts.draft import Draft
 from ..layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
 from ..progress import Progress, counter, nothing
-from ..storage import Attempt, Options, attempt_for, join_attempt
+from ..storage import Options, SharedAttempt, directory_attempt_for, join_attempt
 from ..writing.request import Request
 from .coordinator import Coordinator, Rounds
 from .plan import plan
@@ -43,7 +43,7 @@ class ParallelSave:
         self.path, self.rounds, self.storage_options = path, Rounds(coordinator), options
         self.overwrite, self.durable, self.progress = overwrite, durable, progress
         self.tensors = 0  # of the whole checkpoint
-        self._attempt: Attempt | None = None
+        self._attempt: SharedAttempt | None = None
         self._draft: Draft | None = None  # of the whole checkpoint, on rank 0
         self._digests: list[bytes] = []  # of each rank's outline, on rank 0
         self._part_of_chunk: Array = np.zeros(0, np.int32)
@@ -117,9 +117,8 @@ class ParallelSave:
             generator=self.request.generator,
             report=nothing,
         )
-        self._attempt = attempt_for(
+        self._attempt = directory_attempt_for(
             self.path,
-            directory=True,
             overwrite=self.overwrite,
             durable=self.durable,
             options=self.storage_options,

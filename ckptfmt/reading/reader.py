@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack, overload
 
 from ..errors import CkptError, CorruptError, fault
@@ -276,9 +275,7 @@ class Checkpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

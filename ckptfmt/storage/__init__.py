@@ -90,18 +90,22 @@ class Attempt(Protocol):
     def link(self, name: str, storage: Storage, source: str) -> bool:
         """Make an object the very file of another checkpoint; False where that cannot be. [MIG-020]"""
 
+    def publish(self) -> None:
+        """Make it the checkpoint at the path, all at once; raises `exists` or `not-replaceable`. [PUB-003] [PUB-004]"""
+
+    def abort(self) -> None:
+        """Remove what was written; does nothing after `publish`. [PUB-007]"""
+
+
+class SharedAttempt(Attempt, Protocol):
+    """An attempt at a directory, which many processes may make together."""
+
     def share(self, folders: list[str]) -> str:
         """Make folders, and give a word by which another process can join this attempt."""
 
     def flush(self) -> None:
         """Make the names in all folders durable, if the attempt is. What `publish` does for a single process, each of
         many does before."""
-
-    def publish(self) -> None:
-        """Make it the checkpoint at the path, all at once; raises `exists` or `not-replaceable`. [PUB-003] [PUB-004]"""
-
-    def abort(self) -> None:
-        """Remove what was written; does nothing after `publish`. [PUB-007]"""
 
 
 def copy_pieces(out: ObjectWriter, offset: int, storage: Storage, name: str, start: int, length: int) -> None:
@@ -136,16 +140,35 @@ def attempt_for(
 ) -> Attempt:
     """An attempt at `path`, a path or a URL, whose uploads take at most `in_flight` bytes of memory. Raises `exists`,
     `not-replaceable`, `not-found` or `exclusive-unsupported` before anything is written."""
+    if directory:
+        return directory_attempt_for(path, overwrite=overwrite, durable=durable, options=options, in_flight=in_flight)
     if is_url(path):
-        from .remote_directory import RemoteDirectory
         from .upload import RemoteFile
 
-        engine, key = _writable(path, options)
-        begin = RemoteDirectory.begin if directory else RemoteFile
-        return begin(engine, key, os.fspath(path), overwrite=overwrite, in_flight=in_flight)
+        return RemoteFile(*_writable(path, options), os.fspath(path), overwrite=overwrite, in_flight=in_flight)
     from .local import LocalAttempt
 
-    return LocalAttempt(_local(path, options), directory=directory, overwrite=overwrite, durable=durable)
+    return LocalAttempt(_local(path, options), directory=False, overwrite=overwrite, durable=durable)
+
+
+def directory_attempt_for(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    durable: bool,
+    options: Options | None = None,
+    in_flight: int = IN_FLIGHT,
+) -> SharedAttempt:
+    """The same at a directory."""
+    if is_url(path):
+        from .remote_directory import RemoteDirectory
+
+        return RemoteDirectory.begin(
+            *_writable(path, options), os.fspath(path), overwrite=overwrite, in_flight=in_flight
+        )
+    from .local import LocalAttempt
+
+    return LocalAttempt(_local(path, options), directory=True, overwrite=overwrite, durable=durable)
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -153,7 +176,9 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return _SCHEME(os.fspath(path)) is not None and not os.fspath(path).startswith("file://")
 
 
-def join_attempt(path: str | os.PathLike[str], token: str, *, durable: bool, options: Options | None = None) -> Attempt:
+def join_attempt(
+    path: str | os.PathLike[str], token: str, *, durable: bool, options: Options | None = None
+) -> SharedAttempt:
     """Another process's attempt at `path`, to create objects in; that process publishes it, or aborts it."""
     if is_url(path):
         from .remote_directory import RemoteDirectory

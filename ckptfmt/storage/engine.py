@@ -11,7 +11,7 @@ before that.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import CkptError, fault, os_fault
@@ -46,11 +46,12 @@ class Entry(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """An upload in parts that was begun and neither completed nor aborted, and when its last part came."""
+    """An upload in parts that was begun and neither completed nor aborted, and when its last part came. `abandon`
+    aborts it; it does nothing if that was done."""
 
     key: str
-    id: str
     changed: float | None
+    abandon: Callable[[], None]
 
 
 class Replaced(OSError):
@@ -103,9 +104,6 @@ class Engine(Protocol):
 
     def unfinished(self, folder: str) -> list[Unfinished]:
         """Uploads in parts below a folder that have not ended; none where the store cannot be asked."""
-
-    def abandon(self, upload: Unfinished) -> None:
-        """Abort an upload; nothing if there is none."""
 
     def delete(self, key: str) -> None:
         """Delete an object; FileNotFoundError, or nothing, if there is none."""

@@ -10,6 +10,8 @@ from ..errors import CkptError, fault
 from .engine import Engine, storage_fault
 from .retry import may_pass, retried, status_of
 
+PROBE = ".ckptfmt-probe"  # ends the names of the objects by which stores are tried out
+
 
 def settle(
     act: Callable[[], None], is_ours: Callable[[], bool | None], doing: str, path: str, *, exclusive: bool
@@ -68,7 +70,7 @@ _honouring: dict[tuple[str, str], bool] = {}
 
 def honours(engine: Engine, folder: str, path: str) -> bool:
     """Try a conditional create twice; the second must be refused, and the first bytes stay."""
-    probe = f"{folder}/.{secrets.token_hex(8)}.ckptfmt-probe".lstrip("/")
+    probe = f"{folder}/.{secrets.token_hex(8)}{PROBE}".lstrip("/")
 
     def create(data: bytes) -> None:
         engine.put(probe, data, exclusive=True)

@@ -12,6 +12,7 @@ import datetime
 import errno
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import fault
@@ -99,9 +100,6 @@ class FsspecEngine:
 
     def unfinished(self, folder: str) -> list[Unfinished]:
         return []
-
-    def abandon(self, upload: Unfinished) -> None:
-        raise NotImplementedError("there are none")
 
     def delete(self, key: str) -> None:
         self._do(self._fs.rm_file, key)
@@ -201,16 +199,16 @@ class S3Engine(FsspecEngine):
                         except FileNotFoundError:
                             continue  # it has ended
                         times = [upload["Initiated"], *(part["LastModified"] for part in parts)]
-                        found.append(Unfinished(key, name, max(times).timestamp()))
+                        found.append(Unfinished(key, max(times).timestamp(), partial(self._abandon, key, name)))
                 if not page.get("IsTruncated"):
                     return found
                 after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
         return self._run(pages)
 
-    def abandon(self, upload: Unfinished) -> None:
+    def _abandon(self, key: str, upload: str) -> None:
         async def abort() -> None:
-            await self._call("abort_multipart_upload", upload.key, UploadId=upload.id)
+            await self._call("abort_multipart_upload", key, UploadId=upload)
 
         with contextlib.suppress(FileNotFoundError):
             self._run(abort)

@@ -122,9 +122,6 @@ class ObstoreEngine:
     def unfinished(self, folder: str) -> list[Unfinished]:
         return []  # obstore does not list them
 
-    def abandon(self, upload: Unfinished) -> None:
-        raise NotImplementedError("there are none")
-
     def _pages(self, folder: str, most: int | None = None) -> list[Any]:
         """The first `most` pages of a list, or all. obstore does not ask again if an answer is cut short."""
 

@@ -8,6 +8,7 @@ threads.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -207,3 +208,6 @@ def new_claim() -> bytes:
     """A line that tells this save from all others, and says when it began. [PUB-012]"""
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return f"ckptfmt-claim/1 {secrets.token_hex(16)} {began}\n".encode()
+
+
+is_claim = re.compile(rb"ckptfmt-claim/1 \S+ \S+\n").fullmatch

@@ -154,13 +154,8 @@ class RemoteFile:
     def link(self, name: str, storage: Storage, source: str) -> bool:
         return False
 
-    def share(self, folders: list[str]) -> str:
-        raise NotImplementedError("one process writes a file")
-
-    def flush(self) -> None:
-        """An upload is durable when it is complete."""
-
     def publish(self) -> None:
+        """An upload is durable when it is complete."""
         assert self._object is not None
         self._object.complete()
 
