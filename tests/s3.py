@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
+import fsspec
+import pytest
 from moto.server import ThreadedMotoServer
 
 BUCKET = "bucket"
@@ -54,6 +56,13 @@ def options(engine: str, endpoint: str) -> dict[str, Any]:
         "region": "us-east-1",
         "client_options": {"allow_http": True},
     }
+
+
+def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say by the environment, as users do, what `options` says."""
+    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "ENDPOINT_URL": endpoint}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # one may remember another environment
 
 
 def keys(endpoint: str, folder: str) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from damage import rewrite_manifest
+from programs import assert_plain, assert_safe, command, environment, on_terminal, real
 
 import ckptfmt
 from ckptfmt.cli.app import cli
@@ -28,49 +29,6 @@ ESCAPE = "\x1b[31m\x1b]0;owned\x07\x9b2J\x00\r\n[red]\u202e"
 
 def run(*args: object) -> Result:
     return CliRunner().invoke(cli, [str(arg) for arg in args])
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "ckptfmt", *map(str, args)]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED")
-    }
-    root = str(Path(ckptfmt.__file__).parents[1])
-    return {**kept, "PYTHONPATH": root, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **more}
-
-
-def real(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
-    """A real process, its output in pipes."""
-    return subprocess.run(
-        command(*args), capture_output=True, text=True, encoding="utf-8", env=environment(**env), timeout=120
-    )
-
-
-def on_terminal(*args: object, stream: int = 1, **env: str) -> tuple[int, str, str]:
-    """A real process whose stdout (1) or stderr (2) is a terminal; gives exit code, terminal text, other stream."""
-    ours, theirs = os.openpty()
-    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    streams["stdout" if stream == 1 else "stderr"] = theirs
-    with subprocess.Popen(command(*args), env=environment(**env), **streams) as process:
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # Linux says so when the other side is closed
-                break
-            if not part:
-                break
-            shown += part
-        os.close(ours)
-        out, err = process.communicate(timeout=120)
-    other = err if stream == 1 else out
-    return process.returncode, shown.decode(), other.decode()
 
 
 @pytest.fixture
@@ -335,17 +293,6 @@ def test_odd_file_names_work_and_are_shown_safely(
 
 
 # ---- hostile checkpoints
-
-
-def assert_plain(text: str) -> None:
-    """No control character but the line feed: nothing that a terminal would obey."""
-    assert all(character.isprintable() or character == "\n" for character in text), repr(text)
-
-
-def assert_safe(result: Result) -> None:
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert_plain(result.stdout)
-    assert_plain(result.stderr)
 
 
 def test_control_characters_and_markup_in_a_checkpoint_are_harmless(tmp_path: Path) -> None:

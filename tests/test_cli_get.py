@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from damage import flipped, small_chunks, zones
-from test_cli import assert_safe, on_terminal
+from programs import assert_safe, on_terminal
 
 import ckptfmt
 from ckptfmt.cli.app import cli

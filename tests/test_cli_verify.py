@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from damage import LAYOUTS, Zone, flipped, rewrite_manifest, save_varied, small_chunks, zones
-from test_cli import on_terminal
+from programs import on_terminal
 
 import ckptfmt
 from ckptfmt.cli.app import cli

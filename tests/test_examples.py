@@ -1,26 +1,6 @@
 """The examples run as a user would run them, and say what they promise; those in documents fit SPEC.md."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples"
-
-
-def run(*arguments, cwd):
-    """Run Python in a directory of its own; warnings are errors, and temporary files go to that directory too."""
-    environment = os.environ | {
-        "COLUMNS": "120",
-        "FORCE_COLOR": "",  # plain text, whatever the caller set
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-        "PYTHONUTF8": "1",
-        "TMPDIR": str(cwd),
-    }
-    command = [sys.executable, "-W", "error", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+from programs import EXAMPLES, run
 
 
 def test_training_resumes_to_the_bit(tmp_path):

@@ -13,8 +13,8 @@ import pytest
 import s3
 from click.testing import CliRunner
 from damage import LAYOUTS
-from test_remote import LARGE as UPLOADED
-from test_remote import TREE, Store, endpoint, load, s3_store, save, store
+from stores import LARGE as UPLOADED
+from stores import TREE, Store, endpoint, load, s3_store, save, store
 
 import ckptfmt
 from ckptfmt.cli.app import cli
@@ -315,8 +315,7 @@ def test_calls_that_cannot_be_carried_out(store: Store) -> None:
 
 
 def test_the_command(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "ENDPOINT_URL": endpoint}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+    s3.environment(endpoint, monkeypatch)
     store = Store("s3://bucket/command/model.ckpt", s3.options("fsspec", endpoint), endpoint)
     killed(store, "packed")
     result = CliRunner().invoke(cli, ["gc", "s3://bucket/command"])

@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 from damage import LAYOUTS, leftovers
-from test_manager_remote import damage, endpoint, numbers, store, tree  # noqa: F401  fixtures
+from runs import damage, numbers, store, tree
+from stores import endpoint
 
 import ckptfmt
 from ckptfmt.manager import Best, CheckpointManager, CopyTo, CopyWarning, Every, FallbackWarning, Last, copies
 from ckptfmt.storage.engine import engine_for
 from ckptfmt.testing import equal_trees
+
+__all__ = ["endpoint", "store"]  # fixtures
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,7 +65,7 @@ def broken(run: CheckpointManager, error: BaseException | None = None) -> Iterat
 
 
 @pytest.mark.parametrize("block", [True, False])
-def test_copies_on_a_store(store: dict[str, Any], tmp_path: Path, block: bool) -> None:  # noqa: F811
+def test_copies_on_a_store(store: dict[str, Any], tmp_path: Path, block: bool) -> None:
     """The same bytes, kept by policies of their own."""
     copied: list[int] = []
     there = CopyTo(
@@ -147,7 +150,7 @@ def test_going_back_survives_the_process(tmp_path: Path) -> None:
 # ---- finding
 
 
-def test_a_new_machine_goes_on_from_the_second_directory(store: dict[str, Any], tmp_path: Path) -> None:  # noqa: F811
+def test_a_new_machine_goes_on_from_the_second_directory(store: dict[str, Any], tmp_path: Path) -> None:
     there = CopyTo(store["directory"], storage_options=store.get("storage_options"))
     with CheckpointManager(tmp_path / "a", keep=Best("loss"), copy_to=there) as run:
         for step in range(3):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_examples import EXAMPLES, ROOT, run
+from programs import EXAMPLES, ROOT, run
 
 from ckptfmt.manager import CheckpointManager
 from ckptfmt.testing import equal_trees

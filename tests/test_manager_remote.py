@@ -4,73 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import fsspec
-import numpy as np
 import pytest
 import s3
 from click.testing import CliRunner
-from moto.server import ThreadedMotoServer
+from runs import damage, numbers, objects, place, store, tree
+from stores import endpoint
 
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.manager import Best, CheckpointManager, Every, FallbackWarning, Last, run_on_store
-from ckptfmt.storage.engine import Engine, engine_for
 from ckptfmt.testing import equal_trees
 
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
-@pytest.fixture(params=["memory", "s3-fsspec", "s3-obstore"])
-def store(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Directory and options of a manager, at a place where nothing is."""
-    if request.param == "memory":
-        fsspec.filesystem("memory").store.clear()
-        return {"directory": "memory://folder/run"}
-    endpoint = request.getfixturevalue("endpoint")
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-    client = boto3.client("s3", endpoint_url=endpoint, **keys)
-    client.create_bucket(Bucket="bucket")
-    for found in client.list_objects_v2(Bucket="bucket").get("Contents", []):
-        client.delete_object(Bucket="bucket", Key=found["Key"])
-    options = s3.options(request.param.removeprefix("s3-"), endpoint)
-    return {"directory": "s3://bucket/run", "storage_options": options}
-
-
-def tree(step: int) -> dict[str, Any]:
-    return {"step": step, "w": np.full(50, step, np.float32)}
-
-
-def numbers(manager: CheckpointManager) -> list[Any]:
-    return [step.step for step in manager.steps()]
-
-
-def place(manager: CheckpointManager, step: int) -> tuple[Engine, str]:
-    """The engine and the key of a step."""
-    return engine_for(manager._run.path_of(step), manager._run.options or {})
-
-
-def objects(manager: CheckpointManager) -> list[str]:
-    engine, key = engine_for(manager.directory, manager._run.options or {})
-    return [entry.key.removeprefix(key).lstrip("/") for entry in engine.entries(key)]
-
-
-def damage(manager: CheckpointManager, step: int) -> None:
-    """Flip a bit of a tensor."""
-    engine, key = place(manager, step)
-    data = bytearray(engine.tail(key, 1 << 20)[1])
-    data[data.index(np.full(50, step, np.float32).tobytes())] ^= 1
-    engine.put(key, bytes(data), exclusive=False)
+__all__ = ["endpoint", "store"]  # fixtures
 
 
 @pytest.mark.parametrize("block", [True, False])
@@ -278,15 +227,10 @@ def test_a_store_that_cannot_be_reached() -> None:
 def test_the_table(store: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run = CheckpointManager(**store, keep=1)
     run.save(5, tree(5), metrics={"loss": 0.5})
-    if "s3" in store["directory"]:  # as the environment of a user says it
-        options = store["storage_options"]
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_ENDPOINT_URL": options.get("endpoint_url") or options["endpoint"],
-        }.items():
-            monkeypatch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()  # one may remember another environment
+    if "storage_options" in store:
+        s3.environment(
+            store["storage_options"].get("endpoint_url") or store["storage_options"]["endpoint"], monkeypatch
+        )
     result = CliRunner().invoke(cli, ["ls", store["directory"]])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[1].split()[0] == "5"

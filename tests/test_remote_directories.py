@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import s3
-from test_parallel_save import run, tree_of, whole_tree
-from test_remote import (
+from ranks import run, tree_of, whole_tree
+from stores import (
     LARGE,
     LARGE_TREE,
     TREE,

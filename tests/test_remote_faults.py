@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import s3
+from stores import endpoint, proxy
 
 import ckptfmt
 from ckptfmt.storage import exclusive
 from ckptfmt.storage.engine import PART, engine_for
 from ckptfmt.testing import equal_trees
+
+__all__ = ["endpoint", "proxy"]  # fixtures
 
 WORKERS = 24  # cases at a time: most of their time are pauses between tries
 NEW = {"w": np.arange(300_000, dtype=np.float64), "b": [np.arange(9), "new"]}
@@ -45,19 +48,6 @@ class Outcome(NamedTuple):
 
     requests: list[s3.Request]
     code: str | None
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with s3.serve() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture(scope="module")
-def proxy(endpoint: str) -> Iterator[s3.Proxy]:
-    proxy = s3.Proxy(endpoint)
-    yield proxy
-    proxy.close()
 
 
 class Bench:

@@ -7,23 +7,19 @@ The long run, 16 writers and 200 rounds of each kind, is `pytest tests/test_remo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import s3
 from damage import barrier, child, queue
+from stores import endpoint
 
 import ckptfmt
 
+__all__ = ["endpoint"]  # a fixture
+
 WRITERS = 16
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with s3.serve() as endpoint:
-        yield endpoint
 
 
 def write(url: str, number: int, layout: str, options: dict[str, Any]) -> str:

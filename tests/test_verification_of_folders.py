@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from damage import LAYOUTS, rewrite_manifest, zones
-from test_cli import on_terminal
-from test_remote import Store, endpoint, s3_store, save, store
+from programs import on_terminal
+from stores import Store, endpoint, s3_store, save, store
 
 import ckptfmt
 from ckptfmt.cli.app import cli
