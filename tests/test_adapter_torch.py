@@ -296,6 +296,16 @@ def test_loading_maps_and_casts(tmp_path: Path) -> None:
     assert target["w"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("way", ["into", "like"])
+def test_casts_for_tensors_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """What is uploaded has the dtype of the tensor that it goes to; this takes host memory for a device's."""
+    ckptfmt.save(tmp_path / "c", {"w": np.arange(6, dtype=ml_dtypes.bfloat16), "same": np.arange(3, dtype=np.float32)})
+    monkeypatch.setattr(ckptfmt_torch.tensors, "in_host_memory", lambda tensor: False)
+    asked = {"w": torch.zeros(6), "same": torch.zeros(3)}
+    found = ckptfmt_torch.load(tmp_path / "c", **{way: asked}, cast=True)
+    assert (found["w"].tolist(), found["same"].tolist()) == ([0, 1, 2, 3, 4, 5], [0, 1, 2])
+
+
 def test_nothing_can_be_loaded_to_the_meta_device(tmp_path: Path) -> None:
     ckptfmt.save(tmp_path / "c", {"w": torch.ones(2)})
     with pytest.raises(ckptfmt.InputError, match="meta"):

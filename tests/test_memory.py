@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.reading import memory
-from ckptfmt.reading.memory import ALIGNMENT, HUGE_PAGE, LARGE, aligned
+from ckptfmt.frameworks import memory
+from ckptfmt.frameworks.memory import ALIGNMENT, HUGE_PAGE, LARGE, aligned
 
 DTYPES = [
     np.dtype(kind) for kind in (np.bool_, np.int16, np.float64, np.complex128, ml_dtypes.bfloat16, ml_dtypes.int4)

@@ -12,56 +12,60 @@ import numpy as np
 from jax import tree_util
 from jax.sharding import AbstractMesh, NamedSharding, Sharding
 
-from ckptfmt import Tensor
 from ckptfmt.errors import CkptError, fault
 from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import Array
-from ckptfmt.frameworks.sources import Region, Source, shifted, whole
-from ckptfmt.reading.memory import aligned
+from ckptfmt.frameworks.adapter import Blank, SlotPart
+from ckptfmt.frameworks.memory import aligned
+from ckptfmt.frameworks.sources import Region, shifted, whole
 
 Spans = tuple[tuple[int, int], ...]  # start and stop along each axis
 
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Makes an array from a source. Without a `sharding` it goes to the default device, and is free to leave it."""
+    """Begins an array, in memory that JAX can take over. Without a `sharding` it goes to the default device, and is
+    free to leave it."""
 
     sharding: Sharding | None
     weak_type: bool
 
-    def __call__(self, source: Source) -> jax.Array:
+    def __call__(self, shape: Shape, dtype: np.dtype[Any]) -> Blank:
         if self.sharding is None:
-            array = jax.device_put(_read(source, whole(source.shape)))
+            array = _array(whole(shape), dtype)
+            return Blank((SlotPart(whole(shape), array),), lambda: self._finished(jax.device_put(array)))
+        return self._in_shards(self.sharding, shape, dtype)
+
+    def _in_shards(self, sharding: Sharding, shape: Shape, dtype: np.dtype[Any]) -> Blank:
+        """The parts that the devices of this process hold, each read once, however many devices hold it.
+
+        Parts that together are one box are read as that box: columns that were read one by one would read the blocks,
+        in which their rows lie, again for each.
+        """
+        indices = sharding.addressable_devices_indices_map(shape).values()
+        wanted = {_spans(index, shape) for index in indices}
+        box = tuple((min(low for low, _ in axis), max(high for _, high in axis)) for axis in zip(*wanted, strict=True))
+        held: dict[Spans, Array]
+        if sum(map(_size, wanted)) == _size(box):
+            whole_box, origin = _array(_region(box), dtype), [low for low, _ in box]
+            parts = [SlotPart(_region(box), whole_box)]
+            boxes: dict[Spans, Any] = {spans: (*shifted(_region(spans), origin), ...) for spans in wanted}
+            held = {spans: whole_box[index] for spans, index in boxes.items()}
         else:
-            parts = _parts(source, self.sharding)
-            array = jax.make_array_from_callback(
-                source.shape, self.sharding, lambda index: parts[_spans(index, source.shape)], dtype=source.dtype
-            )
+            held = {spans: _array(_region(spans), dtype) for spans in wanted}
+            parts = [SlotPart(_region(spans), array) for spans, array in held.items()]
+        make = jax.make_array_from_callback
+        return Blank(
+            tuple(parts),
+            lambda: self._finished(make(shape, sharding, lambda index: held[_spans(index, shape)], dtype=dtype)),
+        )
+
+    def _finished(self, array: jax.Array) -> jax.Array:
         return _weak(array) if self.weak_type else array
 
 
-def _parts(source: Source, sharding: Sharding) -> dict[Spans, Array]:
-    """The parts of a source that the devices of this process hold, each read once, however many devices hold it.
-
-    Parts that together are one box are read as that box: columns that were read one by one would read the blocks, in
-    which their rows lie, again for each.
-    """
-    indices = sharding.addressable_devices_indices_map(source.shape).values()
-    wanted = {_spans(index, source.shape) for index in indices}
-    box = tuple((min(low for low, _ in axis), max(high for _, high in axis)) for axis in zip(*wanted, strict=True))
-    if sum(map(_size, wanted)) != _size(box):
-        return {spans: _read(source, _region(spans)) for spans in wanted}
-    whole_box = _read(source, _region(box))
-    origin = [low for low, _ in box]
-    parts: dict[Spans, Any] = {spans: (*shifted(_region(spans), origin), ...) for spans in wanted}
-    return {spans: whole_box[index] for spans, index in parts.items()}
-
-
-def _read(source: Source, region: Region) -> Array:
-    """A region in memory that JAX can take over."""
-    if isinstance(source, Tensor):
-        return source.read(aligned(tuple(axis.stop - axis.start for axis in region), source.dtype), region=region)
-    return np.asarray(source[region])
+def _array(region: Region, dtype: np.dtype[Any]) -> Array:
+    return aligned(tuple(axis.stop - axis.start for axis in region), dtype)
 
 
 def _spans(index: tuple[slice, ...], shape: Shape) -> Spans:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from ckptfmt.errors import fault
+from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import DTYPES, Array
 from ckptfmt.format.tags import Restore
-from ckptfmt.frameworks.adapter import Plain, Slot, Tagged, Template
+from ckptfmt.frameworks.adapter import Blank, Plain, Slot, Tagged, Template
 from ckptfmt.frameworks.sources import Source
 
 from . import dtensor
@@ -162,7 +163,7 @@ def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:
 
 
 class _Builder:
-    """Makes tensors like a leaf from sources. Equal for leaves that ask alike, so that tied ones stay tied."""
+    """Begins tensors like a leaf. Equal for leaves that ask alike, so that tied ones stay tied."""
 
     def __init__(self, leaf: Any) -> None:
         self._leaf = leaf
@@ -170,17 +171,11 @@ class _Builder:
         sharding = (leaf.device_mesh, leaf.placements) if is_dtensor(leaf) else None
         self._asked = (self._device, leaf.dtype, tuple(leaf.shape), leaf.stride(), sharding)
 
-    def __call__(self, source: Source) -> torch.Tensor:
+    def __call__(self, shape: Shape, dtype: np.dtype[Any]) -> Blank:
         target = blank_like(self._leaf, self._device)
         found = ADAPTER.slot(target)
         assert found is not None  # it is a tensor
-        for part in found.parts:
-            values = np.asarray(source[part.region])
-            if part.array is not None:
-                part.array[...] = values
-            elif part.put is not None:
-                part.put(values)
-        return target
+        return Blank(found.parts, lambda: target)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Builder) and self._asked == other._asked

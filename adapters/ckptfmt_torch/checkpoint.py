@@ -14,8 +14,8 @@ import ckptfmt
 from ckptfmt import MatchReport, SaveReport
 from ckptfmt.format import tree as trees
 from ckptfmt.format.names import Path, path_label
+from ckptfmt.frameworks.memory import aligned
 from ckptfmt.frameworks.target import flatten
-from ckptfmt.reading.memory import aligned
 
 from .adapter import ADAPTER, RESTORES, TorchAdapter, is_stateful
 from .coordinator import coordinator

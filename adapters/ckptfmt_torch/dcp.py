@@ -60,6 +60,7 @@ from ckptfmt.layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbe
 from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes
 from ckptfmt.progress import nothing
+from ckptfmt.reading.filling import Place, fill
 from ckptfmt.reading.tensor import Tensor
 from ckptfmt.storage import SharedAttempt, directory_attempt_for, join_attempt
 from ckptfmt.writing.encoder import encode
@@ -420,38 +421,41 @@ class StorageReader(storage.StorageReader):
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         try:
+            filled: list[tuple[ReadItem, torch.Tensor]] = []
+            wanted: list[Place] = []
             for item in plan.items:
                 entry = self._entries[item.storage_index.fqn]
                 if item.type == LoadItemType.BYTE_IO:
                     planner.load_bytes(item, _bytes(entry))
                 else:
-                    self._read(entry, item, planner)
+                    target = planner.resolve_tensor(item).detach()
+                    filled.append((item, target))
+                    wanted += self._places(entry, item, target)
+            if wanted:
+                assert self._checkpoint is not None  # the entries are its tensors
+                fill(self._checkpoint.fetcher, wanted, self.verify)
+            for item, target in filled:
+                planner.commit_tensor(item, target)
         finally:
             self._close()
         future: Future[None] = Future()
         future.set_result(None)
         return future
 
-    def _read(self, tensor: Tensor, item: ReadItem, planner: LoadPlanner) -> None:
-        target = planner.resolve_tensor(item).detach()
+    def _places(self, tensor: Tensor, item: ReadItem, target: torch.Tensor) -> Iterator[Place]:
+        """Where the elements go that an item of a plan asks for."""
         wanted = row_of(target.dtype)
-        if wanted.numpy != tensor.dtype:
-            if not self.cast:
-                raise fault(
-                    "mismatch",
-                    f"cannot load {item.storage_index.fqn!r} into a tensor of another dtype",
-                    path=self.checkpoint_id,
-                    tensor=path_label(tensor.path),
-                    found=tensor.dtype,
-                    expected=f"{wanted.name}, or cast=True",
-                )
-            tensor = tensor.astype(wanted.numpy)
+        if wanted.numpy != tensor.dtype and not self.cast:
+            raise fault(
+                "mismatch",
+                f"cannot load {item.storage_index.fqn!r} into a tensor of another dtype",
+                path=self.checkpoint_id,
+                tensor=path_label(tensor.path),
+                found=tensor.dtype,
+                expected=f"{wanted.name}, or cast=True",
+            )
         for part in places(target, _elements(item.storage_offsets, wanted.per)):
-            if part.put is not None:
-                part.put(tensor.read(region=part.region))
-            else:
-                tensor.read(part.array, region=part.region)
-        planner.commit_tensor(item, target)
+            yield Place(tensor, part, wanted.numpy)
 
     def _close(self) -> None:
         if self._checkpoint is not None:

@@ -16,8 +16,8 @@ from ckptfmt.errors import fault
 from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import Array, unpack
 from ckptfmt.frameworks.adapter import SlotPart
+from ckptfmt.frameworks.memory import aligned
 from ckptfmt.frameworks.sources import Region, Source, whole
-from ckptfmt.reading.memory import aligned
 
 from .dtypes import NAMES, array_of, bits, row_of, tensor_of
 

@@ -19,6 +19,7 @@ from ..errors import fault
 from ..format.arrays import Shape
 from ..format.dtypes import Array
 from ..format.tags import Restore
+from .memory import aligned
 from .sources import Lazy, Region, Source, whole
 
 GROUP = "ckptfmt.adapters"
@@ -58,14 +59,21 @@ class Slot:
     writable: bool = True
 
 
+class Blank(NamedTuple):
+    """A tensor that is being made: what of it is to be filled here, and what gives the tensor once that is done."""
+
+    parts: tuple[SlotPart, ...]
+    finish: Callable[[], Any]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Template:
-    """What `like=` asks for: a tensor of this shape and dtype, which `build` makes from a stored one, reading what it
-    needs."""
+    """What `like=` asks for: a tensor of this shape and dtype, which `blank` begins, given both. Templates are equal
+    where they ask alike: aliases among what they ask for are one tensor. [TREE-010]"""
 
     shape: Shape
     dtype: np.dtype[Any]
-    build: Callable[[Source], Any]
+    blank: Callable[[Shape, np.dtype[Any]], Blank]
 
 
 class Adapter(Protocol):
@@ -188,12 +196,14 @@ def slot(leaf: Any) -> Slot | None:
 def template(leaf: Any) -> Template | None:
     """How a leaf of a template tree is made; None for what is no tensor."""
     if isinstance(leaf, np.ndarray):
-        return Template(leaf.shape, leaf.dtype, _array)
+        return Template(leaf.shape, leaf.dtype, blank_array)
     return next((found for adapter in _adapters() if (found := adapter.template(leaf)) is not None), None)
 
 
-def _array(source: Source) -> Array:
-    return np.asarray(source[whole(source.shape)])
+def blank_array(shape: Shape, dtype: np.dtype[Any]) -> Blank:
+    """A NumPy array that is being made."""
+    array = aligned(shape, dtype)
+    return Blank((SlotPart(whole(shape), array),), lambda: array)
 
 
 def _record(value: Any) -> Tagged | None:

@@ -11,7 +11,8 @@ from ..errors import fault
 from ..format.dtypes import Array, DType, dtype_of
 from ..format.names import Path, path_label
 from ..format.tree import OMITTED, Tree
-from ..frameworks.adapter import SlotPart, Tagged
+from ..frameworks.adapter import Tagged
+from ..reading.filling import Place
 from ..reading.loading import Loader
 from ..reading.tensor import ArrayLike, Tensor
 from .containers import build_tree
@@ -99,12 +100,12 @@ class ViewLoader(Loader):
 
     # ---- into a target
 
-    def _fill(self, parts: list[tuple[ArrayLike, SlotPart]]) -> None:
+    def _fill(self, places: Iterable[Place]) -> None:
         def origin(tensor: Any) -> ArrayLike:
             source = self._source(tensor)
             return tensor if source is None or source.dtype != tensor.dtype else source.verified(self.verify)
 
-        super()._fill([(origin(tensor), part) for tensor, part in parts])
+        super()._fill(place._replace(tensor=origin(place.tensor)) for place in places)
 
     def _source(self, tensor: MigratedTensor) -> Tensor | None:
         return self.view.moved(tensor)

@@ -34,6 +34,13 @@ CHUNKS = 1 << 16  # chunks looked up at a time
 NOTHING = memoryview(b"")
 
 Job = Callable[[], None]
+Runner = Callable[[list[Job]], None]
+
+
+def in_turn(jobs: list[Job]) -> None:
+    """Run jobs on this thread."""
+    for job in jobs:
+        job()
 
 
 def run(jobs: list[Job], threads: int) -> None:
@@ -186,11 +193,11 @@ class BlockReader:
             self._blame(error, place)
             raise
 
-    def chunk(self, place: ChunkPlace, verify: bool) -> memoryview:
-        """All stored bytes of a chunk."""
+    def chunk(self, place: ChunkPlace, verify: bool, run: Runner | None = None) -> memoryview:
+        """All stored bytes of a chunk, by several threads unless `run` says otherwise."""
         self.admit_chunk(place)
         out = bytes_of(np.empty(place.extent.length, np.uint8))
-        self.run(list(self.jobs(place, 0, out, verify)))
+        (run or self.run)(list(self.jobs(place, 0, out, verify)))
         return out
 
     def run(self, jobs: list[Job], each: int = 0) -> None:

@@ -18,9 +18,9 @@ from ..format.arrays import ArraySpec, Shape
 from ..format.chunk_table import ChunkTable
 from ..format.chunks import check_bools, decoded_array, decoded_chunk, logical
 from ..format.dtypes import Array, bytes_of
-from ..format.grid import Axis, pieces, spans
-from .blocks import BlockReader, ChunkPlace, Job
-from .memory import aligned
+from ..format.grid import Axis, Span, pieces, spans
+from ..frameworks.memory import aligned
+from .blocks import BlockReader, ChunkPlace, Job, Runner, in_turn
 
 SPAN = 32 << 20  # most bytes read at once for scattered elements
 SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
@@ -34,6 +34,15 @@ class _Run(NamedTuple):
     object: str
     table: ChunkTable
     members: list[tuple[int, int]]
+
+
+class Wanted(NamedTuple):
+    """The elements of a tensor at `axes` (over its shape), and a native, contiguous array of its stored dtype with one
+    axis for each of them, to be filled."""
+
+    tensor: int
+    axes: tuple[Axis, ...]
+    out: Array
 
 
 class Fetcher:
@@ -52,7 +61,7 @@ class Fetcher:
         """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
         wanted = list(wanted)
         self.admit(tensor for tensor in wanted if tensor not in targets)
-        found: dict[int, Array] = {}
+        found: dict[int, Array] = {tensor: targets[tensor] for tensor in wanted if tensor in targets}
         jobs: list[Job] = []
         fills: list[Job] = []  # with memory of their own for a chunk and what it decodes to
         chunk_bytes = 0
@@ -60,21 +69,21 @@ class Fetcher:
         joinable = self.manifest.layout != "loose"
         for tensor in wanted:
             spec = self.manifest.specs[tensor]
-            target = targets.get(tensor)
-            if target is None and joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
+            if joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
                 small.append(tensor)
                 continue
-            found[tensor] = self._array(tensor, spec.shape) if target is None else target
+            if tensor not in found:
+                found[tensor] = self._array(tensor, spec.shape)
             before = len(fills)
             self._add_jobs(tensor, found[tensor], verify, jobs, fills)
             if len(fills) > before:
                 chunk_bytes = max(chunk_bytes, spec.chunk_nbytes)
         runs = self._runs(small) if small else ()
         if self.blocks.storage.is_remote:
-            jobs = [*(partial(self._read_run, group, verify, found) for group in runs), *jobs]
+            jobs = [*(partial(self._read_run, group, verify, found, targets) for group in runs), *jobs]
         else:
             for group in runs:  # of which a disk, and what is to be done with them, keeps one thread busy
-                self._read_run(group, verify, found)
+                self._read_run(group, verify, found, targets)
         self.blocks.run(jobs, RUN + SMALL if small else 0)
         self.blocks.run(fills, 2 * chunk_bytes)
         return found
@@ -105,10 +114,7 @@ class Fetcher:
 
     def _fill(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
         """Decode one chunk into its place in an array."""
-        self.blocks.admit_chunk(place)
-        stored = bytes_of(np.empty(place.extent.length, np.uint8))
-        for job in self.blocks.jobs(place, 0, stored, verify):
-            job()
+        stored = self.blocks.chunk(place, verify, in_turn)
         region = spec.chunk_region(place.chunk)
         array[region] = self.blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
 
@@ -136,8 +142,8 @@ class Fetcher:
             if group:
                 yield _Run(part.object or "", table, group)
 
-    def _read_run(self, group: _Run, verify: bool, found: dict[int, Array]) -> None:
-        """Read neighbouring small tensors at once, and copy each into an array of its own."""
+    def _read_run(self, group: _Run, verify: bool, found: dict[int, Array], targets: dict[int, Array]) -> None:
+        """Read neighbouring small tensors at once, and copy each into its target or an array of its own."""
         blocks, specs, table = self.blocks, self.manifest.specs, group.table
         offsets, lengths, first_blocks = table.offsets, table.lengths, table.first_blocks
         digest, size, digests = blocks.digest.of, blocks.digest.size, table.digest
@@ -161,59 +167,99 @@ class Fetcher:
             array: Array = np.ndarray(spec.shape, spec.dtype.stored, data)
             if spec.dtype.name == "bool":
                 blocks.decoded(blocks.place(tensor, 0), partial(check_bools, array, spec))
+            if tensor in targets:
+                targets[tensor].view(spec.dtype.stored.newbyteorder("="))[...] = array
+                continue
             found[tensor] = (
                 array.astype(spec.dtype.numpy) if spec.dtype.is_core else array.copy().view(spec.dtype.numpy)
             )
 
-    def select(self, tensor: int, axes: tuple[Axis, ...], verify: bool, target: Array | None = None) -> Array:
+    def select(self, tensor: int, axes: tuple[Axis, ...], verify: bool) -> Array:
         """The elements at `axes` (over the tensor's shape), as an array of the logical dtype and one axis for each of
-        `axes`; in `target`, if given: such an array, native and contiguous."""
+        `axes`."""
         spec = self.manifest.specs[tensor]
-        if target is not None and (spec.dtype.per > 1 or not spec.dtype.stored.isnative):
-            target[...] = self.select(tensor, axes, verify)
-            return target
         counts = tuple(axis.length for axis in axes)
         if 0 in counts:
-            return self._array(tensor, counts) if target is None else target
+            return self._array(tensor, counts)
         stored_axes, per = axes, spec.dtype.per
         if per > 1 and axes:  # whole storage elements along the packed axis
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
         shape = tuple(axis.length for axis in stored_axes)
         cut = list(pieces(stored_axes, spec.grid, spec.chunk_counts))
-        if target is None:
-            needed = math.prod(shape) * spec.dtype.stored.itemsize
-            self.blocks.admit([(tensor, needed, (piece.chunk for piece in cut))])
-        out = aligned(shape, spec.dtype.stored) if target is None else target.view(spec.dtype.stored)
-        for piece in cut:
-            self._select_piece(
-                self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out, verify
-            )
+        needed = math.prod(shape) * spec.dtype.stored.itemsize
+        self.blocks.admit([(tensor, needed, (piece.chunk for piece in cut))])
+        out = aligned(shape, spec.dtype.stored)
+        self._read_parts([Wanted(tensor, stored_axes, out)], verify)
         if per == 1 or not axes:
             return self._logical(tensor, out, None)
         values = self._logical(tensor, out, stored_axes[-1].length * per)
         start = axes[-1].start - first * per
         return np.ascontiguousarray(values[..., start : start + (counts[-1] - 1) * axes[-1].step + 1 : axes[-1].step])
 
-    def _select_piece(self, place: ChunkPlace, axes: tuple[Axis, ...], out: Array, verify: bool) -> None:
+    def fill(self, parts: Iterable[Wanted], verify: bool) -> None:
+        """Fill arrays with elements of tensors, many at a time."""
+        direct: list[Wanted] = []
+        for part in parts:
+            dtype = self.manifest.specs[part.tensor].dtype
+            if dtype.per > 1 or not dtype.stored.isnative:
+                part.out[...] = self.select(part.tensor, part.axes, verify)
+            elif part.out.size:
+                direct.append(part._replace(out=part.out.view(dtype.stored)))
+        self._read_parts(direct, verify)
+        for tensor, _, out in direct:
+            self._logical(tensor, out, None)
+
+    def _read_parts(self, parts: list[Wanted], verify: bool) -> None:
+        """Fill arrays with elements as they are stored; `axes` are over the shape in which they are."""
+        specs = self.manifest.specs
+        cut = [
+            (self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out)
+            for tensor, axes, out in parts
+            for piece in pieces(axes, specs[tensor].grid, specs[tensor].chunk_counts)
+        ]
+        run = self.blocks.run if len(cut) == 1 else in_turn  # within a job: all at once if it is the only one
+        jobs: list[Job] = []
+        picks: list[Job] = []  # with memory of their own, of at most `each` bytes
+        each = 0
+        for place, axes, out in cut:
+            spec = specs[place.tensor]
+            span = next(self._spans(spec, axes, verify)) if spec.is_raw else None
+            if span is not None and span.shape == out.shape and _is_straight(span, spec, out):
+                jobs += self.blocks.jobs(place, span.low, bytes_of(out), verify)
+            else:
+                picks.append(partial(self._pick, place, axes, out, verify, run))
+                each = max(each, SPAN if spec.is_raw else 2 * spec.chunk_nbytes)
+        self.blocks.run(jobs)
+        self.blocks.run(picks, each)
+
+    def _pick(self, place: ChunkPlace, axes: tuple[Axis, ...], out: Array, verify: bool, run: Runner) -> None:
+        """Read elements of a chunk that are not all that lies between them there, or are compressed."""
         spec = self.manifest.specs[place.tensor]
-        itemsize = spec.dtype.stored.itemsize
         if not spec.is_raw:
-            stored = self.blocks.chunk(place, verify)
+            stored = self.blocks.chunk(place, verify, run)
             cells = self.blocks.decoded(place, lambda: decoded_chunk(stored, spec))
             out[...] = cells[tuple(slice(axis.start, axis.last + 1, axis.step) for axis in axes)]
             return
-        limit, gap = (SPAN, self.manifest.block) if verify else (SPAN_UNVERIFIED, GAP_UNVERIFIED)
-        for span in spans(axes, spec.grid, itemsize, limit, gap):
+        for span in self._spans(spec, axes, verify):
             part = out[span.out] if span.out else out
-            if span.is_dense(itemsize) and part.flags.c_contiguous:
-                self.blocks.run(list(self.blocks.jobs(place, span.low, bytes_of(part), verify)))
+            if _is_straight(span, spec, part):
+                run(list(self.blocks.jobs(place, span.low, bytes_of(part), verify)))
                 continue
             buffer = np.empty(span.high - span.low, np.uint8)
-            self.blocks.run(list(self.blocks.jobs(place, span.low, bytes_of(buffer), verify)))
+            run(list(self.blocks.jobs(place, span.low, bytes_of(buffer), verify)))
             part[...] = np.ndarray(span.shape, spec.dtype.stored, buffer, strides=span.strides)
+
+    def _spans(self, spec: ArraySpec, axes: tuple[Axis, ...], verify: bool) -> Iterator[Span]:
+        limit, gap = (SPAN, self.manifest.block) if verify else (SPAN_UNVERIFIED, GAP_UNVERIFIED)
+        return spans(axes, spec.grid, spec.dtype.stored.itemsize, limit, gap)
 
     def _logical(self, tensor: int, cells: Array, last: int | None) -> Array:
         spec = self.manifest.specs[tensor]
         result: Array = self.blocks.decoded(self.blocks.place(tensor, 0), lambda: logical(cells, spec, last))
         return result
+
+
+def _is_straight(span: Span, spec: ArraySpec, out: Array) -> bool:
+    """Whether a span is what an array is to hold, byte for byte."""
+    return span.is_dense(spec.dtype.stored.itemsize) and bool(out.flags.c_contiguous)

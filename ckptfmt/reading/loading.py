@@ -17,12 +17,13 @@ from ..format.dtypes import Array, DType
 from ..format.names import Path, path_label, path_text
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
-from ..frameworks.adapter import Adapter, Slot, SlotPart, Tagged, Template, adapter_named, slot, template
-from ..frameworks.sources import memory_key, whole
+from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, slot, template
+from ..frameworks.sources import memory_key
 from ..frameworks.target import MatchReport, flatten, match, rebuild
 from ..patterns import Patterns, matches_any
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
+from .filling import Place, beside_buffers, fill, grouped, put
 from .tensor import ArrayLike, Tensor, is_tensor
 
 if TYPE_CHECKING:
@@ -140,9 +141,10 @@ class Loader:
             )
         self._admit(() if self.mmap else wanted)
         dtypes = {index: stand_in(self._dtype(index), adapter.supports) for index in lacking}
-        if not adapter.on_host:  # there are tensors and network buffers at one time
-            self.checkpoint.blocks.in_flight = self.max_bytes_in_flight // 2
-        for group in [list(wanted)] if adapter.on_host else self._groups(wanted):
+        groups: Iterable[list[int]] = [list(wanted)]
+        if not adapter.on_host:
+            groups = grouped(wanted, self._nbytes, beside_buffers(self.fetcher, self.max_bytes_in_flight))
+        for group in groups:
             arrays = self._arrays(group)
             for index in group:
                 array = arrays.pop(index)
@@ -163,22 +165,6 @@ class Loader:
                 expected=f"elements of {dtype}",
             )
         return converted
-
-    def _groups(self, wanted: Iterable[int]) -> Iterator[list[int]]:
-        """Tensors that together have at most `max_bytes_in_flight` bytes, but for those of network buffers, or one
-        larger tensor."""
-        most = self.max_bytes_in_flight // (2 if self.checkpoint.blocks.storage.is_remote else 1)
-        group: list[int] = []
-        size = 0
-        for index in wanted:
-            nbytes = self._nbytes(index)
-            if group and size + nbytes > most:
-                yield group
-                group, size = [], 0
-            group.append(index)
-            size += nbytes
-        if group:
-            yield group
 
     def _mapped(self, wanted: Iterable[int]) -> dict[int, Array]:
         """Private mappings of raw tensors, which cost no read; other tensors are read."""
@@ -218,14 +204,10 @@ class Loader:
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
         self._check(match(leaves, slots, stored, is_tensor, self.cast))
         self._check_shared(slots, stored)
-        parts = [
-            (stored[path].verified(self.verify), part)
-            for path, found in slots.items()
-            if found is not None and path in stored
-            for part in found.parts
-        ]
-        with self._reporting(sum(_part_nbytes(tensor, part) for tensor, part in parts)):
-            self._fill(parts)
+        asked = [(stored[path], found) for path, found in slots.items() if found is not None and path in stored]
+        places = [Place(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
+        with self._reporting(sum(place.nbytes for place in places)):
+            self._fill(places)
         return rebuild(self.into, lambda path, leaf: leaf if isinstance(slots[path], Slot) else stored.get(path, leaf))
 
     def _check_shared(self, slots: dict[Path, Slot | None], stored: Mapping[Path, Any]) -> None:
@@ -255,34 +237,8 @@ class Loader:
             place(one.index, chunk).extent[1:] == place(other.index, chunk).extent[1:] for chunk in chunks
         )
 
-    def _fill(self, parts: list[tuple[ArrayLike, SlotPart]]) -> None:
-        """Whole tensors straight from storage all at once, where an array has the stored form; others one by one."""
-        direct: dict[int, Array] = {}
-        others = []
-        filled = set()
-        for tensor, part in parts:
-            array = part.array
-            bounds = tuple((side.start, side.stop) for side in part.region)
-            place = None if array is None else (tensor.identity, bounds, memory_key(array))
-            if place in filled:  # an alias of what is filled already
-                continue
-            filled |= set() if place is None else {place}
-            stored = tensor if array is not None and _is_direct(tensor, array) else None
-            if isinstance(stored, Tensor) and part.region == whole(tensor.shape) and stored.index not in direct:
-                direct[stored.index] = array.view(stored.stored_dtype)  # type: ignore[union-attr]
-            else:
-                others.append((tensor, part))
-        self.fetcher.tensors(direct, self.verify, direct)
-        for tensor, part in others:
-            array = part.array
-            if array is not None and _is_direct(tensor, array):
-                tensor.read(array, region=part.region)
-                continue
-            values = tensor.read(region=part.region)
-            if array is not None:
-                array[...] = values
-            elif part.put is not None:
-                part.put(values)
+    def _fill(self, places: Iterable[Place]) -> None:
+        fill(self.fetcher, places, self.verify, self.max_bytes_in_flight)
 
     def _check(self, report: MatchReport) -> None:
         """[READ-006]"""
@@ -297,20 +253,20 @@ class Loader:
         templates = self._templates(leaves)
         stored = {path: self._number(found, leaves.get(path)) for path, found in self._stored.items()}
         self._check(match(leaves, templates, stored, is_tensor, self.cast))
-        built: dict[tuple[Hashable, Template], Any] = {}
         bound = self._bound()
+        asked: dict[tuple[Hashable, Template], ArrayLike] = {}
+        for path, ask in templates.items():
+            found = stored.get(path)
+            if ask is not None and isinstance(found, ArrayLike):
+                asked[found.identity, ask] = found  # aliases that are asked for alike are one object [TREE-010]
+        with self._reporting(sum(tensor.nbytes for tensor in asked.values())):
+            built = self._built(asked)
 
-        def build(path: Path, leaf: Any) -> Any:
+        def leaf_at(path: Path, leaf: Any) -> Any:
             ask, found = templates[path], stored.get(path, leaf)
-            if not isinstance(ask, Template) or path not in stored:
+            if ask is None or path not in stored:
                 return found
-            if not is_tensor(found):  # a number, where a tensor without axes is asked for
-                return ask.build(np.asarray(found, ask.dtype))
-            key = (found.identity, ask)  # aliases that are asked for alike are one object [TREE-010]
-            if key not in built:
-                source = found.verified(self.verify)
-                built[key] = ask.build(source if found.dtype == ask.dtype else source.astype(ask.dtype))
-            return built[key]
+            return built[found.identity, ask] if is_tensor(found) else _of_number(ask, found)
 
         def check(path: Path, asked: Tagged) -> None:
             param = bound.get((path, asked.tag), asked.param)
@@ -318,9 +274,20 @@ class Loader:
                 difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
-        wanted = (leaf for path, leaf in stored.items() if path in leaves and is_tensor(leaf))
-        with self._reporting(sum(tensor.nbytes for tensor in wanted)):
-            return rebuild(self.like, build, check=check)
+        return rebuild(self.like, leaf_at, check=check)
+
+    def _built(self, asked: dict[tuple[Hashable, Template], ArrayLike]) -> dict[tuple[Hashable, Template], Any]:
+        """What templates ask for, of the tensors that they ask of."""
+        built: dict[tuple[Hashable, Template], Any] = {}
+        room = beside_buffers(self.fetcher, self.max_bytes_in_flight)
+        for group in grouped(asked.items(), lambda item: item[1].nbytes, room):
+            built |= self._built_at_once(dict(group))
+        return built
+
+    def _built_at_once(self, asked: dict[tuple[Hashable, Template], ArrayLike]) -> dict[tuple[Hashable, Template], Any]:
+        blanks = {key: key[1].blank(key[1].shape, key[1].dtype) for key in asked}
+        self._fill(Place(tensor, part, key[1].dtype) for key, tensor in asked.items() for part in blanks[key].parts)
+        return {key: blank.finish() for key, blank in blanks.items()}
 
     def _bound(self) -> Mapping[tuple[Path, str], Any]:
         """The params that a template's have to be, by path and tag."""
@@ -391,10 +358,9 @@ def _binds(tag: str) -> bool:
     return tag in TAGS and TAGS[tag].binds
 
 
-def _is_direct(tensor: ArrayLike, array: Array) -> bool:
-    """Whether stored elements can be read straight into an array."""
-    return isinstance(tensor, Tensor) and array.dtype == tensor.dtype and tensor.is_direct(array)
-
-
-def _part_nbytes(tensor: ArrayLike, part: SlotPart) -> int:
-    return tensor.dtype.itemsize * int(np.prod([axis.stop - axis.start for axis in part.region], dtype=object))
+def _of_number(ask: Template, number: Any) -> Any:
+    """A number, where a tensor without axes is asked for."""
+    blank = ask.blank((), ask.dtype)
+    for part in blank.parts:
+        put(part, ask.dtype, np.asarray(number, ask.dtype))
+    return blank.finish()

@@ -13,8 +13,9 @@ from ..format.dtypes import Array
 from ..format.grid import Axis, Selection
 from ..format.grid import select as normalise
 from ..format.names import Path, path_label
+from ..frameworks.memory import aligned
 from ..frameworks.sources import Lazy, Region, whole
-from .memory import aligned
+from .fetch import Wanted
 
 if TYPE_CHECKING:
     from .reader import Checkpoint
@@ -176,14 +177,14 @@ class Tensor(ArrayLike):
             error.path, error.tensor = self._checkpoint.path, path_label(self.path)
             raise
         values = self._checkpoint.fetcher.select(self.index, selection.axes, self._verify)
-        return finished(self._seen(values), selection, index)
+        return finished(self.seen(values), selection, index)
 
     def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
         """The whole tensor as an array of its own, or filled into `out`: a writable array of the same shape and dtype;
         raises `mismatch`. With `region`, one slice with start and stop for each axis, just that part is read, and
         `out` has its shape."""
         if region is None and out is None:
-            return self._seen(self._checkpoint.fetcher.tensors([self.index], self._verify, {})[self.index])
+            return self.seen(self._checkpoint.fetcher.tensors([self.index], self._verify, {})[self.index])
         axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region or whole(self.shape))
         shape = tuple(axis.length for axis in axes)
         if out is None:
@@ -199,17 +200,17 @@ class Tensor(ArrayLike):
                 found=f"{out.dtype} {out.shape}" + ("" if out.flags.writeable else ", read-only"),
                 expected=f"a writable array of {self.dtype} {shape} inside {self.shape}",
             )
-        direct = out.view(self.stored_dtype) if self.is_direct(out) else None
-        values = self._checkpoint.fetcher.select(self.index, axes, self._verify, direct)
-        if direct is None:
-            out[...] = self._seen(values)
+        if self.is_direct(out):
+            self._checkpoint.fetcher.fill([Wanted(self.index, axes, out.view(self.stored_dtype))], self._verify)
+        else:
+            out[...] = self.seen(self._checkpoint.fetcher.select(self.index, axes, self._verify))
         return out
 
     def is_direct(self, out: Array) -> bool:
         """Whether stored elements can be read straight into an array."""
         return self._cast is None and out.flags.c_contiguous and out.dtype.isnative
 
-    def _seen(self, values: Array) -> Array:
+    def seen(self, values: Array) -> Array:
         """Stored elements as the dtype that was asked for."""
         if self._view is not None:
             values = values.view(self._view)

@@ -25,7 +25,7 @@ from .engine import Child, Engine, Entry, Replaced, Seen, Unfinished, Upload
 from .local import TEMPORARY_SUFFIX
 from .retry import TRIES, retried
 
-PIECE = 1 << 20  # bytes of a body that are handed on at a time
+PIECE = 256 << 10  # bytes of a body that are handed on at a time
 _STATUS = re.compile(r"status code: (\d{3})").search
 UPLOADS = 4  # parts of one object under way at a time
 WAITING = 4  # others in memory: one that fills, its copy, one in the queue, and one that obstore has taken from there

@@ -1,0 +1,131 @@
+"""Filling memory with parts of tensors, many at a time: arrays straight from storage where they have the stored form,
+all else through memory that a load has besides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeGuard, TypeVar
+
+import numpy as np
+
+from ..format.dtypes import Array
+from ..format.grid import Axis
+from ..frameworks.adapter import SlotPart
+from ..frameworks.memory import aligned
+from ..frameworks.sources import Region, memory_key, whole
+from ..storage import IN_FLIGHT
+from .fetch import Fetcher, Wanted
+from .tensor import ArrayLike, Tensor
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where a part of a tensor goes, and the dtype that its elements have there."""
+
+    tensor: ArrayLike
+    part: SlotPart
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        itemsize: int = self.tensor.dtype.itemsize
+        return itemsize * math.prod(_shape(self.part.region))
+
+    @property
+    def is_whole(self) -> bool:
+        return self.part.region == whole(self.tensor.shape)
+
+
+def put(part: SlotPart, dtype: np.dtype[Any], values: Array) -> None:
+    """Bring elements, converted to a dtype, to where a part is filled."""
+    if part.array is not None:
+        part.array[...] = values
+    elif part.put is not None:
+        part.put(values.astype(dtype, copy=False))
+
+
+def fill(fetcher: Fetcher, places: Iterable[Place], verify: bool, max_bytes_in_flight: int = IN_FLIGHT) -> None:
+    """Fill places. What goes through memory takes at most `max_bytes_in_flight` of it at a time, or one part that is
+    larger."""
+    direct: dict[int, Array] = {}  # whole tensors
+    parts: list[Wanted] = []
+    others: list[Place] = []
+    filled = set()
+    for place in places:
+        tensor, (region, array, _), _ = place
+        if array is not None:
+            key = tensor.identity, tuple((side.start, side.stop) for side in region), memory_key(array)
+            if key in filled:  # an alias of what is filled already
+                continue
+            filled.add(key)
+        if array is None or not _is_direct(tensor, array):
+            others.append(place)
+        elif place.is_whole and tensor.index not in direct:
+            direct[tensor.index] = array.view(tensor.stored_dtype)
+        else:
+            parts.append(_wanted(tensor, region, array.view(tensor.stored_dtype)))
+    fetcher.tensors(direct, verify, direct)
+    fetcher.fill(parts, verify)
+    if not others:
+        return
+    room = beside_buffers(fetcher, max_bytes_in_flight)
+    for group in grouped(others, lambda place: place.nbytes, room):
+        for place, values in zip(group, _values(fetcher, group, verify), strict=True):
+            put(place.part, place.dtype, values)
+
+
+def beside_buffers(fetcher: Fetcher, max_bytes_in_flight: int) -> int:
+    """Bytes for arrays that are no result of a load: over a network half, and the other half to its buffers."""
+    if not fetcher.blocks.storage.is_remote:
+        return max_bytes_in_flight
+    fetcher.blocks.in_flight = max_bytes_in_flight // 2
+    return max_bytes_in_flight // 2
+
+
+def grouped(items: Iterable[T], nbytes: Callable[[T], int], room: int) -> Iterator[list[T]]:
+    """Items that together have at most `room` bytes, or one that is larger."""
+    group: list[T] = []
+    size = 0
+    for item in items:
+        more = nbytes(item)
+        if group and size + more > room:
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += more
+    if group:
+        yield group
+
+
+def _values(fetcher: Fetcher, places: list[Place], verify: bool) -> Iterator[Array]:
+    """The elements for places, not yet of their dtypes, in memory that those of one tensor may share."""
+    whole_ones: dict[int, None] = {}
+    parts: dict[int, Wanted] = {}
+    for number, place in enumerate(places):
+        tensor, region = place.tensor, place.part.region
+        if isinstance(tensor, Tensor) and place.is_whole:
+            whole_ones[tensor.index] = None
+        elif isinstance(tensor, Tensor):
+            parts[number] = _wanted(tensor, region, aligned(_shape(region), tensor.stored_dtype))
+    arrays = fetcher.tensors(whole_ones, verify, {})
+    fetcher.fill(parts.values(), verify)
+    for number, place in enumerate(places):
+        if isinstance(place.tensor, Tensor):
+            yield place.tensor.seen(parts[number].out if number in parts else arrays[place.tensor.index])
+        else:
+            yield place.tensor.verified(verify).read(region=place.part.region)
+
+
+def _is_direct(tensor: ArrayLike, array: Array) -> TypeGuard[Tensor]:
+    """Whether stored elements can be read straight into an array."""
+    return isinstance(tensor, Tensor) and array.dtype == tensor.dtype and tensor.is_direct(array)
+
+
+def _wanted(tensor: Tensor, region: Region, out: Array) -> Wanted:
+    return Wanted(tensor.index, tuple(Axis(side.start, side.stop - side.start, 1) for side in region), out)
+
+
+def _shape(region: Region) -> tuple[int, ...]:
+    return tuple(side.stop - side.start for side in region)
