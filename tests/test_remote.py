@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +180,33 @@ def test_bytes_in_flight_bound_what_is_decoded(store: Store, reads: UnderWay) ->
         assert 0 < reads.most <= max(1, budget // chunks) << 16
 
 
-def test_small_tensors_are_read_many_at_a_time(s3_store: Store, proxy: s3.Proxy) -> None:
-    """Neighbours in one request, and the requests beside each other."""
-    tree = {str(number): np.full(1 << 10, number) for number in range(4000)}
+# what is asked for beside the values: options of a load, for a tree
+ASKED: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "new": lambda tree: {},
+    "into": lambda tree: {"into": {name: np.zeros_like(array) for name, array in tree.items()}},
+    "into columns": lambda tree: {"into": {n: np.zeros((*a.shape, 2), a.dtype)[..., 0] for n, a in tree.items()}},
+    "like": lambda tree: {"like": tree},
+    "cast": lambda tree: {"like": {name: array.astype(np.float64) for name, array in tree.items()}, "cast": True},
+}
+
+
+def test_a_verification_reads_many_at_a_time(s3_store: Store, proxy: s3.Proxy) -> None:
+    """Small chunks together, and what lies between them, too."""
+    tree = {str(number): np.full(1 << 10, number) for number in range(400)}
+    for layout, most in (("file", 2 + 2 * 4), ("packed", 8 + 2 * 4)):
+        save(s3_store.at(layout), tree, layout=layout)
+        with watched(s3_store.at(layout), proxy) as (store, seen):
+            assert ckptfmt.verify(store.url, storage_options=store.options).ok
+            assert len(seen.requests) <= most
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize(("count", "length"), [(4000, 1 << 10), (16, 128 << 10)], ids=["small", "of a megabyte"])
+def test_tensors_are_read_many_at_a_time(s3_store: Store, proxy: s3.Proxy, count: int, length: int, asked: str) -> None:
+    """Small neighbours in one request, and the requests beside each other."""
+    tree = {str(number): np.full(length, number) for number in range(count)}
     save(s3_store, tree)
+    options = ASKED[asked](tree)
     under_way = UnderWay()
     passed = proxy._pass_on
 
@@ -194,8 +217,8 @@ def test_small_tensors_are_read_many_at_a_time(s3_store: Store, proxy: s3.Proxy)
 
     with watched(s3_store, proxy) as (store, seen), pytest.MonkeyPatch.context() as patch:
         patch.setattr(proxy, "_pass_on", counted)
-        assert_same_tree(load(store), tree)
-        assert len(seen.requests) <= 2 + 4000 * (8 << 10) // (3 << 20)
+        assert_same_tree({name: array.astype(int) for name, array in load(store, **options).items()}, tree)
+        assert len(seen.requests) <= 2 + max(16, 4000 * (8 << 10) // (3 << 20))
         assert under_way.most >= 4
 
 

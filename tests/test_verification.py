@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import xxhash
 from damage import LAYOUTS, flipped, rewrite_manifest, save_varied, small_chunks, zones
 
 import ckptfmt
+from ckptfmt.maintenance import verification
 from ckptfmt.testing import assert_same_tree, using_disk
 from stress.faults import FaultyDisk, failing
 
@@ -281,7 +283,15 @@ def save_many(path: Path, layout: str) -> int:
     return 60 << 20
 
 
+@pytest.fixture(params=[None, 1], ids=["chunk by chunk", "block by block"])
+def jobs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What of a large chunk one job checks: all, or a block."""
+    if request.param is not None:
+        monkeypatch.setattr(verification, "PART", request.param)
+
+
 @each_layout
+@pytest.mark.usefixtures("jobs")
 def test_a_verification_goes_on_where_it_was(tmp_path: Path, layout: str) -> None:
     path, state = tmp_path / "model.ckpt", tmp_path / "state"
     total = save_many(path, layout)
@@ -298,6 +308,7 @@ def test_a_verification_goes_on_where_it_was(tmp_path: Path, layout: str) -> Non
 
 
 @each_layout
+@pytest.mark.usefixtures("jobs")
 def test_damage_found_before_an_interruption_is_found_again(tmp_path: Path, layout: str) -> None:
     path, state = tmp_path / "model.ckpt", tmp_path / "state"
     total = save_many(path, layout)
@@ -313,6 +324,35 @@ def test_damage_found_before_an_interruption_is_found_again(tmp_path: Path, layo
     interrupted(path, state, total // 2)
     with flipped(first.file, first.start, 0):  # after it was checked: trusted, as the file says
         assert ckptfmt.verify(path, resume=state).damage == ()
+
+
+@each_layout
+@pytest.mark.usefixtures("jobs")
+def test_damage_in_a_chunk_that_was_not_done_is_found_once(tmp_path: Path, layout: str) -> None:
+    path, state = tmp_path / "model.ckpt", tmp_path / "state"
+    save_many(path, layout)
+    (zone,) = (zone for zone in zones(path) if zone.where == "block" and zone.tensor == ("t00",))
+    with flipped(zone.file, zone.start, 0):
+        interrupted(path, state, 1)
+        report = ckptfmt.verify(path, resume=state)
+        assert [(damage.path, damage.block) for damage in report.damage if damage.where == "block"] == [(("t00",), 0)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, bool])
+def test_a_large_chunk_is_checked_by_many_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    path = tmp_path / "model.ckpt"
+    monkeypatch.setattr(verification, "PART", 8 << 20)
+    ckptfmt.save(path, {"x": np.zeros((20 << 20) + 7, dtype)}, durable=False)
+    seen: list[int] = []
+    report = ckptfmt.verify(path, progress=lambda done, _: seen.append(done))
+    assert (report.damage, report.blocks, report.bytes) == ((), 6, (20 << 20) + 7)
+    assert seen[-3:] == [8 << 20, 16 << 20, (20 << 20) + 7]
+    (zone,) = (zone for zone in zones(path) if zone.where == "block")
+    places = [zone.start, zone.start + (13 << 20), zone.stop - 1]
+    with contextlib.ExitStack() as stack:
+        for place in places:
+            stack.enter_context(flipped(zone.file, place, 0))
+        assert [damage.block for damage in ckptfmt.verify(path).damage] == [0, 3, 5]
 
 
 def test_the_state_of_another_verification_is_refused(tmp_path: Path) -> None:

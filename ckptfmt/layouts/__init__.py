@@ -11,6 +11,7 @@ Each layout is a module with the same functions; what differs between layouts st
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -20,12 +21,13 @@ from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import Manifest
 from ..storage import Attempt, Storage
+from ..storage.ahead import ahead
 from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
     from .draft import Draft
 
-WINDOW = 64 << 10  # bytes of one read when reading the frame between small chunks
+WINDOW, BETWEEN = 1 << 20, 64 << 10  # most bytes of one read of the frame, and of a chunk that is read along
 LAYOUTS = ("file", "loose", "packed")  # each a module of this package, imported when used
 
 
@@ -48,18 +50,38 @@ class Located(NamedTuple):
 
 def bytes_between(storage: Storage, name: str, taken: list[tuple[int, int]], end: int) -> Iterator[bytes]:
     """The bytes of an object before `end` that lie in none of the `taken` extents (offset, length), in order."""
-    position, window, window_start = 0, b"", 0
+    windows = _windows(_gaps(storage, name, taken, end))
+    for pieces in ahead(storage, (partial(_read_window, storage, name, window) for window in windows)):
+        yield from pieces
+
+
+def _gaps(storage: Storage, name: str, taken: list[tuple[int, int]], end: int) -> Iterator[tuple[int, int]]:
+    """What lies between extents: (start, stop), at most `WINDOW` bytes each."""
+    position = 0
     for offset, length in [*sorted(taken), (end, 0)]:
         if offset > end:  # it was longer when it was opened
             raise fault("short-object", f"{name or 'the file'} ends at byte {end}", path=storage.path, offset=end)
-        while position < offset:
-            if not window_start <= position < window_start + len(window):
-                window_start, size = position, max(WINDOW, offset - position)
-                window = storage.read(name, position, min(size, end - position))
-            piece = window[position - window_start : offset - window_start]
-            yield piece
-            position += len(piece)
+        for start in range(position, offset, WINDOW):
+            yield start, min(start + WINDOW, offset)
         position = offset + length
+
+
+def _windows(gaps: Iterator[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Gaps that are read together, as little lies between them."""
+    window: list[tuple[int, int]] = []
+    for start, stop in gaps:
+        if window and (start - window[-1][1] > BETWEEN or stop - window[0][0] > WINDOW):
+            yield window
+            window = []
+        window.append((start, stop))
+    if window:
+        yield window
+
+
+def _read_window(storage: Storage, name: str, gaps: list[tuple[int, int]]) -> list[bytes]:
+    first = gaps[0][0]
+    data = storage.read(name, first, gaps[-1][1] - first)
+    return [data[start - first : stop - first] for start, stop in gaps]
 
 
 def first_difference(found: bytes, expected: bytes) -> int:

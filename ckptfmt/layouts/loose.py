@@ -6,6 +6,7 @@ Every chunk is a file of its own, exactly as long as the chunk, so that any Zarr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..format.manifest import Manifest, Part
 from ..format.zarr_nodes import node_documents
 from ..frameworks.sources import Kept, StoredChunk
 from ..storage import Attempt, Storage
+from ..storage.ahead import ahead
 from . import Frame, Located, Written, chunk_object, directory, first_difference
 from .chunk_index import ChunkIndex
 from .pieces import stored_pieces
@@ -46,8 +48,12 @@ def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Fr
 
 def _documents(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
     """All node documents, in C-string order of their paths."""
-    for name in sorted(TENSORS + key for key, _ in node_documents(manifest.names, manifest.specs)):
-        yield storage.read(name, 0, storage.size(name))
+    names = sorted(TENSORS + key for key, _ in node_documents(manifest.names, manifest.specs))
+    yield from ahead(storage, (partial(_document, storage, name) for name in names))
+
+
+def _document(storage: Storage, name: str) -> bytes:
+    return storage.read(name, 0, storage.size(name))
 
 
 def frame_damage(
@@ -57,7 +63,7 @@ def frame_damage(
     for key, expected in node_documents(manifest.names, manifest.specs):
         name = TENSORS + key
         try:
-            found = storage.read(name, 0, storage.size(name))
+            found = _document(storage, name)
         except CorruptError:
             yield name, 0, "the node document is missing"
             continue

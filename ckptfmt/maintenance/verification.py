@@ -7,13 +7,11 @@ import contextlib
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,12 +25,12 @@ from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
 from ..reading.reader import REPLACED, Checkpoint
+from ..storage.ahead import in_order
 
-RUN = 4 << 20  # bytes of neighbouring small chunks checked by one job
+RUN, PART = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
 PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
 
 Row = tuple[int, int]  # tensor, chunk
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +144,13 @@ def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | N
     report = counter(progress, total)
     if mark is not None and mark.checked:
         report(sum(islice(chain.from_iterable(table.lengths for table in tables), mark.checked)))
-    batches = (batch for table in tables for batch in _batches(table, blocks.manifest))
+    batches = (batch for table in tables for batch in _batches(table, blocks))
+    again = [Work(mark.again)] if mark is not None and mark.again else []
+    rest = (work for batch in (mark.rest(batches) if mark else batches) for work in _works(batch, blocks.manifest))
     readers = blocks.storage.readers
     with ThreadPoolExecutor(readers, thread_name_prefix="ckptfmt-verify") as pool:
-        checks = (partial(_check_chunks, blocks, rows) for rows in (mark.rest(batches) if mark else batches))
         try:
-            for done in in_order(pool, checks, 4 * readers):
+            for done in in_order(pool, (partial(_check, blocks, work) for work in chain(again, rest)), 4 * readers):
                 damage += done.damage
                 report(done.bytes)
                 if mark is not None:
@@ -162,23 +161,17 @@ def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | N
     return Checked(damage, sum(table.blocks for table in tables), total)
 
 
-def in_order(pool: Executor, calls: Iterator[Callable[[], T]], ahead: int) -> Iterator[T]:
-    """The results of calls in their order, of which at most `ahead` are under way."""
-    running: deque[Future[T]] = deque()
-    try:
-        for call in calls:
-            running.append(pool.submit(call))
-            if len(running) >= ahead:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()
+class Work(NamedTuple):
+    """What one job checks: chunks, which are checked then; or `blocks` of the chunk `part_of`, which is one of `rows`
+    if they are its last."""
+
+    rows: list[Row]
+    part_of: Row | None = None
+    blocks: range = range(0)
 
 
 class Done(NamedTuple):
-    """Chunks that were checked: which, their stored bytes, what is damaged, and in which of them."""
+    """What was checked: which chunks are done with it, how many stored bytes, what is damaged, and in which chunks."""
 
     rows: list[Row]
     bytes: int
@@ -192,7 +185,8 @@ class Mark:
 
     def __init__(self, path: str, manifest: str, checked: int, damaged: list[Row]) -> None:
         self.path, self.manifest, self.checked, self.damaged = path, manifest, checked, damaged
-        self._again = list(damaged)
+        self.again = list(damaged)
+        self._begun: list[Row] = []  # damaged, in a chunk of which other parts are still to be checked
         self._written = time.monotonic()
 
     @classmethod
@@ -216,10 +210,8 @@ class Mark:
         raise fault("bad-option", "resume= is no file of a verification", path=path)
 
     def rest(self, batches: Iterator[list[Row]]) -> Iterator[list[Row]]:
-        """The batches that are still to be checked: first what was damaged."""
+        """The batches that were not checked yet."""
         before = self.checked
-        if self._again:
-            yield self._again
         for batch in batches:
             skipped = min(before, len(batch))
             before -= skipped
@@ -228,11 +220,14 @@ class Mark:
 
     def move(self, done: Done) -> None:
         """These chunks were checked, too."""
-        if done.rows is self._again:
+        if done.rows is self.again:
             self.damaged = done.damaged
         else:
             self.checked += len(done.rows)
-            self.damaged += done.damaged
+            self._begun += done.damaged
+            if done.rows:
+                self.damaged += dict.fromkeys(self._begun)
+                self._begun = []
         if time.monotonic() - self._written > PAUSE:
             self.write()
 
@@ -268,8 +263,10 @@ def _table(blocks: BlockReader, part: int, damage: list[Damage]) -> ChunkTable |
         return None
 
 
-def _batches(table: ChunkTable, manifest: Manifest) -> Iterator[list[Row]]:
-    """Chunks to be checked by one job: a large one, or neighbouring small ones."""
+def _batches(table: ChunkTable, blocks: BlockReader) -> Iterator[list[Row]]:
+    """A large chunk, or neighbouring small ones, but for those that are objects of their own on a store."""
+    manifest = blocks.manifest
+    most = 0 if blocks.storage.is_remote and manifest.layout == "loose" else RUN
     firsts = np.asarray(manifest.first_chunks)
     numbers = np.arange(len(table.lengths)) if table.numbers is None else table.numbers
     tensors = np.searchsorted(firsts, numbers, side="right") - 1
@@ -279,41 +276,101 @@ def _batches(table: ChunkTable, manifest: Manifest) -> Iterator[list[Row]]:
     for tensor, chunk, length in zip(tensors.tolist(), chunks.tolist(), table.lengths, strict=True):
         batch.append((tensor, chunk))
         size += length
-        if size >= RUN:
+        if size >= most:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
 
 
+def _works(batch: list[Row], manifest: Manifest) -> Iterator[Work]:
+    """A batch as one job; or as several, if it is a large raw chunk."""
+    tensor, chunk = batch[0]
+    spec = manifest.specs[tensor]
+    blocks, most = -(-spec.chunk_nbytes // manifest.block), max(1, PART // manifest.block)
+    if len(batch) > 1 or not spec.is_raw or blocks <= most:
+        yield Work(batch)
+        return
+    for first in range(0, blocks, most):
+        last = min(first + most, blocks)
+        yield Work(batch if last == blocks else [], (tensor, chunk), range(first, last))
+
+
+def _check(blocks: BlockReader, work: Work) -> Done:
+    if work.part_of is None:
+        return _check_chunks(blocks, work.rows)
+    place = blocks.place(*work.part_of)
+    damaged = list(_check_blocks(blocks, place, work.blocks))
+    if work.rows and not damaged:
+        damaged = list(_check_whole(blocks, place, None))
+    size = blocks.manifest.block
+    checked = min(work.blocks.stop * size, place.extent.length) - work.blocks.start * size
+    return Done(work.rows, checked, damaged, [work.part_of] if damaged else [])
+
+
 def _check_chunks(blocks: BlockReader, rows: list[Row]) -> Done:
     checked, found, where = 0, [], []
-    for tensor, chunk in rows:
-        place = blocks.place(tensor, chunk)
+    places = [blocks.place(tensor, chunk) for tensor, chunk in rows]
+    failure = None
+    try:
+        together = _read_together(blocks, places)
+    except CkptError as error:
+        failure, together = error, [None] * len(places)
+    for row, place, stored in zip(rows, places, together, strict=True):
         checked += place.extent.length
-        damaged = list(_check_blocks(blocks, place))
-        try:
-            if not damaged:
-                _check_whole(blocks, place)
-        except CkptError as error:
-            damaged = [_damage(blocks, place, error)]
+        damaged = list(_check_chunk(blocks, place, stored))
         found += damaged
-        where += [(tensor, chunk)] if damaged else []
+        where += [row] if damaged else []
+    if failure is not None and not found:  # it was read the second time, but not by a sound disk
+        found, where = [_damage(blocks, places[0], failure)], rows[:1]
     return Done(rows, checked, found, where)
 
 
-def _check_blocks(blocks: BlockReader, place: ChunkPlace) -> Iterator[Damage]:
-    """Check each block of a chunk against its digest. [BLK-004]"""
+def _read_together(blocks: BlockReader, places: list[ChunkPlace]) -> list[memoryview | None]:
+    """The stored bytes of neighbouring chunks, read at once; None for what are no such chunks."""
+    start = min(place.extent.offset for place in places)
+    stop = max(place.extent.offset + place.extent.length for place in places)
+    if len(places) == 1 or stop - start > 2 * RUN or len({place.object for place in places}) > 1:
+        return [None] * len(places)
+    data = memoryview(bytearray(stop - start))
+    blocks.read(places[0].object, start, data)
+    extents = [(place.extent.offset - start, place.extent.length) for place in places]
+    return [data[offset : offset + length] for offset, length in extents]
+
+
+def _check_chunk(blocks: BlockReader, place: ChunkPlace, stored: memoryview | None) -> Iterator[Damage]:
+    """Check a chunk, whose stored bytes may be at hand."""
+    if stored is not None:
+        try:
+            blocks.check_chunk(place, stored)
+        except CkptError:
+            stored = None  # to be looked at block by block
+    if stored is None:
+        damaged = list(_check_blocks(blocks, place, range(-(-place.extent.length // blocks.manifest.block))))
+        if damaged:
+            yield from damaged
+            return
+    yield from _check_whole(blocks, place, stored)
+
+
+def _check_blocks(blocks: BlockReader, place: ChunkPlace, numbers: range) -> Iterator[Damage]:
+    """Check blocks of a chunk against their digests. [BLK-004]"""
     size = blocks.manifest.block
-    for number, start in enumerate(range(0, place.extent.length, size)):
-        length = min(size, place.extent.length - start)
+    for number in numbers:
         try:
             blocks.read_block(place, number)
         except CkptError as error:
-            yield _damage(blocks, place, error, number, length)
+            yield _damage(blocks, place, error, number, min(size, place.extent.length - number * size))
 
 
-def _check_whole(blocks: BlockReader, place: ChunkPlace) -> None:
+def _check_whole(blocks: BlockReader, place: ChunkPlace, stored: memoryview | None) -> Iterator[Damage]:
+    try:
+        _check_contents(blocks, place, stored)
+    except CkptError as error:
+        yield _damage(blocks, place, error)
+
+
+def _check_contents(blocks: BlockReader, place: ChunkPlace, stored: memoryview | None) -> None:
     """Check what digests cannot: that a chunk decodes [ZARR-011], and that its object ends with it [LAY-003]."""
     alone = blocks.manifest.layout == "loose"
     if alone and blocks.storage.size(place.object) > place.extent.length:
@@ -321,12 +378,15 @@ def _check_whole(blocks: BlockReader, place: ChunkPlace) -> None:
     spec = blocks.manifest.specs[place.tensor]
     if spec.is_raw and spec.dtype.name != "bool":
         return
-    if spec.is_contiguous:  # no padding, so bools can be looked at piece by piece
+    if spec.is_contiguous and stored is None:  # no padding, so bools can be looked at piece by piece
         for start in range(0, place.extent.length, RUN):
             piece = blocks.storage.read(place.object, place.extent.offset + start, min(RUN, spec.chunk_nbytes - start))
             blocks.decoded(place, partial(check_bools, np.frombuffer(piece, np.bool_), spec))
         return
-    stored = blocks.chunk(place, False)
+    if stored is None:
+        stored = blocks.chunk(place, False)
+    else:
+        blocks.admit_chunk(place)
     blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
 
 
