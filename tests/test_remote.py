@@ -38,6 +38,7 @@ from stores import (
 )
 
 import ckptfmt
+from ckptfmt.layouts import packed
 from ckptfmt.reading.fetch import RUN, SMALL
 from ckptfmt.storage import TAIL, exclusive, fsspec_engine, retry
 from ckptfmt.storage.engine import PART, engine_for
@@ -158,6 +159,21 @@ def reads(store: Store, monkeypatch: pytest.MonkeyPatch) -> UnderWay:
     return reads
 
 
+@contextlib.contextmanager
+def requests_under_way(proxy: s3.Proxy, name: str) -> Iterator[UnderWay]:
+    """Requests for objects with a name in their path, each of which takes a while."""
+    under_way, passed = UnderWay(), proxy._pass_on
+
+    def counted(handler: http.server.BaseHTTPRequestHandler) -> None:
+        with under_way.hold(name in handler.path):
+            time.sleep(0.05)
+            passed(handler)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy, "_pass_on", counted)
+        yield under_way
+
+
 @pytest.mark.parametrize("verify", [True, False])
 def test_bytes_in_flight_bound_what_is_read(store: Store, reads: UnderWay, verify: bool) -> None:
     tree = {"w": np.arange(5 << 20, dtype=np.float64), "small": [np.full(1000, n) for n in range(2000)]}
@@ -190,6 +206,25 @@ ASKED: dict[str, Callable[[Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("way", ["load", "like", "columns", "verify"])
+def test_part_manifests_are_read_many_at_a_time(
+    s3_store: Store, proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(packed, "PACK_BYTES", 1 << 10)
+    tree = {str(number): np.full((8, 16), number) for number in range(24)}
+    save(s3_store, tree, layout="packed")
+    with watched(s3_store, proxy) as (store, seen), requests_under_way(proxy, "/parts/") as under_way:
+        if way == "verify":
+            assert ckptfmt.verify(store.url, storage_options=store.options).ok
+        elif way == "columns":
+            into = {name: np.zeros((16, 8), int).T for name in tree}
+            assert_same_tree(load(store, into=into), tree)
+        else:
+            assert_same_tree(load(store, like=tree if way == "like" else None), tree)
+        assert sum("/parts/" in request.path for request in seen.requests) >= 24
+        assert under_way.most >= 4
+
+
 def test_a_verification_reads_many_at_a_time(s3_store: Store, proxy: s3.Proxy) -> None:
     """Small chunks together, and what lies between them, too."""
     tree = {str(number): np.full(1 << 10, number) for number in range(400)}
@@ -207,16 +242,7 @@ def test_tensors_are_read_many_at_a_time(s3_store: Store, proxy: s3.Proxy, count
     tree = {str(number): np.full(length, number) for number in range(count)}
     save(s3_store, tree)
     options = ASKED[asked](tree)
-    under_way = UnderWay()
-    passed = proxy._pass_on
-
-    def counted(handler: http.server.BaseHTTPRequestHandler) -> None:
-        with under_way.hold(1):
-            time.sleep(0.05)
-            passed(handler)
-
-    with watched(s3_store, proxy) as (store, seen), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proxy, "_pass_on", counted)
+    with watched(s3_store, proxy) as (store, seen), requests_under_way(proxy, "") as under_way:
         assert_same_tree({name: array.astype(int) for name, array in load(store, **options).items()}, tree)
         assert len(seen.requests) <= 2 + max(16, 4000 * (8 << 10) // (3 << 20))
         assert under_way.most >= 4

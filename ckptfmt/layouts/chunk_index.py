@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from ..format.dtypes import Array
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest, Part, PartReference, check_part, decode_part
 from ..storage import Storage
+from ..storage.ahead import ahead
 
 
 class Found(NamedTuple):
@@ -34,7 +37,7 @@ class ChunkIndex:
     def __init__(self, storage: Storage, manifest: Manifest, limits: Limits = DEFAULT) -> None:
         self._storage, self.manifest, self._limits = storage, manifest, limits
         self._loaded: dict[int, ChunkTable] = {}
-        self._loading = threading.Lock()
+        self._loading = [threading.Lock() for _ in manifest.parts]
 
     def find(self, tensor: int, chunk: int) -> tuple[Part, ChunkTable, int]:
         """The part, table and row of one chunk."""
@@ -63,10 +66,16 @@ class ChunkIndex:
         chunks = self.manifest.parts[part].chunks
         if isinstance(chunks, ChunkTable):
             return chunks
-        with self._loading:
+        with self._loading[part]:
             if part not in self._loaded:
                 self._loaded[part] = self._load(part, chunks)
             return self._loaded[part]
+
+    def load(self, numbers: Array) -> None:
+        """Load the tables that chunks with these numbers are in, many at a time over a network; raises as `table`."""
+        if self.manifest.placement is not None:
+            parts = np.unique(self.manifest.placement.parts_of(numbers)).tolist()
+            deque(ahead(self._storage, (partial(self.table, part) for part in parts)), maxlen=0)
 
     def _load(self, number: int, reference: PartReference) -> ChunkTable:
         manifest, part = self.manifest, self.manifest.parts[number]

@@ -25,7 +25,7 @@ from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
 from ..reading.reader import REPLACED, Checkpoint
-from ..storage.ahead import in_order
+from ..storage.ahead import ahead, in_order
 
 RUN, PART = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
 PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
@@ -139,7 +139,12 @@ def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | N
 
     damage: list[Damage] = []
     parts = range(len(blocks.manifest.parts))
-    tables = [table for part in parts if (table := _table(blocks, part, damage)) is not None]
+    tables: list[ChunkTable] = []
+    for table in ahead(blocks.storage, (partial(_table, blocks, part) for part in parts)):
+        if isinstance(table, Damage):
+            damage.append(table)
+        else:
+            tables.append(table)
     total = sum(sum(table.lengths) for table in tables)
     report = counter(progress, total)
     if mark is not None and mark.checked:
@@ -253,14 +258,13 @@ class Mark:
             os.unlink(self.path)
 
 
-def _table(blocks: BlockReader, part: int, damage: list[Damage]) -> ChunkTable | None:
-    """The chunk table of a part, or None and damage. [CHK-006]"""
+def _table(blocks: BlockReader, part: int) -> ChunkTable | Damage:
+    """The chunk table of a part, or what is wrong with it. [CHK-006]"""
     try:
         return blocks.index.table(part)
     except (CorruptError, StorageError) as error:
         chunks = blocks.manifest.parts[part].chunks
-        damage.append(Damage(error.code, "manifest", error.message, getattr(chunks, "path", "")))
-        return None
+        return Damage(error.code, "manifest", error.message, getattr(chunks, "path", ""))
 
 
 def _batches(table: ChunkTable, blocks: BlockReader) -> Iterator[list[Row]]:

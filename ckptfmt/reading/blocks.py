@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -122,6 +123,16 @@ class BlockReader:
         if name is None:
             name = chunk_object(self.manifest.names[tensor], self.manifest.specs[tensor], chunk)
         return ChunkPlace(tensor, chunk, name, table.extent(row))
+
+    def prepare(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
+        """Over a network, load what says where chunks (of tensor, chunks) are, many parts at a time. What fails is
+        raised where it is used."""
+        if not self.storage.is_remote or len(self.manifest.parts) == 1:
+            return
+        firsts = self.manifest.first_chunks
+        with suppress(CkptError):
+            numbers = (firsts[tensor] + chunk for tensor, chunks in wanted for chunk in chunks)
+            self.index.load(np.fromiter(numbers, np.int64))
 
     def stored_bytes(self, tensor: int) -> int:
         """Bytes of a tensor's chunks on storage."""

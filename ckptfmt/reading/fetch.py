@@ -60,6 +60,7 @@ class Fetcher:
     def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
         """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
         wanted = list(wanted)
+        self.blocks.prepare((tensor, range(self.manifest.specs[tensor].chunks)) for tensor in wanted)
         self.admit(tensor for tensor in wanted if tensor not in targets)
         found: dict[int, Array] = {tensor: targets[tensor] for tensor in wanted if tensor in targets}
         jobs: list[Job] = []
@@ -214,16 +215,17 @@ class Fetcher:
         """Fill arrays with elements as they are stored; `axes` are over the shape in which they are."""
         specs = self.manifest.specs
         cut = [
-            (self.blocks.place(tensor, piece.chunk), piece.axes, out[piece.out] if piece.out else out)
+            (tensor, piece, out[piece.out] if piece.out else out)
             for tensor, axes, out in parts
             for piece in pieces(axes, specs[tensor].grid, specs[tensor].chunk_counts)
         ]
+        self.blocks.prepare((tensor, (piece.chunk,)) for tensor, piece, _ in cut)
         run = self.blocks.run if len(cut) == 1 else in_turn  # within a job: all at once if it is the only one
         jobs: list[Job] = []
         picks: list[Job] = []  # with memory of their own, of at most `each` bytes
         each = 0
-        for place, axes, out in cut:
-            spec = specs[place.tensor]
+        for tensor, (chunk, axes, _), out in cut:
+            spec, place = specs[tensor], self.blocks.place(tensor, chunk)
             span = next(self._spans(spec, axes, verify)) if spec.is_raw else None
             if span is not None and span.shape == out.shape and _is_straight(span, spec, out):
                 jobs += self.blocks.jobs(place, span.low, bytes_of(out), verify)
