@@ -3,7 +3,11 @@ within a second and 16 times its size and 64 MiB. tests/fuzz/README.md says how 
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -17,6 +21,38 @@ from ckptfmt.errors import fault
 
 CHECKPOINTS = dict(seeds.checkpoints())
 FILES = {format: [data for _, data in seeds.foreign(format)] for format in targets.IMPORTERS}
+
+
+ATHERIS = """
+import contextlib, sys
+
+@contextlib.contextmanager
+def instrument_imports(**options):
+    before = set(sys.modules)
+    yield
+    print(*sorted(set(sys.modules) - before))
+
+def Setup(*arguments, **options):
+    pass
+
+def Fuzz():
+    pass
+"""
+
+
+def test_what_reads_is_instrumented(tmp_path: Path) -> None:
+    """Else nothing would guide the long runs. The stand-in for atheris tells what is imported under it."""
+    (tmp_path / "atheris.py").write_text(ATHERIS)
+    command = [sys.executable, "-m", "tests.fuzz", "npz", str(tmp_path / "corpus")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    rooms = [root / "ckptfmt" / room for room in ("format", "layouts", "reading", "conversion", "maintenance")]
+    modules = {
+        ".".join(path.relative_to(root).with_suffix("").parts) for room in rooms for path in room.rglob("[!_]*.py")
+    }
+    assert "ckptfmt.format.manifest" in modules
+    assert modules <= set(done.stdout.split())
 
 
 def test_seeds_are_checkpoints_that_hold() -> None:

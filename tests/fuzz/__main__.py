@@ -5,16 +5,25 @@ TARGET is `checkpoint` or a foreign format; FOLDER keeps the corpus, which is se
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["ckptfmt"], enable_loader_override=False):
-    pass
+READ = ("format", "layouts", "frameworks", "reading", "maintenance", "conversion")  # the rooms in which bytes are read
 
-from . import mutations, seeds, targets
+assert "ckptfmt" not in sys.modules  # else it would not be instrumented, and nothing guided
+with atheris.instrument_imports(include=["ckptfmt"], enable_loader_override=False):
+    import ckptfmt
+
+    for room in READ:  # all of it, as much is imported when it is first used
+        for module in pkgutil.walk_packages([f"{ckptfmt.__path__[0]}/{room}"], f"ckptfmt.{room}."):
+            importlib.import_module(module.name)
+
+from . import mutations, seeds, targets  # noqa: E402 - after what is to be instrumented
 
 
 def main() -> None:
