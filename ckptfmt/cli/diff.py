@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import click
 from rich.text import Text
@@ -48,7 +49,7 @@ def diff(
     as_json: bool,
 ) -> int:
     """Compare the checkpoints at A and B leaf by leaf: added, removed, renamed and changed ones."""
-    limit = {} if max_expansion is None else {"max_expansion": max_expansion}
+    limit: dict[str, Any] = {} if max_expansion is None else {"max_expansion": max_expansion}
     report = diff_checkpoints(a, b, a_format=a_format, b_format=b_format, **limit)
     if as_json:
         print_json(Encoder().value({**dataclasses.asdict(report), "equal": report.equal} | _lists(report)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CkptError, fault, os_fault
+from ..storage import is_url
 from .converter import ConvertReport, convert
 from .formats import FORMATS, Format, format_of, target_format
 
@@ -41,10 +42,14 @@ def convert_each(
     told numbers of checkpoints. `options` are those of `ckptfmt.convert`. Outcomes come in the order of the names; one
     that fails does not keep the others from being converted.
 
-    Raises `unknown-format`, `not-found`, and `name-collision` where two targets would have one name.
+    Raises `unknown-format`, `not-found`, `bad-option` for a URL, and `name-collision` where two targets would have one
+    name.
     """
     here, there = os.fspath(source), os.fspath(target)
     format = target_format("", to)
+    for folder in (here, there):
+        if is_url(folder):
+            raise fault("bad-option", "folders of checkpoints are converted on disks alone", path=folder)
     pairs = _pairs(here, there, format)
     try:
         os.makedirs(there, exist_ok=True)

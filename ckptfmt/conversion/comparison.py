@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,15 @@ def diff(
     a_format: str | None = None,
     b_format: str | None = None,
     max_expansion: int = EXPANSION,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> DiffReport:
     """Compare two checkpoints leaf by leaf, by their typed paths. Order and kinds of containers do not count.
 
-    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`: as in
-    `convert`. Raises what `ckptfmt.conversion.open_source` raises.
+    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion` and
+    `storage_options`: as in `convert`. Raises what `ckptfmt.conversion.open_source` raises.
     """
-    limit = {"max_expansion": max_expansion}
-    with open_source(os.fspath(a), a_format, **limit) as first, open_source(os.fspath(b), b_format, **limit) as second:
+    opened = partial(open_source, max_expansion=max_expansion, storage_options=storage_options)
+    with opened(os.fspath(a), a_format) as first, opened(os.fspath(b), b_format) as second:
         before, after = dict(flatten(first.tree)), dict(flatten(second.tree))
         removed = [path for path in before if path not in after]
         added = [path for path in after if path not in before]

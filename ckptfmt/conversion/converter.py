@@ -20,6 +20,7 @@ from ..format.manifest import BLOCK
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import flatten, rebuild
+from ..storage import is_url
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
@@ -63,6 +64,7 @@ def convert(
     verify: bool = True,
     max_expansion: int = EXPANSION,
     progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **save_options: Any,
 ) -> ConvertReport:
     """Convert a checkpoint at `source` into another format at `target`, tensor by tensor, with bounded memory.
@@ -72,17 +74,19 @@ def convert(
     something cannot be kept; the report says what. `overwrite`, `durable`: as in `ckptfmt.save`. `verify`: read every
     tensor back and compare it bit by bit with the source; for other formats than this before anything is at `target`.
     `max_expansion`: how many times larger than the source its tensors may be, as a few bytes can stand for any number
-    of zeros. `progress(done, total)` is told bytes of tensors, written and compared. `save_options` (layout,
-    compression, schema, digest, metadata …) go to `ckptfmt.save`.
+    of zeros. `progress(done, total)` is told bytes of tensors, written and compared. Checkpoints of this format may be
+    at URLs, with `storage_options` as in `ckptfmt.save`. `save_options` (layout, compression, schema, digest, metadata
+    …) go to `ckptfmt.save`.
 
     Raises `lossy`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
     `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and `ckptfmt.save` raise.
     """
     here, there = os.fspath(source), os.fspath(target)
     format = formats.target_format(there, target_format)
+    formats.on_disks(format, there)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
-    with open_source(here, source_format, max_expansion=max_expansion) as opened:
+    with open_source(here, source_format, max_expansion=max_expansion, storage_options=storage_options) as opened:
         if nest:
             opened.tree, opened.mapped = nested(opened.tree, "."), None
         if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
@@ -110,10 +114,11 @@ def convert(
                 overwrite=overwrite,
                 durable=durable,
                 progress=counter.within(total),
+                storage_options=storage_options if is_url(there) else None,
                 **save_options,
             )
             if verify:
-                compare(there, format, fitted.tree, counter.add, rows.seen, ours)
+                compare(there, format, fitted.tree, counter.add, rows.seen, ours, storage_options)
         else:
             writer = formats.writer_of(format)
             folder = os.path.dirname(os.path.abspath(there))
@@ -196,10 +201,11 @@ def compare(
     advance: Advance,
     seen: Mapping[int, Seen] = MappingProxyType({}),
     ours: Ours | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Read what was written, and compare every leaf with what was to be written; raises `not-equal`. What was `seen`
     when it was written, by the identity of its array, is known by the digests of then, and not read again."""
-    with open_source(path, format.name, max_expansion=1 << 62) as written:
+    with open_source(path, format.name, max_expansion=1 << 62, storage_options=storage_options) as written:
         found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
         odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
         if ours is not None and written.ours is not None:

@@ -8,11 +8,15 @@ and `write(path, tree, metadata, advance)`, which fills the empty file at `path`
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import fault
 from ..format.tree import Tree
+from ..storage import is_url
+from . import own
 from .fit import Holds
 from .probe import Probe
 from .source import EXPANSION, Advance, Source, check_tree, parsing
@@ -101,26 +105,50 @@ def target_format(path: str, name: str | None) -> Format:
     return format
 
 
+def on_disks(format: Format, path: str) -> None:
+    """Refuse a URL of another format; raises `bad-option`."""
+    if format.name != OWN and is_url(path):
+        message = f"{format.name} is read and written on disks alone; only checkpoints of this format lie on stores"
+        raise fault("bad-option", message, path=path, found="a URL", expected="a path")
+
+
 def _by_suffix(path: str) -> Format:
     name = os.path.basename(os.path.normpath(path)).lower()
     fits = (format for format in FORMATS.values() if name.endswith(format.suffixes or ("\0",)))
     return next(fits, FORMATS[OWN])
 
 
-def open_source(path: str, name: str | None = None, *, max_expansion: int = EXPANSION) -> Source:
-    """Open what is at a path as the format named, or the one that it looks like. Its tensors may have `max_expansion`
-    times the bytes of the source, and 64 MiB in any case.
+def open_source(
+    path: str,
+    name: str | None = None,
+    *,
+    max_expansion: int = EXPANSION,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Source:
+    """Open what is at a path as the format named, or the one that it looks like, or the checkpoint of this format at a
+    URL, with `storage_options`. Its tensors may have `max_expansion` times the bytes of the source, and 64 MiB in any
+    case.
 
-    Raises `not-found`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
-    `limit-exceeded`, `too-deep`, and for checkpoints what `ckptfmt.open` raises.
+    Raises `bad-option` for other formats at a URL, `not-found`, `unknown-format`, `missing-package`, `bad-source`,
+    `unsafe-source`, `unsupported-source`, `limit-exceeded`, `too-deep`, and for checkpoints what `ckptfmt.open` raises.
     """
-    format = format_named(name) if name is not None else format_of(path)
+    if is_url(path):
+        format = format_named(name or OWN)
+        on_disks(format, path)
+        read = partial(own.on_store, path, storage_options)
+    else:
+        format = format_named(name) if name is not None else format_of(path)
+        read = partial(_on_disk, path, format)
     with parsing(path):
-        source = reader_of(format).read(path)
+        source, size = read()
         try:
-            check_tree(source.tree, Probe.of(path).size, path, max_expansion)
+            check_tree(source.tree, size, path, max_expansion)
         except BaseException:
             source.resources.close()
             raise
     source.format = format.name
     return source
+
+
+def _on_disk(path: str, format: Format) -> tuple[Source, int]:
+    return reader_of(format).read(path), Probe.of(path).size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -37,8 +37,19 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
+    return _source(Checkpoint(path))
+
+
+def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Source, int]:
+    """A checkpoint at a URL, and the bytes of its chunks."""
+    checkpoint = Checkpoint(url, storage_options=storage_options)
+    return _source(checkpoint), sum(map(checkpoint.blocks.stored_bytes, range(len(checkpoint.manifest.names))))
+
+
+def _source(opened: Checkpoint) -> Source:
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(Checkpoint(path))
+        checkpoint = stack.enter_context(opened)
+        is_remote = checkpoint.blocks.storage.is_remote
         numbers = {name: number for number, name in enumerate(checkpoint.manifest.names)}
         buffers = Buffers(FILE_PIECE)
         lazy: dict[tuple[str, str], LazyArray] = {}  # aliases are one
@@ -49,14 +60,15 @@ def read(path: str) -> Source:
             key = (value.name, value.dtype.str)
             if key not in lazy:
                 spec = checkpoint.manifest.specs[numbers[value.name]]
-                stored = StoredTensor(checkpoint.blocks, numbers[value.name], buffers) if _is_plain(spec) else None
+                is_plain = _is_plain(spec) and not is_remote  # small pieces are not for stores
+                stored = StoredTensor(checkpoint.blocks, numbers[value.name], buffers) if is_plain else None
                 lazy[key] = _lazy(value, spec, stored)
             return lazy[key]
 
         ours = _ours(checkpoint)
         children = {name: child_of for found in ours.tags.values() for name, _ in found}
         plain = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=children)
-        can_be_mapped = all(spec.is_contiguous for spec in checkpoint.manifest.specs)
+        can_be_mapped = not is_remote and all(spec.is_contiguous for spec in checkpoint.manifest.specs)
         mapped = partial(_mapped, checkpoint) if can_be_mapped else None
         tree, resources = rebuild(plain, leaf), stack.pop_all()
         return Source(tree, checkpoint.metadata, mapped=mapped, resources=resources, ours=ours)
