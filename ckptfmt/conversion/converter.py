@@ -20,7 +20,7 @@ from ..format.manifest import BLOCK
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import flatten, rebuild
-from ..storage import is_url
+from ..storage import options_at
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
@@ -114,7 +114,7 @@ def convert(
                 overwrite=overwrite,
                 durable=durable,
                 progress=counter.within(total),
-                storage_options=storage_options if is_url(there) else None,
+                storage_options=options_at(there, storage_options),
                 **save_options,
             )
             if verify:

@@ -38,7 +38,7 @@ from ..reading.blocks import BlockReader
 from ..reading.fetch import SPAN
 from ..reading.reader import Checkpoint
 from ..reading.tensor import Tensor
-from ..storage import COMMIT, MANIFEST, Storage, attempt_for, storage_for
+from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, storage_for
 from ..writing.writer import SaveReport
 from .verification import Damage, verify_chunks
 
@@ -100,7 +100,7 @@ def repair(
       whole. `uncommitted=True` takes a directory's manifest as it is, without proof and without `COMMIT`: it may be of
       a save that never ended.
     - `layout` (that of the source by default), `overwrite` and `durable` are those of `save`. `storage_options` are for
-      both.
+      whichever of `src` and `dst` is a URL.
     - `progress(done, total)` is called with bytes: each of the source is read once to verify, and once to copy.
 
     Raises what `open` raises where no whole manifest is found, and what `save` raises; `bad-option` for a `dst` that is
@@ -109,7 +109,7 @@ def repair(
     source, target = os.fspath(src), os.fspath(dst)
     if _is_same(source, target):
         raise fault("bad-option", "a checkpoint cannot be repaired in its own place", path=target)
-    checkpoint, proof = _opened(source, uncommitted, limits, storage_options)
+    checkpoint, proof = _opened(source, uncommitted, limits, options_at(source, storage_options))
     with checkpoint:
         blocks, manifest = checkpoint.blocks, checkpoint.manifest
         stored = sum(spec.chunks * spec.chunk_nbytes for spec in manifest.specs)
@@ -139,7 +139,8 @@ def repair(
             report=report,
             extra=further_keys(checkpoint, _record(checkpoint, lost, fill)),
         )
-        saved = _save(draft, target, layout or manifest.layout, overwrite, durable, storage_options)
+        options = options_at(target, storage_options)
+        saved = _save(draft, target, layout or manifest.layout, overwrite, durable, options)
         return RepairReport(source, proof, len(manifest.names) - len(lost), lost, damage, saved)
 
 

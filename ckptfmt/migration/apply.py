@@ -14,7 +14,7 @@ from ..format.names import Path
 from ..format.tree import Tree
 from ..progress import Progress
 from ..reading.reader import Checkpoint
-from ..storage import is_url
+from ..storage import options_at
 from ..writing import writer
 from .containers import with_leaves
 from .keep import Keeper, keeper
@@ -55,8 +55,9 @@ def migrate(
     """Save the checkpoint at `src` as it is at version `to` of its schema to `dst`: all of it, or nothing.
 
     `migrations`, `source_schema`, `down`, `lossy`, `parameters` and `externs` are those of `ckptfmt.open`; `layout` and
-    `digest` (those of the source by default), `overwrite`, `compression`, `durable` and `storage_options` those of
-    `ckptfmt.save`. `dst` may be `src`, with `overwrite=True`. `plan_only` plans and writes nothing.
+    `digest` (those of the source by default), `overwrite`, `compression` and `durable` those of `ckptfmt.save`;
+    `storage_options` are for whichever of `src` and `dst` is a URL. `dst` may be `src`, with `overwrite=True`.
+    `plan_only` plans and writes nothing.
     `progress(done, total)` is told the bytes written.
 
     What is computed is read and verified, piece by piece. What is merely moved is not read: it stays stored as it is,
@@ -66,7 +67,8 @@ def migrate(
 
     Raises what `ckptfmt.open` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
-    with open_migrated(src, schema=to, migrations=migrations, storage_options=storage_options, **options) as view:
+    read_options = options_at(src, storage_options)
+    with open_migrated(src, schema=to, migrations=migrations, storage_options=read_options, **options) as view:
         start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)
         if plan_only:
             return MigrationReport(view.plan, start, view.schema, None)
@@ -83,7 +85,7 @@ def migrate(
             durable=durable,
             digest=digest,
             progress=progress,
-            storage_options=storage_options if is_url(dst) else None,
+            storage_options=options_at(dst, storage_options),
             extra=further_keys(view.checkpoint, _provenance(view)),
         )
         return MigrationReport(view.plan, start, view.schema, saved)

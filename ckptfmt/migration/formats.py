@@ -7,7 +7,7 @@ steps from it on. Chunks, digests and commit records mean the same in all of the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +56,22 @@ def upgrade(
     *,
     overwrite: bool = False,
     durable: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[tuple[int, int], Any]:
     """Save the checkpoint at `src` to `dst` in the format version of today; gives the version that it had and the
     `SaveReport`. [FMT-004]
 
     Tree, schema, metadata, layout and stored chunks stay, and no chunk is read where `ckptfmt.migrate` would not
-    either. `dst` may be `src`, with `overwrite=True`. Raises what `ckptfmt.open` and
-    `ckptfmt.save` raise.
+    either. `dst` may be `src`, with `overwrite=True`. `storage_options` are for whichever of them is a URL. Raises
+    what `ckptfmt.open` and `ckptfmt.save` raise.
     """
     from ..reading.reader import Checkpoint
+    from ..storage import options_at
     from ..writing import writer
     from .apply import further_keys
     from .keep import keeper
 
-    with Checkpoint(src) as checkpoint:
+    with Checkpoint(src, storage_options=options_at(src, storage_options)) as checkpoint:
         record = {
             "operation": "upgrade",
             "generator": f"ckptfmt {__version__}",
@@ -86,6 +88,7 @@ def upgrade(
             metadata=checkpoint.metadata,
             durable=durable,
             digest=checkpoint.manifest.digest,
+            storage_options=options_at(dst, storage_options),
             extra=further_keys(checkpoint, record),
         )
         return checkpoint.format, report

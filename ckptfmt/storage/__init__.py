@@ -176,6 +176,11 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return _SCHEME(os.fspath(path)) is not None and not os.fspath(path).startswith("file://")
 
 
+def options_at(path: str | os.PathLike[str], options: Options | None) -> Options | None:
+    """What of `storage_options` that two places share is for this one: a local one takes none."""
+    return options if is_url(path) else None
+
+
 def join_attempt(
     path: str | os.PathLike[str], token: str, *, durable: bool, options: Options | None = None
 ) -> SharedAttempt:
