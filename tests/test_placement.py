@@ -56,6 +56,14 @@ def test_decoding_is_the_inverse_of_encoding(case: tuple[list[int], tuple[int, .
             decode_placement(document, firsts, max(parts))
 
 
+def test_a_run_of_one_chunk_takes_no_step() -> None:
+    """Whatever it says: it costs no memory. [LIM-003]"""
+    parts = np.array([0, 0, 1], np.int64)
+    placement = placement_of(parts, (0, 1, 2, 3))._replace(step=np.array([(1 << 32) - 1] * 3))
+    assert [placement.chunks_in(part) for part in range(3)] == [2, 1, 0]
+    assert placement.parts_of(np.arange(3)).tolist() == parts.tolist()
+
+
 def runs(parts: Any, chunks: list[int]) -> int:
     """Rows that the placement of chunks takes; checks it on the way."""
     flat = np.concatenate([np.ravel(tensor) for tensor in parts])

@@ -47,10 +47,11 @@ class Placement(_Runs):
     def _counts(self) -> Array:
         """For each part that is named, how many chunks it holds; for all parts at once, as each asks. [LIM-007]"""
         counts = np.diff(self.first, append=self.total)
-        last = self.part + (counts - 1) * self.step
+        step_of = np.where(counts > 1, self.step, 0)  # that of one chunk means nothing, and may be any
+        last = self.part + (counts - 1) * step_of
         found = np.zeros(int(last.max(initial=-1)) + 1, np.int64)
-        order = np.argsort(self.step, kind="stable")
-        steps, starts = np.unique(self.step[order], return_index=True)
+        order = np.argsort(step_of, kind="stable")
+        steps, starts = np.unique(step_of[order], return_index=True)
         for step, start, stop in zip(steps.tolist(), starts, [*starts[1:], len(order)], strict=False):
             parts, lengths = self.part[order[start:stop]], counts[order[start:stop]]
             if step == 0:

@@ -41,6 +41,12 @@ def main() -> None:
             document["tensors"].update(shape=[[1 << 61], [5]], grid=[[1], [5]], dtype=["uint8", "int64"])
             document["placement"].update(count=struct.pack("<2Q", 1 << 61, 1))
 
+        def leap(document: dict[str, Any]) -> None:
+            document["placement"].update(step=struct.pack("<2I", *[(1 << 32) - 1] * 2))
+
+        path = hostile(here / "leap.ckpt", leap, {"w": np.zeros(8, np.uint8), "x": np.arange(5)}, layout="packed")
+        attempt("steps of 2^32 - 1 in runs of one chunk", path, *codes)
+
         path = hostile(here / "vast.ckpt", vast, {"w": np.zeros(8, np.uint8), "x": np.arange(5)}, layout="packed")
         attempt("2^61 chunks in one run", path, *codes)
 
