@@ -15,7 +15,8 @@ import pytest
 from damage import LAYOUTS, child, leftovers, use_disk
 
 import ckptfmt
-from ckptfmt.testing import equal_trees
+from ckptfmt.storage.disk import Disk
+from ckptfmt.testing import equal_trees, using_disk
 from stress import races
 from stress.races import candidate
 
@@ -193,3 +194,39 @@ def test_saves_side_by_side_do_not_meet(tmp_path: Path, layout: str) -> None:
         assert writer.exitcode == 0
     assert len(os.listdir(tmp_path)) == 20
     assert all(check_whole(ckptfmt.load(path)) == int(path.name[0]) for path in tmp_path.iterdir())
+
+
+# ---- a checkpoint that is closed while it is read
+
+
+class Closing(Disk):
+    """Before each read `checkpoint` is closed, and `other` is opened, which may get its number."""
+
+    def __init__(self, other: Path) -> None:
+        self.other = other
+        self.checkpoint: ckptfmt.Checkpoint | None = None
+        self.opened: list[int] = []
+
+    def read(self, fd: int, out: memoryview, offset: int) -> int:
+        if self.checkpoint is not None:
+            self.checkpoint.close()
+            self.opened.append(os.open(self.other, os.O_RDONLY))
+        return super().read(fd, out, offset)
+
+
+@each_layout
+def test_a_read_that_is_under_way_goes_on_in_its_own_file(tmp_path: Path, layout: str) -> None:
+    """Also unverified: it never gives the bytes of another file that was given the number of its descriptor."""
+    values = np.arange(1000)
+    ckptfmt.save(tmp_path / "x", {"w": values}, layout=layout)
+    (tmp_path / "other").write_bytes(bytes(range(1, 255)) * 1000)
+    with using_disk(disk := Closing(tmp_path / "other")):
+        checkpoint = ckptfmt.open(tmp_path / "x", verify=False)
+        tensor = checkpoint["w"]
+        disk.checkpoint = checkpoint
+        if layout != "packed":  # whose part manifest is read first, and what comes then says that it is closed
+            assert np.array_equal(tensor[:], values)
+        with pytest.raises(ckptfmt.InputError, match="closed"):
+            tensor[:]
+    for fd in disk.opened:
+        os.close(fd)

@@ -30,7 +30,7 @@ from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..frameworks.target import rebuild
 from ..storage import disk as disks
-from ..storage.local import LocalStorage
+from ..storage.local import Descriptor, LocalStorage
 
 SLAB = 16 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
@@ -175,20 +175,33 @@ def parsing(path: str) -> Iterator[None]:
         raise fault("bad-source", f"{type(error).__name__}: {error}", path=path) from error
 
 
-class SourceFile(LocalStorage):
-    """A mapped file that is also read: opened when that is asked for, as a source may have many files."""
+class Reopened(Descriptor):
+    """A file that is opened for each read, as a source may have many files."""
 
     def __init__(self, path: str, stat: os.stat_result) -> None:
-        self.path, self._fd, self._stat, self.is_directory = path, None, stat, False
-        self._disk = disks.current()
+        self._path, self._stat = path, stat
 
-    @contextlib.contextmanager
-    def _open(self, name: str) -> Iterator[int]:
-        with open(self.path, "rb", buffering=0) as file:
-            found = os.fstat(file.fileno())
-            if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
-                raise fault("bad-source", "the file was replaced while it was read", path=self.path)
-            yield file.fileno()
+    def take(self) -> int:
+        number = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.fstat(number)
+        if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
+            os.close(number)
+            raise fault("bad-source", "the file was replaced while it was read", path=self._path)
+        return number
+
+    def give_back(self, number: int) -> None:
+        os.close(number)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class SourceFile(LocalStorage):
+    """A mapped file that is also read."""
+
+    def __init__(self, path: str, stat: os.stat_result) -> None:
+        self.path, self._root, self.is_directory = path, Reopened(path, stat), False
+        self._disk = disks.current()
 
 
 class FileMapping(mmap.mmap):

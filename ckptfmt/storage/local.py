@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,40 @@ RACES = 16  # times that publishing looks at the target anew when other saves co
 WRITEBACK = 64 << 20  # bytes written between two write-back hints of a durable attempt
 
 
+class Descriptor:
+    """An open file or directory, which stays open until it is closed and nobody reads from it any more: a read that is
+    under way would go on in another file that was given its number."""
+
+    def __init__(self, number: int) -> None:
+        self._number: int | None = number
+        self._readers = 0
+        self._is_closed = False
+        self._changing = threading.Lock()
+
+    def take(self) -> int | None:
+        """Its number, until it is given back; None if it was closed."""
+        with self._changing:
+            if self._is_closed:
+                return None
+            self._readers += 1
+            return self._number
+
+    def give_back(self, number: int) -> None:
+        with self._changing:
+            self._readers -= 1
+            self._settle()
+
+    def close(self) -> None:
+        with self._changing:
+            self._is_closed = True
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._is_closed and not self._readers and self._number is not None:
+            os.close(self._number)
+            self._number = None
+
+
 class LocalStorage:
     """Reads a checkpoint on a local disk through one descriptor of its file or directory, which stays that of the
     checkpoint that was opened when another takes its name."""
@@ -30,11 +65,10 @@ class LocalStorage:
     def __init__(self, path: str) -> None:
         self.path = path
         self._disk = disks.current()
-        self._fd: int | None = None
         if os.path.basename(os.path.normpath(path)).endswith(TEMPORARY_SUFFIX):
             raise fault("temporary", "this is the temporary of a save that has not been committed", path=path)
         try:
-            self._fd = self._disk.open(path)
+            number = self._disk.open(path)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 raise fault("not-a-checkpoint", "this is neither a file nor a directory", path=path) from error
@@ -42,8 +76,9 @@ class LocalStorage:
             if error.errno == errno.ENAMETOOLONG:  # so nothing can be there
                 raise fault("not-found", f"{doing}: {error.strerror}", path=path) from error
             raise os_fault(error, doing, path) from error
+        self._root = Descriptor(number)
         self._place = _absolute(path)
-        mode = os.fstat(self._fd).st_mode
+        mode = os.fstat(number).st_mode
         self.is_directory = stat.S_ISDIR(mode)
         if not self.is_directory and not stat.S_ISREG(mode):
             self.close()
@@ -59,11 +94,15 @@ class LocalStorage:
         return bytes(data)
 
     def read_into(self, name: str, offset: int, out: memoryview) -> None:
-        if not name and self._fd is not None:  # the way of most reads
-            self._fill(self._fd, name, offset, out)
+        if name:
+            with self._open(name) as fd:
+                self._fill(fd, name, offset, out)
             return
-        with self._open(name) as fd:
-            self._fill(fd, name, offset, out)
+        root = self._take()  # the way of most reads
+        try:
+            self._fill(root, name, offset, out)
+        finally:
+            self._root.give_back(root)
 
     def _fill(self, fd: int, name: str, offset: int, out: memoryview) -> None:
         while out:
@@ -94,29 +133,35 @@ class LocalStorage:
 
     def was_replaced(self) -> bool:
         """Whether another checkpoint has taken the path, or none is there, since this one was opened."""
-        if self._fd is None:
+        root = self._root.take()
+        if root is None:
             return False
         try:
-            return not os.path.samestat(os.stat(self._place), os.fstat(self._fd))
+            return not os.path.samestat(os.stat(self._place), os.fstat(root))
         except OSError:
             return True
+        finally:
+            self._root.give_back(root)
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._root.close()
 
     def __del__(self) -> None:
         """A checkpoint that nobody closed keeps no descriptor longer than its tensors live."""
-        self.close()
+        if hasattr(self, "_root"):
+            self.close()
+
+    def _take(self) -> int:
+        """The descriptor, which is to be given back."""
+        root = self._root.take()
+        if root is None:
+            raise fault("bad-option", "the checkpoint is closed; open it again to read from it", path=self.path)
+        return root
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[int]:
         """A file descriptor of the object. No link is followed on the way to it. [CHK-007]"""
-        root = self._fd
-        if root is None:
-            raise fault("bad-option", "the checkpoint is closed; open it again to read from it", path=self.path)
-        fd = root
+        fd = root = self._take()
         try:
             parts = name.split("/") if name else []
             for part in parts:
@@ -130,6 +175,7 @@ class LocalStorage:
         finally:
             if fd != root:
                 os.close(fd)
+            self._root.give_back(root)
 
     def _step(self, parent: int, part: str, name: str) -> int:
         """Open one part of an object's name."""
