@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +249,19 @@ def test_tensors_are_read_many_at_a_time(s3_store: Store, proxy: s3.Proxy, count
         assert under_way.most >= 4
 
 
-@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
-def test_bytes_in_flight_bound_uploads(s3_store: Store, proxy: s3.Proxy, layout: str) -> None:
+def save_by_two(store: Store, tree: Any, folder: Path, **options: Any) -> None:
+    """Save together with another thread, which holds as much."""
+
+    def take_part(rank: int) -> None:
+        with ckptfmt.FileCoordinator(folder, rank, 2, timeout=30) as coordinator:
+            save(store, {str(rank): tree}, coordinator=coordinator, **options)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(take_part, range(2)))
+
+
+@pytest.mark.parametrize("layout", ["file", "packed", "loose", "by two"])
+def test_bytes_in_flight_bound_uploads(s3_store: Store, proxy: s3.Proxy, tmp_path: Path, layout: str) -> None:
     """Counted where they pass, which is after they were copied."""
     tree = {"a": np.zeros(5 << 20), "b": np.ones(5 << 20)}  # of 40 MiB each
     under_way = UnderWay()
@@ -265,10 +277,15 @@ def test_bytes_in_flight_bound_uploads(s3_store: Store, proxy: s3.Proxy, layout:
 
     with watched(s3_store, proxy) as (store, _), pytest.MonkeyPatch.context() as patch:
         patch.setattr(proxy, "_pass_on", counted)
-        save(store, tree, layout=layout, max_bytes_in_flight=64 << 20)
+        if layout == "by two":
+            save_by_two(store, tree, tmp_path, max_bytes_in_flight=64 << 20)
+        else:
+            save(store, tree, layout=layout, max_bytes_in_flight=64 << 20)
+    savers = 2 if layout == "by two" else 1
     assert max(sizes) == (8 << 20 if layout == "file" else 5 << 20)
-    assert 0 < under_way.most <= 32 << 20
-    assert_same_tree(load(s3_store), tree)
+    assert 0 < under_way.most <= savers * (32 << 20)
+    twin = {name: array.copy() for name, array in tree.items()}
+    assert_same_tree(load(s3_store), {"0": tree, "1": twin} if savers == 2 else tree)
 
 
 def test_what_exists_is_not_touched(store: Store) -> None:  # [PUB-003]

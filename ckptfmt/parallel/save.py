@@ -20,7 +20,7 @@ from ..layouts import Written, packed
 from ..layouts.draft import Draft
 from ..layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
 from ..progress import Progress, counter, nothing
-from ..storage import Options, SharedAttempt, directory_attempt_for, join_attempt
+from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt
 from ..writing.request import Request
 from .coordinator import Coordinator, Rounds
 from .plan import plan
@@ -39,8 +39,9 @@ class ParallelSave:
         durable: bool,
         progress: Progress | None,
         options: Options | None = None,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
-        self.path, self.rounds, self.storage_options = path, Rounds(coordinator), options
+        self.path, self.rounds, self.storage_options, self.in_flight = path, Rounds(coordinator), options, in_flight
         self.overwrite, self.durable, self.progress = overwrite, durable, progress
         self.tensors = 0  # of the whole checkpoint
         self._attempt: SharedAttempt | None = None
@@ -122,6 +123,7 @@ class ParallelSave:
             overwrite=self.overwrite,
             durable=self.durable,
             options=self.storage_options,
+            in_flight=self.in_flight,
         )
         token = self._attempt.share(["packs", "parts"])
         grids = {  # ranks with one outline get the same bytes
@@ -157,8 +159,9 @@ class ParallelSave:
         token, grids, parts = order
         attempt = self._attempt
         if attempt is None:
-            attempt = join_attempt(self.path, token, durable=self.durable, options=self.storage_options)
-            self._attempt = attempt
+            attempt = self._attempt = join_attempt(
+                self.path, token, durable=self.durable, options=self.storage_options, in_flight=self.in_flight
+            )
         held = self._held(*msgpack.unpackb(grids))
         tables = [(number, decode_column(tensors), decode_column(chunks)) for number, tensors, chunks in parts]
         total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())

@@ -182,13 +182,18 @@ def options_at(path: str | os.PathLike[str], options: Options | None) -> Options
 
 
 def join_attempt(
-    path: str | os.PathLike[str], token: str, *, durable: bool, options: Options | None = None
+    path: str | os.PathLike[str],
+    token: str,
+    *,
+    durable: bool,
+    options: Options | None = None,
+    in_flight: int = IN_FLIGHT,
 ) -> SharedAttempt:
     """Another process's attempt at `path`, to create objects in; that process publishes it, or aborts it."""
     if is_url(path):
         from .remote_directory import RemoteDirectory
 
-        return RemoteDirectory.join(*_writable(path, options), os.fspath(path), token)
+        return RemoteDirectory.join(*_writable(path, options), os.fspath(path), token, in_flight=in_flight)
     from .local import LocalAttempt
 
     return LocalAttempt.join(_local(path, options), token, durable=durable)

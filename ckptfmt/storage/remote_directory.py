@@ -54,9 +54,9 @@ class RemoteDirectory:
         return attempt
 
     @classmethod
-    def join(cls, engine: Engine, key: str, path: str, token: str) -> RemoteDirectory:
+    def join(cls, engine: Engine, key: str, path: str, token: str, *, in_flight: int = IN_FLIGHT) -> RemoteDirectory:
         """The attempt of another process, by the word that its `share` gave."""
-        return cls(engine, key, path, token.encode(), owner=False)
+        return cls(engine, key, path, token.encode(), owner=False, in_flight=in_flight)
 
     def _take(self, overwrite: bool) -> None:
         self._refuse(self._there(), overwrite)

@@ -69,8 +69,8 @@ def save(
     - `progress(done, total)` is called with bytes now and then.
     - `coordinator`: save together with other processes (`ckptfmt.parallel`), all of which call this with the same path
       and options and with the parts of tensors that they hold; the layout is "packed".
-    - `max_bytes_in_flight`: bounds the memory of uploads, but for eight parts of 5 MiB, or larger ones where the
-      checkpoint would need more than 9,000 of them.
+    - `max_bytes_in_flight`: bounds the memory of uploads, of each process, but for eight parts of 5 MiB, or larger
+      ones where the checkpoint would need more than 9,000 of them.
     - `extra`: further keys of the manifest, which readers ignore [MAN-003]; not together with `coordinator`.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
@@ -97,6 +97,7 @@ def save(
                 durable=durable,
                 progress=progress,
                 options=storage_options,
+                in_flight=max_bytes_in_flight,
             )
             written, made = job.save(asked)
             return _report(name, "packed", written, made, job.tensors)
