@@ -46,7 +46,7 @@ def race_of_threads(engine: str, layout: str, endpoint: str, rounds: int) -> Non
     options = s3.options(engine, endpoint)
     start = threading.Barrier(WRITERS)
     for number in range(rounds):
-        url = f"s3://bucket/threads-{engine}-{layout}-{number}/x.ckpt"
+        url = f"s3://bucket/threads-{rounds}-{engine}-{layout}-{number}/x.ckpt"
         outcomes: dict[int, str] = {}
 
         def race(writer: int) -> None:
@@ -72,7 +72,7 @@ def race_rounds(writer: int, urls: list[str], layout: str, options: dict[str, An
 
 def race_of_processes(layout: str, endpoint: str, rounds: int, writers: int) -> None:
     """Half of the processes write through one engine, half through the other."""
-    urls = [f"s3://bucket/processes-{layout}-{number}/x.ckpt" for number in range(rounds)]
+    urls = [f"s3://bucket/processes-{rounds}-{layout}-{number}/x.ckpt" for number in range(rounds)]
     start, results = barrier(writers), queue()
     processes = [
         child(race_rounds, writer, urls, layout, s3.options(s3.ENGINES[writer % 2], endpoint), start, results)
