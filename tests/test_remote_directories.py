@@ -3,13 +3,16 @@ PUB-009 and PUB-012 to PUB-017); and saves by many processes to them."""
 
 from __future__ import annotations
 
+import struct
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import pytest
 import s3
+from damage import rewrite_manifest
 from ranks import run, tree_of, whole_tree
 from stores import (
     LARGE,
@@ -28,6 +31,7 @@ from stores import (
 )
 
 import ckptfmt
+from ckptfmt.layouts import packed
 from ckptfmt.storage import remote_directory, upload
 from ckptfmt.storage.engine import engine_for
 from ckptfmt.testing import assert_same_tree
@@ -218,6 +222,24 @@ def test_memory_is_bounded_by_objects_under_way(store: Store, monkeypatch: pytes
     save(store, tree, layout="loose")
     assert most == remote_directory.SENDERS
     assert_same_tree(load(store), tree)
+
+
+def test_chunks_without_number_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [LIM-003]
+    """A manifest of some kB claims 2^61 chunks in two parts: their tables are loaded ahead, but not for each chunk."""
+    monkeypatch.setattr(packed, "PACK_BYTES", 1 << 10)
+    ckptfmt.save(tmp_path / "x", {"w": np.zeros(2000, np.uint8), "x": np.zeros(2000, np.uint8)}, layout="packed")
+
+    def vast(document: dict[str, Any]) -> None:
+        assert len(document["parts"]) == 2
+        document["tensors"].update(shape=[[1 << 61], [2000]], grid=[[1], [2000]])
+        document["placement"].update(count=struct.pack("<2Q", 1 << 61, 1))
+
+    rewrite_manifest(tmp_path / "x", vast)
+    fsspec.filesystem("memory").put(str(tmp_path / "x"), "/vast", recursive=True)
+    for select in (None, "w"):
+        with pytest.raises(ckptfmt.CkptError):
+            ckptfmt.load("memory://vast", select=select)
+    assert not ckptfmt.verify("memory://vast").ok
 
 
 # ---- many processes

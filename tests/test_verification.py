@@ -287,7 +287,7 @@ def save_many(path: Path, layout: str) -> int:
 def jobs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What of a large chunk one job checks: all, or a block."""
     if request.param is not None:
-        monkeypatch.setattr(verification, "PART", request.param)
+        monkeypatch.setattr(verification, "STRETCH", request.param)
 
 
 @each_layout
@@ -341,7 +341,7 @@ def test_damage_in_a_chunk_that_was_not_done_is_found_once(tmp_path: Path, layou
 @pytest.mark.parametrize("dtype", [np.uint8, bool])
 def test_a_large_chunk_is_checked_by_many_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
     path = tmp_path / "model.ckpt"
-    monkeypatch.setattr(verification, "PART", 8 << 20)
+    monkeypatch.setattr(verification, "STRETCH", 8 << 20)
     ckptfmt.save(path, {"x": np.zeros((20 << 20) + 7, dtype)}, durable=False)
     seen: list[int] = []
     report = ckptfmt.verify(path, progress=lambda done, _: seen.append(done))

@@ -43,7 +43,10 @@ def read(path: str) -> Source:
 def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Source, int]:
     """A checkpoint at a URL, and the bytes of its chunks."""
     checkpoint = Checkpoint(url, storage_options=storage_options)
-    return _source(checkpoint), sum(map(checkpoint.blocks.stored_bytes, range(len(checkpoint.manifest.names))))
+    blocks, specs = checkpoint.blocks, checkpoint.manifest.specs
+    blocks.prepare((tensor, range(spec.chunks)) for tensor, spec in enumerate(specs))
+    size = sum(map(blocks.stored_bytes, range(len(specs))))
+    return _source(checkpoint), size
 
 
 def _source(opened: Checkpoint) -> Source:

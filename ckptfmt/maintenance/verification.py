@@ -27,7 +27,7 @@ from ..reading.blocks import BlockReader, ChunkPlace
 from ..reading.reader import REPLACED, Checkpoint
 from ..storage.ahead import ahead, in_order
 
-RUN, PART = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
+RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
 PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
 
 Row = tuple[int, int]  # tensor, chunk
@@ -167,11 +167,11 @@ def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | N
 
 
 class Work(NamedTuple):
-    """What one job checks: chunks, which are checked then; or `blocks` of the chunk `part_of`, which is one of `rows`
+    """What one job checks: chunks, which are checked then; or some `blocks` of a `large` chunk, which is one of `rows`
     if they are its last."""
 
     rows: list[Row]
-    part_of: Row | None = None
+    large: Row | None = None
     blocks: range = range(0)
 
 
@@ -291,7 +291,7 @@ def _works(batch: list[Row], manifest: Manifest) -> Iterator[Work]:
     """A batch as one job; or as several, if it is a large raw chunk."""
     tensor, chunk = batch[0]
     spec = manifest.specs[tensor]
-    blocks, most = -(-spec.chunk_nbytes // manifest.block), max(1, PART // manifest.block)
+    blocks, most = -(-spec.chunk_nbytes // manifest.block), max(1, STRETCH // manifest.block)
     if len(batch) > 1 or not spec.is_raw or blocks <= most:
         yield Work(batch)
         return
@@ -301,15 +301,15 @@ def _works(batch: list[Row], manifest: Manifest) -> Iterator[Work]:
 
 
 def _check(blocks: BlockReader, work: Work) -> Done:
-    if work.part_of is None:
+    if work.large is None:
         return _check_chunks(blocks, work.rows)
-    place = blocks.place(*work.part_of)
+    place = blocks.place(*work.large)
     damaged = list(_check_blocks(blocks, place, work.blocks))
     if work.rows and not damaged:
         damaged = list(_check_whole(blocks, place, None))
     size = blocks.manifest.block
     checked = min(work.blocks.stop * size, place.extent.length) - work.blocks.start * size
-    return Done(work.rows, checked, damaged, [work.part_of] if damaged else [])
+    return Done(work.rows, checked, damaged, [work.large] if damaged else [])
 
 
 def _check_chunks(blocks: BlockReader, rows: list[Row]) -> Done:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,14 +125,14 @@ class BlockReader:
         return ChunkPlace(tensor, chunk, name, table.extent(row))
 
     def prepare(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
-        """Over a network, load what says where chunks (of tensor, chunks) are, many parts at a time. What fails is
-        raised where it is used."""
+        """Over a network, load what says where chunks (of tensor, chunks) are, many parts at a time; of the first
+        chunks, as a manifest may claim any number. What fails, and the rest, comes up where it is used. [LIM-003]"""
         if not self.storage.is_remote or len(self.manifest.parts) == 1:
             return
         firsts = self.manifest.first_chunks
         with suppress(CkptError):
             numbers = (firsts[tensor] + chunk for tensor, chunks in wanted for chunk in chunks)
-            self.index.load(np.fromiter(numbers, np.int64))
+            self.index.load(np.fromiter(islice(numbers, CHUNKS), np.int64))
 
     def stored_bytes(self, tensor: int) -> int:
         """Bytes of a tensor's chunks on storage."""

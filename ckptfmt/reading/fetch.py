@@ -111,9 +111,9 @@ class Fetcher:
             if plain and part.shape[1:] == spec.grid[1:] and part.flags.c_contiguous:
                 jobs += self.blocks.jobs(place, 0, bytes_of(part), verify)
             else:
-                fills.append(partial(self._fill, place, spec, array, verify))
+                fills.append(partial(self._decode, place, spec, array, verify))
 
-    def _fill(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
+    def _decode(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
         """Decode one chunk into its place in an array."""
         stored = self.blocks.chunk(place, verify, in_turn)
         region = spec.chunk_region(place.chunk)
@@ -187,9 +187,9 @@ class Fetcher:
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
         shape = tuple(axis.length for axis in stored_axes)
-        cut = list(pieces(stored_axes, spec.grid, spec.chunk_counts))
         needed = math.prod(shape) * spec.dtype.stored.itemsize
-        self.blocks.admit([(tensor, needed, (piece.chunk for piece in cut))])
+        chunks = (piece.chunk for piece in pieces(stored_axes, spec.grid, spec.chunk_counts))
+        self.blocks.admit([(tensor, needed, chunks)])
         out = aligned(shape, spec.dtype.stored)
         self._read_parts([Wanted(tensor, stored_axes, out)], verify)
         if per == 1 or not axes:
