@@ -15,6 +15,7 @@ RUNS = {
     "faults": "a disk that fails, at every call of everything that changes it or reads from it",
     "sigkill": "saves that are killed at random moments",
     "races": "many writers at once on one path",
+    "changes": "memory that others change while it is saved",
     "bitflips": "single flipped bits",
 }
 

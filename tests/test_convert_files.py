@@ -110,12 +110,12 @@ def test_a_writer_that_digests_other_bytes_than_it_was_given_is_found_out(
     """What it writes has the digests that it says, and is not what was read."""
     source = tmp_path / "x.safetensors"
     safetensors.numpy.save_file(TREE, source)
-    honest = pack_writer.stored_pieces
+    honest = pack_writer.stored_parts
 
     def turned(*arguments: Any) -> Any:
-        return (piece[::-1].copy() for piece in honest(*arguments))
+        return (part[::-1].copy() for part in honest(*arguments))
 
-    monkeypatch.setattr(pack_writer, "stored_pieces", turned)
+    monkeypatch.setattr(pack_writer, "stored_parts", turned)
     with pytest.raises(ckptfmt.CorruptError) as raised:
         ckptfmt.convert(source, tmp_path / "x.ckpt")
     assert raised.value.code == "not-equal"

@@ -17,6 +17,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -290,7 +291,7 @@ def _written(order: Order, attempt: SharedAttempt, items: Sequence[WriteItem], p
         torch.cuda.synchronize()  # the planner is asked on threads that have other streams than this one
     orders = []
     for number, tensors, chunks in order.parts:
-        cells = _chunks(order, tensors, chunks, items, planner)
+        cells = partial(_chunks, order, tensors, chunks, items, planner)
         room = room_for(order.tensors[tensor][2] for tensor in tensors.tolist())
         orders.append(PartOrder(number, tensors, chunks, cells, room, order.documents if number == 0 else None))
     return PartWriter(attempt, digest_named(DIGEST), BLOCK, nothing).write(orders)

@@ -12,7 +12,7 @@ from ..format.chunks import PIECE
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import FORMAT, Manifest, Part
-from ..storage import MANIFEST, TAIL, Attempt, Storage
+from ..storage import MANIFEST, TAIL, Attempt, ObjectWriter, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 from .chunk_index import ChunkIndex
 
@@ -114,30 +114,36 @@ def _crc32(storage: Storage, member: pack.Member) -> int:
 
 
 def write(draft: Draft, attempt: Attempt) -> Written:
-    """Write the whole file in one pass: node documents, chunks, manifest, central directory, end record, commit
-    record."""
+    """Write the whole file: node documents, chunks, manifest, central directory, end record, commit record."""
     from concurrent.futures import ThreadPoolExecutor  # these here, as opening needs neither threads nor a writer
 
-    from .pack_writer import PackWriter
+    from .pack_writer import Changed, PackWriter
 
-    out = attempt.create(OBJECT)
-    out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
-    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
-        writer = PackWriter(out, draft.digest, draft.block, pool, draft.report)
+    def filled(out: ObjectWriter, *, holds: bool = False) -> PackWriter:
+        out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
+        writer = PackWriter(out, draft.digest, draft.block, pool, draft.report, holds=holds)
         writer.add_documents(draft.names, draft.specs)
         for name, spec, source in zip(draft.names, draft.specs, draft.sources, strict=True):
             for chunk in range(spec.chunks):
                 writer.add_chunk(name, spec, source, chunk)
-        writer.end_chunks()
-    raw = draft.manifest("file", (Part(OBJECT, writer.table()),)).encode()
-    last = _manifest_member(writer.end, raw)
-    record = CommitRecord(
-        FORMAT, "file", last.payload, len(raw), hashlib.sha256(raw).digest(), bytes(draft.digest.size)
-    )
-    header = pack.local_header(last)
-    directory = pack.directory([*writer.members, last], len(record.encode()))
-    record = record._replace(frame=writer.frame(header, directory))
-    return Written(writer.finish(header, raw, directory, record.encode()), record)
+        return writer
+
+    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-write") as pool:
+        out = attempt.create(OBJECT)
+        try:
+            writer = filled(out)
+        except Changed:
+            out.close()
+            writer = filled(attempt.create(OBJECT), holds=True)
+        raw = draft.manifest("file", (Part(OBJECT, writer.table()),)).encode()
+        last = _manifest_member(writer.end, raw)
+        record = CommitRecord(
+            FORMAT, "file", last.payload, len(raw), hashlib.sha256(raw).digest(), bytes(draft.digest.size)
+        )
+        header = pack.local_header(last)
+        directory = pack.directory([*writer.members, last], len(record.encode()))
+        record = record._replace(frame=writer.frame(header, directory))
+        return Written(writer.finish(header, raw, directory, record.encode()), record)
 
 
 def _manifest_member(end: int, raw: bytes) -> pack.Member:

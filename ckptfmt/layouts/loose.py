@@ -13,20 +13,18 @@ import numpy as np
 
 from ..errors import CorruptError
 from ..format.chunk_table import ChunkTable
-from ..format.chunks import PIECE
-from ..format.dtypes import bytes_of
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part
 from ..format.zarr_nodes import node_documents
-from ..frameworks.sources import Kept, StoredChunk
+from ..frameworks.sources import Buffers, Kept, StoredChunk
 from ..storage import Attempt, Storage
 from ..storage.ahead import ahead
 from . import Frame, Located, Written, chunk_object, directory, first_difference
 from .chunk_index import ChunkIndex
-from .pieces import stored_pieces
+from .pieces import stored_parts
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
     from .draft import Draft
 
@@ -84,11 +82,14 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         total += directory.put(attempt, name, text)
     lengths: list[int] = []
     digests: list[bytes] = []
-    from concurrent.futures import ThreadPoolExecutor  # here, as opening needs no threads
+    from concurrent.futures import ThreadPoolExecutor  # these here, as opening needs no threads
 
-    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
+    from .staging import STAGED
+
+    buffers = Buffers(STAGED)
+    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-write") as pool:
         for tensor, chunk in rows:
-            length, digest = _write_chunk(draft, attempt, tensor, chunk, pool)
+            length, digest = _write_chunk(draft, attempt, tensor, chunk, buffers, pool)
             lengths.append(length)
             digests.append(digest)
             draft.report(draft.specs[tensor].chunk_nbytes)
@@ -100,26 +101,26 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 
 
 def _write_chunk(
-    draft: Draft, attempt: Attempt, tensor: int, chunk: int, pool: ThreadPoolExecutor
+    draft: Draft, attempt: Attempt, tensor: int, chunk: int, buffers: Buffers, pool: ThreadPoolExecutor
 ) -> tuple[int, bytes]:
-    """Write one chunk while a second thread digests it; gives its length and its blocks' digests."""
+    """Write one chunk; gives its length and its blocks' digests."""
+    from .staging import STAGED, Checks, WriteBehind, staged
+
     spec, source = draft.specs[tensor], draft.sources[tensor]
     name = chunk_object(draft.names[tensor], spec, chunk)
     if isinstance(source, Kept):
         return _take_over(attempt, name, source.chunk(chunk))
-    out = attempt.create(name)
-    digesting: list[Future[bytes]] = []
+    out, checks = attempt.create(name), Checks(draft.digest, draft.block, crc32=False)
+    behind = WriteBehind(out, pool)
     position = 0
-    for piece in stored_pieces(source, spec, chunk):
-        if len(digesting) > 1:
-            digesting[-2].result()  # at most two pieces wait
-        digesting.append(pool.submit(draft.digest.of_blocks, bytes_of(piece), draft.block))
-        out.write(position, piece)
-        position += piece.size
-        if position == PIECE and spec.is_raw:
+    for piece in staged(stored_parts(source, spec, chunk), checks, buffers):
+        if position == 0 and piece.size == STAGED and spec.is_raw:
             out.reserve(spec.chunk_nbytes)
+        behind.write(position, piece)
+        position += piece.size
+    behind.wait()
     out.finish(position)
-    return position, b"".join(future.result() for future in digesting)
+    return position, checks.digests
 
 
 def _take_over(attempt: Attempt, name: str, chunk: StoredChunk) -> tuple[int, bytes]:

@@ -1,40 +1,45 @@
-"""Writing packs (SPEC.md section 9): members are appended, digests and crc32 are computed beside the writes.
+"""Writing packs (SPEC.md section 9): members are appended, digests and crc32 are those of the very bytes written.
 
-Small chunks are joined with their headers into large writes. Of a large chunk the payload is written while a second
-thread computes crc32 and digests of the same piece; its header, which needs the crc32, is put in front of it
-afterwards.
+Small chunks are joined with their headers into large writes. A large chunk goes through staging memory piece by piece;
+a second thread writes the pieces, and then puts the header, which needs the crc32, in front of them.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from zlib_ng import zlib_ng
 
+from ..errors import os_fault
 from ..format import pack
 from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable
-from ..format.chunks import PIECE
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.pack import Member
 from ..format.zarr_nodes import node_documents
-from ..frameworks.sources import Kept, Source, StoredChunk
+from ..frameworks.sources import Buffers, Kept, Source, StoredChunk
 from ..progress import Report
 from ..storage import ObjectWriter
 from . import chunk_object
-from .pieces import stored_pieces
+from .pieces import stored_parts
+from .staging import STAGED, Checks, WriteBehind, staged
 
 INLINE = 1 << 20  # chunks below this are joined with their neighbours into one write
-UNSETTLED = 16  # large chunks whose header may wait for their digests
+JOINED = 8 << 20  # bytes of such a write
+
+Parts = Callable[[], Iterator[Array]]
 
 
-Pieces = Callable[[], Iterator[Array]]
-Digested = tuple[int, bytes]  # crc32 and digests of the blocks so far
+class Changed(Exception):
+    """A tensor changed while it was sent to an object that must be written from front to back, where its crc32 comes
+    before it."""
 
 
 class Ended(NamedTuple):
@@ -45,19 +50,33 @@ class Ended(NamedTuple):
 
 
 class PackWriter:
-    """Appends members to a pack. `end` is where the next member begins; `members` are in order."""
+    """Appends members to a pack. `end` is where the next member begins; `members` are in order. `pool` has one thread.
 
-    def __init__(self, out: ObjectWriter, digest: Digest, block: int, pool: ThreadPoolExecutor, report: Report) -> None:
-        self.out, self.digest, self.block, self.pool, self.report = out, digest, block, pool, report
+    What must be written from front to back is read twice from its source, and raises `Changed` if that gives different
+    bytes; with `holds`, it is read once and held in a temporary file.
+    """
+
+    def __init__(
+        self,
+        out: ObjectWriter,
+        digest: Digest,
+        block: int,
+        pool: ThreadPoolExecutor,
+        report: Report,
+        *,
+        holds: bool = False,
+    ) -> None:
+        self.out, self.digest, self.block, self.report, self.holds = out, digest, block, report, holds
         self.members: list[Member] = []
         self.end = 0
+        self._behind = WriteBehind(out, pool)
+        self._buffers = Buffers(STAGED)
         self._position = 0  # where the joined parts below will be written
-        self._joined: list[Any] = []
+        self._joined: list[bytes] = []
         self._joined_size = 0
-        self._frame: list[bytes] = []  # of the frame's bytes so far; a header that is not known yet is empty
+        self._frame: list[bytes] = []  # of the frame's bytes so far
         self._first_chunk = 0
         self._digests: list[bytes] = []
-        self._unsettled: list[tuple[int, Future[Digested]]] = []  # (row, crc32 and digests) of large chunks
 
     def add_documents(self, names: Sequence[str], specs: Sequence[ArraySpec]) -> None:
         """The node documents, which come first. [PACK-004]"""
@@ -69,32 +88,31 @@ class PackWriter:
 
     def add_chunk(self, name: str, spec: ArraySpec, source: Source, chunk: int) -> None:
         """The next chunk: number `chunk` of a tensor."""
+        member_name = chunk_object(name, spec, chunk).encode()
         if isinstance(source, Kept):
-            self._copy(chunk_object(name, spec, chunk).encode(), source.chunk(chunk))
-            self.report(spec.chunk_nbytes)
-            return
-        pieces: Pieces = partial(stored_pieces, source, spec, chunk)
+            self._copy(member_name, source.chunk(chunk))
+        else:
+            self._add(member_name, spec, partial(stored_parts, source, spec, chunk))
+        self.report(spec.chunk_nbytes)
+
+    def _add(self, name: bytes, spec: ArraySpec, parts: Parts) -> None:
         if spec.is_raw:
             size = spec.chunk_nbytes
         else:
-            compressed = list(pieces())
-            pieces, size = partial(iter, compressed), sum(piece.size for piece in compressed)
-        member_name = chunk_object(name, spec, chunk).encode()
+            compressed = list(parts())
+            parts, size = partial(iter, compressed), sum(part.size for part in compressed)
+        member = pack.place(name, self.end, size, aligned=True)
         if size >= INLINE:
             self._flush()
-            member = pack.place(member_name, self.end, size, aligned=True)
-            member = self._write_large(member, pieces)
+            member = self._write_large(member, parts)
         else:
-            (piece,) = pieces()
-            member = pack.place(member_name, self.end, size, zlib_ng.crc32(piece), aligned=True)
-            header = pack.local_header(member)
-            self._append(header, piece)
-            self._frame.append(header)
-            self._digests.append(self.digest.of_blocks(bytes_of(piece), self.block))
+            data = b"".join([part.tobytes() for part in parts()])  # a copy, so what is digested is what is written
+            member = member._replace(crc32=zlib_ng.crc32(data))
+            self._digests.append(self.digest.of_blocks(memoryview(data), self.block))
+            self._frame.append(pack.local_header(member))
+            self._append(self._frame[-1], data)
         self.members.append(member)
         self.end = member.end
-        self._settle(UNSETTLED)
-        self.report(spec.chunk_nbytes)
 
     def _copy(self, name: bytes, chunk: StoredChunk) -> None:
         """The next chunk as it is stored elsewhere. [MIG-020]"""
@@ -105,6 +123,7 @@ class PackWriter:
         else:
             self._append(header)
             self._flush()
+            self._behind.wait()
             self.out.copy(member.payload, chunk.storage, chunk.object, chunk.offset, chunk.length)
             self._position = member.end
         self._frame.append(header)
@@ -112,68 +131,68 @@ class PackWriter:
         self.members.append(member)
         self.end = member.end
 
-    def _write_large(self, member: Member, pieces: Pieces) -> Member:
-        """Write payload and header, the header later where the object can be written in any order."""
+    def _write_large(self, member: Member, parts: Parts) -> Member:
+        """Write payload and header, the header afterwards where the object can be written in any order."""
+        checks = self._checks()
         if self.out.sequential:
-            crc, digests = 0, b""
-            for piece in pieces():
-                crc, digests = self._digest(bytes_of(piece), (crc, digests))
-            member = member._replace(crc32=crc)
-            header = pack.local_header(member)
-            self.out.write(member.offset, header)
-            self._frame.append(header)
-            self._digests.append(digests)
-        position = member.payload
-        digesting: Future[Digested] | None = None
-        before: Future[Digested] | None = None
-        for piece in pieces():
-            if not self.out.sequential:
-                if before is not None:
-                    before.result()  # at most two pieces wait, which bounds the memory of converted arrays
-                before, digesting = digesting, self.pool.submit(self._digest_after, bytes_of(piece), digesting)
-            self.out.write(position, piece)
-            position += piece.size
-        if digesting is not None:
-            self._unsettled.append((len(self._digests), digesting))
-            self._frame.append(b"")
-            self._digests.append(b"")
+            with self._twice(parts) as again:
+                for _ in staged(again(), checks, self._buffers):
+                    pass
+                self._write_header(member._replace(crc32=checks.crc32))
+                sent = self._checks()
+                self._write_payload(member, again(), sent)
+            if sent.digests != checks.digests:
+                self._behind.wait()
+                raise Changed
+            member = member._replace(crc32=checks.crc32)
+        else:
+            self._write_payload(member, parts(), checks)
+            member = member._replace(crc32=checks.crc32)
+            self._write_header(member)
+        self._frame.append(pack.local_header(member))
+        self._digests.append(checks.digests)
         self._position = member.end
         return member
 
-    def _digest_after(self, piece: memoryview, before: Future[Digested] | None) -> Digested:
-        return self._digest(piece, (0, b"") if before is None else before.result())
+    def _checks(self) -> Checks:
+        return Checks(self.digest, self.block)
 
-    def _digest(self, piece: memoryview, before: Digested) -> Digested:
-        crc, digests = before
-        return zlib_ng.crc32(piece, crc), digests + self.digest.of_blocks(piece, self.block)
+    def _write_header(self, member: Member) -> None:
+        self._behind.write(member.offset, pack.local_header(member))
 
-    def _settle(self, keep: int) -> None:
-        """Write the headers of all large chunks but the last `keep`."""
-        while len(self._unsettled) > keep:
-            row, digesting = self._unsettled.pop(0)
-            crc, self._digests[row] = digesting.result()
-            number = self._first_chunk + row
-            member = self.members[number] = self.members[number]._replace(crc32=crc)
-            header = pack.local_header(member)
-            self._frame[2 * self._first_chunk + row] = header
-            self.out.write(member.offset, header)
+    def _write_payload(self, member: Member, parts: Iterator[Array], checks: Checks) -> None:
+        position = member.payload
+        for piece in staged(parts, checks, self._buffers):
+            self._behind.write(position, piece)
+            position += piece.size
 
-    def _append(self, *parts: Any) -> None:
+    @contextmanager
+    def _twice(self, parts: Parts) -> Iterator[Parts]:
+        """The same parts, to be read two times."""
+        if not self.holds:
+            yield parts
+            return
+        with tempfile.TemporaryFile() as file:
+            try:
+                for part in parts():
+                    file.write(bytes_of(part))
+            except OSError as error:
+                doing = "cannot hold a tensor that changes while it is saved"
+                raise os_fault(error, doing, tempfile.gettempdir()) from error
+            yield partial(_parts_of, file)
+
+    def _append(self, *parts: bytes) -> None:
         """Join bytes to what will be written at `_position`."""
         self._joined += parts
         self._joined_size += sum(map(len, parts))
-        if self._joined_size >= PIECE:
+        if self._joined_size >= JOINED:
             self._flush()
 
     def _flush(self) -> None:
         if self._joined:
-            self.out.write(self._position, b"".join(self._joined))
+            self._behind.write(self._position, b"".join(self._joined))
             self._position += self._joined_size
             self._joined, self._joined_size = [], 0
-
-    def end_chunks(self) -> None:
-        """Wait for every digest; no chunk may follow."""
-        self._settle(0)
 
     def table(self, numbers: Array | None = None) -> ChunkTable:
         """The table of the chunks that were added; `numbers` are theirs, None if they are all of a checkpoint."""
@@ -190,12 +209,12 @@ class PackWriter:
         """Write what follows the chunks, and close the object; gives its size."""
         self._append(*parts)
         self._flush()
+        self._behind.wait()
         self.out.finish(self._position)
         return self._position
 
     def finish_pack(self) -> Ended:
         """Close a pack that has neither manifest nor comment. [LAY-004]"""
-        self.end_chunks()
         directory = pack.directory(self.members, 0)
         return Ended(self.finish(directory), self.frame(directory))
 
@@ -212,3 +231,10 @@ def documents(names: Sequence[str], specs: Sequence[ArraySpec], members: list[Me
         members.append(member)
         yield pack.local_header(member), text
         end = member.end
+
+
+def _parts_of(file: Any) -> Iterator[Array]:
+    """All bytes of an open file."""
+    file.seek(0)
+    while data := file.read(STAGED):
+        yield np.frombuffer(data, np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,12 +71,13 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     sizes = np.array([spec.chunk_nbytes for spec in draft.specs], np.int64)[tensors]
     numbers = part_numbers(sizes, PACK_BYTES)
     orders = []
+
+    def chunks_of(cells: list[tuple[int, int]]) -> Iterator[Chunk]:
+        return (Chunk(draft.names[t], draft.specs[t], draft.sources[t], c) for t, c in cells)
+
     for number in range(int(numbers.max(initial=0)) + 1):
         rows = np.flatnonzero(numbers == number)
-        chunks = (
-            Chunk(draft.names[t], draft.specs[t], draft.sources[t], c)
-            for t, c in zip(tensors[rows].tolist(), chunk_numbers[rows].tolist(), strict=True)
-        )
+        chunks = partial(chunks_of, list(zip(tensors[rows].tolist(), chunk_numbers[rows].tolist(), strict=True)))
         room = room_for(draft.specs[t] for t in tensors[rows].tolist())
         documents = (draft.names, draft.specs) if number == 0 else None
         orders.append(PartOrder(number, tensors[rows], chunk_numbers[rows], chunks, room, documents))

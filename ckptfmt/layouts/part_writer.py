@@ -4,7 +4,7 @@ as one thread cannot fill a file as fast as the system takes it."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from ..frameworks.sources import Source
 from ..progress import Report
 from ..storage import Attempt, ObjectWriter
 from . import directory
-from .pack_writer import Ended, PackWriter
+from .pack_writer import Changed, Ended, PackWriter
 
 STREAMS = 2  # packs that are written at a time
 STREAM_BYTES = 512 << 20  # a pack is not begun for less, only to have something to write beside another
@@ -36,13 +36,13 @@ class Chunk(NamedTuple):
 
 
 class PartOrder(NamedTuple):
-    """A part to be written: its number, the columns of its table, sorted [CHK-003], and the chunks of their rows.
+    """A part to be written: its number, the columns of its table, sorted [CHK-003], and what gives its rows' chunks.
     `documents`: names and specs of the node documents, in part 0 [LAY-005]."""
 
     number: int
     tensors: Array
     chunk_numbers: Array
-    chunks: Iterable[Chunk]
+    chunks: Callable[[], Iterator[Chunk]]
     room: int
     """Bytes to make room for on the disk beforehand."""
     documents: tuple[Sequence[str], Sequence[ArraySpec]] | None
@@ -56,7 +56,7 @@ _Pack = tuple[Ended, ChunkTable]
 
 
 class PartWriter:
-    """Writes the parts of one process. `chunks` of two orders are taken on two threads at once."""
+    """Writes the parts of one process. The chunks of two orders are taken on two threads at once."""
 
     def __init__(self, attempt: Attempt, digest: Digest, block: int, report: Report) -> None:
         self.attempt, self.digest, self.block, self.report = attempt, digest, block, report
@@ -77,19 +77,27 @@ class PartWriter:
     def _write_pack(self, order: PartOrder, out: ObjectWriter) -> _Pack | None:
         """None if another pack has failed."""
         try:
-            out.reserve(order.room)
-            with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
-                writer = PackWriter(out, self.digest, self.block, pool, self.report)
-                if order.documents is not None:
-                    writer.add_documents(*order.documents)
-                for name, spec, source, chunk in order.chunks:
-                    if self._is_over:
-                        return None
-                    writer.add_chunk(name, spec, source, chunk)
-                return writer.finish_pack(), writer.table()
+            with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-write") as pool:
+                try:
+                    return self._fill_pack(order, PackWriter(out, self.digest, self.block, pool, self.report))
+                except Changed:
+                    out.close()
+                    out = self.attempt.create(order.object)
+                    writer = PackWriter(out, self.digest, self.block, pool, self.report, holds=True)
+                    return self._fill_pack(order, writer)
         except BaseException:
             self._is_over = True
             raise
+
+    def _fill_pack(self, order: PartOrder, writer: PackWriter) -> _Pack | None:
+        writer.out.reserve(order.room)
+        if order.documents is not None:
+            writer.add_documents(*order.documents)
+        for name, spec, source, chunk in order.chunks():
+            if self._is_over:
+                return None
+            writer.add_chunk(name, spec, source, chunk)
+        return writer.finish_pack(), writer.table()
 
     def _part(self, order: PartOrder, pack: _Pack) -> Part:
         (size, frame), table = pack

@@ -1,8 +1,7 @@
 """Sources to the stored bytes of their chunks (SPEC.md sections 3 and 5).
 
-Bytes leave in **pieces** of `PIECE` bytes (the last of a chunk may be shorter). A contiguous little-endian array
-gives views of itself; any other source is read and converted piece by piece, so that saving never needs a second copy
-of a large tensor.
+A contiguous little-endian array gives its own memory, which others may change; any other source is read and converted
+part by part, so that saving never needs a second copy of a large tensor.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from ..format.chunks import PIECE
 from ..format.dtypes import Array, DType, pack
 from ..frameworks.sources import InFile, Region, Sharded, Source, within
 
+PART = 512 << 10  # bytes of memory that are converted at a time: they stay in the processor's nearest cache
+
 
 def is_direct(part: Array, spec: ArraySpec) -> bool:
     """Whether the stored bytes of a chunk are the very memory of its elements."""
@@ -26,34 +27,31 @@ def is_direct(part: Array, spec: ArraySpec) -> bool:
     return raw and canonical and part.flags.c_contiguous and part.dtype.isnative
 
 
-def stored_pieces(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]:
-    """The stored bytes (uint8) of chunk number `chunk`, in pieces that stay valid and unchanged after the next is
-    taken."""
+def stored_parts(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]:
+    """The stored bytes (uint8) of chunk number `chunk`, in parts that are each valid until the next is taken."""
     if isinstance(source, InFile):
         if spec.chunks == 1 and is_direct(source.array, spec):
             yield from source.pieces()
             return
         source = source.array
     if spec.chunks == 1 and isinstance(source, np.ndarray) and is_direct(source, spec):  # as almost always
-        yield from _cut(source.reshape(-1).view(np.uint8))
+        yield source.reshape(-1).view(np.uint8)
         return
     region = spec.chunk_region(chunk)
     part = _view(source, region)
     if part is not None and is_direct(part, spec):
-        yield from _cut(part.reshape(-1).view(np.uint8))
+        yield part.reshape(-1).view(np.uint8)
         return
     shape = tuple(axis.stop - axis.start for axis in region)
     stored_shape = spec.dtype.storage_shape(shape)
     if spec.is_raw and stored_shape == spec.grid:
-        slabs = _slabs(region, source.dtype.itemsize)
-        yield from _joined(_stored(_elements(source, slab), spec.dtype) for slab in slabs)
+        for slab in _slabs(region, source.dtype.itemsize, PIECE if part is None else PART):
+            yield _stored(_elements(source, slab), spec.dtype)
         return
     whole = np.zeros(spec.grid, spec.dtype.stored)  # [ZARR-004]; the grid bounds its size
     stored = _stored(_elements(source, region), spec.dtype)
     whole[tuple(slice(0, n) for n in stored_shape)] = stored.view(spec.dtype.stored).reshape(stored_shape)
-    yield from _cut(
-        whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
-    )
+    yield whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
 
 
 def _view(source: Source, region: Region) -> Array | None:
@@ -74,11 +72,6 @@ def _elements(source: Source, region: Region) -> Array:
     return source[region] if view is None else view
 
 
-def _cut(flat: Array) -> Iterator[Array]:
-    for start in range(0, flat.size, PIECE):
-        yield flat[start : start + PIECE]
-
-
 def _stored(part: Array, dtype: DType) -> Array:
     """The elements of `part` in C order as stored bytes (uint8, one axis)."""
     if dtype.per > 1:
@@ -93,30 +86,14 @@ def _stored(part: Array, dtype: DType) -> Array:
     return native.view(dtype.stored.newbyteorder("=")).astype(dtype.stored, copy=False).view(np.uint8)
 
 
-def _slabs(region: Region, itemsize: int, axis: int = 0) -> Iterator[Region]:
-    """`region` cut along its first axes, in C order, into parts of at most a piece each."""
+def _slabs(region: Region, itemsize: int, most: int, axis: int = 0) -> Iterator[Region]:
+    """`region` cut along its first axes, in C order, into parts of at most `most` bytes each."""
     row = itemsize * math.prod(side.stop - side.start for side in region[axis + 1 :])
-    if axis == len(region) or row * (region[axis].stop - region[axis].start) <= PIECE:
+    if axis == len(region) or row * (region[axis].stop - region[axis].start) <= most:
         yield region
         return
     first, stop = region[axis].start, region[axis].stop
-    rows = max(1, PIECE // row)
+    rows = max(1, most // row)
     for start in range(first, stop, rows):
         part = (*region[:axis], slice(start, min(start + rows, stop)), *region[axis + 1 :])
-        yield from _slabs(part, itemsize, axis + 1) if row > PIECE else (part,)
-
-
-def _joined(parts: Iterator[Array]) -> Iterator[Array]:
-    """The same bytes in pieces of PIECE."""
-    piece, filled = np.empty(PIECE, np.uint8), 0
-    for part in parts:
-        taken = 0
-        while taken < part.size:
-            count = min(part.size - taken, PIECE - filled)
-            piece[filled : filled + count] = part[taken : taken + count]
-            taken, filled = taken + count, filled + count
-            if filled == PIECE:
-                yield piece
-                piece, filled = np.empty(PIECE, np.uint8), 0
-    if filled:
-        yield piece[:filled]
+        yield from _slabs(part, itemsize, most, axis + 1) if row > most else (part,)

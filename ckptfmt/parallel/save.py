@@ -4,6 +4,7 @@ last the commit by rank 0. A failure of any rank in any round fails all, and not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -166,9 +167,12 @@ class ParallelSave:
         tables = [(number, decode_column(tensors), decode_column(chunks)) for number, tensors, chunks in parts]
         total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())
         orders = []
+
+        def chunks_of(cells: list[tuple[int, int]]) -> Iterator[Chunk]:
+            return (Chunk(*held[tensor], chunk) for tensor, chunk in cells)
+
         for number, tensors, chunks in tables:
-            pairs = zip(tensors.tolist(), chunks.tolist(), strict=True)
-            cells = (Chunk(*held[tensor], chunk) for tensor, chunk in pairs)
+            cells = partial(chunks_of, list(zip(tensors.tolist(), chunks.tolist(), strict=True)))
             room = room_for(held[tensor][1] for tensor in tensors.tolist())
             documents = (self._draft.names, self._draft.specs) if self._draft is not None and number == 0 else None
             orders.append(PartOrder(number, tensors, chunks, cells, room, documents))

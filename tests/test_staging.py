@@ -1,0 +1,83 @@
+"""The way of bytes from a source to an object: pieces that nobody else has, and their digests."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zlib_ng import zlib_ng
+
+from ckptfmt.format.digests import digest_named
+from ckptfmt.frameworks.sources import Buffers
+from ckptfmt.layouts import staging
+from ckptfmt.layouts.staging import BEHIND, Checks, WriteBehind, staged
+
+
+@given(st.lists(st.binary(max_size=50)), st.integers(1, 64), st.integers(1, 16), st.integers(1, 40), st.booleans())
+def test_pieces_and_checks(parts: list[bytes], piece: int, step: int, block: int, crc32: bool) -> None:
+    """Whatever the sizes of parts, steps, pieces and blocks. [BLK-001]"""
+    data, digest = b"".join(parts), digest_named("xxh3-128")
+    checks = Checks(digest, block, crc32=crc32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staging, "STAGED", piece)
+        patch.setattr(staging, "STEP", step)
+        arrays = (np.frombuffer(part, np.uint8) for part in parts)
+        pieces = list(staged(arrays, checks, Buffers(piece)))
+    assert b"".join(pieces) == data
+    assert all(each.size == piece for each in pieces[:-1])
+    assert checks.digests == digest.of_blocks(memoryview(data), block) if data else checks.digests == b""
+    assert checks.crc32 == (zlib_ng.crc32(data) if crc32 else 0)
+
+
+def test_pieces_are_copies() -> None:  # [BLK-008]
+    array = np.zeros(100, np.uint8)
+    checks = Checks(digest_named("xxh3-128"), 4096)
+    (piece,) = staged([array], checks, Buffers(staging.STAGED))
+    array[:] = 1
+    assert not piece.any()
+    assert checks.digests == digest_named("xxh3-128").of(bytes(100))
+
+
+class Slow:
+    """An object whose writes wait until they may go on."""
+
+    sequential = False
+
+    def __init__(self) -> None:
+        self.may, self.written = threading.Semaphore(0), bytearray()
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.may.acquire()
+        if not data:
+            raise OSError("no room")
+        assert offset == len(self.written)
+        self.written += data
+
+
+def test_few_writes_wait() -> None:
+    out = Slow()
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as caller:
+        behind = WriteBehind(out, pool)  # type: ignore[arg-type]
+        for i in range(BEHIND):
+            behind.write(i, b"x")
+        one_more = caller.submit(behind.write, BEHIND, b"x")
+        assert not one_more.done()
+        out.may.release(BEHIND + 1)
+        one_more.result(10)
+        behind.wait()
+    assert out.written == b"x" * (BEHIND + 1)
+
+
+def test_a_write_that_fails_is_told_with_a_later_one() -> None:
+    out = Slow()
+    out.may.release(100)
+    with ThreadPoolExecutor(1) as pool:
+        behind = WriteBehind(out, pool)  # type: ignore[arg-type]
+        behind.write(0, b"")
+        behind.write(0, b"x")
+        with pytest.raises(OSError, match="no room"):
+            behind.wait()
