@@ -16,8 +16,9 @@ class CkptError(Exception):
     """Root of the error tree.
 
     Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (the label of its path:
-    "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `offset` (bytes in the object),
-    `found`, `expected`, `errno`; those that do not apply are None.
+    "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
+    checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`; those that do not
+    apply are None.
     """
 
     def __init__(
@@ -25,13 +26,14 @@ class CkptError(Exception):
         code: str,
         message: str,
         *,
-        path: object = None,
+        path: Any = None,
         tensor: str | None = None,
         chunk: int | None = None,
         block: int | None = None,
+        object: str | None = None,
         offset: int | None = None,
-        found: object = None,
-        expected: object = None,
+        found: Any = None,
+        expected: Any = None,
         report: Any = None,
         errno: int | None = None,
     ) -> None:
@@ -42,6 +44,7 @@ class CkptError(Exception):
         self.tensor = tensor
         self.chunk = chunk
         self.block = block
+        self.object = object
         self.offset = offset
         self.found = found
         self.expected = expected

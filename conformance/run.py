@@ -383,7 +383,7 @@ class Question:
             )
         if found["code"] not in error["any_of"]:
             raise Verdict(FAILED, f"refused with {found['code']} instead of {wanted}: {found.get('message', '')}")
-        for key in ("tensor", "chunk", "block"):
+        for key in ("tensor", "chunk", "block", "object"):
             if key in error and found.get(key) != error[key]:
                 raise Verdict(FAILED, f"the error names {key} {found.get(key)!r} instead of {error[key]!r} [BLK-004]")
         return found

@@ -15,7 +15,7 @@ _RECORD = re.compile(
     rb"manifest=(?P<offset>0|[1-9][0-9]{0,18})\+(?P<length>0|[1-9][0-9]{0,18}) "
     rb"sha256=(?P<sha256>[0-9a-f]{64}) frame=(?P<frame>[0-9a-f]{32}|[0-9a-f]{64}) crc32=(?P<crc32>[0-9a-f]{8})\n"
 )
-_VERSION = re.compile(rb"ckptfmt/([0-9]{1,3})\.")
+_VERSION = re.compile(rb"ckptfmt/(0|[1-9][0-9]*)\.")
 _START = re.compile(rb"ckptfmt/(?=[0-9])")
 
 

@@ -162,7 +162,11 @@ def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
 def decode(raw: bytes, memory: int | None = None) -> Manifest:
     """Parse and check a manifest, whose values may take `memory` bytes; raises `bad-manifest`, `bad-extent`,
     `limit-exceeded` or one of the `unknown-…` codes."""
-    document = unpack(raw, memory)
+    try:
+        document = unpack(raw, memory)
+    except CkptError:
+        _refuse_unknown(_required(raw))
+        raise
     match document:
         case {"format": [int(major), int(minor)], "layout": str(layout), "requires": list(requires)} if (
             all(type(r) is str for r in requires) and type(major) is type(minor) is int
@@ -170,11 +174,7 @@ def decode(raw: bytes, memory: int | None = None) -> Manifest:
             pass
         case _:
             raise _bad("`format`, `layout` or `requires` is missing or of another type [MAN-002]")
-    unknown = [feature for feature in requires if feature not in KNOWN_FEATURES]
-    if unknown:
-        raise fault(
-            "unknown-feature", f"the checkpoint requires {', '.join(map(repr, unknown))} [MAN-006]", found=unknown[0]
-        )
+    _refuse_unknown(requires)
     if layout not in LAYOUTS:
         raise _bad(f"there is no layout {layout!r} [LAY-006]")
     match document:
@@ -236,6 +236,29 @@ def decode(raw: bytes, memory: int | None = None) -> Manifest:
     return manifest
 
 
+def _refuse_unknown(requires: list[str]) -> None:
+    """[MAN-006]"""
+    unknown = [feature for feature in requires if feature not in KNOWN_FEATURES]
+    if unknown:
+        named = ", ".join(map(repr, unknown))
+        raise fault("unknown-feature", f"the checkpoint requires {named} [MAN-006]", found=unknown[0])
+
+
+def _required(raw: bytes) -> list[str]:
+    """The entries of `requires` in a manifest whose other keys may break rules that a later version has changed; none
+    if there is no such list. [MAN-006]"""
+    unpacker = msgpack.Unpacker(max_buffer_size=len(raw), max_str_len=len(raw))
+    unpacker.feed(raw)
+    try:
+        for _ in range(unpacker.read_map_header()):
+            if unpacker.unpack() == "requires":
+                return [entry for entry in unpacker.unpack() if type(entry) is str]
+            unpacker.skip()
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
+        pass
+    return []
+
+
 def decode_part(
     raw: bytes, specs: tuple[ArraySpec, ...], digest: Digest, block: int, memory: int | None = None
 ) -> ChunkTable:
@@ -262,6 +285,8 @@ def _part(document: Any, layout: str, specs: tuple[ArraySpec, ...], digest: Dige
                     type(length) is int and 0 <= length < 1 << 63 and len(sha256) == 32
                 ):
                     return Part(name, PartReference(path, length, sha256), size, frame)
+                case {"path": _}:
+                    raise _bad("a reference to a part manifest lacks a key, or has one of another type [CHK-009]")
             return Part(name, decode_table(chunks, specs, digest, block), size, frame)
     raise _bad("a part lacks a key, or has one of another type [MAN-002]")
 

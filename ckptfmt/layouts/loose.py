@@ -62,7 +62,9 @@ def frame_damage(
         name = TENSORS + key
         try:
             found = _document(storage, name)
-        except CorruptError:
+        except CorruptError as error:
+            if error.code != "missing-object":
+                raise
             yield name, 0, "the node document is missing"
             continue
         if found != expected:

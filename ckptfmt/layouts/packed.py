@@ -16,7 +16,7 @@ from ..format.dtypes import Array
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part, PartReference
 from ..format.placement import placement_of
-from ..storage import Attempt, Storage
+from ..storage import COMMIT, Attempt, Storage
 from . import Frame, Located, Written, bytes_between, directory
 from .chunk_index import ChunkIndex
 
@@ -35,7 +35,9 @@ def locate(storage: Storage, limits: Limits) -> Located:
 
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
-    """Of the packs whose table is sound; a damaged part manifest is damage enough. [FRM-003]"""
+    """Of the record, which covers no bytes, and of the packs whose table is sound; a damaged part manifest is damage
+    enough. [FRM-003]"""
+    yield Frame(COMMIT, located.record.frame, iter(()))
     for number, part in enumerate(index.manifest.parts):
         with contextlib.suppress(CorruptError, StorageError):
             table = index.table(number)

@@ -315,6 +315,7 @@ class BlockReader:
             tensor=tensor,
             chunk=place.chunk,
             block=number,
+            object=place.object,
             offset=offset,
         )
 
@@ -328,6 +329,8 @@ class BlockReader:
             raise raised from error
 
     def _blame(self, error: CkptError, place: ChunkPlace) -> None:
+        if error.object is None:
+            error.object = place.object
         self._blamed(error, place.tensor, place.chunk)
 
     def _blamed(self, error: CkptError, tensor: int, chunk: int) -> CkptError:

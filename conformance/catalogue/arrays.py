@@ -204,6 +204,9 @@ _ALL = [[0, 7, 1], [0, 11, 1]]
 for _name, _bad in {
     "rank": [[0, 7, 1]],
     "extra-axis": [*_ALL, [0, 1, 1]],
+    "stop-beyond": [[0, 8, 1], [0, 11, 1]],
+    "start-beyond": [[0, 7, 1], [12, 12, 1]],
+    "start-after-stop": [[3, 2, 1], [0, 11, 1]],
 }.items():
     fault(
         f"slice-bad-{_name}",

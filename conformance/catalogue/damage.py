@@ -66,7 +66,7 @@ for _name, (_offset, _block) in BLOCKS.items():
         "BLK-001 BLK-004",
         BASE,
         [flip(["w"], 0, _offset, 7)],
-        {"error": {"any_of": ["block-digest"], "tensor": "w", "chunk": 0, "block": _block}},
+        {"error": {"any_of": ["block-digest"], "tensor": "w", "chunk": 0, "block": _block, "object": ""}},
         READ_W,
         still=[["b"]],
     )
@@ -145,7 +145,7 @@ fault(
     "BLK-004",
     "codec-zstd-loose",
     [{"do": "flip_bit", "at": {"object": "tensors/x/c/0", "offset": 20}, "bit": 0}],
-    {"error": {"any_of": ["block-digest"], "tensor": "x", "chunk": 0, "block": 0}},
+    {"error": {"any_of": ["block-digest"], "tensor": "x", "chunk": 0, "block": 0, "object": "tensors/x/c/0"}},
     {"op": "read", "path": ["x"]},
     still=[["b"]],
 )

@@ -195,6 +195,18 @@ fault(
     generated=True,
 )
 
+fault(
+    "link-verify-node-document",
+    "A whole verification reports a linked node document, also if what it leads to is right.",
+    "CHK-007 BLK-007 FRM-002",
+    "link-base",
+    [{"do": "link_object", "object": "tensors/a/zarr.json", "target": "outside/zarr.json"}],
+    {"damage": [{"code": "linked-object"}]},
+    {"op": "verify"},
+    needs=("verify",),
+    generated=True,
+)
+
 # ---- limits
 
 _HUGE = sealed(f"ckptfmt/1.0 file manifest=64+{2 << 30} sha256={'0' * 64} frame={'0' * 64} ".encode())

@@ -347,6 +347,19 @@ fault(
     [*remove("/tensors")[:1], *remove("/block")[:1], *edit("/requires", ["sparse-tensors"])],
     "unknown-feature",
 )
+for _name, _title, _new in (
+    ("extension", "an extension type", Literal(b"\xc7\x05\x07hello")),
+    ("repeated-key", "a map that repeats a key", Literal(b"\x82\xa1a\x01\xa1a\x02")),
+    ("number-as-key", "a map whose key is a number", Literal(b"\x81\x01\x02")),
+):
+    fault(
+        f"requires-first-{_name}",
+        f"What a required feature nobody knows uses is not judged: {_title}.",
+        "MAN-006 MAN-001 READ-001",
+        "manifest-base",
+        [*edit("/metadata", _new)[:1], *edit("/requires", ["sparse-tensors"])],
+        "unknown-feature",
+    )
 
 # ---- extents
 

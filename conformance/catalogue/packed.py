@@ -328,7 +328,7 @@ fault(
     "BLK-004 BLK-005",
     BASE,
     [{"do": "flip_bit", "at": place({"tensor": ["x"], "chunk": 1}, 3), "bit": 0}],
-    {"error": {"any_of": ["block-digest"], "tensor": "x", "chunk": 1}},
+    {"error": {"any_of": ["block-digest"], "tensor": "x", "chunk": 1, "block": 0, "object": "packs/00001.zip"}},
     READ_X,
     still=[["y"]],
 )
@@ -391,12 +391,48 @@ for _name, _object, _base in (
         generated=True,
         still=[["y"]],
     )
+for _name, _base, _pointer, _path in (
+    ("shared", "packed-part-manifests", "/parts/1/chunks/path", "parts/00000.msgpack"),
+    ("of-a-pack", "packed-part-manifests", "/parts/1/chunks/path", "packs/00001.zip"),
+):
+    fault(
+        f"packed-part-manifest-{_name}",
+        f"The path of a part manifest is {'that of another' if _name == 'shared' else 'that of a pack'}.",
+        "CHK-009",
+        _base,
+        edit(_pointer, _path),
+        "bad-manifest",
+    )
+fault(
+    "packed-table-with-path",
+    "A chunk table that has the key `path` too: a reference, which lacks its keys.",
+    "CHK-009",
+    BASE,
+    edit("/parts/1/chunks/path", 5),
+    "bad-manifest",
+)
+for _layout in ("file", "loose"):
+    fault(
+        f"{_layout}-table-with-path",
+        f"A chunk table with the key `path` in layout {_layout}, which has no part manifests.",
+        "CHK-009 CHK-002",
+        f"digest-sha256-{_layout}",
+        edit("/parts/0/chunks/path", "parts/00000.msgpack"),
+        "bad-manifest",
+    )
 VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, Any]]]] = {
     "frame": (
         "the frame of a pack",
         "FRM-003",
         BASE,
         [{"do": "flip_bit", "at": {"object": "packs/00001.zip", "offset": 0}, "bit": 0}],
+        [{"code": "frame-digest"}],
+    ),
+    "record-frame": (
+        "a record whose frame digest is not that of no bytes",
+        "FRM-003 FRM-004 BLK-007",
+        BASE,
+        [{"do": "reseal", "frame": "0" * 64}],
         [{"code": "frame-digest"}],
     ),
     "pack-longer": (

@@ -43,6 +43,7 @@ GRAMMAR: dict[str, tuple[str, str]] = {
     "tab": ("A tab in place of a blank.", _text().replace(" file", "\tfile")),
     "layout-upper": ("The layout in upper case.", _text(layout="FILE")),
     "layout-unknown": ("An unknown layout.", _text(layout="striped")),
+    "major-leading-zero": ("A major version with a leading zero.", _text(version="ckptfmt/02.0")),
     "minor-missing": ("A version without a minor part.", _text(version="ckptfmt/1.")),
     "minor-leading-zero": ("A minor version with a leading zero.", _text(version="ckptfmt/1.00")),
     "minor-1000": ("A minor version of 1000.", _text(version="ckptfmt/1.1000")),
@@ -121,7 +122,8 @@ fault(
 
 # ---- versions
 
-for _name, _version in {"next": "2.0", "ninety-nine": "99.0", "largest": "999.999"}.items():
+LATER = {"next": "2.0", "ninety-nine": "99.0", "largest": "999.999", "thousand": "1000.0", "long": f"{10**22 + 7}.0"}
+for _name, _version in LATER.items():
     fault(
         f"version-{_name}",
         f"Version {_version} is refused by its number.",

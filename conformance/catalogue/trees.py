@@ -291,6 +291,8 @@ BAD_NODES: dict[str, tuple[str, str, Any]] = {
     "surrogate": ("A string with a lone surrogate.", "TREE-015", Literal(b"\xa3\xed\xa0\x80")),
     "overlong-utf8": ("A string with an overlong form.", "TREE-015", Literal(b"\xa2\xc0\x80")),
     "key-invalid-utf8": ("A key that is no UTF-8.", "TREE-015", ["dict", [Literal(b"\xa1\xff")], [1]]),
+    "dict-key-tag": ("A tagged string as key.", "TREE-007", ["dict", [["tag", "x", None, "a"]], [1]]),
+    "dict-key-tagged-int": ("A tagged integer as key.", "TREE-007", ["dict", [["tag", "x", None, 1]], [1]]),
     "int-nested-key": ("A key that is a list.", "TREE-007", ["dict", [["list", []]], [1]]),
 }
 

@@ -68,7 +68,7 @@ class Adapter(Server):
         if not isinstance(error, ckptfmt.CkptError):
             return super().refusal(error)
         found = {"code": error.code, "message": str(error)}
-        places = {"tensor": error.tensor, "chunk": error.chunk, "block": error.block, "offset": error.offset}
+        places = {key: getattr(error, key) for key in ("tensor", "chunk", "block", "object", "offset")}
         return Refused("error", {**found, **{key: value for key, value in places.items() if value is not None}})
 
     # ---- reading
@@ -115,6 +115,9 @@ class Adapter(Server):
             raise Refused("error", {"code": "bad-index", "message": "no tensor"})
         if len(request["slices"]) != tensor.ndim:
             raise Refused("error", {"code": "bad-index", "message": "another rank"})
+        lengths = zip(request["slices"], tensor.shape, strict=True)
+        if not all(0 <= start <= stop <= length and step >= 1 for (start, stop, step), length in lengths):
+            raise Refused("error", {"code": "bad-index", "message": "beyond the tensor"})
         values = tensor[tuple(slice(*cut) for cut in request["slices"])]
         return {"value": shown_array(np.asarray(values).reshape(np.shape(values)), tensor.dtype_name)}
 

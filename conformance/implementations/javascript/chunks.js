@@ -44,6 +44,7 @@ export class Parts {
     const object = this.storage.record.layout === 'file' ? '' : null;
     const good = part.get('object') === object && part.get('size') === null && part.get('frame') === null;
     need(good, 'MAN-002', 'object, size or frame of the part do not fit the layout');
+    need(!part.get('chunks').has('path'), 'CHK-009', 'a reference to a part manifest');
     need(TABLE(part.get('chunks')), 'MAN-002', 'a chunk table lacks a column, or has another type');
   }
 

@@ -1,8 +1,8 @@
 // The manifest but for its tree and chunk tables: sections 3 to 5, 7 and 14.
 
 import { createHash } from 'node:crypto';
-import { need } from './faults.js';
-import { encode } from './msgpack.js';
+import { Fault, need } from './faults.js';
+import { decode, encode } from './msgpack.js';
 
 export const DIGEST_SIZE = { 'xxh3-128': 16, sha256: 32, blake3: 32 }; // [BLK-002]
 
@@ -73,15 +73,26 @@ const CODECS = { // [ZARR-006]
   },
 };
 
-/** What a reader looks at before anything else [MAN-006]. */
+/** What a manifest requires that this reader does not know, whatever rules its other keys break [MAN-006]. */
+export function checkRequired(bytes) {
+  let requires;
+  try {
+    requires = decode(bytes, false)?.get?.('requires');
+  } catch (error) {
+    if (error instanceof Fault) return; // told when it is decoded
+    throw error;
+  }
+  for (const feature of list(str)(requires) ? requires : []) {
+    need(false, 'MAN-006', `it requires ${feature}, which this reader does not know`, 'unknown-feature');
+  }
+}
+
+/** What a reader looks at before the rest. */
 export function checkHead(manifest, record) {
   need(map(HEAD)(manifest), 'MAN-002', 'format, layout or requires are missing or of another type');
   const [format, layout] = [manifest.get('format'), manifest.get('layout')];
   need(String(format) === String(record.version), 'MAN-005', `format ${format}, not that of the commit record`);
   need(layout === record.layout, 'LAY-006', `layout ${layout}, not that of the commit record`);
-  for (const feature of manifest.get('requires')) {
-    need(false, 'MAN-006', `it requires ${feature}, which this reader does not know`, 'unknown-feature');
-  }
 }
 
 /** The form of every item; digest and block size. */

@@ -20,9 +20,9 @@ const FLOAT_64 = new DataView(new ArrayBuffer(8));
 
 /**
  * The one value in `bytes`: null, boolean, BigInt for every integer, Float, string, Uint8Array, Array, and Map with
- * string keys [MAN-001].
+ * string keys [MAN-001]. If it is not `strict`, keys may be anything and repeat, and extensions are undefined.
  */
-export function decode(bytes) {
+export function decode(bytes, strict = true) {
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;
 
@@ -55,8 +55,8 @@ export function decode(bytes) {
     const entries = new Map();
     for (let i = 0; i < size; i++) {
       const key = item(depth + 1);
-      need(typeof key === 'string', 'MAN-001', 'a map has a key that is no string');
-      need(!entries.has(key), 'MAN-001', `a map repeats the key ${key}`);
+      need(!strict || typeof key === 'string', 'MAN-001', 'a map has a key that is no string');
+      need(!strict || !entries.has(key), 'MAN-001', `a map repeats the key ${key}`);
       entries.set(key, item(depth + 1));
     }
     return entries;
@@ -64,6 +64,10 @@ export function decode(bytes) {
   const float32 = () => {
     FLOAT_64.setFloat64(0, data.getFloat32(take(4)));
     return new Float(FLOAT_64.getBigUint64(0));
+  };
+  const extension = (size) => {
+    need(!strict, 'MAN-001', 'an extension type');
+    take(1 + size);
   };
   const item = (depth) => {
     const tag = uint(1);
@@ -77,6 +81,7 @@ export function decode(bytes) {
       case 0xc2: return false;
       case 0xc3: return true;
       case 0xc4: case 0xc5: case 0xc6: return bin(uint(1 << (tag - 0xc4)));
+      case 0xc7: case 0xc8: case 0xc9: return extension(uint(1 << (tag - 0xc7)));
       case 0xca: return float32();
       case 0xcb: return new Float(data.getBigUint64(take(8)));
       case 0xcc: case 0xcd: case 0xce: return BigInt(uint(1 << (tag - 0xcc)));
@@ -85,10 +90,11 @@ export function decode(bytes) {
       case 0xd1: return BigInt(data.getInt16(take(2)));
       case 0xd2: return BigInt(data.getInt32(take(4)));
       case 0xd3: return data.getBigInt64(take(8));
+      case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8: return extension(1 << (tag - 0xd4));
       case 0xd9: case 0xda: case 0xdb: return str(uint(1 << (tag - 0xd9)));
       case 0xdc: case 0xdd: return array(uint(tag === 0xdc ? 2 : 4), depth);
       case 0xde: case 0xdf: return map(uint(tag === 0xde ? 2 : 4), depth);
-      default: return need(false, 'MAN-001', `the byte 0x${tag.toString(16)}: an extension type, or no msgpack`);
+      default: return need(false, 'MAN-001', `the byte 0x${tag.toString(16)} is no msgpack`);
     }
   };
 

@@ -17,6 +17,9 @@ export class PackedParts extends Parts {
     this.parts.forEach((part) => this.checkPart(part));
     const objects = new Set(this.parts.map((part) => part.get('object')));
     need(objects.size === this.parts.length, 'LAY-004', 'two parts have one object');
+    const paths = this.parts.map((part) => part.get('chunks').get('path')).filter(str);
+    const apart = new Set([...objects, ...paths]).size === objects.size + paths.length;
+    need(apart, 'CHK-009', 'two part manifests have one path, or one has that of an object');
     this.runs = this.placement(manifest.get('placement'));
   }
 

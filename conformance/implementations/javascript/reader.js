@@ -12,7 +12,7 @@ import { createHash } from 'node:crypto';
 import { Chunk } from './chunk.js';
 import { Parts } from './chunks.js';
 import { Fault, Unsupported, need } from './faults.js';
-import { DTYPES, Tensor, checkBody, checkHead, checkSchema, tensorsOf } from './manifest.js';
+import { DTYPES, Tensor, checkBody, checkHead, checkRequired, checkSchema, tensorsOf } from './manifest.js';
 import { Float, decode } from './msgpack.js';
 import { PackedParts } from './packed.js';
 import { Storage } from './storage.js';
@@ -45,6 +45,7 @@ export class Checkpoint {
     const bytes = this.storage.read(name, record.offset, record.length);
     const right = createHash('sha256').update(bytes).digest('hex') === record.sha256;
     need(right, 'COM-003', 'the manifest has another sha256', 'manifest-digest');
+    checkRequired(bytes);
     const manifest = decode(bytes);
     checkHead(manifest, record);
     checkBody(manifest, record.frame);

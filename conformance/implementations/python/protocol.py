@@ -48,7 +48,9 @@ class PythonReader(Server):
         return {"value": value, "unknown_tags": self.checkpoint.unknown_tags}
 
     def do_read_slice(self, request: Value) -> Value:
-        tensor, box = self.at(request["path"]), [range(*one) for one in request["slices"]]
+        tensor, slices = self.at(request["path"]), request["slices"]
+        need(all(start <= stop and step > 0 for start, stop, step in slices), f"slices {slices}", "bad-index")
+        box = [range(*one) for one in slices]
         good = isinstance(tensor, Tensor) and len(box) == len(tensor.shape)
         good = good and all(axis.stop <= side for axis, side in zip(box, tensor.shape, strict=True))
         need(good, f"slices {box}", "bad-index")

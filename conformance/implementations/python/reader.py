@@ -84,8 +84,9 @@ class Tree:
         match node:
             case ["dict", list(keys), list(nodes)]:
                 need(len(keys) == len(nodes), f"{len(keys)} keys and {len(nodes)} values [TREE-006]")
+                fine = all(type(key) in (str, int) or (type(key) is list and key[:1] == ["int"]) for key in keys)
+                need(fine, "a key is neither str nor int [TREE-007]")
                 names = [self.value(key) for key in keys]
-                need(all(type(name) in (str, int) for name in names), "a key is neither str nor int [TREE-007]")
                 need(len(set(names)) == len(names), "a dict repeats a key [TREE-006]")
                 return dict(zip(names, map(item, names, nodes), strict=True))
             case ["list", list(nodes)]:
@@ -274,6 +275,15 @@ def fits(value: Any, form: Any) -> bool:
     return form is ANY or value is form or type(value) is form
 
 
+def required(data: bytes) -> list[str]:
+    """What a manifest requires, whatever rules its other keys break [MAN-006]."""
+    try:
+        found = msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, TypeError):
+        return []
+    return list(found["requires"]) if fits(found, {"requires": [str]}) else []
+
+
 def decode(data: bytes) -> dict[str, Any]:
     """One msgpack map with nothing after it, no repeated key and no extension type anywhere [MAN-001]."""
 
@@ -300,6 +310,7 @@ def chunks_of(storage: "Storage", manifest: dict[str, Any], tensors: list[Tensor
     need(len(manifest["parts"]) == 1, "not one part [CHK-002]")
     part, digest, block = manifest["parts"][0], manifest["digest"], manifest["block"]
     table = part["chunks"]
+    need("path" not in table, "a reference to a part manifest [CHK-009]")
     is_file, count = manifest["layout"] == "file", sum(math.prod(tensor.counts) for tensor in tensors)
     fine = part["object"] == ("" if is_file else None) and (table["offset"] is not None) == is_file
     need(fine, "`object` or `offset` do not fit the layout [MAN-002]")
@@ -417,11 +428,11 @@ class Checkpoint:
         data = storage.read(name, storage.start, storage.length + storage.is_folder)
         good = len(data) == storage.length and hashlib.sha256(data).hexdigest() == storage.sha256
         need(good, "the manifest has another length or sha256 [COM-003]", "manifest-digest")
+        need(not required(data), f"it requires {required(data)} [MAN-006]", "unknown-feature")
         manifest = decode(data)
         need(fits(manifest, HEAD), "format, layout or requires are missing or of another type [MAN-002]")
         same = (manifest["format"], manifest["layout"]) == (storage.version, storage.layout)
         need(same, "not the version and layout of the commit record [MAN-005] [LAY-006]")
-        need(not manifest["requires"], f"it requires {manifest['requires']} [MAN-006]", "unknown-feature")
         need(fits(manifest, MANIFEST) and "placement" not in manifest, "keys are missing or of other types [MAN-002]")
         digest, block, self.schema = manifest["digest"], manifest["block"], manifest["schema"]
         need(digest in DIGEST_SIZES, f"digest {digest!r} [BLK-002]", "unknown-digest")
