@@ -1,4 +1,4 @@
-"""`gc` beside what lives, in processes of their own, by any clock: it is left alone, or, where nobody can see its lease,
+"""`gc` beside what lives, in processes of their own, by any clock: it is left alone, or, if its lease cannot be seen,
 fails before it commits. [PUB-018] [PUB-019] [PUB-020]
 
 All operations, for long: `python -m stress gc`.
@@ -50,19 +50,31 @@ def collected(folder: Path, *, by: float = 0.0, grace: float = 0.0) -> list[ckpt
     return list(report.found)
 
 
-def waiting(shape: tuple[int, ...], entered: Any, go_on: Any) -> Lazy:
+class Made(Lazy):
+    """A tensor of ones, before whose bytes come something happens."""
+
+    shape, dtype = (5,), np.dtype(np.float64)
+
+    def __init__(self, before: Callable[[], Any]) -> None:
+        self.before = before
+
+    def __getitem__(self, index: Any) -> Any:
+        self.before()
+        return np.ones(self.shape)[index]
+
+
+def waiting(entered: Any, go_on: Any) -> Made:
     """A tensor whose bytes come when they are allowed to."""
 
-    def read(*_: Any) -> Any:
+    def wait() -> None:
         entered.release()
         assert go_on.acquire(timeout=120)
-        return np.ones(shape)
 
-    return Lazy(shape, np.dtype(np.float64), read)
+    return Made(wait)
 
 
 def save_when_told(path: Path, layout: str, overwrite: bool, entered: Any, go_on: Any) -> None:
-    ckptfmt.save(path, {**NEW, "v": waiting((5,), entered, go_on)}, layout=layout, overwrite=overwrite)
+    ckptfmt.save(path, {**NEW, "v": waiting(entered, go_on)}, layout=layout, overwrite=overwrite)
 
 
 @each_layout
@@ -73,7 +85,7 @@ def test_a_save_that_lives_is_left_alone(tmp_path: Path, layout: str, overwrite:
         ckptfmt.save(path, OLD, layout=layout)
     entered, go_on = semaphore(), semaphore()
     process = child(save_when_told, path, layout, overwrite, entered, go_on)
-    assert entered.acquire(timeout=60)
+    assert entered.acquire(timeout=30)
     os.kill(process.pid, signal.SIGSTOP)  # a pause longer than any grace
     for by, grace in ((0.0, 0.0), (LATER, DAY), (LATER, 0.0), (-LATER, 0.0), (1e9, DAY)):
         assert collected(tmp_path, by=by, grace=grace) == []
@@ -91,7 +103,7 @@ def test_a_save_that_lives_is_left_alone(tmp_path: Path, layout: str, overwrite:
 def test_what_died_goes_at_once_with_a_grace_of_0(tmp_path: Path, layout: str) -> None:
     entered, go_on = semaphore(), semaphore()
     process = child(save_when_told, tmp_path / "x.ckpt", layout, False, entered, go_on)
-    assert entered.acquire(timeout=60)
+    assert entered.acquire(timeout=30)
     process.kill()
     process.join(60)
     assert len(collected(tmp_path)) == 1
@@ -149,13 +161,12 @@ def test_something_else_removes_a_file_of_a_temporary(tmp_path: Path, layout: st
     path = tmp_path / "x.ckpt"
     ckptfmt.save(path, OLD, layout=layout)
 
-    def clean(*_: Any) -> Any:
+    def clean() -> None:
         (temporary,) = leftovers(tmp_path)
         first = temporary if layout == "file" else min(file for file in temporary.rglob("*") if file.is_file())
         first.unlink()
-        return np.ones(5)
 
-    tree = {"first": np.ones(300_000), "last": Lazy((5,), np.dtype(np.float64), clean)}
+    tree = {"first": np.ones(300_000), "last": Made(clean)}
     with pytest.raises(ckptfmt.StorageError) as caught:
         ckptfmt.save(path, tree, layout=layout, overwrite=True)
     assert caught.value.code == "temporary-lost"
@@ -186,7 +197,7 @@ def test_a_collection_that_is_killed_is_ended_by_the_next(tmp_path: Path, call: 
     (dead / "00000.zip").write_bytes(b"half")
     entered = semaphore()
     process = child(collect_until, tmp_path, call, entered)
-    assert entered.acquire(timeout=60)
+    assert entered.acquire(timeout=30)
     assert collected(tmp_path) == []  # it is in the hands of the other one
     process.kill()
     process.join(60)
@@ -202,7 +213,7 @@ def test_a_fork_does_not_keep_what_its_parent_wrote(tmp_path: Path, layout: str)
     """As a worker of a DataLoader that is begun while a save is under way, and outlives it."""
     path, entered, go_on = tmp_path / "x.ckpt", semaphore(), semaphore()
     process = child(save_and_fork, path, layout, entered, go_on)
-    assert entered.acquire(timeout=60)
+    assert entered.acquire(timeout=30)
     assert collected(tmp_path, by=LATER) == []
     process.kill()
     process.join(60)
@@ -213,14 +224,14 @@ def test_a_fork_does_not_keep_what_its_parent_wrote(tmp_path: Path, layout: str)
 
 
 def save_and_fork(path: Path, layout: str, entered: Any, go_on: Any) -> None:
-    def read(*_: Any) -> Any:
+    def fork() -> None:
         if os.fork() == 0:
             entered.release()
             go_on.acquire(timeout=120)
             os._exit(0)
         time.sleep(120)
 
-    ckptfmt.save(path, {**NEW, "v": Lazy((5,), np.dtype(np.float64), read)}, layout=layout)
+    ckptfmt.save(path, {**NEW, "v": Made(fork)}, layout=layout)
 
 
 @each_layout
@@ -265,7 +276,7 @@ def test_each_rank_holds_what_all_write(tmp_path: Path) -> None:
     attempt = LocalAttempt(str(path), directory=True, overwrite=False, durable=True)
     token, entered, go_on = attempt.share(["packs"]), semaphore(), semaphore()
     process = child(join_and_wait, path, token, entered, go_on)
-    assert entered.acquire(timeout=60)
+    assert entered.acquire(timeout=30)
     attempt._temporary.let_go()  # rank 0 has died
     assert collected(tmp_path, by=LATER) == []
     go_on.release()
@@ -282,7 +293,7 @@ def test_ranks_that_meet_are_left_alone(tmp_path: Path) -> None:
     """A rank that waits for rank 0."""
     entered = semaphore()
     process = child(meet, tmp_path, entered)
-    assert entered.acquire(timeout=60)
+    assert entered.acquire(timeout=30)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("join-*")):
         assert time.monotonic() < deadline

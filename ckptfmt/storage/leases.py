@@ -71,12 +71,16 @@ os.register_at_fork(after_in_child=_forget)  # leases are the parent's, and end 
 
 
 def hold(path: str, fd: int | None = None) -> Lease | None:
-    """Hold what was made at a path, by a descriptor of it if there is one, which is copied; None if it was taken away
-    meanwhile, or is about to be. [PUB-018]"""
+    """Hold what was made at a path; None if it was taken away meanwhile, or is about to be. `fd`: a descriptor of it,
+    in case that the umask lets nobody open it. Raises OSError. [PUB-018]"""
     try:
-        held = Lease(os.open(path, _OPEN | os.O_NOFOLLOW) if fd is None else os.dup(fd))
+        held = Lease(os.open(path, _OPEN | os.O_NOFOLLOW))  # a copy of `fd` would share its lock with forks
     except FileNotFoundError:
         return None
+    except PermissionError:
+        if fd is None:
+            raise
+        held = Lease(os.dup(fd))
     if held.lock(alone=False) is not False and held.is_at(path):
         return held
     held.release()

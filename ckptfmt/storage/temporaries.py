@@ -69,7 +69,10 @@ class Temporary:
     def join(self, name: str) -> None:
         """Lease that of another process, by its name."""
         self.path = os.path.join(os.path.dirname(self._target), name)
-        self._lease = hold(self.path)
+        try:
+            self._lease = hold(self.path)
+        except OSError as error:
+            raise os_fault(error, "cannot open the temporary", self._checkpoint) from error
         if self._lease is None:
             raise self._lost()
 
