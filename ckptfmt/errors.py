@@ -141,6 +141,12 @@ CODES: dict[str, Code] = {
         "no space left, or quota reached",
         "Free some space and save again; nothing that was stored is affected",
     ),
+    "temporary-lost": Code(
+        StorageError,
+        "storage",
+        "what a save had written was removed before it was published",
+        "Save again; nothing was committed, and what was there is untouched",
+    ),
     "exclusive-unsupported": Code(
         StorageError,
         "storage",

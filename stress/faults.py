@@ -18,7 +18,7 @@ from typing import Any
 
 import ckptfmt
 from ckptfmt.storage.disk import Disk
-from ckptfmt.storage.local import TEMPORARY_SUFFIX
+from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
 from ckptfmt.testing import equal_trees, using_disk
 
 from .crash_states import entries, recorded

@@ -193,7 +193,7 @@ class WatchedDisk(Disk):
 
     def __getattribute__(self, name: str) -> Any:
         call = super().__getattribute__(name)
-        if name.startswith("_") or name == "write_all" or (name in READS) != self._reads:
+        if name.startswith("_") or name in _UNWATCHED or (name in READS) != self._reads:
             return call
 
         def watched(*arguments: Any, **keys: Any) -> Any:
@@ -206,6 +206,7 @@ class WatchedDisk(Disk):
 
 
 READS = ("open", "open_below", "read", "map")
+_UNWATCHED = ("write_all", "lock", "unlock")  # of other calls; and those that leave nothing on a disk
 
 
 def _nothing(*_: Any) -> None:

@@ -17,9 +17,9 @@ from damage import LAYOUTS, child, exit_code, leftovers, semaphore, use_disk
 
 import ckptfmt
 from ckptfmt.manager import Last, retention
-from ckptfmt.manager.leases import claim, is_leased, lease
 from ckptfmt.manager.run_on_disk import RunOnDisk
 from ckptfmt.manager.steps import FixedNames
+from ckptfmt.storage.leases import claim, is_leased, lease
 
 both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
 TREE = {"a": np.arange(100), "b": [np.zeros(3), np.ones((2, 2))]}

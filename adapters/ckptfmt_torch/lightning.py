@@ -16,7 +16,7 @@ from typing import Any
 from lightning.fabric.plugins import CheckpointIO
 
 from ckptfmt.storage import is_url
-from ckptfmt.storage.local import TEMPORARY_SUFFIX
+from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
 
 from .checkpoint import load, save
 

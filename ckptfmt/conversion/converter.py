@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CkptError, fault, os_fault
+from ..errors import CkptError, fault
 from ..format.digests import DIGEST, digest_named
 from ..format.dtypes import dtype_of
 from ..format.manifest import BLOCK
@@ -188,10 +188,11 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
         file.finish(os.path.getsize(attempt.temporary))
         attempt.publish()
     except BaseException as error:
+        told = attempt.fault(error, "cannot write the target") if isinstance(error, OSError) else error
         attempt.abort()
-        if isinstance(error, OSError) and not isinstance(error, CkptError):
-            raise os_fault(error, "cannot write the target", target) from error
-        raise
+        if told is error:
+            raise
+        raise told from error
 
 
 def compare(

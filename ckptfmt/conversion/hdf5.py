@@ -128,7 +128,7 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
             else:
                 written[id(item)] = _dataset(group, name, item, advance)
 
-    with h5py.File(path, "w", track_order=True) as file:
+    with h5py.File(path, "w", track_order=True, locking=False) as file:
         fill(file, tree)
 
 

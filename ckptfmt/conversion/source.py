@@ -30,7 +30,8 @@ from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..frameworks.target import rebuild
 from ..storage import disk as disks
-from ..storage.local import Descriptor, LocalStorage
+from ..storage.descriptor import Descriptor
+from ..storage.local import LocalStorage
 
 SLAB = 16 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source

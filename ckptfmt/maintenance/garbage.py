@@ -8,13 +8,17 @@ Only what has a name that this package gives, and that no process can be at work
 - what ranks met through (`FileCoordinator`): `session-<16 hex digits>` that a rank has ended early, and
   `join-<16 hex digits>`, which nobody waits for any more.
 
-What has not changed for the grace period is given up: neither it nor, in a folder, anything in it, by mtime and ctime,
-so that a rename counts, too. Nothing is touched that is leased, or in a run in which a manager saves or deletes now
-(`manager.leases`). No link is followed, and none is removed.
+Who is at work on something holds a lease on it (`storage.leases`), and a manager, while it saves or deletes, one on the
+run: nothing is touched that is so held, however old a clock says that it is. Beside that it must not have changed for
+the grace period: neither it nor, in a folder, anything in it, by mtime and ctime, so that a rename counts, too. Where
+the file system has no locks that alone tells, and the period is no less than a day. What is taken gets another name
+before anything of it goes, so that a save whose lease could not be seen fails before it commits. [PUB-020] No link is
+followed, and none is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -24,10 +28,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import fault, os_fault
-from ..manager.leases import claim
-from ..manager.run_on_disk import destroy
 from ..parallel.files import LOST
 from ..storage import COMMIT, MANIFEST, is_url
+from ..storage.leases import claim
+from ..storage.temporaries import is_temporary, take_away
 
 GRACE = 24 * 3600.0  # seconds
 
@@ -45,7 +49,7 @@ class Kind(NamedTuple):
 
 _MESSAGE = re.compile(r"[0-9]+\.[0-9]+\.(message|reply)|lost|split-[0-9]+|(session|join)-[0-9a-f]{16}|tmp-.*").fullmatch
 KINDS: tuple[Kind, ...] = (
-    Kind(re.compile(r"\..+\.[0-9a-f]{12}\.ckptfmt-tmp").fullmatch, "a save or a deletion that did not end"),
+    Kind(is_temporary, "a save or a deletion that did not end"),
     Kind(re.compile(r"\.kept\.json\.ckptfmt-tmp").fullmatch, "a note of a manager that was not written", False),
     Kind(re.compile(r"session-[0-9a-f]{16}").fullmatch, "a meeting of ranks that failed", True, _MESSAGE, LOST),
     Kind(re.compile(r"(tmp-)?join-[0-9a-f]{16}(\.[0-9a-f]{8})?").fullmatch, "a rank that met nobody", False),
@@ -89,12 +93,16 @@ def gc(
     """Find, and with `delete=True` remove, what was left in a folder by processes that died. Checkpoints and all other
     files are never touched; deletions that a manager did not end are ended.
 
-    `grace`: seconds for which nothing may have changed. A save that writes nothing for so long while it lives would
-    lose its temporary, and fail, so it should be longer than the longest pause; on a store, whose clock counts, longer
-    than the longest upload of one object. `recursive`: also in folders below that are no checkpoints. `folder` may be a
-    URL, for which `storage_options` are handed to the client library. Raises `not-found`, and `StorageError` for a
-    folder that cannot be listed.
+    `grace`: seconds for which nothing may have changed, by the clock. A save that lives holds a lease, which keeps what
+    it writes whatever a clock says; only where leases cannot be seen, from other machines or on file systems without
+    locks (there it is a day at least), would one that writes nothing for so long lose its temporary, and fail with
+    `temporary-lost`. On a store, which has no leases and whose own clock counts, it should be longer than the longest
+    upload of one object. `recursive`: also in folders below that are no checkpoints. `folder` may be a URL, for which
+    `storage_options` are handed to the client library. Raises `not-found`, `bad-option` for a grace below 0, and
+    `StorageError` for a folder that cannot be listed.
     """
+    if not grace >= 0:
+        raise fault("bad-option", "grace=", path=folder, found=grace, expected="seconds, 0 or more")
     name = os.fspath(folder)
     found: list[Garbage] = []
     kept: list[Garbage] = []
@@ -135,6 +143,8 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []  # it went away meanwhile
     except OSError as error:
         raise os_fault(error, "cannot list the folder", folder) from error
 
@@ -145,28 +155,33 @@ def _kind(name: str) -> Kind | None:
 
 def _judged(folder: str, delete: bool, grace: float) -> Iterator[Garbage]:
     """What is garbage by its name, in one folder; what is old enough, and nobody's, is removed if `delete`."""
-    named = [(entry, kind) for entry in _entries(folder) if (kind := _kind(entry.name)) is not None]
-    if not named:
-        return
-    with claim(folder) as nobody_saves:  # else a manager is at work in this run
-        for entry, kind in named:
-            seen = _seen(entry.path, kind)
-            if seen is None:
-                continue  # a link, a device, or with something else in it: nothing that we made
-            size, changed = seen
-            age = time.time() - changed
-            why = "" if nobody_saves else "a manager saves or deletes here"
-            if age < grace:
-                why = "changed within the grace period"
-            removed = False
-            if not why:
-                with claim(entry.path) as is_mine:
-                    if not is_mine:
-                        why = "in use"
-                    elif delete and _seen(entry.path, kind) == seen:
-                        destroy(entry.path)
-                        removed = True
-            yield Garbage(entry.path, kind.what, size, age, removed, why)
+    for entry in _entries(folder):
+        kind = _kind(entry.name)
+        seen = None if kind is None else _seen(entry.path, kind)
+        if kind is None or seen is None:
+            continue  # not ours, or a link, a device, or with something else in it: nothing that we made
+        size, changed = seen
+        age = max(0.0, time.time() - changed)  # a clock that was set back makes nothing younger than new
+        is_removed = False
+        with contextlib.ExitStack() as held:
+            why = "changed within the grace period" if age < grace else _held_by_others(held, folder, entry.path, age)
+            if not os.path.lexists(entry.path):
+                continue  # it went away by itself
+            if delete and not why:
+                is_removed = _seen(entry.path, kind) == seen
+                why = "" if is_removed else "changed meanwhile"
+            if is_removed:
+                take_away(entry.path)
+        yield Garbage(entry.path, kind.what, size, age, is_removed, why)
+
+
+def _held_by_others(held: contextlib.ExitStack, folder: str, path: str, age: float) -> str:
+    """Why something stays that others hold; else this process holds it, until the stack is closed."""
+    with claim(folder) as nobody_saves:  # not for longer: who wants to save there would wait
+        if not nobody_saves:
+            return "a manager saves or deletes here"
+        is_mine = held.enter_context(claim(path, without_locks=age >= GRACE))
+        return "" if is_mine else "in use"
 
 
 def _seen(path: str, kind: Kind) -> tuple[int, float] | None:

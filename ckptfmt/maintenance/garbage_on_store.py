@@ -18,8 +18,8 @@ from ..manager.run_on_store import LEASE, LIFETIME, TOMBSTONE
 from ..storage import CLAIM, COMMIT, MANIFEST
 from ..storage.engine import Engine, Entry, Unfinished, engine_for, storage_fault
 from ..storage.exclusive import PROBE
-from ..storage.local import TEMPORARY_SUFFIX
 from ..storage.remote_directory import is_claim, new_claim
+from ..storage.temporaries import is_temporary
 from .garbage import Garbage
 
 _WRITTEN = re.compile(  # the objects of a directory that is being saved
@@ -40,7 +40,7 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(re.compile(rf"\..+\.[0-9a-f]{{12}}{re.escape(TEMPORARY_SUFFIX)}").fullmatch, "a save that did not end"),
+    Kind(is_temporary, "a save that did not end"),
     Kind(re.compile(rf"\.[0-9a-f]{{16}}{re.escape(PROBE)}").fullmatch, "a trial of the store", LIFETIME),
     Kind(re.compile(rf"\..+\.[0-9a-f]{{12}}{re.escape(LEASE)}").fullmatch, "a lease of a reader that died", LIFETIME),
     Kind(_TOMBSTONE, "a deletion that a manager did not end"),

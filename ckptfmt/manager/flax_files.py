@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from ..errors import CkptError
 from ..reading.reader import Checkpoint, open_checkpoint
-from . import leases
+from ..storage import leases
 
 
 def format_of(path: str) -> str | None:

@@ -18,10 +18,11 @@ from ..errors import fault, os_fault
 from ..format import commit
 from ..format.tree import Tree
 from ..reading.reader import Checkpoint
-from ..storage import COMMIT
+from ..storage import COMMIT, leases
 from ..storage import disk as disks
-from ..storage.local import TEMPORARY_SUFFIX, make_directories
-from . import flax_files, leases
+from ..storage.local import make_directories
+from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
+from . import flax_files
 from .flax_rules import FlaxNames
 from .run import Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
@@ -37,7 +38,7 @@ class RunOnDisk(RunDirectory):
 
     def temporary_of(self, name: str) -> str:
         """A new name for what is no step any more; like those of saves, so that readers refuse it. [PUB-001]"""
-        return os.path.join(self.path, f".{name}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
+        return beside(os.path.join(self.path, name))
 
     # ---- finding
 
@@ -169,9 +170,9 @@ class RunOnDisk(RunDirectory):
         with leases.claim(self.path) as nobody_saves:
             for name in leftovers if nobody_saves else ():
                 path = os.path.join(self.path, name)
-                with leases.claim(path) as is_mine:
-                    if is_mine:
-                        destroy(path)
+                with leases.claim(path, without_locks=False) as is_dead:  # else `gc` removes it when it is old
+                    if is_dead:
+                        take_away(path)
                         removed.append(name)
         return removed
 
@@ -208,18 +209,3 @@ def _record(path: str, size: int, is_directory: bool) -> bytes | None:
     finally:
         os.close(fd)
     return record_in(tail, size, is_directory=is_directory)
-
-
-def destroy(path: str) -> None:
-    """Remove a file, or a folder with all that is in it; nothing if it is gone. No link is followed. Raises
-    `StorageError`."""
-    disk = disks.current()
-    try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            disk.remove_tree(path)
-        else:
-            disk.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise os_fault(error, "cannot delete", path) from error

@@ -6,9 +6,11 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from ..errors import CkptError, fault, os_fault
+from ..storage.leases import Lease, hold
 from .coordinator import Answer
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between two looks
@@ -30,7 +32,7 @@ class FileCoordinator:
         self.rank, self.size, self.timeout = rank, size, timeout
         self._directory = os.fspath(directory)
         self._round = self._splits = 0
-        self._answered: set[str] = set()  # the requests to join that rank 0 has answered
+        self._answered: dict[str, Lease] = {}  # of rank 0: its answers to requests to join, which are to stay
         self._session: str | None = None
         if not os.path.isdir(self._directory):
             raise fault("not-found", "there is no such directory for ranks to meet in", path=self._directory)
@@ -99,14 +101,14 @@ class FileCoordinator:
 
     def _join(self) -> str:
         """The session's folder: rank 0 writes its name into a file that asks for it."""
-        request = os.path.join(self._directory, f"join-{secrets.token_hex(8)}")
-        _put(request, b"")
+        request, lease = _leased(partial(_new, self._directory))
         try:
             for _ in self._looks(self.timeout):
                 if os.path.getsize(request):
                     with open(request) as file:
                         return os.path.join(self._directory, file.read())
         finally:
+            lease.release()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(request)
         raise fault("rank-lost", f"rank 0 did not begin within {self.timeout:g} s", found="no rank 0")
@@ -115,8 +117,9 @@ class FileCoordinator:
         assert self._session is not None
         for name in os.listdir(self._directory):
             if name.startswith("join-") and name not in self._answered:
-                self._answered.add(name)
-                _put(os.path.join(self._directory, name), os.path.basename(self._session).encode())
+                path, text = os.path.join(self._directory, name), os.path.basename(self._session).encode()
+                hidden, self._answered[name] = _leased(partial(_hidden, path, text))
+                os.replace(hidden, path)
 
     def _check_session(self) -> None:
         """Raise `rank-lost` if another rank has ended the session."""
@@ -141,9 +144,11 @@ class FileCoordinator:
     def close(self) -> None:
         """Remove what this rank can: the last rank that closes removes the session's folder. That of a session in which
         a rank was lost stays, as nobody knows who still reads there."""
-        for name in self._answered:  # by ranks of earlier runs that did not live to see it
+        for name, lease in self._answered.items():  # by ranks of earlier runs that did not live to see it
+            lease.release()
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._directory, name))
+        self._answered.clear()
         if self._session is not None:
             with contextlib.suppress(OSError):
                 os.rmdir(self._session)
@@ -153,6 +158,22 @@ class FileCoordinator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _leased(make: Callable[[], str]) -> tuple[str, Lease]:
+    """A new file, and the lease that keeps `gc` from it, which may have been faster with the first ones."""
+    while True:
+        path = make()
+        lease = hold(path)
+        if lease is not None:
+            return path, lease
+
+
+def _new(directory: str) -> str:
+    """A request to join."""
+    path = os.path.join(directory, f"join-{secrets.token_hex(8)}")
+    _put(path, b"")
+    return path
 
 
 def _put(path: str, data: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import functools
 import mmap
 import os
@@ -21,6 +22,7 @@ _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+_SMB = (0xFF534D42, 0xFE534D42)  # types of file systems: its versions 1, and 2 and 3
 _FOLIO = 64 << 10  # bytes that the kernel copies at a time
 _COPIED = 2 << 20  # bytes copied through memory at a time
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -61,6 +63,20 @@ class Disk:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         return mapping
+
+    # ---- locking
+
+    def lock(self, fd: int, *, alone: bool, wait: bool) -> None:
+        """Lock an open file or directory, for this process alone or together with others, until `unlock`, or until the
+        last copy of the descriptor is closed; raises BlockingIOError if others' locks forbid that and it is not to
+        wait. Files on SMB are not locked (EOPNOTSUPP): there a lock keeps its holder, too, from writing (flock(2))."""
+        if _is_on_smb(fd) and stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+
+    def unlock(self, fd: int) -> None:
+        """Unlock it, also for those who have a copy of the descriptor."""
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
     # ---- changing
 
@@ -197,6 +213,14 @@ def _libc() -> Any:
         return ctypes.CDLL(None, use_errno=True)
     except (OSError, TypeError):
         return None
+
+
+def _is_on_smb(fd: int) -> bool:
+    libc = _libc()
+    if libc is None or sys.platform != "linux":
+        return False
+    status = (ctypes.c_long * 64)()  # struct statfs, which begins with the type
+    return libc.fstatfs(fd, status) == 0 and status[0] & 0xFFFFFFFF in _SMB
 
 
 def _renameat2(source: str, target: str, flags: int) -> None:

@@ -6,52 +6,20 @@ import contextlib
 import errno
 import os
 import stat
-import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from ..errors import CkptError, fault, os_fault
 from . import COMMIT, Storage, copy_pieces
 from . import disk as disks
+from .descriptor import Descriptor
 from .disk import Disk
+from .temporaries import TEMPORARY_SUFFIX, Temporary
 
-TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
 RACES = 16  # times that publishing looks at the target anew when other saves come between
 WRITEBACK = 64 << 20  # bytes written between two write-back hints of a durable attempt
-
-
-class Descriptor:
-    """An open file or directory, which stays open until it is closed and nobody reads from it any more: a read that is
-    under way would go on in another file that was given its number."""
-
-    def __init__(self, number: int) -> None:
-        self._number: int | None = number
-        self._readers = 0
-        self._is_closed = False
-        self._changing = threading.Lock()
-
-    def take(self) -> int | None:
-        """Its number, until it is given back; None if it was closed."""
-        with self._changing:
-            if self._is_closed:
-                return None
-            self._readers += 1
-            return self._number
-
-    def give_back(self, number: int) -> None:
-        with self._changing:
-            self._readers -= 1
-            self._settle()
-
-    def close(self) -> None:
-        with self._changing:
-            self._is_closed = True
-            self._settle()
-
-    def _settle(self) -> None:
-        if self._is_closed and not self._readers and self._number is not None:
-            os.close(self._number)
-            self._number = None
+_CHANGED = (errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY)
+T = TypeVar("T")
 
 
 class LocalStorage:
@@ -247,17 +215,17 @@ class LocalFile:
 
 
 class LocalAttempt:
-    """A temporary sibling of the target, published by link, rename or exchange. [PUB-001] to [PUB-007]"""
+    """A temporary sibling of the target, published by link, rename or exchange. [PUB-001] to [PUB-007] It is leased
+    until then, by each process that writes into it. [PUB-018]"""
 
     def __init__(self, path: str, *, directory: bool, overwrite: bool, durable: bool) -> None:
         self.path = path
         self._target = _absolute(path)
         self._parent, name = os.path.split(self._target)
-        stem = os.fsencode(name)[:160].decode(errors="ignore")  # a file name has at most 255 bytes
-        self._temporary = os.path.join(self._parent, f".{stem}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
+        self._temporary = Temporary(self._target, path)
         self._directory, self._overwrite, self._durable = directory, overwrite, durable
         self._disk = disks.current()
-        self._folders: set[str] = set()
+        self._folders: dict[str, int] = {}  # how many files and directories this process made in each
         self._files: list[LocalFile] = []
         self._exchanged = self._keeps_temporary = self._joined = False
         if name.endswith(TEMPORARY_SUFFIX):
@@ -274,36 +242,32 @@ class LocalAttempt:
         """The attempt of another process, by the word that its `share` gave."""
         attempt = cls(path, directory=True, overwrite=True, durable=durable)
         name, *folders = token.split("/")
-        attempt._temporary = os.path.join(attempt._parent, name)
-        attempt._folders, attempt._joined = {"", *folders}, True
+        attempt._temporary.join(name)
+        attempt._folders, attempt._joined = dict.fromkeys(["", *folders], 0), True
         return attempt
 
     def share(self, folders: list[str]) -> str:
         for folder in folders:
             self._make_folder(folder)
-        return "/".join([os.path.basename(self._temporary), *folders])
+        return "/".join([os.path.basename(self.temporary), *folders])
 
     def flush(self) -> None:
         if self._durable and self._directory:
             for folder in sorted(self._folders, key=len, reverse=True):  # bottom-up [PUB-002]
                 self._do(self._disk.flush_directory, self._inside(folder))
+        if self._joined:
+            self._temporary.check(self._folders)
+            self._temporary.let_go()  # nothing more is written here
 
     @property
     def temporary(self) -> str:
         """Where the file or directory lies until it is published."""
-        return self._temporary
+        return self._temporary.path
 
     def create(self, name: str) -> LocalFile:
         if self._directory:
             self._make_folder(name.rpartition("/")[0])
-        try:
-            file = LocalFile(self._inside(name), self._disk, self._durable, self.path)
-        except FileExistsError as error:
-            raise fault(
-                "name-collision", f"this file system cannot tell {name!r} from another name", path=self.path
-            ) from error  # [NAME-007]
-        except OSError as error:
-            raise os_fault(error, f"cannot create {name or 'the file'}", self.path) from error
+        file = self._made(name, lambda path: LocalFile(path, self._disk, self._durable, self.path))
         self._files = [f for f in self._files if f._fd is not None] + [file]
         return file
 
@@ -316,12 +280,14 @@ class LocalAttempt:
                 self._disk.link_open(fd, self._inside(name))
             except OSError:
                 return False
+            self._folders[name.rpartition("/")[0]] += 1
             if self._durable:
                 self._do(self._disk.flush, fd)
         return True
 
     def publish(self) -> None:
         self.flush()
+        self._temporary.check(self._folders)
         if self._overwrite:
             self._replace()
         else:
@@ -333,29 +299,35 @@ class LocalAttempt:
                 self._keeps_temporary = self._exchanged  # what was replaced stays until the new one is sure to
                 message = "the checkpoint is in place, but may not survive a power loss: cannot flush the directory"
                 raise os_fault(error, message, self.path) from error
-        self._remove_temporary()  # the second name of a linked file, or what was replaced
+        self._temporary.remove()  # the second name of a linked file, or what was replaced
+        self._temporary.let_go()
 
     def abort(self) -> None:
         for file in self._files:
             file.close()
-        if not self._keeps_temporary and not self._joined:
-            self._remove_temporary()
+        if not self._keeps_temporary and not self._joined and self._temporary.is_ours:
+            self._temporary.remove()
+        self._temporary.let_go()
+
+    def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
+        """The exception for an error met while doing something with the temporary: `temporary-lost` if it is gone."""
+        return self._temporary.fault(error, doing)
 
     def _publish_exclusively(self) -> None:
         """[PUB-003]"""
         try:
             if self._directory:
-                self._disk.rename_exclusive(self._temporary, self._target)
+                self._disk.rename_exclusive(self.temporary, self._target)
                 return
             try:
-                self._disk.link(self._temporary, self._target)
+                self._disk.link(self.temporary, self._target)
             except OSError as error:
-                if error.errno == errno.EEXIST and _is_same(self._temporary, self._target):
-                    return  # a network disk has lost the answer, and made the request again
                 if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK):
                     raise
-                self._disk.rename_exclusive(self._temporary, self._target)
+                self._disk.rename_exclusive(self.temporary, self._target)
         except OSError as error:
+            if self._temporary.is_at(self._target):
+                return  # a network disk has lost the answer, and made the request again
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 raise fault("exists", "another save put a checkpoint there first", path=self.path) from error
             if error.errno == errno.ENOSYS:
@@ -364,7 +336,7 @@ class LocalAttempt:
                     "this file system can neither link nor rename without replacing",
                     path=self.path,
                 ) from error
-            raise os_fault(error, "cannot publish the checkpoint", self.path) from error
+            raise self.fault(error, "cannot publish the checkpoint") from error
 
     def _replace(self) -> None:
         """[PUB-004]"""
@@ -375,23 +347,26 @@ class LocalAttempt:
             except CkptError:
                 raise
             except OSError as error:
-                if attempts_left and error.errno in (errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY):
+                if self._temporary.is_at(self._target):
+                    return  # as above
+                is_there = os.path.lexists(self.temporary)
+                if attempts_left and is_there and error.errno in _CHANGED:
                     continue  # the target came, went or became another kind since it was looked at
                 if error.errno == errno.ENOSYS:
                     message = "this system cannot exchange two directories in one step"
                     raise fault("not-replaceable", message, path=self.path) from error
-                raise os_fault(error, "cannot publish the checkpoint", self.path) from error
+                raise self.fault(error, "cannot publish the checkpoint") from error
 
     def _replace_once(self) -> None:
         exists = os.path.lexists(self._target)
         if exists and (self._directory or _is_directory(self._target)):
             self._check_target()
-            self._disk.exchange(self._temporary, self._target)
+            self._disk.exchange(self.temporary, self._target)
             self._exchanged = True
         elif self._directory:
-            self._disk.rename_exclusive(self._temporary, self._target)
+            self._disk.rename_exclusive(self.temporary, self._target)
         else:
-            self._disk.replace(self._temporary, self._target)
+            self._disk.replace(self.temporary, self._target)
 
     def _check_target(self) -> None:
         try:
@@ -417,7 +392,7 @@ class LocalAttempt:
             os.close(fd)
 
     def _inside(self, name: str) -> str:
-        return os.path.join(self._temporary, name) if name else self._temporary
+        return os.path.join(self.temporary, name) if name else self.temporary
 
     def _make_folder(self, folder: str) -> None:
         """Make a directory of the temporary, and those above it; the empty name is the temporary itself."""
@@ -425,27 +400,28 @@ class LocalAttempt:
             return
         if folder:
             self._make_folder(folder.rpartition("/")[0])
+        self._made(folder, self._disk.make_directory)
+        self._folders[folder] = 0
+
+    def _made(self, name: str, make: Callable[[str], T]) -> T:
+        """Make a file or directory of the temporary, or, with the empty name, the temporary itself."""
         try:
-            self._disk.make_directory(self._inside(folder))
+            if not name:
+                return self._temporary.begin(make, lambda made: made._fd if isinstance(made, LocalFile) else None)
+            made = make(self._inside(name))
         except FileExistsError as error:
-            message = f"this file system cannot tell {folder!r} from another name"
+            message = f"this file system cannot tell {name!r} from another name"
             raise fault("name-collision", message, path=self.path) from error  # [NAME-007]
         except OSError as error:
-            raise os_fault(error, f"cannot create {folder or 'the directory'}", self.path) from error
-        self._folders.add(folder)
-
-    def _remove_temporary(self) -> None:
-        with contextlib.suppress(OSError):
-            if _is_directory(self._temporary):
-                self._disk.remove_tree(self._temporary)
-            elif os.path.lexists(self._temporary):
-                self._disk.unlink(self._temporary)
+            raise self.fault(error, f"cannot create {name or 'the temporary'}") from error
+        self._folders[name.rpartition("/")[0]] += 1
+        return made
 
     def _do(self, call: Any, *arguments: Any) -> None:
         try:
             call(*arguments)
         except OSError as error:
-            raise os_fault(error, "cannot write the checkpoint", self.path) from error
+            raise self.fault(error, "cannot write the checkpoint") from error
 
 
 def make_directories(path: str) -> None:
@@ -476,14 +452,6 @@ def _absolute(path: str) -> str:
 def _is_directory(path: str) -> bool:
     """Whether the name itself is a directory, not a link to one: publishing replaces names."""
     return os.path.isdir(path) and not os.path.islink(path)
-
-
-def _is_same(one: str, other: str) -> bool:
-    """Whether two names lead to one file."""
-    try:
-        return os.path.samestat(os.lstat(one), os.lstat(other))
-    except OSError:
-        return False
 
 
 def _is_link(name: str, folder: int) -> bool:

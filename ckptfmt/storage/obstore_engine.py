@@ -22,8 +22,8 @@ from obstore import exceptions
 from obstore.store import HTTPStore, from_url
 
 from .engine import Child, Engine, Entry, Replaced, Seen, Unfinished, Upload
-from .local import TEMPORARY_SUFFIX
 from .retry import TRIES, retried
+from .temporaries import TEMPORARY_SUFFIX
 
 PIECE = 256 << 10  # bytes of a body that are handed on at a time
 _STATUS = re.compile(r"status code: (\d{3})").search

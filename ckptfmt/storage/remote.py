@@ -12,8 +12,8 @@ from typing import Any, TypeGuard, TypeVar
 from ..errors import CkptError, fault
 from . import COMMIT, TAIL
 from .engine import Replaced, Seen, engine_for, storage_fault
-from .local import TEMPORARY_SUFFIX
 from .retry import status_of
+from .temporaries import TEMPORARY_SUFFIX
 
 T = TypeVar("T")
 

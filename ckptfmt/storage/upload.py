@@ -14,7 +14,7 @@ from ..errors import fault
 from . import COMMIT, Storage, copy_pieces
 from .engine import LEAST_PART, PART, Engine, Upload, storage_fault
 from .exclusive import check_exclusive, settle
-from .local import TEMPORARY_SUFFIX
+from .temporaries import TEMPORARY_SUFFIX
 
 MAX_PARTS = 9_000  # of an upload; S3 has 10,000
 IN_MEMORY = 8  # parts for which there is room in memory
