@@ -32,10 +32,10 @@ class Overflow:
     beyond: int | None = None
 
     def __str__(self) -> str:
-        name = self.path or "the root"
+        name = f"{self.path or 'the root'} ({self.found} to {self.dtype})"
         if self.beyond is None:
-            return f"{name} ({self.found} to {self.dtype}: {self.rule})"
-        return f"{self.beyond:,} of {self.elements:,} elements of {name} ({self.found} to {self.dtype}: {self.rule})"
+            return f"{name}: elements may be beyond the range; {self.rule}"
+        return f"{name}: {self.beyond:,} of {self.elements:,} elements are beyond the range; {self.rule}"
 
 
 class Kind(NamedTuple):
@@ -68,7 +68,7 @@ class Tally:
         """Say what was met as one `CastWarning`, if there is anything."""
         found = tuple(kind.overflow(self.count(kind)) for kind in self._counts)
         if found:
-            text = f"beyond the range of the dtype: {listed(found)} [DTYPE-009]"
+            text = f"a cast met what its dtype cannot hold: {listed(found)} [DTYPE-009]"
             warnings.warn(CastWarning(text, found), stacklevel=4)
 
 
@@ -84,8 +84,8 @@ def cast_aloud(path: str, array: Array, dtype: np.dtype[Any]) -> Array:
 def listed(overflows: Iterable[Overflow]) -> str:
     """The first of them, in words."""
     texts = [str(one) for one in overflows]
-    more = f"; and {len(texts) - MOST} more" if len(texts) > MOST else ""
-    return "; ".join(texts[:MOST]) + more
+    more = f". And {len(texts) - MOST} more" if len(texts) > MOST else ""
+    return ". ".join(texts[:MOST]) + more
 
 
 def place_of(region: Region) -> tuple[tuple[int, int, int], ...]:

@@ -463,11 +463,10 @@ def _number(value: float, dtype: np.dtype[Any]) -> float:
     if row is not None and row.range is not None and not row.range.exponent:
         if not float(value).is_integer():
             raise ValueError(f"{value!r} is no integer, and cannot stand in a tensor of {row.name}")
-        value = int(value)
-        if row.name == "bool" and value not in (0, 1):
-            raise ValueError(f"{value} is not 0 or 1, and cannot stand in a tensor of bool")
-    if type(value) is int and not -(2**63) <= value < 2**64:
-        raise ValueError(f"{value:.6g} is no integer of 64 bits")
+        limits = (0, 1) if row.name == "bool" else (-(2**63), 2**64 - 1)
+        if not limits[0] <= value <= limits[1]:
+            raise ValueError(f"{value!r} cannot stand in a tensor of {row.name}")
+        return int(value)
     return value
 
 
