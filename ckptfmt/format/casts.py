@@ -1,8 +1,8 @@
 """Casts between dtypes: each value becomes the nearest one, rounded once; what lies beyond the range of a dtype becomes
 what the dtype table says, and is counted (SPEC.md section 3, DTYPE-006 to DTYPE-009). Pure.
 
-ml_dtypes rounds from float32. What has more digits is rounded to odd there first: so it stays on its side of every tie,
-and comes to the nearest value as if it had been rounded once.
+ml_dtypes rounds from float32. What has more digits is rounded to odd on the way, wherever it could become a tie: so it
+stays on its side, and comes to the nearest value as if it had been rounded once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from .dtypes import DTYPES, Array, DType, Range, dtype_of
 
 PIECE = 1 << 15  # elements that are cast at a time, so that they stay in the cache
-_LOST = np.uint64((1 << 41) - 1)  # the bits of a float64 behind its first 12 digits
 
 Function = Callable[[Array], Array]
 
@@ -106,8 +105,10 @@ def _cast_real(values: Array, into: Array, source: DType, target: DType, functio
     assert target.range is not None  # it is no complex dtype
     wide = _widened(values, source)
     numbers = wide if function is None else function(wide.astype(np.float64, copy=False))
-    into[...] = _narrowed(numbers, target)
-    if target.range.least <= numbers.min().item() and numbers.max().item() <= target.range.greatest:
+    near = _narrowed(numbers, target)
+    into[...] = near
+    seen = near if near.dtype == np.float32 else numbers  # half the bytes, and as far from the limits
+    if target.range.least <= seen.min().item() and seen.max().item() <= target.range.greatest:
         return None
     past = _past(numbers, target.range)
     if function is not None:
@@ -153,26 +154,33 @@ def _powers_of_two(numbers: Array, target: DType) -> Array:
 
 
 def _odd_float32(numbers: Array) -> Array:
-    """Numbers with the 12 digits that ml_dtypes' floats need at most, also where they are subnormal: rounded to odd, so
-    that the last digit is 1 wherever others were lost."""
-    if numbers.dtype.itemsize < 4 or numbers.dtype == np.float32:
-        return numbers.astype(np.float32, copy=False)
-    bits = _odd_float64(numbers).view(np.uint64)
-    odd: Array = bits & _LOST
-    odd += _LOST  # a carry into the last digit, if there is any
-    odd |= bits
-    odd &= ~_LOST
-    return odd.view(np.float64).astype(np.float32)
+    """Numbers as float32. What has 12 digits or less there, and may be a tie, is rounded to odd: if digits were lost,
+    the last one left is 1. So many have the middles between the numbers of all floats that are narrower."""
+    nearest: Array = numbers.astype(np.float32, copy=False)
+    if numbers.dtype.itemsize < 4 or numbers.dtype == np.float32 or _within(numbers, 1 << 24):
+        return nearest
+    bits = nearest.view(np.uint32)
+    short = np.flatnonzero(bits & np.uint32(0xFFF) == 0)
+    if numbers.dtype.kind == "f" and short.size > numbers.size // 8 and (nearest == numbers).all():
+        return nearest  # they had no more digits
+    exact, back = _odd_float64(numbers[short]), nearest[short].astype(np.float64)
+    bits[short] = (bits[short] - (np.abs(back) > np.abs(exact))) | (back != exact)
+    return nearest
 
 
 def _odd_float64(numbers: Array) -> Array:
     """Integers as float64; where any has more than 53 digits, those without the last 11, rounded to odd."""
-    exact = 1 << 53
-    if numbers.dtype.kind == "f" or (-exact <= numbers.min().item() and numbers.max().item() <= exact):
+    if numbers.dtype.kind == "f" or _within(numbers, 1 << 53):
         return numbers.astype(np.float64, copy=False)
     lost = numbers & 0x7FF
     odd = (numbers - lost) | ((lost != 0).astype(numbers.dtype) << 11)
-    return np.where((numbers >= -exact) & (numbers <= exact), numbers, odd).astype(np.float64)
+    return np.where((numbers >= -(1 << 53)) & (numbers <= 1 << 53), numbers, odd).astype(np.float64)
+
+
+def _within(numbers: Array, limit: int) -> bool:
+    """Whether these are integers, none of which is greater."""
+    few = numbers.dtype.kind in "iu" and numbers.size > 0
+    return few and -limit <= numbers.min().item() and numbers.max().item() <= limit
 
 
 def _truncated(numbers: Array, target: Range) -> Array:
