@@ -89,7 +89,9 @@ def fill(
     room = beside_buffers(fetcher, max_bytes_in_flight)
     for group in grouped(others, lambda place: place.nbytes, room):
         for place, values in zip(group, _values(fetcher, group, verify), strict=True):
-            met.add(place.kind, place_of(place.part.region), put(place.part, place.dtype, values))
+            beyond = put(place.part, place.dtype, values)
+            if beyond:
+                met.add(place.kind, place_of(place.part.region), beyond)
     if tally is None:
         met.warn()
 
