@@ -32,10 +32,10 @@ def cast(array: Array, dtype: np.dtype[Any], out: Array | None = None, function:
     """`array` as `dtype`, in memory of its own or in `out`, which has that shape and, in any byte order, that dtype.
     `function` maps arrays of float64: what it makes of the elements is cast. [DTYPE-006]
 
-    A complex number as a real one, and dtypes that the format lacks, are left to NumPy, which counts nothing."""
+    Bools, real numbers of complex ones, and dtypes that the format lacks, are left to NumPy, which counts nothing."""
     source, target = dtype_of(array.dtype), dtype_of(dtype)
     is_same = source == target and function is None
-    if is_same or source is None or target is None or (source.part is not None and target.part is None):
+    if is_same or source is None or target is None or not _is_defined(source, target):
         with np.errstate(all="ignore"):
             if out is None:
                 return Cast(array.astype(dtype), 0)
@@ -50,6 +50,11 @@ def cast(array: Array, dtype: np.dtype[Any], out: Array | None = None, function:
         for values, into in pieces if array.size else ():
             beyond += _cast_piece(values, into, source, target, function)
     return Cast(out, beyond)
+
+
+def _is_defined(source: DType, target: DType) -> bool:
+    """Whether SPEC.md says what a cast gives."""
+    return target.name != "bool" and (source.part is None or target.part is not None)
 
 
 @lru_cache(maxsize=4096)
@@ -133,8 +138,6 @@ def _widened(values: Array, source: DType) -> Array:
 def _narrowed(numbers: Array, target: DType) -> Array:
     """Numbers in a dtype from which an assignment makes the nearest of the target, and wraps integers."""
     assert target.range is not None
-    if target.name == "bool":
-        return np.not_equal(numbers, 0)
     if not target.range.exponent:
         whole = _truncated(numbers, target.range) if numbers.dtype.kind == "f" else numbers
         return whole if target.is_core else whole.astype(np.int8)
