@@ -158,7 +158,7 @@ def test_frameworks_themselves_differ() -> None:
 def test_integers_that_wrap_are_said(tmp_path: Path, stored: Any, dtype: Any, right: list[int]) -> None:
     ckptfmt.save(tmp_path / "c", {"x": stored})
     target = np.empty(stored.shape, dtype)
-    with pytest.warns(CastWarning, match="wraps"):
+    with pytest.warns(CastWarning, match="integers outside .* wrap"):
         ckptfmt.load(tmp_path / "c", into={"x": target}, cast=True)
     assert [int(n) for n in target] == right
 
@@ -187,6 +187,9 @@ def test_a_match_foretells(tmp_path: Path) -> None:
     rule = "what is beyond ±65504 becomes ±inf"
     assert report.overflows == (Overflow("x", "float64", "float16", rule, len(X), None),)
     assert "may be beyond the range" in str(report)
+    with ckptfmt.open(tmp_path / "c") as checkpoint:
+        report = checkpoint.match({"x": np.empty(X.shape, "f2")}, cast=True)
+    assert str(report) == "unexpected in the checkpoint: y"
 
 
 def test_numbers_of_templates(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def rule_of(dtype: np.dtype[Any]) -> str:
         return "nothing is beyond its range"
     greatest = f"{target.greatest:.6g}"
     if target.beyond == "wraps":
-        return f"what is less than {target.least} or greater than {target.greatest} wraps"
+        return f"integers outside {target.least} to {target.greatest} wrap, floats become the nearest, NaN becomes 0"
     if target.least > 0:
         return f"0, negative numbers and what is beyond {greatest} become NaN"
     becomes = {"inf": "±inf", "nan": "NaN", "nearest": f"±{greatest}, and NaN −0"}[target.beyond]

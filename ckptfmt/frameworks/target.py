@@ -65,8 +65,9 @@ class MatchReport:
         if self.shared:
             pairs = _few(tuple(f"{first} and {second}" for first, second in self.shared))
             lines.append(f"one memory in the target, different values in the checkpoint: {pairs}")
-        lines = lines or ["target and checkpoint match"]
-        return "; ".join([*lines, *([f"cast: {listed(self.overflows)}"] if self.overflows else [])])
+        if lines:
+            return "; ".join(lines)
+        return "target and checkpoint match" + (f"; cast: {listed(self.overflows)}" if self.overflows else "")
 
 
 def _few(items: tuple[str, ...], most: int = 8) -> str:
