@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .errors import (
+    CastWarning,
     CkptError,
     CorruptError,
     ExistsError,
@@ -29,6 +30,7 @@ from .reading.tensor import Tensor
 if TYPE_CHECKING:
     from .conversion import ConvertReport, convert, convert_each
     from .conversion.comparison import Change, DiffReport, diff
+    from .frameworks.overflows import Overflow
     from .frameworks.target import MatchReport
     from .maintenance.garbage import Garbage, GarbageReport, gc
     from .maintenance.salvage import Lost, RepairReport, repair
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OMITTED",
+    "CastWarning",
     "Change",
     "Checkpoint",
     "CheckpointManager",
@@ -69,6 +72,7 @@ __all__ = [
     "MismatchError",
     "MissingError",
     "NotACheckpointError",
+    "Overflow",
     "RepairReport",
     "SaveReport",
     "Schema",
@@ -116,6 +120,7 @@ _ON_DEMAND = {
     "MigrationReport": "migration",
     "MigrationSet": "migration",
     "Lost": "maintenance.salvage",
+    "Overflow": "frameworks.overflows",
     "RepairReport": "maintenance.salvage",
     "SaveReport": "writing.writer",
     "VerifyReport": "maintenance.verification",

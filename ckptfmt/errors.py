@@ -105,6 +105,15 @@ class UnknownTagWarning(UserWarning):
     """A tagged node was read as its plain child, as its tag is not known here (TAG-001)."""
 
 
+class CastWarning(UserWarning):
+    """Elements that were cast lie beyond the range of the dtype that was asked for (DTYPE-009). `overflows`: a
+    `ckptfmt.Overflow` for each such tensor."""
+
+    def __init__(self, message: str, overflows: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.overflows = overflows
+
+
 class Code(NamedTuple):
     """One row of the registry: error class, phase, what it means, what to do."""
 

@@ -73,7 +73,9 @@ def test_values_of_two_dtypes(tmp_path: Path) -> None:
 
 
 NUMBERS: list[tuple[Any, Any, int, float, float]] = [
-    ([1.0, math.nan], [1.0, 2.0], 1, math.nan, math.nan),
+    ([1.0, math.nan], [1.0, 2.0], 1, 0.0, 0.0),
+    ([2**60, 1], [2**60 + 1, 1], 1, 1.0, 2.0**-60),
+    ([-(2**63)], [2**63 - 1], 1, 2.0**64, 2.0),
     ([0.0], [-0.0], 1, 0.0, 0.0),
     ([math.inf], [1.0], 1, math.inf, math.inf),
     ([math.inf], [-math.inf], 1, math.inf, math.inf),
@@ -92,10 +94,35 @@ def test_numbers(tmp_path: Path, a: Any, b: Any, different: int, absolute: float
     np.testing.assert_allclose([found.max_difference, found.max_relative], [absolute, relative])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn])
+def test_nans_are_counted_and_the_others_measured(tmp_path: Path, dtype: Any) -> None:
+    a, b = np.arange(8).astype(dtype), np.arange(8).astype(dtype)
+    a[1], b[2], a[3], b[3] = math.nan, math.nan, math.nan, math.nan  # the last is the same on both sides
+    b[4] = 6
+    found = change(tmp_path, a, b)
+    assert (found.different, found.nan) == (3, 2)
+    assert (found.max_difference, found.max_relative) == (2.0, pytest.approx(1 / 3))
+    (line,) = [x for x in run("diff", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout.splitlines() if x[0] == "~"]
+    expected = "3 of 8 elements differ, of which 2 NaN on either side, the others by at most 2, relative 0.333333"
+    assert line == f"~ x: values, {expected}"
+
+
+def test_nans_of_two_dtypes(tmp_path: Path) -> None:
+    a = np.array([math.nan, math.nan, 1, 2], np.float32)
+    found = change(tmp_path, a, np.array([math.nan, 0, math.nan, 2.5], np.float64))
+    assert (found.kind, found.different, found.nan, found.max_difference) == ("dtype", 3, 2, 0.5)
+
+
+def test_nans_alone_have_no_distance(tmp_path: Path) -> None:
+    compared(tmp_path, {"x": np.array([1.0, 2.0])}, {"x": np.array([1.0, math.nan])})
+    line = run("diff", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout.splitlines()[0]
+    assert line == "~ x: values, 1 of 2 elements differ, of which 1 NaN on either side"
+
+
 def test_nan_payloads_differ_in_bits_by_no_distance(tmp_path: Path) -> None:
     payloads = np.array([0x7FF8000000000001, 0x7FF8000000000002], np.uint64).view(np.float64)
     found = change(tmp_path, payloads[:1].copy(), payloads[1:].copy())
-    assert (found.different, found.max_difference, found.max_relative) == (1, 0.0, 0.0)
+    assert (found.different, found.nan, found.max_difference, found.max_relative) == (1, 1, 0.0, 0.0)
 
 
 def test_dates_have_no_distance(tmp_path: Path) -> None:
@@ -202,6 +229,6 @@ def test_the_command_when_equal_or_wrong(tmp_path: Path) -> None:
 
 
 def test_figures_that_json_lacks(tmp_path: Path) -> None:
-    compared(tmp_path, {"a": np.array([math.nan])}, {"a": np.array([1.0])})
+    compared(tmp_path, {"a": np.array([math.inf])}, {"a": np.array([1.0])})
     document = json.loads(run("diff", "--json", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout)
-    assert document["changed"][0]["max_difference"] == {"$float": "nan"}
+    assert document["changed"][0]["max_difference"] == {"$float": "inf"}

@@ -17,6 +17,7 @@ import pytest
 
 import ckptfmt
 from ckptfmt.errors import CODES
+from ckptfmt.format.casts import cast
 from ckptfmt.format.dtypes import DTYPES
 from ckptfmt.writing import request
 
@@ -117,6 +118,30 @@ def test_the_dtype_table_is_the_code_s() -> None:
         for name in re.findall(r"`(\w+)`", row[0]):
             found[name] = (name if row[1] == "itself" else row[1].strip("`"), int(row[2]))
     assert found == {dtype.name: (dtype.storage, dtype.per) for dtype in DTYPES.values()}
+
+
+def number(text: str) -> float:
+    """A number as the tables write it: 448, 2¹²⁷, (2 − 2⁻⁷) · 2¹²⁷."""
+    digits = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+    text = re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda power: f"**({power[0].translate(digits)})", text)
+    return float(eval(text.replace("−", "-").replace("·", "*"), {"__builtins__": {}}))
+
+
+def test_the_table_of_ranges_is_the_code_s() -> None:  # [DTYPE-007]
+    section = SPEC.read_text().partition("`[DTYPE-007]`")[2].partition("`[DTYPE-008]`")[0]
+    rows = re.findall(r"^  \| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]*) \| ([^|]+) \|$", section, re.MULTILINE)
+    assert {name for name, *_ in rows} == {n for n, row in DTYPES.items() if row.range and row.range.exponent}
+    for name, greatest, beyond, first, nan in rows:
+        found = DTYPES[name].range
+        assert found is not None
+        assert number(greatest) == found.greatest
+        assert beyond.startswith({"inf": "±inf", "nan": "NaN", "nearest": f"±{greatest}"}[found.beyond])
+        assert nan == ("−0" if found.beyond == "nearest" else "NaN")
+        edge = re.fullmatch(r"±?( more than)? ?([^,]+)(,.*)?", first)
+        if edge and first != "–":
+            at = number(edge[2])
+            for value, past in ((np.nextafter(at, 0), 0), (at, not edge[1]), (np.nextafter(at, np.inf), 1)):
+                assert cast(np.array([value]), DTYPES[name].numpy).beyond == past, name
 
 
 def test_the_worked_example_is_what_the_writer_writes(tmp_path: Path) -> None:

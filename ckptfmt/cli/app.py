@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import CkptError, CorruptError, UnknownTagWarning, __version__
+from .. import CastWarning, CkptError, CorruptError, UnknownTagWarning, __version__
 from ..errors import os_fault
 from ..format.manifest import FORMAT
 from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
@@ -69,18 +69,21 @@ class Program(click.Group):
 
 @contextlib.contextmanager
 def _warnings_reported() -> Iterator[None]:
-    """Unknown tags are said on stderr in lines of their own. [TAG-001]"""
+    """Unknown tags, and elements beyond the range of a cast, are said on stderr in lines of their own. [TAG-001]
+    [DTYPE-009]"""
     messages: list[str] = []
+    said = UnknownTagWarning, CastWarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, UnknownTagWarning):
+        if issubclass(category, said):
             messages.append(str(message))
         else:
             usual(message, category, *place, **more)
 
     with warnings.catch_warnings():
         usual, warnings.showwarning = warnings.showwarning, show
-        warnings.simplefilter("always", UnknownTagWarning)
+        for kind in said:
+            warnings.simplefilter("always", kind)
         try:
             yield
         finally:

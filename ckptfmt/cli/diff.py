@@ -27,7 +27,7 @@ Examples:
 
 The object of --json has: a, b, equal, added, removed, renamed (pairs), metadata (whether it differs), same (leaves
 that do not differ), and changed, a list of objects with path, kind, before, after, elements, different,
-max_difference and max_relative.
+max_difference, max_relative and nan (how many elements differ and are NaN on either side; the others are measured).
 
 Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 """,
@@ -93,6 +93,9 @@ def _words(change: Change) -> str:
     words = change.kind if change.before is None else f"{change.kind} {change.before} -> {change.after}"
     if change.different is not None:
         words += f", {change.different:,} of {count(change.elements or 0, 'element')} differ"
-    if change.max_difference is not None:
-        words += f", by at most {change.max_difference:.6g}, relative {change.max_relative:.6g}"
+    if change.nan:
+        words += f", of which {change.nan:,} NaN on either side"
+    if change.max_difference is not None and (change.nan < (change.different or 0) or not change.nan):
+        rest = "the others " if change.nan else ""
+        words += f", {rest}by at most {change.max_difference:.6g}, relative {change.max_relative:.6g}"
     return words

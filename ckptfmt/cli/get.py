@@ -109,7 +109,7 @@ def get(
         elif not as_json:
             _show_tensor(found, item, wanted)
             return
-        values = npy.converted(_read(found, item), wanted)
+        values = npy.converted(path_label(found.path), _read(found, item), wanted)
     if output is not None:
         npy.write(output, values, overwrite)
     if as_json:
@@ -133,7 +133,7 @@ def _show_tensor(tensor: Tensor, item: indices.Index | None, wanted: str | None)
     is_cut = values is not None
     if values is None:
         values = _read(tensor, item)
-    values = npy.converted(values, wanted)
+    values = npy.converted(path_label(tensor.path), values, wanted)
     if out.is_terminal:
         part = "" if item is None else f", of which {list(values.shape)}"
         out.print(Text(f"{path_label(tensor.path)}: {dtype(tensor)} {shape(tensor)}{part}", "dim"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
 from rich.text import Text
 
-from .. import MigrationReport
+from .. import MigrationReport, Overflow
 from .. import migrate as migrate_checkpoint
 from .. import upgrade as upgrade_checkpoint
 from ..format.dtypes import dtype_of
@@ -52,7 +54,9 @@ Examples:
 
 The object of --json has: path, schema, from, to, class, chain (a list of objects with from, to, class, inverse,
 description and document, the sha256), tensors (a list of objects with path, dtype, shape and source, the path of what
-is merely moved, or null), and saved (null with --plan; else layout, bytes, tensors, manifest_sha256).
+is merely moved, or null), overflows (a list of objects with path, found, dtype, rule, elements and beyond: how many of
+the elements lie beyond the range of dtype; null with --plan, where some may), and saved (null with --plan; else layout,
+bytes, tensors, manifest_sha256).
 
 Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan with faults.
 """,
@@ -140,6 +144,7 @@ def _document(src: str, report: MigrationReport) -> dict[str, Any]:
             for path, entry in report.plan.layout.items()
             if not isinstance(entry, Plain)
         ],
+        "overflows": [dataclasses.asdict(overflow) for overflow in report.overflows],
         "saved": None if report.saved is None else _saved(report.saved),
     }
 
@@ -167,6 +172,11 @@ def _dtype(dtype: Any) -> str:
     return str(dtype) if row is None else row.name
 
 
+def _show_overflows(overflows: Iterable[Overflow]) -> None:
+    for overflow in overflows:
+        console().print(Text.assemble(("!", "yellow"), f" {visible(str(overflow))}"))
+
+
 def _show(dst: str, report: MigrationReport) -> None:
     out = console()
     edges = [f"{edge.start} → {edge.end} ({edge.loss}{', backwards' if edge.backwards else ''})"
@@ -175,6 +185,7 @@ def _show(dst: str, report: MigrationReport) -> None:
     if report.saved is not None:
         saved = report.saved
         out.print(f"{visible(dst)}: {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
+        _show_overflows([overflow for overflow in report.overflows if overflow.beyond])
         return
     tensors = {path: entry for path, entry in report.plan.layout.items() if not isinstance(entry, Plain)}
     for path, entry in tensors.items():
@@ -185,5 +196,6 @@ def _show(dst: str, report: MigrationReport) -> None:
         elif origin != path:
             text += f"  from {path_label(origin)}"
         out.print(visible(text))
+    _show_overflows(report.overflows)
     total = sum(nbytes(entry) for entry in set(tensors.values()))
     out.print(f"{count(len(tensors), 'tensor')}, {size(total)}; {report.plan.loss}. Nothing was written.")

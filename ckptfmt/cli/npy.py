@@ -10,13 +10,14 @@ import numpy as np
 
 from ..errors import os_fault
 from ..format.dtypes import DTYPES, Array, dtype_of
+from ..frameworks.overflows import cast_aloud
 from ..frameworks.target import castable
 
 BITS = "bits"
 AS = [*(name for name, row in DTYPES.items() if row.is_core), BITS]
 
 
-def converted(array: Array, wanted: str | None) -> Array:
+def converted(path: str, array: Array, wanted: str | None) -> Array:
     """`array` with its values as another dtype of the same or a wider kind, or with its bits as unsigned integers."""
     if wanted is None:
         return array
@@ -26,8 +27,7 @@ def converted(array: Array, wanted: str | None) -> Array:
         return array.view(f"u{array.dtype.itemsize}")
     if not castable(array.dtype, np.dtype(wanted)):
         raise click.UsageError(f"{array.dtype} does not convert to {wanted}, which is of a narrower kind")
-    with np.errstate(all="ignore"):  # what overflows becomes inf, as asked for
-        return array.astype(np.dtype(wanted))
+    return cast_aloud(path, array, np.dtype(wanted))
 
 
 def check_storable(dtype: np.dtype[Any], wanted: str | None) -> None:

@@ -27,9 +27,9 @@ class Change:
     "schema" (at the empty path). `before` and `after` are types, shapes, dtypes
     or plain values as text; None for "values".
 
-    For tensors of one shape, also of two dtypes: how many of the `elements` are `different` in value or in bits, the
-    greatest absolute difference, and the greatest one relative to the greater of the two magnitudes; NaN where one
-    side alone is NaN, None for dtypes that are no numbers.
+    For tensors of one shape, also of two dtypes: how many of the `elements` are `different` in value or in bits, and
+    how many of these are `nan` on either side. Of the others, the greatest absolute difference, and the greatest one
+    relative to the greater of the two magnitudes; 0 where there is none, None for dtypes that are no numbers.
     """
 
     path: str
@@ -40,6 +40,7 @@ class Change:
     different: int | None = None
     max_difference: float | None = None
     max_relative: float | None = None
+    nan: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def _tensor_change(path: str, before: Tensor, after: Tensor) -> Change | None:
     """Compare two tensors of one shape, part by part."""
     is_cast = _kind(before) != _kind(after)
     numbers = _wide(before.dtype), _wide(after.dtype)
-    elements = different = 0
+    elements = different = nan = 0
     absolute = relative = 0.0
     for index in slabs(coarser(before, after)):
         one, other = before[index], after[index]
@@ -183,37 +184,40 @@ def _tensor_change(path: str, before: Tensor, after: Tensor) -> Change | None:
         if None in numbers:
             different += int(np.count_nonzero((bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)))
             continue
-        x, y = one.reshape(-1).astype(numbers[0]), other.reshape(-1).astype(numbers[1])
+        x, y = (array.reshape(-1).astype(wide) for array, wide in zip((one, other), numbers, strict=True))
         if is_cast:
             unequal = (x != y) & ~(np.isnan(x) & np.isnan(y))
         else:
             unequal = (bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)
         different += int(np.count_nonzero(unequal))
-        far = _distances(x[unequal], y[unequal])
-        absolute, relative = _greatest(absolute, far[0]), _greatest(relative, far[1])
+        x, y = x[unequal], y[unequal]
+        nans = np.isnan(x) | np.isnan(y)
+        nan += int(np.count_nonzero(nans))
+        far = _distances(x[~nans], y[~nans])
+        absolute, relative = (float(f.max(initial=old)) for f, old in zip(far, (absolute, relative), strict=True))
     if not is_cast and not different:
         return None
-    figures = (absolute, relative) if None not in numbers else (None, None)
+    figures: tuple[float | None, float | None] = (absolute, relative) if None not in numbers else (None, None)
     if is_cast:
-        return Change(path, "dtype", before.dtype.name, after.dtype.name, elements, different, *figures)
-    return Change(path, "values", None, None, elements, different, *figures)
+        return Change(path, "dtype", before.dtype.name, after.dtype.name, elements, different, *figures, nan)
+    return Change(path, "values", None, None, elements, different, *figures, nan)
 
 
 def _distances(x: Array, y: Array) -> tuple[Array, Array]:
-    """Absolute and relative distances of unequal elements; 0 for two NaNs and for zeros of different sign."""
+    """Absolute and relative distances of unequal numbers; 0 for zeros of different sign."""
     with np.errstate(all="ignore"):
-        both_nan = np.isnan(x) & np.isnan(y)
-        distance = np.where(both_nan | (x == y), 0.0, np.abs(x - y))
-        size = np.maximum(np.abs(x), np.abs(y))
+        size = np.maximum(*(np.abs(side.astype(np.result_type(side, np.float64))) for side in (x, y)))
+        if x.dtype.kind in "iu" and x.dtype == y.dtype:  # float64 lacks digits
+            one, other = x.astype(np.uint64), y.astype(np.uint64)
+            distance = np.where(x > y, one - other, other - one).astype(np.float64)
+        else:
+            distance = np.where(x == y, 0.0, np.abs(x - y))
         return distance, np.where(distance == 0, 0.0, np.where(np.isinf(distance), np.inf, distance / size))
-
-
-def _greatest(so_far: float, distances: Array) -> float:
-    """The greatest of all; NaN if any is."""
-    return float(np.max(distances, initial=so_far))
 
 
 def _wide(dtype: np.dtype[Any]) -> Any:
     """The dtype in which elements are subtracted, or None for what is no number."""
     row = dtype_of(dtype)
-    return None if row is None else np.complex128 if "complex" in row.name else np.float64
+    if row is None or row.name in ("int64", "uint64"):
+        return None if row is None else row.numpy
+    return np.complex128 if row.part is not None else np.float64

@@ -1,4 +1,4 @@
-"""The dtype table (SPEC.md section 3): logical names, storage types, and the packing of sub-byte elements.
+"""The dtype table (SPEC.md section 3): logical names, storage types, ranges, and the packing of sub-byte elements.
 
 The in-memory form of a dtype is NumPy's own or that of ml_dtypes, which keeps one sub-byte element in a byte;
 the stored form is always a core type of Zarr v3, little-endian.
@@ -6,6 +6,7 @@ the stored form is always a core type of Zarr v3, little-endian.
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -22,16 +23,34 @@ def bytes_of(array: Array) -> memoryview:
     return memoryview(flat)
 
 
+class Range(NamedTuple):
+    """The real numbers of a dtype, from `least` to `greatest`, and what a cast makes of others. [DTYPE-007]
+
+    What lies `beyond` becomes "inf", "nan" or the "nearest" number, or, of integers, what "wraps" to it. Floats have
+    that many bits of `exponent` and `mantissa`, and a NaN of the code `nan`; a dtype without NaNs has −0 there, and one
+    of "inf" all the NaNs of IEEE 754.
+    """
+
+    least: float
+    greatest: float
+    beyond: str
+    exponent: int = 0
+    mantissa: int = 0
+    nan: int = 0
+
+
 class _Row(NamedTuple):
     name: str
     bits: int
     storage: str
     per: int = 1
+    range: Range | None = None
+    part: str | None = None
 
 
 class DType(_Row):
     """One row of the dtype table. `bits` of an element, `storage` (Zarr core type), `per` elements in a storage
-    element."""
+    element, the `range` of a real number, the dtype of the `part`s of a complex one."""
 
     @cached_property
     def numpy(self) -> np.dtype[Any]:
@@ -60,36 +79,56 @@ class DType(_Row):
         return (*shape[:-1], -(-shape[-1] // self.per))
 
 
-_CORE = [
-    ("bool", 8),
-    ("int8", 8),
-    ("int16", 16),
-    ("int32", 32),
-    ("int64", 64),
-    ("uint8", 8),
-    ("uint16", 16),
-    ("uint32", 32),
-    ("uint64", 64),
-]
-_CORE += [("float16", 16), ("float32", 32), ("float64", 64), ("complex64", 64), ("complex128", 128)]
-_FLOAT8 = ["e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu"]
+def _ieee(exponent: int, mantissa: int, greatest: float) -> Range:
+    return Range(-greatest, greatest, "inf", exponent, mantissa, ((2 << exponent) - 1) << (mantissa - 1))
+
+
+def _int(name: str, bits: int) -> DType:
+    unsigned = name.startswith("u")
+    least, greatest = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    per = max(1, 8 // bits)
+    return DType(name, bits, name if bits >= 8 else "uint8", per, Range(least, greatest, "wraps"))
+
+
+_FLOATS = {
+    "float16": _ieee(5, 10, 65504.0),
+    "float32": _ieee(8, 23, (2 - 2**-23) * 2.0**127),
+    "float64": _ieee(11, 52, sys.float_info.max),
+    "bfloat16": _ieee(8, 7, (2 - 2**-7) * 2.0**127),
+    "float8_e3m4": _ieee(3, 4, 15.5),
+    "float8_e4m3": _ieee(4, 3, 240.0),
+    "float8_e4m3b11fnuz": Range(-30.0, 30.0, "nan", 4, 3, 0x80),
+    "float8_e4m3fn": Range(-448.0, 448.0, "nan", 4, 3, 0x7F),
+    "float8_e4m3fnuz": Range(-240.0, 240.0, "nan", 4, 3, 0x80),
+    "float8_e5m2": _ieee(5, 2, 57344.0),
+    "float8_e5m2fnuz": Range(-57344.0, 57344.0, "nan", 5, 2, 0x80),
+    "float8_e8m0fnu": Range(2.0**-127, 2.0**127, "nan", 8, 0, 0xFF),
+    "float6_e2m3fn": Range(-7.5, 7.5, "nearest", 2, 3, 0x20),
+    "float6_e3m2fn": Range(-28.0, 28.0, "nearest", 3, 2, 0x20),
+    "float4_e2m1fn": Range(-6.0, 6.0, "nearest", 2, 1, 0x8),
+}
+
+
+def _real(name: str) -> DType:
+    range_ = _FLOATS[name]
+    bits = (range_.least < 0) + range_.exponent + range_.mantissa
+    storage = name if name in ("float16", "float32", "float64") else f"uint{max(8, bits)}"
+    return DType(name, bits, storage, 2 if bits == 4 else 1, range_)
+
+
 DTYPES: dict[str, DType] = {
     d.name: d
     for d in [
-        *(DType(name, bits, name) for name, bits in _CORE),
-        DType("bfloat16", 16, "uint16"),
-        DType("complex32", 32, "uint32"),
-        DType("bcomplex32", 32, "uint32"),
-        *(DType(f"float8_{kind}", 8, "uint8") for kind in _FLOAT8),
-        DType("float6_e2m3fn", 6, "uint8"),
-        DType("float6_e3m2fn", 6, "uint8"),
-        DType("float4_e2m1fn", 4, "uint8", 2),
-        DType("int4", 4, "uint8", 2),
-        DType("uint4", 4, "uint8", 2),
-        DType("int2", 2, "uint8", 4),
-        DType("uint2", 2, "uint8", 4),
-        DType("int1", 1, "uint8", 8),
-        DType("uint1", 1, "uint8", 8),
+        DType("bool", 8, "bool", 1, Range(0, 1, "nearest")),
+        *(_int(f"{sign}int{bits}", bits) for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        *map(_real, ("float16", "float32", "float64")),
+        DType("complex64", 64, "complex64", part="float32"),
+        DType("complex128", 128, "complex128", part="float64"),
+        _real("bfloat16"),
+        DType("complex32", 32, "uint32", part="float16"),
+        DType("bcomplex32", 32, "uint32", part="bfloat16"),
+        *map(_real, [name for name in _FLOATS if "_" in name]),
+        *(_int(f"{sign}int{bits}", bits) for bits in (4, 2, 1) for sign in ("", "u")),
     ]
 }
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..format import casts
+from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
+from .overflows import Kind, Overflow, listed, name_of
 
 Difference = tuple[str, Any, Any]
 Ask = Slot | Template
@@ -28,6 +32,8 @@ class MatchReport:
     `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,
     `dtype`, `kind`: (path, found in the checkpoint, expected by the target). `readonly`: target arrays that cannot be
     written. `shared`: pairs that are one memory in the target, and tensors of different values in the checkpoint.
+
+    `overflows`, which is no difference: tensors that `cast` takes to a dtype that may not hold all their numbers.
     """
 
     missing: tuple[str, ...] = ()
@@ -37,6 +43,7 @@ class MatchReport:
     kind: tuple[Difference, ...] = ()
     readonly: tuple[str, ...] = ()
     shared: tuple[tuple[str, str], ...] = ()
+    overflows: tuple[Overflow, ...] = field(default=(), compare=False)
 
     @property
     def ok(self) -> bool:
@@ -58,7 +65,9 @@ class MatchReport:
         if self.shared:
             pairs = _few(tuple(f"{first} and {second}" for first, second in self.shared))
             lines.append(f"one memory in the target, different values in the checkpoint: {pairs}")
-        return "; ".join(lines) or "target and checkpoint match"
+        if lines:
+            return "; ".join(lines)
+        return "target and checkpoint match" + (f"; cast: {listed(self.overflows)}" if self.overflows else "")
 
 
 def _few(items: tuple[str, ...], most: int = 8) -> str:
@@ -147,6 +156,7 @@ def match(
     dtype: list[Difference] = []
     kind: list[Difference] = []
     readonly: list[str] = []
+    overflows: list[Overflow] = []
     for path, ask in asks.items():
         if path not in stored:
             continue
@@ -160,11 +170,16 @@ def match(
         elif ask is not None:
             if found.shape != ask.shape:
                 shape.append((text, found.shape, ask.shape))
-            if found.dtype != ask.dtype.newbyteorder("=") and not (cast and castable(found.dtype, ask.dtype)):
-                dtype.append((text, found.dtype, ask.dtype))
+            if found.dtype != ask.dtype.newbyteorder("="):
+                if not (cast and castable(found.dtype, ask.dtype)):
+                    dtype.append((text, found.dtype, ask.dtype))
+                elif may_exceed(found.dtype, ask.dtype):
+                    overflows.append(Kind(text, name_of(found.dtype), ask.dtype, math.prod(found.shape)).overflow())
             if isinstance(ask, Slot) and not ask.writable:
                 readonly.append(text)
-    return MatchReport(missing, unexpected, tuple(shape), tuple(dtype), tuple(kind), tuple(readonly))
+    return MatchReport(
+        missing, unexpected, tuple(shape), tuple(dtype), tuple(kind), tuple(readonly), (), tuple(overflows)
+    )
 
 
 def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:
@@ -173,8 +188,9 @@ def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:
     array = np.asarray(number)
     if isinstance(number, np.generic):
         return array.dtype == dtype or (cast and castable(array.dtype, dtype))
-    with np.errstate(over="ignore"):
-        return castable(array.dtype, dtype) and (array.dtype.kind not in "iu" or array.astype(dtype).item() == number)
+    return castable(array.dtype, dtype) and (
+        array.dtype.kind not in "iu" or casts.cast(array, dtype).values.item() == number
+    )
 
 
 def _kind(is_tensor: bool, leaf: Any) -> str:

@@ -22,6 +22,7 @@ from .._version import __version__
 from ..errors import CorruptError, NotACheckpointError, fault
 from ..format import manifest as manifests
 from ..format.arrays import Shape
+from ..format.casts import cast
 from ..format.digests import digest_named
 from ..format.dtypes import Array, bytes_of
 from ..format.grid import Axis, Piece, pieces, spans
@@ -331,13 +332,9 @@ class Filled(Lazy):
     def __init__(self, tensor: Tensor, blocks: BlockReader, broken: Broken, fill: float) -> None:
         self.shape, self.dtype = tensor.shape, tensor.stored_dtype
         self._tensor, self._blocks, self._broken = tensor, blocks, broken
-        try:
-            with np.errstate(all="raise"):
-                self._fill = np.full((), fill, np.float64).astype(self.dtype)
-                exact = self.dtype.kind not in "iub" or float(self._fill) == fill
-        except (ValueError, OverflowError, FloatingPointError, TypeError):
-            exact = False
-        if not exact:
+        self._fill, beyond = cast(np.array(fill, np.float64), self.dtype)
+        is_float = tensor.spec.dtype.range is None or tensor.spec.dtype.range.exponent
+        if beyond or not (is_float or float(self._fill) == fill):
             message = f"fill= cannot stand in a tensor of {tensor.dtype_name}"
             raise fault("bad-option", message, tensor=blocks.describe(tensor.index), found=fill)
 

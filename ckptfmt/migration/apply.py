@@ -12,6 +12,7 @@ from .._version import __version__
 from ..format.manifest import Schema
 from ..format.names import Path
 from ..format.tree import Tree
+from ..frameworks.overflows import Overflow, Tally
 from ..progress import Progress
 from ..reading.reader import Checkpoint
 from ..storage import options_at
@@ -27,12 +28,16 @@ PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
-    """What `migrate` did, or would do: the plan, the versions, and what was saved (None if nothing was)."""
+    """What `migrate` did, or would do: the plan, the versions, and what was saved (None if nothing was).
+
+    `overflows`: the tensors that are rounded to a dtype which may not hold all their numbers, with the number of
+    elements beyond its range; None if nothing was saved, as they have not been read."""
 
     plan: Plan
     start: Schema
     end: Schema
     saved: writer.SaveReport | None
+    overflows: tuple[Overflow, ...] = ()
 
 
 def migrate(
@@ -71,12 +76,13 @@ def migrate(
     with open_migrated(src, schema=to, migrations=migrations, storage_options=read_options, **options) as view:
         start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)
         if plan_only:
-            return MigrationReport(view.plan, start, view.schema, None)
+            return MigrationReport(view.plan, start, view.schema, None, view.plan.overflows)
         layout, digest = layout or view.checkpoint.layout, digest or view.checkpoint.manifest.digest
         keeps = None if verify or compression is not None else keeper(view.checkpoint, layout, digest)
+        tally = Tally()
         saved = writer.save(
             dst,
-            _saved(view, keeps),
+            _saved(view, keeps, tally),
             layout=layout,
             overwrite=overwrite,
             compression=compression,
@@ -88,10 +94,11 @@ def migrate(
             storage_options=options_at(dst, storage_options),
             extra=further_keys(view.checkpoint, _provenance(view)),
         )
-        return MigrationReport(view.plan, start, view.schema, saved)
+        met = tuple(kind.overflow(tally.count(kind)) for kind, beyond in view.plan.roundings().items() if beyond != 0)
+        return MigrationReport(view.plan, start, view.schema, saved, met)
 
 
-def _saved(view: MigratedCheckpoint, keeps: Keeper | None) -> Tree:
+def _saved(view: MigratedCheckpoint, keeps: Keeper | None, tally: Tally) -> Tree:
     """The tree of a view as it is saved: with its tags [MIG-021], and with tensors that are merely moved kept as they
     are stored."""
 
@@ -99,8 +106,11 @@ def _saved(view: MigratedCheckpoint, keeps: Keeper | None) -> Tree:
         if isinstance(entry, Plain):
             return entry.value
         found = view.leaves[path]
-        moved = view.moved(found) if keeps is not None and isinstance(found, MigratedTensor) else None
-        return found if moved is None or keeps is None else keeps.keep(moved, found.identity) or found
+        if not isinstance(found, MigratedTensor):
+            return found
+        moved = None if keeps is None else view.moved(found)
+        kept = None if moved is None or keeps is None else keeps.keep(moved, found.identity)
+        return kept or found.counted(tally)
 
     return with_leaves(view.plan.tree, leaf)
 

@@ -1,15 +1,11 @@
-"""Casts between dtypes: which are allowed, which are exact, and what becomes of NaNs (SPEC.md section 20). Pure."""
+"""Casts of migrations: which are allowed, and which are exact (SPEC.md section 20). Pure."""
 
 from __future__ import annotations
 
-from typing import Any
+from ..format.dtypes import DTYPES
 
-import numpy as np
-
-from ..format.dtypes import DTYPES, Array
-
-_EXPONENT_MANTISSA = {"float16": (5, 10), "bfloat16": (8, 7), "float32": (8, 23), "float64": (11, 52)}  # bits
 _KINDS = ("int", "float", "complex")
+_IEEE = ("float16", "bfloat16", "float32", "float64")
 
 
 def kind_of(name: str) -> str | None:
@@ -29,34 +25,9 @@ def is_exact(found: str, wanted: str) -> bool:
     """Whether the cast back gives the same bits for all values."""
     if found == wanted:
         return True
+    one, other = DTYPES[found].range, DTYPES[wanted].range
+    if one is None or other is None:
+        return False
     if kind_of(found) == kind_of(wanted) == "int":
-        one, other = np.iinfo(DTYPES[found].numpy), np.iinfo(DTYPES[wanted].numpy)
-        return other.min <= one.min and one.max <= other.max
-    if found in _EXPONENT_MANTISSA and wanted in _EXPONENT_MANTISSA:
-        pairs = zip(_EXPONENT_MANTISSA[found], _EXPONENT_MANTISSA[wanted], strict=True)
-        return all(one <= other for one, other in pairs)
-    return False
-
-
-def cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Round to the nearest value, ties to even; ints wrap. NaNs keep their sign and the high bits of their payload."""
-    with np.errstate(all="ignore"):
-        out = np.array(array.astype(dtype))
-        if {array.dtype.name, dtype.name} <= _EXPONENT_MANTISSA.keys():
-            nans = np.isnan(array)
-            if nans.any():
-                out[nans] = _cast_nans(np.atleast_1d(array[nans]), dtype)
-    return out
-
-
-def _cast_nans(nans: Array, dtype: np.dtype[Any]) -> Array:
-    size = nans.dtype.itemsize
-    bits = nans.view(f"u{size}").astype(np.uint64)
-    exponent, mantissa = _EXPONENT_MANTISSA[dtype.name]
-    shift = mantissa - _EXPONENT_MANTISSA[nans.dtype.name][1]
-    payload = bits & np.uint64((1 << _EXPONENT_MANTISSA[nans.dtype.name][1]) - 1)
-    payload = payload << np.uint64(shift) if shift >= 0 else payload >> np.uint64(-shift)
-    payload[payload == 0] = 1 << (mantissa - 1)  # all zeros would be an infinity
-    sign = (bits >> np.uint64(8 * size - 1)) << np.uint64(8 * dtype.itemsize - 1)
-    infinity = np.uint64(((1 << exponent) - 1) << mantissa)
-    return (sign | infinity | payload).astype(f"u{dtype.itemsize}").view(dtype)
+        return other.least <= one.least and one.greatest <= other.greatest
+    return found in _IEEE and wanted in _IEEE and one.exponent <= other.exponent and one.mantissa <= other.mantissa

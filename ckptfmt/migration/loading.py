@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ class ViewLoader(Loader):
         self.view = view
         self.wanted: list[MigratedTensor] = []  # by the numbers that this load gives them
 
-    @property
+    @cached_property
     def _leaves(self) -> Mapping[Path, Any]:
-        return self.view.leaves
+        counted = {id(tensor): tensor.counted(self.tally) for tensor in self.view.tensors.values()}
+        return {path: counted.get(id(leaf), leaf) for path, leaf in self.view.leaves.items()}
 
     def _bound(self) -> Mapping[tuple[Path, str], Any]:
         return {}  # tags over tensors have gone [MIG-021]
@@ -45,7 +47,7 @@ class ViewLoader(Loader):
             raise self._no_match()
         numbers: dict[int, int] = {}
         for path in kept:
-            tensor = self.view.tensors.get(path)
+            tensor = self._tensor(path)
             if tensor is not None and id(tensor) not in numbers:
                 numbers[id(tensor)] = len(self.wanted)
                 is_time = self.adapter is not None and tensor.dtype.kind in "mM"  # which frameworks lack
@@ -53,9 +55,13 @@ class ViewLoader(Loader):
         tensors = self._tensors(range(len(self.wanted)))
         values: dict[Path, Any] = {}
         for path, entry in kept.items():
-            tensor = self.view.tensors.get(path)
+            tensor = self._tensor(path)
             values[path] = self._plain(entry) if tensor is None else tensors[numbers[id(tensor)]]
         return build_tree([*values.items(), *_gaps(values, self.view.tree)], self.view.tree)
+
+    def _tensor(self, path: Path) -> MigratedTensor | None:
+        leaf = self._leaves.get(path)
+        return leaf if isinstance(leaf, MigratedTensor) else None
 
     def _plain(self, entry: Any) -> Any:
         """The value of a leaf that is no tensor: with its tag, if that is one of the framework."""

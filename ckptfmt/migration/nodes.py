@@ -1,24 +1,35 @@
 """Lazy tensors: what a migration makes of the tensors of a checkpoint, as a tree of nodes (SPEC.md section 20).
 
 Planning builds nodes from shapes and dtypes alone. `read` gives a region of a node, and asks its inputs for no more
-than the elements that lie in it; at the leaves, `fetch` reads from storage. Nodes are values: two that are equal are
-one tensor, so aliases stay aliases through any chain.
+than the elements that lie in it; at the leaves, `Reading.fetch` reads from storage. Nodes are values: two that are
+equal are one tensor, so aliases stay aliases through any chain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..format.arrays import Shape
+from ..format.casts import cast, may_exceed
 from ..format.dtypes import Array
+from ..frameworks.overflows import name_of
 
 Region = tuple[slice, ...]  # one slice an axis, with start and stop in range and a step of 1 or more
-Fetch = Callable[[Hashable, Region], Array]
+
+
+class Reading(Protocol):
+    """Where nodes read from, and what they tell of."""
+
+    def fetch(self, key: Hashable, region: Region) -> Array:
+        """A region of a tensor of the source."""
+
+    def met(self, node: Rounding, region: Region, beyond: int) -> None:
+        """Elements of a region that lie beyond the range of the node's dtype. [DTYPE-009]"""
 
 
 class Node(Protocol):
@@ -30,8 +41,20 @@ class Node(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
+    def read(self, region: Region, reading: Reading) -> Array:
         """The elements of a region that is not empty."""
+
+
+class Rounding(Node, Protocol):
+    """A node that makes numbers of its dtype of others."""
+
+    @property
+    def found(self) -> str:
+        """What is rounded, in words: a dtype or a number."""
+
+    @property
+    def foretold(self) -> int | None:
+        """How many elements lie beyond the range of the dtype; None if some may."""
 
 
 def whole(shape: Shape) -> Region:
@@ -44,10 +67,10 @@ def lengths(region: Region) -> Shape:
     return tuple(len(range(axis.start, axis.stop, axis.step or 1)) for axis in region)
 
 
-def read(node: Node, region: Region, fetch: Fetch) -> Array:
+def read(node: Node, region: Region, reading: Reading) -> Array:
     """The elements of any region of a node."""
     shape = lengths(region)
-    return node.read(region, fetch) if 0 not in shape else np.empty(shape, node.dtype)
+    return node.read(region, reading) if 0 not in shape else np.empty(shape, node.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +81,8 @@ class Leaf:
     shape: Shape
     dtype: np.dtype[Any]
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
-        return fetch(self.key, region)
+    def read(self, region: Region, reading: Reading) -> Array:
+        return reading.fetch(self.key, region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +94,19 @@ class Filled:
     value: float
     owner: Hashable
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
-        return np.full(lengths(region), self.value).astype(self.dtype)
+    @property
+    def found(self) -> str:
+        return f"the number {self.value!r}"
+
+    @property
+    def foretold(self) -> int:
+        return math.prod(self.shape) * cast(np.asarray(self.value), self.dtype).beyond
+
+    def read(self, region: Region, reading: Reading) -> Array:
+        value, beyond = cast(np.asarray(self.value), self.dtype)
+        shape = lengths(region)
+        reading.met(self, region, beyond * math.prod(shape))
+        return np.full(shape, value, self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +124,8 @@ class Copied:
     def dtype(self) -> np.dtype[Any]:
         return self.input.dtype
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
-        return self.input.read(region, fetch)
+    def read(self, region: Region, reading: Reading) -> Array:
+        return self.input.read(region, reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +141,37 @@ class Mapped:
     def shape(self) -> Shape:
         return self.input.shape
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
-        return np.asarray(self.function(self.input.read(region, fetch)))  # arithmetic makes scalars of 0-d arrays
+    def read(self, region: Region, reading: Reading) -> Array:
+        return np.asarray(self.function(self.input.read(region, reading)))  # arithmetic makes scalars of 0-d arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """Each element by itself, rounded once to `dtype`: of the input, or of what `function` makes of it in binary64,
+    which is called `name`. `grows`: whether that may be greater than the element."""
+
+    input: Node
+    dtype: np.dtype[Any]
+    name: Hashable = None
+    function: Callable[[Array], Array] | None = field(default=None, compare=False)
+    grows: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        return self.input.shape
+
+    @property
+    def found(self) -> str:
+        return name_of(self.input.dtype)
+
+    @property
+    def foretold(self) -> int | None:
+        return None if self.grows or may_exceed(self.input.dtype, self.dtype) else 0
+
+    def read(self, region: Region, reading: Reading) -> Array:
+        values, beyond = cast(self.input.read(region, reading), self.dtype, None, self.function)
+        reading.met(self, region, beyond)
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +190,7 @@ class Joined:
     def dtype(self) -> np.dtype[Any]:
         return self.inputs[0].dtype
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
+    def read(self, region: Region, reading: Reading) -> Array:
         wanted = region[self.axis]
         parts, begin = [], 0
         for node in self.inputs:
@@ -135,7 +198,7 @@ class Joined:
             first = wanted.start + max(0, -(-(begin - wanted.start) // wanted.step)) * wanted.step
             last = min(wanted.stop, end)
             if first < last:
-                parts.append(node.read(_along(region, self.axis, first - begin, last - begin, wanted.step), fetch))
+                parts.append(node.read(_along(region, self.axis, first - begin, last - begin, wanted.step), reading))
             begin = end
         return parts[0] if len(parts) == 1 else np.concatenate(parts, self.axis)
 
@@ -156,9 +219,9 @@ class Stacked:
     def dtype(self) -> np.dtype[Any]:
         return self.inputs[0].dtype
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
+    def read(self, region: Region, reading: Reading) -> Array:
         inner = (*region[: self.axis], *region[self.axis + 1 :])
-        return np.stack([node.read(inner, fetch) for node in self.inputs[region[self.axis]]], self.axis)
+        return np.stack([node.read(inner, reading) for node in self.inputs[region[self.axis]]], self.axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +241,10 @@ class Part:
     def dtype(self) -> np.dtype[Any]:
         return self.input.dtype
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
+    def read(self, region: Region, reading: Reading) -> Array:
         axis = region[self.axis]
         inner = _along(region, self.axis, axis.start + self.start, axis.stop + self.start, axis.step)
-        return self.input.read(inner, fetch)
+        return self.input.read(inner, reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +263,9 @@ class Picked:
     def dtype(self) -> np.dtype[Any]:
         return self.input.dtype
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
+    def read(self, region: Region, reading: Reading) -> Array:
         inner = (*region[: self.axis], slice(self.index, self.index + 1, 1), *region[self.axis :])
-        return self.input.read(inner, fetch).squeeze(self.axis)
+        return self.input.read(inner, reading).squeeze(self.axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,17 +287,29 @@ class Padded:
     def dtype(self) -> np.dtype[Any]:
         return self.input.dtype
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
+    @property
+    def found(self) -> str:
+        return f"the number {self.value!r}"
+
+    @property
+    def foretold(self) -> int:
+        padding = math.prod(self.shape) - math.prod(self.input.shape)
+        return padding * cast(np.asarray(self.value), self.dtype).beyond
+
+    def read(self, region: Region, reading: Reading) -> Array:
         shape, wanted = lengths(region), region[self.axis]
-        out = np.full(shape, self.value).astype(self.dtype)
+        value, beyond = cast(np.asarray(self.value), self.dtype)
+        out = np.full(shape, value, self.dtype)
         inside = [
             (number, place - self.before)
             for number, place in enumerate(range(wanted.start, wanted.stop, wanted.step))
             if 0 <= place - self.before < self.input.shape[self.axis]
         ]
+        padding = shape[self.axis] - len(inside)
+        reading.met(self, region, beyond * math.prod(shape) * padding // shape[self.axis])
         if inside:
             (low, first), (high, last) = inside[0], inside[-1]
-            values = self.input.read(_along(region, self.axis, first, last + 1, wanted.step), fetch)
+            values = self.input.read(_along(region, self.axis, first, last + 1, wanted.step), reading)
             out[_along(whole(shape), self.axis, low, high + 1, 1)] = values
         return out
 
@@ -250,13 +325,27 @@ class Computed:
     output: int
     function: Callable[..., tuple[Array, ...]] = field(compare=False)
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
-        outputs = self.function(*[read(node, whole(node.shape), fetch) for node in self.inputs])
+    def read(self, region: Region, reading: Reading) -> Array:
+        outputs = self.function(*[read(node, whole(node.shape), reading) for node in self.inputs])
         array = np.asarray(outputs[self.output])
         if array.shape != self.shape or array.dtype != self.dtype:
             found, expected = f"{array.dtype} {array.shape}", f"{self.dtype} {self.shape}"
             raise ValueError(f"extern {self.name!r} gave {found} where its rule says {expected}")
         return array[region]
+
+
+def roundings(node: Node) -> Iterator[Rounding]:
+    """All nodes that round on the way to a tensor."""
+    seen: dict[int, Any] = {}
+    ahead: list[Any] = [node]
+    while ahead:
+        one = ahead.pop()
+        if id(one) in seen:
+            continue
+        seen[id(one)] = one
+        if isinstance(one, Filled | Rounded | Padded):
+            yield one
+        ahead += getattr(one, "inputs", ()) or filter(None, [getattr(one, "input", None)])
 
 
 def nbytes(node: Node) -> int:

@@ -17,9 +17,10 @@ import numpy as np
 
 from ..format.arrays import Shape
 from ..format.dtypes import DTYPES, Array, dtype_of
+from ..frameworks.overflows import name_of
 from . import rearrange
-from .casts import cast, is_castable, is_exact, kind_of
-from .nodes import Computed, Copied, Filled, Joined, Mapped, Node, Padded, Part, Picked, Stacked
+from .casts import is_castable, is_exact, kind_of
+from .nodes import Computed, Copied, Filled, Joined, Mapped, Node, Padded, Part, Picked, Rounded, Stacked
 from .sizes import Size, evaluate
 
 Item = Node | tuple[Node, ...]
@@ -165,7 +166,7 @@ class Fill(Operator):
         like: Any = items[0] if items else None
         shape = tuple(map(context.size, self.shape)) if self.shape is not None else like.shape
         dtype = like.dtype if self.dtype is None else DTYPES[self.dtype].numpy
-        return [Filled(shape, dtype, self.value, context.owner)]
+        return [Filled(shape, dtype, _number(self.value, dtype), context.owner)]
 
     def inverse(self) -> Operator:
         return Drop()
@@ -296,12 +297,12 @@ class Cast(Operator):
         return Loss.EXACT if is_exact(self.source, self.dtype) else Loss.LOSSY
 
     def one(self, node: Any, context: Context) -> Node:
-        found, dtype = _dtype_name(node), DTYPES[self.dtype].numpy
+        found = _dtype_name(node)
         if self.source is not None and found != self.source:
             raise ValueError(f"the dtype is {found}, not {self.source}")
         if not is_castable(found, self.dtype):
             raise ValueError(f"{found} cannot be cast to {self.dtype}")
-        return Mapped(node, dtype, ("cast", self.dtype), lambda array: cast(array, dtype))
+        return Rounded(node, DTYPES[self.dtype].numpy)
 
     def inverse(self) -> Operator | None:
         return None if self.source is None else Cast(self.source, self.dtype)
@@ -341,7 +342,8 @@ class Pad(Operator):
 
     def one(self, node: Any, context: Context) -> Node:
         _side(node, self.axis)
-        return Padded(node, self.axis, context.size(self.before), context.size(self.after), self.value)
+        value = _number(self.value, node.dtype)
+        return Padded(node, self.axis, context.size(self.before), context.size(self.after), value)
 
     def inverse(self) -> Operator:
         return Slice(self.axis, self.before, self.after)
@@ -358,9 +360,9 @@ class _Elementwise(Operator):
     def one(self, node: Any, context: Context) -> Node:
         if kind_of(_dtype_name(node)) != "float":
             raise ValueError(f"{type(self).__name__.lower()} takes floats, not {_dtype_name(node)}")
-        return Mapped(node, node.dtype, self, self.compute)
+        return self.of(node)
 
-    def compute(self, array: Array) -> Array:
+    def of(self, node: Node) -> Node:
         raise NotImplementedError
 
     def for_companions(self) -> Operator:
@@ -371,8 +373,10 @@ class _Elementwise(Operator):
 class Neg(_Elementwise):
     """The other sign, of NaNs too."""
 
-    def compute(self, array: Array) -> Array:
-        return -array
+    def of(self, node: Node) -> Node:
+        if _dtype_name(node) == "float8_e8m0fnu":
+            raise ValueError("neg takes floats with a sign, not float8_e8m0fnu")
+        return Mapped(node, node.dtype, self, np.negative)
 
     def inverse(self) -> Operator:
         return self
@@ -392,8 +396,8 @@ class Scale(_Elementwise):
         if self.by == 0:
             raise ValueError("scale by 0 is fill")
 
-    def compute(self, array: Array) -> Array:
-        return cast(array.astype(np.float64) * self.by, array.dtype)
+    def of(self, node: Node) -> Node:
+        return Rounded(node, node.dtype, self, lambda array: array * self.by, not 0 < self.by <= 1)
 
     def inverse(self) -> Operator:
         return Scale(1 / self.by)
@@ -409,8 +413,8 @@ class Add(_Elementwise):
     def loss(self) -> Loss:
         return Loss.LOSSY
 
-    def compute(self, array: Array) -> Array:
-        return cast(array.astype(np.float64) + self.value, array.dtype)
+    def of(self, node: Node) -> Node:
+        return Rounded(node, node.dtype, self, lambda array: array + self.value, self.value != 0)
 
     def inverse(self) -> Operator:
         return Add(-self.value)
@@ -450,8 +454,20 @@ class Call(Operator):
 
 
 def _dtype_name(node: Node) -> str:
-    row = dtype_of(node.dtype)
-    return str(node.dtype) if row is None else row.name
+    return name_of(node.dtype)
+
+
+def _number(value: float, dtype: np.dtype[Any]) -> float:
+    """A value of a document, as it is cast to a dtype: to integers, only a whole number."""
+    row = dtype_of(dtype)
+    if row is not None and row.range is not None and not row.range.exponent:
+        if not float(value).is_integer():
+            raise ValueError(f"{value!r} is no integer, and cannot stand in a tensor of {row.name}")
+        limits = (0, 1) if row.name == "bool" else (-(2**63), 2**64 - 1)
+        if not limits[0] <= value <= limits[1]:
+            raise ValueError(f"{value!r} cannot stand in a tensor of {row.name}")
+        return int(value)
+    return value
 
 
 def _side(node: Node, axis: int) -> int:

@@ -7,6 +7,7 @@ migration are found before any is raised, and no tensor is read.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ from typing import Any, NamedTuple
 from ..errors import fault
 from ..format.names import Path, path_label
 from ..format.tree import Tree
+from ..frameworks.overflows import Kind, Overflow
 from .containers import build_tree, leaves_of
 from .document import Migration, Rule
-from .nodes import Leaf, Node
+from .nodes import Leaf, Node, roundings
 from .operators import Alias, Context, Drop, Extern, Item, Loss
 from .patterns import Captures, Pattern, tokens_of
 
@@ -49,6 +51,26 @@ class Plan:
     @property
     def loss(self) -> Loss:
         return max((migration.loss for migration in self.chain), default=Loss.EXACT)
+
+    @property
+    def overflows(self) -> tuple[Overflow, ...]:
+        """The tensors of the result of which elements lie beyond the range of their dtype, or may. [DTYPE-009]"""
+        return tuple(kind.overflow(beyond) for kind, beyond in self.roundings().items() if beyond != 0)
+
+    def roundings(self) -> dict[Kind, int | None]:
+        """What is rounded on the way to each tensor, and how many elements are foretold to lie beyond the range of the
+        dtype; None if some may. An alias does not count again."""
+        first: dict[Node, Path] = {}
+        for path, entry in self.layout.items():
+            if not isinstance(entry, Plain):
+                first.setdefault(entry, path)
+        found: dict[Kind, int | None] = {}
+        for entry, path in first.items():
+            for node in roundings(entry):
+                kind = Kind(path_label(path), node.found, node.dtype, math.prod(entry.shape))
+                counts = found.get(kind, 0), node.foretold
+                found[kind] = None if None in counts else sum(counts)  # type: ignore[arg-type]
+        return found
 
     @property
     def is_rename(self) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..format.arrays import Shape
 from ..format.dtypes import Array
-from .nodes import Fetch, Node, Region, lengths
+from .nodes import Node, Reading, Region, lengths
 
 Groups = tuple[tuple[int, ...], ...]  # for each axis of a tensor, the split axes that it consists of
 Box = tuple[slice, ...]  # a range for each split axis
@@ -96,7 +96,7 @@ class Rearranged:
     def dtype(self) -> np.dtype[Any]:
         return self.input.dtype
 
-    def read(self, region: Region, fetch: Fetch) -> Array:
+    def read(self, region: Region, reading: Reading) -> Array:
         dense = tuple(
             axis if len(group) == 1 else slice(axis.start, axis.stop, 1)
             for axis, group in zip(region, self.target, strict=True)
@@ -110,7 +110,7 @@ class Rearranged:
                 for axis, one in zip(group, ranges, strict=True):
                     box[axis] = one
             place = tuple(place for _, place in choice)
-            values = self._box(tuple(box), fetch).transpose(order)
+            values = self._box(tuple(box), reading).transpose(order)
             out[place] = values.reshape(lengths(place))
         return out[tuple(slice(None, None, a.step if d.step == 1 else 1) for a, d in zip(region, dense, strict=True))]
 
@@ -125,7 +125,7 @@ class Rearranged:
             yield box, slice(done, done + length, 1)
             done += length
 
-    def _box(self, box: Box, fetch: Fetch) -> Array:
+    def _box(self, box: Box, reading: Reading) -> Array:
         """The elements of a box, with the split axes in the order of the source."""
         region, picks = [], []
         for group in self.source:
@@ -139,8 +139,8 @@ class Rearranged:
             start, stop, step = box[axis].start, box[axis].stop, box[axis].step
             middle = start + lengths(box)[axis] // 2 * step
             halves = [slice(start, middle, step), slice(middle, stop, step)]
-            return np.concatenate([self._box((*box[:axis], half, *box[axis + 1 :]), fetch) for half in halves], axis)
-        values = self.input.read(tuple(region), fetch)
+            return np.concatenate([self._box((*box[:axis], half, *box[axis + 1 :]), reading) for half in halves], axis)
+        values = self.input.read(tuple(region), reading)
         for number, pick in enumerate(picks):
             if pick is not None:
                 values = np.take(values, pick, number)

@@ -54,7 +54,7 @@ def _is_axis(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) is float or (type(value) is int and -(2**63) <= value < 2**64)
 
 
 def _is_dtype(value: Any) -> bool:
@@ -88,8 +88,8 @@ FIELDS: dict[str, Field] = {
     "axes": Field("axes", _is_axes, "a map of names to sizes"),
     "before": Field("before", is_size, "a size"),
     "after": Field("after", is_size, "a size"),
-    "value": Field("value", _is_number, "a number"),
-    "by": Field("by", _is_number, "a number"),
+    "value": Field("value", _is_number, "a number of 64 bits"),
+    "by": Field("by", _is_number, "a number of 64 bits"),
     "pattern": Field("pattern", _is_text, "a pattern such as '(h d) e -> h d e'"),
     "dtype": Field("dtype", _is_dtype, "a dtype of section 3"),
     "from": Field("source", _is_dtype, "a dtype of section 3"),

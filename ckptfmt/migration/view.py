@@ -3,11 +3,12 @@ that hold what is asked for (SPEC.md section 20)."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 import numpy as np
 
@@ -22,13 +23,14 @@ from ..format.names import Key, Path, PathIndex, path_label, path_text, value_at
 from ..format.tags import TAGS
 from ..format.tree import Tree
 from ..frameworks.adapter import Tagged
+from ..frameworks.overflows import Kind, Tally, place_of
 from ..frameworks.sources import Region
 from ..reading.reader import Checkpoint
 from ..reading.tensor import ArrayLike, Tensor, finished
 from . import nodes
 from .containers import leaves_of, with_leaves
 from .graph import MigrationSet
-from .nodes import Copied, Leaf, Mapped, Node
+from .nodes import Copied, Leaf, Mapped, Node, Rounded, Rounding
 from .operators import Extern
 from .options import MigrationOptions
 from .plan import Entry, Plain, Plan, plan_chain
@@ -42,10 +44,12 @@ class MigratedTensor(ArrayLike):
     """A tensor of the migrated checkpoint that has not been read. Index it to read a part (as NumPy's basic indexing),
     `read()` it whole, or give it to `np.asarray`. Raises `bad-index`, and `CorruptError` for damage in what is read."""
 
-    __slots__ = ("_checkpoint", "_verify", "node", "path")
+    __slots__ = ("_checkpoint", "_tally", "_verify", "node", "path")
 
-    def __init__(self, path: Path, node: Node, checkpoint: Checkpoint, verify: bool | None = None) -> None:
-        self.path, self.node, self._checkpoint = path, node, checkpoint
+    def __init__(
+        self, path: Path, node: Node, checkpoint: Checkpoint, verify: bool | None = None, tally: Tally | None = None
+    ) -> None:
+        self.path, self.node, self._checkpoint, self._tally = path, node, checkpoint, tally
         self._verify = checkpoint.verifies if verify is None else verify
 
     @property
@@ -73,14 +77,18 @@ class MigratedTensor(ArrayLike):
 
     def astype(self, dtype: np.dtype[Any]) -> Self:
         """The same tensor, whose elements are converted after they are read."""
-        return self._of(Mapped(self.node, dtype, ("astype", dtype), lambda array: array.astype(dtype)))
+        return self._of(Rounded(self.node, dtype))
 
     def verified(self, verify: bool) -> Self:
         """The same tensor, read with or without verification."""
-        return type(self)(self.path, self.node, self._checkpoint, verify)
+        return type(self)(self.path, self.node, self._checkpoint, verify, self._tally)
+
+    def counted(self, tally: Tally) -> Self:
+        """The same tensor, which tells a tally of elements beyond the range of a cast, and does not warn of them."""
+        return type(self)(self.path, self.node, self._checkpoint, self._verify, tally)
 
     def _of(self, node: Node) -> Self:
-        return type(self)(self.path, node, self._checkpoint, self._verify)
+        return type(self)(self.path, node, self._checkpoint, self._verify, self._tally)
 
     def __repr__(self) -> str:
         return f"<MigratedTensor {path_label(self.path)!r} {self.dtype} {self.shape}>"
@@ -89,21 +97,42 @@ class MigratedTensor(ArrayLike):
         selection = normalise(index, self.shape)
         region = tuple(slice(axis.start, axis.start + axis.length * axis.step, axis.step) for axis in selection.axes)
         region = tuple(slice(a.start, min(a.stop, n), a.step) for a, n in zip(region, self.shape, strict=True))
-        return finished(nodes.read(self.node, region, self._fetch), selection, index)
+        return finished(self._read(region), selection, index)
 
     def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
         """The whole tensor as an array of its own, or just a region of it; also into `out`, an array of that shape."""
         wanted = nodes.whole(self.shape) if region is None else tuple(slice(a.start, a.stop, 1) for a in region)
-        array = np.asarray(nodes.read(self.node, wanted, self._fetch))
+        array = np.asarray(self._read(wanted))
         if out is not None:
             out[...] = array
             return out
         return np.array(array, order="C", copy=None if array.base is None and array.flags.writeable else True)
 
-    def _fetch(self, key: Hashable, region: nodes.Region) -> Array:
-        tensor = self._checkpoint.tensors[key].verified(self._verify)  # type: ignore[index]
+    def _read(self, region: nodes.Region) -> Array:
+        tally = self._tally or Tally()
+        values = nodes.read(self.node, region, _Reading(self, tally, self._checkpoint, self._verify))
+        if self._tally is None:
+            tally.warn()
+        return values
+
+
+class _Reading(NamedTuple):
+    """One read of a tensor."""
+
+    tensor: MigratedTensor
+    tally: Tally
+    checkpoint: Checkpoint
+    verify: bool
+
+    def fetch(self, key: Hashable, region: nodes.Region) -> Array:
+        tensor = self.checkpoint.tensors[key].verified(self.verify)  # type: ignore[index]
         values: Array = tensor[(*region, ...)]
         return values
+
+    def met(self, node: Rounding, region: nodes.Region, beyond: int) -> None:
+        if beyond:
+            kind = Kind(path_label(self.tensor.path), node.found, node.dtype, math.prod(self.tensor.shape))
+            self.tally.add(kind, (node, place_of(region)), beyond)
 
 
 class MigratedCheckpoint:

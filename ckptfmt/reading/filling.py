@@ -9,10 +9,13 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 
+from ..format.casts import cast
 from ..format.dtypes import Array
 from ..format.grid import Axis
+from ..format.names import path_label
 from ..frameworks.adapter import SlotPart
 from ..frameworks.memory import aligned
+from ..frameworks.overflows import Kind, Tally, name_of, place_of
 from ..frameworks.sources import Region, memory_key, whole
 from ..storage import IN_FLIGHT
 from .fetch import Fetcher, Wanted
@@ -34,21 +37,33 @@ class Place(NamedTuple):
         return itemsize * math.prod(_shape(self.part.region))
 
     @property
+    def kind(self) -> Kind:
+        return Kind(path_label(self.tensor.path), name_of(self.tensor.dtype), self.dtype, math.prod(self.tensor.shape))
+
+    @property
     def is_whole(self) -> bool:
         return self.part.region == whole(self.tensor.shape)
 
 
-def put(part: SlotPart, dtype: np.dtype[Any], values: Array) -> None:
-    """Bring elements, converted to a dtype, to where a part is filled."""
+def put(part: SlotPart, dtype: np.dtype[Any], values: Array) -> int:
+    """Bring elements, cast to a dtype, to where a part is filled; how many lie beyond its range."""
     if part.array is not None:
-        part.array[...] = values
-    elif part.put is not None:
-        part.put(values.astype(dtype, copy=False))
+        return cast(values, dtype, part.array).beyond
+    values, beyond = (values, 0) if values.dtype == dtype else cast(values, dtype)
+    if part.put is not None:
+        part.put(values)
+    return beyond
 
 
-def fill(fetcher: Fetcher, places: Iterable[Place], verify: bool, max_bytes_in_flight: int = IN_FLIGHT) -> None:
+def fill(
+    fetcher: Fetcher,
+    places: Iterable[Place],
+    verify: bool,
+    max_bytes_in_flight: int = IN_FLIGHT,
+    tally: Tally | None = None,
+) -> None:
     """Fill places. What goes through memory takes at most `max_bytes_in_flight` of it at a time, or one part that is
-    larger."""
+    larger. Elements beyond the range of a dtype are told to `tally`, or warned of."""
     direct: dict[int, Array] = {}  # whole tensors
     parts: list[Wanted] = []
     others: list[Place] = []
@@ -70,10 +85,15 @@ def fill(fetcher: Fetcher, places: Iterable[Place], verify: bool, max_bytes_in_f
     fetcher.fill(parts, verify)
     if not others:
         return
+    met = Tally() if tally is None else tally
     room = beside_buffers(fetcher, max_bytes_in_flight)
     for group in grouped(others, lambda place: place.nbytes, room):
         for place, values in zip(group, _values(fetcher, group, verify), strict=True):
-            put(place.part, place.dtype, values)
+            beyond = put(place.part, place.dtype, values)
+            if beyond:
+                met.add(place.kind, place_of(place.part.region), beyond)
+    if tally is None:
+        met.warn()
 
 
 def beside_buffers(fetcher: Fetcher, max_bytes_in_flight: int) -> int:

@@ -12,12 +12,14 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from ..format import tree as trees
+from ..format.casts import cast
 from ..format.chunks import check_bools
 from ..format.dtypes import Array, DType
 from ..format.names import Path, path_label, path_text
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, slot, template
+from ..frameworks.overflows import Kind, Tally, name_of
 from ..frameworks.sources import memory_key
 from ..frameworks.target import MatchReport, flatten, match, rebuild
 from ..patterns import Patterns, matches_any
@@ -55,13 +57,18 @@ class Loader:
         self.select, self.into, self.like, self.mmap = select, into, like, mmap
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
         self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
-        self.strict, self.cast = strict, cast
+        self.strict, self.cast, self.tally = strict, cast, Tally()
         self.progress, self.max_bytes_in_flight = progress, max_bytes_in_flight
         checkpoint.blocks.in_flight = max_bytes_in_flight
         patterns = [select] if isinstance(select, str) else list(select or ())
         self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
 
     def load(self) -> Tree:
+        tree = self._loaded()
+        self.tally.warn()
+        return tree
+
+    def _loaded(self) -> Tree:
         if self.into is not None:
             return self._fill_target()
         if self.like is not None:
@@ -153,7 +160,7 @@ class Loader:
 
     def _as(self, dtype: np.dtype[Any], array: Array, index: int) -> Array:
         """A tensor with another dtype; integers keep their values."""
-        converted = array.astype(dtype)
+        converted, beyond = cast(array, dtype)
         if array.dtype.kind in "iu" and not (converted == array).all():
             text = self._text(index)
             raise fault(
@@ -164,6 +171,7 @@ class Loader:
                 found=f"{array.dtype} from {array.min()} to {array.max()}",
                 expected=f"elements of {dtype}",
             )
+        self.tally.add(Kind(self._text(index), name_of(array.dtype), dtype, array.size), None, beyond)
         return converted
 
     def _mapped(self, wanted: Iterable[int]) -> dict[int, Array]:
@@ -238,7 +246,7 @@ class Loader:
         )
 
     def _fill(self, places: Iterable[Place]) -> None:
-        fill(self.fetcher, places, self.verify, self.max_bytes_in_flight)
+        fill(self.fetcher, places, self.verify, self.max_bytes_in_flight, self.tally)
 
     def _check(self, report: MatchReport) -> None:
         """[READ-006]"""
@@ -266,7 +274,7 @@ class Loader:
             ask, found = templates[path], stored.get(path, leaf)
             if ask is None or path not in stored:
                 return found
-            return built[found.identity, ask] if is_tensor(found) else _of_number(ask, found)
+            return built[found.identity, ask] if is_tensor(found) else self._of_number(path, ask, found)
 
         def check(path: Path, asked: Tagged) -> None:
             param = bound.get((path, asked.tag), asked.param)
@@ -312,6 +320,14 @@ class Loader:
         number = found.verified(self.verify).read().item()
         return number if type(number) is type(leaf) else found
 
+    def _of_number(self, path: Path, ask: Template, number: Any) -> Any:
+        """A number, where a tensor without axes is asked for."""
+        array, blank = np.asarray(number), ask.blank((), ask.dtype)
+        kind = Kind(path_label(path), name_of(array.dtype), ask.dtype, 1)
+        for part in blank.parts:
+            self.tally.add(kind, None, put(part, ask.dtype, array))
+        return blank.finish()
+
     # ---- progress
 
     @contextmanager
@@ -356,11 +372,3 @@ def stand_in(dtype: DType, supports: Callable[[str], bool]) -> np.dtype[Any]:
 
 def _binds(tag: str) -> bool:
     return tag in TAGS and TAGS[tag].binds
-
-
-def _of_number(ask: Template, number: Any) -> Any:
-    """A number, where a tensor without axes is asked for."""
-    blank = ask.blank((), ask.dtype)
-    for part in blank.parts:
-        put(part, ask.dtype, np.asarray(number, ask.dtype))
-    return blank.finish()

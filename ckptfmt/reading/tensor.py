@@ -14,6 +14,7 @@ from ..format.grid import Axis, Selection
 from ..format.grid import select as normalise
 from ..format.names import Path, path_label
 from ..frameworks.memory import aligned
+from ..frameworks.overflows import cast_aloud
 from ..frameworks.sources import Lazy, Region, whole
 from .fetch import Wanted
 
@@ -25,6 +26,7 @@ class ArrayLike(Lazy):
     """Base of tensors that have not been read, and are indexed and converted as arrays are."""
 
     __slots__ = ()
+    path: Path
 
     @property
     def shape(self) -> Shape:
@@ -74,7 +76,9 @@ class ArrayLike(Lazy):
         if copy is False:
             raise ValueError("a stored tensor cannot become an array without a copy")
         array = self.read()
-        return array if dtype is None else array.astype(dtype, copy=False)
+        if dtype is None or array.dtype == dtype:
+            return array
+        return cast_aloud(path_label(self.path), array, np.dtype(dtype))
 
 
 def finished(values: Array, selection: Selection, index: Any) -> Any:
@@ -214,7 +218,7 @@ class Tensor(ArrayLike):
         """Stored elements as the dtype that was asked for."""
         if self._view is not None:
             values = values.view(self._view)
-        return values if self._cast is None else values.astype(self._cast)
+        return values if self._cast is None else cast_aloud(path_label(self.path), values, self._cast)
 
     def view(self, dtype: np.dtype[Any]) -> Tensor:
         """The same stored elements read as another dtype of the same width."""

@@ -187,7 +187,7 @@ def _value_of(base: str, path: Path) -> dict[str, Any]:
 MODULES = (
     *("trees", "dtypes", "names", "arrays", "codecs", "manifests", "records", "locating", "damage", "zips", "tags"),
     *("packed", "zarr", "crashes", "large", "writing"),
-    *("migrations", "migration_chains", "migration_faults", "formats", "golden"),
+    *("migrations", "migration_chains", "migration_faults", "casts", "formats", "golden"),
 )
 
 

@@ -148,6 +148,7 @@ for _name in ("os.system", "builtins.eval", "numpy.load", "conformance.reverse@2
 # ---- faults of plans
 
 _also = move("a", "d", {"op": "alias"})
+_HALF = {"op": "fill", "value": 0.5}
 FAULTS: dict[str, tuple[str, str, list[Document], dict[str, Any], int]] = {
     "left": ("A tensor that no rule takes.", "MIG-011", [], {}, 1),
     "no-match": ("A rule that matches nothing.", "MIG-011", [move("a", "b"), move("x", "y")], {}, 1),
@@ -225,6 +226,7 @@ FAULTS: dict[str, tuple[str, str, list[Document], dict[str, Any], int]] = {
         1,
     ),
     "neg-ints": ("The sign bit of ints.", "MIG-013", [move("a", "b", {"op": "neg"})], {}, 1),
+    "fill-fraction": ("A fraction in a tensor of ints.", "MIG-013", [move("a", "a"), move("a", "b", _HALF)], {}, 1),
     "plain": ("An operator for a plain value.", "MIG-011", [move("a", "a"), move("n", "m", {"op": "neg"})], {}, 1),
     "together": (
         "Faults are reported all together.",
