@@ -17,8 +17,8 @@ class CkptError(Exception):
 
     Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (the label of its path:
     "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
-    checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`; those that do not
-    apply are None.
+    checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`, `ranks` (numbers of
+    the processes at fault); those that do not apply are None.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class CkptError(Exception):
         expected: Any = None,
         report: Any = None,
         errno: int | None = None,
+        ranks: list[int] | None = None,
     ) -> None:
         super().__init__(code, message)
         self.code = code
@@ -49,6 +50,7 @@ class CkptError(Exception):
         self.found = found
         self.expected = expected
         self.report = report
+        self.ranks = ranks
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
     def __str__(self) -> str:
@@ -288,20 +290,20 @@ CODES: dict[str, Code] = {
     "ranks-differ": Code(
         InputError,
         "save",
-        "processes that save together hold different trees or options",
-        "Give every process the same plain values, shapes, dtypes and options; nothing was committed",
+        "processes that act together hold different trees or options, or make different calls",
+        "Give every process the same calls, options, plain values, shapes and dtypes; nothing was committed",
     ),
     "rank-failed": Code(
         StorageError,
         "storage",
-        "another process of the save failed",
-        "See its error; nothing was committed",
+        "another process that takes part failed",
+        "See to the error of that process, then try again with all",
     ),
     "rank-lost": Code(
         StorageError,
         "storage",
-        "a process of the save did not answer in time",
-        "Look at the processes named; nothing was committed",
+        "a process that takes part has ended, or did not answer in time",
+        "Look at the processes named, and make a new coordinator; until rank 0 has published nothing is committed",
     ),
     "name-too-long": Code(
         InputError, "save", "a node name that the storage cannot hold", "Shorten it; layout='file' takes longer keys"

@@ -214,6 +214,13 @@ def test_memory_kinds(path, kind):
 
 # ---- two processes
 
+
+def test_a_coordinator_needs_a_cluster():
+    with pytest.raises(ckptfmt.InputError, match=r"jax.distributed.initialize\(\) first") as caught:
+        ckptfmt_jax.JaxCoordinator()
+    assert caught.value.code == "bad-option"
+
+
 PROCESS = """
 import json, sys
 import jax
@@ -239,6 +246,8 @@ for name, spec, verify in [("rows", P("x"), True), ("columns", P(None, "x"), Fal
 state = {"w": jax.device_put(expected, NamedSharding(mesh, P("x"))), "step": 7, "host": np.arange(3)}
 state |= {"key": jax.jit(lambda: jax.random.key(3), out_shardings=NamedSharding(mesh, P()))(), "local": jnp.ones(5)}
 ckptfmt_jax.save(path + ".together", state)
+with ckptfmt_jax.JaxCoordinator(timeout=60) as coordinator:  # one that is made by hand
+    ckptfmt_jax.save(path + ".together", state, coordinator=coordinator, overwrite=True)
 found = ckptfmt_jax.load(path + ".together", state)
 assert float(jax.jit(jnp.max)(found["w"])) == expected[-1, -1]
 assert jax.random.key_data(found["key"]).tolist() == [0, 3]

@@ -99,6 +99,16 @@ def test_a_rank_that_is_killed_leaves_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name != "store"] == ["c"]
 
 
+def test_a_coordinator_needs_a_process_group() -> None:
+    import ckptfmt_torch
+    from ckptfmt_torch.coordinator import coordinator
+
+    with pytest.raises(ckptfmt.InputError, match="init_process_group") as caught:
+        ckptfmt_torch.TorchCoordinator()
+    assert caught.value.code == "bad-option"
+    assert coordinator() is None
+
+
 # ---- what a rank does
 
 
@@ -160,6 +170,7 @@ def matrix(folder: Path, rank: int) -> None:
     import ckptfmt_torch
     import torch.distributed as dist
     import torch.distributed.checkpoint as dcp
+    from ckptfmt_torch.coordinator import coordinator
     from ckptfmt_torch.dcp import StorageReader, StorageWriter
     from torch.distributed.checkpoint.state_dict import get_state_dict
     from torch.distributed.device_mesh import DeviceMesh
@@ -208,6 +219,16 @@ def matrix(folder: Path, rank: int) -> None:
     check_local(ckptfmt.load(folder / "own-4", like={"tensors": blank[4]})["tensors"])
     other = tensors(mesh_of, 4, blank=True, other=False)
     check_local(ckptfmt.load(folder / "dcp-3", into={"tensors": other}, select="tensors/**")["tensors"])
+
+    if rank < 2:  # a coordinator of a smaller group, made by hand
+        with ckptfmt_torch.TorchCoordinator(process_group=groups[2], timeout=60) as pair:
+            assert (pair.rank, pair.size, pair.timeout) == (rank, 2, 60)
+            ckptfmt_torch.save(folder / "pair", {str(rank): torch.ones(rank)}, coordinator=pair, durable=False)
+        assert list(ckptfmt.load(folder / "pair")) == ["0", "1"]
+    else:
+        with pytest.raises(ckptfmt.InputError, match="not of the process group"):
+            ckptfmt_torch.TorchCoordinator(process_group=groups[2])
+    assert coordinator() is coordinator(), "those that are made by themselves are one"
 
     partial = torch.distributed.tensor.DTensor.from_local(
         torch.ones(2), meshes[4], [torch.distributed.tensor.Partial()], run_check=False

@@ -131,8 +131,8 @@ def test_what_is_pruned_while_it_is_looked_for(tmp_path: Path, monkeypatch: pyte
     run.save(1, tree(1))
     found = run._found
 
-    def slowly(which: Any) -> Any:
-        step = found(which)
+    def slowly(*asked: Any) -> Any:
+        step = found(*asked)
         if step.step == 1:
             other.save(2, tree(2))
         return step

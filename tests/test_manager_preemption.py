@@ -143,7 +143,7 @@ def one_fails(coordinator: FileCoordinator, path: Path, block: bool) -> Any:
 def test_a_failure_of_one_is_raised_in_all(tmp_path: Path, block: bool) -> None:
     first, *others = group(one_fails, tmp_path / "run", block)
     assert first.startswith("exists: there is a file where the run directory should be")
-    assert all(other.startswith("io: process 0 failed: ") for other in others)
+    assert all(other.startswith("rank-failed: rank 0 failed: ") for other in others)
 
 
 def at_other_steps(coordinator: FileCoordinator, path: Path) -> Any:
@@ -151,9 +151,7 @@ def at_other_steps(coordinator: FileCoordinator, path: Path) -> Any:
 
 
 def test_processes_at_different_steps(tmp_path: Path) -> None:
-    assert set(group(at_other_steps, tmp_path / "run")) == {
-        "bad-option: the processes are at different steps: [0, 1, 2]"
-    }
+    assert set(group(at_other_steps, tmp_path / "run")) == {"ranks-differ: ranks 0 and 1 differ in step"}
 
 
 def each_its_own(coordinator: FileCoordinator, path: Path) -> Any:

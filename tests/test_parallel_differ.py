@@ -35,6 +35,7 @@ DIFFERENT: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any], str | None]
     "digests": ({"x": X}, {"x": X}, {}, {"digest": "sha256"}, None),
     "overwrite": ({"x": X}, {"x": X}, {}, {"overwrite": True}, None),
     "durable": ({"x": X}, {"x": X}, {}, {"durable": False}, None),
+    "layout": ({"x": X}, {"x": X}, {}, {"layout": "file"}, None),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import ckptfmt
 from ckptfmt.errors import fault
 from ckptfmt.parallel.coordinator import Rounds
 from ckptfmt.parallel.files import FileCoordinator
+from ckptfmt.parallel.presence import is_gone, presence
 
 
 def together(work: Callable[[FileCoordinator], Any], folder: Path, ranks: Any, size: int, timeout: float = 20) -> Any:
@@ -107,7 +110,7 @@ def test_ranks_that_do_not_come_are_named(tmp_path: Path) -> None:
         assert isinstance(error, ckptfmt.StorageError)
         assert error.code == "rank-lost"
         assert "from rank 1, 3" in error.message
-    assert outcomes[0].found == [1, 3]
+    assert outcomes[0].ranks == [1, 3]
 
 
 def test_a_lost_session_stays_lost(tmp_path: Path) -> None:
@@ -191,7 +194,9 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.
 def test_replies_are_plain_values(tmp_path: Path) -> None:
     def work(coordinator: FileCoordinator) -> Any:
         return Rounds(coordinator).round(
-            lambda: [coordinator.rank, b"\0", None, {1: "one"}], lambda found: [["to", i, found] for i in range(3)]
+            "greet",
+            lambda: [coordinator.rank, b"\0", None, {1: "one"}],
+            lambda found: [["to", i, found] for i in range(3)],
         )
 
     outcomes = together(work, tmp_path, range(3), 3)
@@ -210,8 +215,8 @@ def test_what_one_rank_raises_all_raise(tmp_path: Path) -> None:
                 raise fault("disk-full", f"no room on {coordinator.rank}", path="/there", tensor="w", errno=28)
 
         with pytest.raises(ckptfmt.StorageError) as caught:
-            both.round(fail, lambda found: found)
-        return caught.value, both.round(lambda: coordinator.rank, lambda found: [sum(found)] * 4)
+            both.round("fail", fail, lambda found: found)
+        return caught.value, both.round("sum", lambda: coordinator.rank, lambda found: [sum(found)] * 4)
 
     outcomes = together(work, tmp_path, range(4), 4)
     for rank, (error, total) in outcomes.items():
@@ -220,7 +225,8 @@ def test_what_one_rank_raises_all_raise(tmp_path: Path) -> None:
         if rank in (1, 2):
             assert (error.code, error.errno, error.message) == ("disk-full", 28, f"no room on {rank}")
         else:
-            assert (error.code, error.message) == ("rank-failed", "rank 1 failed: no room on 1 [disk-full]")
+            message = "rank 1 failed: no room on 1 [disk-full]; so did rank 2"
+            assert (error.code, error.message, error.ranks) == ("rank-failed", message, [1, 2])
 
 
 def test_what_all_asked_for_fails_alike(tmp_path: Path) -> None:
@@ -231,7 +237,7 @@ def test_what_all_asked_for_fails_alike(tmp_path: Path) -> None:
             raise fault("ranks-differ", "they differ", tensor="w", found=1, expected=2)
 
         with pytest.raises(ckptfmt.InputError) as caught:
-            Rounds(coordinator).round(lambda: None, answer)
+            Rounds(coordinator).round("compare", lambda: None, answer)
         return str(caught.value)
 
     outcomes = together(work, tmp_path, range(3), 3)
@@ -251,7 +257,7 @@ def test_faults_of_a_program_travel(tmp_path: Path) -> None:
         both, raised = Rounds(coordinator), []
         for work in (fail, lambda: None):
             try:
-                both.round(work, answer)
+                both.round("divide", work, answer)
             except Exception as error:
                 raised.append(error)
         return raised
@@ -267,7 +273,112 @@ def test_an_own_error_is_not_hidden_by_a_lost_rank(tmp_path: Path) -> None:
         def fail() -> None:
             raise fault("unsupported-leaf", "a set")
 
-        return Rounds(coordinator).round(fail, lambda found: found)
+        return Rounds(coordinator).round("fail", fail, lambda found: found)
 
     outcomes = together(work, tmp_path, (0, 1), 3, timeout=0.3)
     assert [outcomes[rank].code for rank in (0, 1)] == ["unsupported-leaf"] * 2
+
+
+def test_ranks_that_do_not_make_the_same_call(tmp_path: Path) -> None:
+    """All are told which; the next round is as good as new."""
+
+    def work(coordinator: FileCoordinator) -> Any:
+        both = Rounds(coordinator)
+        with pytest.raises(ckptfmt.InputError) as caught:
+            both.round("load" if coordinator.rank == 2 else "save", lambda: None, lambda found: found)
+        return str(caught.value), both.round("sum", lambda: coordinator.rank, lambda found: [sum(found)] * 3)
+
+    outcomes = together(work, tmp_path, range(3), 3)
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    text, total = outcomes[0]
+    assert "ranks 0 and 2 do not make the same call (found load on rank 2, expected save as on rank 0)" in text
+    assert "[ranks-differ]" in text
+    assert total == 3
+
+
+def test_text_that_is_no_unicode_travels(tmp_path: Path) -> None:
+    """As paths of files may be."""
+
+    def work(coordinator: FileCoordinator) -> Any:
+        return Rounds(coordinator).round("\udc80", lambda: coordinator.rank and os.stat("/\udc80"), lambda found: found)
+
+    outcomes = together(work, tmp_path, range(2), 2)
+    assert outcomes[0].code == "rank-failed"
+    assert "\\udc80" in outcomes[0].message
+    assert isinstance(outcomes[1], FileNotFoundError)
+
+
+def test_what_cannot_be_said_fails_in_all(tmp_path: Path) -> None:
+    def work(coordinator: FileCoordinator) -> Any:
+        return Rounds(coordinator).round("greet", lambda: object() if coordinator.rank else 1, lambda found: found)
+
+    outcomes = together(work, tmp_path, range(2), 2)
+    assert outcomes[0].code == "rank-failed"
+    assert isinstance(outcomes[1], TypeError)
+
+
+def test_a_trouble_of_rank_0_is_not_that_of_the_others(tmp_path: Path) -> None:
+    def work(coordinator: FileCoordinator) -> Any:
+        def answer(found: list[Any]) -> list[Any]:
+            raise fault("io", "cannot write")
+
+        return Rounds(coordinator).round("commit", lambda: None, answer)
+
+    outcomes = together(work, tmp_path, range(2), 2)
+    assert outcomes[0].code == "io"
+    assert (outcomes[1].code, outcomes[1].message) == ("rank-failed", "rank 0 failed: cannot write [io]")
+
+
+# ---- ranks that are no more
+
+
+def test_a_rank_that_closes_is_missed_at_once(tmp_path: Path) -> None:
+    """It need not be waited for until the time is up, and what it has said before counts."""
+
+    def work(coordinator: FileCoordinator) -> Any:
+        said = coordinator.exchange(b"", lambda messages: [b"said"] * 3)
+        if coordinator.rank == 1:
+            if "Zero" in why:
+                raise ZeroDivisionError("by zero")
+            return said
+        return coordinator.exchange(b"", lambda messages: messages)
+
+    for why in ("it has closed its coordinator", "it left: ZeroDivisionError('by zero')"):
+        began = time.monotonic()
+        outcomes = together(work, tmp_path, range(3), 3, timeout=60)
+        assert time.monotonic() - began < 20
+        for rank in (0, 2):
+            assert (outcomes[rank].code, outcomes[rank].ranks) == ("rank-lost", [1])
+            assert outcomes[rank].message == f"rank 1 is gone: {why}"
+        assert os.listdir(tmp_path) == [], "all have closed"
+
+
+def test_rounds_of_another_thread(tmp_path: Path) -> None:
+    def work(coordinator: FileCoordinator) -> Any:
+        other = coordinator.split()
+        said = [each.exchange(b"%d" % n, lambda messages: messages) for n, each in enumerate((coordinator, other))]
+        return said, other.split().exchange(b"", lambda messages: messages)
+
+    assert together(work, tmp_path, range(2), 2) == {rank: ([b"0", b"1"], b"") for rank in range(2)}
+    assert os.listdir(tmp_path) == []
+
+
+def test_presence_of_processes() -> None:
+    here = presence()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    there = presence(child.pid)
+    assert len({"", here, there}) == 3
+    assert not is_gone(here)
+    assert not is_gone(there)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_gone(there), "nobody has asked yet how it ended"
+    child.communicate()
+    assert is_gone(there)
+    assert presence(child.pid) == ""
+    machine, namespace = here.rsplit(" ", 2)[0].rsplit(" ", 1)
+    assert not is_gone(there.replace(machine, "elsewhere"))
+    assert not is_gone(there.replace(namespace, "pid:[1]"))
+    assert not is_gone("")
+    earlier = here.rpartition(" ")[0] + " 1"
+    assert is_gone(earlier), "another process with its number"

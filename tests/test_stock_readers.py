@@ -3,8 +3,12 @@ warning and without our code. [ZARR-001] [ZARR-012] [ZARR-015] [PACK-007] [COM-0
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +28,7 @@ from ckptfmt.format.dtypes import DTYPES
 from ckptfmt.testing import equal_trees
 from ckptfmt.testing.strategies import ODD_KEYS, filled
 
+PAGE = Path(__file__).parents[1] / "docs/zarr.md"
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
@@ -99,6 +104,69 @@ def stock_group(path: Path, layout: str) -> Iterator[zarr.Group]:
 
 
 # ---- zarr-python
+
+
+@each_layout
+def test_typed_zarr(tmp_path: Path, layout: str) -> None:
+    """zarr-python's own arrays, of logical dtypes and shapes, in whole and in parts."""
+    path = tmp_path / "model.ckpt"
+    save_many(path, layout)
+    with ckptfmt.open(path) as checkpoint:
+        group = checkpoint.typed_zarr
+        assert isinstance(group, zarr.Group)
+        assert dict(group.members(max_depth=None)).keys() == dict(checkpoint.zarr.members(max_depth=None)).keys()  # type: ignore[union-attr]
+        for tensor in checkpoint.tensors.values():
+            array = group[tensor.name]
+            assert isinstance(array, zarr.Array)
+            assert (array.shape, array.dtype) == (tensor.shape, tensor.stored_dtype)
+            expected = checkpoint.fetcher.tensors([tensor.index], True, {})[tensor.index]
+            assert equal_trees(np.asarray(array[...]), expected), tensor.name
+            if array.ndim == 2:
+                assert equal_trees(np.asarray(array[1:3, ::2]), expected[1:3, ::2]), tensor.name
+
+
+def test_typed_zarr_of_one_tensor(tmp_path: Path) -> None:
+    w = np.arange(21).reshape(3, 7).astype(ml_dtypes.int4)
+    ckptfmt.save(tmp_path / "w", w)
+    with ckptfmt.open(tmp_path / "w") as checkpoint:
+        array = checkpoint.typed_zarr
+        assert equal_trees(np.asarray(array[:]), w)  # type: ignore[index]
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/zarr.md as one program, in an empty folder, and its lines for other frameworks."""
+    torch, jnp = pytest.importorskip("torch"), pytest.importorskip("jax.numpy")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {"torch": torch, "jnp": jnp}
+    exec(compile("\n".join(blocks), "zarr.md", "exec"), names)
+    w, raw = names["w"], names["raw"]
+    lines = re.findall(r"^values = (.*?)  # (\w+)", PAGE.read_text(), re.MULTILINE)
+    assert [framework for _, framework in lines] == ["NumPy", "torch", "JAX"]
+    for line, framework in lines:
+        values = eval(line, names)
+        assert "bfloat16" in str(values.dtype), framework
+        assert values.tolist() == w.tolist(), framework
+    float8 = np.array([1.5, -448]).astype(ml_dtypes.float8_e4m3fn)
+    assert torch.from_numpy(float8.view(np.uint8)).view(torch.float8_e4m3fn).tolist() == [1.5, -448]
+    node = shutil.which("node", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    if node is not None:  # zarrita.js gives raw.data as a Uint16Array
+        line = re.findall(r"^```js\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)[0]
+        raw_data = f"const raw = {{data: Uint16Array.of({', '.join(map(str, raw.ravel()))})}};"
+        program = f"{raw_data}\n{line}\nconsole.log(JSON.stringify(Array.from(values, String)))"
+        said = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout
+        assert json.loads(said) == ["1", "-2.5", "Infinity", "0"]
+
+
+def test_typed_zarr_is_verified(tmp_path: Path) -> None:
+    w = np.arange(100).astype(ml_dtypes.bfloat16)
+    ckptfmt.save(tmp_path / "w", w)
+    data = bytearray((tmp_path / "w").read_bytes())
+    data[data.index(w.tobytes())] ^= 1
+    (tmp_path / "w").write_bytes(data)
+    with ckptfmt.open(tmp_path / "w") as checkpoint, pytest.raises(ckptfmt.CorruptError) as caught:
+        checkpoint.typed_zarr[:]  # type: ignore[index]
+    assert caught.value.code == "block-digest"
 
 
 @each_layout

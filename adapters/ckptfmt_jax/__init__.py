@@ -23,8 +23,10 @@ from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
 
 from . import arrays, keys, nodes, templates
+from . import coordinator as coordinators
+from .coordinator import JaxCoordinator
 
-__all__ = ["ADAPTER", "JaxAdapter", "load", "save"]
+__all__ = ["ADAPTER", "JaxAdapter", "JaxCoordinator", "load", "save"]
 
 
 class JaxAdapter:
@@ -81,9 +83,7 @@ def save(path: str | os.PathLike[str], tree: Any, **options: Any) -> SaveReport:
     whole by itself, else `shards-missing` is raised. Raises what `ckptfmt.save` raises.
     """
     if "coordinator" not in options:
-        from .coordinator import coordinator
-
-        options["coordinator"] = coordinator()
+        options["coordinator"] = coordinators.coordinator()
     return ckptfmt.save(path, tree, **options)
 
 

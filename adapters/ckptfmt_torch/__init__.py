@@ -6,7 +6,8 @@ from ckptfmt.frameworks.adapter import register
 
 from .adapter import ADAPTER, Saved, TorchAdapter
 from .checkpoint import load, load_into, save
+from .coordinator import TorchCoordinator
 
 register(ADAPTER)
 
-__all__ = ["ADAPTER", "Saved", "TorchAdapter", "load", "load_into", "save"]
+__all__ = ["ADAPTER", "Saved", "TorchAdapter", "TorchCoordinator", "load", "load_into", "save"]

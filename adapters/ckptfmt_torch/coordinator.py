@@ -1,77 +1,99 @@
-"""A coordinator over torch.distributed: the ranks of a process group save one checkpoint together."""
+"""A coordinator over torch.distributed: the ranks of a process group save one checkpoint together.
+
+Messages go through the store by which the processes found each other, so that no collective operation of a program,
+and no backend, is in the way, and one rank can tell the others that another is missing.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+import hashlib
+import weakref
+from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from ckptfmt.errors import fault
+from ckptfmt.parallel.mail import StoreCoordinator
 
-if TYPE_CHECKING:
-    from ckptfmt.parallel.coordinator import Answer
+_made: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()  # by the default group
+_automatic: weakref.WeakKeyDictionary[Any, TorchCoordinator] = weakref.WeakKeyDictionary()
 
 
-class TorchCoordinator:
-    """The ranks of a process group (the default one if None), which talk over gloo, whatever the group's own backend.
+class _Store:
+    """The keys below a prefix in a store of torch.distributed."""
 
-    `timeout`: seconds that a rank waits for the others in a round; a round lasts as long as the slowest rank writes.
+    def __init__(self, store: Any, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+        self._keys: set[str] = set()  # that this rank has put
+
+    def put(self, key: str, value: bytes) -> None:
+        self._do("set", key, b"+" + value)  # as a store of files cannot tell an empty value from none
+        self._keys.add(key)
+
+    def has(self, key: str) -> bool:
+        try:
+            return bool(self._store.check([self._prefix + key]))
+        except RuntimeError as error:
+            raise _lost(error) from error
+
+    def get(self, key: str) -> bytes | None:
+        return self._do("get", key)[1:] if self.has(key) else None  # it waits for what is not there
+
+    def remove(self, key: str) -> None:
+        self._do("delete_key", key)
+        self._keys.discard(key)
+
+    def below(self, name: str) -> _Store:
+        return _Store(self._store, f"{self._prefix}{name}/")
+
+    def clear(self) -> None:
+        for key in list(self._keys):
+            self.remove(key)
+
+    def _do(self, call: str, key: str, *value: bytes) -> Any:
+        try:
+            return getattr(self._store, call)(self._prefix + key, *value)
+        except RuntimeError as error:
+            raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> Exception:
+    words = str(error).splitlines()[0]
+    return fault(
+        "rank-lost", f"the store of torch.distributed is gone, and its process, mostly rank 0: {words}", ranks=[0]
+    )
+
+
+class TorchCoordinator(StoreCoordinator):
+    """The ranks of a process group (the default one if None), whatever its backend. All of them make it, and as many,
+    in the same order.
+
+    `timeout`: seconds that rank 0 of the group waits for the others in a round, and they twice as long for it; a round
+    lasts as long as the slowest rank writes. It has nothing to do with the timeout of the group. Raises `bad-option`
+    without `init_process_group`, and in a rank that is not of the group.
     """
 
-    def __init__(self, group: Any = None, *, timeout: float = 1800.0) -> None:
-        self._timeout = timedelta(seconds=timeout)
-        if dist.get_backend(group) != "gloo":
-            ranks = None if group is None else dist.get_process_group_ranks(group)
-            group = dist.new_group(ranks, backend="gloo", timeout=self._timeout)
-        self._group = group
-        self._root = 0 if group is None else dist.get_global_rank(group, 0)
-        self.rank: int = dist.get_rank(group)
-        self.size: int = dist.get_world_size(group)
+    _is_host = True
 
-    def exchange(self, message: bytes, answer: Answer) -> bytes:
-        try:
-            dist.monitored_barrier(self._group, self._timeout, wait_all_ranks=True)  # which names who is missing
-            messages = self._gather(message)
-            return self._scatter(None if messages is None else answer(messages))
-        except RuntimeError as error:
-            words = str(error).splitlines()[0]
-            raise fault("rank-lost", f"rank {self.rank} lost contact: {words}", found=words) from error
-
-    def split(self) -> TorchCoordinator:
-        group = dist.new_group(dist.get_process_group_ranks(self._group), backend="gloo", timeout=self._timeout)
-        return TorchCoordinator(group, timeout=self._timeout.total_seconds())
-
-    def _gather(self, message: bytes) -> list[bytes] | None:
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(sizes, torch.tensor([len(message)]), group=self._group)
-        longest = max(int(size) for size in sizes)
-        data = _padded(message, longest)
-        gathered = [torch.empty(longest, dtype=torch.uint8) for _ in sizes] if self.rank == 0 else None
-        dist.gather(data, gathered, dst=self._root, group=self._group)
-        if gathered is None:
-            return None
-        return [got[: int(size)].numpy().tobytes() for got, size in zip(gathered, sizes, strict=True)]
-
-    def _scatter(self, replies: list[bytes] | None) -> bytes:
-        lengths = (
-            torch.tensor([len(reply) for reply in replies]) if replies else torch.zeros(self.size, dtype=torch.int64)
-        )
-        dist.broadcast(lengths, src=self._root, group=self._group)
-        longest = int(lengths.max())
-        data = torch.empty(longest, dtype=torch.uint8)
-        scattered = [_padded(reply, longest) for reply in replies] if replies else None
-        dist.scatter(data, scattered, src=self._root, group=self._group)
-        return data[: int(lengths[self.rank])].numpy().tobytes()
-
-
-def _padded(message: bytes, length: int) -> torch.Tensor:
-    return torch.frombuffer(bytearray(message.ljust(length, b"\0")), dtype=torch.uint8)
+    def __init__(self, process_group: Any = None, *, timeout: float = 1800.0) -> None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise fault("bad-option", "torch.distributed is not initialised", expected="init_process_group() first")
+        rank = dist.get_rank(process_group)
+        if rank < 0:
+            raise fault("bad-option", "this rank is not of the process group", found=dist.get_rank())
+        ranks = dist.get_process_group_ranks(process_group or dist.group.WORLD)
+        named = hashlib.sha256(repr(ranks).encode()).hexdigest()[:16]
+        counts = _made.setdefault(dist.group.WORLD, {})
+        counts[named] = number = counts.get(named, 0) + 1
+        store = dist.distributed_c10d._get_default_store()  # it has no public name
+        super().__init__(_Store(store, f"ckptfmt/{named}/{number}/"), rank, len(ranks), timeout=timeout)
 
 
 def coordinator() -> TorchCoordinator | None:
     """The coordinator of the default process group, or None where there is none or it has one rank."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return TorchCoordinator()
-    return None
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    group = dist.group.WORLD
+    if group not in _automatic or _automatic[group].is_lost:
+        _automatic[group] = TorchCoordinator()
+    return _automatic[group]

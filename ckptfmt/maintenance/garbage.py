@@ -47,7 +47,9 @@ class Kind(NamedTuple):
     mark: str = ""
 
 
-_MESSAGE = re.compile(r"[0-9]+\.[0-9]+\.(message|reply)|lost|split-[0-9]+|(session|join)-[0-9a-f]{16}|tmp-.*").fullmatch
+_MESSAGE = re.compile(
+    r"[0-9]+\.([0-9]+\.(message|reply)|here|left)|lost|split-[0-9]+|(session|join)-[0-9a-f]{16}|tmp-.*"
+).fullmatch
 KINDS: tuple[Kind, ...] = (
     Kind(is_temporary, "a save or a deletion that did not end"),
     Kind(re.compile(r"\.kept\.json\.ckptfmt-tmp").fullmatch, "a note of a manager that was not written", False),

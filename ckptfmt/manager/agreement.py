@@ -1,63 +1,67 @@
-"""Many processes, one run: what they must agree on before any of them acts."""
+"""Many processes, one run: what they must agree on before any of them acts. All this is said in rounds: what fails in
+one process is told to all (`rank-failed`), and so is what differs (`ranks-differ`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ..errors import fault
-from ..parallel.coordinator import Coordinator, all_gather
+from ..parallel.coordinator import Coordinator, Rounds, refuse_different
 from .steps import Number
 
 Result = TypeVar("Result")
 
 
 class Vote(NamedTuple):
-    """What one process knows at a step."""
+    """What one process knows at a step. `asked`: what all must ask for alike, by name."""
 
-    step: Number
+    asked: dict[str, Any]
     is_due: bool
     is_preempted: bool
-    failure: str | None
+    is_full: bool
 
 
 class Decision(NamedTuple):
-    """What all processes do at a step: save it by the schedule of rank 0; whether any process was preempted."""
+    """What all processes do at a step: save it by the schedule of rank 0; whether any process was preempted; whether
+    rank 0 has as many saves in the background as it may have."""
 
     is_due: bool
     is_preempted: bool
+    is_full: bool
 
 
-def decide(coordinator: Coordinator, vote: Vote, failure: BaseException | None) -> Decision:
-    """Agree on a step. A failure of one process is raised in all; raises `bad-option` if the steps differ."""
-    votes = [Vote(*gathered) for gathered in all_gather(coordinator, tuple(vote))]
-    _raise_any(failure, [each.failure for each in votes])
-    steps = [each.step for each in votes]
-    if len(set(steps)) > 1:
-        raise fault("bad-option", f"the processes are at different steps: {steps}")
-    return Decision(votes[0].is_due, any(each.is_preempted for each in votes))
+def decide(coordinator: Coordinator, call: str, vote: Callable[[], Vote]) -> Decision:
+    """Agree on a step in the same `call`. What one process raises in making its vote fails in all."""
+
+    def ballot() -> list[Any]:
+        asked, *known = vote()
+        return [list(asked.items()), *known]
+
+    def count(votes: list[Any]) -> list[Any]:
+        refuse_different([asked for asked, *_ in votes])
+        _, is_due, _, is_full = votes[0]
+        return [[is_due, any(is_preempted for _, _, is_preempted, _ in votes), is_full]] * len(votes)
+
+    return Decision(*Rounds(coordinator).round(call, ballot, count))
 
 
-def together(coordinator: Coordinator, acts: bool, call: Callable[[], Result]) -> Result | None:
-    """Run `call` in those processes that act, and wait for the others; a failure of one is raised in all."""
-    result, failure = None, None
-    try:
-        result = call() if acts else None
-    except BaseException as error:
-        failure = error
-    _raise_any(failure, all_gather(coordinator, None if failure is None else str(failure)))
-    return result
+def together(coordinator: Coordinator, acts: bool, call: Callable[[], Result], name: str) -> Result | None:
+    """Run `call` in those processes that act, and wait for the others; a failure of one is raised in all. `name` says
+    what is being done."""
+    results: list[Result] = []
+
+    def work() -> None:
+        if acts:
+            results.append(call())
+
+    Rounds(coordinator).round(name, work, lambda done: done)
+    return results[0] if results else None
 
 
-def in_common(coordinator: Coordinator, values: Iterable[Number]) -> set[Number]:
+def in_common(coordinator: Coordinator, values: Callable[[], Iterable[Number]], name: str) -> set[Number]:
     """What all processes have."""
-    gathered = all_gather(coordinator, tuple(values))
-    return set(gathered[0]).intersection(*gathered[1:])
 
+    def shared(gathered: list[list[Number]]) -> list[list[Number]]:
+        return [list(set(gathered[0]).intersection(*gathered[1:]))] * len(gathered)
 
-def _raise_any(own: BaseException | None, failures: list[str | None]) -> None:
-    if own is not None:
-        raise own
-    for rank, failure in enumerate(failures):
-        if failure is not None:
-            raise fault("io", f"process {rank} failed: {failure}")
+    return set(Rounds(coordinator).round(name, lambda: list(values()), shared))

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import MissingError, fault
 from ..format.tree import Tree
-from ..parallel.coordinator import Coordinator, all_gather
+from ..parallel.coordinator import Alone, Coordinator, Rounds
 from ..reading.reader import Checkpoint
 from ..reading.reader import load as load_checkpoint
-from .agreement import in_common
+from .agreement import in_common, together
 from .copies import Copier
 from .policies import Best, Mode, Policy
 from .run import RunDirectory
@@ -79,14 +79,20 @@ class Finder:
 
     @contextlib.contextmanager
     def lease(self, which: Which = "latest") -> Iterator[Step]:
-        """A step that nobody deletes while the block runs: a number, "latest" or "best". Raises `not-found`."""
+        """A step that nobody deletes while the block runs: a number, or "latest" or "best", for which all processes
+        ask together. Raises `not-found`."""
+        with self._lease(which, self._group if isinstance(which, str) else Alone()) as step:
+            yield step
+
+    @contextlib.contextmanager
+    def _lease(self, which: Which, group: Coordinator) -> Iterator[Step]:
         while True:
-            step = self._found(which)
+            step = self._found(which, group)
             with contextlib.ExitStack() as stack:
                 try:
-                    stack.enter_context(step.run.lease(step))
+                    _hold(stack, step, group)
                 except MissingError:
-                    if isinstance(which, str) and self._group.size == 1:
+                    if isinstance(which, str) and group.size == 1:
                         continue  # pruned between finding and holding: there is a newer one
                     raise
                 yield step
@@ -113,47 +119,77 @@ class Finder:
         with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises.
         """
         with contextlib.ExitStack() as stack:
-            step = stack.enter_context(self.lease(which))
-            while fallback and not all(all_gather(self._group, not step.run.damage_of(step))):
+            step = stack.enter_context(self._lease(which, self._group))
+            while fallback and not self._is_whole(step):
                 other = self._fallback(step)
                 if other is None:
                     raise fault("not-found", f"no whole checkpoint at or before {which!r}", path=self._run.path)
                 where = f"back to step {other.step}" if other.step != step.step else f"to its copy {other.path}"
                 warnings.warn(f"{step.path} is damaged; going {where}", FallbackWarning, stacklevel=2)
                 stack.close()
-                stack.enter_context(other.run.lease(other))
+                _hold(stack, other, self._group)
                 step = other
-            return step.run.load(step, load, options)
+            return together(self._group, True, lambda: step.run.load(step, load, options), f"load of step {step.step}")
+
+    def _is_whole(self, step: Step) -> bool:
+        """Whether all processes find it whole."""
+        return all(_said(self._group, lambda: not step.run.damage_of(step), f"check of step {step.step}"))
 
     def _fallback(self, step: Step) -> Step | None:
         """What all processes have instead of a step: its copy, else the step before it."""
         if self._copier is not None:
-            there = self._copier.there() if step.run is self._run else []
-            copy = next((found for found in there if found.step == step.step), None)
-            if all(all_gather(self._group, copy is not None)):
-                return copy
-        older = [found for found in self.steps() if self._key(found.step) < self._key(step.step)]
-        shared = in_common(self._group, [found.step for found in older])
+            found: list[Step] = []
+
+            def look() -> bool:
+                assert self._copier is not None
+                there = self._copier.there() if step.run is self._run else []
+                found.extend(other for other in there if other.step == step.step)
+                return bool(found)
+
+            if all(_said(self._group, look, f"copy of step {step.step}")):
+                return found[0]
+        older: list[Step] = []
+
+        def look_back() -> list[Number]:
+            older.extend(found for found in self.steps() if self._key(found.step) < self._key(step.step))
+            return [found.step for found in older]
+
+        shared = in_common(self._group, look_back, f"steps before {step.step}")
         return next((found for found in reversed(older) if found.step in shared), None)
 
-    def _found(self, which: Which) -> Step:
-        """The step that all processes mean by `which`."""
+    def _found(self, which: Which, group: Coordinator) -> Step:
+        """The step that all processes of the group mean by `which`."""
+        if isinstance(which, str) and which == "latest" and group.size == 1:
+            return self._there(which, self.latest())
+        there: list[Step] = []
+
+        def look() -> list[Number]:
+            there.extend(self._candidates(which))
+            return [step.step for step in there]
+
+        shared = in_common(group, look, f"search for {which!r} of a manager")
+        there = [step for step in there if step.step in shared]
+        if not isinstance(which, str):
+            return self._there(which, there[0] if there else None)
+
+        def choose() -> Number | None:
+            chosen = self._best(there, None, None) if which == "best" else (there[-1] if there else None)
+            return None if chosen is None else chosen.step
+
+        number = _said(group, choose, f"choice of {which!r}")[0]
+        return self._there(which, next((step for step in there if step.step == number), None))
+
+    def _candidates(self, which: Which) -> list[Step]:
         if isinstance(which, str):
             one_of("which", which, "latest", "best")
-        if which == "latest" and self._group.size == 1:
-            found = self.latest()
-        elif isinstance(which, str):
-            there = self.steps()
-            shared = in_common(self._group, [step.step for step in there])
-            there = [step for step in there if step.step in shared]
-            chosen = self._best(there, None, None) if which == "best" else (there[-1] if there else None)
-            (number, *_) = all_gather(self._group, None if chosen is None else chosen.step)
-            found = next((step for step in there if step.step == number), None)
-        else:
-            number = self._run.names.checked(which)
-            found = self._run.find(number)
-            if found is None and self._copier is not None:
-                found = next((step for step in self._copier.there() if step.step == number), None)
+            return self.steps()
+        number = self._run.names.checked(which)
+        found = self._run.find(number)
+        if found is None and self._copier is not None:
+            found = next((step for step in self._copier.there() if step.step == number), None)
+        return [] if found is None else [found]
+
+    def _there(self, which: Which, found: Step | None) -> Step:
         if found is None:
             names = [str(step.step) for step in self.steps()]
             few = [*names[:2], "…", *names[-2:]] if len(names) > 5 else names
@@ -168,6 +204,16 @@ class Finder:
 
     def _key(self, step: Number) -> Any:
         return self._run.names.key(step)
+
+
+def _hold(stack: contextlib.ExitStack, step: Step, group: Coordinator) -> None:
+    together(group, True, lambda: stack.enter_context(step.run.lease(step)), f"lease of step {step.step}")
+
+
+def _said(group: Coordinator, work: Callable[[], Any], call: str) -> list[Any]:
+    """What `work` gives in each process."""
+    said: list[Any] = Rounds(group).round(call, work, lambda values: [values] * len(values))
+    return said
 
 
 def one_of(name: str, value: object, *allowed: object) -> None:

@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 
 from ..errors import CkptError, fault
 from ..format.tree import Tree
-from ..parallel.coordinator import Alone, Coordinator, all_gather
+from ..parallel.coordinator import Alone, Coordinator
 from ..writing.writer import SaveReport, save
 from . import retention, snapshot
-from .agreement import Vote, decide, together
+from .agreement import Decision, Vote, decide, together
 from .asynchronous import Job, Worker
 from .copies import Copier, CopyTo, CopyWarning, Waiting
 from .finding import Finder, one_of
@@ -135,25 +135,29 @@ class CheckpointManager(Finder):
     def should_save(self, step: Number) -> bool:
         """Whether `step` is due: by the schedule, or because a preemption came and nothing was saved since; never if
         that step or a later one is there. Raises a failure of a save in the background."""
-        step = self._run.names.checked(step)
-        is_due = self._is_due(step)
-        return is_due and (self._last is None or self._key(step) > self._key(self._last))
+        decision = self._decide("should_save", step, lambda: {})
+        return self._is_wanted(decision) and (self._last is None or self._key(step) > self._key(self._last))
 
-    def _is_due(self, step: Number) -> bool:
-        self._warn()
-        failure = self._take_failure()
-        if self._last is None:
-            self._last = self._newest()
-            self._wake()
-        elapsed = time.monotonic() - self._saved_at
-        vote = Vote(
-            step,
-            self._schedule.due(step, elapsed=elapsed, is_first=self._last is None),
-            self._preemption.received,
-            None if failure is None else str(failure),
-        )
-        decision = decide(self._group, vote, failure)
+    def _decide(self, call: str, step: Number, asked: Callable[[], dict[str, Any]]) -> Decision:
+        """Agree with the other processes on a call at a step. `asked`: what all must ask for alike."""
+
+        def vote() -> Vote:
+            self._warn(8)
+            self._raise_failure()
+            checked = self._run.names.checked(step)
+            options = {"step": checked, **asked()}
+            if self._last is None:
+                self._last = self._newest()
+                self._wake()
+            elapsed = time.monotonic() - self._saved_at
+            is_due = self._schedule.due(checked, elapsed=elapsed, is_first=self._last is None)
+            return Vote(options, is_due, self._preemption.received, self._worker.is_full)
+
+        decision = decide(self._group, f"{call}() of a manager", vote)
         self._is_preempted |= decision.is_preempted
+        return decision
+
+    def _is_wanted(self, decision: Decision) -> bool:
         return decision.is_due or self._is_urgent
 
     @property
@@ -196,25 +200,30 @@ class CheckpointManager(Finder):
         Raises what `ckptfmt.save` raises, and `ExistsError`; first of all a failure of an earlier save in the
         background, after which nothing of this one was done.
         """
-        step = self._run.names.checked(step)
-        one_of("overwrite", overwrite, False, True, "later")
-        if not (self._is_due(step) or force):
+
+        def asked() -> dict[str, Any]:
+            one_of("overwrite", overwrite, False, True, "later")
+            return {"block=": bool(block), "overwrite=": overwrite, "force=": bool(force), "when_full=": self._skips}
+
+        decision = self._decide("save", step, asked)
+        if not (self._is_wanted(decision) or force):
             return False
         may_skip = self._skips and not (block or force or self._is_urgent)
-        if may_skip and all_gather(self._group, self._worker.is_full)[0]:
+        if may_skip and decision.is_full:
             return False
+        step = self._run.names.checked(step)
         if self._is_flax and overwrite:
             overwrite = "later"
-        stored = metadata_for(step, metrics, metadata)
-        self._save(step, tree, stored, block, overwrite)
+        self._save(step, tree, lambda: metadata_for(step, metrics, metadata), block, overwrite)
         is_last = self._last is None or overwrite == "later" or self._key(step) > self._key(self._last)
         self._last = step if is_last else self._last
         self._saved_at = time.monotonic()
         self._saved_preempted = self._is_preempted
         return True
 
-    def _save(self, step: Number, tree: Tree, metadata: Tree, block: bool, overwrite: Overwrite) -> None:
-        def ready() -> None:
+    def _save(self, step: Number, tree: Tree, asked: Callable[[], Tree], block: bool, overwrite: Overwrite) -> None:
+        def ready() -> Tree:
+            metadata = asked()
             if not overwrite:
                 self._refuse_older(step)
             if block:
@@ -222,8 +231,9 @@ class CheckpointManager(Finder):
                 self._raise_failure()
             else:
                 self._worker.wait_for_room()
+            return metadata
 
-        together(self._group, True, ready)
+        metadata = together(self._group, True, ready, f"save of step {step}")
         if block:
             self._commit(self._savers, step, tree, metadata, overwrite, None)
             return
@@ -238,7 +248,7 @@ class CheckpointManager(Finder):
                 error.path = error.path or self._run.path_of(step)
                 raise
 
-        taken = together(self._savers, True, take)
+        taken = together(self._savers, True, take, f"snapshot of step {step}")
         assert taken is not None
 
         def run() -> None:
@@ -280,7 +290,9 @@ class CheckpointManager(Finder):
         """Save, tell, and delete what is not kept. `views` are those of a snapshot."""
         try:
             with self._saving, contextlib.ExitStack() as held:
-                together(savers, self._acts, lambda: held.enter_context(self._run.saving(step)))
+                together(
+                    savers, self._acts, lambda: held.enter_context(self._run.saving(step)), f"begin of step {step}"
+                )
                 together_with = None if savers.size == 1 else savers
                 path = self._run.path_of(step)
                 report = save(
@@ -293,15 +305,20 @@ class CheckpointManager(Finder):
                 )
                 held.close()
                 if overwrite == "later":
-                    together(savers, self._acts, lambda: self._rewind(step))
-                if self._on_commit is not None:
-                    self._on_commit(step, report if views is None else dataclasses.replace(report, copied_views=views))
-                together(savers, self._acts, lambda: retention.prune(self._run, self._policies))
+                    together(savers, self._acts, lambda: self._rewind(step), f"going back to step {step}")
+                report = report if views is None else dataclasses.replace(report, copied_views=views)
+                together(savers, True, lambda: self._committed(step, report), f"end of step {step}")
             self._wake()
         except BaseException as error:
             if self._on_error is not None:
                 self._on_error(step, error)
             raise
+
+    def _committed(self, step: Number, report: SaveReport) -> None:
+        if self._on_commit is not None:
+            self._on_commit(step, report)
+        if self._acts:
+            retention.prune(self._run, self._policies)
 
     def _rewind(self, step: Number) -> None:
         if self._copier is not None:
@@ -311,8 +328,8 @@ class CheckpointManager(Finder):
     def wait(self) -> None:
         """Until all saves are committed; raises a failure of one in the background."""
         self._worker.wait()
-        self._warn()
-        together(self._group, True, self._raise_failure)
+        self._warn(3)
+        together(self._group, True, self._raise_failure, "wait() of a manager")
 
     def _take_failure(self) -> BaseException | None:
         failure = self._worker.take_failure()
@@ -335,7 +352,7 @@ class CheckpointManager(Finder):
             self._worker.give_up()
             self._last = None
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
-        self._warn()
+        self._warn(3)
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -367,12 +384,14 @@ class CheckpointManager(Finder):
             with self._saving:
                 return retention.prune(self._run, self._policies)
 
-        return together(self._group, self._acts, act)
+        return together(self._group, self._acts, act, "prune() of a manager")
 
     def gc(self) -> list[str] | None:
         """Remove temporaries of saves and deletions that died; gives their names (None where another
         process did it)."""
-        return together(self._group, self._acts, lambda: self._run.sweep(self._run.scan().leftovers))
+        return together(
+            self._group, self._acts, lambda: self._run.sweep(self._run.scan().leftovers), "gc() of a manager"
+        )
 
     # ---- the second directory
 
@@ -394,10 +413,10 @@ class CheckpointManager(Finder):
         with self._saving:
             retention.prune(self._run, self._policies)
 
-    def _warn(self) -> None:
-        """Say what went wrong with copies."""
+    def _warn(self, depth: int) -> None:
+        """Say what went wrong with copies, `depth` calls up from here."""
         for text in [] if self._copier is None else self._copier.take_report():
-            warnings.warn(text, CopyWarning, stacklevel=4)
+            warnings.warn(text, CopyWarning, stacklevel=depth)
 
     def __repr__(self) -> str:
         return f"<CheckpointManager {self._run.path!r}: keeps {', '.join(map(str, self._policies))}>"

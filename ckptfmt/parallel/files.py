@@ -5,197 +5,133 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+import shutil
 
-from ..errors import CkptError, fault, os_fault
+from ..errors import fault, os_fault
 from ..storage.leases import Lease, hold
 from .coordinator import Answer
+from .mail import LOST as LOST  # by which a session that failed is known
+from .mail import StoreCoordinator
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between two looks
-LOST = "lost"  # the file that says why a session has ended early
+
+class Folder:
+    """The files of a directory as a store."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def put(self, key: str, value: bytes) -> None:
+        """A whole file or none, whoever looks."""
+        temporary = os.path.join(self.path, f"tmp-{key}.{secrets.token_hex(4)}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(value)
+            os.replace(temporary, os.path.join(self.path, key))
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def has(self, key: str) -> bool:
+        return os.path.exists(os.path.join(self.path, key))
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            with open(os.path.join(self.path, key), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def remove(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.path, key))
+
+    def below(self, name: str) -> Folder:
+        path = os.path.join(self.path, name)
+        os.makedirs(path, exist_ok=True)
+        return Folder(path)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _fault(self, error: OSError) -> Exception:
+        if isinstance(error, FileNotFoundError):
+            return fault("rank-lost", "the session is over: its folder is gone", path=self.path)
+        return os_fault(error, "ranks cannot exchange messages", self.path)
 
 
-class FileCoordinator:
+class FileCoordinator(StoreCoordinator):
     """Ranks exchange small files in `directory`, which must exist and may be used again and again.
 
     A rank other than 0 asks rank 0 for the session by a random word, so files that an earlier run left behind confuse
     nobody. `timeout`: seconds that rank 0 waits for messages; the others wait twice as long for it, so that they hear
-    from it who is missing. It must be longer than the slowest rank writes. After `rank-lost` make a new coordinator.
-    Every rank uses it as a context manager, or calls `close`.
+    from it who is missing. It must be longer than the slowest rank writes. A rank of the same machine that ends is
+    missed at once. After `rank-lost` make a new coordinator. Every rank uses it as a context manager, or calls `close`.
     """
 
     def __init__(self, directory: str | os.PathLike[str], rank: int, size: int, *, timeout: float = 600.0) -> None:
-        if not 0 <= rank < size:
-            raise fault("bad-option", f"rank {rank} of {size}", found=rank, expected=f"0 to {size - 1}")
-        self.rank, self.size, self.timeout = rank, size, timeout
-        self._directory = os.fspath(directory)
-        self._round = self._splits = 0
+        self._meeting = Folder(os.fspath(directory))
         self._answered: dict[str, Lease] = {}  # of rank 0: its answers to requests to join, which are to stay
-        self._session: str | None = None
-        if not os.path.isdir(self._directory):
-            raise fault("not-found", "there is no such directory for ranks to meet in", path=self._directory)
-        if rank == 0:
-            self._session = os.path.join(self._directory, f"session-{secrets.token_hex(8)}")
+        self._has_joined = False
+        if not os.path.isdir(self._meeting.path):
+            raise fault("not-found", "there is no such directory for ranks to meet in", path=self._meeting.path)
+        super().__init__(self._meeting, rank, size, timeout=timeout)
+
+    def _arrive(self) -> None:
+        if self.rank == 0:
             try:
-                os.mkdir(self._session)
+                self._enter(f"session-{secrets.token_hex(8)}")
             except OSError as error:
-                raise os_fault(error, "ranks cannot meet", self._directory) from error
+                raise os_fault(error, "ranks cannot meet", self._meeting.path) from error
+
+    def _enter(self, session: str) -> None:
+        self._store, self._session, self._has_joined = self._meeting.below(session), session, True
+        super()._arrive()
 
     def exchange(self, message: bytes, answer: Answer) -> bytes:
-        number, self._round = self._round, self._round + 1
-        try:
-            return self._lead(number, message, answer) if self.rank == 0 else self._follow(number, message)
-        except BaseException as error:  # also KeyboardInterrupt: the others must not wait for this rank
-            self._end_session(error.message if isinstance(error, CkptError) else f"rank {self.rank} left: {error!r}")
-            if isinstance(error, CkptError):
-                raise
-            if isinstance(error, FileNotFoundError):
-                raise fault("rank-lost", "rank 0 has left", path=self._directory) from error
-            if isinstance(error, OSError):
-                raise os_fault(error, "ranks cannot exchange messages", self._directory) from error
-            raise
+        self._join()
+        return super().exchange(message, answer)
 
-    def split(self) -> FileCoordinator:
-        self._splits += 1
-        name = self.exchange(f"split-{self._splits}".encode(), lambda messages: messages[:1] * len(messages)).decode()
-        assert self._session is not None  # known after a round
-        directory = os.path.join(self._session, name)
-        os.makedirs(directory, exist_ok=True)
-        return FileCoordinator(directory, self.rank, self.size, timeout=self.timeout)
+    def split(self) -> StoreCoordinator:
+        self._join()
+        return super().split()
 
-    def _lead(self, number: int, message: bytes, answer: Answer) -> bytes:
-        assert self._session is not None
-        messages: dict[int, bytes] = {0: message}
-        for _ in self._looks(self.timeout):
-            self._let_join()
-            there = set(os.listdir(self._session))
-            for rank in range(1, self.size):
-                name = f"{number}.{rank}.message"
-                if name in there:
-                    messages[rank] = _take(os.path.join(self._session, name)) or b""
-            if len(messages) == self.size:
-                replies = answer([messages[rank] for rank in range(self.size)])
-                paths = [os.path.join(self._session, f"{number}.{rank}.reply") for rank in range(1, self.size)]
-                # all are written before one can be taken: who then closes must not find the folder empty
-                hidden = [_hidden(path, reply) for path, reply in zip(paths, replies[1:], strict=True)]
-                for temporary, path in zip(hidden, paths, strict=True):
-                    os.replace(temporary, path)
-                return replies[0]
-            self._check_session()
-        missing = [rank for rank in range(self.size) if rank not in messages]
-        names = ", ".join(map(str, missing))
-        raise fault("rank-lost", f"no message in {self.timeout:g} s from rank {names}", found=missing)
-
-    def _follow(self, number: int, message: bytes) -> bytes:
-        if self._session is None:
-            self._session = self._join()
-        _put(os.path.join(self._session, f"{number}.{self.rank}.message"), message)
-        for _ in self._looks(2 * self.timeout):
-            reply = _take(os.path.join(self._session, f"{number}.{self.rank}.reply"))
-            if reply is not None:
-                return reply
-            self._check_session()
-        raise fault("rank-lost", f"rank 0 gave rank {self.rank} no answer in {2 * self.timeout:g} s", found="no answer")
-
-    def _join(self) -> str:
-        """The session's folder: rank 0 writes its name into a file that asks for it."""
-        request, lease = _leased(partial(_new, self._directory))
+    def _join(self) -> None:
+        """Find the session's folder: rank 0 writes its name into a file that asks for it."""
+        if self._has_joined:
+            return
+        request = f"join-{secrets.token_hex(8)}"
+        lease = self._put_leased(request, b"")
         try:
             for _ in self._looks(self.timeout):
-                if os.path.getsize(request):
-                    with open(request) as file:
-                        return os.path.join(self._directory, file.read())
+                name = self._meeting.get(request)
+                if name:
+                    return self._enter(name.decode())
         finally:
             lease.release()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(request)
-        raise fault("rank-lost", f"rank 0 did not begin within {self.timeout:g} s", found="no rank 0")
+            self._meeting.remove(request)
+        raise fault("rank-lost", f"rank 0 did not begin within {self.timeout:g} s", ranks=[0])
 
-    def _let_join(self) -> None:
-        assert self._session is not None
-        for name in os.listdir(self._directory):
+    def _look_around(self) -> None:
+        for name in os.listdir(self._meeting.path) if self.rank == 0 else ():
             if name.startswith("join-") and name not in self._answered:
-                path, text = os.path.join(self._directory, name), os.path.basename(self._session).encode()
-                hidden, self._answered[name] = _leased(partial(_hidden, path, text))
-                os.replace(hidden, path)
+                self._answered[name] = self._put_leased(name, self._session.encode())
 
-    def _check_session(self) -> None:
-        """Raise `rank-lost` if another rank has ended the session."""
-        assert self._session is not None
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(self._session, LOST)) as file:
-            raise fault("rank-lost", file.read())
+    def _put_leased(self, key: str, value: bytes) -> Lease:
+        """Put a file, with the lease that keeps `gc` from it, which may have been faster with the first ones."""
+        while True:
+            self._meeting.put(key, value)
+            lease = hold(os.path.join(self._meeting.path, key))
+            if lease is not None:
+                return lease
 
-    def _end_session(self, reason: str) -> None:
-        """Tell the others that there is nothing to wait for; the first reason stands."""
-        if self._session is not None and not os.path.exists(path := os.path.join(self._session, LOST)):
-            with contextlib.suppress(OSError):
-                _put(path, reason.encode())
-
-    def _looks(self, seconds: float) -> Iterator[None]:
-        """Comes back with growing pauses until the time is up."""
-        end, pause = time.monotonic() + seconds, FIRST_PAUSE
-        while time.monotonic() < end:
-            yield
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def close(self) -> None:
-        """Remove what this rank can: the last rank that closes removes the session's folder. That of a session in which
-        a rank was lost stays, as nobody knows who still reads there."""
+    def close(self, why: str = "") -> None:
+        """Take part no more: who still waits for this rank is told. The last rank that closes removes the session's
+        folder; where one was killed it stays, for `ckptfmt gc`."""
         for name, lease in self._answered.items():  # by ranks of earlier runs that did not live to see it
             lease.release()
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self._directory, name))
+                self._meeting.remove(name)
         self._answered.clear()
-        if self._session is not None:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._session)
-
-    def __enter__(self) -> FileCoordinator:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _leased(make: Callable[[], str]) -> tuple[str, Lease]:
-    """A new file, and the lease that keeps `gc` from it, which may have been faster with the first ones."""
-    while True:
-        path = make()
-        lease = hold(path)
-        if lease is not None:
-            return path, lease
-
-
-def _new(directory: str) -> str:
-    """A request to join."""
-    path = os.path.join(directory, f"join-{secrets.token_hex(8)}")
-    _put(path, b"")
-    return path
-
-
-def _put(path: str, data: bytes) -> None:
-    """A whole file or none, whoever looks."""
-    os.replace(_hidden(path, data), path)
-
-
-def _hidden(path: str, data: bytes) -> str:
-    """Write what is to be at `path` beside it; gives where."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f"tmp-{name}.{secrets.token_hex(4)}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-    return temporary
-
-
-def _take(path: str) -> bytes | None:
-    """Read and remove a file; None if there is none."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        return None
-    os.unlink(path)
-    return data
+        if self._has_joined:
+            super().close(why)

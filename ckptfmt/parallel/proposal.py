@@ -119,13 +119,18 @@ def joined(outlines: dict[int, Outline]) -> tuple[Node, list[tuple[str, str, Sha
                     "ranks-differ",
                     f"ranks {first} and {rank} differ in tensor {tensor[0]!r}",
                     tensor=tensor[0],
-                    found=f"{tensor[1]} {tensor[2]} on rank {rank}",
-                    expected=f"{known[1]} {known[2]} as on rank {first}",
+                    found=f"{_told(tensor)} on rank {rank}",
+                    expected=f"{_told(known)} as on rank {first}",
                 )
     nodes = [(rank, outline.node) for rank, outline in outlines.items()]
     order: dict[str, int] = {}
     node = _numbered(_join(nodes, ()), order)
     return node, [tensors[name][1] for name in order]
+
+
+def _told(tensor: tuple[str, str, Shape, Codec]) -> str:
+    _, dtype, shape, codec = tensor
+    return f"{dtype} {shape} {codec.name}{dict(codec.options) or ''}"
 
 
 def _join(nodes: list[tuple[int, Node]], path: tuple[Any, ...]) -> Node:
@@ -157,6 +162,32 @@ def _join(nodes: list[tuple[int, Node]], path: tuple[Any, ...]) -> Node:
         found=_shown(different),
         expected=f"{_shown(node)} as on rank {first}",
     )
+
+
+def refuse_different_metadata(nodes: list[Node]) -> None:
+    """Refuse metadata of a rank that are not those of rank 0; raises `ranks-differ`, with the path."""
+    for rank, node in enumerate(nodes):
+        found, expected, path = _different(node, nodes[0], ())
+        if msgpack.packb(found) != msgpack.packb(expected):
+            where = f" at {path_label(path)!r}" if path else ""
+            raise fault(
+                "ranks-differ",
+                f"ranks 0 and {rank} differ in metadata={where}",
+                found=f"{_shown(found)} on rank {rank}",
+                expected=f"{_shown(expected)} as on rank 0",
+                ranks=[rank],
+            )
+
+
+def _different(node: Node, other: Node, path: tuple[Any, ...]) -> tuple[Node, Node, tuple[Any, ...]]:
+    """The innermost nodes that hold all in which two differ, and their path."""
+    if type(node) is type(other) is list and node[0] == other[0] == "dict" and node[1] == other[1]:
+        pairs = zip(node[1], node[2], other[2], strict=True)
+        differing = [(key, *both) for key, *both in pairs if msgpack.packb(both[0]) != msgpack.packb(both[1])]
+        if len(differing) == 1:
+            key, first, second = differing[0]
+            return _different(first, second, (*path, tuple(key) if type(key) is list else key))
+    return node, other, path
 
 
 def _shown(node: Node) -> str:

@@ -23,19 +23,30 @@ from ..layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, ro
 from ..progress import Progress, counter, nothing
 from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt
 from ..writing.request import Request
-from .coordinator import Coordinator, Rounds
+from .coordinator import Coordinator, Rounds, refuse_different
 from .plan import plan
-from .proposal import Boxes, Outline, boxes_of, decode_column, encode_column, joined, outline_of
+from .proposal import (
+    Boxes,
+    Outline,
+    boxes_of,
+    decode_column,
+    encode_column,
+    joined,
+    outline_of,
+    refuse_different_metadata,
+)
 
 
 class ParallelSave:
-    """One save on one rank. The options must be the same on every rank."""
+    """One save on one rank. Those options must be the same on every rank that say what is saved, and how: not those of
+    its storage and progress."""
 
     def __init__(
         self,
         path: str,
         coordinator: Coordinator,
         *,
+        layout: str,
         overwrite: bool,
         durable: bool,
         progress: Progress | None,
@@ -43,7 +54,7 @@ class ParallelSave:
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self.path, self.rounds, self.storage_options, self.in_flight = path, Rounds(coordinator), options, in_flight
-        self.overwrite, self.durable, self.progress = overwrite, durable, progress
+        self.layout, self.overwrite, self.durable, self.progress = layout, overwrite, durable, progress
         self.tensors = 0  # of the whole checkpoint
         self._attempt: SharedAttempt | None = None
         self._draft: Draft | None = None  # of the whole checkpoint, on rank 0
@@ -54,36 +65,40 @@ class ParallelSave:
         """Take part; gives, on every rank, what was written by all. `asked` makes this rank's request: if that fails,
         all ranks fail."""
         try:
-            wanted = self.rounds.round(lambda: self._propose(asked()), self._compare)
-            order = self.rounds.round(lambda: self._send(wanted), self._plan)
-            size, line, self.tensors = self.rounds.round(lambda: self._write(order), self._commit)
+            wanted = self._round("begin", lambda: self._propose(asked()), self._compare)
+            order = self._round("plan", lambda: self._send(wanted), self._plan)
+            size, line, self.tensors = self._round("commit", lambda: self._write(order), self._commit)
         except BaseException:
             if self._attempt is not None:
                 self._attempt.abort()  # [PUB-007]
             raise
         return Written(size, commit.decode(line, FORMAT[0])), self.request
 
+    def _round(self, name: str, work: Callable[[], Any], answer: Callable[[list[Any]], list[Any]]) -> Any:
+        return self.rounds.round(f"save({self.path!r}) ({name})", work, answer)
+
     # ---- round 1: who has which tree
 
     def _propose(self, request: Request) -> list[Any]:
         self.request = request
         self.outline = outline_of(request)
-        schema = None if request.schema is None else [request.schema.id, request.schema.version]
-        options = [request.metadata, schema, request.digest.name, self.overwrite, self.durable, request.generator]
-        return [self.outline.digest, options]
+        options = {
+            "layout=": self.layout,
+            "overwrite=": self.overwrite,
+            "durable=": self.durable,
+            "digest=": request.digest.name,
+            "schema=": None if request.schema is None else list(request.schema),
+            "the program that writes": request.generator,
+        }
+        return [self.outline.digest, [*map(list, options.items())], request.metadata]
 
     def _compare(self, proposals: list[Any]) -> list[bool]:
         """Ask one rank for each different outline."""
-        for rank, (_, options) in enumerate(proposals):
-            if repr(options) != repr(proposals[0][1]):
-                raise fault(
-                    "ranks-differ",
-                    f"ranks 0 and {rank} save with other metadata or options",
-                    path=self.path,
-                    found=repr(options)[:200],
-                    expected=repr(proposals[0][1])[:200],
-                )
-        self._digests = [digest for digest, _ in proposals]
+        refuse_different([options for _, options, _ in proposals])
+        refuse_different_metadata([metadata for _, _, metadata in proposals])
+        if self.layout != "packed":
+            raise fault("bad-option", f"many processes save in layout 'packed', not {self.layout!r}", found=self.layout)
+        self._digests = [digest for digest, _, _ in proposals]
         first = {digest: rank for rank, digest in reversed([*enumerate(self._digests)])}
         return [first[digest] == rank for rank, digest in enumerate(self._digests)]
 

@@ -255,9 +255,17 @@ class Checkpoint:
         return self._layout.frames(self._storage, self._located, self.blocks.index)
 
     @property
+    def typed_zarr(self) -> zarr.Group | zarr.Array[Any]:
+        """As `zarr`, with logical shapes and dtypes: bfloat16, the float8 kinds and packed integers are those of
+        ml_dtypes. Registers the data types of these names that zarr-python lacks, for all of the process."""
+        from .zarr_typed import open_typed
+
+        return open_typed(self)
+
+    @property
     def zarr(self) -> zarr.Group | zarr.Array[Any]:
         """The tensors as a read-only `zarr.Group` (a `zarr.Array` if the tree is one tensor) over the same, verified
-        bytes."""
+        bytes: as stock Zarr readers see them, bfloat16 as uint16."""
         from .zarr_store import open_zarr
 
         return open_zarr(self)

@@ -42,7 +42,7 @@ class ManifestStore(Store):
         }
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ManifestStore) and other._checkpoint is self._checkpoint
+        return type(other) is type(self) and other._checkpoint is self._checkpoint
 
     def __hash__(self) -> int:
         return id(self._checkpoint)
@@ -55,14 +55,7 @@ class ManifestStore(Store):
                 return None
             blocks = self._checkpoint.blocks
             data = await asyncio.to_thread(blocks.chunk, blocks.place(*place), self._checkpoint.verifies)
-        match byte_range:
-            case RangeByteRequest(start, end):
-                data = data[start:end]
-            case OffsetByteRequest(offset):
-                data = data[offset:]
-            case SuffixByteRequest(suffix):
-                data = data[max(0, len(data) - suffix) :]
-        return prototype.buffer.from_bytes(bytes(data))
+        return prototype.buffer.from_bytes(part(data, byte_range))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -92,3 +85,15 @@ class ManifestStore(Store):
         seen = {key[len(prefix) :].partition("/")[0]: None async for key in self.list_prefix(prefix)}
         for name in seen:
             yield name
+
+
+def part(data: Any, asked: ByteRequest | None) -> bytes:
+    """The bytes of a value that a reader asked for."""
+    match asked:
+        case RangeByteRequest(start, end):
+            data = data[start:end]
+        case OffsetByteRequest(offset):
+            data = data[offset:]
+        case SuffixByteRequest(suffix):
+            data = data[max(0, len(data) - suffix) :]
+    return bytes(data)

@@ -80,8 +80,6 @@ def save(
     name = os.fspath(path)
 
     def asked() -> Request:
-        if coordinator is not None and layout not in (None, "packed"):
-            raise fault("bad-option", f"many processes save in layout 'packed', not {layout!r}", found=layout)
         if coordinator is not None and extra:
             raise fault("bad-option", "extra= is not for saves by many processes", found=sorted(extra))
         return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
@@ -93,6 +91,7 @@ def save(
             job = ParallelSave(
                 name,
                 coordinator,
+                layout=layout or "packed",
                 overwrite=overwrite,
                 durable=durable,
                 progress=progress,
