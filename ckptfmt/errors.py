@@ -53,10 +53,10 @@ class CkptError(Exception):
         if self.tensor is not None and repr(self.tensor) not in text:
             text = f"tensor {self.tensor!r}: {text}"
         if self.expected is not None:
-            found = "" if self.found is None else f"found {self.found!s}, "
-            text += f" ({found}expected {self.expected!s})"
+            found = "" if self.found is None else f"found {_short(self.found)}, "
+            text += f" ({found}expected {_short(self.expected)})"
         where = "" if self.path is None else f"{self.path}: "
-        return f"{where}{text}. {CODES[self.code].advice} [{self.code}]"
+        return _line(f"{where}{text[:LONGEST]}. {CODES[self.code].advice} [{self.code}]")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.code, self.message, {**vars(self), "errno": self.errno})
@@ -364,6 +364,21 @@ CODES: dict[str, Code] = {
         CorruptError, "convert", "what was written differs from the source", "Check disk and memory, then convert again"
     ),
 }
+
+
+LONGEST = 10_000  # characters of what is said of a checkpoint, whose names may have any length
+
+
+def _line(text: str) -> str:
+    """The text as one line, in which what is not printable stands as an escape, as in a Python literal."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+
+
+def _short(value: object) -> str:
+    """A value in a message; an int in hexadecimal where it has more digits than Python prints."""
+    return hex(value) if isinstance(value, int) and value.bit_length() > 4096 else str(value)
 
 
 def fault(code: str, message: str, **place: Any) -> CkptError:

@@ -10,6 +10,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from zlib_ng import zlib_ng
@@ -107,6 +108,11 @@ class Window(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def read(self, size: int | None = -1) -> bytes:
         end = self._data.size if size is None or size < 0 else self._position + size

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
-from ..format.names import Key, Path, path_label
+from ..format.names import Key, Path, path_label, path_text
 from ..format.tree import Tree
 from ..frameworks.target import flatten
 from .source import Index, LazyArray, Loss, Tensor, is_tensor
@@ -89,7 +89,7 @@ class _Fitter:
             self.lose("nesting", (), f"keys are joined with {self.holds.separator!r} and cannot be told apart again")
         fitted: dict[str, Any] = {}
         for path, leaf in leaves.items():
-            name = self.holds.separator.join(map(str, path))
+            name = self.holds.separator.join(path_text((key,)) for key in path)
             if isinstance(leaf, dict | list | tuple):
                 if path:
                     self.lose("nesting", path, "an empty container is left out")
@@ -130,7 +130,7 @@ class _Fitter:
             if self.holds.int_keys:
                 return key
             self.lose("nesting", (*path, key), "an int key becomes a string")
-            return str(key)
+            return path_text((key,))
         if any(character in key for character in self.holds.forbidden) or (
             self.holds.forbidden and key in ("", ".", "..")
         ):

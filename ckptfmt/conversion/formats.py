@@ -18,8 +18,9 @@ from ..format.tree import Tree
 from ..storage import is_url
 from . import own
 from .fit import Holds
+from .gate import admit
 from .probe import Probe
-from .source import EXPANSION, Advance, Source, check_tree, parsing
+from .source import EXPANSION, Advance, Source, parsing
 
 
 class Format(NamedTuple):
@@ -142,7 +143,7 @@ def open_source(
     with parsing(path):
         source, size = read()
         try:
-            check_tree(source.tree, size, path, max_expansion)
+            admit(source, size, path, max_expansion)
         except BaseException:
             source.resources.close()
             raise
@@ -151,4 +152,5 @@ def open_source(
 
 
 def _on_disk(path: str, format: Format) -> tuple[Source, int]:
-    return reader_of(format).read(path), Probe.of(path).size
+    size = Probe.of(path).size  # which also refuses what is no file, before a library waits for it
+    return reader_of(format).read(path), size

@@ -93,7 +93,7 @@ def _mapped(checkpoint: Checkpoint) -> Tree:
 
 def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredTensor | None) -> LazyArray:
     rows = None if spec.is_raw else spec.grid[0] if spec.grid else 1
-    return LazyArray(tensor.shape, tensor.dtype, lambda index: tensor[(*index, ...)], rows, stored)
+    return LazyArray(tensor.shape, tensor.dtype, lambda index: tensor[(*index, ...)], rows, stored, unit=0)
 
 
 def _is_plain(spec: ArraySpec) -> bool:

@@ -31,6 +31,7 @@ from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..frameworks.target import rebuild
 from ..storage import disk as disks
 from ..storage.local import Descriptor, LocalStorage
+from .entries import open_file
 
 SLAB = 16 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
@@ -47,7 +48,9 @@ class LazyArray(Lazy):
     """A tensor that is decoded when it is read. `read` takes a slice with step 1 for each of the first axes.
 
     `rows` is the number of rows (items of the first axis) that are decoded together, or None where any part can be
-    read for about its own cost. `stored` is there where the elements lie in a checkpoint as they are in memory.
+    read for about its own cost. `unit`: the bytes that are decoded at once where this is not what these rows have, as
+    chunks may be larger than their tensor. `stored` is there where the elements lie in a checkpoint as they are in
+    memory.
     """
 
     shape: tuple[int, ...]
@@ -56,6 +59,14 @@ class LazyArray(Lazy):
     rows: int | None = None
     stored: Stored | None = None
     identity: Hashable = None
+    unit: int | None = None
+
+    @property
+    def decoded_at_once(self) -> int:
+        """Bytes that are decoded at once, whatever part is read."""
+        if self.unit is not None:
+            return self.unit
+        return min(self.rows or 0, *self.shape[:1]) * prod(self.shape[1:]) * self.dtype.itemsize if self.shape else 0
 
     def __getitem__(self, index: Any) -> Array:
         return self.read(index)
@@ -167,12 +178,19 @@ def parsing(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno is None:  # h5py's own errors
-            raise fault("bad-source", str(error), path=path) from error
+            raise fault("bad-source", _said(error), path=path) from error
         raise os_fault(error, "cannot read the source", path) from error
-    except (MemoryError, ImportError):
-        raise
+    except MemoryError as error:
+        raise fault("limit-exceeded", "reading it takes more memory than there is", path=path) from error
+    except ImportError as error:
+        raise fault("missing-package", _said(error), path=path) from error
     except Exception as error:  # a parser of hostile bytes can fail in any way; none of them is the caller's fault
-        raise fault("bad-source", f"{type(error).__name__}: {error}", path=path) from error
+        raise fault("bad-source", f"{type(error).__name__}: {_said(error)}", path=path) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    return " ".join(str(error)[:1000].split())
 
 
 class Reopened(Descriptor):
@@ -182,7 +200,7 @@ class Reopened(Descriptor):
         self._path, self._stat = path, stat
 
     def take(self) -> int:
-        number = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        number = open_file(self._path)
         found = os.fstat(number)
         if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
             os.close(number)
@@ -210,9 +228,9 @@ class FileMapping(mmap.mmap):
     file: SourceFile
 
 
-def mapped_file(path: str) -> Array:
-    """All bytes of a file as an array (uint8), mapped and read-only."""
-    with open(path, "rb") as file:
+def mapped_file(path: str, folder: str | None = None) -> Array:
+    """All bytes of a file as an array (uint8), mapped and read-only; raises what `open_file` does."""
+    with open(open_file(path, folder), "rb") as file:
         stat = os.fstat(file.fileno())
         if stat.st_size == 0:  # which cannot be mapped
             return np.empty(0, np.uint8)
@@ -258,22 +276,6 @@ def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int,
     if offset < 0 or any(n < 0 for n in shape) or offset + prod(shape) * dtype.itemsize > data.size:
         raise ValueError(f"an array of shape {shape} and dtype {dtype} at byte {offset} lies outside the file")
     return np.ndarray(shape, dtype, data, offset) if prod(shape) else np.empty(shape, dtype)
-
-
-def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
-    """Refuse a tree that no source of `size` bytes can honestly stand for: too deep (`too-deep`), too many leaves or
-    tensors far larger than the file (`limit-exceeded`)."""
-    total = 0
-    for count, (where, leaf) in enumerate(walk(tree)):
-        if count > LEAVES:
-            raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers", path=path)
-        if is_tensor(leaf):
-            total += nbytes(leaf)
-        if total > max(SMALL, size * max_expansion):
-            message = f"the tensors are more than {max_expansion:,} times as large as the source"
-            raise fault(
-                "limit-exceeded", message, path=path, tensor=path_label(where), found=f"{total:,} bytes or more"
-            )
 
 
 def walk(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
