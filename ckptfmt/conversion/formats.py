@@ -151,4 +151,5 @@ def open_source(
 
 
 def _on_disk(path: str, format: Format) -> tuple[Source, int]:
-    return reader_of(format).read(path), Probe.of(path).size
+    source = reader_of(format).read(path)
+    return source, Probe.of(path).size if source.size is None else source.size
