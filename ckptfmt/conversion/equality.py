@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..format.dtypes import Array, dtype_of
-from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs
+from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
 
@@ -77,7 +77,8 @@ def coarser(one: Tensor, other: Tensor) -> Tensor:
 
 
 def bits(part: Array) -> Array:
-    """The bytes of an array's elements in C order, in this machine's byte order; unused high bits are 0."""
-    native = np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(-1).view(np.uint8)
+    """The bytes of an array's elements in C order, in this machine's byte order; unused high bits are 0, and every
+    true bool is 1. [DTYPE-005]"""
+    native = np.ascontiguousarray(truths(part), part.dtype.newbyteorder("=")).reshape(-1).view(np.uint8)
     row = dtype_of(part.dtype)
     return native & np.uint8((1 << row.bits) - 1) if row is not None and row.bits < 8 else native

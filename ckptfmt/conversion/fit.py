@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Key, Path, path_label, path_text
+from ..format.tags import Restore
 from ..format.tree import Tree
 from ..frameworks.target import flatten
 from .source import Index, LazyArray, Loss, Tensor, is_tensor
@@ -24,22 +25,26 @@ CORE = frozenset(name for name, row in DTYPES.items() if row.is_core)
 class Holds:
     """What a format can hold.
 
-    `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `containers`: types, or none where tensors
-    have flat names, which are then made of keys joined with `separator`. `int_keys`: whether dict keys can be ints.
-    `forbidden`: characters that keys cannot have. `values`: types of plain leaves. `aliases`: whether one tensor can
-    stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to
-    be written.
+    `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `pairs`: those of which two elements lie in a
+    byte, so that the last axis must be even. `containers`: types, or none where tensors have flat names, which are then
+    made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `forbidden`: characters that keys
+    cannot have. `reserved`: names that mean something else. `values`: types of plain leaves. `aliases`: whether one
+    tensor can stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an
+    array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes their values.
     """
 
     dtypes: frozenset[str]
+    pairs: frozenset[str] = frozenset()
     containers: tuple[type, ...] = ()
     separator: str = "."
     int_keys: bool = False
     forbidden: str = ""
+    reserved: frozenset[str] = frozenset()
     values: tuple[type, ...] = ()
     aliases: bool = False
     metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
     arrays: bool = False
+    tags: Mapping[str, Restore] = field(default_factory=dict)
 
 
 class Fitted(NamedTuple):
@@ -95,6 +100,8 @@ class _Fitter:
                     self.lose("nesting", path, "an empty container is left out")
                 continue
             value = self.leaf(leaf, path)
+            if name in self.holds.reserved:
+                raise fault("unsupported-key", f"the target cannot have the name {name!r}", tensor=path_label(path))
             if name in fitted:
                 raise fault("name-collision", f"two leaves would both be called {name!r}", tensor=path_label(path))
             if value is not _LEFT:
@@ -131,9 +138,8 @@ class _Fitter:
                 return key
             self.lose("nesting", (*path, key), "an int key becomes a string")
             return path_text((key,))
-        if any(character in key for character in self.holds.forbidden) or (
-            self.holds.forbidden and key in ("", ".", "..")
-        ):
+        is_name = not self.holds.forbidden or key not in ("", ".", "..")
+        if not is_name or key in self.holds.reserved or not set(key).isdisjoint(self.holds.forbidden):
             raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_label((*path, key)))
         return key
 
@@ -164,7 +170,8 @@ class _Fitter:
     def dtype(self, tensor: Tensor, path: Path) -> Tensor:
         """The tensor, or its bits as unsigned integers where its dtype has no place."""
         name = dtype_name(tensor.dtype)
-        if name in self.holds.dtypes:
+        is_even = tensor.ndim > 0 and tensor.shape[-1] % 2 == 0
+        if name in self.holds.dtypes or (name in self.holds.pairs and is_even):
             return tensor
         unsigned = np.dtype(f"uint{8 * tensor.dtype.itemsize}") if tensor.dtype.itemsize <= 8 else None
         if unsigned is not None and unsigned.name in self.holds.dtypes:

@@ -153,4 +153,5 @@ def open_source(
 
 def _on_disk(path: str, format: Format) -> tuple[Source, int]:
     size = Probe.of(path).size  # which also refuses what is no file, before a library waits for it
-    return reader_of(format).read(path), size
+    source = reader_of(format).read(path)
+    return source, size if source.size is None else source.size

@@ -16,7 +16,20 @@ from ..format.tree import MAX_DEPTH, Tree
 from .fit import CORE, Holds
 from .packages import package
 from .probe import Probe
-from .source import Advance, LazyArray, Loss, Source, Tensor, array_over, is_tensor, mapped_file, nbytes, parsing, slabs
+from .source import (
+    Advance,
+    LazyArray,
+    Loss,
+    Source,
+    Tensor,
+    array_over,
+    is_tensor,
+    mapped_file,
+    nbytes,
+    parsing,
+    slabs,
+    truths,
+)
 
 ATTRIBUTES = "hdf5.attributes"  # metadata: attributes by path text
 
@@ -136,6 +149,6 @@ def _dataset(group: Any, name: str, tensor: Tensor, advance: Advance) -> Any:
     dataset = group.create_dataset(name, tensor.shape, tensor.dtype.newbyteorder("<"))
     if nbytes(tensor):
         for index in slabs(tensor):
-            dataset[index if tensor.shape else ()] = tensor[index]
+            dataset[index if tensor.shape else ()] = truths(tensor[index])
     advance(nbytes(tensor))
     return dataset

@@ -11,11 +11,12 @@ import contextlib
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.manifest import Schema
 from ..format.names import Key, Path, path_label
+from ..format.tags import Restore, child_of
 from ..format.tree import MAX_DEPTH, Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
@@ -68,6 +70,10 @@ class LazyArray(Lazy):
             return self.unit
         return min(self.rows or 0, *self.shape[:1]) * prod(self.shape[1:]) * self.dtype.itemsize if self.shape else 0
 
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
     def __getitem__(self, index: Any) -> Array:
         return self.read(index)
 
@@ -100,8 +106,9 @@ Advance = Callable[[int], None]  # told the bytes of tensors that were written
 
 
 class Loss(NamedTuple):
-    """Something that a conversion cannot keep: its `kind` ("alias", "dtype", "nesting", "value" or "metadata"), the
-    label of the path where it stands, and what happens to it."""
+    """Something that a conversion cannot keep: its `kind` ("alias", "dtype", "nesting", "value", "metadata", or
+    "missing" for what the source says that there should be), the label of the path where it stands, and what happens to
+    it."""
 
     kind: str
     path: str
@@ -125,14 +132,22 @@ class Ours(NamedTuple):
         tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name != "torch.Parameter")
         return lost + [Loss("value", path_label(path), f"the tag {name} is left out") for path, name in tags]
 
-    def tagged(self, tree: Tree, path: Path = ()) -> Tree:
-        """The same tree with its tags."""
+    def divided(self, held: Container[str]) -> tuple[Ours, Ours]:
+        """What of it a format keeps that has tags, those `held`, and the rest."""
+        kept, left = (
+            {path: [tag for tag in found if (tag[0] in held) is is_kept] for path, found in self.tags.items()}
+            for is_kept in (True, False)
+        )
+        return Ours(None, kept, {}), self._replace(tags=left)
+
+    def tagged(self, tree: Tree, restores: Mapping[str, Restore] = MappingProxyType({}), path: Path = ()) -> Tree:
+        """The same tree with its tags, whose values `restores` can make."""
         if isinstance(tree, dict):
-            tree = type(tree)((key, self.tagged(item, (*path, key))) for key, item in tree.items())
+            tree = type(tree)((key, self.tagged(item, restores, (*path, key))) for key, item in tree.items())
         elif type(tree) in (list, tuple):
-            tree = type(tree)(self.tagged(item, (*path, i)) for i, item in enumerate(tree))
+            tree = type(tree)(self.tagged(item, restores, (*path, i)) for i, item in enumerate(tree))
         for name, param in reversed(self.tags.get(path, ())):
-            tree = Tagged(name, param, tree, lambda child: child)
+            tree = Tagged(name, param, tree, partial(restores.get(name, child_of), param))
         return tree
 
 
@@ -140,8 +155,9 @@ class Ours(NamedTuple):
 class Source:
     """An open source: its tree, its metadata (plain values), what reading it leaves out, and what closing it closes.
 
-    `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there if it is a
-    checkpoint of this format.
+    `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there where it
+    has more than a tree and metadata, as checkpoints of this format have. `size`: the bytes of all its files, where
+    these are not those at its path.
     """
 
     tree: Tree
@@ -151,6 +167,7 @@ class Source:
     resources: ExitStack = field(default_factory=ExitStack)
     format: str = ""
     ours: Ours | None = None
+    size: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -322,9 +339,14 @@ def elements(tensor: Tensor) -> Iterator[memoryview]:
 
 def little_endian(part: Array) -> memoryview:
     """The elements of an array in C order, little-endian, as bytes."""
-    native = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
+    native = np.ascontiguousarray(truths(part), part.dtype.newbyteorder("<"))
     flat: Any = native.reshape(-1).view(np.uint8)
     return memoryview(flat)
+
+
+def truths(part: Array) -> Array:
+    """The same array, with 1 for whatever stands for true in one of bools: files can have any byte. [DTYPE-005]"""
+    return part.view(np.uint8) != 0 if part.dtype == bool else part
 
 
 class Rows:
