@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Key, Path, path_label
 from ..format.tree import Tree
@@ -26,16 +26,16 @@ class Holds:
 
     `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `containers`: types, or none where tensors
     have flat names, which are then made of keys joined with `separator`. `int_keys`: whether dict keys can be ints.
-    `forbidden`: characters that keys cannot have. `values`: types of plain leaves. `aliases`: whether one tensor can
-    stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to
-    be written.
+    `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it cannot have beside
+    the others given. `values`: types of plain leaves. `aliases`: whether one tensor can stand at several places.
+    `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to be written.
     """
 
     dtypes: frozenset[str]
     containers: tuple[type, ...] = ()
     separator: str = "."
     int_keys: bool = False
-    forbidden: str = ""
+    check_name: Callable[[str, Collection[str]], None] = lambda name, beside: None
     values: tuple[type, ...] = ()
     aliases: bool = False
     metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
@@ -51,7 +51,7 @@ class Fitted(NamedTuple):
 
 
 def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
-    """Make a tree fit; raises `name-collision` where two leaves would get one name."""
+    """Make a tree fit; raises `name-collision` where two leaves would get one name, and `unsupported-key`."""
     fitter = _Fitter(holds)
     if list not in holds.containers and not isinstance(tree, dict | list | tuple):
         fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
@@ -88,6 +88,7 @@ class _Fitter:
         if not _comes_back(tree, leaves, self.holds.separator):
             self.lose("nesting", (), f"keys are joined with {self.holds.separator!r} and cannot be told apart again")
         fitted: dict[str, Any] = {}
+        places: dict[Path, str] = {}
         for path, leaf in leaves.items():
             name = self.holds.separator.join(map(str, path))
             if isinstance(leaf, dict | list | tuple):
@@ -99,6 +100,8 @@ class _Fitter:
                 raise fault("name-collision", f"two leaves would both be called {name!r}", tensor=path_label(path))
             if value is not _LEFT:
                 fitted[name] = value
+                places[path] = name
+        self.check_names(places)
         return fitted
 
     def nested(self, tree: Tree, path: Path) -> Tree:
@@ -111,6 +114,8 @@ class _Fitter:
         else:
             return self.leaf(tree, path)
         pairs = [(key, item) for key, item in items if item is not _LEFT]
+        if kind not in (list, tuple) or kind not in self.holds.containers:
+            self.check_names({(*path, key): key for key, _ in pairs if isinstance(key, str)})
         if kind in self.holds.containers and kind in (list, tuple):
             return kind(item for _, item in pairs)
         if len({key for key, _ in pairs}) != len(pairs):
@@ -131,11 +136,17 @@ class _Fitter:
                 return key
             self.lose("nesting", (*path, key), "an int key becomes a string")
             return str(key)
-        if any(character in key for character in self.holds.forbidden) or (
-            self.holds.forbidden and key in ("", ".", "..")
-        ):
-            raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_label((*path, key)))
         return key
+
+    def check_names(self, names: dict[Path, str]) -> None:
+        """Refuse names that the format cannot hold, whatever is read or verified later."""
+        beside = set(names.values())
+        for path, name in names.items():
+            try:
+                self.holds.check_name(name, beside)
+            except CkptError as error:
+                error.tensor = path_label(path)
+                raise
 
     # ---- leaves
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from contextlib import ExitStack
 from math import prod
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..format.dtypes import DTYPES, dtype_of
+from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from .fit import CORE, Holds
@@ -35,7 +36,6 @@ from .source import (
     mapped_file,
     nbytes,
     parsing,
-    plain_text,
     slabs,
 )
 
@@ -46,7 +46,14 @@ KERAS_INDEX = ".weights.json"
 KERAS_SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5").fullmatch
 BFLOAT16 = ((15, 7, 8, 0, 7), 16, 127)  # sign, exponent and mantissa (bits), precision, bias; as HDF5 2.0 has it
 
-HOLDS = Holds(dtypes=CORE, containers=(dict,), forbidden="/\0", aliases=True)
+
+def check_name(name: str, _: Collection[str]) -> None:
+    """Refuse names that no link can have; raises `unsupported-key`."""
+    if name in ("", ".", "..") or set(name) & {"/", "\0"}:
+        raise fault("unsupported-key", f"HDF5 has no links with the name {name!r}")
+
+
+HOLDS = Holds(dtypes=CORE, containers=(dict,), check_name=check_name, aliases=True)
 
 
 def looks_like(probe: Probe) -> bool:
@@ -142,30 +149,33 @@ class _Walker:
         if self.h5py.check_string_dtype(dataset.dtype) is not None:
             if prod(dataset.shape) * dataset.dtype.itemsize > SMALL:
                 raise fault("limit-exceeded", f"more than {SMALL:,} bytes of strings", tensor=where)
-            return plain_text(dataset[()])
+            return _text(dataset[()])
         if self.h5py.check_enum_dtype(dataset.dtype):
             self.lose("metadata", path, "the names of an enumeration's values are left out")
-        offset = dataset.id.get_offset()
+        # of one that was never written, HDF5 gives a wrong place, not none, where the file has a user block
+        offset = dataset.id.get_offset() if self.is_written(dataset) else None
         if offset is not None and self.is_raw(dataset):  # contiguous
             return array_over(self.data, offset, dtype, dataset.shape)
 
         def part(index: tuple[slice, ...]) -> Any:
             with parsing(self.path):
+                if self.is_bfloat16(dataset):
+                    return self.unconverted(dataset, index).view(dtype)
                 found = np.asarray(dataset[index] if dataset.shape else dataset[()])
-                return found if found.dtype.kind != "V" else found.view(dtype)
+                return found.view(dtype) if found.dtype.kind == "V" else found
 
         return LazyArray(dataset.shape, dtype, part, dataset.chunks[0] if dataset.chunks else 1)
 
     def dtype(self, dataset: Any, where: str) -> np.dtype[Any]:
         """The dtype of a dataset's elements as they are read; raises `unsupported-source`."""
         try:
-            found = dataset.dtype
+            found: np.dtype[Any] = dataset.dtype
         except (TypeError, ValueError) as error:  # that NumPy has none for it
-            raise fault(
-                "unsupported-source", f"{where!r} has a type that NumPy lacks: {error}", tensor=where
-            ) from error
+            why = f"{where!r} has a type that NumPy lacks: {error}"
+            raise fault("unsupported-source", why, tensor=where) from error
         if self.is_bfloat16(dataset):
-            return DTYPES["bfloat16"].numpy.newbyteorder(_order(dataset, self.h5py))
+            is_big = dataset.id.get_type().get_order() == self.h5py.h5t.ORDER_BE
+            return DTYPES["bfloat16"].numpy.newbyteorder(">" if is_big else "<")
         said = dataset.attrs.get("dtype") if found.kind == "V" and found.names is None else None
         row = DTYPES.get(said) if isinstance(said, str) else None  # which Keras says of opaque bytes
         if row is not None and row.numpy.itemsize == found.itemsize:
@@ -174,6 +184,10 @@ class _Walker:
         if found.kind not in "mM" and dtype_of(found) is None and not is_text:
             raise fault("unsupported-source", f"{where!r} has the dtype {found}", tensor=where)
         return found if is_text else np.dtype(found.str)  # without what h5py notes with it
+
+    def is_written(self, dataset: Any) -> bool:
+        """Whether a dataset that is not cut into chunks has its bytes; if not, it is its fill value."""
+        return bool(dataset.id.get_space_status() == self.h5py.h5d.SPACE_STATUS_ALLOCATED)
 
     def is_raw(self, dataset: Any) -> bool:
         """Whether elements lie in the file as they do in memory."""
@@ -186,6 +200,20 @@ class _Walker:
         if not isinstance(stored, self.h5py.h5t.TypeFloatID) or stored.get_size() != 2:
             return False
         return (stored.get_fields(), stored.get_precision(), stored.get_ebias()) == BFLOAT16
+
+    def unconverted(self, dataset: Any, index: tuple[slice, ...]) -> Array:
+        """A part of a dataset with elements of 2 bytes, as they are stored."""
+        bounds = [axis.indices(n) for axis, n in zip(index, dataset.shape, strict=False)]
+        bounds += [(0, n, 1) for n in dataset.shape[len(bounds) :]]
+        count = tuple(stop - start for start, stop, _ in bounds)
+        found = np.empty(count, np.uint16)
+        space = dataset.id.get_space()
+        if count:
+            space.select_hyperslab(tuple(start for start, _, _ in bounds), count)
+        if found.size:
+            memory = self.h5py.h5s.create_simple(count) if count else self.h5py.h5s.create(self.h5py.h5s.SCALAR)
+            dataset.id.read(memory, space, found, dataset.id.get_type())
+        return found
 
     def check_filters(self, dataset: Any, where: str) -> None:
         """Refuse chunks that went through a filter which this HDF5 lacks; raises `unsupported-source`."""
@@ -208,11 +236,6 @@ class _Walker:
                 self.attributes.setdefault(path_text(path), {})[name] = value
 
 
-def _order(dataset: Any, h5py: Any) -> str:
-    """The byte order of stored floats, as NumPy writes it."""
-    return ">" if dataset.id.get_type().get_order() == h5py.h5t.ORDER_BE else "<"
-
-
 def _is_used(dataset: Any, filter: int) -> bool:
     """Whether any chunk went through a filter, which an optional one need not."""
     return any(not dataset.id.get_chunk_info(i).filter_mask >> filter & 1 for i in range(dataset.id.get_num_chunks()))
@@ -229,6 +252,18 @@ def _plain(value: Any) -> Tree:
     if isinstance(value, bool | int | float | complex | str | bytes):
         return value
     raise TypeError
+
+
+def _text(value: Any) -> Tree:
+    """Strings as nested lists of str, and of bytes where they are not UTF-8; one string alone as it is."""
+    if isinstance(value, np.ndarray):
+        return [_text(item) for item in value] if value.shape else _text(value[()])
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return bytes(value).decode("utf-8")
+    except UnicodeDecodeError:
+        return bytes(value)
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
