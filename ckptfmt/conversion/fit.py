@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Key, Path, path_label, path_text
 from ..format.tags import Restore
@@ -27,10 +27,11 @@ class Holds:
 
     `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `pairs`: those of which two elements lie in a
     byte, so that the last axis must be even. `containers`: types, or none where tensors have flat names, which are then
-    made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `forbidden`: characters that keys
-    cannot have. `reserved`: names that mean something else. `values`: types of plain leaves. `aliases`: whether one
-    tensor can stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an
-    array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes their values.
+    made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `reserved`: names that mean
+    something else. `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it
+    cannot have beside the others given. `values`: types of plain leaves. `aliases`: whether one tensor can stand at
+    several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to be written.
+    `tags`: those of SPEC.md section 13 that it can keep, with what makes their values.
     """
 
     dtypes: frozenset[str]
@@ -38,8 +39,8 @@ class Holds:
     containers: tuple[type, ...] = ()
     separator: str = "."
     int_keys: bool = False
-    forbidden: str = ""
     reserved: frozenset[str] = frozenset()
+    check_name: Callable[[str, Collection[str]], None] = lambda name, beside: None
     values: tuple[type, ...] = ()
     aliases: bool = False
     metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
@@ -56,7 +57,7 @@ class Fitted(NamedTuple):
 
 
 def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
-    """Make a tree fit; raises `name-collision` where two leaves would get one name."""
+    """Make a tree fit; raises `name-collision` where two leaves would get one name, and `unsupported-key`."""
     fitter = _Fitter(holds)
     if list not in holds.containers and not isinstance(tree, dict | list | tuple):
         fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
@@ -93,6 +94,7 @@ class _Fitter:
         if not _comes_back(tree, leaves, self.holds.separator):
             self.lose("nesting", (), f"keys are joined with {self.holds.separator!r} and cannot be told apart again")
         fitted: dict[str, Any] = {}
+        places: dict[Path, str] = {}
         for path, leaf in leaves.items():
             name = self.holds.separator.join(path_text((key,)) for key in path)
             if isinstance(leaf, dict | list | tuple):
@@ -106,6 +108,8 @@ class _Fitter:
                 raise fault("name-collision", f"two leaves would both be called {name!r}", tensor=path_label(path))
             if value is not _LEFT:
                 fitted[name] = value
+                places[path] = name
+        self.check_names(places)
         return fitted
 
     def nested(self, tree: Tree, path: Path) -> Tree:
@@ -118,6 +122,8 @@ class _Fitter:
         else:
             return self.leaf(tree, path)
         pairs = [(key, item) for key, item in items if item is not _LEFT]
+        if kind not in (list, tuple) or kind not in self.holds.containers:
+            self.check_names({(*path, key): key for key, _ in pairs if isinstance(key, str)})
         if kind in self.holds.containers and kind in (list, tuple):
             return kind(item for _, item in pairs)
         if len({key for key, _ in pairs}) != len(pairs):
@@ -138,10 +144,19 @@ class _Fitter:
                 return key
             self.lose("nesting", (*path, key), "an int key becomes a string")
             return path_text((key,))
-        is_name = not self.holds.forbidden or key not in ("", ".", "..")
-        if not is_name or key in self.holds.reserved or not set(key).isdisjoint(self.holds.forbidden):
+        if key in self.holds.reserved:
             raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_label((*path, key)))
         return key
+
+    def check_names(self, names: dict[Path, str]) -> None:
+        """Refuse names that the format cannot hold, whatever is read or verified later."""
+        beside = set(names.values())
+        for path, name in names.items():
+            try:
+                self.holds.check_name(name, beside)
+            except CkptError as error:
+                error.tensor = path_label(path)
+                raise
 
     # ---- leaves
 

@@ -288,6 +288,19 @@ class Seen(InFile):
         self.digests = b"".join(digests)
 
 
+def plain_text(value: Any) -> Tree:
+    """Strings of other formats as nested lists of str, and of bytes where they are not UTF-8; one string alone as it
+    is."""
+    if isinstance(value, np.ndarray):
+        return [plain_text(item) for item in value] if value.shape else plain_text(value[()])
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return bytes(value).decode("utf-8")
+    except UnicodeDecodeError:
+        return bytes(value)
+
+
 def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """The C-contiguous array at byte `offset` of `data`; raises ValueError if it lies outside."""
     if offset < 0 or any(n < 0 for n in shape) or offset + prod(shape) * dtype.itemsize > data.size:
