@@ -21,6 +21,7 @@ MAX_SIDE = 1 << 63
 SHOWN = 60  # most characters of a value in a message
 
 Shape = tuple[int, ...]
+Pairs = Callable[[list[tuple[str, Any]]], Any]
 
 
 def count(value: Any, what: str = "a count") -> int:
@@ -64,7 +65,7 @@ _JSON_COSTS = {"[": 64, "{": 180, ",": 32, ":": 64, '"': 12}
 _TEXT = 3  # bytes of memory for each character
 
 
-def json_document(raw: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def json_document(raw: bytes, pairs: Pairs | None = None) -> Any:
     """The value of a JSON document in UTF-8; `pairs` makes the dicts. Raises `limit-exceeded` where its values would
     take far more memory than it has bytes, and ValueError."""
     costs = np.zeros(256, np.int64)

@@ -19,14 +19,14 @@ from ..format.dtypes import dtype_of
 from ..format.manifest import BLOCK
 from ..format.names import Path, path_label
 from ..format.tree import Tree
-from ..frameworks.target import flatten, rebuild
+from ..frameworks.target import rebuild
 from ..reading.reader import Checkpoint
 from ..storage import options_at
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
 from . import formats, own
-from .equality import lies_plain, same_leaf
+from .equality import ABSENT, Pair, lies_plain, same_leaf, unlike
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
@@ -220,30 +220,28 @@ def compare(
     """Read what was written, which is to be at `target`, and compare every leaf with what was to be written; raises
     `not-equal`. What was `seen` when it was written, by the identity of its array, is known by the digests of then, and
     not read again."""
-    found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
-    odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
+    pairs = list(unlike(written.tree, expected))
+    odd = [pair.path for pair in pairs if pair.one is ABSENT or pair.other is ABSENT]
     if ours is not None and written.ours is not None:
         odd += [place for place in ours.tags if list(ours.tags[place]) != list(written.ours.tags.get(place, ()))]
     if not odd:
-        odd = list(_different(found, wanted, advance, seen))
+        odd = list(_different(pairs, advance, seen))
     if odd:
         text = path_label(odd[0])
-        message = f"{len(odd)} of {len(wanted)} leaves differ from the source, {text!r} first"
+        message = f"{len(odd)} leaves or containers differ from the source, {text!r} first"
         raise fault("not-equal", message, path=target, tensor=text)
 
 
-def _different(
-    found: dict[Path, Any], wanted: dict[Path, Any], advance: Advance, seen: Mapping[int, Seen]
-) -> Iterator[Path]:
-    """The leaves that are not the same. What lies on a disk as it is in memory is compared by several threads; what
-    must be decoded one after another, as that takes memory."""
+def _different(pairs: list[Pair], advance: Advance, seen: Mapping[int, Seen]) -> Iterator[Path]:
+    """The paths of leaves that are not the same. What lies on a disk as it is in memory is compared by several threads;
+    what must be decoded one after another, as that takes memory."""
 
-    def same_at(place: Path) -> bool:
-        return same_leaf(found[place], wanted[place], advance, seen.get(id(wanted[place])))
+    def same(pair: Pair) -> bool:
+        return same_leaf(pair.one, pair.other, advance, seen.get(id(pair.other)))
 
-    direct = [place for place in wanted if lies_plain(found[place]) and lies_plain(wanted[place])]
+    direct = [pair for pair in pairs if lies_plain(pair.one) and lies_plain(pair.other)]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-compare") as pool:
-        same = dict(zip(direct, pool.map(same_at, direct), strict=True))
-    for place in wanted:
-        if not (same[place] if place in same else same_at(place)):
-            yield place
+        known = {pair.path: found for pair, found in zip(direct, pool.map(same, direct), strict=True)}
+    for pair in pairs:
+        if not (known[pair.path] if pair.path in known else same(pair)):
+            yield pair.path

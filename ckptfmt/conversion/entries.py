@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import fault
 from ..storage import disk as disks
-from .claims import json_document
+from .claims import Pairs, json_document
 
 JSON = 1 << 28  # most bytes of a JSON document
 
@@ -59,9 +59,9 @@ def read_file(path: str, folder: str | None = None, limit: int = JSON) -> bytes:
         return file.read(size)
 
 
-def read_json(path: str, folder: str | None = None) -> Any:
-    """The JSON document in a file; raises what `read_file` and `json_document` do."""
-    return json_document(read_file(path, folder))
+def read_json(path: str, pairs: Pairs | None = None, folder: str | None = None) -> Any:
+    """The JSON document in a file, whose dicts `pairs` makes; raises what `read_file` and `json_document` do."""
+    return json_document(read_file(path, folder), pairs)
 
 
 def folder_size(path: str) -> int:

@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, TypeGuard
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from ..format.dtypes import Array, dtype_of
+from ..format.names import Path
+from ..format.tree import Tree
 from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
+
+
+class Pair(NamedTuple):
+    """What stands at one path of two trees; `ABSENT` where a tree has nothing there, or a container where the other has
+    a leaf."""
+
+    path: Path
+    one: Any
+    other: Any
+
+
+ABSENT: Any = object()
+_EXACT = (int, str, bytes, bool, type(None))  # of which equal ones are the same
+
+
+def unlike(one: Tree, other: Tree, path: Path = ()) -> Iterator[Pair]:
+    """What stands at the same typed paths of two trees, whatever the kinds and the order of their containers, but for
+    plain values that are the same, of which there may be very many."""
+    if not (_is_container(one) and _is_container(other)):
+        if type(one) is not type(other) or type(one) not in _EXACT or one != other:
+            is_mixed = _is_container(one) or _is_container(other)
+            yield Pair(path, ABSENT if is_mixed else one, other)
+        return
+    if isinstance(one, dict) or isinstance(other, dict):
+        items = [tree if isinstance(tree, dict) else dict(enumerate(tree)) for tree in (one, other)]
+        both = ((key, items[0].get(key, ABSENT), items[1].get(key, ABSENT)) for key in {**items[1], **items[0]})
+    else:
+        both = ((i, *pair) for i, pair in enumerate(zip_longest(one, other, fillvalue=ABSENT)))
+    for key, first, second in both:
+        if type(first) is not type(second) or type(first) not in _EXACT or first != second:
+            yield from unlike(first, second, (*path, key))
+
+
+def _is_container(tree: Tree) -> bool:
+    return isinstance(tree, dict | list | tuple) and bool(tree)
 
 
 def same_leaf(found: Any, expected: Any, advance: Advance, seen: Seen | None = None) -> bool:

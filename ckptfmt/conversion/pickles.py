@@ -83,7 +83,7 @@ def load(
     `table` maps full names ("torch._utils._rebuild_tensor_v2") to what makes their objects. `persistent` gives the
     object of a persistent id. Raises `unsafe-source`, `limit-exceeded`, and any exception for a pickle that is broken.
     """
-    buffered = io.BufferedReader(file, BUFFER)
+    buffered: io.BufferedReader[Any] = io.BufferedReader(file, BUFFER)
     try:
         value = _Machine(table, persistent).run(buffered)
         end = buffered.tell()
@@ -108,10 +108,10 @@ class _Machine:
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
         self.left, self.count, self.start = VALUES, 0, time.thread_time()
-        self.weights: dict[int, tuple[tuple[Any, ...], int]] = {}  # of tuples of tuples: them, and all they stand for
+        self.weights: dict[int, tuple[Any, int]] = {}  # of tuples of tuples: them, and how many items they stand for
         self.alike: dict[int, list[Any]] = {}  # keys whose hash others can have, by it
 
-    def run(self, file: io.BufferedReader) -> Any:
+    def run(self, file: io.BufferedReader[Any]) -> Any:
         source = SimpleNamespace(read=file.read, readline=file.readline)  # no `tell`, which would be asked each time
         for opcode, argument, _ in pickletools.genops(cast(Any, source)):
             name = opcode.name
@@ -146,17 +146,25 @@ class _Machine:
         self.stack.append(argument)
 
     def tuple(self, items: list[Any]) -> None:
-        """Make a tuple; refuses one that stands for far more items than the pickle has instructions."""
+        """Make a tuple; refuses one that stands for far more items than the pickle has instructions, as it would take
+        as long to be hashed or printed."""
         made = tuple(items)
-        weight = sum(self.weights.get(id(item), (None, 1))[1] for item in items if type(item) is tuple)
-        if weight:
-            weight += len(items)
-            if weight > SMALL + 4 * self.count:
-                raise fault("limit-exceeded", "the pickle has tuples that stand for far more items than it holds")
-            self.weights[id(made)] = made, weight
-            self.left -= 256  # of that entry
+        self.weigh(made)
+        if len(items) > 1 and all(type(item) is int for item in items):  # whose hash is no secret
+            self.hashed([made])
         self.left -= _PLACE * len(items)
         self.stack.append(made)
+
+    def weigh(self, made: Any) -> None:
+        """Note how many items a tuple or frozenset stands for, if there are others in it."""
+        weight = sum(self.weights.get(id(item), (None, 1))[1] for item in made if isinstance(item, tuple | frozenset))
+        if not weight:
+            return
+        weight += len(made)
+        if weight > SMALL + 4 * self.count:
+            raise fault("limit-exceeded", "the pickle has tuples that stand for far more items than it holds")
+        self.weights[id(made)] = made, weight
+        self.left -= 256  # of that entry
 
     def hashed(self, keys: Iterable[Any]) -> None:
         """Values that are about to be hashed; refuses many of one hash. Most are strings, whose hash is secret."""
@@ -264,7 +272,10 @@ class _Machine:
         for items in (argument for argument in arguments if type(argument) in (list, tuple)):
             self.hashed(items)  # of which a set may be made, or a dict of its pairs
             self.hashed(item[0] for item in items if type(item) in (list, tuple) and len(item) == 2)
-        return made.make(*arguments)
+        value = made.make(*arguments)
+        if isinstance(value, tuple | frozenset):
+            self.weigh(value)
+        return value
 
     def build(self, target: Any, state: Any) -> None:
         if isinstance(target, Record):

@@ -27,6 +27,7 @@ from ..errors import fault
 from ..format.dtypes import DTYPES, Array, unpack
 from ..format.tree import Tree
 from . import shards
+from .claims import count, json_document, shape_of, shown
 from .copying import write_tensors
 from .fit import Holds, dtype_name
 from .pairs import packed, unpacked
@@ -38,6 +39,7 @@ INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
 METADATA = "__metadata__"
 ALIGNMENT = 8  # of the data
+MOST_SHARDS = 1 << 16
 
 NAMES = {
     "BOOL": "bool",
@@ -98,7 +100,7 @@ def _read_file(path: str) -> Source:
     raw = bytes(data[8 : 8 + length])
     if not raw.startswith(b"{"):
         raise ValueError("the header does not begin with {")
-    header = json.loads(raw.decode("utf-8"), object_pairs_hook=shards.distinct)
+    header = json_document(raw, shards.distinct)
     metadata = header.pop(METADATA, None)
     if metadata is not None and not _is_strings(metadata):
         raise ValueError(f"{METADATA} is not a map of strings")
@@ -136,6 +138,8 @@ def _gaps(names: list[str]) -> list[Loss]:
     """What may be missing of shards, as far as their names count them: a process that has nothing writes none."""
     found = [tuple(map(int, re.findall(r"[0-9]+", name))) for name in names]
     shard_numbers, model_numbers = {shard for shard, _, _ in found}, {model for _, model, _ in found}
+    if max(shard_numbers) > MOST_SHARDS:
+        raise ValueError(f"{names[-1]!r} would be one of more than {MOST_SHARDS:,} shards")
     gaps = [f"shard {number}" for number in range(1, max(shard_numbers)) if number not in shard_numbers]
     count = max(count for _, _, count in found)
     if count <= len(names):
@@ -158,11 +162,11 @@ def _offsets(source: Source) -> dict[str, tuple[int, ...]]:
     told = (source.metadata or {}).get(SHARDING)
     if told is None:
         return {}
-    info = json.loads(told, object_pairs_hook=shards.distinct)
+    info = json_document(told.encode(), shards.distinct)
     offsets = {name: tuple(entry["saved_offsets"]) for name, entry in info.items() if name in source.tree}
     for name, at in offsets.items():
         if len(at) != source.tree[name].ndim or any(type(n) is not int or n < 0 for n in at):
-            raise ValueError(f"the part of {name!r} begins at {at}, which does not fit its axes")
+            raise ValueError(f"the part of {name!r} begins at {shown(at)}, which does not fit its axes")
     return offsets
 
 
@@ -187,11 +191,9 @@ def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tenso
     tensors: dict[str, Tensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         if entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise ValueError(f"tensor {name!r} is described by {sorted(entry)}")
+            raise ValueError(f"tensor {name!r} is described by {shown(sorted(entry))}")
         first, last = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        if any(type(n) is not int or n < 0 for n in (first, last, *shape)):
-            raise ValueError(f"tensor {name!r} has lengths or offsets that are no counts")
+        shape, _ = shape_of(entry["shape"]), (count(first), count(last))
         if first != end:
             raise ValueError(f"tensor {name!r} begins at {first}, where {end} is due: a hole or an overlap")
         tensors[name] = _tensor(name, entry["dtype"], shape, last - first, data, start + first)

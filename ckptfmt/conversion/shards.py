@@ -14,6 +14,8 @@ from typing import Any
 
 from ..errors import fault
 from ..format.dtypes import dtype_of
+from .claims import shown
+from .entries import check_inside, read_json
 from .probe import Probe
 from .source import Loss, Source, Tensor, is_tensor, nbytes
 
@@ -66,13 +68,12 @@ def index_of(probe: Probe, name: str) -> str | None:
 
 def read(index: str, read_one: Callable[[str], Source]) -> Source:
     """All files that an index names. Each must hold exactly the tensors that the index says."""
-    with open(index, encoding="utf-8") as file:
-        document = json.load(file, object_pairs_hook=distinct)
+    document = read_json(index, distinct)
     weight_map, about = document["weight_map"], dict(document.get("metadata") or {})
     names: dict[str, list[str]] = {}
     for name, shard in weight_map.items():
         if type(shard) is not str or shard != os.path.basename(shard) or shard in ("", ".", ".."):
-            raise fault("unsafe-source", f"the index names {shard!r}, which is not beside it")
+            raise fault("unsafe-source", f"the index names {shown(shard)}, which is not beside it")
         names.setdefault(shard, []).append(name)
     tree: dict[str, Any] = {}
     merged, losses, size = Metadata(), list[Loss](), 0
@@ -81,6 +82,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             path = os.path.join(os.path.dirname(index), shard)
             if not os.path.exists(path):
                 raise fault("bad-source", f"the index names {shard}, which is missing", path=index)
+            check_inside(path, os.path.dirname(index))
             source = stack.enter_context(read_one(path))
             if set(source.tree) != set(expected):
                 odd = sorted(set(source.tree) ^ set(expected), key=str)[0]
@@ -119,9 +121,9 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; raises ValueError for one that has a name twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the name {shown(twice)} stands twice")
     return found
 
 

@@ -310,15 +310,19 @@ def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int,
 
 def walk(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every leaf and every container, each with its path; raises `too-deep`."""
-    if len(path) > MAX_DEPTH:
-        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
     yield path, tree
-    if isinstance(tree, dict):
-        for key, item in tree.items():
+    if not isinstance(tree, _CONTAINERS) or not tree:
+        return
+    if len(path) == MAX_DEPTH:
+        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
+    for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(item, _CONTAINERS):
             yield from walk(item, (*path, key))
-    elif isinstance(tree, list | tuple):
-        for i, item in enumerate(tree):
-            yield from walk(item, (*path, i))
+        else:
+            yield (*path, key), item
+
+
+_CONTAINERS = (dict, list, tuple)
 
 
 def slabs(tensor: Tensor) -> Iterator[Index]:

@@ -18,9 +18,10 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, DType
 from ..format.names import Key, Path, path_label
-from ..format.tree import Tree
+from ..format.tree import MAX_DEPTH, Tree
 from . import pickles, torch_file
 from .archive import Window
+from .claims import count, shape_of, shown
 from .parts import Part, joined
 from .pickles import Record, record
 from .probe import Probe
@@ -28,6 +29,7 @@ from .source import Loss, Ours, Source, array_over, is_tensor, mapped_file, unfl
 from .torch_pickle import OTHER_DTYPES, PACKED, TORCH_DTYPES
 
 FILE = ".metadata"
+READINGS = 2  # times that a slice is read: what optimizers say of their parameters is looked at before
 Place = tuple[int, ...]  # where a part of a tensor begins; () for other values
 _PACKAGE = "torch.distributed.checkpoint"
 _CLASSES = {"Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties"}
@@ -39,7 +41,7 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
-    document = pickles.load(Window(mapped_file(os.path.join(path, FILE))), _TABLE).state
+    document = pickles.load(Window(mapped_file(os.path.join(path, FILE), path)), _TABLE).state
     entries = document["state_dict_metadata"]
     reader = _Reader(path, _slices(document["storage_data"], entries))
     told = document.get("planner_data")
@@ -81,6 +83,8 @@ def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _Reader) ->
         odd = min(told.keys() ^ entries.keys())
         raise ValueError(f"the planner and the metadata differ about {odd!r}")
     paths = {name: tuple(path) for name, path in told.items()}
+    if max(map(len, paths.values()), default=0) > MAX_DEPTH:
+        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH}")
     if len(set(paths.values())) != len(paths):
         raise ValueError("two names have one path")
     ints = _int_keys(paths, entries, reader)
@@ -169,6 +173,7 @@ class _Reader:
     def __init__(self, path: str, slices: dict[str, dict[Place, dict[str, Any]]]) -> None:
         self.path, self.slices = path, slices
         self.files: dict[str, Array] = {}
+        self.taken = 0  # bytes of slices that were read
         self.losses: list[Loss] = []
         self.tags: dict[Path, Sequence[tuple[str, Any]]] = {}
         self.attributes: dict[str, Tree] = {}
@@ -183,14 +188,14 @@ class _Reader:
                 self.tags |= source.ours.tags if source.ours is not None else {}
                 self.attributes |= (source.metadata or {}).get(torch_file.ATTRIBUTES, {})
             return source.tree
-        shape = tuple(entry.state["size"])
+        shape = shape_of(entry.state["size"])
         name_of_dtype = entry.state["properties"].state[0].name.removeprefix("torch.")
         if name_of_dtype not in TORCH_DTYPES and name_of_dtype not in PACKED:
             raise fault("unsupported-source", f"tensors of torch's dtype {name_of_dtype}", tensor=name)
         row = DTYPES[PACKED.get(name_of_dtype, name_of_dtype)]
         parts: list[Part] = []
         for chunk in entry.state["chunks"]:
-            offsets, sizes = tuple(chunk.state["offsets"]), tuple(chunk.state["sizes"])
+            offsets, sizes = shape_of(chunk.state["offsets"]), shape_of(chunk.state["sizes"])
             part = self.source(slices[offsets], at).tree
             if not is_tensor(part) or part.shape != _in_elements(sizes, row) or part.dtype != row.numpy:
                 raise ValueError(f"the part of {name!r} at {offsets} is not what the metadata says")
@@ -201,12 +206,16 @@ class _Reader:
         """What lies in a slice of a file, and stands at a path."""
         name, offset, length = place["relative_path"], place["offset"], place["length"]
         if place.get("transform_descriptors"):
-            raise fault("unsupported-source", f"slices transformed by {place['transform_descriptors']}")
+            raise fault("unsupported-source", f"slices transformed by {shown(place['transform_descriptors'])}")
         if os.path.isabs(name) or ".." in name.split("/"):
             raise fault("unsafe-source", f"the metadata names {name!r}, which is not in the directory")
         if name not in self.files:
-            self.files[name] = mapped_file(os.path.join(self.path, name))
-        return torch_file.read_archive(array_over(self.files[name], offset, np.dtype(np.uint8), (length,)), at)
+            self.files[name] = mapped_file(os.path.join(self.path, name), self.path)
+        self.taken += count(length)
+        if self.taken > READINGS * sum(file.size for file in self.files.values()):
+            raise ValueError("slices of the files overlap")
+        slice = array_over(self.files[name], count(offset), np.dtype(np.uint8), (length,))
+        return torch_file.read_archive(slice, at)
 
 
 def _in_elements(sides: Place, row: DType) -> Place:

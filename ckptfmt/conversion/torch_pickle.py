@@ -19,6 +19,9 @@ from ..format.dtypes import DTYPES, Array
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from . import pickles
+from .claims import count as count_of
+from .claims import shown
+from .gate import FEW
 from .pairs import unpacked
 from .pickles import AttributedDict, Global, Readable, Record
 from .source import LEAVES, Loss, Tensor, is_tensor, walk
@@ -63,7 +66,7 @@ class Size(tuple[Any, ...]):
     """A `torch.Size`."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Attributed:
     """A tensor with more than its elements: of a Parameter, whether it `requires_grad`; and the attributes of its
     own."""
@@ -84,7 +87,7 @@ class TensorPickle:
         self._find, self._byteorder, self._root = find, byteorder, root
         self._tensors: dict[Any, Tensor] = {}
         self._storages: dict[str, Array] = {}
-        self._met = 0
+        self._met, self._most = 0, FEW  # leaves and containers: containers that share items can stand for any number
         self.itemsizes: dict[str, int] = {}
         self.losses: list[Loss] = []
         self.attributes: dict[str, Tree] = {}
@@ -92,7 +95,10 @@ class TensorPickle:
 
     def load(self, file: Readable) -> Any:
         """The value of a pickle, with arrays for its tensors; see `plain`."""
-        return pickles.load(file, self._table(), self._persistent)
+        start = file.tell()
+        value = pickles.load(file, self._table(), self._persistent)
+        self._most += file.tell() - start
+        return value
 
     def _table(self) -> Mapping[str, Callable[..., Any]]:
         table: dict[str, Callable[..., Any]] = {
@@ -124,7 +130,7 @@ class TensorPickle:
 
     def _persistent(self, identity: Any) -> Storage:
         if type(identity) is not tuple or len(identity) < 5 or _text(identity[0]) != "storage":
-            raise fault("unsafe-source", f"the pickle refers to a {str(identity)[:60]}, which is no storage")
+            raise fault("unsafe-source", f"the pickle refers to {shown(identity)}, which is no storage")
         _, kind, key, _, count, *view = identity
         if view and view[0] is not None:
             raise fault("unsupported-source", "storages that are views of others, as torch wrote before 0.4")
@@ -137,7 +143,7 @@ class TensorPickle:
         if key not in self._storages:
             self._storages[key] = self._find(key)
         data = self._storages[key]
-        if data.size < int(count) * dtype.itemsize:
+        if data.size < count_of(count) * dtype.itemsize:
             raise ValueError(f"storage {key} has {data.size} bytes, where {count} elements of {dtype} are said to be")
         return Storage(key, data, dtype)
 
@@ -168,9 +174,9 @@ class TensorPickle:
 
     def _tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> Tensor:
         dtype = storage.dtype
-        numbers = [int(n) for n in (offset, *size, *stride)]
-        if min(numbers) < 0 or len(size) != len(stride):
-            raise ValueError(f"a tensor with offset {offset}, size {size} and stride {stride}")
+        numbers = [count_of(n) for n in (offset, *size, *stride)]
+        if len(size) != len(stride):
+            raise ValueError(f"a tensor with offset {offset}, size {shown(size)} and stride {shown(stride)}")
         identity = (storage.key, dtype.str, dtype.name, tuple(numbers))
         if identity not in self._tensors:
             shape, strides = numbers[1 : 1 + len(size)], [n * dtype.itemsize for n in numbers[1 + len(size) :]]
@@ -191,8 +197,8 @@ class TensorPickle:
         self._met += 1
         if len(path) > MAX_DEPTH:
             raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
-        if self._met > LEAVES:  # containers that share items can stand for any number
-            raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers")
+        if self._met > min(self._most, LEAVES):
+            raise fault("limit-exceeded", f"more than {min(self._most, LEAVES):,} leaves and containers")
         kind = type(value)
         if isinstance(value, dict):
             return self._dict(value, path)
@@ -239,7 +245,9 @@ class TensorPickle:
     def _keep_attributes(self, attributes: Any, path: Path) -> None:
         """Attributes become metadata, as far as they are plain values."""
         reader = TensorPickle(None)
+        reader._met, reader._most = self._met, self._most
         plain = reader.tree(attributes)
+        self._met = reader._met
         is_plain = type(plain) in (dict, OrderedDict) and not any(is_tensor(leaf) for _, leaf in walk(plain))
         if reader.losses or reader.tags or reader.attributes or not is_plain or path_text(path) in self.attributes:
             names = ", ".join(map(str, attributes)) if isinstance(attributes, dict) else type(attributes).__name__
@@ -257,8 +265,8 @@ class TensorPickle:
             return name
         if isinstance(value, Record) and name == "device":
             self.tags.setdefault(path, []).append(("torch.device", None))
-            return ":".join(map(str, value.arguments))
-        text = value.name if isinstance(value, Global) else f"{value.name}{value.arguments}"
+            return ":".join(str(part) if type(part) in (str, int) else shown(part) for part in value.arguments)
+        text = value.name if isinstance(value, Global) else f"{value.name} of {shown(value.arguments)}"
         self._lose("value", path, f"{text} becomes a string")
         return text
 
@@ -318,4 +326,6 @@ def _bytearray(data: Any = b"", encoding: str = "latin1") -> bytearray:
 
 
 def _text(value: Any) -> str:
-    return value.decode("ascii") if isinstance(value, bytes) else str(value)
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"{shown(value)} stands for a text")
+    return value.decode("ascii") if isinstance(value, bytes) else value
