@@ -28,9 +28,10 @@ class Holds:
     `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `pairs`: those of which two elements lie in a
     byte, so that the last axis must be even. `containers`: types, or none where tensors have flat names, which are then
     made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `forbidden`: characters that keys
-    cannot have. `reserved`: names that mean something else. `values`: types of plain leaves. `aliases`: whether one
-    tensor can stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an
-    array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes their values.
+    cannot have. `reserved`: names that mean something else. `values`: types of plain leaves; `fits`: whether it takes
+    one of such a type. `aliases`: whether one tensor can stand at several places. `metadata`: which metadata it takes.
+    `arrays`: whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep,
+    with what makes their values.
     """
 
     dtypes: frozenset[str]
@@ -41,6 +42,7 @@ class Holds:
     forbidden: str = ""
     reserved: frozenset[str] = frozenset()
     values: tuple[type, ...] = ()
+    fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
     metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
     arrays: bool = False
@@ -148,7 +150,8 @@ class _Fitter:
     def leaf(self, leaf: Any, path: Path) -> Any:
         if is_tensor(leaf):
             return self.tensor(leaf, path)
-        if type(leaf) in self.holds.values or (isinstance(leaf, np.generic) and np.generic in self.holds.values):
+        is_held = type(leaf) in self.holds.values or (isinstance(leaf, np.generic) and np.generic in self.holds.values)
+        if is_held and self.holds.fits(leaf):
             return leaf
         if isinstance(leaf, bool | int | float | complex | np.generic):
             array = np.asarray(leaf)
