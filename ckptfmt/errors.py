@@ -361,7 +361,10 @@ CODES: dict[str, Code] = {
         "Choose another target, or allow it: allow_loss=True, --allow-loss",
     ),
     "not-equal": Code(
-        CorruptError, "convert", "what was written differs from the source", "Check disk and memory, then convert again"
+        CorruptError,
+        "convert",
+        "what was written differs from the source",
+        "Nothing was published: the source has changed meanwhile, or a disk or memory errs; convert again",
     ),
 }
 

@@ -29,9 +29,10 @@ class Holds:
     byte, so that the last axis must be even. `containers`: types, or none where tensors have flat names, which are then
     made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `reserved`: names that mean
     something else. `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it
-    cannot have beside the others given. `values`: types of plain leaves. `aliases`: whether one tensor can stand at
-    several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to be written.
-    `tags`: those of SPEC.md section 13 that it can keep, with what makes their values.
+    cannot have beside the others given. `values`: types of plain leaves; `fits`: whether it takes one of such a type.
+    `aliases`: whether one tensor can stand at several places. `metadata`: which metadata it takes. `arrays`: whether
+    every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes
+    their values.
     """
 
     dtypes: frozenset[str]
@@ -42,6 +43,7 @@ class Holds:
     reserved: frozenset[str] = frozenset()
     check_name: Callable[[str, Collection[str]], None] = lambda name, beside: None
     values: tuple[type, ...] = ()
+    fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
     metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
     arrays: bool = False
@@ -163,7 +165,8 @@ class _Fitter:
     def leaf(self, leaf: Any, path: Path) -> Any:
         if is_tensor(leaf):
             return self.tensor(leaf, path)
-        if type(leaf) in self.holds.values or (isinstance(leaf, np.generic) and np.generic in self.holds.values):
+        is_held = type(leaf) in self.holds.values or (isinstance(leaf, np.generic) and np.generic in self.holds.values)
+        if is_held and self.holds.fits(leaf):
             return leaf
         if isinstance(leaf, bool | int | float | complex | np.generic):
             array = np.asarray(leaf)

@@ -18,7 +18,7 @@ import msgpack
 import numpy as np
 
 from ..errors import fault
-from ..format.dtypes import DTYPES, Array
+from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.tree import MAX_DEPTH, Tree
 from .fit import Holds, dtype_name
 from .probe import Probe
@@ -40,10 +40,20 @@ ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 CHUNK = 1 << 30  # bytes
 
+
+def _fits(value: Any) -> bool:
+    """Whether msgpack has an int, and the table of dtypes a NumPy scalar."""
+    if isinstance(value, np.generic):
+        return dtype_of(value.dtype) is not None
+    return type(value) is not int or -(1 << 63) <= value < 1 << 64
+
+
 HOLDS = Holds(
     dtypes=frozenset(DTYPES),
     containers=(dict,),
+    reserved=frozenset({CHUNKED}),
     values=(type(None), bool, int, float, complex, str, bytes, np.generic),
+    fits=_fits,
 )
 
 
@@ -141,6 +151,8 @@ class _Reader:
         found: dict[Any, Any] = {}
         for _ in range(count):
             key = self.value(depth + 1)
+            if type(key) not in (str, int):
+                raise fault("unsupported-source", f"a key that is a {type(key).__name__}")
             if key in found:
                 raise ValueError(f"the key {key!r} stands twice")
             found[key] = self.value(depth + 1)
@@ -170,6 +182,8 @@ def _unchunked(found: dict[str, Any]) -> Tensor:
     """One tensor of an array that was cut into flat pieces."""
     pieces = [found["chunks"][str(i)] for i in range(len(found["chunks"]))]
     shape = tuple(found["shape"][str(i)] for i in range(len(found["shape"])))
+    if any(type(n) is not int or not 0 <= n < 1 << 63 for n in shape):
+        raise ValueError(f"a chunked array has the shape {shape}")
     ends = list(accumulate(piece.size for piece in pieces))
     dtype = pieces[0].dtype
     if not ends or ends[-1] != prod(shape) or any(piece.dtype != dtype or piece.ndim != 1 for piece in pieces):

@@ -19,6 +19,8 @@ Part = tuple[tuple[int, ...], Tensor]  # where it begins, and its values
 
 def joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[Part]) -> Tensor:
     """One tensor of parts, which must cover it without overlapping; raises ValueError."""
+    if any(type(n) is not int or not 0 <= n < 1 << 63 for n in shape):
+        raise ValueError(f"{name!r} has the shape {shape}")
     if any(len(at) != len(shape) or part.ndim != len(shape) for at, part in parts):
         raise ValueError(f"a part of {name!r} has other axes than its shape {shape}")
     ends = [a + n for at, part in parts for a, n in zip(at, part.shape, strict=True)]

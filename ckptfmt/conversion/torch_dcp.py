@@ -89,8 +89,8 @@ def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _Reader) ->
         raise ValueError("two names have one path")
     ints = _int_keys(paths, entries, reader)
     for above, keys in _keys(paths.values()).items():
-        if above not in ints and all(type(key) is str and _is_int(key) for key in keys):
-            message = "torch writes int keys as text: nothing says whether these were ints"
+        if above not in ints and any(type(key) is str and _is_int(key) for key in keys):
+            message = "torch writes int keys as text: nothing says whether some here were ints"
             reader.losses.append(Loss("nesting", path_label(above), message))
         if any(type(key) is int for key in keys) and keys != set(range(len(keys))):
             message = "of this list torch has left out what was empty"
