@@ -6,7 +6,9 @@ Pure. Errors that are no `CkptError` mean that the bytes break their format.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import prod
 from typing import Any
 
@@ -56,6 +58,38 @@ def shown(value: Any, depth: int = 2) -> str:
         items = [shown(item, depth - 1) for _, item in zip(range(4), value, strict=False)]
         return f"{type(value).__name__}({', '.join(items)}{', ...' if len(value) > 4 else ''})"
     return f"a {type(value).__name__}"
+
+
+# ---- what is decoded
+
+EXPANSION = 2048  # most bytes of tensors for a byte of the source, unless asked for; DEFLATE reaches 1032
+AT_ONCE = 32 << 20  # bytes that any source may have decoded at once, ...
+SHARE = 512  # ... and for each of its bytes this part of what its tensors may have in all
+_expansion: ContextVar[int] = ContextVar("max_expansion", default=EXPANSION)
+
+
+@contextmanager
+def allowing(max_expansion: int) -> Iterator[None]:
+    """Sources that are opened meanwhile may have `max_expansion` bytes of tensors for each of theirs."""
+    token = _expansion.set(max_expansion)
+    try:
+        yield
+    finally:
+        _expansion.reset(token)
+
+
+def at_once(size: int) -> int:
+    """Bytes that a source of `size` bytes may have decoded at once."""
+    return AT_ONCE + size * _expansion.get() // SHARE
+
+
+def check_at_once(found: int, size: int, what: str) -> None:
+    """Refuse to decode `found` bytes at once; raises `limit-exceeded`."""
+    if found > at_once(size):
+        message = f"{what} would be decoded to {found:,} bytes at once, far more than the source has"
+        raise fault(
+            "limit-exceeded", f"{message}; max_expansion= and --max-expansion allow more", expected=at_once(size)
+        )
 
 
 # ---- JSON

@@ -17,6 +17,7 @@ from ..errors import fault
 from ..format.tree import Tree
 from ..storage import is_url
 from . import own
+from .claims import allowing
 from .fit import Holds
 from .gate import admit
 from .probe import Probe
@@ -140,7 +141,7 @@ def open_source(
     else:
         format = format_named(name) if name is not None else format_of(path)
         read = partial(_on_disk, path, format)
-    with parsing(path):
+    with parsing(path), allowing(max_expansion):
         source, size = read()
         try:
             admit(source, size, path, max_expansion)

@@ -11,13 +11,14 @@ from typing import Any
 
 from ..errors import fault
 from ..format.dtypes import Array
+from ..format.limits import FACTOR, VALUES
 from ..format.names import MAX_INTEGER_BITS, Path, path_label
 from ..format.tree import Tree
-from .claims import MAX_AXES, MAX_SIDE, shown
+from .claims import MAX_AXES, MAX_SIDE, check_at_once, shown
 from .source import LEAVES, SMALL, Index, LazyArray, Source, Tensor, is_tensor, nbytes, parsing, walk
 
-AT_ONCE = 32 << 20  # bytes that any source may have decoded at once, and for each of its bytes 1/512 of `EXPANSION`
-FEW = 1 << 16  # leaves and containers that any source may have; more only if it has as many bytes
+FEW = 1 << 16  # leaves and containers that any source may have; more only if it has twice as many bytes
+_CONTAINER, _LEAF = 480, 32  # bytes of memory that one takes on its way through a conversion
 
 _TEXTS, _CONTAINERS = (str, dict), (dict, list, tuple)
 
@@ -35,26 +36,27 @@ def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
     """Refuse a tree that no source of `size` bytes can honestly stand for, or that nothing can be made of: too deep
     (`too-deep`), too many leaves, tensors far larger than the source (`limit-exceeded`), keys that are neither str nor
     int (`unsupported-key`), strings that are no text and shapes that are none (`bad-source`)."""
-    total, most = 0, min(LEAVES, FEW + size)
-    room, at_once = max(SMALL, size * max_expansion), AT_ONCE + size * max_expansion // 512
+    total, most, memory = 0, min(LEAVES, FEW + size // 2), VALUES + FACTOR * size
+    room = max(SMALL, size * max_expansion)
     for count, (where, leaf) in enumerate(walk(tree)):
-        if count > most:
-            raise fault("limit-exceeded", f"more than {most:,} leaves and containers", path=path)
+        memory -= _CONTAINER if isinstance(leaf, _CONTAINERS) else _LEAF
+        if count > most or memory < 0:
+            raise fault("limit-exceeded", f"{count:,} leaves and containers or more, in {size:,} bytes", path=path)
         if is_tensor(leaf):
             _check_shape(leaf, where, path)
             total += nbytes(leaf)
-            together = leaf.decoded_at_once if isinstance(leaf, LazyArray) else 0
-            if total > room or together > at_once:
-                raise _vast(where, path, f"{max(total, together):,} bytes or more", size, max_expansion)
+            if total > room:
+                raise _vast(where, path, total, size, max_expansion)
+            if isinstance(leaf, LazyArray):
+                check_at_once(leaf.decoded_at_once, size, f"a part of {path_label(where)!r}")
         elif isinstance(leaf, _TEXTS):
             _check_texts(leaf, where, path)
 
 
-def _vast(where: Path, path: str, found: str, size: int, max_expansion: int) -> Exception:
-    message = f"the tensors are far larger than the source, which has {size:,} bytes"
-    expected = f"at most {max_expansion:,} times as much in all, and a small part of that decoded at once"
-    place = {"tensor": path_label(where), "found": found, "expected": expected}
-    return fault("limit-exceeded", f"{message}; max_expansion= and --max-expansion allow more", path=path, **place)
+def _vast(where: Path, path: str, total: int, size: int, max_expansion: int) -> Exception:
+    message = f"the tensors are more than {max_expansion:,} times as large as the source, which has {size:,} bytes"
+    place = {"path": path, "tensor": path_label(where), "found": f"{total:,} bytes or more"}
+    return fault("limit-exceeded", f"{message}; max_expansion= and --max-expansion allow more", **place)
 
 
 def _check_shape(tensor: Tensor, where: Path, path: str) -> None:

@@ -15,6 +15,7 @@ from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.tree import Tree
 from .archive import Archive
+from .claims import shape_of
 from .fit import CORE, Holds
 from .probe import Probe
 from .source import SMALL, Advance, LazyArray, Source, Tensor, array_over, elements, mapped_file
@@ -77,6 +78,7 @@ def _tensor(archive: Archive, name: str) -> Tensor:
     elif dtype.kind not in "mM" and dtype_of(dtype) is None:
         why = ": NumPy kept the bits alone" if dtype.kind == "V" and dtype.names is None else ""
         raise fault("unsupported-source", f"member {name!r} has the dtype {dtype}{why}", tensor=label)
+    shape = shape_of(shape)
     if head.tell() + prod(shape) * dtype.itemsize != size:
         raise ValueError(f"member {name!r} has {size} bytes, which is wrong for {dtype} of shape {shape}")
     order = shape[::-1] if fortran else shape

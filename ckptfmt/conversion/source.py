@@ -33,11 +33,11 @@ from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..frameworks.target import rebuild
 from ..storage import disk as disks
 from ..storage.local import Descriptor, LocalStorage
+from .claims import EXPANSION as EXPANSION
 from .entries import open_file
 
 SLAB = 16 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
-EXPANSION = 2048  # most bytes of tensors for a byte of the source, unless asked for; DEFLATE reaches 1032
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64
 LARGE = 1 << 20  # bytes of arrays that are read rather than looked at
