@@ -162,12 +162,13 @@ class _Reader:
 
     def map(self, count: int, depth: int) -> Any:
         found: dict[Any, Any] = {}
+        self.spend(_MAP + _ENTRY * count)
         for _ in range(count):
             key = self.value(depth + 1)
             if type(key) not in (str, int):
                 raise fault("unsupported-source", f"a key that is a {type(key).__name__}")
             if key in found:
-                raise ValueError(f"the key {key!r} stands twice")
+                raise ValueError(f"the key {shown(key)} stands twice")
             found[key] = self.value(depth + 1)
         return _unchunked(found) if CHUNKED in found else found
 

@@ -7,7 +7,6 @@ A checkpoint is one tree, or a directory for each of its items: trees and JSON f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,12 @@ import numpy as np
 from ..errors import CkptError, fault
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
+from .claims import json_document, shown
+from .entries import check_folder, folder_size, read_json
 from .packages import package
 from .probe import Probe
 from .source import LazyArray, Loss, Ours, Source, parsing, unflatten
+from .zarr_claims import check_array
 
 METADATA_FILE = "_METADATA"
 ABOUT = "_CHECKPOINT_METADATA"
@@ -69,6 +71,7 @@ def _items(path: str) -> _Items:
 
 def read(path: str) -> Source:
     tensorstore = package("tensorstore", "orbax")
+    check_folder(path)
     about = _document(os.path.join(path, ABOUT)) if os.path.exists(os.path.join(path, ABOUT)) else {}
     _check_finished(path, about)
     if os.path.isfile(os.path.join(path, METADATA_FILE)):
@@ -114,15 +117,15 @@ def _metadata(about: dict[str, Any], trees: dict[str, Any], values: dict[str, An
 
 def _document(path: str) -> Any:
     """The value of a JSON file, in which no key may stand twice."""
-    with open(path, encoding="utf-8") as file:
-        return json.load(file, object_pairs_hook=_distinct)
+    return read_json(path, _distinct)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the name {twice!r} stands twice")
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the name {shown(twice)} stands twice")
     return found
 
 
@@ -140,6 +143,7 @@ class _Reader:
 
     def __init__(self, tensorstore: Any, root: str) -> None:
         self.tensorstore, self.root = tensorstore, os.path.abspath(root)
+        self.size = folder_size(root)
         document = _document(os.path.join(root, METADATA_FILE))
         self.about = document.get("custom_metadata")
         self.driver = "zarr3" if document.get("use_zarr3") else "zarr"
@@ -213,6 +217,7 @@ class _Reader:
             store = {"driver": "ocdbt", "base": store, "path": f"{name}/"}
         spec = {"driver": self.driver, "kvstore": store, "fill_missing_data_reads": self.fills}
         with self._reading(label):
+            unit = self._claimed(store, label)
             array = self.tensorstore.open(spec, read=True, open=True, context=self.context).result()
         dtype = array.dtype.numpy_dtype
         if dtype_of(dtype) is None:
@@ -225,7 +230,20 @@ class _Reader:
             with self._reading(label):
                 return np.asarray(array[index].read().result())
 
-        return LazyArray(tuple(array.shape), dtype, part, (chunk[0] or 1) if chunk else 1)
+        return LazyArray(tuple(array.shape), dtype, part, (chunk[0] or 1) if chunk else 1, unit=unit)
+
+    def _claimed(self, store: dict[str, Any], label: str) -> int:
+        """Hold what an array says of itself against the bytes that there are, before TensorStore believes it; gives the
+        bytes of a chunk."""
+        found = self.tensorstore.KvStore.open(store, context=self.context).result()
+        file = "zarr.json" if self.driver == "zarr3" else ".zarray"
+        raw = found.read(file).result()
+        if raw.state != "value":
+            raise ValueError(f"there is no {file} of {label!r}")
+        document = json_document(raw.value)
+        if document.get("zarr_format") != (3 if self.driver == "zarr3" else 2):
+            raise ValueError(f"{file} of {label!r} is of another format")
+        return check_array(document, self.size, label)
 
 
 def _leaves(entries: dict[str, Any]) -> list[_Leaf]:

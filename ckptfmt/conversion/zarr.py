@@ -9,7 +9,6 @@ is not there is the fill value, as the format says. There is nothing to write: `
 from __future__ import annotations
 
 import base64
-import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -23,8 +22,11 @@ from ..format.dtypes import DTYPES, DType, dtype_of
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from ..storage import COMMIT
+from .claims import at_once
+from .entries import check_folder, folder_size, read_json
 from .probe import Probe
 from .source import SMALL, LazyArray, Loss, Source, parsing
+from .zarr_claims import check_array
 
 ATTRIBUTES = "zarr.attributes"  # metadata: attributes by path text
 DIMENSIONS = "zarr.dimension_names"  # metadata: names of axes by path text
@@ -32,8 +34,10 @@ DIMENSIONS = "zarr.dimension_names"  # metadata: names of axes by path text
 # those that keep elements as they are, and those that compute with numbers; among the others is pickle, which runs code
 KEEPING = {"bytes", "transpose", "sharding_indexed", "blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd", "shuffle"}
 KEEPING |= {"adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"}
-COMPUTING = {"astype", "bitround", "delta", "fixedscaleoffset", "packbits", "pcodec", "quantize", "zfpy"}
+COMPUTING = {"astype", "bitround", "delta", "fixedscaleoffset", "packbits", "quantize"}
 COMPUTING |= {"vlen-utf8", "vlen-bytes"}
+
+NODES, NODE = 1024, 32  # folders that there may be in any case, and bytes of the source for each further one
 
 FIELDS = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}  # of nodes of format 3
 FIELDS |= {"shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names"}
@@ -69,10 +73,11 @@ class _Walker:
     metadata of a folder say there is."""
 
     def __init__(self, path: str) -> None:
-        from zarr.storage import LocalStore
+        from .zarr_chunks import Chunks
 
-        self.path = os.path.abspath(path)
-        self.store = LocalStore(self.path, read_only=True)
+        check_folder(path)
+        self.path, self.size, self.visited = os.path.abspath(path), folder_size(path), 0
+        self.store = Chunks(self.path)
         self.nodes: dict[str, _Node] = {}
         self.listed: dict[str, dict[str, dict[str, Any]]] = {}
         self.attributes: dict[str, Tree] = {}
@@ -87,6 +92,9 @@ class _Walker:
         if node is not None and node.is_array:
             return self.array(node, folder, path)
         children: dict[str, Any] = {}
+        self.visited += 1
+        if self.visited > NODES + self.size // NODE:  # each takes files, which have bytes
+            raise fault("limit-exceeded", f"more than {self.visited:,} folders in {self.size:,} bytes")
         for entry in sorted(os.scandir(os.path.join(self.path, folder)), key=lambda entry: entry.name):
             if entry.is_dir():
                 below = os.path.join(folder, entry.name)
@@ -137,8 +145,7 @@ class _Walker:
 
     def document(self, folder: str, name: str) -> dict[str, Any] | None:
         try:
-            with open(os.path.join(self.path, folder, name), encoding="utf-8") as file:
-                found: dict[str, Any] = json.load(file)
+            found: dict[str, Any] = read_json(os.path.join(self.path, folder, name), folder=self.path)
         except FileNotFoundError:
             return None
         return found
@@ -159,6 +166,7 @@ class _Walker:
 
         row = _lacking(node)
         _check(node, row, path)
+        unit = check_array(node.document, self.size, path_label(path))
         document = {**node.document, "attributes": {}}
         if row is not None:
             document |= _as_integers(node, row)
@@ -171,7 +179,9 @@ class _Walker:
         is_doubtful = row is not None and row.name == "float8_e8m0fnu" and document["fill_value"] is not None
         if is_doubtful and array.nchunks_initialized < array.nchunks:
             raise _unsupported(path, "chunks that are a fill value of float8_e8m0fnu, which writers say differently")
-        if array.dtype.kind in "SUTO":
+        is_text = array.dtype.kind in "SUTO"
+        self.store.expect(folder, node.document, at_once(self.size) // 4 if is_text else unit)
+        if is_text:
             return self.text(array, path)
         dtype = array.dtype if row is None else row.numpy
         if dtype.kind not in "mM" and dtype_of(dtype) is None:
@@ -182,7 +192,7 @@ class _Walker:
                 found = np.asarray(array[index if array.shape else ()])
                 return found if row is None else np.ascontiguousarray(found).view(row.numpy).reshape(found.shape)
 
-        return LazyArray(array.shape, dtype, part, array.chunks[0] if array.chunks else 1)
+        return LazyArray(array.shape, dtype, part, array.chunks[0] if array.chunks else 1, unit=unit)
 
     def text(self, array: Any, path: Path) -> Tree:
         """Strings as nested lists."""
