@@ -373,7 +373,8 @@ def load(
       checkpoint's plain values. Differences raise `MismatchError` before anything is written; `strict=False` allows
       missing and unexpected leaves, `cast=True` other dtypes of the same or a wider kind.
     - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): gives a new
-      tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`.
+      tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`;
+      the text of an int where the template has that int as a key or an index, and None for an empty container are none.
     - `framework`: "torch", "jax" or another that has an adapter, or an adapter: tensors and tagged values of that
       framework. A dtype that it lacks raises `framework-dtype`; `cast=True` takes another of its kind.
     - `mmap`: raw tensors are private, copy-on-write mappings of the file, which nothing verifies unless `verify=True`
