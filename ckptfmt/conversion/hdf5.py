@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Collection
 from contextlib import ExitStack
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from .fit import CORE, Holds
+from .hdf5_bounds import Bounds, leads_out
 from .packages import package
 from .probe import Probe
 from .source import (
-    SMALL,
     Advance,
     LazyArray,
     Loss,
@@ -91,7 +90,8 @@ class _Walker:
     def __init__(self, h5py: Any, path: str, file: Any) -> None:
         self.h5py, self.path = h5py, path
         self.number = h5py.h5o.get_info(file.id).fileno
-        self.data = mapped_file(path)
+        self.file, self.data = file, mapped_file(path)
+        self.bounds = Bounds(h5py, self.data)
         self.tensors: dict[Any, Any] = {}
         self.attributes: dict[str, Tree] = {}
         self.losses: list[Loss] = []
@@ -102,6 +102,7 @@ class _Walker:
     def group(self, group: Any, path: Path) -> Tree:
         if len(path) > MAX_DEPTH:  # also where a group holds itself
             raise fault("too-deep", f"groups nested deeper than {MAX_DEPTH}")
+        self.bounds.visit()
         self.note_attributes(group, path)
         tree: dict[str, Any] = {}
         for name in group:
@@ -124,7 +125,7 @@ class _Walker:
         """What a link leads to; None where it leads nowhere. Raises `unsafe-source` where it leads out of the file."""
         link = group.get(name, getlink=True, getclass=True)
         outside = fault("unsafe-source", f"{path_label(path)!r} is a link into another file")
-        if link is self.h5py.ExternalLink:
+        if leads_out(self.h5py, self.file, group, name):
             raise outside
         try:
             item = group[name]
@@ -147,10 +148,9 @@ class _Walker:
             self.lose("value", path, "a dataset that has a type alone, and no elements, becomes None")
             return None
         self.check_filters(dataset, where)
+        unit = self.bounds.check_chunks(dataset, where)
         if self.h5py.check_string_dtype(dataset.dtype) is not None:
-            if prod(dataset.shape) * dataset.dtype.itemsize > SMALL:
-                raise fault("limit-exceeded", f"more than {SMALL:,} bytes of strings", tensor=where)
-            return _text(dataset[()])
+            return self.bounds.strings(dataset, where)
         if self.h5py.check_enum_dtype(dataset.dtype):
             self.lose("metadata", path, "the names of an enumeration's values are left out")
         # of one that was never written, HDF5 gives a wrong place, not none, where the file has a user block
@@ -165,7 +165,7 @@ class _Walker:
                 found = np.asarray(dataset[index] if dataset.shape else dataset[()])
                 return found.view(dtype) if found.dtype.kind == "V" else found
 
-        return LazyArray(dataset.shape, dtype, part, dataset.chunks[0] if dataset.chunks else 1)
+        return LazyArray(dataset.shape, dtype, part, dataset.chunks[0] if dataset.chunks else 1, unit=unit)
 
     def dtype(self, dataset: Any, where: str) -> np.dtype[Any]:
         """The dtype of a dataset's elements as they are read; raises `unsupported-source`."""
@@ -229,6 +229,7 @@ class _Walker:
     def note_attributes(self, item: Any, path: Path) -> None:
         for name in item.attrs:
             try:
+                self.bounds.check_attribute(item.attrs, name)
                 value = _plain(item.attrs[name])
                 f"{name}".encode()
             except (TypeError, OSError, ValueError):
@@ -253,18 +254,6 @@ def _plain(value: Any) -> Tree:
     if isinstance(value, bool | int | float | complex | str | bytes):
         return value
     raise TypeError
-
-
-def _text(value: Any) -> Tree:
-    """Strings as nested lists of str, and of bytes where they are not UTF-8; one string alone as it is."""
-    if isinstance(value, np.ndarray):
-        return [_text(item) for item in value] if value.shape else _text(value[()])
-    if not isinstance(value, bytes):
-        return str(value)
-    try:
-        return bytes(value).decode("utf-8")
-    except UnicodeDecodeError:
-        return bytes(value)
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:

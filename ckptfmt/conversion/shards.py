@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -14,10 +14,11 @@ from typing import Any
 
 from ..errors import fault
 from ..format.dtypes import dtype_of
+from ..format.names import Path
 from .claims import shown
 from .entries import check_inside, read_json
 from .probe import Probe
-from .source import Loss, Source, Tensor, is_tensor, nbytes
+from .source import Loss, Ours, Source, Tensor, is_tensor, nbytes
 
 INDEX_METADATA = "index.metadata"  # metadata: what an index says beside names and sizes, as JSON
 _DERIVED = {"total_size", "total_parameters"}  # follow from the tensors
@@ -77,6 +78,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
         names.setdefault(shard, []).append(name)
     tree: dict[str, Any] = {}
     merged, losses, size = Metadata(), list[Loss](), 0
+    tags: dict[Path, Sequence[tuple[str, Any]]] = {}
     with ExitStack() as stack:
         for shard, expected in names.items():
             path = os.path.join(os.path.dirname(index), shard)
@@ -90,6 +92,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             tree.update(source.tree)
             losses += source.losses
             merged.add(shard, source.metadata)
+            tags |= source.ours.tags if source.ours is not None else {}
             size += os.path.getsize(path)
         losses += merged.losses + _size_told(about.get("total_size"), list(tree.values()))
         further = {key: value for key, value in about.items() if key not in _DERIVED}
@@ -97,7 +100,8 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
         if further:
             metadata = {**(metadata or {}), INDEX_METADATA: json.dumps(further, ensure_ascii=False)}
         ordered = {name: tree[name] for name in weight_map}
-        return Source(ordered, metadata, tuple(losses), resources=stack.pop_all(), size=size)
+        ours = Ours(None, tags, {}) if tags else None
+        return Source(ordered, metadata, tuple(losses), resources=stack.pop_all(), ours=ours, size=size)
 
 
 class Metadata:
