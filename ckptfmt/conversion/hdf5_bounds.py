@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from ..errors import fault
-from ..format.dtypes import Array
+from ..format.dtypes import Array, bytes_of
 from ..format.tree import Tree
 from .claims import at_once, check_at_once
 
@@ -44,7 +44,7 @@ class Bounds:
         self.visit()
         if not dataset.chunks:
             return None
-        nbytes = prod(dataset.chunks) * dataset.dtype.itemsize
+        nbytes: int = prod(dataset.chunks) * dataset.dtype.itemsize
         check_at_once(nbytes, self.size, f"a chunk of {where!r}")
         claimed = prod(-(-n // side) for n, side in zip(dataset.shape, dataset.chunks, strict=True))
         if claimed > CHUNKS + self.size // STORED:
@@ -134,7 +134,7 @@ class Bounds:
 
     def _longest_heap(self) -> int:
         """The largest collection of strings in the file: none can be longer."""
-        found = (self.data[at.end() : at.end() + 8].tobytes() for at in HEAP(memoryview(self.data)))
+        found = (self.data[at.end() : at.end() + 8].tobytes() for at in HEAP(bytes_of(self.data)))
         return min(self.size, max((int.from_bytes(size, "little") for size in found), default=0))
 
 

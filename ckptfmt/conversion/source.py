@@ -36,7 +36,7 @@ from ..storage.local import Descriptor, LocalStorage
 from .claims import EXPANSION as EXPANSION
 from .entries import open_file
 
-SLAB = 16 << 20  # bytes of a tensor read at once
+SLAB = 4 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64

@@ -150,7 +150,7 @@ def _archive(members: dict[str, bytes], method: int) -> bytes:
 def main() -> None:
     with folder() as here:
         for kind in (safetensors, gguf, flax, npz):
-            for title, suffix, raw in asked(kind()):
+            for title, suffix, raw in asked(kind(), 17):
                 path = here / f"source{suffix}"
                 path.write_bytes(raw)
                 attempt(title, path, actions=AS_SOURCE)

@@ -135,7 +135,7 @@ def main() -> None:
     for form in ("zip", "legacy", "dcp"):
         with folder() as here:
             made: Iterator[tuple[str, Any]] = programs()
-            for title, pickled in asked(made):
+            for title, pickled in asked(made, 11):
                 attempt(f"{title}, {form}", write(here, form, pickled), actions=AS_SOURCE)
 
 
