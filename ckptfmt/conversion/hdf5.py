@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Collection
 from contextlib import ExitStack
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,13 @@ from .fit import CORE, Holds
 from .packages import package
 from .probe import Probe
 from .source import (
-    SMALL,
     Advance,
     LazyArray,
     Loss,
     Source,
     Tensor,
     array_over,
+    check_strings,
     is_tensor,
     mapped_file,
     nbytes,
@@ -147,8 +146,7 @@ class _Walker:
             return None
         self.check_filters(dataset, where)
         if self.h5py.check_string_dtype(dataset.dtype) is not None:
-            if prod(dataset.shape) * dataset.dtype.itemsize > SMALL:
-                raise fault("limit-exceeded", f"more than {SMALL:,} bytes of strings", tensor=where)
+            check_strings(dataset.shape, dataset.dtype, where)
             return _text(dataset[()])
         if self.h5py.check_enum_dtype(dataset.dtype):
             self.lose("metadata", path, "the names of an enumeration's values are left out")

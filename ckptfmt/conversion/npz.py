@@ -17,7 +17,7 @@ from ..format.tree import Tree
 from .archive import Archive
 from .fit import CORE, Holds
 from .probe import Probe
-from .source import SMALL, Advance, LazyArray, Source, Tensor, array_over, elements, mapped_file
+from .source import Advance, LazyArray, Source, Tensor, array_over, check_strings, elements, mapped_file
 
 SUFFIX = ".npy"  # of members, which NumPy leaves out of the names
 LONGEST = (1 << 16) - 1  # bytes of a member's name
@@ -60,10 +60,9 @@ def read(path: str) -> Source:
 
 
 def _tensor(archive: Archive, name: str) -> Tensor:
-    head = io.BytesIO(archive.head(name, HEADER))
     label, size = name.removesuffix(SUFFIX), archive.members[name].file_size
     try:
-        shape, fortran, dtype = _header(head)
+        shape, fortran, dtype, begin = _header(archive.head(name, HEADER))
     except ValueError as error:
         if not str(error).startswith("descr is not a valid dtype descriptor"):
             raise
@@ -72,16 +71,15 @@ def _tensor(archive: Archive, name: str) -> Tensor:
     if dtype.hasobject:
         raise fault("unsafe-source", f"member {name!r} is an array of objects, which is a pickle", tensor=label)
     if dtype.kind in "SU":
-        if size > SMALL:
-            raise fault("limit-exceeded", f"more than {SMALL:,} bytes of strings", tensor=label)
+        check_strings(shape, dtype, label)
     elif dtype.kind not in "mM" and dtype_of(dtype) is None:
         why = ": NumPy kept the bits alone" if dtype.kind == "V" and dtype.names is None else ""
         raise fault("unsupported-source", f"member {name!r} has the dtype {dtype}{why}", tensor=label)
-    if head.tell() + prod(shape) * dtype.itemsize != size:
+    if begin + prod(shape) * dtype.itemsize != size:
         raise ValueError(f"member {name!r} has {size} bytes, which is wrong for {dtype} of shape {shape}")
     order = shape[::-1] if fortran else shape
     if archive.is_stored(name):
-        array = array_over(archive.stored(name), head.tell(), dtype, order)
+        array = array_over(archive.stored(name), begin, dtype, order)
         return array.T if fortran else array
 
     def decoded(index: tuple[slice, ...]) -> Array:
@@ -90,26 +88,28 @@ def _tensor(archive: Archive, name: str) -> Tensor:
         for piece in archive.pieces(name):
             data[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
             at += len(piece)
-        array = array_over(data, head.tell(), dtype, order)
+        array = array_over(data, begin, dtype, order)
         return (array.T if fortran else array)[index]
 
     return LazyArray(shape, dtype, decoded, rows=shape[0] if shape else 1)
 
 
-def _header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether the order is Fortran's, dtype, and where the elements begin."""
+    extended = None
+    for descr, (storage, name) in EXTENDED.items():
+        begin = b"{'descr': '%b'," % descr
+        at = head.find(begin, 0, BEGIN + len(begin))
+        if at >= 0:
+            head = head[:at] + begin.replace(descr, storage) + head[at + len(begin) :]
+            extended = DTYPES[name].numpy
+    file = io.BytesIO(head)
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f".npy of version {version}")
-    text, extended = file.getbuffer(), None
-    for descr, (storage, name) in EXTENDED.items():
-        begin = b"{'descr': '%b'," % descr
-        at = bytes(text[: BEGIN + len(begin)]).find(begin)
-        if at >= 0:
-            text[at : at + len(begin)] = begin.replace(descr, storage)
-            extended = DTYPES[name].numpy
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file, max_header_size=HEADER)
-    return shape, fortran, dtype if extended is None else extended
+    return shape, fortran, dtype if extended is None else extended, file.tell()
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:

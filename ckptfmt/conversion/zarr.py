@@ -13,7 +13,6 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from ..storage import COMMIT
 from .probe import Probe
-from .source import SMALL, LazyArray, Loss, Source, parsing
+from .source import LazyArray, Loss, Source, check_strings, parsing
 
 ATTRIBUTES = "zarr.attributes"  # metadata: attributes by path text
 DIMENSIONS = "zarr.dimension_names"  # metadata: names of axes by path text
@@ -186,8 +185,7 @@ class _Walker:
 
     def text(self, array: Any, path: Path) -> Tree:
         """Strings as nested lists."""
-        if prod(array.shape) * array.dtype.itemsize > SMALL:
-            raise fault("limit-exceeded", f"more than {SMALL:,} bytes of strings", tensor=path_label(path))
+        check_strings(array.shape, array.dtype, path_label(path))
         found = np.asarray(array[...]).tolist()
         if not _is_text(found):
             raise _unsupported(path, "elements that are no strings")
