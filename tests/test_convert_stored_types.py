@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,17 @@ def test_npz_of_text_times_and_nothing(tmp_path: Path) -> None:
     assert tree["big"].tolist() == [1]
     np.savez(tmp_path / "x.npz")
     assert imported(tmp_path / "x.npz")[0] == {}
+
+
+def test_more_strings_than_a_tree_has(tmp_path: Path) -> None:
+    """A few bytes can claim any number of them."""
+    head = {"descr": "<U0", "fortran_order": False, "shape": (1 << 40,)}
+    with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive, archive.open("w.npy", "w") as member:
+        np.lib.format.write_array_header_2_0(member, head)
+    refused(tmp_path / "y.npz", "limit-exceeded", "'w'")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("w", (1 << 30,), "S1", chunks=(1024,))
+    refused(tmp_path / "x.h5", "limit-exceeded", "'w'")
 
 
 def test_npz_of_names_that_numpy_mixes_up(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from zlib_ng import zlib_ng
 from ..format.dtypes import Array, bytes_of
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-PIECE = 8 << 20  # bytes checked at once
+PIECE = 1 << 20  # bytes checked at once
 ENCRYPTED = 1
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 

@@ -31,6 +31,7 @@ from .source import (
     Source,
     Tensor,
     array_over,
+    check_strings,
     is_tensor,
     mapped_file,
     nbytes,
@@ -150,6 +151,7 @@ class _Walker:
         self.check_filters(dataset, where)
         unit = self.bounds.check_chunks(dataset, where)
         if self.h5py.check_string_dtype(dataset.dtype) is not None:
+            check_strings(dataset.shape, dataset.dtype, where)
             return self.bounds.strings(dataset, where)
         if self.h5py.check_enum_dtype(dataset.dtype):
             self.lose("metadata", path, "the names of an enumeration's values are left out")

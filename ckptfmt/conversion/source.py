@@ -301,6 +301,13 @@ def plain_text(value: Any) -> Tree:
         return bytes(value)
 
 
+def check_strings(shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> None:
+    """Refuse more strings than a tree can have as plain values, before they are read; raises `limit-exceeded`."""
+    if prod(shape) > LEAVES or prod(shape) * dtype.itemsize > SMALL:
+        message = f"more than {LEAVES:,} strings, or {SMALL:,} bytes of them"
+        raise fault("limit-exceeded", message, tensor=label, found=f"{prod(shape):,} of {dtype.itemsize:,} bytes")
+
+
 def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """The C-contiguous array at byte `offset` of `data`; raises ValueError if it lies outside."""
     if offset < 0 or any(n < 0 for n in shape) or offset + prod(shape) * dtype.itemsize > data.size:

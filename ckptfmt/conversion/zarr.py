@@ -12,7 +12,6 @@ import base64
 import os
 import warnings
 from collections.abc import Iterator
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from ..storage import COMMIT
 from .claims import at_once
 from .entries import check_folder, folder_size, read_json
 from .probe import Probe
-from .source import SMALL, LazyArray, Loss, Source, parsing
+from .source import LazyArray, Loss, Source, check_strings, parsing
 from .zarr_claims import check_array
 
 ATTRIBUTES = "zarr.attributes"  # metadata: attributes by path text
@@ -196,8 +195,7 @@ class _Walker:
 
     def text(self, array: Any, path: Path) -> Tree:
         """Strings as nested lists."""
-        if prod(array.shape) * array.dtype.itemsize > SMALL:
-            raise fault("limit-exceeded", f"more than {SMALL:,} bytes of strings", tensor=path_label(path))
+        check_strings(array.shape, array.dtype, path_label(path))
         found = np.asarray(array[...]).tolist()
         if not _is_text(found):
             raise _unsupported(path, "elements that are no strings")
