@@ -8,7 +8,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..format.dtypes import Array, dtype_of
-from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths
+from ..format.names import Path
+from ..format.tree import Tree
+from ..frameworks.target import flatten
+from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths, walk
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
 
@@ -32,6 +35,16 @@ def plain_bits(leaf: Any) -> Any:
     if isinstance(leaf, complex):
         return struct.pack("<dd", leaf.real, leaf.imag)
     return leaf
+
+
+def plain_leaves(tree: Tree) -> Any:
+    """Something that is equal for plain trees exactly if they are the same, but for the order of dicts."""
+    return {path: (type(leaf), plain_bits(leaf)) for path, leaf in flatten(tree)}
+
+
+def sequences(tree: Tree) -> dict[Path, type]:
+    """Where lists and tuples are."""
+    return {path: type(node) for path, node in walk(tree) if type(node) in (list, tuple)}
 
 
 def same_tensor(found: Tensor, expected: Tensor, advance: Advance, seen: Seen | None = None) -> bool:
