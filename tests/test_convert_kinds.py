@@ -12,13 +12,15 @@ from typing import Any
 import flax.serialization
 import ml_dtypes
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ckptfmt
+from ckptfmt.testing import strategies
 
 TORCH_DTYPES = [
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32),
@@ -203,6 +205,38 @@ def in_order(found: Any, wanted: Any) -> Any:
     if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         return [in_order(*pair) for pair in zip(found, wanted, strict=True)]
     return found
+
+
+TARGETS = {
+    "ckpt": "ckptfmt",
+    "safetensors": "safetensors",
+    "pt": "torch",
+    "npz": "npz",
+    "h5": "hdf5",
+    "msgpack": "flax",
+}
+
+
+@pytest.mark.parametrize("suffix", TARGETS)
+def test_any_tree_goes_into_any_format_or_is_refused(scratch: Callable[[], Any], suffix: str) -> None:
+    """Whatever `losses` say, what is written can be read, and nothing else differs."""
+
+    @settings(max_examples=max(10, settings().max_examples // 5))
+    @given(tree=strategies.trees(max_leaves=6), verify=st.booleans())
+    def check(tree: Any, verify: bool) -> None:
+        with scratch() as folder:
+            source, target = f"{folder}/x.ckpt", f"{folder}/y.{suffix}"
+            ckptfmt.save(source, tree, durable=False)
+            try:
+                report = ckptfmt.convert(source, target, allow_loss=True, durable=False, verify=verify)
+            except ckptfmt.InputError as error:
+                assert error.code in ("name-collision", "unsupported-key")
+                return
+            found = ckptfmt.diff(source, target, b_format=TARGETS[suffix])
+            is_flat = suffix in ("safetensors", "npz")
+            assert report.losses or is_flat or not (found.changed or found.added or found.removed)
+
+    check()
 
 
 FLAX_DTYPES = [*"?bBhHiIlLefdFD", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4]

@@ -26,7 +26,7 @@ from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
 from . import formats, own
-from .equality import ABSENT, Pair, lies_plain, same_leaf, unlike
+from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
@@ -134,7 +134,7 @@ def convert(
                 writer.write(path, tree, fitted.metadata, counter.add)
                 if verify:
                     with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
-                        compare(written, there, fitted.tree, counter.add, ours=ours)
+                        compare(written, there, fitted.tree, counter.add, ours=ours, metadata=fitted.metadata)
     return ConvertReport(here, there, opened.format, format.name, len(tensors), total, losses, verify)
 
 
@@ -204,6 +204,8 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
         attempt.publish()
     except BaseException as error:
         attempt.abort()
+        if isinstance(error, CkptError) and error.path == attempt.temporary:
+            error.path = target
         if isinstance(error, OSError) and not isinstance(error, CkptError):
             raise os_fault(error, "cannot write the target", target) from error
         raise
@@ -216,12 +218,15 @@ def compare(
     advance: Advance,
     seen: Mapping[int, Seen] = MappingProxyType({}),
     ours: Ours | None = None,
+    metadata: Tree = None,
 ) -> None:
-    """Read what was written, which is to be at `target`, and compare every leaf with what was to be written; raises
-    `not-equal`. What was `seen` when it was written, by the identity of its array, is known by the digests of then, and
-    not read again."""
+    """Read what was written, which is to be at `target`, and compare every leaf and container, and the metadata, with
+    what was to be written; raises `not-equal`. What was `seen` when it was written, by the identity of its array, is
+    known by the digests of then, and not read again."""
     pairs = list(unlike(written.tree, expected))
     odd = [pair.path for pair in pairs if pair.one is ABSENT or pair.other is ABSENT]
+    if metadata is not None and not same_plain(written.metadata, metadata):
+        odd.append(())
     if ours is not None and written.ours is not None:
         odd += [place for place in ours.tags if list(ours.tags[place]) != list(written.ours.tags.get(place, ()))]
     if not odd:

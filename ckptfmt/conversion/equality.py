@@ -12,6 +12,7 @@ import numpy as np
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path
 from ..format.tree import Tree
+from ..frameworks.target import flatten
 from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
@@ -31,9 +32,10 @@ _EXACT = (int, str, bytes, bool, type(None))  # of which equal ones are the same
 
 
 def unlike(one: Tree, other: Tree, path: Path = ()) -> Iterator[Pair]:
-    """What stands at the same typed paths of two trees, whatever the kinds and the order of their containers, but for
-    plain values that are the same, of which there may be very many."""
-    if not (_is_container(one) and _is_container(other)):
+    """What stands at the same typed paths of two trees, whatever the order of dicts, but for plain values that are the
+    same, of which there may be very many. Where the other tree has a list or a tuple, it must be one in both."""
+    is_same_kind = type(other) not in (list, tuple) or type(one) is type(other)
+    if not (_is_container(one) and _is_container(other) and is_same_kind):
         if type(one) is not type(other) or type(one) not in _EXACT or one != other:
             is_mixed = _is_container(one) or _is_container(other)
             yield Pair(path, ABSENT if is_mixed else one, other)
@@ -71,6 +73,20 @@ def plain_bits(leaf: Any) -> Any:
     if isinstance(leaf, complex):
         return struct.pack("<dd", leaf.real, leaf.imag)
     return leaf
+
+
+def plain_leaves(tree: Tree) -> Any:
+    """Something that is equal for plain trees exactly if they are the same, but for the order of dicts."""
+    return {path: (type(leaf), plain_bits(leaf)) for path, leaf in flatten(tree)}
+
+
+def same_plain(one: Tree, other: Tree) -> bool:
+    """Whether two trees of plain values are the same, but for the order of dicts."""
+    pairs = unlike(one, other)
+    return all(
+        (pair.one is not ABSENT and pair.other is not ABSENT) and same_leaf(pair.one, pair.other, lambda _: None)
+        for pair in pairs
+    )
 
 
 def same_tensor(found: Tensor, expected: Tensor, advance: Advance, seen: Seen | None = None) -> bool:

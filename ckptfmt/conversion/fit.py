@@ -65,6 +65,7 @@ def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
         fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
         tree = {ONLY: tree}
     fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
+    fitted = {} if fitted is _LEFT else fitted
     if not holds.metadata(metadata):
         fitter.lose("metadata", (), "it is left out")
         metadata = None
@@ -256,4 +257,4 @@ def nest(tree: Tree, separator: str) -> Tree:
         if not isinstance(place, dict) or last in place:
             raise fault("name-collision", f"{name!r} is, or lies under, the name of another tensor", tensor=name)
         place[last] = leaf
-    return nested
+    return OrderedDict(nested) if type(tree) is OrderedDict else nested  # whose attributes are kept by its path

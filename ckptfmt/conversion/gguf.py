@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from contextlib import ExitStack
+from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -84,7 +85,9 @@ def looks_like(probe: Probe) -> bool:
 def read(path: str) -> Source:
     source = _read_file(path)
     count = source.metadata[METADATA].get(COUNT, 1)
-    return source if type(count) is int and count < 2 else _of_parts(path, count)
+    if type(count) is not int or count > 1:
+        return _of_parts(path, count)
+    return replace(source, losses=shards.alone(path))
 
 
 def _of_parts(path: str, count: Any) -> Source:

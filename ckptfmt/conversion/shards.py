@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -94,7 +94,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             merged.add(shard, source.metadata)
             tags |= source.ours.tags if source.ours is not None else {}
             size += os.path.getsize(path)
-        losses += merged.losses + _size_told(about.get("total_size"), list(tree.values()))
+        losses += merged.losses + _unnamed(names) + _size_told(about.get("total_size"), list(tree.values()))
         further = {key: value for key, value in about.items() if key not in _DERIVED}
         metadata = merged.value
         if further:
@@ -129,6 +129,14 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"the name {shown(twice)} stands twice")
     return found
+
+
+def _unnamed(shards: Collection[str]) -> list[Loss]:
+    """What is to be said of files that the names of others count, and an index does not name."""
+    count = max((found.count for found in map(numbered, shards) if found is not None), default=0)
+    if count <= len(shards):
+        return []
+    return [Loss("missing", "", f"the index names {len(shards)} files, of {count} as they are called")]
 
 
 def _stored_bytes(tensor: Tensor) -> int:
