@@ -58,10 +58,10 @@ class CkptError(Exception):
         if self.tensor is not None and repr(self.tensor) not in text:
             text = f"tensor {self.tensor!r}: {text}"
         if self.expected is not None:
-            found = "" if self.found is None else f"found {self.found!s}, "
-            text += f" ({found}expected {self.expected!s})"
+            found = "" if self.found is None else f"found {_short(self.found)}, "
+            text += f" ({found}expected {_short(self.expected)})"
         where = "" if self.path is None else f"{self.path}: "
-        return f"{where}{text}. {CODES[self.code].advice} [{self.code}]"
+        return _line(f"{where}{text[:LONGEST]}. {CODES[self.code].advice} [{self.code}]")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.code, self.message, {**vars(self), "errno": self.errno})
@@ -381,9 +381,27 @@ CODES: dict[str, Code] = {
         "Choose another target, or allow it: allow_loss=True, --allow-loss",
     ),
     "not-equal": Code(
-        CorruptError, "convert", "what was written differs from the source", "Check disk and memory, then convert again"
+        CorruptError,
+        "convert",
+        "what was written differs from the source",
+        "Nothing was published: the source has changed meanwhile, or a disk or memory errs; convert again",
     ),
 }
+
+
+LONGEST = 10_000  # characters of what is said of a checkpoint, whose names may have any length
+
+
+def _line(text: str) -> str:
+    """The text as one line, in which what is not printable stands as an escape, as in a Python literal."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+
+
+def _short(value: object) -> str:
+    """A value in a message; an int in hexadecimal where it has more digits than Python prints."""
+    return hex(value) if isinstance(value, int) and value.bit_length() > 4096 else str(value)
 
 
 def fault(code: str, message: str, **place: Any) -> CkptError:

@@ -279,8 +279,8 @@ def test_orbax(written: Any, name: str) -> None:
     expected = {
         "params": {"w": MATRIX, "b": np.ones(3, ml_dtypes.bfloat16)},
         "layers": [MATRIX[0], [MATRIX[1]]],
-        "step": np.int64(3),
-        "lr": np.float64(2.5),
+        "step": 3,
+        "lr": 2.5,
         "empty": {},
         "host": MATRIX.copy(),
     }

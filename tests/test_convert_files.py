@@ -93,15 +93,17 @@ def test_damage_between_writing_and_comparing_is_found(tmp_path: Path, monkeypat
     honest = converter.compare
 
     def late(*arguments: Any) -> None:
-        raw = bytearray(target.read_bytes())
+        (temporary,) = tmp_path.glob(".x.ckpt.*")
+        raw = bytearray(temporary.read_bytes())
         raw[raw.index(LARGE.tobytes()) + 12_345] ^= 1
-        target.write_bytes(raw)
+        temporary.write_bytes(raw)
         honest(*arguments)
 
     monkeypatch.setattr(converter, "compare", late)
     with pytest.raises(ckptfmt.CorruptError) as raised:
         ckptfmt.convert(source, target)
     assert (raised.value.code, raised.value.tensor) == ("block-digest", "large")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 def test_a_writer_that_digests_other_bytes_than_it_was_given_is_found_out(

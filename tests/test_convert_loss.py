@@ -49,6 +49,7 @@ LOSSES: dict[str, tuple[str, Any, set[tuple[str, str]]]] = {
     "a tuple of a hierarchy": ("flax", {"a": (MATRIX,)}, {("nesting", "a")}),
     "an empty container": ("safetensors", {"a": {"b": MATRIX}, "c": {}}, {("nesting", "c")}),
     "a tree that is a leaf": ("hdf5", MATRIX, {("nesting", "")}),
+    "a leaf alone that is left out": ("torch", np.str_("x"), {("value", "")}),
     "a number": ("safetensors", {"a": MATRIX, "n": 3}, {("value", "n")}),
     "a huge number": ("npz", {"n": 1 << 70}, {("value", "n")}),
     "a string": ("hdf5", {"s": "x"}, {("value", "s")}),

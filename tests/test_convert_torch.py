@@ -112,16 +112,32 @@ def test_overlapping_views_are_a_loss(tmp_path: Path, torch: Any) -> None:
     assert tree["part"].tolist() == [2, 3]
 
 
-def test_torch_types_that_are_no_tensors_are_a_loss(tmp_path: Path, torch: Any) -> None:
-    torch.save({"d": torch.float16, "s": torch.Size([2, 3]), "set": {1}, "dev": torch.device("cpu")}, tmp_path / "x.pt")
-    report = ckptfmt.convert(tmp_path / "x.pt", tmp_path / "x.ckpt", allow_loss=True)
-    assert [loss.path for loss in report.losses] == ["d", "set", "dev"]
-    assert ckptfmt.load(tmp_path / "x.ckpt") == {
-        "d": "torch.float16",
-        "s": (2, 3),
-        "set": [1],
-        "dev": "torch.device('cpu',)",
+def test_torch_types_that_are_no_tensors_come_along(tmp_path: Path, torch: Any) -> None:
+    tree = {
+        "d": torch.float16,
+        "s": torch.Size([2, 3]),
+        "dev": [torch.device("cuda", 1)],
+        "p": torch.nn.Parameter(torch.ones(2), requires_grad=False),
+        "empty": b"",
     }
+    torch.save(tree, tmp_path / "x.pt")
+    assert not ckptfmt.convert(tmp_path / "x.pt", tmp_path / "x.ckpt").losses
+    assert not ckptfmt.convert(tmp_path / "x.ckpt", tmp_path / "y.pt").losses
+    again = torch.load(tmp_path / "y.pt", weights_only=False)  # which alone takes empty bytes
+    for found in (ckptfmt.load(tmp_path / "x.ckpt", framework="torch"), again):
+        assert [type(found[key]) for key in tree] == [type(value) for value in tree.values()]
+        assert {key: found[key] for key in tree if key != "p"} == {key: tree[key] for key in tree if key != "p"}
+        assert not found["p"].requires_grad
+    assert ckptfmt.load(tmp_path / "x.ckpt")["d"] == "float16"
+
+
+def test_torch_types_without_a_place_are_a_loss(tmp_path: Path, torch: Any) -> None:
+    odd = {"set": {1}, "bytes": bytearray(b"x"), "layout": torch.strided, "storage": torch.UntypedStorage(2), 1.5: 0}
+    torch.save(odd, tmp_path / "x.pt")
+    report = ckptfmt.convert(tmp_path / "x.pt", tmp_path / "x.ckpt", allow_loss=True)
+    assert [loss.path for loss in report.losses] == ["set", "bytes", "layout", "storage", ""]
+    found = ckptfmt.load(tmp_path / "x.ckpt")
+    assert (found["set"], found["bytes"], found["1.5"]) == ([1], b"x", 0)
 
 
 def test_dcp(tmp_path: Path, torch: Any) -> None:

@@ -112,3 +112,19 @@ def test_on_a_store() -> None:
     plugin.remove_checkpoint("memory://lightning/x.ckpt")
     with pytest.raises(ckptfmt.MissingError):
         plugin.load_checkpoint("memory://lightning/x.ckpt")
+
+
+def test_a_module_among_the_hyperparameters_is_named(tmp_path: Path) -> None:
+    """Its state alone would not make it again."""
+
+    class WithModule(Module):
+        def __init__(self, act: torch.nn.Module, width: int = 4) -> None:
+            super().__init__(width)
+            self.save_hyperparameters()
+
+    trainer = lightning.Trainer(max_epochs=1, plugins=[CkptfmtIO()], accelerator="cpu", logger=False, barebones=True)
+    trainer.strategy.connect(WithModule(torch.nn.ReLU()))
+    with pytest.raises(ckptfmt.InputError, match=r"ignore=\['act'\]") as raised:
+        trainer.save_checkpoint(tmp_path / "x.ckpt")
+    assert (raised.value.code, raised.value.tensor) == ("unsupported-leaf", "hyper_parameters/act")
+    assert not list(tmp_path.iterdir())

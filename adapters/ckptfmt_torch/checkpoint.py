@@ -20,6 +20,7 @@ from ckptfmt.frameworks.target import flatten
 from .adapter import ADAPTER, RESTORES, TorchAdapter, is_stateful
 from .coordinator import coordinator
 from .dtypes import tensor_of
+from .int_keys import with_int_keys
 from .tensors import blank_like
 
 PathLike = str | os.PathLike[str]
@@ -138,7 +139,7 @@ def _given(tree: Any, found: Any) -> Any:
         _set_extra_state(tree, found)
         return tree
     if is_stateful(tree):
-        tree.load_state_dict(found)
+        tree.load_state_dict(with_int_keys(found, tree.state_dict()))
         return tree
     if type(tree) in (dict, OrderedDict):
         return type(tree)((key, _given(item, found[key])) for key, item in tree.items())

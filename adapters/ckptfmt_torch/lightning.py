@@ -15,10 +15,16 @@ from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 
+from ckptfmt.errors import fault
+from ckptfmt.format.names import path_label
+from ckptfmt.frameworks.target import flatten
 from ckptfmt.storage import is_url
 from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
 
+from .adapter import is_stateful
 from .checkpoint import load, save
+
+_HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
 
 
 class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightning is not installed
@@ -39,7 +45,9 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
         options = {"coordinator": None, "overwrite": True, **self.options}
         if storage_options is not None:
             options["storage_options"] = storage_options
-        save(path, _plain(checkpoint), **options)
+        plain = _plain(checkpoint)
+        _check_hyperparameters(plain, path)
+        save(path, plain, **options)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -65,6 +73,17 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
             shutil.rmtree(hidden)
         elif os.path.exists(name):
             os.unlink(name)
+
+
+def _check_hyperparameters(checkpoint: dict[str, Any], path: Any) -> None:
+    """Refuse objects of which a state alone would be stored, which does not make them again."""
+    for key in _HYPERPARAMETERS:
+        for at, value in flatten(checkpoint.get(key), is_stateful):
+            if is_stateful(value):
+                place = path_label((key, *at))
+                name = f"a {type(value).__name__} among the hyperparameters"
+                hint = f"leave it out: save_hyperparameters(ignore=[{str(at[0] if at else key)!r}])"
+                raise fault("unsupported-leaf", f"{name}: {hint}", path=path, tensor=place)
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from zlib_ng import zlib_ng
@@ -17,8 +18,9 @@ from zlib_ng import zlib_ng
 from ..format.dtypes import Array, bytes_of
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-PIECE = 8 << 20  # bytes checked at once
+PIECE = 1 << 20  # bytes checked at once
 ENCRYPTED = 1
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Archive:
@@ -26,15 +28,18 @@ class Archive:
 
     def __init__(self, data: Array) -> None:
         self.data = data
-        with zipfile.ZipFile(Window(data)) as archive:
-            members = archive.infolist()
-            end = archive.start_dir
+        self._zip = zipfile.ZipFile(Window(data))
+        members, end = self._zip.infolist(), self._zip.start_dir
         self.members = {member.filename: member for member in members}
         if len(self.members) != len(members):
             raise ValueError("two members of the archive have the same name")
         self._starts: dict[str, int] = {}
         before = 0
         for member in sorted(members, key=lambda member: member.header_offset):
+            if (
+                member.compress_type not in METHODS
+            ):  # of others, such as LZMA, a few bytes say how much memory they take
+                raise ValueError(f"member {member.filename!r} is compressed by the method {member.compress_type}")
             if member.header_offset < before:
                 raise ValueError(f"member {member.filename!r} overlaps the one before it")
             start = self._starts[member.filename] = self._payload(member)
@@ -72,13 +77,13 @@ class Archive:
 
     def head(self, name: str, size: int) -> bytes:
         """The first bytes of a member, unchecked."""
-        with zipfile.ZipFile(Window(self.data)) as archive, archive.open(name) as file:
+        with self._zip.open(name) as file:
             return file.read(size)
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a member that may be compressed, at most as many as its header says, checked at the end."""
         left = self.members[name].file_size
-        with zipfile.ZipFile(Window(self.data)) as archive, archive.open(name) as file:
+        with self._zip.open(name) as file:
             while piece := file.read(PIECE):
                 left -= len(piece)
                 yield piece
@@ -107,6 +112,11 @@ class Window(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def read(self, size: int | None = -1) -> bytes:
         end = self._data.size if size is None or size < 0 else self._position + size

@@ -13,9 +13,8 @@ import xxhash
 
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
-from ..format.tree import Tree
 from ..frameworks.target import flatten
-from .equality import bits, coarser, plain_bits
+from .equality import bits, coarser, plain_bits, plain_leaves
 from .formats import open_source
 from .source import EXPANSION, Ours, Tensor, is_tensor, slabs
 
@@ -95,7 +94,7 @@ def diff(
             tuple(path_label(path) for path in removed if path not in renamed),
             tuple((path_label(old), path_label(new)) for old, new in renamed.items()),
             tuple(changed),
-            _plain(first.metadata) != _plain(second.metadata),
+            plain_leaves(first.metadata) != plain_leaves(second.metadata),
             same,
         )
 
@@ -146,11 +145,6 @@ def _digest(tensor: Tensor) -> bytes:
     return hasher.digest()
 
 
-def _plain(tree: Tree) -> Any:
-    """Something that is equal for plain trees exactly if they are the same, but for the order of dicts."""
-    return {path: (type(leaf), plain_bits(leaf)) for path, leaf in flatten(tree)}
-
-
 def _change(path: str, before: Any, after: Any) -> Change | None:
     if is_tensor(before) and is_tensor(after):
         if before.shape != after.shape:
@@ -179,7 +173,7 @@ def _tensor_change(path: str, before: Tensor, after: Tensor) -> Change | None:
     for index in slabs(coarser(before, after)):
         one, other = before[index], after[index]
         elements += one.size
-        if not is_cast and np.array_equal(bits(one), bits(other)):
+        if not one.size or (not is_cast and np.array_equal(bits(one), bits(other))):
             continue
         if None in numbers:
             different += int(np.count_nonzero((bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)))

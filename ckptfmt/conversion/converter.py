@@ -19,13 +19,14 @@ from ..format.dtypes import dtype_of
 from ..format.manifest import BLOCK
 from ..format.names import Path, path_label
 from ..format.tree import Tree
-from ..frameworks.target import flatten, rebuild
+from ..frameworks.target import rebuild
+from ..reading.reader import Checkpoint
 from ..storage import options_at
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
-from . import formats
-from .equality import lies_plain, same_leaf
+from . import formats, own
+from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
@@ -33,6 +34,7 @@ from .source import EXPANSION, Advance, Loss, Ours, Rows, Seen, Source, is_tenso
 
 Progress = Callable[[int, int], None]
 THREADS = 2  # that compare
+UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked to be
 SHOWN = 8  # most losses named in an error
 
 
@@ -91,9 +93,9 @@ def convert(
             opened.tree, opened.mapped = nested(opened.tree, "."), None
         if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
             opened.tree = opened.mapped()
-        ours = None if nest or format.name != OWN else opened.ours  # what comes along
+        ours, left = _along(opened.ours, format, nest)
         fitted = _fitted(opened, format, save_options)
-        beside = opened.ours.losses() if opened.ours is not None and ours is None else ()
+        beside = () if left is None else left.losses()
         losses = (*opened.losses, *_overlaps(opened.tree), *fitted.losses, *beside)
         if losses and not allow_loss:
             raise _refusal(losses, here, format)
@@ -107,6 +109,10 @@ def convert(
             if ours is not None:
                 sources = ours.tagged(sources)
                 save_options = {"schema": ours.schema, "extra": ours.further, **save_options}
+
+            def check(checkpoint: Checkpoint) -> None:
+                compare(own.source_of(checkpoint), there, fitted.tree, counter.add, rows.seen, ours)
+
             save(
                 there,
                 sources,
@@ -115,19 +121,28 @@ def convert(
                 durable=durable,
                 progress=counter.within(total),
                 storage_options=options_at(there, storage_options),
+                check=check if verify else None,
                 **save_options,
             )
-            if verify:
-                compare(there, format, fitted.tree, counter.add, rows.seen, ours, storage_options)
         else:
             writer = formats.writer_of(format)
             folder = os.path.dirname(os.path.abspath(there))
             tree = mapped_arrays(fitted.tree, folder) if writer.HOLDS.arrays else fitted.tree
+            if ours is not None:
+                tree = ours.tagged(tree, writer.HOLDS.tags)
             with _published(there, overwrite, durable) as path:
                 writer.write(path, tree, fitted.metadata, counter.add)
                 if verify:
-                    compare(path, format, fitted.tree, counter.add)
+                    with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
+                        compare(written, there, fitted.tree, counter.add, ours=ours, metadata=fitted.metadata)
     return ConvertReport(here, there, opened.format, format.name, len(tensors), total, losses, verify)
+
+
+def _along(ours: Ours | None, format: Format, nest: bool) -> tuple[Ours | None, Ours | None]:
+    """What of a source beside tree and metadata comes along, and what is left."""
+    if ours is None or nest:
+        return None, ours
+    return (ours, None) if format.name == OWN else ours.divided(formats.writer_of(format).HOLDS.tags)
 
 
 def _fitted(source: Source, format: Format, save_options: dict[str, Any]) -> Fitted:
@@ -190,46 +205,49 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
     except BaseException as error:
         told = attempt.fault(error, "cannot write the target") if isinstance(error, OSError) else error
         attempt.abort()
+        if isinstance(told, CkptError) and told.path == attempt.temporary:
+            told.path = target
         if told is error:
             raise
         raise told from error
 
 
 def compare(
-    path: str,
-    format: Format,
+    written: Source,
+    target: str,
     expected: Tree,
     advance: Advance,
     seen: Mapping[int, Seen] = MappingProxyType({}),
     ours: Ours | None = None,
-    storage_options: Mapping[str, Any] | None = None,
+    metadata: Tree = None,
 ) -> None:
-    """Read what was written, and compare every leaf with what was to be written; raises `not-equal`. What was `seen`
-    when it was written, by the identity of its array, is known by the digests of then, and not read again."""
-    with open_source(path, format.name, max_expansion=1 << 62, storage_options=storage_options) as written:
-        found, wanted = dict(flatten(written.tree)), dict(flatten(expected))
-        odd = [place for place in (*wanted, *found) if (place in wanted) != (place in found)]
-        if ours is not None and written.ours is not None:
-            odd += [place for place in ours.tags if ours.tags[place] != written.ours.tags.get(place)]
-        if not odd:
-            odd = list(_different(found, wanted, advance, seen))
+    """Read what was written, which is to be at `target`, and compare every leaf and container, and the metadata, with
+    what was to be written; raises `not-equal`. What was `seen` when it was written, by the identity of its array, is
+    known by the digests of then, and not read again."""
+    pairs = list(unlike(written.tree, expected))
+    odd = [pair.path for pair in pairs if pair.one is ABSENT or pair.other is ABSENT]
+    if metadata is not None and not same_plain(written.metadata, metadata):
+        odd.append(())
+    if ours is not None and written.ours is not None:
+        odd += [place for place in ours.tags if list(ours.tags[place]) != list(written.ours.tags.get(place, ()))]
+    if not odd:
+        odd = list(_different(pairs, advance, seen))
     if odd:
         text = path_label(odd[0])
-        raise fault("not-equal", f"{len(odd)} of {len(wanted)} leaves differ, {text!r} first", path=path, tensor=text)
+        message = f"{len(odd)} leaves or containers differ from the source, {text!r} first"
+        raise fault("not-equal", message, path=target, tensor=text)
 
 
-def _different(
-    found: dict[Path, Any], wanted: dict[Path, Any], advance: Advance, seen: Mapping[int, Seen]
-) -> Iterator[Path]:
-    """The leaves that are not the same. What lies on a disk as it is in memory is compared by several threads; what
-    must be decoded one after another, as that takes memory."""
+def _different(pairs: list[Pair], advance: Advance, seen: Mapping[int, Seen]) -> Iterator[Path]:
+    """The paths of leaves that are not the same. What lies on a disk as it is in memory is compared by several threads;
+    what must be decoded one after another, as that takes memory."""
 
-    def same_at(place: Path) -> bool:
-        return same_leaf(found[place], wanted[place], advance, seen.get(id(wanted[place])))
+    def same(pair: Pair) -> bool:
+        return same_leaf(pair.one, pair.other, advance, seen.get(id(pair.other)))
 
-    direct = [place for place in wanted if lies_plain(found[place]) and lies_plain(wanted[place])]
+    direct = [pair for pair in pairs if lies_plain(pair.one) and lies_plain(pair.other)]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-compare") as pool:
-        same = dict(zip(direct, pool.map(same_at, direct), strict=True))
-    for place in wanted:
-        if not (same[place] if place in same else same_at(place)):
-            yield place
+        known = {pair.path: found for pair, found in zip(direct, pool.map(same, direct), strict=True)}
+    for pair in pairs:
+        if not (known[pair.path] if pair.path in known else same(pair)):
+            yield pair.path

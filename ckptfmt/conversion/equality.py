@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, TypeGuard
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from ..format.dtypes import Array, dtype_of
-from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs
+from ..format.names import Path
+from ..format.tree import Tree
+from ..frameworks.target import flatten
+from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
+
+
+class Pair(NamedTuple):
+    """What stands at one path of two trees; `ABSENT` where a tree has nothing there, or a container where the other has
+    a leaf."""
+
+    path: Path
+    one: Any
+    other: Any
+
+
+ABSENT: Any = object()
+_EXACT = (int, str, bytes, bool, type(None))  # of which equal ones are the same
+
+
+def unlike(one: Tree, other: Tree, path: Path = ()) -> Iterator[Pair]:
+    """What stands at the same typed paths of two trees, whatever the order of dicts, but for plain values that are the
+    same, of which there may be very many. Where the other tree has a list or a tuple, it must be one in both."""
+    is_same_kind = type(other) not in (list, tuple) or type(one) is type(other)
+    if not (_is_container(one) and _is_container(other) and is_same_kind):
+        if type(one) is not type(other) or type(one) not in _EXACT or one != other:
+            is_mixed = _is_container(one) or _is_container(other)
+            yield Pair(path, ABSENT if is_mixed else one, other)
+        return
+    if isinstance(one, dict) or isinstance(other, dict):
+        items = [tree if isinstance(tree, dict) else dict(enumerate(tree)) for tree in (one, other)]
+        both = ((key, items[0].get(key, ABSENT), items[1].get(key, ABSENT)) for key in {**items[1], **items[0]})
+    else:
+        both = ((i, *pair) for i, pair in enumerate(zip_longest(one, other, fillvalue=ABSENT)))
+    for key, first, second in both:
+        if type(first) is not type(second) or type(first) not in _EXACT or first != second:
+            yield from unlike(first, second, (*path, key))
+
+
+def _is_container(tree: Tree) -> bool:
+    return isinstance(tree, dict | list | tuple) and bool(tree)
 
 
 def same_leaf(found: Any, expected: Any, advance: Advance, seen: Seen | None = None) -> bool:
@@ -32,6 +73,20 @@ def plain_bits(leaf: Any) -> Any:
     if isinstance(leaf, complex):
         return struct.pack("<dd", leaf.real, leaf.imag)
     return leaf
+
+
+def plain_leaves(tree: Tree) -> Any:
+    """Something that is equal for plain trees exactly if they are the same, but for the order of dicts."""
+    return {path: (type(leaf), plain_bits(leaf)) for path, leaf in flatten(tree)}
+
+
+def same_plain(one: Tree, other: Tree) -> bool:
+    """Whether two trees of plain values are the same, but for the order of dicts."""
+    pairs = unlike(one, other)
+    return all(
+        (pair.one is not ABSENT and pair.other is not ABSENT) and same_leaf(pair.one, pair.other, lambda _: None)
+        for pair in pairs
+    )
 
 
 def same_tensor(found: Tensor, expected: Tensor, advance: Advance, seen: Seen | None = None) -> bool:
@@ -77,7 +132,8 @@ def coarser(one: Tensor, other: Tensor) -> Tensor:
 
 
 def bits(part: Array) -> Array:
-    """The bytes of an array's elements in C order, in this machine's byte order; unused high bits are 0."""
-    native = np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(-1).view(np.uint8)
+    """The bytes of an array's elements in C order, in this machine's byte order; unused high bits are 0, and every
+    true bool is 1. [DTYPE-005]"""
+    native = np.ascontiguousarray(truths(part), part.dtype.newbyteorder("=")).reshape(-1).view(np.uint8)
     row = dtype_of(part.dtype)
     return native & np.uint8((1 << row.bits) - 1) if row is not None and row.bits < 8 else native

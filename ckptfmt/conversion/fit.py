@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
-from ..format.names import Key, Path, path_label
+from ..format.names import Key, Path, path_label, path_text
+from ..format.tags import Restore
 from ..format.tree import Tree
 from ..frameworks.target import flatten
 from .source import Index, LazyArray, Loss, Tensor, is_tensor
@@ -24,22 +25,29 @@ CORE = frozenset(name for name, row in DTYPES.items() if row.is_core)
 class Holds:
     """What a format can hold.
 
-    `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `containers`: types, or none where tensors
-    have flat names, which are then made of keys joined with `separator`. `int_keys`: whether dict keys can be ints.
-    `forbidden`: characters that keys cannot have. `values`: types of plain leaves. `aliases`: whether one tensor can
-    stand at several places. `metadata`: which metadata it takes. `arrays`: whether every tensor must be an array to
-    be written.
+    `dtypes`: names of SPEC.md section 3, "datetime64" and "timedelta64". `pairs`: those of which two elements lie in a
+    byte, so that the last axis must be even. `containers`: types, or none where tensors have flat names, which are then
+    made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `reserved`: names that mean
+    something else. `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it
+    cannot have beside the others given. `values`: types of plain leaves; `fits`: whether it takes one of such a type.
+    `aliases`: whether one tensor can stand at several places. `metadata`: which metadata it takes. `arrays`: whether
+    every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes
+    their values.
     """
 
     dtypes: frozenset[str]
+    pairs: frozenset[str] = frozenset()
     containers: tuple[type, ...] = ()
     separator: str = "."
     int_keys: bool = False
-    forbidden: str = ""
+    reserved: frozenset[str] = frozenset()
+    check_name: Callable[[str, Collection[str]], None] = lambda name, beside: None
     values: tuple[type, ...] = ()
+    fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
     metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
     arrays: bool = False
+    tags: Mapping[str, Restore] = field(default_factory=dict)
 
 
 class Fitted(NamedTuple):
@@ -51,12 +59,13 @@ class Fitted(NamedTuple):
 
 
 def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
-    """Make a tree fit; raises `name-collision` where two leaves would get one name."""
+    """Make a tree fit; raises `name-collision` where two leaves would get one name, and `unsupported-key`."""
     fitter = _Fitter(holds)
     if list not in holds.containers and not isinstance(tree, dict | list | tuple):
         fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
         tree = {ONLY: tree}
     fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
+    fitted = {} if fitted is _LEFT else fitted
     if not holds.metadata(metadata):
         fitter.lose("metadata", (), "it is left out")
         metadata = None
@@ -88,17 +97,22 @@ class _Fitter:
         if not _comes_back(tree, leaves, self.holds.separator):
             self.lose("nesting", (), f"keys are joined with {self.holds.separator!r} and cannot be told apart again")
         fitted: dict[str, Any] = {}
+        places: dict[Path, str] = {}
         for path, leaf in leaves.items():
-            name = self.holds.separator.join(map(str, path))
+            name = self.holds.separator.join(path_text((key,)) for key in path)
             if isinstance(leaf, dict | list | tuple):
                 if path:
                     self.lose("nesting", path, "an empty container is left out")
                 continue
             value = self.leaf(leaf, path)
+            if name in self.holds.reserved:
+                raise fault("unsupported-key", f"the target cannot have the name {name!r}", tensor=path_label(path))
             if name in fitted:
                 raise fault("name-collision", f"two leaves would both be called {name!r}", tensor=path_label(path))
             if value is not _LEFT:
                 fitted[name] = value
+                places[path] = name
+        self.check_names(places)
         return fitted
 
     def nested(self, tree: Tree, path: Path) -> Tree:
@@ -111,6 +125,8 @@ class _Fitter:
         else:
             return self.leaf(tree, path)
         pairs = [(key, item) for key, item in items if item is not _LEFT]
+        if kind not in (list, tuple) or kind not in self.holds.containers:
+            self.check_names({(*path, key): key for key, _ in pairs if isinstance(key, str)})
         if kind in self.holds.containers and kind in (list, tuple):
             return kind(item for _, item in pairs)
         if len({key for key, _ in pairs}) != len(pairs):
@@ -130,19 +146,28 @@ class _Fitter:
             if self.holds.int_keys:
                 return key
             self.lose("nesting", (*path, key), "an int key becomes a string")
-            return str(key)
-        if any(character in key for character in self.holds.forbidden) or (
-            self.holds.forbidden and key in ("", ".", "..")
-        ):
+            return path_text((key,))
+        if key in self.holds.reserved:
             raise fault("unsupported-key", f"the target cannot have the key {key!r}", tensor=path_label((*path, key)))
         return key
+
+    def check_names(self, names: dict[Path, str]) -> None:
+        """Refuse names that the format cannot hold, whatever is read or verified later."""
+        beside = set(names.values())
+        for path, name in names.items():
+            try:
+                self.holds.check_name(name, beside)
+            except CkptError as error:
+                error.tensor = path_label(path)
+                raise
 
     # ---- leaves
 
     def leaf(self, leaf: Any, path: Path) -> Any:
         if is_tensor(leaf):
             return self.tensor(leaf, path)
-        if type(leaf) in self.holds.values or (isinstance(leaf, np.generic) and np.generic in self.holds.values):
+        is_held = type(leaf) in self.holds.values or (isinstance(leaf, np.generic) and np.generic in self.holds.values)
+        if is_held and self.holds.fits(leaf):
             return leaf
         if isinstance(leaf, bool | int | float | complex | np.generic):
             array = np.asarray(leaf)
@@ -164,7 +189,8 @@ class _Fitter:
     def dtype(self, tensor: Tensor, path: Path) -> Tensor:
         """The tensor, or its bits as unsigned integers where its dtype has no place."""
         name = dtype_name(tensor.dtype)
-        if name in self.holds.dtypes:
+        is_even = tensor.ndim > 0 and tensor.shape[-1] % 2 == 0
+        if name in self.holds.dtypes or (name in self.holds.pairs and is_even):
             return tensor
         unsigned = np.dtype(f"uint{8 * tensor.dtype.itemsize}") if tensor.dtype.itemsize <= 8 else None
         if unsigned is not None and unsigned.name in self.holds.dtypes:
@@ -231,4 +257,4 @@ def nest(tree: Tree, separator: str) -> Tree:
         if not isinstance(place, dict) or last in place:
             raise fault("name-collision", f"{name!r} is, or lies under, the name of another tensor", tensor=name)
         place[last] = leaf
-    return nested
+    return OrderedDict(nested) if type(tree) is OrderedDict else nested  # whose attributes are kept by its path

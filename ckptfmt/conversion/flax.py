@@ -18,8 +18,10 @@ import msgpack
 import numpy as np
 
 from ..errors import fault
-from ..format.dtypes import DTYPES, Array
+from ..format.dtypes import DTYPES, Array, dtype_of
+from ..format.limits import FACTOR, VALUES
 from ..format.tree import MAX_DEPTH, Tree
+from .claims import shape_of, shown
 from .fit import Holds, dtype_name
 from .probe import Probe
 from .source import (
@@ -40,10 +42,20 @@ ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 CHUNK = 1 << 30  # bytes
 
+
+def _fits(value: Any) -> bool:
+    """Whether msgpack has an int, and the table of dtypes a NumPy scalar."""
+    if isinstance(value, np.generic):
+        return dtype_of(value.dtype) is not None
+    return type(value) is not int or -(1 << 63) <= value < 1 << 64
+
+
 HOLDS = Holds(
     dtypes=frozenset(DTYPES),
     containers=(dict,),
+    reserved=frozenset({CHUNKED}),
     values=(type(None), bool, int, float, complex, str, bytes, np.generic),
+    fits=_fits,
 )
 
 
@@ -73,11 +85,15 @@ _NUMBERS |= {0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
+_LIST, _ITEM, _MAP, _ENTRY = 64, 8, 72, 110  # bytes of memory
+
+
 class _Reader:
     """Reads msgpack values; `bin` and arrays are parts of `data` (uint8)."""
 
     def __init__(self, data: Array) -> None:
         self.data, self.at = data, 0
+        self.left = VALUES + FACTOR * data.size
 
     def take(self, count: int) -> Array:
         if count > self.data.size - self.at:
@@ -119,6 +135,7 @@ class _Reader:
             case "bin":
                 return bytes(self.take(found))
             case "array":
+                self.spend(_LIST + _ITEM * found)
                 return [self.value(depth + 1) for _ in range(self.count(found))]
             case "map":
                 return self.map(self.count(found), depth)
@@ -132,6 +149,12 @@ class _Reader:
         array = inner.array()
         return array if code == ARRAY else array[()]
 
+    def spend(self, cost: int) -> None:
+        """Memory for what a container takes beside its items."""
+        self.left -= cost
+        if self.left < 0:
+            raise fault("limit-exceeded", "the values take far more memory than the file has bytes")
+
     def count(self, items: int) -> int:
         if items > self.data.size - self.at:  # each takes a byte at least
             raise ValueError(f"{items:,} items at byte {self.at:,} cannot fit into the file")
@@ -139,23 +162,26 @@ class _Reader:
 
     def map(self, count: int, depth: int) -> Any:
         found: dict[Any, Any] = {}
+        self.spend(_MAP + _ENTRY * count)
         for _ in range(count):
             key = self.value(depth + 1)
+            if type(key) not in (str, int):
+                raise fault("unsupported-source", f"a key that is a {type(key).__name__}")
             if key in found:
-                raise ValueError(f"the key {key!r} stands twice")
+                raise ValueError(f"the key {shown(key)} stands twice")
             found[key] = self.value(depth + 1)
         return _unchunked(found) if CHUNKED in found else found
 
     def array(self) -> Array:
         """The (shape, dtype name, bytes) of an array."""
         kind, items = self.head()
-        shape = tuple(self.value(0))
+        shape = shape_of(self.value(0))
         name = self.value(0)
         form, size = self.head()
         if (kind, items, form) != ("array", 3, "bin"):
             raise ValueError("an array is not (shape, dtype, bytes)")
         dtype = _dtype(name.decode("ascii") if isinstance(name, bytes) else name)
-        if any(type(n) is not int for n in shape) or prod(shape) * dtype.itemsize != size:
+        if prod(shape) * dtype.itemsize != size:
             raise ValueError(f"an array has {size} bytes, which is wrong for {dtype} of shape {shape}")
         return array_over(self.take(size), 0, dtype, shape)
 
@@ -169,7 +195,11 @@ def _dtype(name: str) -> np.dtype[Any]:
 def _unchunked(found: dict[str, Any]) -> Tensor:
     """One tensor of an array that was cut into flat pieces."""
     pieces = [found["chunks"][str(i)] for i in range(len(found["chunks"]))]
-    shape = tuple(found["shape"][str(i)] for i in range(len(found["shape"])))
+    shape = shape_of(found["shape"][str(i)] for i in range(len(found["shape"])))
+    if not all(isinstance(piece, np.ndarray) for piece in pieces):
+        raise ValueError("the pieces of a chunked array are no arrays")
+    if any(type(n) is not int or not 0 <= n < 1 << 63 for n in shape):
+        raise ValueError(f"a chunked array has the shape {shape}")
     ends = list(accumulate(piece.size for piece in pieces))
     dtype = pieces[0].dtype
     if not ends or ends[-1] != prod(shape) or any(piece.dtype != dtype or piece.ndim != 1 for piece in pieces):

@@ -17,9 +17,11 @@ from ..errors import fault
 from ..format.tree import Tree
 from ..storage import is_url
 from . import own
+from .claims import allowing
 from .fit import Holds
+from .gate import admit
 from .probe import Probe
-from .source import EXPANSION, Advance, Source, check_tree, parsing
+from .source import EXPANSION, Advance, Source, parsing
 
 
 class Format(NamedTuple):
@@ -139,10 +141,10 @@ def open_source(
     else:
         format = format_named(name) if name is not None else format_of(path)
         read = partial(_on_disk, path, format)
-    with parsing(path):
+    with parsing(path), allowing(max_expansion):
         source, size = read()
         try:
-            check_tree(source.tree, size, path, max_expansion)
+            admit(source, size, path, max_expansion)
         except BaseException:
             source.resources.close()
             raise
@@ -151,4 +153,6 @@ def open_source(
 
 
 def _on_disk(path: str, format: Format) -> tuple[Source, int]:
-    return reader_of(format).read(path), Probe.of(path).size
+    size = Probe.of(path).size  # which also refuses what is no file, before a library waits for it
+    source = reader_of(format).read(path)
+    return source, size if source.size is None else source.size

@@ -5,11 +5,17 @@
 
 Tensors of plain types are values. Those of quantised types stay as they are stored, rows of blocks as uint8, and the
 metadata says their type and shape.
+
+A model may be split into files `NAME-00001-of-00002.gguf`, each with some of the tensors and the pairs `split.no`,
+`split.count` and `split.tensors.count`. Whichever of them is given, all are read.
 """
 
 from __future__ import annotations
 
+import os
 import struct
+from contextlib import ExitStack
+from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -18,6 +24,7 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array
 from ..format.tree import Tree
+from . import shards
 from .probe import Probe
 from .source import Source, array_over, mapped_file
 
@@ -25,6 +32,7 @@ MAGIC = b"GGUF"
 METADATA = "gguf.metadata"  # metadata: the pairs
 QUANTISED = "gguf.quantised"  # metadata: name -> {"type", "shape"} of tensors that are kept as blocks
 MAX_AXES = 4
+NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
 
 PLAIN = {0: "float32", 1: "float16", 24: "int8", 25: "int16", 26: "int32", 27: "int64", 28: "float64", 30: "bfloat16"}
 
@@ -75,6 +83,47 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
+    source = _read_file(path)
+    count = source.metadata[METADATA].get(COUNT, 1)
+    if type(count) is not int or count > 1:
+        return _of_parts(path, count)
+    return replace(source, losses=shards.alone(path))
+
+
+def _of_parts(path: str, count: Any) -> Source:
+    """The model of which the file at `path` is a part."""
+    named = shards.numbered(path)
+    if named is None or named.count != count:
+        message = f"this is a part of a model in {count} files, and is not named so that the others can be found"
+        raise fault("bad-source", message, path=path, expected="NAME-00001-of-00002.gguf")
+    tree: dict[str, Any] = {}
+    merged, quantised, told, size = shards.Metadata(), dict[str, Tree](), set[Any](), 0
+    with ExitStack() as stack:
+        for number in range(1, count + 1):
+            part = named.others(number)
+            if not os.path.exists(part):
+                message = f"part {number} of {count} is missing: {os.path.basename(part)}"
+                raise fault("bad-source", message, path=path)
+            source = stack.enter_context(_read_file(part))
+            pairs = dict(source.metadata[METADATA])
+            said = (pairs.pop(NUMBER, None), pairs.pop(COUNT, None))
+            if said != (number - 1, count):
+                raise ValueError(f"{os.path.basename(part)} says that it is part {said[0]} of {said[1]}, from 0 on")
+            told.add(pairs.pop(TENSORS, None))
+            both = tree.keys() & source.tree.keys()
+            if both:
+                raise ValueError(f"the tensor {min(both)!r} stands in two parts")
+            tree |= source.tree
+            quantised |= source.metadata.get(QUANTISED, {})
+            merged.add(os.path.basename(part), pairs or None)
+            size += os.path.getsize(part)
+        if told - {None} not in (set(), {len(tree)}):
+            raise ValueError(f"the parts have {len(tree)} tensors, where {TENSORS} is {sorted(told - {None})}")
+        metadata = {METADATA: merged.value or {}, **({QUANTISED: quantised} if quantised else {})}
+        return Source(tree, metadata, tuple(merged.losses), resources=stack.pop_all(), size=size)
+
+
+def _read_file(path: str) -> Source:
     reader = _Reader(mapped_file(path))
     version = reader.scalar("<I", skip=len(MAGIC))
     if version not in (2, 3):

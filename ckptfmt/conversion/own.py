@@ -37,7 +37,7 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
-    return _source(Checkpoint(path))
+    return source_of(Checkpoint(path))
 
 
 def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Source, int]:
@@ -46,10 +46,11 @@ def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Sourc
     blocks, specs = checkpoint.blocks, checkpoint.manifest.specs
     blocks.prepare((tensor, range(spec.chunks)) for tensor, spec in enumerate(specs))
     size = sum(map(blocks.stored_bytes, range(len(specs))))
-    return _source(checkpoint), size
+    return source_of(checkpoint), size
 
 
-def _source(opened: Checkpoint) -> Source:
+def source_of(opened: Checkpoint) -> Source:
+    """An open checkpoint as a source, which closes it."""
     with ExitStack() as stack:
         checkpoint = stack.enter_context(opened)
         is_remote = checkpoint.blocks.storage.is_remote
@@ -93,7 +94,7 @@ def _mapped(checkpoint: Checkpoint) -> Tree:
 
 def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredTensor | None) -> LazyArray:
     rows = None if spec.is_raw else spec.grid[0] if spec.grid else 1
-    return LazyArray(tensor.shape, tensor.dtype, lambda index: tensor[(*index, ...)], rows, stored)
+    return LazyArray(tensor.shape, tensor.dtype, lambda index: tensor[(*index, ...)], rows, stored, unit=0)
 
 
 def _is_plain(spec: ArraySpec) -> bool:

@@ -3,27 +3,34 @@
 `load` interprets the instructions that `pickletools.genops` reads. Objects come from a table of names alone: a name
 that is not in it is refused as it is met (`unsafe-source`), nothing is ever imported, and an instruction that calls
 can call only what the table gives. Instructions outside the set below are refused too.
+
+What a program of a few bytes can ask for is bounded (`limit-exceeded`): the memory of its values, and how often they
+are looked at to be hashed. Tuples that share their items can stand for 2^60 of them; keys can be chosen to collide.
 """
 
 from __future__ import annotations
 
+import io
 import pickletools
+import sys
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 from ..errors import fault
+from ..format.limits import FACTOR, SMALL, VALUES
+from .claims import shown
 
-
-class Readable(Protocol):
-    """What of a file is needed to read a pickle."""
-
-    def read(self, size: int, /) -> bytes: ...
-    def readline(self) -> bytes: ...
-
+Readable = io.RawIOBase  # what a pickle is read from
 
 INSTRUCTIONS = 1 << 25  # most of one pickle
+PLACES = 1 << 26  # most of the memo's numbers, which writers count from 0
+ALIKE = 32  # most keys with one hash
+PATIENCE, STEP = 0.5, 10e-6  # seconds, and for each instruction: several times what it takes
+BUFFER = 64 << 10
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -47,7 +54,8 @@ class Global:
     make: Callable[..., Any]
 
 
-@dataclass(slots=True, eq=False)  # as what it stands for, it can be the key of a dict
+# as what it stands for, it can be the key of a dict; its arguments may be anything, and are not printed
+@dataclass(slots=True, eq=False, repr=False)
 class Record:
     """An object of a class that is known by name alone: the arguments that it was made with, and its state."""
 
@@ -73,9 +81,24 @@ def load(
     """The value of the pickle at the file's position, which is left behind it.
 
     `table` maps full names ("torch._utils._rebuild_tensor_v2") to what makes their objects. `persistent` gives the
-    object of a persistent id. Raises `unsafe-source`, and any exception for a pickle that is broken.
+    object of a persistent id. Raises `unsafe-source`, `limit-exceeded`, and any exception for a pickle that is broken.
     """
-    return _Machine(table, persistent).run(file)
+    buffered: io.BufferedReader[Any] = io.BufferedReader(file, BUFFER)
+    try:
+        value = _Machine(table, persistent).run(buffered)
+        end = buffered.tell()
+    finally:
+        buffered.detach()
+    file.seek(end)
+    return value
+
+
+# bytes of memory that instructions may take, beside their argument: what they make, and its place on the stack
+_COSTS = {"EMPTY_LIST": 96, "EMPTY_DICT": 104, "EMPTY_SET": 240, "MARK": 120, "MEMOIZE": 120, "REDUCE": 400}
+_COSTS |= {"BINPUT": 120, "LONG_BINPUT": 120, "PUT": 120, "GLOBAL": 160, "STACK_GLOBAL": 160, "NEWOBJ": 400}
+_COSTS |= {"BINPERSID": 300, "APPEND": 8, "SETITEM": 120, "TUPLE1": 72, "TUPLE2": 80, "TUPLE3": 88, "TUPLE": 64}
+_PLACE = 8  # of all, and of what one of these adds
+_ITEM = {"SETITEMS": 60, "ADDITEMS": 80, "APPENDS": 9}
 
 
 class _Machine:
@@ -84,21 +107,83 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
+        self.left, self.count, self.start = VALUES, 0, time.thread_time()
+        self.weights: dict[int, tuple[Any, int]] = {}  # of tuples of tuples: them, and how many items they stand for
+        self.alike: dict[int, list[Any]] = {}  # keys whose hash others can have, by it
 
-    def run(self, file: Readable) -> Any:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
-            if count == INSTRUCTIONS:
-                raise fault("limit-exceeded", f"the pickle has more than {INSTRUCTIONS:,} instructions")
+    def run(self, file: io.BufferedReader[Any]) -> Any:
+        source = SimpleNamespace(read=file.read, readline=file.readline)  # no `tell`, which would be asked each time
+        for opcode, argument, _ in pickletools.genops(cast(Any, source)):
             name = opcode.name
+            self.account(_COSTS.get(name, _PLACE) - FACTOR)
             if name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[name]())
             elif name in _ARGUMENTS:
-                self.stack.append(argument)
+                self.take(argument)
             elif name == "STOP":
                 return self.stack.pop()
             else:
                 self.step(name, argument)
         raise ValueError("the pickle has no end")
+
+    # ---- what it may take
+
+    def account(self, cost: int) -> None:
+        """An instruction, which takes that much memory beyond what its own byte allows."""
+        self.count += 1
+        self.left -= cost
+        if self.left < 0:
+            raise fault("limit-exceeded", "the values of the pickle take far more memory than it has bytes")
+        if self.count % SMALL == 0 and time.thread_time() - self.start > PATIENCE + self.count * STEP:
+            raise fault("limit-exceeded", "the pickle takes far more time than it has instructions")
+        if self.count > INSTRUCTIONS:
+            raise fault("limit-exceeded", f"the pickle has more than {INSTRUCTIONS:,} instructions")
+
+    def take(self, argument: Any) -> None:
+        """A value that stands in the pickle, and allows as much as it has bytes."""
+        if type(argument) in (str, bytes):
+            self.left += FACTOR * len(argument) - sys.getsizeof(argument)
+        self.stack.append(argument)
+
+    def tuple(self, items: list[Any]) -> None:
+        """Make a tuple; refuses one that stands for far more items than the pickle has instructions, as it would take
+        as long to be hashed or printed."""
+        made = tuple(items)
+        self.weigh(made)
+        if len(items) > 1 and all(type(item) is int for item in items):  # whose hash is no secret
+            self.hashed([made])
+        self.left -= _PLACE * len(items)
+        self.stack.append(made)
+
+    def weigh(self, made: Any) -> None:
+        """Note how many items a tuple or frozenset stands for, if there are others in it."""
+        weight = sum(self.weights.get(id(item), (None, 1))[1] for item in made if isinstance(item, tuple | frozenset))
+        if not weight:
+            return
+        weight += len(made)
+        if weight > SMALL + 4 * self.count:
+            raise fault("limit-exceeded", "the pickle has tuples that stand for far more items than it holds")
+        self.weights[id(made)] = made, weight
+        self.left -= 256  # of that entry
+
+    def hashed(self, keys: Iterable[Any]) -> None:
+        """Values that are about to be hashed; refuses many of one hash. Most are strings, whose hash is secret."""
+        for key in keys:
+            if type(key) is str or (type(key) is int and -ALIKE < key >> 60 < ALIKE):
+                continue
+            if type(key) is tuple:
+                self.left -= _PLACE * self.weights.get(id(key), (None, len(key)))[1]
+            elif type(key) is int:
+                self.left -= key.bit_length() >> 6
+            self.account(0)
+            try:
+                others = self.alike.setdefault(hash(key), [])
+            except TypeError:  # a list, say, which whoever hashes it refuses
+                continue
+            if key not in others:
+                others.append(key)
+            if len(others) > ALIKE:
+                raise fault("limit-exceeded", "the pickle has keys that were chosen to collide in a hash table")
 
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -108,6 +193,8 @@ class _Machine:
             case "BINGET" | "LONG_BINGET" | "GET":
                 stack.append(self.memo[argument])
             case "BINPUT" | "LONG_BINPUT" | "PUT":
+                if not 0 <= argument < PLACES:
+                    raise ValueError(f"the pickle remembers a value by the number {shown(argument)}")
                 self.memo[argument] = stack[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = stack[-1]
@@ -116,16 +203,20 @@ class _Machine:
                 self.stack = []
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
+                items = stack[-count:]
+                del stack[-count:]
+                self.tuple(items)
             case "TUPLE":
-                self.push(tuple(self.marked()))
+                self.tuple(self.marked())
             case "APPEND" | "SETITEM":
                 count = 1 if name == "APPEND" else 2
                 items = stack[-count:]
                 del stack[-count:]
                 self.extend(items)
             case "APPENDS" | "SETITEMS" | "ADDITEMS":
-                self.extend(self.marked())
+                items = self.marked()
+                self.left -= _ITEM[name] * len(items)
+                self.extend(items)
             case "GLOBAL":
                 self.push(self.find(*argument.split(" ", 1)))
             case "STACK_GLOBAL":
@@ -154,15 +245,22 @@ class _Machine:
         """Add items to the container on top of the stack."""
         container = self.stack[-1]
         if isinstance(container, dict):
-            container.update(zip(items[::2], items[1::2], strict=True))
+            for start in range(0, len(items), SMALL):
+                part = items[start : start + SMALL]
+                self.hashed(part[::2])
+                container.update(zip(part[::2], part[1::2], strict=True))
+                self.account(0)
         elif isinstance(container, list):
             container.extend(items)
         elif isinstance(container, set):
+            self.hashed(items)
             container.update(items)
         else:
             raise ValueError(f"items for a {type(container).__name__}")
 
     def find(self, module: Any, attribute: Any) -> Global:
+        if not (isinstance(module, str) and isinstance(attribute, str)):
+            raise ValueError("the pickle names an object by what is no text")
         name = f"{'builtins' if module == '__builtin__' else module}.{attribute}"  # as protocol 2 writes it
         if name not in self.table:
             raise fault("unsafe-source", f"the pickle names {name[:200]!r}, which is not needed to read weights")
@@ -171,7 +269,13 @@ class _Machine:
     def call(self, made: Any, arguments: Any) -> Any:
         if not isinstance(made, Global) or type(arguments) is not tuple:
             raise fault("unsafe-source", f"the pickle calls a {type(made).__name__}")
-        return made.make(*arguments)
+        for items in (argument for argument in arguments if type(argument) in (list, tuple)):
+            self.hashed(items)  # of which a set may be made, or a dict of its pairs
+            self.hashed(item[0] for item in items if type(item) in (list, tuple) and len(item) == 2)
+        value = made.make(*arguments)
+        if isinstance(value, tuple | frozenset):
+            self.weigh(value)
+        return value
 
     def build(self, target: Any, state: Any) -> None:
         if isinstance(target, Record):

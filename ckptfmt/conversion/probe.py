@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple, Self
 
 from ..errors import os_fault
+from .entries import folder_size, open_file
 
 HEAD = 4096  # bytes
 
@@ -22,14 +23,12 @@ class Probe(NamedTuple):
 
     @classmethod
     def of(cls, path: str) -> Self:
-        """Look at a path; raises `not-found`, `permission` or `io`."""
+        """Look at a path; raises `not-found`, `permission`, `io`, and
+        `unsafe-source` for a pipe, a device or a socket."""
         try:
             if os.path.isdir(path):
-                sizes = (
-                    os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
-                )
-                return cls(path, True, sum(sizes), entries=frozenset(os.listdir(path)))
-            with open(path, "rb") as file:
+                return cls(path, True, folder_size(path), entries=frozenset(os.listdir(path)))
+            with open(open_file(path), "rb") as file:
                 return cls(path, False, os.fstat(file.fileno()).st_size, file.read(HEAD))
         except OSError as error:
             raise os_fault(error, "cannot open the source", path) from error

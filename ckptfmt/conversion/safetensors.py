@@ -6,11 +6,18 @@
     data    := the tensors, little-endian in C order, one after another without holes
 
 Read as strictly as the format is meant: no name twice, offsets without holes or overlaps up to the end of the file.
+
+torch's `HuggingFaceStorageWriter` puts parts of tensors into files `shard-00001-model-00001-of-00001.safetensors`, and
+says in the metadata of each where its parts begin: `DCP_SHARDING_INFO`. All of a directory make the tensors.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+from contextlib import ExitStack
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -20,15 +27,19 @@ from ..errors import fault
 from ..format.dtypes import DTYPES, Array, unpack
 from ..format.tree import Tree
 from . import shards
+from .claims import count, json_document, shape_of, shown
 from .copying import write_tensors
 from .fit import Holds, dtype_name
+from .pairs import packed, unpacked
+from .parts import Part, joined
 from .probe import Probe
-from .source import Advance, LazyArray, Source, Tensor, array_over, mapped_file, nbytes
+from .source import Advance, LazyArray, Loss, Source, Tensor, array_over, mapped_file, nbytes
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
 METADATA = "__metadata__"
 ALIGNMENT = 8  # of the data
+MOST_SHARDS = 1 << 16
 
 NAMES = {
     "BOOL": "bool",
@@ -45,7 +56,12 @@ NAMES = {
     },
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
 }
-_WRITTEN = {name: code for code, name in NAMES.items() if code != "F4"}
+_WRITTEN = {name: code for code, name in NAMES.items()}
+_PAIRS = frozenset(name for name in _WRITTEN if DTYPES[name].per > 1)
+
+SHARDING = "DCP_SHARDING_INFO"  # metadata of torch's writer: name -> {"saved_offsets": [...]}, as JSON
+_OF_TORCH = {SHARDING, "DCP_VERSION"}
+_is_shard = re.compile(r"shard-[0-9]{5,}-model-[0-9]{5,}-of-[0-9]{5,}\.safetensors").fullmatch
 
 
 def _is_strings(metadata: Tree) -> bool:
@@ -55,20 +71,28 @@ def _is_strings(metadata: Tree) -> bool:
     return type(metadata) is dict and all(type(text) is str for pair in metadata.items() for text in pair)
 
 
-HOLDS = Holds(dtypes=frozenset(_WRITTEN), metadata=_is_strings)
+HOLDS = Holds(dtypes=frozenset(_WRITTEN) - _PAIRS, pairs=_PAIRS, reserved=frozenset({METADATA}), metadata=_is_strings)
 
 
 def looks_like(probe: Probe) -> bool:
     if probe.is_directory:
-        return shards.index_of(probe, INDEX) is not None
+        return shards.index_of(probe, INDEX) is not None or any(map(_is_shard, probe.entries))
     length = int.from_bytes(probe.head[:8], "little")
     return probe.path.endswith(INDEX) or (probe.head[8:9] == b"{" and 2 <= length <= min(probe.size - 8, MAX_HEADER))
 
 
 def read(path: str) -> Source:
-    index = shards.index_of(Probe.of(path), INDEX)
+    probe = Probe.of(path)
+    index = shards.index_of(probe, INDEX)
     if index is not None:
-        return shards.read(index, read)
+        return shards.read(index, _of_index)
+    if probe.is_directory:
+        return _of_parts([os.path.join(path, name) for name in sorted(filter(_is_shard, probe.entries))])
+    source = _read_file(path)
+    return replace(source, losses=(*shards.alone(path), *_parts_alone(source)))
+
+
+def _read_file(path: str) -> Source:
     data = mapped_file(path)
     length = int.from_bytes(bytes(data[:8]), "little")
     if length > min(MAX_HEADER, data.size - 8):
@@ -76,18 +100,89 @@ def read(path: str) -> Source:
     raw = bytes(data[8 : 8 + length])
     if not raw.startswith(b"{"):
         raise ValueError("the header does not begin with {")
-    header = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct)
+    header = json_document(raw, shards.distinct)
     metadata = header.pop(METADATA, None)
     if metadata is not None and not _is_strings(metadata):
         raise ValueError(f"{METADATA} is not a map of strings")
     return Source(_tensors(header, data, 8 + length), metadata)
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("the header has a name twice")
-    return found
+def _of_index(path: str) -> Source:
+    """One file of several, of whole tensors."""
+    source = _read_file(path)
+    odd = next((name for name, offsets in _offsets(source).items() if any(offsets)), None)
+    if odd is not None:
+        raise ValueError(f"{os.path.basename(path)} has a part of {odd!r} alone, where the index means all of it")
+    return _without_offsets(source)
+
+
+def _of_parts(paths: list[str]) -> Source:
+    """All files of a directory that torch's writer made for parts of tensors."""
+    parts: dict[str, list[Part]] = {}
+    metadata = shards.Metadata()
+    with ExitStack() as stack:
+        for path in paths:
+            source = stack.enter_context(_read_file(path))
+            offsets = _offsets(source)
+            if offsets.keys() != source.tree.keys():
+                raise ValueError(f"{os.path.basename(path)} does not say where its parts of tensors begin")
+            for name, tensor in source.tree.items():
+                parts.setdefault(name, []).append((offsets[name], tensor))
+            metadata.add(os.path.basename(path), _without_offsets(source).metadata)
+        tree = {name: _whole(name, found) for name, found in parts.items()}
+        losses = (*_gaps([os.path.basename(path) for path in paths]), *metadata.losses)
+        return Source(tree, metadata.value, losses, resources=stack.pop_all())
+
+
+def _gaps(names: list[str]) -> list[Loss]:
+    """What may be missing of shards, as far as their names count them: a process that has nothing writes none."""
+    found = [tuple(map(int, re.findall(r"[0-9]+", name))) for name in names]
+    shard_numbers, model_numbers = {shard for shard, _, _ in found}, {model for _, model, _ in found}
+    if max(shard_numbers) > MOST_SHARDS:
+        raise ValueError(f"{names[-1]!r} would be one of more than {MOST_SHARDS:,} shards")
+    gaps = [f"shard {number}" for number in range(1, max(shard_numbers)) if number not in shard_numbers]
+    count = max(count for _, _, count in found)
+    if count <= len(names):
+        gaps += [f"file {n} of {count}" for n in range(1, count + 1) if n not in model_numbers]
+    else:
+        gaps.append(f"some of {count} files")
+    return [Loss("missing", "", f"{gap} is not there: empty when it was saved, or lost since") for gap in gaps]
+
+
+def _whole(name: str, parts: list[Part]) -> Tensor:
+    first = parts[0][1]
+    if any(part.dtype != first.dtype or part.ndim != first.ndim for _, part in parts):
+        raise ValueError(f"the parts of {name!r} have different dtypes or axes")
+    ends = [[a + n for a, n in zip(at, part.shape, strict=True)] for at, part in parts]
+    return joined(name, tuple(map(max, zip(*ends, strict=True))), first.dtype, parts)
+
+
+def _offsets(source: Source) -> dict[str, tuple[int, ...]]:
+    """Where the tensors of a file begin in the whole, as torch's writer says it; nothing in other files."""
+    told = (source.metadata or {}).get(SHARDING)
+    if told is None:
+        return {}
+    info = json_document(told.encode(), shards.distinct)
+    offsets = {name: tuple(entry["saved_offsets"]) for name, entry in info.items() if name in source.tree}
+    for name, at in offsets.items():
+        if len(at) != source.tree[name].ndim or any(type(n) is not int or n < 0 for n in at):
+            raise ValueError(f"the part of {name!r} begins at {shown(at)}, which does not fit its axes")
+    return offsets
+
+
+def _without_offsets(source: Source) -> Source:
+    """The same, without what says how whole tensors were divided into files."""
+    kept = {key: value for key, value in (source.metadata or {}).items() if key not in _OF_TORCH}
+    return replace(source, metadata=kept or None)
+
+
+def _parts_alone(source: Source) -> list[Loss]:
+    """What is missing where one file of several has parts of tensors."""
+    parts = [(name, at) for name, at in _offsets(source).items() if any(at)]
+    return [
+        Loss("missing", name, f"this is the part of it that begins at {list(at)}; convert the folder of all parts")
+        for name, at in parts
+    ]
 
 
 def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tensor]:
@@ -96,11 +191,9 @@ def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tenso
     tensors: dict[str, Tensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         if entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise ValueError(f"tensor {name!r} is described by {sorted(entry)}")
+            raise ValueError(f"tensor {name!r} is described by {shown(sorted(entry))}")
         first, last = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        if any(type(n) is not int or n < 0 for n in (first, last, *shape)):
-            raise ValueError(f"tensor {name!r} has lengths or offsets that are no counts")
+        shape, _ = shape_of(entry["shape"]), (count(first), count(last))
         if first != end:
             raise ValueError(f"tensor {name!r} begins at {first}, where {end} is due: a hole or an overlap")
         tensors[name] = _tensor(name, entry["dtype"], shape, last - first, data, start + first)
@@ -118,6 +211,8 @@ def _tensor(name: str, code: str, shape: tuple[int, ...], size: int, data: Array
         raise ValueError(f"tensor {name!r} has {size} bytes, which is wrong for {code} of shape {list(shape)}")
     if row.per == 1:
         return array_over(data, at, row.numpy.newbyteorder("<"), shape)
+    if shape and shape[-1] % row.per == 0:
+        return unpacked(array_over(data, at, np.dtype(np.uint8), (*shape[:-1], shape[-1] // row.per)), row)
     octets = array_over(data, at, np.dtype(np.uint8), (size,))
     return LazyArray(shape, row.numpy, lambda index: unpack(octets, row, prod(shape)).reshape(shape)[index], shape[0])
 
@@ -126,16 +221,23 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     """Write a flat dict of tensors. Those of wider elements come first, so that all are aligned."""
     header: dict[str, Any] = {} if metadata is None else {METADATA: metadata}
     order = sorted(tree, key=lambda name: (-tree[name].dtype.itemsize, name))
+    stored = {name: _stored(tree[name]) for name in order}
     end = 0
     for name in order:
-        tensor = tree[name]
-        code = _WRITTEN[dtype_name(tensor.dtype)]
-        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [end, end + nbytes(tensor)]}
-        end += nbytes(tensor)
+        size = nbytes(stored[name])
+        code = _WRITTEN[dtype_name(tree[name].dtype)]
+        header[name] = {"dtype": code, "shape": list(tree[name].shape), "data_offsets": [end, end + size]}
+        end += size
     raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % ALIGNMENT)
     if len(raw) > MAX_HEADER:
         raise fault("limit-exceeded", f"the header would have {len(raw):,} bytes, more than safetensors allows")
     with open(path, "r+b") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
-        write_tensors(file, [tree[name] for name in order], advance)
+        write_tensors(file, list(stored.values()), advance)
+    advance(sum(nbytes(tree[name]) - nbytes(stored[name]) for name in order))
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    row = DTYPES[dtype_name(tensor.dtype)]
+    return tensor if row.per == 1 else packed(tensor, row)

@@ -11,11 +11,12 @@ import contextlib
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.manifest import Schema
 from ..format.names import Key, Path, path_label
+from ..format.tags import Restore, child_of
 from ..format.tree import MAX_DEPTH, Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
@@ -32,10 +34,11 @@ from ..frameworks.target import rebuild
 from ..storage import disk as disks
 from ..storage.descriptor import Descriptor
 from ..storage.local import LocalStorage
+from .claims import EXPANSION as EXPANSION
+from .entries import open_file
 
-SLAB = 16 << 20  # bytes of a tensor read at once
+SLAB = 4 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
-EXPANSION = 2048  # most bytes of tensors for a byte of the source, unless asked for; DEFLATE reaches 1032
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64
 LARGE = 1 << 20  # bytes of arrays that are read rather than looked at
@@ -48,7 +51,9 @@ class LazyArray(Lazy):
     """A tensor that is decoded when it is read. `read` takes a slice with step 1 for each of the first axes.
 
     `rows` is the number of rows (items of the first axis) that are decoded together, or None where any part can be
-    read for about its own cost. `stored` is there where the elements lie in a checkpoint as they are in memory.
+    read for about its own cost. `unit`: the bytes that are decoded at once where this is not what these rows have, as
+    chunks may be larger than their tensor. `stored` is there where the elements lie in a checkpoint as they are in
+    memory.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +62,18 @@ class LazyArray(Lazy):
     rows: int | None = None
     stored: Stored | None = None
     identity: Hashable = None
+    unit: int | None = None
+
+    @property
+    def decoded_at_once(self) -> int:
+        """Bytes that are decoded at once, whatever part is read."""
+        if self.unit is not None:
+            return self.unit
+        return min(self.rows or 0, *self.shape[:1]) * prod(self.shape[1:]) * self.dtype.itemsize if self.shape else 0
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     def __getitem__(self, index: Any) -> Array:
         return self.read(index)
@@ -90,8 +107,9 @@ Advance = Callable[[int], None]  # told the bytes of tensors that were written
 
 
 class Loss(NamedTuple):
-    """Something that a conversion cannot keep: its `kind` ("alias", "dtype", "nesting", "value" or "metadata"), the
-    label of the path where it stands, and what happens to it."""
+    """Something that a conversion cannot keep: its `kind` ("alias", "dtype", "nesting", "value", "metadata", or
+    "missing" for what the source says that there should be), the label of the path where it stands, and what happens to
+    it."""
 
     kind: str
     path: str
@@ -115,14 +133,22 @@ class Ours(NamedTuple):
         tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name != "torch.Parameter")
         return lost + [Loss("value", path_label(path), f"the tag {name} is left out") for path, name in tags]
 
-    def tagged(self, tree: Tree, path: Path = ()) -> Tree:
-        """The same tree with its tags."""
+    def divided(self, held: Container[str]) -> tuple[Ours, Ours]:
+        """What of it a format keeps that has tags, those `held`, and the rest."""
+        kept, left = (
+            {path: [tag for tag in found if (tag[0] in held) is is_kept] for path, found in self.tags.items()}
+            for is_kept in (True, False)
+        )
+        return Ours(None, kept, {}), self._replace(tags=left)
+
+    def tagged(self, tree: Tree, restores: Mapping[str, Restore] = MappingProxyType({}), path: Path = ()) -> Tree:
+        """The same tree with its tags, whose values `restores` can make."""
         if isinstance(tree, dict):
-            tree = type(tree)((key, self.tagged(item, (*path, key))) for key, item in tree.items())
+            tree = type(tree)((key, self.tagged(item, restores, (*path, key))) for key, item in tree.items())
         elif type(tree) in (list, tuple):
-            tree = type(tree)(self.tagged(item, (*path, i)) for i, item in enumerate(tree))
+            tree = type(tree)(self.tagged(item, restores, (*path, i)) for i, item in enumerate(tree))
         for name, param in reversed(self.tags.get(path, ())):
-            tree = Tagged(name, param, tree, lambda child: child)
+            tree = Tagged(name, param, tree, partial(restores.get(name, child_of), param))
         return tree
 
 
@@ -130,8 +156,9 @@ class Ours(NamedTuple):
 class Source:
     """An open source: its tree, its metadata (plain values), what reading it leaves out, and what closing it closes.
 
-    `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there if it is a
-    checkpoint of this format.
+    `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there where it
+    has more than a tree and metadata, as checkpoints of this format have. `size`: the bytes of all its files, where
+    these are not those at its path.
     """
 
     tree: Tree
@@ -141,6 +168,7 @@ class Source:
     resources: ExitStack = field(default_factory=ExitStack)
     format: str = ""
     ours: Ours | None = None
+    size: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -168,12 +196,19 @@ def parsing(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno is None:  # h5py's own errors
-            raise fault("bad-source", str(error), path=path) from error
+            raise fault("bad-source", _said(error), path=path) from error
         raise os_fault(error, "cannot read the source", path) from error
-    except (MemoryError, ImportError):
-        raise
+    except MemoryError as error:
+        raise fault("limit-exceeded", "reading it takes more memory than there is", path=path) from error
+    except ImportError as error:
+        raise fault("missing-package", _said(error), path=path) from error
     except Exception as error:  # a parser of hostile bytes can fail in any way; none of them is the caller's fault
-        raise fault("bad-source", f"{type(error).__name__}: {error}", path=path) from error
+        raise fault("bad-source", f"{type(error).__name__}: {_said(error)}", path=path) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    return " ".join(str(error)[:1000].split())
 
 
 class Reopened(Descriptor):
@@ -183,7 +218,7 @@ class Reopened(Descriptor):
         self._path, self._stat = path, stat
 
     def take(self) -> int:
-        number = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        number = open_file(self._path)
         found = os.fstat(number)
         if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
             os.close(number)
@@ -211,9 +246,9 @@ class FileMapping(mmap.mmap):
     file: SourceFile
 
 
-def mapped_file(path: str) -> Array:
-    """All bytes of a file as an array (uint8), mapped and read-only."""
-    with open(path, "rb") as file:
+def mapped_file(path: str, folder: str | None = None) -> Array:
+    """All bytes of a file as an array (uint8), mapped and read-only; raises what `open_file` does."""
+    with open(open_file(path, folder), "rb") as file:
         stat = os.fstat(file.fileno())
         if stat.st_size == 0:  # which cannot be mapped
             return np.empty(0, np.uint8)
@@ -254,6 +289,26 @@ class Seen(InFile):
         self.digests = b"".join(digests)
 
 
+def plain_text(value: Any) -> Tree:
+    """Strings of other formats as nested lists of str, and of bytes where they are not UTF-8; one string alone as it
+    is."""
+    if isinstance(value, np.ndarray):
+        return [plain_text(item) for item in value] if value.shape else plain_text(value[()])
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return bytes(value).decode("utf-8")
+    except UnicodeDecodeError:
+        return bytes(value)
+
+
+def check_strings(shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> None:
+    """Refuse more strings than a tree can have as plain values, before they are read; raises `limit-exceeded`."""
+    if prod(shape) > LEAVES or prod(shape) * dtype.itemsize > SMALL:
+        message = f"more than {LEAVES:,} strings, or {SMALL:,} bytes of them"
+        raise fault("limit-exceeded", message, tensor=label, found=f"{prod(shape):,} of {dtype.itemsize:,} bytes")
+
+
 def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """The C-contiguous array at byte `offset` of `data`; raises ValueError if it lies outside."""
     if offset < 0 or any(n < 0 for n in shape) or offset + prod(shape) * dtype.itemsize > data.size:
@@ -261,33 +316,21 @@ def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int,
     return np.ndarray(shape, dtype, data, offset) if prod(shape) else np.empty(shape, dtype)
 
 
-def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
-    """Refuse a tree that no source of `size` bytes can honestly stand for: too deep (`too-deep`), too many leaves or
-    tensors far larger than the file (`limit-exceeded`)."""
-    total = 0
-    for count, (where, leaf) in enumerate(walk(tree)):
-        if count > LEAVES:
-            raise fault("limit-exceeded", f"more than {LEAVES:,} leaves and containers", path=path)
-        if is_tensor(leaf):
-            total += nbytes(leaf)
-        if total > max(SMALL, size * max_expansion):
-            message = f"the tensors are more than {max_expansion:,} times as large as the source"
-            raise fault(
-                "limit-exceeded", message, path=path, tensor=path_label(where), found=f"{total:,} bytes or more"
-            )
-
-
 def walk(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every leaf and every container, each with its path; raises `too-deep`."""
-    if len(path) > MAX_DEPTH:
-        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
     yield path, tree
-    if isinstance(tree, dict):
-        for key, item in tree.items():
+    if not isinstance(tree, _CONTAINERS) or not tree:
+        return
+    if len(path) == MAX_DEPTH:
+        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
+    for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(item, _CONTAINERS):
             yield from walk(item, (*path, key))
-    elif isinstance(tree, list | tuple):
-        for i, item in enumerate(tree):
-            yield from walk(item, (*path, i))
+        else:
+            yield (*path, key), item
+
+
+_CONTAINERS = (dict, list, tuple)
 
 
 def slabs(tensor: Tensor) -> Iterator[Index]:
@@ -321,9 +364,14 @@ def elements(tensor: Tensor) -> Iterator[memoryview]:
 
 def little_endian(part: Array) -> memoryview:
     """The elements of an array in C order, little-endian, as bytes."""
-    native = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
+    native = np.ascontiguousarray(truths(part), part.dtype.newbyteorder("<"))
     flat: Any = native.reshape(-1).view(np.uint8)
     return memoryview(flat)
+
+
+def truths(part: Array) -> Array:
+    """The same array, with 1 for whatever stands for true in one of bools: files can have any byte. [DTYPE-005]"""
+    return part.view(np.uint8) != 0 if part.dtype == bool else part
 
 
 class Rows:

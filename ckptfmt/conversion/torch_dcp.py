@@ -2,28 +2,35 @@
 
 `.metadata` is a pickle of dataclasses that says which slice of which file holds what. Each slice is a file of
 `torch.save`. The parts of a sharded tensor become one tensor.
+
+torch writes int keys of dicts as text, and leaves out empty dicts. Both come back where the checkpoint itself says so:
+in the states of optimizers, whose groups have the ints, and in the milestones of schedulers.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from math import prod
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import fault
-from ..format.dtypes import DTYPES, Array
+from ..format.dtypes import DTYPES, Array, DType
+from ..format.names import Key, Path, path_label
+from ..format.tree import MAX_DEPTH, Tree
 from . import pickles, torch_file
 from .archive import Window
+from .claims import count, shape_of, shown
+from .parts import Part, joined
 from .pickles import Record, record
 from .probe import Probe
-from .source import Index, LazyArray, Loss, Source, Tensor, array_over, mapped_file, unflatten
-from .torch_pickle import OTHER_DTYPES, TORCH_DTYPES
+from .source import Loss, Ours, Source, array_over, is_tensor, mapped_file, unflatten
+from .torch_pickle import OTHER_DTYPES, PACKED, TORCH_DTYPES
 
 FILE = ".metadata"
-CELLS = 1 << 24  # most cells into which the parts of a tensor may cut it
+READINGS = 2  # times that a slice is read: what optimizers say of their parameters is looked at before
+Place = tuple[int, ...]  # where a part of a tensor begins; () for other values
 _PACKAGE = "torch.distributed.checkpoint"
 _CLASSES = {"Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties"}
 _CLASSES |= {"MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"}
@@ -34,16 +41,119 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
-    document = pickles.load(Window(mapped_file(os.path.join(path, FILE))), _TABLE).state
-    reader = _Reader(path)
-    for index, info in document["storage_data"].items():
-        place = tuple(index.state.get("offset") or ())
-        reader.slices.setdefault(index.state["fqn"], {})[place] = info.state
-    leaves = {name: reader.leaf(name, entry) for name, entry in document["state_dict_metadata"].items()}
-    paths = document.get("planner_data")
-    if not isinstance(paths, dict):  # a planner that does not flatten
-        return Source(leaves, losses=tuple(reader.losses))
-    return Source(unflatten({tuple(paths[name]): leaf for name, leaf in leaves.items()}), losses=tuple(reader.losses))
+    document = pickles.load(Window(mapped_file(os.path.join(path, FILE), path)), _TABLE).state
+    entries = document["state_dict_metadata"]
+    reader = _Reader(path, _slices(document["storage_data"], entries))
+    told = document.get("planner_data")
+    if not isinstance(told, dict):  # a planner that does not flatten
+        tree: Tree = {name: reader.leaf(name, entry, (name,)) for name, entry in entries.items()}
+    else:
+        paths, ints = _paths(told, entries, reader)
+        leaves = {
+            paths[name]: reader.leaf(name, entry, _with_ints(paths[name], ints)) for name, entry in entries.items()
+        }
+        leaves |= {at: {} for at in _empty_states(paths.values())}
+        tree = _rekeyed(unflatten(leaves), ints)
+    metadata = {torch_file.ATTRIBUTES: reader.attributes} if reader.attributes else None
+    return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
+
+
+def _slices(storage_data: dict[Any, Record], entries: dict[str, Record]) -> dict[str, dict[Place, dict[str, Any]]]:
+    """By name, and by offset in the tensor, where a part lies; raises ValueError unless these are what the entries
+    say."""
+    slices: dict[str, dict[Place, dict[str, Any]]] = {name: {} for name in entries}
+    for index, info in storage_data.items():
+        name, place = index.state["fqn"], tuple(index.state.get("offset") or ())
+        if name not in slices or place in slices[name]:
+            raise ValueError(f"the files have a part of {name!r} at {place} that the metadata does not know, or twice")
+        slices[name][place] = info.state
+    for name, entry in entries.items():
+        chunks = [()] if entry.name == "BytesStorageMetadata" else entry.state["chunks"]
+        if len(slices[name]) != len(chunks):
+            raise ValueError(f"there are {len(slices[name])} parts of {name!r}, where {len(chunks)} are said to be")
+    return slices
+
+
+# ---- paths
+
+
+def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _Reader) -> tuple[dict[str, Path], set[Path]]:
+    """The path of each name, and where dicts have keys that are known to have been ints."""
+    if told.keys() != entries.keys():
+        odd = min(told.keys() ^ entries.keys())
+        raise ValueError(f"the planner and the metadata differ about {odd!r}")
+    paths = {name: tuple(path) for name, path in told.items()}
+    if max(map(len, paths.values()), default=0) > MAX_DEPTH:
+        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH}")
+    if len(set(paths.values())) != len(paths):
+        raise ValueError("two names have one path")
+    ints = _int_keys(paths, entries, reader)
+    for above, keys in _keys(paths.values()).items():
+        if above not in ints and any(type(key) is str and _is_int(key) for key in keys):
+            message = "torch writes int keys as text: nothing says whether some here were ints"
+            reader.losses.append(Loss("nesting", path_label(above), message))
+        if any(type(key) is int for key in keys) and keys != set(range(len(keys))):
+            message = "of this list torch has left out what was empty"
+            reader.losses.append(Loss("nesting", path_label(above), message))
+    return paths, ints
+
+
+def _int_keys(paths: dict[str, Path], entries: dict[str, Record], reader: _Reader) -> set[Path]:
+    """The dicts whose keys were ints: the `state` of an optimizer, whose groups say so, and the `milestones` of a
+    scheduler."""
+    keys, found = _keys(paths.values()), set[Path]()
+    ids: dict[Path, set[str]] = {}
+    for name, path in paths.items():
+        is_group = path[-1:] == ("params",) and path[-3:-2] == ("param_groups",)
+        if is_group and entries[name].name == "BytesStorageMetadata":
+            params = reader.leaf(name, entries[name], path, is_kept=False)
+            if type(params) is list and all(type(param) is int for param in params):
+                ids.setdefault(path[:-3], set()).update(map(str, params))
+        is_schedule = path[-2:-1] == ("milestones",) and "last_epoch" in keys[path[:-2]]
+        if is_schedule and all(type(key) is str and _is_int(key) for key in keys[path[:-1]]):
+            found.add(path[:-1])
+    return found | {(*at, "state") for at, known in ids.items() if keys.get((*at, "state"), set()) <= known}
+
+
+def _empty_states(paths: Iterable[Path]) -> list[Path]:
+    """Where optimizers have groups and no state."""
+    keys = _keys(paths)
+    return [(*at, "state") for at, found in keys.items() if found == {"param_groups"} and _has_groups(keys, at)]
+
+
+def _has_groups(keys: dict[Path, set[Key]], at: Path) -> bool:
+    return "params" in keys.get((*at, "param_groups", 0), ())
+
+
+def _keys(paths: Iterable[Path]) -> dict[Path, set[Key]]:
+    """The keys right below each place."""
+    found: dict[Path, set[Key]] = {}
+    for path in paths:
+        for depth, key in enumerate(path):
+            found.setdefault(path[:depth], set()).add(key)
+    return found
+
+
+def _with_ints(path: Path, ints: set[Path]) -> Path:
+    return tuple(int(key) if path[:depth] in ints else key for depth, key in enumerate(path))
+
+
+def _rekeyed(tree: Tree, ints: set[Path], at: Path = ()) -> Tree:
+    """The tree with ints for the keys of some dicts."""
+    if isinstance(tree, dict):
+        items = ((key, _rekeyed(item, ints, (*at, key))) for key, item in tree.items())
+        return {int(key) if at in ints else key: item for key, item in items}
+    if isinstance(tree, list):
+        return [_rekeyed(item, ints, (*at, i)) for i, item in enumerate(tree)]
+    return tree
+
+
+def _is_int(key: str) -> bool:
+    """Whether a text is what an int becomes."""
+    return len(key) <= 20 and key.removeprefix("-").isdecimal() and key.isascii() and str(int(key)) == key
+
+
+# ---- values
 
 
 _TABLE: dict[str, Callable[..., Any]] = {
@@ -51,96 +161,63 @@ _TABLE: dict[str, Callable[..., Any]] = {
     f"{_PACKAGE}.filesystem._StorageInfo": record("_StorageInfo"),
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.serialization._get_layout": record("layout"),
-    **{f"torch.{name}": record(name) for name in (*TORCH_DTYPES, *OTHER_DTYPES)},
+    **{f"torch.{name}": record(name) for name in (*TORCH_DTYPES, *PACKED, *OTHER_DTYPES)},
     **{f"pathlib.{name}": lambda *parts: os.path.join(*parts) for name in ("PosixPath", "PurePosixPath")},
     **{f"pathlib._local.{name}": lambda *parts: os.path.join(*parts) for name in ("PosixPath", "PurePosixPath")},
 }
 
 
 class _Reader:
-    """Leaves of the checkpoint in a directory. `slices`: by name, and by offset in the tensor, where a part lies."""
+    """Leaves of the checkpoint in a directory, with the `losses`, `tags` and `attributes` of `TensorPickle`."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.slices: dict[str, dict[tuple[int, ...], dict[str, Any]]] = {}
+    def __init__(self, path: str, slices: dict[str, dict[Place, dict[str, Any]]]) -> None:
+        self.path, self.slices = path, slices
         self.files: dict[str, Array] = {}
+        self.taken = 0  # bytes of slices that were read
         self.losses: list[Loss] = []
+        self.tags: dict[Path, Sequence[tuple[str, Any]]] = {}
+        self.attributes: dict[str, Tree] = {}
 
-    def leaf(self, name: str, entry: Record) -> Any:
-        slices = self.slices.get(name, {})
+    def leaf(self, name: str, entry: Record, at: Path, *, is_kept: bool = True) -> Any:
+        """The value of a name, which stands at a path; unless it `is_kept`, it is only looked at."""
+        slices = self.slices[name]
         if entry.name == "BytesStorageMetadata":
-            return self.value(slices[()])
-        shape = tuple(entry.state["size"])
-        dtype = entry.state["properties"].state[0].name.removeprefix("torch.")
-        if dtype not in TORCH_DTYPES:
-            raise fault("unsupported-source", f"tensors of torch's dtype {dtype}", tensor=name)
+            source = self.source(slices[()], at)
+            if is_kept:
+                self.losses += source.losses
+                self.tags |= source.ours.tags if source.ours is not None else {}
+                self.attributes |= (source.metadata or {}).get(torch_file.ATTRIBUTES, {})
+            return source.tree
+        shape = shape_of(entry.state["size"])
+        name_of_dtype = entry.state["properties"].state[0].name.removeprefix("torch.")
+        if name_of_dtype not in TORCH_DTYPES and name_of_dtype not in PACKED:
+            raise fault("unsupported-source", f"tensors of torch's dtype {name_of_dtype}", tensor=name)
+        row = DTYPES[PACKED.get(name_of_dtype, name_of_dtype)]
         parts: list[Part] = []
         for chunk in entry.state["chunks"]:
-            offsets, sizes = tuple(chunk.state["offsets"]), tuple(chunk.state["sizes"])
-            part = self.value(slices[offsets])
-            if not isinstance(part, np.ndarray) or part.shape != sizes or part.dtype != DTYPES[dtype].numpy:
+            offsets, sizes = shape_of(chunk.state["offsets"]), shape_of(chunk.state["sizes"])
+            part = self.source(slices[offsets], at).tree
+            if not is_tensor(part) or part.shape != _in_elements(sizes, row) or part.dtype != row.numpy:
                 raise ValueError(f"the part of {name!r} at {offsets} is not what the metadata says")
-            parts.append((offsets, part))
-        return _joined(name, shape, DTYPES[dtype].numpy, parts)
+            parts.append((_in_elements(offsets, row), part))
+        return joined(name, _in_elements(shape, row), row.numpy, parts)
 
-    def value(self, place: dict[str, Any]) -> Any:
-        """What lies in a slice of a file."""
+    def source(self, place: dict[str, Any], at: Path) -> Source:
+        """What lies in a slice of a file, and stands at a path."""
         name, offset, length = place["relative_path"], place["offset"], place["length"]
         if place.get("transform_descriptors"):
-            raise fault("unsupported-source", f"slices transformed by {place['transform_descriptors']}")
+            raise fault("unsupported-source", f"slices transformed by {shown(place['transform_descriptors'])}")
         if os.path.isabs(name) or ".." in name.split("/"):
             raise fault("unsafe-source", f"the metadata names {name!r}, which is not in the directory")
         if name not in self.files:
-            self.files[name] = mapped_file(os.path.join(self.path, name))
-        source = torch_file.read_archive(array_over(self.files[name], offset, np.dtype(np.uint8), (length,)))
-        self.losses += source.losses
-        return source.tree
+            self.files[name] = mapped_file(os.path.join(self.path, name), self.path)
+        self.taken += count(length)
+        if self.taken > READINGS * sum(file.size for file in self.files.values()):
+            raise ValueError("slices of the files overlap")
+        slice = array_over(self.files[name], count(offset), np.dtype(np.uint8), (length,))
+        return torch_file.read_archive(slice, at)
 
 
-Part = tuple[tuple[int, ...], Array]  # of a sharded tensor: where it begins, and its values
-
-
-def _joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[Part]) -> Tensor:
-    """One tensor of parts, which must cover it without overlapping."""
-    ends = [a + n for at, part in parts for a, n in zip(at, part.shape, strict=True)]
-    fits = all(end <= n for end, n in zip(ends, shape * len(parts), strict=True))
-    if not fits or sum(part.size for _, part in parts) != prod(shape) or _overlap(parts):
-        raise ValueError(f"the parts of {name!r} do not make up its shape {shape}")
-    if len(parts) == 1:
-        return parts[0][1]
-
-    def read(index: Index) -> Array:
-        bounds = [axis.indices(n)[:2] for axis, n in zip(index, shape, strict=False)]
-        bounds += [(0, n) for n in shape[len(index) :]]
-        out = np.empty([high - low for low, high in bounds], dtype)
-        for at, part in parts:
-            stops = [a + n for a, n in zip(at, part.shape, strict=True)]
-            spans = [(max(low, a), min(high, b)) for (low, high), a, b in zip(bounds, at, stops, strict=True)]
-            if all(first < last for first, last in spans):
-                lows = [low for low, _ in bounds]
-                out[_shifted(spans, lows)] = part[_shifted(spans, at)]
-        return out
-
-    return LazyArray(shape, dtype, read)
-
-
-def _overlap(parts: list[Part]) -> bool:
-    """Whether parts have elements in common: each axis is cut where a part begins or ends, and the cells counted."""
-    corners = [at for at, _ in parts] + [
-        tuple(a + n for a, n in zip(at, part.shape, strict=True)) for at, part in parts
-    ]
-    places = [{border: i for i, border in enumerate(sorted(set(axis)))} for axis in zip(*corners, strict=True)]
-    if prod(len(axis) for axis in places) > CELLS:
-        raise fault("limit-exceeded", "a tensor in too many parts")
-    taken = np.zeros([len(axis) for axis in places], bool)
-    for at, part in parts:
-        cells = tuple(slice(axis[a], axis[a + n]) for axis, a, n in zip(places, at, part.shape, strict=True))
-        if taken[cells].any():
-            return True
-        taken[cells] = True
-    return False
-
-
-def _shifted(spans: list[tuple[int, int]], origin: Sequence[int]) -> tuple[slice, ...]:
-    """Spans of a tensor as an index into a part of it that begins at `origin`."""
-    return tuple(slice(first - zero, last - zero) for (first, last), zero in zip(spans, origin, strict=True))
+def _in_elements(sides: Place, row: DType) -> Place:
+    """Lengths or offsets of a tensor, of which torch counts bytes on the last axis where it packs elements."""
+    return sides if row.per == 1 else (*sides[:-1], sides[-1] * row.per)

@@ -7,37 +7,55 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import Array, dtype_of
-from ..format.names import path_text
+from ..format.names import Path, path_text
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
 from . import shards
 from .archive import Archive, Window
 from .fit import Holds
 from .packages import package
+from .pairs import packed
 from .probe import Probe
-from .source import Advance, Source, array_over, is_tensor, mapped_file, nbytes, walk
-from .torch_pickle import TORCH_DTYPES, TensorPickle
+from .source import Advance, Ours, Source, array_over, is_tensor, mapped_file, nbytes, truths, walk
+from .torch_pickle import PACKED, TORCH_DTYPES, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 INDEX = "pytorch_model.bin.index.json"
-ATTRIBUTES = "torch.attributes"  # metadata: attributes of OrderedDicts, as `state_dict` has them, by path text
+ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts, as `state_dict` has them, and tensors, by path text
+
+
+def _dtype(_: Any, name: str) -> Any:
+    return getattr(package("torch", "torch"), name)
+
+
+def _parameter(requires_grad: Any, tensor: Any) -> Any:
+    return package("torch", "torch").nn.Parameter(tensor, requires_grad)
+
 
 HOLDS = Holds(
     dtypes=frozenset(TORCH_DTYPES),
+    pairs=frozenset(PACKED.values()),
     containers=(dict, OrderedDict, list, tuple),
     int_keys=True,
     values=(type(None), bool, int, float, complex, str, bytes),
     aliases=True,
     metadata=lambda metadata: metadata is None or (isinstance(metadata, dict) and set(metadata) == {ATTRIBUTES}),
     arrays=True,
+    tags={
+        "torch.Parameter": _parameter,
+        "torch.Size": lambda _, sizes: package("torch", "torch").Size(sizes),
+        "torch.dtype": _dtype,
+        "torch.device": lambda _, name: package("torch", "torch").device(name),
+    },
 )
 
 
@@ -54,13 +72,18 @@ def looks_like(probe: Probe) -> bool:
 def read(path: str) -> Source:
     index = shards.index_of(Probe.of(path), INDEX)
     if index is not None:
-        return shards.read(index, read)
+        return shards.read(index, _read_file)
+    source = _read_file(path)
+    return replace(source, losses=(*shards.alone(path), *source.losses))
+
+
+def _read_file(path: str) -> Source:
     data = mapped_file(path)
     return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else _read_legacy(data)
 
 
-def read_archive(data: Array) -> Source:
-    """The ZIP form, in all of `data`."""
+def read_archive(data: Array, root: Path = ()) -> Source:
+    """The ZIP form, in all of `data`, whose value stands at the path `root` of a tree."""
     archive = Archive(data)
     (main,) = [name for name in archive.members if name.endswith("/data.pkl")]
     folder = main.removesuffix("data.pkl")
@@ -69,7 +92,7 @@ def read_archive(data: Array) -> Source:
     byteorder: Literal["<", ">"] = "<"
     if f"{folder}byteorder" in archive.members:
         byteorder = BYTEORDERS[bytes(archive.stored(f"{folder}byteorder"))]
-    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder)
+    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder, root)
     return _source(reader, reader.load(Window(archive.stored(main))))
 
 
@@ -95,9 +118,9 @@ def _read_legacy(data: Array) -> Source:
 
 
 def _source(reader: TensorPickle, value: Any) -> Source:
-    tree = reader.plain(value)
+    tree = reader.tree(value)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
-    return Source(tree, metadata, tuple(reader.losses))
+    return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
@@ -115,20 +138,23 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         value = rebuild(tree, lambda _, leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf)
-        for where, container in walk(value):
-            state = attributes.get(path_text(where))
-            if state is not None and type(container) is OrderedDict:
-                vars(container).update(state)
+        for where, holder in walk(value):
+            state = attributes.get(path_text(where)) if isinstance(holder, OrderedDict | torch.Tensor) else None
+            if state is not None:
+                vars(holder).update(state)
         torch.save(value, path)
     advance(sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)))
 
 
 def _tensor(torch: Any, array: Array) -> Any:
     """A tensor over the memory of an array where it is contiguous and of this machine's byte order."""
-    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    native = np.ascontiguousarray(truths(array), array.dtype.newbyteorder("="))
     row = dtype_of(native.dtype)
     assert row is not None  # what `HOLDS` does not name was replaced by its bits
     if row.is_core:
         return torch.from_numpy(native).reshape(array.shape)
+    if row.per > 1:
+        octets = np.ascontiguousarray(packed(array, row)[()])
+        return torch.from_numpy(octets).view(next(getattr(torch, n) for n, name in PACKED.items() if name == row.name))
     bits = native.view(row.stored.newbyteorder("=")).reshape(array.shape)
     return torch.from_numpy(bits).view(getattr(torch, row.name))

@@ -24,26 +24,29 @@ _FILL = {
 def node_documents(names: Sequence[str], specs: Sequence[ArraySpec]) -> Iterator[tuple[str, bytes]]:
     """(key relative to the hierarchy's root, canonical text) of every node: root first, then in C-string order.
     [ZARR-001] [PACK-004]"""
-    texts: dict[int, bytes] = {}  # specs are shared, so most documents are made once
-    root = {"ckptfmt": {"format": list(FORMAT)}}  # [ZARR-014]
     if names == ("",):
-        document = _array(specs[0])
-        document["attributes"] = {"ckptfmt": root["ckptfmt"] | document["attributes"].get("ckptfmt", {})}
-        yield DOCUMENT, _text(document)
+        yield DOCUMENT, node_document("", specs[0])
         return
-    yield DOCUMENT, _text(_group(root))
+    yield DOCUMENT, node_document("", None)
+    texts: dict[int, bytes] = {}  # specs are shared, so most documents are made once
     nodes: dict[str, ArraySpec | None] = dict.fromkeys(parents(names))
     nodes.update(zip(names, specs, strict=True))
-    group = _text(_group({}))
     for name in sorted(nodes, key=lambda name: f"{name}/{DOCUMENT}"):
         spec = nodes[name]
-        if spec is None:
-            yield f"{name}/{DOCUMENT}", group
-            continue
         text = texts.get(id(spec))
         if text is None:
-            text = texts[id(spec)] = _text(_array(spec))
+            text = texts[id(spec)] = node_document(name, spec)
         yield f"{name}/{DOCUMENT}", text
+
+
+def node_document(name: str, spec: ArraySpec | None) -> bytes:
+    """The canonical text of a node: an array, or a group if it has no `spec`. The root, whose name is empty, says the
+    version of the format. [ZARR-014]"""
+    document = _group() if spec is None else _array(spec)
+    if not name:
+        logical = document["attributes"].get("ckptfmt", {})
+        document["attributes"] = {"ckptfmt": {"format": list(FORMAT), **logical}}
+    return _text(document)
 
 
 def _text(document: dict[str, Any]) -> bytes:
@@ -52,8 +55,8 @@ def _text(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _group(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+def _group() -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
 def _array(spec: ArraySpec) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..format.names import Path, path_label, path_text
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, slot, template
+from ..frameworks.int_keys import as_asked
 from ..frameworks.overflows import Kind, Tally, name_of
 from ..frameworks.sources import memory_key
 from ..frameworks.target import MatchReport, flatten, match, rebuild
@@ -259,9 +260,11 @@ class Loader:
     def _build_like(self) -> Tree:
         leaves = dict(flatten(self.like))
         templates = self._templates(leaves)
-        stored = {path: self._number(found, leaves.get(path)) for path, found in self._stored.items()}
+        given = as_asked(self._stored, leaves)
+        asked_for = {given(path): found for path, found in self._stored.items()}
+        stored = {path: self._number(found, leaves.get(path)) for path, found in asked_for.items()}
         self._check(match(leaves, templates, stored, is_tensor, self.cast))
-        bound = self._bound()
+        bound = {(given(path), tag): param for (path, tag), param in self._bound().items()}
         asked: dict[tuple[Hashable, Template], ArrayLike] = {}
         for path, ask in templates.items():
             found = stored.get(path)
@@ -272,6 +275,11 @@ class Loader:
 
         def leaf_at(path: Path, leaf: Any) -> Any:
             ask, found = templates[path], stored.get(path, leaf)
+            if _is_empty(leaf) and path in stored:
+                if found is not None and not _is_empty(found):
+                    difference = (path_label(path), type(found).__name__, f"an empty {type(leaf).__name__}")
+                    self._check(MatchReport(kind=(difference,)))
+                return leaf
             if ask is None or path not in stored:
                 return found
             return built[found.identity, ask] if is_tensor(found) else self._of_number(path, ask, found)
@@ -372,3 +380,8 @@ def stand_in(dtype: DType, supports: Callable[[str], bool]) -> np.dtype[Any]:
 
 def _binds(tag: str) -> bool:
     return tag in TAGS and TAGS[tag].binds
+
+
+def _is_empty(leaf: Any) -> bool:
+    """Whether a leaf is an empty container, which Orbax writes as None where it is a NamedTuple."""
+    return isinstance(leaf, dict | list | tuple) and not leaf

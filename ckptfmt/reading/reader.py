@@ -60,8 +60,6 @@ class Checkpoint:
         openings = 0
         while not self._try_open(final=openings == REPLACED):
             openings += 1
-        self.blocks = BlockReader(self._storage, self.manifest, self.path_of, limits)
-        self.fetcher = Fetcher(self.blocks)
 
     @classmethod
     def over(
@@ -79,14 +77,32 @@ class Checkpoint:
         checkpoint.fetcher = Fetcher(checkpoint.blocks)
         return checkpoint
 
+    @classmethod
+    def within(cls, storage: Storage, limits: Limits = DEFAULT) -> Self:
+        """The checkpoint that a storage reads, which it closes."""
+        checkpoint = cls.__new__(cls)
+        checkpoint.path, checkpoint.verifies, checkpoint.limits = storage.path, True, limits
+        checkpoint._storage, checkpoint._storage_options = storage, None
+        try:
+            checkpoint._read()
+        except BaseException:
+            storage.close()
+            raise
+        return checkpoint
+
+    def _read(self) -> None:
+        self._layout = layout_of(self._storage)
+        self._located = self._layout.locate(self._storage, self.limits)
+        self.manifest = _read_manifest(self._located, self.limits)
+        self.blocks = BlockReader(self._storage, self.manifest, self.path_of, self.limits)
+        self.fetcher = Fetcher(self.blocks)
+
     def _try_open(self, *, final: bool) -> bool:
         """Open what is at the path now; False if it was replaced, and its files removed, meanwhile. The `final` time
         what is wrong is raised."""
         self._storage = storage_for(self.path, self._storage_options)
         try:
-            self._layout = layout_of(self._storage)
-            self._located = self._layout.locate(self._storage, self.limits)
-            self.manifest = _read_manifest(self._located, self.limits)
+            self._read()
         except BaseException as error:
             replaced = not final and isinstance(error, CkptError) and self._storage.was_replaced()
             self._storage.close()
@@ -365,7 +381,8 @@ def load(
       checkpoint's plain values. Differences raise `MismatchError` before anything is written; `strict=False` allows
       missing and unexpected leaves, `cast=True` other dtypes of the same or a wider kind.
     - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): gives a new
-      tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`.
+      tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`;
+      the text of an int where the template has that int as a key or an index, and None for an empty container are none.
     - `framework`: "torch", "jax" or another that has an adapter, or an adapter: tensors and tagged values of that
       framework. A dtype that it lacks raises `framework-dtype`; `cast=True` takes another of its kind.
     - `mmap`: raw tensors are private, copy-on-write mappings of the file, which nothing verifies unless `verify=True`

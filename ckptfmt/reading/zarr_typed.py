@@ -6,24 +6,20 @@ that it lacks, for all of the process.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import zarr
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.dtype.common import HasItemSize  # which zarr.dtype does not name, though its byte codec asks for it
 from zarr.dtype import ZDType, data_type_registry
 
 from ..format.arrays import ArraySpec
 from ..format.codecs import RAW
 from ..format.dtypes import DTYPES, DType
-from ..format.zarr_nodes import DOCUMENT
 from .tensor import Tensor
-from .zarr_store import ManifestStore, part
+from .zarr_store import ManifestStore
 
 if TYPE_CHECKING:
     from .reader import Checkpoint
@@ -44,21 +40,16 @@ class TypedStore(ManifestStore):
     """As `ManifestStore`, but for tensors whose logical dtype is not their storage type: those have their logical
     shape, and chunks of unpacked elements as ml_dtypes has them in memory."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint)
-        manifest = checkpoint.manifest
-        for name, spec in zip(manifest.names, manifest.specs, strict=True):
-            if not spec.dtype.is_core:
-                key = f"{name}/{DOCUMENT}" if name else DOCUMENT
-                document = json.loads(self._documents[key])
-                self._documents[key] = json.dumps(document | _typed(spec)).encode()
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        tensor, chunk = self._chunks.get(key, (0, 0))
-        if key not in self._chunks or self._checkpoint.manifest.specs[tensor].dtype.is_core:
-            return await super().get(key, prototype, byte_range)
-        data = await asyncio.to_thread(self._elements, tensor, chunk)
-        return prototype.buffer.from_bytes(part(data, byte_range))
+    def _value(self, key: str) -> bytes | memoryview | None:
+        found = super()._chunk(key)
+        name = key.rpartition("/")[0]
+        tensor = self._tensors.get(name) if found is None else found[0]
+        if tensor is None or (spec := self._checkpoint.manifest.specs[tensor]).dtype.is_core:
+            return super()._value(key)
+        if found is not None:
+            return self._elements(*found)
+        document = super()._value(key)
+        return document and json.dumps(json.loads(bytes(document)) | _typed(spec)).encode()
 
     def _elements(self, tensor: int, chunk: int) -> bytes:
         """A whole chunk; beyond the tensor's edge with zeros."""

@@ -90,6 +90,9 @@ class Attempt(Protocol):
     def link(self, name: str, storage: Storage, source: str) -> bool:
         """Make an object the very file of another checkpoint; False where that cannot be. [MIG-020]"""
 
+    def written(self) -> Storage:
+        """What was written, all of it, to be read before it is published."""
+
     def publish(self) -> None:
         """Make it the checkpoint at the path, all at once; raises `exists` or `not-replaceable`. [PUB-003] [PUB-004]"""
 
@@ -137,15 +140,18 @@ def attempt_for(
     durable: bool,
     options: Options | None = None,
     in_flight: int = IN_FLIGHT,
+    is_read: bool = False,
 ) -> Attempt:
-    """An attempt at `path`, a path or a URL, whose uploads take at most `in_flight` bytes of memory. Raises `exists`,
-    `not-replaceable`, `not-found` or `exclusive-unsupported` before anything is written."""
+    """An attempt at `path`, a path or a URL, whose uploads take at most `in_flight` bytes of memory. `is_read`: what is
+    `written` will be asked for, which of a file on a store nobody can read: it is made on this machine first. Raises
+    `exists`, `not-replaceable`, `not-found` or `exclusive-unsupported` before anything is written."""
     if directory:
         return directory_attempt_for(path, overwrite=overwrite, durable=durable, options=options, in_flight=in_flight)
     if is_url(path):
-        from .upload import RemoteFile
+        from .upload import RemoteFile, StagedFile
 
-        return RemoteFile(*_writable(path, options), os.fspath(path), overwrite=overwrite, in_flight=in_flight)
+        kind = StagedFile if is_read else RemoteFile
+        return kind(*_writable(path, options), os.fspath(path), overwrite=overwrite, in_flight=in_flight)
     from .local import LocalAttempt
 
     return LocalAttempt(_local(path, options), directory=False, overwrite=overwrite, durable=durable)

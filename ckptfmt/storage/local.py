@@ -30,10 +30,10 @@ class LocalStorage:
     readers = max(2, min(8, os.cpu_count() or 2))
     is_remote = False
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_temporary: bool = False) -> None:
         self.path = path
         self._disk = disks.current()
-        if os.path.basename(os.path.normpath(path)).endswith(TEMPORARY_SUFFIX):
+        if not is_temporary and os.path.basename(os.path.normpath(path)).endswith(TEMPORARY_SUFFIX):
             raise fault("temporary", "this is the temporary of a save that has not been committed", path=path)
         try:
             number = self._disk.open(path)
@@ -284,6 +284,11 @@ class LocalAttempt:
             if self._durable:
                 self._do(self._disk.flush, fd)
         return True
+
+    def written(self) -> LocalStorage:
+        storage = LocalStorage(self.temporary, is_temporary=True)
+        storage.path = self.path  # for messages
+        return storage
 
     def publish(self) -> None:
         self.flush()

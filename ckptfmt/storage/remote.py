@@ -7,11 +7,11 @@ that replaces the checkpoint is told so, and never gets bytes of both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 from ..errors import CkptError, fault
 from . import COMMIT, TAIL
-from .engine import Replaced, Seen, engine_for, storage_fault
+from .engine import Engine, Replaced, Seen, engine_for, storage_fault
 from .retry import status_of
 from .temporaries import TEMPORARY_SUFFIX
 
@@ -40,6 +40,14 @@ class RemoteStorage:
             if self._ask(self._engine.exists, self._root):
                 raise fault("not-a-checkpoint", "this is a directory without a COMMIT file", path=url)  # [COM-005]
             raise fault("not-found", "there is nothing", path=url)
+
+    @classmethod
+    def before_commit(cls, engine: Engine, root: str, path: str, commit: bytes) -> Self:
+        """Of a directory that will have these bytes as its `COMMIT`."""
+        storage = cls.__new__(cls)
+        storage.path, storage._engine, storage._root, storage.is_directory = path, engine, root, True
+        storage._seen, storage._tails = {COMMIT: Seen(len(commit), None)}, {COMMIT: commit}
+        return storage
 
     def _find(self, name: str) -> bool:
         """Read the end of an object; whether there is one."""

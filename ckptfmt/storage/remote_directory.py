@@ -17,6 +17,7 @@ from ..errors import ExistsError, fault
 from . import CLAIM, COMMIT, IN_FLIGHT, MANIFEST, Storage
 from .engine import Engine, storage_fault
 from .exclusive import check_exclusive, settle
+from .remote import RemoteStorage
 from .upload import RemoteObject, check_name
 
 SENDERS = 8  # small objects under way at a time
@@ -148,6 +149,12 @@ class RemoteDirectory:
         self._end_senders()
         while self._sending:
             self._sending.pop().result()
+
+    def written(self) -> Storage:
+        """With `COMMIT`, which waits in memory."""
+        assert self._commit is not None
+        self.flush()
+        return RemoteStorage.before_commit(self._engine, self._key, self.path, self._commit.waiting)
 
     def _end_senders(self, *, cancel: bool = False) -> None:
         if self._senders is not None:

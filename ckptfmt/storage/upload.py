@@ -7,13 +7,18 @@ layout `file`.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import fault
-from . import COMMIT, Storage, copy_pieces
+from ..errors import fault, os_fault
+from . import COMMIT, ObjectWriter, Storage, copy_pieces
+from . import disk as disks
 from .engine import LEAST_PART, PART, Engine, Upload, storage_fault
 from .exclusive import check_exclusive, settle
+from .local import LocalFile, LocalStorage
 from .temporaries import TEMPORARY_SUFFIX
 
 MAX_PARTS = 9_000  # of an upload; S3 has 10,000
@@ -80,6 +85,11 @@ class RemoteObject:
             raise storage_fault(error, "cannot upload the checkpoint", self._path) from error
 
     @property
+    def waiting(self) -> bytes:
+        """What was not sent yet."""
+        return bytes(self._waiting)
+
+    @property
     def is_small(self) -> bool:
         """Whether it is sent in one request, all of which waits in memory."""
         return self._upload is None
@@ -140,7 +150,10 @@ class RemoteFile:
             message = "there is a checkpoint of another layout, which no store can replace in one step"
             raise fault("not-replaceable", message, path=self.path)
 
-    def create(self, name: str) -> RemoteObject:
+    def create(self, name: str) -> ObjectWriter:
+        return self._begun()
+
+    def _begun(self) -> RemoteObject:
         self._object = RemoteObject(
             self._engine,
             self._key,
@@ -154,6 +167,9 @@ class RemoteFile:
     def link(self, name: str, storage: Storage, source: str) -> bool:
         return False
 
+    def written(self) -> Storage:
+        raise NotImplementedError("the parts of an upload cannot be read; `StagedFile` can")
+
     def publish(self) -> None:
         """An upload is durable when it is complete."""
         assert self._object is not None
@@ -162,6 +178,53 @@ class RemoteFile:
     def abort(self) -> None:
         if self._object is not None:
             self._object.close()
+
+
+class StagedFile(RemoteFile):
+    """The same, made in a temporary file of this machine, where it can be read before it is sent."""
+
+    _folder: str | None = None
+    _file: LocalFile | None = None
+
+    def create(self, name: str) -> ObjectWriter:
+        try:
+            self._folder = tempfile.mkdtemp(prefix="ckptfmt-")
+            self._file = LocalFile(self._place, disks.current(), False, self.path)
+        except OSError as error:
+            raise os_fault(error, "cannot make the checkpoint on this machine before it is sent", self.path) from error
+        return self._file
+
+    @property
+    def _place(self) -> str:
+        assert self._folder is not None
+        return os.path.join(self._folder, "checkpoint")
+
+    def written(self) -> Storage:
+        storage = LocalStorage(self._place)
+        storage.path = self.path  # for messages
+        return storage
+
+    def publish(self) -> None:
+        storage = self.written()
+        try:
+            out, size = self._begun(), storage.size("")
+            out.reserve(size)
+            out.copy(0, storage, "", 0, size)
+            out.finish(size)
+        finally:
+            storage.close()
+        super().publish()
+        self._remove()
+
+    def abort(self) -> None:
+        super().abort()
+        if self._file is not None:
+            self._file.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def check_name(key: str, path: str) -> None:

@@ -89,10 +89,21 @@ def _array_spec(numpy_dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec
     return ArraySpec(dtype, shape, grid_for(dtype.storage_shape(shape), itemsize, target), codec.for_itemsize(itemsize))
 
 
-def _codec_of(leaf: TensorLeaf, rules: list[tuple[str, Codec]]) -> Codec:
-    if len(leaf.source.shape) > MAX_RANK:
+def _check_shape(leaf: TensorLeaf) -> None:
+    """Refuse what no manifest can say."""
+    shape = leaf.source.shape
+    if len(shape) > MAX_RANK:  # [LIM-002]
+        raise fault("unsupported-dtype", f"a tensor of {len(shape)} axes", tensor=path_label(leaf.path))
+    if isinstance(leaf.source, np.ndarray):
+        return
+    is_too_large = 0 not in shape and math.prod(shape) * leaf.source.dtype.itemsize >= 1 << 62  # [LIM-004]
+    if is_too_large or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):  # [MAN-002]
         text = path_label(leaf.path)
-        raise fault("unsupported-dtype", f"a tensor of {len(leaf.source.shape)} axes", tensor=text)
+        raise fault("unsupported-dtype", f"a tensor of shape {list(shape)!s:.200}, too large", tensor=text)
+
+
+def _codec_of(leaf: TensorLeaf, rules: list[tuple[str, Codec]]) -> Codec:
+    _check_shape(leaf)
     if rules[0] == ("**", RAW):
         return RAW
     text = path_text(leaf.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ from .request import Compression, Request, extra_keys, request, whole_specs
 
 if TYPE_CHECKING:
     from ..parallel.coordinator import Coordinator
+    from ..reading.reader import Checkpoint
+
+    Check = Callable[[Checkpoint], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ def save(
     storage_options: Mapping[str, Any] | None = None,
     max_bytes_in_flight: int = IN_FLIGHT,
     extra: Mapping[str, Any] | None = None,
+    check: Check | None = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
@@ -72,6 +76,8 @@ def save(
     - `max_bytes_in_flight`: bounds the memory of uploads, of each process, but for eight parts of 5 MiB, or larger
       ones where the checkpoint would need more than 9,000 of them.
     - `extra`: further keys of the manifest, which readers ignore [MAN-003]; not together with `coordinator`.
+    - `check(checkpoint)`: called with what was written, opened, before it takes its name. What it raises is raised, and
+      what was there before stays. A file for a store is made on this machine first. Not together with `coordinator`.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
     anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
@@ -82,6 +88,8 @@ def save(
     def asked() -> Request:
         if coordinator is not None and extra:
             raise fault("bad-option", "extra= is not for saves by many processes", found=sorted(extra))
+        if coordinator is not None and check is not None:
+            raise fault("bad-option", "check= is not for saves by many processes")
         return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
 
     try:
@@ -121,9 +129,15 @@ def save(
         durable=durable,
         options=storage_options,
         in_flight=max_bytes_in_flight,
+        is_read=check is not None,
     )
     try:
         written = module.write(draft, attempt)
+        if check is not None:
+            from ..reading.reader import Checkpoint  # here, as saving needs no reader
+
+            with Checkpoint.within(attempt.written()) as checkpoint:
+                check(checkpoint)
         attempt.publish()
     except BaseException:
         attempt.abort()  # [PUB-007]; also for KeyboardInterrupt
