@@ -116,13 +116,12 @@ def _crc32(storage: Storage, member: pack.Member) -> int:
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write the whole file in one pass: node documents, chunks, manifest, central directory, end record, commit
     record."""
-    from concurrent.futures import ThreadPoolExecutor  # these here, as opening needs neither threads nor a writer
-
+    from ..threads import Pool  # these here, as opening needs neither threads nor a writer
     from .pack_writer import PackWriter
 
     out = attempt.create(OBJECT)
     out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
-    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
+    with Pool(1, "ckptfmt-digest") as pool:
         writer = PackWriter(out, draft.digest, draft.block, pool, draft.report)
         writer.add_documents(draft.names, draft.specs)
         for name, spec, source in zip(draft.names, draft.specs, draft.sources, strict=True):

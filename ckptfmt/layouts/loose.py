@@ -26,8 +26,7 @@ from .chunk_index import ChunkIndex
 from .pieces import stored_pieces
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
-
+    from ..threads import Call, Pool
     from .draft import Draft
 
 TENSORS = "tensors/"
@@ -84,9 +83,9 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         total += directory.put(attempt, name, text)
     lengths: list[int] = []
     digests: list[bytes] = []
-    from concurrent.futures import ThreadPoolExecutor  # here, as opening needs no threads
+    from ..threads import Pool  # here, as opening needs no threads
 
-    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-digest") as pool:
+    with Pool(1, "ckptfmt-digest") as pool:
         for tensor, chunk in rows:
             length, digest = _write_chunk(draft, attempt, tensor, chunk, pool)
             lengths.append(length)
@@ -99,16 +98,14 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     return Written(total + sum(lengths) + written.bytes, written.record)
 
 
-def _write_chunk(
-    draft: Draft, attempt: Attempt, tensor: int, chunk: int, pool: ThreadPoolExecutor
-) -> tuple[int, bytes]:
+def _write_chunk(draft: Draft, attempt: Attempt, tensor: int, chunk: int, pool: Pool) -> tuple[int, bytes]:
     """Write one chunk while a second thread digests it; gives its length and its blocks' digests."""
     spec, source = draft.specs[tensor], draft.sources[tensor]
     name = chunk_object(draft.names[tensor], spec, chunk)
     if isinstance(source, Kept):
         return _take_over(attempt, name, source.chunk(chunk))
     out = attempt.create(name)
-    digesting: list[Future[bytes]] = []
+    digesting: list[Call[bytes]] = []
     position = 0
     for piece in stored_pieces(source, spec, chunk):
         if len(digesting) > 1:
@@ -119,7 +116,7 @@ def _write_chunk(
         if position == PIECE and spec.is_raw:
             out.reserve(spec.chunk_nbytes)
     out.finish(position)
-    return position, b"".join(future.result() for future in digesting)
+    return position, b"".join(call.result() for call in digesting)
 
 
 def _take_over(attempt: Attempt, name: str, chunk: StoredChunk) -> tuple[int, bytes]:

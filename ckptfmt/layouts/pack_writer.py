@@ -8,7 +8,6 @@ afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from ..format.zarr_nodes import node_documents
 from ..frameworks.sources import Kept, Source, StoredChunk
 from ..progress import Report
 from ..storage import ObjectWriter
+from ..threads import Call, Pool
 from . import chunk_object
 from .pieces import stored_pieces
 
@@ -47,7 +47,7 @@ class Ended(NamedTuple):
 class PackWriter:
     """Appends members to a pack. `end` is where the next member begins; `members` are in order."""
 
-    def __init__(self, out: ObjectWriter, digest: Digest, block: int, pool: ThreadPoolExecutor, report: Report) -> None:
+    def __init__(self, out: ObjectWriter, digest: Digest, block: int, pool: Pool, report: Report) -> None:
         self.out, self.digest, self.block, self.pool, self.report = out, digest, block, pool, report
         self.members: list[Member] = []
         self.end = 0
@@ -57,7 +57,7 @@ class PackWriter:
         self._frame: list[bytes] = []  # of the frame's bytes so far; a header that is not known yet is empty
         self._first_chunk = 0
         self._digests: list[bytes] = []
-        self._unsettled: list[tuple[int, Future[Digested]]] = []  # (row, crc32 and digests) of large chunks
+        self._unsettled: list[tuple[int, Call[Digested]]] = []  # (row, crc32 and digests) of large chunks
 
     def add_documents(self, names: Sequence[str], specs: Sequence[ArraySpec]) -> None:
         """The node documents, which come first. [PACK-004]"""
@@ -124,8 +124,8 @@ class PackWriter:
             self._frame.append(header)
             self._digests.append(digests)
         position = member.payload
-        digesting: Future[Digested] | None = None
-        before: Future[Digested] | None = None
+        digesting: Call[Digested] | None = None
+        before: Call[Digested] | None = None
         for piece in pieces():
             if not self.out.sequential:
                 if before is not None:
@@ -140,7 +140,7 @@ class PackWriter:
         self._position = member.end
         return member
 
-    def _digest_after(self, piece: memoryview, before: Future[Digested] | None) -> Digested:
+    def _digest_after(self, piece: memoryview, before: Call[Digested] | None) -> Digested:
         return self._digest(piece, (0, b"") if before is None else before.result())
 
     def _digest(self, piece: memoryview, before: Digested) -> Digested:

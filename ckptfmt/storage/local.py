@@ -28,7 +28,7 @@ class Descriptor:
         self._number: int | None = number
         self._readers = 0
         self._is_closed = False
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()  # which a signal handler may need, too
 
     def take(self) -> int | None:
         """Its number, until it is given back; None if it was closed."""
