@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import os
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +19,7 @@ from ..parallel.coordinator import Alone, Coordinator, all_gather
 from ..writing.writer import SaveReport, save
 from . import retention, snapshot
 from .agreement import Vote, decide, together
-from .asynchronous import Job, Worker
+from .asynchronous import DroppedError, Job, Worker
 from .copies import Copier, CopyTo, CopyWarning, Waiting
 from .finding import Finder, one_of
 from .flax_rules import PREFIX, FlaxKeep, FlaxNames
@@ -33,7 +32,14 @@ from .steps import FixedNames, Names, Number, metadata_for
 
 Overwrite = bool | Literal["later"]
 
-_TAKEN = ("path", "tree", "overwrite", "metadata", "coordinator")  # arguments of `save` that the manager gives itself
+_TAKEN = (
+    "path",
+    "tree",
+    "overwrite",
+    "metadata",
+    "coordinator",
+    "before_commit",
+)  # arguments of `save` that the manager gives itself
 
 
 class CheckpointManager(Finder):
@@ -115,7 +121,7 @@ class CheckpointManager(Finder):
         self._on_commit, self._on_error = on_commit, on_error
         self._worker = Worker(max_in_flight, finishes_at_exit=self._finishes)
         self._buffers: list[snapshot.Buffers] = []  # of snapshots whose saves are over
-        self._saving = threading.Lock()
+        self._saved: Number | None = None  # the last step that was committed here
         self._saved_at = time.monotonic()
         self._last: Number | None = None  # the last step saved or in flight, as far as is known
         self._preemption = Preemption()
@@ -206,9 +212,9 @@ class CheckpointManager(Finder):
         if self._is_flax and overwrite:
             overwrite = "later"
         stored = metadata_for(step, metrics, metadata)
+        last, self._last = self._last, None  # not known, if this is interrupted
         self._save(step, tree, stored, block, overwrite)
-        is_last = self._last is None or overwrite == "later" or self._key(step) > self._key(self._last)
-        self._last = step if is_last else self._last
+        self._last = step if overwrite == "later" else self._later(step, last)
         self._saved_at = time.monotonic()
         self._saved_preempted = self._is_preempted
         return True
@@ -224,12 +230,23 @@ class CheckpointManager(Finder):
                 self._worker.wait_for_room()
 
         together(self._group, True, ready)
-        if block:
-            self._commit(self._savers, step, tree, metadata, overwrite, None)
-            return
+        if block and self._savers.size > 1:  # who talk on the thread that calls
+            self._commit(self._savers, step, tree, metadata, overwrite)
+        elif block:
+            self._worker.run(
+                Job(step, lambda job: self._commit(self._savers, step, tree, metadata, overwrite, job=job))
+            )
+        else:
+            self._save_in_background(step, tree, metadata, overwrite)
+
+    def _save_in_background(self, step: Number, tree: Tree, metadata: Tree, overwrite: Overwrite) -> None:
         if self._background is None:
             self._background = self._savers.split()
-        savers, buffers = self._background, self._buffers.pop() if self._buffers else snapshot.Buffers()
+        savers = self._background
+        try:
+            buffers = self._buffers.pop()
+        except IndexError:
+            buffers = snapshot.Buffers()
 
         def take() -> snapshot.Snapshot:
             try:
@@ -241,9 +258,9 @@ class CheckpointManager(Finder):
         taken = together(self._savers, True, take)
         assert taken is not None
 
-        def run() -> None:
+        def run(_: Job) -> None:
             try:
-                self._commit(savers, step, taken.tree, metadata, overwrite, taken.copied_views)
+                self._commit(savers, step, taken.tree, metadata, overwrite, views=taken.copied_views)
             finally:
                 self._buffers.append(buffers)
 
@@ -257,9 +274,16 @@ class CheckpointManager(Finder):
         there += [] if self._copier is None else [step.step for step in self._copier.known()]
         return max(there, key=self._key, default=None)
 
+    def _later(self, step: Number, other: Number | None) -> Number:
+        return step if other is None else max(step, other, key=self._key)
+
     def _refuse_older(self, step: Number) -> None:
         last = self._newest()
-        if last is not None and self._key(last) >= self._key(step):
+        if last is not None:
+            self._check_later(step, last)
+
+    def _check_later(self, step: Number, last: Number) -> None:
+        if self._key(last) >= self._key(step):
             raise fault(
                 "exists",
                 f"step {step} is not later than the last step {last}",
@@ -275,11 +299,16 @@ class CheckpointManager(Finder):
         tree: Tree,
         metadata: Tree,
         overwrite: Overwrite,
-        views: tuple[tuple[str, ...], ...] | None,
+        *,
+        views: tuple[tuple[str, ...], ...] | None = None,
+        job: Job | None = None,
     ) -> None:
-        """Save, tell, and delete what is not kept. `views` are those of a snapshot."""
+        """Save, tell, and delete what is not kept. `views` are those of a snapshot. Without one, the tree is the
+        caller's: once he does not wait for the job any more it may change, and nothing is committed."""
         try:
-            with self._saving, contextlib.ExitStack() as held:
+            if not overwrite and self._saved is not None:
+                self._check_later(step, self._saved)  # a handler may have saved since it was checked
+            with contextlib.ExitStack() as held:
                 together(savers, self._acts, lambda: held.enter_context(self._run.saving(step)))
                 together_with = None if savers.size == 1 else savers
                 path = self._run.path_of(step)
@@ -289,19 +318,32 @@ class CheckpointManager(Finder):
                     overwrite=bool(overwrite),
                     metadata=metadata,
                     coordinator=together_with,
-                    **self._options,
+                    **(self._options if job is None else self._options_for(job)),
                 )
-                held.close()
-                if overwrite == "later":
-                    together(savers, self._acts, lambda: self._rewind(step))
-                if self._on_commit is not None:
-                    self._on_commit(step, report if views is None else dataclasses.replace(report, copied_views=views))
-                together(savers, self._acts, lambda: retention.prune(self._run, self._policies))
+            self._saved = step if overwrite == "later" else self._later(step, self._saved)
+            if overwrite == "later":
+                together(savers, self._acts, lambda: self._rewind(step))
+            if self._on_commit is not None:
+                self._on_commit(step, report if views is None else dataclasses.replace(report, copied_views=views))
+            together(savers, self._acts, lambda: retention.prune(self._run, self._policies))
             self._wake()
+        except DroppedError:
+            raise
         except BaseException as error:
             if self._on_error is not None:
                 self._on_error(step, error)
             raise
+
+    def _options_for(self, job: Job) -> dict[str, Any]:
+        """The options of a save that ends when its job is dropped."""
+        asked = self._options.get("progress")
+
+        def progress(done: int, total: int) -> None:
+            job.check()
+            if asked is not None:
+                asked(done, total)
+
+        return {**self._options, "progress": progress, "before_commit": job.check}
 
     def _rewind(self, step: Number) -> None:
         if self._copier is not None:
@@ -334,6 +376,8 @@ class CheckpointManager(Finder):
         else:
             self._worker.give_up()
             self._last = None
+        if self._copier is not None and self._copier.finishes_at_exit:
+            self._wake()  # there may be copies that an earlier process was to make
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
         self._warn()
         for failure in failures:
@@ -357,29 +401,39 @@ class CheckpointManager(Finder):
 
     def plan(self) -> Plan:
         """What `prune` would keep and delete now, and why. Changes nothing."""
-        return retention.plan(self._run.scan().steps, self._policies)
+        plan: Plan = self._worker.run(Job(None, lambda _: retention.plan(self._run.scan().steps, self._policies)))
+        return plan
 
     def prune(self) -> Plan | None:
         """Delete now what no policy keeps, and what crashes have left; gives what was done (None where
         another process did it)."""
 
-        def act() -> Plan:
-            with self._saving:
-                return retention.prune(self._run, self._policies)
-
-        return together(self._group, self._acts, act)
+        return together(self._group, self._acts, self._tidy)
 
     def gc(self) -> list[str] | None:
         """Remove temporaries of saves and deletions that died; gives their names (None where another
         process did it)."""
-        return together(self._group, self._acts, lambda: self._run.sweep(self._run.scan().leftovers))
+
+        def act(_: Job) -> list[str]:
+            return self._run.sweep(self._run.scan().leftovers)
+
+        return together(self._group, self._acts, lambda: self._worker.run(Job(None, act)))
 
     # ---- the second directory
 
     def wait_for_copies(self, timeout: float | None = None) -> bool:
-        """Until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Does not
-        wait for saves in the background, and raises nothing."""
-        return self._copier is None or self._copier.wait(timeout)
+        """Until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Looks at
+        both directories first: also what an earlier process left is copied. Does not wait for saves in the background,
+        and raises nothing. Where another process of the group copies, it looks, and waits for nothing."""
+        if self._copier is None:
+            return True
+        if self._acts:
+            self._copier.wake()
+            return self._copier.wait(timeout)
+        try:
+            return self._copier.has_all()
+        except CkptError:
+            return False
 
     def uncopied(self) -> list[Number]:
         """The steps in the first directory that are still to be copied to the second, or to be looked at."""
@@ -390,9 +444,9 @@ class CheckpointManager(Finder):
         if self._copier is not None and self._acts:
             self._copier.wake()
 
-    def _tidy(self) -> None:
-        with self._saving:
-            retention.prune(self._run, self._policies)
+    def _tidy(self) -> Plan:
+        plan: Plan = self._worker.run(Job(None, lambda _: retention.prune(self._run, self._policies)))
+        return plan
 
     def _warn(self) -> None:
         """Say what went wrong with copies."""
