@@ -16,6 +16,7 @@ RUNS = {
     "sigkill": "saves that are killed at random moments",
     "races": "many writers at once on one path",
     "bitflips": "single flipped bits",
+    "interrupts": "KeyboardInterrupt at every line and operation of a manager's calls",
 }
 
 

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..errors import fault
 from ..threads import Helper
 from .steps import Number
 
@@ -101,10 +100,11 @@ class Worker:
 
     def run(self, job: Job) -> Any:
         """Have a job done, after those before it, and give its result, or raise its failure. If that is interrupted,
-        the job is dropped. Raises `bad-option` if it is called from a job, which it would wait for."""
-        if self._helper.is_me:
-            raise fault("bad-option", "a callback of a save cannot wait for another one", expected="block=False")
+        the job is dropped. One for which a job asks is a part of it, and is done at once."""
         job.is_awaited = True
+        if self._helper.is_me:
+            job.do()
+            return job.take()
         try:
             self._jobs.append(job)
             self._helper.wait_for(lambda: job.is_over)

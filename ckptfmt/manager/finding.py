@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import MissingError, fault
+from ..errors import MissingError, StorageError, fault
 from ..format.tree import Tree
 from ..parallel.coordinator import Coordinator, all_gather
 from ..reading.reader import Checkpoint
@@ -15,14 +15,14 @@ from ..reading.reader import load as load_checkpoint
 from .agreement import in_common
 from .copies import Copier
 from .policies import Best, Mode, Policy
-from .run import RunDirectory
+from .run import DamagedStep, RunDirectory
 from .steps import Number, Step
 
 Which = Any  # a step, or "latest" or "best"
 
 
 class FallbackWarning(UserWarning):
-    """A damaged checkpoint was passed over, and its copy or an older one restored."""
+    """A checkpoint that is damaged or cannot be read was passed over, and its copy or an older one taken."""
 
 
 class Finder:
@@ -32,6 +32,7 @@ class Finder:
     _copier: Copier | None
     _group: Coordinator
     _policies: tuple[Policy, ...]
+    _told: set[tuple[str, str]]  # paths and codes of what is damaged, of which the program was told
 
     @property
     def directory(self) -> str:
@@ -40,17 +41,38 @@ class Finder:
     # ---- finding
 
     def steps(self) -> list[Step]:
-        """The committed steps, in order."""
+        """The committed steps, in order. What is named like a step and is none, or cannot be read, is passed over, with
+        a `FallbackWarning`, the first time; see `damaged`."""
         here = self._run.scan().steps
-        return here if self._copier is None else self._joined(here, self._copier.there())
+        steps = here if self._copier is None else self._joined(here, self._copier.there())
+        self._tell_damage()
+        return steps
+
+    def damaged(self) -> list[DamagedStep]:
+        """What is named like a step and is none, or cannot be read, in order, and what is wrong with it. It may be
+        mended (`ckptfmt.repair`): nothing deletes it."""
+        self._run.scan()
+        return self._run.damaged
 
     def latest(self) -> Step | None:
-        """The last committed step."""
-        if self._copier is None:
-            return self._run.latest()
-        there = self._copier.there()
-        steps = self._joined([step for step in [self._run.latest()] if step is not None], there)
+        """The last committed step that can be read; passes over what cannot, as `steps` does. Raises `StorageError` if
+        there are steps, and none can be read: to begin anew would be worse."""
+        steps = [step for step in [self._run.latest()] if step is not None]
+        if self._copier is not None:
+            steps = self._joined(steps, self._copier.there())
+        if not steps:
+            for _, _, error in reversed(self._run.damaged):
+                if isinstance(error, StorageError):
+                    raise error
+        self._tell_damage()
         return steps[-1] if steps else None
+
+    def _tell_damage(self) -> None:
+        """Warn of what was passed over, once for each."""
+        for _, path, error in self._run.damaged:
+            if (path, error.code) not in self._told:
+                self._told.add((path, error.code))
+                warnings.warn(f"passed over: {error}", FallbackWarning, stacklevel=3)
 
     def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
         """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
@@ -110,11 +132,14 @@ class Finder:
         what to call instead: `ckptfmt_torch.load`, say, which fills modules and optimizers.
 
         `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
-        with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises.
+        with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises; for a step that is
+        damaged, without `fallback`, what is wrong with it.
         """
+        if fallback and not isinstance(which, str):
+            which = self._readable(self._run.names.checked(which))
         with contextlib.ExitStack() as stack:
             step = stack.enter_context(self.lease(which))
-            while fallback and not all(all_gather(self._group, not step.run.damage_of(step))):
+            while fallback and not all(all_gather(self._group, step.run.is_whole(step))):
                 other = self._fallback(step)
                 if other is None:
                     raise fault("not-found", f"no whole checkpoint at or before {which!r}", path=self._run.path)
@@ -124,6 +149,14 @@ class Finder:
                 stack.enter_context(other.run.lease(other))
                 step = other
             return step.run.load(step, load, options)
+
+    def _readable(self, number: Number) -> Number:
+        """A step, or where that is none, or cannot be read, the one before it."""
+        self._run.find(number)
+        if all(damaged.step != number for damaged in self._run.damaged):
+            return number
+        older = [step.step for step in self.steps() if self._key(step.step) <= self._key(number)]
+        return older[-1] if older else number
 
     def _fallback(self, step: Step) -> Step | None:
         """What all processes have instead of a step: its copy, else the step before it."""
@@ -155,6 +188,9 @@ class Finder:
             if found is None and self._copier is not None:
                 found = next((step for step in self._copier.there() if step.step == number), None)
         if found is None:
+            for damaged in self._run.damaged:
+                if damaged.step == which:
+                    raise damaged.error
             names = [str(step.step) for step in self.steps()]
             few = [*names[:2], "…", *names[-2:]] if len(names) > 5 else names
             raise fault(

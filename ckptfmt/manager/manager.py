@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from ..errors import CkptError, fault
 from ..format.tree import Tree
 from ..parallel.coordinator import Alone, Coordinator, all_gather
+from ..storage import is_url
 from ..writing.writer import SaveReport, save
 from . import retention, snapshot
 from .agreement import Vote, decide, together
@@ -67,8 +68,8 @@ class CheckpointManager(Finder):
     `process-00003` say, below `directory`.
 
     `mode="flax"`: names, order, `keep`, `keep_every_n_steps` and `overwrite` of `flax.training.checkpoints`.
-    `directory` may be a URL. `storage_options` and `options` are further arguments of `ckptfmt.save`, such as `layout`,
-    `compression`, `schema`, `durable`.
+    `directory` may be a URL; a relative path is that of the working directory of now. `storage_options` and `options`
+    are further arguments of `ckptfmt.save`, such as `layout`, `compression`, `schema`, `durable`.
 
     Raises `InputError` (`bad-option`). A manager may be used from several threads if no two of them save.
     """
@@ -111,7 +112,7 @@ class CheckpointManager(Finder):
         if self._is_flax:
             names = FlaxNames(prefix)
             keep = [FlaxKeep(names, 1 if keep is None else keep, keep_every_n_steps)]  # type: ignore[arg-type]
-        self._run = run_at(_below(directory, own), names, storage_options)
+        self._run = run_at(_place(directory, own), names, storage_options)
         self._policies = policies_asked(keep)
         self._copier = None if copy_to is None else self._new_copier(copy_to, own, options.get("durable", True))
         self._schedule = schedule_asked(schedule)
@@ -124,13 +125,14 @@ class CheckpointManager(Finder):
         self._saved: Number | None = None  # the last step that was committed here
         self._saved_at = time.monotonic()
         self._last: Number | None = None  # the last step saved or in flight, as far as is known
+        self._told = set()
         self._preemption = Preemption()
         self._is_preempted = self._saved_preempted = False
 
     def _new_copier(self, asked: str | os.PathLike[str] | CopyTo, own: str, durable: bool) -> Copier:
         asked = asked if isinstance(asked, CopyTo) else CopyTo(asked)
-        second = run_at(_below(asked.directory, own), self._run.names, asked.storage_options)
-        if os.path.abspath(second.path) == os.path.abspath(self._run.path):
+        second = run_at(_place(asked.directory, own), self._run.names, asked.storage_options)
+        if second.path == self._run.path:
             raise fault("bad-option", "copy_to= is the directory of the run itself", path=second.path)
         copier = Copier(self._run, second, asked, durable=durable, tidy=self._tidy)
         self._policies = (*self._policies, Waiting(copier))
@@ -270,6 +272,7 @@ class CheckpointManager(Finder):
         """The last step that is committed or in flight. Lists no second directory but the first time."""
         there = list(self._worker.steps)  # before the directory is looked at, as one may be committed in between
         latest = self._run.latest()
+        self._tell_damage()
         there += [] if latest is None else [latest.step]
         there += [] if self._copier is None else [step.step for step in self._copier.known()]
         return max(there, key=self._key, default=None)
@@ -306,10 +309,12 @@ class CheckpointManager(Finder):
         """Save, tell, and delete what is not kept. `views` are those of a snapshot. Without one, the tree is the
         caller's: once he does not wait for the job any more it may change, and nothing is committed."""
         try:
-            if not overwrite and self._saved is not None:
-                self._check_later(step, self._saved)  # a handler may have saved since it was checked
+            if not overwrite and self._saved is not None and self._key(self._saved) >= self._key(step):
+                together(savers, self._acts, lambda: self._refuse_late(step))
             with contextlib.ExitStack() as held:
                 together(savers, self._acts, lambda: held.enter_context(self._run.saving(step)))
+                if not overwrite:
+                    together(savers, self._acts, lambda: self._run.set_aside(step))
                 together_with = None if savers.size == 1 else savers
                 path = self._run.path_of(step)
                 report = save(
@@ -344,6 +349,12 @@ class CheckpointManager(Finder):
                 asked(done, total)
 
         return {**self._options, "progress": progress, "before_commit": job.check}
+
+    def _refuse_late(self, step: Number) -> None:
+        """A signal handler may have saved a later step since this one was begun."""
+        latest = self._run.latest()
+        if latest is not None:
+            self._check_later(step, latest.step)
 
     def _rewind(self, step: Number) -> None:
         if self._copier is not None:
@@ -457,5 +468,17 @@ class CheckpointManager(Finder):
         return f"<CheckpointManager {self._run.path!r}: keeps {', '.join(map(str, self._policies))}>"
 
 
-def _below(directory: str | os.PathLike[str], name: str) -> str:
-    return os.path.join(directory, name) if name else os.fspath(directory)
+def _place(directory: str | os.PathLike[str], name: str) -> str:
+    """Where a run lies, wherever the program goes later: `name` below `directory`, or that itself."""
+    asked = os.fspath(directory)
+    if not isinstance(asked, str):
+        raise fault("bad-option", "the directory of a run is no text", found=type(asked).__name__, expected="str")
+    if not is_url(asked):
+        asked = asked.removeprefix("file://")
+        if not asked:
+            raise fault("bad-option", "the directory of a run has no name", found=asked)
+        if asked.startswith("~") and os.path.expanduser(asked) != asked:
+            message = f"only shells replace the ~ in {asked!r}"
+            raise fault("bad-option", message, path=asked, expected=f"{os.path.expanduser(asked)}, or ./{asked}")
+        asked = os.path.abspath(asked)
+    return os.path.join(asked, name) if name else asked

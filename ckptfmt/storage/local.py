@@ -377,7 +377,7 @@ class LocalAttempt:
             except OSError as error:
                 if attempts_left and error.errno in (errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY):
                     continue  # the target came, went or became another kind since it was looked at
-                if error.errno == errno.ENOSYS:
+                if error.errno in (errno.ENOSYS, errno.EXDEV):  # the latter of one in a lower layer of overlayfs
                     message = "this system cannot exchange two directories in one step"
                     raise fault("not-replaceable", message, path=self.path) from error
                 raise os_fault(error, "cannot publish the checkpoint", self.path) from error
