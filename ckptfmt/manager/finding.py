@@ -136,7 +136,7 @@ class Finder:
         damaged, without `fallback`, what is wrong with it.
         """
         if fallback and not isinstance(which, str):
-            which = self._readable(self._run.names.checked(which))
+            which = self._readable(self._checked(which))
         with contextlib.ExitStack() as stack:
             step = stack.enter_context(self.lease(which))
             while fallback and not all(all_gather(self._group, step.run.is_whole(step))):
@@ -183,7 +183,7 @@ class Finder:
             (number, *_) = all_gather(self._group, None if chosen is None else chosen.step)
             found = next((step for step in there if step.step == number), None)
         else:
-            number = self._run.names.checked(which)
+            number = self._checked(which)
             found = self._run.find(number)
             if found is None and self._copier is not None:
                 found = next((step for step in self._copier.there() if step.step == number), None)
@@ -201,6 +201,13 @@ class Finder:
                 expected=which,
             )
         return found
+
+    def _checked(self, step: Any) -> Number:
+        """The step as a number that processes can tell each other; raises `bad-option`."""
+        if isinstance(step, int) and not -(1 << 63) <= step < 1 << 64:
+            found = f"a number of {step.bit_length()} bits"
+            raise fault("bad-option", "a step is too large", path=self._run.path, found=found, expected="below 2^64")
+        return self._run.names.checked(step)
 
     def _key(self, step: Number) -> Any:
         return self._run.names.key(step)

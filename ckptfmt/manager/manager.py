@@ -143,7 +143,7 @@ class CheckpointManager(Finder):
     def should_save(self, step: Number) -> bool:
         """Whether `step` is due: by the schedule, or because a preemption came and nothing was saved since; never if
         that step or a later one is there. Raises a failure of a save in the background."""
-        step = self._run.names.checked(step)
+        step = self._checked(step)
         is_due = self._is_due(step)
         return is_due and (self._last is None or self._key(step) > self._key(self._last))
 
@@ -204,7 +204,7 @@ class CheckpointManager(Finder):
         Raises what `ckptfmt.save` raises, and `ExistsError`; first of all a failure of an earlier save in the
         background, after which nothing of this one was done.
         """
-        step = self._run.names.checked(step)
+        step = self._checked(step)
         one_of("overwrite", overwrite, False, True, "later")
         if not (self._is_due(step) or force):
             return False

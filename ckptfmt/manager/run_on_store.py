@@ -186,8 +186,14 @@ class RunOnStore(RunDirectory):
                 self._remove(self._tombstone(name))
 
     def sweep(self, leftovers: Sequence[str]) -> list[str]:
-        """Tombstones are named by what they stand for."""
-        removed = [name for name in leftovers if not self._is_held(name, time.time())]
+        """Tombstones are named by what they stand for. Where there are leases, too, one is written anew, to have the
+        time by the store's own clock."""
+        leased = [name for name in leftovers if name in self._leases]
+        for name in leased:
+            self._put(self._tombstone(name))
+        if leased:
+            self._list()
+        removed = [name for name in leftovers if not self._is_held(name, self._tombstones.get(name, 0.0))]
         for name in removed:
             self._destroy(name)
         return removed

@@ -162,7 +162,7 @@ class Checkpoint:
         return f"<Checkpoint {self.path!r}: {tensors} tensor{'s' * (tensors != 1)}, layout {self.layout}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an open checkpoint cannot be pickled or copied: hand its path over, and open it there")
+        self.fetcher.__reduce__()
 
     # ---- the tree
 
