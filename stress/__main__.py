@@ -18,6 +18,7 @@ RUNS = {
     "races": "many writers at once on one path",
     "changes": "memory that others change while it is saved",
     "bitflips": "single flipped bits",
+    "interrupts": "KeyboardInterrupt at every line and operation of a manager's calls",
 }
 
 

@@ -11,7 +11,7 @@ import pickle
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -466,6 +466,28 @@ def test_a_checkpoint_that_nobody_closes(tmp_path: Path, layout: str) -> None:
     gc.collect()
     assert descriptors(tmp_path) == []
     assert_same_tree(mapped, TREE)
+
+
+@each_layout
+@pytest.mark.parametrize("use", ["nothing", "tree", "load", "slice", "mmap", "verify", "handles"])
+def test_a_checkpoint_that_nobody_holds_is_closed_at_once(tmp_path: Path, layout: str, use: str) -> None:
+    """Nothing in it holds what holds it, so it takes no collection of garbage."""
+    save(tmp_path / "x.ckpt", layout)
+    uses: dict[str, Callable[[ckptfmt.Checkpoint], Any]] = {
+        "nothing": lambda checkpoint: None,
+        "tree": lambda checkpoint: checkpoint.tree,
+        "load": lambda checkpoint: checkpoint.load(),
+        "slice": lambda checkpoint: checkpoint["x"][:1],
+        "mmap": lambda checkpoint: checkpoint.load(mmap=True),
+        "verify": lambda checkpoint: checkpoint.verify(),
+        "handles": lambda checkpoint: checkpoint["x"].astype(np.dtype("f8")).read(),
+    }
+    gc.disable()
+    try:
+        uses[use](ckptfmt.open(tmp_path / "x.ckpt"))
+        assert descriptors(tmp_path) == []
+    finally:
+        gc.enable()
 
 
 @each_layout

@@ -332,3 +332,54 @@ def test_the_same_steps_give_the_same_bytes(tmp_path: Path) -> None:
         run.wait()
     files = [(tmp_path / name / "step-0000000001.ckpt").read_bytes() for name in ("a", "b")]
     assert files[0] == files[1]
+
+
+# ---- where a run lies
+
+
+def test_a_relative_directory_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra, say, goes to another directory after the manager was made."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with CheckpointManager("run", durable=False, keep=2, copy_to="second") as run:
+        for step in range(2):
+            run.save(step, tree(step), block=False)
+        monkeypatch.chdir(tmp_path / "there")
+        for step in range(2, 4):
+            run.save(step, tree(step), block=False)
+        run.wait()
+        assert run.wait_for_copies(30)
+        assert equal_trees(run.restore(), tree(3))
+    assert list((tmp_path / "there").iterdir()) == []
+    assert numbers(CheckpointManager(tmp_path / "here" / "run")) == [2, 3]
+    assert numbers(CheckpointManager(tmp_path / "here" / "second")) == [0, 1, 2, 3]
+    assert run.directory == str(tmp_path / "here" / "run")
+
+
+@pytest.mark.parametrize("options", [{"directory": "~/run"}, {"directory": "run", "copy_to": "~/run"}])
+def test_a_tilde_is_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ckptfmt.InputError) as caught:
+        CheckpointManager(**options)
+    assert os.path.expanduser("~/run") in str(caught.value)
+    CheckpointManager("./~/run", durable=False).save(1, {})
+    assert (tmp_path / "~" / "run" / "step-0000000001.ckpt").exists()
+
+
+def test_a_large_step(tmp_path: Path) -> None:
+    run, step = manager(tmp_path), (1 << 64) - 1
+    assert run.save(step, tree(1))
+    assert equal_trees(run.restore(step), tree(1))
+    assert run.latest().step == step
+
+
+@pytest.mark.parametrize("step", [1 << 64, 10**40, 10**5000, -(10**5000)], ids=["2^64", "40", "5000", "-5000"])
+@pytest.mark.parametrize("call", ["save", "should_save", "restore"])
+@pytest.mark.parametrize("mode", ["ckptfmt", "flax"])
+def test_a_step_that_is_too_large(tmp_path: Path, step: int, call: str, mode: str) -> None:
+    run = manager(tmp_path, mode=mode)
+    arguments = {"save": (step, {}), "should_save": (step,), "restore": (step,)}
+    with pytest.raises(ckptfmt.InputError) as caught:
+        getattr(run, call)(*arguments[call])
+    assert caught.value.code == "bad-option"

@@ -294,6 +294,44 @@ def test_callbacks_that_fail(tmp_path: Path) -> None:
     assert second(run) == [1]
 
 
+# ---- runs that others have saved
+
+
+@pytest.mark.parametrize("end", ["wait", "close"])
+def test_a_finished_run_is_copied(tmp_path: Path, end: str) -> None:
+    """Without a save or a look at it: by waiting for copies, or by closing."""
+    with CheckpointManager(tmp_path / "run", durable=False) as before:
+        for step in range(3):
+            before.save(step, tree(step))
+    run = manager(tmp_path)
+    if end == "wait":
+        assert run.wait_for_copies(30)
+        assert second(run) == [0, 1, 2]
+        Path(tmp_path / "second" / "step-0000000001.ckpt").unlink()
+        assert run.wait_for_copies(30)
+    else:
+        run.close()
+    assert second(run) == [0, 1, 2]
+    with CheckpointManager(tmp_path / "run", durable=False) as before:
+        before.save(3, tree(3))
+    assert run.wait_for_copies(), "what another process saved meanwhile, too"
+    assert second(run) == [0, 1, 2, 3]
+
+
+def test_waiting_for_a_target_that_fails(tmp_path: Path) -> None:
+    CheckpointManager(tmp_path / "run", durable=False).save(1, tree(1))
+    (tmp_path / "second").write_text("a file")
+    run = manager(tmp_path, CopyTo(tmp_path / "second", at_exit="abort"))
+    began = time.monotonic()
+    assert not run.wait_for_copies(0.1)
+    assert time.monotonic() - began < 5
+    (tmp_path / "second").unlink()
+    assert run.wait_for_copies(30)
+    assert second(run) == [1]
+    with pytest.warns(CopyWarning):
+        run.close()
+
+
 # ---- processes
 
 

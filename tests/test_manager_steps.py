@@ -182,7 +182,20 @@ def test_a_damaged_manifest_has_no_metrics(run: RunOnDisk) -> None:
 
 @pytest.mark.parametrize(
     ("metrics", "metadata"),
-    [({"loss": "low"}, None), ({1: 2}, None), ({"loss": [1, 2]}, None), (None, [1]), (None, {"ckptfmt.run": 1})],
+    [
+        ({"loss": "low"}, None),
+        ({"loss": "0.5"}, None),
+        ({"loss": b"1"}, None),
+        ({"loss": 10**400}, None),
+        ({"loss": 1j}, None),
+        ({"loss": np.zeros(2)}, None),
+        ([("loss", 1)], None),
+        (0.5, None),
+        ({1: 2}, None),
+        ({"loss": [1, 2]}, None),
+        (None, [1]),
+        (None, {"ckptfmt.run": 1}),
+    ],
 )
 def test_metrics_and_metadata_are_checked(metrics: Any, metadata: Any) -> None:
     with pytest.raises(ckptfmt.InputError) as caught:

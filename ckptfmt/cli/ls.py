@@ -13,7 +13,7 @@ from .. import CkptError
 from ..errors import fault
 from ..manager.flax_rules import FlaxNames
 from ..manager.retention import read_reasons
-from ..manager.run import run_at
+from ..manager.run import DamagedStep, run_at
 from ..manager.steps import FixedNames, Step
 from ..storage import is_url
 from . import chart
@@ -29,10 +29,18 @@ RIGHT = (0, 2)  # columns of numbers
 class Row(NamedTuple):
     """A step, its metrics, what keeps them from being read, and why it was kept."""
 
-    step: Step
+    step: Step | DamagedStep
     metrics: dict[str, float]
     error: str | None
     reasons: tuple[str, ...]
+
+    @property
+    def time(self) -> float | None:
+        return self.step.time if isinstance(self.step, Step) else None
+
+    @property
+    def size(self) -> int | None:
+        return self.step.size if isinstance(self.step, Step) else None
 
 
 @click.command(
@@ -46,7 +54,8 @@ Examples:
 Why a step is kept is what its manager wrote down when it last deleted something; nothing is known of later steps.
 
 The object of --json has: path, and steps, a list of objects with step, path, time (seconds since the epoch), size
-(bytes), metrics, error (the code of what is wrong with its manifest, or null) and reasons.
+(bytes), metrics, error (the code of what is wrong with its manifest, or null) and reasons. What is named like a step
+and is none, or cannot be read, is listed too, with its error; time and size are null then.
 """,
 )
 @click.argument("path", metavar="DIR")
@@ -55,7 +64,7 @@ The object of --json has: path, and steps, a list of objects with step, path, ti
 @click.option("--png", metavar="FILE.png", help="Draw the metrics over the steps into a file; it is replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def ls(path: str, prefix: str | None, plot: bool, png: str | None, as_json: bool) -> None:
-    """List the committed steps in the run directory DIR, oldest first.
+    """List the committed steps in the run directory DIR, oldest first, and what is damaged among them.
 
     Reads manifests only, however large the tensors are.
     """
@@ -64,7 +73,9 @@ def ls(path: str, prefix: str | None, plot: bool, png: str | None, as_json: bool
         raise fault("not-found" if missing else "not-a-checkpoint", "this is not a run directory", path=path)
     run = run_at(path, FixedNames() if prefix is None else FlaxNames(prefix))
     reasons = read_reasons(run)
-    rows = [_row(step, reasons.get(os.path.basename(step.path), ())) for step in run.scan().steps]
+    found: list[Step | DamagedStep] = [*run.scan().steps, *run.damaged]
+    found.sort(key=lambda step: run.names.key(step.step))
+    rows = [_row(step, reasons.get(os.path.basename(step.path), ())) for step in found]
     if png is not None:
         chart.write_png(png, _series(rows))
     if as_json:
@@ -77,7 +88,9 @@ def ls(path: str, prefix: str | None, plot: bool, png: str | None, as_json: bool
             out.print(Text(line))
 
 
-def _row(step: Step, reasons: tuple[str, ...]) -> Row:
+def _row(step: Step | DamagedStep, reasons: tuple[str, ...]) -> Row:
+    if isinstance(step, DamagedStep):
+        return Row(step, {}, step.error.code, ())
     try:
         _ = step.metadata  # raises what `metrics` hides
     except CkptError as error:
@@ -94,8 +107,8 @@ def _document(row: Row) -> dict[str, Any]:
     return {
         "step": row.step.step,
         "path": row.step.path,
-        "time": row.step.time,
-        "size": row.step.size,
+        "time": row.time,
+        "size": row.size,
         "metrics": Encoder().value(row.metrics),
         "error": row.error,
         "reasons": list(row.reasons),
@@ -113,12 +126,15 @@ def _show(path: str, rows: list[Row]) -> None:
             text.append(f"{padded}  ", "bold" if number == 0 else STYLES[column])
         text.rstrip()
         out.print(text)
-    total = sum(row.step.size for row in rows)
-    out.print(Text(f"{visible(path)}: {count(len(rows), 'step')}, {size(total)}", "bold"))
+    total = sum(row.size or 0 for row in rows)
+    damaged = sum(isinstance(row.step, DamagedStep) for row in rows)
+    more = f", {damaged} damaged or not readable" if damaged else ""
+    out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'step')}{more}, {size(total)}", "bold"))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    time = datetime.datetime.fromtimestamp(row.step.time).isoformat(" ", "seconds")
+    time = "" if row.time is None else datetime.datetime.fromtimestamp(row.time).isoformat(" ", "seconds")
     metrics = " ".join(f"{visible(name)}={value:.6g}" for name, value in row.metrics.items())
     reasons = visible(", ".join(row.reasons))
-    return str(row.step.step), time, size(row.step.size), row.error or metrics, reasons
+    shown = "" if row.size is None else size(row.size)
+    return str(row.step.step), time, shown, row.error or metrics, reasons

@@ -45,11 +45,11 @@ class Codec(NamedTuple):
         options = dict(self.options)
         if self.name == "gzip":
             return zlib.compress(chunk.tobytes(), options["level"], wbits=31)  # a header without a clock [MAN-009]
-        from concurrent.futures import ThreadPoolExecutor
+        from ..threads import Pool  # here, as reading needs no threads of its own
 
         encode = _numcodec(self.name, options).encode
         # on the main thread numcodecs gives blosc threads, which store blocks in the order in which they end [MAN-009]
-        with ThreadPoolExecutor(1) as pool:
+        with Pool(1, "ckptfmt-encode") as pool:
             return bytes(pool.submit(encode, chunk.reshape(-1).view(np.uint8)).result())
 
     def decode(self, stored: memoryview, nbytes: int) -> Array:

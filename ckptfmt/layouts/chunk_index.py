@@ -37,7 +37,7 @@ class ChunkIndex:
     def __init__(self, storage: Storage, manifest: Manifest, limits: Limits = DEFAULT) -> None:
         self._storage, self.manifest, self._limits = storage, manifest, limits
         self._loaded: dict[int, ChunkTable] = {}
-        self._loading = [threading.Lock() for _ in manifest.parts]
+        self._loading = [threading.RLock() for _ in manifest.parts]
 
     def find(self, tensor: int, chunk: int) -> tuple[Part, ChunkTable, int]:
         """The part, table and row of one chunk."""

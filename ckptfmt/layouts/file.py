@@ -115,8 +115,7 @@ def _crc32(storage: Storage, member: pack.Member) -> int:
 
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write the whole file: node documents, chunks, manifest, central directory, end record, commit record."""
-    from concurrent.futures import ThreadPoolExecutor  # these here, as opening needs neither threads nor a writer
-
+    from ..threads import Pool  # these here, as opening needs neither threads nor a writer
     from .pack_writer import Changed, PackWriter
 
     def filled(out: ObjectWriter, *, holds: bool = False) -> PackWriter:
@@ -128,7 +127,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
                 writer.add_chunk(name, spec, source, chunk)
         return writer
 
-    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-write") as pool:
+    with Pool(1, "ckptfmt-write") as pool:
         out = attempt.create(OBJECT)
         try:
             writer = filled(out)

@@ -24,8 +24,7 @@ from .chunk_index import ChunkIndex
 from .pieces import stored_parts
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
+    from ..threads import Pool
     from .draft import Draft
 
 TENSORS = "tensors/"
@@ -84,12 +83,11 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         total += directory.put(attempt, name, text)
     lengths: list[int] = []
     digests: list[bytes] = []
-    from concurrent.futures import ThreadPoolExecutor  # these here, as opening needs no threads
-
+    from ..threads import Pool  # these here, as opening needs no threads
     from .staging import STAGED
 
     buffers = Buffers(STAGED)
-    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-write") as pool:
+    with Pool(1, "ckptfmt-write") as pool:
         for tensor, chunk in rows:
             length, digest = _write_chunk(draft, attempt, tensor, chunk, buffers, pool)
             lengths.append(length)
@@ -103,7 +101,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 
 
 def _write_chunk(
-    draft: Draft, attempt: Attempt, tensor: int, chunk: int, buffers: Buffers, pool: ThreadPoolExecutor
+    draft: Draft, attempt: Attempt, tensor: int, chunk: int, buffers: Buffers, pool: Pool
 ) -> tuple[int, bytes]:
     """Write one chunk; gives its length and its blocks' digests."""
     from .staging import STAGED, Checks, WriteBehind, staged

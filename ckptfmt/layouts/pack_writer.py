@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from ..format.zarr_nodes import node_documents
 from ..frameworks.sources import Buffers, Kept, Source, StoredChunk
 from ..progress import Report
 from ..storage import ObjectWriter
+from ..threads import Pool
 from . import chunk_object
 from .pieces import stored_parts
 from .staging import STAGED, Checks, WriteBehind, staged
@@ -61,7 +61,7 @@ class PackWriter:
         out: ObjectWriter,
         digest: Digest,
         block: int,
-        pool: ThreadPoolExecutor,
+        pool: Pool,
         report: Report,
         *,
         holds: bool = False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import msgpack
@@ -19,6 +18,7 @@ from ..format.manifest import Part, PartReference
 from ..frameworks.sources import Source
 from ..progress import Report
 from ..storage import Attempt, ObjectWriter
+from ..threads import Pool
 from . import directory
 from .pack_writer import Changed, Ended, PackWriter
 
@@ -65,19 +65,20 @@ class PartWriter:
     def write(self, orders: Sequence[PartOrder]) -> list[Part]:
         """Write packs and part manifests."""
         outs = [self.attempt.create(order.object) for order in orders]
-        with ThreadPoolExecutor(STREAMS, thread_name_prefix="ckptfmt-pack") as pool:
-            futures = [pool.submit(self._write_pack, order, out) for order, out in zip(orders, outs, strict=True)]
+        with Pool(STREAMS, "ckptfmt-pack") as pool:
+            calls = [pool.submit(self._write_pack, order, out) for order, out in zip(orders, outs, strict=True)]
             try:
-                wait(futures)
+                for call in calls:
+                    call.wait()
             finally:
                 self._is_over = True
-        packs = [future.result() for future in futures]
+        packs = [call.result() for call in calls]
         return [self._part(order, pack) for order, pack in zip(orders, packs, strict=True) if pack is not None]
 
     def _write_pack(self, order: PartOrder, out: ObjectWriter) -> _Pack | None:
         """None if another pack has failed."""
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-write") as pool:
+            with Pool(1, "ckptfmt-write") as pool:
                 try:
                     return self._fill_pack(order, PackWriter(out, self.digest, self.block, pool, self.report))
                 except Changed:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..format.digests import Digest, Hasher
 from ..format.dtypes import Array, bytes_of
 from ..frameworks.sources import Buffers
 from ..storage import ObjectWriter
+from ..threads import Call, Pool
 
 STAGED = 4 << 20  # bytes of a piece, which is written at once
 STEP = 512 << 10  # bytes copied and digested at a time: they stay in the processor's nearest cache
@@ -73,9 +73,9 @@ def staged(parts: Iterable[Array], checks: Checks, buffers: Buffers) -> Iterator
 class WriteBehind:
     """Writes to an object in order on the one thread of `pool`, while the caller makes what comes next."""
 
-    def __init__(self, out: ObjectWriter, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, out: ObjectWriter, pool: Pool) -> None:
         self._out, self._pool = out, pool
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[Call[None]] = deque()
 
     def write(self, offset: int, data: Any) -> None:
         """Have bytes written; raises what an earlier write raised."""

@@ -8,6 +8,7 @@ from .finding import FallbackWarning
 from .manager import CheckpointManager
 from .policies import All, Best, Every, EveryTime, Last, Pinned, Policy, Where
 from .retention import Plan
+from .run import DamagedStep
 from .schedule import Schedule
 from .steps import Step
 
@@ -17,6 +18,7 @@ __all__ = [
     "CheckpointManager",
     "CopyTo",
     "CopyWarning",
+    "DamagedStep",
     "Every",
     "EveryTime",
     "FallbackWarning",

@@ -1,84 +1,135 @@
-"""Saves in the background: a queue that one thread works off, in order.
+"""The saves of a manager: a queue that one thread works off, in order.
 
-A failure is kept until somebody is told: it comes with the next `take_failure`, those after it as its notes. The thread
-lives while there is work. At the end of the process, work is waited for or given up, as chosen.
+All that changes a run happens on that thread. Who asks for it appends to the queue, which is one step, and waits in a
+way that leaves nothing locked (`threads`): so an interrupt at any moment leaves a job that is there or is not, and a
+signal handler may ask for more while the program waits.
+
+A failure for which nobody waits is kept until somebody is told: it comes with the next `take_failure`, those after it
+as its notes. The thread lives while there is work. At the end of the process, work is waited for or given up, as
+chosen. A process that was forked has none of it: it is the work of the one that forked.
 """
 
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401  registers its hook for the end of the process, before ours
-import contextlib
 import os
 import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from ..threads import Helper
 from .steps import Number
 
 
-class Job(NamedTuple):
-    """The save of one step: everything that is left to do for it."""
+class DroppedError(Exception):
+    """Nobody wants the outcome of a job any more."""
 
-    step: Number
-    run: Callable[[], Any]
+
+class Job:
+    """What is to be done: `run(job)`. `step` is that which it saves, if it saves one."""
+
+    def __init__(self, step: Number | None, run: Callable[[Job], Any]) -> None:
+        self.step = step
+        self._run: Callable[[Job], Any] | None = run
+        self.result: Any = None
+        self.failure: BaseException | None = None
+        self.has_begun = self.is_over = self.is_awaited = self.is_dropped = False
+
+    def check(self) -> None:
+        """For the job itself, before what cannot be undone; raises `DroppedError`."""
+        if self.is_dropped:
+            raise DroppedError
+
+    def do(self) -> None:
+        self.has_begun = True
+        run, self._run = self._run, None  # and so what is saved is let go
+        assert run is not None
+        try:
+            self.check()
+            self.result = run(self)
+        except BaseException as error:  # it is raised where somebody waits for it
+            self.failure = error
+        del run
+        self.is_over = True
+
+    def take(self) -> Any:
+        """What it gave, or raise what it raised; once, as an error must not be held by what its frames hold."""
+        failure, self.failure = self.failure, None
+        try:
+            if failure is not None:
+                raise failure
+            return self.result
+        finally:
+            del failure
 
 
 class Worker:
-    """Works off jobs, at most `limit` in flight: waiting or being run. Methods may be called from any thread, except
-    those that wait, from a job."""
+    """Works off jobs, of which at most `limit` save a step. Methods may be called from any thread."""
 
     rank = 0  # at the end of the process before what follows from saves
 
     def __init__(self, limit: int, *, finishes_at_exit: bool) -> None:
-        self.limit, self._finishes_at_exit = limit, finishes_at_exit
-        self._process = os.getpid()
-        self._changed = threading.Condition()
-        self._queue: deque[Job] = deque()
-        self._running: Job | None = None
-        self._has_thread = False
-        self._failures: list[tuple[Number, BaseException]] = []
+        self.limit, self.finishes_at_exit = limit, finishes_at_exit
+        self.forget()
+        keep_in_mind(self)
+
+    def forget(self) -> None:
+        """Have nothing to do, and nothing to tell."""
+        self._jobs: deque[Job] = deque()  # the first is being done
+        self._failures: deque[tuple[Number | None, BaseException]] = deque()
+        self._helper = Helper("ckptfmt-save", lambda: self._jobs, self._work)
 
     @property
     def steps(self) -> list[Number]:
         """The steps in flight, in order."""
-        with self._changed:
-            return [job.step for job in self._in_flight()]
+        return [job.step for job in self._jobs.copy() if job.step is not None and not job.is_dropped]
 
     @property
     def is_full(self) -> bool:
         return len(self.steps) >= self.limit
 
     def submit(self, job: Job) -> None:
-        with self._changed:
-            self._queue.append(job)
-            if not self._has_thread:
-                if self._finishes_at_exit:
-                    finish_at_exit(self)
-                threading.Thread(target=self._work, name="ckptfmt-save", daemon=True).start()
-                self._has_thread = True
+        """Have a job done, some time; at the end of the process at once, as there is no later."""
+        self._jobs.append(job)
+        self._helper.see_to_it()
+        if _ends and self.finishes_at_exit:
+            self.wait()
+
+    def run(self, job: Job) -> Any:
+        """Have a job done, after those before it, and give its result, or raise its failure. If that is interrupted,
+        the job is dropped. One for which a job asks is a part of it, and is done at once."""
+        job.is_awaited = True
+        if self._helper.is_me:
+            job.do()
+            return job.take()
+        try:
+            self._jobs.append(job)
+            self._helper.wait_for(lambda: job.is_over)
+        except BaseException:
+            job.is_dropped = True
+            raise
+        return job.take()
 
     def wait_for_room(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._in_flight()) < self.limit)
+        if not self._helper.is_me:
+            self._helper.wait_for(lambda: not self.is_full)
 
     def wait(self) -> None:
-        """Until nothing is in flight."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._in_flight())
+        """Until nothing is in flight, but for the job from which it is called."""
+        if not self._helper.is_me:
+            self._helper.wait_for(lambda: not self._jobs)
 
     def give_up(self) -> None:
-        """Drop what has not begun."""
-        with self._changed:
-            self._queue.clear()
-            self._changed.notify_all()
+        """Drop what has not begun, and nobody waits for."""
+        for job in self._jobs.copy():
+            job.is_dropped |= not (job.has_begun or job.is_awaited)
 
     def take_failure(self) -> BaseException | None:
         """The first failure of which nobody was told; the others are notes of it."""
-        with self._changed:
-            failures, self._failures = self._failures, []
+        failures = [self._failures.popleft() for _ in range(len(self._failures))]
         if not failures:
             return None
         (step, first), *others = failures
@@ -87,29 +138,17 @@ class Worker:
             _note(first, f"the save of step {other} failed, too: {error}")
         return first
 
-    def _in_flight(self) -> list[Job]:
-        return [job for job in (self._running, *self._queue) if job is not None]
-
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._running = self._queue.popleft() if self._queue else None
-                self._changed.notify_all()
-                if self._running is None:
-                    self._has_thread = False
-                    return
-                job = self._running
-            try:
-                job.run()
-            except BaseException as error:  # it is raised where somebody waits for it
-                with self._changed:
-                    self._failures.append((job.step, error))
-            del job
+        job = self._jobs[0]
+        job.do()
+        if not job.is_awaited:
+            failure, job.failure = job.failure, None
+            if failure is not None and not isinstance(failure, DroppedError):
+                self._failures.append((job.step, failure))
+        self._jobs.popleft()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """At the end of the process: finish, and show what nobody was told."""
-        if os.getpid() != self._process:  # a fork has no thread that would work
-            return
         self.wait()
         failure = self.take_failure()
         if failure is not None:
@@ -122,30 +161,46 @@ def _note(error: BaseException, text: str) -> None:
 
 
 class Background(Protocol):
-    """Work that goes on beside the program. At the end of the process `_end` finishes it, least `rank` first."""
+    """Work that goes on beside the program. At the end of the process `end` finishes it, least `rank` first; in a
+    process that was forked `forget` leaves it to the one that forked."""
 
     rank: int
+    finishes_at_exit: bool
 
-    def _end(self) -> None: ...
+    def end(self) -> None: ...
+
+    def forget(self) -> None: ...
 
 
-_FINISHED_AT_EXIT: weakref.WeakSet[Background] = weakref.WeakSet()
+_all: weakref.WeakSet[Background] = weakref.WeakSet()
+_ends = False
 
 
-def finish_at_exit(work: Background) -> None:
-    if not _FINISHED_AT_EXIT:
-        # atexit comes too late: concurrent.futures, which a save works with, takes no more work by then. It uses this
-        # same hook, and those registered last are called first.
-        with contextlib.suppress(RuntimeError):  # the process ends already
-            threading._register_atexit(_end_all)  # type: ignore[attr-defined]
-    _FINISHED_AT_EXIT.add(work)
+def keep_in_mind(work: Background) -> None:
+    """Finish it at the end of the process, if it says so; forget it in a fork."""
+    _all.add(work)
 
 
 def _end_all() -> None:
-    while _FINISHED_AT_EXIT:  # a save that is finished now may ask for a copy
-        work = min(_FINISHED_AT_EXIT, key=lambda work: work.rank)
-        _FINISHED_AT_EXIT.discard(work)
-        work._end()
+    global _ends
+    _ends = True
+    for work in sorted(_all, key=lambda work: work.rank):
+        if work.finishes_at_exit:
+            work.end()
+
+
+def _forget_all() -> None:
+    for work in list(_all):
+        work.forget()
+
+
+# atexit comes too late: concurrent.futures, which stores work with, takes no more work by then. It uses this same hook,
+# and those registered last are called first.
+try:
+    threading._register_atexit(_end_all)  # type: ignore[attr-defined]
+except RuntimeError:  # the process ends already
+    _ends = True
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def show(failure: BaseException) -> None:

@@ -15,12 +15,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import CkptError, CorruptError, MissingError, fault
 from ..storage import Attempt, Storage, attempt_for, storage_for
+from ..threads import Helper
 from . import asynchronous, retention
 from .policies import Policy, policies_asked, reasons_to_keep
 from .run import RunDirectory
@@ -74,14 +76,20 @@ class Copier:
         self.first, self.second, self.asked = first, second, asked
         self.policies = policies_asked(asked.keep)
         self._durable, self._tidy = durable, tidy
-        self._process = os.getpid()
-        self._changed = threading.Condition()
+        self.finishes_at_exit = asked.at_exit == "wait"
         self._known: list[Step] | None = None  # what the second directory held when it was last listed
-        self._settled: set[tuple[Number, bytes]] = set()  # steps that are copied, or not wanted there
-        self._is_asked = self._has_thread = self._ends = self._is_stopped = False
+        self._settled: set[tuple[Number, bytes]] = set()  # steps that are copied, not wanted there, or damaged
+        self.forget()
+        asynchronous.keep_in_mind(self)
+
+    def forget(self) -> None:
+        """Have nothing to do, and nothing to tell."""
+        self._helper = Helper("ckptfmt-copy", lambda: self._is_asked and not self._is_stopped, self._work)
+        self._noting = threading.Lock()  # only taken by threads that no signal handler interrupts
+        self._is_asked = self._ends = self._is_stopped = False
         self._failures = 0  # in a row
         self._failure: tuple[Number | None, BaseException] | None = None
-        self._unsaid: list[str] = []
+        self._unsaid: deque[str] = deque()
 
     # ---- what waits
 
@@ -105,20 +113,14 @@ class Copier:
     # ---- asking for work
 
     def wake(self) -> None:
-        """Something changed in the first directory."""
-        with self._changed:
-            self._is_asked = True
-            self._changed.notify_all()
-            if not self._has_thread and not self._is_stopped:
-                if self.asked.at_exit == "wait":
-                    asynchronous.finish_at_exit(self)
-                threading.Thread(target=self._work, name="ckptfmt-copy", daemon=True).start()
-                self._has_thread = True
+        """Something changed in the first directory, or may have."""
+        self._is_asked = True
+        self._helper.see_to_it()
 
     def rewind(self, step: Number) -> None:
         """The first directory is about to lose all steps after `step`."""
         key = self.first.names.key
-        with self._changed:
+        with self._noting:
             earlier = self._rewound_to()
             goal = step if earlier is None or key(step) < key(earlier) else earlier
             self.first.write_note(REWIND, str(goal))
@@ -133,25 +135,33 @@ class Copier:
         except ValueError:
             return float(text)
 
+    def has_all(self) -> bool:
+        """Whether all is there, as both directories are now, whoever copies."""
+        here = [step for step in self.first.scan().steps if step.record]
+        there = self.there()
+        wanted = self._wanted(here, there)
+        copied = {(step.step, step.record) for step in there}
+        return all((step.step, step.record) in copied for step in here if step.step in wanted)
+
     def take_report(self) -> list[str]:
         """What went wrong of which nobody was told."""
-        with self._changed:
-            unsaid, self._unsaid = self._unsaid, []
-        return unsaid
+        return [self._unsaid.popleft() for _ in range(len(self._unsaid))]
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until nothing is waiting, or was given up; gives whether all is copied."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._has_thread, timeout) and not self._failures
+        """Until nothing is waiting, or was given up; gives whether all is copied. What has changed is not looked for:
+        see `wake`."""
+        is_idle = self._helper.wait_for(lambda: not self._helper.is_busy, timeout)
+        return is_idle and not (self._is_asked or self._failures)
 
     def close(self) -> BaseException | None:
         """Finish or abort, as chosen; gives what keeps a copy from being made, if that was waited for."""
         aborts = self._is_stopped = self.asked.at_exit == "abort"
-        self._ends, self._failures = True, 0
-        with self._changed:
-            self._changed.notify_all()  # a pause is over now
-        self.wait()
-        self._ends = self._is_stopped = False
+        try:
+            self._ends, self._failures = True, 0
+            self._helper.bell.ring()  # a pause is over now
+            self.wait()
+        finally:
+            self._ends = self._is_stopped = False
         failure, self._failure = self._failure, None
         if failure is None or aborts:
             return None
@@ -159,38 +169,31 @@ class Copier:
         error.add_note(f"raised while step {step} was copied to {self.second.path}; the next manager tries again")
         return error
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """At the end of the process."""
-        if os.getpid() == self._process:
-            failure = self.close()
-            if failure is not None:
-                asynchronous.show(failure)
+        failure = self.close()
+        if failure is not None:
+            asynchronous.show(failure)
 
     # ---- the work
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                if self._is_stopped or not self._is_asked:
-                    self._has_thread = False
-                    self._changed.notify_all()
-                    return
-                self._is_asked = False
-            number: Number | None = None
-            try:
-                steps = self._steps_to_copy()
-                for step in steps:
-                    number = step.step
-                    self._copy_one(step)
-                number = None
-                if steps:
-                    retention.prune(self.second, self.policies)
-                    self._tidy()
-                self._failures, self._failure = 0, None
-            except Abandoned:
-                pass
-            except BaseException as error:
-                self._failed(number, error)
+        self._is_asked = False
+        number: Number | None = None
+        try:
+            steps = self._steps_to_copy()
+            for step in steps:
+                number = step.step
+                self._copy_one(step)
+            number = None
+            if steps:
+                retention.prune(self.second, self.policies)
+                self._tidy()
+            self._failures, self._failure = 0, None
+        except Abandoned:
+            self._is_asked = True
+        except BaseException as error:
+            self._failed(number, error)
 
     def _failed(self, step: Number | None, error: BaseException) -> None:
         """Report, pause, and try again; at the end of the run only a few times."""
@@ -198,19 +201,17 @@ class Copier:
         self._failure = step, error
         what = f"{self.second.path} is not up to date" if step is None else f"step {step} could not be copied"
         self._report(step, error, f"{what}, and will be tried again: {error}" if self._failures == 1 else None)
-        with self._changed:
-            before = self._ends
-            if before and self._failures >= TRIES_AT_END:
-                return
-            pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
-            self._changed.wait_for(lambda: self._ends != before or self._is_stopped, pause)
-            self._is_asked = True
+        before = self._ends
+        if before and self._failures >= TRIES_AT_END:
+            return
+        pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
+        self._helper.bell.wait_for(lambda: self._ends != before or self._is_stopped, pause)
+        self._is_asked = True
 
     def _report(self, step: Number | None, error: BaseException, text: str | None) -> None:
         """Tell `on_error`, and, with the next call of the manager, the program; once for all failures in a row."""
         if text is not None:
-            with self._changed:
-                self._unsaid.append(text)
+            self._unsaid.append(text)
         if self.asked.on_error is not None:
             try:
                 self.asked.on_error(step, error)
@@ -222,7 +223,7 @@ class Copier:
         goal = self._rewound_to()
         if goal is not None:
             retention.rewind(self.second, goal)
-            with self._changed:
+            with self._noting:
                 if self._rewound_to() == goal:  # and not further back meanwhile
                     self.first.write_note(REWIND, None)
         here = [step for step in self.first.scan().steps if step.record]
@@ -246,6 +247,7 @@ class Copier:
         self._settled = {each for each in identities if each in copied or each[0] not in wanted}
 
     def _copy_one(self, step: Step) -> None:
+        identity = (step.step, step.record)
         try:
             with self.first.lease(step):
                 damage = self.first.damage_of(step)
@@ -257,7 +259,9 @@ class Copier:
             return
         except CorruptError as error:
             self._report(step.step, error, f"step {step.step} is not copied: {error}")
-        self._settled = self._settled | {(step.step, step.record)}
+            self._settled = self._settled | {identity}
+            return
+        self._settled = self._settled | {identity}
         if self.asked.on_copy is not None:
             self.asked.on_copy(step.step)
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import MissingError, fault
+from ..errors import MissingError, StorageError, fault
 from ..format.tree import Tree
 from ..parallel.coordinator import Alone, Coordinator, Rounds
 from ..reading.reader import Checkpoint
@@ -15,14 +15,14 @@ from ..reading.reader import load as load_checkpoint
 from .agreement import in_common, together
 from .copies import Copier
 from .policies import Best, Mode, Policy
-from .run import RunDirectory
+from .run import DamagedStep, RunDirectory
 from .steps import Number, Step
 
 Which = Any  # a step, or "latest" or "best"
 
 
 class FallbackWarning(UserWarning):
-    """A damaged checkpoint was passed over, and its copy or an older one restored."""
+    """A checkpoint that is damaged or cannot be read was passed over, and its copy or an older one taken."""
 
 
 class Finder:
@@ -32,6 +32,7 @@ class Finder:
     _copier: Copier | None
     _group: Coordinator
     _policies: tuple[Policy, ...]
+    _told: set[tuple[str, str]]  # paths and codes of what is damaged, of which the program was told
 
     @property
     def directory(self) -> str:
@@ -40,17 +41,38 @@ class Finder:
     # ---- finding
 
     def steps(self) -> list[Step]:
-        """The committed steps, in order."""
+        """The committed steps, in order. What is named like a step and is none, or cannot be read, is passed over, with
+        a `FallbackWarning`, the first time; see `damaged`."""
         here = self._run.scan().steps
-        return here if self._copier is None else self._joined(here, self._copier.there())
+        steps = here if self._copier is None else self._joined(here, self._copier.there())
+        self._tell_damage()
+        return steps
+
+    def damaged(self) -> list[DamagedStep]:
+        """What is named like a step and is none, or cannot be read, in order, and what is wrong with it. It may be
+        mended (`ckptfmt.repair`): nothing deletes it."""
+        self._run.scan()
+        return self._run.damaged
 
     def latest(self) -> Step | None:
-        """The last committed step."""
-        if self._copier is None:
-            return self._run.latest()
-        there = self._copier.there()
-        steps = self._joined([step for step in [self._run.latest()] if step is not None], there)
+        """The last committed step that can be read; passes over what cannot, as `steps` does. Raises `StorageError` if
+        there are steps, and none can be read: to begin anew would be worse."""
+        steps = [step for step in [self._run.latest()] if step is not None]
+        if self._copier is not None:
+            steps = self._joined(steps, self._copier.there())
+        if not steps:
+            for _, _, error in reversed(self._run.damaged):
+                if isinstance(error, StorageError):
+                    raise error
+        self._tell_damage()
         return steps[-1] if steps else None
+
+    def _tell_damage(self) -> None:
+        """Warn of what was passed over, once for each."""
+        for _, path, error in self._run.damaged:
+            if (path, error.code) not in self._told:
+                self._told.add((path, error.code))
+                warnings.warn(f"passed over: {error}", FallbackWarning, stacklevel=3)
 
     def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
         """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
@@ -116,8 +138,11 @@ class Finder:
         what to call instead: `ckptfmt_torch.load`, say, which fills modules and optimizers.
 
         `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
-        with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises.
+        with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises; for a step that is
+        damaged, without `fallback`, what is wrong with it.
         """
+        if fallback and not isinstance(which, str):
+            which = self._readable(self._checked(which))
         with contextlib.ExitStack() as stack:
             step = stack.enter_context(self._lease(which, self._group))
             while fallback and not self._is_whole(step):
@@ -133,7 +158,15 @@ class Finder:
 
     def _is_whole(self, step: Step) -> bool:
         """Whether all processes find it whole."""
-        return all(_said(self._group, lambda: not step.run.damage_of(step), f"check of step {step.step}"))
+        return all(_said(self._group, lambda: step.run.is_whole(step), f"check of step {step.step}"))
+
+    def _readable(self, number: Number) -> Number:
+        """A step, or where that is none, or cannot be read, the one before it."""
+        self._run.find(number)
+        if all(damaged.step != number for damaged in self._run.damaged):
+            return number
+        older = [step.step for step in self.steps() if self._key(step.step) <= self._key(number)]
+        return older[-1] if older else number
 
     def _fallback(self, step: Step) -> Step | None:
         """What all processes have instead of a step: its copy, else the step before it."""
@@ -183,7 +216,7 @@ class Finder:
         if isinstance(which, str):
             one_of("which", which, "latest", "best")
             return self.steps()
-        number = self._run.names.checked(which)
+        number = self._checked(which)
         found = self._run.find(number)
         if found is None and self._copier is not None:
             found = next((step for step in self._copier.there() if step.step == number), None)
@@ -191,6 +224,9 @@ class Finder:
 
     def _there(self, which: Which, found: Step | None) -> Step:
         if found is None:
+            for damaged in self._run.damaged:
+                if damaged.step == which:
+                    raise damaged.error
             names = [str(step.step) for step in self.steps()]
             few = [*names[:2], "…", *names[-2:]] if len(names) > 5 else names
             raise fault(
@@ -201,6 +237,13 @@ class Finder:
                 expected=which,
             )
         return found
+
+    def _checked(self, step: Any) -> Number:
+        """The step as a number that processes can tell each other; raises `bad-option`."""
+        if isinstance(step, int) and not -(1 << 63) <= step < 1 << 64:
+            found = f"a number of {step.bit_length()} bits"
+            raise fault("bad-option", "a step is too large", path=self._run.path, found=found, expected="below 2^64")
+        return self._run.names.checked(step)
 
     def _key(self, step: Number) -> Any:
         return self._run.names.key(step)

@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import os
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +16,11 @@ from typing import Any, Literal, Self
 from ..errors import CkptError, fault
 from ..format.tree import Tree
 from ..parallel.coordinator import Alone, Coordinator
+from ..storage import is_url
 from ..writing.writer import SaveReport, save
 from . import retention, snapshot
 from .agreement import Decision, Vote, decide, together
-from .asynchronous import Job, Worker
+from .asynchronous import DroppedError, Job, Worker
 from .copies import Copier, CopyTo, CopyWarning, Waiting
 from .finding import Finder, one_of
 from .flax_rules import PREFIX, FlaxKeep, FlaxNames
@@ -33,7 +33,14 @@ from .steps import FixedNames, Names, Number, metadata_for
 
 Overwrite = bool | Literal["later"]
 
-_TAKEN = ("path", "tree", "overwrite", "metadata", "coordinator")  # arguments of `save` that the manager gives itself
+_TAKEN = (
+    "path",
+    "tree",
+    "overwrite",
+    "metadata",
+    "coordinator",
+    "before_commit",
+)  # arguments of `save` that the manager gives itself
 
 
 class CheckpointManager(Finder):
@@ -61,8 +68,8 @@ class CheckpointManager(Finder):
     `process-00003` say, below `directory`.
 
     `mode="flax"`: names, order, `keep`, `keep_every_n_steps` and `overwrite` of `flax.training.checkpoints`.
-    `directory` may be a URL. `storage_options` and `options` are further arguments of `ckptfmt.save`, such as `layout`,
-    `compression`, `schema`, `durable`.
+    `directory` may be a URL; a relative path is that of the working directory of now. `storage_options` and `options`
+    are further arguments of `ckptfmt.save`, such as `layout`, `compression`, `schema`, `durable`.
 
     Raises `InputError` (`bad-option`). A manager may be used from several threads if no two of them save.
     """
@@ -105,7 +112,7 @@ class CheckpointManager(Finder):
         if self._is_flax:
             names = FlaxNames(prefix)
             keep = [FlaxKeep(names, 1 if keep is None else keep, keep_every_n_steps)]  # type: ignore[arg-type]
-        self._run = run_at(_below(directory, own), names, storage_options)
+        self._run = run_at(_place(directory, own), names, storage_options)
         self._policies = policies_asked(keep)
         self._copier = None if copy_to is None else self._new_copier(copy_to, own, options.get("durable", True))
         self._schedule = schedule_asked(schedule)
@@ -115,16 +122,17 @@ class CheckpointManager(Finder):
         self._on_commit, self._on_error = on_commit, on_error
         self._worker = Worker(max_in_flight, finishes_at_exit=self._finishes)
         self._buffers: list[snapshot.Buffers] = []  # of snapshots whose saves are over
-        self._saving = threading.Lock()
+        self._saved: Number | None = None  # the last step that was committed here
         self._saved_at = time.monotonic()
         self._last: Number | None = None  # the last step saved or in flight, as far as is known
+        self._told = set()
         self._preemption = Preemption()
         self._is_preempted = self._saved_preempted = False
 
     def _new_copier(self, asked: str | os.PathLike[str] | CopyTo, own: str, durable: bool) -> Copier:
         asked = asked if isinstance(asked, CopyTo) else CopyTo(asked)
-        second = run_at(_below(asked.directory, own), self._run.names, asked.storage_options)
-        if os.path.abspath(second.path) == os.path.abspath(self._run.path):
+        second = run_at(_place(asked.directory, own), self._run.names, asked.storage_options)
+        if second.path == self._run.path:
             raise fault("bad-option", "copy_to= is the directory of the run itself", path=second.path)
         copier = Copier(self._run, second, asked, durable=durable, tidy=self._tidy)
         self._policies = (*self._policies, Waiting(copier))
@@ -214,9 +222,9 @@ class CheckpointManager(Finder):
         step = self._run.names.checked(step)
         if self._is_flax and overwrite:
             overwrite = "later"
+        last, self._last = self._last, None  # not known, if this is interrupted
         self._save(step, tree, lambda: metadata_for(step, metrics, metadata), block, overwrite)
-        is_last = self._last is None or overwrite == "later" or self._key(step) > self._key(self._last)
-        self._last = step if is_last else self._last
+        self._last = step if overwrite == "later" else self._later(step, last)
         self._saved_at = time.monotonic()
         self._saved_preempted = self._is_preempted
         return True
@@ -234,12 +242,23 @@ class CheckpointManager(Finder):
             return metadata
 
         metadata = together(self._group, True, ready, f"save of step {step}")
-        if block:
-            self._commit(self._savers, step, tree, metadata, overwrite, None)
-            return
+        if block and self._savers.size > 1:  # who talk on the thread that calls
+            self._commit(self._savers, step, tree, metadata, overwrite)
+        elif block:
+            self._worker.run(
+                Job(step, lambda job: self._commit(self._savers, step, tree, metadata, overwrite, job=job))
+            )
+        else:
+            self._save_in_background(step, tree, metadata, overwrite)
+
+    def _save_in_background(self, step: Number, tree: Tree, metadata: Tree, overwrite: Overwrite) -> None:
         if self._background is None:
             self._background = self._savers.split()
-        savers, buffers = self._background, self._buffers.pop() if self._buffers else snapshot.Buffers()
+        savers = self._background
+        try:
+            buffers = self._buffers.pop()
+        except IndexError:
+            buffers = snapshot.Buffers()
 
         def take() -> snapshot.Snapshot:
             try:
@@ -251,9 +270,9 @@ class CheckpointManager(Finder):
         taken = together(self._savers, True, take, f"snapshot of step {step}")
         assert taken is not None
 
-        def run() -> None:
+        def run(_: Job) -> None:
             try:
-                self._commit(savers, step, taken.tree, metadata, overwrite, taken.copied_views)
+                self._commit(savers, step, taken.tree, metadata, overwrite, views=taken.copied_views)
             finally:
                 self._buffers.append(buffers)
 
@@ -263,13 +282,21 @@ class CheckpointManager(Finder):
         """The last step that is committed or in flight. Lists no second directory but the first time."""
         there = list(self._worker.steps)  # before the directory is looked at, as one may be committed in between
         latest = self._run.latest()
+        self._tell_damage()
         there += [] if latest is None else [latest.step]
         there += [] if self._copier is None else [step.step for step in self._copier.known()]
         return max(there, key=self._key, default=None)
 
+    def _later(self, step: Number, other: Number | None) -> Number:
+        return step if other is None else max(step, other, key=self._key)
+
     def _refuse_older(self, step: Number) -> None:
         last = self._newest()
-        if last is not None and self._key(last) >= self._key(step):
+        if last is not None:
+            self._check_later(step, last)
+
+    def _check_later(self, step: Number, last: Number) -> None:
+        if self._key(last) >= self._key(step):
             raise fault(
                 "exists",
                 f"step {step} is not later than the last step {last}",
@@ -285,14 +312,21 @@ class CheckpointManager(Finder):
         tree: Tree,
         metadata: Tree,
         overwrite: Overwrite,
-        views: tuple[tuple[str, ...], ...] | None,
+        *,
+        views: tuple[tuple[str, ...], ...] | None = None,
+        job: Job | None = None,
     ) -> None:
-        """Save, tell, and delete what is not kept. `views` are those of a snapshot."""
+        """Save, tell, and delete what is not kept. `views` are those of a snapshot. Without one, the tree is the
+        caller's: once he does not wait for the job any more it may change, and nothing is committed."""
         try:
-            with self._saving, contextlib.ExitStack() as held:
+            if not overwrite and self._saved is not None and self._key(self._saved) >= self._key(step):
+                together(savers, self._acts, lambda: self._refuse_late(step), f"order of step {step}")
+            with contextlib.ExitStack() as held:
                 together(
                     savers, self._acts, lambda: held.enter_context(self._run.saving(step)), f"begin of step {step}"
                 )
+                if not overwrite:
+                    together(savers, self._acts, lambda: self._run.set_aside(step), f"place of step {step}")
                 together_with = None if savers.size == 1 else savers
                 path = self._run.path_of(step)
                 report = save(
@@ -301,14 +335,16 @@ class CheckpointManager(Finder):
                     overwrite=bool(overwrite),
                     metadata=metadata,
                     coordinator=together_with,
-                    **self._options,
+                    **(self._options if job is None else self._options_for(job)),
                 )
-                held.close()
-                if overwrite == "later":
-                    together(savers, self._acts, lambda: self._rewind(step), f"going back to step {step}")
-                report = report if views is None else dataclasses.replace(report, copied_views=views)
-                together(savers, True, lambda: self._committed(step, report), f"end of step {step}")
+            self._saved = step if overwrite == "later" else self._later(step, self._saved)
+            if overwrite == "later":
+                together(savers, self._acts, lambda: self._rewind(step), f"going back to step {step}")
+            report = report if views is None else dataclasses.replace(report, copied_views=views)
+            together(savers, True, lambda: self._committed(step, report), f"end of step {step}")
             self._wake()
+        except DroppedError:
+            raise
         except BaseException as error:
             if self._on_error is not None:
                 self._on_error(step, error)
@@ -319,6 +355,23 @@ class CheckpointManager(Finder):
             self._on_commit(step, report)
         if self._acts:
             retention.prune(self._run, self._policies)
+
+    def _options_for(self, job: Job) -> dict[str, Any]:
+        """The options of a save that ends when its job is dropped."""
+        asked = self._options.get("progress")
+
+        def progress(done: int, total: int) -> None:
+            job.check()
+            if asked is not None:
+                asked(done, total)
+
+        return {**self._options, "progress": progress, "before_commit": job.check}
+
+    def _refuse_late(self, step: Number) -> None:
+        """A signal handler may have saved a later step since this one was begun."""
+        latest = self._run.latest()
+        if latest is not None:
+            self._check_later(step, latest.step)
 
     def _rewind(self, step: Number) -> None:
         if self._copier is not None:
@@ -351,6 +404,8 @@ class CheckpointManager(Finder):
         else:
             self._worker.give_up()
             self._last = None
+        if self._copier is not None and self._copier.finishes_at_exit:
+            self._wake()  # there may be copies that an earlier process was to make
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
         self._warn(3)
         for failure in failures:
@@ -374,31 +429,39 @@ class CheckpointManager(Finder):
 
     def plan(self) -> Plan:
         """What `prune` would keep and delete now, and why. Changes nothing."""
-        return retention.plan(self._run.scan().steps, self._policies)
+        plan: Plan = self._worker.run(Job(None, lambda _: retention.plan(self._run.scan().steps, self._policies)))
+        return plan
 
     def prune(self) -> Plan | None:
         """Delete now what no policy keeps, and what crashes have left; gives what was done (None where
         another process did it)."""
 
-        def act() -> Plan:
-            with self._saving:
-                return retention.prune(self._run, self._policies)
-
-        return together(self._group, self._acts, act, "prune() of a manager")
+        return together(self._group, self._acts, self._tidy, "prune() of a manager")
 
     def gc(self) -> list[str] | None:
         """Remove temporaries of saves and deletions that died; gives their names (None where another
         process did it)."""
-        return together(
-            self._group, self._acts, lambda: self._run.sweep(self._run.scan().leftovers), "gc() of a manager"
-        )
+
+        def act(_: Job) -> list[str]:
+            return self._run.sweep(self._run.scan().leftovers)
+
+        return together(self._group, self._acts, lambda: self._worker.run(Job(None, act)), "gc() of a manager")
 
     # ---- the second directory
 
     def wait_for_copies(self, timeout: float | None = None) -> bool:
-        """Until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Does not
-        wait for saves in the background, and raises nothing."""
-        return self._copier is None or self._copier.wait(timeout)
+        """Until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Looks at
+        both directories first: also what an earlier process left is copied. Does not wait for saves in the background,
+        and raises nothing. Where another process of the group copies, it looks, and waits for nothing."""
+        if self._copier is None:
+            return True
+        if self._acts:
+            self._copier.wake()
+            return self._copier.wait(timeout)
+        try:
+            return self._copier.has_all()
+        except CkptError:
+            return False
 
     def uncopied(self) -> list[Number]:
         """The steps in the first directory that are still to be copied to the second, or to be looked at."""
@@ -409,9 +472,9 @@ class CheckpointManager(Finder):
         if self._copier is not None and self._acts:
             self._copier.wake()
 
-    def _tidy(self) -> None:
-        with self._saving:
-            retention.prune(self._run, self._policies)
+    def _tidy(self) -> Plan:
+        plan: Plan = self._worker.run(Job(None, lambda _: retention.prune(self._run, self._policies)))
+        return plan
 
     def _warn(self, depth: int) -> None:
         """Say what went wrong with copies, `depth` calls up from here."""
@@ -422,5 +485,17 @@ class CheckpointManager(Finder):
         return f"<CheckpointManager {self._run.path!r}: keeps {', '.join(map(str, self._policies))}>"
 
 
-def _below(directory: str | os.PathLike[str], name: str) -> str:
-    return os.path.join(directory, name) if name else os.fspath(directory)
+def _place(directory: str | os.PathLike[str], name: str) -> str:
+    """Where a run lies, wherever the program goes later: `name` below `directory`, or that itself."""
+    asked = os.fspath(directory)
+    if not isinstance(asked, str):
+        raise fault("bad-option", "the directory of a run is no text", found=type(asked).__name__, expected="str")
+    if not is_url(asked):
+        asked = asked.removeprefix("file://")
+        if not asked:
+            raise fault("bad-option", "the directory of a run has no name", found=asked)
+        if asked.startswith("~") and os.path.expanduser(asked) != asked:
+            message = f"only shells replace the ~ in {asked!r}"
+            raise fault("bad-option", message, path=asked, expected=f"{os.path.expanduser(asked)}, or ./{asked}")
+        asked = os.path.abspath(asked)
+    return os.path.join(asked, name) if name else asked

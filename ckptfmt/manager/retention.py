@@ -13,7 +13,7 @@ from .run import RunDirectory
 from .steps import Number, Step
 
 REASONS = "kept.json"  # why each step was kept when last something was deleted; for people, nothing depends on it
-BEING_READ = "being read"
+BEING_READ, UNREADABLE = "being read", "its metrics cannot be read now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Plan:
 def plan(steps: Sequence[Step], policies: Sequence[Policy]) -> Plan:
     """What to do with `steps`. Changes nothing."""
     kept = reasons_to_keep(steps, policies)
-    read = {step.step: (BEING_READ,) for step in steps if step.step not in kept and step.run.is_leased(step)}
+    read = {step.step: (UNREADABLE,) for step in steps if step.step not in kept and step.is_unreadable}
+    read |= {step.step: (BEING_READ,) for step in steps if step.step not in kept and step.run.is_leased(step)}
     why = f"kept by none of: {', '.join(map(str, policies))}"
     return Plan(
         {step.step: (kept | read)[step.step] for step in steps if step.step in kept | read},

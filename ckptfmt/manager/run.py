@@ -5,6 +5,9 @@ program may be torn. So the end of a file, or the `COMMIT` of a directory, is re
 a valid commit record is listed. What was seen is remembered for as long as it stays the same file or object, so that
 listing again opens nothing; finding the latest step opens one.
 
+What is named like a step and is none, or cannot be read, is passed over, and is in `damaged`: it does not keep a run
+from going on, counts for nothing, and nothing deletes it.
+
 What is being read has a lease and is not deleted. A step that is deleted first vanishes from the listing, at once, and
 then its bytes go; what a crash leaves between the two is left over, and `sweep` removes it.
 """
@@ -17,7 +20,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from ..errors import CODES, CkptError, CorruptError
+from ..errors import CODES, CkptError, CorruptError, fault
 from ..format import commit
 from ..format.manifest import FORMAT
 from ..format.tree import Tree
@@ -41,12 +44,21 @@ class Listing(NamedTuple):
     leftovers: list[str]
 
 
+class DamagedStep(NamedTuple):
+    """What is named like a step, and why it is none, or cannot be read."""
+
+    step: Number
+    path: str
+    error: CkptError
+
+
 class RunDirectory(ABC):
     """A directory of checkpoints by step; one that does not exist is empty. All methods raise `StorageError`."""
 
     def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
         self.path, self.names, self.options = path, names, options
-        self._known: dict[Number, tuple[Hashable, Step | None]] = {}
+        self._known: dict[Number, tuple[Hashable, Step | CkptError]] = {}
+        self._damaged: dict[Number, DamagedStep] = {}  # as of the last look at each
 
     def path_of(self, step: Number) -> str:
         return os.path.join(self.path, self.names.name(step))
@@ -58,7 +70,21 @@ class RunDirectory(ABC):
         found = self._list()
         steps = [step for step in self._look_all(found.named) if step is not None]
         self._known = {number: self._known[number] for number, _ in found.named if number in self._known}
+        self._damaged = {number: self._damaged[number] for number, _ in found.named if number in self._damaged}
         return Scan(steps, found.leftovers)
+
+    @property
+    def damaged(self) -> list[DamagedStep]:
+        """What was passed over when it was last looked at, in order."""
+        return sorted(self._damaged.copy().values(), key=lambda found: self.names.key(found.step))
+
+    def _judged(self, number: Number, found: Step | CkptError | None) -> Step | None:
+        """What a look at a step gives, None if it is not there; remembers what is damaged."""
+        self._damaged.pop(number, None)
+        if isinstance(found, CkptError):
+            self._damaged[number] = DamagedStep(number, self.path_of(number), found)
+            return None
+        return found
 
     def latest(self) -> Step | None:
         """The last committed step; looks at names, and at no checkpoint but the last."""
@@ -105,6 +131,10 @@ class RunDirectory(ABC):
         """What `call`, such as `ckptfmt.load`, makes of the path of a step."""
         return call(step.path, **options, **({"storage_options": self.options} if self.options else {}))
 
+    def is_whole(self, step: Step) -> bool:
+        """Whether every byte of a step can be read, and is as it was saved."""
+        return not self.damage_of(step)
+
     def damage_of(self, step: Step) -> tuple[Damage, ...]:
         """What is damaged in a step, after checking every byte; bytes of the frame are in no value. [FRM-004]"""
         try:
@@ -119,6 +149,11 @@ class RunDirectory(ABC):
     @abstractmethod
     def saving(self, step: Number) -> AbstractContextManager[None]:
         """While the block runs, a step is saved: makes the directory, and keeps `sweep` from what is written."""
+
+    def set_aside(self, step: Number) -> None:
+        """If the place of a step is taken by something damaged, move that out of the way where this can be done; it
+        stays beside the steps, for those who can mend it."""
+        return
 
     @abstractmethod
     def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
@@ -147,6 +182,13 @@ def run_at(path: str | os.PathLike[str], names: Names, options: Mapping[str, Any
     from .run_on_disk import RunOnDisk
 
     return RunOnDisk(path, names, options)
+
+
+def no_record(path: str, *, is_directory: bool) -> CkptError:
+    """What is wrong where `record_in` finds nothing."""
+    if is_directory:
+        return fault("bad-record", "there is no COMMIT with a commit record in this directory [COM-002]", path=path)
+    return fault("bad-record", "there is no commit record at the end of the file [COM-002]", path=path)
 
 
 def record_in(tail: bytes, size: int, *, is_directory: bool) -> bytes | None:

@@ -1,20 +1,22 @@
 """A run directory on a local disk.
 
 A step that is deleted takes the name of a temporary, which every reader refuses; that of a directory is flushed before
-its bytes go. Leases are locks (`leases`). Temporaries of saves that still run are known by the lease that a save holds
-on the run directory: while there is one, nothing is swept.
+its bytes go. Where a directory cannot be renamed, its `COMMIT` goes first. Leases are locks (`leases`). Temporaries of
+saves that still run are known by the lease that a save holds on the run directory: while there is one, nothing is
+swept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ..errors import fault, os_fault
+from ..errors import CkptError, StorageError, fault, os_fault
 from ..format import commit
 from ..format.tree import Tree
 from ..reading.reader import Checkpoint
@@ -24,7 +26,7 @@ from ..storage.local import make_directories
 from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
 from . import flax_files
 from .flax_rules import FlaxNames
-from .run import Listing, RunDirectory, record_in
+from .run import Listing, RunDirectory, no_record, record_in
 from .steps import Names, Number, Step
 
 
@@ -70,25 +72,30 @@ class RunOnDisk(RunDirectory):
     def _look(self, number: Number, entry: str) -> Step | None:
         path = os.path.join(self.path, entry)
         try:
-            status = os.stat(path)
-            is_directory = stat.S_ISDIR(status.st_mode)
-            place = os.path.join(path, COMMIT) if is_directory else path
-            if is_directory:
-                with contextlib.suppress(FileNotFoundError):  # flax writes none
-                    status = os.stat(place)
-            identity = (status.st_ino, status.st_mtime_ns, status.st_size)
-            seen, step = self._known.get(number, (None, None))
-            if seen != identity:
-                record = _record(place, status.st_size, is_directory) if stat.S_ISREG(status.st_mode) else None
-                if record is None and isinstance(self.names, FlaxNames) and flax_files.format_of(path):
-                    record = b""
-                step = None if record is None else Step(number, path, status.st_mtime, identity, record, self)
-                self._known[number] = (identity, step)
-            return step
+            return self._judged(number, self._seen(number, path))
         except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise os_fault(error, "cannot look at the step", path) from error
+            return self._judged(number, None)
+        except OSError as error:  # which may pass, so the next look is a new one
+            return self._judged(number, os_fault(error, "cannot look at the step", path))
+
+    def _seen(self, number: Number, path: str) -> Step | CkptError:
+        status = os.stat(path)
+        is_directory = stat.S_ISDIR(status.st_mode)
+        place = os.path.join(path, COMMIT) if is_directory else path
+        if is_directory:
+            with contextlib.suppress(FileNotFoundError):  # flax writes none
+                status = os.stat(place)
+        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        seen, found = self._known.get(number, (None, None))
+        if found is None or seen != identity:
+            record = _record(place, status.st_size, is_directory) if stat.S_ISREG(status.st_mode) else None
+            if record is None and isinstance(self.names, FlaxNames) and flax_files.format_of(path):
+                record = b""
+            found = no_record(path, is_directory=is_directory)
+            if record is not None:
+                found = Step(number, path, status.st_mtime, identity, record, self)
+            self._known[number] = (identity, found)
+        return found
 
     # ---- one step
 
@@ -117,6 +124,12 @@ class RunOnDisk(RunDirectory):
         with self.opened(step) as checkpoint:
             return call(checkpoint.path, **options)
 
+    def is_whole(self, step: Step) -> bool:
+        try:
+            return super().is_whole(step)
+        except StorageError:  # a disk that cannot read it now will hardly do so later
+            return False
+
     def lease(self, step: Step) -> AbstractContextManager[None]:
         return leases.lease(step.path)
 
@@ -133,6 +146,21 @@ class RunOnDisk(RunDirectory):
         except OSError as error:
             raise os_fault(error, "cannot make the run directory", self.path) from error
         return leases.lease(self.path)
+
+    def set_aside(self, step: Number) -> None:
+        """It gets a name that ends in `.damaged`, after it was looked at once more."""
+        path = self.path_of(step)
+        if self.find(step) is not None or not os.path.lexists(path):
+            return
+        disk = disks.current()
+        try:
+            disk.replace(path, f"{path}.{os.urandom(6).hex()}.damaged")
+            disk.flush_directory(self.path)
+        except OSError as error:
+            message = "something damaged cannot be moved out of the way"
+            if error.errno == errno.EXDEV:
+                raise fault("not-replaceable", message, path=path) from error
+            raise os_fault(error, message, path) from error
 
     def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
         if not steps:
@@ -154,7 +182,14 @@ class RunOnDisk(RunDirectory):
         hidden = self.temporary_of(os.path.basename(step.path))
         disk = disks.current()
         try:
-            disk.replace(step.path, hidden)
+            try:
+                disk.replace(step.path, hidden)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                hidden = step.path  # a directory in a lower layer of overlayfs: it can be removed, and not renamed
+                disk.unlink(os.path.join(hidden, COMMIT))
+                disk.flush_directory(hidden)
             if for_good or os.path.isdir(hidden):
                 disk.flush_directory(self.path)  # else a directory's name may come back without the bytes
         except FileNotFoundError:

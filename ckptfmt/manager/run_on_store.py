@@ -16,18 +16,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from ..errors import CkptError, fault
+from ..errors import CkptError, StorageError, fault
 from ..format import commit
 from ..storage import COMMIT
 from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.remote import READERS
-from .run import Listing, RunDirectory, record_in
+from ..threads import Bell, Pool, start_thread
+from .run import Listing, RunDirectory, no_record, record_in
 from .steps import Names, Number, Step
 
 TOMBSTONE, LEASE = ".ckptfmt-deleted", ".ckptfmt-lease"
@@ -35,6 +35,12 @@ LIFETIME = 600.0  # seconds that a lease counts after it was last renewed
 
 NOTE = 1 << 20  # most bytes of a note
 _MARK = re.compile(rf"\.(.+?)(\.[0-9a-f]{{12}}{re.escape(LEASE)}|{re.escape(TOMBSTONE)})").fullmatch
+
+
+class _Done(Bell):
+    """Rings when a lease is given up."""
+
+    is_over = False
 
 
 class RunOnStore(RunDirectory):
@@ -58,38 +64,50 @@ class RunOnStore(RunDirectory):
         """Entries are what the store says about an object or folder. One request for a thousand names."""
         with self._told("cannot list the steps"):
             entries = {child.name: child for child in self._engine.children(self._root)}
-        self._tombstones, self._leases = {}, {}
+        tombstones: dict[str, float] = {}
+        leases: dict[str, list[tuple[str, float]]] = {}
         for name, entry in entries.items():
             mark = _MARK(name)
             if mark is not None and mark[2] == TOMBSTONE:
-                self._tombstones[mark[1]] = _time(entry)
+                tombstones[mark[1]] = _time(entry)
             elif mark is not None:
-                self._leases.setdefault(mark[1], []).append((name, _time(entry)))
-        numbers = ((self.names.step(name), name) for name in entries if name not in self._tombstones)
+                leases.setdefault(mark[1], []).append((name, _time(entry)))
+        numbers = ((self.names.step(name), name) for name in entries if name not in tombstones)
         named = [(number, entries[name]) for number, name in numbers if number is not None]
         named.sort(key=lambda item: self.names.key(item[0]))
-        self._entries = entries
-        return Listing(named, [name for name in self._tombstones if self.names.step(name) is not None])
+        # only now, and whole: another thread, which deletes, must not see a listing without its leases
+        self._entries, self._tombstones, self._leases = entries, tombstones, leases
+        return Listing(named, [name for name in tombstones if self.names.step(name) is not None])
 
     def _look_all(self, named: Sequence[tuple[Number, Any]]) -> Iterator[Step | None]:
-        with ThreadPoolExecutor(READERS, thread_name_prefix="ckptfmt-look") as pool:
+        with Pool(READERS, "ckptfmt-look") as pool:
             yield from pool.map(self._look, *zip(*named, strict=True)) if named else ()
 
     def _look(self, number: Number, entry: Child) -> Step | None:
         place = self._place(number, "" if entry.seen else COMMIT)
-        with self._told("cannot look at the step"):
-            try:
-                seen = entry.seen or self._engine.head(place)
-                known, step = self._known.get(number, (None, None))
-                if known != seen.identity:
-                    tail = self._engine.tail(place, commit.MAX_LENGTH + 1)[1]
-                    record = record_in(tail, seen.size, is_directory=entry.seen is None)
-                    path, changed = self.path_of(number), seen.changed or 0.0
-                    step = None if record is None else Step(number, path, changed, seen.identity, record, self)
-                    self._known[number] = (seen.identity, step)
-            except FileNotFoundError:
-                return None
-        return step
+        try:
+            with self._told("cannot look at the step"):
+                return self._judged(number, self._seen_at(number, place, entry))
+        except StorageError as error:
+            if error.code != "permission":  # what a store cannot give now it may give a moment later
+                raise
+            return self._judged(number, error)
+
+    def _seen_at(self, number: Number, place: str, entry: Child) -> Step | CkptError | None:
+        try:
+            seen = entry.seen or self._engine.head(place)
+            known, found = self._known.get(number, (None, None))
+            if found is None or known != seen.identity:
+                tail = self._engine.tail(place, commit.MAX_LENGTH + 1)[1]
+                record = record_in(tail, seen.size, is_directory=entry.seen is None)
+                path, changed = self.path_of(number), seen.changed or 0.0
+                found = no_record(path, is_directory=entry.seen is None)
+                if record is not None:
+                    found = Step(number, path, changed, seen.identity, record, self)
+                self._known[number] = (seen.identity, found)
+        except FileNotFoundError:  # it was deleted, or a save has not committed it yet
+            return None
+        return found
 
     def _place(self, step: Number, name: str = "") -> str:
         return "/".join([self._root, self.names.name(step), *([name] if name else [])])
@@ -119,24 +137,24 @@ class RunOnStore(RunDirectory):
         if not is_held:
             yield
             return
-        done = threading.Event()
-        renewer = threading.Thread(target=self._renew, args=(mark, done), name="ckptfmt-lease", daemon=True)
+        done = _Done()
         try:
             self._list()
             if name in self._tombstones or name not in self._entries:
                 raise fault("not-found", "the step was deleted", path=step.path)
-            renewer.start()
+            start_thread("ckptfmt-lease", partial(self._renew, mark, done))
             yield
         finally:
-            done.set()
+            done.is_over = True
+            done.ring()
             with contextlib.suppress(CkptError):
                 self._remove(mark)
 
-    def _renew(self, mark: str, done: threading.Event) -> None:
-        while not done.wait(LIFETIME / 4):
+    def _renew(self, mark: str, done: _Done) -> None:
+        while not done.wait_for(lambda: done.is_over, LIFETIME / 4):
             with contextlib.suppress(CkptError):
                 self._put(mark)
-                if done.is_set():
+                if done.is_over:
                     self._remove(mark)
 
     def is_leased(self, step: Step) -> bool:
@@ -168,8 +186,14 @@ class RunOnStore(RunDirectory):
                 self._remove(self._tombstone(name))
 
     def sweep(self, leftovers: Sequence[str]) -> list[str]:
-        """Tombstones are named by what they stand for."""
-        removed = [name for name in leftovers if not self._is_held(name, time.time())]
+        """Tombstones are named by what they stand for. Where there are leases, too, one is written anew, to have the
+        time by the store's own clock."""
+        leased = [name for name in leftovers if name in self._leases]
+        for name in leased:
+            self._put(self._tombstone(name))
+        if leased:
+            self._list()
+        removed = [name for name in leftovers if not self._is_held(name, self._tombstones.get(name, 0.0))]
         for name in removed:
             self._destroy(name)
         return removed
@@ -184,7 +208,7 @@ class RunOnStore(RunDirectory):
             self._remove(f"{place}/{COMMIT}")
             with self._told("cannot delete the step"):
                 rest = [found.key for found in self._engine.entries(place)]
-            with ThreadPoolExecutor(READERS, thread_name_prefix="ckptfmt-delete") as pool:
+            with Pool(READERS, "ckptfmt-delete") as pool:
                 for _ in pool.map(self._remove, rest):
                     pass
         elif entry is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import CorruptError, fault
+from ..errors import CorruptError, StorageError, fault
 from ..format import tree as trees
 from ..format.tree import Tree
 from ..writing.encoder import encode
@@ -40,15 +40,27 @@ class Step:
     record: bytes = field(repr=False)
     """Its commit record, equal for checkpoints that hold the same; empty for one that flax wrote."""
     run: RunDirectory = field(repr=False, compare=False)
+    is_unreadable: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether its metrics were asked for, and could not be read."""
 
     @cached_property
     def size(self) -> int:
         """Bytes that are stored."""
         return self.run.size_of(self)
 
-    @cached_property
+    @property
     def metrics(self) -> Mapping[str, float]:
-        """The metrics that it was saved with; none if its manifest is damaged. Raises `StorageError`."""
+        """The metrics that it was saved with; none if its manifest is damaged, or cannot be read now."""
+        try:
+            found = self._stored_metrics
+        except StorageError:
+            self.__dict__["is_unreadable"] = True
+            return {}
+        self.__dict__["is_unreadable"] = False
+        return found
+
+    @cached_property
+    def _stored_metrics(self) -> Mapping[str, float]:
         try:
             found = self._stored_metadata
         except CorruptError:
@@ -82,6 +94,8 @@ def metadata_for(step: Number, metrics: Mapping[str, Any] | None, metadata: Mapp
             "bad-option", f"metadata= must be a dict without the key {RESERVED!r}", found=type(metadata).__name__
         )
     entry: dict[str, Any] = {"step": step}
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise fault("bad-option", "metrics= must be a dict", found=type(metrics).__name__, expected="names and numbers")
     if metrics:
         entry["metrics"] = {_metric_name(name): _metric(name, value) for name, value in metrics.items()}
     node = encode({**(metadata or {}), RESERVED: entry}, allow_tensors=False).node  # checked now, and a copy
@@ -95,11 +109,16 @@ def _metric_name(name: Any) -> str:
 
 
 def _metric(name: str, value: Any) -> float:
+    found = type(value).__name__
     try:
-        return float(value.item() if hasattr(value, "item") else value)  # numbers, and 0-d arrays of any framework
-    except (TypeError, ValueError) as error:
-        found = type(value).__name__
+        number = value.item() if hasattr(value, "item") else value  # 0-d arrays of any framework
+        if not isinstance(number, str | bytes | bytearray):  # which float would read
+            return float(number)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise fault("bad-option", f"metric {name!r} is no number", found=found, expected="a number") from error
+    except OverflowError as error:
+        raise fault("bad-option", f"metric {name!r} is too large", found=found, expected="a float64") from error
+    raise fault("bad-option", f"metric {name!r} is no number", found=found, expected="a number")
 
 
 # ---- names
@@ -120,7 +139,7 @@ class Names(Protocol):
         """What steps are sorted by."""
 
 
-_FIXED = re.compile(r"step-([0-9]{10,})\.ckpt").fullmatch
+_FIXED = re.compile(r"step-([0-9]{10,100})\.ckpt").fullmatch  # more digits would be slow to read, and are nobody's
 
 
 class FixedNames:

@@ -27,6 +27,7 @@ from ..format.names import Path, path_label
 from ..layouts import chunk_object
 from ..layouts.chunk_index import ChunkIndex
 from ..storage import IN_FLIGHT, Storage
+from ..threads import Call, start_thread
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
 SCRAP = 256 << 10  # bytes that are read at a time to be digested and forgotten
@@ -61,22 +62,18 @@ def run(jobs: list[Job], threads: int) -> None:
             except BaseException as error:
                 failures[number] = error
 
-    helpers = [threading.Thread(target=work, name="ckptfmt-read") for _ in range(min(threads, len(jobs)) - 1)]
+    helpers: list[Call[None]] = []
     try:
-        for helper in helpers:
-            try:
-                helper.start()
-            except RuntimeError:  # the system has no more threads, so those that there are do it all
+        while len(helpers) < min(threads, len(jobs)) - 1:
+            helper = Call(work)
+            if not start_thread("ckptfmt-read", helper.make):  # there are no more, so those that there are do it all
                 break
+            helpers.append(helper)
         work()
-        for helper in helpers:
-            if helper.ident is not None:
-                helper.join()
     except BaseException as error:  # an interrupt, which ends the others after the jobs that they have begun
         failures[-1] = error
-        for helper in helpers:
-            if helper.ident is not None:
-                helper.join()
+    for helper in helpers:
+        helper.wait()
     if failures:  # jobs begin in order, so every earlier one that fails is here too
         raise failures[min(failures)]
 
@@ -107,7 +104,7 @@ class BlockReader:
         self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
         self.digest = digest_named(manifest.digest)
         self.in_flight = IN_FLIGHT  # bytes of memory for what comes over a network, beside its destination
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()  # which a signal handler may need, too
 
     def describe(self, tensor: int) -> str:
         """The label of a tensor's path, for messages."""

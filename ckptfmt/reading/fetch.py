@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -51,6 +51,9 @@ class Fetcher:
     def __init__(self, blocks: BlockReader) -> None:
         self.blocks = blocks
         self.manifest = blocks.manifest
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open checkpoint cannot be pickled or copied: hand its path over, and open it there")
 
     def admit(self, wanted: Iterable[int]) -> None:
         """Refuse tensors for whose memory too little is stored; see `BlockReader.admit`."""

@@ -40,9 +40,27 @@ if TYPE_CHECKING:
 REPLACED = 16  # times that a checkpoint is opened anew as another has taken its place; some systems always say so
 
 
+class FirstPaths:
+    """The first path at which each tensor stands, by its number."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    @cached_property
+    def all(self) -> list[Path]:
+        paths: list[Path] = [()] * len(self._manifest.names)
+        for path, node in reversed(list(trees.leaves(self._manifest.tree))):
+            if type(node) is list and node[0] == "tensor":
+                paths[node[1]] = path  # the first path wins, as names are made from it
+        return paths
+
+    def __call__(self, tensor: int) -> Path:
+        return self.all[tensor]
+
+
 class Checkpoint:
     """An open checkpoint: its tree with lazy tensors, its metadata, and partial reads. Use it as a context manager, or
-    `close` it."""
+    `close` it; when nobody holds it or its tensors any more it closes itself, at once, as they hold it in no circle."""
 
     def __init__(
         self,
@@ -73,7 +91,8 @@ class Checkpoint:
         checkpoint._storage, checkpoint._layout, checkpoint.manifest = storage, layout, manifest
         record = CommitRecord(manifest.format, manifest.layout, 0, 0, sha256, b"")
         checkpoint._located = Located(record, b"", b"")
-        checkpoint.blocks = BlockReader(storage, manifest, checkpoint.path_of, limits)
+        checkpoint._first_paths = FirstPaths(manifest)
+        checkpoint.blocks = BlockReader(storage, manifest, checkpoint._first_paths, limits)
         checkpoint.fetcher = Fetcher(checkpoint.blocks)
         return checkpoint
 
@@ -94,7 +113,8 @@ class Checkpoint:
         self._layout = layout_of(self._storage)
         self._located = self._layout.locate(self._storage, self.limits)
         self.manifest = _read_manifest(self._located, self.limits)
-        self.blocks = BlockReader(self._storage, self.manifest, self.path_of, self.limits)
+        self._first_paths = FirstPaths(self.manifest)
+        self.blocks = BlockReader(self._storage, self.manifest, self._first_paths, self.limits)
         self.fetcher = Fetcher(self.blocks)
 
     def _try_open(self, *, final: bool) -> bool:
@@ -158,7 +178,7 @@ class Checkpoint:
         return f"<Checkpoint {self.path!r}: {tensors} tensor{'s' * (tensors != 1)}, layout {self.layout}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an open checkpoint cannot be pickled or copied: hand its path over, and open it there")
+        self.fetcher.__reduce__()
 
     # ---- the tree
 
@@ -175,11 +195,7 @@ class Checkpoint:
     @cached_property
     def handles(self) -> list[Tensor]:
         """The tensors in their order in the manifest, each once."""
-        paths: list[Path] = [()] * len(self.manifest.names)
-        for path, node in reversed(list(trees.leaves(self.manifest.tree))):
-            if type(node) is list and node[0] == "tensor":
-                paths[node[1]] = path  # the first path wins, as names are made from it
-        return [Tensor(self, index, path) for index, path in enumerate(paths)]
+        return [Tensor(self.fetcher, index, path, self.verifies) for index, path in enumerate(self._first_paths.all)]
 
     @cached_property
     def leaves(self) -> dict[Path, Any]:
@@ -214,7 +230,7 @@ class Checkpoint:
 
     def path_of(self, index: int) -> Path:
         """The first path at which a tensor stands, by its number."""
-        return self.handles[index].path
+        return self._first_paths(index)
 
     def describe(self, index: int) -> str:
         """The label of a tensor's path, by its number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,10 +16,7 @@ from ..format.names import Path, path_label
 from ..frameworks.memory import aligned
 from ..frameworks.overflows import cast_aloud
 from ..frameworks.sources import Lazy, Region, whole
-from .fetch import Wanted
-
-if TYPE_CHECKING:
-    from .reader import Checkpoint
+from .fetch import Fetcher, Wanted
 
 
 class ArrayLike(Lazy):
@@ -97,24 +94,25 @@ class Tensor(ArrayLike):
     for damage in what is read.
     """
 
-    __slots__ = ("_cast", "_checkpoint", "_verify", "_view", "index", "path")
+    __slots__ = ("_cast", "_fetcher", "_verify", "_view", "index", "path")
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        fetcher: Fetcher,
         index: int,
         path: Path,
+        verify: bool,
         view: np.dtype[Any] | None = None,
         cast: np.dtype[Any] | None = None,
-        verify: bool | None = None,
     ) -> None:
-        self._checkpoint, self.index, self.path, self._view, self._cast = checkpoint, index, path, view, cast
-        self._verify = checkpoint.verifies if verify is None else verify
+        """`fetcher` is that of the checkpoint, which holds its tensors: they must not hold it."""
+        self._fetcher, self.index, self.path, self._verify = fetcher, index, path, verify
+        self._view, self._cast = view, cast
 
     @property
     def name(self) -> str:
         """The path of the Zarr node under `tensors/`."""
-        return self._checkpoint.manifest.names[self.index]
+        return self._fetcher.manifest.names[self.index]
 
     @property
     def shape(self) -> Shape:
@@ -123,12 +121,12 @@ class Tensor(ArrayLike):
     @property
     def identity(self) -> Hashable:
         """Equal for what is one tensor, seen in the same way. [TREE-010]"""
-        return id(self._checkpoint), self.index, self._view, self._cast
+        return id(self._fetcher), self.index, self._view, self._cast
 
     @property
     def spec(self) -> ArraySpec:
         """How it is stored as a Zarr array."""
-        return self._checkpoint.manifest.specs[self.index]
+        return self._fetcher.manifest.specs[self.index]
 
     @property
     def size(self) -> int:
@@ -159,7 +157,7 @@ class Tensor(ArrayLike):
     @property
     def stored_bytes(self) -> int:
         """Bytes on storage."""
-        return self._checkpoint.blocks.stored_bytes(self.index)
+        return self._fetcher.blocks.stored_bytes(self.index)
 
     @property
     def chunks(self) -> int:
@@ -178,9 +176,9 @@ class Tensor(ArrayLike):
         try:
             selection = normalise(index, self.shape)
         except CkptError as error:
-            error.path, error.tensor = self._checkpoint.path, path_label(self.path)
+            error.path, error.tensor = self._fetcher.blocks.storage.path, path_label(self.path)
             raise
-        values = self._checkpoint.fetcher.select(self.index, selection.axes, self._verify)
+        values = self._fetcher.select(self.index, selection.axes, self._verify)
         return finished(self.seen(values), selection, index)
 
     def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
@@ -188,7 +186,7 @@ class Tensor(ArrayLike):
         raises `mismatch`. With `region`, one slice with start and stop for each axis, just that part is read, and
         `out` has its shape."""
         if region is None and out is None:
-            return self.seen(self._checkpoint.fetcher.tensors([self.index], self._verify, {})[self.index])
+            return self.seen(self._fetcher.tensors([self.index], self._verify, {})[self.index])
         axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region or whole(self.shape))
         shape = tuple(axis.length for axis in axes)
         if out is None:
@@ -199,15 +197,15 @@ class Tensor(ArrayLike):
             raise fault(
                 "mismatch",
                 f"cannot read {path_label(self.path)!r} into the array",
-                path=self._checkpoint.path,
+                path=self._fetcher.blocks.storage.path,
                 tensor=path_label(self.path),
                 found=f"{out.dtype} {out.shape}" + ("" if out.flags.writeable else ", read-only"),
                 expected=f"a writable array of {self.dtype} {shape} inside {self.shape}",
             )
         if self.is_direct(out):
-            self._checkpoint.fetcher.fill([Wanted(self.index, axes, out.view(self.stored_dtype))], self._verify)
+            self._fetcher.fill([Wanted(self.index, axes, out.view(self.stored_dtype))], self._verify)
         else:
-            out[...] = self.seen(self._checkpoint.fetcher.select(self.index, axes, self._verify))
+            out[...] = self.seen(self._fetcher.select(self.index, axes, self._verify))
         return out
 
     def is_direct(self, out: Array) -> bool:
@@ -222,15 +220,15 @@ class Tensor(ArrayLike):
 
     def view(self, dtype: np.dtype[Any]) -> Tensor:
         """The same stored elements read as another dtype of the same width."""
-        return Tensor(self._checkpoint, self.index, self.path, dtype, None, self._verify)
+        return Tensor(self._fetcher, self.index, self.path, self._verify, dtype)
 
     def astype(self, dtype: np.dtype[Any]) -> Self:
         """The same tensor, whose elements are converted after they are read."""
-        return type(self)(self._checkpoint, self.index, self.path, self._view, dtype, self._verify)
+        return type(self)(self._fetcher, self.index, self.path, self._verify, self._view, dtype)
 
     def verified(self, verify: bool) -> Self:
         """The same tensor, read with or without verification."""
-        return type(self)(self._checkpoint, self.index, self.path, self._view, self._cast, verify)
+        return type(self)(self._fetcher, self.index, self.path, verify, self._view, self._cast)
 
 
 def is_tensor(leaf: Any) -> bool:

@@ -56,9 +56,9 @@ class TypedStore(ManifestStore):
         spec = self._checkpoint.manifest.specs[tensor]
         region = spec.chunk_region(chunk)
         elements = np.zeros(_chunk_shape(spec), spec.dtype.numpy)
-        elements[tuple(slice(side.stop - side.start) for side in region)] = Tensor(self._checkpoint, tensor, ()).read(
-            region=region
-        )
+        elements[tuple(slice(side.stop - side.start) for side in region)] = Tensor(
+            self._checkpoint.fetcher, tensor, (), self._checkpoint.verifies
+        ).read(region=region)
         return elements.tobytes()
 
 

@@ -357,7 +357,7 @@ class LocalAttempt:
                 is_there = os.path.lexists(self.temporary)
                 if attempts_left and is_there and error.errno in _CHANGED:
                     continue  # the target came, went or became another kind since it was looked at
-                if error.errno == errno.ENOSYS:
+                if error.errno in (errno.ENOSYS, errno.EXDEV):  # the latter of one in a lower layer of overlayfs
                     message = "this system cannot exchange two directories in one step"
                     raise fault("not-replaceable", message, path=self.path) from error
                 raise self.fault(error, "cannot publish the checkpoint") from error

@@ -51,6 +51,7 @@ def save(
     durable: bool = True,
     digest: str = DIGEST,
     progress: Progress | None = None,
+    before_commit: Callable[[], Any] | None = None,
     coordinator: Coordinator | None = None,
     storage_options: Mapping[str, Any] | None = None,
     max_bytes_in_flight: int = IN_FLIGHT,
@@ -70,14 +71,16 @@ def save(
       {pattern: one of these}, of which the first that matches a tensor's path counts.
     - `schema`: id and version of the parameter layout. `metadata`: a tree of plain values.
     - `durable`: flush to the disk before publishing. `digest`: "xxh3-128", "sha256" or "blake3".
-    - `progress(done, total)` is called with bytes now and then.
+    - `progress(done, total)` is called with bytes now and then, `before_commit()` once all is written. What they raise
+      ends the save, and nothing is committed.
     - `coordinator`: save together with other processes (`ckptfmt.parallel`), all of which call this with the same path
       and options and with the parts of tensors that they hold; the layout is "packed".
     - `max_bytes_in_flight`: bounds the memory of uploads, of each process, but for eight parts of 5 MiB, or larger
       ones where the checkpoint would need more than 9,000 of them.
-    - `extra`: further keys of the manifest, which readers ignore [MAN-003]; not together with `coordinator`.
+    - `extra`: further keys of the manifest, which readers ignore [MAN-003].
     - `check(checkpoint)`: called with what was written, opened, before it takes its name. What it raises is raised, and
-      what was there before stays. A file for a store is made on this machine first. Not together with `coordinator`.
+      what was there before stays. A file for a store is made on this machine first. None of `extra`, `check` and
+      `before_commit` goes together with `coordinator`.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
     anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
@@ -90,6 +93,8 @@ def save(
             raise fault("bad-option", "extra= is not for saves by many processes", found=sorted(extra))
         if coordinator is not None and check is not None:
             raise fault("bad-option", "check= is not for saves by many processes")
+        if coordinator is not None and before_commit is not None:
+            raise fault("bad-option", "before_commit= is not for saves by many processes")
         return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
 
     try:
@@ -138,6 +143,8 @@ def save(
 
             with Checkpoint.within(attempt.written()) as checkpoint:
                 check(checkpoint)
+        if before_commit is not None:
+            before_commit()
         attempt.publish()
     except BaseException:
         attempt.abort()  # [PUB-007]; also for KeyboardInterrupt
