@@ -200,7 +200,9 @@ class Finder:
             there.extend(self._candidates(which))
             return [step.step for step in there]
 
-        shared = in_common(group, look, f"search for {which!r} of a manager")
+        is_large = isinstance(which, int) and which.bit_length() > 64  # it is refused then, and not for its digits
+        name = "a step" if is_large else repr(which)
+        shared = in_common(group, look, f"search for {name} of a manager")
         there = [step for step in there if step.step in shared]
         if not isinstance(which, str):
             return self._there(which, there[0] if there else None)

@@ -152,7 +152,7 @@ class CheckpointManager(Finder):
         def vote() -> Vote:
             self._warn(8)
             self._raise_failure()
-            checked = self._run.names.checked(step)
+            checked = self._checked(step)
             options = {"step": checked, **asked()}
             if self._last is None:
                 self._last = self._newest()
@@ -219,7 +219,7 @@ class CheckpointManager(Finder):
         may_skip = self._skips and not (block or force or self._is_urgent)
         if may_skip and decision.is_full:
             return False
-        step = self._run.names.checked(step)
+        step = self._checked(step)
         if self._is_flax and overwrite:
             overwrite = "later"
         last, self._last = self._last, None  # not known, if this is interrupted
