@@ -145,7 +145,8 @@ class _Reader:
         self.driver = "zarr3" if document.get("use_zarr3") else "zarr"
         ocdbt = document.get("use_ocdbt")
         self.ocdbt = os.path.exists(os.path.join(root, "manifest.ocdbt")) if ocdbt is None else bool(ocdbt)
-        # Orbax stores what equals the fill value, too, since it says so: then what is not there is lost
+        # Orbax stores what equals the fill value, too, since it says so: then what is not there is lost, as it is where
+        # there is no fill value
         self.fills = not document.get("store_array_data_equal_to_fill_value")
         self.context = tensorstore.Context({"file_io_concurrency": {"limit": 8}})
         self.leaves = _leaves(document["tree_metadata"])
@@ -211,9 +212,12 @@ class _Reader:
         store: Any = {"driver": "file", "path": f"{self.root}/" if self.ocdbt else f"{self.root}/{name}/"}
         if self.ocdbt:
             store = {"driver": "ocdbt", "base": store, "path": f"{name}/"}
-        spec = {"driver": self.driver, "kvstore": store, "fill_missing_data_reads": self.fills}
+        spec = {"driver": self.driver, "kvstore": store, "fill_missing_data_reads": False}
         with self._reading(label):
             array = self.tensorstore.open(spec, read=True, open=True, context=self.context).result()
+            if self.fills and array.fill_value is not None:
+                spec["fill_missing_data_reads"] = True
+                array = self.tensorstore.open(spec, read=True, open=True, context=self.context).result()
         dtype = array.dtype.numpy_dtype
         if dtype_of(dtype) is None:
             raise fault("unsupported-source", f"{label!r} has the dtype {array.dtype.name}", tensor=label)
