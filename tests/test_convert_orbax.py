@@ -130,6 +130,14 @@ def test_one_item_is_the_tree(folder: Path, tmp_path: Path) -> None:
             assert (set(checkpoint.tree), checkpoint.metadata) == ({"w"}, metadata)
 
 
+def test_a_folder_of_checkpoints_is_none(folder: Path, tmp_path: Path) -> None:
+    for name in ("dots", "dotted"):
+        shutil.copytree(folder / "orbax-kinds" / name, tmp_path / "run" / name)
+    refused(tmp_path / "run", tmp_path, "unknown-format")
+    shutil.copytree(folder / "orbax-kinds/single/5/default", tmp_path / "old/default")  # before a step said what it is
+    assert set(imported(tmp_path / "old")[0]) == {"w"}
+
+
 def test_an_item_that_is_gone_is_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "orbax-kinds" / "run/5", tmp_path / "5")
     shutil.rmtree(tmp_path / "5/ema")

@@ -31,6 +31,7 @@ STRINGS = "_strings.json"
 ARRAYS = "array_metadatas"  # a file for each process, about the arrays that it wrote
 JSON_FILES = ("metadata", "metrics")  # of items that Orbax's JSON handlers write
 METRICS = "metrics"  # an item
+ITEMS = ("default", "state", "pytree", "params")  # that tell a checkpoint which says nothing of itself
 SEQUENCE = 1  # a key_type
 KINDS = ("jax.Array", "np.ndarray", "scalar", "string")
 PYTHON = (np.bool_, np.int64, np.float64, np.complex128)  # of Python's numbers; uint64 for ints beyond int64
@@ -40,7 +41,9 @@ EMPTY: dict[str, Any] = {"None": None, "Dict": {}, "List": [], "Tuple": (), "Nam
 def looks_like(probe: Probe) -> bool:
     if not probe.is_directory:
         return False
-    return ABOUT in probe.entries or METADATA_FILE in probe.entries or bool(_items(probe.path).trees)
+    if {ABOUT, METADATA_FILE} & probe.entries:
+        return True
+    return any(os.path.isfile(os.path.join(probe.path, item, METADATA_FILE)) for item in ITEMS)
 
 
 class _Items(NamedTuple):
@@ -56,6 +59,9 @@ def _items(path: str) -> _Items:
     found = _Items({}, {}, [])
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         if not entry.is_dir():
+            continue
+        if os.path.exists(os.path.join(entry.path, ABOUT)):  # a checkpoint of its own
+            found.others.append(entry.name)
             continue
         files = [name for name in JSON_FILES if os.path.isfile(os.path.join(entry.path, name))]
         if os.path.isfile(os.path.join(entry.path, METADATA_FILE)):
