@@ -62,3 +62,30 @@ def test_mpi_processes(tmp_path: Path, size: int) -> None:
     assert_same_tree(ckptfmt.load(tmp_path / "x.ckpt"), {"x": np.arange(12).reshape(6, 2)})
     assert ckptfmt.verify(tmp_path / "x.ckpt").ok
     assert {file.name for file in tmp_path.iterdir()} <= {"x.ckpt", "x.ckpt-not"}
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from mpi4py import MPI
+import ckptfmt
+from ckptfmt.frameworks.sources import Lazy
+
+class Killing(Lazy):
+    shape, dtype = (3,), np.dtype(float)
+
+    def __getitem__(self, region):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+coordinator = ckptfmt.MPICoordinator(MPI.COMM_WORLD)
+tree = {"y": Killing()} if coordinator.rank else {}
+ckptfmt.save(sys.argv[1], tree, coordinator=coordinator, overwrite=True)
+"""
+
+
+def test_a_process_that_is_killed_ends_the_job(tmp_path: Path) -> None:
+    ckptfmt.save(tmp_path / "x.ckpt", {"step": 1}, layout="packed")
+    command = [str(MPIEXEC), "-n", "2", sys.executable, "-c", KILLED, str(tmp_path / "x.ckpt")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert ckptfmt.load(tmp_path / "x.ckpt") == {"step": 1}

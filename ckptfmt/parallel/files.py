@@ -22,13 +22,29 @@ class Folder:
 
     def put(self, key: str, value: bytes) -> None:
         """A whole file or none, whoever looks."""
-        temporary = os.path.join(self.path, f"tmp-{key}.{secrets.token_hex(4)}")
         try:
-            with open(temporary, "wb") as file:
-                file.write(value)
-            os.replace(temporary, os.path.join(self.path, key))
+            os.replace(self._hidden(key, value), os.path.join(self.path, key))
         except OSError as error:
             raise self._fault(error) from error
+
+    def put_leased(self, key: str, value: bytes) -> Lease:
+        """As `put`, a file that `gc` leaves alone as long as the lease is held."""
+        try:
+            while True:
+                hidden = self._hidden(key, value)
+                lease = hold(hidden)
+                if lease is not None:  # else `gc` was faster
+                    os.replace(hidden, os.path.join(self.path, key))
+                    return lease
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def _hidden(self, key: str, value: bytes) -> str:
+        """Write what is to be at a key beside it; gives where."""
+        temporary = os.path.join(self.path, f"tmp-{key}.{secrets.token_hex(4)}")
+        with open(temporary, "wb") as file:
+            file.write(value)
+        return temporary
 
     def has(self, key: str) -> bool:
         return os.path.exists(os.path.join(self.path, key))
@@ -101,7 +117,7 @@ class FileCoordinator(StoreCoordinator):
         if self._has_joined:
             return
         request = f"join-{secrets.token_hex(8)}"
-        lease = self._put_leased(request, b"")
+        lease = self._meeting.put_leased(request, b"")
         try:
             for _ in self._looks(self.timeout):
                 name = self._meeting.get(request)
@@ -115,20 +131,12 @@ class FileCoordinator(StoreCoordinator):
     def _look_around(self) -> None:
         for name in os.listdir(self._meeting.path) if self.rank == 0 else ():
             if name.startswith("join-") and name not in self._answered:
-                self._answered[name] = self._put_leased(name, self._session.encode())
-
-    def _put_leased(self, key: str, value: bytes) -> Lease:
-        """Put a file, with the lease that keeps `gc` from it, which may have been faster with the first ones."""
-        while True:
-            self._meeting.put(key, value)
-            lease = hold(os.path.join(self._meeting.path, key))
-            if lease is not None:
-                return lease
+                self._answered[name] = self._meeting.put_leased(name, self._session.encode())
 
     def close(self, why: str = "") -> None:
         """Take part no more: who still waits for this rank is told. The last rank that closes removes the session's
         folder; where one was killed it stays, for `ckptfmt gc`."""
-        for name, lease in self._answered.items():  # by ranks of earlier runs that did not live to see it
+        for name, lease in self._answered.items():  # to ranks of earlier runs, too, that did not live to see it
             lease.release()
             with contextlib.suppress(OSError):
                 self._meeting.remove(name)
