@@ -29,7 +29,7 @@ from ckptfmt.manager import CheckpointManager
 
 from .result import Result
 
-COUNT = 20_000
+COUNT = 3_000
 PATIENCE = 20.0  # seconds after which something hangs
 OURS = f"{Path(ckptfmt.__file__).parent}{os.sep}"
 MANAGER = (f"{OURS}manager{os.sep}", f"{OURS}threads.py")
