@@ -3,6 +3,7 @@ loses itself. Against checkpoints that Orbax wrote and restored."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -129,6 +130,14 @@ def test_one_item_is_the_tree(folder: Path, tmp_path: Path) -> None:
             assert (set(checkpoint.tree), checkpoint.metadata) == ({"w"}, metadata)
 
 
+def test_a_folder_of_checkpoints_is_none(folder: Path, tmp_path: Path) -> None:
+    for name in ("dots", "dotted"):
+        shutil.copytree(folder / "orbax-kinds" / name, tmp_path / "run" / name)
+    refused(tmp_path / "run", tmp_path, "unknown-format")
+    shutil.copytree(folder / "orbax-kinds/single/5/default", tmp_path / "old/default")  # before a step said what it is
+    assert set(imported(tmp_path / "old")[0]) == {"w"}
+
+
 def test_an_item_that_is_gone_is_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "orbax-kinds" / "run/5", tmp_path / "5")
     shutil.rmtree(tmp_path / "5/ema")
@@ -171,6 +180,24 @@ def test_each_lost_file_is_found_as_orbax_finds_it(folder: Path, tmp_path: Path)
             found[name.partition("-")[0]] += 1
     assert found["ocdbt"] >= 4, found
     assert found["plain"] >= 20, found
+
+
+def test_chunks_that_older_checkpoints_lack(folder: Path, tmp_path: Path) -> None:
+    """Before Orbax said that it stores all of them, one that is not there is the fill value, where there is one."""
+    ts = pytest.importorskip("tensorstore")
+    for kind, chunk, has_fill in (("plain-zarr2", "w/1", False), ("plain-zarr3", "w/c/1", True)):
+        path = Path(shutil.copytree(folder / "orbax-lost" / kind, tmp_path / kind))
+        document = json.loads((path / "_METADATA").read_text())
+        assert document.pop("store_array_data_equal_to_fill_value") is True
+        (path / "_METADATA").write_text(json.dumps(document))
+        (path / chunk).unlink()
+        store = {"driver": "file", "path": f"{path}/w/"}
+        array = ts.open({"driver": "zarr3" if has_fill else "zarr", "kvstore": store}, open=True).result()
+        assert (array.fill_value is not None) is has_fill
+        if has_fill:
+            assert_same_tree(imported(path)[0]["w"], array.read().result())
+        else:
+            refused(path, tmp_path, "bad-source", "'w'", "missing")
 
 
 # ---- any tree

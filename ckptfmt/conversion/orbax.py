@@ -33,6 +33,7 @@ STRINGS = "_strings.json"
 ARRAYS = "array_metadatas"  # a file for each process, about the arrays that it wrote
 JSON_FILES = ("metadata", "metrics")  # of items that Orbax's JSON handlers write
 METRICS = "metrics"  # an item
+ITEMS = ("default", "state", "pytree", "params")  # that tell a checkpoint which says nothing of itself
 SEQUENCE = 1  # a key_type
 KINDS = ("jax.Array", "np.ndarray", "scalar", "string")
 PYTHON = (np.bool_, np.int64, np.float64, np.complex128)  # of Python's numbers; uint64 for ints beyond int64
@@ -42,7 +43,9 @@ EMPTY: dict[str, Any] = {"None": None, "Dict": {}, "List": [], "Tuple": (), "Nam
 def looks_like(probe: Probe) -> bool:
     if not probe.is_directory:
         return False
-    return ABOUT in probe.entries or METADATA_FILE in probe.entries or bool(_items(probe.path).trees)
+    if {ABOUT, METADATA_FILE} & probe.entries:
+        return True
+    return any(os.path.isfile(os.path.join(probe.path, item, METADATA_FILE)) for item in ITEMS)
 
 
 class _Items(NamedTuple):
@@ -58,6 +61,9 @@ def _items(path: str) -> _Items:
     found = _Items({}, {}, [])
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         if not entry.is_dir():
+            continue
+        if os.path.exists(os.path.join(entry.path, ABOUT)):  # a checkpoint of its own
+            found.others.append(entry.name)
             continue
         files = [name for name in JSON_FILES if os.path.isfile(os.path.join(entry.path, name))]
         if os.path.isfile(os.path.join(entry.path, METADATA_FILE)):
@@ -149,7 +155,8 @@ class _Reader:
         self.driver = "zarr3" if document.get("use_zarr3") else "zarr"
         ocdbt = document.get("use_ocdbt")
         self.ocdbt = os.path.exists(os.path.join(root, "manifest.ocdbt")) if ocdbt is None else bool(ocdbt)
-        # Orbax stores what equals the fill value, too, since it says so: then what is not there is lost
+        # Orbax stores what equals the fill value, too, since it says so: then what is not there is lost, as it is where
+        # there is no fill value
         self.fills = not document.get("store_array_data_equal_to_fill_value")
         self.context = tensorstore.Context({"file_io_concurrency": {"limit": 8}})
         self.leaves = _leaves(document["tree_metadata"])
@@ -215,10 +222,13 @@ class _Reader:
         store: Any = {"driver": "file", "path": f"{self.root}/" if self.ocdbt else f"{self.root}/{name}/"}
         if self.ocdbt:
             store = {"driver": "ocdbt", "base": store, "path": f"{name}/"}
-        spec = {"driver": self.driver, "kvstore": store, "fill_missing_data_reads": self.fills}
+        spec = {"driver": self.driver, "kvstore": store, "fill_missing_data_reads": False}
         with self._reading(label):
             unit = self._claimed(store, label)
             array = self.tensorstore.open(spec, read=True, open=True, context=self.context).result()
+            if self.fills and array.fill_value is not None:
+                spec["fill_missing_data_reads"] = True
+                array = self.tensorstore.open(spec, read=True, open=True, context=self.context).result()
         dtype = array.dtype.numpy_dtype
         if dtype_of(dtype) is None:
             raise fault("unsupported-source", f"{label!r} has the dtype {array.dtype.name}", tensor=label)

@@ -174,6 +174,10 @@ class _Walker:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of data types that Zarr 3 has no specification for
             array = zarr.Array.from_dict(StorePath(self.store, folder), document)
+        if node.format == 2 and document.get("fill_value") is None and array.nchunks_initialized < array.nchunks:
+            absent = array.nchunks - array.nchunks_initialized
+            message = f"{absent:,} of {array.nchunks:,} chunks are not there, without a fill value: they become zeros"
+            self.losses.append(Loss("missing", path_label(path), message))
         # TensorStore 0.1.86 says 2^64 for 1 and -2^65 for 2 of float8_e8m0fnu, and reads them back as it says them
         is_doubtful = row is not None and row.name == "float8_e8m0fnu" and document["fill_value"] is not None
         if is_doubtful and array.nchunks_initialized < array.nchunks:
