@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import gguf
 import msgpack
 import numpy as np
 import pytest
@@ -23,6 +22,8 @@ from conversions import imported
 import ckptfmt
 from ckptfmt.conversion import open_source
 from ckptfmt.testing.equality import assert_same_tree
+
+gguf = pytest.importorskip("gguf")
 
 W = np.arange(8, dtype=np.float32)
 
@@ -317,3 +318,31 @@ def test_float4_of_an_odd_axis_is_a_loss(tmp_path: Path) -> None:
     for target in ("x.safetensors", "x.pt"):
         report = ckptfmt.convert(tmp_path / "x.ckpt", tmp_path / target, allow_loss=True)
         assert [(loss.kind, loss.path) for loss in report.losses] == [("dtype", "w")]
+
+
+# ---- GGUF's types
+
+
+def test_tensors_of_every_type_of_gguf_are_those_of_its_library(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    random = np.random.default_rng(0)
+    for kind, (elements, size) in gguf.GGML_QUANT_SIZES.items():
+        if elements > 1:
+            blocks = random.integers(0, 256, (3, 2 * size), np.uint8)
+            writer.add_tensor(kind.name, blocks, raw_dtype=kind)
+        else:
+            writer.add_tensor(kind.name, random.integers(0, 256, (3, 4 * size), np.uint8), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tree, metadata = imported(tmp_path / "x.gguf")
+    theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "x.gguf").tensors}
+    assert tree.keys() == theirs.keys() == {kind.name for kind in gguf.GGML_QUANT_SIZES}
+    for name, tensor in theirs.items():
+        assert tree[name].tobytes() == tensor.data.tobytes(), name
+        if name in metadata["gguf.quantised"]:
+            about = metadata["gguf.quantised"][name]
+            assert (about["type"], about["shape"][::-1]) == (tensor.tensor_type.name, tensor.shape.tolist())
+        else:
+            assert list(tree[name].shape)[::-1] == tensor.shape.tolist()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import warnings
 import zipfile
@@ -332,6 +333,65 @@ def test_orbax_that_leads_elsewhere(tmp_path: Path) -> None:
     document = {"tree_metadata": {"('a',)": entry}, "use_ocdbt": False}
     (tmp_path / "x/_METADATA").write_text(json.dumps(document))
     refused(tmp_path / "x", "unsafe-source")
+
+
+# ---- what is no file, or lies elsewhere
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """Nothing waits for a pipe, and no device is read."""
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "unsafe-source", "pipe")
+    refused(tmp_path / "pipe", "unsafe-source", source_format="hdf5")
+    with pytest.raises(ckptfmt.CkptError, match="unsafe-source"):
+        ckptfmt.convert("/dev/zero", tmp_path / "never.ckpt")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    refused(tmp_path / "self", "io")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", ".metadata", "zarr.json"])
+def test_pipes_in_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").mkdir()
+    os.mkfifo(tmp_path / "x" / name)
+    refused(tmp_path / "x", "unsafe-source", "pipe")
+
+
+def test_links_that_lead_out(tmp_path: Path) -> None:
+    """But for those of a Hugging Face cache."""
+    for folder in ("models--a/snapshots/1", "models--a/blobs", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    snapshot = tmp_path / "models--a/snapshots/1"
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}))
+    for place, is_fine in (("models--a/blobs/7", True), ("elsewhere/7", False)):
+        safetensors.numpy.save_file({"a": MATRIX}, tmp_path / place)
+        (snapshot / "x.safetensors").unlink(missing_ok=True)
+        (snapshot / "x.safetensors").symlink_to(tmp_path / place)
+        if is_fine:
+            ckptfmt.convert(snapshot, tmp_path / "x.ckpt")
+        else:
+            refused(snapshot, "unsafe-source", "leads out")
+    group = zarr.open_group(tmp_path / "z", mode="w")
+    group.create_array("a", data=MATRIX)
+    shutil.move(tmp_path / "z/a", tmp_path / "elsewhere/a")
+    (tmp_path / "z/a").symlink_to(tmp_path / "elsewhere/a")
+    refused(tmp_path / "z", "unsafe-source", "leads out")
+
+
+def test_zarr_chunks_that_claim_more_than_there_is(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "x", shape=(8,), dtype="u1", chunks=(2,), shards=(4,), compressors=None)
+    array[...] = 1
+    shard = bytearray((tmp_path / "x/c/0").read_bytes())
+    index = len(shard) - 4 - 32  # two pairs of offset and length, and a CRC-32C
+    struct.pack_into("<Q", shard, index + 8, 1 << 40)
+    shard[-4:] = struct.pack("<I", google_crc32c(bytes(shard[index:-4])))
+    (tmp_path / "x/c/0").write_bytes(shard)
+    refused(tmp_path / "x", "bad-source", "claims")
+
+
+def google_crc32c(data: bytes) -> int:
+    from numcodecs.checksum32 import CRC32C
+
+    return int.from_bytes(bytes(CRC32C().encode(data))[-4:], "little")
 
 
 # ---- any bytes

@@ -157,3 +157,35 @@ def test_tensors_of_torch_that_have_no_place(tmp_path: Path, kind: str) -> None:
     }[kind]()
     torch.save({"a": tensor}, tmp_path / "x.pt")
     refused(tmp_path / "x.pt", "unsupported-source")
+
+
+PRIME = (1 << 61) - 1  # modulo which Python hashes ints
+
+
+def test_pickles_that_take_far_more_than_their_bytes(tmp_path: Path) -> None:
+    """Tuples that stand for 2^60, whoever hashes or prints them, and keys that collide."""
+    doubled: Any = ()
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    shared = pickle.dumps(doubled, 2)[2:-1]
+    for program in (b"}" + shared + b"Ns.", shared + b"Q.", b"ctorch\ndevice\n" + shared + b"\x85R."):
+        torch_zip(tmp_path / "x.pt", b"\x80\x02" + program)
+        refused(tmp_path / "x.pt", "limit-exceeded")
+    torch_zip(tmp_path / "x.pt", pickle.dumps({7 + number * PRIME: None for number in range(100)}, 2))
+    refused(tmp_path / "x.pt", "limit-exceeded", "collide")
+    torch_zip(tmp_path / "x.pt", pickle.dumps({7 + number * PRIME: None for number in range(8)}, 2))
+    ckptfmt.convert(tmp_path / "x.pt", tmp_path / "x.ckpt")
+
+
+def test_int_keys_that_nobody_could_print(tmp_path: Path) -> None:
+    torch_zip(tmp_path / "x.pt", pickle.dumps({1 << 20_000: 1}, 2))
+    refused(tmp_path / "x.pt", "unsupported-key")
+
+
+def test_honest_tuples_and_keys_pass(tmp_path: Path) -> None:
+    """As many as a checkpoint may have: of sizes, of ids with 64 bits, of shared containers."""
+    size = (3, 4)
+    ids = {(1 << 63) + 977 * number: size for number in range(20_000)}
+    torch_zip(tmp_path / "x.pt", pickle.dumps({"ids": ids, "sizes": [size] * 20_000, "many": tuple(range(50_000))}, 2))
+    ckptfmt.convert(tmp_path / "x.pt", tmp_path / "x.ckpt")
+    assert len(ckptfmt.load(tmp_path / "x.ckpt")["ids"]) == 20_000

@@ -105,6 +105,4 @@ def entries_below(path: str) -> Iterator[os.DirEntry[str]]:
 
 def _no_file(path: str) -> Exception:
     name = os.path.basename(os.path.normpath(path))
-    return fault(
-        "unsafe-source", f"{name!r} is neither a file nor a folder, but a pipe, a device or a socket", path=path
-    )
+    return fault("unsafe-source", f"{name!r} is neither a file nor a folder, but a pipe, a device or a socket")

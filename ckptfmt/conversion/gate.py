@@ -19,6 +19,7 @@ from .source import LEAVES, SMALL, Index, LazyArray, Source, Tensor, is_tensor, 
 
 FEW = 1 << 16  # leaves and containers that any source may have; more only if it has twice as many bytes
 _CONTAINER, _LEAF = 480, 32  # bytes of memory that one takes on its way through a conversion
+_ARRAY, _LAZY = 1500, 2000  # and a tensor, beside its elements
 
 _TEXTS, _CONTAINERS = (str, dict), (dict, list, tuple)
 
@@ -43,6 +44,7 @@ def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
         if count > most or memory < 0:
             raise fault("limit-exceeded", f"{count:,} leaves and containers or more, in {size:,} bytes", path=path)
         if is_tensor(leaf):
+            memory -= _LAZY if isinstance(leaf, LazyArray) else _ARRAY
             _check_shape(leaf, where, path)
             total += nbytes(leaf)
             if total > room:

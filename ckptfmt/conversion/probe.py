@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Self
 
-from ..errors import os_fault
+from ..errors import CkptError, os_fault
 from .entries import folder_size, open_file
 
 HEAD = 4096  # bytes
@@ -30,5 +30,8 @@ class Probe(NamedTuple):
                 return cls(path, True, folder_size(path), entries=frozenset(os.listdir(path)))
             with open(open_file(path), "rb") as file:
                 return cls(path, False, os.fstat(file.fileno()).st_size, file.read(HEAD))
+        except CkptError as error:
+            error.path = path
+            raise
         except OSError as error:
             raise os_fault(error, "cannot open the source", path) from error

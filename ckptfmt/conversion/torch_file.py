@@ -154,7 +154,9 @@ def _tensor(torch: Any, array: Array) -> Any:
     if row.is_core:
         return torch.from_numpy(native).reshape(array.shape)
     if row.per > 1:
-        octets = np.ascontiguousarray(packed(array, row)[()])
-        return torch.from_numpy(octets).view(next(getattr(torch, n) for n, name in PACKED.items() if name == row.name))
+        name = next(name for name, ours in PACKED.items() if ours == row.name)
+        if not hasattr(torch, name):
+            raise fault("missing-package", f"torch {torch.__version__} has no {name}: pip install --upgrade torch")
+        return torch.from_numpy(np.ascontiguousarray(packed(array, row)[()])).view(getattr(torch, name))
     bits = native.view(row.stored.newbyteorder("=")).reshape(array.shape)
     return torch.from_numpy(bits).view(getattr(torch, row.name))
