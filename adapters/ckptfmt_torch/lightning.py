@@ -8,7 +8,6 @@ checkpoint can hold: tensors, numbers, strings and containers of such.
 from __future__ import annotations
 
 import os
-import shutil
 from collections import OrderedDict
 from pathlib import PurePath
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from lightning.fabric.plugins import CheckpointIO
 
 from ckptfmt.storage import is_url
-from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
+from ckptfmt.storage.temporaries import take_away
 
 from .checkpoint import load, save
 
@@ -59,10 +58,7 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
             if fs.exists(place):
                 fs.rm(place, recursive=True)
         elif os.path.isdir(name):
-            parent, base = os.path.split(os.path.abspath(name))
-            hidden = os.path.join(parent, f".{base}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
-            os.rename(name, hidden)
-            shutil.rmtree(hidden)
+            take_away(os.path.abspath(name))
         elif os.path.exists(name):
             os.unlink(name)
 

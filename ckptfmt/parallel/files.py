@@ -6,8 +6,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 from ..errors import CkptError, fault, os_fault
 from ..storage.leases import Lease, hold
@@ -32,7 +31,7 @@ class FileCoordinator:
         self.rank, self.size, self.timeout = rank, size, timeout
         self._directory = os.fspath(directory)
         self._round = self._splits = 0
-        self._answered: dict[str, Lease] = {}  # of rank 0: its answers to requests to join, which are to stay
+        self._answered: set[str] = set()  # the requests to join that rank 0 has answered
         self._session: str | None = None
         if not os.path.isdir(self._directory):
             raise fault("not-found", "there is no such directory for ranks to meet in", path=self._directory)
@@ -101,25 +100,37 @@ class FileCoordinator:
 
     def _join(self) -> str:
         """The session's folder: rank 0 writes its name into a file that asks for it."""
-        request, lease = _leased(partial(_new, self._directory))
+        request, held = self._ask()
         try:
             for _ in self._looks(self.timeout):
-                if os.path.getsize(request):
-                    with open(request) as file:
-                        return os.path.join(self._directory, file.read())
+                try:
+                    if os.path.getsize(request):
+                        with open(request) as file:
+                            return os.path.join(self._directory, file.read())
+                except FileNotFoundError:  # `gc` took the answer for one to a rank that died
+                    held.release()
+                    request, held = self._ask()
         finally:
-            lease.release()
+            held.release()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(request)
         raise fault("rank-lost", f"rank 0 did not begin within {self.timeout:g} s", found="no rank 0")
+
+    def _ask(self) -> tuple[str, Lease]:
+        """A request to join, which `gc` leaves alone as long as it is held."""
+        while True:
+            request = os.path.join(self._directory, f"join-{secrets.token_hex(8)}")
+            _put(request, b"")
+            held = hold(request)
+            if held is not None:
+                return request, held
 
     def _let_join(self) -> None:
         assert self._session is not None
         for name in os.listdir(self._directory):
             if name.startswith("join-") and name not in self._answered:
-                path, text = os.path.join(self._directory, name), os.path.basename(self._session).encode()
-                hidden, self._answered[name] = _leased(partial(_hidden, path, text))
-                os.replace(hidden, path)
+                self._answered.add(name)
+                _put(os.path.join(self._directory, name), os.path.basename(self._session).encode())
 
     def _check_session(self) -> None:
         """Raise `rank-lost` if another rank has ended the session."""
@@ -144,11 +155,9 @@ class FileCoordinator:
     def close(self) -> None:
         """Remove what this rank can: the last rank that closes removes the session's folder. That of a session in which
         a rank was lost stays, as nobody knows who still reads there."""
-        for name, lease in self._answered.items():  # by ranks of earlier runs that did not live to see it
-            lease.release()
+        for name in self._answered:  # by ranks of earlier runs that did not live to see it
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._directory, name))
-        self._answered.clear()
         if self._session is not None:
             with contextlib.suppress(OSError):
                 os.rmdir(self._session)
@@ -160,25 +169,15 @@ class FileCoordinator:
         self.close()
 
 
-def _leased(make: Callable[[], str]) -> tuple[str, Lease]:
-    """A new file, and the lease that keeps `gc` from it, which may have been faster with the first ones."""
-    while True:
-        path = make()
-        lease = hold(path)
-        if lease is not None:
-            return path, lease
-
-
-def _new(directory: str) -> str:
-    """A request to join."""
-    path = os.path.join(directory, f"join-{secrets.token_hex(8)}")
-    _put(path, b"")
-    return path
-
-
 def _put(path: str, data: bytes) -> None:
     """A whole file or none, whoever looks."""
-    os.replace(_hidden(path, data), path)
+    while True:
+        try:
+            os.replace(_hidden(path, data), path)
+            return
+        except FileNotFoundError:
+            if not os.path.isdir(os.path.dirname(path)):
+                raise  # else `gc` was faster
 
 
 def _hidden(path: str, data: bytes) -> str:
