@@ -88,6 +88,7 @@ def problems(operation: Operation, look: Looks, state: CrashState, calls: int, f
     state.write(folder)
     try:
         found, texts = entries(folder, look)
+        texts += recovered(folder, look, found)
     finally:
         shutil.rmtree(folder)
     allowed = operation.after if state.calls == calls else operation.during
@@ -96,6 +97,16 @@ def problems(operation: Operation, look: Looks, state: CrashState, calls: int, f
     if "wrong" in found.values():  # which no power loss excuses
         texts.append(f"silently wrong: {found}")
     return [f"{operation.name}, after {state.calls} of {calls} calls: {text}; lost: {state.lost}" for text in texts]
+
+
+def recovered(folder: Path, look: Looks, found: State) -> list[str]:
+    """What is wrong with a folder after a collection of what the power loss has left: nothing else may change."""
+    ckptfmt.gc(folder, delete=True, grace=0, recursive=True)
+    after, texts = entries(folder, look)
+    if after != found:
+        texts.append(f"gc makes {after} of {found}")
+    texts += [f"gc leaves {path.name}" for path in folder.rglob(f".*{TEMPORARY_SUFFIX}")]
+    return texts
 
 
 def entries(folder: Path, look: Looks) -> tuple[State, list[str]]:

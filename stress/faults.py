@@ -162,7 +162,7 @@ def _problems(
     left = [path.name for path in there.iterdir() if path.name.endswith(TEMPORARY_SUFFIX)]
     # a removal that fails, and what was replaced if the new one is not sure to stay, leave one; in runs the next save
     # sweeps it
-    if left and fault != "vanished" and call not in (*REMOVALS, "flush_directory"):
+    if left and not operation.removes and fault != "vanished" and call not in (*REMOVALS, "flush_directory"):
         texts.append(f"{left} stays")
     return texts + more
 

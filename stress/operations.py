@@ -18,6 +18,10 @@ from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.manager import Last
 from ckptfmt.manager.run_on_disk import RunOnDisk
 from ckptfmt.manager.steps import FixedNames
+from ckptfmt.storage import disk as disks
+from ckptfmt.storage.disk import Disk
+from ckptfmt.storage.temporaries import beside
+from ckptfmt.testing import using_disk
 
 LAYOUTS = ("file", "packed", "loose")
 RANKS = 3
@@ -29,7 +33,7 @@ State = dict[str, str]  # what stands at each path below the folder: a key of `T
 @dataclass(frozen=True)
 class Operation:
     """`act` changes the folder that `prepare` made. `during`: the states that may be found if the power fails at any
-    moment, `after`: once it is done."""
+    moment, `after`: once it is done. `removes`: temporaries of others, so that where it fails one may stay."""
 
     name: str
     prepare: Callable[[Path], Any]
@@ -37,6 +41,7 @@ class Operation:
     during: tuple[State, ...]
     after: tuple[State, ...]
     durable: bool = True
+    removes: bool = False
 
 
 def tree(label: str, scale: int = 1) -> dict[str, Any]:
@@ -106,6 +111,7 @@ def operations() -> Iterator[Operation]:
     yield from _saves()
     yield from _runs()
     yield from _rewrites()
+    yield from _collections()
 
 
 def nothing(folder: Path) -> None:
@@ -258,3 +264,61 @@ def _prepare_foreign(name: str, folder: Path) -> None:
 
 def _prepare_npz(folder: Path) -> None:
     np.savez(folder / "model.npz", **TREES["flat"])
+
+
+def _collections() -> Iterator[Operation]:
+    """What saves that died have left is removed, at once and whatever they were at."""
+    for layout in LAYOUTS:
+        old = partial(save, OLD, layout=layout)
+        there = ({PATH: OLD},)
+        yield Operation(
+            f"collect a save that died {layout}", partial(_prepare_dead, layout), _collect, there, there, removes=True
+        )
+        saved = partial(_save_beside_collections, layout)
+        yield Operation(f"collect all through a save {layout}", nothing, saved, ({}, {PATH: NEW}), ({PATH: NEW},))
+        yield _replacing(f"collect all through a replacement {layout}", old, partial(saved, overwrite=True))
+
+
+def _collect(folder: Path) -> None:
+    ckptfmt.gc(folder, delete=True, grace=0)
+
+
+def _prepare_dead(layout: str, folder: Path) -> None:
+    """A checkpoint, and the temporary of a save to its path, as a kill leaves it."""
+    save(NEW, folder, layout=layout)
+    (folder / PATH).rename(beside(str(folder / PATH)))
+    save(OLD, folder, layout=layout)
+
+
+class _Collecting(Disk):
+    """Another disk, with a collection after each of some calls."""
+
+    def __init__(self, disk: Disk, calls: tuple[str, ...], folder: Path) -> None:
+        self._disk, self._calls, self._folder, self._is_busy = disk, calls, folder, False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattribute__(name)
+        call = getattr(self._disk, name)
+        if name not in self._calls or self._is_busy:
+            return call
+
+        def collected(*arguments: Any, **keys: Any) -> Any:
+            result = call(*arguments, **keys)
+            self._is_busy = True
+            try:
+                _collect(self._folder)
+            finally:
+                self._is_busy = False
+            return result
+
+        return collected
+
+
+CHANGING = ("lock", "write", "flush", "flush_directory", "link", "rename_exclusive", "replace", "exchange")
+
+
+def _save_beside_collections(layout: str, folder: Path, **options: Any) -> None:
+    """Also what was replaced is removed so, before the save has made sure that the new one stays."""
+    with using_disk(_Collecting(disks.current(), CHANGING, folder)):
+        save(NEW, folder, layout=layout, **options)

@@ -17,6 +17,8 @@ import pytest
 from damage import LAYOUTS
 
 import ckptfmt
+from ckptfmt.maintenance import garbage
+from ckptfmt.storage.temporaries import destroy
 from ckptfmt.testing import using_disk
 from ckptfmt.testing.crash_states import CrashState, Image, crash_states
 from ckptfmt.testing.recording import Call, Flush, Names, Record, RecordingDisk, Resize, Write
@@ -83,6 +85,18 @@ def test_a_wrong_writer_is_found(tmp_path: Path, name: str, how: str) -> None:
     for state in states[:SAMPLE]:
         found += texts(state)
     assert not [text for text in found if "silently" in text]
+
+
+@pytest.mark.parametrize("layout", ["packed", "loose"])
+def test_a_wrong_collector_is_found(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that removes what was replaced before that is sure to stay so. [PUB-020]"""
+    operation = named(f"collect all through a replacement {layout}")
+    monkeypatch.setattr(garbage, "take_away", destroy)
+    record, look = recorded(operation, tmp_path / "work")
+    monkeypatch.undo()
+    states = list(crash_states(record, most=8))
+    random.Random(1).shuffle(states)
+    assert any(problems(operation, look, state, len(record.calls), tmp_path / "state") for state in states)
 
 
 # ---- the record

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from stores import TREE, Store, endpoint, load, s3_store, save, store
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.frameworks.sources import Lazy
+from ckptfmt.maintenance import garbage_on_store
 from ckptfmt.maintenance.garbage_on_store import gc_on_store
 from ckptfmt.storage.engine import Engine, engine_for
 from ckptfmt.storage.remote_directory import RemoteDirectory, new_claim
@@ -111,7 +111,7 @@ def run(store: Store) -> Store:
 
 def test_nothing_is_removed_unless_asked_for(run: Store) -> None:
     before = contents(run)
-    report = gc(run, grace=-60.0)
+    report = gc(run, grace=0)
     young = [name for name in OURS if name.endswith(("probe", "lease"))]
     assert sorted(names(run, report.found)) == sorted({*OURS, *DEAD} - {*young})
     assert {*names(run, report.kept)} > {*young}
@@ -120,7 +120,7 @@ def test_nothing_is_removed_unless_asked_for(run: Store) -> None:
 
 
 def test_leftovers_are_removed_and_nothing_else(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", later(700))
+    monkeypatch.setattr(garbage_on_store, "clock_of", lambda *_: time.time() + 700)
     before = contents(run)
     report = gc(run, delete=True, grace=0)
     assert sorted(names(run, report.found)) == sorted([*OURS, *DEAD])
@@ -143,9 +143,31 @@ def test_leftovers_are_removed_and_nothing_else(run: Store, monkeypatch: pytest.
     assert names(run, below.found) == [f"below/.x.{HEX}.ckptfmt-tmp"]
 
 
-def later(seconds: float) -> Callable[[], float]:
-    now = time.time
-    return lambda: now() + seconds
+def test_the_clock_is_that_of_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong here takes nothing away that lives, and keeps nothing that died."""
+    for layout in DIRECTORIES:
+        killed(store.at(f"{layout}.dead"), layout)
+    put(store, OURS[0])
+    before = contents(store)
+    for ahead in (25 * 3600, -25 * 3600, 1e9):
+        with monkeypatch.context() as patch:
+            now = time.time
+            patch.setattr(time, "time", lambda ahead=ahead, now=now: now() + ahead)
+            report = gc(store, delete=True)
+            assert report.found == ()
+            assert {garbage.why for garbage in report.kept} == {"changed within the grace period"}
+            assert all(garbage.age < 600 for garbage in report.kept)
+    assert contents(store) == before
+    monkeypatch.setattr(garbage_on_store, "clock_of", lambda *_: time.time() + 25 * 3600)
+    assert len(gc(store, delete=True).found) == 3
+    assert contents(store) == {}
+
+
+def test_the_clock_is_asked_beside_a_save_not_in_it(store: Store) -> None:
+    killed(store, "loose")
+    report = ckptfmt.gc(store.url, storage_options=store.options, grace=0, delete=True)
+    assert [garbage.removed for garbage in report.found] == [True]
+    assert contents(store) == {}
 
 
 def test_what_changed_lately_is_kept(run: Store) -> None:
@@ -158,10 +180,10 @@ def test_what_changed_lately_is_kept(run: Store) -> None:
 
 def test_the_folder_may_be_what_was_left(store: Store) -> None:
     killed(store, "packed")
-    report = ckptfmt.gc(store.url, storage_options=store.options, grace=-60, delete=True)
+    report = ckptfmt.gc(store.url, storage_options=store.options, grace=0, delete=True)
     assert [(garbage.path, garbage.removed) for garbage in report.found] == [(store.url, True)]
     save(store, layout="packed")
-    assert ckptfmt.gc(store.url, storage_options=store.options, grace=-60, delete=True).found == ()
+    assert ckptfmt.gc(store.url, storage_options=store.options, grace=0, delete=True).found == ()
 
 
 def test_uploads_in_parts(endpoint: str) -> None:
@@ -174,7 +196,7 @@ def test_uploads_in_parts(endpoint: str) -> None:
         upload = client.create_multipart_upload(**place)["UploadId"]
         client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"x")
     assert gc(store, delete=True, grace=60).found == ()
-    report = gc(store, delete=True, grace=-60)
+    report = gc(store, delete=True, grace=0)
     assert names(store, report.found) == ["model.ckpt", f".y.ckpt.{HEX}.ckptfmt-tmp"]
     assert [(name, found.why) for found, name in zip(report.kept, names(store, report.kept), strict=True)] == [
         ("other.bin", "nobody can tell whose it is")
@@ -200,7 +222,7 @@ def test_a_directory_that_comes_alive(store: Store, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(type(engine_of(store)[0]), "entries", entries)
     before = contents(store)
     calls = 0
-    (kept,) = ckptfmt.gc(store.url, storage_options=store.options, grace=-60, delete=True).kept
+    (kept,) = ckptfmt.gc(store.url, storage_options=store.options, grace=0, delete=True).kept
     assert kept.why == "changed meanwhile"
     assert contents(store).keys() - before.keys() == {"model.ckpt/packs/00001.zip"}
 
@@ -224,7 +246,7 @@ def test_a_save_that_was_taken_for_dead(store: Store, monkeypatch: pytest.Monkey
     with pytest.raises(ckptfmt.NotACheckpointError):
         load(store)
     monkeypatch.undo()
-    assert gc(store, delete=True, grace=-60).found[0].removed
+    assert gc(store, delete=True, grace=0).found[0].removed
     save(store, layout="packed")
 
 
@@ -243,7 +265,7 @@ def test_a_save_that_commits_while_it_is_collected(store: Store, monkeypatch: py
         before(self, key, data, exclusive=exclusive)
 
     monkeypatch.setattr(kind, "put", put_)
-    (kept,) = gc(store, delete=True, grace=-60).kept
+    (kept,) = gc(store, delete=True, grace=0).kept
     monkeypatch.undo()
     assert kept.why == "it was committed meanwhile"
     assert_same_tree(load(store), TREE)
@@ -258,7 +280,7 @@ class Slow(Lazy):
         return LARGE[region]
 
 
-@pytest.mark.parametrize("grace", [-60.0, 60.0])
+@pytest.mark.parametrize("grace", [0.0, 60.0])
 def test_a_collection_beside_live_saves(store: Store, grace: float) -> None:
     """With no grace at all, which takes everybody for dead, a save is whole or told that it is not; with enough of it
     no save is disturbed."""

@@ -8,7 +8,6 @@ checkpoint can hold: tensors, numbers, strings and containers of such.
 from __future__ import annotations
 
 import os
-import shutil
 from collections import OrderedDict
 from pathlib import PurePath
 from typing import Any
@@ -19,7 +18,7 @@ from ckptfmt.errors import fault
 from ckptfmt.format.names import path_label
 from ckptfmt.frameworks.target import flatten
 from ckptfmt.storage import is_url
-from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
+from ckptfmt.storage.temporaries import take_away
 
 from .adapter import is_stateful
 from .checkpoint import load, save
@@ -67,10 +66,7 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
             if fs.exists(place):
                 fs.rm(place, recursive=True)
         elif os.path.isdir(name):
-            parent, base = os.path.split(os.path.abspath(name))
-            hidden = os.path.join(parent, f".{base}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
-            os.rename(name, hidden)
-            shutil.rmtree(hidden)
+            take_away(os.path.abspath(name))
         elif os.path.exists(name):
             os.unlink(name)
 

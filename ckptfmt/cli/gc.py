@@ -33,8 +33,8 @@ Examples:
   ckptfmt gc --delete --grace 2h runs/7
   ckptfmt gc --recursive --json runs | jq '[.found[].bytes] | add'
 
-Without --delete nothing is removed. What has changed within the grace period, or is in use by a checkpoint manager,
-stays; so do checkpoints and all other files, always.
+Without --delete nothing is removed. What a living process writes stays, with --grace 0, too, and whatever the clock
+says; so does what has changed within the grace period, and checkpoints and all other files, always.
 
 The object of --json has: path, deleted (bool), bytes, and found and kept, lists of objects with path, what, bytes,
 age (seconds), removed, and why it stays.

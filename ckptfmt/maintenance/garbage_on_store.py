@@ -1,13 +1,17 @@
 """Garbage on object stores: directories whose save died, temporaries, leases, tombstones, and uploads in parts.
 
-A store has no locks, and tells when an object was written. What nobody has written to for the grace period is given up.
+A store has no locks, and tells when an object was written, and, by an object that is written for that, what time it is:
+the clock of this machine is not asked where anything is to go. What nobody has written to for the grace period is given
+up.
 A directory that a save has claimed and not committed is taken from it before anything goes: its claim is overwritten,
 after which that save does not commit [PUB-013] [PUB-016], and if it has, everything stays [PUB-017].
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -75,6 +79,8 @@ class _Folder:
         names = [name.rpartition("/") for name in self._entries]
         self._claimed = {parent for parent, _, name in names if name == CLAIM}
         self._checkpoints = {parent for parent, _, name in names if name in (COMMIT, MANIFEST)} | self._claimed
+        beside = key.rpartition("/")[0] if "" in self._checkpoints else key
+        self._now = clock_of(engine, beside, url) if delete else time.time()
 
     def left(self, recursive: bool) -> Iterator[Garbage]:
         deepest = 1 << 30 if recursive else 0
@@ -106,13 +112,16 @@ class _Folder:
         if self._delete and not why:
             why = remove() or ""
             removed = not why
-        age = time.time() - (changed or 0.0)
+        age = self._age(changed or 0.0)
         return Garbage(f"{self._url}/{name}".rstrip("/"), what, size, age, removed, why)
 
     def _waiting(self, changed: float | None, least: float = 0.0) -> str:
         if changed is None:
             return "the store does not say when it was written"
-        return "changed within the grace period" if time.time() - changed < max(self._grace, least) else ""
+        return "changed within the grace period" if self._age(changed) < max(self._grace, least) else ""
+
+    def _age(self, changed: float) -> float:
+        return max(0.0, self._now - changed)
 
     def _wanted(self, parent: str, name: str) -> str:
         """Why a tombstone stays: it takes a step that is still there out of its run."""
@@ -184,3 +193,16 @@ class _Folder:
 
     def _relative(self, key: str) -> str:
         return key.removeprefix(self._key).lstrip("/")
+
+
+def clock_of(engine: Engine, folder: str, path: str) -> float:
+    """What time it is at a store, in seconds since the epoch; by this machine's clock if it does not say."""
+    probe = f"{folder}/.{secrets.token_hex(8)}{PROBE}".lstrip("/")
+    try:
+        engine.put(probe, b"", exclusive=False)
+        return engine.head(probe).changed or time.time()
+    except Exception as error:
+        raise storage_fault(error, "cannot find out what time it is at the store", path) from error
+    finally:
+        with contextlib.suppress(Exception):  # it may never have been there
+            engine.delete(probe)

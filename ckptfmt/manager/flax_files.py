@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import CkptError
 from ..reading.reader import Checkpoint, open_checkpoint
-from ..storage import leases
+from ..storage.temporaries import folder_beside
 
 
 def format_of(path: str) -> str | None:
@@ -25,17 +24,13 @@ def format_of(path: str) -> str | None:
 
 
 @contextmanager
-def opened(path: str, temporary: str) -> Iterator[Checkpoint]:
-    """What flax wrote, converted into a checkpoint at a temporary path while the block runs. Raises what
+def opened(path: str) -> Iterator[Checkpoint]:
+    """What flax wrote, converted into a checkpoint in a temporary folder while the block runs. Raises what
     `ckptfmt.convert` raises."""
     from ..conversion import convert
 
-    os.mkdir(temporary)
-    try:
-        with leases.lease(temporary):  # so that nobody sweeps it
-            target = os.path.join(temporary, "converted.ckpt")
-            convert(path, target, source_format=format_of(path), durable=False)
-            with open_checkpoint(target) as checkpoint:
-                yield checkpoint
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with folder_beside(path) as folder:
+        target = os.path.join(folder, "converted.ckpt")
+        convert(path, target, source_format=format_of(path), durable=False)
+        with open_checkpoint(target) as checkpoint:
+            yield checkpoint

@@ -22,7 +22,7 @@ from ..format.tree import Tree
 from ..reading.reader import Checkpoint
 from ..storage import COMMIT, leases
 from ..storage import disk as disks
-from ..storage.local import make_directories
+from ..storage.local import LocalAttempt, make_directories
 from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
 from . import flax_files
 from .flax_rules import FlaxNames
@@ -116,7 +116,7 @@ class RunOnDisk(RunDirectory):
     def opened(self, step: Step) -> AbstractContextManager[Checkpoint]:
         if step.record:
             return super().opened(step)
-        return flax_files.opened(step.path, self.temporary_of(os.path.basename(step.path)))
+        return flax_files.opened(step.path)
 
     def load(self, step: Step, call: Callable[..., Tree], options: dict[str, Any]) -> Tree:
         if step.record:
@@ -220,21 +220,23 @@ class RunOnDisk(RunDirectory):
 
     def write_note(self, name: str, text: str | None) -> None:
         path = os.path.join(self.path, name)
-        temporary = os.path.join(self.path, f".{name}{TEMPORARY_SUFFIX}")
-        disk = disks.current()
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                disk.unlink(path if text is None else temporary)  # the latter of a process that died
-            if text is None:
-                return
-            fd = disk.create(temporary)
+        if text is None:
             try:
-                disk.write_all(fd, memoryview(text.encode()), 0)
-            finally:
-                os.close(fd)
-            disk.replace(temporary, path)
-        except OSError as error:
-            raise os_fault(error, f"cannot write {name}", self.path) from error
+                with contextlib.suppress(FileNotFoundError):
+                    disks.current().unlink(path)
+            except OSError as error:
+                raise os_fault(error, f"cannot remove {name}", self.path) from error
+            return
+        data = text.encode()
+        attempt = LocalAttempt(path, directory=False, overwrite=True, durable=False)
+        try:
+            file = attempt.create("")
+            file.write(0, data)
+            file.finish(len(data))
+            attempt.publish()
+        except BaseException:
+            attempt.abort()
+            raise
 
 
 def _record(path: str, size: int, is_directory: bool) -> bytes | None:

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from ..errors import CkptError, fault, os_fault
@@ -37,6 +37,22 @@ def beside(path: str) -> str:
     known = _NAME(name)
     stem = os.fsencode(known[1] if known else name)[:_LONGEST].decode(errors="ignore")
     return os.path.join(folder, f".{stem}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")
+
+
+@contextlib.contextmanager
+def folder_beside(path: str) -> Iterator[str]:
+    """A new folder with the name of a temporary of what is at a path, which is leased while the block runs, and removed
+    after. Raises `StorageError`. [PUB-018]"""
+    temporary = Temporary(path, path)
+    try:
+        temporary.begin(disks.current().make_directory, lambda _: None)
+    except OSError as error:
+        raise temporary.fault(error, "cannot create a temporary folder") from error
+    try:
+        yield temporary.path
+    finally:
+        temporary.remove()
+        temporary.let_go()
 
 
 class Temporary:
