@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator
 
 from ..errors import MissingError, os_fault
@@ -58,8 +59,10 @@ class Lease:
             fd, self._fd = self._fd, None
             os.close(fd)
 
+    __del__ = release  # of one that an interrupt left with nobody
 
-_held: set[Lease] = set()
+
+_held: weakref.WeakSet[Lease] = weakref.WeakSet()
 
 
 def _forget() -> None:
