@@ -43,6 +43,7 @@ class ViewLoader(Loader):
         kept = layout if self.keep is None else {path: entry for path, entry in layout.items() if self.keep(path)}
         if self.keep is not None and not kept:
             raise self._no_match()
+        self.wanted = []
         numbers: dict[int, int] = {}
         for path in kept:
             tensor = self.view.tensors.get(path)

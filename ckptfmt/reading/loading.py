@@ -3,10 +3,12 @@ or like a template (SPEC.md section 12)."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import partial, reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +16,11 @@ from ..errors import CkptError, fault
 from ..format import tree as trees
 from ..format.chunks import check_bools
 from ..format.dtypes import Array, DType
-from ..format.names import Path, path_label, path_text
+from ..format.names import Path, path_label, path_text, value_at
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
-from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, slot, template
+from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
+from ..frameworks.receiving import Intake, Part, receiver
 from ..frameworks.sources import memory_key
 from ..frameworks.target import MatchReport, flatten, match, rebuild
 from ..patterns import Patterns, matches_any
@@ -28,6 +31,23 @@ from .tensor import ArrayLike, Tensor, is_tensor
 
 if TYPE_CHECKING:
     from .reader import Checkpoint
+
+
+class _Object(NamedTuple):
+    """A stateful object of a target: where it stands, how it is filled, and whose tensors it is handed."""
+
+    at: Path
+    intake: Intake
+    adapter: Adapter | None
+
+
+class _Fit(NamedTuple):
+    """A target beside a checkpoint: what is filled in place (None for leaves that are no tensors), the objects in it,
+    and how it differs."""
+
+    slots: dict[Path, Slot | None]
+    objects: list[_Object]
+    report: MatchReport
 
 
 class Loader:
@@ -47,6 +67,7 @@ class Loader:
         cast: bool = False,
         progress: Progress | None = None,
         max_bytes_in_flight: int = IN_FLIGHT,
+        on_match: Callable[[MatchReport], None] | None = None,
     ) -> None:
         self.checkpoint, self.manifest, self.fetcher = checkpoint, checkpoint.manifest, checkpoint.fetcher
         given = [n for n, v in (("into=", into), ("like=", like), ("mmap=True", mmap or None)) if v is not None]
@@ -56,7 +77,7 @@ class Loader:
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
         self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
         self.strict, self.cast = strict, cast
-        self.progress, self.max_bytes_in_flight = progress, max_bytes_in_flight
+        self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         checkpoint.blocks.in_flight = max_bytes_in_flight
         patterns = [select] if isinstance(select, str) else list(select or ())
         self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
@@ -70,8 +91,7 @@ class Loader:
 
     def match(self) -> MatchReport:
         """How the target differs from the checkpoint."""
-        leaves = dict(flatten(self.into))
-        return match(leaves, {path: slot(leaf) for path, leaf in leaves.items()}, self._stored, is_tensor, self.cast)
+        return self._fit().report
 
     @property
     def _leaves(self) -> Mapping[Path, Any]:
@@ -199,16 +219,82 @@ class Loader:
     # ---- into a target
 
     def _fill_target(self) -> Tree:
-        stored = self._stored
-        leaves = dict(flatten(self.into))
-        slots = {path: slot(leaf) for path, leaf in leaves.items()}
-        self._check(match(leaves, slots, stored, is_tensor, self.cast))
+        stored, (slots, objects, report) = self._stored, self._fit()
+        self._check(report)
         self._check_shared(slots, stored)
         asked = [(stored[path], found) for path, found in slots.items() if found is not None and path in stored]
         places = [Place(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
-        with self._reporting(sum(place.nbytes for place in places)):
-            self._fill(places)
-        return rebuild(self.into, lambda path, leaf: leaf if isinstance(slots[path], Slot) else stored.get(path, leaf))
+        parts = [part for _, intake, _ in objects for part in intake.parts]
+        with self._reporting(sum(place.nbytes for place in places) + sum(map(self._part_nbytes, parts))):
+            kept = {id(part): self._state(one, [part]) for one in objects for part in one.intake.parts if part.kept}
+            try:
+                self._fill(places)
+            finally:
+                for _, found in asked:
+                    found.changed()
+            for one in objects:
+                one.intake.filled()
+            for one in objects:
+                report += self._handed(one, kept)
+        if self.on_match is not None:
+            self.on_match(report)
+        return rebuild(
+            self.into,
+            lambda path, leaf: (
+                leaf if isinstance(slots.get(path), Slot) or is_stateful(leaf) else stored.get(path, leaf)
+            ),
+            is_leaf=is_stateful,
+        )
+
+    def _fit(self) -> _Fit:
+        """Compare the target with the checkpoint."""
+        leaves = dict(flatten(self.into, is_stateful))
+        values = {path: leaves.pop(path) for path, leaf in list(leaves.items()) if is_stateful(leaf)}
+        stored = dict(self._stored)
+        objects: list[_Object] = []
+        for (at, value), below in zip(values.items(), _below(stored, values), strict=True):
+            found, adapter = receiver(value, self.adapter)
+            try:
+                intake = found.intake(at, below, self.strict, self.cast)
+            except CkptError as error:
+                error.path = self.checkpoint.path
+                raise
+            objects.append(_Object(at, intake, adapter))
+            leaves |= intake.direct
+            for path in (path for part in intake.parts for path in part.paths):
+                del stored[path]
+        slots = {path: slot(leaf) for path, leaf in leaves.items()}
+        report = match(leaves, slots, stored, is_tensor, self.cast)
+        return _Fit(slots, objects, reduce(add, (one.intake.report for one in objects), report))
+
+    def _handed(self, one: _Object, kept: Mapping[int, Tree]) -> MatchReport:
+        """Hand an object what it takes through its own code, and give what it says of that."""
+        report = MatchReport()
+        room = beside_buffers(self.fetcher, self.max_bytes_in_flight)
+        for group in grouped(one.intake.parts, self._part_nbytes, room):
+            state = kept[id(group[0])] if id(group[0]) in kept else self._state(one, group)
+            for part in group:
+                try:
+                    said = part.take(state)
+                except CkptError as error:
+                    error.path = self.checkpoint.path
+                    raise
+                self._check(said)
+                report += said
+        return report
+
+    def _state(self, one: _Object, parts: Iterable[Part]) -> Tree:
+        """A part of an object's state as the tree that was saved, in memory of its own."""
+        paths = frozenset().union(*(part.paths for part in parts))
+        if not paths:
+            return {}
+        loader = copy.copy(self)
+        loader.keep, loader.adapter, loader.progress = paths.__contains__, one.adapter, None
+        return value_at(loader._tree(), one.at)
+
+    def _part_nbytes(self, part: Part) -> int:
+        leaves = map(self._leaves.__getitem__, part.paths)
+        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, ArrayLike))
 
     def _check_shared(self, slots: dict[Path, Slot | None], stored: Mapping[Path, Any]) -> None:
         """Refuse a target that has one memory for tensors with different values: it could hold only one of them."""
@@ -326,6 +412,17 @@ class Loader:
             self.progress(total, total)
         finally:
             self.checkpoint.blocks.on_read = None
+
+
+def _below(stored: Mapping[Path, Any], objects: Iterable[Path]) -> list[dict[Path, Any]]:
+    """The leaves at and below the path of each object."""
+    found: dict[Path, dict[Path, Any]] = {at: {} for at in objects}
+    depths = {len(at) for at in found}
+    for path, leaf in stored.items():
+        for depth in depths:
+            if path[:depth] in found:
+                found[path[:depth]][path] = leaf
+    return list(found.values())
 
 
 # what may stand in for a dtype that a framework lacks, with the bits of the values that it keeps, narrowest first

@@ -1,0 +1,94 @@
+"""States of modules and optimizers: what of them the tree's containers cannot say by themselves, and what of an
+optimizer's is known before it is loaded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ckptfmt.format.names import Path, path_label
+from ckptfmt.frameworks.adapter import Tagged
+from ckptfmt.frameworks.receiving import Intake, Whole
+from ckptfmt.frameworks.target import MatchReport
+
+_SCALARS = (type(None), bool, int, float, str, bytes)
+
+
+def tagged(state: OrderedDict[Any, Any]) -> Tagged:
+    """A state dict with its `_metadata`: the versions of modules, which tell their code how to read it. What of that
+    is no plain value, is left out."""
+    kept = state._metadata  # type: ignore[attr-defined]
+    versions = {name: _plain(of) for name, of in kept.items() if isinstance(name, str) and isinstance(of, dict)}
+    return Tagged("torch.state_dict", versions, OrderedDict(state), lambda child: state_dict(versions, child))
+
+
+def state_dict(versions: Mapping[str, Any], items: Mapping[Any, Any]) -> OrderedDict[Any, Any]:
+    state = OrderedDict(items)
+    state._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    return state
+
+
+def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(name, str) and isinstance(value, dict):
+            kept[name] = _plain(value)
+        elif isinstance(name, str) and type(value) in _SCALARS:
+            kept[name] = value
+    return kept
+
+
+def with_arrays(state: Any) -> Any:
+    """A state whose NumPy arrays come back as such, not as the tensors that a tree for torch has; itself where it has
+    none."""
+    kind = type(state)
+    if kind is np.ndarray and state.dtype.kind not in "mM":  # times are tagged already
+        return Tagged("numpy.ndarray", None, state, lambda child: child)
+    if kind in (dict, OrderedDict):
+        changed = {key: new for key, value in state.items() if (new := with_arrays(value)) is not value}
+        if changed:
+            made = kind((key, changed.get(key, value)) for key, value in state.items())
+            vars(made).update(vars(state)) if kind is OrderedDict else None
+            return made
+    elif kind in (list, tuple):
+        items = list(map(with_arrays, state))
+        if any(new is not old for new, old in zip(items, state, strict=True)):
+            return kind(items)
+    return state
+
+
+class OptimizerReceiver(Whole):
+    """An optimizer gets its state by its `load_state_dict()`; the groups of its parameters are compared before."""
+
+    def intake(self, at: Path, stored: Mapping[Path, Any], strict: bool, cast: bool) -> Intake:
+        intake = super().intake(at, stored, strict, cast)
+        optimizer = self.value
+        own = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+        if not intake.parts or own or optimizer._optimizer_load_state_dict_pre_hooks:
+            return intake
+        here = [len(group["params"]) for group in optimizer.param_groups]
+        there = _group_sizes(at, stored)
+        if here == there:
+            return intake
+        where = path_label((*at, "param_groups"))
+        return Intake(report=MatchReport(kind=((where, _groups(there), _groups(here)),)), parts=intake.parts)
+
+
+def _group_sizes(at: Path, stored: Mapping[Path, Any]) -> list[int]:
+    """The numbers of parameters in the groups of a state."""
+    sizes: dict[Any, int] = {}
+    for path in stored:
+        match path[len(at) :]:
+            case ("param_groups", group, "params", _):
+                sizes[group] = sizes.get(group, 0) + 1
+            case ("param_groups", group, *_):
+                sizes.setdefault(group, 0)
+    return list(sizes.values())
+
+
+def _groups(sizes: list[int]) -> str:
+    return f"{len(sizes)} groups of parameters ({', '.join(map(str, sizes))})"
