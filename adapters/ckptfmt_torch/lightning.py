@@ -70,8 +70,12 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
 def _plain(value: Any) -> Any:
     """Lightning's own dicts (hyperparameters) as dicts, and paths as strings."""
     if isinstance(value, dict):
-        kind = OrderedDict if type(value) is OrderedDict else dict
-        return kind((key, _plain(item)) for key, item in value.items())
+        items = {key: _plain(item) for key, item in value.items()}
+        if type(value) is not OrderedDict:
+            return items
+        ordered = OrderedDict(items)
+        vars(ordered).update(vars(value))  # the versions of modules
+        return ordered
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
     return os.fspath(value) if isinstance(value, PurePath) else value

@@ -19,7 +19,7 @@ from torch.nn import Module
 
 from ckptfmt.errors import CkptError
 from ckptfmt.format.names import Path, path_label
-from ckptfmt.frameworks.receiving import Intake, Part, refusals
+from ckptfmt.frameworks.receiving import Intake, Part, Stored, refusals
 from ckptfmt.frameworks.target import MatchReport, castable
 
 from . import own_code
@@ -48,22 +48,21 @@ class ModuleReceiver:
     def __init__(self, module: Module, device: torch.device) -> None:
         self.module, self.device = module, device
 
-    def intake(self, at: Path, stored: Mapping[Path, Any], strict: bool, cast: bool) -> Intake:
-        return _Filling(self.module, self.device, at, stored, strict, cast).intake()
+    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+        return _Filling(self.module, self.device, stored, strict, cast).intake()
 
 
 class _Filling:
-    """One load of a module from the leaves that a checkpoint has at and below `at`."""
+    """One load of a module from what a checkpoint has for it."""
 
-    def __init__(
-        self, module: Module, device: torch.device, at: Path, stored: Mapping[Path, Any], strict: bool, cast: bool
-    ) -> None:
-        self.module, self.device, self.at, self.stored = module, device, at, stored
-        self.strict, self.cast = strict, cast
+    def __init__(self, module: Module, device: torch.device, stored: Stored, strict: bool, cast: bool) -> None:
+        self.module, self.device, self.strict, self.cast = module, device, strict, cast
+        self.at, self.stored = stored.at, stored.leaves
+        self.versions = stored.tags.get("torch.state_dict")
         self.keys: dict[Any, list[Path]] = {}  # of the state, with the leaves that each holds
-        for path in stored:
-            if len(path) > len(at):
-                self.keys.setdefault(path[len(at)], []).append(path)
+        for path in self.stored:
+            if len(path) > len(self.at):
+                self.keys.setdefault(path[len(self.at)], []).append(path)
         for sub in submodules(module):
             for hook in sub.module._load_state_dict_pre_hooks.values():
                 if _name(hook) in _AROUND:  # which may change which tensors the module has
@@ -183,7 +182,7 @@ class _Filling:
     def _foreseen(self, sub: Sub, names: list[Any]) -> MatchReport:
         """What is known not to fit before the code is called: other dtypes and, where it is given other names or shapes
         than the module has, what it says of them in a trial."""
-        found: dict[Any, Any] = {name: self.stored.get((*self.at, name)) for name in names}
+        found: dict[Any, Any] = {name: self.stored.get((*self.at, name), own_code.OPAQUE) for name in names}
         dtypes = []
         differs = set(names) != set(own_code.names(self._below(sub)))
         for name, leaf in found.items():
@@ -195,9 +194,9 @@ class _Filling:
             if leaf.dtype != wanted and not (self.cast and castable(leaf.dtype, wanted)):
                 dtypes.append((path_label((*self.at, name)), leaf.dtype, wanted))
         report = MatchReport(dtype=tuple(dtypes))
-        if not differs or None in found.values():  # a value of several leaves is for the code alone
+        if not differs:
             return report
-        said = own_code.tried(sub, found)
+        said = own_code.tried(sub, found, self.versions)
         if said is None:
             return report
         foreseen = self._said(said)

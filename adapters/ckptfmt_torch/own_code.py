@@ -130,23 +130,38 @@ def load(sub: Sub, state: OrderedDict[str, Any], said: Said, *, strict: bool, as
         handle.remove()
 
 
-def tried(sub: Sub, found: Mapping[str, Any]) -> Said | None:
-    """What the code of a submodule says of a state, all on the meta device and to a copy; None if it needs values."""
+OPAQUE = object()  # for a value of several leaves, which is for the module's code alone
+
+
+def tried(sub: Sub, found: Mapping[str, Any], versions: Mapping[str, Any] | None) -> Said | None:
+    """What the code of a submodule says of a state, all on the meta device and to a copy; None if it needs values.
+    Without its extra state, if that is opaque: what else it knows with that, it is not asked."""
+    opaque = {name for name, leaf in found.items() if leaf is OPAQUE}
+    if any(not name.endswith("_extra_state") for name in opaque):
+        return None
     state: OrderedDict[str, Any] = OrderedDict()
     for name, leaf in found.items():
         row = dtype_of(leaf.dtype) if hasattr(leaf, "shape") else None
         if row is not None and (row.name not in TORCH or row.per > 1):
             return None
         state[name] = leaf if row is None else torch.empty(leaf.shape, dtype=TORCH[row.name], device="meta")
+    if versions is not None:
+        state._metadata = copy.deepcopy(OrderedDict(versions))  # type: ignore[attr-defined]
     said = Said()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            load(sub._replace(module=_on_meta(sub.module)), state, said, strict=True, assign=False)
+            trial = _on_meta(sub.module)
+            for part in trial.modules() if opaque else ():
+                part.set_extra_state = lambda _: None  # type: ignore[method-assign, assignment]
+            load(sub._replace(module=trial), state, said, strict=True, assign=False)
     except RuntimeError:
-        return said if said.shapes else None
+        if not said.shapes:
+            return None
     except Exception:
         return None
+    if opaque:
+        said.unexpected = []
     return said
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import Tagged
-from ckptfmt.frameworks.receiving import Intake, Whole
+from ckptfmt.frameworks.receiving import Intake, Stored, Whole
 from ckptfmt.frameworks.target import MatchReport
 
 _SCALARS = (type(None), bool, int, float, str, bytes)
@@ -23,7 +23,8 @@ def tagged(state: OrderedDict[Any, Any]) -> Tagged:
     is no plain value, is left out."""
     kept = state._metadata  # type: ignore[attr-defined]
     versions = {name: _plain(of) for name, of in kept.items() if isinstance(name, str) and isinstance(of, dict)}
-    return Tagged("torch.state_dict", versions, OrderedDict(state), lambda child: state_dict(versions, child))
+    items = OrderedDict((key, with_arrays(value)) for key, value in state.items())
+    return Tagged("torch.state_dict", versions, items, lambda child: state_dict(versions, child))
 
 
 def state_dict(versions: Mapping[str, Any], items: Mapping[Any, Any]) -> OrderedDict[Any, Any]:
@@ -64,17 +65,17 @@ def with_arrays(state: Any) -> Any:
 class OptimizerReceiver(Whole):
     """An optimizer gets its state by its `load_state_dict()`; the groups of its parameters are compared before."""
 
-    def intake(self, at: Path, stored: Mapping[Path, Any], strict: bool, cast: bool) -> Intake:
-        intake = super().intake(at, stored, strict, cast)
+    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+        intake = super().intake(stored, strict, cast)
         optimizer = self.value
         own = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
         if not intake.parts or own or optimizer._optimizer_load_state_dict_pre_hooks:
             return intake
         here = [len(group["params"]) for group in optimizer.param_groups]
-        there = _group_sizes(at, stored)
+        there = _group_sizes(stored.at, stored.leaves)
         if here == there:
             return intake
-        where = path_label((*at, "param_groups"))
+        where = path_label((*stored.at, "param_groups"))
         return Intake(report=MatchReport(kind=((where, _groups(there), _groups(here)),)), parts=intake.parts)
 
 

@@ -45,11 +45,19 @@ class Intake:
     filled: Callable[[], None] = nothing
 
 
-class Receiver(Protocol):
-    """An object of a target. `intake` is given where it stands, the leaves that a checkpoint has there (tensors that
-    have not been read, and plain values), and the options `strict` and `cast` of the load. It changes nothing."""
+class Stored(NamedTuple):
+    """What a checkpoint has for an object at the path `at`: the leaves there (tensors that have not been read, and
+    plain values), and the params of the tags over them all, by name."""
 
-    def intake(self, at: Path, stored: Mapping[Path, Any], strict: bool, cast: bool) -> Intake: ...
+    at: Path
+    leaves: Mapping[Path, Any]
+    tags: Mapping[str, Any]
+
+
+class Receiver(Protocol):
+    """An object of a target. `intake` is given the options `strict` and `cast` of the load; it changes nothing."""
+
+    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake: ...
 
 
 @runtime_checkable
@@ -66,11 +74,11 @@ class Whole:
     def __init__(self, value: Any) -> None:
         self.value = value
 
-    def intake(self, at: Path, stored: Mapping[Path, Any], strict: bool, cast: bool) -> Intake:
-        if not stored:
-            leaves = flatten(self.value.state_dict(), path=at)
+    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+        if not stored.leaves:
+            leaves = flatten(self.value.state_dict(), path=stored.at)
             return Intake(report=MatchReport(missing=tuple(path_label(path) for path, _ in leaves)))
-        return Intake(parts=(Part(frozenset(stored), self._taker(at), kept=True),))
+        return Intake(parts=(Part(frozenset(stored.leaves), self._taker(stored.at), kept=True),))
 
     def _taker(self, at: Path) -> Callable[[Tree], MatchReport]:
         def take(state: Tree) -> MatchReport:

@@ -36,6 +36,9 @@ class ViewLoader(Loader):
     def _bound(self) -> Mapping[tuple[Path, str], Any]:
         return {}  # tags over tensors have gone [MIG-021]
 
+    def _tags(self, objects: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+        return {at: {} for at in objects}  # [MIG-021]
+
     # ---- a new tree
 
     def _tree(self) -> Tree:
