@@ -19,7 +19,7 @@ import ckptfmt
 from ckptfmt.format.dtypes import DTYPES, Array, dtype_named
 from ckptfmt.frameworks.adapter import Adapter
 from ckptfmt.frameworks.sources import whole
-from ckptfmt.reading.loading import stand_in
+from ckptfmt.reading.stand_ins import stand_in
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import filled
 

@@ -463,7 +463,7 @@ def test_a_snapshot_of_the_same_tensors_is_as_good_as_the_first() -> None:
         wanted = snapshot.Buffers().take(tree)
         assert equal_trees(taken.tree, wanted.tree)
         assert taken.copied_views == wanted.copied_views
-        assert taken.tree["model"]["0.weight"] is taken.tree["state"]["0.weight"]
+        assert taken.tree["model"].child["0.weight"] is taken.tree["state"].child["0.weight"]
         train()
         assert equal_trees(taken.tree, wanted.tree)  # apart from what goes on
 

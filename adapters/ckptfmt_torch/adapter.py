@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +17,13 @@ from ckptfmt.errors import fault
 from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import DTYPES, Array
 from ckptfmt.format.tags import Restore
-from ckptfmt.frameworks.adapter import Blank, Plain, Slot, Tagged, Template
+from ckptfmt.frameworks.adapter import Blank, Plain, Slot, SlotPart, Tagged, Template, is_stateful, nothing
+from ckptfmt.frameworks.receiving import Receiver
 from ckptfmt.frameworks.sources import Source
 
-from . import dtensor
-from .dtypes import TORCH, row_of, tensor_of
+from . import dtensor, states
+from .dtypes import TORCH, array_of, row_of, tensor_of
+from .modules import ModuleReceiver
 from .tensors import MetaTensor, blank_like, check, is_dtensor, logical_shape, places, source_of, to_device
 
 # of tensors whose elements are what their memory holds: none is a conjugate, none is packed
@@ -33,12 +37,6 @@ class Saved:
     may run code, so nothing here does it."""
 
     data: bytes
-
-
-def is_stateful(value: Any) -> bool:
-    """Whether a value is saved as its state: a module, an optimizer, a scheduler, whatever has `state_dict()` and
-    `load_state_dict()`."""
-    return not isinstance(value, type) and hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
 
 
 def _parameter(requires_grad: Any, tensor: torch.Tensor) -> torch.nn.Parameter:
@@ -56,6 +54,8 @@ def _device(_: Any, name: str) -> torch.device | str:
 RESTORES: Mapping[str, Restore] = MappingProxyType(
     {
         "torch.Parameter": _parameter,
+        "torch.state_dict": states.state_dict,
+        "numpy.ndarray": lambda _, tensor: array_of(tensor.cpu()),
         "torch.Size": lambda _, sides: torch.Size(sides),
         "torch.dtype": lambda _, name: _DTYPES.get(name, name),  # [TAG-004]
         "torch.device": _device,
@@ -90,7 +90,9 @@ class TorchAdapter:
         if isinstance(value, Saved):
             return Tagged("torch.saved", None, value.data, Saved)
         if is_stateful(value):
-            return Plain(value.state_dict())
+            return Plain(states.with_arrays(value.state_dict()))
+        if type(value) is OrderedDict and "_metadata" in vars(value):
+            return states.tagged(value)
         return None
 
     def wrap(self, array: Array) -> torch.Tensor:
@@ -126,13 +128,20 @@ class TorchAdapter:
         check(leaf)
         tensor = leaf.detach()
         if is_dtensor(tensor):
-            parts = [part for start, local in dtensor.local_parts(tensor) for part in places(local, start)]
-            return Slot(tuple(tensor.shape), row_of(tensor.dtype).numpy, tuple(parts))
+            local = [part for start, here in dtensor.local_parts(tensor) for part in places(here, start)]
+            return Slot(tuple(tensor.shape), row_of(tensor.dtype).numpy, tuple(local), changed=_changed(tensor, local))
         shape = logical_shape(tensor)
         sides = zip(tensor.shape, tensor.stride(), strict=True)
         writable = not tensor.numel() or not any(n > 1 and step == 0 for n, step in sides)  # else elements share memory
-        parts = list(places(tensor, (0,) * tensor.ndim))
-        return Slot(shape, row_of(tensor.dtype).numpy, tuple(parts), writable)
+        parts = tuple(places(tensor, (0,) * tensor.ndim))
+        return Slot(shape, row_of(tensor.dtype).numpy, parts, writable, _changed(tensor, parts))
+
+    def receiver(self, value: Any) -> Receiver | None:
+        if isinstance(value, torch.nn.Module):
+            return ModuleReceiver(value, self.device)
+        if isinstance(value, torch.optim.Optimizer):
+            return states.OptimizerReceiver(value)
+        return states.StateReceiver(value) if isinstance(value, torch.optim.lr_scheduler.LRScheduler) else None
 
     def template(self, leaf: Any) -> Template | None:
         """A tensor of the leaf's shape, dtype and device, or a DTensor of its mesh and placements, of whose elements
@@ -144,6 +153,13 @@ class TorchAdapter:
         check(leaf)
         shape = tuple(leaf.shape) if is_dtensor(leaf) else logical_shape(leaf)
         return Template(shape, row_of(leaf.dtype).numpy, _Builder(leaf.detach()))
+
+
+def _changed(tensor: torch.Tensor, parts: Sequence[SlotPart]) -> Callable[[], None]:
+    """What tells autograd of memory that was written to behind its back, as it does itself of what torch writes."""
+    if tensor.is_inference() or not any(part.array is not None for part in parts):
+        return nothing
+    return partial(torch.autograd.graph.increment_version, tensor)
 
 
 def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:

@@ -13,19 +13,18 @@ def with_int_keys(state: Any, own: Any) -> Any:
     if isinstance(groups, list) and isinstance(own, dict) and isinstance(own.get("param_groups"), list):
         ids = {str(param): param for group in groups for param in group.get("params", ()) if type(param) is int}
         found = state.get("state", {})
-        if found.keys() <= ids.keys():
-            return {**state, "state": {ids[key]: value for key, value in found.items()}}
-        return state
+        return {**state, "state": {ids.get(key, key): value for key, value in found.items()}}
     return _like(state, own)
 
 
 def _like(state: Any, own: Any) -> Any:
     if not isinstance(state, dict) or not isinstance(own, dict):
         return state
-    if own and all(type(key) is int for key in own) and all(type(key) is str and _is_int(key) for key in state):
+    if own and all(type(key) is int for key in own) and all(type(key) is str and is_int(key) for key in state):
         return {int(key): value for key, value in state.items()}
     return type(state)((key, _like(value, own.get(key))) for key, value in state.items())
 
 
-def _is_int(key: str) -> bool:
+def is_int(key: str) -> bool:
+    """Whether a key is the text of an int."""
     return key.removeprefix("-").isdecimal() and key.isascii()

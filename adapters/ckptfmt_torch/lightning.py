@@ -16,11 +16,11 @@ from lightning.fabric.plugins import CheckpointIO
 
 from ckptfmt.errors import fault
 from ckptfmt.format.names import path_label
+from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
 from ckptfmt.storage import is_url
 from ckptfmt.storage.temporaries import take_away
 
-from .adapter import is_stateful
 from .checkpoint import load, save
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
@@ -85,8 +85,12 @@ def _check_hyperparameters(checkpoint: dict[str, Any], path: Any) -> None:
 def _plain(value: Any) -> Any:
     """Lightning's own dicts (hyperparameters) as dicts, and paths as strings."""
     if isinstance(value, dict):
-        kind = OrderedDict if type(value) is OrderedDict else dict
-        return kind((key, _plain(item)) for key, item in value.items())
+        items = {key: _plain(item) for key, item in value.items()}
+        if type(value) is not OrderedDict:
+            return items
+        ordered = OrderedDict(items)
+        vars(ordered).update(vars(value))  # the versions of modules
+        return ordered
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
     return os.fspath(value) if isinstance(value, PurePath) else value

@@ -49,6 +49,17 @@ def _node(kind: str, param_type: type) -> Accepts:
     return lambda param, child, _: type(param) is param_type and type(child) is list and child[0] == kind
 
 
+def _is_tensor(param: Node, child: Node, _: Sequence[str]) -> bool:
+    return param is None and type(child) is list and child[0] == "tensor"
+
+
+def _is_state(param: Node, child: Node, _: Sequence[str]) -> bool:
+    match param, child:
+        case ["dict", keys, items], ["tag", "collections.OrderedDict", None, _]:
+            return all(type(key) is str for key in keys) and all(type(i) is list and i[0] == "dict" for i in items)
+    return False
+
+
 def _is_key(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
     return _node("tensor", str)(param, child, dtypes) and dtypes[child[1]] == "uint32"
 
@@ -61,6 +72,7 @@ _RECORD = Tag(_node("dict", str), hint="was read as a dict; like= gives it back"
 
 TAGS: dict[str, Tag] = {
     "collections.OrderedDict": Tag(_node("dict", type(None)), lambda _, value: OrderedDict(value)),
+    "numpy.ndarray": Tag(_is_tensor),
     "numpy.datetime64": Tag(_is_time, _time("M8")),
     "numpy.timedelta64": Tag(_is_time, _time("m8")),
     "numpy.str_": Tag(_plain(str), lambda _, value: np.str_(value)),
@@ -69,6 +81,7 @@ TAGS: dict[str, Tag] = {
     "python.dataclass": _RECORD,
     "jax.pytree": _RECORD,
     "jax.key": Tag(_is_key, binds=True),
+    "torch.state_dict": Tag(_is_state),
     "torch.Parameter": Tag(_node("tensor", bool)),
     "torch.Size": Tag(_node("tuple", type(None))),
     "torch.dtype": Tag(_plain(str)),

@@ -176,7 +176,7 @@ class _Decoder:
                 warnings.warn(message, UnknownTagWarning, stacklevel=2)
             return value
         if type(child) is not list or child[0] != "tensor":
-            return restore(param, value)
+            return restore(_Decoder(self.tensor, None, {}).value(param, path), value)
         key = (name, param, child[1])  # aliases are one object [TREE-010]
         if key not in self.tagged_tensors:
             self.tagged_tensors[key] = restore(param, value)

@@ -26,10 +26,11 @@ GROUP = "ckptfmt.adapters"
 
 
 class Tagged(NamedTuple):
-    """A value that becomes a tagged node: `child` is a tree, `rebuild` makes the value from another such child."""
+    """A value that becomes a tagged node: `param` is a plain value, `child` a tree, and `rebuild` makes the value from
+    another such child."""
 
     tag: str
-    param: str | bool | None
+    param: Any
     child: Any
     rebuild: Callable[[Any], Any]
 
@@ -38,6 +39,10 @@ class Plain(NamedTuple):
     """A value that is stored as another one: a module as its state."""
 
     value: Any
+
+
+def nothing() -> None:
+    """What is called where there is nothing to do."""
 
 
 class SlotPart(NamedTuple):
@@ -51,12 +56,14 @@ class SlotPart(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Slot:
-    """What `into=` fills: a tensor of a target tree. `shape` is that of the whole tensor, of which `parts` are here."""
+    """What `into=` fills: a tensor of a target tree. `shape` is that of the whole tensor, of which `parts` are here.
+    `changed` is called once its memory was written to, for frameworks that keep account of that."""
 
     shape: Shape
     dtype: np.dtype[Any]
     parts: tuple[SlotPart, ...]
     writable: bool = True
+    changed: Callable[[], None] = nothing
 
 
 class Blank(NamedTuple):
@@ -151,7 +158,7 @@ def adapter_named(framework: str) -> Adapter:
     return _registered[framework]
 
 
-def _adapters() -> list[Adapter]:
+def adapters() -> list[Adapter]:
     """The adapters of the frameworks that the program has imported, NumPy's general one last. Asked for every tensor,
     so it looks anew only when a framework may have come."""
     global _active, _copying, _absent
@@ -168,16 +175,22 @@ def lower(value: Any) -> Source | Tagged | Plain | None:
     """What the tree holds for a value that it has no node for; None if nothing does."""
     if isinstance(value, Lazy | Tagged):
         return value  # type: ignore[return-value]  # subclasses of Lazy are sources
-    for adapter in _adapters():
+    for adapter in adapters():
         lowered = adapter.lower(value)
         if lowered is not None:
             return lowered
-    return _record(value)
+    return Plain(value.state_dict()) if is_stateful(value) else _record(value)
+
+
+def is_stateful(value: Any) -> bool:
+    """Whether a value is saved as its state: a module, an optimizer, a scheduler, a sampler, a metric, whatever has
+    `state_dict()` and `load_state_dict()`."""
+    return not isinstance(value, type) and hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
 
 
 def seen(tensors: list[Any]) -> tuple[Adapter, tuple[int, ...], Any] | None:
     """The adapter that can copy such tensors, and how it sees them; None if none can."""
-    _adapters()
+    adapters()
     for adapter in _copying:
         found = adapter.seen(tensors)
         if found is not None:
@@ -190,14 +203,14 @@ def slot(leaf: Any) -> Slot | None:
     if isinstance(leaf, np.ndarray):
         everything = tuple(slice(0, n) for n in leaf.shape)
         return Slot(leaf.shape, leaf.dtype, (SlotPart(everything, leaf),), leaf.flags.writeable)
-    return next((found for adapter in _adapters() if (found := adapter.slot(leaf)) is not None), None)
+    return next((found for adapter in adapters() if (found := adapter.slot(leaf)) is not None), None)
 
 
 def template(leaf: Any) -> Template | None:
     """How a leaf of a template tree is made; None for what is no tensor."""
     if isinstance(leaf, np.ndarray):
         return Template(leaf.shape, leaf.dtype, blank_array)
-    return next((found for adapter in _adapters() if (found := adapter.template(leaf)) is not None), None)
+    return next((found for adapter in adapters() if (found := adapter.template(leaf)) is not None), None)
 
 
 def blank_array(shape: Shape, dtype: np.dtype[Any]) -> Blank:

@@ -49,6 +49,9 @@ class MatchReport:
     def ok(self) -> bool:
         return self == MatchReport()
 
+    def __add__(self, other: MatchReport) -> MatchReport:
+        return MatchReport(*(tuple(getattr(self, n)) + tuple(getattr(other, n)) for n in self.__slots__))
+
     def __str__(self) -> str:
         lines = [f"missing from the checkpoint: {_few(self.missing)}"] if self.missing else []
         lines += [f"unexpected in the checkpoint: {_few(self.unexpected)}"] if self.unexpected else []
@@ -109,14 +112,20 @@ def rebuild(
     leaf: Callable[[Path, Any], Any],
     path: Path = (),
     check: Callable[[Path, Tagged], None] = lambda path, tagged: None,
+    is_leaf: Callable[[Any], bool] = lambda _: False,
 ) -> Tree:
     """The same containers, with every leaf replaced by `leaf(path, leaf)`. `check` sees what becomes tagged nodes."""
-    return _Rebuilder(leaf, check).value(tree, path)
+    return _Rebuilder(leaf, check, is_leaf).value(tree, path)
 
 
 class _Rebuilder:
-    def __init__(self, leaf: Callable[[Path, Any], Any], check: Callable[[Path, Tagged], None]) -> None:
-        self.leaf, self.check = leaf, check
+    def __init__(
+        self,
+        leaf: Callable[[Path, Any], Any],
+        check: Callable[[Path, Tagged], None],
+        is_leaf: Callable[[Any], bool],
+    ) -> None:
+        self.leaf, self.check, self.is_leaf = leaf, check, is_leaf
         self.tagged: dict[Hashable, tuple[Any, Any]] = {}  # child, which stays alive, and what was made of it
 
     def value(self, tree: Tree, path: Path) -> Tree:
@@ -126,7 +135,7 @@ class _Rebuilder:
             return OrderedDict(items) if kind is OrderedDict else dict(items)
         if kind in (list, tuple) and tree:
             return kind(self.value(item, (*path, i)) for i, item in enumerate(tree))
-        if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic):
+        if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or self.is_leaf(tree):
             return self.leaf(path, tree)
         lowered = lower(tree)
         if isinstance(lowered, Tagged):

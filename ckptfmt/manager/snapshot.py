@@ -88,6 +88,8 @@ class Buffers:
     def _learn(self, value: Any, node: Any) -> None:
         """Learn the keys of dicts, and which tensors of frameworks stand together, from a tree and its node."""
         kind = type(value)
+        if kind is OrderedDict and node[1] != "collections.OrderedDict":
+            value, node = lower(value).child, node[3]  # type: ignore[union-attr]  # of a tag of its own
         if kind is OrderedDict:
             node = node[3]  # of its tag
         if kind is dict or kind is OrderedDict:
@@ -138,6 +140,8 @@ class _Again:
 
     def value(self, value: Tree, depth: int) -> Tree:
         kind = type(value)
+        if kind is OrderedDict and vars(value) and isinstance(lowered := lower(value), Tagged):
+            return _tagged(lowered.tag, lowered.param, self.value(lowered.child, depth + 1))
         if kind is dict or kind is OrderedDict:
             if tuple(value) not in self._keys:
                 raise _OtherError
@@ -225,4 +229,8 @@ def copied(source: Source, buffer: Any) -> Source:
 
 def _tagged(name: str, param: Any, child: Any) -> Tagged:
     """A tagged value that is saved again as it was."""
-    return Tagged(name, param, child, lambda value: value)
+    return Tagged(name, param, child, _itself)
+
+
+def _itself(value: Any) -> Any:
+    return value

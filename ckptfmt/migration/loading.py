@@ -38,6 +38,9 @@ class ViewLoader(Loader):
     def _bound(self) -> Mapping[tuple[Path, str], Any]:
         return {}  # tags over tensors have gone [MIG-021]
 
+    def _tags(self, objects: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+        return {at: {} for at in objects}  # [MIG-021]
+
     # ---- a new tree
 
     def _tree(self) -> Tree:
@@ -45,6 +48,7 @@ class ViewLoader(Loader):
         kept = layout if self.keep is None else {path: entry for path, entry in layout.items() if self.keep(path)}
         if self.keep is not None and not kept:
             raise self._no_match()
+        self.wanted = []
         numbers: dict[int, int] = {}
         for path in kept:
             tensor = self._tensor(path)

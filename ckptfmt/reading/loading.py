@@ -3,10 +3,14 @@ or like a template (SPEC.md section 12)."""
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import partial, reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,22 +19,45 @@ from ..format import tree as trees
 from ..format.casts import cast
 from ..format.chunks import check_bools
 from ..format.dtypes import Array, DType
-from ..format.names import Path, path_label, path_text
+from ..format.names import Path, path_label, path_text, value_at
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
-from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, slot, template
+from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
 from ..frameworks.int_keys import as_asked
+from ..frameworks.memory import ALIGNMENT
 from ..frameworks.overflows import Kind, Tally, name_of
-from ..frameworks.sources import memory_key
+from ..frameworks.receiving import Intake, Part, Stored, receiver
+from ..frameworks.sources import Buffers, memory_key
 from ..frameworks.target import MatchReport, flatten, match, rebuild
 from ..patterns import Patterns, matches_any
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .filling import Place, beside_buffers, fill, grouped, put
+from .stand_ins import stand_in
 from .tensor import ArrayLike, Tensor, is_tensor
 
 if TYPE_CHECKING:
     from .reader import Checkpoint
+
+
+STREAM = 32 << 20  # bytes of an object's state that are read at a time, which a processor's cache holds in part
+
+
+class _Object(NamedTuple):
+    """A stateful object of a target: where it stands, how it is filled, and whose tensors it is handed."""
+
+    at: Path
+    intake: Intake
+    adapter: Adapter | None
+
+
+class _Fit(NamedTuple):
+    """A target beside a checkpoint: what is filled in place (None for leaves that are no tensors), the objects in it,
+    and how it differs."""
+
+    slots: dict[Path, Slot | None]
+    objects: list[_Object]
+    report: MatchReport
 
 
 class Loader:
@@ -50,6 +77,7 @@ class Loader:
         cast: bool = False,
         progress: Progress | None = None,
         max_bytes_in_flight: int = IN_FLIGHT,
+        on_match: Callable[[MatchReport], None] | None = None,
     ) -> None:
         self.checkpoint, self.manifest, self.fetcher = checkpoint, checkpoint.manifest, checkpoint.fetcher
         given = [n for n, v in (("into=", into), ("like=", like), ("mmap=True", mmap or None)) if v is not None]
@@ -59,7 +87,8 @@ class Loader:
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
         self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
         self.strict, self.cast, self.tally = strict, cast, Tally()
-        self.progress, self.max_bytes_in_flight = progress, max_bytes_in_flight
+        self.recycled: Buffers | None = None
+        self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         checkpoint.blocks.in_flight = max_bytes_in_flight
         patterns = [select] if isinstance(select, str) else list(select or ())
         self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
@@ -78,8 +107,7 @@ class Loader:
 
     def match(self) -> MatchReport:
         """How the target differs from the checkpoint."""
-        leaves = dict(flatten(self.into))
-        return match(leaves, {path: slot(leaf) for path, leaf in leaves.items()}, self._stored, is_tensor, self.cast)
+        return self._fit().report
 
     @property
     def _leaves(self) -> Mapping[Path, Any]:
@@ -131,7 +159,19 @@ class Loader:
         return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
 
     def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
-        return self._mapped(wanted) if self.mmap else self.fetcher.tensors(wanted, self.verify, {})
+        return self._mapped(wanted) if self.mmap else self.fetcher.tensors(wanted, self.verify, self._places(wanted))
+
+    def _places(self, wanted: Iterable[int]) -> dict[int, Array]:
+        """Memory that was used before, for what needs no other."""
+        if self.recycled is None:
+            return {}
+        specs = {index: self.manifest.specs[index] for index in wanted if self.manifest.specs[index].dtype.per == 1}
+        starts = [0, *itertools.accumulate(-(-spec.nbytes // ALIGNMENT) * ALIGNMENT for spec in specs.values())]
+        memory = self.recycled.take(starts[-1])
+        return {
+            index: memory[start : start + spec.nbytes].view(spec.dtype.numpy).reshape(spec.shape)
+            for (index, spec), start in zip(specs.items(), starts, strict=False)
+        }
 
     def _wrapped(self, adapter: Adapter, wanted: Iterable[int]) -> dict[int, Any]:
         """Tensors of a framework: all at once where they keep the arrays' memory, else a few at a time."""
@@ -208,16 +248,110 @@ class Loader:
     # ---- into a target
 
     def _fill_target(self) -> Tree:
-        stored = self._stored
-        leaves = dict(flatten(self.into))
-        slots = {path: slot(leaf) for path, leaf in leaves.items()}
-        self._check(match(leaves, slots, stored, is_tensor, self.cast))
+        stored, (slots, objects, report) = self._stored, self._fit()
+        self._check(report)
         self._check_shared(slots, stored)
         asked = [(stored[path], found) for path, found in slots.items() if found is not None and path in stored]
         places = [Place(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
-        with self._reporting(sum(place.nbytes for place in places)):
-            self._fill(places)
-        return rebuild(self.into, lambda path, leaf: leaf if isinstance(slots[path], Slot) else stored.get(path, leaf))
+        parts = [part for _, intake, _ in objects for part in intake.parts]
+        with self._reporting(sum(place.nbytes for place in places) + sum(map(self._part_nbytes, parts))):
+            kept = {id(part): self._state(one, [part]) for one in objects for part in one.intake.parts if part.kept}
+            try:
+                self._fill(places)
+            finally:
+                for _, found in asked:
+                    found.changed()
+            for one in objects:
+                one.intake.filled()
+            for one in objects:
+                report += self._handed(one, kept)
+        if self.on_match is not None:
+            self.on_match(report)
+        return rebuild(
+            self.into,
+            lambda path, leaf: (
+                leaf if isinstance(slots.get(path), Slot) or is_stateful(leaf) else stored.get(path, leaf)
+            ),
+            is_leaf=is_stateful,
+        )
+
+    def _fit(self) -> _Fit:
+        """Compare the target with the checkpoint."""
+        leaves = dict(flatten(self.into, is_stateful))
+        values = {path: leaves.pop(path) for path, leaf in list(leaves.items()) if is_stateful(leaf)}
+        stored = dict(self._stored)
+        objects: list[_Object] = []
+        tags = self._tags(values)
+        for (at, value), below in zip(values.items(), _below(stored, values), strict=True):
+            found, adapter = receiver(value, self.adapter)
+            try:
+                intake = found.intake(Stored(at, below, tags[at]), self.strict, self.cast)
+            except CkptError as error:
+                error.path = self.checkpoint.path
+                raise
+            objects.append(_Object(at, intake, adapter))
+            leaves |= intake.direct
+            for path in (path for part in intake.parts for path in part.paths):
+                del stored[path]
+        slots = {path: slot(leaf) for path, leaf in leaves.items()}
+        report = match(leaves, slots, stored, is_tensor, self.cast)
+        return _Fit(slots, objects, reduce(add, (one.intake.report for one in objects), report))
+
+    def _handed(self, one: _Object, kept: Mapping[int, Tree]) -> MatchReport:
+        """Hand an object what it takes through its own code, and give what it says of that."""
+        report = MatchReport()
+        for part, state in self._states(one, kept):
+            try:
+                said = part.take(state)
+            except CkptError as error:
+                error.path = self.checkpoint.path
+                raise
+            self._check(said)
+            report += said
+        return report
+
+    def _states(self, one: _Object, kept: Mapping[int, Tree]) -> Iterator[tuple[Part, Tree]]:
+        """What is handed for each part: what was read before, or a few parts at a time, of which the next are read
+        while the object takes these."""
+        parts = [part for part in one.intake.parts if id(part) not in kept]
+        yield from ((part, kept[id(part)]) for part in one.intake.parts if id(part) in kept)
+        if not parts:
+            return
+        room = min(STREAM, beside_buffers(self.fetcher, self.max_bytes_in_flight))
+        groups = list(grouped(parts, self._part_nbytes, room))
+        size = max(sum(map(self._part_nbytes, group)) for group in groups)
+        recycled = Buffers(size + ALIGNMENT * len(self._leaves)) if len(groups) > 1 else None
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._state, one, groups[0], recycled)
+            for group, following in zip(groups, [*groups[1:], None], strict=True):
+                state = coming.result()
+                if following is not None:
+                    coming = ahead.submit(self._state, one, following, recycled)
+                for part in group:
+                    yield part, state
+                del state  # so that its memory is free again, if nobody has kept it
+
+    def _state(self, one: _Object, parts: Iterable[Part], recycled: Buffers | None = None) -> Tree:
+        """A part of an object's state as the tree that was saved, in memory that nobody else looks at."""
+        paths = frozenset().union(*(part.paths for part in parts))
+        if not paths:
+            return {}
+        loader = copy.copy(self)
+        loader.keep, loader.adapter, loader.progress = paths.__contains__, one.adapter, None
+        loader.recycled = recycled
+        return value_at(loader._tree(), one.at)
+
+    def _tags(self, objects: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+        """The params of the tags over what is stored for each object."""
+        found: dict[Path, dict[str, Any]] = {at: {} for at in objects}
+        for path, name, param in trees.tags(self.manifest.tree) if found else ():
+            if path in found:
+                found[path][name] = trees.decode(param, lambda _: None)
+        return found
+
+    def _part_nbytes(self, part: Part) -> int:
+        leaves = map(self._leaves.__getitem__, part.paths)
+        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, ArrayLike))
 
     def _check_shared(self, slots: dict[Path, Slot | None], stored: Mapping[Path, Any]) -> None:
         """Refuse a target that has one memory for tensors with different values: it could hold only one of them."""
@@ -352,30 +486,15 @@ class Loader:
             self.checkpoint.blocks.on_read = None
 
 
-# what may stand in for a dtype that a framework lacks, with the bits of the values that it keeps, narrowest first
-_STAND_INS = {
-    "bool": (("uint8", 8),),
-    "complex": (("complex64", 64), ("complex128", 128)),
-    "uint": (
-        ("uint8", 8),
-        ("int16", 15),
-        ("uint16", 16),
-        ("int32", 31),
-        ("uint32", 32),
-        ("int64", 63),
-        ("uint64", 64),
-    ),
-    "int": (("int8", 8), ("int16", 16), ("int32", 32), ("int64", 64)),
-    "float": (("float32", 32), ("float64", 64)),
-}
-
-
-def stand_in(dtype: DType, supports: Callable[[str], bool]) -> np.dtype[Any]:
-    """The dtype for a cast from one that a framework lacks: the narrowest of its kind that loses nothing, else the
-    widest."""
-    kind = next(kind for kind in _STAND_INS if kind in dtype.name)
-    names = [(name, bits) for name, bits in _STAND_INS[kind] if supports(name)]
-    return np.dtype(next((name for name, bits in names if bits >= dtype.bits), names[-1][0]))
+def _below(stored: Mapping[Path, Any], objects: Iterable[Path]) -> list[dict[Path, Any]]:
+    """The leaves at and below the path of each object."""
+    found: dict[Path, dict[Path, Any]] = {at: {} for at in objects}
+    depths = {len(at) for at in found}
+    for path, leaf in stored.items():
+        for depth in depths:
+            if path[:depth] in found:
+                found[path[:depth]][path] = leaf
+    return list(found.values())
 
 
 def _binds(tag: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack, overload
 
@@ -251,6 +251,7 @@ class Checkpoint:
         cast: bool = False,
         progress: Progress | None = None,
         max_bytes_in_flight: int = IN_FLIGHT,
+        on_match: Callable[[MatchReport], None] | None = None,
     ) -> Tree:
         """The tree, or the part of it that `select` names, with NumPy arrays; see `load`."""
         from .loading import Loader  # here, as reading a slice needs none of it
@@ -267,11 +268,13 @@ class Checkpoint:
             cast=cast,
             progress=progress,
             max_bytes_in_flight=max_bytes_in_flight,
+            on_match=on_match,
         )
         return loader.load()
 
     def match(self, target: Tree, *, select: Patterns = None, cast: bool = False) -> MatchReport:
-        """How a target tree differs from this checkpoint, without reading or writing anything."""
+        """How a target tree differs from this checkpoint, without reading or writing anything. What an object loads
+        through its own code, only that code can compare."""
         from .loading import Loader
 
         return Loader(self, into=target, select=select, cast=cast).match()
@@ -384,6 +387,7 @@ def load(
     cast: bool = False,
     progress: Progress | None = None,
     max_bytes_in_flight: int = IN_FLIGHT,
+    on_match: Callable[[MatchReport], None] | None = None,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
     schema: str | None = None,
@@ -394,8 +398,10 @@ def load(
     - `select`: one or more globs over path texts ("model/**"); what they leave out is missing from dicts and `OMITTED`
       in lists and tuples.
     - `into`: a tree whose tensors (of any framework with an adapter) are filled in place; gives that tree with the
-      checkpoint's plain values. Differences raise `MismatchError` before anything is written; `strict=False` allows
-      missing and unexpected leaves, `cast=True` other dtypes of the same or a wider kind.
+      checkpoint's plain values. Objects with `state_dict()` and `load_state_dict()` get their state as they load it
+      themselves. Differences raise `MismatchError` before anything is written; `strict=False` allows missing and
+      unexpected leaves, `cast=True` other dtypes of the same or a wider kind. `on_match(report)` is called once the
+      target is filled, with the differences that were allowed.
     - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): gives a new
       tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`;
       the text of an int where the template has that int as a key or an index, and None for an empty container are none.
@@ -427,6 +433,7 @@ def load(
                     cast=cast,
                     progress=progress,
                     max_bytes_in_flight=max_bytes_in_flight,
+                    on_match=on_match,
                 )
             except CorruptError:
                 # a directory's files go away when another takes its place

@@ -84,15 +84,22 @@ class _Encoder:
                 tensor=path_label(path),
             )
         if isinstance(lowered, Tagged):
-            _check_depth(depth, path)
-            return ["tag", lowered.tag, lowered.param, self.node(lowered.child, path, depth + 1)]
+            return self.tagged(lowered, path, depth)
         if isinstance(lowered, Plain):
             return self.node(lowered.value, path, depth)
         return self.tensor(lowered, path, depth)
 
+    def tagged(self, value: Tagged, path: Path, depth: int) -> Node:
+        _check_depth(depth, path)
+        param = _Encoder(allow_tensors=False).node(value.param, path, depth + 1)
+        return ["tag", value.tag, param, self.node(value.child, path, depth + 1)]
+
     def container(self, value: Any, kind: type, path: Path, depth: int) -> Node:
         _check_depth(depth, path)
         if kind is OrderedDict:
+            lowered = lower(value) if vars(value) else None  # it has more than its items
+            if isinstance(lowered, Tagged):
+                return self.tagged(lowered, path, depth)
             return ["tag", "collections.OrderedDict", None, self.container(value, dict, path, depth + 1)]
         if kind is dict:
             keys = [_key(key, path) for key in value]

@@ -92,6 +92,16 @@ valid(
 KEY, DATA = tensor("uint32", (2,), "key"), tensor("float32", (2, 3), "parameter")
 FRAMEWORKS = {
     "torch-parameter": ("A parameter of torch.", "tag:torch", Tag("torch.Parameter", True, DATA)),
+    "torch-state-dict": (
+        "A state dict of torch, with the versions of its modules.",
+        "tag:torch",
+        Tag(
+            "torch.state_dict",
+            {"": {"version": 1}, "norm": {"version": 2, "more": {"weight.version": 1}}},
+            Tag("collections.OrderedDict", None, {"norm.weight": DATA}),
+        ),
+    ),
+    "numpy-ndarray": ("A NumPy array among tensors of a framework.", NUMPY, Tag("numpy.ndarray", None, DATA)),
     "torch-size": ("A size of torch.", "tag:torch", Tag("torch.Size", None, (2, 3))),
     "torch-dtype": ("A dtype of torch.", "tag:torch", Tag("torch.dtype", None, "bfloat16")),
     "torch-device": ("A device that no machine has.", "tag:torch", Tag("torch.device", None, "cuda:999")),
@@ -169,6 +179,23 @@ BAD: dict[str, tuple[str, str, Any]] = {
         "tag:torch",
         ["tag", "torch.Parameter", None, ["tensor", 0]],
     ),
+    "torch-state-dict-dict": (
+        "A state dict of a plain dict.",
+        "tag:torch",
+        ["tag", "torch.state_dict", ["dict", [], []], ["dict", [], []]],
+    ),
+    "torch-state-dict-param": (
+        "A state dict without its versions.",
+        "tag:torch",
+        ["tag", "torch.state_dict", None, ["tag", "collections.OrderedDict", None, ["dict", [], []]]],
+    ),
+    "torch-state-dict-version": (
+        "A state dict whose versions are numbers.",
+        "tag:torch",
+        ["tag", "torch.state_dict", ["dict", [""], [1]], ["tag", "collections.OrderedDict", None, ["dict", [], []]]],
+    ),
+    "numpy-ndarray-number": ("An array that is a number.", NUMPY, ["tag", "numpy.ndarray", None, 5]),
+    "numpy-ndarray-param": ("An array with a param.", NUMPY, ["tag", "numpy.ndarray", "f4", ["tensor", 0]]),
     "torch-size-list": ("A size that is a list.", "tag:torch", ["tag", "torch.Size", None, ["list", [1]]]),
     "torch-size-param": ("A size with a param.", "tag:torch", ["tag", "torch.Size", 1, ["tuple", [1]]]),
     "torch-dtype-int": ("A dtype that is a number.", "tag:torch", ["tag", "torch.dtype", None, 5]),

@@ -1,0 +1,125 @@
+"""States of modules and optimizers: what of them the tree's containers cannot say by themselves, and what of an
+optimizer's is known before it is loaded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ckptfmt.format.names import Path, path_label
+from ckptfmt.frameworks.adapter import Tagged
+from ckptfmt.frameworks.receiving import Intake, Stored, Whole
+from ckptfmt.frameworks.target import MatchReport
+
+from .int_keys import is_int, with_int_keys
+
+_SCALARS = (type(None), bool, int, float, str, bytes)
+
+
+def tagged(state: OrderedDict[Any, Any]) -> Tagged:
+    """A state dict with its `_metadata`: the versions of modules, which tell their code how to read it. What of that
+    is no plain value, is left out."""
+    kept = state._metadata  # type: ignore[attr-defined]
+    versions = {name: _plain(of) for name, of in kept.items() if isinstance(name, str) and isinstance(of, dict)}
+    items = OrderedDict((key, with_arrays(value)) for key, value in state.items())
+    return Tagged("torch.state_dict", versions, items, lambda child: state_dict(versions, child))
+
+
+def state_dict(versions: Mapping[str, Any], items: Mapping[Any, Any]) -> OrderedDict[Any, Any]:
+    state = OrderedDict(items)
+    state._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    return state
+
+
+def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(name, str) and isinstance(value, dict):
+            kept[name] = _plain(value)
+        elif isinstance(name, str) and type(value) in _SCALARS:
+            kept[name] = value
+    return kept
+
+
+def with_arrays(state: Any) -> Any:
+    """A state whose NumPy arrays come back as such, not as the tensors that a tree for torch has; itself where it has
+    none."""
+    kind = type(state)
+    if kind is np.ndarray and state.dtype.kind not in "mM":  # times are tagged already
+        return Tagged("numpy.ndarray", None, state, lambda child: child)
+    if kind in (dict, OrderedDict):
+        changed = {key: new for key, value in state.items() if (new := with_arrays(value)) is not value}
+        if changed:
+            made = kind((key, changed.get(key, value)) for key, value in state.items())
+            vars(made).update(vars(state)) if kind is OrderedDict else None
+            return made
+    elif kind in (list, tuple):
+        items = list(map(with_arrays, state))
+        if any(new is not old for new, old in zip(items, state, strict=True)):
+            return kind(items)
+    return state
+
+
+class StateReceiver(Whole):
+    """An optimizer or scheduler gets its state with the int keys that it had before another tool made text of them."""
+
+    def given(self, state: Any) -> Any:
+        return with_int_keys(state, self.value.state_dict())
+
+
+class OptimizerReceiver(StateReceiver):
+    """An optimizer gets its state by its `load_state_dict()`; the groups of its parameters are compared before, and
+    whether its state is that of parameters in them."""
+
+    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+        intake = super().intake(stored, strict, cast)
+        optimizer = self.value
+        own = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+        if not intake.parts or own or optimizer._optimizer_load_state_dict_pre_hooks:
+            return intake
+        strays = _strays(stored.at, stored.leaves)
+        if strays:
+            kind = (
+                strays[0],
+                "the state of a parameter",
+                f"the number of one in {path_label((*stored.at, 'param_groups'))!r}",
+            )
+            return Intake(report=MatchReport(kind=(kind,)), parts=intake.parts)
+        here = [len(group["params"]) for group in optimizer.param_groups]
+        there = _group_sizes(stored.at, stored.leaves)
+        if here == there:
+            return intake
+        where = path_label((*stored.at, "param_groups"))
+        return Intake(report=MatchReport(kind=((where, _groups(there), _groups(here)),)), parts=intake.parts)
+
+
+def _group_sizes(at: Path, stored: Mapping[Path, Any]) -> list[int]:
+    """The numbers of parameters in the groups of a state."""
+    sizes: dict[Any, int] = {}
+    for path in stored:
+        match path[len(at) :]:
+            case ("param_groups", group, "params", _):
+                sizes[group] = sizes.get(group, 0) + 1
+            case ("param_groups", group, *_):
+                sizes.setdefault(group, 0)
+    return list(sizes.values())
+
+
+def _strays(at: Path, stored: Mapping[Path, Any]) -> list[str]:
+    """The labels of states whose key is the text of a number that no parameter has: torch takes and forgets them."""
+    numbers, states = set(), {}
+    for path, leaf in stored.items():
+        match path[len(at) :]:
+            case ("param_groups", _, "params", _):
+                numbers.add(str(leaf))
+            case ("state", str(key), *_) if is_int(key):
+                states[key] = path_label((*at, "state", key))
+    return [label for key, label in states.items() if key not in numbers]
+
+
+def _groups(sizes: list[int]) -> str:
+    return f"{len(sizes)} groups of parameters ({', '.join(map(str, sizes))})"

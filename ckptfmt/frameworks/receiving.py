@@ -1,0 +1,122 @@
+"""Objects that take a state: whatever has `state_dict()` and `load_state_dict()`.
+
+In a tree such an object is saved as its state. As a target of a load it decides how that state comes in: what it takes
+through its own code is handed to it, loaded (`Part`); what is but memory of its own is filled in place (`direct`). An
+adapter knows the objects of its framework; all others get their whole state by `load_state_dict()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from ..errors import fault
+from ..format.names import Path, path_label
+from ..format.tree import Tree
+from .adapter import Adapter, adapters, nothing
+from .target import MatchReport, flatten
+
+# what code raises that is given a state which is not its own; not subclasses, such as that for memory which ran out
+_REFUSALS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+
+
+class Part(NamedTuple):
+    """What an object takes through its own code: the leaves at `paths`, as they stand in its state. `take` is given
+    that state, in memory that nobody else uses, and says what the object missed in it and did not know; it raises
+    `mismatch` for what the object refuses. `kept`: the object keeps what it is given, so it is read before anything is
+    written; else parts are read one after another, when they are taken."""
+
+    paths: frozenset[Path]
+    take: Callable[[Tree], MatchReport]
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How an object is filled from a checkpoint. `direct`: its own tensors, by their paths in the checkpoint, which are
+    compared with it and filled in place, then `filled` is called; then the `parts` are taken in their order. `report`:
+    what is known not to fit before anything is read."""
+
+    direct: Mapping[Path, Any] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    report: MatchReport = field(default_factory=MatchReport)
+    filled: Callable[[], None] = nothing
+
+
+class Stored(NamedTuple):
+    """What a checkpoint has for an object at the path `at`: the leaves there (tensors that have not been read, and
+    plain values), and the params of the tags over them all, by name."""
+
+    at: Path
+    leaves: Mapping[Path, Any]
+    tags: Mapping[str, Any]
+
+
+class Receiver(Protocol):
+    """An object of a target. `intake` is given the options `strict` and `cast` of the load; it changes nothing."""
+
+    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake: ...
+
+
+@runtime_checkable
+class Receiving(Protocol):
+    """What an adapter offers besides, if its framework has such objects."""
+
+    def receiver(self, value: Any) -> Receiver | None:
+        """How such an object of this framework is filled; None for any other."""
+
+
+class Whole:
+    """An object that gets its whole state by its `load_state_dict()`."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+        if not stored.leaves:
+            leaves = flatten(self.value.state_dict(), path=stored.at)
+            return Intake(report=MatchReport(missing=tuple(path_label(path) for path, _ in leaves)))
+        return Intake(parts=(Part(frozenset(stored.leaves), self._taker(stored.at), kept=True),))
+
+    def _taker(self, at: Path) -> Callable[[Tree], MatchReport]:
+        def take(state: Tree) -> MatchReport:
+            with refusals(self.value, at):
+                self.value.load_state_dict(self.given(state))
+            return MatchReport()
+
+        return take
+
+    def given(self, state: Tree) -> Tree:
+        """The state as the object is given it."""
+        return state
+
+
+@contextmanager
+def refusals(value: Any, at: Path, report: Callable[[], MatchReport] = MatchReport) -> Iterator[None]:
+    """Raise `mismatch` for what an object's own code raises about its state; `report` gives what it said besides."""
+    try:
+        yield
+    except _REFUSALS as error:
+        if type(error) not in _REFUSALS:
+            raise
+        kind, label = type(value).__qualname__, path_label(at)
+        where = f"the {kind} at {label!r}" if label else f"the {kind}"
+        cause = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
+        said = report()
+        if said.ok:
+            said = MatchReport(kind=((label, "another state", f"a state that the {kind} takes"),))
+        raise fault("mismatch", f"{where} refuses its state: {cause}", tensor=label or None, report=said) from error
+
+
+def receiver(value: Any, preferred: Adapter | None) -> tuple[Receiver, Adapter | None]:
+    """How a stateful object is filled, and the adapter whose tensors it gets (None: NumPy arrays): the one that knows
+    the object, else `preferred`, else one that knows such objects."""
+    all_known: list[Any] = [preferred, *adapters()]
+    known: list[Any] = [adapter for adapter in all_known if isinstance(adapter, Receiving)]
+    for adapter in known:
+        found = adapter.receiver(value)
+        if found is not None:
+            return found, adapter
+    return Whole(value), preferred or next(iter(known), None)
