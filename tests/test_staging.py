@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zlib_ng import zlib_ng
 
+import ckptfmt
 from ckptfmt.format.digests import digest_named
 from ckptfmt.frameworks.sources import Buffers
 from ckptfmt.layouts import staging
 from ckptfmt.layouts.staging import BEHIND, Checks, WriteBehind, staged
+from ckptfmt.storage.disk import Disk
+from ckptfmt.storage.local import LocalFile
+from ckptfmt.threads import Pool
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(1, 64), st.integers(1, 16), st.integers(1, 40), st.booleans())
@@ -60,7 +65,7 @@ class Slow:
 
 def test_few_writes_wait() -> None:
     out = Slow()
-    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as caller:
+    with Pool(1, "test") as pool, ThreadPoolExecutor(1) as caller:
         behind = WriteBehind(out, pool)  # type: ignore[arg-type]
         for i in range(BEHIND):
             behind.write(i, b"x")
@@ -75,9 +80,35 @@ def test_few_writes_wait() -> None:
 def test_a_write_that_fails_is_told_with_a_later_one() -> None:
     out = Slow()
     out.may.release(100)
-    with ThreadPoolExecutor(1) as pool:
+    with Pool(1, "test") as pool:
         behind = WriteBehind(out, pool)  # type: ignore[arg-type]
         behind.write(0, b"")
         behind.write(0, b"x")
         with pytest.raises(OSError, match="no room"):
             behind.wait()
+
+
+def test_a_file_that_is_given_up_while_a_thread_writes_to_it(tmp_path: Path) -> None:
+    """Its descriptor stays its own until the write is over: another file could have been given the number."""
+    writing, may = threading.Event(), threading.Event()
+
+    class Slow(Disk):
+        def write(self, fd: int, data: memoryview, offset: int) -> int:
+            writing.set()
+            assert may.wait(10)
+            return super().write(fd, data, offset)
+
+    file = LocalFile(str(tmp_path / "x"), Slow(), False, "x.ckpt")
+    thread = threading.Thread(target=file.write, args=(0, b"mine"))
+    thread.start()
+    assert writing.wait(10)
+    file.close()
+    with open(tmp_path / "other", "wb") as other:
+        may.set()
+        thread.join()
+        assert other.fileno() >= 0
+    assert (tmp_path / "x").read_bytes() == b"mine"
+    assert (tmp_path / "other").read_bytes() == b""
+    with pytest.raises(ckptfmt.CkptError, match="given up") as raised:
+        file.write(4, b"late")
+    assert raised.value.code == "io"

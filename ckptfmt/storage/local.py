@@ -168,7 +168,12 @@ class LocalFile:
     def __init__(self, path: str, disk: Disk, durable: bool, checkpoint: str) -> None:
         self._checkpoint, self._disk, self._durable = checkpoint, disk, durable
         self._unsent = 0  # first byte for which no write-back was asked for
-        self._fd: int | None = disk.create(path)
+        self._file = Descriptor(disk.create(path))  # to which another thread may write while a save is given up
+
+    @property
+    def number(self) -> int | None:
+        """Its descriptor; None once it is closed."""
+        return self._file.number
 
     def reserve(self, size: int) -> None:
         if size:
@@ -199,19 +204,29 @@ class LocalFile:
         self._do(self._disk.truncate, size)
         if self._durable:
             self._do(self._disk.flush)  # [PUB-002]; a failure is never tried again [PUB-006]
-        fd, self._fd = self._fd, None
-        self._do(self._disk.close, fd=fd)
+        number = self._file.detach()
+        assert number is not None
+        try:
+            self._disk.close(number)
+        except OSError as error:
+            raise self._fault(error) from error
 
     def close(self) -> None:
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            os.close(fd)
+        self._file.close()
 
-    def _do(self, call: Any, *arguments: Any, fd: int | None = None) -> None:
+    def _do(self, call: Any, *arguments: Any) -> None:
+        number = self._file.take()
+        if number is None:
+            raise fault("io", "the save was given up while something was written", path=self._checkpoint)
         try:
-            call(self._fd if fd is None else fd, *arguments)
+            call(number, *arguments)
         except OSError as error:
-            raise os_fault(error, "cannot write the checkpoint", self._checkpoint) from error
+            raise self._fault(error) from error
+        finally:
+            self._file.give_back(number)
+
+    def _fault(self, error: OSError) -> CkptError:
+        return os_fault(error, "cannot write the checkpoint", self._checkpoint)
 
 
 class LocalAttempt:
@@ -268,7 +283,7 @@ class LocalAttempt:
         if self._directory:
             self._make_folder(name.rpartition("/")[0])
         file = self._made(name, lambda path: LocalFile(path, self._disk, self._durable, self.path))
-        self._files = [f for f in self._files if f._fd is not None] + [file]
+        self._files = [f for f in self._files if f.number is not None] + [file]
         return file
 
     def link(self, name: str, storage: Storage, source: str) -> bool:
@@ -412,7 +427,7 @@ class LocalAttempt:
         """Make a file or directory of the temporary, or, with the empty name, the temporary itself."""
         try:
             if not name:
-                return self._temporary.begin(make, lambda made: made._fd if isinstance(made, LocalFile) else None)
+                return self._temporary.begin(make, lambda made: made.number if isinstance(made, LocalFile) else None)
             made = make(self._inside(name))
         except FileExistsError as error:
             message = f"this file system cannot tell {name!r} from another name"
