@@ -344,7 +344,12 @@ def test_what_a_stream_still_computes_is_awaited(tmp_path: Path) -> None:
         torch.cuda._sleep(1 << 28)
         value.fill_(7)
         ckptfmt_torch.save(tmp_path / "c", {"value": value}, layout="packed")
+        torch.cuda._sleep(1 << 28)
+        value.fill_(8)
+        with ckptfmt.CheckpointManager(tmp_path / "run") as manager:  # whose saves happen on a thread of its own
+            manager.save(1, {"value": value})
     assert (ckptfmt_torch.load(tmp_path / "c")["value"] == 7).all()
+    assert (ckptfmt_torch.load(tmp_path / "run" / "step-0000000001.ckpt")["value"] == 8).all()
 
 
 @needs_cuda

@@ -119,6 +119,13 @@ class TorchAdapter:
         with torch.no_grad():
             torch._foreach_copy_(into, tensors)
 
+    def settle(self) -> None:
+        """A thread has a current stream of CUDA of its own; the default ones are those of all threads."""
+        for device in range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ():  # type: ignore[no-untyped-call]
+            stream = torch.cuda.current_stream(device)
+            if stream != torch.cuda.default_stream(device):
+                stream.synchronize()
+
     def slot(self, leaf: Any) -> Slot | None:
         """The tensor's own memory, or its local part of a DTensor's; raises `mismatch` for one on the meta device."""
         if isinstance(leaf, MetaTensor):

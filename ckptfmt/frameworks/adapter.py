@@ -123,6 +123,14 @@ class Copying(Protocol):
         """Copy the elements of tensors into those that `wrap` made, one by one of the same dtype and shape."""
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """What an adapter offers besides, if its tensors come about beside the thread that asked for them."""
+
+    def settle(self) -> None:
+        """Wait for what the calling thread has asked for, where another thread would not."""
+
+
 _registered: dict[str, Adapter] = {}
 _active: list[Adapter] = []  # of frameworks that the program has imported, as far as was looked
 _copying: list[Any] = []  # those of them that are `Copying`
@@ -196,6 +204,13 @@ def seen(tensors: list[Any]) -> tuple[Adapter, tuple[int, ...], Any] | None:
         if found is not None:
             return adapter, *found
     return None
+
+
+def settle() -> None:
+    """Wait for tensors that the calling thread has asked for, as another thread is about to read them."""
+    for adapter in adapters():
+        if isinstance(adapter, Settling):
+            adapter.settle()
 
 
 def slot(leaf: Any) -> Slot | None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from ..errors import CkptError, fault
 from ..format.tree import Tree
+from ..frameworks.adapter import settle
 from ..parallel.coordinator import Alone, Coordinator
 from ..storage import is_url
 from ..writing.writer import SaveReport, save
@@ -245,6 +246,7 @@ class CheckpointManager(Finder):
         if block and self._savers.size > 1:  # who talk on the thread that calls
             self._commit(self._savers, step, tree, metadata, overwrite)
         elif block:
+            settle()
             self._worker.run(
                 Job(step, lambda job: self._commit(self._savers, step, tree, metadata, overwrite, job=job))
             )
