@@ -17,7 +17,6 @@ from ..errors import CkptError, fault
 from ..format.tree import Tree
 from ..frameworks.adapter import settle
 from ..parallel.coordinator import Alone, Coordinator
-from ..storage import is_url
 from ..writing.writer import SaveReport, save
 from . import retention, snapshot
 from .agreement import Decision, Vote, decide, together
@@ -28,7 +27,7 @@ from .flax_rules import PREFIX, FlaxKeep, FlaxNames
 from .policies import Policy, policies_asked
 from .preemption import Preemption
 from .retention import Plan
-from .run import run_at
+from .run import place_of, run_at
 from .schedule import Schedule, schedule_asked
 from .steps import FixedNames, Names, Number, metadata_for
 
@@ -113,7 +112,7 @@ class CheckpointManager(Finder):
         if self._is_flax:
             names = FlaxNames(prefix)
             keep = [FlaxKeep(names, 1 if keep is None else keep, keep_every_n_steps)]  # type: ignore[arg-type]
-        self._run = run_at(_place(directory, own), names, storage_options)
+        self._run = run_at(place_of(directory, own), names, storage_options)
         self._policies = policies_asked(keep)
         self._copier = None if copy_to is None else self._new_copier(copy_to, own, options.get("durable", True))
         self._schedule = schedule_asked(schedule)
@@ -132,7 +131,7 @@ class CheckpointManager(Finder):
 
     def _new_copier(self, asked: str | os.PathLike[str] | CopyTo, own: str, durable: bool) -> Copier:
         asked = asked if isinstance(asked, CopyTo) else CopyTo(asked)
-        second = run_at(_place(asked.directory, own), self._run.names, asked.storage_options)
+        second = run_at(place_of(asked.directory, own), self._run.names, asked.storage_options)
         if second.path == self._run.path:
             raise fault("bad-option", "copy_to= is the directory of the run itself", path=second.path)
         copier = Copier(self._run, second, asked, durable=durable, tidy=self._tidy)
@@ -485,19 +484,3 @@ class CheckpointManager(Finder):
 
     def __repr__(self) -> str:
         return f"<CheckpointManager {self._run.path!r}: keeps {', '.join(map(str, self._policies))}>"
-
-
-def _place(directory: str | os.PathLike[str], name: str) -> str:
-    """Where a run lies, wherever the program goes later: `name` below `directory`, or that itself."""
-    asked = os.fspath(directory)
-    if not isinstance(asked, str):
-        raise fault("bad-option", "the directory of a run is no text", found=type(asked).__name__, expected="str")
-    if not is_url(asked):
-        asked = asked.removeprefix("file://")
-        if not asked:
-            raise fault("bad-option", "the directory of a run has no name", found=asked)
-        if asked.startswith("~") and os.path.expanduser(asked) != asked:
-            message = f"only shells replace the ~ in {asked!r}"
-            raise fault("bad-option", message, path=asked, expected=f"{os.path.expanduser(asked)}, or ./{asked}")
-        asked = os.path.abspath(asked)
-    return os.path.join(asked, name) if name else asked

@@ -184,6 +184,22 @@ def run_at(path: str | os.PathLike[str], names: Names, options: Mapping[str, Any
     return RunOnDisk(path, names, options)
 
 
+def place_of(directory: str | os.PathLike[str], name: str) -> str:
+    """Where a run lies, wherever the program goes later: `name` below `directory`, or that itself."""
+    asked = os.fspath(directory)
+    if not isinstance(asked, str):
+        raise fault("bad-option", "the directory of a run is no text", found=type(asked).__name__, expected="str")
+    if not is_url(asked):
+        asked = asked.removeprefix("file://")
+        if not asked:
+            raise fault("bad-option", "the directory of a run has no name", found=asked)
+        if asked.startswith("~") and os.path.expanduser(asked) != asked:
+            message = f"only shells replace the ~ in {asked!r}"
+            raise fault("bad-option", message, path=asked, expected=f"{os.path.expanduser(asked)}, or ./{asked}")
+        asked = os.path.abspath(asked)
+    return os.path.join(asked, name) if name else asked
+
+
 def no_record(path: str, *, is_directory: bool) -> CkptError:
     """What is wrong where `record_in` finds nothing."""
     if is_directory:
