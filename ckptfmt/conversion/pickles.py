@@ -1,8 +1,9 @@
 """A pickle is a program. This runs the few instructions that build plain values, and nothing else.
 
-`load` interprets the instructions that `pickletools.genops` reads. Objects come from a table of names alone: a name
-that is not in it is refused as it is met (`unsafe-source`), nothing is ever imported, and an instruction that calls
-can call only what the table gives. Instructions outside the set below are refused too.
+`load` interprets the instructions that `pickletools.genops` reads. Objects come from a table of names alone. What has
+another name is an `Unknown`, and so is whatever is made by it or taken from it: it stands where it stands, holds
+nothing and does nothing. Nothing is ever imported, and an instruction that calls can call only what the table gives.
+Instructions outside the set below, and names that are there to run something, are refused (`unsafe-source`).
 
 What a program of a few bytes can ask for is bounded (`limit-exceeded`): the memory of its values, and how often they
 are looked at to be hashed. Tuples that share their items can stand for 2^60 of them; keys can be chosen to collide.
@@ -31,6 +32,7 @@ PLACES = 1 << 26  # most of the memo's numbers, which writers count from 0
 ALIKE = 32  # most keys with one hash
 PATIENCE, STEP = 0.5, 10e-6  # seconds, and for each instruction: several times what it takes
 BUFFER = 64 << 10
+NAME = 1000  # most characters of a module and an object in it
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -43,7 +45,12 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 _ARGUMENTS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
 _ARGUMENTS |= {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
-_ARGUMENTS |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+_ARGUMENTS |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+
+# whatever a pickle would do with these, it is no data: a file that names them was made to harm
+_MODULES = {"os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "pty", "importlib", "runpy", "ctypes", "code"}
+_CORE = {"builtins", "io", "_io"}
+_RUNNING = {"eval", "exec", "compile", "open", "__import__", "setattr", "delattr", "input", "breakpoint", "execfile"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,13 @@ class Global:
 
     name: str
     make: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unknown:
+    """What is called `name`, which the table does not have, or what was made by it: nothing is known of it."""
+
+    name: str
 
 
 # as what it stands for, it can be the key of a dict; its arguments may be anything, and are not printed
@@ -69,6 +83,18 @@ def record(name: str) -> Callable[..., Record]:
     return lambda *arguments: Record(name, arguments)
 
 
+class OtherDict(dict[Any, Any]):
+    """A dict of another class, which is known by name alone."""
+
+    name = ""
+
+
+class OtherList(list[Any]):
+    """A sequence of another class, which is known by name alone."""
+
+    name = ""
+
+
 class AttributedDict(OrderedDict[Any, Any]):
     """A `collections.OrderedDict` with the attributes that its pickle gives it, such as torch's `_metadata`."""
 
@@ -76,16 +102,21 @@ class AttributedDict(OrderedDict[Any, Any]):
 
 
 def load(
-    file: Readable, table: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None = None
+    file: Readable,
+    table: Mapping[str, Callable[..., Any]],
+    persistent: Callable[[Any], Any] | None = None,
+    *,
+    is_strict: bool = True,
 ) -> Any:
     """The value of the pickle at the file's position, which is left behind it.
 
     `table` maps full names ("torch._utils._rebuild_tensor_v2") to what makes their objects. `persistent` gives the
-    object of a persistent id. Raises `unsafe-source`, `limit-exceeded`, and any exception for a pickle that is broken.
+    object of a persistent id. With `is_strict` other names are refused; else each stands for an `Unknown`. Raises
+    `unsafe-source`, `limit-exceeded`, and any exception for a pickle that is broken.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(file, BUFFER)
     try:
-        value = _Machine(table, persistent).run(buffered)
+        value = _Machine(table, persistent, is_strict).run(buffered)
         end = buffered.tell()
     finally:
         buffered.detach()
@@ -102,8 +133,10 @@ _ITEM = {"SETITEMS": 60, "ADDITEMS": 80, "APPENDS": 9}
 
 
 class _Machine:
-    def __init__(self, table: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None) -> None:
-        self.table, self.persistent = table, persistent
+    def __init__(
+        self, table: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None, is_strict: bool
+    ) -> None:
+        self.table, self.persistent, self.is_strict = table, persistent, is_strict
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
@@ -141,7 +174,7 @@ class _Machine:
 
     def take(self, argument: Any) -> None:
         """A value that stands in the pickle, and allows as much as it has bytes."""
-        if type(argument) in (str, bytes):
+        if type(argument) in (str, bytes, bytearray):
             self.left += FACTOR * len(argument) - sys.getsizeof(argument)
         self.stack.append(argument)
 
@@ -225,6 +258,14 @@ class _Machine:
             case "REDUCE" | "NEWOBJ":
                 arguments, made = stack.pop(), stack.pop()
                 self.push(self.call(made, arguments))
+            case "NEWOBJ_EX" if type(stack[-3]) is Unknown:
+                del stack[-2:]
+            case "FROZENSET":
+                items = self.marked()
+                self.left -= _ITEM["ADDITEMS"] * len(items)
+                self.hashed(items)
+                self.push(frozenset(items))
+                self.weigh(stack[-1])
             case "BUILD":
                 state = stack.pop()
                 self.build(stack[-1], state)
@@ -255,26 +296,35 @@ class _Machine:
         elif isinstance(container, set):
             self.hashed(items)
             container.update(items)
-        else:
+        elif type(container) is not Unknown:
             raise ValueError(f"items for a {type(container).__name__}")
 
-    def find(self, module: Any, attribute: Any) -> Global:
+    def find(self, module: Any, attribute: Any) -> Global | Unknown:
         if not (isinstance(module, str) and isinstance(attribute, str)):
             raise ValueError("the pickle names an object by what is no text")
-        name = f"{'builtins' if module == '__builtin__' else module}.{attribute}"  # as protocol 2 writes it
-        if name not in self.table:
+        if len(module) + len(attribute) > NAME:
+            raise fault("limit-exceeded", f"the pickle has a name of more than {NAME:,} characters")
+        module = _RENAMED.get(module, module)  # as protocol 2 writes it
+        name = f"{module}.{attribute}"
+        if name in self.table:
+            return Global(name, self.table[name])
+        if self.is_strict or module.partition(".")[0] in _MODULES or (module in _CORE and attribute in _RUNNING):
             raise fault("unsafe-source", f"the pickle names {name[:200]!r}, which is not needed to read weights")
-        return Global(name, self.table[name])
+        return Unknown(name)
 
     def call(self, made: Any, arguments: Any) -> Any:
-        if not isinstance(made, Global) or type(arguments) is not tuple:
+        if type(made) not in (Global, Unknown) or type(arguments) is not tuple:
             raise fault("unsafe-source", f"the pickle calls a {type(made).__name__}")
+        if type(made) is Unknown:
+            return _attribute(made, arguments)
         for items in (argument for argument in arguments if type(argument) in (list, tuple)):
             self.hashed(items)  # of which a set may be made, or a dict of its pairs
             self.hashed(item[0] for item in items if type(item) in (list, tuple) and len(item) == 2)
         value = made.make(*arguments)
         if isinstance(value, tuple | frozenset):
             self.weigh(value)
+        if isinstance(value, _MADE):
+            self.left -= (1 if isinstance(value, bytes | bytearray) else 100) * len(value)
         return value
 
     def build(self, target: Any, state: Any) -> None:
@@ -282,5 +332,19 @@ class _Machine:
             target.state = state
         elif isinstance(target, AttributedDict):
             target.attributes = state
-        else:
+        elif type(target) is not Unknown:
             raise fault("unsafe-source", f"the pickle sets the state of a {type(target).__name__}")
+
+
+_MADE = (bytes, bytearray, set, frozenset, dict, list)  # what a call can make again and again of one argument
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+def _attribute(made: Unknown, arguments: tuple[Any, ...]) -> Unknown:
+    """What an unknown callable makes. `getattr` stands for classes within others, and for methods."""
+    if made.name != "builtins.getattr":
+        return made
+    match arguments:
+        case (Unknown(name) | Global(name), str(attribute)):
+            return Unknown(f"{name}.{attribute}"[:200])
+    raise fault("unsafe-source", "the pickle takes an attribute of a value")

@@ -26,7 +26,8 @@ from .parts import Part, joined
 from .pickles import Record, record
 from .probe import Probe
 from .source import Loss, Ours, Source, array_over, is_tensor, mapped_file, unflatten
-from .torch_pickle import OTHER_DTYPES, PACKED, TORCH_DTYPES
+from .torch_pickle import LEFT, OTHER_DTYPES, PACKED, TORCH_DTYPES
+from .torch_values import joined_path
 
 FILE = ".metadata"
 READINGS = 2  # times that a slice is read: what optimizers say of their parameters is looked at before
@@ -46,12 +47,14 @@ def read(path: str) -> Source:
     reader = _Reader(path, _slices(document["storage_data"], entries))
     told = document.get("planner_data")
     if not isinstance(told, dict):  # a planner that does not flatten
-        tree: Tree = {name: reader.leaf(name, entry, (name,)) for name, entry in entries.items()}
+        found = {name: reader.leaf(name, entry, (name,)) for name, entry in entries.items()}
+        tree: Tree = {name: leaf for name, leaf in found.items() if leaf is not LEFT}
     else:
         paths, ints = _paths(told, entries, reader)
         leaves = {
             paths[name]: reader.leaf(name, entry, _with_ints(paths[name], ints)) for name, entry in entries.items()
         }
+        leaves = _without_left(leaves)
         leaves |= {at: {} for at in _empty_states(paths.values())}
         tree = _rekeyed(unflatten(leaves), ints)
     metadata = {torch_file.ATTRIBUTES: reader.attributes} if reader.attributes else None
@@ -153,6 +156,12 @@ def _is_int(key: str) -> bool:
     return len(key) <= 20 and key.removeprefix("-").isdecimal() and key.isascii() and str(int(key)) == key
 
 
+def _without_left(leaves: dict[Path, Any]) -> dict[Path, Any]:
+    """The leaves but for those of which nothing can be kept; in a list None keeps their place."""
+    kept = ((path, None if leaf is LEFT and type(path[-1]) is int else leaf) for path, leaf in leaves.items())
+    return {path: leaf for path, leaf in kept if leaf is not LEFT}
+
+
 # ---- values
 
 
@@ -162,8 +171,8 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.serialization._get_layout": record("layout"),
     **{f"torch.{name}": record(name) for name in (*TORCH_DTYPES, *PACKED, *OTHER_DTYPES)},
-    **{f"pathlib.{name}": lambda *parts: os.path.join(*parts) for name in ("PosixPath", "PurePosixPath")},
-    **{f"pathlib._local.{name}": lambda *parts: os.path.join(*parts) for name in ("PosixPath", "PurePosixPath")},
+    **{f"pathlib.{name}": joined_path for name in ("PosixPath", "PurePosixPath")},
+    **{f"pathlib._local.{name}": joined_path for name in ("PosixPath", "PurePosixPath")},
 }
 
 

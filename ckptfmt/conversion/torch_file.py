@@ -24,7 +24,7 @@ from .packages import package
 from .pairs import packed
 from .probe import Probe
 from .source import Advance, Ours, Source, array_over, is_tensor, mapped_file, nbytes, truths, walk
-from .torch_pickle import PACKED, TORCH_DTYPES, TensorPickle
+from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -66,7 +66,7 @@ def looks_like(probe: Probe) -> bool:
         return True
     if probe.head.startswith(b"PK\3\4"):
         return any(name.endswith("/data.pkl") for name in Archive(mapped_file(probe.path)).members)
-    return probe.head[:2] == b"\x80\x02" and MAGIC.to_bytes(10, "little") in probe.head[:32]
+    return probe.head[:1] == b"\x80" and MAGIC.to_bytes(10, "little") in probe.head[:32]
 
 
 def read(path: str) -> Source:
@@ -93,7 +93,7 @@ def read_archive(data: Array, root: Path = ()) -> Source:
     if f"{folder}byteorder" in archive.members:
         byteorder = BYTEORDERS[bytes(archive.stored(f"{folder}byteorder"))]
     reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder, root)
-    return _source(reader, reader.load(Window(archive.stored(main))))
+    return _source(reader, reader.load(Window(archive.stored(main))), root)
 
 
 def _read_legacy(data: Array) -> Source:
@@ -117,8 +117,11 @@ def _read_legacy(data: Array) -> Source:
     return _source(reader, reader.load(file))
 
 
-def _source(reader: TensorPickle, value: Any) -> Source:
+def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
     tree = reader.tree(value)
+    if tree is LEFT and not root:
+        message = f"the file is one object, not a dict of values: {reader.losses[-1].message}"
+        raise fault("unsupported-source", message)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
     return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
 

@@ -2,14 +2,13 @@
 
 Nothing of torch is imported. A tensor becomes a NumPy array over its storage, with its strides; two that are the same
 part of one storage become one array, so that tied weights stay tied. Sizes, dtypes, devices and Parameters become plain
-values with the tags of SPEC.md section 13.
+values with the tags of SPEC.md section 13. What has no place among them is left out, and its place becomes a loss.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,13 +17,14 @@ from ..errors import fault
 from ..format.dtypes import DTYPES, Array
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
-from . import pickles
+from . import numpy_pickle, pickles, torch_values
 from .claims import count as count_of
 from .claims import shown
 from .gate import FEW
 from .pairs import unpacked
-from .pickles import AttributedDict, Global, Readable, Record
-from .source import LEAVES, Loss, Tensor, is_tensor, walk
+from .pickles import AttributedDict, Global, OtherDict, OtherList, Readable, Record, Unknown
+from .source import LEAVES, LazyArray, Loss, Tensor, check_strings, is_tensor, plain_text, walk
+from .torch_values import PLAIN_TENSORS, Attributed, Nothing, Replaced, Size, lazily, never, quantised, short
 
 _STORAGES = {
     "Double": "float64",
@@ -48,32 +48,22 @@ TORCH_DTYPES = {
 }
 PACKED = {"float4_e2m1fn_x2": "float4_e2m1fn"}  # two elements in a byte, which is what torch counts
 OTHER_DTYPES = ("quint8", "qint8", "qint32", "quint4x2", "quint2x4")
-_LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "_mkldnn")
+_QUANTISED = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"}  # storages, and what lies in them
+_QUANTISED = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"}  # storages, and what lies in them
+_OTHER_STORAGES = ("Untyped", "Typed", *_QUANTISED, "QUInt4x2", "QUInt2x4")
+LEFT: Any = object()  # stands for what is left out
 
 FindStorage = Callable[[str], Array]  # the bytes of a storage, by its key
 
 
 class Storage:
-    """A storage that a pickle refers to: its bytes, and the dtype by which it counts its elements."""
+    """A storage that a pickle refers to: its bytes, the dtype by which it counts its elements (None where NumPy has
+    none), and the name of its kind."""
 
-    __slots__ = ("data", "dtype", "key")
+    __slots__ = ("data", "dtype", "key", "kind")
 
-    def __init__(self, key: str, data: Array, dtype: np.dtype[Any]) -> None:
-        self.key, self.data, self.dtype = key, data, dtype
-
-
-class Size(tuple[Any, ...]):
-    """A `torch.Size`."""
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Attributed:
-    """A tensor with more than its elements: of a Parameter, whether it `requires_grad`; and the attributes of its
-    own."""
-
-    tensor: Any
-    requires_grad: bool | None = None
-    attributes: Any = None
+    def __init__(self, key: str, data: Array, dtype: np.dtype[Any] | None, kind: str) -> None:
+        self.key, self.data, self.dtype, self.kind = key, data, dtype, kind
 
 
 class TensorPickle:
@@ -88,6 +78,9 @@ class TensorPickle:
         self._tensors: dict[Any, Tensor] = {}
         self._storages: dict[str, Array] = {}
         self._met, self._most = 0, FEW  # leaves and containers: containers that share items can stand for any number
+        self._users: dict[str, set[int]] = {}  # the tensors over each storage, by its key
+        self._lazily: dict[int, str] = {}  # those that are conjugated or negated, and the key of their storage
+        self._numpy: dict[int, Any] = {}  # arrays and scalars, by the identity of their record
         self.itemsizes: dict[str, int] = {}
         self.losses: list[Loss] = []
         self.attributes: dict[str, Tree] = {}
@@ -96,37 +89,21 @@ class TensorPickle:
     def load(self, file: Readable) -> Any:
         """The value of a pickle, with arrays for its tensors; see `plain`."""
         start = file.tell()
-        value = pickles.load(file, self._table(), self._persistent)
+        value = pickles.load(file, self._table(), self._persistent, is_strict=False)
         self._most += file.tell() - start
         return value
 
     def _table(self) -> Mapping[str, Callable[..., Any]]:
         table: dict[str, Callable[..., Any]] = {
-            "collections.OrderedDict": _ordered,
+            **torch_values.TABLE,
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor_v2,
             "torch._utils._rebuild_tensor_v3": self._tensor_v3,
-            "torch._utils._rebuild_parameter": _parameter,
-            "torch._utils._rebuild_parameter_with_state": _parameter,
-            "torch._tensor._rebuild_from_type_v2": _attributed,
-            "torch.Size": Size,
-            "torch.device": lambda *parts: Record("torch.device", parts),
-            "torch.serialization._get_layout": lambda name: Record("torch.layout", (name,)),
-            "_codecs.encode": _latin1,
-            "builtins.set": lambda items=(): set(items),
-            "builtins.frozenset": lambda items=(): frozenset(items),
-            "builtins.complex": lambda real, imag: complex(real, imag),
-            "builtins.bytearray": _bytearray,
-            "builtins.bytes": lambda: b"",  # as protocol 2 writes it
+            "torch._utils._rebuild_qtensor": self._quantised,
         }
         for module in ("torch", "torch.cuda", "torch.storage"):
-            table |= {f"{module}.{name}Storage": _never for name in (*_STORAGES, "Untyped", "Typed", "QInt8", "QUInt8")}
-        table |= {f"torch.{name}": _never for name in (*TORCH_DTYPES, *PACKED, *OTHER_DTYPES, *_LAYOUTS)}
-        table |= {f"torch.{name}": _never for name in ("Tensor", "per_tensor_affine", "per_channel_affine")}
-        table |= {f"torch.nn.parameter.{name}": _never for name in ("Parameter", "Buffer")}
-        for name, kind in _UNSUPPORTED.items():
-            table[f"torch._utils.{name}"] = _refusal(kind)
-        return table
+            table |= {f"{module}.{name}Storage": never for name in (*_STORAGES, *_OTHER_STORAGES)}
+        return table | {f"torch.{name}": never for name in (*TORCH_DTYPES, *PACKED, *OTHER_DTYPES)}
 
     def _persistent(self, identity: Any) -> Storage:
         if type(identity) is not tuple or len(identity) < 5 or _text(identity[0]) != "storage":
@@ -135,45 +112,65 @@ class TensorPickle:
         if view and view[0] is not None:
             raise fault("unsupported-source", "storages that are views of others, as torch wrote before 0.4")
         name = kind.name.rpartition(".")[2].removesuffix("Storage")
-        dtype = np.dtype(np.uint8) if name == "Untyped" else self._dtype(_STORAGES.get(name, name))
+        dtype = np.dtype(np.uint8) if name == "Untyped" else self._dtype(_STORAGES.get(name) or _QUANTISED.get(name))
         key = _text(key)
-        self.itemsizes.setdefault(key, dtype.itemsize)
+        if dtype is not None:
+            self.itemsizes.setdefault(key, dtype.itemsize)
         if self._find is None:
-            return Storage(key, np.empty(0, np.uint8), dtype)
+            return Storage(key, np.empty(0, np.uint8), dtype, name)
         if key not in self._storages:
             self._storages[key] = self._find(key)
         data = self._storages[key]
-        if data.size < count_of(count) * dtype.itemsize:
+        if dtype is not None and data.size < count_of(count) * dtype.itemsize:
             raise ValueError(f"storage {key} has {data.size} bytes, where {count} elements of {dtype} are said to be")
-        return Storage(key, data, dtype)
+        return Storage(key, data, dtype, name)
 
-    def _dtype(self, name: str) -> np.dtype[Any]:
-        if name not in TORCH_DTYPES:
-            raise fault("unsupported-source", f"tensors of torch's dtype {name}")
-        return DTYPES[name].numpy.newbyteorder(self._byteorder)
+    def _dtype(self, name: str | None) -> np.dtype[Any] | None:
+        """That of a name of torch, in the file's byte order; None if there is none."""
+        return DTYPES[name].numpy.newbyteorder(self._byteorder) if name in TORCH_DTYPES and name in DTYPES else None
 
     def _tensor_v2(
         self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, metadata: Any = None
-    ) -> Tensor:
-        if metadata:
-            raise fault("unsupported-source", "tensors that are lazily conjugated or negated")
-        return self._tensor(storage, offset, size, stride)
+    ) -> Any:
+        tensor = self._tensor(storage, offset, size, stride)
+        if metadata and type(tensor) is not Nothing:
+            tensor = self._resolved(tensor, metadata, storage.key)
+        self._users.setdefault(storage.key, set()).add(id(tensor))
+        return tensor
+
+    def _resolved(self, tensor: Array, metadata: Any, key: str) -> Tensor:
+        """The elements of a tensor that torch conjugates or negates when they are looked at."""
+        kinds = {name: bool(metadata.get(name)) for name in ("conj", "neg")}
+        if not set(metadata) <= set(kinds) or not isinstance(tensor, np.ndarray):
+            raise ValueError(f"a tensor with {shown(metadata)}")
+        identity = (*kinds.items(), id(tensor))  # the array is kept, and so its id
+        resolved = self._tensors.setdefault(identity, lazily(tensor, **kinds))
+        self._lazily[id(resolved)] = key
+        return resolved
 
     def _tensor_v3(
-        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Global, *more: Any
-    ) -> Tensor:
+        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Any, *more: Any
+    ) -> Any:
         name = dtype.name.removeprefix("torch.")
         stored = np.dtype(np.uint8) if name in PACKED else self._dtype(name)
-        tensor = self._tensor_v2(Storage(storage.key, storage.data, stored), offset, size, stride, grad, hooks, *more)
-        if name not in PACKED:
+        whole = Storage(storage.key, storage.data, stored, name)
+        tensor = self._tensor_v2(whole, offset, size, stride, grad, hooks, *more)
+        if name not in PACKED or type(tensor) is Nothing:
             return tensor
         if not isinstance(tensor, np.ndarray) or not tensor.ndim:
-            raise fault("unsupported-source", f"tensors of {name} without axes")
+            return Nothing(f"a tensor of {name} without axes")
         identity = (name, id(tensor))  # the array is kept, and so its id
         return self._tensors.setdefault(identity, unpacked(tensor, DTYPES[PACKED[name]]))
 
-    def _tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> Tensor:
+    def _quantised(self, storage: Storage, offset: int, size: Any, stride: Any, scheme: Any, *_: Any) -> Any:
+        if storage.kind not in _QUANTISED:
+            return Nothing(f"a quantised tensor of {storage.kind}")
+        return quantised(self._tensor(storage, offset, size, stride), storage.kind.lower(), scheme)
+
+    def _tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> Any:
         dtype = storage.dtype
+        if dtype is None:
+            return Nothing(f"a tensor of {storage.kind}")
         numbers = [count_of(n) for n in (offset, *size, *stride)]
         if len(size) != len(stride):
             raise ValueError(f"a tensor with offset {offset}, size {shown(size)} and stride {shown(stride)}")
@@ -190,56 +187,105 @@ class TensorPickle:
 
     def tree(self, value: Any) -> Tree:
         """A loaded value as a tree of dicts, lists, tuples, tensors and plain values; `losses`, `tags` (by path) and
-        `attributes` (by path text, of OrderedDicts and tensors) say what that leaves out."""
+        `attributes` (by path text, of OrderedDicts and tensors) say what that leaves out. `LEFT` if it is all of it."""
         return self._plain(value, self._root)
 
-    def _plain(self, value: Any, path: Path) -> Tree:
+    def _plain(self, value: Any, path: Path) -> Any:
         self._met += 1
         if len(path) > MAX_DEPTH:
             raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {path_label(path[:8])!r}")
         if self._met > min(self._most, LEAVES):
             raise fault("limit-exceeded", f"more than {min(self._most, LEAVES):,} leaves and containers")
-        kind = type(value)
-        if isinstance(value, dict):
-            return self._dict(value, path)
-        if kind is Size:
-            self.tags.setdefault(path, []).append(("torch.Size", None))
-        if kind in (list, tuple, Size):
-            items = (self._plain(item, (*path, i)) for i, item in enumerate(value))
-            return list(items) if kind is list else tuple(items)
-        if kind in (set, frozenset):
-            self._lose("value", path, f"a {kind.__name__} becomes a sorted list")
-            return [self._plain(item, (*path, i)) for i, item in enumerate(sorted(value, key=repr))]
-        if kind is bytearray:
-            self._lose("value", path, "a bytearray becomes bytes")
-            return bytes(value)
-        if kind is Attributed:
-            return self._attributed(value, path)
-        if isinstance(value, Global | Record | Storage):
-            return self._named(value, path)
+        match value:
+            case dict():
+                return self._dict(value, path)
+            case list() | tuple():
+                return self._sequence(value, path)
+            case set() | frozenset():
+                self._lose("value", path, f"a {type(value).__name__} becomes a sorted list")
+                items = (self._plain(item, (*path, i)) for i, item in enumerate(sorted(value, key=self._order)))
+                return [item for item in items if item is not LEFT]
+            case bytearray():
+                self._lose("value", path, "a bytearray becomes bytes")
+                return bytes(value)
+            case Attributed():
+                return self._attributed(value, path)
+            case Replaced(message, other):
+                self._lose("value", path, message)
+                return self._plain(other, path)
+            case Unknown(name) | Nothing(name):
+                self._lose("value", path, f"{name} is left out: it is neither a tensor nor plain data")
+                return LEFT
+            case Global() | Record() | Storage():
+                return self._named(value, path)
+            case LazyArray() if len(self._users.get(self._lazily.get(id(value), ""), ())) > 1:
+                self._lose("alias", path, "shares a storage with others, and becomes a copy")
         return value
 
+    def _sequence(self, value: list[Any] | tuple[Any, ...], path: Path) -> Tree:
+        if isinstance(value, OtherList):
+            self._lose("value", path, f"a {value.name} becomes a list")
+        if isinstance(value, Size):
+            self._tag(path, "torch.Size")
+        items = [self._plain(item, (*path, i)) for i, item in enumerate(value)]
+        if any(item is LEFT for item in items):
+            items = [None if item is LEFT else item for item in items]  # what follows keeps its place
+        return items if isinstance(value, list) else tuple(items)
+
     def _dict(self, value: dict[Any, Any], path: Path) -> Tree:
+        if isinstance(value, OtherDict):
+            self._lose("value", path, f"a {value.name} becomes a dict")
         items: dict[Any, Any] = {}
         for key, item in value.items():
-            name = key
-            if type(key) not in (str, int):
-                name = key.name if isinstance(key, Global) else str(key)[:200]
-                self._lose("nesting", path, f"the key {name!r} becomes a string")
+            name = self._key(key, path)
             if name in items:
                 raise fault("name-collision", f"two keys would both be {name!r}", tensor=path_label((*path, name)))
-            items[name] = self._plain(item, (*path, name))
+            plain = LEFT if name is LEFT else self._plain(item, (*path, name))
+            if plain is not LEFT:
+                items[name] = plain
         if not isinstance(value, AttributedDict):
             return items
         if value.attributes:
             self._keep_attributes(value.attributes, path)
         return OrderedDict(items)
 
-    def _attributed(self, value: Attributed, path: Path) -> Tree:
+    def _key(self, key: Any, path: Path) -> Any:
+        """The key of a dict as text or an int; `LEFT` if nothing is known of it."""
+        if type(key) in (str, int):
+            return key
+        if isinstance(key, Record) and isinstance(found := self._of_numpy(key), np.generic):
+            key = found
+        if isinstance(key, Replaced):
+            key = key.value
+        if isinstance(key, Global):
+            name = key.name
+        elif _is_plain_key(key):
+            name = str(key)[:200]
+        else:
+            called = getattr(key, "name", type(key).__name__)
+            self._lose("nesting", path, f"an item is left out whose key is a {called}")
+            return LEFT
+        self._lose("nesting", path, f"the key {name!r} becomes a string")
+        return name
+
+    def _order(self, item: Any) -> str:
+        """By which the items of a set are sorted."""
+        found = self._of_numpy(item) if isinstance(item, Record) else None
+        return repr(getattr(item, "name", item) if found is None else found)
+
+    def _of_numpy(self, found: Record) -> Any:
+        """The array or scalar of NumPy that a record stands for, the same each time; None if it is none."""
+        if id(found) not in self._numpy:
+            self._numpy[id(found)] = numpy_pickle.value_of(found)
+        return self._numpy[id(found)]
+
+    def _attributed(self, value: Attributed, path: Path) -> Any:
         if value.requires_grad is not None:
-            self.tags.setdefault(path, []).append(("torch.Parameter", value.requires_grad))
+            self._tag(path, "torch.Parameter", value.requires_grad)
         if value.attributes:
             self._keep_attributes(value.attributes, path)
+        if value.name not in PLAIN_TENSORS:
+            self._lose("value", path, f"a {value.name} becomes a plain tensor")
         return self._plain(value.tensor, path)
 
     def _keep_attributes(self, attributes: Any, path: Path) -> None:
@@ -248,81 +294,57 @@ class TensorPickle:
         reader._met, reader._most = self._met, self._most
         plain = reader.tree(attributes)
         self._met = reader._met
-        is_plain = type(plain) in (dict, OrderedDict) and not any(is_tensor(leaf) for _, leaf in walk(plain))
+        is_plain = type(plain) in (dict, OrderedDict) and not any(
+            is_tensor(leaf) or isinstance(leaf, np.generic) for _, leaf in walk(plain)
+        )
         if reader.losses or reader.tags or reader.attributes or not is_plain or path_text(path) in self.attributes:
             names = ", ".join(map(str, attributes)) if isinstance(attributes, dict) else type(attributes).__name__
             self._lose("metadata", path, f"attributes are left out: {names:.200}")
         else:
             self.attributes[path_text(path)] = plain
 
-    def _named(self, value: Global | Record | Storage, path: Path) -> Tree:
+    def _named(self, value: Global | Record | Storage, path: Path) -> Any:
         if isinstance(value, Storage):
             self._lose("value", path, "a storage becomes a tensor")
-            return self._tensor(value, 0, (value.data.size // value.dtype.itemsize,), (1,))
-        name = value.name.removeprefix("torch.")
+            itemsize = 1 if value.dtype is None else value.dtype.itemsize
+            return self._plain(self._tensor(value, 0, (value.data.size // itemsize,), (1,)), path)
+        name = short(value)
         if isinstance(value, Global) and name in (*TORCH_DTYPES, *PACKED, *OTHER_DTYPES):
-            self.tags.setdefault(path, []).append(("torch.dtype", None))
+            self._tag(path, "torch.dtype")
             return name
         if isinstance(value, Record) and name == "device":
-            self.tags.setdefault(path, []).append(("torch.device", None))
+            self._tag(path, "torch.device")
             return ":".join(str(part) if type(part) in (str, int) else shown(part) for part in value.arguments)
+        if isinstance(value, Record) and name != "layout":
+            return self._numpy_value(value, path)
         text = value.name if isinstance(value, Global) else f"{value.name} of {shown(value.arguments)}"
         self._lose("value", path, f"{text} becomes a string")
         return text
+
+    def _numpy_value(self, value: Record, path: Path) -> Any:
+        found = self._of_numpy(value)
+        if found is None:
+            return self._plain(Nothing(value.name), path)
+        if isinstance(found, np.ndarray) and found.dtype.kind in "SU":
+            check_strings(found.shape, found.dtype, path_label(path))
+            self._lose("value", path, "a NumPy array of text becomes nested lists")
+            return plain_text(found)
+        if isinstance(found, np.ndarray) and found.dtype.kind not in "Mm":  # whose tag says that
+            self._tag(path, "numpy.ndarray")
+        return found
+
+    def _tag(self, path: Path, name: str, param: Any = None) -> None:
+        self.tags.setdefault(path, []).append((name, param))
 
     def _lose(self, kind: str, path: Path, message: str) -> None:
         self.losses.append(Loss(kind, path_label(path), message))
 
 
-_UNSUPPORTED = {
-    "_rebuild_sparse_tensor": "sparse tensors",
-    "_rebuild_sparse_csr_tensor": "sparse tensors",
-    "_rebuild_qtensor": "quantised tensors",
-    "_rebuild_nested_tensor": "nested tensors",
-    "_rebuild_meta_tensor_no_storage": "tensors of the meta device, which have no values",
-    "_rebuild_wrapper_subclass": "tensors of wrapper subclasses",
-    "_rebuild_device_tensor_from_numpy": "tensors of devices that are saved through NumPy",
-    "_rebuild_device_tensor_from_cpu_tensor": "tensors of devices that are saved through the CPU",
-}
-
-
-def _refusal(kind: str) -> Callable[..., Any]:
-    def refuse(*_: Any) -> Any:
-        raise fault("unsupported-source", kind)
-
-    return refuse
-
-
-def _never(*_: Any) -> Any:
-    raise fault("unsafe-source", "the pickle calls what only stands for a dtype or a class")
-
-
-def _ordered(items: Any = ()) -> AttributedDict:
-    return AttributedDict(items)
-
-
-def _parameter(tensor: Any, requires_grad: Any, hooks: Any, state: Any = None) -> Attributed:
-    return Attributed(tensor, bool(requires_grad), state)
-
-
-def _attributed(made: Global, kind: Any, arguments: Any, state: Any) -> Attributed:
-    """A tensor with attributes of its own, of a class that the table knows."""
-    found = made.make(*arguments)
-    if isinstance(found, Attributed):
-        return Attributed(found.tensor, found.requires_grad, state)
-    return Attributed(found, None, state)
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise fault("unsafe-source", f"the pickle encodes a string as {encoding!r}")
-    return text.encode("latin1")
-
-
-def _bytearray(data: Any = b"", encoding: str = "latin1") -> bytearray:
-    if isinstance(data, int):  # would be that many zeros
-        raise fault("unsafe-source", "the pickle asks for memory by a number")
-    return bytearray(_latin1(data, encoding) if isinstance(data, str) else data)
+def _is_plain_key(key: Any) -> bool:
+    """Whether the text of a key says what it is."""
+    if isinstance(key, tuple | frozenset):
+        return all(map(_is_plain_key, key))
+    return key is None or isinstance(key, str | bytes | bool | int | float | complex | np.generic)
 
 
 def _text(value: Any) -> str:
