@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from modules import Counting, Derived, Ema, Halved, Renamed, Transposed, assert_same, beside_torch, values
 
 import ckptfmt
 
@@ -22,113 +23,6 @@ ckptfmt_torch = pytest.importorskip("ckptfmt_torch")
 nn = torch.nn
 
 Scratch = Callable[[], AbstractContextManager[str]]
-
-
-def values(module: Any) -> dict[str, Any]:
-    """What a module is, not what it says of itself: its tensors by where they are."""
-    found = {name: value.detach().clone() for name, value in module.named_parameters(remove_duplicate=False)}
-    return found | {name: value.clone() for name, value in module.named_buffers(remove_duplicate=False)}
-
-
-def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        assert found[name].dtype == value.dtype, name
-        assert torch.equal(found[name], value), name
-
-
-def beside_torch(folder: Path, state: Any, make: Callable[[], Any]) -> tuple[Any, ckptfmt.MatchReport]:
-    """A module that we filled with a state, which is what torch makes of it."""
-    theirs, ours = make(), make()
-    ckptfmt_torch.save(folder / "c", state, overwrite=True, durable=False)
-    torch.save(state, folder / "c.pt")
-    theirs.load_state_dict(torch.load(folder / "c.pt", weights_only=False))
-    report = ckptfmt_torch.load_into(folder / "c", ours)
-    assert_same(values(ours), values(theirs))
-    through_core = make()
-    assert ckptfmt.load(folder / "c", into=through_core) is through_core
-    assert_same(values(through_core), values(theirs))
-    return ours, report
-
-
-class Transposed(nn.Linear):  # type: ignore[misc,name-defined]
-    """Stored transposed, by hooks."""
-
-    def __init__(self, *sides: int) -> None:
-        super().__init__(*sides)
-        self.register_state_dict_post_hook(_turn)
-        self.register_load_state_dict_pre_hook(_turn)
-
-
-def _turn(module: Any, state: Any, prefix: str, *_: Any) -> None:
-    if prefix + "weight" in state:
-        state[prefix + "weight"] = state[prefix + "weight"].T.contiguous()
-
-
-class Halved(nn.Linear):  # type: ignore[misc,name-defined]
-    """Stored as half of what it is, by `_save_to_state_dict` and `_load_from_state_dict`."""
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = destination[prefix + "weight"] / 2
-
-    def _load_from_state_dict(self, state: Any, prefix: str, *more: Any) -> None:
-        if prefix + "weight" in state:
-            state[prefix + "weight"].mul_(2)  # which may not reach the file or a second load
-        super()._load_from_state_dict(state, prefix, *more)
-
-
-class Renamed(nn.Linear):  # type: ignore[misc,name-defined]
-    """Takes the names and the version of an older program."""
-
-    _version = 3
-
-    def _load_from_state_dict(self, state: Any, prefix: str, local: Any, *more: Any) -> None:
-        if prefix + "kernel" in state:
-            state[prefix + "weight"] = state.pop(prefix + "kernel")
-        self.read = local.get("version")
-        super()._load_from_state_dict(state, prefix, local, *more)
-
-
-class Counting(nn.Linear):  # type: ignore[misc,name-defined]
-    """Extra state of any form."""
-
-    seen: Any = None
-
-    def get_extra_state(self) -> Any:
-        return self.seen
-
-    def set_extra_state(self, state: Any) -> None:
-        self.seen = state
-
-
-class Derived(nn.Linear):  # type: ignore[misc,name-defined]
-    """Computes a buffer once it is loaded."""
-
-    def __init__(self, *sides: int) -> None:
-        super().__init__(*sides)
-        self.register_buffer("total", torch.zeros(()), persistent=False)
-        self.register_load_state_dict_post_hook(_sum)
-
-
-def _sum(module: Any, _: Any) -> None:
-    module.total.copy_(module.weight.detach().sum())
-
-
-class Ema(nn.Module):  # type: ignore[misc,name-defined]
-    """A plain value in an overridden state dict."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner, self.updates = nn.Linear(3, 3), 0
-
-    def state_dict(self, *arguments: Any, **options: Any) -> Any:
-        return super().state_dict(*arguments, **options) | {"updates": self.updates}
-
-    def load_state_dict(self, state: Any, *arguments: Any, **options: Any) -> Any:
-        rest = dict(state)
-        self.updates = rest.pop("updates")
-        return super().load_state_dict(rest, *arguments, **options)
 
 
 KINDS = (nn.Linear, Transposed, Halved, Renamed, Counting, Derived)
@@ -407,6 +301,61 @@ def test_a_tied_tensor_is_not_missing_under_its_other_name(tmp_path: Path) -> No
 # ---- autograd
 
 
+class Number(nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+
+def test_a_number_that_is_stored_with_one_axis(tmp_path: Path) -> None:
+    """As torch did before 0.4, and takes it still."""
+    beside_torch(tmp_path, {"scale": torch.tensor([5.0])}, Number)
+    ckptfmt_torch.save(tmp_path / "d", {"scale": torch.tensor([5.0, 6.0])})
+    with pytest.raises(ckptfmt.MismatchError, match="scale"):
+        ckptfmt_torch.load_into(tmp_path / "d", Number())
+
+
+# ---- large tensors, of which the file is mapped
+
+
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
+@pytest.mark.parametrize("can_map", [True, False])
+def test_large_tensors_through_a_module_s_own_code(
+    tmp_path: Path, layout: str, can_map: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes and keeps them, changes neither the file nor a second load; damage is told before it is given."""
+    if not can_map:
+        monkeypatch.setattr("ckptfmt.reading.mapping._ADVICE", {"MADV_WILLNEED": -1, "MADV_POPULATE_READ": -1})
+    saved = nn.Sequential(Halved(300, 300), Transposed(300, 300))
+    kept: list[Any] = []
+    ckptfmt_torch.save(tmp_path / "c", saved, layout=layout)
+    done: list[int] = []
+    for _ in range(2):
+        target = nn.Sequential(Halved(300, 300), Transposed(300, 300))
+        target.register_load_state_dict_pre_hook(lambda module, state, *_: kept.append(state["1.weight"].zero_()))
+        other = nn.Sequential(Halved(300, 300), Transposed(300, 300))
+        other[1].register_load_state_dict_pre_hook(lambda module, state, *_: kept.append(state["1.weight"]))
+        ckptfmt_torch.load_into(tmp_path / "c", target, progress=lambda n, total: done.append(n))
+        assert done[-1] >= 2 * 300 * 300 * 4
+        assert torch.equal(target[0].weight, saved[0].weight)
+        assert not target[1].weight.any()
+        ckptfmt_torch.load_into(tmp_path / "c", other)
+        assert_same(values(other), values(saved))
+    assert ckptfmt.verify(tmp_path / "c").ok
+    _damage(tmp_path / "c", saved.state_dict()["1.weight"].numpy()[150:152].tobytes())
+    before = values(target)
+    with pytest.raises(ckptfmt.CkptError, match=r"1\.weight"):
+        ckptfmt_torch.load_into(tmp_path / "c", target)
+    assert_same(values(target), before)
+
+
+def _damage(place: Path, found: bytes) -> None:
+    """Change a byte of what is stored, wherever that is."""
+    for path in [place, *place.rglob("*")]:
+        if path.is_file() and found in (data := path.read_bytes()):
+            path.write_bytes(data.replace(found, bytes([found[0] ^ 1]) + found[1:]))
+
+
 def test_autograd_learns_of_a_load_as_of_torch_s(tmp_path: Path) -> None:
     saved = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), Transposed(2, 2))
     ckptfmt_torch.save(tmp_path / "c", saved)
@@ -457,38 +406,6 @@ def test_swapped_parameters(tmp_path: Path) -> None:
     assert_same(values(target), values(saved))
 
 
-# ---- other objects
-
-
-class Sampler:
-    """Keeps what it is given."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.state = {"order": np.random.default_rng(seed).permutation(1000), "at": seed, "t": torch.full((9,), seed)}
-
-    def state_dict(self) -> Any:
-        return self.state
-
-    def load_state_dict(self, state: Any) -> None:
-        self.state = state
-
-
-def test_an_object_keeps_what_it_is_given(tmp_path: Path) -> None:
-    ckptfmt_torch.save(tmp_path / "c", {"sampler": Sampler(5), "module": nn.Linear(2, 2)})
-    for load in (ckptfmt_torch.load, ckptfmt.load):
-        one, other = Sampler(), Sampler()
-        for target in (one, other):
-            found = load(tmp_path / "c", into={"sampler": target, "module": nn.Linear(2, 2)})
-            assert found["sampler"] is target
-        assert type(one.state["order"]) is np.ndarray
-        assert one.state["order"].tolist() == Sampler(5).state["order"].tolist()
-        assert (one.state["at"], one.state["t"].tolist()) == (5, [5] * 9)
-        one.state["order"][:] = 0  # memory of its own, and not the file's
-        one.state["t"].zero_()
-        assert other.state["t"].tolist() == [5] * 9
-    assert ckptfmt.verify(tmp_path / "c").ok
-
-
 def test_what_streams_keeps_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is used again only where nobody has kept it."""
     monkeypatch.setattr("ckptfmt.reading.loading.STREAM", 64)
@@ -500,82 +417,6 @@ def test_what_streams_keeps_what_it_is_given(tmp_path: Path, monkeypatch: pytest
     ckptfmt_torch.load_into(tmp_path / "c", target)
     assert [part.seen.tolist() for part in target] == [[number] * 40 for number in range(9)]
     assert_same(values(target), values(saved))
-
-
-def test_objects_of_a_training_run(tmp_path: Path) -> None:
-    def run(steps: int) -> dict[str, Any]:
-        model = nn.Linear(3, 2).to(torch.bfloat16)
-        optimizer = torch.optim.AdamW(model.parameters())
-        scheduler = torch.optim.lr_scheduler.SequentialLR(
-            optimizer,
-            [torch.optim.lr_scheduler.ConstantLR(optimizer), torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)],
-            [2],
-        )
-        for _ in range(steps):
-            model(torch.ones(1, 3, dtype=torch.bfloat16)).sum().backward()
-            optimizer.step()
-            scheduler.step()
-        return {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": torch.amp.GradScaler("cpu")}
-
-    saved = run(4)
-    saved["scaler"].load_state_dict({**saved["scaler"].state_dict(), "scale": 7.0})
-    ckptfmt.save(tmp_path / "c", saved)
-    for load in (ckptfmt_torch.load, ckptfmt.load):
-        target = run(0)
-        assert load(tmp_path / "c", into=target) == target
-        assert target["scheduler"].state_dict() == saved["scheduler"].state_dict()
-        assert target["scaler"].get_scale() == 7
-        for index, slots in saved["optimizer"].state_dict()["state"].items():
-            ours = target["optimizer"].state_dict()["state"][index]
-            assert {name: (t.dtype, t.tolist()) for name, t in ours.items()} == {
-                name: (t.dtype, t.tolist()) for name, t in slots.items()
-            }
-
-
-def test_other_groups_of_parameters_are_told_before_anything_is_written(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
-    ckptfmt_torch.save(tmp_path / "c", {"m": model, "o": torch.optim.Adam(model.parameters())})
-    target = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
-    optimizer = torch.optim.Adam([{"params": part.parameters()} for part in target])
-    before = values(target)
-    with pytest.raises(ckptfmt.MismatchError, match="o/param_groups"):
-        ckptfmt_torch.load(tmp_path / "c", into={"m": target, "o": optimizer})
-    assert_same(values(target), before)
-
-
-class Refusing(Sampler):
-    def load_state_dict(self, state: Any) -> None:
-        raise KeyError("epoch")
-
-
-def test_an_object_that_refuses_is_named(tmp_path: Path) -> None:
-    ckptfmt_torch.save(tmp_path / "c", {"data": [Sampler(1)]})
-    message = "Refusing at 'data/0' refuses its state: KeyError: 'epoch'"
-    with pytest.raises(ckptfmt.MismatchError, match=message) as caught:
-        ckptfmt_torch.load(tmp_path / "c", into={"data": [Refusing()]})
-    assert isinstance(caught.value.__cause__, KeyError)
-    assert caught.value.path == str(tmp_path / "c")
-
-
-def test_metrics(tmp_path: Path) -> None:
-    metrics = pytest.importorskip("torchmetrics")
-
-    def make() -> Any:
-        found = nn.ModuleDict({"mean": metrics.MeanMetric(), "all": metrics.CatMetric()})
-        for metric in found.values():
-            metric.persistent(True)
-        return found
-
-    saved = make()
-    for metric in saved.values():
-        metric.update(torch.tensor([1.0, 2.0]))
-        metric.update(torch.tensor([4.0]))
-    ckptfmt_torch.save(tmp_path / "c", saved)
-    target = make()
-    ckptfmt_torch.load_into(tmp_path / "c", target)
-    for name, metric in target.items():
-        metric._update_count = 1
-        assert torch.equal(metric.compute(), saved[name].compute())
 
 
 def test_a_migration_leads_into_a_module(tmp_path: Path) -> None:

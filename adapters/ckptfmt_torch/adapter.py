@@ -18,6 +18,7 @@ from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import DTYPES, Array
 from ckptfmt.format.tags import Restore
 from ckptfmt.frameworks.adapter import Blank, Plain, Slot, SlotPart, Tagged, Template, is_stateful, nothing
+from ckptfmt.frameworks.own_dicts import without_own_dicts
 from ckptfmt.frameworks.receiving import Receiver
 from ckptfmt.frameworks.sources import Source
 
@@ -90,7 +91,7 @@ class TorchAdapter:
         if isinstance(value, Saved):
             return Tagged("torch.saved", None, value.data, Saved)
         if is_stateful(value):
-            return Plain(states.with_arrays(value.state_dict()))
+            return Plain(states.with_arrays(without_own_dicts(value.state_dict())))
         if type(value) is OrderedDict and "_metadata" in vars(value):
             return states.tagged(value)
         return None

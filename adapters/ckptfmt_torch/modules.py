@@ -128,7 +128,11 @@ class _Filling:
         hooks = (*module._load_state_dict_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
         if _name(kind._load_from_state_dict) not in known or any(_name(hook) not in known for hook in hooks):
             return True
-        return not all(_is_plain(held.value) for held in sub.held)
+        return not all(_is_plain(held.value) and not self._is_of_one(held) for held in sub.held)
+
+    def _is_of_one(self, held: Held) -> bool:
+        """Whether a number is stored with one axis, as torch did once, and takes it still."""
+        return not held.value.shape and getattr(self.stored.get((*self.at, held.name)), "shape", None) == (1,)
 
     def _claims(self) -> dict[str, list[Any]]:
         """The keys of the state that each submodule with code of its own takes, by its prefix."""
@@ -177,7 +181,12 @@ class _Filling:
 
     def _part(self, sub: Sub, names: list[Any]) -> Part:
         paths = frozenset(path for name in names for path in self.keys[name])
-        return Part(paths, partial(self._take, sub, names))
+        copied = frozenset() if self._is_assigned(sub) else paths & {(*self.at, name) for name in self.held}
+        return Part(paths, partial(self._take, sub, names), copied=copied)
+
+    def _is_assigned(self, sub: Sub) -> bool:
+        """Whether the tensors of the state become the module's, which has none with memory."""
+        return any(held.value.is_meta for part in self._below(sub) for held in part.held)
 
     def _foreseen(self, sub: Sub, names: list[Any]) -> MatchReport:
         """What is known not to fit before the code is called: other dtypes and, where it is given other names or shapes
@@ -203,8 +212,7 @@ class _Filling:
         return report + (foreseen if self.strict else MatchReport(shape=foreseen.shape))
 
     def _take(self, sub: Sub, names: list[Any], state: Mapping[Any, Any]) -> MatchReport:
-        below = self._below(sub)
-        assign = any(held.value.is_meta for part in below for held in part.held)
+        assign = self._is_assigned(sub)
         mine = OrderedDict((name, self._alike(name, state[name], assign)) for name in names)
         if hasattr(state, "_metadata"):
             mine._metadata = copy.deepcopy(state._metadata)  # type: ignore[attr-defined]

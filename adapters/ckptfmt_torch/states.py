@@ -68,7 +68,7 @@ class StateReceiver(Whole):
     """An optimizer or scheduler gets its state with the int keys that it had before another tool made text of them."""
 
     def given(self, state: Any) -> Any:
-        return with_int_keys(state, self.value.state_dict())
+        return super().given(with_int_keys(state, self.value.state_dict()))
 
 
 class OptimizerReceiver(StateReceiver):

@@ -40,6 +40,16 @@ CONTESTS = (
         saved_by=SAVED,
     ),
     *(
+        Contest(
+            f"torch, load_into with {what} beside load_state_dict(torch.load(mmap=True))",
+            f"load_into_hook_{kind}",
+            f"load_state_dict_hook_{kind}",
+            0.8,
+            saved_by=("save_nothing", "save_nothing"),
+        )
+        for kind, what in (("root", "a hook at the root"), ("each", "a hook in each part"))
+    ),
+    *(
         contest
         for ranks, needed in ((1, 3.0), (2, 1.0), (4, 1.0))
         for contest in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ckptfmt_torch
@@ -78,6 +79,44 @@ def load_into(path: str, place: Place) -> Call:
 def load_state_dict(path: str, place: Place) -> Call:
     module = place.keep("module", lambda: _module(place, "cpu"))
     return lambda: module.load_state_dict(torch.load(path, weights_only=True))
+
+
+def _with_hooks(place: Place, *, each: bool) -> torch.nn.Module:
+    """A module that has a say in its loading: at the root, or in each of its parts, which have a tensor each."""
+    module = torch.nn.Module()
+    for name, tensor in _module(place, "cpu").named_parameters():
+        part = module
+        if each:
+            module.add_module(name, part := torch.nn.Module())
+        part.register_parameter(name, torch.nn.Parameter(tensor))
+        if each or not module._load_state_dict_pre_hooks:
+            part.register_load_state_dict_pre_hook(lambda *_: None)  # type: ignore[no-untyped-call]
+    return module
+
+
+def _saved_by(path: str, module: torch.nn.Module, save: Any) -> None:
+    if not os.path.exists(path):
+        save(module.state_dict(), path)
+
+
+def hooked(name: str, *, each: bool, ours: bool) -> Action:
+    """Loads through a module's own code what a save of it wrote, which the first call makes."""
+
+    def action(path: str, place: Place) -> Call:
+        module = place.keep("hooked", lambda: _with_hooks(place, each=each))
+        if ours:
+            _saved_by(path, module, lambda state, at: ckptfmt_torch.save(at, state, durable=False))
+            return lambda: ckptfmt_torch.load_into(path, module)
+        _saved_by(path, module, torch.save)
+        return lambda: module.load_state_dict(torch.load(path, weights_only=True, mmap=True))
+
+    action.__name__ = name
+    return action
+
+
+def save_nothing(path: str, place: Place) -> Call:
+    """For actions that save what they load."""
+    return lambda: None
 
 
 def load_into_meta(path: str, place: Place) -> Call:
@@ -160,6 +199,9 @@ ACTIONS: dict[str, Action] = {
     action.__name__: action
     for action in (
         *(save_numpy, save_torch, torch_save, load_numpy, load_torch),
+        *(hooked(f"load_into_hook_{k}", each=k == "each", ours=True) for k in ("root", "each")),
+        *(hooked(f"load_state_dict_hook_{k}", each=k == "each", ours=False) for k in ("root", "each")),
+        save_nothing,
         *(load_into, load_into_meta, load_state_dict, load_state_dict_meta),
         *(dcp_save, fs_save, dcp_save_flushed, fs_save_flushed, dcp_load, fs_load),
     )

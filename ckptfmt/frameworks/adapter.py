@@ -20,6 +20,7 @@ from ..format.arrays import Shape
 from ..format.dtypes import Array
 from ..format.tags import Restore
 from .memory import aligned
+from .own_dicts import without_own_dicts
 from .sources import Lazy, Region, Source, whole
 
 GROUP = "ckptfmt.adapters"
@@ -187,7 +188,7 @@ def lower(value: Any) -> Source | Tagged | Plain | None:
         lowered = adapter.lower(value)
         if lowered is not None:
             return lowered
-    return Plain(value.state_dict()) if is_stateful(value) else _record(value)
+    return Plain(without_own_dicts(value.state_dict())) if is_stateful(value) else _record(value)
 
 
 def is_stateful(value: Any) -> bool:

@@ -8,7 +8,7 @@ adapter knows the objects of its framework; all others get their whole state by 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from ..errors import fault
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from .adapter import Adapter, adapters, nothing
+from .own_dicts import with_own_dicts
 from .target import MatchReport, flatten
 
 # what code raises that is given a state which is not its own; not subclasses, such as that for memory which ran out
@@ -26,11 +27,13 @@ class Part(NamedTuple):
     """What an object takes through its own code: the leaves at `paths`, as they stand in its state. `take` is given
     that state, in memory that nobody else uses, and says what the object missed in it and did not know; it raises
     `mismatch` for what the object refuses. `kept`: the object keeps what it is given, so it is read before anything is
-    written; else parts are read one after another, when they are taken."""
+    written; else parts are read one after another, when they are taken. `copied`: tensors of which the object as a
+    rule copies the elements, so that private mappings of the file will do."""
 
     paths: frozenset[Path]
     take: Callable[[Tree], MatchReport]
     kept: bool = False
+    copied: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class Whole:
 
     def given(self, state: Tree) -> Tree:
         """The state as the object is given it."""
+        with suppress(Exception):  # an object need not have a state before it is given one
+            return with_own_dicts(state, self.value.state_dict())
         return state
 
 

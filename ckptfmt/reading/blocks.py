@@ -188,10 +188,14 @@ class BlockReader:
     def read(self, name: str, offset: int, out: memoryview) -> None:
         """Fill `out` from an object, unverified, and count the bytes."""
         self.storage.read_into(name, offset, out)
+        self.count(len(out))
+
+    def count(self, nbytes: int) -> None:
+        """Count bytes as read."""
         with self._counting:
-            self.bytes_read += len(out)
+            self.bytes_read += nbytes
         if self.on_read is not None:
-            self.on_read(len(out))
+            self.on_read(nbytes)
 
     def map(self, place: ChunkPlace) -> memoryview:
         """The object that holds a chunk, mapped."""

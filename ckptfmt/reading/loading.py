@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,6 @@ import numpy as np
 from ..errors import CkptError, fault
 from ..format import tree as trees
 from ..format.casts import cast
-from ..format.chunks import check_bools
 from ..format.dtypes import Array, DType
 from ..format.names import Path, path_label, path_text, value_at
 from ..format.tags import TAGS, Restore, child_of
@@ -32,7 +31,9 @@ from ..frameworks.target import MatchReport, flatten, match, rebuild
 from ..patterns import Patterns, matches_any
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
+from .fetch import SMALL
 from .filling import Place, beside_buffers, fill, grouped, put
+from .mapping import mapped
 from .stand_ins import stand_in
 from .tensor import ArrayLike, Tensor, is_tensor
 
@@ -88,6 +89,7 @@ class Loader:
         self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
         self.strict, self.cast, self.tally = strict, cast, Tally()
         self.recycled: Buffers | None = None
+        self.passing: frozenset[int] = frozenset()  # tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         checkpoint.blocks.in_flight = max_bytes_in_flight
         patterns = [select] if isinstance(select, str) else list(select or ())
@@ -159,7 +161,16 @@ class Loader:
         return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
 
     def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
-        return self._mapped(wanted) if self.mmap else self.fetcher.tensors(wanted, self.verify, self._places(wanted))
+        """Mapped where that costs no read, or is asked for, and read where not."""
+        arrays: dict[int, Array] = {}
+        if self.mmap:
+            arrays = mapped(self.checkpoint.blocks, wanted, self.verify)
+        elif self.passing:
+            arrays = mapped(
+                self.checkpoint.blocks, filter(self.passing.__contains__, wanted), self.verify, present=True
+            )
+        others = [index for index in wanted if index not in arrays]
+        return arrays | self.fetcher.tensors(others, self.verify, self._places(others))
 
     def _places(self, wanted: Iterable[int]) -> dict[int, Array]:
         """Memory that was used before, for what needs no other."""
@@ -214,36 +225,6 @@ class Loader:
             )
         self.tally.add(Kind(self._text(index), name_of(array.dtype), dtype, array.size), None, beyond)
         return converted
-
-    def _mapped(self, wanted: Iterable[int]) -> dict[int, Array]:
-        """Private mappings of raw tensors, which cost no read; other tensors are read."""
-        blocks = self.checkpoint.blocks
-        maps: dict[str, memoryview] = {}
-        arrays: dict[int, Array] = {}
-        others = []
-        for index in wanted:
-            spec = self.manifest.specs[index]
-            if not (spec.is_contiguous and spec.chunks and spec.dtype.stored.isnative):
-                others.append(index)
-                continue
-            place = blocks.place(index, 0)
-            mapping = maps.get(place.object)
-            if mapping is None:
-                mapping = maps[place.object] = blocks.map(place)
-            offset = place.extent.offset
-            if offset + spec.nbytes > len(mapping):
-                text = self.checkpoint.describe(index)
-                raise fault(
-                    "short-object",
-                    f"{place.object or 'the file'} ends inside tensor {text!r}",
-                    path=self.checkpoint.path,
-                    tensor=text,
-                )
-            arrays[index] = np.ndarray(spec.shape, spec.dtype.numpy, mapping, offset)
-            if self.verify:
-                blocks.check_chunk(place, mapping[offset : offset + spec.nbytes])
-                blocks.decoded(place, partial(check_bools, arrays[index], spec))
-        return arrays | self.fetcher.tensors(others, self.verify, {})
 
     # ---- into a target
 
@@ -338,8 +319,15 @@ class Loader:
             return {}
         loader = copy.copy(self)
         loader.keep, loader.adapter, loader.progress = paths.__contains__, one.adapter, None
-        loader.recycled = recycled
+        loader.recycled, loader.passing = recycled, self._passing(parts)
         return value_at(loader._tree(), one.at)
+
+    def _passing(self, parts: Iterable[Part]) -> frozenset[int]:
+        """The tensors that a module copies and that are worth a mapping."""
+        if self.checkpoint.blocks.storage.is_remote:
+            return frozenset()
+        leaves = (self._leaves[path] for part in parts for path in part.copied)
+        return frozenset(leaf.index for leaf in leaves if isinstance(leaf, Tensor) and leaf.nbytes > SMALL)
 
     def _tags(self, objects: Iterable[Path]) -> dict[Path, dict[str, Any]]:
         """The params of the tags over what is stored for each object."""

@@ -1,0 +1,170 @@
+"""Optimizers, schedulers, metrics and other objects that get their state through their own `load_state_dict`: what they
+hold is what was saved, and theirs alone."""
+
+from __future__ import annotations
+
+import collections
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from modules import assert_same, values
+
+import ckptfmt
+
+torch = pytest.importorskip("torch")
+ckptfmt_torch = pytest.importorskip("ckptfmt_torch")
+nn = torch.nn
+
+
+class Sampler:
+    """Keeps what it is given."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.state = {"order": np.random.default_rng(seed).permutation(1000), "at": seed, "t": torch.full((9,), seed)}
+
+    def state_dict(self) -> Any:
+        return self.state
+
+    def load_state_dict(self, state: Any) -> None:
+        self.state = state
+
+
+def test_an_object_keeps_what_it_is_given(tmp_path: Path) -> None:
+    ckptfmt_torch.save(tmp_path / "c", {"sampler": Sampler(5), "module": nn.Linear(2, 2)})
+    for load in (ckptfmt_torch.load, ckptfmt.load):
+        one, other = Sampler(), Sampler()
+        for target in (one, other):
+            found = load(tmp_path / "c", into={"sampler": target, "module": nn.Linear(2, 2)})
+            assert found["sampler"] is target
+        assert type(one.state["order"]) is np.ndarray
+        assert one.state["order"].tolist() == Sampler(5).state["order"].tolist()
+        assert (one.state["at"], one.state["t"].tolist()) == (5, [5] * 9)
+        one.state["order"][:] = 0  # memory of its own, and not the file's
+        one.state["t"].zero_()
+        assert other.state["t"].tolist() == [5] * 9
+    assert ckptfmt.verify(tmp_path / "c").ok
+
+
+def test_objects_of_a_training_run(tmp_path: Path) -> None:
+    def run(steps: int) -> dict[str, Any]:
+        model = nn.Linear(3, 2).to(torch.bfloat16)
+        optimizer = torch.optim.AdamW(model.parameters())
+        scheduler = torch.optim.lr_scheduler.SequentialLR(
+            optimizer,
+            [torch.optim.lr_scheduler.ConstantLR(optimizer), torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)],
+            [2],
+        )
+        for _ in range(steps):
+            model(torch.ones(1, 3, dtype=torch.bfloat16)).sum().backward()
+            optimizer.step()
+            scheduler.step()
+        return {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": torch.amp.GradScaler("cpu")}
+
+    saved = run(4)
+    saved["scaler"].load_state_dict({**saved["scaler"].state_dict(), "scale": 7.0})
+    ckptfmt.save(tmp_path / "c", saved)
+    for load in (ckptfmt_torch.load, ckptfmt.load):
+        target = run(0)
+        assert load(tmp_path / "c", into=target) == target
+        assert target["scheduler"].state_dict() == saved["scheduler"].state_dict()
+        assert target["scaler"].get_scale() == 7
+        for index, slots in saved["optimizer"].state_dict()["state"].items():
+            ours = target["optimizer"].state_dict()["state"][index]
+            assert {name: (t.dtype, t.tolist()) for name, t in ours.items()} == {
+                name: (t.dtype, t.tolist()) for name, t in slots.items()
+            }
+
+
+@pytest.mark.parametrize("kind", ["steps", "in turn", "chained"])
+def test_a_scheduler_gets_its_counter_back(tmp_path: Path, kind: str) -> None:
+    schedulers = torch.optim.lr_scheduler
+
+    def make() -> Any:
+        optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), 0.1)
+        steps = schedulers.MultiStepLR(optimizer, [2, 2, 4])
+        if kind == "in turn":
+            return schedulers.SequentialLR(optimizer, [schedulers.ConstantLR(optimizer), steps], [2])
+        return schedulers.ChainedScheduler([steps]) if kind == "chained" else steps
+
+    saved, theirs = make(), make()
+    saved.optimizer.step() if kind == "steps" else None
+    theirs.load_state_dict(copy.deepcopy(saved.state_dict()))
+    ckptfmt_torch.save(tmp_path / "c", {"scheduler": saved})
+    for load in (ckptfmt_torch.load, ckptfmt.load):
+        ours = make()
+        load(tmp_path / "c", into={"scheduler": ours})
+        assert repr(ours.state_dict()) == repr(theirs.state_dict())
+
+
+def test_dicts_of_other_kinds_in_the_state_of_an_object(tmp_path: Path) -> None:
+    def make(*, full: bool) -> Any:
+        found = Sampler()
+        found.state = {"seen": collections.defaultdict(list), "n": [collections.Counter()]}
+        if full:
+            found.state["seen"]["a"].append(1)
+            found.state["n"][0].update("aab")
+        return found
+
+    saved, target = make(full=True), make(full=False)
+    ckptfmt_torch.save(tmp_path / "c", {"x": saved})
+    ckptfmt_torch.load(tmp_path / "c", into={"x": target})
+    assert target.state == saved.state
+    assert target.state["seen"]["b"] == []
+    assert target.state["n"][0]["z"] == 0
+    assert ckptfmt.load(tmp_path / "c") == {"x": {"seen": {"a": [1]}, "n": [{"a": 2, "b": 1}]}}
+    with pytest.raises(ckptfmt.CkptError, match="Counter"):
+        ckptfmt_torch.save(tmp_path / "d", {"x": collections.Counter("aab")})
+
+
+def test_other_groups_of_parameters_are_told_before_anything_is_written(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+    ckptfmt_torch.save(tmp_path / "c", {"m": model, "o": torch.optim.Adam(model.parameters())})
+    target = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+    optimizer = torch.optim.Adam([{"params": part.parameters()} for part in target])
+    before = values(target)
+    with pytest.raises(ckptfmt.MismatchError, match="o/param_groups"):
+        ckptfmt_torch.load(tmp_path / "c", into={"m": target, "o": optimizer})
+    assert_same(values(target), before)
+
+
+class Refusing(Sampler):
+    def load_state_dict(self, state: Any) -> None:
+        raise KeyError("epoch")
+
+
+def test_an_object_that_refuses_is_named(tmp_path: Path) -> None:
+    ckptfmt_torch.save(tmp_path / "c", {"data": [Sampler(1)]})
+    message = "Refusing at 'data/0' refuses its state: KeyError: 'epoch'"
+    with pytest.raises(ckptfmt.MismatchError, match=message) as caught:
+        ckptfmt_torch.load(tmp_path / "c", into={"data": [Refusing()]})
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert caught.value.path == str(tmp_path / "c")
+
+
+def test_metrics(tmp_path: Path) -> None:
+    metrics = pytest.importorskip("torchmetrics")
+
+    def make() -> Any:
+        found = nn.ModuleDict({"mean": metrics.MeanMetric(), "all": metrics.CatMetric()})
+        for metric in found.values():
+            metric.persistent(True)
+        return found
+
+    saved = make()
+    for metric in saved.values():
+        metric.update(torch.tensor([1.0, 2.0]))
+        metric.update(torch.tensor([4.0]))
+    ckptfmt_torch.save(tmp_path / "c", saved)
+    target = make()
+    ckptfmt_torch.load_into(tmp_path / "c", target)
+    for name, metric in target.items():
+        metric._update_count = 1
+        assert torch.equal(metric.compute(), saved[name].compute())
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
