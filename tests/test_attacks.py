@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ATTACKS = Path(__file__).parent / "attacks"
-SCRIPTS = sorted(path.stem for path in ATTACKS.glob("*.py") if path.stem not in ("attack", "mutants"))
+SCRIPTS = sorted(path.stem for path in ATTACKS.glob("*.py") if path.stem not in ("attack", "commands", "mutants"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

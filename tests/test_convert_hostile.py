@@ -385,7 +385,7 @@ def test_zarr_chunks_that_claim_more_than_there_is(tmp_path: Path) -> None:
     struct.pack_into("<Q", shard, index + 8, 1 << 40)
     shard[-4:] = struct.pack("<I", google_crc32c(bytes(shard[index:-4])))
     (tmp_path / "x/c/0").write_bytes(shard)
-    refused(tmp_path / "x", "bad-source", "claims")
+    refused(tmp_path / "x", "bad-source")
 
 
 def google_crc32c(data: bytes) -> int:

@@ -63,8 +63,8 @@ def shown(value: Any, depth: int = 2) -> str:
 # ---- what is decoded
 
 EXPANSION = 2048  # most bytes of tensors for a byte of the source, unless asked for; DEFLATE reaches 1032
-AT_ONCE = 32 << 20  # bytes that any source may have decoded at once, ...
-SHARE = 512  # ... and for each of its bytes this part of what its tensors may have in all
+AT_ONCE = 7 << 20  # bytes that any source may have decoded at once, of which libraries make up to six copies, ...
+SHARE = 768  # ... and for each of its bytes this part of what its tensors may have in all
 _expansion: ContextVar[int] = ContextVar("max_expansion", default=EXPANSION)
 
 
@@ -87,9 +87,13 @@ def check_at_once(found: int, size: int, what: str) -> None:
     """Refuse to decode `found` bytes at once; raises `limit-exceeded`."""
     if found > at_once(size):
         message = f"{what} would be decoded to {found:,} bytes at once, far more than the source has"
-        raise fault(
-            "limit-exceeded", f"{message}; max_expansion= and --max-expansion allow more", expected=at_once(size)
-        )
+        needed = -(-(found - AT_ONCE) * SHARE // max(1, size))
+        raise fault("limit-exceeded", f"{message}; {allowing_more(needed)}", expected=at_once(size))
+
+
+def allowing_more(needed: int) -> str:
+    """What a caller who trusts a source can do."""
+    return f"max_expansion={needed} or --max-expansion {needed} allow it"
 
 
 # ---- JSON

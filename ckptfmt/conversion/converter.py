@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from ..errors import CkptError, fault
+from ..errors import CkptError, fault, os_fault
 from ..format.digests import DIGEST, digest_named
 from ..format.dtypes import dtype_of
 from ..format.manifest import BLOCK
@@ -30,7 +30,7 @@ from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
-from .source import EXPANSION, Advance, Loss, Ours, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, walk
+from .source import EXPANSION, Advance, Loss, Ours, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, said, walk
 
 Progress = Callable[[int, int], None]
 THREADS = 2  # that compare
@@ -81,14 +81,16 @@ def convert(
     …) go to `ckptfmt.save`.
 
     Raises `lossy`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
-    `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and `ckptfmt.save` raise.
+    `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and `ckptfmt.save` raise; and what
+    `progress` raises, as it is.
     """
     here, there = os.fspath(source), os.fspath(target)
     format = formats.target_format(there, target_format)
     formats.on_disks(format, there)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
-    with open_source(here, source_format, max_expansion=max_expansion, storage_options=storage_options) as opened:
+    options: Any = {"max_expansion": max_expansion, "storage_options": storage_options}
+    with _Counter(progress) as counter, open_source(here, source_format, **options) as opened:
         if nest:
             opened.tree, opened.mapped = nested(opened.tree, "."), None
         if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
@@ -101,7 +103,7 @@ def convert(
             raise _refusal(losses, here, format)
         tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
         total = sum(map(nbytes, tensors))
-        counter = _Counter(progress, total * (1 + verify))
+        counter.total = total * (1 + verify)
         if format.name == OWN:
             arrays = opened.tree if opened.mapped is None else opened.mapped()
             rows = Rows(digest_named(save_options.get("digest", DIGEST)), BLOCK) if verify else Rows()
@@ -126,15 +128,16 @@ def convert(
             )
         else:
             writer = formats.writer_of(format)
-            folder = os.path.dirname(os.path.abspath(there))
-            tree = mapped_arrays(fitted.tree, folder) if writer.HOLDS.arrays else fitted.tree
-            if ours is not None:
-                tree = ours.tagged(tree, writer.HOLDS.tags)
-            with _published(there, overwrite, durable) as path:
-                writer.write(path, tree, fitted.metadata, counter.add)
-                if verify:
-                    with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
-                        compare(written, there, fitted.tree, counter.add, ours=ours, metadata=fitted.metadata)
+            with _writing(there, format):
+                folder = os.path.dirname(os.path.abspath(there))
+                tree = mapped_arrays(fitted.tree, folder) if writer.HOLDS.arrays else fitted.tree
+                if ours is not None:
+                    tree = ours.tagged(tree, writer.HOLDS.tags)
+                with _published(there, overwrite, durable) as path:
+                    writer.write(path, tree, fitted.metadata, counter.add)
+                    if verify:
+                        with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
+                            compare(written, there, fitted.tree, counter.add, ours=ours, metadata=fitted.metadata)
     return ConvertReport(here, there, opened.format, format.name, len(tensors), total, losses, verify)
 
 
@@ -171,17 +174,30 @@ def _refusal(losses: tuple[Loss, ...], path: str, format: Format) -> CkptError:
 
 
 class _Counter:
-    """Counts bytes, from any thread, and tells the caller."""
+    """Counts bytes, from any thread, and tells the caller. What the caller's `progress` raises leaves the block as it
+    is, whatever was made of it on its way."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress, self.total, self.done = progress, 0, 0
         self._counting = threading.Lock()
+        self._raised: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and self._raised is not None and error is not self._raised:
+            raise self._raised
 
     def add(self, count: int) -> None:
         with self._counting:
             self.done += count
             if self.progress is not None:
-                self.progress(self.done, self.total)
+                try:
+                    self.progress(self.done, self.total)
+                except BaseException as error:
+                    self._raised = error
+                    raise
 
     def within(self, share: int) -> Progress:
         """What a part of the work, which counts bytes of its own, tells of its progress: it is `share` bytes here."""
@@ -191,6 +207,22 @@ class _Counter:
             self.add(begin + (share * done // total if total else share) - self.done)
 
         return progress
+
+
+@contextmanager
+def _writing(target: str, format: Format) -> Iterator[None]:
+    """Whatever goes wrong in a library that writes is told as what it is for the caller: an error with a code."""
+    try:
+        yield
+    except CkptError:
+        raise
+    except OSError as error:
+        raise os_fault(error, "cannot write the target", target) from error
+    except MemoryError as error:
+        raise fault("limit-exceeded", "writing it takes more memory than there is", path=target) from error
+    except Exception as error:
+        message = f"{format.title} could not be written: {type(error).__name__}: {said(error)}"
+        raise fault("unsupported-leaf", message, path=target) from error
 
 
 @contextmanager

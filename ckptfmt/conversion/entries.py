@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from typing import Any
 
 from ..errors import fault
 from ..storage import disk as disks
+from ..storage.folders import entries_below
 from .claims import Pairs, json_document
 
 JSON = 1 << 28  # most bytes of a JSON document
@@ -90,17 +90,6 @@ def check_folder(path: str) -> None:
                 raise fault("unsafe-source", f"{os.path.relpath(entry.path, path)!r} is a link to a folder", path=path)
         if not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):
             raise _no_file(entry.path)
-
-
-def entries_below(path: str) -> Iterator[os.DirEntry[str]]:
-    """Everything in a folder and in the folders below, but not behind links."""
-    folders = [path]
-    while folders:
-        with os.scandir(folders.pop()) as found:
-            for entry in found:
-                yield entry
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
 
 
 def _no_file(path: str) -> Exception:

@@ -13,10 +13,12 @@ from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Key, Path, path_label, path_text
 from ..format.tags import Restore
-from ..format.tree import Tree
+from ..format.tree import MAX_DEPTH, Tree
 from ..frameworks.target import flatten
-from .source import Index, LazyArray, Loss, Tensor, is_tensor
+from .claims import SHOWN
+from .source import Index, LazyArray, Loss, Tensor, is_tensor, walk
 
+DICTS = 1 << 16  # that the names of any flat dict may be nested into
 ONLY = "tensor"  # the name of a leaf that is the whole tree
 CORE = frozenset(name for name, row in DTYPES.items() if row.is_core)
 
@@ -245,16 +247,30 @@ def _is_plain(tree: Tree, separator: str) -> Any:
 
 
 def nest(tree: Tree, separator: str) -> Tree:
-    """Dicts from the joined names of a flat dict; raises `name-collision` for a name that is also part of another."""
-    nested: dict[str, Any] = {}
+    """Dicts from the joined names of a flat dict; int keys, and a tree that is no dict, stay as they are. Raises
+    `name-collision` for a name that is also part of another, `too-deep`, and `limit-exceeded` for far more dicts than
+    names."""
+    if not isinstance(tree, dict):
+        return tree
+    nested: dict[Key, Any] = {}
+    left = DICTS + 2 * len(tree)
     for name, leaf in tree.items():
-        *parents, last = name.split(separator)
+        *parents, last = name.split(separator) if isinstance(name, str) else (name,)
+        if len(parents) >= MAX_DEPTH:
+            raise fault("too-deep", f"{name[:SHOWN]!r} ... has {len(parents) + 1:,} parts", expected=MAX_DEPTH)
         place = nested
         for parent in parents:
+            if parent not in place:
+                left -= 1
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 break
         if not isinstance(place, dict) or last in place:
-            raise fault("name-collision", f"{name!r} is, or lies under, the name of another tensor", tensor=name)
+            label = path_label((name,))
+            raise fault("name-collision", f"{label!r} is, or lies under, the name of another tensor", tensor=label)
+        if left < 0:
+            raise fault("limit-exceeded", f"nested, {len(tree):,} names would make far more dicts than that")
         place[last] = leaf
+    for _ in walk(nested):  # what is nested may be deep itself
+        pass
     return OrderedDict(nested) if type(tree) is OrderedDict else nested  # whose attributes are kept by its path

@@ -14,7 +14,7 @@ from ..format.dtypes import Array
 from ..format.limits import FACTOR, VALUES
 from ..format.names import MAX_INTEGER_BITS, Path, path_label
 from ..format.tree import Tree
-from .claims import MAX_AXES, MAX_SIDE, check_at_once, shown
+from .claims import MAX_AXES, MAX_SIDE, allowing_more, check_at_once, shown
 from .source import LEAVES, SMALL, Index, LazyArray, Source, Tensor, is_tensor, nbytes, parsing, walk
 
 FEW = 1 << 16  # leaves and containers that any source may have; more only if it has twice as many bytes
@@ -48,7 +48,9 @@ def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
             _check_shape(leaf, where, path)
             total += nbytes(leaf)
             if total > room:
-                raise _vast(where, path, total, size, max_expansion)
+                raise _vast(
+                    where, path, sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)), size, max_expansion
+                )
             if isinstance(leaf, LazyArray):
                 check_at_once(leaf.decoded_at_once, size, f"a part of {path_label(where)!r}")
         elif isinstance(leaf, _TEXTS):
@@ -57,8 +59,8 @@ def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
 
 def _vast(where: Path, path: str, total: int, size: int, max_expansion: int) -> Exception:
     message = f"the tensors are more than {max_expansion:,} times as large as the source, which has {size:,} bytes"
-    place = {"path": path, "tensor": path_label(where), "found": f"{total:,} bytes or more"}
-    return fault("limit-exceeded", f"{message}; max_expansion= and --max-expansion allow more", **place)
+    place = {"path": path, "tensor": path_label(where), "found": f"{total:,} bytes"}
+    return fault("limit-exceeded", f"{message}; {allowing_more(-(-total // max(1, size)))}", **place)
 
 
 def _check_shape(tensor: Tensor, where: Path, path: str) -> None:

@@ -13,7 +13,7 @@ from ..format.dtypes import Array, bytes_of
 from ..format.tree import Tree
 from .claims import at_once, check_at_once
 
-VISITS, NODE = 1024, 64  # groups and datasets in any case, and bytes of the file for each further one
+VISITS, NODE = 1024, 128  # groups and datasets in any case, and bytes of the file for each further one
 CHUNKS, STORED = 4096, 64  # chunks that a dataset may have in any case, and bytes of the file for each further one
 LINKS = 32  # soft links on the way to an object
 HEAP = re.compile(rb"GCOL\x01\0\0\0").finditer  # what begins a collection of strings, before its size

@@ -131,6 +131,13 @@ _COSTS |= {"BINPERSID": 300, "APPEND": 8, "SETITEM": 120, "TUPLE1": 72, "TUPLE2"
 _PLACE = 8  # of all, and of what one of these adds
 _ITEM = {"SETITEMS": 60, "ADDITEMS": 80, "APPENDS": 9}
 
+_LENGTHS = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4}
+_LENGTHS |= {pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8, pickletools.UP_TO_NEWLINE: 1}
+# of an instruction: itself, and what it takes of fixed width; the bytes of strings are counted as they are taken
+_BYTES = {
+    code.name: 1 + (0 if code.arg is None else _LENGTHS.get(code.arg.n, code.arg.n)) for code in pickletools.opcodes
+}
+
 
 class _Machine:
     def __init__(
@@ -148,7 +155,7 @@ class _Machine:
         source = SimpleNamespace(read=file.read, readline=file.readline)  # no `tell`, which would be asked each time
         for opcode, argument, _ in pickletools.genops(cast(Any, source)):
             name = opcode.name
-            self.account(_COSTS.get(name, _PLACE) - FACTOR)
+            self.account(_COSTS.get(name, _PLACE) - FACTOR * _BYTES[name])
             if name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[name]())
             elif name in _ARGUMENTS:

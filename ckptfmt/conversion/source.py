@@ -196,17 +196,17 @@ def parsing(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno is None:  # h5py's own errors
-            raise fault("bad-source", _said(error), path=path) from error
+            raise fault("bad-source", said(error), path=path) from error
         raise os_fault(error, "cannot read the source", path) from error
     except MemoryError as error:
         raise fault("limit-exceeded", "reading it takes more memory than there is", path=path) from error
     except ImportError as error:
-        raise fault("missing-package", _said(error), path=path) from error
+        raise fault("missing-package", said(error), path=path) from error
     except Exception as error:  # a parser of hostile bytes can fail in any way; none of them is the caller's fault
-        raise fault("bad-source", f"{type(error).__name__}: {_said(error)}", path=path) from error
+        raise fault("bad-source", f"{type(error).__name__}: {said(error)}", path=path) from error
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What an error of a library says, in one line."""
     return " ".join(str(error)[:1000].split())
 
@@ -392,18 +392,21 @@ class Rows:
             if not isinstance(source, InFile) or self._digest is None or FILE_PIECE % self._block:
                 return source
             return self.seen.setdefault(id(leaf), Seen(source, self._digest, self._block))
-        return replace(leaf, read=partial(self._read, leaf, leaf.rows), identity=leaf.identity or id(leaf))
+        size = leaf.rows * prod(leaf.shape[1:]) * leaf.dtype.itemsize
+        rows = leaf.rows * max(1, SLAB // size if size else 1)  # a call for each row of a few bytes would take minutes
+        return replace(leaf, read=partial(self._read, leaf, rows), identity=leaf.identity or id(leaf))
 
     def _read(self, leaf: LazyArray, rows: int, index: Index) -> Array:
-        low = index[0].start // rows * rows
-        wanted = {(id(leaf), start): start for start in range(low, index[0].stop, rows)}
-        self._kept = {key: part for key, part in self._kept.items() if key in wanted}
-        for key, start in wanted.items():
-            if key not in self._kept:
-                self._kept[key] = leaf.read((slice(start, min(start + rows, leaf.shape[0])),))
-        parts = [self._kept[key] for key in wanted]
+        first, last = index[0].start, index[0].stop
+        groups = range(first // rows * rows, last, rows)
+        self._kept = {key: part for key, part in self._kept.items() if key[0] == id(leaf) and key[1] in groups}
+        parts = []
+        for start in groups:
+            if (id(leaf), start) not in self._kept:
+                self._kept[id(leaf), start] = leaf.read((slice(start, min(start + rows, leaf.shape[0])),))
+            parts.append(self._kept[id(leaf), start][max(0, first - start) : last - start])
         part = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        result: Array = part[(slice(index[0].start - low, index[0].stop - low), *index[1:])]
+        result: Array = part[(slice(None), *index[1:])]
         return result
 
 

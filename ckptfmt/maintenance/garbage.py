@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from ..errors import fault, os_fault
 from ..parallel.files import LOST
 from ..storage import COMMIT, MANIFEST, is_url
+from ..storage.folders import entries_below
 from ..storage.leases import claim
 from ..storage.temporaries import is_temporary, take_away
 
@@ -129,11 +130,15 @@ def _left(
 
 def _folders(folder: str, recursive: bool) -> Iterator[str]:
     """The folder, and those below that are neither checkpoints nor garbage nor links."""
-    yield folder
-    for entry in _entries(folder) if recursive else ():
-        is_plain = _kind(entry.name) is None and not entry.name.startswith(".")
-        if is_plain and entry.is_dir(follow_symlinks=False) and not _is_checkpoint(entry.path):
-            yield from _folders(entry.path, True)
+    waiting = [folder]
+    while waiting:
+        yield (place := waiting.pop())
+        waiting += [entry.path for entry in reversed(_entries(place)) if recursive and _is_plain(entry)]
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    is_visible = _kind(entry.name) is None and not entry.name.startswith(".")
+    return is_visible and entry.is_dir(follow_symlinks=False) and not _is_checkpoint(entry.path)
 
 
 def _is_checkpoint(path: str) -> bool:
@@ -198,19 +203,14 @@ def _seen(path: str, kind: Kind) -> tuple[int, float] | None:
         if kind.mark and not os.path.lexists(os.path.join(path, kind.mark)):
             return None
         size, changed = 0, max(top.st_mtime, top.st_ctime)
-        for parent, folders, files in os.walk(path, onerror=_raise):
-            for name in (*folders, *files):
-                status = os.lstat(os.path.join(parent, name))
-                if status.st_dev != top.st_dev or not kind.holds(name):
-                    return None  # another file system is mounted there, or it is no meeting of ranks
-                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-                changed = max(changed, status.st_mtime, status.st_ctime)
+        for entry in entries_below(path):
+            status = entry.stat(follow_symlinks=False)
+            if status.st_dev != top.st_dev or not kind.holds(entry.name):
+                return None  # another file system is mounted there, or it is no meeting of ranks
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+            changed = max(changed, status.st_mtime, status.st_ctime)
         return size, changed
     except FileNotFoundError:
         return None  # it goes away by itself
     except OSError as error:
         raise os_fault(error, "cannot look at what was left", path) from error
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -27,6 +27,7 @@ from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
 from ..reading.reader import Checkpoint
 from ..storage import COMMIT, MANIFEST, is_url
+from ..storage.folders import entries_below
 from .verification import Mark, VerifyReport, checked
 
 FORM = "ckptfmt_verify_folder"
@@ -122,12 +123,9 @@ def _verified(
 def _on_disk(folder: str, recursive: bool) -> Iterator[Candidate]:
     if not os.path.isdir(folder):
         raise fault("not-found", "there is no such folder", path=folder)
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise os_fault(error, "cannot list the folder", folder) from error
-    for entry in entries:
+    waiting = _listed(folder)
+    while waiting:
+        entry = waiting.pop()
         if entry.name.startswith("."):
             continue
         if entry.is_file(follow_symlinks=False):
@@ -136,16 +134,24 @@ def _on_disk(folder: str, recursive: bool) -> Iterator[Candidate]:
             if any(os.path.lexists(os.path.join(entry.path, name)) for name in (COMMIT, MANIFEST)):
                 yield Candidate(entry.path, _size(entry.path))
             elif recursive:
-                yield from _on_disk(entry.path, True)
+                waiting += _listed(entry.path)
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, the last first."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        raise os_fault(error, "cannot list the folder", folder) from error
 
 
 def _size(folder: str) -> int:
     """Bytes of all files in a folder, as far as they can be looked at."""
     total = 0
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_size
+    with contextlib.suppress(OSError):
+        for entry in entries_below(folder):
+            total += 0 if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
     return total
 
 

@@ -22,6 +22,7 @@ from ..format.tree import Tree
 from ..reading.reader import Checkpoint
 from ..storage import COMMIT, leases
 from ..storage import disk as disks
+from ..storage.folders import entries_below
 from ..storage.local import LocalAttempt, make_directories
 from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
 from . import flax_files
@@ -100,17 +101,16 @@ class RunOnDisk(RunDirectory):
     # ---- one step
 
     def size_of(self, step: Step) -> int:
-        files = (os.path.join(step.path, name) if name else step.path for name in self.objects_of(step))
-        return sum(os.stat(file).st_size for file in files)
+        try:
+            files = [os.path.join(step.path, name) if name else step.path for name in self.objects_of(step)]
+            return sum(os.stat(file).st_size for file in files)
+        except OSError as error:
+            raise os_fault(error, "cannot look at the step", step.path) from error
 
     def objects_of(self, step: Step) -> list[str]:
         if not os.path.isdir(step.path):
             return [""]
-        found = [
-            os.path.relpath(os.path.join(folder, name), step.path)
-            for folder, _, names in os.walk(step.path)
-            for name in names
-        ]
+        found = [os.path.relpath(entry.path, step.path) for entry in entries_below(step.path) if not entry.is_dir()]
         return sorted(found, key=lambda name: (name == COMMIT, name))
 
     def opened(self, step: Step) -> AbstractContextManager[Checkpoint]:

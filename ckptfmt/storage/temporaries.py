@@ -167,3 +167,5 @@ def destroy(path: str) -> None:
                 return
         except OSError as error:
             raise os_fault(error, "cannot delete", path) from error
+        except RecursionError as error:
+            raise fault("io", "cannot delete: its folders are nested too deeply", path=path) from error

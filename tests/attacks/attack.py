@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -91,8 +91,7 @@ def attempt(
     """Try an attack; each action must end with one of `codes`, or with any if there are none. `size`: bytes of the
     checkpoint, if not those on disk; `room`: memory that it may take beyond 16 times as much."""
     size = _size(path) if size is None else size
-    for action in actions:
-        code, memory, seconds = _measured(action, path, size)
+    for action, (code, memory, seconds) in zip(actions, _measured(actions, path, size), strict=True):
         line = f"{title}: {size:,} bytes, {action.__name__}: {code}, {memory / MIB:.1f} MiB, {seconds:.2f} s"
         print(line, flush=True)
         assert code in (codes or KNOWN), f"{line}; expected {' or '.join(codes) or 'a code'}"
@@ -105,47 +104,55 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _measured(action: Callable[[Path], Any], path: Path, size: int) -> tuple[str, int, float]:
-    """How an action ended in a process of its own: the code, bytes of memory that it took, seconds of the processor."""
+def _measured(actions: tuple[Callable[[Path], Any], ...], path: Path, size: int) -> list[tuple[str, int, float]]:
+    """How actions ended, one after another in a process of their own: for each the code, bytes of memory that the
+    process had taken at most, seconds of the processor."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(read)
         try:
-            answer = _tried(action, path, size)
-        except BaseException as error:
-            answer = (f"{type(error).__name__}: {error}", 0, 0.0)
-        os.write(write, json.dumps(answer).encode())
-        os._exit(0)
+            os.close(read)
+            with os.fdopen(write, "w") as answers:
+                _try(actions, path, size, answers)
+        finally:
+            os._exit(0)
     os.close(write)
-    with os.fdopen(read, "rb") as answers:
-        answered = answers.read()
+    with os.fdopen(read) as lines:
+        answered = [tuple(json.loads(line)) for line in lines]
     _, status = os.waitpid(child, 0)
-    if not answered:
-        return f"the process died: {status}", 0, 0.0
-    code, memory, seconds = json.loads(answered)
-    return code, memory, seconds
+    return answered + [(f"the process died: {status}", 0, 0.0)] * (len(actions) - len(answered))
 
 
-def _tried(action: Callable[[Path], Any], path: Path, size: int) -> tuple[str, int, float]:
+def _try(actions: tuple[Callable[[Path], Any], ...], path: Path, size: int, answers: TextIO) -> None:
     warnings.simplefilter("ignore")
     limit = _status("VmSize") + FACTOR * size + ROOM + 512 * MIB  # stacks and arenas of threads are address space, too
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-    signal.alarm(WAIT)  # which ends the process
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak begins anew
-    before, start = _status("VmRSS"), time.process_time()
+    before = _status("VmRSS")
+    for number, action in enumerate(actions, 1):
+        resource.setrlimit(resource.RLIMIT_CPU, (60 * number, 60 * len(actions)))
+        signal.alarm(WAIT)  # which ends the process
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak begins anew
+        start = time.process_time()
+        code = _code(action, path)
+        answer = code, max(0, _status("VmHWM") - before), time.process_time() - start
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _code(action: Callable[[Path], Any], path: Path) -> str:
+    """How an action ends; "ValueError: ..." and the like where it is not as it should."""
     try:
         action(path)
-        code = OPENED
     except ckptfmt.CkptError as error:
-        assert "\n" not in str(error), "a message is a line, whatever the file holds"
-        assert len(str(error)) < 100_000
-        code = error.code
+        text = str(error)
+        if "\n" in text or len(text) >= 100_000:
+            return f"a message is a line, whatever the file holds: {text[:200]!r}"
+        return error.code
     except MemoryError:
-        code = "out-of-memory"
-    return code, max(0, _status("VmHWM") - before), time.process_time() - start
+        return "out-of-memory"
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return OPENED
 
 
 def _status(name: str) -> int:

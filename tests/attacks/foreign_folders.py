@@ -94,12 +94,21 @@ def strange(path: Path) -> Iterator[str]:
         (parent / "pipe").unlink()
 
 
-def changed(path: Path) -> Iterator[str]:
-    """Mutate each JSON document."""
-    names = ("zarr.json", ".zarray", ".zgroup", "_METADATA", "model.safetensors.index.json")
-    for file in sorted(entry for entry in path.rglob("*") if entry.name in names):
+# documents of which no other tries the like, and values that are unlike each other
+DOCUMENTS = {
+    "zarr2": (".zgroup", "a/.zarray"),
+    "zarr3": ("zarr.json", "s/zarr.json"),
+    "orbax3": ("_METADATA", "w/zarr.json"),
+    "index": ("model.safetensors.index.json",),
+}
+HOSTILE = ("-1", "1.5", "2^62", "none", "long text", "huge list", "many axes", "deep")
+
+
+def changed(path: Path, names: tuple[str, ...]) -> Iterator[str]:
+    """Mutate JSON documents."""
+    for file in (path / name for name in names):
         raw = file.read_text()
-        for title, document in mutants(json.loads(raw)):
+        for title, document in mutants(json.loads(raw), HOSTILE):
             file.write_text(json.dumps(document))
             yield f"{file.relative_to(path)}: {title}"
         file.write_text(raw)
@@ -126,8 +135,8 @@ def main() -> None:
             path = here / "source"
             make(path)
             attempt(f"{name} as it is", path, "opened", actions=AS_SOURCE)
-            for kind, every in ((strange, 29), (changed, 97)):
-                for title in asked(kind(path), every):
+            for made, every in ((strange(path), 29), (changed(path, DOCUMENTS.get(name, ())), 67)):
+                for title in asked(made, every):
                     attempt(f"{name}, {title}", path, actions=AS_SOURCE)
     with folder() as here:
         (here / "source").mkdir()

@@ -74,6 +74,9 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "32 MiB of zeros": lambda file: file.create_dataset(
         "a", data=np.zeros(1 << 22), chunks=(1 << 20,), compression="gzip"
     ),
+    "32 MiB of zeros in a chunk": lambda file: file.create_dataset(
+        "a", data=np.zeros(1 << 22), chunks=(1 << 22,), compression="gzip"
+    ),
     "1,000 attributes": lambda file: attributes(file, 1000),
     "an attribute of 1,000 strings": lambda file: file.attrs.__setitem__("a", ["x" * 40] * 1000),
     "30,000 groups": lambda file: [file.create_group(str(number)) for number in range(30_000)] and None,

@@ -42,12 +42,12 @@ VALUES: dict[str, Any] = {
 }
 
 
-def mutants(document: Any) -> Iterator[tuple[str, Any]]:
+def mutants(document: Any, titles: Iterable[str] = VALUES) -> Iterator[tuple[str, Any]]:
     """(what was changed, the changed document) for each place and value."""
     for path in _places(document, ()):
         where = "/".join(map(str, path)) or "(all)"
-        for title, value in VALUES.items():
-            yield f"{where} = {title}", _changed(document, path, value)
+        for title in titles:
+            yield f"{where} = {title}", _changed(document, path, VALUES[title])
         if path:
             yield f"{where} left out", _changed(document, path, _GONE)
 
