@@ -96,11 +96,15 @@ class Temporary:
         """Whether the file or directory that was made is at a path now, whatever name it had."""
         return self._lease is not None and self._lease.is_at(path)
 
-    def check(self, entries: dict[str, int]) -> None:
-        """Raise unless it is still what was made, and its folders have as many entries. [PUB-019]"""
+    def check_process(self) -> None:
+        """Raise in a fork of the process that began. [PUB-018]"""
         if not self.is_ours:
             message = "this process is a fork of the one that saves, which alone may go on"
             raise fault("temporary-lost", message, path=self._checkpoint)
+
+    def check(self, entries: dict[str, int]) -> None:
+        """Raise unless it is still what was made, and its folders have as many entries. [PUB-019]"""
+        self.check_process()
         if not self.is_at(self.path):
             raise self._lost()
         for folder, count in entries.items():
