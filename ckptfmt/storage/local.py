@@ -316,7 +316,6 @@ class LocalAttempt:
         self._temporary.let_go()
 
     def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
-        """The exception for an error met while doing something with the temporary: `temporary-lost` if it is gone."""
         return self._temporary.fault(error, doing)
 
     def _publish_exclusively(self) -> None:
