@@ -6,12 +6,14 @@ lock that all executors of `concurrent.futures` share may be held; a handler tha
 thread that it runs in. So here what the calling thread does is one call into C at a time: it appends to a deque, or
 begins a thread, or waits for a lock that nobody else knows. Whatever comes between two of them, nothing is held.
 
-`concurrent.futures` takes no work once the interpreter begins to end. Here the calling thread then does it.
+`concurrent.futures` takes no work once the interpreter begins to end. Here the calling thread then does it. A process
+that was forked has only the thread that forked: there, who waits for a call of another one is told (`ForkedError`).
 """
 
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 import time
 from collections import deque
@@ -22,6 +24,13 @@ from typing import Any, Generic, Self, TypeVar
 T = TypeVar("T")
 
 LONGEST = 1.0  # seconds for which a ring is missed that was itself interrupted
+
+
+class ForkedError(RuntimeError):
+    """What was under way in threads is the work of the process that forked, and not of this one."""
+
+    def __init__(self) -> None:
+        super().__init__("this process is a fork of the one that began this, and has none of its threads")
 
 
 class Bell:
@@ -124,6 +133,7 @@ class Call(Generic[T]):
         self._bell = Bell()
         self._value: Any = None
         self._error: BaseException | None = None
+        self._process = os.getpid()
         self.is_over = False
 
     def make(self) -> None:
@@ -137,8 +147,10 @@ class Call(Generic[T]):
         del call, arguments, self  # what it was given is let go; and the error holds this frame
 
     def wait(self) -> None:
-        """Until it is over, however it ended."""
-        self._bell.wait_for(lambda: self.is_over)
+        """Until it is over, however it ended; raises `ForkedError` where that will never be."""
+        self._bell.wait_for(lambda: self.is_over or self._process != os.getpid())
+        if not self.is_over:
+            raise ForkedError
 
     def result(self) -> T:
         """What it gave, or raise what it raised."""
@@ -192,7 +204,8 @@ class Pool:
 
 
 def _serve(queue: SimpleQueue[Call[Any] | None]) -> None:
-    while (made := queue.get()) is not None:
+    process = os.getpid()
+    while process == os.getpid() and (made := queue.get()) is not None:  # a call may fork, and its child return here
         made.make()
         del made
     queue.put(None)  # for the others, however many have begun

@@ -65,6 +65,11 @@ def beside_collections(folder: Path, seed: int, count: int, has_locks: bool) -> 
                 texts, is_lost = problems(operation, looks[operation.name], folder / str(number), has_locks)
                 bad += [f"{operation.name}{'' if has_locks else ', no locks'}: {text}" for text in texts]
                 lost += is_lost
+                if number % 100 == 99:
+                    print(
+                        f"{number + 1:,} of {count:,}{'' if has_locks else ' without locks'}, {len(bad)} bad",
+                        flush=True,
+                    )
                 if number % LIVES == LIVES - 1:
                     collectors[0].kill()
                     collectors[0].join(PATIENCE)

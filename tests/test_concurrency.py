@@ -141,6 +141,25 @@ def test_a_target_that_appears_while_saving(tmp_path: Path, layout: str) -> None
         assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("layout", ["packed", "loose"])
+def test_an_empty_directory_into_which_others_put_something(tmp_path: Path, layout: str, overwrite: bool) -> None:
+    """Then it is theirs, and stays. [PUB-005]"""
+    path = tmp_path / "model.ckpt"
+    path.mkdir()
+
+    def put(name: str, arguments: Any) -> None:
+        if name == "replace":
+            (path / "mine").touch()
+
+    disk = use_disk(put)
+    with pytest.raises(ckptfmt.ExistsError) as caught:
+        ckptfmt.save(path, candidate(1), layout=layout, overwrite=overwrite)
+    disk.undo()
+    assert caught.value.code == ("not-replaceable" if overwrite else "exists")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model.ckpt", "mine"]
+
+
 @each_layout
 def test_a_target_that_vanishes_while_saving(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "model.ckpt"

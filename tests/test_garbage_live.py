@@ -25,6 +25,7 @@ from ckptfmt.storage import disk as disks
 from ckptfmt.storage.disk import Disk
 from ckptfmt.storage.leases import claim, is_leased, lease
 from ckptfmt.storage.local import LocalAttempt
+from ckptfmt.storage.temporaries import take_away
 from ckptfmt.testing import assert_same_tree, using_disk
 from stress.gc import LocklessDisk, beside_collections
 
@@ -173,6 +174,27 @@ def test_something_else_removes_a_file_of_a_temporary(tmp_path: Path, layout: st
     assert "Save again" in str(caught.value)
     assert_same_tree(ckptfmt.load(path), OLD)
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["open", "read"])
+@each_layout
+def test_what_was_written_is_removed_while_it_is_compared(tmp_path: Path, layout: str, call: str) -> None:
+    source, path = tmp_path / "source.npz", tmp_path / "x.ckpt"
+    np.savez(source, **OLD)
+    removed: list[Path] = []
+
+    def clean(name: str, _: Any) -> None:
+        if name == call and not removed:
+            removed.extend(leftovers(tmp_path))
+            for temporary in removed:
+                take_away(str(temporary))
+
+    disk = use_disk(clean, reads=True)
+    with pytest.raises(ckptfmt.StorageError) as caught:
+        ckptfmt.convert(source, path, layout=layout)
+    disk.undo()
+    assert (caught.value.code, caught.value.path) == ("temporary-lost", str(path))
+    assert list(tmp_path.iterdir()) == [source]
 
 
 # ---- a collection that is killed

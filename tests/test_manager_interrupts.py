@@ -234,6 +234,82 @@ one.close()
     assert numbers(CheckpointManager(tmp_path / "run")) == [1, 2, 10]
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_handler_forks_while_the_loop_waits(tmp_path: Path, goes_on: bool) -> None:
+    """The child is told that what it waited for is not its work, and can save by itself."""
+    code = f"""
+parent, children = os.getpid(), []
+def handler(*_):
+    child = os.fork()
+    if child:
+        children.append(child)
+    else:
+        signal.alarm(60)
+        if not {goes_on}:
+            one.save(10, dict(w=np.ones(4)))
+            one.wait()
+            os._exit(7)
+signal.signal(signal.SIGUSR1, handler)
+def commit(step, _):
+    if step == 1:
+        os.kill(parent, signal.SIGUSR1)
+        time.sleep(0.3)
+one = CheckpointManager(sys.argv[1], durable=False, on_commit=commit)
+try:
+    one.save(1, dict(w=np.ones(4)))
+except RuntimeError as error:
+    assert os.getpid() != parent and "fork" in str(error), error
+    one.save(10, dict(w=np.ones(4)))
+    os._exit(7)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [7]
+"""
+    done = script(code, tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(CheckpointManager(tmp_path / "run")) == [1, 10]
+
+
+def test_a_fork_in_the_middle_of_a_save_changes_nothing_of_it(tmp_path: Path) -> None:
+    code = """
+def progress(done, total):
+    global child
+    if child is None:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+child, parent = None, os.getpid()  # a fork in another thread ends with what that thread does
+tree = dict((f"w{i}", np.ones(100_000)) for i in range(9))
+for layout in ("file", "packed", "loose"):
+    child = None
+    try:
+        ckptfmt.save(f"{sys.argv[1]}/{layout}", tree, layout=layout, progress=progress, durable=False)
+    except (RuntimeError, ckptfmt.CkptError) as error:
+        assert os.getpid() != parent and "fork" in str(error), error
+        os._exit(7)
+    assert os.getpid() == parent
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, 7)
+    assert ckptfmt.verify(f"{sys.argv[1]}/{layout}").ok
+"""
+    done = script(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(os.listdir(tmp_path)) == ["file", "loose", "packed"]
+
+
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
+def test_a_save_imports_nothing(tmp_path: Path, layout: str) -> None:
+    """Else a handler or a fork that comes while it does so may wait for that import for ever."""
+    code = f"""
+one = CheckpointManager(sys.argv[1], durable=False, layout="{layout}", compression=dict(z="zstd"))
+tree, before = dict(a=np.zeros((30, 40)), z=np.zeros(9), n=[1]), set(sys.modules)
+one.save(1, tree)
+one.save(2, tree, block=False)
+one.wait()
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    done = script(code, tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_preemption_as_people_write_it(tmp_path: Path) -> None:
     """A handler that saves and ends the process."""
     code = """

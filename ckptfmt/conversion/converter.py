@@ -235,7 +235,7 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
         file.finish(os.path.getsize(attempt.temporary))
         attempt.publish()
     except BaseException as error:
-        told = attempt.fault(error, "cannot write the target") if isinstance(error, OSError) else error
+        told = attempt.fault(error, "cannot write the target") if isinstance(error, OSError | CkptError) else error
         attempt.abort()
         if isinstance(told, CkptError) and told.path == attempt.temporary:
             told.path = target

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..threads import Helper
+from ..threads import ForkedError, Helper
 from .steps import Number
 
 
@@ -46,10 +46,10 @@ class Job:
     def do(self) -> None:
         self.has_begun = True
         run, self._run = self._run, None  # and so what is saved is let go
-        assert run is not None
         try:
             self.check()
-            self.result = run(self)
+            if run is not None:  # else an interrupt came right before it was over
+                self.result = run(self)
         except BaseException as error:  # it is raised where somebody waits for it
             self.failure = error
         del run
@@ -73,12 +73,15 @@ class Worker:
 
     def __init__(self, limit: int, *, finishes_at_exit: bool) -> None:
         self.limit, self.finishes_at_exit = limit, finishes_at_exit
+        self._jobs: deque[Job] = deque()  # the first is being done
         self.forget()
         keep_in_mind(self)
 
     def forget(self) -> None:
-        """Have nothing to do, and nothing to tell."""
-        self._jobs: deque[Job] = deque()  # the first is being done
+        """Have nothing to do, and nothing to tell; in a fork, which may be in the middle of waiting."""
+        for job in self._jobs:
+            job.failure, job.is_over = ForkedError(), True
+        self._jobs = deque()
         self._failures: deque[tuple[Number | None, BaseException]] = deque()
         self._helper = Helper("ckptfmt-save", lambda: self._jobs, self._work)
 
@@ -145,7 +148,8 @@ class Worker:
             failure, job.failure = job.failure, None
             if failure is not None and not isinstance(failure, DroppedError):
                 self._failures.append((job.step, failure))
-        self._jobs.popleft()
+        if self._jobs:  # none in a fork that the job made, and that returns here
+            self._jobs.popleft()
 
     def end(self) -> None:
         """At the end of the process: finish, and show what nobody was told."""

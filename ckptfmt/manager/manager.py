@@ -24,6 +24,7 @@ from .asynchronous import DroppedError, Job, Worker
 from .copies import Copier, CopyTo, CopyWarning, Waiting
 from .finding import Finder, one_of
 from .flax_rules import PREFIX, FlaxKeep, FlaxNames
+from .imports import import_all
 from .policies import Policy, policies_asked
 from .preemption import Preemption
 from .retention import Plan
@@ -102,6 +103,7 @@ class CheckpointManager(Finder):
         for name in options:
             if name in _TAKEN or name not in inspect.signature(save).parameters:
                 raise fault("bad-option", f"neither CheckpointManager nor save has an option {name!r}")
+        import_all(options)
         self._group = coordinator or Alone()
         self._savers: Coordinator = Alone() if per_process else self._group  # who save one checkpoint together
         self._background: Coordinator | None = None  # the same, for the thread that saves in the background

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import fault
+from ..errors import CkptError, fault
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -92,6 +92,10 @@ class Attempt(Protocol):
 
     def written(self) -> Storage:
         """What was written, all of it, to be read before it is published."""
+
+    def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
+        """The exception for an error met while `doing` something with what was written; `temporary-lost` if that is
+        gone."""
 
     def publish(self) -> None:
         """Make it the checkpoint at the path, all at once; raises `exists` or `not-replaceable`. [PUB-003] [PUB-004]"""

@@ -18,7 +18,8 @@ from .temporaries import TEMPORARY_SUFFIX, Temporary
 
 RACES = 16  # times that publishing looks at the target anew when other saves come between
 WRITEBACK = 64 << 20  # bytes written between two write-back hints of a durable attempt
-_CHANGED = (errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY)
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+_CHANGED = (*_TAKEN, errno.ENOENT, errno.EISDIR)
 T = TypeVar("T")
 
 
@@ -330,14 +331,13 @@ class LocalAttempt:
         self._temporary.let_go()
 
     def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
-        """The exception for an error met while doing something with the temporary: `temporary-lost` if it is gone."""
         return self._temporary.fault(error, doing)
 
     def _publish_exclusively(self) -> None:
         """[PUB-003]"""
         try:
             if self._directory:
-                self._disk.rename_exclusive(self.temporary, self._target)
+                self._disk.replace(self.temporary, self._target)  # an empty directory at most
                 return
             try:
                 self._disk.link(self.temporary, self._target)
@@ -348,7 +348,7 @@ class LocalAttempt:
         except OSError as error:
             if self._temporary.is_at(self._target):
                 return  # a network disk has lost the answer, and made the request again
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            if error.errno in _TAKEN:
                 raise fault("exists", "another save put a checkpoint there first", path=self.path) from error
             if error.errno == errno.ENOSYS:
                 raise fault(
@@ -378,13 +378,11 @@ class LocalAttempt:
                 raise self.fault(error, "cannot publish the checkpoint") from error
 
     def _replace_once(self) -> None:
-        exists = os.path.lexists(self._target)
+        exists = os.path.lexists(self._target) and not self._is_vacant()
         if exists and (self._directory or _is_directory(self._target)):
             self._check_target()
             self._disk.exchange(self.temporary, self._target)
             self._exchanged = True
-        elif self._directory:
-            self._disk.rename_exclusive(self.temporary, self._target)
         else:
             self._disk.replace(self.temporary, self._target)
 
@@ -395,10 +393,20 @@ class LocalAttempt:
             if error.errno == errno.ENAMETOOLONG:
                 raise os_fault(error, "cannot save here", self.path) from error
             return
+        if self._is_vacant():
+            return
         if not self._overwrite:
             raise fault("exists", "there is something at this path already", path=self.path)  # [PUB-003]
         if _is_directory(self._target) and not self._has_record():
             raise fault("not-replaceable", "this directory is not a checkpoint", path=self.path)  # [PUB-005]
+
+    def _is_vacant(self) -> bool:
+        """Whether the target is an empty directory and a directory is to be there: that is as good as nothing, as a
+        rename takes its place, and fails once there is something in it. [PUB-005]"""
+        try:
+            return self._directory and _is_directory(self._target) and not os.listdir(self._target)
+        except OSError:
+            return False
 
     def _has_record(self) -> bool:
         """Whether the target has a commit record, which may be damaged or of a later version. [VER-002]"""
@@ -425,6 +433,7 @@ class LocalAttempt:
 
     def _made(self, name: str, make: Callable[[str], T]) -> T:
         """Make a file or directory of the temporary, or, with the empty name, the temporary itself."""
+        self._temporary.check_process()
         try:
             if not name:
                 return self._temporary.begin(make, lambda made: made.number if isinstance(made, LocalFile) else None)

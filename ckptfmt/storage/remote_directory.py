@@ -13,7 +13,7 @@ import secrets
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from ..errors import ExistsError, fault
+from ..errors import CkptError, ExistsError, fault, os_fault
 from . import CLAIM, COMMIT, IN_FLIGHT, MANIFEST, Storage
 from .engine import Engine, storage_fault
 from .exclusive import check_exclusive, settle
@@ -155,6 +155,9 @@ class RemoteDirectory:
         assert self._commit is not None
         self.flush()
         return RemoteStorage.before_commit(self._engine, self._key, self.path, self._commit.waiting)
+
+    def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
+        return error if isinstance(error, CkptError) else os_fault(error, doing, self.path)
 
     def _end_senders(self, *, cancel: bool = False) -> None:
         if self._senders is not None:

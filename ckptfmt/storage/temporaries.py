@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from ..errors import CkptError, fault, os_fault
+from ..errors import CkptError, CorruptError, NotACheckpointError, fault, os_fault
 from . import disk as disks
 from .leases import Lease, hold
 
@@ -23,6 +23,7 @@ TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
 _NAME = re.compile(r"\.(.+)\.[0-9a-f]{12}\.ckptfmt-tmp", re.DOTALL).fullmatch
 _LONGEST = 160  # bytes of a checkpoint's name in that of its temporary; a file name has at most 255
 _RACES = 16  # times that making or removing one begins anew when others come between
+_TOLD = (FileNotFoundError, CorruptError, NotACheckpointError)  # where one was removed, or its files
 T = TypeVar("T")
 
 
@@ -96,11 +97,15 @@ class Temporary:
         """Whether the file or directory that was made is at a path now, whatever name it had."""
         return self._lease is not None and self._lease.is_at(path)
 
-    def check(self, entries: dict[str, int]) -> None:
-        """Raise unless it is still what was made, and its folders have as many entries. [PUB-019]"""
+    def check_process(self) -> None:
+        """Raise in a fork of the process that began. [PUB-018]"""
         if not self.is_ours:
             message = "this process is a fork of the one that saves, which alone may go on"
             raise fault("temporary-lost", message, path=self._checkpoint)
+
+    def check(self, entries: dict[str, int]) -> None:
+        """Raise unless it is still what was made, and its folders have as many entries. [PUB-019]"""
+        self.check_process()
         if not self.is_at(self.path):
             raise self._lost()
         for folder, count in entries.items():
@@ -113,7 +118,7 @@ class Temporary:
 
     def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
         """The exception for an error met while doing something with it."""
-        if isinstance(error, FileNotFoundError) and self._lease is not None and not os.path.lexists(self.path):
+        if isinstance(error, _TOLD) and self._lease is not None and not os.path.lexists(self.path):
             return self._lost()
         return error if isinstance(error, CkptError) else os_fault(error, doing, self._checkpoint)
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import fault, os_fault
+from ..errors import CkptError, fault, os_fault
 from . import COMMIT, ObjectWriter, Storage, copy_pieces
 from . import disk as disks
 from .engine import LEAST_PART, PART, Engine, Upload, storage_fault
@@ -169,6 +169,9 @@ class RemoteFile:
 
     def written(self) -> Storage:
         raise NotImplementedError("the parts of an upload cannot be read; `StagedFile` can")
+
+    def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
+        return error if isinstance(error, CkptError) else os_fault(error, doing, self.path)
 
     def publish(self) -> None:
         """An upload is durable when it is complete."""

@@ -141,8 +141,12 @@ def save(
         if check is not None:
             from ..reading.reader import Checkpoint  # here, as saving needs no reader
 
-            with Checkpoint.within(attempt.written()) as checkpoint:
-                check(checkpoint)
+            try:
+                with Checkpoint.within(attempt.written()) as checkpoint:
+                    check(checkpoint)
+            except CkptError as error:
+                told = attempt.fault(error, "cannot read what was written")
+                raise told from error if told is not error else error.__cause__
         if before_commit is not None:
             before_commit()
         attempt.publish()

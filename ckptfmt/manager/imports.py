@@ -1,0 +1,28 @@
+"""What a save needs, imported before the first one begins.
+
+Elsewhere modules are imported when they are needed. In a manager that would be in its thread, or where a signal handler
+may come in between and save, too: who then needs a module that another thread imports, or that the very thread which
+the handler interrupted was importing, waits for that for ever, and so does a process that was forked meanwhile.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ..frameworks.adapter import adapters
+
+_ALWAYS = ("pack_writer", "part_writer", "staging", "file", "packed", "loose")
+
+
+def import_all(options: dict[str, Any]) -> None:
+    """Import what saves with these options of `ckptfmt.save` need, of the frameworks that are imported now."""
+    adapters()
+    for name in _ALWAYS:
+        import_module(f"...layouts.{name}", __name__)
+    for name in (
+        "zlib_ng.zlib_ng",
+        "numpy.ma",
+        *(("numcodecs.zstd", "numcodecs.blosc") if options.get("compression") else ()),
+    ):
+        import_module(name)
