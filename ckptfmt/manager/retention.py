@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from ..errors import CkptError
 from .policies import Policy, reasons_to_keep
-from .run import RunDirectory
+from .run import REASONS, RunDirectory
 from .steps import Number, Step
 
-REASONS = "kept.json"  # why each step was kept when last something was deleted; for people, nothing depends on it
 BEING_READ, UNREADABLE = "being read", "its metrics cannot be read now"
 
 

@@ -29,6 +29,8 @@ from ..reading.reader import Checkpoint, open_checkpoint
 from ..storage import is_url
 from .steps import Names, Number, Step
 
+REASONS = "kept.json"  # why each step was kept when last something was deleted; for people, nothing depends on it
+
 
 class Scan(NamedTuple):
     """What a run directory holds: committed steps in order, and the names of what saves and deletions left over."""

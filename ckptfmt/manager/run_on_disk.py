@@ -27,7 +27,7 @@ from ..storage.local import LocalAttempt, make_directories
 from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
 from . import flax_files
 from .flax_rules import FlaxNames
-from .run import Listing, RunDirectory, no_record, record_in
+from .run import REASONS, Listing, RunDirectory, no_record, record_in
 from .steps import Names, Number, Step
 
 
@@ -68,7 +68,7 @@ class RunOnDisk(RunDirectory):
 
     def _is_temporary(self, name: str) -> bool:
         stem = name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0]
-        return name.startswith(".") and self.names.step(stem) is not None
+        return name.startswith(".") and (self.names.step(stem) is not None or stem == REASONS)
 
     def _look(self, number: Number, entry: str) -> Step | None:
         path = os.path.join(self.path, entry)

@@ -326,9 +326,11 @@ class LocalAttempt:
     def abort(self) -> None:
         for file in self._files:
             file.close()
-        if not self._keeps_temporary and not self._joined and self._temporary.is_ours:
-            self._temporary.remove()
-        self._temporary.let_go()
+        try:
+            if not self._keeps_temporary and not self._joined and self._temporary.is_ours:
+                self._temporary.remove()
+        finally:
+            self._temporary.let_go()  # whatever comes between: nobody writes here any more
 
     def fault(self, error: OSError | CkptError, doing: str) -> CkptError:
         return self._temporary.fault(error, doing)
