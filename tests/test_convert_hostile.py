@@ -26,7 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt.conversion import FORMATS, open_source
+from ckptfmt.conversion import FORMATS, gate, open_source
+from ckptfmt.conversion.claims import EXPANSION, allowing
 from ckptfmt.conversion.formats import reader_of
 from ckptfmt.conversion.source import mapped_arrays
 
@@ -449,3 +450,12 @@ def test_crc_is_zlib_s(tmp_path: Path) -> None:
     archive = Archive(mapped_file(str(tmp_path / "x.npz")))
     assert zlib.crc32(b"payload") == archive.members["a.npy"].CRC
     assert archive.stored("a.npy").tobytes() == b"payload"
+
+
+def test_who_trusts_a_source_of_very_many_values_can_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "FEW", 10)
+    with pytest.raises(ckptfmt.CkptError, match="max_expansion=16384 or --max-expansion 16384 allow it") as raised:
+        gate.check_tree([0] * 50, 10, "x.pt", EXPANSION)
+    assert raised.value.code == "limit-exceeded"
+    with allowing(16384):
+        gate.check_tree([0] * 50, 10, "x.pt", 16384)

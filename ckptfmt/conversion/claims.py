@@ -78,6 +78,16 @@ def allowing(max_expansion: int) -> Iterator[None]:
         _expansion.reset(token)
 
 
+def patience() -> int:
+    """How many times the usual memory the values of a source may take: as `max_expansion` is more than usual."""
+    return max(1, _expansion.get() // EXPANSION)
+
+
+def allowing_values() -> str:
+    """What a caller who trusts a source of very many values can do."""
+    return allowing_more(8 * patience() * EXPANSION)
+
+
 def at_once(size: int) -> int:
     """Bytes that a source of `size` bytes may have decoded at once."""
     return AT_ONCE + size * _expansion.get() // SHARE

@@ -14,7 +14,7 @@ from ..format.dtypes import Array
 from ..format.limits import FACTOR, VALUES
 from ..format.names import MAX_INTEGER_BITS, Path, path_label
 from ..format.tree import Tree
-from .claims import MAX_AXES, MAX_SIDE, allowing_more, check_at_once, shown
+from .claims import MAX_AXES, MAX_SIDE, allowing_more, allowing_values, check_at_once, patience, shown
 from .source import LEAVES, SMALL, Index, LazyArray, Source, Tensor, is_tensor, nbytes, parsing, walk
 
 FEW = 1 << 16  # leaves and containers that any source may have; more only if it has twice as many bytes
@@ -37,12 +37,14 @@ def check_tree(tree: Tree, size: int, path: str, max_expansion: int) -> None:
     """Refuse a tree that no source of `size` bytes can honestly stand for, or that nothing can be made of: too deep
     (`too-deep`), too many leaves, tensors far larger than the source (`limit-exceeded`), keys that are neither str nor
     int (`unsupported-key`), strings that are no text and shapes that are none (`bad-source`)."""
-    total, most, memory = 0, min(LEAVES, FEW + size // 2), VALUES + FACTOR * size
+    times = patience()
+    total, most, memory = 0, min(LEAVES, times * (FEW + size // 2)), times * (VALUES + FACTOR * size)
     room = max(SMALL, size * max_expansion)
     for count, (where, leaf) in enumerate(walk(tree)):
         memory -= _CONTAINER if isinstance(leaf, _CONTAINERS) else _LEAF
         if count > most or memory < 0:
-            raise fault("limit-exceeded", f"{count:,} leaves and containers or more, in {size:,} bytes", path=path)
+            message = f"{count:,} leaves and containers or more, in {size:,} bytes"
+            raise fault("limit-exceeded", f"{message}; {allowing_values()}", path=path)
         if is_tensor(leaf):
             memory -= _LAZY if isinstance(leaf, LazyArray) else _ARRAY
             _check_shape(leaf, where, path)

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from ..errors import fault
 from ..format.limits import FACTOR, SMALL, VALUES
-from .claims import shown
+from .claims import allowing_values, patience, shown
 
 Readable = io.RawIOBase  # what a pickle is read from
 
@@ -147,7 +147,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
-        self.left, self.count, self.start = VALUES, 0, time.thread_time()
+        self.left, self.count, self.start = patience() * VALUES, 0, time.thread_time()
         self.weights: dict[int, tuple[Any, int]] = {}  # of tuples of tuples: them, and how many items they stand for
         self.alike: dict[int, list[Any]] = {}  # keys whose hash others can have, by it
 
@@ -173,7 +173,8 @@ class _Machine:
         self.count += 1
         self.left -= cost
         if self.left < 0:
-            raise fault("limit-exceeded", "the values of the pickle take far more memory than it has bytes")
+            message = "the values of the pickle take far more memory than it has bytes"
+            raise fault("limit-exceeded", f"{message}; {allowing_values()}")
         if self.count % SMALL == 0 and time.thread_time() - self.start > PATIENCE + self.count * STEP:
             raise fault("limit-exceeded", "the pickle takes far more time than it has instructions")
         if self.count > INSTRUCTIONS:
