@@ -160,7 +160,10 @@ def test_aliases_and_times_of_lazy_tensors(tmp_path: Path) -> None:
     assert found["c"] is found["d"]
 
 
-def test_rows_are_decoded_once() -> None:
+@pytest.mark.parametrize(("slab", "height"), [(1, 100), (LARGE[:200].nbytes, 200), (1 << 30, 512)])
+def test_rows_are_decoded_once(monkeypatch: pytest.MonkeyPatch, slab: int, height: int) -> None:
+    """As many groups together as a slab has room for."""
+    monkeypatch.setattr(ckptfmt.conversion.source, "SLAB", slab)
     decoded: list[tuple[int, int]] = []
 
     def read(index: Any) -> Any:
@@ -171,5 +174,5 @@ def test_rows_are_decoded_once() -> None:
     source = Rows().source(lazy)
     parts = [source[(slice(start, min(start + 64, 512)), slice(0, 1024))] for start in range(0, 512, 64)]
     assert_same_tree(np.concatenate(parts), LARGE)
-    assert decoded == [(start, min(start + 100, 512)) for start in range(0, 512, 100)]
+    assert decoded == [(start, min(start + height, 512)) for start in range(0, 512, height)]
     assert_same_tree(source[(slice(7, 9), slice(3, 5))], np.ascontiguousarray(LARGE[7:9, 3:5]))

@@ -256,6 +256,7 @@ def save_and_fork(path: Path, layout: str, entered: Any, go_on: Any) -> None:
     ckptfmt.save(path, {**NEW, "v": Made(fork)}, layout=layout)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # of JAX, if another test has imported it
 @each_layout
 def test_a_fork_that_goes_on_does_not_publish(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "x.ckpt"
