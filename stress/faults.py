@@ -147,6 +147,8 @@ def _problems(
     texts = []
     if error is not None and not isinstance(error, ckptfmt.CkptError):
         texts.append(f"raises {error!r}")
+    elif isinstance(error, ckptfmt.CkptError) and (call, error.code) == ("lock", "temporary-lost"):
+        pass  # a collection took what nothing kept it from
     elif isinstance(error, ckptfmt.CkptError) and fault in ("ENOSPC", "EIO", "EINTR"):
         number = getattr(errno, fault)
         if (error.code, error.errno, error.path is None) != (CODES[number], number, False):
