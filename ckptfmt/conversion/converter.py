@@ -20,7 +20,7 @@ from ..format.manifest import BLOCK
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..storage import options_at
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode

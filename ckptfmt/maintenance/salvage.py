@@ -36,8 +36,8 @@ from ..layouts.draft import Draft
 from ..migration.apply import further_keys
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader
+from ..reading.checkpoint import Checkpoint
 from ..reading.fetch import SPAN
-from ..reading.reader import Checkpoint
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, storage_for
 from ..writing.writer import SaveReport

@@ -24,7 +24,7 @@ from ..format.names import Path, path_label
 from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
-from ..reading.reader import REPLACED, Checkpoint
+from ..reading.checkpoint import REPLACED, Checkpoint
 from ..storage.ahead import ahead, in_order
 
 RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one

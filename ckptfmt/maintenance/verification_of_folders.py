@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..storage import COMMIT, MANIFEST, is_url
 from ..storage.folders import entries_below
 from .verification import Mark, VerifyReport, checked

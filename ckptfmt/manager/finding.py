@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import MissingError, StorageError, fault
 from ..format.tree import Tree
 from ..parallel.coordinator import Alone, Coordinator, Rounds
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..reading.reader import load as load_checkpoint
 from .agreement import in_common, together
 from .copies import Copier

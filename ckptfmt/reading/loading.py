@@ -38,7 +38,7 @@ from .stand_ins import stand_in
 from .tensor import ArrayLike, Tensor, is_tensor
 
 if TYPE_CHECKING:
-    from .reader import Checkpoint
+    from .checkpoint import Checkpoint
 
 
 STREAM = 32 << 20  # bytes of an object's state that are read at a time, which a processor's cache holds in part
@@ -125,7 +125,7 @@ class Loader:
 
     def _tree(self) -> Tree:
         node = self.manifest.tree
-        wanted: Iterable[int] = range(len(self.manifest.names))
+        wanted: Iterable[int] = self.checkpoint.numbers
         if self.keep is not None:
             tensors = ((path, n[1]) for path, n in trees.leaves(node) if type(n) is list and n[0] == "tensor")
             wanted = sorted({index for path, index in tensors if self.keep(path)})

@@ -20,7 +20,7 @@ from .request import Compression, Request, extra_keys, request, whole_specs
 
 if TYPE_CHECKING:
     from ..parallel.coordinator import Coordinator
-    from ..reading.reader import Checkpoint
+    from ..reading.checkpoint import Checkpoint
 
     Check = Callable[[Checkpoint], object]
 
@@ -139,7 +139,7 @@ def save(
     try:
         written = module.write(draft, attempt)
         if check is not None:
-            from ..reading.reader import Checkpoint  # here, as saving needs no reader
+            from ..reading.checkpoint import Checkpoint  # here, as saving needs no reader
 
             try:
                 with Checkpoint.within(attempt.written()) as checkpoint:
