@@ -18,8 +18,7 @@ class CkptError(Exception):
     Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (the label of its path:
     "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
     checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`, `ranks` (numbers of
-    the processes at fault), `advice` (what helps here, if not what helps for the code); those that do not
-    apply are None.
+    the processes at fault); those that do not apply are None. `advice`: what to do, that of the code or a better one.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class CkptError(Exception):
         self.expected = expected
         self.report = report
         self.ranks = ranks
-        self.advice = advice
+        self.advice = CODES[code].advice if advice is None else advice
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
     def __str__(self) -> str:
@@ -64,8 +63,7 @@ class CkptError(Exception):
             found = "" if self.found is None else f"found {_short(self.found)}, "
             text += f" ({found}expected {_short(self.expected)})"
         where = "" if self.path is None else f"{self.path}: "
-        advice = CODES[self.code].advice if self.advice is None else self.advice
-        return _line(f"{where}{text[:LONGEST]}. {advice[:LONGEST]} [{self.code}]")
+        return _line(f"{where}{text[:LONGEST]}. {self.advice} [{self.code}]")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.code, self.message, {**vars(self), "errno": self.errno})

@@ -21,12 +21,13 @@ from ckptfmt.format.dtypes import Array
 from ckptfmt.format.tags import Restore
 from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
+from ckptfmt.reading.tensors import FrameworkCheckpoint
 
 from . import arrays, keys, nodes, templates
 from . import coordinator as coordinators
 from .coordinator import JaxCoordinator
 
-__all__ = ["ADAPTER", "JaxAdapter", "JaxCoordinator", "load", "save"]
+__all__ = ["ADAPTER", "JaxAdapter", "JaxCoordinator", "load", "open", "save"]
 
 
 class JaxAdapter:
@@ -85,6 +86,12 @@ def save(path: str | os.PathLike[str], tree: Any, **options: Any) -> SaveReport:
     if "coordinator" not in options:
         options["coordinator"] = coordinators.coordinator()
     return ckptfmt.save(path, tree, **options)
+
+
+def open(path: str | os.PathLike[str], **options: Any) -> FrameworkCheckpoint:
+    """Open a checkpoint, whose slices and whole tensors are arrays of JAX on the default device. `options` and errors
+    are those of `ckptfmt.open`."""
+    return ckptfmt.open(path, framework=ADAPTER, **options)
 
 
 def load(path: str | os.PathLike[str], like: Any = None, *, sharding: Any = None, **options: Any) -> Any:

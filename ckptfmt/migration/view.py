@@ -103,7 +103,7 @@ class MigratedTensor(ArrayLike):
     def read(self, out: Any = None, *, region: Region | None = None) -> Any:
         """The whole tensor as an array of its own, or just a region of it; also into `out`, as `Tensor.read`."""
         if out is not None:
-            return read_into(self, out, region)
+            return read_into(self, out, region, self._checkpoint.path)
         wanted = nodes.whole(self.shape) if region is None else tuple(slice(a.start, a.stop, 1) for a in region)
         array = np.asarray(self._read(wanted))
         return np.array(array, order="C", copy=None if array.base is None and array.flags.writeable else True)

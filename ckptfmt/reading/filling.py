@@ -97,7 +97,7 @@ def fill(
         met.warn()
 
 
-def read_into(tensor: ArrayLike, out: Any, region: Region | None) -> Any:
+def read_into(tensor: ArrayLike, out: Any, region: Region | None, checkpoint: str) -> Any:
     """Fill `out`, an array or a tensor of a framework of the same shape and dtype, with a tensor or a region of it;
     raises `mismatch` for another."""
     place, text = region or whole(tensor.shape), path_label(tensor.path)
@@ -106,13 +106,15 @@ def read_into(tensor: ArrayLike, out: Any, region: Region | None) -> Any:
     )
     found = slot(out)
     if found is None:
-        raise fault("bad-option", f"out= is a {type(out).__name__}", tensor=text, expected="an array, or a tensor")
+        message, wanted = f"out= is a {type(out).__name__}", "an array, or a tensor"
+        raise fault("bad-option", message, path=checkpoint, tensor=text, expected=wanted)
     if not (
         inside and found.shape == _shape(place) and found.dtype.newbyteorder("=") == tensor.dtype and found.writable
     ):
         raise fault(
             "mismatch",
             f"cannot read {text!r} into the {type(out).__name__}",
+            path=checkpoint,
             tensor=text,
             found=f"{name_of(found.dtype)} {found.shape}" + ("" if found.writable else ", which cannot be written"),
             expected=f"{name_of(tensor.dtype)} {_shape(place)} inside {tensor.shape}",

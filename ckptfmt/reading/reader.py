@@ -171,7 +171,8 @@ def load(
     - `framework`: "torch", "jax" or another that has an adapter, or an adapter: tensors and tagged values of that
       framework. A dtype that it lacks raises `framework-dtype`; `cast=True` takes another of its kind.
     - `mmap`: raw tensors are private, copy-on-write mappings of the file, which nothing verifies unless `verify=True`
-      says so.
+      says so. With `into`, of modules: their parameters and buffers on the host become such mappings; what else is read
+      for them is verified.
     - `verify`: check every block's digest; True unless mapped.
     - `progress(done, total)` is called with bytes now and then, from any thread. `max_bytes_in_flight` bounds the host
       memory of tensors on their way to a device, but for the largest one, and of network buffers, but for one block.

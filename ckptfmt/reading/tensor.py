@@ -192,7 +192,7 @@ class Tensor(ArrayLike):
         if out is not None and not isinstance(out, np.ndarray):
             from .filling import read_into
 
-            return read_into(self, out, region)
+            return read_into(self, out, region, self._fetcher.blocks.storage.path)
         if region is None and out is None:
             return self.seen(self._fetcher.tensors([self.index], self._verify, {})[self.index])
         axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region or whole(self.shape))
