@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from .adapter import ADAPTER, TorchAdapter
 from .coordinator import coordinator
 
 PathLike = str | os.PathLike[str]
+Device = str | int | torch.device | None
 
 
 def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
@@ -31,22 +33,22 @@ def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
     return ckptfmt.save(path, tree, **options)
 
 
-def open(path: PathLike, *, device: str | torch.device | None = None, **options: Any) -> FrameworkCheckpoint:
+def open(path: PathLike, *, device: Device = None, **options: Any) -> FrameworkCheckpoint:
     """Open a checkpoint, whose slices and whole tensors are torch's, on the host or on `device`: `ckpt["w"][:2]`,
     `ckpt["w"].read()`, `ckpt["w"].read(out=tensor)`. `options` and errors are those of `ckptfmt.open`."""
-    return ckptfmt.open(path, framework=_adapter(device, None), **options)
+    return ckptfmt.open(path, framework=_adapter(device, None, options), **options)
 
 
 def load(
     path: PathLike,
     *,
     into: Any = None,
-    device: str | torch.device | None = None,
-    map_location: str | torch.device | None = None,
+    device: Device = None,
+    map_location: Device = None,
     weights_only: bool = True,
     **options: Any,
 ) -> Any:
-    """Load a checkpoint as torch tensors, on the host or on `device`, which may be called `map_location`, as torch does.
+    """Load a checkpoint as torch tensors, on the host or on `device`, which torch calls `map_location`.
 
     With `into`, a tree like the one that was saved: its tensors and modules are filled in place, other objects get
     their state by `load_state_dict()`, and the same tree is given with the checkpoint's plain values. Modules on the
@@ -59,15 +61,15 @@ def load(
     if not weights_only:
         message = "weights_only=False: nothing in a checkpoint is code that could be run"
         raise fault("bad-option", message, path=path, advice="Leave it out; ckptfmt.convert reads files of torch.save")
-    return ckptfmt.load(path, into=into, framework=_adapter(device, map_location), **options)
+    return ckptfmt.load(path, into=into, framework=_adapter(device, map_location, options), **options)
 
 
 def load_into(
     path: PathLike,
     module: torch.nn.Module,
     *,
-    device: str | torch.device | None = None,
-    map_location: str | torch.device | None = None,
+    device: Device = None,
+    map_location: Device = None,
     weights_only: bool = True,
     **options: Any,
 ) -> MatchReport:
@@ -86,8 +88,10 @@ def load_into(
     `strip_prefix="module."` what a wrapper put before the names; `strict=False` allows missing and unexpected entries,
     which the report names, but not that nothing matches. With `mmap=True` parameters and buffers on the host become
     private mappings of the file, as with torch's `assign=True` but that they stay the objects that they are: nothing
-    is read until it is used, what is changed stays in memory, and `verify=True` checks it before. Raises `MismatchError` before anything is written; but what only
-    the values tell a module's own code, is raised when that code is called.
+    is read until it is used, what is changed stays in memory, and `verify=True` checks it before.
+
+    Raises `MismatchError` before anything is written; but what only the values tell a module's own code, is raised
+    when that code is called.
     """
     reports: list[MatchReport] = []
     also = options.pop("on_match", None)
@@ -109,27 +113,15 @@ def load_into(
     return reports[0]
 
 
-def _adapter(device: str | torch.device | None, map_location: str | torch.device | None) -> TorchAdapter:
+def _adapter(device: Device, map_location: Device, options: Mapping[str, Any]) -> TorchAdapter:
     """Raises `bad-option` for what names no device."""
+    if "framework" in options:
+        raise fault("bad-option", "framework= is torch here", advice="Use ckptfmt.load for another framework")
     if device is not None and map_location is not None:
         raise fault("bad-option", "device= and map_location= are one option", advice="Give one of them")
     place = map_location if device is None else device
-    if place is None:
-        return ADAPTER
-    if isinstance(place, int):
-        place = f"cuda:{place}"
-    if not isinstance(place, str | torch.device):
-        message = f"device= is a {type(place).__name__}"
-        raise fault(
-            "bad-option",
-            message,
-            advice="Give a device, such as 'cuda:0': a checkpoint does not say where its tensors were",
-        )
     try:
-        return TorchAdapter(place)
-    except RuntimeError as error:
-        raise fault(
-            "bad-option",
-            f"device={str(place)!r}: {str(error).splitlines()[0]}",
-            advice="Give a device of torch, such as 'cuda:0'",
-        ) from error
+        return ADAPTER if place is None else TorchAdapter(torch.device(place))
+    except (RuntimeError, TypeError) as error:
+        advice = "Give a device, such as 'cuda:0'; a checkpoint does not say where its tensors were"
+        raise fault("bad-option", f"device={place!r}: {str(error).splitlines()[0]}", advice=advice) from error
