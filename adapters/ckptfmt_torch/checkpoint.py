@@ -119,9 +119,14 @@ def _adapter(device: Device, map_location: Device, options: Mapping[str, Any]) -
         raise fault("bad-option", "framework= is torch here", advice="Use ckptfmt.load for another framework")
     if device is not None and map_location is not None:
         raise fault("bad-option", "device= and map_location= are one option", advice="Give one of them")
-    place = map_location if device is None else device
+    option, place = ("map_location", map_location) if device is None else ("device", device)
+    if place is None:
+        return ADAPTER
     try:
-        return ADAPTER if place is None else TorchAdapter(torch.device(place))
-    except (RuntimeError, TypeError) as error:
-        advice = "Give a device, such as 'cuda:0'; a checkpoint does not say where its tensors were"
-        raise fault("bad-option", f"device={place!r}: {str(error).splitlines()[0]}", advice=advice) from error
+        where = torch.device(place)
+        torch.empty(0, device=where)
+        return TorchAdapter(where)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        why = f"a {type(place).__name__}" if isinstance(error, TypeError) else str(error).splitlines()[0]
+        advice = "Give a device that is there, such as 'cpu'; a checkpoint does not say where its tensors were"
+        raise fault("bad-option", f"{option}={place!r:.100}: {why}", advice=advice) from error

@@ -7,7 +7,6 @@ Pure: tensors are referred to by index, and read elsewhere.
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnknownTagWarning, fault
+from ..warning import warn
 from .dtypes import DTYPES, dtype_named, unpack
 from .limits import SMALL, table
 from .names import Key, Path, path_label
@@ -173,7 +173,7 @@ class _Decoder:
                 self.announced.add(name)
                 text = f"{name} {param}" if tag else name
                 message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
-                warnings.warn(message, UnknownTagWarning, stacklevel=2)
+                warn(message, UnknownTagWarning)
             return value
         if type(child) is not list or child[0] != "tensor":
             return restore(_Decoder(self.tensor, None, {}).value(param, path), value)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..brief import Brief
 from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
@@ -25,8 +26,8 @@ _PLAIN = {type(None), bool, int, float, complex, str, bytes, dict, list, tuple}
 _NUMBERS = (bool, int, float, complex, np.generic)
 
 
-@dataclass(frozen=True, slots=True)
-class MatchReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class MatchReport(Brief):
     """How a target tree differs from a checkpoint. All by label of the path ("model/w").
 
     `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,

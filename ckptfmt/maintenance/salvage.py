@@ -19,6 +19,7 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from .._version import __version__
+from ..brief import Brief
 from ..errors import CorruptError, NotACheckpointError, fault
 from ..format import manifest as manifests
 from ..format.arrays import Shape
@@ -61,8 +62,8 @@ class Lost:
     filled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RepairReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class RepairReport(Brief):
     """What `repair` did. `proof`: what says that the manifest is whole: "record", "sha256" (what is left of the
     record), "crc32" (of the ZIP) or "none". `tensors` were taken over whole; `damage`: each damaged place of the
     others."""

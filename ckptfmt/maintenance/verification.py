@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..brief import Brief
 from ..errors import CODES, CkptError, CorruptError, StorageError, fault, os_fault
 from ..format.chunk_table import ChunkTable
 from ..format.chunks import check_bools, decoded_array
@@ -51,8 +52,8 @@ class Damage:
     path: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifyReport(Brief):
     """What was checked (`tensors`, `blocks`, `bytes` of chunks) and what is damaged."""
 
     path: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from .._version import __version__
+from ..brief import Brief
 from ..format.manifest import Schema
 from ..format.names import Path
 from ..format.renaming import Renaming
@@ -28,8 +29,8 @@ from .view import MigratedCheckpoint, MigratedTensor
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class MigrationReport(Brief):
     """What `migrate` did, or would do: the plan, the versions, and what was saved (None if nothing was).
 
     `overflows`: the tensors that are rounded to a dtype which may not hold all their numbers, with the number of

@@ -4,7 +4,6 @@ that hold what is asked for (SPEC.md section 20)."""
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -29,6 +28,7 @@ from ..reading.checkpoint import Checkpoint
 from ..reading.filling import read_into
 from ..reading.lookup import Lookup
 from ..reading.tensor import ArrayLike, Tensor, finished
+from ..warning import warn
 from . import nodes
 from .containers import leaves_of, renamed, with_leaves
 from .graph import MigrationSet
@@ -288,7 +288,7 @@ def _with_tags(checkpoint: Checkpoint) -> Tree:
     tree = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
     for name, param in lost.items():
         text = f"the tag {f'{name} {param}'.strip()!r} over tensors is left out: its child is migrated [MIG-021]"
-        warnings.warn(text, UnknownTagWarning, stacklevel=2)
+        warn(text, UnknownTagWarning)
     return tree
 
 

@@ -17,7 +17,7 @@ from ..format.renaming import Renaming
 from ..format.tags import CHILDREN
 from ..format.tree import Tree
 from ..layouts import Frame, Layout, Located, layout_of
-from ..storage import IN_FLIGHT, Storage, storage_for
+from ..storage import IN_FLIGHT, Storage, path_of, storage_for
 from .blocks import BlockReader
 from .fetch import Fetcher
 from .located import read_manifest
@@ -70,7 +70,7 @@ class Checkpoint(Lookup[Tensor]):
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the checkpoint at `path`; see `open`."""
-        self.path = os.fspath(path)
+        self.path = path_of(path)
         self.verifies = verify
         self._storage_options = storage_options
         self.limits = limits

@@ -106,7 +106,7 @@ def open_checkpoint(
         message = (
             f"{', '.join(f'{name}=' for name in options)} needs schema=, the version that migrations should lead to"
         )
-        raise fault("bad-option", message, path=os.fspath(path))
+        raise fault("bad-option", message, path=path)
     stored = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options)
     try:
         named = stored.renamed(prefix, strip_prefix, add_prefix)

@@ -75,7 +75,7 @@ class FrameworkTensor:
         return self._wrap(self.array.read(region=region)) if out is None else self.array.read(out, region=region)
 
     def __repr__(self) -> str:
-        return f"<{self._adapter.framework} {self.array!r:.300}>".replace("<Tensor", "tensor").replace(">>", ">")
+        return f"<{self._adapter.framework} tensor {path_label(self.path)!r} {name_of(self.array.dtype)} {self.shape}>"
 
     def _wrap(self, array: Array) -> Any:
         row = dtype_of(array.dtype)
