@@ -376,7 +376,8 @@ class Loader:
         given = as_asked(self._stored, leaves)
         asked_for = {given(path): found for path, found in self._stored.items()}
         stored = {path: self._number(found, leaves.get(path)) for path, found in asked_for.items()}
-        self._check(match(leaves, templates, stored, is_tensor, self.cast), _Names(len(leaves), _filled(stored)))
+        report = match(leaves, templates, stored, is_tensor, self.cast)
+        self._check(report, _Names(len(leaves), _filled(stored)))
         bound = {(given(path), tag): param for (path, tag), param in self._bound().items()}
         asked: dict[tuple[Hashable, Template], ArrayLike] = {}
         for path, ask in templates.items():
@@ -403,7 +404,10 @@ class Loader:
                 difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
-        return rebuild(self.like, leaf_at, check=check)
+        tree = rebuild(self.like, leaf_at, check=check)
+        if self.on_match is not None:
+            self.on_match(report)
+        return tree
 
     def _built(self, asked: dict[tuple[Hashable, Template], ArrayLike]) -> dict[tuple[Hashable, Template], Any]:
         """What templates ask for, of the tensors that they ask of."""
