@@ -74,7 +74,8 @@ class InputError(CkptError, ValueError):
 
 
 class MismatchError(InputError):
-    """A target tree does not fit the checkpoint; `.report` is the `MatchReport`. Nothing was written to the target."""
+    """A target tree does not fit the checkpoint; `.report` is the `MatchReport`. Nothing was written to the target, but
+    where an object's own code refused what only its values tell: then the message says what was loaded before."""
 
 
 class SelectionError(CkptError, LookupError):

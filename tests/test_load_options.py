@@ -166,12 +166,7 @@ LOADS: dict[str, Callable[..., Any]] = {
     "ckptfmt.load": loaded(ckptfmt.load),
     "Checkpoint.load": lambda path, options, **also: opened(ckptfmt.open, path, options, **also),
     "MigratedCheckpoint.load": view,
-    "ckptfmt_torch.open.load": lambda path, options, **also: opened(ckptfmt_torch.open, path, options, **also),
     "ckptfmt_torch.load": loaded(ckptfmt_torch.load),
-    "restore": restored,
-    "restore(load=ckptfmt_torch.load)": lambda path, options, **also: restored(
-        path, options, load=ckptfmt_torch.load, **also
-    ),
 }
 
 
@@ -181,19 +176,21 @@ def faces() -> Iterator[tuple[str, Face]]:
         yield f"{name} into arrays", Face(lambda path, o, w, load=load: load(path, o, into=blank(w)), "arrays")
         yield f"{name} into a module", Face(lambda path, o, w, load=load: filled(load, path, o, w), "module")
         yield f"{name} like tensors", Face(lambda path, o, w, load=load: load(path, o, like=tensors(w)), "like")
-    for name, call in (("ckptfmt_jax.load", ckptfmt_jax.load),):
-        yield name, Face(lambda path, o, wanted, call=call: call(path, **o))
-        yield f"{name} like", Face(lambda path, o, wanted, call=call: call(path, blank(wanted), **o), "like")
-    yield (
-        "ckptfmt_jax.open.load",
-        Face(lambda path, o, wanted: opened(ckptfmt_jax.open, path, o)),
-    )
+
+    def by_torch(path: Path, options: dict[str, Any], **also: Any) -> Any:
+        return restored(path, options, load=ckptfmt_torch.load, **also)
+
+    def load_into(path: Path, options: dict[str, Any], *, into: Any) -> Any:
+        return ckptfmt_torch.load_into(path, into, **options)
+
+    yield "load_into", Face(lambda path, o, wanted: filled(load_into, path, o, wanted), "module")
+    yield "restore", Face(lambda path, o, wanted: restored(path, o))
+    yield "restore by torch into a module", Face(lambda path, o, wanted: filled(by_torch, path, o, wanted), "module")
+    yield "ckptfmt_torch.open", Face(lambda path, o, wanted: opened(ckptfmt_torch.open, path, o))
+    yield "ckptfmt_jax.open", Face(lambda path, o, wanted: opened(ckptfmt_jax.open, path, o))
+    yield "ckptfmt_jax.load", Face(lambda path, o, wanted: ckptfmt_jax.load(path, **o))
+    yield "ckptfmt_jax.load like", Face(lambda path, o, wanted: ckptfmt_jax.load(path, blank(wanted), **o), "like")
     yield "numpy", Face(lambda path, o, wanted: ckptfmt.load(path, framework="numpy", **o))
-
-    def load_into(path: Path, options: dict[str, Any], wanted: dict[str, Any]) -> Any:
-        return filled(lambda path, o, into: ckptfmt_torch.load_into(path, into, **o), path, options, wanted)
-
-    yield "load_into", Face(load_into, "module")
 
 
 FACES = dict(faces())

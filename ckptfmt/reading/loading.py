@@ -250,8 +250,12 @@ class Loader:
                 adopted.hand_over()
             for one in objects:
                 one.intake.filled()
-            for one in objects:
-                report += self._handed(one, kept)
+            for number, one in enumerate(objects):
+                try:
+                    report += self._handed(one, kept)
+                except CkptError as error:
+                    self._add_what_is_loaded(error, objects, number, asked)
+                    raise
             self._check(report, names)
             report = reduce(add, (one.intake.after() for one in objects), report)
         if self.on_match is not None:
@@ -290,6 +294,13 @@ class Loader:
     def _adopted(self, slots: dict[Path, Slot | None], objects: list[_Object], stored: Mapping[Path, Any]) -> Adopted:
         intakes = [one.intake for one in objects]
         return Adopted(slots, intakes, stored, self._origin, self.checkpoint.path)
+
+    def _add_what_is_loaded(self, error: CkptError, objects: list[_Object], number: int, asked: list[Any]) -> None:
+        """Say what the target has got before an object, by its number, refused what it was given."""
+        inside = [one.at for n, one in enumerate(objects) if one.intake.direct or (n < number and one.intake.parts)]
+        done = [path_label(at) or "the root" for at in inside]
+        if done or asked:
+            error.message += f"; loaded before: {', '.join(done[:8]) or 'what is no object'}"
 
     def _handed(self, one: _Object, kept: Mapping[int, Tree]) -> MatchReport:
         """Hand an object what it takes through its own code, and give what it says of that."""
