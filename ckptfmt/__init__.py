@@ -23,7 +23,8 @@ from .errors import (
 from .format.limits import Limits
 from .format.manifest import Schema
 from .format.tree import OMITTED
-from .reading.reader import Checkpoint, load
+from .reading.checkpoint import Checkpoint
+from .reading.reader import load
 from .reading.reader import open_checkpoint as open
 from .reading.tensor import Tensor
 

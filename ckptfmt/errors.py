@@ -18,7 +18,7 @@ class CkptError(Exception):
     Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (the label of its path:
     "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
     checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`, `ranks` (numbers of
-    the processes at fault); those that do not apply are None.
+    the processes at fault); those that do not apply are None. `advice`: what to do, that of the code or a better one.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class CkptError(Exception):
         report: Any = None,
         errno: int | None = None,
         ranks: list[int] | None = None,
+        advice: str | None = None,
     ) -> None:
         super().__init__(code, message)
         self.code = code
@@ -51,6 +52,7 @@ class CkptError(Exception):
         self.expected = expected
         self.report = report
         self.ranks = ranks
+        self.advice = CODES[code].advice if advice is None else advice
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
     def __str__(self) -> str:
@@ -61,7 +63,7 @@ class CkptError(Exception):
             found = "" if self.found is None else f"found {_short(self.found)}, "
             text += f" ({found}expected {_short(self.expected)})"
         where = "" if self.path is None else f"{self.path}: "
-        return _line(f"{where}{text[:LONGEST]}. {CODES[self.code].advice} [{self.code}]")
+        return _line(f"{where}{text[:LONGEST]}. {self.advice} [{self.code}]")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.code, self.message, {**vars(self), "errno": self.errno})
@@ -72,7 +74,8 @@ class InputError(CkptError, ValueError):
 
 
 class MismatchError(InputError):
-    """A target tree does not fit the checkpoint; `.report` is the `MatchReport`. Nothing was written to the target."""
+    """A target tree does not fit the checkpoint; `.report` is the `MatchReport`. Nothing was written to the target, but
+    where an object's own code refused what only its values tell: then the message says what was loaded before."""
 
 
 class SelectionError(CkptError, LookupError):
@@ -235,7 +238,10 @@ CODES: dict[str, Code] = {
     # select
     "no-such-path": Code(SelectionError, "select", "the tree has no such path", "See `ckptfmt inspect` for the paths"),
     "ambiguous-path": Code(
-        SelectionError, "select", "a path text that fits two values", "Give the exact typed path: ckpt['a', 0]"
+        SelectionError,
+        "select",
+        "a path text that fits two values",
+        "Give the exact path: ckpt['a', 0]",
     ),
     "no-match": Code(SelectionError, "select", "select= matches nothing", "See `ckptfmt inspect` for the paths"),
     "bad-index": Code(
@@ -248,7 +254,7 @@ CODES: dict[str, Code] = {
         MismatchError,
         "select",
         "target and checkpoint differ",
-        "Mend the target, or ask for it: strict=False, cast=True, select=",
+        "Mend the target",
     ),
     "framework-dtype": Code(
         MismatchError,

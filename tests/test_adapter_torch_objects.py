@@ -144,6 +144,44 @@ def test_an_object_that_refuses_is_named(tmp_path: Path) -> None:
     assert caught.value.path == str(tmp_path / "c")
 
 
+def test_what_was_loaded_before_a_refusal_is_said(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    ckptfmt_torch.save(tmp_path / "c", {"a": Sampler(1), "m": model, "x": Sampler(1), "y": 1})
+    with pytest.raises(ckptfmt.MismatchError, match=r"KeyError: 'epoch'; loaded before: a, m\."):
+        ckptfmt_torch.load(tmp_path / "c", into={"a": Sampler(), "m": nn.Linear(2, 2), "x": Refusing(), "y": 1})
+    ckptfmt_torch.save(tmp_path / "d", {"x": Sampler(1)})
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt_torch.load(tmp_path / "d", into={"x": Refusing()})
+    assert "loaded before" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        ({"o": 3}, "o (found int, expected the state of the Adam)"),
+        ({"o": [1, 2]}, "o/param_groups"),
+        ({"o": {"state": {}}}, "o/param_groups"),
+        ({"s": 3}, "s (found int, expected the state of the StepLR)"),
+        ({"d": 3}, "d (found int, expected the state of the Sampler)"),
+    ],
+    ids=str,
+)
+def test_what_is_no_state_is_told_before_anything_is_written(tmp_path: Path, stored: Any, words: str) -> None:
+    def make() -> dict[str, Any]:
+        model = nn.Linear(2, 2)
+        optimizer = torch.optim.Adam(model.parameters())
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+        return {"m": model, "o": optimizer, "s": scheduler, "d": Sampler()}
+
+    ckptfmt_torch.save(tmp_path / "c", {**make(), **stored})
+    target = make()
+    before = values(target["m"])
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt_torch.load(tmp_path / "c", into=target)
+    assert words in str(caught.value)
+    assert_same(values(target["m"]), before)
+
+
 def test_metrics(tmp_path: Path) -> None:
     metrics = pytest.importorskip("torchmetrics")
 

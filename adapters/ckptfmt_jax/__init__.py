@@ -21,12 +21,13 @@ from ckptfmt.format.dtypes import Array
 from ckptfmt.format.tags import Restore
 from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
+from ckptfmt.reading.tensors import FrameworkCheckpoint
 
 from . import arrays, keys, nodes, templates
 from . import coordinator as coordinators
 from .coordinator import JaxCoordinator
 
-__all__ = ["ADAPTER", "JaxAdapter", "JaxCoordinator", "load", "save"]
+__all__ = ["ADAPTER", "JaxAdapter", "JaxCoordinator", "load", "open", "save"]
 
 
 class JaxAdapter:
@@ -87,6 +88,12 @@ def save(path: str | os.PathLike[str], tree: Any, **options: Any) -> SaveReport:
     return ckptfmt.save(path, tree, **options)
 
 
+def open(path: str | os.PathLike[str], **options: Any) -> FrameworkCheckpoint:
+    """Open a checkpoint, whose slices and whole tensors are arrays of JAX on the default device. `options` and errors
+    are those of `ckptfmt.open`."""
+    return ckptfmt.open(path, framework=_adapter(options), **options)
+
+
 def load(path: str | os.PathLike[str], like: Any = None, *, sharding: Any = None, **options: Any) -> Any:
     """Load a checkpoint as a tree of JAX arrays. `options` are those of `ckptfmt.load`.
 
@@ -104,4 +111,10 @@ def load(path: str | os.PathLike[str], like: Any = None, *, sharding: Any = None
         if like is None:
             raise fault("bad-option", "sharding= says where the arrays of like= go, and there is none", path=path)
         like = templates.placed(like, sharding)
-    return ckptfmt.load(path, like=like, framework=ADAPTER, **options)
+    return ckptfmt.load(path, like=like, framework=_adapter(options), **options)
+
+
+def _adapter(options: Mapping[str, Any]) -> JaxAdapter:
+    if "framework" in options:
+        raise fault("bad-option", "framework= is JAX here", advice="Use ckptfmt.load for another framework")
+    return ADAPTER

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from ckptfmt import UnknownTagWarning
 from ckptfmt.errors import fault
 from ckptfmt.frameworks.adapter import Tagged
+from ckptfmt.warning import warn
 
 TAG = "jax.key"
 
@@ -49,5 +49,5 @@ def restored(generator: str, data: jax.Array) -> jax.Array:
     try:
         return jax.random.wrap_key_data(data, impl=generator)
     except (TypeError, ValueError) as error:
-        warnings.warn(f"keys of {generator!r} were read as their data: {error}", UnknownTagWarning, stacklevel=2)
+        warn(f"keys of {generator!r} were read as their data: {error}", UnknownTagWarning)
         return data

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ckptfmt.frameworks.adapter import register
 
 from .adapter import ADAPTER, Saved, TorchAdapter
-from .checkpoint import load, load_into, save
+from .checkpoint import load, load_into, open, save
 from .coordinator import TorchCoordinator
 
 register(ADAPTER)
 
-__all__ = ["ADAPTER", "Saved", "TorchAdapter", "TorchCoordinator", "load", "load_into", "save"]
+__all__ = ["ADAPTER", "Saved", "TorchAdapter", "TorchCoordinator", "load", "load_into", "open", "save"]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 import ckptfmt
 from ckptfmt import MatchReport, SaveReport
+from ckptfmt.errors import fault
+from ckptfmt.reading.tensors import FrameworkCheckpoint
 
 from .adapter import ADAPTER, TorchAdapter
 from .coordinator import coordinator
 
 PathLike = str | os.PathLike[str]
+Device = str | int | torch.device | None
 
 
 def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
@@ -29,24 +33,44 @@ def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
     return ckptfmt.save(path, tree, **options)
 
 
-def load(path: PathLike, *, into: Any = None, map_location: str | torch.device | None = None, **options: Any) -> Any:
-    """Load a checkpoint as torch tensors, on the host or on the device `map_location`.
+def open(path: PathLike, *, device: Device = None, **options: Any) -> FrameworkCheckpoint:
+    """Open a checkpoint, whose slices and whole tensors are torch's, on the host or on `device`: `ckpt["w"][:2]`,
+    `ckpt["w"].read()`, `ckpt["w"].read(out=tensor)`. `options` and errors are those of `ckptfmt.open`."""
+    return ckptfmt.open(path, framework=_adapter(device, None, options), **options)
+
+
+def load(
+    path: PathLike,
+    *,
+    into: Any = None,
+    device: Device = None,
+    map_location: Device = None,
+    weights_only: bool = True,
+    **options: Any,
+) -> Any:
+    """Load a checkpoint as torch tensors, on the host or on `device`, which torch calls `map_location`.
 
     With `into`, a tree like the one that was saved: its tensors and modules are filled in place, other objects get
     their state by `load_state_dict()`, and the same tree is given with the checkpoint's plain values. Modules on the
-    meta device are materialised on `map_location`. Differences raise `MismatchError`, before anything is written as
+    meta device are materialised on `device`. Differences raise `MismatchError`, before anything is written as
     far as they can be known then: see `load_into`.
 
-    Other `options`, and errors, are those of `ckptfmt.load`.
+    `weights_only` is always True: nothing in a checkpoint is code. Other `options`, and errors, are those of
+    `ckptfmt.load`.
     """
-    return ckptfmt.load(path, into=into, framework=_adapter(map_location), **options)
+    if not weights_only:
+        message = "weights_only=False: nothing in a checkpoint is code that could be run"
+        raise fault("bad-option", message, path=path, advice="Leave it out; ckptfmt.convert reads files of torch.save")
+    return ckptfmt.load(path, into=into, framework=_adapter(device, map_location, options), **options)
 
 
 def load_into(
     path: PathLike,
     module: torch.nn.Module,
     *,
-    map_location: str | torch.device | None = None,
+    device: Device = None,
+    map_location: Device = None,
+    weights_only: bool = True,
     **options: Any,
 ) -> MatchReport:
     """Fill a module from a checkpoint of its state, straight into its own memory where that is on the host.
@@ -56,17 +80,53 @@ def load_into(
     what is missing and what is unexpected.
 
     Parameters stay the very objects that they are, and tied ones tied. Those on the meta device are replaced by new
-    ones on `map_location` (the host), with the same `requires_grad`; they need no memory before. What is not in a
-    checkpoint stays on the meta device: buffers that are not persistent, and with `strict=False` what is missing.
+    ones on `device`, or `map_location` (the host), with the same `requires_grad`; they need no memory before. What is
+    not in a checkpoint stays on the meta device, and is in the report's `meta`: buffers that are not persistent, and
+    with `strict=False` what is missing.
 
-    `options` are those of `ckptfmt.load`: `strict=False` allows missing and unexpected entries, which the report
-    names; `select` takes a part of the checkpoint. Raises `MismatchError` before anything is written; but what only
-    the values tell a module's own code, is raised when that code is called.
+    `options` are those of `ckptfmt.load`: `prefix="model"` takes the part of a checkpoint that is the module's, and
+    `strip_prefix="module."` what a wrapper put before the names; `strict=False` allows missing and unexpected entries,
+    which the report names, but not that nothing matches. With `mmap=True` parameters and buffers on the host become
+    private mappings of the file, as with torch's `assign=True` but that they stay the objects that they are: nothing
+    is read until it is used, what is changed stays in memory, and `verify=True` checks it before.
+
+    Raises `MismatchError` before anything is written; but what only the values tell a module's own code, is raised
+    when that code is called.
     """
     reports: list[MatchReport] = []
-    load(path, into=module, map_location=map_location, on_match=reports.append, **options)
+    also = options.pop("on_match", None)
+
+    def on_match(report: MatchReport) -> None:
+        reports.append(report)
+        if also is not None:
+            also(report)
+
+    load(
+        path,
+        into=module,
+        device=device,
+        map_location=map_location,
+        weights_only=weights_only,
+        on_match=on_match,
+        **options,
+    )
     return reports[0]
 
 
-def _adapter(map_location: str | torch.device | None) -> TorchAdapter:
-    return ADAPTER if map_location is None else TorchAdapter(map_location)
+def _adapter(device: Device, map_location: Device, options: Mapping[str, Any]) -> TorchAdapter:
+    """Raises `bad-option` for what names no device."""
+    if "framework" in options:
+        raise fault("bad-option", "framework= is torch here", advice="Use ckptfmt.load for another framework")
+    if device is not None and map_location is not None:
+        raise fault("bad-option", "device= and map_location= are one option", advice="Give one of them")
+    option, place = ("map_location", map_location) if device is None else ("device", device)
+    if place is None:
+        return ADAPTER
+    try:
+        where = torch.device(place)
+        torch.empty(0, device=where)
+        return TorchAdapter(where)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        why = f"a {type(place).__name__}" if isinstance(error, TypeError) else str(error).splitlines()[0]
+        advice = "Give a device that is there, such as 'cpu'; a checkpoint does not say where its tensors were"
+        raise fault("bad-option", f"{option}={place!r:.100}: {why}", advice=advice) from error

@@ -8,6 +8,7 @@ tensors of subclasses) is loaded by torch's `load_state_dict`, with all that is 
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -18,14 +19,15 @@ import torch
 from torch.nn import Module
 
 from ckptfmt.errors import CkptError
+from ckptfmt.format.dtypes import Array
 from ckptfmt.format.names import Path, path_label
-from ckptfmt.frameworks.receiving import Intake, Part, Stored, refusals
+from ckptfmt.frameworks.receiving import Adopt, Intake, Part, Stored, refusals
 from ckptfmt.frameworks.target import MatchReport, castable
 
 from . import own_code
-from .dtypes import row_of
+from .dtypes import row_of, tensor_of
 from .own_code import Held, Sub, submodules
-from .tensors import blank_like, check, is_dtensor
+from .tensors import blank_like, check, in_host_memory, is_dtensor
 
 _BASE = "torch.nn.modules.module.Module._load_from_state_dict"
 # torch's own code that does as the base class's, where the state has all names of the module
@@ -80,15 +82,17 @@ class _Filling:
         claims = self._claims()
         report = sum((self._foreseen(sub, claims[sub.prefix]) for sub in self.own), MatchReport())
         parts = [self._part(sub, claims[sub.prefix]) for sub in self.own]
-        return Intake(self._in_place(), tuple(parts), report, self._put)
+        names = sum(1 for sub in self.own for _ in own_code.names(self._below(sub)))
+        return Intake(self._in_place(), tuple(parts), report, self._put, names, self._adopts, self._after)
 
     def _of_nothing(self) -> Intake:
         """No state, or that of a module which has none."""
         direct = self._in_place()
         if self.at in self.stored:
             direct[self.at] = {}
-        names = (name for sub in self.own for name in own_code.names(self._below(sub)))
-        return Intake(direct, report=self._report(names) if not self.stored else MatchReport())
+        names = [name for sub in self.own for name in own_code.names(self._below(sub))]
+        report = self._report(names) if not self.stored else MatchReport()
+        return Intake(direct, report=report, names=len(report.missing), after=self._after)
 
     # ---- whose code loads what
 
@@ -163,6 +167,28 @@ class _Filling:
         if id(value) not in self.new:
             self.new[id(value)] = blank_like(value.detach(), self.device)
         return self.new[id(value)]
+
+    def _adopts(self) -> dict[Path, Adopt]:
+        """What of that may become a mapping: plain tensors on the host."""
+        return {
+            (*self.at, held.name): Adopt(id(held.value), partial(self._adopt, held.value))
+            for sub in self.direct
+            for held in sub.held
+            if held.name in self.keys and in_host_memory(self._with_memory(held.value)) and not is_dtensor(held.value)
+        }
+
+    def _adopt(self, value: torch.Tensor, array: Array) -> None:
+        if value.is_meta:
+            self.new[id(value)] = tensor_of(array)
+        else:
+            value.data = tensor_of(array)
+
+    def _after(self) -> MatchReport:
+        """What is left on the meta device."""
+        parameters = self.module.named_parameters(remove_duplicate=False)
+        buffers = self.module.named_buffers(remove_duplicate=False)
+        found = (name for name, value in itertools.chain(parameters, buffers) if value.is_meta)
+        return MatchReport(meta=tuple(path_label((*self.at, name)) for name in found))
 
     def _put(self) -> None:
         """Put new tensors that were filled into their places: tied ones stay tied."""

@@ -79,7 +79,7 @@ class OptimizerReceiver(StateReceiver):
         intake = super().intake(stored, strict, cast)
         optimizer = self.value
         own = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
-        if not intake.parts or own or optimizer._optimizer_load_state_dict_pre_hooks:
+        if not intake.parts or not intake.report.ok or own or optimizer._optimizer_load_state_dict_pre_hooks:
             return intake
         strays = _strays(stored.at, stored.leaves)
         if strays:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from ..brief import Brief
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
 from ..frameworks.target import flatten
@@ -42,8 +43,8 @@ class Change:
     nan: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DiffReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class DiffReport(Brief):
     """How `b` differs from `a`, by labels of paths. `renamed` tensors are the same, bit by bit, at another path; they
     are not in `added` and `removed`. `metadata` says whether the metadata differ; `same` counts leaves that do not."""
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..brief import Brief
 from ..errors import CkptError, fault, os_fault
 from ..format.digests import DIGEST, digest_named
 from ..format.dtypes import dtype_of
@@ -20,7 +21,7 @@ from ..format.manifest import BLOCK
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..storage import options_at
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
@@ -38,8 +39,8 @@ UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked 
 SHOWN = 8  # most losses named in an error
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class ConvertReport(Brief):
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
     lost, and whether every tensor was read back and compared."""
 

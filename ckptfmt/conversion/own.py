@@ -19,7 +19,7 @@ from ..format.tree import Tree
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile
 from ..frameworks.target import rebuild
 from ..reading.blocks import BlockReader
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST
 from .probe import Probe

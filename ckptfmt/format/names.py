@@ -90,8 +90,15 @@ class PathIndex:
         if not fits:
             raise fault("no-such-path", f"there is no {path!r} in the tree", path=checkpoint)
         if len(fits) > 1:
-            raise fault("ambiguous-path", f"{path!r} fits {' and '.join(map(repr, fits))}", path=checkpoint)
+            exact_ones = " or ".join(f"[{fit!r}]" for fit in fits)
+            message, advice = f"{path!r} fits {len(fits)} paths", f"Give an exact one: {exact_ones}"
+            raise fault("ambiguous-path", message, path=checkpoint, advice=advice)
         return fits[0]
+
+    def name(self, path: Path) -> str | Path:
+        """What finds a path again: its text, or where that fits others too, itself."""
+        text = path_text(path)
+        return text if self._by_text.get(text) == [path] else path
 
     def _labelled(self, text: str) -> list[Path]:
         """The path whose label this is, where it differs from the path text: it has a literal in it."""

@@ -7,7 +7,6 @@ Pure: tensors are referred to by index, and read elsewhere.
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnknownTagWarning, fault
+from ..warning import warn
 from .dtypes import DTYPES, dtype_named, unpack
 from .limits import SMALL, table
 from .names import Key, Path, path_label
@@ -61,7 +61,7 @@ def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> Non
         case ["tensor", int(index)] if type(index) is int and 0 <= index < len(dtypes):
             used.add(index)
         case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
-            decoded = [_decode_key(key) for key in keys]
+            decoded = [decode_key(key) for key in keys]
             if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
                 raise _bad("a dict repeats a key [TREE-006]")
             _check_items(items, dtypes, used, depth)
@@ -94,7 +94,7 @@ def _bad(message: str) -> Exception:
     return fault("bad-manifest", message)
 
 
-def _decode_key(key: Node) -> Key:
+def decode_key(key: Node) -> Key:
     if type(key) is str or type(key) is int:
         return key
     match key:
@@ -141,7 +141,7 @@ class _Decoder:
 
     def container(self, node: Node, path: Path) -> Tree:
         if node[0] == "dict":
-            keys = [_decode_key(key) for key in node[1]]
+            keys = [decode_key(key) for key in node[1]]
             if self.keep is None:  # the way of most loads, so without a path for each tensor
                 tensor = self.tensor
                 return {
@@ -173,7 +173,7 @@ class _Decoder:
                 self.announced.add(name)
                 text = f"{name} {param}" if tag else name
                 message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
-                warnings.warn(message, UnknownTagWarning, stacklevel=2)
+                warn(message, UnknownTagWarning)
             return value
         if type(child) is not list or child[0] != "tensor":
             return restore(_Decoder(self.tensor, None, {}).value(param, path), value)
@@ -200,7 +200,7 @@ def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:
     match node:
         case ["dict", keys, items]:
             for key, item in zip(keys, items, strict=True):
-                yield from tags(item, (*path, _decode_key(key)))
+                yield from tags(item, (*path, decode_key(key)))
         case ["list" | "tuple", items]:
             for i, item in enumerate(items):
                 yield from tags(item, (*path, i))
@@ -214,7 +214,7 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     match node:
         case ["dict", keys, items] if items:
             for key, item in zip(keys, items, strict=True):
-                yield from leaves(item, (*path, _decode_key(key)))
+                yield from leaves(item, (*path, decode_key(key)))
         case ["list" | "tuple", items] if items:
             for i, item in enumerate(items):
                 yield from leaves(item, (*path, i))

@@ -3,7 +3,6 @@ section 3, DTYPE-009)."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from ..errors import CastWarning
 from ..format.casts import cast, rule_of
 from ..format.dtypes import Array, dtype_of
+from ..warning import warn
 from .sources import Region
 
 MOST = 8  # tensors that one message names
@@ -69,7 +69,7 @@ class Tally:
         found = tuple(kind.overflow(self.count(kind)) for kind in self._counts)
         if found:
             text = f"a cast met what its dtype cannot hold: {listed(found)} [DTYPE-009]"
-            warnings.warn(CastWarning(text, found), stacklevel=4)
+            warn(CastWarning(text, found))
 
 
 def cast_aloud(path: str, array: Array, dtype: np.dtype[Any]) -> Array:

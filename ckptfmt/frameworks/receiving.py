@@ -7,17 +7,18 @@ adapter knows the objects of its framework; all others get their whole state by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import fault
+from ..format.dtypes import Array
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from .adapter import Adapter, adapters, nothing
 from .own_dicts import with_own_dicts
-from .target import MatchReport, flatten
+from .target import MatchReport, flatten, is_empty
 
 # what code raises that is given a state which is not its own; not subclasses, such as that for memory which ran out
 _REFUSALS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
@@ -36,16 +37,28 @@ class Part(NamedTuple):
     copied: frozenset[Path] = frozenset()
 
 
+class Adopt(NamedTuple):
+    """What gives a tensor of an object the memory of an array; equal `owner`s are one tensor."""
+
+    owner: Hashable
+    take: Callable[[Array], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Intake:
     """How an object is filled from a checkpoint. `direct`: its own tensors, by their paths in the checkpoint, which are
     compared with it and filled in place, then `filled` is called; then the `parts` are taken in their order. `report`:
-    what is known not to fit before anything is read."""
+    what is known not to fit before anything is read; `names`: how many names, besides those in `direct`, it and the
+    parts may call missing. `adopt()`: those of `direct` that can have the memory of a mapping in place of their own.
+    `after`, called at the end, gives what the report of the load says besides."""
 
     direct: Mapping[Path, Any] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     report: MatchReport = field(default_factory=MatchReport)
     filled: Callable[[], None] = nothing
+    names: int = 0
+    adopt: Callable[[], Mapping[Path, Adopt]] = dict
+    after: Callable[[], MatchReport] = MatchReport
 
 
 class Stored(NamedTuple):
@@ -80,8 +93,21 @@ class Whole:
     def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
         if not stored.leaves:
             leaves = flatten(self.value.state_dict(), path=stored.at)
-            return Intake(report=MatchReport(missing=tuple(path_label(path) for path, _ in leaves)))
-        return Intake(parts=(Part(frozenset(stored.leaves), self._taker(stored.at), kept=True),))
+            missing = tuple(path_label(path) for path, leaf in leaves if not is_empty(leaf))
+            return Intake(report=MatchReport(missing=missing), names=len(missing))
+        report = MatchReport()
+        if stored.at in stored.leaves and not is_empty(stored.leaves[stored.at]) and self._has_dict():
+            here, there = f"the state of the {type(self.value).__qualname__}", stored.leaves[stored.at]
+            report = MatchReport(kind=((path_label(stored.at), type(there).__name__, here),))
+        # one name that is never missing: it has its state
+        return Intake(
+            parts=(Part(frozenset(stored.leaves), self._taker(stored.at), kept=True),), report=report, names=1
+        )
+
+    def _has_dict(self) -> bool:
+        with suppress(Exception):  # an object need not have a state before it is given one
+            return isinstance(self.value.state_dict(), dict)
+        return False
 
     def _taker(self, at: Path) -> Callable[[Tree], MatchReport]:
         def take(state: Tree) -> MatchReport:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..brief import Brief
 from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
@@ -25,15 +26,16 @@ _PLAIN = {type(None), bool, int, float, complex, str, bytes, dict, list, tuple}
 _NUMBERS = (bool, int, float, complex, np.generic)
 
 
-@dataclass(frozen=True, slots=True)
-class MatchReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class MatchReport(Brief):
     """How a target tree differs from a checkpoint. All by label of the path ("model/w").
 
     `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,
     `dtype`, `kind`: (path, found in the checkpoint, expected by the target). `readonly`: target arrays that cannot be
     written. `shared`: pairs that are one memory in the target, and tensors of different values in the checkpoint.
 
-    `overflows`, which is no difference: tensors that `cast` takes to a dtype that may not hold all their numbers.
+    No differences are `overflows`: tensors that `cast` takes to a dtype that may not hold all their numbers; and
+    `meta`: parameters and buffers of modules that are still on the meta device, as nothing in the checkpoint is theirs.
     """
 
     missing: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ class MatchReport:
     readonly: tuple[str, ...] = ()
     shared: tuple[tuple[str, str], ...] = ()
     overflows: tuple[Overflow, ...] = field(default=(), compare=False)
+    meta: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def ok(self) -> bool:
@@ -68,9 +71,11 @@ class MatchReport:
         if self.shared:
             pairs = _few(tuple(f"{first} and {second}" for first, second in self.shared))
             lines.append(f"one memory in the target, different values in the checkpoint: {pairs}")
-        if lines:
-            return "; ".join(lines)
-        return "target and checkpoint match" + (f"; cast: {listed(self.overflows)}" if self.overflows else "")
+        if not lines:
+            lines.append("target and checkpoint match")
+            lines += [f"cast: {listed(self.overflows)}"] if self.overflows else []
+        lines += [f"still on the meta device: {_few(self.meta)}"] if self.meta else []
+        return "; ".join(lines)
 
 
 def _few(items: tuple[str, ...], most: int = 8) -> str:
@@ -159,8 +164,8 @@ def match(
 ) -> MatchReport:
     """Compare the leaves of a target or template with those of a checkpoint, by path. `asks` says what each leaf asks
     for, None where it is no tensor; `cast` allows dtypes of `castable` pairs."""
-    missing = tuple(path_label(path) for path in leaves if path not in stored)
-    unexpected = tuple(path_label(path) for path in stored if path not in leaves)
+    missing = tuple(path_label(path) for path, leaf in leaves.items() if path not in stored and not is_empty(leaf))
+    unexpected = tuple(path_label(path) for path, leaf in stored.items() if path not in leaves and not is_empty(leaf))
     shape: list[Difference] = []
     dtype: list[Difference] = []
     kind: list[Difference] = []
@@ -189,6 +194,12 @@ def match(
     return MatchReport(
         missing, unexpected, tuple(shape), tuple(dtype), tuple(kind), tuple(readonly), (), tuple(overflows)
     )
+
+
+def is_empty(leaf: Any) -> bool:
+    """Whether a leaf is an empty container: there is nothing in it that could be missing. Orbax writes None for one
+    that is a NamedTuple."""
+    return isinstance(leaf, dict | list | tuple) and not leaf
 
 
 def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..brief import Brief
 from ..errors import fault, os_fault
 from ..parallel.files import LOST
 from ..storage import COMMIT, MANIFEST, is_url
@@ -72,8 +73,8 @@ class Garbage:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GarbageReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class GarbageReport(Brief):
     """What `gc` found in a folder. `found` is what can be, or was, removed; `kept` what may still be in use."""
 
     path: str

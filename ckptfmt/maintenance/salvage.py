@@ -19,6 +19,7 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from .._version import __version__
+from ..brief import Brief
 from ..errors import CorruptError, NotACheckpointError, fault
 from ..format import manifest as manifests
 from ..format.arrays import Shape
@@ -36,8 +37,8 @@ from ..layouts.draft import Draft
 from ..migration.apply import further_keys
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader
+from ..reading.checkpoint import Checkpoint
 from ..reading.fetch import SPAN
-from ..reading.reader import Checkpoint
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, storage_for
 from ..writing.writer import SaveReport
@@ -61,8 +62,8 @@ class Lost:
     filled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RepairReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class RepairReport(Brief):
     """What `repair` did. `proof`: what says that the manifest is whole: "record", "sha256" (what is left of the
     record), "crc32" (of the ZIP) or "none". `tensors` were taken over whole; `damage`: each damaged place of the
     others."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..brief import Brief
 from ..errors import CODES, CkptError, CorruptError, StorageError, fault, os_fault
 from ..format.chunk_table import ChunkTable
 from ..format.chunks import check_bools, decoded_array
@@ -24,7 +25,7 @@ from ..format.names import Path, path_label
 from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
-from ..reading.reader import REPLACED, Checkpoint
+from ..reading.checkpoint import REPLACED, Checkpoint
 from ..storage.ahead import ahead, in_order
 
 RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
@@ -51,8 +52,8 @@ class Damage:
     path: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifyReport(Brief):
     """What was checked (`tensors`, `blocks`, `bytes` of chunks) and what is damaged."""
 
     path: str

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..brief import Brief
 from ..errors import (
     CkptError,
     InputError,
@@ -25,7 +26,7 @@ from ..errors import (
 )
 from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..storage import COMMIT, MANIFEST, is_url
 from ..storage.folders import entries_below
 from .verification import Mark, VerifyReport, checked
@@ -33,8 +34,8 @@ from .verification import Mark, VerifyReport, checked
 FORM = "ckptfmt_verify_folder"
 
 
-@dataclass(frozen=True, slots=True)
-class FolderReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class FolderReport(Brief):
     """What `verify_folder` found: a report for each checkpoint, by path, and the errors of those that could not be
     checked (newer formats, what the system refuses)."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import MissingError, StorageError, fault
 from ..format.tree import Tree
 from ..parallel.coordinator import Alone, Coordinator, Rounds
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..reading.reader import load as load_checkpoint
+from ..warning import warn
 from .agreement import in_common, together
 from .copies import Copier
 from .policies import Best, Mode, Policy
@@ -72,7 +72,7 @@ class Finder:
         for _, path, error in self._run.damaged:
             if (path, error.code) not in self._told:
                 self._told.add((path, error.code))
-                warnings.warn(f"passed over: {error}", FallbackWarning, stacklevel=3)
+                warn(f"passed over: {error}", FallbackWarning)
 
     def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
         """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
@@ -150,7 +150,7 @@ class Finder:
                 if other is None:
                     raise fault("not-found", f"no whole checkpoint at or before {which!r}", path=self._run.path)
                 where = f"back to step {other.step}" if other.step != step.step else f"to its copy {other.path}"
-                warnings.warn(f"{step.path} is damaged; going {where}", FallbackWarning, stacklevel=2)
+                warn(f"{step.path} is damaged; going {where}", FallbackWarning)
                 stack.close()
                 _hold(stack, other, self._group)
                 step = other

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import CkptError
-from ..reading.reader import Checkpoint, open_checkpoint
+from ..reading.checkpoint import Checkpoint
+from ..reading.reader import open_checkpoint
 from ..storage.temporaries import folder_beside
 
 

@@ -8,7 +8,6 @@ import inspect
 import os
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -17,6 +16,7 @@ from ..errors import CkptError, fault
 from ..format.tree import Tree
 from ..frameworks.adapter import settle
 from ..parallel.coordinator import Alone, Coordinator
+from ..warning import warn
 from ..writing.writer import SaveReport, save
 from . import retention, snapshot
 from .agreement import Decision, Vote, decide, together
@@ -152,7 +152,7 @@ class CheckpointManager(Finder):
         """Agree with the other processes on a call at a step. `asked`: what all must ask for alike."""
 
         def vote() -> Vote:
-            self._warn(8)
+            self._warn()
             self._raise_failure()
             checked = self._checked(step)
             options = {"step": checked, **asked()}
@@ -384,7 +384,7 @@ class CheckpointManager(Finder):
     def wait(self) -> None:
         """Until all saves are committed; raises a failure of one in the background."""
         self._worker.wait()
-        self._warn(3)
+        self._warn()
         together(self._group, True, self._raise_failure, "wait() of a manager")
 
     def _take_failure(self) -> BaseException | None:
@@ -410,7 +410,7 @@ class CheckpointManager(Finder):
         if self._copier is not None and self._copier.finishes_at_exit:
             self._wake()  # there may be copies that an earlier process was to make
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
-        self._warn(3)
+        self._warn()
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -479,10 +479,10 @@ class CheckpointManager(Finder):
         plan: Plan = self._worker.run(Job(None, lambda _: retention.prune(self._run, self._policies)))
         return plan
 
-    def _warn(self, depth: int) -> None:
-        """Say what went wrong with copies, `depth` calls up from here."""
+    def _warn(self) -> None:
+        """Say what went wrong with copies."""
         for text in [] if self._copier is None else self._copier.take_report():
-            warnings.warn(text, CopyWarning, stacklevel=depth)
+            warn(text, CopyWarning)
 
     def __repr__(self) -> str:
         return f"<CheckpointManager {self._run.path!r}: keeps {', '.join(map(str, self._policies))}>"

@@ -25,7 +25,8 @@ from ..format import commit
 from ..format.manifest import FORMAT
 from ..format.tree import Tree
 from ..maintenance.verification import Damage
-from ..reading.reader import Checkpoint, open_checkpoint
+from ..reading.checkpoint import Checkpoint
+from ..reading.reader import open_checkpoint
 from ..storage import is_url
 from .steps import Names, Number, Step
 

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import CkptError, StorageError, fault, os_fault
 from ..format import commit
 from ..format.tree import Tree
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..storage import COMMIT, leases
 from ..storage import disk as disks
 from ..storage.folders import entries_below

@@ -4,30 +4,33 @@ section 20)."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 from .._version import __version__
+from ..brief import Brief
 from ..format.manifest import Schema
 from ..format.names import Path
+from ..format.renaming import Renaming
 from ..format.tree import Tree
 from ..frameworks.overflows import Overflow, Tally
 from ..progress import Progress
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
+from ..reading.reader import open_checkpoint
 from ..storage import options_at
 from ..writing import writer
 from .containers import with_leaves
 from .keep import Keeper, keeper
 from .options import ChainOptions
 from .plan import Plain, Plan
-from .view import MigratedCheckpoint, MigratedTensor, open_migrated
+from .view import MigratedCheckpoint, MigratedTensor
 
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class MigrationReport(Brief):
     """What `migrate` did, or would do: the plan, the versions, and what was saved (None if nothing was).
 
     `overflows`: the tensors that are rounded to a dtype which may not hold all their numbers, with the number of
@@ -46,6 +49,9 @@ def migrate(
     migrations: Any = (),
     *,
     to: str,
+    prefix: str | Path | None = None,
+    strip_prefix: str | Iterable[str] | None = None,
+    add_prefix: str | None = None,
     plan_only: bool = False,
     verify: bool = False,
     layout: str | None = None,
@@ -59,8 +65,9 @@ def migrate(
 ) -> MigrationReport:
     """Save the checkpoint at `src` as it is at version `to` of its schema to `dst`: all of it, or nothing.
 
-    `migrations`, `source_schema`, `down`, `lossy`, `parameters` and `externs` are those of `ckptfmt.open`; `layout` and
-    `digest` (those of the source by default), `overwrite`, `compression` and `durable` those of `ckptfmt.save`;
+    `migrations`, `source_schema`, `down`, `lossy`, `parameters`, `externs`, and `prefix`, `strip_prefix` and
+    `add_prefix`, by which names change before, are those of `ckptfmt.open`; `layout` and `digest` (those of the source
+    by default), `overwrite`, `compression` and `durable` those of `ckptfmt.save`;
     `storage_options` are for whichever of `src` and `dst` is a URL. `dst` may be `src`, with `overwrite=True`.
     `plan_only` plans and writes nothing.
     `progress(done, total)` is told the bytes written.
@@ -73,7 +80,17 @@ def migrate(
     Raises what `ckptfmt.open` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
     read_options = options_at(src, storage_options)
-    with open_migrated(src, schema=to, migrations=migrations, storage_options=read_options, **options) as view:
+    names = Renaming.of(prefix, strip_prefix, add_prefix)
+    with open_checkpoint(
+        src,
+        schema=to,
+        migrations=migrations,
+        prefix=prefix,
+        strip_prefix=names.strip,
+        add_prefix=add_prefix,
+        storage_options=read_options,
+        **options,
+    ) as view:
         start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)
         if plan_only:
             return MigrationReport(view.plan, start, view.schema, None, view.plan.overflows)
@@ -92,7 +109,7 @@ def migrate(
             digest=digest,
             progress=progress,
             storage_options=options_at(dst, storage_options),
-            extra=further_keys(view.checkpoint, _provenance(view)),
+            extra=further_keys(view.checkpoint, _provenance(view, names)),
         )
         met = tuple(kind.overflow(tally.count(kind)) for kind, beyond in view.plan.roundings().items() if beyond != 0)
         return MigrationReport(view.plan, start, view.schema, saved, met)
@@ -126,9 +143,12 @@ def further_keys(checkpoint: Checkpoint, record: Mapping[str, Any]) -> dict[str,
     return {**checkpoint.manifest.unknown, PROVENANCE: [*provenance(checkpoint), dict(record)]}
 
 
-def _provenance(view: MigratedCheckpoint) -> dict[str, Any]:
+def _provenance(view: MigratedCheckpoint, names: Renaming) -> dict[str, Any]:
     edges = zip(view.plan.chain, view.plan.parameters, strict=True)
+    before = [names.prefix] if isinstance(names.prefix, str) else list(names.prefix)
+    renamed = {"prefix": before, "strip": list(names.strip), "add": names.add}
     return {
+        **({} if names == Renaming() else {"renamed": renamed}),
         "operation": "migrate",
         "generator": f"ckptfmt {__version__}",
         "source": bytes.fromhex(view.checkpoint.manifest_sha256),

@@ -65,7 +65,7 @@ def upgrade(
     either. `dst` may be `src`, with `overwrite=True`. `storage_options` are for whichever of them is a URL. Raises
     what `ckptfmt.open` and `ckptfmt.save` raise.
     """
-    from ..reading.reader import Checkpoint
+    from ..reading.checkpoint import Checkpoint
     from ..storage import options_at
     from ..writing import writer
     from .apply import further_keys

@@ -17,7 +17,7 @@ from ..errors import CkptError
 from ..format import pack
 from ..format.manifest import BLOCK
 from ..frameworks.sources import Kept, StoredChunk
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
 from ..reading.tensor import Tensor
 from ..storage.local import LocalStorage
 

@@ -112,10 +112,14 @@ class ViewLoader(Loader):
 
     def _fill(self, places: Iterable[Place]) -> None:
         def origin(tensor: Any) -> ArrayLike:
-            source = self._source(tensor)
-            return tensor if source is None or source.dtype != tensor.dtype else source.verified(self.verify)
+            source = self._origin(tensor)
+            return tensor if source is None else source.verified(self.verify)
 
         super()._fill(place._replace(tensor=origin(place.tensor)) for place in places)
+
+    def _origin(self, tensor: Any) -> Tensor | None:
+        source = self._source(tensor)
+        return None if source is None or source.dtype != tensor.dtype else source
 
     def _source(self, tensor: MigratedTensor) -> Tensor | None:
         return self.view.moved(tensor)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..brief import Brief
 from ..errors import fault
 from ..format.names import Path, path_label
 from ..format.tree import Tree
@@ -34,8 +35,8 @@ Entry = Node | Plain
 Layout = dict[Path, Entry]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan(Brief):
     """What a chain makes of one checkpoint. `source` and `layout`: the leaves before and after, in order. `tree`: the
     result, with entries as its leaves. `parameters`: the values used by each migration of the chain."""
 

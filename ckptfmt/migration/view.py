@@ -4,35 +4,36 @@ that hold what is asked for (SPEC.md section 20)."""
 from __future__ import annotations
 
 import math
-import os
-import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from ..errors import CkptError, UnknownTagWarning, fault
+from ..errors import UnknownTagWarning, fault
 from ..format import tree as trees
 from ..format.arrays import Shape
 from ..format.dtypes import Array
 from ..format.grid import select as normalise
-from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Schema
-from ..format.names import Key, Path, PathIndex, path_label, path_text, value_at
+from ..format.names import Path, path_label
+from ..format.renaming import Renaming
 from ..format.tags import TAGS
 from ..format.tree import Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.overflows import Kind, Tally, place_of
 from ..frameworks.sources import Region
-from ..reading.reader import Checkpoint
+from ..reading.checkpoint import Checkpoint
+from ..reading.filling import read_into
+from ..reading.lookup import Lookup
 from ..reading.tensor import ArrayLike, Tensor, finished
+from ..warning import warn
 from . import nodes
-from .containers import leaves_of, with_leaves
+from .containers import leaves_of, renamed, with_leaves
 from .graph import MigrationSet
 from .nodes import Copied, Leaf, Mapped, Node, Rounded, Rounding
 from .operators import Extern
-from .options import MigrationOptions
 from .plan import Entry, Plain, Plan, plan_chain
 
 if TYPE_CHECKING:
@@ -99,13 +100,12 @@ class MigratedTensor(ArrayLike):
         region = tuple(slice(a.start, min(a.stop, n), a.step) for a, n in zip(region, self.shape, strict=True))
         return finished(self._read(region), selection, index)
 
-    def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
-        """The whole tensor as an array of its own, or just a region of it; also into `out`, an array of that shape."""
+    def read(self, out: Any = None, *, region: Region | None = None) -> Any:
+        """The whole tensor as an array of its own, or just a region of it; also into `out`, as `Tensor.read`."""
+        if out is not None:
+            return read_into(self, out, region, self._checkpoint.path)
         wanted = nodes.whole(self.shape) if region is None else tuple(slice(a.start, a.stop, 1) for a in region)
         array = np.asarray(self._read(wanted))
-        if out is not None:
-            out[...] = array
-            return out
         return np.array(array, order="C", copy=None if array.base is None and array.flags.writeable else True)
 
     def _read(self, region: nodes.Region) -> Array:
@@ -135,7 +135,7 @@ class _Reading(NamedTuple):
             self.tally.add(kind, (node, place_of(region)), beyond)
 
 
-class MigratedCheckpoint:
+class MigratedCheckpoint(Lookup[MigratedTensor]):
     """A checkpoint seen at another version of its schema; see `ckptfmt.open`. Use it as a context manager, or
     `close` it."""
 
@@ -175,33 +175,55 @@ class MigratedCheckpoint:
         node = tensor.node.input if isinstance(tensor.node, Copied) else tensor.node
         return self.checkpoint.tensors[node.key] if isinstance(node, Leaf) else None  # type: ignore[index]
 
-    @cached_property
-    def _paths(self) -> PathIndex:
-        return PathIndex(self.leaves)
-
-    def __getitem__(self, path: Key | Path) -> Any:
-        """The tensor, plain value or container at a path text or an exact typed path."""
-        return value_at(self.tree, self._paths.find(path, self.path))
-
-    def __iter__(self) -> Iterator[str]:
-        """The path texts of all tensors."""
-        return (path_text(path) for path in self.tensors)
-
     def __repr__(self) -> str:
         return f"<MigratedCheckpoint {self.path!r} at {self.schema.id} {self.schema.version}>"
 
-    def load(self, **options: Any) -> Tree:
+    def __len__(self) -> int:
+        """Number of tensors, aliases counted once."""
+        return len({id(tensor) for tensor in self.tensors.values()})
+
+    def renamed(
+        self,
+        prefix: str | Path | None = None,
+        strip_prefix: str | Iterable[str] | None = None,
+        add_prefix: str | None = None,
+    ) -> MigratedCheckpoint:
+        """The same view, with other names for what it has; see `ckptfmt.load`. Closing one closes both."""
+        renaming = Renaming.of(prefix, strip_prefix, add_prefix)
+        if renaming == Renaming():
+            return self
+        tree = renamed(self.plan.tree, renaming, self.path)
+        return MigratedCheckpoint(self.checkpoint, replace(self.plan, tree=tree), self.schema)
+
+    def load(
+        self,
+        *,
+        prefix: str | Path | None = None,
+        strip_prefix: str | Iterable[str] | None = None,
+        add_prefix: str | None = None,
+        **options: Any,
+    ) -> Tree:
         """The migrated tree, or the part of it that `select` names, with NumPy arrays, a framework's tensors, or into a
-        target; the options and errors are those of `Checkpoint.load`."""
+        target; the options and errors are those of `Checkpoint.load`. Names are those of the view."""
         from .loading import ViewLoader  # here, as reading a slice needs none of it
 
-        return ViewLoader(self, **options).load()
+        return ViewLoader(self.renamed(prefix, strip_prefix, add_prefix), **options).load()
 
-    def match(self, target: Tree, *, select: Patterns = None, cast: bool = False) -> MatchReport:
+    def match(
+        self,
+        target: Tree,
+        *,
+        prefix: str | Path | None = None,
+        strip_prefix: str | Iterable[str] | None = None,
+        add_prefix: str | None = None,
+        select: Patterns = None,
+        cast: bool = False,
+    ) -> MatchReport:
         """How a target tree differs from the migrated one, without reading or writing anything."""
         from .loading import ViewLoader
 
-        return ViewLoader(self, into=target, select=select, cast=cast).match()
+        named = self.renamed(prefix, strip_prefix, add_prefix)
+        return ViewLoader(named, into=target, select=select, cast=cast).match()
 
     def was_replaced(self) -> bool:
         """Whether the path no longer leads to the source, because another save replaced it or it was removed."""
@@ -218,27 +240,7 @@ class MigratedCheckpoint:
         self.close()
 
 
-def open_migrated(
-    path: str | os.PathLike[str],
-    *,
-    schema: str,
-    verify: bool = True,
-    limits: Limits = DEFAULT,
-    storage_options: Mapping[str, Any] | None = None,
-    **options: Unpack[MigrationOptions],
-) -> MigratedCheckpoint:
-    """`ckptfmt.open` with `schema`: reads the manifest, plans, and reads nothing else."""
-    checkpoint = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options)
-    try:
-        return _planned(checkpoint, schema, **options)
-    except BaseException as error:
-        checkpoint.close()
-        if isinstance(error, CkptError):
-            error.path = error.path or checkpoint.path
-        raise
-
-
-def _planned(
+def migrated(
     checkpoint: Checkpoint,
     version: str,
     *,
@@ -249,6 +251,7 @@ def _planned(
     parameters: Mapping[str, int] | None = None,
     externs: Mapping[str, Extern] | None = None,
 ) -> MigratedCheckpoint:
+    """An open checkpoint at a version of its schema: plans, and reads nothing."""
     known = migrations if isinstance(migrations, MigrationSet) else MigrationSet(migrations, externs=externs)
     start = schema_of(checkpoint, source_schema)
     chain = known.chain(start.id, start.version, version, down=down, lossy=lossy)
@@ -285,7 +288,7 @@ def _with_tags(checkpoint: Checkpoint) -> Tree:
     tree = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
     for name, param in lost.items():
         text = f"the tag {f'{name} {param}'.strip()!r} over tensors is left out: its child is migrated [MIG-021]"
-        warnings.warn(text, UnknownTagWarning, stacklevel=2)
+        warn(text, UnknownTagWarning)
     return tree
 
 

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 
+from ..errors import fault
 from ..format.casts import cast
 from ..format.dtypes import Array
 from ..format.grid import Axis
 from ..format.names import path_label
-from ..frameworks.adapter import SlotPart
+from ..frameworks.adapter import SlotPart, slot
 from ..frameworks.memory import aligned
 from ..frameworks.overflows import Kind, Tally, name_of, place_of
 from ..frameworks.sources import Region, memory_key, whole
@@ -94,6 +95,38 @@ def fill(
                 met.add(place.kind, place_of(place.part.region), beyond)
     if tally is None:
         met.warn()
+
+
+def read_into(tensor: ArrayLike, out: Any, region: Region | None, checkpoint: str) -> Any:
+    """Fill `out`, an array or a tensor of a framework of the same shape and dtype, with a tensor or a region of it;
+    raises `mismatch` for another."""
+    place, text = region or whole(tensor.shape), path_label(tensor.path)
+    inside = len(place) == tensor.ndim and all(
+        0 <= side.start <= side.stop <= n for side, n in zip(place, tensor.shape, strict=True)
+    )
+    found = slot(out)
+    if found is None:
+        message, wanted = f"out= is a {type(out).__name__}", "an array, or a tensor"
+        raise fault("bad-option", message, path=checkpoint, tensor=text, expected=wanted)
+    if not (
+        inside and found.shape == _shape(place) and found.dtype.newbyteorder("=") == tensor.dtype and found.writable
+    ):
+        raise fault(
+            "mismatch",
+            f"cannot read {text!r} into the {type(out).__name__}",
+            path=checkpoint,
+            tensor=text,
+            found=f"{name_of(found.dtype)} {found.shape}" + ("" if found.writable else ", which cannot be written"),
+            expected=f"{name_of(tensor.dtype)} {_shape(place)} inside {tensor.shape}",
+        )
+    for part in found.parts:
+        there = tuple(slice(s.start + p.start, s.stop + p.start) for s, p in zip(part.region, place, strict=True))
+        if isinstance(tensor, Tensor) and part.array is not None:
+            tensor.read(part.array, region=there)
+        else:
+            put(part, found.dtype, tensor.read(region=there))
+    found.changed()
+    return out
 
 
 def beside_buffers(fetcher: Fetcher, max_bytes_in_flight: int) -> int:

@@ -21,22 +21,24 @@ from ..format.names import Path, path_label, path_text, value_at
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
+from ..frameworks.advice import advice
 from ..frameworks.int_keys import as_asked
 from ..frameworks.overflows import Kind, Tally, name_of
 from ..frameworks.receiving import Intake, Part, Stored, receiver
-from ..frameworks.sources import memory_key
-from ..frameworks.target import MatchReport, flatten, match, rebuild
+from ..frameworks.target import MatchReport, flatten, is_empty, match, rebuild
 from ..patterns import Patterns, matches_any
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
+from .adopting import Adopted
 from .fetch import SMALL
 from .filling import Place, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
+from .shared import shared
 from .stand_ins import stand_in
 from .tensor import ArrayLike, Tensor, is_tensor
 
 if TYPE_CHECKING:
-    from .reader import Checkpoint
+    from .checkpoint import Checkpoint
 
 
 STREAM = 16 << 20  # bytes of mapped tensors that are verified at a time, while a processor's cache holds them
@@ -52,11 +54,24 @@ class _Object(NamedTuple):
 
 class _Fit(NamedTuple):
     """A target beside a checkpoint: what is filled in place (None for leaves that are no tensors), the objects in it,
-    and how it differs."""
+    how it differs, and how many names there are on both sides."""
 
     slots: dict[Path, Slot | None]
     objects: list[_Object]
     report: MatchReport
+    names: _Names
+
+
+class _Names(NamedTuple):
+    """How many names a target and a checkpoint have, which a report may call missing and unexpected."""
+
+    here: int
+    there: int
+
+    def match(self, report: MatchReport) -> bool:
+        """Whether any of them is the same."""
+        none_here = 0 < self.here <= len(report.missing)
+        return not (none_here or 0 < self.there <= len(report.unexpected))
 
 
 class Loader:
@@ -79,12 +94,14 @@ class Loader:
         on_match: Callable[[MatchReport], None] | None = None,
     ) -> None:
         self.checkpoint, self.manifest, self.fetcher = checkpoint, checkpoint.manifest, checkpoint.fetcher
-        given = [n for n, v in (("into=", into), ("like=", like), ("mmap=True", mmap or None)) if v is not None]
-        if len(given) > 1:
-            raise fault("bad-option", f"{' and '.join(given)} exclude each other", path=checkpoint.path)
-        self.select, self.into, self.like, self.mmap = select, into, like, mmap
+        if like is not None and (into is not None or mmap):
+            other = "into=" if into is not None else "mmap=True"
+            raise fault("bad-option", f"{other} and like= exclude each other", path=checkpoint.path)
+        self.select, self.into, self.like = select, into, like
+        self.mmap, self.maps_into = mmap and into is None, mmap and into is not None
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
-        self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
+        self.verify = (checkpoint.verifies and not self.mmap) if verify is None else verify
+        self.verifies_maps = bool(verify)
         self.strict, self.cast, self.tally = strict, cast, Tally()
         self.views: Views | None = None  # of tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
@@ -122,7 +139,7 @@ class Loader:
 
     def _tree(self) -> Tree:
         node = self.manifest.tree
-        wanted: Iterable[int] = range(len(self.manifest.names))
+        wanted: Iterable[int] = self.checkpoint.numbers
         if self.keep is not None:
             tensors = ((path, n[1]) for path, n in trees.leaves(node) if type(n) is list and n[0] == "tensor")
             wanted = sorted({index for path, index in tensors if self.keep(path)})
@@ -212,23 +229,35 @@ class Loader:
     # ---- into a target
 
     def _fill_target(self) -> Tree:
-        stored, (slots, objects, report) = self._stored, self._fit()
-        self._check(report)
-        self._check_shared(slots, stored)
-        asked = [(stored[path], found) for path, found in slots.items() if found is not None and path in stored]
+        stored, (slots, objects, report, names) = self._stored, self._fit()
+        parts = [part for one in objects for part in one.intake.parts]
+        adopted = self._adopted(slots, objects, stored) if self.maps_into else None
+        self._check(report, names, final=not parts)
+        self._check(shared(slots, stored, self.checkpoint.blocks, self.verify))
+        own = slots if adopted is None else adopted.others
+        asked = [(stored[path], found) for path, found in own.items() if found is not None and path in stored]
         places = [Place(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
-        parts = [part for _, intake, _ in objects for part in intake.parts]
         with self._reporting(sum(place.nbytes for place in places) + sum(map(self._part_nbytes, parts))):
             kept = {id(part): self._state(one, [part]) for one in objects for part in one.intake.parts if part.kept}
+            if adopted is not None:
+                adopted.map(self.checkpoint.blocks, self.verifies_maps)
             try:
                 self._fill(places)
             finally:
                 for _, found in asked:
                     found.changed()
+            if adopted is not None:
+                adopted.hand_over()
             for one in objects:
                 one.intake.filled()
-            for one in objects:
-                report += self._handed(one, kept)
+            for number, one in enumerate(objects):
+                try:
+                    report += self._handed(one, kept)
+                except CkptError as error:
+                    self._add_what_is_loaded(error, objects, number, asked)
+                    raise
+            self._check(report, names)
+            report = reduce(add, (one.intake.after() for one in objects), report)
         if self.on_match is not None:
             self.on_match(report)
         return rebuild(
@@ -259,7 +288,19 @@ class Loader:
                 del stored[path]
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
         report = match(leaves, slots, stored, is_tensor, self.cast)
-        return _Fit(slots, objects, reduce(add, (one.intake.report for one in objects), report))
+        names = _Names(len(slots) + sum(one.intake.names for one in objects), _filled(self._stored))
+        return _Fit(slots, objects, reduce(add, (one.intake.report for one in objects), report), names)
+
+    def _adopted(self, slots: dict[Path, Slot | None], objects: list[_Object], stored: Mapping[Path, Any]) -> Adopted:
+        intakes = [one.intake for one in objects]
+        return Adopted(slots, intakes, stored, self._origin, self.checkpoint.path)
+
+    def _add_what_is_loaded(self, error: CkptError, objects: list[_Object], number: int, asked: list[Any]) -> None:
+        """Say what the target has got before an object, by its number, refused what it was given."""
+        inside = [one.at for n, one in enumerate(objects) if one.intake.direct or (n < number and one.intake.parts)]
+        done = [path_label(at) or "the root" for at in inside]
+        if done or asked:
+            error.message += f"; loaded before: {', '.join(done[:8]) or 'what is no object'}"
 
     def _handed(self, one: _Object, kept: Mapping[int, Tree]) -> MatchReport:
         """Hand an object what it takes through its own code, and give what it says of that."""
@@ -322,41 +363,21 @@ class Loader:
         leaves = map(self._leaves.__getitem__, part.paths)
         return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, ArrayLike))
 
-    def _check_shared(self, slots: dict[Path, Slot | None], stored: Mapping[Path, Any]) -> None:
-        """Refuse a target that has one memory for tensors with different values: it could hold only one of them."""
-        holders: dict[Hashable, tuple[Path, ArrayLike]] = {}
-        shared: list[tuple[str, str]] = []
-        for path, found in slots.items():
-            for part in () if found is None or path not in stored else found.parts:
-                if part.array is None:
-                    continue
-                first, tensor = holders.setdefault(memory_key(part.array), (path, stored[path]))
-                if not self._is_alike(tensor, stored[path]):
-                    shared.append((path_label(first), path_label(path)))
-        if shared:
-            self._check(MatchReport(shared=tuple(shared)))
-
-    def _is_alike(self, one: ArrayLike, other: ArrayLike) -> bool:
-        """Whether two tensors are one, or have the same elements: which digests say, where both are stored."""
-        if one.identity == other.identity:
-            return True
-        if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
-            like = (one.shape, one.dtype) == (other.shape, other.dtype)
-            elements = (tensor.verified(self.verify).read().tobytes() for tensor in (one, other))
-            return like and next(elements) == next(elements)
-        place, chunks = self.checkpoint.blocks.place, range(one.spec.chunks)
-        return one.spec == other.spec and all(
-            place(one.index, chunk).extent[1:] == place(other.index, chunk).extent[1:] for chunk in chunks
-        )
-
     def _fill(self, places: Iterable[Place]) -> None:
         fill(self.fetcher, places, self.verify, self.max_bytes_in_flight, self.tally)
 
-    def _check(self, report: MatchReport) -> None:
-        """[READ-006]"""
+    def _check(self, report: MatchReport, names: _Names | None = None, *, final: bool = True) -> None:
+        """[READ-006]. Some of the names must match, once the report is `final`."""
+        matched = names is None or names.match(report)
         allowed = MatchReport() if self.strict else MatchReport(report.missing, report.unexpected)
-        if report != allowed:
-            raise fault("mismatch", str(report), path=self.checkpoint.path, report=report)
+        if report != allowed or (final and not matched):
+            said = str(report) if self.strict or matched else f"nothing of the target is in the checkpoint: {report}"
+            help_ = advice(report, strict=self.strict, matched=matched)
+            raise fault("mismatch", said, path=self.checkpoint.path, report=report, advice=help_)
+
+    def _origin(self, tensor: Any) -> Tensor | None:
+        """The stored tensor that a tensor is, if it is one."""
+        return tensor if isinstance(tensor, Tensor) else None
 
     # ---- like a template
 
@@ -366,7 +387,8 @@ class Loader:
         given = as_asked(self._stored, leaves)
         asked_for = {given(path): found for path, found in self._stored.items()}
         stored = {path: self._number(found, leaves.get(path)) for path, found in asked_for.items()}
-        self._check(match(leaves, templates, stored, is_tensor, self.cast))
+        report = match(leaves, templates, stored, is_tensor, self.cast)
+        self._check(report, _Names(len(leaves), _filled(stored)))
         bound = {(given(path), tag): param for (path, tag), param in self._bound().items()}
         asked: dict[tuple[Hashable, Template], ArrayLike] = {}
         for path, ask in templates.items():
@@ -378,8 +400,8 @@ class Loader:
 
         def leaf_at(path: Path, leaf: Any) -> Any:
             ask, found = templates[path], stored.get(path, leaf)
-            if _is_empty(leaf) and path in stored:
-                if found is not None and not _is_empty(found):
+            if is_empty(leaf) and path in stored:
+                if found is not None and not is_empty(found):
                     difference = (path_label(path), type(found).__name__, f"an empty {type(leaf).__name__}")
                     self._check(MatchReport(kind=(difference,)))
                 return leaf
@@ -393,7 +415,10 @@ class Loader:
                 difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
-        return rebuild(self.like, leaf_at, check=check)
+        tree = rebuild(self.like, leaf_at, check=check)
+        if self.on_match is not None:
+            self.on_match(report)
+        return tree
 
     def _built(self, asked: dict[tuple[Hashable, Template], ArrayLike]) -> dict[tuple[Hashable, Template], Any]:
         """What templates ask for, of the tensors that they ask of."""
@@ -466,10 +491,10 @@ def _below(stored: Mapping[Path, Any], objects: Iterable[Path]) -> list[dict[Pat
     return list(found.values())
 
 
+def _filled(stored: Mapping[Path, Any]) -> int:
+    """How many leaves there are but for empty containers."""
+    return sum(not is_empty(leaf) for leaf in stored.values())
+
+
 def _binds(tag: str) -> bool:
     return tag in TAGS and TAGS[tag].binds
-
-
-def _is_empty(leaf: Any) -> bool:
-    """Whether a leaf is an empty container, which Orbax writes as None where it is a NamedTuple."""
-    return isinstance(leaf, dict | list | tuple) and not leaf

@@ -45,12 +45,16 @@ class ArrayLike(Lazy):
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError
 
-    def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
-        """The whole tensor as an array of its own, or just a region of it."""
+    def read(self, out: Any = None, *, region: Region | None = None) -> Any:
+        """The whole tensor as an array of its own, or just a region of it; or filled into `out`."""
         raise NotImplementedError
 
     def astype(self, dtype: np.dtype[Any]) -> Self:
         """The same tensor, whose elements are converted after they are read."""
+        raise NotImplementedError
+
+    def view(self, dtype: np.dtype[Any]) -> ArrayLike:
+        """The same elements as another dtype of the same width."""
         raise NotImplementedError
 
     def verified(self, verify: bool) -> Self:
@@ -72,7 +76,7 @@ class ArrayLike(Lazy):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError("a stored tensor cannot become an array without a copy")
-        array = self.read()
+        array: Array = self.read()
         if dtype is None or array.dtype == dtype:
             return array
         return cast_aloud(path_label(self.path), array, np.dtype(dtype))
@@ -181,10 +185,14 @@ class Tensor(ArrayLike):
         values = self._fetcher.select(self.index, selection.axes, self._verify)
         return finished(self.seen(values), selection, index)
 
-    def read(self, out: Array | None = None, *, region: Region | None = None) -> Array:
-        """The whole tensor as an array of its own, or filled into `out`: a writable array of the same shape and dtype;
-        raises `mismatch`. With `region`, one slice with start and stop for each axis, just that part is read, and
-        `out` has its shape."""
+    def read(self, out: Any = None, *, region: Region | None = None) -> Any:
+        """The whole tensor as an array of its own, or filled into `out`: a writable array, or a tensor of a framework
+        on any device, of the same shape and dtype; raises `mismatch`. With `region`, one slice with start and stop for
+        each axis, just that part is read, and `out` has its shape."""
+        if out is not None and not isinstance(out, np.ndarray):
+            from .filling import read_into
+
+            return read_into(self, out, region, self._fetcher.blocks.storage.path)
         if region is None and out is None:
             return self.seen(self._fetcher.tensors([self.index], self._verify, {})[self.index])
         axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region or whole(self.shape))

@@ -19,7 +19,7 @@ from ..format.zarr_nodes import DOCUMENT, node_document
 from .blocks import CHUNKS
 
 if TYPE_CHECKING:
-    from .reader import Checkpoint
+    from .checkpoint import Checkpoint
 
 
 def open_zarr(checkpoint: Checkpoint) -> zarr.Group | zarr.Array[Any]:

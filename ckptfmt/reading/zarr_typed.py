@@ -22,7 +22,7 @@ from .tensor import Tensor
 from .zarr_store import ManifestStore
 
 if TYPE_CHECKING:
-    from .reader import Checkpoint
+    from .checkpoint import Checkpoint
 
 try:
     from zarr.errors import DataTypeValidationError  # type: ignore[attr-defined, unused-ignore]

@@ -27,6 +27,20 @@ COPIED = 8 << 20  # bytes copied through memory at a time
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
 
 
+def path_of(path: Any, following: Any = None) -> str:
+    """A path or URL as text; raises `bad-option` for anything else, such as an open file, or what should be `following`
+    it in a call."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if isinstance(text, str):
+        return text
+    is_file = hasattr(path, "read") or isinstance(text or path, bytes)
+    if isinstance(following, str | os.PathLike):
+        message = f"a {type(path).__name__} stands where the path should"
+        raise fault("bad-option", message, advice=f"The path comes first: save({os.fspath(following)!r}, tree)")
+    advice = "Write its bytes to a file, and give the path of that" if is_file else "Give a path or a URL"
+    raise fault("bad-option", f"a checkpoint is at a path or a URL, not a {type(path).__name__}", advice=advice)
+
+
 class Storage(Protocol):
     """Reads one checkpoint. Every method may be called from several threads."""
 

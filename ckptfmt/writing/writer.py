@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..brief import Brief
 from ..errors import CkptError, fault
 from ..format.arrays import ArraySpec
 from ..format.digests import DIGEST
@@ -15,18 +16,18 @@ from ..format.tree import Tree
 from ..layouts import Written, layout_named
 from ..layouts.draft import Draft
 from ..progress import Progress, Report, counter
-from ..storage import IN_FLIGHT, attempt_for
+from ..storage import IN_FLIGHT, attempt_for, path_of
 from .request import Compression, Request, extra_keys, request, whole_specs
 
 if TYPE_CHECKING:
     from ..parallel.coordinator import Coordinator
-    from ..reading.reader import Checkpoint
+    from ..reading.checkpoint import Checkpoint
 
     Check = Callable[[Checkpoint], object]
 
 
-@dataclass(frozen=True, slots=True)
-class SaveReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class SaveReport(Brief):
     """What `save` wrote: `bytes` in all, number of `tensors`, the manifest's sha256 (hex), and the groups of paths
     whose arrays overlap in memory without being the same tensor, which are therefore separate tensors now.
     [TREE-011]"""
@@ -86,7 +87,7 @@ def save(
     anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
     `StorageError` (`disk-full`, `permission`, `io`, `rank-failed`, `rank-lost`). SPEC.md section 11.
     """
-    name = os.fspath(path)
+    name = path_of(path, tree)
 
     def asked() -> Request:
         if coordinator is not None and extra:
@@ -139,7 +140,7 @@ def save(
     try:
         written = module.write(draft, attempt)
         if check is not None:
-            from ..reading.reader import Checkpoint  # here, as saving needs no reader
+            from ..reading.checkpoint import Checkpoint  # here, as saving needs no reader
 
             try:
                 with Checkpoint.within(attempt.written()) as checkpoint:

@@ -1,0 +1,179 @@
+"""Other names for what a tree holds: only the part below a prefix, without the prefixes that wrappers of modules leave
+in names, below another prefix. Pure: on nodes, whose tensors stay the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..errors import CkptError, fault
+from .names import Key, Path, PathIndex, label
+from .tree import Node, decode_key, leaves
+
+# what torch.compile, FSDP and activation checkpointing put into names, at any place, and nothing else does
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+Text = Callable[[str], str | None]  # another text for one; None leaves it out
+
+
+class Renaming(NamedTuple):
+    """In this order: only what is at the path `prefix`, or in its dict under keys that begin with its last part, if
+    that ends with "."; the prefixes `strip` taken off; `add` put before."""
+
+    prefix: str | Path = ""
+    strip: tuple[str, ...] = ()
+    add: str = ""
+
+    @classmethod
+    def of(cls, prefix: str | Path | None, strip: str | Iterable[str] | None, add: str | None) -> Renaming:
+        """From the options of loads; raises `bad-option`."""
+        given = (strip,) if isinstance(strip, str) else tuple(strip or ())
+        for option, text in (*(("strip_prefix", text) for text in given), ("add_prefix", add or "")):
+            if not isinstance(text, str):
+                raise fault("bad-option", f"{option}= is a text", found=repr(text))
+            if text and not text.endswith((".", "/")):
+                message = f"{option}={text!r} ends neither with '.' nor with '/'"
+                raise fault(
+                    "bad-option", message, advice=f"Write {text + '.'!r} for names such as {text + '.weight'!r}"
+                )
+        return cls("" if prefix is None else prefix, tuple(filter(None, given)), add or "")
+
+    def node(self, node: Node, checkpoint: str) -> Node:
+        """A tree's node under the new names; raises `no-such-path`, and `bad-option` where two values get one."""
+        try:
+            if self.prefix not in ("", ()):
+                node = _below(node, self.prefix, checkpoint)
+            for prefix in self.strip:
+                *levels, start = prefix.split("/")
+                for level in levels:
+                    node = _raised(node, level)
+                node = _rekeyed(node, partial(stripped, prefix=start), deep=True) if start else node
+            *levels, start = self.add.split("/")
+            node = _rekeyed(node, lambda text: start + text) if start else node
+            for level in reversed(levels):
+                node = ["dict", [level], [node]]
+        except CkptError as error:
+            error.path = error.path or checkpoint
+            raise
+        return node
+
+
+def stripped(text: str, prefix: str) -> str:
+    """A key without a prefix, where it begins with that; without that of a wrapper, wherever it stands."""
+    return re.sub(rf"(?<![^.]){re.escape(prefix)}", "", text) if prefix in WRAPPERS else text.removeprefix(prefix)
+
+
+def _below(node: Node, prefix: str | Path, checkpoint: str) -> Node:
+    paths = PathIndex(path for path, _ in leaves(node))
+    if not isinstance(prefix, str):
+        return _at(node, paths.find(tuple(prefix), checkpoint))
+    head, slash, start = prefix.rpartition("/")
+    try:
+        if not prefix.endswith("."):
+            return _at(node, paths.find(prefix.removesuffix("/"), checkpoint))
+        outer = _at(node, paths.find(head, checkpoint)) if slash else node
+    except CkptError as error:
+        error.message = f"prefix={prefix!r}: {error.message}"
+        error.advice = _near(node, prefix) if error.code == "no-such-path" else error.advice
+        raise
+    found = _rekeyed(outer, lambda text: text[len(start) :] if text.startswith(start) else None)
+    if not _bare(found)[1:] or not _bare(found)[1]:
+        raise fault("no-such-path", f"prefix={prefix!r}: no name begins with it", advice=_near(node, prefix))
+    return found
+
+
+def _near(node: Node, prefix: str) -> str:
+    """What can be given instead of a prefix that is not there."""
+    match _bare(node):
+        case ["dict", keys, _] if keys:
+            texts = [label(decode_key(key)) for key in keys]
+            wanted = prefix.rstrip("./") + "."
+            if any(text.startswith(wanted) for text in texts):
+                return f"Names begin with {wanted!r}: give prefix={wanted!r}"
+            starts = list(dict.fromkeys(text.partition(".")[0] + "." if "." in text else text for text in texts))
+            more = " …" if len(starts) > 8 else ""
+            return f"At the top there are {', '.join(starts[:8])}{more}"
+    return "The tree has no names at its top: leave prefix= out"
+
+
+def _bare(node: Node) -> Node:
+    """A node without the tags over it."""
+    while type(node) is list and node[0] == "tag":
+        node = node[3]
+    return node
+
+
+def _at(node: Node, path: Path) -> Node:
+    for key in path:
+        match _bare(node):
+            case ["dict", keys, items]:
+                node = items[[decode_key(one) for one in keys].index(key)]
+            case [_, items]:
+                node = items[key]
+    return node
+
+
+def _raised(node: Node, level: str) -> Node:
+    """A dict with the items of the dict at one of its keys in the place of that."""
+    match node:
+        case ["tag", name, param, child]:
+            return ["tag", name, param, _raised(child, level)]
+        case ["dict", keys, items] if level in keys:
+            place = keys.index(level)
+            match _bare(items[place]):
+                case ["dict", inner, values]:
+                    if len(keys) == 1:
+                        return items[place]  # with its tags
+                    names = [*keys[:place], *inner, *keys[place + 1 :]]
+                    return ["dict", _distinct(names), [*items[:place], *values, *items[place + 1 :]]]
+    return node
+
+
+def _rekeyed(node: Node, text: Text, *, deep: bool = False) -> Node:
+    """A dict with other texts for its keys; `deep`: all dicts in it, too."""
+    match node:
+        case ["tag", "torch.state_dict", ["dict", keys, items], child]:
+            versions = {
+                name: item for key, item in zip(keys, items, strict=True) if (name := _module(key, text)) is not None
+            }
+            return [
+                "tag",
+                "torch.state_dict",
+                ["dict", list(versions), list(versions.values())],
+                _rekeyed(child, text, deep=deep),
+            ]
+        case ["tag", name, param, child]:
+            return ["tag", name, param, _rekeyed(child, text, deep=deep)]
+        case ["dict", keys, items]:
+            pairs = [(_key(key, text), item) for key, item in zip(keys, items, strict=True)]
+            kept = [(key, _rekeyed(item, text, deep=True) if deep else item) for key, item in pairs if key is not None]
+            return ["dict", _distinct([key for key, _ in kept]), [item for _, item in kept]]
+        case ["list" | "tuple" as kind, items] if deep:
+            return [kind, [_rekeyed(item, text, deep=True) for item in items]]
+    return node
+
+
+def _key(key: Any, text: Text) -> Any:
+    """A key under its other text; ints stay, where texts are left out they go, and no key becomes empty."""
+    if type(key) is not str:
+        return key if text("") is not None else None
+    found = text(key)
+    return key if found == "" else found
+
+
+def _module(name: str, text: Text) -> str | None:
+    """The name of a module whose parameters get other names: "layers.0" for "layers.0.weight", "" for the outermost."""
+    found = text(f"{name}." if name else "")
+    return None if found is None else found.removesuffix(".")
+
+
+def _distinct(keys: list[Any]) -> list[Any]:
+    seen: set[Key] = set()
+    for key in map(decode_key, keys):
+        if key in seen:
+            message = f"two values would have the name {label(key)!r} without their prefixes"
+            raise fault("bad-option", message, advice="Give prefix= to take those with the prefix alone")
+        seen.add(key)
+    return keys

@@ -1,0 +1,144 @@
+"""An open checkpoint whose tensors come as those of a framework."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ..errors import fault
+from ..format.arrays import Shape
+from ..format.dtypes import Array, dtype_of
+from ..format.names import Key, Path, PathIndex, path_label
+from ..format.tree import Tree
+from ..frameworks.adapter import Adapter
+from ..frameworks.overflows import name_of
+from ..frameworks.sources import Region
+from .checkpoint import Checkpoint
+from .lookup import Lookup
+from .tensor import ArrayLike
+
+if TYPE_CHECKING:
+    from ..migration.view import MigratedCheckpoint
+
+
+class FrameworkTensor:
+    """A tensor that has not been read, and is read as one of a framework: index it with ints, slices and `...`, or
+    `read()` it whole. `array` is the same for NumPy. Raises what reading raises, and `framework-dtype`."""
+
+    __slots__ = ("_adapter", "array")
+
+    def __init__(self, array: ArrayLike, adapter: Adapter) -> None:
+        is_time = array.dtype.kind in "mM" and adapter.framework != "numpy"  # which frameworks lack
+        self.array, self._adapter = array.view(np.dtype(np.int64)) if is_time else array, adapter
+
+    @property
+    def path(self) -> Path:
+        return self.array.path
+
+    @property
+    def shape(self) -> Shape:
+        """The shape in elements."""
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def dtype(self) -> Any:
+        """The framework's dtype."""
+        return self._wrap(np.empty(0, self.array.dtype)).dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._wrap(np.asarray(self.array[index]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.array, dtype)
+
+    def read(self, out: Any = None, *, region: Region | None = None) -> Any:
+        """The whole tensor, or filled into `out`: a tensor of the same shape and dtype, on any device; raises
+        `mismatch`. With `region`, one slice with start and stop for each axis, just that part."""
+        return self._wrap(self.array.read(region=region)) if out is None else self.array.read(out, region=region)
+
+    def __repr__(self) -> str:
+        return f"<{self._adapter.framework} tensor {path_label(self.path)!r} {name_of(self.array.dtype)} {self.shape}>"
+
+    def _wrap(self, array: Array) -> Any:
+        row = dtype_of(array.dtype)
+        if row is None or not self._adapter.supports(row.name):
+            name = name_of(array.dtype)
+            raise fault(
+                "framework-dtype",
+                f"{self._adapter.framework} has no tensors of the dtype {name}",
+                tensor=path_label(self.path),
+                advice="Read it as a NumPy array: tensor.array[...]",
+            )
+        return self._adapter.wrap(array)
+
+
+class FrameworkCheckpoint(Lookup[FrameworkTensor]):
+    """An open checkpoint, or one seen at another version of its schema, whose tensors are those of a framework; all
+    else is as in `checkpoint`."""
+
+    def __init__(self, checkpoint: Checkpoint | MigratedCheckpoint, adapter: Adapter) -> None:
+        self.checkpoint, self.adapter, self.path = checkpoint, adapter, checkpoint.path
+        self._known: dict[int, FrameworkTensor] = {}
+
+    @property
+    def _paths(self) -> PathIndex:
+        return self.checkpoint._paths
+
+    @property
+    def tree(self) -> Tree:
+        """The tree with a `FrameworkTensor` for each tensor leaf; aliases are one."""
+        return self._seen(self.checkpoint.tree)
+
+    @cached_property
+    def tensors(self) -> Mapping[Path, FrameworkTensor]:
+        """Every path at which a tensor stands, aliases included."""
+        return {path: self._seen(tensor) for path, tensor in self.checkpoint.tensors.items()}
+
+    def __getitem__(self, path: Key | Path) -> Any:
+        """The tensor, plain value or container at a path; see `Checkpoint`."""
+        return self._seen(self.checkpoint[path])
+
+    def __len__(self) -> int:
+        return len(self.checkpoint)
+
+    def load(self, **options: Any) -> Tree:
+        """As `Checkpoint.load`, with tensors of the framework."""
+        return self.checkpoint.load(**{"framework": self.adapter, **options})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.checkpoint, name)
+
+    def __repr__(self) -> str:
+        return f"<{self.adapter.framework} {self.checkpoint!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.checkpoint.close()
+
+    def _seen(self, value: Any) -> Any:
+        if isinstance(value, ArrayLike):
+            return self._known.setdefault(id(value), FrameworkTensor(value, self.adapter))
+        if isinstance(value, dict):
+            items = ((key, self._seen(item)) for key, item in value.items())
+            return OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
+        return type(value)(map(self._seen, value)) if type(value) in (list, tuple) else value

@@ -1,0 +1,85 @@
+"""Walking an open checkpoint: what iterating gives, finds the tensor again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from migrations import document
+
+import ckptfmt
+from ckptfmt.testing import strategies
+
+ONE = np.ones(1, np.float32)
+
+
+@contextmanager
+def opened(folder: Path, tree: Any) -> Iterator[list[Any]]:
+    """As it is, and seen through a migration that changes nothing, and as tensors of NumPy's adapter."""
+    ckptfmt.save(folder / "c.ckpt", tree, schema=("s", "1"), overwrite=True, durable=False)
+    path, same = folder / "c.ckpt", {"schema": "2", "migrations": document(rest="keep")}
+    with (
+        ckptfmt.open(path) as one,
+        ckptfmt.open(path, **same) as view,
+        ckptfmt.open(path, framework="numpy") as seen,
+        ckptfmt.open(path, framework="numpy", **same) as both,
+    ):
+        yield [one, view, seen, both]
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        ({"a/b": ONE, "a": {"b": ONE + 1}}, [("a/b",), ("a", "b")]),
+        ({0: ONE, "0": ONE + 1}, [(0,), ("0",)]),
+        ({"a": {"0": ONE, 0: ONE + 1, 1: ONE}}, [("a", "0"), ("a", 0), "a/1"]),
+        ({"a/b": {"c": ONE}, "a": {"b/c": ONE + 1, "d": ONE}}, [("a/b", "c"), ("a", "b/c"), "a/d"]),
+        ({"w": ONE, "step": 3}, ["w"]),
+        (ONE, [""]),
+        ({}, []),
+    ],
+    ids=str,
+)
+def test_names_that_find_each_tensor(tmp_path: Path, tree: Any, names: list[Any]) -> None:
+    with opened(tmp_path, tree) as checkpoints:
+        for checkpoint in checkpoints:
+            assert list(checkpoint) == checkpoint.keys() == names
+            assert [checkpoint[name] for name in checkpoint] == checkpoint.values()
+            assert checkpoint.items() == list(zip(names, checkpoint.values(), strict=True))
+            assert all(name in checkpoint for name in checkpoint)
+            assert len(checkpoint) == len({id(tensor) for tensor in checkpoint.values()})
+
+
+@given(tree=strategies.trees())
+def test_any_tree(scratch: Any, tree: Any) -> None:
+    with scratch() as folder:
+        ckptfmt.save(f"{folder}/c.ckpt", tree, durable=False)
+        with ckptfmt.open(f"{folder}/c.ckpt") as checkpoint:
+            for name, tensor in checkpoint.items():
+                assert checkpoint[name] is tensor
+
+
+def test_get(tmp_path: Path) -> None:
+    with opened(tmp_path, {"a": {"w": ONE}, "0": 1, 0: 2, "none": None}) as checkpoints:
+        for checkpoint in checkpoints:
+            assert checkpoint.get("a/w") is checkpoint["a/w"]
+            assert checkpoint.get("none", 5) is None
+            assert checkpoint.get("nothing") is None
+            assert checkpoint.get("nothing", 5) == 5
+            assert checkpoint.get(("0",)) == 1
+            with pytest.raises(ckptfmt.SelectionError, match=r"'0' fits 2 paths"):
+                checkpoint.get("0")
+
+
+def test_an_ambiguous_text_names_the_exact_paths(tmp_path: Path) -> None:
+    with opened(tmp_path, {"a/b": ONE, "a": {"b": ONE + 1}}) as checkpoints:
+        for checkpoint in checkpoints:
+            with pytest.raises(ckptfmt.SelectionError, match=r"Give an exact one: \[\('a/b',\)\] or \[\('a', 'b'\)\]"):
+                checkpoint["a/b"]
+            assert checkpoint["a/b",] is checkpoint.values()[0]
+            assert checkpoint["a", "b"] is checkpoint.values()[1]
