@@ -23,6 +23,8 @@ from .tags import TAGS, Restore
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
 Tree = Any
 
+_LEAVES = frozenset((type(None), bool, int, float, str, bytes))  # nodes that are their values
+_KEYS = frozenset((str, int))
 MAX_DEPTH = 256  # [TREE-012]
 COMPLEX = struct.Struct("<dd")
 
@@ -54,17 +56,15 @@ def check(node: Node, dtypes: Sequence[str]) -> None:
 
 def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> None:
     if type(node) is not list:
-        if node is None or type(node) in (bool, int, float, str, bytes):
+        if type(node) in _LEAVES:
             return
         raise _bad(f"a {type(node).__name__} is no node")
-    match node:
+    match node:  # the forms of which there are most come first
+        case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
+            _check_keys(keys)
+            _check_items(items, dtypes, used, depth)
         case ["tensor", int(index)] if type(index) is int and 0 <= index < len(dtypes):
             used.add(index)
-        case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
-            decoded = [_decode_key(key) for key in keys]
-            if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
-                raise _bad("a dict repeats a key [TREE-006]")
-            _check_items(items, dtypes, used, depth)
         case ["list" | "tuple", list(items)]:
             _check_items(items, dtypes, used, depth)
         case ["int", bytes(raw)] if raw:  # [TREE-003]
@@ -87,16 +87,27 @@ def _check_items(items: list[Node], dtypes: Sequence[str], used: set[int], depth
     if depth >= MAX_DEPTH:
         raise _bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
     for item in items:
-        _check(item, dtypes, used, depth + 1)
+        if type(item) not in _LEAVES:
+            _check(item, dtypes, used, depth + 1)
+
+
+def _check_keys(keys: list[Node]) -> None:
+    decoded = _decode_keys(keys)
+    if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
+        raise _bad("a dict repeats a key [TREE-006]")
 
 
 def _bad(message: str) -> Exception:
     return fault("bad-manifest", message)
 
 
+def _decode_keys(keys: list[Node]) -> list[Key]:
+    return keys if _KEYS.issuperset(map(type, keys)) else list(map(_decode_key, keys))
+
+
 def _decode_key(key: Node) -> Key:
-    if type(key) is str or type(key) is int:
-        return key
+    if type(key) in _KEYS:
+        return key  # type: ignore[no-any-return]
     match key:
         case ["int", bytes(raw)] if raw:
             return int.from_bytes(raw, "big", signed=True)
@@ -140,20 +151,30 @@ class _Decoder:
         return _leaf(node)
 
     def container(self, node: Node, path: Path) -> Tree:
+        if self.keep is None:  # the way of most loads
+            return self.whole(node, path)
         if node[0] == "dict":
-            keys = [_decode_key(key) for key in node[1]]
-            if self.keep is None:  # the way of most loads, so without a path for each tensor
-                tensor = self.tensor
-                return {
-                    k: tensor(n[1]) if type(n) is list and n[0] == "tensor" else self.value(n, (*path, k))
-                    for k, n in zip(keys, node[2], strict=True)
-                }
-            items = [(key, self.value(item, (*path, key))) for key, item in zip(keys, node[2], strict=True)]
+            items = [(k, self.value(item, (*path, k))) for k, item in zip(_decode_keys(node[1]), node[2], strict=True)]
             kept = {key: item for key, item in items if item is not OMITTED}
             return OMITTED if self.left_out(path, kept, items) else kept
         values = [self.value(item, (*path, i)) for i, item in enumerate(node[1])]
-        if self.keep is not None and self.left_out(path, [v for v in values if v is not OMITTED], values):
+        if self.left_out(path, [v for v in values if v is not OMITTED], values):
             return OMITTED
+        return values if node[0] == "list" else tuple(values)
+
+    def whole(self, node: Node, path: Path) -> Tree:
+        """A container of which nothing is left out; without a call and a path for each leaf, of which there may be
+        very many."""
+        value, tensor = self.value, self.tensor
+        if node[0] == "dict":
+            return {
+                k: n if type(n) is not list else tensor(n[1]) if n[0] == "tensor" else value(n, (*path, k))
+                for k, n in zip(_decode_keys(node[1]), node[2], strict=True)
+            }
+        values = [
+            n if type(n) is not list else tensor(n[1]) if n[0] == "tensor" else value(n, (*path, i))
+            for i, n in enumerate(node[1])
+        ]
         return values if node[0] == "list" else tuple(values)
 
     def left_out(self, path: Path, kept: Sized, items: Sized) -> bool:
