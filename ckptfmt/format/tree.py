@@ -139,7 +139,7 @@ class _Decoder:
     def value(self, node: Node, path: Path) -> Tree:
         kind = node[0] if type(node) is list else None
         if kind in ("dict", "list", "tuple"):
-            return self.container(node, path)
+            return self.whole(node, path) if self.keep is None else self.container(node, path)
         if kind == "tag":
             return self.tagged(node, path)
         if self.keep is not None and not self.keep(path):
@@ -151,8 +151,6 @@ class _Decoder:
         return _leaf(node)
 
     def container(self, node: Node, path: Path) -> Tree:
-        if self.keep is None:  # the way of most loads
-            return self.whole(node, path)
         if node[0] == "dict":
             items = [(k, self.value(item, (*path, k))) for k, item in zip(_decode_keys(node[1]), node[2], strict=True)]
             kept = {key: item for key, item in items if item is not OMITTED}
@@ -163,8 +161,8 @@ class _Decoder:
         return values if node[0] == "list" else tuple(values)
 
     def whole(self, node: Node, path: Path) -> Tree:
-        """A container of which nothing is left out; without a call and a path for each leaf, of which there may be
-        very many."""
+        """A container of which nothing is left out, as in most loads; without a call and a path for each leaf, of which
+        there may be very many."""
         value, tensor = self.value, self.tensor
         if node[0] == "dict":
             return {
