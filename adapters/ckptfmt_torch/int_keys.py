@@ -3,6 +3,7 @@ without complaint and then do not find."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 
@@ -22,7 +23,10 @@ def _like(state: Any, own: Any) -> Any:
         return state
     if own and all(type(key) is int for key in own) and all(type(key) is str and is_int(key) for key in state):
         return {int(key): value for key, value in state.items()}
-    return type(state)((key, _like(value, own.get(key))) for key, value in state.items())
+    made = copy.copy(state)  # of its kind: a Counter would count pairs
+    for key, value in state.items():
+        made[key] = _like(value, own.get(key))
+    return made
 
 
 def is_int(key: str) -> bool:

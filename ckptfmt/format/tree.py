@@ -18,7 +18,7 @@ from ..errors import UnknownTagWarning, fault
 from .dtypes import DTYPES, dtype_named, unpack
 from .limits import SMALL, table
 from .names import Key, Path, path_label
-from .tags import TAGS, Restore
+from .tags import TAGS, Restore, Tag
 
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
 Tree = Any
@@ -181,25 +181,35 @@ class _Decoder:
 
     def tagged(self, node: Node, path: Path) -> Tree:
         _, name, param, child = node
-        value = self.value(child, path)
+        tag = TAGS.get(name)
+        if tag is not None and tag.is_leaf and self.keep is not None:
+            if not self.keep(path):
+                return OMITTED
+            value = _Decoder(self.tensor, None, self.restores).value(child, path)
+        else:
+            value = self.value(child, path)
         if value is OMITTED:
             return OMITTED
-        tag = TAGS.get(name)
         restore = self.restores.get(name) or (tag.restore if tag else None)
         if restore is None:
-            hint = tag.hint if tag else "an unknown tag: its plain child was read"
-            if hint and name not in self.announced:
-                self.announced.add(name)
-                text = f"{name} {param}" if tag else name
-                message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
-                warnings.warn(message, UnknownTagWarning, stacklevel=2)
-            return value
+            return self.child(tag, node, value, path)
         if type(child) is not list or child[0] != "tensor":
-            return restore(_Decoder(self.tensor, None, {}).value(param, path), value)
+            made = restore(_Decoder(self.tensor, None, {}).value(param, path), value)
+            return self.child(tag, node, value, path) if made is NotImplemented else made
         key = (name, param, child[1])  # aliases are one object [TREE-010]
         if key not in self.tagged_tensors:
             self.tagged_tensors[key] = restore(param, value)
         return self.tagged_tensors[key]
+
+    def child(self, tag: Tag | None, node: Node, value: Tree, path: Path) -> Tree:
+        """The value of the child, for what cannot be made here. [TAG-001] [TAG-004]"""
+        hint = tag.hint if tag else "an unknown tag: its plain child was read"
+        text = f"{node[1]} {node[2]}" if tag else node[1]
+        if hint and text not in self.announced:
+            self.announced.add(text)
+            message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
+            warnings.warn(message, UnknownTagWarning, stacklevel=2)
+        return value
 
 
 def _leaf(node: Node) -> Any:
@@ -229,7 +239,8 @@ def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:
 
 
 def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Every leaf node with its path, depth first; a tag adds no segment, an empty container is a leaf."""
+    """Every leaf node with its path, depth first; a tag adds no segment, an empty container is a leaf, and so is a
+    tagged node that is one value."""
     match node:
         case ["dict", keys, items] if items:
             for key, item in zip(keys, items, strict=True):
@@ -237,7 +248,7 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         case ["list" | "tuple", items] if items:
             for i, item in enumerate(items):
                 yield from leaves(item, (*path, i))
-        case ["tag", _, _, child]:
+        case ["tag", name, _, child] if name not in TAGS or not TAGS[name].is_leaf:
             yield from leaves(child, path)
         case _:
             yield path, node

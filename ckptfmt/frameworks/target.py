@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import CkptError
 from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
+from .adapter import is_leaf as is_leaf_tag
 from .overflows import Kind, Overflow, listed, name_of
 
 Difference = tuple[str, Any, Any]
@@ -94,7 +96,7 @@ def flatten(
         yield path, tree
     else:
         lowered = lower(tree)
-        if isinstance(lowered, Tagged):
+        if isinstance(lowered, Tagged) and not is_leaf_tag(lowered):
             yield from flatten(lowered.child, is_leaf, path)
         elif isinstance(lowered, Plain):
             yield from flatten(lowered.value, is_leaf, path)
@@ -138,16 +140,23 @@ class _Rebuilder:
         if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or self.is_leaf(tree):
             return self.leaf(path, tree)
         lowered = lower(tree)
-        if isinstance(lowered, Tagged):
+        if isinstance(lowered, Tagged) and not is_leaf_tag(lowered):
             self.check(path, lowered)
             child = self.value(lowered.child, path)
-            key = (lowered.tag, lowered.param, id(child))  # aliases are one object [TREE-010]
+            key = (lowered.tag, str(lowered.param), id(child))  # aliases are one object [TREE-010]
             if key not in self.tagged:
-                self.tagged[key] = child, lowered.rebuild(child)
+                self.tagged[key] = child, self.rebuilt(path, lowered, child)
             return self.tagged[key][1]
         if isinstance(lowered, Plain):
             return self.value(lowered.value, path)
         return self.leaf(path, tree)
+
+    def rebuilt(self, path: Path, lowered: Tagged, child: Any) -> Any:
+        try:
+            return lowered.rebuild(child)
+        except CkptError as error:
+            error.tensor = error.tensor or path_label(path)
+            raise
 
 
 def match(
