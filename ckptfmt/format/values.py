@@ -227,7 +227,13 @@ def _is_set(param: Node, child: Node, _: Sequence[str]) -> bool:
 
 
 def _set(kind: type) -> Restore:
-    return lambda _, child: kind(table((item, None) for item in child))
+    def restore(_: Any, child: Any) -> Any:
+        try:
+            return kind(table((item, None) for item in child))
+        except TypeError:  # a member whose class was registered, and has no hash
+            return NotImplemented
+
+    return restore
 
 
 def _triple(is_item: Callable[[Node], bool]) -> Accepts:

@@ -15,6 +15,7 @@ from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
+from ..format.tags import TAGS, Restore, made
 from ..format.tree import Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
 from .adapter import is_leaf as is_leaf_tag
@@ -120,6 +121,19 @@ def rebuild(
     return _Rebuilder(leaf, check, is_leaf).value(tree, path)
 
 
+def untagged(tree: Tree, restores: Mapping[str, Restore]) -> Tree:
+    """The values of tagged ones, wherever they stand: as `restores` or the format make them, else their children."""
+    if isinstance(tree, Tagged):
+        child, restore = untagged(tree.child, restores), restores.get(tree.tag)
+        value = NotImplemented if restore is None else restore(tree.param, child)
+        if value is not NotImplemented:
+            return value
+        return made(tree.tag, tree.param, child) if tree.tag in TAGS and restore is None else child
+    if type(tree) in (dict, OrderedDict):
+        return type(tree)((key, untagged(item, restores)) for key, item in tree.items())
+    return type(tree)(untagged(item, restores) for item in tree) if type(tree) in (list, tuple) else tree
+
+
 class _Rebuilder:
     def __init__(
         self,
@@ -140,7 +154,7 @@ class _Rebuilder:
         if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or self.is_leaf(tree):
             return self.leaf(path, tree)
         lowered = lower(tree)
-        if isinstance(lowered, Tagged) and not is_leaf_tag(lowered):
+        if isinstance(lowered, Tagged) and (lowered is tree or not is_leaf_tag(lowered)):
             self.check(path, lowered)
             child = self.value(lowered.child, path)
             key = (lowered.tag, str(lowered.param), id(child))  # aliases are one object [TREE-010]
