@@ -180,9 +180,7 @@ def test_hyperparameters_are_checked_before_the_run_begins(tmp_path: Path) -> No
 def test_a_run_that_saves_nothing_may_have_any_hyperparameters(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, enable_checkpointing=False)
     trainer.fit(WithMode(Mode.FAST, torch.nn.ReLU), torch.utils.data.DataLoader(torch.randn(8, 3), batch_size=8))
-    with pytest.raises(
-        ckptfmt.InputError, match="the class torch.nn.modules.activation.ReLU at 'hyper_parameters/act'"
-    ):
+    with pytest.raises(ckptfmt.InputError, match=r"ReLU at 'hyper_parameters/act': .*ignore=\['act'\]"):
         trainer.save_checkpoint(tmp_path / "x.ckpt")
 
 

@@ -13,6 +13,7 @@ import os
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback
@@ -28,6 +29,8 @@ from .checkpoint import load, save
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
 
+_plugins: WeakSet[CkptfmtIO] = WeakSet()
+
 
 class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightning is not installed
     """Saves, loads and removes the checkpoints of a Trainer. `options` are those of `ckptfmt.save`.
@@ -37,6 +40,7 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
 
     def __init__(self, **options: Any) -> None:
         self.options = options
+        _plugins.add(self)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -98,8 +102,8 @@ class CheckHyperparameters(Callback):  # type: ignore[misc]
 
 
 def callbacks() -> list[Callback]:
-    """What Lightning adds to each Trainer; it does nothing where `CkptfmtIO` does not save."""
-    return [CheckHyperparameters()]
+    """What Lightning adds to a Trainer: nothing in a program without a `CkptfmtIO`."""
+    return [CheckHyperparameters()] if _plugins else []
 
 
 def check_hyperparameters(checkpoint: dict[str, Any]) -> ckptfmt.CheckReport:

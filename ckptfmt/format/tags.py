@@ -87,6 +87,7 @@ def _holds_tensor(node: Node) -> bool:
 
 
 _RECORD = Tag(_node("dict", str), hint="was read as a dict; like= and ckptfmt.register give it back")
+_HINTS = {"collections.defaultdict": "was read as a dict, as what makes its values is none of those that are known"}
 
 TAGS: dict[str, Tag] = {
     "collections.OrderedDict": Tag(_node("dict", type(None)), lambda _, value: OrderedDict(value)),
@@ -95,7 +96,7 @@ TAGS: dict[str, Tag] = {
     "numpy.timedelta64": Tag(_is_time, _time("m8")),
     "numpy.str_": Tag(_plain(str), lambda _, value: np.str_(value)),
     "numpy.bytes_": Tag(_plain(bytes), lambda _, value: np.bytes_(value)),
-    **{name: Tag(*forms) for name, forms in values.CONTAINERS.items()},
+    **{name: Tag(*forms, _HINTS.get(name, "")) for name, forms in values.CONTAINERS.items()},
     **{name: Tag(*forms, is_leaf=True) for name, forms in values.ATOMS.items()},
     "python.enum": Tag(_is_enum, hint="was read as its value; like= and ckptfmt.register give it back"),
     "python.namedtuple": _RECORD,

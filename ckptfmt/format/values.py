@@ -315,6 +315,16 @@ def _is_generator(param: Node, child: Node, _: Sequence[str]) -> bool:
     return (param is None or _is_seed(param)) and _is_state(child, {})
 
 
+def _nothing_to_spawn() -> Any:
+    """For generators that came without a SeedSequence: they have none to spawn others from."""
+
+    class Unseeded(np.random.bit_generator.ISeedSequence):
+        def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
+            return np.zeros(n_words, dtype)
+
+    return Unseeded()
+
+
 def _bits(state: Mapping[str, Any], seed: Any = 0) -> Any:
     """A bit generator of NumPy in a state that has been checked."""
     words = "uint32" if state["bit_generator"] == "MT19937" else "uint64"
@@ -330,7 +340,7 @@ def _bits(state: Mapping[str, Any], seed: Any = 0) -> Any:
 
 
 def _generator(param: Any, child: Any) -> Any:
-    seed = 0 if param is None else np.random.SeedSequence(**param)
+    seed = _nothing_to_spawn() if param is None else np.random.SeedSequence(**param)
     return np.random.Generator(_bits(child, seed))
 
 
