@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .conversion import ConvertReport, convert, convert_each
     from .conversion.comparison import Change, DiffReport, diff
     from .frameworks.overflows import Overflow
+    from .frameworks.registry import register
     from .frameworks.target import MatchReport
     from .maintenance.garbage import Garbage, GarbageReport, gc
     from .maintenance.salvage import Lost, RepairReport, repair
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
+    from .writing.refusals import CheckReport, Refusal, check
     from .writing.writer import SaveReport, save
 
 __all__ = [
     "OMITTED",
     "CastWarning",
     "Change",
+    "CheckReport",
     "Checkpoint",
     "CheckpointManager",
     "CkptError",
@@ -74,6 +77,7 @@ __all__ = [
     "MissingError",
     "NotACheckpointError",
     "Overflow",
+    "Refusal",
     "RepairReport",
     "SaveReport",
     "Schema",
@@ -84,6 +88,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "check",
     "convert",
     "convert_each",
     "diff",
@@ -92,6 +97,7 @@ __all__ = [
     "migrate",
     "open",
     "progress_bar",
+    "register",
     "repair",
     "save",
     "upgrade",
@@ -123,10 +129,14 @@ _ON_DEMAND = {
     "Lost": "maintenance.salvage",
     "Overflow": "frameworks.overflows",
     "RepairReport": "maintenance.salvage",
+    "CheckReport": "writing.refusals",
+    "Refusal": "writing.refusals",
     "SaveReport": "writing.writer",
     "VerifyReport": "maintenance.verification",
+    "check": "writing.refusals",
     "migrate": "migration",
     "progress_bar": "progress",
+    "register": "frameworks.registry",
     "repair": "maintenance.salvage",
     "save": "writing.writer",
     "upgrade": "migration.formats",

@@ -128,6 +128,7 @@ class Code(NamedTuple):
     advice: str
 
 
+_CHECK = "Ask ckptfmt.check(tree) before a run; nothing was written"
 _RESTORE = "Restore this file from another copy"
 CODES: dict[str, Code] = {
     # locate
@@ -267,13 +268,19 @@ CODES: dict[str, Code] = {
         InputError,
         "save",
         "a leaf that has no encoding",
-        "Convert it to plain values or arrays first; nothing was written",
+        _CHECK,
     ),
     "unsupported-key": Code(
-        InputError, "save", "a dict key that is neither str nor int", "Convert the key; nothing was written"
+        InputError,
+        "save",
+        "a dict key that is neither str nor int",
+        _CHECK,
     ),
     "unsupported-dtype": Code(
-        InputError, "save", "an array dtype that has no encoding", "Convert the array first; nothing was written"
+        InputError,
+        "save",
+        "an array dtype that has no encoding",
+        _CHECK,
     ),
     "too-deep": Code(
         InputError,

@@ -165,7 +165,7 @@ def schedule(rank: Rank) -> None:
 
 # what the odd rank meets, and all others
 CASES: dict[str, tuple[Work, str, str]] = {
-    "a leaf": (with_leaf({1, 2}), "unsupported-leaf", "rank-failed"),
+    "a leaf": (with_leaf(object()), "unsupported-leaf", "rank-failed"),
     "a key": (with_leaf({1.5: 1}), "unsupported-key", "rank-failed"),
     "an array that cannot be had": (
         with_leaf(Raising(ZeroDivisionError("no array"))),
@@ -200,7 +200,7 @@ CASES: dict[str, tuple[Work, str, str]] = {
     "step of no use": (at_step(step="one"), "bad-option", "rank-failed"),
     "metrics": (at_step(metrics={"loss": 1.0}), "ranks-differ", "ranks-differ"),
     "metrics of no use": (at_step(metrics={"loss": "low"}), "bad-option", "rank-failed"),
-    "a leaf for a manager": (at_step(tree={"x": {1, 2}}), "unsupported-leaf", "rank-failed"),
+    "a leaf for a manager": (at_step(tree={"x": object()}), "unsupported-leaf", "rank-failed"),
     "a schedule that fails": (schedule, "AttributeError", "rank-failed"),
     "in the background": (fails_in_the_background, "disk-full", "rank-failed"),
     "who is told": (one_told_what_is_committed, "ZeroDivisionError", "rank-failed"),

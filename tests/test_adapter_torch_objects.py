@@ -103,8 +103,10 @@ def test_dicts_of_other_kinds_in_the_state_of_an_object(tmp_path: Path) -> None:
     def make(*, full: bool) -> Any:
         found = Sampler()
         found.state = {"seen": collections.defaultdict(list), "n": [collections.Counter()]}
+        found.state["own"] = collections.defaultdict(lambda: 7)
         if full:
             found.state["seen"]["a"].append(1)
+            found.state["own"]["a"] = 1
             found.state["n"][0].update("aab")
         return found
 
@@ -114,9 +116,16 @@ def test_dicts_of_other_kinds_in_the_state_of_an_object(tmp_path: Path) -> None:
     assert target.state == saved.state
     assert target.state["seen"]["b"] == []
     assert target.state["n"][0]["z"] == 0
-    assert ckptfmt.load(tmp_path / "c") == {"x": {"seen": {"a": [1]}, "n": [{"a": 2, "b": 1}]}}
-    with pytest.raises(ckptfmt.CkptError, match="Counter"):
-        ckptfmt_torch.save(tmp_path / "d", {"x": collections.Counter("aab")})
+    assert target.state["own"]["b"] == 7
+    plain = ckptfmt.load(tmp_path / "c")["x"]
+    assert plain == {"seen": {"a": [1]}, "n": [{"a": 2, "b": 1}], "own": {"a": 1}}
+    assert [type(plain["seen"]), type(plain["n"][0]), type(plain["own"])] == [
+        collections.defaultdict,
+        collections.Counter,
+        dict,
+    ]
+    with pytest.raises(ckptfmt.CkptError, match=r"defaultdict at 'x': .* dict\(value\)"):
+        ckptfmt_torch.save(tmp_path / "d", {"x": saved.state["own"]})
 
 
 def test_other_groups_of_parameters_are_told_before_anything_is_written(tmp_path: Path) -> None:

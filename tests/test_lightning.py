@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +110,7 @@ def test_on_a_store() -> None:
     plugin.save_checkpoint({"state_dict": {"w": torch.ones(3)}, "at": Path("a/b")}, "memory://lightning/x.ckpt")
     found = plugin.load_checkpoint("memory://lightning/x.ckpt", map_location=lambda storage, place: storage)
     assert torch.equal(found["state_dict"]["w"], torch.ones(3))
-    assert found["at"] == "a/b"
+    assert found["at"] == Path("a/b")
     plugin.remove_checkpoint("memory://lightning/x.ckpt")
     plugin.remove_checkpoint("memory://lightning/x.ckpt")
     with pytest.raises(ckptfmt.MissingError):
@@ -128,3 +131,65 @@ def test_a_module_among_the_hyperparameters_is_named(tmp_path: Path) -> None:
         trainer.save_checkpoint(tmp_path / "x.ckpt")
     assert (raised.value.code, raised.value.tensor) == ("unsupported-leaf", "hyper_parameters/act")
     assert not list(tmp_path.iterdir())
+
+
+class Mode(enum.Enum):
+    FAST = 1
+
+
+class WithMode(Module):
+    def __init__(self, mode: Any, act: Any, more: Any = None, width: int = 4) -> None:
+        super().__init__(width)
+        self.save_hyperparameters()
+
+
+def trainer_of(path: Path, **options: Any) -> Any:
+    return lightning.Trainer(
+        max_epochs=1,
+        plugins=[CkptfmtIO()],
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=path,
+        **options,
+    )
+
+
+def test_hyperparameters_are_checked_before_the_run_begins(tmp_path: Path) -> None:
+    """All places at once; the callback is found through the entry point."""
+    steps: list[int] = []
+
+    class Seen(WithMode):
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            steps.append(index)
+            return super().training_step(batch, index)
+
+    data = torch.utils.data.DataLoader(torch.randn(8, 3), batch_size=8)
+    module = Seen(Mode.FAST, torch.nn.ReLU, {"act": torch.nn.Tanh(), "f": [len]})
+    with pytest.raises(ckptfmt.InputError) as raised:
+        trainer_of(tmp_path).fit(module, data)
+    assert steps == []
+    refused = {refusal.path: refusal for refusal in raised.value.report.refused}
+    assert set(refused) == {"hyper_parameters/act", "hyper_parameters/more/act", "hyper_parameters/more/f/0"}
+    assert "the class torch.nn.modules.activation.ReLU" in refused["hyper_parameters/act"].found
+    assert all("ignore=['" in refusal.advice for refusal in refused.values())
+    assert all(path in str(raised.value) for path in refused)
+
+
+def test_a_run_that_saves_nothing_may_have_any_hyperparameters(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, enable_checkpointing=False)
+    trainer.fit(WithMode(Mode.FAST, torch.nn.ReLU), torch.utils.data.DataLoader(torch.randn(8, 3), batch_size=8))
+    with pytest.raises(ckptfmt.InputError, match=r"ReLU at 'hyper_parameters/act': .*ignore=\['act'\]"):
+        trainer.save_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_plain_values_among_the_hyperparameters(tmp_path: Path) -> None:
+    module = WithMode(Mode.FAST, Path("a/b"), {"of": {1, 2}, "at": datetime.date(2024, 1, 1), "c": Counter("aab")})
+    trainer = trainer_of(tmp_path)
+    trainer.fit(module, torch.utils.data.DataLoader(torch.randn(8, 3), batch_size=8))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    with pytest.warns(ckptfmt.UnknownTagWarning, match="Mode"):
+        found = CkptfmtIO().load_checkpoint(tmp_path / "x.ckpt")["hyper_parameters"]
+    assert (found["mode"], found["act"], found["more"]) == (1, Path("a/b"), module.hparams["more"])
+    assert type(found["more"]["c"]) is Counter

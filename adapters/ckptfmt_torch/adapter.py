@@ -52,6 +52,16 @@ def _device(_: Any, name: str) -> torch.device | str:
         return name
 
 
+def _generator(device: str, state: bytes) -> Any:
+    """A generator of random numbers; the child where there is no such device, or for a state of another kind of one."""
+    try:
+        made = torch.Generator(device)
+        made.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    except (RuntimeError, ValueError):
+        return NotImplemented
+    return made
+
+
 RESTORES: Mapping[str, Restore] = MappingProxyType(
     {
         "torch.Parameter": _parameter,
@@ -60,6 +70,7 @@ RESTORES: Mapping[str, Restore] = MappingProxyType(
         "torch.Size": lambda _, sides: torch.Size(sides),
         "torch.dtype": lambda _, name: _DTYPES.get(name, name),  # [TAG-004]
         "torch.device": _device,
+        "torch.Generator": _generator,
         "torch.saved": lambda _, data: Saved(data),
     }
 )
@@ -88,6 +99,9 @@ class TorchAdapter:
             return Tagged("torch.dtype", None, str(value).removeprefix("torch."), lambda name: _DTYPES.get(name, name))
         if isinstance(value, torch.device):
             return Tagged("torch.device", None, str(value), lambda name: _device(None, name))
+        if isinstance(value, torch.Generator):
+            device, state = str(value.device), value.get_state().numpy().tobytes()
+            return Tagged("torch.Generator", device, state, partial(_generator, device))
         if isinstance(value, Saved):
             return Tagged("torch.saved", None, value.data, Saved)
         if is_stateful(value):

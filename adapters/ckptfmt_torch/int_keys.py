@@ -3,6 +3,7 @@ without complaint and then do not find."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ckptfmt.format.names import is_int_text
@@ -24,4 +25,7 @@ def _like(state: Any, own: Any) -> Any:
         return state
     if own and all(type(key) is int for key in own) and all(map(is_int_text, state)):
         return {int(key): value for key, value in state.items()}
-    return type(state)((key, _like(value, own.get(key))) for key, value in state.items())
+    made = copy.copy(state)  # of its kind: a Counter would count pairs
+    for key, value in state.items():
+        made[key] = _like(value, own.get(key))
+    return made

@@ -2,20 +2,24 @@
 
 Lightning chooses when to save and what to keep (`ModelCheckpoint`); its file is one checkpoint of this format, without
 pickle, saved atomically, and with a digest for every byte. Hyperparameters and states of callbacks must be what a
-checkpoint can hold: tensors, numbers, strings and containers of such.
+checkpoint can hold: tensors, and the plain values of docs/guide.md. Where a run is going to save, hyperparameters are
+checked before it begins: Lightning finds the callback that does it through the entry point of this package.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections import OrderedDict
-from pathlib import PurePath
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback
 
-from ckptfmt.errors import fault
-from ckptfmt.format.names import path_label
+import ckptfmt
+from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
 from ckptfmt.storage import is_url
@@ -24,6 +28,8 @@ from ckptfmt.storage.temporaries import take_away
 from .checkpoint import load, save
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
+
+_plugins: WeakSet[CkptfmtIO] = WeakSet()
 
 
 class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightning is not installed
@@ -34,19 +40,27 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
 
     def __init__(self, **options: Any) -> None:
         self.options = options
+        _plugins.add(self)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Raises what `ckptfmt.save` raises; what no checkpoint can hold is named by its path."""
+        """Raises what `ckptfmt.save` raises; what no checkpoint can hold is named by its path, all of it at once."""
         if not is_url(path):
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         options = {"coordinator": None, "overwrite": True, **self.options}
         if storage_options is not None:
             options["storage_options"] = storage_options
         plain = _plain(checkpoint)
-        _check_hyperparameters(plain, path)
-        save(path, plain, **options)
+        hyperparameters = {key: plain[key] for key in _HYPERPARAMETERS if key in plain}
+        if any(True for _ in _objects(hyperparameters)):
+            check_hyperparameters(plain).raise_refusals(path)
+        try:
+            save(path, plain, **options)
+        except ckptfmt.InputError as error:
+            if isinstance(error.report, ckptfmt.CheckReport):
+                check_hyperparameters(plain).raise_refusals(path)
+            raise
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -71,20 +85,59 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
             os.unlink(name)
 
 
-def _check_hyperparameters(checkpoint: dict[str, Any], path: Any) -> None:
-    """Refuse objects of which a state alone would be stored, which does not make them again."""
-    for key in _HYPERPARAMETERS:
-        for at, value in flatten(checkpoint.get(key), is_stateful):
-            if is_stateful(value):
-                place = path_label((key, *at))
-                name = f"a {type(value).__name__} among the hyperparameters"
-                hint = f"leave it out: save_hyperparameters(ignore=[{str(at[0] if at else key)!r}])"
-                raise fault("unsupported-leaf", f"{name}: {hint}", path=path, tensor=place)
+class CheckHyperparameters(Callback):  # type: ignore[misc]
+    """Looks, before a run with `CkptfmtIO` and a checkpoint callback begins, whether its hyperparameters can be saved,
+    and raises for all that cannot: else the first epoch ended without its checkpoint."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        plugin = trainer.strategy.checkpoint_io
+        while not isinstance(plugin, CkptfmtIO) and getattr(plugin, "checkpoint_io", None) is not None:
+            plugin = plugin.checkpoint_io  # such as one that saves in the background
+        if not isinstance(plugin, CkptfmtIO) or not trainer.checkpoint_callbacks:
+            return
+        holders = (pl_module, getattr(trainer, "datamodule", None))
+        found = zip(_HYPERPARAMETERS, holders, strict=True)
+        hyperparameters = {key: _plain(holder.hparams) for key, holder in found if getattr(holder, "hparams", None)}
+        check_hyperparameters(hyperparameters).raise_refusals()
+
+
+def callbacks() -> list[Callback]:
+    """What Lightning adds to a Trainer: nothing in a program without a `CkptfmtIO`."""
+    return [CheckHyperparameters()] if _plugins else []
+
+
+def check_hyperparameters(checkpoint: dict[str, Any]) -> ckptfmt.CheckReport:
+    """What of a checkpoint of Lightning no save takes, with objects among the hyperparameters of which a state alone
+    would be stored, which does not make them again."""
+    objects = tuple(
+        ckptfmt.Refusal(path_label(at), f"a {type(value).__name__} among the hyperparameters", _ignoring(at))
+        for at, value in _objects({key: checkpoint[key] for key in _HYPERPARAMETERS if key in checkpoint})
+    )
+    places = {refusal.path for refusal in objects}
+    others = (refusal for refusal in ckptfmt.check(checkpoint).refused if refusal.path not in places)
+    return ckptfmt.CheckReport((*objects, *map(_with_hint, others)))
+
+
+def _objects(hyperparameters: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
+    return ((at, value) for at, value in flatten(hyperparameters, is_stateful) if is_stateful(value))
+
+
+def _ignoring(at: Path) -> str:
+    return f"leave it out: save_hyperparameters(ignore=[{str(at[1] if len(at) > 1 else at[0])!r}])"
+
+
+def _with_hint(refusal: ckptfmt.Refusal) -> ckptfmt.Refusal:
+    """What helps for a hyperparameter besides."""
+    key, _, name = refusal.path.partition("/")
+    if key not in _HYPERPARAMETERS or not name:
+        return refusal
+    hint = f"save_hyperparameters(ignore=[{name.partition('/')[0]!r}])"
+    return dataclasses.replace(refusal, advice=f"{refusal.advice}, or leave it out: {hint}")
 
 
 def _plain(value: Any) -> Any:
-    """Lightning's own dicts (hyperparameters) as dicts, and paths as strings."""
-    if isinstance(value, dict):
+    """Lightning's own dicts (hyperparameters) as dicts."""
+    if isinstance(value, dict) and not isinstance(value, Counter | defaultdict):
         items = {key: _plain(item) for key, item in value.items()}
         if type(value) is not OrderedDict:
             return items
@@ -93,4 +146,4 @@ def _plain(value: Any) -> Any:
         return ordered
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
-    return os.fspath(value) if isinstance(value, PurePath) else value
+    return value

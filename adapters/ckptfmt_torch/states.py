@@ -3,7 +3,8 @@ optimizer's is known before it is loaded."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import copy
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,16 +52,16 @@ def with_arrays(state: Any) -> Any:
     kind = type(state)
     if kind is np.ndarray and state.dtype.kind not in "mM":  # times are tagged already
         return Tagged("numpy.ndarray", None, state, lambda child: child)
-    if kind in (dict, OrderedDict):
+    if kind in (dict, OrderedDict, defaultdict):
         changed = {key: new for key, value in state.items() if (new := with_arrays(value)) is not value}
         if changed:
-            made = kind((key, changed.get(key, value)) for key, value in state.items())
-            vars(made).update(vars(state)) if kind is OrderedDict else None
+            made = copy.copy(state)  # with its default, or what it says besides
+            made.update(changed)
             return made
-    elif kind in (list, tuple):
+    elif kind in (list, tuple, deque):
         items = list(map(with_arrays, state))
         if any(new is not old for new, old in zip(items, state, strict=True)):
-            return kind(items)
+            return deque(items, state.maxlen) if kind is deque else kind(items)
     return state
 
 

@@ -11,6 +11,7 @@ strings that do not begin with `$` is an object. Everything else is an object wi
     {"$tuple": [item, ...]}
     {"$dict": [[key, value], ...]}         any other dict, in its order
     {"$ordered": [[key, value], ...]}      a collections.OrderedDict
+    {"$tag": name, "param": p, "child": c} a value that a tag of SPEC.md section 13 stands for
     {"$tensor": 3}                         row of the table `tensors` that stands beside; aliases have the same row
     {"$tensor": 3, "view": "datetime64[s]"}
     {"$omitted": true}                     a list item that --select left out
@@ -34,6 +35,7 @@ import numpy as np
 from .. import OMITTED, Tensor
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path
+from ..frameworks.values import parts_of
 from . import text
 
 Json = Any
@@ -71,6 +73,9 @@ class Encoder:
             return self.tensor(value)
         if value is OMITTED:
             return {"$omitted": True}
+        parts = parts_of(value)
+        if parts is not None:
+            return {"$tag": parts.tag, "param": self.value(parts.param), "child": self.value(parts.child)}
         if isinstance(value, np.str_ | np.bytes_):
             return {"$scalar": self.value(value.item()), "dtype": type(value).__name__.rstrip("_")}
         return {"$scalar": self.array(np.asarray(value)), "dtype": value.dtype.name}

@@ -7,6 +7,7 @@ that turn the direction of text) is shown as an escape, as in a Python literal. 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,16 @@ def scalar(value: Any, limit: int | None = None) -> str:
         return quoted(value, limit)
     if type(value) is int:
         return integer(value, limit)
-    return repr(value)
+    if value is None or isinstance(value, bool | float | complex):
+        return repr(value)
+    return visible(_other(value, limit))
+
+
+def _other(value: Any, limit: int | None) -> str:
+    """A value of another class as an expression, as far as it says one."""
+    is_numpy = isinstance(value, np.random.Generator | np.random.RandomState)  # whose repr says where it lies
+    text = str(value) if is_numpy else f"Random({CUT})" if isinstance(value, Random) else repr(value)
+    return text if limit is None or len(text) <= limit else f"{text[:limit]}{CUT}"
 
 
 def is_container(value: Any) -> bool:

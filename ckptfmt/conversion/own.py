@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
-from ..errors import UnknownTagWarning
 from ..format import tree as trees
 from ..format.arrays import ArraySpec
 from ..format.commit import find
 from ..format.dtypes import Array, bytes_of
 from ..format.names import Path
-from ..format.tags import TAGS, child_of
-from ..format.tree import Tree
+from ..format.tags import NATIVE, Restore, child_of
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile
 from ..frameworks.target import rebuild
 from ..reading.blocks import BlockReader
 from ..reading.checkpoint import Checkpoint
+from ..reading.loading import Loader
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST
 from .probe import Probe
@@ -73,7 +70,7 @@ def source_of(opened: Checkpoint) -> Source:
         children = {name: child_of for found in ours.tags.values() for name, _ in found}
         plain = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=children)
         can_be_mapped = not is_remote and all(spec.is_contiguous for spec in checkpoint.manifest.specs)
-        mapped = partial(_mapped, checkpoint) if can_be_mapped else None
+        mapped = _Plain(checkpoint, children).load if can_be_mapped else None
         tree, resources = rebuild(plain, leaf), stack.pop_all()
         return Source(tree, checkpoint.metadata, mapped=mapped, resources=resources, ours=ours)
 
@@ -81,15 +78,20 @@ def source_of(opened: Checkpoint) -> Source:
 def _ours(checkpoint: Checkpoint) -> Ours:
     tags: dict[Path, list[tuple[str, Any]]] = {}
     for path, name, param in trees.tags(checkpoint.manifest.tree):
-        if name not in TAGS or TAGS[name].restore is None:
-            tags.setdefault(path, []).append((name, param))
+        if name not in NATIVE:
+            tags.setdefault(path, []).append((name, trees.decode(param, [].__getitem__)))
     return Ours(checkpoint.schema, tags, checkpoint.manifest.unknown)
 
 
-def _mapped(checkpoint: Checkpoint) -> Tree:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnknownTagWarning)  # tags are kept, or told as losses
-        return checkpoint.load(mmap=True, verify=True)
+class _Plain(Loader):
+    """Loads a tree with the children of tags, which are told beside it."""
+
+    def _restores(self) -> Mapping[str, Restore]:
+        return self.children
+
+    def __init__(self, checkpoint: Checkpoint, children: Mapping[str, Restore]) -> None:
+        super().__init__(checkpoint, mmap=True, verify=True)
+        self.children = children
 
 
 def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredTensor | None) -> LazyArray:

@@ -84,15 +84,17 @@ def record(name: str) -> Callable[..., Record]:
 
 
 class OtherDict(dict[Any, Any]):
-    """A dict of another class, which is known by name alone."""
+    """A dict of another class, which is known by name alone; the tag that says it, if one does, and its param."""
 
-    name = ""
+    name = tag = ""
+    param: Any = None
 
 
 class OtherList(list[Any]):
-    """A sequence of another class, which is known by name alone."""
+    """A sequence of another class, as `OtherDict` is a dict of one."""
 
-    name = ""
+    name = tag = ""
+    param: Any = None
 
 
 class AttributedDict(OrderedDict[Any, Any]):
@@ -272,8 +274,9 @@ class _Machine:
                 items = self.marked()
                 self.left -= _ITEM["ADDITEMS"] * len(items)
                 self.hashed(items)
-                self.push(frozenset(items))
-                self.weigh(stack[-1])
+                made = frozenset(items)
+                self.push(made)
+                self.weigh(made)
             case "BUILD":
                 state = stack.pop()
                 self.build(stack[-1], state)

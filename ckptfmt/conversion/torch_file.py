@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_text
+from ..format.tags import made
 from ..format.tree import Tree
+from ..format.values import ATOMS, CONTAINERS
 from ..frameworks.target import rebuild
 from . import shards
 from .archive import Archive, Window
@@ -51,6 +54,7 @@ HOLDS = Holds(
     metadata=lambda metadata: metadata is None or (isinstance(metadata, dict) and set(metadata) == {ATTRIBUTES}),
     arrays=True,
     tags={
+        **{name: partial(made, name) for name in (*ATOMS, *CONTAINERS)},
         "torch.Parameter": _parameter,
         "torch.Size": lambda _, sizes: package("torch", "torch").Size(sizes),
         "torch.dtype": _dtype,

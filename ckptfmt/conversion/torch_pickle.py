@@ -13,10 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array
 from ..format.names import Path, path_label, path_text
+from ..format.tags import TAGS
 from ..format.tree import MAX_DEPTH, Tree
+from ..format.values import CONTAINERS
+from ..frameworks.values import Parts, parts_of
+from ..writing.encoder import encode
 from . import numpy_pickle, pickles, torch_values
 from .claims import count as count_of
 from .claims import shown
@@ -24,7 +28,7 @@ from .gate import FEW
 from .pairs import unpacked
 from .pickles import AttributedDict, Global, OtherDict, OtherList, Readable, Record, Unknown
 from .source import LEAVES, LazyArray, Loss, Tensor, check_strings, is_tensor, plain_text, walk
-from .torch_values import PLAIN_TENSORS, Attributed, Nothing, Replaced, Size, lazily, never, quantised, short
+from .torch_values import PLAIN_TENSORS, Attributed, Nothing, Replaced, Size, lazily, never, of_record, quantised, short
 
 _STORAGES = {
     "Double": "float64",
@@ -196,17 +200,16 @@ class TensorPickle:
         if self._met > min(self._most, LEAVES):
             raise fault("limit-exceeded", f"more than {min(self._most, LEAVES):,} leaves and containers")
         match value:
+            case Parts() | Record() if (parts := of_record(value) if isinstance(value, Record) else value) is not None:
+                plain = self._plain(parts.child, path)
+                self._say(parts._replace(child=plain), path, "its parts")
+                return plain
             case dict():
                 return self._dict(value, path)
             case list() | tuple():
                 return self._sequence(value, path)
             case set() | frozenset():
-                self._lose("value", path, f"a {type(value).__name__} becomes a sorted list")
-                items = (self._plain(item, (*path, i)) for i, item in enumerate(sorted(value, key=self._order)))
-                return [item for item in items if item is not LEFT]
-            case bytearray():
-                self._lose("value", path, "a bytearray becomes bytes")
-                return bytes(value)
+                return self._set(value, path)
             case Attributed():
                 return self._attributed(value, path)
             case Replaced(message, other):
@@ -219,11 +222,34 @@ class TensorPickle:
                 return self._named(value, path)
             case LazyArray() if len(self._users.get(self._lazily.get(id(value), ""), ())) > 1:
                 self._lose("alias", path, "shares a storage with others, and becomes a copy")
-        return value
+        parts = None if isinstance(value, np.ndarray | np.generic | LazyArray) else parts_of(value)
+        return value if parts is None else self._plain(parts, path)
+
+    def _say(self, parts: Parts, path: Path, other: str) -> None:
+        """That the child that was given stands for a value; a loss, if it does not."""
+        try:
+            node = encode(parts.child, allow_tensors=False).node
+            is_fit = TAGS[parts.tag].accepts(encode(parts.param).node, node, ())
+        except CkptError:
+            is_fit = parts.tag in CONTAINERS  # which may hold tensors
+        if is_fit:
+            self._tag(path, parts.tag, parts.param)
+        else:
+            self._lose("value", path, f"a {parts.tag.removeprefix('python.')} becomes {other}")
+
+    def _set(self, value: set[Any] | frozenset[Any], path: Path) -> Tree:
+        members = sorted(value, key=self._order)
+        found = [self._plain(item, (*path, i)) for i, item in enumerate(members)]
+        kept = [item for item in found if item is not LEFT]
+        if len(kept) == len(found) and not any(map(is_tensor, found)):
+            self._tag(path, f"python.{type(value).__name__}")
+        else:
+            self._lose("value", path, f"a {type(value).__name__} becomes a sorted list")
+        return kept
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], path: Path) -> Tree:
         if isinstance(value, OtherList):
-            self._lose("value", path, f"a {value.name} becomes a list")
+            self._kind(value, path, "list")
         if isinstance(value, Size):
             self._tag(path, "torch.Size")
         items = [self._plain(item, (*path, i)) for i, item in enumerate(value)]
@@ -233,7 +259,7 @@ class TensorPickle:
 
     def _dict(self, value: dict[Any, Any], path: Path) -> Tree:
         if isinstance(value, OtherDict):
-            self._lose("value", path, f"a {value.name} becomes a dict")
+            self._kind(value, path, "dict")
         items: dict[Any, Any] = {}
         for key, item in value.items():
             name = self._key(key, path)
@@ -248,14 +274,20 @@ class TensorPickle:
             self._keep_attributes(value.attributes, path)
         return OrderedDict(items)
 
+    def _kind(self, value: OtherList | OtherDict, path: Path, other: str) -> None:
+        if value.tag:
+            self._tag(path, value.tag, value.param)
+        else:
+            self._lose("value", path, f"a {value.name} becomes a {other}")
+
     def _key(self, key: Any, path: Path) -> Any:
         """The key of a dict as text or an int; `LEFT` if nothing is known of it."""
         if type(key) in (str, int):
             return key
         if isinstance(key, Record) and isinstance(found := self._of_numpy(key), np.generic):
             key = found
-        if isinstance(key, Replaced):
-            key = key.value
+        if isinstance(key, Parts):
+            key = key.child
         if isinstance(key, Global):
             name = key.name
         elif _is_plain_key(key):

@@ -4,16 +4,22 @@ and tensors of several tensors. `TABLE` maps their names to what makes them. Not
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import Array
+from ..format.values import FACTORIES
+from ..frameworks.values import Parts
 from . import numpy_pickle
 from .pickles import AttributedDict, Global, OtherDict, OtherList, Record, record
 from .source import Index, LazyArray
@@ -136,19 +142,23 @@ def _ordered(items: Any = ()) -> AttributedDict:
 
 def _counter(items: Any = ()) -> OtherDict:
     made = OtherDict(items)
-    made.name = "collections.Counter"
+    made.tag = "collections.Counter"
     return made
 
 
-def _default_dict(*_: Any) -> OtherDict:
+def _default_dict(factory: Any = None, *_: Any) -> OtherDict:
     made = OtherDict()
-    made.name = "collections.defaultdict"
+    name = None if factory is None else str(getattr(factory, "name", type(factory).__name__))
+    short_name = None if name is None else name.removeprefix("builtins.")
+    made.name, made.param = f"collections.defaultdict of {name}", short_name
+    made.tag = "collections.defaultdict" if name is None or short_name in FACTORIES else ""
     return made
 
 
-def _deque(items: Any = (), *_: Any) -> OtherList:
+def _deque(items: Any = (), maxlen: Any = None, *_: Any) -> OtherList:
     made = OtherList(items)
-    made.name = "collections.deque"
+    made.name, made.param = "collections.deque", maxlen
+    made.tag = "collections.deque" if maxlen is None or type(maxlen) is int else ""
     return made
 
 
@@ -159,8 +169,47 @@ def joined_path(*parts: Any) -> str:
     return os.path.join(*parts) if parts else "."
 
 
-def _path(name: str, *parts: Any) -> Replaced:
-    return Replaced(f"a {name} becomes text", joined_path(*parts))
+def _path(name: str, *parts: Any) -> Parts:
+    joined_path(*parts)  # which bounds it
+    system = "windows" if "Windows" in name else "posix"
+    pure: type[PurePath] = PureWindowsPath if system == "windows" else PurePosixPath
+    return Parts("pathlib.PurePath" if "Pure" in name else "pathlib.Path", system, str(pure(*parts)))
+
+
+def _moment(kind: Callable[..., Any]) -> Callable[..., Any]:
+    def make(state: Any, zone: Any = None) -> Any:
+        if type(state) is not bytes or type(zone) not in (type(None), datetime.timezone):
+            return Nothing("a time in a time zone of another class")
+        return kind(state) if zone is None else kind(state, zone)
+
+    return make
+
+
+def _zone(offset: Any, name: Any = None) -> datetime.timezone:
+    return datetime.timezone(offset) if name is None else datetime.timezone(offset, name)
+
+
+def _decimal(text: Any) -> Any:
+    if type(text) is not str:
+        raise ValueError("a Decimal that is no text")
+    return Decimal(text)
+
+
+def _fraction(numerator: Any, denominator: Any = None) -> Parts:
+    text = numerator if denominator is None else f"{int(numerator)}/{int(denominator)}"
+    return Parts("fractions.Fraction", None, text if "/" in text else f"{text}/1")
+
+
+def of_record(found: Record) -> Parts | None:
+    """The tag of an object that its state makes; None for any other."""
+    match found:
+        case Record("argparse.Namespace" | "types.SimpleNamespace" as name, (), dict() | None as state):
+            return Parts(name, None, {} if state is None else state)
+        case Record("uuid.UUID", (), {"int": int(number)}) if 0 <= number < 1 << 128:
+            return Parts("uuid.UUID", None, str(UUID(int=number)))
+        case Record("random.Random", (), tuple() as state):
+            return Parts("random.Random", None, state)
+    return None
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -199,6 +248,17 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "builtins.bytearray": _bytearray,
     "builtins.bytes": lambda: b"",  # as protocol 2 writes it
     **{name: partial(_path, name) for name in PATHS},
+    **{f"builtins.{name}": never for name in ("bool", "int", "float", "str", "list", "tuple", "dict")},  # of defaults
+    **dict.fromkeys(("builtins.range", "builtins.xrange"), lambda *items: range(*items)),  # xrange in protocol 2
+    "builtins.slice": lambda *items: slice(*items),
+    "datetime.date": _moment(datetime.date),
+    "datetime.time": _moment(datetime.time),
+    "datetime.datetime": _moment(datetime.datetime),
+    "datetime.timedelta": lambda *parts: datetime.timedelta(*parts),
+    "datetime.timezone": _zone,
+    "decimal.Decimal": _decimal,
+    "fractions.Fraction": _fraction,
+    **{name: record(name) for name in ("argparse.Namespace", "types.SimpleNamespace", "uuid.UUID", "random.Random")},
     **dict.fromkeys(PLAIN_TENSORS, never),
     **dict.fromkeys((f"torch.{name}" for name in (*_LAYOUTS, *_SCHEMES)), never),
     **numpy_pickle.TABLE,

@@ -113,8 +113,16 @@ class Budget:
 
     def take(self, items: list[Any], container: Any = None) -> list[Any]:
         """A list with these items has been made, or another container with them."""
-        self.left -= 16 + _size(items if container is None else container)
-        self.left -= sum(_size(item) for item in items if _is_own(item))
+        cost = 16 + _size(items if container is None else container)
+        for item in items:  # small numbers and single characters are shared
+            kind = type(item)
+            if kind is str or kind is bytes:
+                cost += _size(item) if len(item) > 1 else 0
+            elif kind is float:
+                cost += 32
+            elif kind is int and not -6 < item < 257:
+                cost += 32 if -_TWO_DIGITS < item < _TWO_DIGITS else 48
+        self.left -= cost
         if self.left < 0:
             raise exceeded(self.limit)
         return items
@@ -127,15 +135,12 @@ def exceeded(limit: int) -> Exception:
     )
 
 
+_TWO_DIGITS = 1 << 60  # from which CPython takes a third one, of 30 bits
+
+
 def _size(item: Any) -> int:
     """Memory of a value; the allocator gives multiples of 16 bytes."""
     return sys.getsizeof(item) + 15 & ~15
-
-
-def _is_own(item: Any) -> bool:
-    """Whether a value that is no container has memory of its own; small numbers and single characters are shared."""
-    kind = type(item)
-    return kind is float or (kind is int and not -6 < item < 257) or (kind in (str, bytes) and len(item) > 1)
 
 
 def _costs() -> list[int]:

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import values
+
 Node = Any
 Accepts = Callable[[Node, Node, Sequence[str]], bool]  # param, child node, dtypes of the manifest's tensors
-Restore = Callable[[Any, Any], Any]  # param, value of the child
+Restore = Callable[[Any, Any], Any]  # param, value of the child; NotImplemented where it cannot be made [TAG-004]
 
 _TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
 
@@ -19,12 +21,13 @@ _TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|
 class Tag(NamedTuple):
     """`restore` makes the value; where it is None, an adapter or a template does, and without one the child is given
     [TAG-004], with a warning where `hint` says how to get more. `binds`: whether a template's param must be the stored
-    one."""
+    one. `is_leaf`: whether the node is one value, whatever its child is made of, and holds no tensor."""
 
     accepts: Accepts
     restore: Restore | None = None
     hint: str = ""
     binds: bool = False
+    is_leaf: bool = False
 
 
 def _is_time(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
@@ -68,7 +71,23 @@ def _time(prefix: str) -> Restore:
     return lambda unit, value: value.view(np.dtype(prefix if unit == "generic" else f"{prefix}[{unit}]"))
 
 
-_RECORD = Tag(_node("dict", str), hint="was read as a dict; like= gives it back")
+def _is_enum(param: Node, child: Node, _: Sequence[str]) -> bool:
+    return type(param) is str and not _holds_tensor(child)
+
+
+def _holds_tensor(node: Node) -> bool:
+    match node:
+        case ["tensor", _]:
+            return True
+        case ["dict", _, items] | ["list" | "tuple", items]:
+            return any(map(_holds_tensor, items))
+        case ["tag", _, _, child]:
+            return _holds_tensor(child)
+    return False
+
+
+_RECORD = Tag(_node("dict", str), hint="was read as a dict; like= and ckptfmt.register give it back")
+_HINTS = {"collections.defaultdict": "was read as a dict, as what makes its values is none of those that are known"}
 
 TAGS: dict[str, Tag] = {
     "collections.OrderedDict": Tag(_node("dict", type(None)), lambda _, value: OrderedDict(value)),
@@ -77,6 +96,9 @@ TAGS: dict[str, Tag] = {
     "numpy.timedelta64": Tag(_is_time, _time("m8")),
     "numpy.str_": Tag(_plain(str), lambda _, value: np.str_(value)),
     "numpy.bytes_": Tag(_plain(bytes), lambda _, value: np.bytes_(value)),
+    **{name: Tag(*forms, _HINTS.get(name, "")) for name, forms in values.CONTAINERS.items()},
+    **{name: Tag(*forms, is_leaf=True) for name, forms in values.ATOMS.items()},
+    "python.enum": Tag(_is_enum, hint="was read as its value; like= and ckptfmt.register give it back"),
     "python.namedtuple": _RECORD,
     "python.dataclass": _RECORD,
     "jax.pytree": _RECORD,
@@ -86,6 +108,7 @@ TAGS: dict[str, Tag] = {
     "torch.Size": Tag(_node("tuple", type(None))),
     "torch.dtype": Tag(_plain(str)),
     "torch.device": Tag(_plain(str)),
+    "torch.Generator": Tag(lambda param, child, _: type(param) is str and type(child) is bytes, is_leaf=True),
     "torch.saved": Tag(_plain(bytes)),
 }
 
@@ -95,5 +118,18 @@ def child_of(_: Node, value: Any) -> Any:
     return value
 
 
-# for trees of tensors that are not read: what their nodes stand for matters once they are loaded
-CHILDREN: dict[str, Restore] = {name: child_of for name, tag in TAGS.items() if tag.restore is None}
+# for trees of tensors that are not read: what their nodes stand for matters once they are loaded. Such a tree has no
+# containers but dicts, lists and tuples
+CHILDREN: dict[str, Restore] = {
+    **{name: child_of for name, tag in TAGS.items() if tag.restore is None},
+    **dict.fromkeys(("collections.deque", "types.SimpleNamespace", "argparse.Namespace"), child_of),
+}
+# whose values all trees of NumPy have; to conversions and migrations, any other tag is said beside its child
+NATIVE = frozenset({"collections.OrderedDict", "numpy.datetime64", "numpy.timedelta64", "numpy.str_", "numpy.bytes_"})
+
+
+def made(tag: str, param: Any, child: Any) -> Any:
+    """The value of a tag that a program can make without a framework, else the child. [TAG-004]"""
+    restore = TAGS[tag].restore
+    value = NotImplemented if restore is None else restore(param, child)
+    return child if value is NotImplemented else value

@@ -18,11 +18,13 @@ from ..warning import warn
 from .dtypes import DTYPES, dtype_named, unpack
 from .limits import SMALL, table
 from .names import Key, Path, path_label
-from .tags import TAGS, Restore
+from .tags import TAGS, Restore, Tag
 
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
 Tree = Any
 
+_LEAVES = frozenset((type(None), bool, int, float, str, bytes))  # nodes that are their values
+_KEYS = frozenset((str, int))
 MAX_DEPTH = 256  # [TREE-012]
 COMPLEX = struct.Struct("<dd")
 
@@ -54,17 +56,15 @@ def check(node: Node, dtypes: Sequence[str]) -> None:
 
 def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> None:
     if type(node) is not list:
-        if node is None or type(node) in (bool, int, float, str, bytes):
+        if type(node) in _LEAVES:
             return
         raise _bad(f"a {type(node).__name__} is no node")
-    match node:
+    match node:  # the forms of which there are most come first
+        case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
+            _check_keys(keys)
+            _check_items(items, dtypes, used, depth)
         case ["tensor", int(index)] if type(index) is int and 0 <= index < len(dtypes):
             used.add(index)
-        case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
-            decoded = [decode_key(key) for key in keys]
-            if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
-                raise _bad("a dict repeats a key [TREE-006]")
-            _check_items(items, dtypes, used, depth)
         case ["list" | "tuple", list(items)]:
             _check_items(items, dtypes, used, depth)
         case ["int", bytes(raw)] if raw:  # [TREE-003]
@@ -87,16 +87,27 @@ def _check_items(items: list[Node], dtypes: Sequence[str], used: set[int], depth
     if depth >= MAX_DEPTH:
         raise _bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
     for item in items:
-        _check(item, dtypes, used, depth + 1)
+        if type(item) not in _LEAVES:
+            _check(item, dtypes, used, depth + 1)
+
+
+def _check_keys(keys: list[Node]) -> None:
+    decoded = decode_keys(keys)
+    if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
+        raise _bad("a dict repeats a key [TREE-006]")
 
 
 def _bad(message: str) -> Exception:
     return fault("bad-manifest", message)
 
 
+def decode_keys(keys: list[Node]) -> list[Key]:
+    return keys if _KEYS.issuperset(map(type, keys)) else list(map(decode_key, keys))
+
+
 def decode_key(key: Node) -> Key:
-    if type(key) is str or type(key) is int:
-        return key
+    if type(key) in _KEYS:
+        return key  # type: ignore[no-any-return]
     match key:
         case ["int", bytes(raw)] if raw:
             return int.from_bytes(raw, "big", signed=True)
@@ -128,7 +139,7 @@ class _Decoder:
     def value(self, node: Node, path: Path) -> Tree:
         kind = node[0] if type(node) is list else None
         if kind in ("dict", "list", "tuple"):
-            return self.container(node, path)
+            return self.whole(node, path) if self.keep is None else self.container(node, path)
         if kind == "tag":
             return self.tagged(node, path)
         if self.keep is not None and not self.keep(path):
@@ -141,19 +152,27 @@ class _Decoder:
 
     def container(self, node: Node, path: Path) -> Tree:
         if node[0] == "dict":
-            keys = [decode_key(key) for key in node[1]]
-            if self.keep is None:  # the way of most loads, so without a path for each tensor
-                tensor = self.tensor
-                return {
-                    k: tensor(n[1]) if type(n) is list and n[0] == "tensor" else self.value(n, (*path, k))
-                    for k, n in zip(keys, node[2], strict=True)
-                }
-            items = [(key, self.value(item, (*path, key))) for key, item in zip(keys, node[2], strict=True)]
+            items = [(k, self.value(item, (*path, k))) for k, item in zip(decode_keys(node[1]), node[2], strict=True)]
             kept = {key: item for key, item in items if item is not OMITTED}
             return OMITTED if self.left_out(path, kept, items) else kept
         values = [self.value(item, (*path, i)) for i, item in enumerate(node[1])]
-        if self.keep is not None and self.left_out(path, [v for v in values if v is not OMITTED], values):
+        if self.left_out(path, [v for v in values if v is not OMITTED], values):
             return OMITTED
+        return values if node[0] == "list" else tuple(values)
+
+    def whole(self, node: Node, path: Path) -> Tree:
+        """A container of which nothing is left out, as in most loads; without a call and a path for each leaf, of which
+        there may be very many."""
+        value, tensor = self.value, self.tensor
+        if node[0] == "dict":
+            return {
+                k: n if type(n) is not list else tensor(n[1]) if n[0] == "tensor" else value(n, (*path, k))
+                for k, n in zip(decode_keys(node[1]), node[2], strict=True)
+            }
+        values = [
+            n if type(n) is not list else tensor(n[1]) if n[0] == "tensor" else value(n, (*path, i))
+            for i, n in enumerate(node[1])
+        ]
         return values if node[0] == "list" else tuple(values)
 
     def left_out(self, path: Path, kept: Sized, items: Sized) -> bool:
@@ -162,25 +181,35 @@ class _Decoder:
 
     def tagged(self, node: Node, path: Path) -> Tree:
         _, name, param, child = node
-        value = self.value(child, path)
+        tag = TAGS.get(name)
+        if tag is not None and tag.is_leaf and self.keep is not None:
+            if not self.keep(path):
+                return OMITTED
+            value = _Decoder(self.tensor, None, self.restores).value(child, path)
+        else:
+            value = self.value(child, path)
         if value is OMITTED:
             return OMITTED
-        tag = TAGS.get(name)
         restore = self.restores.get(name) or (tag.restore if tag else None)
         if restore is None:
-            hint = tag.hint if tag else "an unknown tag: its plain child was read"
-            if hint and name not in self.announced:
-                self.announced.add(name)
-                text = f"{name} {param}" if tag else name
-                message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
-                warn(message, UnknownTagWarning)
-            return value
+            return self.child(tag, node, value, path)
         if type(child) is not list or child[0] != "tensor":
-            return restore(_Decoder(self.tensor, None, {}).value(param, path), value)
+            made = restore(_Decoder(self.tensor, None, {}).value(param, path), value)
+            return self.child(tag, node, value, path) if made is NotImplemented else made
         key = (name, param, child[1])  # aliases are one object [TREE-010]
         if key not in self.tagged_tensors:
             self.tagged_tensors[key] = restore(param, value)
         return self.tagged_tensors[key]
+
+    def child(self, tag: Tag | None, node: Node, value: Tree, path: Path) -> Tree:
+        """The value of the child, for what cannot be made here. [TAG-001] [TAG-004]"""
+        hint = tag.hint if tag else "an unknown tag: its plain child was read"
+        text = f"{node[1]} {node[2]}" if tag else node[1]
+        if hint and text not in self.announced:
+            self.announced.add(text)
+            message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
+            warn(message, UnknownTagWarning)
+        return value
 
 
 def _leaf(node: Node) -> Any:
@@ -210,7 +239,8 @@ def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:
 
 
 def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Every leaf node with its path, depth first; a tag adds no segment, an empty container is a leaf."""
+    """Every leaf node with its path, depth first; a tag adds no segment, an empty container is a leaf, and so is a
+    tagged node that is one value."""
     match node:
         case ["dict", keys, items] if items:
             for key, item in zip(keys, items, strict=True):
@@ -218,7 +248,7 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         case ["list" | "tuple", items] if items:
             for i, item in enumerate(items):
                 yield from leaves(item, (*path, i))
-        case ["tag", _, _, child]:
+        case ["tag", name, _, child] if name not in TAGS or not TAGS[name].is_leaf:
             yield from leaves(child, path)
         case _:
             yield path, node

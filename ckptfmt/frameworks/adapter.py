@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,10 +18,11 @@ import numpy as np
 from ..errors import fault
 from ..format.arrays import Shape
 from ..format.dtypes import Array
-from ..format.tags import Restore
+from ..format.tags import TAGS, Restore, made
 from .memory import aligned
 from .own_dicts import without_own_dicts
 from .sources import Lazy, Region, Source, whole
+from .values import parts_of
 
 GROUP = "ckptfmt.adapters"
 
@@ -184,11 +185,33 @@ def lower(value: Any) -> Source | Tagged | Plain | None:
     """What the tree holds for a value that it has no node for; None if nothing does."""
     if isinstance(value, Lazy | Tagged):
         return value  # type: ignore[return-value]  # subclasses of Lazy are sources
+    parts = parts_of(value)
+    if parts is not None:
+        rebuild = partial(_member, type(value)) if parts.tag == "python.enum" else partial(made, *parts[:2])
+        return Tagged(*parts, rebuild)
     for adapter in adapters():
         lowered = adapter.lower(value)
         if lowered is not None:
             return lowered
     return Plain(without_own_dicts(value.state_dict())) if is_stateful(value) else _record(value)
+
+
+def is_leaf(lowered: Tagged) -> bool:
+    """Whether what a value becomes is one leaf of a tree, whatever it is made of."""
+    return lowered.tag in TAGS and TAGS[lowered.tag].is_leaf
+
+
+def kept(tag: str) -> Restore:
+    """What makes a tagged value that is saved again as it was."""
+    return lambda param, child: Tagged(tag, param, child, _itself)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+# for trees that are saved again: every tag whose value no program makes by itself
+KEPT: Mapping[str, Restore] = {name: kept(name) for name, tag in TAGS.items() if tag.restore is None}
 
 
 def is_stateful(value: Any) -> bool:
@@ -235,6 +258,13 @@ def blank_array(shape: Shape, dtype: np.dtype[Any]) -> Blank:
     return Blank((SlotPart(whole(shape), array),), lambda: array)
 
 
+def _member(kind: type, value: Any) -> Any:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise fault("mismatch", f"{value!r:.80} is no value of the enum {kind.__qualname__}") from error
+
+
 def _record(value: Any) -> Tagged | None:
     """NamedTuples and dataclasses: their fields under the name of their class."""
     kind = type(value)
@@ -244,5 +274,14 @@ def _record(value: Any) -> Tagged | None:
         return Tagged("python.namedtuple", name, fields, lambda child: kind(**child))
     if dataclasses.is_dataclass(kind):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return Tagged("python.dataclass", name, fields, lambda child: dataclasses.replace(value, **child))
+        return Tagged("python.dataclass", name, fields, partial(with_fields, value))
     return None
+
+
+def with_fields(value: Any, fields: Mapping[str, Any]) -> Any:
+    """Another object of a dataclass, with these fields; those that its `__init__` does not take are set as they are."""
+    taken = {field.name for field in dataclasses.fields(value) if field.init}
+    made = dataclasses.replace(value, **{name: item for name, item in fields.items() if name in taken})
+    for name in fields.keys() - taken:
+        object.__setattr__(made, name, fields[name])
+    return made

@@ -1,4 +1,5 @@
-"""Counters and dicts with defaults in the states of objects: stored as dicts, and given back as what the object has."""
+"""Dicts with a default that no name stands for, in the states of objects: stored as dicts, and given back as what the
+object has. Counters and other defaultdicts were stored so, too, before they had tags."""
 
 from __future__ import annotations
 
@@ -6,16 +7,17 @@ import copy
 from collections import Counter, OrderedDict, defaultdict
 
 from ..format.tree import Tree
+from .values import parts_of
 
 _OWN_DICTS = (Counter, defaultdict)
 
 
 def without_own_dicts(state: Tree) -> Tree:
-    """A state as it is stored: counters and dicts with defaults as dicts; itself where it has none."""
+    """A state as it is stored: with dicts for those whose default has no name; itself where it has none."""
     kind = type(state)
     if isinstance(state, dict) and kind in (dict, OrderedDict, *_OWN_DICTS):
         changed = {key: new for key, value in state.items() if (new := without_own_dicts(value)) is not value}
-        if kind in _OWN_DICTS:
+        if kind is defaultdict and parts_of(state) is None:
             return {**state, **changed}
         if changed:
             made = copy.copy(state)  # with what it says besides

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..brief import Brief
+from ..errors import CkptError
 from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
+from ..format.tags import TAGS, Restore, made
 from ..format.tree import Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
+from .adapter import is_leaf as is_leaf_tag
 from .overflows import Kind, Overflow, listed, name_of
 
 Difference = tuple[str, Any, Any]
@@ -99,7 +102,7 @@ def flatten(
         yield path, tree
     else:
         lowered = lower(tree)
-        if isinstance(lowered, Tagged):
+        if isinstance(lowered, Tagged) and not is_leaf_tag(lowered):
             yield from flatten(lowered.child, is_leaf, path)
         elif isinstance(lowered, Plain):
             yield from flatten(lowered.value, is_leaf, path)
@@ -123,6 +126,19 @@ def rebuild(
     return _Rebuilder(leaf, check, is_leaf).value(tree, path)
 
 
+def untagged(tree: Tree, restores: Mapping[str, Restore]) -> Tree:
+    """The values of tagged ones, wherever they stand: as `restores` or the format make them, else their children."""
+    if isinstance(tree, Tagged):
+        child, restore = untagged(tree.child, restores), restores.get(tree.tag)
+        value = NotImplemented if restore is None else restore(tree.param, child)
+        if value is not NotImplemented:
+            return value
+        return made(tree.tag, tree.param, child) if tree.tag in TAGS and restore is None else child
+    if type(tree) in (dict, OrderedDict):
+        return type(tree)((key, untagged(item, restores)) for key, item in tree.items())
+    return type(tree)(untagged(item, restores) for item in tree) if type(tree) in (list, tuple) else tree
+
+
 class _Rebuilder:
     def __init__(
         self,
@@ -143,16 +159,23 @@ class _Rebuilder:
         if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or self.is_leaf(tree):
             return self.leaf(path, tree)
         lowered = lower(tree)
-        if isinstance(lowered, Tagged):
+        if isinstance(lowered, Tagged) and (lowered is tree or not is_leaf_tag(lowered)):
             self.check(path, lowered)
             child = self.value(lowered.child, path)
-            key = (lowered.tag, lowered.param, id(child))  # aliases are one object [TREE-010]
+            key = (lowered.tag, str(lowered.param), id(child))  # aliases are one object [TREE-010]
             if key not in self.tagged:
-                self.tagged[key] = child, lowered.rebuild(child)
+                self.tagged[key] = child, self.rebuilt(path, lowered, child)
             return self.tagged[key][1]
         if isinstance(lowered, Plain):
             return self.value(lowered.value, path)
         return self.leaf(path, tree)
+
+    def rebuilt(self, path: Path, lowered: Tagged, child: Any) -> Any:
+        try:
+            return lowered.rebuild(child)
+        except CkptError as error:
+            error.tensor = error.tensor or path_label(path)
+            raise
 
 
 def match(

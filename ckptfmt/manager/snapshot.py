@@ -10,16 +10,15 @@ from __future__ import annotations
 import operator
 import weakref
 from collections import OrderedDict
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import InputError
 from ..format import tree as trees
 from ..format.dtypes import Array
-from ..format.tags import TAGS
 from ..format.tree import Tree
-from ..frameworks.adapter import Plain, Tagged, lower, seen
+from ..frameworks.adapter import KEPT, Plain, Tagged, kept, lower, seen
 from ..frameworks.sources import Shard, Sharded, Source, whole
 from ..writing.encoder import encode
 
@@ -81,8 +80,7 @@ class Buffers:
                     self._arrays[id(leaf.source)] = weakref.ref(leaf.source)
                     self._target_of[id(leaf.source)] = target
             self._learn(tree, encoded.node)
-        restores = {name: partial(_tagged, name) for name, tag in TAGS.items() if tag.restore is None}
-        copy = trees.decode(encoded.node, self._targets.__getitem__, None, restores)
+        copy = trees.decode(encoded.node, self._targets.__getitem__, None, KEPT)
         return Snapshot(copy, encoded.copied_views)
 
     def _learn(self, value: Any, node: Any) -> None:
@@ -141,7 +139,7 @@ class _Again:
     def value(self, value: Tree, depth: int) -> Tree:
         kind = type(value)
         if kind is OrderedDict and vars(value) and isinstance(lowered := lower(value), Tagged):
-            return _tagged(lowered.tag, lowered.param, self.value(lowered.child, depth + 1))
+            return kept(lowered.tag)(lowered.param, self.value(lowered.child, depth + 1))
         if kind is dict or kind is OrderedDict:
             if tuple(value) not in self._keys:
                 raise _OtherError
@@ -160,6 +158,8 @@ class _Again:
         lowered = lower(value)
         if isinstance(lowered, Plain):
             return self.value(lowered.value, depth)
+        if isinstance(lowered, Tagged):
+            return _plain_copy(value)
         raise _OtherError
 
     def _values(self, values: list[Any], depth: int) -> list[Any]:
@@ -207,6 +207,15 @@ class _Again:
             group.adapter.copy(group.tensors, values)
 
 
+def _plain_copy(value: Any) -> Any:
+    """A copy of a value that has a tag and no tensors."""
+    try:
+        node = encode(value, allow_tensors=False).node
+    except InputError:
+        raise _OtherError from None
+    return trees.decode(node, [].__getitem__, None, KEPT)
+
+
 def copied(source: Source, buffer: Any) -> Source:
     """What a tensor is now, whatever happens to it later: a copy on the host, in `buffer` if that is of its kind;
     itself, if its framework never changes tensors."""
@@ -225,12 +234,3 @@ def copied(source: Source, buffer: Any) -> Source:
         return elements.copy()
     np.copyto(buffer, elements)
     return buffer  # type: ignore[no-any-return]
-
-
-def _tagged(name: str, param: Any, child: Any) -> Tagged:
-    """A tagged value that is saved again as it was."""
-    return Tagged(name, param, child, _itself)
-
-
-def _itself(value: Any) -> Any:
-    return value

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import CorruptError, StorageError, fault
 from ..format import tree as trees
 from ..format.tree import Tree
+from ..frameworks.adapter import KEPT
 from ..writing.encoder import encode
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def metadata_for(step: Number, metrics: Mapping[str, Any] | None, metadata: Mapp
     if metrics:
         entry["metrics"] = {_metric_name(name): _metric(name, value) for name, value in metrics.items()}
     node = encode({**(metadata or {}), RESERVED: entry}, allow_tensors=False).node  # checked now, and a copy
-    return trees.decode(node, [].__getitem__)
+    return trees.decode(node, [].__getitem__, restores=KEPT)
 
 
 def _metric_name(name: Any) -> str:

@@ -12,7 +12,7 @@ from ..errors import fault
 from ..format.dtypes import Array, DType, dtype_of
 from ..format.names import Path, path_label
 from ..format.tree import OMITTED, Tree
-from ..frameworks.adapter import Tagged
+from ..frameworks.target import untagged
 from ..reading.filling import Place
 from ..reading.loading import Loader
 from ..reading.tensor import ArrayLike, Tensor
@@ -68,12 +68,8 @@ class ViewLoader(Loader):
         return leaf if isinstance(leaf, MigratedTensor) else None
 
     def _plain(self, entry: Any) -> Any:
-        """The value of a leaf that is no tensor: with its tag, if that is one of the framework."""
-        value = entry.value if isinstance(entry, Plain) else entry
-        if not isinstance(value, Tagged):
-            return value
-        restore = self._restores().get(value.tag)
-        return value.child if restore is None else restore(value.param, value.child)
+        """The value of a leaf that is no tensor: with its tag, if that is one of the program or the framework."""
+        return untagged(entry.value if isinstance(entry, Plain) else entry, self._restores())
 
     def _dtype(self, index: int) -> DType:
         tensor = self.wanted[index]

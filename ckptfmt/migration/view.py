@@ -19,11 +19,12 @@ from ..format.grid import select as normalise
 from ..format.manifest import Schema
 from ..format.names import Path, path_label
 from ..format.renaming import Renaming
-from ..format.tags import TAGS
+from ..format.tags import CHILDREN, NATIVE, TAGS
 from ..format.tree import Tree
-from ..frameworks.adapter import Tagged
+from ..frameworks.adapter import kept
 from ..frameworks.overflows import Kind, Tally, place_of
 from ..frameworks.sources import Region
+from ..frameworks.target import untagged
 from ..reading.checkpoint import Checkpoint
 from ..reading.filling import read_into
 from ..reading.lookup import Lookup
@@ -155,7 +156,7 @@ class MigratedCheckpoint(Lookup[MigratedTensor]):
 
         def leaf(path: Path, entry: Any) -> Any:
             if isinstance(entry, Plain):
-                return entry.value.child if isinstance(entry.value, Tagged) else entry.value
+                return untagged(entry.value, CHILDREN)
             return known.setdefault(entry, MigratedTensor(path, entry, self.checkpoint)) if entry else entry
 
         return with_leaves(self.plan.tree, leaf)
@@ -276,15 +277,15 @@ def _with_tags(checkpoint: Checkpoint) -> Tree:
     that NumPy knows nothing of there is the child. [MIG-021]"""
     lost: dict[str, str] = {}
 
-    def kept(name: str, param: Any, child: Any) -> Any:
+    def kept_or_lost(name: str, param: Any, child: Any) -> Any:
         if any(isinstance(leaf, Tensor) for _, leaf in leaves_of(child)):
-            if name not in TAGS or TAGS[name].hint:
-                lost.setdefault(name, str(param) if name in TAGS else "")
+            if name not in TAGS or TAGS[name].hint or TAGS[name].restore is not None:
+                lost.setdefault(name, str(param or "") if name in TAGS else "")
             return child
-        return Tagged(name, param, child, lambda child: child)
+        return kept(name)(param, child)
 
-    names = {name for _, name, _ in trees.tags(checkpoint.manifest.tree)}
-    restores = {name: partial(kept, name) for name in names if name not in TAGS or TAGS[name].restore is None}
+    names = {name for _, name, _ in trees.tags(checkpoint.manifest.tree)} - NATIVE
+    restores = {name: partial(kept_or_lost, name) for name in names}
     tree = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
     for name, param in lost.items():
         text = f"the tag {f'{name} {param}'.strip()!r} over tensors is left out: its child is migrated [MIG-021]"

@@ -165,7 +165,9 @@ class Checkpoint(Lookup[Tensor]):
     @cached_property
     def metadata(self) -> Tree:
         """The user's plain values."""
-        return trees.decode(self.manifest.metadata, _no_tensor)
+        from ..frameworks.registry import RESTORES
+
+        return trees.decode(self.manifest.metadata, _no_tensor, restores=RESTORES)
 
     @property
     def bytes_read(self) -> int:

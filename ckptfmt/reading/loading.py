@@ -20,6 +20,7 @@ from ..format.dtypes import Array, DType
 from ..format.names import Path, path_label, path_text, value_at
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
+from ..frameworks import registry
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
 from ..frameworks.advice import advice
 from ..frameworks.int_keys import as_asked
@@ -169,7 +170,7 @@ class Loader:
     def _restores(self) -> Mapping[str, Restore]:
         """What makes the values of tags for the framework; what views of int64 stand for, frameworks lack."""
         times = {"numpy.datetime64": child_of, "numpy.timedelta64": child_of}
-        return {**times, **self.adapter.restores} if self.adapter else {}
+        return {**registry.RESTORES, **times, **self.adapter.restores} if self.adapter else registry.RESTORES
 
     def _no_match(self) -> CkptError:
         return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)

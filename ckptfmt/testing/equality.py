@@ -14,6 +14,7 @@ import numpy as np
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
 from ..format.tree import Tree
+from ..frameworks.values import parts_of
 
 
 def equal_trees(found: Tree, expected: Tree) -> bool:
@@ -43,6 +44,11 @@ class _Comparison:
     def difference(self, found: Tree, expected: Tree, path: Path) -> str | None:
         if type(found) is not type(expected):
             return f"{path_label(path)!r}: a {type(found).__name__}, not a {type(expected).__name__}"
+        parts, others = parts_of(found), parts_of(expected)
+        if parts is not None and others is not None:  # what a save sees of the values of other classes
+            if parts[:2] != others[:2]:
+                return f"{path_label(path)!r}: {parts.tag} {parts.param}, not {others.tag} {others.param}"
+            return self.difference(parts.child, others.child, path)
         if isinstance(expected, dict):
             if [(type(key), key) for key in found] != [(type(key), key) for key in expected]:
                 return f"{path_label(path)!r}: the keys {list(found)}, not {list(expected)}"

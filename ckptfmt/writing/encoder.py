@@ -8,17 +8,24 @@ are lowered by their adapters.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CkptError, fault
+from ..errors import CkptError
 from ..format.dtypes import Array, dtype_of, pack
 from ..format.names import Path, path_label
+from ..format.tags import TAGS
 from ..format.tree import COMPLEX, MAX_DEPTH, Node, Tree
-from ..frameworks.adapter import Plain, Tagged, lower
+from ..frameworks.adapter import Plain, Tagged, is_leaf, lower
 from ..frameworks.sources import Source, memory_key
+from .advice import advice_for, advice_for_dtype, advice_for_key, kind_of
+from .refusals import Refusal, raise_for
+
+_ITSELF = frozenset((type(None), bool, float, bytes))  # values that are their nodes
+_STR = frozenset((str,))
+_LEAST, _MOST = -(1 << 63), 1 << 64  # of ints: so are these
 
 
 class TensorLeaf(NamedTuple):
@@ -37,27 +44,37 @@ class EncodedTree(NamedTuple):
     copied_views: tuple[tuple[str, ...], ...]
 
 
-def encode(tree: Tree, *, allow_tensors: bool = True) -> EncodedTree:
-    """Encode `tree`; raises `unsupported-leaf`, `unsupported-key`, `unsupported-dtype` or `too-deep`. [TREE-013]"""
-    encoder = _Encoder(allow_tensors)
+def encode(tree: Tree, *, allow_tensors: bool = True, skip: Callable[[Path], bool] | None = None) -> EncodedTree:
+    """Encode `tree`; raises `unsupported-leaf`, `unsupported-key`, `unsupported-dtype` or `too-deep`, for all places at
+    once. [TREE-013] Entries of dicts whose path `skip` is true of are left out."""
+    encoder = _Encoder(allow_tensors, skip)
     node = encoder.node(tree, (), 0)
+    if encoder.refused:
+        raise_for(tuple(encoder.refused))
     return EncodedTree(node, encoder.tensors, _shared_views(encoder.tensors, list(encoder.index_of_memory)))
 
 
 class _Encoder:
-    def __init__(self, allow_tensors: bool) -> None:
-        self.allow_tensors = allow_tensors
+    def __init__(self, allow_tensors: bool, skip: Callable[[Path], bool] | None = None) -> None:
+        self.allow_tensors, self.skip = allow_tensors, skip
         self.tensors: list[TensorLeaf] = []
         self.index_of_memory: dict[Hashable, int] = {}
+        self.refused: list[Refusal] = []
+
+    def refuse(self, path: Path, found: str, advice: str = "", code: str = "unsupported-leaf") -> Node:
+        """Note what cannot be stored, and go on with another node in its place: all of it is told together."""
+        where = path_label(path).encode(errors="backslashreplace").decode()
+        self.refused.append(Refusal(where, found, advice, code))
+        return None
 
     def node(self, value: Tree, path: Path, depth: int) -> Node:
         kind = type(value)
         if kind is np.ndarray or kind is np.memmap:
             return self.tensor(value, path, depth)
-        if value is None or kind is bool or kind is float or kind is bytes:
+        if kind in _ITSELF:
             return value
         if kind is str:
-            return _utf8(value, "unsupported-leaf", path)
+            return self.utf8(value, path)
         if kind is int:
             return _integer(value)
         if kind is complex:
@@ -65,7 +82,7 @@ class _Encoder:
         if kind in (dict, list, tuple, OrderedDict):
             return self.container(value, kind, path, depth)
         if isinstance(value, np.generic) and kind is value.dtype.type:
-            return _scalar(value, path, depth)
+            return self.scalar(value, path, depth)
         return self.lowered(value, path, depth)
 
     def lowered(self, value: Any, path: Path, depth: int) -> Node:
@@ -73,48 +90,85 @@ class _Encoder:
         try:
             lowered = lower(value)
         except CkptError as error:
-            error.tensor = error.tensor or path_label(path)
-            raise
+            return self.refuse(path, error.message, code=error.code)
         if lowered is None:
-            kind = type(value)
-            what = getattr(kind, "unstorable", f"a {kind.__module__}.{kind.__qualname__}")
-            raise fault(
-                "unsupported-leaf",
-                f"cannot store {what} at {path_label(path)!r}",
-                tensor=path_label(path),
-            )
+            return self.refuse(path, kind_of(value), advice_for(value))
         if isinstance(lowered, Tagged):
-            return self.tagged(lowered, path, depth)
+            return self.tagged(lowered, path, depth, value)
         if isinstance(lowered, Plain):
             return self.node(lowered.value, path, depth)
         return self.tensor(lowered, path, depth)
 
-    def tagged(self, value: Tagged, path: Path, depth: int) -> Node:
-        _check_depth(depth, path)
+    def tagged(self, value: Tagged, path: Path, depth: int, whole: Any) -> Node:
+        """A tagged node; `whole` is what it stands for."""
+        self.check_depth(depth, path)
         param = _Encoder(allow_tensors=False).node(value.param, path, depth + 1)
-        return ["tag", value.tag, param, self.node(value.child, path, depth + 1)]
+        refused, skip = len(self.refused), self.skip
+        if is_leaf(value):
+            self.skip = None
+        node = ["tag", value.tag, param, self.node(value.child, path, depth + 1)]
+        self.skip = skip
+        is_whole = refused == len(self.refused)
+        if is_whole and is_leaf(value) and not TAGS[value.tag].accepts(param, node[3], ()):  # as readers ask [TAG-003]
+            self.refuse(path, kind_of(whole), advice_for(whole))
+        return node
 
     def container(self, value: Any, kind: type, path: Path, depth: int) -> Node:
-        _check_depth(depth, path)
+        self.check_depth(depth, path)
         if kind is OrderedDict:
             lowered = lower(value) if vars(value) else None  # it has more than its items
             if isinstance(lowered, Tagged):
-                return self.tagged(lowered, path, depth)
+                return self.tagged(lowered, path, depth, value)
             return ["tag", "collections.OrderedDict", None, self.container(value, dict, path, depth + 1)]
         if kind is dict:
-            keys = [_key(key, path) for key in value]
-            return ["dict", keys, [self.node(item, (*path, key), depth + 1) for key, item in value.items()]]
-        return [kind.__name__, [self.node(item, (*path, i), depth + 1) for i, item in enumerate(value)]]
+            if self.skip is not None:
+                value = {key: item for key, item in value.items() if not _is_skipped(self.skip, path, key)}
+            return ["dict", self.keys(value, path), self.items(value.items(), path, depth)]
+        return [kind.__name__, self.items(enumerate(value), path, depth)]
+
+    def items(self, items: Iterable[tuple[Any, Any]], path: Path, depth: int) -> list[Node]:
+        """The nodes of what stands in a container; without a call and a path for each plain value, of which there may
+        be very many."""
+        node, nodes = self.node, []
+        for key, item in items:
+            kind = type(item)
+            if kind in _ITSELF or (kind is str and item.isascii()) or (kind is int and _LEAST <= item < _MOST):
+                nodes.append(item)
+            else:
+                nodes.append(node(item, (*path, key), depth + 1))
+        return nodes
+
+    def keys(self, container: dict[Any, Any], path: Path) -> list[Node]:
+        if _STR.issuperset(map(type, container)) and all(map(str.isascii, container)):
+            return list(container)
+        return [self.key(key, path) for key in container]
+
+    def key(self, key: Any, path: Path) -> Node:
+        if type(key) is str:
+            return self.utf8(key, (*path, key), "unsupported-key")
+        if type(key) is int:
+            return _integer(key)
+        found = f"a dict with the key {key!r:.80} of type {type(key).__name__}"
+        self.refuse(path, found, advice_for_key(key), "unsupported-key")  # [TREE-007]
+        return ""
+
+    def utf8(self, text: str, path: Path, code: str = "unsupported-leaf") -> str:
+        if text.isascii():
+            return text
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # [TREE-015]
+            what = "key" if code == "unsupported-key" else "string"
+            advice = 'it is no UTF-8: store value.encode(errors="surrogateescape")'
+            self.refuse(path, f"a {what} with lone surrogates", advice, code)
+            return ""
+        return text
 
     def tensor(self, array: Any, path: Path, depth: int) -> Node:
         if not self.allow_tensors:
-            raise fault(
-                "unsupported-leaf",
-                f"metadata holds a tensor at {path_label(path)!r}; put it into the tree",
-                tensor=path_label(path),
-            )  # [TREE-014]
+            return self.refuse(path, "a tensor in metadata", "put it into the tree")  # [TREE-014]
         if array.dtype.kind in "mM":
-            _check_depth(depth, path)
+            self.check_depth(depth, path)
             unit, count = np.datetime_data(array.dtype)
             tag = "numpy.datetime64" if array.dtype.kind == "M" else "numpy.timedelta64"
             return [
@@ -124,11 +178,8 @@ class _Encoder:
                 self.tensor(array.view(_int64(array.dtype)), path, depth + 1),
             ]
         if dtype_of(array.dtype) is None:
-            raise fault(
-                "unsupported-dtype",
-                f"cannot store a tensor of dtype {array.dtype} at {path_label(path)!r}",
-                tensor=path_label(path),
-            )
+            found, advice = f"a tensor of dtype {array.dtype}", advice_for_dtype(array.dtype)
+            return self.refuse(path, found, advice, "unsupported-dtype")
         memory = memory_key(array)
         index = self.index_of_memory.get(memory)
         if index is None:
@@ -136,30 +187,39 @@ class _Encoder:
             self.tensors.append(TensorLeaf(path, array))  # keeps it alive, so its id and memory stay its own
         return ["tensor", index]
 
+    def scalar(self, value: np.generic, path: Path, depth: int) -> Node:
+        if isinstance(value, np.str_ | np.bytes_ | np.datetime64 | np.timedelta64):
+            self.check_depth(depth, path)
+        if isinstance(value, np.str_):  # join, as NumPy's own conversions drop zeros at the end
+            return ["tag", "numpy.str_", None, self.utf8("".join([value]), path)]
+        if isinstance(value, np.bytes_):
+            return ["tag", "numpy.bytes_", None, b"".join([value])]
+        if isinstance(value, np.datetime64 | np.timedelta64):
+            unit, count = np.datetime_data(value.dtype)
+            param = unit if count == 1 else f"{count}{unit}"
+            return ["tag", f"numpy.{type(value).__name__}", param, self.scalar(value.view(np.int64), path, depth + 1)]
+        dtype = dtype_of(value.dtype)
+        if dtype is None:
+            found, advice = f"a scalar of dtype {value.dtype}", advice_for_dtype(value.dtype)
+            return self.refuse(path, found, advice, "unsupported-dtype")
+        array = np.asarray(value)
+        stored = pack(array, dtype) if dtype.per > 1 else array.view(dtype.stored.newbyteorder("="))
+        return ["scalar", dtype.name, stored.astype(dtype.stored).tobytes()]
 
-def _key(key: Any, path: Path) -> Node:
-    if type(key) is str:
-        return _utf8(key, "unsupported-key", (*path, key))
-    if type(key) is int:
-        return _integer(key)
-    raise fault(
-        "unsupported-key",
-        f"the dict at {path_label(path)!r} has the key {key!r} of type {type(key).__name__}",
-        tensor=path_label(path),
-    )  # [TREE-007]
+    def check_depth(self, depth: int, path: Path) -> None:
+        """Refuse what may contain itself, at once."""
+        if depth >= MAX_DEPTH:
+            where = path_label(path[:8])
+            advice = f"they are nested deeper than {MAX_DEPTH}, or in themselves"
+            raise_for((*self.refused, Refusal(where, "the containers below", advice, "too-deep")))
 
 
-def _utf8(text: str, code: str, path: Path) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # [TREE-015]
-        where = path_label(path).encode(errors="backslashreplace").decode()
-        raise fault(code, f"the string at {where!r} has lone surrogates and is no UTF-8", tensor=where) from None
-    return text
+def _is_skipped(skip: Callable[[Path], bool], path: Path, key: Any) -> bool:
+    return type(key) in (str, int) and skip((*path, key))
 
 
 def _integer(value: int) -> Node:
-    if -(1 << 63) <= value < 1 << 64:
+    if _LEAST <= value < _MOST:
         return value
     magnitude = value if value >= 0 else ~value
     return ["int", value.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)]  # [TREE-002]
@@ -167,35 +227,6 @@ def _integer(value: int) -> Node:
 
 def _int64(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.int64).newbyteorder(dtype.byteorder)
-
-
-def _check_depth(depth: int, path: Path) -> None:
-    if depth >= MAX_DEPTH:
-        where = path_label(path[:8])
-        raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH} below {where!r}, or in themselves")
-
-
-def _scalar(value: np.generic, path: Path, depth: int) -> Node:
-    if isinstance(value, np.str_ | np.bytes_ | np.datetime64 | np.timedelta64):
-        _check_depth(depth, path)
-    if isinstance(value, np.str_):  # join, as NumPy's own conversions drop zeros at the end
-        return ["tag", "numpy.str_", None, _utf8("".join([value]), "unsupported-leaf", path)]
-    if isinstance(value, np.bytes_):
-        return ["tag", "numpy.bytes_", None, b"".join([value])]
-    if isinstance(value, np.datetime64 | np.timedelta64):
-        unit, count = np.datetime_data(value.dtype)
-        param = unit if count == 1 else f"{count}{unit}"
-        return ["tag", f"numpy.{type(value).__name__}", param, _scalar(value.view(np.int64), path, depth + 1)]
-    dtype = dtype_of(value.dtype)
-    if dtype is None:
-        raise fault(
-            "unsupported-dtype",
-            f"cannot store a scalar of dtype {value.dtype} at {path_label(path)!r}",
-            tensor=path_label(path),
-        )
-    array = np.asarray(value)
-    stored = pack(array, dtype) if dtype.per > 1 else array.view(dtype.stored.newbyteorder("="))
-    return ["scalar", dtype.name, stored.astype(dtype.stored).tobytes()]
 
 
 def _shared_views(tensors: list[TensorLeaf], memories: list[Any]) -> tuple[tuple[str, ...], ...]:

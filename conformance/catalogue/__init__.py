@@ -185,7 +185,20 @@ def _value_of(base: str, path: Path) -> dict[str, Any]:
 
 # in this order: a module builds on the cases of those before it
 MODULES = (
-    *("trees", "dtypes", "names", "arrays", "codecs", "manifests", "records", "locating", "damage", "zips", "tags"),
+    *(
+        "trees",
+        "dtypes",
+        "names",
+        "arrays",
+        "codecs",
+        "manifests",
+        "records",
+        "locating",
+        "damage",
+        "zips",
+        "tags",
+        "values",
+    ),
     *("packed", "zarr", "crashes", "large", "writing"),
     *("migrations", "migration_chains", "migration_faults", "casts", "formats", "golden"),
 )

@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 
 import ckptfmt
-from ckptfmt.format.tags import CHILDREN
+from ckptfmt.format.tags import CHILDREN, TAGS
+from ckptfmt.frameworks.values import parts_of
 from ckptfmt.migration import Loss
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing import using_disk
@@ -56,6 +57,7 @@ class Adapter(Server):
             "tag:torch",
             "tag:jax",
             "tag:python",
+            "tag:values",
         ),
         *("migrate", "extern", "upgrade", "format:0.9"),
     ]
@@ -107,7 +109,8 @@ class Adapter(Server):
         checkpoint = self.opened(request)
         with unknown_tags() as tags:
             found = checkpoint[typed(request["path"])] if request["path"] else checkpoint.load()
-        return {"value": self.show(found, read=True), "unknown_tags": tags, "plain_tags": list(CHILDREN)}
+        plain = [name for name in CHILDREN if request["path"] or TAGS[name].restore is None]
+        return {"value": self.show(found, read=True), "unknown_tags": tags, "plain_tags": plain}
 
     def do_read_slice(self, request: dict[str, Any]) -> dict[str, Any]:
         tensor = self.opened(request)[typed(request["path"])]
@@ -194,6 +197,9 @@ class Adapter(Server):
             return items if kind is dict else tag("collections.OrderedDict", {"type": "none"}, items)
         if kind is list or kind is tuple:
             return {"type": kind.__name__, "items": [self.show(item, read=read) for item in value]}
+        parts = parts_of(value)
+        if parts is not None:
+            return tag(parts.tag, self.show(parts.param, read=read), self.show(parts.child, read=read))
         if isinstance(value, np.str_):  # join, as NumPy's own conversions drop zeros at the end
             return tag("numpy.str_", {"type": "none"}, {"type": "str", "value": "".join([value])})
         if isinstance(value, np.bytes_):
@@ -270,7 +276,9 @@ class unknown_tags:  # noqa: N801
         self._catcher.__exit__(*exception)
         for caught in self._caught or []:
             if issubclass(caught.category, ckptfmt.UnknownTagWarning):
-                self.names.append(str(caught.message).split("'")[1])
+                text = str(caught.message).split("'")[1]
+                name = first if (first := text.partition(" ")[0]) in TAGS else text  # beside the class that it names
+                self.names += [] if name in self.names else [name]
 
 
 def typed(path: list[Any]) -> tuple[Any, ...]:
