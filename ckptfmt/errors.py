@@ -18,7 +18,7 @@ class CkptError(Exception):
     Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (the label of its path:
     "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
     checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`, `ranks` (numbers of
-    the processes at fault); those that do not apply are None.
+    the processes at fault); those that do not apply are None. `advice`: what to do, that of the code or a better one.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class CkptError(Exception):
         report: Any = None,
         errno: int | None = None,
         ranks: list[int] | None = None,
+        advice: str | None = None,
     ) -> None:
         super().__init__(code, message)
         self.code = code
@@ -51,6 +52,7 @@ class CkptError(Exception):
         self.expected = expected
         self.report = report
         self.ranks = ranks
+        self.advice = CODES[code].advice if advice is None else advice
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
     def __str__(self) -> str:
@@ -61,7 +63,7 @@ class CkptError(Exception):
             found = "" if self.found is None else f"found {_short(self.found)}, "
             text += f" ({found}expected {_short(self.expected)})"
         where = "" if self.path is None else f"{self.path}: "
-        return _line(f"{where}{text[:LONGEST]}. {CODES[self.code].advice} [{self.code}]")
+        return _line(f"{where}{text[:LONGEST]}. {self.advice} [{self.code}]")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.code, self.message, {**vars(self), "errno": self.errno})
@@ -355,6 +357,9 @@ CODES: dict[str, Code] = {
         "convert",
         "a format that no converter knows, or cannot read or write",
         "Name it with source_format= or target_format=; `ckptfmt convert --formats` lists them",
+    ),
+    "ambiguous-source": Code(
+        InputError, "convert", "a folder with several checkpoints, of which none comes first", "Give the path of one"
     ),
     "missing-package": Code(
         UnsupportedError, "convert", "a package that is needed here is missing", "Install it, then try again"

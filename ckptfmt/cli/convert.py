@@ -51,9 +51,13 @@ Examples:
 What the target cannot hold is named, and nothing is written, unless --allow-loss is given. Every tensor is read back
 and compared. No code of the source is ever run.
 
-The object of --json has: source, target, source_format, target_format, tensors, bytes, verified, and losses, a list
-of objects with kind, path and message; with --each: converted, failed, and outcomes, a list of objects with source,
-target, report (as above, or null) and error (null, or an object with code and message).
+SOURCE may be a folder as people have them, such as one of Hugging Face: the one checkpoint in it is read, of several
+forms of the same weights the one that transformers would take. The report says which.
+
+The object of --json has: source, target, source_format, target_format, tensors, bytes, verified, passed_over (names
+beside what was read), and losses, a list of objects with kind, path and message; with --each: converted, failed, and
+outcomes, a list of objects with source, target, report (as above, or null) and error (null, or an object with code and
+message).
 
 Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 """,
@@ -176,6 +180,8 @@ def _show(report: ConvertReport) -> None:
     extent = f"{count(report.tensors, 'tensor')}, {size(report.bytes)}{checked}"
     head = f"{visible(report.target)}: {report.target_format} from {report.source_format}: {extent}"
     out.print(Text(head))
+    if report.passed_over:
+        out.print(f"  read {visible(report.source)}; passed over {visible(', '.join(report.passed_over))}")
     for loss in report.losses[:LOSSES]:
         out.print(Text.assemble("  ", (loss.kind, "yellow"), f" of {visible(loss.path)!r}: {visible(loss.message)}"))
     if len(report.losses) > LOSSES:

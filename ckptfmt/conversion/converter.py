@@ -41,7 +41,8 @@ SHOWN = 8  # most losses named in an error
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
-    lost, and whether every tensor was read back and compared."""
+    lost, and whether every tensor was read back and compared. `source` is what was read; of a folder, `passed_over` are
+    the names of what lies beside it and looks like weights or the state of a run, too."""
 
     source: str
     target: str
@@ -51,6 +52,7 @@ class ConvertReport:
     bytes: int
     losses: tuple[Loss, ...]
     verified: bool
+    passed_over: tuple[str, ...] = ()
 
 
 def convert(
@@ -138,7 +140,10 @@ def convert(
                     if verify:
                         with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
                             compare(written, there, fitted.tree, counter.add, ours=ours, metadata=fitted.metadata)
-    return ConvertReport(here, there, opened.format, format.name, len(tensors), total, losses, verify)
+    place = opened.place
+    return ConvertReport(
+        place.path, there, place.format, format.name, len(tensors), total, losses, verify, place.passed_over
+    )
 
 
 def _along(ours: Ours | None, format: Format, nest: bool) -> tuple[Ours | None, Ours | None]:

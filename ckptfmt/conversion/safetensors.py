@@ -26,6 +26,7 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, unpack
 from ..format.tree import Tree
+from ..layouts.foreign import INCOMPLETE
 from . import shards
 from .claims import count, json_document, shape_of, shown
 from .copying import write_tensors
@@ -35,7 +36,7 @@ from .parts import Part, joined
 from .probe import Probe
 from .source import Advance, LazyArray, Loss, Source, Tensor, array_over, mapped_file, nbytes
 
-INDEX = "model.safetensors.index.json"
+INDEX = ".safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
 METADATA = "__metadata__"
 ALIGNMENT = 8  # of the data
@@ -76,16 +77,15 @@ HOLDS = Holds(dtypes=frozenset(_WRITTEN) - _PAIRS, pairs=_PAIRS, reserved=frozen
 
 def looks_like(probe: Probe) -> bool:
     if probe.is_directory:
-        return shards.index_of(probe, INDEX) is not None or any(map(_is_shard, probe.entries))
+        return any(map(_is_shard, probe.entries))
     length = int.from_bytes(probe.head[:8], "little")
     return probe.path.endswith(INDEX) or (probe.head[8:9] == b"{" and 2 <= length <= min(probe.size - 8, MAX_HEADER))
 
 
 def read(path: str) -> Source:
     probe = Probe.of(path)
-    index = shards.index_of(probe, INDEX)
-    if index is not None:
-        return shards.read(index, _of_index)
+    if path.endswith(INDEX):
+        return shards.read(path, _of_index)
     if probe.is_directory:
         return _of_parts([os.path.join(path, name) for name in sorted(filter(_is_shard, probe.entries))])
     source = _read_file(path)
@@ -187,6 +187,10 @@ def _parts_alone(source: Source) -> list[Loss]:
 
 def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tensor]:
     """The tensors in the order of the header; where they lie is checked in the order of the file."""
+    whole = start + max((count(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    if whole > data.size:
+        message = f"the file is cut off: it has {data.size:,} of {whole:,} bytes"
+        raise fault("bad-source", message, advice=INCOMPLETE)
     end = 0
     tensors: dict[str, Tensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):

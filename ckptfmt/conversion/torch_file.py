@@ -29,7 +29,7 @@ from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
-INDEX = "pytorch_model.bin.index.json"
+INDEX = ".bin.index.json"
 ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts, as `state_dict` has them, and tensors, by path text
 
 
@@ -60,9 +60,7 @@ HOLDS = Holds(
 
 
 def looks_like(probe: Probe) -> bool:
-    if probe.is_directory:
-        return shards.index_of(probe, INDEX) is not None
-    if probe.path.endswith(INDEX):
+    if probe.path.endswith(INDEX) and not probe.is_directory:
         return True
     if probe.head.startswith(b"PK\3\4"):
         return any(name.endswith("/data.pkl") for name in Archive(mapped_file(probe.path)).members)
@@ -70,9 +68,8 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
-    index = shards.index_of(Probe.of(path), INDEX)
-    if index is not None:
-        return shards.read(index, _read_file)
+    if path.endswith(INDEX):
+        return shards.read(path, _read_file)
     source = _read_file(path)
     return replace(source, losses=(*shards.alone(path), *source.losses))
 
