@@ -12,16 +12,18 @@ from collections import OrderedDict
 from pathlib import PurePath
 from typing import Any
 
-from lightning.fabric.plugins import CheckpointIO
-
 from ckptfmt.errors import fault
 from ckptfmt.format.names import path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
+from ckptfmt.packages import needed_by
 from ckptfmt.storage import is_url
 from ckptfmt.storage.temporaries import take_away
 
 from .checkpoint import load, save
+
+with needed_by("ckptfmt_torch.lightning"):
+    from lightning.fabric.plugins import CheckpointIO
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
 

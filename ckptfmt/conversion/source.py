@@ -107,10 +107,13 @@ Tensor = Array | LazyArray
 Advance = Callable[[int], None]  # told the bytes of tensors that were written
 
 
+# what a conversion can lose
+KINDS = ("alias", "dtype", "nesting", "value", "metadata", "missing")
+
+
 class Loss(NamedTuple):
-    """Something that a conversion cannot keep: its `kind` ("alias", "dtype", "nesting", "value", "metadata", or
-    "missing" for what the source says that there should be), the label of the path where it stands, and what happens to
-    it."""
+    """Something that a conversion cannot keep: its `kind`, one of `KINDS` ("missing" for what the source says that
+    there should be), the label of the path where it stands, and what happens to it."""
 
     kind: str
     path: str

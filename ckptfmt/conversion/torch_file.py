@@ -17,10 +17,10 @@ from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_text
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
+from ..packages import package
 from . import shards
 from .archive import Archive, Window
-from .fit import Holds
-from .packages import package
+from .fit import Holds, keys_of
 from .pairs import packed
 from .probe import Probe
 from .source import Advance, Ours, Source, array_over, is_tensor, mapped_file, nbytes, truths, walk
@@ -34,11 +34,11 @@ ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts, as `state_dict` ha
 
 
 def _dtype(_: Any, name: str) -> Any:
-    return getattr(package("torch", "torch"), name)
+    return getattr(package("torch", "a torch.save file or what lies in one"), name)
 
 
 def _parameter(requires_grad: Any, tensor: Any) -> Any:
-    return package("torch", "torch").nn.Parameter(tensor, requires_grad)
+    return package("torch", "a torch.save file or what lies in one").nn.Parameter(tensor, requires_grad)
 
 
 HOLDS = Holds(
@@ -48,13 +48,13 @@ HOLDS = Holds(
     int_keys=True,
     values=(type(None), bool, int, float, complex, str, bytes),
     aliases=True,
-    metadata=lambda metadata: metadata is None or (isinstance(metadata, dict) and set(metadata) == {ATTRIBUTES}),
+    metadata=lambda metadata: keys_of(metadata, {ATTRIBUTES}),
     arrays=True,
     tags={
         "torch.Parameter": _parameter,
-        "torch.Size": lambda _, sizes: package("torch", "torch").Size(sizes),
+        "torch.Size": lambda _, sizes: package("torch", "a torch.save file or what lies in one").Size(sizes),
         "torch.dtype": _dtype,
-        "torch.device": lambda _, name: package("torch", "torch").device(name),
+        "torch.device": lambda _, name: package("torch", "a torch.save file or what lies in one").device(name),
     },
 )
 
@@ -126,7 +126,7 @@ def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     """Write with `torch.save`. Every tensor of `tree` must be an array: torch keeps those that are mapped where they
     are while it writes."""
-    torch = package("torch", "torch")
+    torch = package("torch", "a torch.save file or what lies in one")
     tensors: dict[int, Any] = {}
 
     def tensor(array: Array) -> Any:

@@ -14,7 +14,7 @@ from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
-from ..format.tree import Tree
+from ..format.tree import OMITTED, Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
 from .overflows import Kind, Overflow, listed, name_of
 
@@ -116,6 +116,19 @@ def rebuild(
 ) -> Tree:
     """The same containers, with every leaf replaced by `leaf(path, leaf)`. `check` sees what becomes tagged nodes."""
     return _Rebuilder(leaf, check, is_leaf).value(tree, path)
+
+
+def prune(tree: Tree, keep: Callable[[Path], bool], path: Path = ()) -> Tree:
+    """A tree of plain containers without the leaves whose path `keep` refuses, as `load(select=)` leaves them out;
+    `OMITTED` if none is left."""
+    if not isinstance(tree, dict | list | tuple) or not tree:
+        return tree if keep(path) else OMITTED
+    if isinstance(tree, dict):
+        entries = {key: prune(item, keep, (*path, key)) for key, item in tree.items()}
+        kept = {key: item for key, item in entries.items() if item is not OMITTED}
+        return type(tree)(kept) if kept else OMITTED
+    items = [prune(item, keep, (*path, i)) for i, item in enumerate(tree)]
+    return OMITTED if all(item is OMITTED for item in items) else type(tree)(items)
 
 
 class _Rebuilder:
