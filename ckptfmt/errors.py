@@ -369,6 +369,9 @@ CODES: dict[str, Code] = {
         "a format that no converter knows, or cannot read or write",
         "Name it with source_format= or target_format=; `ckptfmt convert --formats` lists them",
     ),
+    "ambiguous-source": Code(
+        InputError, "convert", "a folder with several checkpoints, of which none comes first", "Give the path of one"
+    ),
     "missing-package": Code(
         UnsupportedError, "convert", "a package that is needed here is missing", "Install it, then try again"
     ),

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .packages import missing
+
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all, now and then and from any thread."""
 Report = Callable[[int], None]
@@ -33,16 +35,19 @@ def counter(progress: Progress | None, total: int) -> Report:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar on the terminal's error stream; needs rich (`pip install 'ckptfmt[cli]'`).
+    """A bar on the terminal's error stream; needs rich (`missing-package`).
 
     ```
     with ckptfmt.progress_bar("saving") as bar:
         ckptfmt.save(path, tree, progress=bar)
     ```
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bars
+    except ImportError as error:
+        raise missing("a progress bar", error, "rich") from error
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:

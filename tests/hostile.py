@@ -14,13 +14,13 @@ import ckptfmt
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
-def refused(path: Path, code: str, words: str = "", **options: Any) -> None:
-    """Converting what is at a path fails with a code, and leaves nothing."""
+def refused(path: Path, code: str, words: str = "", *, inside: str = "", **options: Any) -> None:
+    """Converting what is at a path fails with a code, for what is at that path or `inside`, and leaves nothing."""
     before = sorted(path.parent.iterdir())
     with pytest.raises(ckptfmt.CkptError) as raised:
         ckptfmt.convert(path, path.parent / "never.ckpt", **options)
     assert raised.value.code == code, str(raised.value)
-    assert raised.value.path == str(path)
+    assert raised.value.path == str(path / inside if inside else path)
     assert words in str(raised.value)
     assert sorted(path.parent.iterdir()) == before
 

@@ -32,10 +32,10 @@ def check_message(error: ckptfmt.CkptError, code: str, path: Path) -> None:
     assert type(error) is CODES[code].error
     text = str(error)
     assert text.startswith(f"{path}: ")
-    assert text.endswith(f". {CODES[code].advice} [{code}]")
+    assert text.endswith(f". {error.advice} [{code}]")
     assert "\n" not in text
     assert "Errno" not in text
-    assert 20 < len(text) - len(str(path)) < 300
+    assert 20 < len(text.replace(os.path.dirname(path), "")) < 300
 
 
 # ---- reading
@@ -94,7 +94,7 @@ READING: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "directory without COMMIT": ("not-a-checkpoint", directory, "a directory without a COMMIT file"),
     "empty file": ("not-a-checkpoint", write(b""), "an empty file"),
     "random bytes": ("not-a-checkpoint", write(np.random.default_rng(0).bytes(5000)), "a file of another kind"),
-    "safetensors": ("not-a-checkpoint", write(safetensors.numpy.save({"a": np.zeros(3)})), "load it with safetensors"),
+    "safetensors": ("not-a-checkpoint", write(safetensors.numpy.save({"a": np.zeros(3)})), "ckptfmt convert"),
     "truncated": ("truncated", cut, "no commit record at its end"),
     "truncated record": ("bad-record", cut_record, "does not match its grammar"),
     "newer version": ("newer-format", record(format=(2, 0)), "format version 2"),

@@ -130,10 +130,10 @@ def test_one_item_is_the_tree(folder: Path, tmp_path: Path) -> None:
             assert (set(checkpoint.tree), checkpoint.metadata) == ({"w"}, metadata)
 
 
-def test_a_folder_of_checkpoints_is_none(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_checkpoints_names_them(folder: Path, tmp_path: Path) -> None:
     for name in ("dots", "dotted"):
         shutil.copytree(folder / "orbax-kinds" / name, tmp_path / "run" / name)
-    refused(tmp_path / "run", tmp_path, "unknown-format")
+    refused(tmp_path / "run", tmp_path, "ambiguous-source", "dots (orbax), dotted (orbax)")
     shutil.copytree(folder / "orbax-kinds/single/5/default", tmp_path / "old/default")  # before a step said what it is
     assert set(imported(tmp_path / "old")[0]) == {"w"}
 

@@ -6,20 +6,28 @@ import gzip
 import io
 import json
 import pickle
+import shlex
 import tarfile
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import flax.serialization
+import gguf
+import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs.zstd import Zstd
 
 import ckptfmt
+from ckptfmt.cli.app import cli
 
 ARRAYS = {"a": np.zeros(3)}
 
@@ -51,20 +59,83 @@ def tar() -> bytes:
     return out.getvalue()
 
 
+def torch_file(**options: object) -> bytes:
+    out = io.BytesIO()
+    torch.save({"w": torch.ones(300)}, out, **options)
+    return out.getvalue()
+
+
+def hdf5() -> bytes:
+    out = io.BytesIO()
+    with h5py.File(out, "w") as file:
+        file["w"] = np.ones(3)
+    return out.getvalue()
+
+
+def gguf_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        writer = gguf.GGUFWriter(f"{folder}/x.gguf", "llama")
+        writer.add_tensor("w", np.ones(32, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return Path(folder, "x.gguf").read_bytes()
+
+
+def command(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+POINTER = b"""version https://git-lfs.github.com/spec/v1
+oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393
+size 4976698672
+"""
+LINE = "Make a checkpoint of it: ckptfmt convert"
+UNPACK, FETCH = "Unpack it first", "fetch it again"
+# what a file holds: how it is called, and the advice
 FILES = {
-    "an empty file": b"",
-    "a safetensors file": safetensors.numpy.save(ARRAYS),
-    "a NumPy .npy file": npy(),
-    "a NumPy .npz file": npz(),
-    "a torch.save file": zipped("archive/data.pkl", "archive/version"),
-    "a ZIP archive without a commit record": zipped("readme.txt"),
-    "a gzip file": gzip.compress(b"data"),
-    "a zstd file": Zstd().encode(b"data"),
-    "a tar archive": tar(),
-    "an HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(504),
-    "a GGUF file": b"GGUF\3\0\0\0" + bytes(16),
-    "perhaps an old torch.save file": pickle.dumps(ARRAYS, 2),
-    "a file of another kind": b"some text",
+    "nothing": (b"", "an empty file", FETCH),
+    "zeros": (bytes(5000), "zeros", FETCH),
+    "safetensors": (safetensors.numpy.save(ARRAYS), "a safetensors file", LINE),
+    "half a header": (
+        safetensors.numpy.save({f"w{i}": np.ones(3) for i in range(9)})[:100],
+        "cut off in its header: 100 bytes",
+        FETCH,
+    ),
+    "npy": (npy(), "a NumPy .npy file", "numpy.load"),
+    "npz": (npz(), "a NumPy .npz file", LINE),
+    "half an npz": (npz()[:-30], "a NumPy .npz file that is cut off", FETCH),
+    "torch": (torch_file(), "a torch.save file", LINE),
+    "half a torch": (torch_file()[:900], "a torch.save file that is cut off", FETCH),
+    "old torch": (torch_file(_use_new_zipfile_serialization=False), "a torch.save file of before torch 1.6", LINE),
+    "hdf5": (hdf5(), "an HDF5 file", LINE),
+    "gguf": (gguf_file(), "a GGUF file", LINE),
+    "flax": (flax.serialization.msgpack_serialize(ARRAYS), "a msgpack file, as flax writes it", LINE),
+    "zip": (zipped("readme.txt"), "a ZIP archive without a commit record", "the program that wrote it"),
+    "keras": (
+        zipped("metadata.json", "config.json", "model.weights.h5"),
+        "Keras's .keras",
+        "convert its model.weights.h5",
+    ),
+    "gzip": (gzip.compress(b"data"), "a gzip file", UNPACK),
+    "zstd": (Zstd().encode(b"data"), "a zstd file", UNPACK),
+    "tar": (tar(), "a tar archive", UNPACK),
+    "pickle": (pickle.dumps(ARRAYS), "a Python pickle", "the program that wrote it"),
+    "pointer": (POINTER, "a Git LFS pointer: it stands for a file of 4,976,698,672 bytes", "git lfs pull"),
+    "page": (
+        b"<!DOCTYPE html>\n<html><head>",
+        "an HTML page, which begins '<!DOCTYPE html>",
+        "Fetch the file again",
+    ),
+    "store": (
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message>',
+        "an error of a store: AccessDenied",
+        "Fetch the file again",
+    ),
+    "json": (b'{"error":"Repository not found"}', """JSON text, which begins '{"error":"Repository""", FETCH),
+    "words": (b"Entry not found", "text, which begins 'Entry not found'", FETCH),
+    "other bytes": (b"\xf0\x01\x02" * 50, "no", "ckptfmt"),
 }
 
 
@@ -77,9 +148,48 @@ def refusal(path: Path, data: bytes) -> ckptfmt.CkptError:
     return raised.value
 
 
-@pytest.mark.parametrize(("words", "data"), FILES.items(), ids=FILES)
-def test_the_error_says_what_it_is(tmp_path: Path, words: str, data: bytes) -> None:  # [COM-005]
-    assert words in str(refusal(tmp_path / "other", data))
+@pytest.mark.parametrize("kind", FILES)
+def test_the_error_says_what_it_is_and_what_helps(tmp_path: Path, kind: str) -> None:  # [COM-005]
+    data, words, advice = FILES[kind]
+    error = refusal(tmp_path / "model.bin", data)
+    assert words.removeprefix("no") in error.message
+    assert advice in error.advice
+    for call in (ckptfmt.load, ckptfmt.verify):
+        with pytest.raises(ckptfmt.NotACheckpointError) as raised:
+            call(tmp_path / "model.bin")
+        assert str(raised.value) == str(error)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, _, advice) in FILES.items() if advice == LINE])
+def test_the_line_that_converts_it_does(tmp_path: Path, kind: str) -> None:
+    error = refusal(tmp_path / "a model.bin", FILES[kind][0])
+    line = error.advice.partition(": ")[2]
+    assert command(*shlex.split(line)[1:]).exit_code == 0
+    assert ckptfmt.verify(tmp_path / "a model.ckpt").ok
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, _, advice) in FILES.items() if advice != LINE])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.gguf"])
+def test_a_conversion_says_the_same_of_a_file_and_of_a_folder(tmp_path: Path, kind: str, name: str) -> None:
+    data, words, advice = FILES[kind]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / name).write_bytes(data)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    for source in (tmp_path / "model" / name, tmp_path / "model"):
+        with pytest.raises(ckptfmt.CkptError) as raised:
+            ckptfmt.convert(source, tmp_path / "x.ckpt")
+        assert words in raised.value.message
+        assert raised.value.path == str(tmp_path / "model" / name)
+        assert advice in raised.value.advice
+
+
+def test_the_command_line_says_it_too(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(POINTER)
+    for name in ("inspect", "verify", "get", "convert"):
+        done = command(name, tmp_path / "model.safetensors", *(["x"] if name in ("get", "convert") else []))
+        assert done.exit_code == 2
+        assert "a Git LFS pointer" in done.stderr
+        assert "git lfs pull" in done.stderr
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

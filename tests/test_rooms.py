@@ -13,7 +13,7 @@ import ckptfmt
 ROOT = Path(ckptfmt.__file__).parent
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
-    ("_version", "brief", "errors", "patterns", "progress", "threads", "warning"),
+    ("_version", "brief", "errors", "packages", "patterns", "progress", "threads", "warning"),
     ("format",),
     ("frameworks", "storage"),
     ("layouts",),

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import jax
-
 import ckptfmt
 from ckptfmt import SaveReport
 from ckptfmt.errors import fault
@@ -21,11 +19,15 @@ from ckptfmt.format.dtypes import Array
 from ckptfmt.format.tags import Restore
 from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
+from ckptfmt.packages import needed_by
 from ckptfmt.reading.tensors import FrameworkCheckpoint
 
-from . import arrays, keys, nodes, templates
-from . import coordinator as coordinators
-from .coordinator import JaxCoordinator
+with needed_by("ckptfmt_jax"):
+    import jax
+
+    from . import arrays, keys, nodes, templates
+    from . import coordinator as coordinators
+    from .coordinator import JaxCoordinator
 
 __all__ = ["ADAPTER", "JaxAdapter", "JaxCoordinator", "load", "open", "save"]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ckptfmt.frameworks.adapter import register
+from ckptfmt.packages import needed_by
 
-from .adapter import ADAPTER, Saved, TorchAdapter
-from .checkpoint import load, load_into, open, save
-from .coordinator import TorchCoordinator
+with needed_by("ckptfmt_torch"):
+    from .adapter import ADAPTER, Saved, TorchAdapter
+    from .checkpoint import load, load_into, open, save
+    from .coordinator import TorchCoordinator
 
 register(ADAPTER)
 

@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
 
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Callback
-
 import ckptfmt
 from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
+from ckptfmt.packages import needed_by
 from ckptfmt.storage import is_url
 from ckptfmt.storage.temporaries import take_away
 
 from .checkpoint import load, save
+
+with needed_by("ckptfmt_torch.lightning"):
+    from lightning.fabric.plugins import CheckpointIO
+    from lightning.pytorch import Callback
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
 

@@ -22,9 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
 
 from ckptfmt import CheckpointManager
+from ckptfmt.packages import needed_by
+
+with needed_by("ckptfmt_torch.transformers"):
+    from transformers import TrainerCallback
 
 _FILES = {"model": "pytorch_model.bin", "optimizer": "optimizer.pt", "scheduler": "scheduler.pt"}
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from ..packages import install
+
 DAMAGED, FAILED, DIFFERENT = 1, 2, 3
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + SIGINT and SIGPIPE, as shells count
 
@@ -22,7 +24,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
-        print("ckptfmt: the command line needs click and rich: pip install 'ckptfmt[cli]'", file=sys.stderr)
+        print(f"ckptfmt: the command line needs click and rich: {install('click')}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -15,7 +15,7 @@ import click
 import rich.console
 from rich.text import Text
 
-from ..errors import CODES, CkptError
+from ..errors import CkptError
 from . import json_form
 from .text import count, visible
 
@@ -46,7 +46,7 @@ def report(error: CkptError, *, as_json: bool) -> None:
             _error_document(
                 error.code,
                 error.message,
-                advice=CODES[error.code].advice,
+                advice=error.advice,
                 path=error.path,
                 tensor=error.tensor,
                 chunk=error.chunk,

@@ -14,7 +14,7 @@ import click
 from rich.text import Text
 
 from .. import CorruptError, conversion
-from ..conversion import FORMATS, ConvertReport
+from ..conversion import FORMATS, KINDS, ConvertReport
 from ..conversion import convert as convert_checkpoint
 from ..layouts import LAYOUTS
 from . import DAMAGED, FAILED
@@ -23,6 +23,7 @@ from .console import console, print_json, problem
 from .text import count, size, visible
 
 LOSSES = 12  # most losses shown
+ALLOW, ALL = "--allow-loss", "all"
 
 
 def _executor(context: click.Context, parameter: click.Parameter, value: str | None) -> Callable[[], Executor] | None:
@@ -36,24 +37,55 @@ def _executor(context: click.Context, parameter: click.Parameter, value: str | N
     return cast("Callable[[], Executor]", factory)
 
 
+class _Command(click.Command):
+    """One whose `--allow-loss` may stand alone, before SOURCE, or with kinds behind it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given: list[str] = []
+        for arg in args:
+            if given[-1:] == [ALLOW] and set(arg.split(",")) <= {*KINDS, ALL}:
+                given[-1] = f"{ALLOW}={arg}"
+            else:
+                given.append(arg)
+        given = [f"{ALLOW}={ALL}" if arg == ALLOW else arg for arg in given]
+        return super().parse_args(ctx, given)
+
+
+def _kinds(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> bool | set[str]:
+    """`allow_loss` of the conversion."""
+    kinds = {kind for value in values for kind in value.split(",")}
+    if ALL in kinds:
+        return True
+    if odd := sorted(kinds - set(KINDS)):
+        raise click.BadParameter(f"{', '.join(odd)}: the kinds of loss are {', '.join(KINDS)}")
+    return kinds
+
+
 @click.command(
+    cls=_Command,
     short_help="Convert a checkpoint from, or to, another format.",
     epilog="""\b
 Examples:
   ckptfmt convert model.safetensors model.ckpt
   ckptfmt convert --nest model.safetensors model.ckpt     # "a.b" becomes {"a": {"b": ...}}
   ckptfmt convert model.ckpt model.safetensors
+  ckptfmt convert --root model run/step-0000001000.ckpt weights.safetensors
+  ckptfmt convert --allow-loss value,metadata training.pt model.ckpt
   ckptfmt convert run/step_1000 model.ckpt                # Orbax and torch DCP directories
   ckptfmt convert --layout loose model.pt model           # plain Zarr under model/tensors
   ckptfmt convert --each --executor concurrent.futures:ProcessPoolExecutor run/steps converted
   ckptfmt convert --formats
 
-What the target cannot hold is named, and nothing is written, unless --allow-loss is given. Every tensor is read back
-and compared. No code of the source is ever run.
+What the target cannot hold is named, and nothing is written, unless --allow-loss is given, for all kinds or some. Every
+tensor is read back and compared. No code of the source is ever run.
 
-The object of --json has: source, target, source_format, target_format, tensors, bytes, verified, and losses, a list
-of objects with kind, path and message; with --each: converted, failed, and outcomes, a list of objects with source,
-target, report (as above, or null) and error (null, or an object with code and message).
+SOURCE may be a folder as people have them, such as one of Hugging Face: the one checkpoint in it is read, of several
+forms of the same weights the one that transformers would take. The report says which.
+
+The object of --json has: source, target, source_format, target_format, tensors, bytes, verified, passed_over (names
+beside what was read), and losses, a list of objects with kind, path and message; with --each: converted, failed, and
+outcomes, a list of objects with source, target, report (as above, or null) and error (null, or an object with code and
+message).
 
 Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 """,
@@ -63,6 +95,8 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 @click.option("--from", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt.")
 @click.option("--to", "target_format", metavar="FORMAT", help="What TARGET shall be [default: by its suffix].")
 @click.option("--formats", is_flag=True, help="List the formats.")
+@click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times.")
+@click.option("--root", metavar="PATH", help="What stands at PATH becomes the whole, and PATH is taken off.")
 @click.option("--nest", is_flag=True, help="Split flat names at each period into nested dicts.")
 @click.option("--each", is_flag=True, help="SOURCE and TARGET are folders: convert each checkpoint in SOURCE.")
 @click.option(
@@ -73,7 +107,13 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 )
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of a ckptfmt TARGET.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip", "blosc"]), help="Of a ckptfmt TARGET.")
-@click.option("--allow-loss", is_flag=True, help="Convert although something cannot be kept.")
+@click.option(
+    ALLOW,
+    multiple=True,
+    callback=_kinds,
+    metavar="[KIND,...]",
+    help=f"Convert although something cannot be kept, of any kind, or of {', '.join(KINDS)}.",
+)
 @click.option("--overwrite", "-f", is_flag=True, help="Replace TARGET if it exists.")
 @click.option("--no-verify", is_flag=True, help="Do not read TARGET back.")
 @click.option("--max-expansion", type=int, help="How many times larger than SOURCE its tensors may be.")
@@ -91,6 +131,7 @@ def convert(
     layout: str | None,
     compression: str | None,
     max_expansion: int | None,
+    select: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Convert the checkpoint at SOURCE, of any format that is known, to TARGET."""
@@ -99,7 +140,7 @@ def convert(
         return 0
     if source is None or target is None:
         raise click.UsageError("SOURCE and TARGET are needed")
-    chosen = {"layout": layout, "compression": compression, "max_expansion": max_expansion}
+    chosen = {"layout": layout, "compression": compression, "max_expansion": max_expansion, "select": select or None}
     options |= {name: value for name, value in chosen.items() if value is not None}
     if each:
         return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **options)
@@ -176,6 +217,8 @@ def _show(report: ConvertReport) -> None:
     extent = f"{count(report.tensors, 'tensor')}, {size(report.bytes)}{checked}"
     head = f"{visible(report.target)}: {report.target_format} from {report.source_format}: {extent}"
     out.print(Text(head))
+    if report.passed_over:
+        out.print(f"  read {visible(report.source)}; passed over {visible(', '.join(report.passed_over))}")
     for loss in report.losses[:LOSSES]:
         out.print(Text.assemble("  ", (loss.kind, "yellow"), f" of {visible(loss.path)!r}: {visible(loss.message)}"))
     if len(report.losses) > LOSSES:

@@ -11,11 +11,12 @@ from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..errors import fault
 from ..format.names import path_text
+from ..frameworks.target import prune
 from ..patterns import matches_any
 from .console import console, print_json
 from .json_form import Encoder
 from .text import visible
-from .tree_view import TreeView, prune, tally
+from .tree_view import TreeView, tally
 
 
 @click.command(

@@ -5,7 +5,7 @@ Plain values are abbreviated unless asked for in full; tensors never are. Lines 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rich.cells import cell_len
@@ -56,19 +56,6 @@ def tensors_of(tree: Any) -> Iterator[Tensor]:
     elif text.is_container(tree):
         for item in tree.values() if isinstance(tree, dict) else tree:
             yield from tensors_of(item)
-
-
-def prune(tree: Any, keep: Callable[[Path], bool], path: Path = ()) -> Any:
-    """`tree` without the leaves whose path `keep` refuses, as `load(select=)` leaves them out; `OMITTED` if none is
-    left."""
-    if not text.is_container(tree) or not tree:
-        return tree if keep(path) else OMITTED
-    if isinstance(tree, dict):
-        entries = {key: prune(item, keep, (*path, key)) for key, item in tree.items()}
-        kept = {key: item for key, item in entries.items() if item is not OMITTED}
-        return type(tree)(kept) if kept else OMITTED
-    items = [prune(item, keep, (*path, i)) for i, item in enumerate(tree)]
-    return OMITTED if all(item is OMITTED for item in items) else type(tree)(items)
 
 
 class Row(NamedTuple):

@@ -5,6 +5,6 @@ from __future__ import annotations
 from .batch import Outcome, convert_each
 from .converter import ConvertReport, convert
 from .formats import FORMATS, Format, open_source
-from .source import Loss
+from .source import KINDS, Loss
 
-__all__ = ["FORMATS", "ConvertReport", "Format", "Loss", "Outcome", "convert", "convert_each", "open_source"]
+__all__ = ["FORMATS", "KINDS", "ConvertReport", "Format", "Loss", "Outcome", "convert", "convert_each", "open_source"]

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import CkptError, fault, os_fault
 from ..storage import is_url
 from .converter import ConvertReport, convert
-from .formats import FORMATS, Format, format_of, target_format
+from .formats import FORMATS, Format, place_of, target_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _pairs(source: str, target: str, format: Format) -> list[tuple[str, str]]:
     for name in names:
         path = os.path.join(source, name)
         try:
-            found = format_of(path)
+            found = FORMATS[place_of(path).format]
         except CkptError as error:
             if error.code != "unknown-format":
                 taken[name] = path  # converting it says what is wrong

@@ -21,6 +21,7 @@ from ..format.manifest import BLOCK
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
+from ..patterns import Patterns
 from ..reading.checkpoint import Checkpoint
 from ..storage import options_at
 from ..storage.local import LocalAttempt
@@ -31,18 +32,20 @@ from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
 from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
+from .losses import AllowLoss, allowed_kinds, refusal
+from .selection import reduce
 from .source import EXPANSION, Advance, Loss, Ours, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, said, walk
 
 Progress = Callable[[int, int], None]
 THREADS = 2  # that compare
 UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked to be
-SHOWN = 8  # most losses named in an error
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ConvertReport(Brief):
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
-    lost, and whether every tensor was read back and compared."""
+    lost, and whether every tensor was read back and compared. `source` is what was read; of a folder, `passed_over` are
+    the names of what lies beside it and looks like weights or the state of a run, too."""
 
     source: str
     target: str
@@ -52,6 +55,7 @@ class ConvertReport(Brief):
     bytes: int
     losses: tuple[Loss, ...]
     verified: bool
+    passed_over: tuple[str, ...] = ()
 
 
 def convert(
@@ -60,8 +64,10 @@ def convert(
     *,
     source_format: str | None = None,
     target_format: str | None = None,
+    select: Patterns = None,
+    root: str | None = None,
     nest: bool = False,
-    allow_loss: bool = False,
+    allow_loss: AllowLoss = False,
     overwrite: bool = False,
     durable: bool = True,
     verify: bool = True,
@@ -73,25 +79,31 @@ def convert(
     """Convert a checkpoint at `source` into another format at `target`, tensor by tensor, with bounded memory.
 
     `source_format`, `target_format`: names of `conversion.FORMATS`; by default what the source looks like, and the
-    suffix of the target. `nest`: make dicts of flat names, which are split at ".". `allow_loss`: write although
-    something cannot be kept; the report says what. `overwrite`, `durable`: as in `ckptfmt.save`. `verify`: read every
-    tensor back and compare it bit by bit with the source; for other formats than this before anything is at `target`.
-    `max_expansion`: how many times larger than the source its tensors may be, as a few bytes can stand for any number
-    of zeros. `progress(done, total)` is told bytes of tensors, written and compared. Checkpoints of this format may be
-    at URLs, with `storage_options` as in `ckptfmt.save`. `save_options` (layout, compression, schema, digest, metadata
-    …) go to `ckptfmt.save`.
+    suffix of the target. Of a folder that is no checkpoint itself, the only checkpoint in it is read. `select`: globs
+    over path texts, of what is converted. `root`: the path text of what becomes the whole ("model", or what flat names
+    begin with). `nest`: make dicts of flat names, which are split at ".". `allow_loss`: write although something cannot
+    be kept, of any kind (True) or of those named (`conversion.KINDS`); the report says what. `overwrite`, `durable`: as
+    in `ckptfmt.save`. `verify`: read every tensor back and compare it bit by bit with the source; for other formats
+    than this before anything is at `target`. `max_expansion`: how many times larger than the source its tensors may be,
+    as a few bytes can stand for any number of zeros. `progress(done, total)` is told bytes of tensors, written and
+    compared. Checkpoints of this format may be at URLs, with `storage_options` as in `ckptfmt.save`. `save_options`
+    (layout, compression, schema, digest, metadata …) go to `ckptfmt.save`.
 
-    Raises `lossy`, `unknown-format`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
-    `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and `ckptfmt.save` raise; and what
-    `progress` raises, as it is.
+    Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
+    `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
+    `ckptfmt.save` raise; and what `progress` raises, as it is.
     """
     here, there = os.fspath(source), os.fspath(target)
     format = formats.target_format(there, target_format)
     formats.on_disks(format, there)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
+    allowed = allowed_kinds(allow_loss)
     options: Any = {"max_expansion": max_expansion, "storage_options": storage_options}
     with _Counter(progress) as counter, open_source(here, source_format, **options) as opened:
+        if select is not None or root is not None:
+            has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
+            reduce(opened, select, root, opened.place.path, has_lists=has_lists)
         if nest:
             opened.tree, opened.mapped = nested(opened.tree, "."), None
         if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
@@ -99,9 +111,10 @@ def convert(
         ours, left = _along(opened.ours, format, nest)
         fitted = _fitted(opened, format, save_options)
         beside = () if left is None else left.losses()
-        losses = (*opened.losses, *_overlaps(opened.tree), *fitted.losses, *beside)
-        if losses and not allow_loss:
-            raise _refusal(losses, here, format)
+        writing = (*_overlaps(opened.tree), *fitted.losses, *beside)
+        losses = (*opened.losses, *writing)
+        if any(loss.kind not in allowed for loss in losses):
+            raise refusal(opened.losses, writing, allowed, opened.place.path, format.name)
         tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
         total = sum(map(nbytes, tensors))
         counter.total = total * (1 + verify)
@@ -139,7 +152,10 @@ def convert(
                     if verify:
                         with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
                             compare(written, there, fitted.tree, counter.add, ours=ours, metadata=fitted.metadata)
-    return ConvertReport(here, there, opened.format, format.name, len(tensors), total, losses, verify)
+    place = opened.place
+    return ConvertReport(
+        place.path, there, place.format, format.name, len(tensors), total, losses, verify, place.passed_over
+    )
 
 
 def _along(ours: Ours | None, format: Format, nest: bool) -> tuple[Ours | None, Ours | None]:
@@ -166,12 +182,6 @@ def _overlaps(tree: Tree) -> list[Loss]:
     return [
         Loss("alias", group[0], f"shares memory with {', '.join(group[1:4])}; all become copies") for group in groups
     ]
-
-
-def _refusal(losses: tuple[Loss, ...], path: str, format: Format) -> CkptError:
-    named = "; ".join(map(str, losses[:SHOWN]))
-    more = f"; and {len(losses) - SHOWN} more" if len(losses) > SHOWN else ""
-    return fault("lossy", f"{format.name} cannot hold everything: {named}{more}", path=path, report=losses)
 
 
 class _Counter:

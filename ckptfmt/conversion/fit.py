@@ -13,7 +13,7 @@ from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Key, Path, path_label, path_text
 from ..format.tags import Restore
-from ..format.tree import MAX_DEPTH, Tree
+from ..format.tree import MAX_DEPTH, OMITTED, Tree
 from ..frameworks.target import flatten
 from .claims import SHOWN
 from .source import Index, LazyArray, Loss, Tensor, is_tensor, walk
@@ -32,9 +32,9 @@ class Holds:
     made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `reserved`: names that mean
     something else. `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it
     cannot have beside the others given. `values`: types of plain leaves; `fits`: whether it takes one of such a type.
-    `aliases`: whether one tensor can stand at several places. `metadata`: which metadata it takes. `arrays`: whether
-    every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes
-    their values.
+    `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes, and what to say of
+    the rest. `arrays`: whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it
+    can keep, with what makes their values.
     """
 
     dtypes: frozenset[str]
@@ -47,9 +47,27 @@ class Holds:
     values: tuple[type, ...] = ()
     fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
-    metadata: Callable[[Tree], bool] = lambda metadata: metadata is None
+    metadata: Callable[[Tree], Kept] = lambda metadata: keys_of(metadata, ())
     arrays: bool = False
     tags: Mapping[str, Restore] = field(default_factory=dict)
+
+
+class Kept(NamedTuple):
+    """Metadata that a format can hold, and what they lost."""
+
+    value: Tree
+    lost: tuple[str, ...] = ()
+
+
+def keys_of(metadata: Tree, held: Collection[str]) -> Kept:
+    """Of metadata the keys that a format can hold."""
+    if metadata is None:
+        return Kept(None)
+    if not isinstance(metadata, dict):
+        return Kept(None, ("they are left out",))
+    kept = {key: value for key, value in metadata.items() if key in held}
+    lost = tuple(f"{key!r} is left out" for key in metadata if key not in held)
+    return Kept(kept or None, lost)
 
 
 class Fitted(NamedTuple):
@@ -68,10 +86,10 @@ def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
         tree = {ONLY: tree}
     fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
     fitted = {} if fitted is _LEFT else fitted
-    if not holds.metadata(metadata):
-        fitter.lose("metadata", (), "it is left out")
-        metadata = None
-    return Fitted(fitted, metadata, tuple(fitter.losses))
+    held = holds.metadata(metadata)
+    for message in held.lost:
+        fitter.lose("metadata", (), message)
+    return Fitted(fitted, held.value, tuple(fitter.losses))
 
 
 class _Left:
@@ -102,6 +120,8 @@ class _Fitter:
         places: dict[Path, str] = {}
         for path, leaf in leaves.items():
             name = self.holds.separator.join(path_text((key,)) for key in path)
+            if leaf is OMITTED:
+                continue
             if isinstance(leaf, dict | list | tuple):
                 if path:
                     self.lose("nesting", path, "an empty container is left out")
@@ -124,6 +144,8 @@ class _Fitter:
         elif type(tree) in (list, tuple):
             kind = type(tree)
             items = ((str(i), self.nested(item, (*path, i))) for i, item in enumerate(tree))
+        elif tree is OMITTED:
+            return _LEFT
         else:
             return self.leaf(tree, path)
         pairs = [(key, item) for key, item in items if item is not _LEFT]

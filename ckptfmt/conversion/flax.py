@@ -21,6 +21,7 @@ from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.limits import FACTOR, VALUES
 from ..format.tree import MAX_DEPTH, Tree
+from ..layouts.foreign import is_map
 from .claims import shape_of, shown
 from .fit import Holds, dtype_name
 from .probe import Probe
@@ -61,11 +62,7 @@ HOLDS = Holds(
 
 def looks_like(probe: Probe) -> bool:
     """A map whose first key is a string."""
-    head = probe.head
-    if not head:
-        return False
-    skip = 1 if 0x81 <= head[0] <= 0x8F else {0xDE: 3, 0xDF: 5}.get(head[0], 0)
-    return bool(skip) and len(head) > skip and (0xA0 <= head[skip] <= 0xBF or head[skip] in (0xD9, 0xDA, 0xDB))
+    return bool(probe.head) and is_map(probe.head)
 
 
 def read(path: str) -> Source:

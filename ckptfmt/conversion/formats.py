@@ -13,20 +13,23 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format.tree import Tree
+from ..layouts import foreign
 from ..storage import is_url
-from . import own
+from . import folders, own
 from .claims import allowing
+from .entries import folder_size
 from .fit import Holds
 from .gate import admit
-from .probe import Probe
+from .probe import Place, Probe
 from .source import EXPANSION, Advance, Source, parsing
 
 
 class Format(NamedTuple):
     """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
-    libraries come with (None: none needed; that of torch is for writing alone), and whether it is `writable`."""
+    libraries come with (None: none needed; that of torch is for writing alone), whether it is `writable`, and whether
+    it always is a `folder`."""
 
     name: str
     title: str
@@ -34,6 +37,7 @@ class Format(NamedTuple):
     suffixes: tuple[str, ...] = ()
     extra: str | None = None
     writable: bool = False
+    folder: bool = False
 
 
 OWN = "ckptfmt"
@@ -43,13 +47,13 @@ FORMATS: dict[str, Format] = {
         Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
         Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
-        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp"),
+        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", folder=True),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
-        Format("orbax", "directory of Orbax", "orbax", (), "orbax"),
+        Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",)),
-        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",)),
+        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), folder=True),
     ]
 }
 
@@ -87,14 +91,43 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def format_of(path: str) -> Format:
-    """The format of what is at a path, by its bytes; raises `unknown-format` and `not-found`."""
-    probe = Probe.of(path)
+def place_of(path: str, name: str | None = None) -> Place:
+    """The checkpoint at a path, or the one in the folder there: of any format, or of the one named. Raises
+    `unknown-format`, `ambiguous-source`, `not-found`, and what reading its first bytes can show."""
+    asked = None if name is None else format_named(name)
+
+    def format_of(place: str) -> str:
+        return _format_of(Probe.of(place), [asked] if asked else list(FORMATS.values())).name
+
+    if asked is not None and (asked.folder or not os.path.isdir(path)):
+        return Place(path, asked.name)  # whatever it looks like
+    if not os.path.isdir(path):
+        return Place(path, format_of(path))
     with parsing(path):
-        for format in FORMATS.values():
-            if reader_of(format).looks_like(probe):
-                return format
-    raise fault("unknown-format", "this looks like no format that can be read", path=path)
+        return folders.place_in(path, format_of)
+
+
+def _format_of(probe: Probe, formats: list[Format]) -> Format:
+    """The format of what is at a path, by its bytes; raises `unknown-format`."""
+    try:
+        with parsing(probe.path):
+            for format in formats:
+                if reader_of(format).looks_like(probe):
+                    return format
+    except CkptError as error:
+        raise _told(error, probe) from error
+    raise _told(fault("unknown-format", "this looks like no format that can be read", path=probe.path), probe)
+
+
+def _told(error: CkptError, probe: Probe) -> CkptError:
+    """What is wrong with a file that breaks its format, or has none: if it is something else, that."""
+    if error.code not in ("bad-source", "unknown-format") or probe.is_directory or error.path != probe.path:
+        return error
+    kind = foreign.kind_of(probe.head[: foreign.HEAD], probe.size, probe.read)
+    is_index = error.code == "bad-source" and probe.path.endswith(".json")
+    if kind is None or kind.advice is None or is_index:
+        return error
+    return fault(error.code, f"this is {kind.words}", path=probe.path, advice=kind.advice)
 
 
 def target_format(path: str, name: str | None) -> Format:
@@ -131,28 +164,35 @@ def open_source(
     URL, with `storage_options`. Its tensors may have `max_expansion` times the bytes of the source, and 64 MiB in any
     case.
 
-    Raises `bad-option` for other formats at a URL, `not-found`, `unknown-format`, `missing-package`, `bad-source`,
-    `unsafe-source`, `unsupported-source`, `limit-exceeded`, `too-deep`, and for checkpoints what `ckptfmt.open` raises.
+    Raises `bad-option` for other formats at a URL, `not-found`, `unknown-format`, `ambiguous-source`,
+    `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`, `limit-exceeded`, `too-deep`, and for
+    checkpoints what `ckptfmt.open` raises.
     """
     if is_url(path):
-        format = format_named(name or OWN)
-        on_disks(format, path)
+        place = Place(path, format_named(name or OWN).name)
+        on_disks(FORMATS[place.format], path)
         read = partial(own.on_store, path, storage_options)
     else:
-        format = format_named(name) if name is not None else format_of(path)
-        read = partial(_on_disk, path, format)
-    with parsing(path), allowing(max_expansion):
+        place = place_of(path, name)
+        read = partial(_on_disk, place)
+    with parsing(place.path), allowing(max_expansion):
         source, size = read()
         try:
-            admit(source, size, path, max_expansion)
+            admit(source, size, place.path, max_expansion)
         except BaseException:
             source.resources.close()
             raise
-    source.format = format.name
+    source.place = place
     return source
 
 
-def _on_disk(path: str, format: Format) -> tuple[Source, int]:
-    size = Probe.of(path).size  # which also refuses what is no file, before a library waits for it
-    source = reader_of(format).read(path)
-    return source, size if source.size is None else source.size
+def _on_disk(place: Place) -> tuple[Source, int]:
+    probe = Probe.of(place.path)  # which also refuses what is no file, before a library waits for it
+    try:
+        with parsing(place.path):
+            source = reader_of(FORMATS[place.format]).read(place.path)
+    except CkptError as error:
+        raise _told(error, probe) from error
+    if source.size is not None:
+        return source, source.size
+    return source, folder_size(place.path) if probe.is_directory else probe.size

@@ -20,9 +20,9 @@ from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
+from ..packages import package
 from .fit import CORE, Holds
 from .hdf5_bounds import Bounds, leads_out
-from .packages import package
 from .probe import Probe
 from .source import (
     Advance,
@@ -68,7 +68,7 @@ def read(path: str) -> Source:
         raise fault(
             "unsupported-source", "the index of a Keras model in shards; each .weights.h5 that it names is read"
         )
-    h5py = package("h5py", "hdf5")
+    h5py = package("h5py", "HDF5")
     with ExitStack() as stack:
         # chunks are decoded once, in rows of them: a cache with each dataset would hold a part of each until the end
         file = stack.enter_context(h5py.File(path, "r", rdcc_nbytes=0))
@@ -260,7 +260,7 @@ def _plain(value: Any) -> Tree:
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     """Write contiguous datasets in groups; what stands twice is linked."""
-    h5py = package("h5py", "hdf5")
+    h5py = package("h5py", "HDF5")
     written: dict[int, Any] = {}
 
     def fill(group: Any, items: dict[str, Any]) -> None:

@@ -18,9 +18,9 @@ import numpy as np
 from ..errors import CkptError, fault
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
+from ..packages import package
 from .claims import json_document, shown
 from .entries import check_folder, folder_size, read_json
-from .packages import package
 from .probe import Probe
 from .source import LazyArray, Loss, Ours, Source, parsing, unflatten
 from .zarr_claims import check_array
@@ -76,7 +76,7 @@ def _items(path: str) -> _Items:
 
 
 def read(path: str) -> Source:
-    tensorstore = package("tensorstore", "orbax")
+    tensorstore = package("tensorstore", "Orbax")
     check_folder(path)
     about = _document(os.path.join(path, ABOUT)) if os.path.exists(os.path.join(path, ABOUT)) else {}
     _check_finished(path, about)

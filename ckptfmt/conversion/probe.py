@@ -6,14 +6,22 @@ import os
 from typing import NamedTuple, Self
 
 from ..errors import CkptError, os_fault
-from .entries import folder_size, open_file
+from .entries import open_file
 
 HEAD = 4096  # bytes
 
 
+class Place(NamedTuple):
+    """A checkpoint: its path, the name of its format, and the names of what lies beside it and looks like weights or
+    the state of a run, too."""
+
+    path: str
+    format: str
+    passed_over: tuple[str, ...] = ()
+
+
 class Probe(NamedTuple):
-    """A path, its size in bytes (of all files below a directory), the first bytes of a file, and the names in a
-    directory."""
+    """A path, its size in bytes (of a file), the first bytes of a file, and the names in a directory."""
 
     path: str
     is_directory: bool
@@ -27,7 +35,7 @@ class Probe(NamedTuple):
         `unsafe-source` for a pipe, a device or a socket."""
         try:
             if os.path.isdir(path):
-                return cls(path, True, folder_size(path), entries=frozenset(os.listdir(path)))
+                return cls(path, True, 0, entries=frozenset(os.listdir(path)))
             with open(open_file(path), "rb") as file:
                 return cls(path, False, os.fstat(file.fileno()).st_size, file.read(HEAD))
         except CkptError as error:
@@ -35,3 +43,8 @@ class Probe(NamedTuple):
             raise
         except OSError as error:
             raise os_fault(error, "cannot open the source", path) from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file."""
+        with open(open_file(self.path), "rb") as file:
+            return os.pread(file.fileno(), length, offset)

@@ -23,21 +23,25 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, unpack
+from ..format.names import path_text
 from ..format.tree import Tree
+from ..layouts.foreign import INCOMPLETE
 from . import shards
 from .claims import count, json_document, shape_of, shown
 from .copying import write_tensors
-from .fit import Holds, dtype_name
+from .equality import same_plain
+from .fit import Holds, Kept, dtype_name
 from .pairs import packed, unpacked
 from .parts import Part, joined
 from .probe import Probe
 from .source import Advance, LazyArray, Loss, Source, Tensor, array_over, mapped_file, nbytes
 
-INDEX = "model.safetensors.index.json"
+INDEX = ".safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
 METADATA = "__metadata__"
+AS_JSON = "ckptfmt.json"  # of the strings: which are JSON, and which were added, as JSON
 ALIGNMENT = 8  # of the data
 MOST_SHARDS = 1 << 16
 
@@ -71,21 +75,65 @@ def _is_strings(metadata: Tree) -> bool:
     return type(metadata) is dict and all(type(text) is str for pair in metadata.items() for text in pair)
 
 
-HOLDS = Holds(dtypes=frozenset(_WRITTEN) - _PAIRS, pairs=_PAIRS, reserved=frozenset({METADATA}), metadata=_is_strings)
+def _kept(metadata: Tree) -> Kept:
+    """What of metadata strings can say, JSON for what is no string."""
+    if metadata is None or _is_strings(metadata):
+        return Kept(metadata)
+    if not isinstance(metadata, dict):
+        found = _kept({"metadata": metadata})
+        return Kept(found.value, ("they become the value of 'metadata'", *found.lost))
+    kept: dict[str, Any] = {}
+    lost: list[str] = []
+    for key, value in metadata.items():
+        name = path_text((key,))
+        if name in kept or name == AS_JSON:
+            lost.append(f"{key!r} is left out: its name is taken")
+            continue
+        try:
+            kept[name] = json.loads(json.dumps(value))
+        except (TypeError, ValueError, RecursionError):
+            lost.append(f"{key!r} is left out: JSON cannot hold it")
+            continue
+        if name != key or not same_plain(kept[name], value):
+            lost.append(f"{key!r} is kept as JSON, which has fewer types")
+    return Kept(kept or None, tuple(lost))
+
+
+def _as_strings(metadata: Tree) -> dict[str, str]:
+    """Metadata as the strings of a file. transformers asks for `format` where there are any."""
+    if _is_strings(metadata):
+        return dict(metadata)
+    strings = {key: value if type(value) is str else json.dumps(value) for key, value in metadata.items()}
+    as_json = [key for key, value in metadata.items() if type(value) is not str]
+    added = {"format": "pt"} if "format" not in metadata else {}
+    return {**added, **strings, AS_JSON: json.dumps({"keys": as_json, "added": list(added)})}
+
+
+def _from_strings(strings: dict[str, str]) -> dict[str, Any]:
+    """What the strings of a file were; as they are where that is not said, or not true."""
+    try:
+        told = json_document(strings[AS_JSON].encode())
+        values = {key: json_document(strings[key].encode()) for key in told["keys"]}
+        left = {AS_JSON, *told["added"]} - set(told["keys"])
+    except (KeyError, TypeError, ValueError, CkptError):
+        return strings
+    return {key: values.get(key, text) for key, text in strings.items() if key not in left}
+
+
+HOLDS = Holds(dtypes=frozenset(_WRITTEN) - _PAIRS, pairs=_PAIRS, reserved=frozenset({METADATA}), metadata=_kept)
 
 
 def looks_like(probe: Probe) -> bool:
     if probe.is_directory:
-        return shards.index_of(probe, INDEX) is not None or any(map(_is_shard, probe.entries))
+        return any(map(_is_shard, probe.entries))
     length = int.from_bytes(probe.head[:8], "little")
     return probe.path.endswith(INDEX) or (probe.head[8:9] == b"{" and 2 <= length <= min(probe.size - 8, MAX_HEADER))
 
 
 def read(path: str) -> Source:
     probe = Probe.of(path)
-    index = shards.index_of(probe, INDEX)
-    if index is not None:
-        return shards.read(index, _of_index)
+    if path.endswith(INDEX):
+        return shards.read(path, _of_index)
     if probe.is_directory:
         return _of_parts([os.path.join(path, name) for name in sorted(filter(_is_shard, probe.entries))])
     source = _read_file(path)
@@ -104,7 +152,7 @@ def _read_file(path: str) -> Source:
     metadata = header.pop(METADATA, None)
     if metadata is not None and not _is_strings(metadata):
         raise ValueError(f"{METADATA} is not a map of strings")
-    return Source(_tensors(header, data, 8 + length), metadata)
+    return Source(_tensors(header, data, 8 + length), None if metadata is None else _from_strings(metadata))
 
 
 def _of_index(path: str) -> Source:
@@ -187,6 +235,10 @@ def _parts_alone(source: Source) -> list[Loss]:
 
 def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tensor]:
     """The tensors in the order of the header; where they lie is checked in the order of the file."""
+    whole = start + max((count(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    if whole > data.size:
+        message = f"the file is cut off: it has {data.size:,} of {whole:,} bytes"
+        raise fault("bad-source", message, advice=INCOMPLETE)
     end = 0
     tensors: dict[str, Tensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
@@ -219,7 +271,7 @@ def _tensor(name: str, code: str, shape: tuple[int, ...], size: int, data: Array
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     """Write a flat dict of tensors. Those of wider elements come first, so that all are aligned."""
-    header: dict[str, Any] = {} if metadata is None else {METADATA: metadata}
+    header: dict[str, Any] = {} if metadata is None else {METADATA: _as_strings(metadata)}
     order = sorted(tree, key=lambda name: (-tree[name].dtype.itemsize, name))
     stored = {name: _stored(tree[name]) for name in order}
     end = 0

@@ -17,7 +17,6 @@ from ..format.dtypes import dtype_of
 from ..format.names import Path
 from .claims import shown
 from .entries import check_inside, read_json
-from .probe import Probe
 from .source import Loss, Ours, Source, Tensor, is_tensor, nbytes
 
 INDEX_METADATA = "index.metadata"  # metadata: what an index says beside names and sizes, as JSON
@@ -54,17 +53,6 @@ def alone(path: str) -> tuple[Loss, ...]:
         return ()
     message = f"by its name this file is {found.number} of {found.count}; convert their index, or their folder"
     return (Loss("missing", "", message),)
-
-
-def index_of(probe: Probe, name: str) -> str | None:
-    """The path of the index: the path itself, or in a directory the file `name` or, for another model name, the only
-    one that ends like it."""
-    suffix = name[name.index(".") :]
-    if not probe.is_directory:
-        return probe.path if probe.path.endswith(suffix) else None
-    fits = [entry for entry in sorted(probe.entries) if entry.endswith(suffix)]
-    chosen = name if name in fits else fits[0] if len(fits) == 1 else None
-    return None if chosen is None else os.path.join(probe.path, chosen)
 
 
 def read(index: str, read_one: Callable[[str], Source]) -> Source:

@@ -36,6 +36,7 @@ from ..storage.descriptor import Descriptor
 from ..storage.local import LocalStorage
 from .claims import EXPANSION as EXPANSION
 from .entries import open_file
+from .probe import Place
 
 SLAB = 4 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
@@ -106,10 +107,13 @@ Tensor = Array | LazyArray
 Advance = Callable[[int], None]  # told the bytes of tensors that were written
 
 
+# what a conversion can lose
+KINDS = ("alias", "dtype", "nesting", "value", "metadata", "missing")
+
+
 class Loss(NamedTuple):
-    """Something that a conversion cannot keep: its `kind` ("alias", "dtype", "nesting", "value", "metadata", or
-    "missing" for what the source says that there should be), the label of the path where it stands, and what happens to
-    it."""
+    """Something that a conversion cannot keep: its `kind`, one of `KINDS` ("missing" for what the source says that
+    there should be), the label of the path where it stands, and what happens to it."""
 
     kind: str
     path: str
@@ -158,7 +162,7 @@ class Source:
 
     `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there where it
     has more than a tree and metadata, as checkpoints of this format have. `size`: the bytes of all its files, where
-    these are not those at its path.
+    these are not those at its path. `place`: where it lies, and its format.
     """
 
     tree: Tree
@@ -166,9 +170,14 @@ class Source:
     losses: tuple[Loss, ...] = ()
     mapped: Callable[[], Tree] | None = None
     resources: ExitStack = field(default_factory=ExitStack)
-    format: str = ""
+    place: Place = field(default_factory=lambda: Place("", ""))
     ours: Ours | None = None
     size: int | None = None
+
+    @property
+    def format(self) -> str:
+        """The name of its format."""
+        return self.place.format
 
     def __enter__(self) -> Self:
         return self

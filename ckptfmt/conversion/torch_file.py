@@ -20,10 +20,10 @@ from ..format.tags import made
 from ..format.tree import Tree
 from ..format.values import ATOMS, CONTAINERS
 from ..frameworks.target import rebuild
+from ..packages import package
 from . import shards
 from .archive import Archive, Window
-from .fit import Holds
-from .packages import package
+from .fit import Holds, keys_of
 from .pairs import packed
 from .probe import Probe
 from .source import Advance, Ours, Source, array_over, is_tensor, mapped_file, nbytes, truths, walk
@@ -32,16 +32,16 @@ from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
-INDEX = "pytorch_model.bin.index.json"
+INDEX = ".bin.index.json"
 ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts, as `state_dict` has them, and tensors, by path text
 
 
 def _dtype(_: Any, name: str) -> Any:
-    return getattr(package("torch", "torch"), name)
+    return getattr(package("torch", "a torch.save file or what lies in one"), name)
 
 
 def _parameter(requires_grad: Any, tensor: Any) -> Any:
-    return package("torch", "torch").nn.Parameter(tensor, requires_grad)
+    return package("torch", "a torch.save file or what lies in one").nn.Parameter(tensor, requires_grad)
 
 
 HOLDS = Holds(
@@ -51,22 +51,20 @@ HOLDS = Holds(
     int_keys=True,
     values=(type(None), bool, int, float, complex, str, bytes),
     aliases=True,
-    metadata=lambda metadata: metadata is None or (isinstance(metadata, dict) and set(metadata) == {ATTRIBUTES}),
+    metadata=lambda metadata: keys_of(metadata, {ATTRIBUTES}),
     arrays=True,
     tags={
         **{name: partial(made, name) for name in (*ATOMS, *CONTAINERS)},
         "torch.Parameter": _parameter,
-        "torch.Size": lambda _, sizes: package("torch", "torch").Size(sizes),
+        "torch.Size": lambda _, sizes: package("torch", "a torch.save file or what lies in one").Size(sizes),
         "torch.dtype": _dtype,
-        "torch.device": lambda _, name: package("torch", "torch").device(name),
+        "torch.device": lambda _, name: package("torch", "a torch.save file or what lies in one").device(name),
     },
 )
 
 
 def looks_like(probe: Probe) -> bool:
-    if probe.is_directory:
-        return shards.index_of(probe, INDEX) is not None
-    if probe.path.endswith(INDEX):
+    if probe.path.endswith(INDEX) and not probe.is_directory:
         return True
     if probe.head.startswith(b"PK\3\4"):
         return any(name.endswith("/data.pkl") for name in Archive(mapped_file(probe.path)).members)
@@ -74,9 +72,8 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
-    index = shards.index_of(Probe.of(path), INDEX)
-    if index is not None:
-        return shards.read(index, _read_file)
+    if path.endswith(INDEX):
+        return shards.read(path, _read_file)
     source = _read_file(path)
     return replace(source, losses=(*shards.alone(path), *source.losses))
 
@@ -133,7 +130,7 @@ def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     """Write with `torch.save`. Every tensor of `tree` must be an array: torch keeps those that are mapped where they
     are while it writes."""
-    torch = package("torch", "torch")
+    torch = package("torch", "a torch.save file or what lies in one")
     tensors: dict[int, Any] = {}
 
     def tensor(array: Array) -> Any:

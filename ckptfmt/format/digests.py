@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import xxhash
 
 from ..errors import fault
+from ..packages import install
 
 Buffer = Any  # whatever exports the buffer protocol; typing.Buffer needs Python 3.12
 
@@ -53,8 +54,7 @@ def digest_named(name: str) -> Digest:
         try:
             from blake3 import blake3
         except ImportError:
-            raise fault(
-                "unknown-digest", "digest blake3 needs the package blake3 (pip install 'ckptfmt[blake3]')"
-            ) from None
+            message = "digest blake3 needs the package blake3"
+            raise fault("unknown-digest", message, advice=f"Install it: {install('blake3')}") from None
         return Digest(name, 32, lambda data: bytes(blake3(data).digest()), blake3)
     raise fault("unknown-digest", f"unknown digest {name!r}", found=name, expected="xxh3-128, sha256 or blake3")

@@ -19,6 +19,7 @@ from ..errors import fault
 from ..format.arrays import Shape
 from ..format.dtypes import Array
 from ..format.tags import TAGS, Restore, made
+from ..packages import missing
 from .memory import aligned
 from .own_dicts import without_own_dicts
 from .sources import Lazy, Region, Source, whole
@@ -164,7 +165,7 @@ def adapter_named(framework: str) -> Adapter:
         try:
             register(entry.load())
         except ImportError as error:
-            raise fault("missing-package", f"the adapter for {framework!r} cannot be imported: {error}") from error
+            raise missing(f"framework={framework!r}", error, framework) from error
     return _registered[framework]
 
 

@@ -17,7 +17,7 @@ from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
 from ..format.tags import TAGS, Restore, made
-from ..format.tree import Tree
+from ..format.tree import OMITTED, Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
 from .adapter import is_leaf as is_leaf_tag
 from .overflows import Kind, Overflow, listed, name_of
@@ -137,6 +137,19 @@ def untagged(tree: Tree, restores: Mapping[str, Restore]) -> Tree:
     if type(tree) in (dict, OrderedDict):
         return type(tree)((key, untagged(item, restores)) for key, item in tree.items())
     return type(tree)(untagged(item, restores) for item in tree) if type(tree) in (list, tuple) else tree
+
+
+def prune(tree: Tree, keep: Callable[[Path], bool], path: Path = ()) -> Tree:
+    """A tree of plain containers without the leaves whose path `keep` refuses, as `load(select=)` leaves them out;
+    `OMITTED` if none is left."""
+    if not isinstance(tree, dict | list | tuple) or not tree:
+        return tree if keep(path) else OMITTED
+    if isinstance(tree, dict):
+        entries = {key: prune(item, keep, (*path, key)) for key, item in tree.items()}
+        kept = {key: item for key, item in entries.items() if item is not OMITTED}
+        return type(tree)(kept) if kept else OMITTED
+    items = [prune(item, keep, (*path, i)) for i, item in enumerate(tree)]
+    return OMITTED if all(item is OMITTED for item in items) else type(tree)(items)
 
 
 class _Rebuilder:

@@ -26,9 +26,9 @@ def _record(storage: Storage) -> tuple[CommitRecord, bytes]:
     except CorruptError as error:
         if error.code != "missing-object":
             raise
-        raise fault(
-            "not-a-checkpoint", "this is a directory without a COMMIT file", path=storage.path
-        ) from error  # [COM-005]
+        from .foreign import folder_refusal
+
+        raise folder_refusal(storage.path) from error  # [COM-005]
     if size > commits.MAX_LENGTH:
         raise fault(
             "bad-record",

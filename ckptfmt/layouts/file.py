@@ -32,14 +32,14 @@ def locate(storage: Storage, limits: Limits) -> Located:
     tail = storage.read(OBJECT, start, size - start)
     line = commit.find(tail)
     if line is None:
-        head = storage.read(OBJECT, 0, min(size, 512))
+        from .foreign import HEAD, refusal
+
+        head = storage.read(OBJECT, 0, min(size, HEAD))
         if head[:4] == b"PK\3\4" and head[30:38] == b"tensors/":
             raise fault(
                 "truncated", "the file begins like a checkpoint, but has no commit record at its end", path=storage.path
             )  # [COM-004]
-        from .foreign import looks_like
-
-        raise fault("not-a-checkpoint", f"this is {looks_like(head, storage)}", path=storage.path)  # [COM-005]
+        raise refusal(storage, head)  # [COM-005]
     record = commit.decode(line, FORMAT[0])
     if record.layout != "file" or record.offset + record.length > size - len(line):
         raise fault(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import CkptError, fault, os_fault
+from ..packages import is_there, missing_for
 
 ENGINES = ("fsspec", "obstore")  # each a module of this package, named after it, imported when used
 PART, LEAST_PART = 16 << 20, 5 << 20  # bytes of one part of an upload; S3 takes no smaller ones
@@ -110,11 +111,14 @@ class Engine(Protocol):
 
 
 def engine_for(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
-    """The engine for a URL, and the key in its store; raises `bad-option`."""
+    """The engine for a URL, and the key in its store; raises `bad-option` and `missing-package`."""
     asked = options.get("engine", "fsspec")
     rest = {name: value for name, value in options.items() if name != "engine"}
     if asked not in ENGINES:
         raise fault("bad-option", f"there is no engine {asked!r}", path=url, found=asked, expected=" or ".join(ENGINES))
+    protocol = url.partition("://")[0]
+    if not is_there("tenacity"):
+        raise missing_for(protocol, asked)
     try:
         if asked == "obstore":
             from . import obstore_engine
@@ -125,8 +129,10 @@ def engine_for(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
         return fsspec_engine.connect(url, rest)
     except CkptError:
         raise
-    except (ImportError, ValueError, TypeError) as error:
-        raise fault("bad-option", f"cannot reach {url.partition('://')[0]}:// by {asked}: {error}", path=url) from error
+    except ImportError as error:
+        raise missing_for(protocol, asked, error) from error
+    except (ValueError, TypeError) as error:
+        raise fault("bad-option", f"cannot reach {protocol}:// by {asked}: {error}", path=url) from error
 
 
 def storage_fault(error: Exception, doing: str, path: str) -> CkptError:

@@ -33,7 +33,7 @@ def connect(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
         from fsspec.core import url_to_fs
 
         fs, path = url_to_fs(url, **options)
-    except (ImportError, ValueError) as error:
+    except ValueError as error:
         raise fault("bad-option", f"cannot reach {url.partition('://')[0]}://: {error}", path=url) from error
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     if "memory" in protocols:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 import ckptfmt
 
@@ -23,8 +22,12 @@ from ..format.arrays import Shape
 from ..format.casts import cast
 from ..format.dtypes import DTYPES, Array, DType
 from ..frameworks.adapter import Adapter, adapter_named
+from ..packages import needed_by
 from .equality import assert_same_tree
 from .strategies import filled
+
+with needed_by("ckptfmt.testing.adapters"):
+    import pytest
 
 SHAPES: tuple[Shape, ...] = ((), (0,), (3, 0, 2), (1,), (7,), (6, 4), (2, 3, 1, 4))
 

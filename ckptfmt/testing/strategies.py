@@ -12,11 +12,14 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes
 
 from ..format.dtypes import DTYPES, Array
 from ..format.tree import Tree
+from ..packages import needed_by
+
+with needed_by("ckptfmt.testing.strategies"):
+    from hypothesis import strategies as st
+    from hypothesis.extra.numpy import array_shapes
 
 Strategy = st.SearchStrategy[Any]
 

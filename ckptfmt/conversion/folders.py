@@ -1,0 +1,132 @@
+"""Which of the files and folders in a folder is its checkpoint, as libraries and people lay them out.
+
+A folder that is a checkpoint itself, as those of Orbax are, is that. Else its files count, and where it has none of
+weights the folders below it. Files that are called alike (`model.safetensors`, `pytorch_model.bin`) are forms of the
+same weights, of which the first in `FORMS` that can be read is taken, as transformers does. Whatever else lies there
+is passed over, and named. One checkpoint is taken; of several none is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+
+from ..errors import CkptError, fault
+from .entries import check_inside
+from .probe import Place
+from .shards import numbered
+
+# of the same weights, from what is taken first
+FORMS = (
+    *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"),
+    *(".msgpack", ".h5", ".hdf5", ".npz", ".gguf"),
+)
+INDEX = ".index.json"
+# names that mean the same weights, written by another framework
+ALIASES = {"pytorch_model": "model", "flax_model": "model", "tf_model": "model"}
+# what transformers, diffusers and peft call the weights of a folder
+WEIGHTS = {"model", "diffusion_pytorch_model", "adapter_model", "pytorch_lora_weights"}
+# what lies beside weights, as a Trainer and accelerate write it: the state of a run
+_BESIDE = re.compile(r"(optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args|dl_state_dict)").match
+DEPTH = 3  # folders below each other that are looked into: models--a--b/snapshots/REVISION
+LOOKED_INTO = 256  # folders in all
+SHOWN = 8  # most checkpoints named in an error
+
+FormatOf = Callable[[str], str]  # the name of the format of what is at a path; raises `unknown-format`
+
+
+def place_in(folder: str, format_of: FormatOf) -> Place:
+    """The checkpoint in a folder; raises `ambiguous-source` where there are several, and `unknown-format` where there
+    is none, or what is wrong with the one file that would be it."""
+    search = _Search(format_of)
+    found = search.places(folder, DEPTH)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        named = ", ".join(f"{os.path.relpath(place.path, folder)} ({place.format})" for place in found[:SHOWN])
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        message = f"this folder has {len(found)} checkpoints, of which none comes first: {named}{more}"
+        advice = f"Give the path of one, such as {found[-1].path}"
+        raise fault("ambiguous-source", message, path=folder, advice=advice)
+    if search.wrong is not None:
+        raise search.wrong
+    names = sorted(os.listdir(folder))
+    holds = f"it holds {', '.join(map(repr, names[:SHOWN]))}" if names else "it is empty"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    raise fault("unknown-format", f"this folder has no checkpoint of a known format in it; {holds}{more}", path=folder)
+
+
+class _Search:
+    def __init__(self, format_of: FormatOf) -> None:
+        self.format_of = format_of
+        self.left = LOOKED_INTO
+        self.wrong: CkptError | None = None  # with the first file that should have been readable
+
+    def places(self, folder: str, depth: int) -> list[Place]:
+        """All checkpoints that come first in a folder."""
+        self.left -= 1
+        try:
+            return [Place(folder, self.format_of(folder))]
+        except CkptError as error:
+            if error.code != "unknown-format":
+                raise
+        names = sorted((name for name in os.listdir(folder) if not name.startswith(".")), key=_natural)
+        families = list(_families(names))
+        for rank in range(2):
+            found = [place for rank_of, forms in families if rank_of == rank
+                     if (place := self._first(folder, forms)) is not None]  # fmt: skip
+            if found:
+                taken = {os.path.basename(place.path) for place in found}
+                beside = tuple(name for _, forms in families for name in forms if name not in taken)
+                return [place._replace(passed_over=beside) for place in found]
+        if self.wrong is None and depth:
+            found = list(self._below(folder, names, depth))
+        return found or [place for _, forms in families if (place := self._first(folder, forms)) is not None]
+
+    def _first(self, folder: str, forms: list[str]) -> Place | None:
+        """The first of some forms that can be read."""
+        for name in forms:
+            path = os.path.join(folder, name)
+            try:
+                if os.path.isdir(path):
+                    continue
+                check_inside(path, folder)
+                return Place(path, self.format_of(path))
+            except CkptError as error:
+                self.wrong = self.wrong or error
+        return None
+
+    def _below(self, folder: str, names: list[str], depth: int) -> Iterator[Place]:
+        for name in names:
+            path = os.path.join(folder, name)
+            if self.left and os.path.isdir(path) and not os.path.islink(path):
+                yield from self.places(path, depth - 1)
+
+
+def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """File names by the weights that they hold: how far from what people look for, and the forms, the first before the
+    others. Files that an index names stand for nothing by themselves, nor does a part of a GGUF model but the first."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        form = next((form for form in reversed(FORMS) if name.endswith(form) and name != form), None)
+        if form is None:
+            continue
+        stem, part = name.removesuffix(form), numbered(name)
+        if part is not None:
+            whole = part.others(1).partition("-00001-of-")[0]
+            if f"{whole}{form}{INDEX}" in names or (form == ".gguf" and part.others(1) in names and part.number != 1):
+                continue
+        families.setdefault(ALIASES.get(stem, stem), []).append(name)
+    for family, forms in families.items():
+        rank = 2 if _BESIDE(family) else 0 if family in WEIGHTS else 1
+        yield rank, sorted(forms, key=_order)
+
+
+def _order(name: str) -> int:
+    return max(number for number, form in enumerate(FORMS) if name.endswith(form))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """By which `checkpoint-500` comes before `checkpoint-1000`."""
+    return [(int(part[:30]), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", name)]

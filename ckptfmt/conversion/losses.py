@@ -1,0 +1,53 @@
+"""Which losses a caller allows, and the refusal of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ..errors import CkptError, fault
+from .source import KINDS, Loss
+
+SHOWN = 8  # most messages, and most places of each, that an error names
+
+AllowLoss = bool | str | Collection[str]  # all or none, one kind, or several
+
+
+def allowed_kinds(allow_loss: AllowLoss) -> frozenset[str]:
+    """The kinds that `allow_loss` means; raises `bad-option`."""
+    if isinstance(allow_loss, bool):
+        return frozenset(KINDS if allow_loss else ())
+    kinds = frozenset([allow_loss] if isinstance(allow_loss, str) else allow_loss)
+    if odd := sorted(map(repr, kinds - set(KINDS))):
+        message = f"allow_loss= has {', '.join(odd)}, which is no kind of loss"
+        raise fault("bad-option", message, expected=f"True, False, or some of {', '.join(KINDS)}")
+    return kinds
+
+
+def refusal(
+    reading: Sequence[Loss], writing: Sequence[Loss], allowed: frozenset[str], path: str, target: str
+) -> CkptError:
+    """The error for losses that are not all allowed: those of reading the source, and those of writing the target."""
+    refused = [loss for loss in (*reading, *writing) if loss.kind not in allowed]
+    is_target = any(loss.kind not in allowed for loss in writing)
+    words = f"{target} cannot hold everything" if is_target else "not everything in it can be kept"
+    needed = [kind for kind in KINDS if kind in allowed or any(loss.kind == kind for loss in refused)]
+    allow = f"llow it: allow_loss={{{', '.join(map(repr, needed))}}}, --allow-loss {','.join(needed)}"
+    advice = (
+        f"Choose another target, take a part (root=, select=, --root, --select), or a{allow}"
+        if is_target
+        else f"A{allow}"
+    )
+    return fault("lossy", f"{words}: {_named(refused)}", path=path, report=tuple(refused), advice=advice)
+
+
+def _named(losses: Sequence[Loss]) -> str:
+    """What is lost, each message with its places."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for loss in losses:
+        places.setdefault((loss.kind, loss.message), []).append(repr(loss.path))
+    named = [f"{kind} of {', '.join(at[:SHOWN])}{_more(len(at))}: {message}" for (kind, message), at in places.items()]
+    return "; ".join(named[:SHOWN]) + (f"; {_more(len(named)).strip()}" if len(named) > SHOWN else "")
+
+
+def _more(count: int) -> str:
+    return f" and {count - SHOWN:,} more" if count > SHOWN else ""

@@ -1,0 +1,278 @@
+"""Folders as people have them: the one checkpoint in it is taken, or those that there are are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import h5py
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint
+import pytest
+import safetensors.numpy
+import torch
+from click.testing import CliRunner
+
+import ckptfmt
+from ckptfmt.cli.app import cli
+
+ONE, OTHER = {"w": np.arange(3, dtype=np.float32)}, {"w": np.zeros(5, np.float32)}
+
+
+def write(path: Path, tree: dict[str, Any] = ONE) -> None:
+    """A file of the kind that its name says, as the library of that kind writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match path.suffix:
+        case ".safetensors":
+            safetensors.numpy.save_file(tree, path, {"format": "pt"})
+        case ".bin" | ".pt" | ".pth":
+            torch.save({key: torch.from_numpy(value.copy()) for key, value in tree.items()}, path)
+        case ".ckpt":
+            ckptfmt.save(path, tree)
+        case ".msgpack":
+            path.write_bytes(flax.serialization.msgpack_serialize(tree))
+        case ".h5":
+            with h5py.File(path, "w") as file:
+                file.update(tree)
+        case ".npz":
+            np.savez(path, **tree)
+        case _:
+            path.write_text("{}")
+
+
+def folder(path: Path, *names: str, **trees: dict[str, Any]) -> Path:
+    path.mkdir(exist_ok=True)
+    for name in names:
+        write(path / name)
+    for name in ("config.json", "tokenizer.json", "README.md", ".gitattributes"):
+        write(path / name)
+    return path
+
+
+def sharded(path: Path, ending: str = ".safetensors", stem: str = "model") -> Path:
+    """Two files and their index, as transformers writes them."""
+    shards = {f"{stem}-0000{n}-of-00002{ending}": {f"w{n}": np.full(3, n, np.float32)} for n in (1, 2)}
+    for name, tree in shards.items():
+        write(path / name, tree)
+    index = {"metadata": {"total_size": 24}, "weight_map": {key: name for name, tree in shards.items() for key in tree}}
+    (path / f"{stem}{ending}.index.json").write_text(json.dumps(index))
+    return path
+
+
+def converted(source: Path, **options: Any) -> tuple[ckptfmt.ConvertReport, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        report = ckptfmt.convert(source, f"{folder}/converted.ckpt", durable=False, **options)
+        return report, ckptfmt.load(f"{folder}/converted.ckpt")
+
+
+def refused(source: Path, code: str, **options: Any) -> ckptfmt.CkptError:
+    with pytest.raises(ckptfmt.CkptError) as raised:
+        ckptfmt.convert(source, source.parent / "refused.ckpt", **options)
+    assert raised.value.code == code, raised.value
+    return raised.value
+
+
+RUN = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
+# the files of a folder, and the one of them that is taken; the others that look like weights are named
+TAKEN = {
+    "transformers": (["model.safetensors"], "model.safetensors"),
+    "diffusers": (["diffusion_pytorch_model.safetensors"], "diffusion_pytorch_model.safetensors"),
+    "peft": (["adapter_model.safetensors"], "adapter_model.safetensors"),
+    "lora": (["pytorch_lora_weights.safetensors"], "pytorch_lora_weights.safetensors"),
+    "of old": (["pytorch_model.bin"], "pytorch_model.bin"),
+    "both forms": (["pytorch_model.bin", "model.safetensors"], "model.safetensors"),
+    "all frameworks": (["tf_model.h5", "flax_model.msgpack", "pytorch_model.bin"], "pytorch_model.bin"),
+    "flax": (["flax_model.msgpack"], "flax_model.msgpack"),
+    "a variant": (["model.fp16.safetensors"], "model.fp16.safetensors"),
+    "a variant beside": (["model.fp16.safetensors", "model.safetensors"], "model.safetensors"),
+    "Trainer": (["model.safetensors", *RUN], "model.safetensors"),
+    "Trainer and peft": (["adapter_model.safetensors", *RUN], "adapter_model.safetensors"),
+    "accelerate": (["model.safetensors", "optimizer.bin", "scheduler.bin", "sampler.bin"], "model.safetensors"),
+    "Llama": (["consolidated.00.pth", "params.json"], "consolidated.00.pth"),
+    "one .pt": (["best.pt"], "best.pt"),
+    "two forms of one": (["v1-5.ckpt", "v1-5.safetensors"], "v1-5.safetensors"),
+    "one .h5": (["model.weights.h5"], "model.weights.h5"),
+    "one .npz": (["params.npz", "notes.txt"], "params.npz"),
+    "one of ours": (["step-0000000007.ckpt"], "step-0000000007.ckpt"),
+    "the state of an optimizer alone": (["optimizer.pt"], "optimizer.pt"),
+    "something else beside": (["model.safetensors", "embeddings.pt"], "model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_the_checkpoint_of_a_folder_is_taken(tmp_path: Path, kind: str) -> None:
+    names, expected = TAKEN[kind]
+    source = folder(tmp_path / "it", *names)
+    report, tree = converted(source)
+    assert report.source == str(source / expected)
+    assert set(report.passed_over) == {name for name in names if name[-5:] not in (".json", ".txt")} - {
+        expected,
+        "params.json",
+        "notes.txt",
+    }
+    assert report.losses == ()
+    assert list(tree) == ["w"]
+    np.testing.assert_array_equal(tree["w"], ONE["w"])
+    assert ckptfmt.diff(source, source / expected).equal
+
+
+def test_an_index_stands_for_its_files(tmp_path: Path) -> None:
+    source = sharded(folder(tmp_path / "it", *RUN))
+    report, tree = converted(source)
+    assert report.source == str(source / "model.safetensors.index.json")
+    assert set(tree) == {"w1", "w2"}
+    sharded(source, ".bin", "pytorch_model")
+    report, _ = converted(source)
+    assert report.source == str(source / "model.safetensors.index.json")
+    assert "pytorch_model.bin.index.json" in report.passed_over
+    assert converted(source, source_format="torch")[0].source == str(source / "pytorch_model.bin.index.json")
+
+
+def test_one_file_comes_before_an_index(tmp_path: Path) -> None:
+    """As in transformers, which looks for it first."""
+    source = sharded(folder(tmp_path / "it", "model.safetensors"))
+    report, tree = converted(source)
+    assert report.source == str(source / "model.safetensors")
+    assert report.passed_over == ("model.safetensors.index.json",)
+    assert list(tree) == ["w"]
+
+
+def test_a_form_that_was_not_fetched_gives_way_to_one_that_was(tmp_path: Path) -> None:
+    source = folder(tmp_path / "it", "pytorch_model.bin")
+    (source / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert converted(source)[0].source == str(source / "pytorch_model.bin")
+
+
+def test_shards_without_their_index_are_named(tmp_path: Path) -> None:
+    source = sharded(folder(tmp_path / "it"))
+    (source / "model.safetensors.index.json").unlink()
+    message = str(refused(source, "ambiguous-source"))
+    assert "model-00001-of-00002.safetensors (safetensors), model-00002-of-00002.safetensors (safetensors)" in message
+
+
+def test_several_are_named_and_none_is_taken(tmp_path: Path) -> None:
+    source = folder(tmp_path / "run", "last.pt", "best.pt", "epoch 3.ckpt")
+    error = refused(source, "ambiguous-source")
+    assert "has 3 checkpoints, of which none comes first: best.pt (torch), epoch 3.ckpt (ckptfmt), last.pt" in str(
+        error
+    )
+    assert error.advice == f"Give the path of one, such as {source}/last.pt"
+    assert converted(source, source_format="ckptfmt")[0].source == str(source / "epoch 3.ckpt")
+    assert refused(source, "ambiguous-source", source_format="torch").message.count("(torch)") == 2
+
+
+def test_the_runs_of_a_trainer(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    folder(run / "checkpoint-500", "model.safetensors", *RUN)
+    report, _ = converted(run)
+    assert report.source == str(run / "checkpoint-500" / "model.safetensors")
+    assert set(report.passed_over) == set(RUN)
+    folder(run / "checkpoint-1000", "model.safetensors", *RUN)
+    error = refused(run, "ambiguous-source")
+    names = "checkpoint-500/model.safetensors (safetensors), checkpoint-1000/model.safetensors (safetensors)"
+    assert names in error.message
+    assert error.advice.endswith("checkpoint-1000/model.safetensors")
+    write(run / "model.safetensors")  # what was saved at the end
+    assert converted(run)[0].source == str(run / "model.safetensors")
+
+
+def test_the_root_of_an_orbax_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with orbax.checkpoint.CheckpointManager(run) as manager:
+        manager.save(900, args=orbax.checkpoint.args.StandardSave({"w": jnp.arange(3, dtype=jnp.float32)}))
+        manager.wait_until_finished()
+        report, tree = converted(run)
+        assert (report.source, report.source_format) == (str(run / "900"), "orbax")
+        np.testing.assert_array_equal(tree["w"], ONE["w"])
+        manager.save(1000, args=orbax.checkpoint.args.StandardSave({"w": jnp.zeros(3)}))
+        manager.wait_until_finished()
+    assert "900 (orbax), 1000 (orbax)" in refused(run, "ambiguous-source").message
+
+
+def test_a_cache_of_hugging_face(tmp_path: Path) -> None:
+    repository = tmp_path / "models--a--b"
+    (repository / "blobs").mkdir(parents=True)
+    snapshot = repository / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    write(repository / "model.safetensors")
+    (repository / "model.safetensors").rename(repository / "blobs" / "ffff")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/ffff")
+    for source in (snapshot, repository):
+        assert converted(source)[0].source == str(snapshot / "model.safetensors")
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    write(tmp_path / "secret.safetensors")
+    source = folder(tmp_path / "it")
+    (source / "model.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    assert "leads out" in str(refused(source, "unsafe-source"))
+    assert converted(tmp_path / "it" / "model.safetensors")[0].tensors == 1  # which the caller named
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "it is empty"),
+        (lambda path: folder(path), "it holds '.gitattributes', 'README.md', 'config.json', 'tokenizer.json'"),
+        (lambda path: folder(path, *(f"{n}.txt" for n in range(20))), " and 16 more"),
+    ],
+    ids=["empty", "no weights", "many"],
+)
+def test_a_folder_without_a_checkpoint_says_what_it_holds(
+    tmp_path: Path, make: Callable[[Path], object], words: str
+) -> None:
+    make(tmp_path / "it")
+    assert words in str(refused(tmp_path / "it", "unknown-format"))
+
+
+def test_folders_are_walked_in_bounds(tmp_path: Path) -> None:
+    """Neither a circle of links, nor a deep folder, nor a wide one takes long."""
+    (tmp_path / "it" / "a").mkdir(parents=True)
+    (tmp_path / "it" / "a" / "circle").symlink_to(tmp_path / "it")
+    refused(tmp_path / "it", "unknown-format")
+    deep = tmp_path / "it" / Path(*"bcdefghi")
+    write(deep / "model.safetensors")
+    refused(tmp_path / "it", "unknown-format")
+    for number in range(600):
+        (tmp_path / "it" / f"n{number}").mkdir()
+    refused(tmp_path / "it", "unknown-format")
+
+
+def test_opening_a_folder_of_others_says_how_to_convert_it(tmp_path: Path) -> None:
+    source = folder(tmp_path / "it", "model.safetensors")
+    for call in (ckptfmt.open, ckptfmt.load, ckptfmt.verify):
+        with pytest.raises(ckptfmt.NotACheckpointError, match=r"with 'model.safetensors' in it") as raised:
+            call(source)
+        assert raised.value.advice == f"Make a checkpoint of it: ckptfmt convert {source} {source}.ckpt"
+    run = folder(tmp_path / "run", "step-1.ckpt", "step-2.ckpt")
+    with pytest.raises(ckptfmt.NotACheckpointError, match=r"with 'step-1.ckpt', 'step-2.ckpt' in it") as raised:
+        ckptfmt.load(run)
+    assert "ckptfmt ls" in raised.value.advice
+
+
+def test_each_folder_of_a_folder_is_converted(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    folder(runs / "checkpoint-1", "model.safetensors", *RUN)
+    folder(runs / "checkpoint-2", "pytorch_model.bin", *RUN)
+    folder(runs / "logs")
+    outcomes = ckptfmt.convert_each(runs, tmp_path / "out")
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert sorted(os.listdir(tmp_path / "out")) == ["checkpoint-1.ckpt", "checkpoint-2.ckpt"]
+
+
+def test_the_command_says_what_it_took(tmp_path: Path) -> None:
+    source = folder(tmp_path / "it", "model.safetensors", "pytorch_model.bin", *RUN)
+    result = CliRunner().invoke(cli, ["convert", str(source), str(tmp_path / "x.ckpt")])
+    assert result.exit_code == 0
+    assert f"read {source}/model.safetensors" in result.stdout
+    assert "passed over pytorch_model.bin, optimizer.pt" in result.stdout
+    result = CliRunner().invoke(cli, ["convert", "--json", "-f", str(source), str(tmp_path / "x.ckpt")])
+    assert json.loads(result.stdout)["passed_over"] == ["pytorch_model.bin", *sorted(RUN)]
