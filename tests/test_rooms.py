@@ -13,8 +13,8 @@ import ckptfmt
 ROOT = Path(ckptfmt.__file__).parent
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
-    ("_version", "errors", "patterns", "progress", "threads"),
-    ("format",),
+    ("_version", "errors", "near", "progress", "threads"),
+    ("format", "patterns"),
     ("frameworks", "storage"),
     ("layouts",),
     ("reading", "writing"),

@@ -37,7 +37,6 @@ def _executor(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 @click.command(
-    short_help="Convert a checkpoint from, or to, another format.",
     epilog="""\b
 Examples:
   ckptfmt convert model.safetensors model.ckpt
@@ -58,8 +57,8 @@ target, report (as above, or null) and error (null, or an object with code and m
 Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 """,
 )
-@click.argument("source", required=False)
-@click.argument("target", required=False)
+@click.argument("source", required=False, type=click.Path())
+@click.argument("target", required=False, type=click.Path())
 @click.option("--from", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt.")
 @click.option("--to", "target_format", metavar="FORMAT", help="What TARGET shall be [default: by its suffix].")
 @click.option("--formats", is_flag=True, help="List the formats.")

@@ -10,8 +10,7 @@ from rich.text import Text
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..errors import fault
-from ..format.names import path_text
-from ..patterns import matches_any
+from ..patterns import near_selection, selector
 from .console import console, print_json
 from .json_form import Encoder
 from .text import visible
@@ -19,7 +18,6 @@ from .tree_view import TreeView, prune, tally
 
 
 @click.command(
-    short_help="Show the tree: tensors, plain values, totals.",
     epilog="""\b
 Examples:
   ckptfmt inspect model.ckpt
@@ -30,7 +28,7 @@ Examples:
 The object of --json has: path, layout, format, generator, manifest_sha256, schema, metadata, totals, tree, tensors.
 """,
 )
-@click.argument("path")
+@click.argument("path", type=click.Path())
 @click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times.")
 @click.option("--depth", "-d", type=click.IntRange(min=0), metavar="N", help="Open only N levels of containers.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, in which nothing is abbreviated.")
@@ -42,10 +40,11 @@ def inspect(path: str, select: tuple[str, ...], depth: int | None, as_json: bool
     with open_checkpoint(path) as checkpoint:
         tree = checkpoint.tree
         if select:
-            tree = prune(tree, lambda place: matches_any(select, path_text(place)))
+            tree = prune(tree, selector(select))
             if tree is OMITTED:
                 patterns = ", ".join(map(repr, select))
-                raise fault("no-match", f"no path matches {patterns}", path=path)
+                hint = near_selection(select, checkpoint.leaves)
+                raise fault("no-match", f"no path matches {patterns}", path=path, hint=hint)
         if as_json:
             print_json(_document(checkpoint, tree))
         else:

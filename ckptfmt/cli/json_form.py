@@ -24,7 +24,6 @@ A row of `tensors` has `path` (typed: strings and ints), `name` (Zarr node), `dt
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections import OrderedDict
 from typing import Any
@@ -110,8 +109,3 @@ class Encoder:
 def path(keys: Path) -> Json:
     """A typed path: strings and ints."""
     return Encoder().value(list(keys))
-
-
-def dumps(document: Json) -> str:
-    """One line of ASCII without control characters."""
-    return json.dumps(document, allow_nan=False).replace("\x7f", "\\u007f")

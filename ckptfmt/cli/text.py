@@ -12,19 +12,13 @@ from typing import Any
 import numpy as np
 
 from .. import OMITTED, Tensor
+from ..errors import visible as visible
 from ..format import names
 from ..format.names import Key, Path
 
 KEY = 100  # most characters shown of a key
 BIG = 1 << 12  # bits from which an int is shown in hexadecimal, as decimal digits take quadratic time
 CUT = "..."
-
-
-def visible(text: str) -> str:
-    """`text` with every character that is not printable as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def integer(value: int, limit: int | None = None) -> str:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ..errors import CkptError, fault
 from ..format import tree as trees
 from ..format.casts import cast
 from ..format.dtypes import Array, DType
-from ..format.names import Path, path_label, path_text, value_at
+from ..format.names import Path, path_label, value_at
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
@@ -28,7 +28,7 @@ from ..frameworks.overflows import Kind, Tally, name_of
 from ..frameworks.receiving import Intake, Part, Stored, receiver
 from ..frameworks.sources import Buffers, memory_key
 from ..frameworks.target import MatchReport, flatten, match, rebuild
-from ..patterns import Patterns, matches_any
+from ..patterns import Patterns, near_selection, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .fetch import SMALL
@@ -84,7 +84,7 @@ class Loader:
         given = [n for n, v in (("into=", into), ("like=", like), ("mmap=True", mmap or None)) if v is not None]
         if len(given) > 1:
             raise fault("bad-option", f"{' and '.join(given)} exclude each other", path=checkpoint.path)
-        self.select, self.into, self.like, self.mmap = select, into, like, mmap
+        self.into, self.like, self.mmap = into, like, mmap
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
         self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
         self.strict, self.cast, self.tally = strict, cast, Tally()
@@ -92,8 +92,8 @@ class Loader:
         self.passing: frozenset[int] = frozenset()  # tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         checkpoint.blocks.in_flight = max_bytes_in_flight
-        patterns = [select] if isinstance(select, str) else list(select or ())
-        self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
+        self.select = list(select) if select is not None and not isinstance(select, str) else select
+        self.keep = None if self.select is None else selector(self.select)
 
     def load(self) -> Tree:
         tree = self._loaded()
@@ -158,7 +158,8 @@ class Loader:
         return {**times, **self.adapter.restores} if self.adapter else {}
 
     def _no_match(self) -> CkptError:
-        return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
+        hint = partial(near_selection, self.select or (), list(self._leaves))
+        return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path, hint=hint)
 
     def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
         """Mapped where that costs no read, or is asked for, and read where not."""

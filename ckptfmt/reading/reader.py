@@ -214,11 +214,7 @@ class Checkpoint:
         return value_at(self.tree, self._paths.find(path, self.path))
 
     def __contains__(self, path: Key | Path) -> bool:
-        try:
-            self[path]
-        except CkptError as error:
-            return error.code == "ambiguous-path"
-        return True
+        return bool(self._paths.fits(path))
 
     def __iter__(self) -> Iterator[str]:
         """The path texts of all tensors."""
