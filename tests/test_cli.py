@@ -90,7 +90,7 @@ def test_a_call_that_is_wrong_does_not_wait_for_the_core() -> None:
     ("args", "words"),
     [
         (["inspct", "x"], "No such command 'inspct'"),
-        (["inspect"], "Missing argument 'PATH'"),
+        (["inspect"], "Missing argument 'PATH...'"),
         (["get", "x"], "Missing argument 'TENSOR'"),
         (["inspect", "x", "--depth", "-1"], "--depth"),
         (["inspect", "x", "--depth", "two"], "--depth"),
