@@ -1,3 +1,4 @@
-"""The version of the package; that of the format is `ckptfmt.format.manifest.FORMAT`."""
+"""The version of the package, and that of the format that it writes."""
 
 __version__ = "1.0.0"
+FORMAT = (1, 0)  # (major, minor) of SPEC.md

@@ -9,6 +9,7 @@ to.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
@@ -19,6 +20,7 @@ class CkptError(Exception):
     "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
     checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`, `ranks` (numbers of
     the processes at fault); those that do not apply are None. `advice`: what to do, that of the code or a better one.
+    `hint`, which may be empty, is what near names there are, and is looked for when somebody reads it.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class CkptError(Exception):
         errno: int | None = None,
         ranks: list[int] | None = None,
         advice: str | None = None,
+        hint: str | Callable[[], str] = "",
     ) -> None:
         super().__init__(code, message)
         self.code = code
@@ -53,20 +56,37 @@ class CkptError(Exception):
         self.report = report
         self.ranks = ranks
         self.advice = CODES[code].advice if advice is None else advice
+        self._hint = hint
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
+    @property
+    def hint(self) -> str:
+        if callable(self._hint):
+            self._hint = self._hint()
+        return self._hint
+
+    @hint.setter
+    def hint(self, hint: str) -> None:
+        self._hint = hint
+
     def __str__(self) -> str:
-        text = self.message
+        return self.text()
+
+    def text(self, spelled: Callable[[str], str] = str) -> str:
+        """All of it in one line; `spelled` puts what messages and advice call by its name in Python otherwise."""
+        text = spelled(self.message)
         if self.tensor is not None and repr(self.tensor) not in text:
             text = f"tensor {self.tensor!r}: {text}"
         if self.expected is not None:
             found = "" if self.found is None else f"found {_short(self.found)}, "
-            text += f" ({found}expected {_short(self.expected)})"
+            text += f" ({found}expected {spelled(_short(self.expected))})"
+        text = text[:LONGEST] + self.hint
         where = "" if self.path is None else f"{self.path}: "
-        return _line(f"{where}{text[:LONGEST]}. {self.advice} [{self.code}]")
+        return visible(f"{where}{text}{'' if text[-1:] == '?' else '.'} {spelled(self.advice)} [{self.code}]")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.code, self.message, {**vars(self), "errno": self.errno})
+        place = {**vars(self), "_hint": self.hint, "errno": self.errno}
+        return _rebuild, (type(self), self.code, self.message, place)
 
 
 class InputError(CkptError, ValueError):
@@ -328,9 +348,7 @@ CODES: dict[str, Code] = {
         "Rename one, or use layout='file' for keys",
     ),
     "bad-option": Code(InputError, "save", "an option's value is not allowed", "See the documentation of the call"),
-    "exists": Code(
-        ExistsError, "save", "the target exists", "Choose another path, or replace it: overwrite=True, --overwrite"
-    ),
+    "exists": Code(ExistsError, "save", "the target exists", "Choose another path, or replace it: overwrite=True"),
     "not-replaceable": Code(
         ExistsError,
         "save",
@@ -394,7 +412,7 @@ CODES: dict[str, Code] = {
         InputError,
         "convert",
         "the target format cannot hold everything",
-        "Choose another target, or allow it: allow_loss=True, --allow-loss",
+        "Choose another target, or allow it: allow_loss=True",
     ),
     "not-equal": Code(
         CorruptError,
@@ -408,7 +426,7 @@ CODES: dict[str, Code] = {
 LONGEST = 10_000  # characters of what is said of a checkpoint, whose names may have any length
 
 
-def _line(text: str) -> str:
+def visible(text: str) -> str:
     """The text as one line, in which what is not printable stands as an escape, as in a Python literal."""
     if text.isprintable():
         return text

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from damage import rewrite_manifest
-from programs import assert_plain, assert_safe, command, environment, on_terminal, real
+from programs import ROOT, assert_plain, assert_safe, command, environment, on_terminal, real
 
 import ckptfmt
 from ckptfmt.cli.app import cli
+from ckptfmt.cli.overview import COMMANDS as TABLE
+from ckptfmt.cli.overview import HELP
 
 COMMANDS = (["inspect"], ["verify"], ["get", "--", "w"])
 ERROR_KEYS = {"code", "message", "advice", "path", "tensor", "chunk", "block", "offset", "found", "expected"}
@@ -50,8 +52,9 @@ def wide(tmp_path: Path) -> Path:
 
 
 def test_version_and_help() -> None:
-    version = run("--version")
-    assert version.stdout == f"ckptfmt {ckptfmt.__version__} (format 1.0)\n"
+    assert run("--version").stdout == real("--version").stdout == f"ckptfmt {ckptfmt.__version__} (format 1.0)\n"
+    assert run("-h").stdout == run("--help").stdout == real("--help").stdout == f"{HELP}\n"
+    assert (run().exit_code, run().stderr) == (2, f"{HELP}\n")
     for name in ("inspect", "verify", "get"):
         shown = run(name, "--help")
         assert shown.exit_code == 0
@@ -60,15 +63,40 @@ def test_version_and_help() -> None:
         assert name in run("-h").stdout
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_every_command_of_the_table_is_there(name: str) -> None:
+    assert f"\n  {name} " in HELP
+    assert run(name, "--help").stdout.startswith(f"Usage: cli {name} ")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["--version"]])
+def test_the_overview_imports_nothing_but_itself(args: list[str]) -> None:
+    code = f"import sys; from ckptfmt.cli import main; before = set(sys.modules); main({args}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    imported = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert imported - sys.stdlib_module_names - {"__main__"} == {"ckptfmt"}
+    assert not imported & {"typing", "re", "collections", "dataclasses", "json"}, "each takes its part of the start"
+
+
+def test_a_call_that_is_wrong_does_not_wait_for_the_core() -> None:
+    for args in (["inspct"], ["--vers"]):
+        code = f"import sys; from ckptfmt.cli import main; print(main({args}), 'numpy' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+        assert done.stdout == "2 False\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["inspct", "x"], "No such command 'inspct'"),
-        (["inspect"], "Missing argument 'PATH'"),
+        (["inspect"], "Missing argument 'PATH...'"),
         (["get", "x"], "Missing argument 'TENSOR'"),
         (["inspect", "x", "--depth", "-1"], "--depth"),
         (["inspect", "x", "--depth", "two"], "--depth"),
-        (["verify", "x", "y"], "unexpected extra argument (y)"),
+        (["get", "x", "t", "0", "y"], "unexpected extra argument (y)"),
+        (["verify", "x", "y", "--resume", "z"], "--resume is for one PATH"),
+        (["gett", "x"], "; did you mean 'get'?"),
         (["get", "x", "t", "0", "-1"], "unexpected extra argument (-1)"),
         (["get", "x", "-strange"], "Put -- before words that begin with -"),
         (["get", "x", "t", "--as", "object"], "--as"),
@@ -112,7 +140,7 @@ def test_importing_the_package_imports_neither_click_nor_rich() -> None:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_click_or_rich_one_line_says_what_to_install(missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; from ckptfmt.cli import main; sys.exit(main(['--version']))"
+    code = f"import sys; sys.modules[{missing!r}] = None; from ckptfmt.cli import main; sys.exit(main(['ls', '.']))"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "ckptfmt: the command line needs click and rich: pip install 'ckptfmt[cli]'\n"

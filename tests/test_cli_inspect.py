@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import flax.serialization
+import gguf
+import h5py
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint
 import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+import zarr
 from click.testing import CliRunner
 from damage import LAYOUTS, save_varied, zones
+from safetensors.numpy import save_file
 
 import ckptfmt
 from ckptfmt.cli.app import cli
+from ckptfmt.conversion import FORMATS
+from ckptfmt.conversion.source import LazyArray
 
 
 def inspect(*args: object) -> str:
@@ -269,10 +281,146 @@ def test_tensors_are_never_abbreviated(tmp_path: Path) -> None:
     tree = {"layers": [{"w": np.zeros(2, np.int8)} for _ in range(count // 2)]}
     tree["flat"] = {f"p{number}": np.zeros(1, np.int8) for number in range(count // 2)}
     path = save(tmp_path / "x.ckpt", tree)
-    shown = inspect(path)
+    shown = inspect(path, "--all")
     assert shown.count(" int8 ") == count
+    folded = inspect(path)
+    assert folded.count(" int8 ") == 2
+    assert folded.splitlines()[-1] == shown.splitlines()[-1]
     assert shown.splitlines()[-1] == "20,000 tensors, 30,000 elements, 29.3 KiB"
     assert len(document(path)["tensors"]) == count
+
+
+# ---- other formats, several paths, folders
+
+
+def state() -> dict[str, np.ndarray[Any, Any]]:
+    return {"a.w": np.zeros((2, 3), np.float32), "a.b": np.ones(3, np.float16)}
+
+
+def save_as(format: str, path: Path) -> None:
+    """What the library of each format writes."""
+    if format == "safetensors":
+        save_file(state(), path, metadata={"who": "me"})
+    elif format == "torch":
+        torch.save({name: torch.from_numpy(array) for name, array in state().items()}, path)
+    elif format == "torch-dcp":
+        dcp.save({name: torch.from_numpy(array) for name, array in state().items()}, checkpoint_id=path)
+    elif format == "npz":
+        np.savez(path.open("wb"), **state())
+    elif format == "flax":
+        path.write_bytes(flax.serialization.to_bytes(state()))
+    elif format == "orbax":
+        with orbax.checkpoint.StandardCheckpointer() as saver:
+            saver.save(path, state())
+    elif format == "hdf5":
+        with h5py.File(path, "w") as file:
+            for name, array in state().items():
+                file[name] = array
+    elif format == "gguf":
+        writer = gguf.GGUFWriter(path, "llama")
+        for name, array in state().items():
+            writer.add_tensor(name, array)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    else:
+        group = zarr.create_group(path)
+        for name, array in state().items():
+            group.create_array(name, data=array)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"ckptfmt"}))
+def test_every_format_that_is_read(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model"
+    save_as(format, path)
+    before = sorted(tmp_path.rglob("*"))
+    lines = inspect(path).splitlines()
+    assert lines[:2] == [str(path), FORMATS[format].title]
+    text = "\n".join(lines)
+    assert re.search(r"a\.w +float32 +\[2, 3\] +24 B", text)
+    assert re.search(r"a\.b +float16 +\[3\] +6 B", text)
+    assert lines[-1] == "2 tensors, 9 elements, 30 B"
+    found = document(path)
+    assert found["source_format"] == format
+    assert found["totals"] == {"tensors": 2, "elements": 9, "bytes": 30, "stored_bytes": 30}
+    rows = {row["path"][-1]: row for row in found["tensors"]}
+    assert {name: (row["dtype"], row["shape"], row["stored_bytes"]) for name, row in rows.items()} == {
+        "a.w": ("float32", [2, 3], None),
+        "a.b": ("float16", [3], None),
+    }
+    assert inspect(path, "--select", "**w").splitlines()[-1] == "1 tensor, 6 elements, 24 B"
+    assert document(path, "--from", format) == found
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is converted"
+
+
+def test_no_tensor_of_another_format_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_as("hdf5", tmp_path / "x.h5")
+    monkeypatch.setattr(LazyArray, "__getitem__", None)
+    assert document(tmp_path / "x.h5")["totals"]["tensors"] == 2
+
+
+def test_what_is_wrong_with_another_format(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"\xff" * 100)
+    (tmp_path / "x.txt").write_text("hello")
+    save_as("safetensors", tmp_path / "y.safetensors")
+    run = CliRunner().invoke
+    assert "[not-a-checkpoint]" in run(cli, ["inspect", str(tmp_path / "x.txt")]).stderr
+    result = run(cli, ["inspect", str(tmp_path / "x.safetensors"), "--from", "safetensors"])
+    assert (result.exit_code, result.stderr.count("[bad-source]")) == (1, 1)
+    result = run(cli, ["inspect", str(tmp_path / "y.safetensors"), "-s", "a.v"])
+    assert "no path matches 'a.v'; did you mean" in result.stderr
+    assert "'a.w'" in result.stderr
+
+
+def test_what_a_conversion_would_lose_is_said(tmp_path: Path) -> None:
+    class Thing:
+        pass
+
+    torch.save({"w": torch.zeros(2), "thing": threading.Thread}, tmp_path / "x.pt")
+    text = inspect(tmp_path / "x.pt")
+    assert "a conversion would lose: " in text
+    assert "thing" in text
+    assert document(tmp_path / "x.pt")["losses"]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for epoch in (2, 10):
+        save(folder / f"epoch_{epoch}.ckpt", {"w": np.zeros(epoch)})
+    save_as("safetensors", folder / "model.safetensors")
+    (folder / "notes.txt").write_text("hello")
+    return folder
+
+
+def test_a_folder_of_many(many: Path) -> None:
+    heads = [line for line in inspect(many).splitlines() if line.startswith(str(many))]
+    assert [Path(head).name for head in heads] == ["epoch_2.ckpt", "epoch_10.ckpt", "model.safetensors"]
+    found = document(many)
+    assert (found["path"], found["errors"]) == (str(many), [])
+    assert [one["totals"]["tensors"] for one in found["checkpoints"]] == [1, 1, 2]
+    assert found["checkpoints"][0] == document(many / "epoch_2.ckpt")
+    assert len(document(many.parent, "-r")["checkpoints"]) == 3
+
+
+def test_several_paths(many: Path) -> None:
+    paths = [many / "epoch_2.ckpt", many / "none.ckpt", many / "model.safetensors", many / "notes.txt"]
+    result = CliRunner().invoke(cli, ["inspect", *map(str, paths)])
+    assert result.exit_code == 2
+    assert [line for line in result.stdout.splitlines() if line.startswith("/")] == [str(paths[0]), str(paths[2])]
+    assert [line.rpartition("[")[2] for line in result.stderr.splitlines()] == ["not-found]", "not-a-checkpoint]"]
+    result = CliRunner().invoke(cli, ["inspect", "--json", *map(str, paths)])
+    found = json.loads(result.stdout)
+    assert found["paths"] == list(map(str, paths))
+    assert [one["path"] for one in found["checkpoints"]] == [str(paths[0]), str(paths[2])]
+    assert [one["code"] for one in found["errors"]] == ["not-found", "not-a-checkpoint"]
+    damaged = bytearray(paths[0].read_bytes())
+    damaged[-100] ^= 1
+    paths[0].write_bytes(damaged)
+    assert CliRunner().invoke(cli, ["inspect", *map(str, paths)]).exit_code == 1
 
 
 def test_a_long_key_does_not_push_the_columns_away(tmp_path: Path) -> None:

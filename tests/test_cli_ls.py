@@ -11,11 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed.checkpoint as dcp
 from click.testing import CliRunner
 from damage import LAYOUTS
+from safetensors.numpy import save_file
 
+import ckptfmt
 from ckptfmt.cli import chart
 from ckptfmt.cli.app import cli
+from ckptfmt.cli.listing import step_in
 from ckptfmt.manager import Best, CheckpointManager, Last
 
 NOON = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))
@@ -46,13 +51,13 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> CheckpointManager:
 
 def test_the_table(run: CheckpointManager) -> None:
     head, *rows, total = ls(run.directory).splitlines()
-    assert head.split() == ["step", "time", "size", "metrics", "kept", "because"]
+    assert head.split() == ["name", "step", "time", "size", "metrics", "kept", "because"]
     sizes = [f"{step.size / 1024:.1f} KiB" for step in run.steps()]
     assert rows == [
-        f"1000  2026-03-01 12:16:40  {sizes[0]}  loss=0.123457 lr=0.0001  best 1 by loss (min)",
-        f"2000  2026-03-01 12:33:20  {sizes[1]}  loss=nan lr=0.0001       newest, last 1",
+        f"step-0000001000.ckpt  1000  2026-03-01 12:16:40  {sizes[0]}  loss=0.123457 lr=0.0001  best 1 by loss (min)",
+        f"step-0000002000.ckpt  2000  2026-03-01 12:33:20  {sizes[1]}  loss=nan lr=0.0001       newest, last 1",
     ]
-    assert total.startswith(f"{run.directory}: 2 steps, ")
+    assert total.startswith(f"{run.directory}: 2 checkpoints, ")
 
 
 def test_json(run: CheckpointManager) -> None:
@@ -60,6 +65,8 @@ def test_json(run: CheckpointManager) -> None:
     assert found["path"] == run.directory
     first, second = found["steps"]
     assert first == {
+        "name": "step-0000001000.ckpt",
+        "format": "ckptfmt",
         "step": 1000,
         "path": f"{run.directory}/step-0000001000.ckpt",
         "time": NOON + 1000,
@@ -106,7 +113,7 @@ def test_the_plot_as_a_picture(run: CheckpointManager, tmp_path: Path) -> None:
 
 
 def test_no_steps(tmp_path: Path) -> None:
-    assert ls(tmp_path) == f"{tmp_path}: 0 steps, 0 B\n"
+    assert ls(tmp_path) == f"{tmp_path}: 0 checkpoints, 0 B\n"
     assert document(tmp_path) == {"path": str(tmp_path), "steps": []}
 
 
@@ -130,4 +137,125 @@ def test_a_run_of_mode_flax(tmp_path: Path) -> None:
     for step in (1, 1.5):
         manager.save(step, {})
     assert [step["step"] for step in document(tmp_path, "--prefix", "checkpoint_")["steps"]] == [1, 1.5]
-    assert document(tmp_path)["steps"] == []
+    assert [step["step"] for step in document(tmp_path)["steps"]] == [1, 1.5], "as the manager stored them"
+
+
+# ---- folders that no manager keeps
+
+
+@pytest.fixture
+def epochs(tmp_path: Path) -> Path:
+    """Checkpoints of a loop that somebody wrote, the third the best, and what else lies in such a folder."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for epoch, loss in enumerate((3.0, 2.0, 0.5, float("nan"))):
+        path = folder / f"epoch_{epoch * 4}.ckpt"
+        ckptfmt.save(path, {"w": np.zeros(epoch)}, metadata={"loss": loss, "note": "x", "ok": True}, durable=False)
+        os.utime(path, (NOON - epoch, NOON - epoch))
+    (folder / "notes.txt").write_text("not a checkpoint")
+    (folder / "below").mkdir()
+    ckptfmt.save(folder / "below" / "loose.ckpt", {"w": np.zeros(3)}, layout="loose", durable=False)
+    return folder
+
+
+def names(*args: object) -> list[str]:
+    return [row["name"] for row in document(*args)["steps"]]
+
+
+def test_any_folder(epochs: Path) -> None:
+    head, *rows, total = ls(epochs).splitlines()
+    assert head.split() == ["name", "step", "time", "size", "metrics"]
+    assert [row.split()[:2] for row in rows] == [[f"epoch_{n}.ckpt", str(n)] for n in (0, 4, 8, 12)]
+    assert [row.split()[-1] for row in rows] == ["loss=3", "loss=2", "loss=0.5", "loss=nan"]
+    assert total.startswith(f"{epochs}: 4 checkpoints, ")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [0, 4, 8, 12]),
+        (["--reverse"], [12, 8, 4, 0]),
+        (["--sort", "name"], [0, 4, 8, 12]),
+        (["--sort", "time"], [12, 8, 4, 0]),
+        (["--sort", "size"], [0, 4, 8, 12]),
+        (["--sort", "loss"], [8, 4, 0, 12]),
+        (["--sort", "loss", "--reverse"], [0, 4, 8, 12]),
+    ],
+    ids=str,
+)
+def test_sorted(epochs: Path, options: list[str], expected: list[int]) -> None:
+    assert names(epochs, *options) == [f"epoch_{n}.ckpt" for n in expected], "and a NaN comes last"
+
+
+def test_a_key_that_is_not_there(epochs: Path) -> None:
+    found = document(epochs, "--sort", "los", code=2)["error"]
+    assert found["message"] == "--sort: there is no 'los' here; did you mean 'loss'?"
+    found = document(epochs, "--sort", "xyz", code=2)["error"]
+    assert found["message"] == "--sort: there is no 'xyz' here; there are step, name, time, size, loss"
+
+
+def test_folders_below(epochs: Path) -> None:
+    assert names(epochs, "-r")[-1] == "below/loose.ckpt"
+    assert names(epochs.parent) == []
+    assert len(names(epochs.parent, "--recursive")) == 5
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_what_is_not_ours(epochs: Path) -> None:
+    torch.save({"w": torch.zeros(3)}, epochs / "epoch=3-step=400.ckpt")
+    save_file({"w": np.zeros(3)}, epochs / "model.safetensors")
+    (epochs / "torn.ckpt").write_bytes((epochs / "epoch_0.ckpt").read_bytes()[:200])
+    (epochs / "text.ckpt").write_text("text")
+    dcp.save({"w": torch.zeros(3)}, checkpoint_id=epochs / "dcp")
+    found = {row["name"]: (row["format"], row["step"], row["error"]) for row in document(epochs)["steps"]}
+    assert found["epoch=3-step=400.ckpt"] == ("torch", 400, None)
+    assert found["model.safetensors"] == ("safetensors", None, None)
+    assert found["dcp"] == ("torch-dcp", None, None)
+    assert found["torn.ckpt"] == ("ckptfmt", None, "truncated")
+    assert found["text.ckpt"] == (None, None, "not-a-checkpoint")
+    assert "notes.txt" not in found
+    assert ls(epochs).splitlines()[-1].startswith(f"{epochs}: 7 checkpoints, 2 damaged or not readable, ")
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("epoch_012.ckpt", 12),
+        ("step-0000001000.ckpt", 1000),
+        ("epoch=3-step=400.pt", 400),
+        ("model_epoch7_loss0.31.pt", 7),
+        ("global_step500", 500),
+        ("checkpoint-500", 500),
+        ("0100.ckpt", 100),
+        ("model_3.npz", 3),
+        ("llama-2-7b.safetensors", None),
+        ("resnet50.pt", None),
+        ("best.ckpt", None),
+    ],
+)
+def test_the_step_that_a_name_says(name: str, step: int | None) -> None:
+    assert step_in(name) == step
+
+
+def test_metadata_of_strangers(tmp_path: Path) -> None:
+    for number, metadata in enumerate(
+        [
+            {"ckptfmt.run": {"step": ["x"], "metrics": {"a": "b", 1: 2.0, "c": 1.0}}},
+            {"step": 1 << 8000, "loss": 1 << 8000, "metrics": {"acc": 0.5}},
+            {"epoch": True, "metrics": [1]},
+            [1, 2],
+        ]
+    ):
+        ckptfmt.save(tmp_path / f"epoch{number}.ckpt", {}, metadata=metadata, durable=False)
+    found = [(row["step"], row["metrics"]) for row in document(tmp_path)["steps"]]
+    assert found == [(0, {"c": 1.0}), (1, {"acc": 0.5}), (2, {}), (3, {})]
+
+
+def test_a_folder_on_a_store(tmp_path: Path) -> None:
+    for epoch in (2, 10):
+        ckptfmt.save(f"memory://ls/epoch_{epoch}.ckpt", {"w": np.zeros(2)}, metadata={"loss": 1.0 / epoch})
+    found = document("memory://ls", "--sort", "loss")["steps"]
+    assert [(row["name"], row["step"], row["metrics"]["loss"]) for row in found] == [
+        ("epoch_10.ckpt", 10, 0.1),
+        ("epoch_2.ckpt", 2, 0.5),
+    ]

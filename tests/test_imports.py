@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import ckptfmt
+
 LIGHT = {"ckptfmt", "numpy", "msgpack", "xxhash", "zlib_ng"}  # beyond the standard library; zlib_ng when saving
 HEAVY = {"torch", "jax", "tensorflow", "tensorstore", "zarr", "fsspec", "click", "rich", "asyncio"}
 SAVE_AND_LOAD = """
@@ -37,7 +39,14 @@ def imported(code: str, *arguments: object) -> set[str]:
 
 
 def test_importing_is_light() -> None:
-    assert imported("") == LIGHT - {"zlib_ng"}
+    assert imported("") == {"ckptfmt"}
+    assert imported("ckptfmt.open") == LIGHT - {"zlib_ng"}
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(ckptfmt.__all__) == sorted(set(ckptfmt._ON_DEMAND) | {"__version__"})
+    for name in ckptfmt.__all__:
+        assert getattr(ckptfmt, name) is not None
 
 
 def test_plain_work_is_light(tmp_path: Path) -> None:

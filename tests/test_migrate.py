@@ -12,6 +12,7 @@ from migrations import W, X, document, faults, migrated, refusal, saved
 
 import ckptfmt
 from ckptfmt import Extern, InputError, Migration, MigrationSet
+from ckptfmt.format.names import path_label
 from ckptfmt.migration import Loss, Spec
 from ckptfmt.reading.blocks import BlockReader
 
@@ -63,6 +64,35 @@ def test_every_fault_is_reported_at_once_and_nothing_is_read(tmp_path: Path, mon
     tree, rules = {"a": W, "b": X}, ({"from": "a", "to": "t"}, {"from": "b", "to": "t/below"})
     nested = faults(tmp_path, tree, *rules)
     assert nested == ("'t/below' would lie below the leaf 't'",)
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("model.layers.{i:int}.atn.weight", "; did you mean 'model.layers.{i:int}.attn.weight'?"),
+        ("layers.{i:int}.attn.weight", "; did you mean 'model.layers.0.attn.weight' or 'model.layers.1.attn.weight'?"),
+        ("{rest:**}.wieght", "; did you mean '{rest:**}.weight'?"),
+        ("model/layers/0/attn/weight", "; did you mean 'model.layers.0.attn.weight'?"),
+        ("vars/0", "; did you mean \"vars/'0'\"?"),
+        ("zzz", ""),
+    ],
+)
+def test_a_rule_that_matches_nothing_names_what_is_near(tmp_path: Path, written: str, hint: str) -> None:
+    tree = {"model.layers.0.attn.weight": W, "model.layers.1.attn.weight": W, "vars": {"0": X}}
+    found = faults(tmp_path, tree, {"from": written, "with": [{"op": "drop"}], "to": []}, rest="keep")
+    assert len(found) == 1
+    assert found[0].startswith("rule 0 (")
+    assert found[0].endswith(f"matches nothing{hint}")
+
+
+def test_a_label_is_a_pattern(tmp_path: Path) -> None:
+    """[MIG-003]"""
+    tree = {"vars": {"0": W, 0: X, "a/b": W}}
+    rules = [{"from": path_label(("vars", key)), "to": f"new/{n}"} for n, key in enumerate(tree["vars"])]
+    result = migrated(tmp_path, tree, *rules)
+    assert [array.tolist() for array in result["new"]] == [W.tolist(), X.tolist(), W.tolist()]
+    (tmp_path / "other").mkdir()
+    assert migrated(tmp_path / "other", {"a": W}, {"from": "a", "to": "vars/'0'"})["vars"].keys() == {"0"}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import ckptfmt
 ROOT = Path(ckptfmt.__file__).parent
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
-    ("_version", "brief", "errors", "packages", "patterns", "progress", "threads", "warning"),
-    ("format",),
+    ("_version", "brief", "errors", "near", "packages", "progress", "threads", "warning"),
+    ("format", "patterns"),
     ("frameworks", "storage"),
     ("layouts",),
     ("reading", "writing"),

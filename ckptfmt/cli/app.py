@@ -7,29 +7,45 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from typing import Any, cast
 
 import click
+from click.shell_completion import CompletionItem
 
-from .. import CastWarning, CkptError, CorruptError, UnknownTagWarning, __version__
-from ..errors import os_fault
-from ..format.manifest import FORMAT
+from .._version import __version__
+from ..errors import CastWarning, CkptError, CorruptError, UnknownTagWarning, os_fault
+from ..near import did_you_mean
 from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
-from .convert import convert
-from .diff import diff
-from .gc import gc
-from .get import get
-from .inspect import inspect
-from .ls import ls
-from .migrate import migrate, upgrade
-from .repair import repair
-from .verify import verify
+from .options import speller
+from .overview import COMMANDS, HELP, HELP_OPTIONS, VERSION
 
 
 class Program(click.Group):
-    """The group; its `invoke` lets no expected error out as a traceback."""
+    """The group, which imports a command when it is called; its `invoke` lets no expected error out as a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return cast("click.Command", getattr(import_module(f".{name}", __package__), name))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0]
+        if name not in COMMANDS and name[:1] != "-" and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}{did_you_mean(name, COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(name, help=does) for name, does in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+    def get_help(self, ctx: click.Context) -> str:
+        return HELP
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = args[: args.index("--")] if "--" in args else args
@@ -37,20 +53,7 @@ class Program(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            code = self._invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            abandon_stdout()
-            code = PIPE_CLOSED
-        except OSError as error:
-            abandon_stdout()
-            problem("error", str(os_fault(error, "cannot write the output", None)), "bold red")
-            code = FAILED
-        except KeyboardInterrupt:
-            abandon_stdout()
-            code = INTERRUPTED
-        ctx.exit(code)
+        ctx.exit(_written(lambda: self._invoke(ctx)))
 
     def _invoke(self, ctx: click.Context) -> int:
         """Run the command; what is wrong with the call or the checkpoint is reported."""
@@ -58,12 +61,17 @@ class Program(click.Group):
             with _warnings_reported():
                 return super().invoke(ctx) or 0
         except CkptError as error:
-            report(error, as_json=ctx.obj)
+            from .folders import hinted  # here, as a call that is wrong should not wait for the core
+
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            report(hinted(error, command), as_json=ctx.obj, spelled=speller(command))
             return DAMAGED if isinstance(error, CorruptError) else FAILED
         except click.UsageError as error:
             report_usage(error, as_json=ctx.obj)
         except MemoryError:
-            report_other("out-of-memory", "not enough memory", "Ask for a part with INDEX", as_json=ctx.obj)
+            is_part = ctx.invoked_subcommand == "get"
+            advice = "Ask for a part with INDEX" if is_part else "End other programs, then try again"
+            report_other("out-of-memory", "not enough memory", advice, as_json=ctx.obj)
         return FAILED
 
 
@@ -90,29 +98,28 @@ def _warnings_reported() -> Iterator[None]:
             warn(messages)
 
 
-@click.group(
-    cls=Program,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""\b
-Examples:
-  ckptfmt inspect model.ckpt
-  ckptfmt verify model.ckpt
-  ckptfmt get model.ckpt model/wte 1000:2000 -o rows.npy
-  ckptfmt convert model.safetensors model.ckpt
-  ckptfmt diff before.ckpt after.ckpt
+def _written(work: Callable[[], int]) -> int:
+    """Do what writes to stdout; gives its exit code, or that of what kept it from being written."""
+    try:
+        code = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_stdout()
+        return PIPE_CLOSED
+    except OSError as error:
+        abandon_stdout()
+        problem("error", str(os_fault(error, "cannot write the output", None)), "bold red")
+        return FAILED
+    except KeyboardInterrupt:
+        abandon_stdout()
+        return INTERRUPTED
+    return code
 
-Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else, 130 interrupted.
-""",
-)
-@click.version_option(
-    __version__, "--version", message=f"ckptfmt %(version)s (format {FORMAT[0]}.{FORMAT[1]})", prog_name="ckptfmt"
-)
+
+@click.group(cls=Program, context_settings={"help_option_names": list(HELP_OPTIONS)})
+@click.version_option(__version__, "--version", message=VERSION)
 def cli() -> None:
-    """Look into ckptfmt checkpoints, check and compare them, take tensors out of them, migrate and convert them."""
-
-
-for command in (inspect, verify, repair, get, ls, convert, diff, migrate, upgrade, gc):
-    cli.add_command(command)
+    """The group of all commands; `overview` has its help."""
 
 
 def run(args: Sequence[str] | None) -> int:
@@ -123,6 +130,10 @@ def run(args: Sequence[str] | None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the encoding lacks becomes an escape
+    return _written(lambda: _run(args))
+
+
+def _run(args: Sequence[str] | None) -> int:
     try:
         return int(cli.main(args, prog_name="ckptfmt", standalone_mode=False) or 0)
     except click.UsageError as error:

@@ -6,18 +6,17 @@ Colour and progress are for terminals; a pipe gets plain text. Text is always pa
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 import rich.console
 from rich.text import Text
 
-from ..errors import CkptError
-from . import json_form
-from .text import count, visible
+from ..errors import CkptError, visible
 
 WARNINGS = 3  # most warnings shown
 
@@ -36,17 +35,22 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(document: dict[str, Any]) -> None:
     """The one object that a command with `--json` writes."""
-    click.echo(json_form.dumps(document))
+    click.echo(dumps(document))
 
 
-def report(error: CkptError, *, as_json: bool) -> None:
-    """One line on stderr and, if asked for, an object on stdout."""
+def dumps(document: dict[str, Any]) -> str:
+    """One line of ASCII without control characters."""
+    return json.dumps(document, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def report(error: CkptError, *, as_json: bool, spelled: Callable[[str], str] = str) -> None:
+    """One line on stderr and, if asked for, an object on stdout; `spelled` as `CkptError.text` takes it."""
     if as_json:
         print_json(
             _error_document(
                 error.code,
-                error.message,
-                advice=error.advice,
+                spelled(error.message) + error.hint,
+                advice=spelled(error.advice),
                 path=error.path,
                 tensor=error.tensor,
                 chunk=error.chunk,
@@ -56,7 +60,7 @@ def report(error: CkptError, *, as_json: bool) -> None:
                 expected=_plain(error.expected),
             )
         )
-    problem("error", str(error), "bold red")
+    problem("error", error.text(spelled), "bold red")
 
 
 def report_usage(error: click.UsageError, *, as_json: bool) -> None:
@@ -88,7 +92,8 @@ def warn(messages: Sequence[str]) -> None:
     for message in messages[:WARNINGS]:
         problem("warning", message, "yellow")
     if len(messages) > WARNINGS:
-        problem("warning", f"and {count(len(messages) - WARNINGS, 'more warning')} like these", "yellow")
+        more = len(messages) - WARNINGS
+        problem("warning", f"and {more:,} more warning{'' if more == 1 else 's'} like these", "yellow")
 
 
 def abandon_stdout() -> None:

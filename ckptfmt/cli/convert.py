@@ -63,7 +63,6 @@ def _kinds(context: click.Context, parameter: click.Parameter, values: tuple[str
 
 @click.command(
     cls=_Command,
-    short_help="Convert a checkpoint from, or to, another format.",
     epilog="""\b
 Examples:
   ckptfmt convert model.safetensors model.ckpt
@@ -90,8 +89,8 @@ message).
 Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 """,
 )
-@click.argument("source", required=False)
-@click.argument("target", required=False)
+@click.argument("source", required=False, type=click.Path())
+@click.argument("target", required=False, type=click.Path())
 @click.option("--from", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt.")
 @click.option("--to", "target_format", metavar="FORMAT", help="What TARGET shall be [default: by its suffix].")
 @click.option("--formats", is_flag=True, help="List the formats.")

@@ -18,7 +18,6 @@ from .text import count, visible
 
 
 @click.command(
-    short_help="Say what differs between two checkpoints of any format.",
     epilog="""\b
 Examples:
   ckptfmt diff before.ckpt after.ckpt
@@ -32,8 +31,8 @@ max_difference, max_relative and nan (how many elements differ and are NaN on ei
 Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 """,
 )
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", type=click.Path())
+@click.argument("b", type=click.Path())
 @click.option("--from-a", "a_format", metavar="FORMAT", help="What A is, where its bytes leave doubt.")
 @click.option("--from-b", "b_format", metavar="FORMAT", help="What B is.")
 @click.option("--max-expansion", type=int, help="How many times larger than A and B tensors may be.")

@@ -26,7 +26,6 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
 
 
 @click.command(
-    short_help="Remove what saves that died have left.",
     epilog="""\b
 Examples:
   ckptfmt gc runs/7
@@ -42,7 +41,7 @@ age (seconds), removed, and why it stays.
 Exit codes: 0 fine, 2 anything else.
 """,
 )
-@click.argument("folder")
+@click.argument("folder", type=click.Path())
 @click.option("--delete", is_flag=True, help="Remove what is found.")
 @click.option("--grace", default="24h", show_default=True, callback=_seconds, help="For how long it must be unchanged.")
 @click.option("--recursive", "-r", is_flag=True, help="Look into the folders below, too.")

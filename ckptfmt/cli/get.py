@@ -50,7 +50,6 @@ class GetCommand(click.Command):
 
 @click.command(
     cls=GetCommand,
-    short_help="Print or export one tensor, a slice of one, or a plain value.",
     epilog="""\b
 Examples:
   ckptfmt get model.ckpt model/wte                        # print, abbreviated
@@ -67,10 +66,10 @@ The object of --json has path and key, then for a tensor: dtype, shape, values, 
 a file); for anything else: value, tensors.
 """,
 )
-@click.argument("path")
+@click.argument("path", type=click.Path())
 @click.argument("tensor")
 @click.argument("index", required=False)
-@click.option("--output", "-o", metavar="FILE.npy", help="Write the array to a .npy file.")
+@click.option("--output", "-o", metavar="FILE.npy", type=click.Path(), help="Write the array to a .npy file.")
 @click.option("--overwrite", "-f", is_flag=True, help="Replace FILE.npy if it exists.")
 @click.option(
     "--as",

@@ -1,7 +1,9 @@
-"""`ckptfmt inspect`: what is in a checkpoint. Reads the manifest only."""
+"""`ckptfmt inspect`: what is in checkpoints of any format. Reads the manifest, or what another format has for one."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -9,48 +11,199 @@ from rich.text import Text
 
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
-from ..errors import fault
-from ..format.names import path_text
-from ..frameworks.target import prune
-from ..patterns import matches_any
-from .console import console, print_json
+from ..conversion import FORMATS, open_source
+from ..conversion.source import EXPANSION, Source
+from ..errors import CkptError, CorruptError, NotACheckpointError, fault
+from ..format.names import Path
+from ..frameworks.target import flatten, prune
+from ..patterns import near_selection, selector
+from . import DAMAGED, FAILED
+from .console import console, print_json, problem
+from .folders import is_folder
 from .json_form import Encoder
-from .text import visible
+from .listing import listed, natural
+from .tensors import is_tensor, tree_of
+from .text import count, visible
 from .tree_view import TreeView, tally
+
+LOSSES = 12  # most of what a conversion would lose that is shown
 
 
 @click.command(
-    short_help="Show the tree: tensors, plain values, totals.",
     epilog="""\b
 Examples:
   ckptfmt inspect model.ckpt
+  ckptfmt inspect model.safetensors                 # any format that `ckptfmt convert` reads; nothing is converted
   ckptfmt inspect model.ckpt --depth 2
   ckptfmt inspect model.ckpt --select 'model/**' --select 'optimizer/*/lr'
+  ckptfmt inspect epoch_*.ckpt
+  ckptfmt inspect runs/7                            # every checkpoint in the folder
   ckptfmt inspect model.ckpt --json | jq '.tensors[] | .name'
 
-The object of --json has: path, layout, format, generator, manifest_sha256, schema, metadata, totals, tree, tensors.
+Layers that are alike are one line, "0..31", with what each of them holds, and where a dict has many names with periods,
+those that begin alike stand below what they share, "layers.". --all shows every name as it is.
+
+The object of --json, in which nothing is folded, has: path, layout, format, generator, manifest_sha256, schema,
+metadata, totals, tree, tensors; of another format: path, source_format, metadata, losses (a list of objects with kind,
+path and message: what a conversion would leave out), totals, tree, tensors. Of a folder it has path, or of several
+paths paths, and checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
 """,
 )
-@click.argument("path")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times.")
 @click.option("--depth", "-d", type=click.IntRange(min=0), metavar="N", help="Open only N levels of containers.")
+@click.option("--all", "-a", "everything", is_flag=True, help="Fold no layers, and group no names.")
+@click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
+@click.option(
+    "--from",
+    "source_format",
+    type=click.Choice(list(FORMATS)),
+    metavar="FORMAT",
+    help="What PATH is, where its bytes leave doubt.",
+)
+@click.option(
+    "--max-expansion", type=int, default=EXPANSION, help="How many times larger than PATH its tensors may be."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, in which nothing is abbreviated.")
-def inspect(path: str, select: tuple[str, ...], depth: int | None, as_json: bool) -> None:
-    """Show the tree in the checkpoint at PATH: dtypes, shapes, sizes and codecs of tensors, and plain values.
+def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, **options: Any) -> int:
+    """Show the tree in the checkpoint at PATH: dtypes, shapes, sizes and codecs of tensors, and plain values. PATH may
+    be a folder of checkpoints, and be given several times.
 
     Reads the manifest only, however large the tensors are. In a GLOB `*` stays within a level, `**` does not.
     """
-    with open_checkpoint(path) as checkpoint:
-        tree = checkpoint.tree
-        if select:
-            tree = prune(tree, lambda place: matches_any(select, path_text(place)))
-            if tree is OMITTED:
-                patterns = ", ".join(map(repr, select))
-                raise fault("no-match", f"no path matches {patterns}", path=path)
-        if as_json:
-            print_json(_document(checkpoint, tree))
+    view = _Inspection(as_json=as_json, **options)
+    if len(paths) == 1:
+        try:
+            view.look(paths[0])
+        except CkptError as error:
+            if not is_folder(paths[0], error) or not view.look_into(paths[0], recursive):
+                raise
+            view.finish({"path": paths[0]})
         else:
-            _show(checkpoint, tree, depth)
+            view.finish_one()
+        return view.code
+    for path in paths:
+        try:
+            view.look(path)
+        except CkptError as error:
+            if not is_folder(path, error) or not view.look_into(path, recursive):
+                view.errors.append(error)
+    view.finish({"paths": list(paths)})
+    return view.code
+
+
+class _Inspection:
+    """Checkpoints one after the other, shown at once or, as JSON, together."""
+
+    def __init__(
+        self,
+        *,
+        select: tuple[str, ...],
+        depth: int | None,
+        everything: bool,
+        source_format: str | None,
+        max_expansion: int,
+        as_json: bool,
+    ) -> None:
+        self.select, self.depth, self.folds, self.as_json = select, depth, not everything, as_json
+        self.source_format, self.max_expansion = source_format, max_expansion
+        self.documents: list[dict[str, Any]] = []
+        self.errors: list[CkptError] = []
+        self.shown = 0
+
+    @property
+    def code(self) -> int:
+        if any(isinstance(error, CorruptError) for error in self.errors):
+            return DAMAGED
+        return FAILED if self.errors else 0
+
+    def look(self, path: str) -> None:
+        """One checkpoint; raises what opening it raises."""
+        if self.source_format is None:
+            try:
+                with open_checkpoint(path) as checkpoint:
+                    self._ours(checkpoint)
+                return
+            except NotACheckpointError as error:
+                if error.code != "not-a-checkpoint" or not (os.path.isfile(path) or os.path.isdir(path)):
+                    raise
+                refusal = error
+        try:
+            with open_source(path, self.source_format, max_expansion=self.max_expansion) as source:
+                self._foreign(path, source)
+        except CkptError as error:
+            if error.code == "unknown-format" and self.source_format is None:
+                raise refusal from None
+            raise
+
+    def look_into(self, folder: str, recursive: bool) -> bool:
+        """All in a folder; whether there is any."""
+        rows = sorted(listed(folder, recursive=recursive), key=lambda row: natural(row.name))
+        for row in rows:
+            try:
+                self.look(row.path)
+            except CkptError as error:
+                self.errors.append(error)
+        return bool(rows)
+
+    def finish_one(self) -> None:
+        if self.as_json:
+            print_json(self.documents[0])
+
+    def finish(self, head: dict[str, Any]) -> None:
+        """The end of several."""
+        if self.as_json:
+            errors = [{"path": error.path, "code": error.code, "message": error.message} for error in self.errors]
+            print_json({**head, "checkpoints": self.documents, "errors": errors})
+        for error in self.errors:
+            problem("error", str(error), "bold red")
+
+    def _ours(self, checkpoint: Checkpoint) -> None:
+        tree = self._selected(checkpoint.tree, checkpoint.leaves, checkpoint.path)
+        if self.as_json:
+            self.documents.append(_document(checkpoint, tree))
+            return
+        schema, version = checkpoint.schema, ".".join(map(str, checkpoint.format))
+        identity = f"sha256 {checkpoint.manifest_sha256}"  # [SEC-004]
+        lines = [
+            f"format {version}, layout {checkpoint.layout}, written by {visible(checkpoint.generator)}, {identity}"
+        ]
+        lines += [] if schema is None else [f"schema {visible(schema.id)}, version {visible(schema.version)}"]
+        self._show(checkpoint.path, lines, checkpoint.metadata, tree)
+
+    def _foreign(self, path: str, source: Source) -> None:
+        whole = tree_of(source)
+        tree = self._selected(whole, dict(flatten(whole, is_tensor)), path)
+        if self.as_json:
+            self.documents.append(_foreign_document(path, source, tree))
+            return
+        losses = [f"a conversion would lose: {visible(str(loss))}" for loss in source.losses[:LOSSES]]
+        if len(source.losses) > LOSSES:
+            losses.append(f"and {count(len(source.losses) - LOSSES, 'more loss')}")
+        self._show(path, [FORMATS[source.format].title, *losses], source.metadata, tree)
+
+    def _selected(self, tree: Any, leaves: Iterable[Path], path: str) -> Any:
+        if not self.select:
+            return tree
+        found = prune(tree, selector(self.select))
+        if found is OMITTED:
+            patterns = ", ".join(map(repr, self.select))
+            raise fault("no-match", f"no path matches {patterns}", path=path, hint=near_selection(self.select, leaves))
+        return found
+
+    def _show(self, path: str, lines: list[str], metadata: Any, tree: Any) -> None:
+        out = console()
+        if self.shown:
+            out.print()
+        self.shown += 1
+        out.print(Text(visible(path), "bold"))
+        for line in lines:
+            out.print(Text(line))
+        view = TreeView(out, depth=self.depth, fold=self.folds)
+        if metadata is not None:
+            view.show(metadata, "metadata")
+        view.show(tree, "tree")
+        out.print(Text(str(tally(tree)), "bold"))
 
 
 def _document(checkpoint: Checkpoint, tree: Any) -> dict[str, Any]:
@@ -69,16 +222,14 @@ def _document(checkpoint: Checkpoint, tree: Any) -> dict[str, Any]:
     }
 
 
-def _show(checkpoint: Checkpoint, tree: Any, depth: int | None) -> None:
-    out = console()
-    version = ".".join(map(str, checkpoint.format))
-    out.print(Text(visible(checkpoint.path), "bold"))
-    identity = f"sha256 {checkpoint.manifest_sha256}"  # [SEC-004]
-    out.print(f"format {version}, layout {checkpoint.layout}, written by {visible(checkpoint.generator)}, {identity}")
-    if checkpoint.schema is not None:
-        out.print(f"schema {visible(checkpoint.schema.id)}, version {visible(checkpoint.schema.version)}")
-    view = TreeView(out, depth=depth)
-    if checkpoint.metadata is not None:
-        view.show(checkpoint.metadata, "metadata")
-    view.show(tree, "tree")
-    out.print(Text(str(tally(tree)), "bold"))
+def _foreign_document(path: str, source: Source, tree: Any) -> dict[str, Any]:
+    encoder = Encoder()
+    return {
+        "path": path,
+        "source_format": source.format,
+        "metadata": encoder.value(source.metadata),
+        "losses": [loss._asdict() for loss in source.losses],
+        "totals": tally(tree)._asdict(),
+        "tree": encoder.value(tree),
+        "tensors": encoder.tensors,
+    }

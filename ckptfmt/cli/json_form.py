@@ -19,13 +19,12 @@ strings that do not begin with `$` is an object. Everything else is an object wi
 Elements and scalars of datetime64 are ISO 8601 strings ("NaT" is none), those of timedelta64 numbers of their unit.
 
 A row of `tensors` has `path` (typed: strings and ints), `name` (Zarr node), `dtype`, `shape`, `elements`, `bytes`,
-`stored_bytes`, `chunks` and `codec`.
+`stored_bytes`, `chunks` and `codec`; of other formats the last three are null, null and "".
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections import OrderedDict
 from typing import Any
@@ -37,6 +36,7 @@ from ..format.dtypes import Array, dtype_of
 from ..format.names import Path
 from ..frameworks.values import parts_of
 from . import text
+from .tensors import Foreign, is_tensor
 
 Json = Any
 
@@ -69,7 +69,7 @@ class Encoder:
             return {"$complex": [self.value(value.real), self.value(value.imag)]}
         if kind is bytes:
             return {"$bytes": base64.b64encode(value).decode()}
-        if kind is Tensor:
+        if is_tensor(value):
             return self.tensor(value)
         if value is OMITTED:
             return {"$omitted": True}
@@ -80,7 +80,7 @@ class Encoder:
             return {"$scalar": self.value(value.item()), "dtype": type(value).__name__.rstrip("_")}
         return {"$scalar": self.array(np.asarray(value)), "dtype": value.dtype.name}
 
-    def tensor(self, tensor: Tensor) -> Json:
+    def tensor(self, tensor: Tensor | Foreign) -> Json:
         row = self._rows.setdefault(tensor.name, len(self.tensors))
         if row == len(self.tensors):
             self.tensors.append(
@@ -115,8 +115,3 @@ class Encoder:
 def path(keys: Path) -> Json:
     """A typed path: strings and ints."""
     return Encoder().value(list(keys))
-
-
-def dumps(document: Json) -> str:
-    """One line of ASCII without control characters."""
-    return json.dumps(document, allow_nan=False).replace("\x7f", "\\u007f")

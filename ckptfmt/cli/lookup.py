@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import fault
-from ..format.names import Key, Path, label, path_text
+from ..format.names import Key, Path, label, path_label, path_text
+from ..near import did_you_mean
 
 
 def find(tree: Any, written: str, checkpoint: str) -> tuple[Path, Any]:
@@ -17,7 +18,8 @@ def find(tree: Any, written: str, checkpoint: str) -> tuple[Path, Any]:
     """
     fits = list(_fits(tree, written, ())) or list(_exact(tree, written))
     if not fits:
-        raise fault("no-such-path", f"there is no {written!r} in the tree", path=checkpoint)
+        hint = did_you_mean(written, map(path_label, _paths(tree, ())))
+        raise fault("no-such-path", f"there is no {written!r} in the tree", path=checkpoint, hint=hint)
     if len(fits) > 1:
         ways = " or ".join(f"'{json.dumps(path)}'" for path, _ in fits)
         raise fault("ambiguous-path", f"{written!r} fits {len(fits)} values: write {ways}", path=checkpoint)
@@ -52,6 +54,13 @@ def _exact(value: Any, written: str) -> Iterator[tuple[Path, Any]]:
             return
         value = found[0]
     yield tuple(keys), value
+
+
+def _paths(value: Any, path: Path) -> Iterator[Path]:
+    """Every path below a value but its own."""
+    for key, item in _items(value):
+        yield (*path, key)
+        yield from _paths(item, (*path, key))
 
 
 def _items(value: Any) -> Iterable[tuple[Key, Any]]:

@@ -1,81 +1,86 @@
-"""`ckptfmt ls`: the steps of a run."""
+"""`ckptfmt ls`: the checkpoints of a run, or of any folder."""
 
 from __future__ import annotations
 
 import datetime
 import os
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.text import Text
 
-from .. import CkptError
 from ..errors import fault
-from ..manager.flax_rules import FlaxNames
-from ..manager.retention import read_reasons
-from ..manager.run import DamagedStep, run_at
-from ..manager.steps import FixedNames, Step
+from ..near import did_you_mean
 from ..storage import is_url
 from . import chart
 from .console import console, print_json
 from .json_form import Encoder
+from .listing import Row, by_step, listed, natural
 from .text import count, size, visible
 
-HEADS = ("step", "time", "size", "metrics", "kept because")
-STYLES = ("bold", "", "green", "yellow", "dim")
-RIGHT = (0, 2)  # columns of numbers
-
-
-class Row(NamedTuple):
-    """A step, its metrics, what keeps them from being read, and why it was kept."""
-
-    step: Step | DamagedStep
-    metrics: dict[str, float]
-    error: str | None
-    reasons: tuple[str, ...]
-
-    @property
-    def time(self) -> float | None:
-        return self.step.time if isinstance(self.step, Step) else None
-
-    @property
-    def size(self) -> int | None:
-        return self.step.size if isinstance(self.step, Step) else None
+COLUMNS = {"name": "bold", "format": "cyan", "step": "bold", "time": "", "size": "green", "metrics": "yellow",
+           "kept because": "dim"}  # fmt: skip
+RIGHT = ("step", "size")  # columns of numbers
+ALWAYS = ("name", "time", "size")
+KEYS = ("step", "name", "time", "size")  # that rows are sorted by, beside metrics
 
 
 @click.command(
-    short_help="List the steps of a run: time, size, metrics, why they are kept.",
     epilog="""\b
 Examples:
   ckptfmt ls runs/7
+  ckptfmt ls checkpoints --sort loss                      # the least loss first
+  ckptfmt ls checkpoints --sort accuracy --reverse
+  ckptfmt ls -r runs
   ckptfmt ls runs/7 --plot
   ckptfmt ls runs/7 --json | jq -r '.steps[-1].path'
 
-Why a step is kept is what its manager wrote down when it last deleted something; nothing is known of later steps.
+Listed is every checkpoint of this format, those of other formats that are known by their first bytes, and what is named
+like a checkpoint and is none, or cannot be read. Steps and metrics are those that a manager stored, else the numbers in
+the metadata (step, global_step, iteration or epoch, and the others), else a step is what the name says:
+epoch_012.ckpt. Why a step is kept is what its manager wrote down when it last deleted something; nothing is known of
+later steps.
 
-The object of --json has: path, and steps, a list of objects with step, path, time (seconds since the epoch), size
-(bytes), metrics, error (the code of what is wrong with its manifest, or null) and reasons. What is named like a step
-and is none, or cannot be read, is listed too, with its error; time and size are null then.
+The object of --json has: path, and steps, a list of objects with name, format, step (or null), path, time (seconds
+since the epoch), size (bytes), metrics, error (the code of what is wrong with it, or null) and reasons. Of what cannot
+be read time and size may be null.
 """,
 )
-@click.argument("path", metavar="DIR")
+@click.argument("path", metavar="DIR", type=click.Path())
+@click.option("--sort", metavar="KEY", default="step", help="By name, step, time, size or a metric [default: step].")
+@click.option("--reverse", is_flag=True, help="The last first.")
+@click.option("--recursive", "-r", is_flag=True, help="Also look into the folders below.")
 @click.option("--prefix", metavar="TEXT", help='The prefix of the names in a run of mode "flax".')
 @click.option("--plot", is_flag=True, help="Also draw the metrics over the steps, as lines of blocks.")
-@click.option("--png", metavar="FILE.png", help="Draw the metrics over the steps into a file; it is replaced.")
+@click.option(
+    "--png",
+    metavar="FILE.png",
+    type=click.Path(),
+    help="Draw the metrics over the steps into a file; it is replaced.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def ls(path: str, prefix: str | None, plot: bool, png: str | None, as_json: bool) -> None:
-    """List the committed steps in the run directory DIR, oldest first, and what is damaged among them.
+def ls(
+    path: str,
+    sort: str,
+    reverse: bool,
+    recursive: bool,
+    prefix: str | None,
+    plot: bool,
+    png: str | None,
+    as_json: bool,
+) -> None:
+    """List the checkpoints in the folder DIR, of a run or any other, by step, and what is damaged among them.
 
     Reads manifests only, however large the tensors are.
     """
     if not is_url(path) and not os.path.isdir(path):
-        missing = not os.path.exists(path)
-        raise fault("not-found" if missing else "not-a-checkpoint", "this is not a run directory", path=path)
-    run = run_at(path, FixedNames() if prefix is None else FlaxNames(prefix))
-    reasons = read_reasons(run)
-    found: list[Step | DamagedStep] = [*run.scan().steps, *run.damaged]
-    found.sort(key=lambda step: run.names.key(step.step))
-    rows = [_row(step, reasons.get(os.path.basename(step.path), ())) for step in found]
+        if os.path.exists(path):
+            hint = ": `ckptfmt inspect` shows what is in a checkpoint"
+            raise fault("not-a-checkpoint", f"this is a file, and no folder{hint}", path=path)
+        raise fault("not-found", "there is no such folder", path=path)
+    rows = _sorted(listed(path, prefix=prefix, recursive=recursive), sort, reverse)
     if png is not None:
         chart.write_png(png, _series(rows))
     if as_json:
@@ -88,53 +93,65 @@ def ls(path: str, prefix: str | None, plot: bool, png: str | None, as_json: bool
             out.print(Text(line))
 
 
-def _row(step: Step | DamagedStep, reasons: tuple[str, ...]) -> Row:
-    if isinstance(step, DamagedStep):
-        return Row(step, {}, step.error.code, ())
-    try:
-        _ = step.metadata  # raises what `metrics` hides
-    except CkptError as error:
-        return Row(step, {}, error.code, reasons)
-    return Row(step, dict(step.metrics), None, reasons)
+def _sorted(rows: list[Row], key: str, reverse: bool) -> list[Row]:
+    """Rows by a key, those that lack it last."""
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    if rows and key not in KEYS and key not in metrics:
+        known = [*KEYS, *metrics]
+        hint = did_you_mean(key, known) or f"; there are {', '.join(known)}"
+        raise click.UsageError(f"--sort: there is no {key!r} here{hint}")
+
+    def value(row: Row) -> Any:
+        if key == "name":
+            return natural(row.name)
+        return getattr(row, key) if key in KEYS else row.metrics.get(key)
+
+    by_name = sorted(rows, key=lambda row: natural(row.name))
+    values = [(value(row), row) for row in by_name]
+    there = [pair for pair in values if pair[0] is not None and pair[0] == pair[0]]  # NaN has no place in an order
+    lacking = [row for found, row in values if found is None or found != found]
+    return [row for _, row in sorted(there, key=itemgetter(0), reverse=reverse)] + lacking
 
 
 def _series(rows: list[Row]) -> chart.Series:
-    names = dict.fromkeys(name for row in rows for name in row.metrics)
-    return {name: [(row.step.step, row.metrics.get(name)) for row in rows] for name in names}
+    known = [(row.step, row) for row in sorted(rows, key=by_step) if row.step is not None]
+    names = dict.fromkeys(name for _, row in known for name in row.metrics)
+    return {name: [(step, row.metrics.get(name)) for step, row in known] for name in names}
 
 
 def _document(row: Row) -> dict[str, Any]:
-    return {
-        "step": row.step.step,
-        "path": row.step.path,
-        "time": row.time,
-        "size": row.size,
-        "metrics": Encoder().value(row.metrics),
-        "error": row.error,
-        "reasons": list(row.reasons),
-    }
+    return {**row._asdict(), "metrics": Encoder().value(row.metrics), "reasons": list(row.reasons)}
 
 
 def _show(path: str, rows: list[Row]) -> None:
     out = console()
-    cells = [HEADS, *map(_cells, rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADS))]
-    for number, line in enumerate(cells if rows else []):
+    lines = [_cells(row) for row in rows]
+    shown = [name for name in COLUMNS if name in ALWAYS or any(line[name] for line in lines)]
+    lines = [{name: name for name in COLUMNS}, *lines] if rows else []
+    widths = {name: max(cell_len(line[name]) for line in lines) for name in shown if lines}
+    for number, line in enumerate(lines):
         text = Text()
-        for column, cell in enumerate(line):
-            padded = f"{cell:>{widths[column]}}" if column in RIGHT else f"{cell:<{widths[column]}}"
-            text.append(f"{padded}  ", "bold" if number == 0 else STYLES[column])
+        for name in shown:
+            gap = " " * (widths[name] - cell_len(line[name]))
+            padded = gap + line[name] if name in RIGHT else line[name] + gap
+            text.append(f"{padded}  ", "bold" if number == 0 else COLUMNS[name])
         text.rstrip()
         out.print(text)
     total = sum(row.size or 0 for row in rows)
-    damaged = sum(isinstance(row.step, DamagedStep) for row in rows)
+    damaged = sum(row.error is not None for row in rows)
     more = f", {damaged} damaged or not readable" if damaged else ""
-    out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'step')}{more}, {size(total)}", "bold"))
+    out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'checkpoint')}{more}, {size(total)}", "bold"))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row) -> dict[str, str]:
     time = "" if row.time is None else datetime.datetime.fromtimestamp(row.time).isoformat(" ", "seconds")
     metrics = " ".join(f"{visible(name)}={value:.6g}" for name, value in row.metrics.items())
-    reasons = visible(", ".join(row.reasons))
-    shown = "" if row.size is None else size(row.size)
-    return str(row.step.step), time, shown, row.error or metrics, reasons
+    return {
+        "name": visible(row.name),
+        "format": "" if row.format in (None, "ckptfmt") else row.format,
+        "step": "" if row.step is None else str(row.step),
+        "time": time,
+        "size": "" if row.size is None else size(row.size),
+        "metrics": row.error or metrics,
+        "kept because": visible(", ".join(row.reasons)),
+    }

@@ -1,4 +1,4 @@
-"""`ckptfmt migrate` and `ckptfmt upgrade`: a checkpoint at another version of its schema, or of the format."""
+"""`ckptfmt migrate`: a checkpoint at another version of its schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.text import Text
 
 from .. import MigrationReport, Overflow
 from .. import migrate as migrate_checkpoint
-from .. import upgrade as upgrade_checkpoint
 from ..format.dtypes import dtype_of
 from ..format.names import Key, Path, path_label
 from ..layouts import LAYOUTS
@@ -44,7 +43,6 @@ def _parameters(context: click.Context, parameter: click.Parameter, values: tupl
 
 
 @click.command(
-    short_help="Write a checkpoint at another version of its schema.",
     epilog="""\b
 Examples:
   ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --to meta --plan
@@ -61,9 +59,17 @@ bytes, tensors, manifest_sha256).
 Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan with faults.
 """,
 )
-@click.argument("src")
-@click.argument("dst")
-@click.option("--migrations", "files", multiple=True, required=True, help="File of documents; may be given again.")
+@click.argument("src", type=click.Path())
+@click.argument("dst", type=click.Path())
+@click.option(
+    "--migrations",
+    "files",
+    metavar="FILE",
+    multiple=True,
+    required=True,
+    type=click.Path(),
+    help="File of documents; may be given again.",
+)
 @click.option("--to", required=True, help="Version to migrate to.")
 @click.option("--source-schema", callback=_schema, help="ID@VERSION of a source that does not say its own.")
 @click.option("--set", "parameters", multiple=True, callback=_parameters, help="NAME=NUMBER: a parameter's value.")
@@ -86,33 +92,6 @@ def migrate(src: str, dst: str, files: tuple[str, ...], plan_only: bool, as_json
         print_json(_document(src, report))
     else:
         _show(dst, report)
-    return 0
-
-
-@click.command(
-    short_help="Write a checkpoint in the format version of today.",
-    epilog="""\b
-Examples:
-  ckptfmt upgrade old.ckpt new.ckpt
-  ckptfmt upgrade --overwrite old.ckpt old.ckpt
-
-The object of --json has: path, from, to ([major, minor]), layout, bytes, tensors and manifest_sha256.
-""",
-)
-@click.argument("src")
-@click.argument("dst")
-@click.option("--overwrite", "-f", is_flag=True, help="Replace DST, which may be SRC, at once.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def upgrade(src: str, dst: str, overwrite: bool, as_json: bool) -> int:
-    """Write the checkpoint at SRC, of any format version that can be read, to DST in the version of today."""
-    from ..format.manifest import FORMAT
-
-    version, saved = upgrade_checkpoint(src, dst, overwrite=overwrite)
-    if as_json:
-        print_json({"path": dst, "from": list(version), "to": list(FORMAT), **_saved(saved)})
-    else:
-        versions = " → ".join(f"{major}.{minor}" for major, minor in (version, FORMAT))
-        console().print(f"{visible(dst)}: format {versions}, {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
     return 0
 
 
@@ -145,11 +124,12 @@ def _document(src: str, report: MigrationReport) -> dict[str, Any]:
             if not isinstance(entry, Plain)
         ],
         "overflows": [dataclasses.asdict(overflow) for overflow in report.overflows],
-        "saved": None if report.saved is None else _saved(report.saved),
+        "saved": None if report.saved is None else saved_document(report.saved),
     }
 
 
-def _saved(saved: Any) -> dict[str, Any]:
+def saved_document(saved: Any) -> dict[str, Any]:
+    """What was saved, for --json."""
     return {key: getattr(saved, key) for key in ("layout", "bytes", "tensors", "manifest_sha256")}
 
 

@@ -26,7 +26,6 @@ PROOFS = {
 
 
 @click.command(
-    short_help="Save what is whole of a damaged checkpoint.",
     epilog="""\b
 Examples:
   ckptfmt repair damaged.ckpt salvaged.ckpt
@@ -43,8 +42,8 @@ bytes and filled, damage as of `ckptfmt verify`, layout, bytes and manifest_sha2
 Exit codes: 0 nothing is lost, 1 something is lost, or nothing could be salvaged, 2 anything else.
 """,
 )
-@click.argument("src")
-@click.argument("dst")
+@click.argument("src", type=click.Path())
+@click.argument("dst", type=click.Path())
 @click.option("--fill", type=float, help="Keep damaged tensors, with this value in damaged blocks.")
 @click.option("--uncommitted", is_flag=True, help="Take the manifest of a directory without a valid COMMIT.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")

@@ -13,19 +13,14 @@ from typing import Any
 import numpy as np
 
 from .. import OMITTED, Tensor
+from ..errors import visible as visible
 from ..format import names
 from ..format.names import Key, Path
+from .tensors import Foreign, is_tensor
 
 KEY = 100  # most characters shown of a key
 BIG = 1 << 12  # bits from which an int is shown in hexadecimal, as decimal digits take quadratic time
 CUT = "..."
-
-
-def visible(text: str) -> str:
-    """`text` with every character that is not printable as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def integer(value: int, limit: int | None = None) -> str:
@@ -83,12 +78,12 @@ def is_container(value: Any) -> bool:
 
 def is_flat(value: Any) -> bool:
     """Whether a value is a list or tuple of scalars."""
-    return isinstance(value, list | tuple) and not any(is_container(item) or isinstance(item, Tensor) for item in value)
+    return isinstance(value, list | tuple) and not any(is_container(item) or is_tensor(item) for item in value)
 
 
 def inline(value: Any, limit: int | None = None) -> str | None:
     """A plain value on one line, or None if it takes more than `limit` characters or has tensors in it."""
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return None
     if not is_container(value):
         if limit is not None and isinstance(value, str | bytes) and len(value) > limit:
@@ -150,10 +145,10 @@ def size(number: int) -> str:
     return f"{number / 1024**power:,.1f} {units[power - 1]}"
 
 
-def shape(tensor: Tensor) -> str:
+def shape(tensor: Tensor | Foreign) -> str:
     return f"[{', '.join(map(str, tensor.shape))}]"
 
 
-def dtype(tensor: Tensor) -> str:
+def dtype(tensor: Tensor | Foreign) -> str:
     """The logical dtype, or what NumPy reads it as: datetime64 and timedelta64 are stored as int64."""
     return str(tensor.dtype) if tensor.dtype.kind in "mM" else tensor.dtype_name

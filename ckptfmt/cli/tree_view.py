@@ -12,9 +12,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from .. import OMITTED, Tensor
-from ..format.names import Key, Path
+from .. import Tensor
+from ..format.names import Path
 from . import text
+from .folding import Entry, Group, entries_of, folded, grouped, holds_tensors
+from .tensors import Foreign, is_tensor
 
 VALUE = 72  # most characters of a plain value
 SIBLINGS = 24  # most plain values shown of one container
@@ -39,20 +41,23 @@ class Tally(NamedTuple):
 
 
 def tally(tree: Any) -> Tally:
-    """Count what lies in `tree`."""
+    """Count what lies in `tree`; what is not known to be compressed counts as it is."""
     tensors = {tensor.name: tensor for tensor in tensors_of(tree)}.values()
     return Tally(
         len(tensors),
         sum(tensor.size for tensor in tensors),
         sum(tensor.nbytes for tensor in tensors),
-        sum(tensor.stored_bytes for tensor in tensors),
+        sum(tensor.nbytes if tensor.stored_bytes is None else tensor.stored_bytes for tensor in tensors),
     )
 
 
-def tensors_of(tree: Any) -> Iterator[Tensor]:
-    """Every tensor leaf of `tree`."""
-    if isinstance(tree, Tensor):
+def tensors_of(tree: Any) -> Iterator[Tensor | Foreign]:
+    """Every tensor leaf of `tree`, which may be a group."""
+    if is_tensor(tree):
         yield tree
+    elif isinstance(tree, Group):
+        for _, _, item in tree.names:
+            yield from tensors_of(item)
     elif text.is_container(tree):
         for item in tree.values() if isinstance(tree, dict) else tree:
             yield from tensors_of(item)
@@ -63,16 +68,17 @@ class Row(NamedTuple):
 
     guide: str
     label: str
-    tensor: Tensor | None = None
+    tensor: Tensor | Foreign | None = None
     value: str = ""
     note: str = ""
 
 
 class TreeView:
-    """Shows trees on a console: `depth` levels of containers (all if None), plain values in full or abbreviated."""
+    """Shows trees on a console: `depth` levels of containers (all if None), plain values in full or abbreviated.
+    `fold`: dotted names in groups, and layers that are alike once."""
 
-    def __init__(self, console: Console, *, depth: int | None = None, full: bool = False) -> None:
-        self.console, self.depth, self.full = console, depth, full
+    def __init__(self, console: Console, *, depth: int | None = None, full: bool = False, fold: bool = False) -> None:
+        self.console, self.depth, self.full, self.fold = console, depth, full, fold
         self.guides = ASCII_GUIDES if console.options.ascii_only else GUIDES
         self._holders: dict[int, bool] = {}  # container by id: whether a tensor lies beneath it
 
@@ -87,15 +93,19 @@ class TreeView:
 
     def _is_open(self, value: Any, depth: int) -> bool:
         """Whether a value takes lines of its own for what is in it."""
-        if not text.is_container(value) or not value or (self.depth is not None and depth >= self.depth):
+        if self.depth is not None and depth >= self.depth:
+            return False
+        if isinstance(value, Group):
+            return True
+        if not text.is_container(value) or not value:
             return False
         if self._holds_tensors(value):
             return True
         return not text.is_flat(value) and text.inline(value, VALUE) is None
 
     def _holds_tensors(self, value: Any) -> bool:
-        if not text.is_container(value):
-            return isinstance(value, Tensor)
+        if isinstance(value, Group) or not text.is_container(value):
+            return holds_tensors(value)
         known = self._holders.get(id(value))
         if known is None:
             items = value.values() if isinstance(value, dict) else value
@@ -103,36 +113,39 @@ class TreeView:
         return known
 
     def _beneath(self, container: Any, path: Path, indent: str, depth: int) -> Iterator[Row]:
-        entries = self._entries(container)
-        for number, (key, item) in enumerate(entries):
-            is_last = number == len(entries) - 1
+        entries, hidden = self._entries(container, path)
+        count = len(entries) + bool(hidden)
+        for number, entry in enumerate(entries):
+            is_last = number == count - 1
             guide = indent + self.guides["last" if is_last else "item"]
-            if key is None:
-                yield Row(guide, text.CUT, note=item)
-            elif self._is_open(item, depth + 1):
-                yield Row(guide, text.label(key), note=_kind(item))
+            alike = "" if entry.alike == 1 else f"{entry.alike:,} alike"
+            if self._is_open(entry.item, depth + 1):
+                each = f"{alike}, each {tally(entry.item)}" if alike else ""
+                yield Row(guide, entry.label, note=", ".join(filter(None, [_kind(entry.item), each])))
                 below = indent + self.guides["end" if is_last else "below"]
-                yield from self._beneath(item, (*path, key), below, depth + 1)
+                yield from self._beneath(entry.item, entry.path, below, depth + 1)
             else:
-                yield self._leaf(guide, text.label(key), item, (*path, key))
+                row = self._leaf(guide, entry.label, entry.item, entry.path)
+                yield row._replace(note=", ".join(filter(None, [row.note, alike])))
+        if hidden:
+            yield Row(indent + self.guides["last"], text.CUT, note=text.count(hidden, "more plain value"))
 
-    def _entries(self, container: Any) -> list[tuple[Key | None, Any]]:
-        """The items to show; what is left out stands as a note under the key None."""
-        entries = list(container.items() if isinstance(container, dict) else enumerate(container))
-        entries = [entry for entry in entries if entry[1] is not OMITTED]
-        plain = [number for number, (_, item) in enumerate(entries) if not self._holds_tensors(item)]
+    def _entries(self, container: Any, path: Path) -> tuple[list[Entry], int]:
+        """What to show of a container, and how many plain values are left out."""
+        entries = folded(grouped(container, path)) if self.fold else entries_of(container, path)
+        plain = [number for number, entry in enumerate(entries) if not self._holds_tensors(entry.item)]
         if self.full or len(plain) <= SIBLINGS:
-            return entries
+            return entries, 0
         hidden = set(plain[SIBLINGS:])
-        shown: list[tuple[Key | None, Any]] = [e for number, e in enumerate(entries) if number not in hidden]
-        return [*shown, (None, text.count(len(hidden), "more plain value"))]
+        return [entry for number, entry in enumerate(entries) if number not in hidden], len(hidden)
 
     def _leaf(self, guide: str, label: str, value: Any, path: Path) -> Row:
-        if isinstance(value, Tensor):
+        if is_tensor(value):
             note = "" if value.path == path else f"alias of {text.path_label(value.path)}"
             return Row(guide, label, value, note=note)
         if self._holds_tensors(value):
-            return Row(guide, label, note=f"{_kind(value) or 'dict'}, {tally(value)}")
+            kind = "names" if isinstance(value, Group) else _kind(value) or "dict"
+            return Row(guide, label, note=f"{kind}, {tally(value)}")
         limit = None if self.full else VALUE
         short = text.inline(value, limit)
         if short is None and text.is_flat(value):
@@ -144,7 +157,7 @@ class TreeView:
 
 def _kind(container: Any) -> str:
     """The kind of a container, where it is not the usual one."""
-    return "" if type(container) is dict else type(container).__name__
+    return "" if type(container) in (dict, Group) else type(container).__name__
 
 
 class _Columns:
@@ -170,9 +183,10 @@ class _Columns:
         line.rstrip()
         return line
 
-    def _tensor(self, tensor: Tensor) -> Iterator[tuple[str, str]]:
+    def _tensor(self, tensor: Tensor | Foreign) -> Iterator[tuple[str, str]]:
         yield f"{text.dtype(tensor):<{self.dtype}}  ", "cyan"
         yield f"{text.shape(tensor):<{self.shape}}  ", ""
         yield f"{text.size(tensor.nbytes):>{self.size}}  ", "green"
-        packed = "" if tensor.codec == "raw" else f" to {text.size(tensor.stored_bytes)}"
+        stored = tensor.stored_bytes
+        packed = "" if stored is None or tensor.codec == "raw" else f" to {text.size(stored)}"
         yield f"{tensor.codec}{packed}  ", "dim"

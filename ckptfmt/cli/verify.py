@@ -1,4 +1,4 @@
-"""`ckptfmt verify`: is every byte of a checkpoint, or of all in a folder, as it was written?"""
+"""`ckptfmt verify`: is every byte of checkpoints, or of all in a folder, as it was written?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from .. import Damage, FolderReport, VerifyReport, verify_folder
 from .. import verify as verify_checkpoint
-from ..errors import CODES, MissingError, NotACheckpointError
+from ..errors import CODES, CkptError, MissingError, NotACheckpointError
 from . import DAMAGED, FAILED, json_form
 from .bar import progress_bar
 from .console import console, print_json, problem
@@ -18,13 +18,13 @@ from .text import count, path_label, size, visible
 
 
 @click.command(
-    short_help="Check every byte, and say what is damaged and where.",
     epilog="""\b
 Examples:
   ckptfmt verify model.ckpt
   ckptfmt verify --quiet model.ckpt && rsync model.ckpt backup:
   ckptfmt verify --resume verify.state runs/7/step-0000001000.ckpt
   ckptfmt verify --resume verify.state runs/7
+  ckptfmt verify epoch_*.ckpt
   ckptfmt verify --json model.ckpt | jq -r '.damage[].tensor' | sort -u
 
 With --resume a verification that is interrupted goes on where it was: FILE keeps how far it has come, and is removed
@@ -33,36 +33,67 @@ when it ends. Of a folder it keeps which checkpoints were whole, and FILE.curren
 The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list of objects with code, where, object
 (of the checkpoint; "" for a checkpoint of one file), tensor (its label), path (of the tensor, typed: strings and
 ints), chunk, block, offset and length (bytes in the object), and message. Of a folder: path, ok, checkpoints, a list of
-such objects, and errors, a list of objects with path, code and message.
+such objects, and errors, a list of objects with path, code and message; of several paths the same, with paths, a list,
+in place of path.
 
 Exit codes: 0 whole, 1 damaged, 2 something that could not be checked.
 """,
 )
-@click.argument("path")
-@click.option("--resume", metavar="FILE", help="Keep in FILE how far it has come, and go on from there.")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--resume", metavar="FILE", type=click.Path(), help="Keep in FILE how far it has come, and go on from there."
+)
 @click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def verify(path: str, resume: str | None, recursive: bool, quiet: bool, as_json: bool) -> int:
+def verify(paths: tuple[str, ...], resume: str | None, recursive: bool, quiet: bool, as_json: bool) -> int:
     """Check every byte of the checkpoint at PATH, or of all in the folder PATH, against its digests, and say what is
-    damaged and where.
+    damaged and where. PATH may be given several times.
 
     Changes nothing.
     """
-    with progress_bar("verify", quiet) as progress:
-        try:
-            report: VerifyReport | FolderReport = verify_checkpoint(path, progress=progress, resume=resume)
-        except NotACheckpointError as error:
-            if error.code != "not-a-checkpoint":
-                raise
-            report = _all_in(path, error, recursive=recursive, progress=progress, resume=resume)
+    options: dict[str, Any] = {"recursive": recursive, "quiet": quiet, "resume": resume}
+    if len(paths) == 1:
+        report = _verified(paths[0], **options)
+        document = _folder_document(report) if isinstance(report, FolderReport) else _document(report)
+    elif resume is not None:
+        raise click.UsageError("--resume is for one PATH; a folder is one")
+    else:
+        report = _verified_all(paths, **options)
+        document = {"paths": list(paths), **_folder_document(report)}
+        del document["path"]
     if as_json:
-        print_json(_folder_document(report) if isinstance(report, FolderReport) else _document(report))
+        print_json(document)
     elif not quiet:
         _show_all(report) if isinstance(report, FolderReport) else _show(report)
     if report.ok:
         return 0
     return FAILED if isinstance(report, FolderReport) and all(one.ok for one in report.reports) else DAMAGED
+
+
+def _verified(path: str, *, recursive: bool, quiet: bool, resume: str | None) -> VerifyReport | FolderReport:
+    with progress_bar("verify", quiet) as progress:
+        try:
+            return verify_checkpoint(path, progress=progress, resume=resume)
+        except NotACheckpointError as error:
+            if error.code != "not-a-checkpoint":
+                raise
+            return _all_in(path, error, recursive=recursive, progress=progress, resume=resume)
+
+
+def _verified_all(paths: tuple[str, ...], **options: Any) -> FolderReport:
+    """One report for several paths, of which what cannot be checked is one of the errors."""
+    reports: list[VerifyReport] = []
+    errors: list[CkptError] = []
+    for path in paths:
+        try:
+            found = _verified(path, **options)
+        except CkptError as error:
+            errors.append(error)
+            continue
+        reports += found.reports if isinstance(found, FolderReport) else [found]
+        errors += found.errors if isinstance(found, FolderReport) else []
+    return FolderReport(count(len(paths), "path"), tuple(reports), tuple(errors))
 
 
 def _all_in(path: str, error: NotACheckpointError, **options: Any) -> FolderReport:
@@ -108,7 +139,8 @@ def _show_all(report: FolderReport) -> None:
     for error in report.errors:
         problem("error", str(error), "bold red")
     damaged = sum(not one.ok for one in report.reports)
-    words = [count(len(report.reports), "checkpoint"), f"{damaged} damaged" if damaged else "all whole"]
+    words = [count(len(report.reports), "checkpoint")]
+    words += [f"{damaged} damaged" if damaged else "all whole"] if report.reports else []
     words += [f"{len(report.errors)} not checked"] if report.errors else []
     console().print(f"{visible(report.path)}: {', '.join(words)}")
 

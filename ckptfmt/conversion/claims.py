@@ -103,7 +103,7 @@ def check_at_once(found: int, size: int, what: str) -> None:
 
 def allowing_more(needed: int) -> str:
     """What a caller who trusts a source can do."""
-    return f"max_expansion={needed} or --max-expansion {needed} allow it"
+    return f"max_expansion={needed} allows it"
 
 
 # ---- JSON

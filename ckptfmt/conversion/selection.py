@@ -11,7 +11,7 @@ from ..errors import CkptError, fault
 from ..format.names import Path, PathIndex, path_label, path_text, value_at
 from ..format.tree import OMITTED, Tree
 from ..frameworks.target import flatten, prune, rebuild
-from ..patterns import Patterns, matches_any
+from ..patterns import Patterns, matches, selector
 from .source import Loss, Ours, Source, is_tensor
 
 BETWEEN = "."  # in a flat name
@@ -30,9 +30,7 @@ def reduce(source: Source, select: Patterns, root: str | None, path: str, *, has
     place = _Place((), "") if root is None else _Place.of(source.tree, root, path)
     tree, mapped = source.tree, source.mapped
 
-    def keep(at: Path) -> bool:
-        return matches_any(patterns, path_text(at))
-
+    keep = selector(patterns)
     source.tree = place.part(tree, keep)
     if source.tree is OMITTED:
         below = "" if root is None else f" below {root!r}"
@@ -150,4 +148,4 @@ def _concerns(loss: Loss, patterns: list[str], place: _Place, kept: set[str]) ->
     below = _below(loss.path, place.label())
     if below is None:
         return False
-    return below in kept or matches_any(patterns, loss.path)
+    return below in kept or any(matches(pattern, loss.path) for pattern in patterns)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from .._version import FORMAT as FORMAT
 from ..errors import CkptError, fault
 from . import tree
 from .arrays import ArraySpec
@@ -23,7 +24,6 @@ from .limits import DEFAULT, Budget, costs_at_most, exceeded
 from .names import check_names, check_paths
 from .placement import Placement, decode_placement
 
-FORMAT = (1, 0)
 KNOWN_FEATURES: frozenset[str] = frozenset()
 LAYOUTS = ("file", "packed", "loose")
 BLOCK = 4 << 20  # [BLK-003]

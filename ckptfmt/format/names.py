@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from ..errors import fault
+from ..near import did_you_mean
 from .limits import FACTOR, VALUES
 
 Key = str | int
@@ -81,14 +83,11 @@ class PathIndex:
     def find(self, path: Key | Path, checkpoint: str) -> Path:
         """The typed path of a path text ("model/wte"), a label ("model/'0'") or an exact path ("model", 0); raises
         `no-such-path` or `ambiguous-path`."""
-        if isinstance(path, str):
-            fits = self._by_text.get(path, []) or self._labelled(path)
-        else:
-            exact = [_exact_key(key) for key in (path if isinstance(path, tuple) else (path,))]
-            known = tuple([key for key in exact if key is not None])
-            fits = [fit for fit in self._by_text.get(path_text(known), []) if list(fit) == exact]
+        fits = self.fits(path)
         if not fits:
-            raise fault("no-such-path", f"there is no {path!r} in the tree", path=checkpoint)
+            raise fault(
+                "no-such-path", f"there is no {path!r} in the tree", path=checkpoint, hint=partial(self._near, path)
+            )
         if len(fits) > 1:
             exact_ones = " or ".join(f"[{fit!r}]" for fit in fits)
             message, advice = f"{path!r} fits {len(fits)} paths", f"Give an exact one: {exact_ones}"
@@ -99,6 +98,19 @@ class PathIndex:
         """What finds a path again: its text, or where that fits others too, itself."""
         text = path_text(path)
         return text if self._by_text.get(text) == [path] else path
+
+    def fits(self, path: Key | Path) -> list[Path]:
+        """Every typed path that `find` could mean."""
+        if isinstance(path, str):
+            return self._by_text.get(path, []) or self._labelled(path)
+        exact = [_exact_key(key) for key in (path if isinstance(path, tuple) else (path,))]
+        known = tuple([key for key in exact if key is not None])
+        return [fit for fit in self._by_text.get(path_text(known), []) if list(fit) == exact]
+
+    def _near(self, path: Key | Path) -> str:
+        keys = path if isinstance(path, tuple) else (path,)
+        labels = (path_label(fit) for fits in self._by_text.values() for fit in fits)
+        return did_you_mean("/".join(map(str, keys)), labels)
 
     def _labelled(self, text: str) -> list[Path]:
         """The path whose label this is, where it differs from the path text: it has a literal in it."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..brief import Brief
 from ..errors import (
@@ -27,8 +27,7 @@ from ..errors import (
 from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
 from ..reading.checkpoint import Checkpoint
-from ..storage import COMMIT, MANIFEST, is_url
-from ..storage.folders import entries_below
+from .candidates import candidates_in
 from .verification import Mark, VerifyReport, checked
 
 FORM = "ckptfmt_verify_folder"
@@ -49,13 +48,6 @@ class FolderReport(Brief):
         return not self.errors and all(report.ok for report in self.reports)
 
 
-class Candidate(NamedTuple):
-    """What may be a checkpoint: its path, and its bytes on storage."""
-
-    path: str
-    size: int
-
-
 def verify_folder(
     folder: str | os.PathLike[str],
     *,
@@ -74,12 +66,12 @@ def verify_folder(
     a folder that cannot be listed.
     """
     name = os.fspath(folder)
-    candidates = list(_on_store(name, recursive, storage_options) if is_url(name) else _on_disk(name, recursive))
+    candidates = list(candidates_in(name, recursive=recursive, storage_options=storage_options))
     total, before = sum(candidate.size for candidate in candidates), 0
     known = None if resume is None else Known.at(os.fspath(resume), name)
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
-    for path, size in candidates:
+    for path, size, _ in candidates:
 
         def within(done: int, whole: int, before: int = before, size: int = size) -> None:
             if progress is not None and whole:
@@ -116,66 +108,6 @@ def _verified(
         return report
 
     return checked(path, limits, options, check)
-
-
-# ---- what is there
-
-
-def _on_disk(folder: str, recursive: bool) -> Iterator[Candidate]:
-    if not os.path.isdir(folder):
-        raise fault("not-found", "there is no such folder", path=folder)
-    waiting = _listed(folder)
-    while waiting:
-        entry = waiting.pop()
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file(follow_symlinks=False):
-            yield Candidate(entry.path, entry.stat(follow_symlinks=False).st_size)
-        elif entry.is_dir(follow_symlinks=False):
-            if any(os.path.lexists(os.path.join(entry.path, name)) for name in (COMMIT, MANIFEST)):
-                yield Candidate(entry.path, _size(entry.path))
-            elif recursive:
-                waiting += _listed(entry.path)
-
-
-def _listed(folder: str) -> list[os.DirEntry[str]]:
-    """What is in a folder, the last first."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name, reverse=True)
-    except OSError as error:
-        raise os_fault(error, "cannot list the folder", folder) from error
-
-
-def _size(folder: str) -> int:
-    """Bytes of all files in a folder, as far as they can be looked at."""
-    total = 0
-    with contextlib.suppress(OSError):
-        for entry in entries_below(folder):
-            total += 0 if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
-    return total
-
-
-def _on_store(url: str, recursive: bool, options: Mapping[str, Any] | None) -> Iterator[Candidate]:
-    from ..storage.engine import engine_for, storage_fault
-
-    try:
-        engine, key = engine_for(url, options or {})
-        folder = key.rstrip("/")
-        sizes = {entry.key.removeprefix(folder).lstrip("/"): entry.size for entry in engine.entries(folder)}
-    except CkptError:
-        raise
-    except Exception as error:  # of client libraries
-        raise storage_fault(error, "cannot list the folder", url) from error
-    closed = {name.rpartition("/")[0] for name in sizes if name.rpartition("/")[2] in (COMMIT, MANIFEST)}
-    found: dict[str, int] = {}
-    for name, size in sizes.items():
-        parts = name.split("/")
-        above = next((top for end in range(1, len(parts)) if (top := "/".join(parts[:end])) in closed), name)
-        is_hidden = any(part.startswith(".") for part in above.split("/"))
-        if above and not is_hidden and (recursive or "/" not in above):
-            found[above] = found.get(above, 0) + size
-    return (Candidate(f"{url.rstrip('/')}/{name}", size) for name, size in sorted(found.items()))
 
 
 # ---- how far it has come

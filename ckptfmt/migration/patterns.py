@@ -1,18 +1,20 @@
 """Patterns over paths: how a migration names the tensors that it moves (SPEC.md section 20). Pure.
 
-A pattern is the text of a path, or an array of its keys. Keys are cut into **segments** at `.`, as the keys of state
-dicts are; a segment is a literal or a capture, and nothing is ever matched within a segment but a number after a
-literal (`Dense_{i:int}`). The same pattern matches paths and builds them, so that every rule can be read backwards.
+A pattern is the text of a path, or an array of its keys; a key in quotes is a str in a text, too, as in the labels that
+messages show: `vars/'0'`. Keys are cut into **segments** at `.`, as the keys of state dicts are; a segment is a literal
+or a capture, and nothing is ever matched within a segment but a number after a literal (`Dense_{i:int}`). The same
+pattern matches paths and builds them, so that every rule can be read backwards.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..format.names import Key, Path
+from ..format.names import Key, Path, path_label
+from ..near import near_pattern, suggestion
 
 Token = str | int  # a segment, or the separator between two: "/" between keys, "." within one
 Captures = dict[str, Any]  # int, str or, for `**`, a tuple of tokens
@@ -22,8 +24,10 @@ _CAPTURE = re.compile(
     r"\{(?:(?P<scale>[1-9][0-9]{0,8})\*)?(?P<name>[a-z][a-z0-9_]*)(?:(?P<sign>[+-])(?P<offset>[0-9]{1,9}))?"
     r"(?::(?P<kind>[^{}]+))?\}"
 )
+_CAPTURED = re.compile(r"\{[^{}]*\}")
 _RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
+_UNQUOTED = re.compile(r"(?:\{\{|\}\}|\{[^{}]*\}|[^{}/])*+")
 
 
 class Kind(NamedTuple):
@@ -184,6 +188,21 @@ def parse_patterns(written: Iterable[Any]) -> list[Pattern]:
     return patterns
 
 
+def near_paths(pattern: Pattern, paths: Iterable[tuple[Token, ...]]) -> str:
+    """What to add to a message that says that a pattern matches none of the paths, which are given as tokens."""
+    tokens = {path_label(_path(list(path))): path for path in paths}
+
+    def fits(text: str, labels: Iterable[str]) -> bool:
+        try:
+            (other,) = parse_patterns([text])
+        except ValueError:
+            return False
+        mended = replace(other, kinds={**other.kinds, **pattern.kinds})  # some are declared in another pattern
+        return any(mended.match(tokens[label]) is not None for label in labels)
+
+    return suggestion(near_pattern(pattern.text, _CAPTURED, tokens, fits))
+
+
 def literal_path(written: Any) -> Path:
     """The path that a pattern without captures stands for; ValueError if it has some."""
     (pattern,) = parse_patterns([written])
@@ -210,7 +229,7 @@ _Draft = tuple[str, tuple[Segment, ...], tuple[str, ...], list[tuple[str, Kind |
 def _parse(written: Any) -> _Draft:
     match written:
         case str():
-            keys: list[Any] = _split(written)
+            keys: list[Any] = _keys(written)
         case [*items] if all(type(item) in (str, int) for item in items):
             keys = [item if type(item) is int else _parts(item) for item in items]
         case _:
@@ -225,32 +244,40 @@ def _parse(written: Any) -> _Draft:
                 separators.append(separator)
             separator = "."
             segments.append(_segment(parts, declared, str(written)))
-    is_text = isinstance(written, str)
-    if is_text:  # a key of digits alone is an int, as in the names of tensors
-        segments = [
-            int(segment)
-            if isinstance(segment, str) and _NUMBER.fullmatch(segment) and "." not in separators[max(0, i - 1) : i + 1]
-            else segment
-            for i, segment in enumerate(segments)
-        ]
-    return str(written) if is_text else repr(written), tuple(segments), tuple(separators), declared
+    text = written if isinstance(written, str) else repr(written)
+    return text, tuple(segments), tuple(separators), declared
 
 
 def _parts(text: str) -> list[str]:
     parts = _PART.findall(text)
     if sum(map(len, parts)) != len(text):
-        raise ValueError(f"the braces of {text!r} do not match; a brace of a name is written twice")
+        raise _unbalanced(text)
     return parts
 
 
-def _split(text: str) -> list[list[str]]:
-    """The keys of a pattern text, each as its parts."""
-    keys: list[list[str]] = [[]] if text else []
-    for part in _parts(text):
-        if part == "/":
-            keys.append([])
+def _unbalanced(text: str) -> ValueError:
+    return ValueError(f"the braces of {text!r} do not match; a brace of a name is written twice")
+
+
+def _keys(text: str) -> list[int | list[str]]:
+    """The keys of a pattern text: an int for one of digits alone, as in the names of tensors, else its parts."""
+    keys: list[int | list[str]] = []
+    closed = f"{text}/"
+    last = {quote: closed.rfind(f"{quote}/") for quote in "'\""}  # where the last key in such quotes ends
+    start = 0
+    while start < len(text) or text[start - 1 : start] == "/":
+        quote = text[start : start + 1]
+        if last.get(quote, -1) > start:
+            end = closed.index(f"{quote}/", start + 1) + 1
+            keys.append(_parts(text[start + 1 : end - 1]))
         else:
-            keys[-1].append(part)
+            found = _UNQUOTED.match(text, start)
+            assert found is not None  # it can be empty
+            end = found.end()
+            if text[end : end + 1] not in ("", "/"):
+                raise _unbalanced(text)
+            keys.append(int(found[0]) if _NUMBER.fullmatch(found[0]) else _parts(found[0]))
+        start = end + 1
     return keys
 
 

@@ -22,7 +22,7 @@ from .containers import build_tree, leaves_of
 from .document import Migration, Rule
 from .nodes import Leaf, Node, roundings
 from .operators import Alias, Context, Drop, Extern, Item, Loss
-from .patterns import Captures, Pattern, tokens_of
+from .patterns import Captures, Pattern, near_paths, tokens_of
 
 
 class Plain(NamedTuple):
@@ -30,6 +30,8 @@ class Plain(NamedTuple):
 
     value: Any
 
+
+HINTED = 4  # most faults of a migration that name near paths
 
 Entry = Node | Plain
 Layout = dict[Path, Entry]
@@ -199,7 +201,9 @@ class _Run:
         matched = [_matches(pattern, tokens, rule.shared) for pattern in rule.sources]
         keys = dict.fromkeys(key for found in matched for key in found)
         if not keys and not rule.optional:
-            self.faults.append(f"{rule} matches nothing")
+            is_hinted = len(self.faults) < HINTED  # it takes time where there are very many paths
+            hints = [near_paths(pattern, [one for _, one in tokens]) for pattern in rule.sources if is_hinted]
+            self.faults.append(f"{rule} matches nothing{''.join(hints)}")
         instances = []
         for key in keys:
             captures = dict(zip(sorted(rule.shared), key, strict=True))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ from ..errors import CkptError, fault
 from ..format import tree as trees
 from ..format.casts import cast
 from ..format.dtypes import Array, DType
-from ..format.names import Path, path_label, path_text, value_at
+from ..format.names import Path, path_label, value_at
 from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks import registry
@@ -27,7 +27,7 @@ from ..frameworks.int_keys import as_asked
 from ..frameworks.overflows import Kind, Tally, name_of
 from ..frameworks.receiving import Intake, Part, Stored, receiver
 from ..frameworks.target import MatchReport, flatten, is_empty, match, rebuild
-from ..patterns import Patterns, matches_any
+from ..patterns import Patterns, near_selection, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
@@ -98,7 +98,7 @@ class Loader:
         if like is not None and (into is not None or mmap):
             other = "into=" if into is not None else "mmap=True"
             raise fault("bad-option", f"{other} and like= exclude each other", path=checkpoint.path)
-        self.select, self.into, self.like = select, into, like
+        self.into, self.like = into, like
         self.mmap, self.maps_into = mmap and into is None, mmap and into is not None
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
         self.verify = (checkpoint.verifies and not self.mmap) if verify is None else verify
@@ -107,8 +107,8 @@ class Loader:
         self.views: Views | None = None  # of tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         checkpoint.blocks.in_flight = max_bytes_in_flight
-        patterns = [select] if isinstance(select, str) else list(select or ())
-        self.keep = None if select is None else lambda path: matches_any(patterns, path_text(path))
+        self.select = list(select) if select is not None and not isinstance(select, str) else select
+        self.keep = None if self.select is None else selector(self.select)
 
     def load(self) -> Tree:
         tree = self._loaded()
@@ -173,7 +173,8 @@ class Loader:
         return {**registry.RESTORES, **times, **self.adapter.restores} if self.adapter else registry.RESTORES
 
     def _no_match(self) -> CkptError:
-        return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path)
+        hint = partial(near_selection, self.select or (), list(self._leaves))
+        return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path, hint=hint)
 
     def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
         """Mapped where that costs no read, or is asked for, and read where not."""

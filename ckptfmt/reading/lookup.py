@@ -41,11 +41,7 @@ class Lookup(Generic[T]):
         return value_at(self.tree, self._paths.find(path, self.path))
 
     def __contains__(self, path: Key | Path) -> bool:
-        try:
-            self[path]
-        except CkptError as error:
-            return error.code == "ambiguous-path"
-        return True
+        return bool(self._paths.fits(path))
 
     def __iter__(self) -> Iterator[str | Path]:
         """What finds each tensor: its path text; where that fits more than one value, its exact path."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,13 +18,15 @@ from ..format.codecs import RAW, Codec, codec_asked
 from ..format.digests import Digest, digest_named
 from ..format.dtypes import dtype_of
 from ..format.manifest import KEYS, MAX_RANK, Schema, unpack
-from ..format.names import MAX_LENGTH, escape, path_label, path_text
+from ..format.names import MAX_LENGTH, Path, escape, path_label
 from ..format.tree import Node, Tree
 from ..frameworks.sources import Kept, Sharded
-from ..patterns import matches
+from ..patterns import selector
 from .encoder import EncodedTree, TensorLeaf, encode
 
 Compression = str | Mapping[str, Any] | None
+
+_Rules = list[tuple[Callable[[Path], bool], Codec]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,18 @@ def _check_shape(leaf: TensorLeaf) -> None:
         raise fault("unsupported-dtype", f"a tensor of shape {list(shape)!s:.200}, too large", tensor=text)
 
 
-def _codec_of(leaf: TensorLeaf, rules: list[tuple[str, Codec]]) -> Codec:
+def _all(path: Path) -> bool:
+    return True
+
+
+ALL_RAW = (_all, RAW)
+
+
+def _codec_of(leaf: TensorLeaf, rules: _Rules) -> Codec:
     _check_shape(leaf)
-    if rules[0] == ("**", RAW):
+    if rules[0] == ALL_RAW:
         return RAW
-    text = path_text(leaf.path)
-    return next(codec for pattern, codec in rules if matches(pattern, text))
+    return next(codec for is_selected, codec in rules if is_selected(leaf.path))
 
 
 def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
@@ -137,15 +145,16 @@ def extra_keys(extra: Mapping[str, Any]) -> dict[str, Any]:
     return dict(extra)
 
 
-def _rules(compression: Any) -> list[tuple[str, Codec]]:
+def _rules(compression: Any) -> _Rules:
+    """What is compressed, and how; the first that selects a tensor counts."""
     if not isinstance(compression, Mapping) or "name" in compression:
-        return [("**", codec_asked(compression))]
+        return [(_all, codec_asked(compression))]
     for pattern in compression:
         if not isinstance(pattern, str):
             raise fault(
                 "bad-option", f"compression= has the pattern {pattern!r}", found=type(pattern).__name__, expected="str"
             )
-    return [*((pattern, codec_asked(option)) for pattern, option in compression.items()), ("**", RAW)]
+    return [*((selector(pattern), codec_asked(option)) for pattern, option in compression.items()), ALL_RAW]
 
 
 def _schema(schema: Any) -> Schema | None:

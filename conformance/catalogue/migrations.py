@@ -172,6 +172,12 @@ PATTERNS: dict[str, tuple[str, Any, list[Document], Any]] = {
         [move("{{x}}", "y{{}}")],
         {"y{}": A, "x": B},
     ),
+    "quoted": (
+        "A key in quotes is a str key, read as in an array; one of digits alone is an int.",
+        {"v": {"0": A, 0: B, "a/b": C, "x.y": D}},
+        [move("v/'0'", 'w/"1"'), move("v/0", "w/1"), move("v/'a/b'", "v/'b/a'"), move("v/'x.{s}'", "'x/0'/{s}")],
+        {"w": {"1": A, 1: B}, "v": {"b/a": C}, "x/0": {"y": D}},
+    ),
     "root": ("The empty pattern is the root.", A, [move("", "x")], {"x": A}),
 }
 for _name, (_title, _tree, _rules, _result) in PATTERNS.items():

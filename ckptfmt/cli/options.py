@@ -1,0 +1,52 @@
+"""Options by the names that a command gives them: `--overwrite` where a message says `overwrite=True`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import click
+
+# options that a command has under another name, by command and their name in Python
+NAMES = {
+    "convert": {"verify": "--no-verify", "to": "--to"},
+    "diff": {"source_format": "--from-a or --from-b"},
+    "migrate": {"migrations": "--migrations", "schema": "--to"},
+}
+# options that messages name and no command may have; for those who call this from Python
+ELSEWHERE = frozenset(
+    """
+    allow_loss before_commit cast check compression coordinator copy_to externs extra framework grace into keep layout
+    like limits lossy max_expansion max_in_flight metadata metrics migrations mmap nest overwrite parameters prefix
+    progress resume schedule schema select source_format source_schema storage_options strict target_format verify
+    """.split()  # noqa: SIM905
+)
+_QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\""
+_OPTION = re.compile(
+    rf"{_QUOTED}|(?P<before>, | or )?(?<![\w.(/=])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|[\w.]*\w)?"
+)
+
+
+def speller(command: click.Command | None) -> Callable[[str], str]:
+    """What gives options of Python in a message the names that they have in a command; what is quoted stays."""
+    if command is None:
+        return str
+    name = command.name or ""
+    own = NAMES.get(name, {})
+    options = {option.name: option for option in command.params if isinstance(option, click.Option)}
+
+    def spelled(found: re.Match[str]) -> str:
+        python, value = found["name"], (found["value"] or "").strip("'")
+        if python is None or (python not in own and python not in options and python not in ELSEWHERE):
+            return found[0]
+        option = options.get(python)
+        if python not in own and option is None:
+            return "" if found["before"] else f"{found[0]} in Python"  # of several, what the command has is enough
+        word = own.get(python) or (max(option.opts, key=len) if option else "")
+        value = "" if value in ("True", "False", "None") else value
+        return f"{found['before'] or ''}{word}{' ' * bool(value)}{value}"
+
+    def spell(text: str) -> str:
+        return _OPTION.sub(spelled, text.replace("the documentation of the call", f"`ckptfmt {name} --help`"))
+
+    return spell
