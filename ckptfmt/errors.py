@@ -19,8 +19,8 @@ class CkptError(Exception):
     Attributes: `code` (a key of `CODES`), `path` (the checkpoint), `tensor` (the label of its path:
     "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
     checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`, `ranks` (numbers of
-    the processes at fault); those that do not apply are None. `hint`, which may be empty, is what near names there are,
-    and is looked for when somebody reads it.
+    the processes at fault); those that do not apply are None. `advice`: what to do, that of the code or a better one.
+    `hint`: what near names there are, which is looked for when somebody reads it, and may be empty.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class CkptError(Exception):
         report: Any = None,
         errno: int | None = None,
         ranks: list[int] | None = None,
+        advice: str | None = None,
         hint: str | Callable[[], str] = "",
     ) -> None:
         super().__init__(code, message)
@@ -54,6 +55,7 @@ class CkptError(Exception):
         self.expected = expected
         self.report = report
         self.ranks = ranks
+        self.advice = CODES[code].advice if advice is None else advice
         self._hint = hint
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
@@ -66,11 +68,6 @@ class CkptError(Exception):
     @hint.setter
     def hint(self, hint: str) -> None:
         self._hint = hint
-
-    @property
-    def advice(self) -> str:
-        """What to do."""
-        return CODES[self.code].advice
 
     def __str__(self) -> str:
         return self.text()

@@ -13,7 +13,7 @@ import ckptfmt
 ROOT = Path(ckptfmt.__file__).parent
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
-    ("_version", "errors", "near", "progress", "threads"),
+    ("_version", "errors", "near", "packages", "progress", "threads"),
     ("format", "patterns"),
     ("frameworks", "storage"),
     ("layouts",),
