@@ -20,7 +20,7 @@ class CkptError(Exception):
     "model/wte", and "model/'0'" for the str key "0"), `chunk`, `block` (numbers), `object` (its path in the
     checkpoint, "" in layout `file`), `offset` (bytes in the object), `found`, `expected`, `errno`, `ranks` (numbers of
     the processes at fault); those that do not apply are None. `advice`: what to do, that of the code or a better one.
-    `hint`, which may be empty, is what near names there are, and is looked for when somebody reads it.
+    `hint`: what near names there are, which is looked for when somebody reads it, and may be empty.
     """
 
     def __init__(

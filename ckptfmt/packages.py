@@ -16,6 +16,7 @@ INSTALLED_BY: dict[str, str] = {
     "aiohttp": "ckptfmt[http]",
     "blake3": "ckptfmt[blake3]",
     "click": "ckptfmt[cli]",
+    "fsspec": "ckptfmt[remote]",
     "gcsfs": "ckptfmt[gs]",
     "h5py": "ckptfmt[hdf5]",
     "hypothesis": "hypothesis",
@@ -30,6 +31,7 @@ INSTALLED_BY: dict[str, str] = {
     "tensorstore": "ckptfmt[orbax]",
     "torch": "ckptfmt[torch]",
     "transformers": "ckptfmt[transformers]",
+    "zarr": "ckptfmt[zarr]",
 }
 # the package behind the URLs of a protocol, by fsspec
 BEHIND: dict[str, str] = {

@@ -195,6 +195,50 @@ def test_progress_is_shown_on_a_terminal_alone(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
 
 
+@pytest.fixture
+def several(tmp_path: Path) -> list[Path]:
+    """A whole checkpoint, a damaged one, a folder of two, and what is none."""
+    paths = [tmp_path / name for name in ("a.ckpt", "b.ckpt", "folder", "text", "none")]
+    paths[2].mkdir()
+    paths[3].write_text("hello")
+    for path in (*paths[:2], paths[2] / "c.ckpt", paths[2] / "d.ckpt"):
+        ckptfmt.save(path, {"a": np.arange(9)}, durable=False)
+    raw = bytearray(paths[1].read_bytes())
+    (zone,) = [zone for zone in zones(paths[1]) if zone.where == "block"]
+    raw[zone.start] ^= 1
+    paths[1].write_bytes(raw)
+    return paths
+
+
+def test_several_paths(several: list[Path]) -> None:
+    whole, damaged, folder, text, none = several
+    result = verify(whole, folder)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == "2 paths: 3 checkpoints, all whole"
+    result = verify(whole, damaged, text, none)
+    assert result.exit_code == 1, "damage counts more than what cannot be checked"
+    assert f"{whole}: whole: " in result.stdout
+    assert f"{damaged}: damaged in 1 place" in result.stdout
+    assert result.stdout.splitlines()[-1] == "4 paths: 2 checkpoints, 1 damaged, 2 not checked"
+    assert [line.rpartition("[")[2] for line in result.stderr.splitlines()] == ["not-a-checkpoint]", "not-found]"]
+    assert verify(whole, text).exit_code == 2
+    assert verify("-q", whole, folder).output == ""
+
+
+def test_several_paths_as_json(several: list[Path]) -> None:
+    whole, damaged, folder, text, _ = several
+    found = json.loads(verify("--json", whole, damaged, folder, text).stdout)
+    assert found["paths"] == [str(path) for path in several[:4]]
+    assert "path" not in found
+    assert found["ok"] is False
+    assert [one["path"] for one in found["checkpoints"]] == [
+        str(path) for path in (whole, damaged, folder / "c.ckpt", folder / "d.ckpt")
+    ]
+    assert [one["ok"] for one in found["checkpoints"]] == [True, False, True, True]
+    assert [one["code"] for one in found["errors"]] == ["not-a-checkpoint"]
+    assert found["checkpoints"][0] == json.loads(verify("--json", whole).stdout)
+
+
 def test_a_copy_with_a_flipped_bit_in_a_compressed_chunk(tmp_path: Path) -> None:
     path, copy = tmp_path / "x.ckpt", tmp_path / "copy.ckpt"
     ckptfmt.save(path, {"a": np.arange(1000)}, compression="gzip", durable=False)

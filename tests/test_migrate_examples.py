@@ -1,8 +1,9 @@
-"""The documents of examples/migrations carry real models over: true names and shapes, small sizes, and results that
+"""The example migrations carry real models over: true names and shapes, small sizes, and results that
 compute the same."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,20 @@ import numpy as np
 import pytest
 
 import ckptfmt
+from ckptfmt.migration.document import EXAMPLES
 from ckptfmt.testing.equality import assert_same_tree
 
-DOCUMENTS = Path(__file__).parents[1] / "examples" / "migrations"
+DOCUMENTS = Path(EXAMPLES)
 RNG = np.random.default_rng(5)
+
+
+def test_they_are_there_by_name() -> None:
+    for document in DOCUMENTS.iterdir():
+        assert ckptfmt.MigrationSet(f"example:{document.stem}").migrations == ckptfmt.MigrationSet(document).migrations
+    with pytest.raises(ckptfmt.InputError, match="there is no example 'lama'; did you mean 'llama'"):
+        ckptfmt.MigrationSet("example:lama")
+    with pytest.raises(ckptfmt.InputError, match=re.escape("no example '../llama'")):
+        ckptfmt.MigrationSet("example:../llama")
 
 
 def weights(*shape: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:

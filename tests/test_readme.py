@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from click.testing import CliRunner
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+from ckptfmt.cli.app import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHELL = re.findall(r"^\$ (.*?)(?:  #.*)?$", README, re.MULTILINE)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -52,6 +59,23 @@ def test_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert value == comment.replace("(50257, 768)", "(2257, 8)")
     run(stock, {"zarr": zarr})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.ckpt", "small.ckpt"]
+    for line in SHELL:
+        result = CliRunner().invoke(cli, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}: {result.output}"
+    assert len(SHELL) >= 8
+    assert {line.split()[1] for line in SHELL} >= {"inspect", "verify", "get", "convert", "diff", "repair", "gc", "ls"}
+    assert sorted(path.name for path in tmp_path.iterdir())[2:] == ["model.safetensors", "salvaged.ckpt", "small.ckpt"]
+
+
+def test_what_an_installation_brings() -> None:
+    """The line that installs it names what comes with it, and extras that there are."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bare, cli_line = re.findall(r"^pip install .*$", README, re.MULTILINE)
+    brought = {name.lower() for name in re.findall(r"[\w-]+", bare.partition("# with ")[2].partition(";")[0])} - {"and"}
+    assert brought == {re.split("[>=;]", need)[0].strip() for need in project["dependencies"]}
+    extras = set(re.findall(r"\w+", cli_line.partition("extras: ")[2]))
+    assert extras <= set(project["optional-dependencies"])
+    assert len(extras) > 8
 
 
 def make_state() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..errors import fault
 from ..format.dtypes import DTYPES, DType, dtype_of
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
+from ..packages import package
 from ..storage import COMMIT
 from .claims import at_once
 from .entries import check_folder, folder_size, read_json
@@ -72,9 +73,10 @@ class _Walker:
     metadata of a folder say there is."""
 
     def __init__(self, path: str) -> None:
+        check_folder(path)
+        package("zarr", "this format")
         from .zarr_chunks import Chunks
 
-        check_folder(path)
         self.path, self.size, self.visited = os.path.abspath(path), folder_size(path), 0
         self.store = Chunks(self.path)
         self.nodes: dict[str, _Node] = {}

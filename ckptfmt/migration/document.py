@@ -13,10 +13,13 @@ import msgpack
 
 from ..errors import CkptError, fault, os_fault
 from ..format.names import Path
+from ..near import did_you_mean
 from .operators import Extern, Loss
 from .patterns import Pattern, literal_path, parse_patterns
 from .steps import Step, parse_step
 
+EXAMPLES = os.path.join(os.path.dirname(__file__), "examples")  # documents that come with this package
+EXAMPLE = "example:"  # before the name of one, where a file is asked for
 VERSION = 1  # of the form of documents [MIG-001]
 _KEYS = {"ckptfmt_migration", "schema", "from", "to", "description", "parameters", "at", "companions", "rest", "rules"}
 _NEEDED = {"ckptfmt_migration", "schema", "from", "to", "rules"}
@@ -128,7 +131,11 @@ class Migration:
 
 
 def read_documents(path: str | os.PathLike[str]) -> list[Any]:
-    """The documents of a file: one map or an array of them, in JSON or msgpack. [MIG-002]"""
+    """The documents of a file: one map or an array of them, in JSON or msgpack. [MIG-002] `example:NAME` is one that
+    comes with this package."""
+    name = os.fspath(path)
+    if name.startswith(EXAMPLE):
+        path = os.path.join(EXAMPLES, f"{_example(name.removeprefix(EXAMPLE))}.json")
     try:
         with open(path, "rb") as file:
             raw = file.read()
@@ -142,6 +149,14 @@ def read_documents(path: str | os.PathLike[str]) -> list[Any]:
     except (ValueError, RecursionError, msgpack.UnpackException) as error:
         raise fault("bad-migration", f"neither JSON nor msgpack: {error}", path=os.fspath(path)) from error
     return found if type(found) is list else [found]
+
+
+def _example(name: str) -> str:
+    known = sorted(entry.removesuffix(".json") for entry in os.listdir(EXAMPLES))
+    if name not in known:
+        message = f"there is no example {name!r}{did_you_mean(name, known)}"
+        raise fault("bad-option", message, found=name, expected=" or ".join(known))
+    return name
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

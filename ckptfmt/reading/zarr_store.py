@@ -10,16 +10,20 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import zarr
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-
 from ..format.arrays import ArraySpec
 from ..format.zarr_nodes import DOCUMENT, node_document
+from ..packages import missing
 from .blocks import CHUNKS
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
+
+try:
+    import zarr
+    from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+except ImportError as error:
+    raise missing("a checkpoint as Zarr arrays", error, "zarr") from error
 
 
 def open_zarr(checkpoint: Checkpoint) -> zarr.Group | zarr.Array[Any]:

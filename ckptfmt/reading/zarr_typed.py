@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import zarr
-from zarr.core.dtype.common import HasItemSize  # which zarr.dtype does not name, though its byte codec asks for it
-from zarr.dtype import ZDType, data_type_registry
 
 from ..format.arrays import ArraySpec
 from ..format.codecs import RAW
 from ..format.dtypes import DTYPES, DType
+from ..packages import missing
 from .tensor import Tensor
 from .zarr_store import ManifestStore
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
+try:
+    import zarr
+    from zarr.core.dtype.common import HasItemSize  # which zarr.dtype does not name, though its byte codec asks for it
+    from zarr.dtype import ZDType, data_type_registry
+except ImportError as error:
+    raise missing("a checkpoint as Zarr arrays", error, "zarr") from error
 try:
     from zarr.errors import DataTypeValidationError  # type: ignore[attr-defined, unused-ignore]
 except ImportError:  # before zarr 3.2
