@@ -213,7 +213,7 @@ def _containers(children: Strategy) -> Strategy:
     named = st.dictionaries(st.text(max_size=6), children, max_size=4)
     queues = st.builds(lambda found, more: deque(found, len(found) + more), items, st.integers(0, 3))
     counters = st.dictionaries(keys(), st.integers(), max_size=4).map(Counter)
-    defaults = st.builds(defaultdict, st.sampled_from([None, int, list, dict, set, Counter, deque]), dicts)
+    defaults: Strategy = st.builds(defaultdict, st.sampled_from([None, int, list, dict, set, Counter, deque]), dicts)
     namespaces = st.builds(_namespace, st.sampled_from([SimpleNamespace, Namespace]), named)
     others = counters | defaults | items.map(deque) | queues | namespaces
     return items | items.map(tuple) | dicts | dicts.map(OrderedDict) | others
