@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import operator
 import struct
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -33,6 +34,10 @@ DIGESTS = ("xxh3-128", "sha256", "blake3")
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
+def item_of(container: Any, key: Any) -> Any:
+    return vars(container)[key] if isinstance(container, SimpleNamespace | Namespace) else container[key]
+
+
 @each_layout
 @given(trees(), trees(tensors=False), st.sampled_from(COMPRESSIONS), st.sampled_from(DIGESTS))
 def test_any_tree(scratch: Scratch, layout: str, tree: Any, metadata: Any, compression: Any, digest: str) -> None:
@@ -48,7 +53,7 @@ def test_any_tree(scratch: Scratch, layout: str, tree: Any, metadata: Any, compr
             assert len(checkpoint) == report.tensors
             for place, tensor in checkpoint.tensors.items():
                 assert checkpoint[place] is tensor
-                assert_same_tree(tensor.read(), functools.reduce(operator.getitem, place, tree))
+                assert_same_tree(tensor.read(), functools.reduce(item_of, place, tree))
             raw = checkpoint._located.manifest
             assert manifest.decode(raw).encode() == raw  # [MAN-004]
             assert checkpoint.verify().ok

@@ -13,6 +13,7 @@ from ..format.dtypes import Array, dtype_of
 from ..format.names import Path
 from ..format.tree import Tree
 from ..frameworks.target import flatten
+from ..frameworks.values import parts_of
 from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
@@ -72,7 +73,8 @@ def plain_bits(leaf: Any) -> Any:
         return struct.pack("<d", leaf)
     if isinstance(leaf, complex):
         return struct.pack("<dd", leaf.real, leaf.imag)
-    return leaf
+    parts = None if type(leaf) in _EXACT else parts_of(leaf)
+    return leaf if parts is None else (parts.tag, plain_leaves(parts.param), plain_leaves(parts.child))
 
 
 def plain_leaves(tree: Tree) -> Any:

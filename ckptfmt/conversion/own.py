@@ -12,6 +12,7 @@ from ..format.commit import find
 from ..format.dtypes import Array, bytes_of
 from ..format.names import Path
 from ..format.tags import NATIVE, Restore, child_of
+from ..frameworks.adapter import KEPT
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile
 from ..frameworks.target import rebuild
 from ..reading.blocks import BlockReader
@@ -72,7 +73,8 @@ def source_of(opened: Checkpoint) -> Source:
         can_be_mapped = not is_remote and all(spec.is_contiguous for spec in checkpoint.manifest.specs)
         mapped = _Plain(checkpoint, children).load if can_be_mapped else None
         tree, resources = rebuild(plain, leaf), stack.pop_all()
-        return Source(tree, checkpoint.metadata, mapped=mapped, resources=resources, ours=ours)
+        metadata = trees.decode(checkpoint.manifest.metadata, [].__getitem__, restores=KEPT)
+        return Source(tree, metadata, mapped=mapped, resources=resources, ours=ours)
 
 
 def _ours(checkpoint: Checkpoint) -> Ours:

@@ -8,7 +8,12 @@ common.
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
+from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import timedelta, timezone
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -146,6 +151,50 @@ def plain_leaves() -> Strategy:
     return numbers | st.text(max_size=8) | st.binary(max_size=8) | scalars()
 
 
+def values() -> Strategy:
+    """Values of other classes of Python and NumPy that are one leaf: sets, dates, numbers, paths, generators."""
+    zones = st.none() | st.timedeltas(-timedelta(hours=23), timedelta(hours=23)).map(timezone)
+    named = st.builds(timezone, st.timedeltas(-timedelta(hours=23), timedelta(hours=23)), st.text(max_size=4))
+    zones |= named
+    words = st.text("abü .:", max_size=8)
+    members = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.binary(max_size=4) | st.dates(),
+        lambda below: st.lists(below, max_size=3).map(tuple) | st.frozensets(below, max_size=3),
+        max_leaves=6,
+    )
+    step = integers().filter(bool)
+    border = st.none() | integers()
+    return st.one_of(
+        st.sets(members, max_size=4),
+        st.frozensets(members, max_size=4),
+        st.binary(max_size=8).map(bytearray),
+        st.builds(range, integers(), integers(), step),
+        st.builds(slice, border, border, border),
+        st.dates(),
+        st.times(timezones=zones),
+        st.datetimes(timezones=zones),
+        st.timedeltas(),
+        st.builds(timezone, st.timedeltas(-timedelta(hours=23), timedelta(hours=23))) | named,
+        st.decimals(),
+        st.fractions(),
+        st.uuids(),
+        words.map(PurePosixPath) | words.map(PureWindowsPath) | words.map(Path),
+        st.integers().map(Random),
+        st.builds(_generator, st.sampled_from(BIT_GENERATORS), st.integers(0, 1 << 200), st.integers(0, 9)),
+        st.integers(0, 2**32 - 1).map(np.random.RandomState),
+    )
+
+
+BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+def _generator(name: str, seed: int, used: int) -> np.random.Generator:
+    made = np.random.Generator(getattr(np.random, name)(seed))
+    made.integers(0, 9, used, dtype=np.uint32)
+    made.spawn(used % 3)
+    return made
+
+
 def keys() -> st.SearchStrategy[str | int]:
     """Dict keys: strings that names must escape, any other strings, and ints of any size."""
     return st.sampled_from(ODD_KEYS) | st.text(max_size=6) | integers()
@@ -154,7 +203,7 @@ def keys() -> st.SearchStrategy[str | int]:
 @st.composite
 def trees(draw: st.DrawFn, *, tensors: bool = True, max_leaves: int = 12) -> Tree:
     """Trees of every kind of value; with `tensors`, arrays, and aliases of arrays. Without, they fit `metadata=`."""
-    leaves = plain_leaves()
+    leaves = plain_leaves() | values()
     if tensors:
         shared = draw(st.lists(arrays(), max_size=2))
         leaves = leaves | arrays() | (st.sampled_from(shared) if shared else st.nothing())
@@ -164,7 +213,19 @@ def trees(draw: st.DrawFn, *, tensors: bool = True, max_leaves: int = 12) -> Tre
 def _containers(children: Strategy) -> Strategy:
     items = st.lists(children, max_size=4)
     dicts = st.dictionaries(keys(), children, max_size=4)
-    return items | items.map(tuple) | dicts | dicts.map(OrderedDict)
+    named = st.dictionaries(st.text(max_size=6), children, max_size=4)
+    queues = st.builds(lambda found, more: deque(found, len(found) + more), items, st.integers(0, 3))
+    counters = st.dictionaries(keys(), st.integers(), max_size=4).map(Counter)
+    defaults: Strategy = st.builds(defaultdict, st.sampled_from([None, int, list, dict, set, Counter, deque]), dicts)
+    namespaces = st.builds(_namespace, st.sampled_from([SimpleNamespace, Namespace]), named)
+    others = counters | defaults | items.map(deque) | queues | namespaces
+    return items | items.map(tuple) | dicts | dicts.map(OrderedDict) | others
+
+
+def _namespace(kind: Any, attributes: dict[str, Any]) -> Any:
+    made = kind()
+    vars(made).update(attributes)
+    return made
 
 
 # ---- indices
