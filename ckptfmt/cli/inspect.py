@@ -15,6 +15,7 @@ from ..frameworks.target import prune
 from ..patterns import matches_any
 from .console import console, print_json
 from .json_form import Encoder
+from .options import follow_links
 from .text import visible
 from .tree_view import TreeView, tally
 
@@ -33,14 +34,15 @@ The object of --json has: path, layout, format, generator, manifest_sha256, sche
 )
 @click.argument("path")
 @click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times.")
+@follow_links
 @click.option("--depth", "-d", type=click.IntRange(min=0), metavar="N", help="Open only N levels of containers.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, in which nothing is abbreviated.")
-def inspect(path: str, select: tuple[str, ...], depth: int | None, as_json: bool) -> None:
+def inspect(path: str, select: tuple[str, ...], follow_links: bool, depth: int | None, as_json: bool) -> None:
     """Show the tree in the checkpoint at PATH: dtypes, shapes, sizes and codecs of tensors, and plain values.
 
     Reads the manifest only, however large the tensors are. In a GLOB `*` stays within a level, `**` does not.
     """
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path, follow_links=follow_links) as checkpoint:
         tree = checkpoint.tree
         if select:
             tree = prune(tree, lambda place: matches_any(select, path_text(place)))

@@ -14,6 +14,7 @@ from ..errors import CODES, MissingError, NotACheckpointError
 from . import DAMAGED, FAILED, json_form
 from .bar import progress_bar
 from .console import console, print_json, problem
+from .options import follow_links
 from .text import count, path_label, size, visible
 
 
@@ -41,21 +42,23 @@ Exit codes: 0 whole, 1 damaged, 2 something that could not be checked.
 @click.argument("path")
 @click.option("--resume", metavar="FILE", help="Keep in FILE how far it has come, and go on from there.")
 @click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
+@follow_links
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def verify(path: str, resume: str | None, recursive: bool, quiet: bool, as_json: bool) -> int:
+def verify(path: str, resume: str | None, recursive: bool, follow_links: bool, quiet: bool, as_json: bool) -> int:
     """Check every byte of the checkpoint at PATH, or of all in the folder PATH, against its digests, and say what is
     damaged and where.
 
     Changes nothing.
     """
     with progress_bar("verify", quiet) as progress:
+        options: dict[str, Any] = {"progress": progress, "resume": resume, "follow_links": follow_links}
         try:
-            report: VerifyReport | FolderReport = verify_checkpoint(path, progress=progress, resume=resume)
+            report: VerifyReport | FolderReport = verify_checkpoint(path, **options)
         except NotACheckpointError as error:
             if error.code != "not-a-checkpoint":
                 raise
-            report = _all_in(path, error, recursive=recursive, progress=progress, resume=resume)
+            report = _all_in(path, error, recursive=recursive, **options)
     if as_json:
         print_json(_folder_document(report) if isinstance(report, FolderReport) else _document(report))
     elif not quiet:

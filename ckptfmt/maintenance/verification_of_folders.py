@@ -26,7 +26,7 @@ from ..errors import (
 from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
 from ..reading.reader import Checkpoint
-from ..storage import COMMIT, MANIFEST, is_url
+from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.folders import entries_below
 from .verification import Mark, VerifyReport, checked
 
@@ -63,19 +63,23 @@ def verify_folder(
     resume: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> FolderReport:
     """`verify` every checkpoint in a folder, a path or a URL, and with `recursive` in those below. Hidden ones, which
-    temporaries are, and links are passed over.
+    temporaries are, and links are passed over, but for links to files with `follow_links`, which is as in `open`.
 
     `progress(done, total)` is called with bytes of all of them. `resume`: a file that keeps which checkpoints were
     whole, and how far the one being checked has come (in a second file beside it), until all are checked. Raises
     `not-found` where there is no such folder, `bad-option` for a `resume` file of anything else, and `StorageError` for
     a folder that cannot be listed.
     """
-    name = os.fspath(folder)
-    candidates = list(_on_store(name, recursive, storage_options) if is_url(name) else _on_disk(name, recursive))
+    name = path_of(folder)
+    options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
+    remote = is_url(name)
+    listed = _on_store(name, recursive, storage_options) if remote else _on_disk(name, recursive, follow_links)
+    candidates = list(listed)
     total, before = sum(candidate.size for candidate in candidates), 0
-    known = None if resume is None else Known.at(os.fspath(resume), name)
+    known = None if resume is None else Known.at(path_of(resume), name)
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
     for path, size in candidates:
@@ -85,7 +89,7 @@ def verify_folder(
                 progress(before + size * done // whole, total)
 
         try:
-            reports.append(_verified(path, within, known, limits, storage_options))
+            reports.append(_verified(path, within, known, options))
         except (NotACheckpointError, MissingError):
             pass
         except (UnsupportedError, StorageError) as error:
@@ -100,9 +104,7 @@ def verify_folder(
     return FolderReport(name, tuple(reports), tuple(errors))
 
 
-def _verified(
-    path: str, progress: Progress, known: Known | None, limits: Limits, options: Mapping[str, Any] | None
-) -> VerifyReport:
+def _verified(path: str, progress: Progress, known: Known | None, options: Mapping[str, Any]) -> VerifyReport:
     def check(checkpoint: Checkpoint) -> VerifyReport:
         if known is None:
             return checkpoint.verify(progress=progress)
@@ -114,13 +116,13 @@ def _verified(
                 known.add(report, sha256)
         return report
 
-    return checked(path, limits, options, check)
+    return checked(path, options, check)
 
 
 # ---- what is there
 
 
-def _on_disk(folder: str, recursive: bool) -> Iterator[Candidate]:
+def _on_disk(folder: str, recursive: bool, follow_links: bool) -> Iterator[Candidate]:
     if not os.path.isdir(folder):
         raise fault("not-found", "there is no such folder", path=folder)
     waiting = _listed(folder)
@@ -128,8 +130,8 @@ def _on_disk(folder: str, recursive: bool) -> Iterator[Candidate]:
         entry = waiting.pop()
         if entry.name.startswith("."):
             continue
-        if entry.is_file(follow_symlinks=False):
-            yield Candidate(entry.path, entry.stat(follow_symlinks=False).st_size)
+        if entry.is_file(follow_symlinks=follow_links):
+            yield Candidate(entry.path, entry.stat(follow_symlinks=follow_links).st_size)
         elif entry.is_dir(follow_symlinks=False):
             if any(os.path.lexists(os.path.join(entry.path, name)) for name in (COMMIT, MANIFEST)):
                 yield Candidate(entry.path, _size(entry.path))

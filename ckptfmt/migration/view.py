@@ -225,10 +225,13 @@ def open_migrated(
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     **options: Unpack[MigrationOptions],
 ) -> MigratedCheckpoint:
     """`ckptfmt.open` with `schema`: reads the manifest, plans, and reads nothing else."""
-    checkpoint = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options)
+    checkpoint = Checkpoint(
+        path, verify=verify, limits=limits, storage_options=storage_options, follow_links=follow_links
+    )
     try:
         return _planned(checkpoint, schema, **options)
     except BaseException as error:

@@ -20,7 +20,7 @@ from ..format.names import Key, Path, PathIndex, path_label, path_text, value_at
 from ..format.tags import CHILDREN
 from ..format.tree import Tree
 from ..layouts import Frame, Layout, Located, layout_of
-from ..storage import IN_FLIGHT, Storage, storage_for
+from ..storage import IN_FLIGHT, Storage, path_of, storage_for
 from .blocks import BlockReader
 from .fetch import Fetcher
 from .tensor import Tensor, is_tensor
@@ -69,11 +69,12 @@ class Checkpoint:
         verify: bool = True,
         limits: Limits = DEFAULT,
         storage_options: Mapping[str, Any] | None = None,
+        follow_links: bool = False,
     ) -> None:
         """Open the checkpoint at `path`; see `open`."""
-        self.path = os.fspath(path)
+        self.path = path_of(path)
         self.verifies = verify
-        self._storage_options = storage_options
+        self._storage_options, self._follow_links = storage_options, follow_links
         self.limits = limits
         openings = 0
         while not self._try_open(final=openings == REPLACED):
@@ -120,7 +121,7 @@ class Checkpoint:
     def _try_open(self, *, final: bool) -> bool:
         """Open what is at the path now; False if it was replaced, and its files removed, meanwhile. The `final` time
         what is wrong is raised."""
-        self._storage = storage_for(self.path, self._storage_options)
+        self._storage = storage_for(self.path, self._storage_options, follow_links=self._follow_links)
         try:
             self._read()
         except BaseException as error:
@@ -329,6 +330,7 @@ def open_checkpoint(
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> Checkpoint: ...
 
 
@@ -340,6 +342,7 @@ def open_checkpoint(
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     **options: Unpack[MigrationOptions],
 ) -> MigratedCheckpoint: ...
 
@@ -351,7 +354,9 @@ def open_checkpoint(
 
     `path`: a path, or a URL of any protocol that fsspec knows ("s3://bucket/model.ckpt"), for which `storage_options`
     are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore. `verify=False` reads exactly the
-    wanted bytes, unchecked. `limits` bounds the memory that an untrusted checkpoint may take.
+    wanted bytes, unchecked. `limits` bounds the memory that an untrusted checkpoint may take. `follow_links`: also
+    through symbolic links in a checkpoint's folder to files in it, or in `blobs` beside it or beside the `snapshots`
+    above it, as a cache of Hugging Face has them. [CHK-010]
 
     With `schema`, a version of the checkpoint's schema: the checkpoint as it is there, planned on the manifest and read
     lazily. `migrations`: a `MigrationSet`, documents (as dicts), paths of JSON or msgpack files, or an iterable of
@@ -361,8 +366,9 @@ def open_checkpoint(
 
     Raises `MissingError` (`not-found`), `NotACheckpointError`, `CorruptError` (`truncated`, `bad-record`,
     `manifest-digest`, `bad-manifest`, `bad-extent`), `UnsupportedError` (`newer-format`, `unknown-…`,
-    `limit-exceeded`) and `StorageError`; with `schema` also `bad-migration`, `unknown-extern`, `no-migration`,
-    `ambiguous-migration`, `irreversible-migration`, and `migration-mismatch` with all faults of the plan in `.report`.
+    `limit-exceeded`), `LinkedError` (`linked-object`) and `StorageError`; with `schema` also `bad-migration`,
+    `unknown-extern`, `no-migration`, `ambiguous-migration`, `irreversible-migration`, and `migration-mismatch` with all
+    faults of the plan in `.report`.
     """
     if schema is None:
         if "migrations" in options:
@@ -390,6 +396,7 @@ def load(
     on_match: Callable[[MatchReport], None] | None = None,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     schema: str | None = None,
     **migrating: Unpack[MigrationOptions],
 ) -> Tree:
@@ -414,11 +421,13 @@ def load(
       memory of tensors on their way to a device, but for the largest one, and of network buffers, but for one block.
     - `limits`: how much memory it may take beyond what is stored; see `Limits`.
     - `storage_options`: for URLs, handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
+    - `follow_links`: also through symbolic links in its folder, as `open` says.
     - `schema`, with `migrations` and the other options of `open`: the tree as it is at that version.
 
     Raises what `open` raises, and `CorruptError` for damage in what is read.
     """
-    options: dict[str, Any] = {"schema": schema, "limits": limits, "storage_options": storage_options, **migrating}
+    options: dict[str, Any] = {"schema": schema, "limits": limits, **migrating}
+    options |= {"storage_options": storage_options, "follow_links": follow_links}
     for attempts_left in reversed(range(REPLACED + 1)):
         with open_checkpoint(path, **options) as checkpoint:
             try:

@@ -15,7 +15,7 @@ from ..format.tree import Tree
 from ..layouts import Written, layout_named
 from ..layouts.draft import Draft
 from ..progress import Progress, Report, counter
-from ..storage import IN_FLIGHT, attempt_for
+from ..storage import IN_FLIGHT, attempt_for, path_of
 from .request import Compression, Request, extra_keys, request, whole_specs
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def save(
     anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
     `StorageError` (`disk-full`, `permission`, `io`, `rank-failed`, `rank-lost`). SPEC.md section 11.
     """
-    name = os.fspath(path)
+    name = path_of(path)
 
     def asked() -> Request:
         if coordinator is not None and extra:
