@@ -111,7 +111,8 @@ def convert(
             opened.tree = opened.mapped()
         ours, left = _along(opened.ours, format, nest)
         fitted = _fitted(opened, format, save_options)
-        beside = () if left is None else left.losses()
+        of_weights = format.name != OWN and not formats.writer_of(format).HOLDS.tags
+        beside = () if left is None else left.losses(of_weights=of_weights)
         writing = (*_overlaps(opened.tree), *fitted.losses, *beside)
         losses = (*opened.losses, *writing)
         if any(loss.kind not in allowed for loss in losses):
