@@ -122,8 +122,15 @@ class UnsupportedError(CkptError):
     """The checkpoint needs a newer or richer reader, or a higher limit."""
 
 
+class LinkedError(UnsupportedError):
+    """Symbolic links stand in the place of objects, which are followed on request alone (`follow_links=True`)."""
+
+
 class StorageError(CkptError, OSError):
     """The disk or store failed; `errno` is set where the system gave one."""
+
+
+DAMAGED = (CorruptError, LinkedError)  # what a whole verification lists: a place that cannot be read as it is
 
 
 class UnknownTagWarning(UserWarning):
@@ -233,10 +240,10 @@ CODES: dict[str, Code] = {
     "missing-object": Code(CorruptError, "chunk", "an object of the checkpoint is missing", _RESTORE),
     "short-object": Code(CorruptError, "chunk", "an object is shorter than its chunk", _RESTORE),
     "linked-object": Code(
-        CorruptError,
+        LinkedError,
         "chunk",
         "an object is a symbolic link, or lies behind one",
-        "Replace the link by what it stands for, if you trust it",
+        "Follow links into the cache: follow_links=True, --follow-links; or fetch it without links: local_dir=",
     ),
     "block-digest": Code(
         CorruptError,

@@ -357,16 +357,6 @@ def test_a_relative_directory_stays_where_it_is(tmp_path: Path, monkeypatch: pyt
     assert run.directory == str(tmp_path / "here" / "run")
 
 
-@pytest.mark.parametrize("options", [{"directory": "~/run"}, {"directory": "run", "copy_to": "~/run"}])
-def test_a_tilde_is_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ckptfmt.InputError) as caught:
-        CheckpointManager(**options)
-    assert os.path.expanduser("~/run") in str(caught.value)
-    CheckpointManager("./~/run", durable=False).save(1, {})
-    assert (tmp_path / "~" / "run" / "step-0000000001.ckpt").exists()
-
-
 def test_a_large_step(tmp_path: Path) -> None:
     run, step = manager(tmp_path), (1 << 64) - 1
     assert run.save(step, tree(1))

@@ -175,7 +175,7 @@ def test_no_link_inside_is_followed(tmp_path: Path, name: str) -> None:  # [CHK-
     save_varied(path, "packed")
     (path / name).rename(path / "elsewhere")
     (path / name).symlink_to(path / "elsewhere")
-    with pytest.raises(ckptfmt.CorruptError) as caught:
+    with pytest.raises(ckptfmt.LinkedError) as caught:
         ckptfmt.load(path)
     assert caught.value.code == "linked-object"
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import ckptfmt_torch
 import pytest
 import torch
 
@@ -96,3 +97,25 @@ def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
     assert callback.resume_from(tmp_path / "resume") is None
     with pytest.raises(ckptfmt.MissingError):
         callback.resume_from(tmp_path / "resume", 3)
+
+
+def test_the_folder_of_a_model_and_the_weights_of_a_run_back(tmp_path: Path) -> None:
+    """What `save_pretrained` writes is read, in one file and in many; what it reads is written, from a training run."""
+    config = transformers.GPT2Config(
+        vocab_size=32, n_positions=8, n_embd=8, n_layer=1, n_head=2, tie_word_embeddings=False
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    for name, size in (("whole", "50GB"), ("shards", "1KB")):
+        model.save_pretrained(tmp_path / name, max_shard_size=size)
+        report = ckptfmt.convert(tmp_path / name, tmp_path / f"{name}.ckpt")
+        assert report.losses == ()
+        ckptfmt_torch.load_into(tmp_path / f"{name}.ckpt", transformers.GPT2LMHeadModel(config))
+    with CheckpointManager(tmp_path / "run") as manager:
+        manager.save(1, {"model": model, "step": 1}, metrics={"loss": 2.5})
+        step = manager.latest()
+    config.save_pretrained(tmp_path / "back")
+    assert step is not None
+    report = ckptfmt.convert(step.path, tmp_path / "back" / "model.safetensors", root="model")
+    assert report.losses == ()
+    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "back")
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())

@@ -20,7 +20,7 @@ from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
 from ckptfmt.packages import needed_by
-from ckptfmt.storage import is_url
+from ckptfmt.storage import is_url, path_of
 from ckptfmt.storage.temporaries import take_away
 
 from .checkpoint import load, save
@@ -48,8 +48,8 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Raises what `ckptfmt.save` raises; what no checkpoint can hold is named by its path, all of it at once."""
-        if not is_url(path):
-            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        if not is_url(name := path_of(path)):
+            os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
         options = {"coordinator": None, "overwrite": True, **self.options}
         if storage_options is not None:
             options["storage_options"] = storage_options
@@ -74,7 +74,7 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """A directory first gets a name that readers refuse, so that it is never half there."""
-        name = os.fspath(path)
+        name = path_of(path)
         if is_url(name):
             from fsspec.core import url_to_fs
 

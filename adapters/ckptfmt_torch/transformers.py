@@ -25,6 +25,7 @@ import torch
 
 from ckptfmt import CheckpointManager
 from ckptfmt.packages import needed_by
+from ckptfmt.storage import path_of
 
 with needed_by("ckptfmt_torch.transformers"):
     from transformers import TrainerCallback
@@ -87,6 +88,7 @@ class CkptfmtCallback(TrainerCallback):  # type: ignore[misc]  # not typed where
         if which == "latest" and self.manager.latest() is None:
             return None
         tree = self.manager.restore(which, fallback=True, framework="torch")
+        directory = path_of(directory)
         shutil.rmtree(directory, ignore_errors=True)
         os.makedirs(directory)
         for name, target in _FILES.items():
@@ -94,7 +96,7 @@ class CkptfmtCallback(TrainerCallback):  # type: ignore[misc]  # not typed where
         torch.save(_as_they_were(tree["rng"]), os.path.join(directory, "rng_state.pth"))
         with open(os.path.join(directory, "trainer_state.json"), "w", encoding="utf-8") as state:
             state.write(tree["trainer_state"])
-        return os.fspath(directory)
+        return directory
 
 
 def _generators() -> dict[str, Any]:

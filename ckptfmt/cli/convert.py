@@ -20,6 +20,7 @@ from ..layouts import LAYOUTS
 from . import DAMAGED, FAILED
 from .bar import progress_bar
 from .console import console, print_json, problem
+from .options import follow_links
 from .text import count, size, visible
 
 LOSSES = 12  # most losses shown
@@ -114,6 +115,7 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     help=f"Convert although something cannot be kept, of any kind, or of {', '.join(KINDS)}.",
 )
 @click.option("--overwrite", "-f", is_flag=True, help="Replace TARGET if it exists.")
+@follow_links
 @click.option("--no-verify", is_flag=True, help="Do not read TARGET back.")
 @click.option("--max-expansion", type=int, help="How many times larger than SOURCE its tensors may be.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress.")

@@ -21,6 +21,7 @@ from . import npy
 from .console import console, print_json
 from .json_form import Encoder
 from .lookup import find
+from .options import follow_links
 from .text import dtype, inline, is_container, is_flat, path_label, shape
 from .tree_view import VALUE, TreeView
 
@@ -79,16 +80,24 @@ a file); for anything else: value, tensors.
     help="Convert the values to a NumPy dtype of the same or a wider kind; `bits`: unsigned integers with the same"
     " bits, one for each element.",
 )
+@follow_links
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object, in which nothing is abbreviated.")
 def get(
-    path: str, tensor: str, index: str | None, output: str | None, overwrite: bool, wanted: str | None, as_json: bool
+    path: str,
+    tensor: str,
+    index: str | None,
+    output: str | None,
+    overwrite: bool,
+    wanted: str | None,
+    follow_links: bool,
+    as_json: bool,
 ) -> None:
     """Take TENSOR, a path such as model/wte, out of the checkpoint at PATH.
 
     INDEX takes a part of it, in NumPy's notation for ints and slices; only the blocks that hold the part are read, and
     they are verified. Plain values and subtrees can be had as well.
     """
-    with open_checkpoint(path) as checkpoint, _named(path):
+    with open_checkpoint(path, follow_links=follow_links) as checkpoint, _named(path):
         place, found = find(checkpoint.tree, tensor, path)
         document = {"path": path, "key": tensor}
         if not isinstance(found, Tensor):

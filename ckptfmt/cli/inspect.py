@@ -22,6 +22,7 @@ from .console import console, print_json, problem
 from .folders import is_folder
 from .json_form import Encoder
 from .listing import listed, natural
+from .options import follow_links
 from .tensors import is_tensor, tree_of
 from .text import count, visible
 from .tree_view import TreeView, tally
@@ -51,6 +52,7 @@ paths paths, and checkpoints, a list of such objects, and errors, a list of obje
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times.")
+@follow_links
 @click.option("--depth", "-d", type=click.IntRange(min=0), metavar="N", help="Open only N levels of containers.")
 @click.option("--all", "-a", "everything", is_flag=True, help="Fold no layers, and group no names.")
 @click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
@@ -99,6 +101,7 @@ class _Inspection:
         self,
         *,
         select: tuple[str, ...],
+        follow_links: bool,
         depth: int | None,
         everything: bool,
         source_format: str | None,
@@ -106,7 +109,7 @@ class _Inspection:
         as_json: bool,
     ) -> None:
         self.select, self.depth, self.folds, self.as_json = select, depth, not everything, as_json
-        self.source_format, self.max_expansion = source_format, max_expansion
+        self.source_format, self.max_expansion, self.follow_links = source_format, max_expansion, follow_links
         self.documents: list[dict[str, Any]] = []
         self.errors: list[CkptError] = []
         self.shown = 0
@@ -121,7 +124,7 @@ class _Inspection:
         """One checkpoint; raises what opening it raises."""
         if self.source_format is None:
             try:
-                with open_checkpoint(path) as checkpoint:
+                with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
                     self._ours(checkpoint)
                 return
             except NotACheckpointError as error:

@@ -14,6 +14,7 @@ from ..errors import CODES, CkptError, MissingError, NotACheckpointError
 from . import DAMAGED, FAILED, json_form
 from .bar import progress_bar
 from .console import console, print_json, problem
+from .options import follow_links
 from .text import count, path_label, size, visible
 
 
@@ -44,15 +45,18 @@ Exit codes: 0 whole, 1 damaged, 2 something that could not be checked.
     "--resume", metavar="FILE", type=click.Path(), help="Keep in FILE how far it has come, and go on from there."
 )
 @click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
+@follow_links
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def verify(paths: tuple[str, ...], resume: str | None, recursive: bool, quiet: bool, as_json: bool) -> int:
+def verify(
+    paths: tuple[str, ...], resume: str | None, recursive: bool, follow_links: bool, quiet: bool, as_json: bool
+) -> int:
     """Check every byte of the checkpoint at PATH, or of all in the folder PATH, against its digests, and say what is
     damaged and where. PATH may be given several times.
 
     Changes nothing.
     """
-    options: dict[str, Any] = {"recursive": recursive, "quiet": quiet, "resume": resume}
+    options: dict[str, Any] = {"recursive": recursive, "quiet": quiet, "resume": resume, "follow_links": follow_links}
     if len(paths) == 1:
         report = _verified(paths[0], **options)
         document = _folder_document(report) if isinstance(report, FolderReport) else _document(report)
@@ -71,14 +75,14 @@ def verify(paths: tuple[str, ...], resume: str | None, recursive: bool, quiet: b
     return FAILED if isinstance(report, FolderReport) and all(one.ok for one in report.reports) else DAMAGED
 
 
-def _verified(path: str, *, recursive: bool, quiet: bool, resume: str | None) -> VerifyReport | FolderReport:
+def _verified(path: str, *, recursive: bool, quiet: bool, **options: Any) -> VerifyReport | FolderReport:
     with progress_bar("verify", quiet) as progress:
         try:
-            return verify_checkpoint(path, progress=progress, resume=resume)
+            return verify_checkpoint(path, progress=progress, **options)
         except NotACheckpointError as error:
             if error.code != "not-a-checkpoint":
                 raise
-            return _all_in(path, error, recursive=recursive, progress=progress, resume=resume)
+            return _all_in(path, error, recursive=recursive, progress=progress, **options)
 
 
 def _verified_all(paths: tuple[str, ...], **options: Any) -> FolderReport:

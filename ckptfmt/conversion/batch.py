@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CkptError, fault, os_fault
-from ..storage import is_url
+from ..storage import is_url, path_of
 from .converter import ConvertReport, convert
 from .formats import FORMATS, Format, place_of, target_format
 
@@ -45,7 +45,7 @@ def convert_each(
     Raises `unknown-format`, `not-found`, `bad-option` for a URL, and `name-collision` where two targets would have one
     name.
     """
-    here, there = os.fspath(source), os.fspath(target)
+    here, there = path_of(source), path_of(target)
     format = target_format("", to)
     for folder in (here, there):
         if is_url(folder):

@@ -15,6 +15,7 @@ from ..brief import Brief
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
 from ..frameworks.target import flatten
+from ..storage import path_of
 from .equality import bits, coarser, plain_bits, plain_leaves
 from .formats import open_source
 from .source import EXPANSION, Ours, Tensor, is_tensor, slabs
@@ -70,14 +71,18 @@ def diff(
     b_format: str | None = None,
     max_expansion: int = EXPANSION,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> DiffReport:
     """Compare two checkpoints leaf by leaf, by their typed paths. Order and kinds of containers do not count.
 
-    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion` and
-    `storage_options`: as in `convert`. Raises what `ckptfmt.conversion.open_source` raises.
+    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`,
+    `storage_options` and `follow_links`: as in `convert`. Raises what `ckptfmt.conversion.open_source` raises.
     """
-    opened = partial(open_source, max_expansion=max_expansion, storage_options=storage_options)
-    with opened(os.fspath(a), a_format) as first, opened(os.fspath(b), b_format) as second:
+    opened = partial(
+        open_source, max_expansion=max_expansion, storage_options=storage_options, follow_links=follow_links
+    )
+    one, other = path_of(a), path_of(b)
+    with opened(one, a_format) as first, opened(other, b_format) as second:
         before, after = dict(flatten(first.tree)), dict(flatten(second.tree))
         removed = [path for path in before if path not in after]
         added = [path for path in after if path not in before]
@@ -89,8 +94,8 @@ def diff(
         if first.ours is not None and second.ours is not None:
             changed += _beside(first.ours, second.ours)
         return DiffReport(
-            os.fspath(a),
-            os.fspath(b),
+            one,
+            other,
             tuple(path_label(path) for path in added if path not in renamed.values()),
             tuple(path_label(path) for path in removed if path not in renamed),
             tuple((path_label(old), path_label(new)) for old, new in renamed.items()),

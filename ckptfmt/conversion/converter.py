@@ -23,7 +23,7 @@ from ..format.tree import Tree
 from ..frameworks.target import rebuild
 from ..patterns import Patterns
 from ..reading.checkpoint import Checkpoint
-from ..storage import options_at
+from ..storage import options_at, path_of
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
@@ -74,6 +74,7 @@ def convert(
     max_expansion: int = EXPANSION,
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     **save_options: Any,
 ) -> ConvertReport:
     """Convert a checkpoint at `source` into another format at `target`, tensor by tensor, with bounded memory.
@@ -86,20 +87,21 @@ def convert(
     in `ckptfmt.save`. `verify`: read every tensor back and compare it bit by bit with the source; for other formats
     than this before anything is at `target`. `max_expansion`: how many times larger than the source its tensors may be,
     as a few bytes can stand for any number of zeros. `progress(done, total)` is told bytes of tensors, written and
-    compared. Checkpoints of this format may be at URLs, with `storage_options` as in `ckptfmt.save`. `save_options`
-    (layout, compression, schema, digest, metadata …) go to `ckptfmt.save`.
+    compared. Checkpoints of this format may be at URLs, with `storage_options` as in `ckptfmt.save`, and are read with
+    `follow_links` as in `ckptfmt.open`. `save_options` (layout, compression, schema, digest, metadata …) go to
+    `ckptfmt.save`.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
     `ckptfmt.save` raise; and what `progress` raises, as it is.
     """
-    here, there = os.fspath(source), os.fspath(target)
+    here, there = path_of(source), path_of(target)
     format = formats.target_format(there, target_format)
     formats.on_disks(format, there)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
     allowed = allowed_kinds(allow_loss)
-    options: Any = {"max_expansion": max_expansion, "storage_options": storage_options}
+    options: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
     with _Counter(progress) as counter, open_source(here, source_format, **options) as opened:
         if select is not None or root is not None:
             has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
@@ -110,7 +112,8 @@ def convert(
             opened.tree = opened.mapped()
         ours, left = _along(opened.ours, format, nest)
         fitted = _fitted(opened, format, save_options)
-        beside = () if left is None else left.losses()
+        of_weights = format.name != OWN and not formats.writer_of(format).HOLDS.tags
+        beside = () if left is None else left.losses(of_weights=of_weights)
         writing = (*_overlaps(opened.tree), *fitted.losses, *beside)
         losses = (*opened.losses, *writing)
         if any(loss.kind not in allowed for loss in losses):

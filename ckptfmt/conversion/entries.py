@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import fault
 from ..storage import disk as disks
 from ..storage.folders import entries_below
+from ..storage.links import blobs_of
 from .claims import Pairs, json_document
 
 JSON = 1 << 28  # most bytes of a JSON document
@@ -43,10 +44,7 @@ def check_inside(path: str, folder: str) -> None:
     """Refuse a path that links lead out of a folder, but for the blobs beside a snapshot in a cache of Hugging Face;
     raises `unsafe-source`."""
     root, place = os.path.realpath(folder), os.path.realpath(path)
-    roots = [root]
-    if os.path.basename(os.path.dirname(root)) == "snapshots":
-        roots.append(os.path.join(os.path.dirname(os.path.dirname(root)), "blobs"))
-    if not any(place.startswith(os.path.join(allowed, "")) for allowed in roots):
+    if not any(place.startswith(os.path.join(allowed, "")) for allowed in (root, *blobs_of(root))):
         raise fault("unsafe-source", f"{os.path.relpath(path, folder)!r} is a link that leads out of it", path=folder)
 
 

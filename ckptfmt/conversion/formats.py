@@ -159,10 +159,12 @@ def open_source(
     *,
     max_expansion: int = EXPANSION,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> Source:
     """Open what is at a path as the format named, or the one that it looks like, or the checkpoint of this format at a
-    URL, with `storage_options`. Its tensors may have `max_expansion` times the bytes of the source, and 64 MiB in any
-    case.
+    URL, with `storage_options`; in a folder that is no checkpoint itself, the only one that lies in it. Its tensors may
+    have `max_expansion` times the bytes of the source, and 64 MiB in any case. `follow_links`: as in `ckptfmt.open`, of
+    checkpoints of this format.
 
     Raises `bad-option` for other formats at a URL, `not-found`, `unknown-format`, `ambiguous-source`,
     `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`, `limit-exceeded`, `too-deep`, and for
@@ -174,7 +176,7 @@ def open_source(
         read = partial(own.on_store, path, storage_options)
     else:
         place = place_of(path, name)
-        read = partial(_on_disk, place)
+        read = partial(_on_disk, place, follow_links)
     with parsing(place.path), allowing(max_expansion):
         source, size = read()
         try:
@@ -186,11 +188,14 @@ def open_source(
     return source
 
 
-def _on_disk(place: Place) -> tuple[Source, int]:
+def _on_disk(place: Place, follow_links: bool) -> tuple[Source, int]:
     probe = Probe.of(place.path)  # which also refuses what is no file, before a library waits for it
     try:
         with parsing(place.path):
-            source = reader_of(FORMATS[place.format]).read(place.path)
+            if place.format == OWN:
+                source = own.read(place.path, follow_links=follow_links)
+            else:
+                source = reader_of(FORMATS[place.format]).read(place.path)
     except CkptError as error:
         raise _told(error, probe) from error
     if source.size is not None:

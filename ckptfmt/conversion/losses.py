@@ -32,11 +32,12 @@ def refusal(
     words = f"{target} cannot hold everything" if is_target else "not everything in it can be kept"
     needed = [kind for kind in KINDS if kind in allowed or any(loss.kind == kind for loss in refused)]
     allow = f"llow it: allow_loss={{{', '.join(map(repr, needed))}}}, --allow-loss {','.join(needed)}"
-    advice = (
-        f"Choose another target, take a part (root=, select=, --root, --select), or a{allow}"
-        if is_target
-        else f"A{allow}"
-    )
+    if is_target:
+        advice = f"Choose another target, take a part (root=, select=, --root, --select), or a{allow}"
+    else:
+        advice = (
+            f"Give what is missing, or a{allow}" if any(loss.kind == "missing" for loss in refused) else f"A{allow}"
+        )
     return fault("lossy", f"{words}: {_named(refused)}", path=path, report=tuple(refused), advice=advice)
 
 

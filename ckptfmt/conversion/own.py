@@ -34,8 +34,8 @@ def looks_like(probe: Probe) -> bool:
     return probe.head[30:38] == b"tensors/" or find(bytes(mapped_file(probe.path)[-512:])) is not None
 
 
-def read(path: str) -> Source:
-    return source_of(Checkpoint(path))
+def read(path: str, *, follow_links: bool = False) -> Source:
+    return source_of(Checkpoint(path, follow_links=follow_links))
 
 
 def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Source, int]:

@@ -131,10 +131,12 @@ class Ours(NamedTuple):
     tags: Mapping[Path, Sequence[tuple[str, Any]]]
     further: Mapping[str, Any]
 
-    def losses(self) -> list[Loss]:
-        """What is lost where none of it can be kept; that a tensor was a torch Parameter does not count."""
+    def losses(self, *, of_weights: bool) -> list[Loss]:
+        """What is lost where none of it can be kept. That a tensor was a torch Parameter does not count; nor, in a
+        format `of_weights`, which knows no tags at all, of which versions modules were."""
+        uncounted = {"torch.Parameter", "torch.state_dict"} if of_weights else {"torch.Parameter"}
         lost = [Loss("metadata", "", f"the schema {' '.join(self.schema)} is left out")] if self.schema else []
-        tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name != "torch.Parameter")
+        tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name not in uncounted)
         return lost + [Loss("value", path_label(path), f"the tag {name} is left out") for path, name in tags]
 
     def divided(self, held: Container[str]) -> tuple[Ours, Ours]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import CorruptError, StorageError, fault
+from ..errors import DAMAGED, StorageError, fault
 from ..format.chunk_table import ChunkTable, first_chunks
 from ..format.dtypes import Array
 from ..format.limits import Limits
@@ -39,7 +39,7 @@ def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Fr
     enough. [FRM-003]"""
     yield Frame(COMMIT, located.record.frame, iter(()))
     for number, part in enumerate(index.manifest.parts):
-        with contextlib.suppress(CorruptError, StorageError):
+        with contextlib.suppress(*DAMAGED, StorageError):
             table = index.table(number)
             yield Frame(part.object or "", part.frame or b"", _frame(storage, part, table))
 

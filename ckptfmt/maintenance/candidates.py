@@ -1,6 +1,6 @@
 """What may be a checkpoint in a folder of any kind: files, and directories that hold what a checkpoint has.
 
-Hidden entries, which temporaries are, and links are passed over. Nothing is opened.
+Hidden entries, which temporaries are, and links are passed over, but for links to files on request. Nothing is opened.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault, os_fault
-from ..storage import COMMIT, MANIFEST, is_url
+from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.folders import entries_below
 
 
@@ -25,17 +25,23 @@ class Candidate(NamedTuple):
 
 
 def candidates_in(
-    folder: str | os.PathLike[str], *, recursive: bool = False, storage_options: Mapping[str, Any] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    recursive: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> Iterator[Candidate]:
     """All in a folder, a path or a URL, by name, and with `recursive` in those below, as they are taken.
 
     Raises `not-found` where there is no such folder, and `StorageError` for one that cannot be listed.
     """
-    name = os.fspath(folder)
-    return _on_store(name, recursive, storage_options) if is_url(name) else _on_disk(name, recursive)
+    name = path_of(folder)
+    if is_url(name):
+        return _on_store(name, recursive, storage_options)
+    return _on_disk(name, recursive, follow_links)
 
 
-def _on_disk(folder: str, recursive: bool) -> Iterator[Candidate]:
+def _on_disk(folder: str, recursive: bool, follow_links: bool) -> Iterator[Candidate]:
     if not os.path.isdir(folder):
         raise fault("not-found", "there is no such folder", path=folder)
     waiting = _listed(folder)
@@ -43,9 +49,9 @@ def _on_disk(folder: str, recursive: bool) -> Iterator[Candidate]:
         entry = waiting.pop()
         if entry.name.startswith("."):
             continue
-        if entry.is_file(follow_symlinks=False):
+        if entry.is_file(follow_symlinks=follow_links):
             with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-                status = entry.stat(follow_symlinks=False)
+                status = entry.stat(follow_symlinks=follow_links)
                 yield Candidate(entry.path, status.st_size, status.st_mtime)
         elif entry.is_dir(follow_symlinks=False):
             if any(os.path.lexists(os.path.join(entry.path, name)) for name in (COMMIT, MANIFEST)):

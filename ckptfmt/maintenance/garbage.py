@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from ..brief import Brief
 from ..errors import fault, os_fault
 from ..parallel.files import LOST
-from ..storage import COMMIT, MANIFEST, is_url
+from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.folders import entries_below
 from ..storage.leases import claim
 from ..storage.temporaries import is_temporary, take_away
@@ -107,7 +107,7 @@ def gc(
     """
     if not grace >= 0:
         raise fault("bad-option", "grace=", path=folder, found=grace, expected="seconds, 0 or more")
-    name = os.fspath(folder)
+    name = path_of(folder)
     found: list[Garbage] = []
     kept: list[Garbage] = []
     for garbage in _left(name, delete, grace, recursive, storage_options):

@@ -20,7 +20,7 @@ from zlib_ng import zlib_ng
 
 from .._version import __version__
 from ..brief import Brief
-from ..errors import CorruptError, NotACheckpointError, fault
+from ..errors import DAMAGED, NotACheckpointError, fault
 from ..format import manifest as manifests
 from ..format.arrays import Shape
 from ..format.casts import cast
@@ -40,7 +40,7 @@ from ..reading.blocks import BlockReader
 from ..reading.checkpoint import Checkpoint
 from ..reading.fetch import SPAN
 from ..reading.tensor import Tensor
-from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, storage_for
+from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, path_of, storage_for
 from ..writing.writer import SaveReport
 from .verification import Damage, verify_chunks
 
@@ -108,7 +108,7 @@ def repair(
     Raises what `open` raises where no whole manifest is found, and what `save` raises; `bad-option` for a `dst` that is
     `src` and for a `fill` that a dtype cannot hold. [REP-001] [REP-002]
     """
-    source, target = os.fspath(src), os.fspath(dst)
+    source, target = path_of(src), path_of(dst)
     if _is_same(source, target):
         raise fault("bad-option", "a checkpoint cannot be repaired in its own place", path=target)
     checkpoint, proof = _opened(source, uncommitted, limits, options_at(source, storage_options))
@@ -173,7 +173,7 @@ def _opened(path: str, uncommitted: bool, limits: Limits, options: Mapping[str, 
     """The checkpoint, and what proves that its manifest is whole."""
     try:
         return Checkpoint(path, limits=limits, storage_options=options), "record"
-    except (CorruptError, NotACheckpointError) as error:
+    except (*DAMAGED, NotACheckpointError) as error:
         if error.code == "temporary":
             raise
         reason = error
@@ -209,11 +209,11 @@ def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _Found
         size = storage.size(MANIFEST)
         limits.check_manifest(size, storage.path)
         raw = storage.read(MANIFEST, 0, size)
-    except CorruptError:
+    except DAMAGED:
         return None
     try:
         left = storage.read(COMMIT, 0, min(storage.size(COMMIT), 4096))
-    except CorruptError:
+    except DAMAGED:
         left = b""
     found = _found(raw, left, "none" if uncommitted else "", limits, size)
     return found if found is not None and found.manifest.layout != "file" else None
@@ -272,7 +272,7 @@ def _broken(blocks: BlockReader, handles: list[Tensor], damage: tuple[Damage, ..
             for chunk in range(blocks.manifest.specs[tensor.index].chunks):
                 try:
                     blocks.place(tensor.index, chunk)
-                except CorruptError:
+                except DAMAGED:
                     broken.setdefault(tensor.index, {})[chunk] = None
     return dict(sorted(broken.items()))
 
@@ -283,7 +283,7 @@ def _lost(checkpoint: Checkpoint, index: int, broken: Broken, fill: float | None
     for chunk, numbers in broken.items():
         try:
             length = checkpoint.blocks.place(index, chunk).extent.length
-        except CorruptError:
+        except DAMAGED:
             length = spec.chunk_nbytes
         if numbers is None or not spec.is_raw:
             nbytes += length

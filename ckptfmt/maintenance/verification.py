@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..brief import Brief
-from ..errors import CODES, CkptError, CorruptError, StorageError, fault, os_fault
+from ..errors import CODES, DAMAGED, CkptError, CorruptError, StorageError, fault, os_fault
 from ..format.chunk_table import ChunkTable
 from ..format.chunks import check_bools, decoded_array
 from ..format.limits import DEFAULT, Limits
@@ -26,6 +26,7 @@ from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
 from ..reading.checkpoint import REPLACED, Checkpoint
+from ..storage import path_of
 from ..storage.ahead import ahead, in_order
 
 RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
@@ -74,32 +75,34 @@ def verify(
     resume: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> VerifyReport:
     """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing. [BLK-007]
 
     `progress(done, total)` is called with bytes as they are checked. `resume`: a file that keeps how far a verification
-    has come, for as long as it has not ended, so that the next one goes on there. Damage is reported, not raised; what
+    has come, for as long as it has not ended, so that the next one goes on there. `follow_links`: as in `open`. Damage
+    is reported, not raised; what
     is no checkpoint, needs a newer reader or cannot be opened raises as `open` does, and so does a `resume` file
     of another checkpoint (`bad-option`); what the system cannot read afterwards is damage (`io`). `verify_folder` goes
     through many checkpoints.
     """
-    return checked(path, limits, storage_options, lambda found: found.verify(progress=progress, resume=resume))
+    options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
+    return checked(path, options, lambda found: found.verify(progress=progress, resume=resume))
 
 
 def checked(
     path: str | os.PathLike[str],
-    limits: Limits,
-    options: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
     check: Callable[[Checkpoint], VerifyReport],
 ) -> VerifyReport:
-    """What `check` says of the checkpoint at `path`, or what is damaged where it cannot be opened. It is checked anew
-    where another has taken its place: the files of a directory go away then."""
+    """What `check` says of the checkpoint at `path`, opened with `options`, or what is damaged where it cannot be. It
+    is checked anew where another has taken its place: the files of a directory go away then."""
     for attempts_left in reversed(range(REPLACED + 1)):
         try:
-            checkpoint = Checkpoint(path, limits=limits, storage_options=options)
+            checkpoint = Checkpoint(path, **options)
         except CorruptError as error:
             damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
-            return VerifyReport(os.fspath(path), (damage,))
+            return VerifyReport(path_of(path), (damage,))
         with checkpoint:
             report = check(checkpoint)
             if report.ok or not attempts_left or not checkpoint.was_replaced():
@@ -116,7 +119,7 @@ def verify_blocks(
 ) -> VerifyReport:
     """`verify` for a checkpoint that is open."""
     manifest = blocks.manifest
-    mark = None if resume is None else Mark.at(os.fspath(resume), located.record.sha256.hex())
+    mark = None if resume is None else Mark.at(path_of(resume), located.record.sha256.hex())
     checked = verify_chunks(blocks, progress, mark)
     damage = list(checked.damage)
     damaged = {(found.offset or 0) - (found.block or 0) * manifest.block for found in damage if found.chunk is not None}
@@ -263,7 +266,7 @@ def _table(blocks: BlockReader, part: int) -> ChunkTable | Damage:
     """The chunk table of a part, or what is wrong with it. [CHK-006]"""
     try:
         return blocks.index.table(part)
-    except (CorruptError, StorageError) as error:
+    except (*DAMAGED, StorageError) as error:
         chunks = blocks.manifest.parts[part].chunks
         return Damage(error.code, "manifest", error.message, getattr(chunks, "path", ""))
 
@@ -419,12 +422,12 @@ def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged
                     hasher.update(part)
                 if hasher.digest() == frame.digest:
                     continue
-            except CorruptError:
+            except DAMAGED:
                 if frame.object:
                     raise
                 # else a node document is missing; the places below say which
             places += layout.frame_damage(blocks.storage, located, blocks.manifest, damaged)
-        except (CorruptError, StorageError) as error:
+        except (*DAMAGED, StorageError) as error:
             found.append(Damage(error.code, "frame", f"{name}: {error.message}", frame.object))
             continue
         if not places:  # written in another legal way, so there is nothing to compare with

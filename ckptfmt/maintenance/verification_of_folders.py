@@ -27,6 +27,7 @@ from ..errors import (
 from ..format.limits import DEFAULT, Limits
 from ..progress import Progress
 from ..reading.checkpoint import Checkpoint
+from ..storage import path_of
 from .candidates import candidates_in
 from .verification import Mark, VerifyReport, checked
 
@@ -56,19 +57,23 @@ def verify_folder(
     resume: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> FolderReport:
     """`verify` every checkpoint in a folder, a path or a URL, and with `recursive` in those below. Hidden ones, which
-    temporaries are, and links are passed over.
+    temporaries are, and links are passed over, but for links to files with `follow_links`, which is as in `open`.
 
     `progress(done, total)` is called with bytes of all of them. `resume`: a file that keeps which checkpoints were
     whole, and how far the one being checked has come (in a second file beside it), until all are checked. Raises
     `not-found` where there is no such folder, `bad-option` for a `resume` file of anything else, and `StorageError` for
     a folder that cannot be listed.
     """
-    name = os.fspath(folder)
-    candidates = list(candidates_in(name, recursive=recursive, storage_options=storage_options))
+    name = path_of(folder)
+    options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
+    candidates = list(
+        candidates_in(name, recursive=recursive, storage_options=storage_options, follow_links=follow_links)
+    )
     total, before = sum(candidate.size for candidate in candidates), 0
-    known = None if resume is None else Known.at(os.fspath(resume), name)
+    known = None if resume is None else Known.at(path_of(resume), name)
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
     for path, size, _ in candidates:
@@ -78,7 +83,7 @@ def verify_folder(
                 progress(before + size * done // whole, total)
 
         try:
-            reports.append(_verified(path, within, known, limits, storage_options))
+            reports.append(_verified(path, within, known, options))
         except (NotACheckpointError, MissingError):
             pass
         except (UnsupportedError, StorageError) as error:
@@ -93,9 +98,7 @@ def verify_folder(
     return FolderReport(name, tuple(reports), tuple(errors))
 
 
-def _verified(
-    path: str, progress: Progress, known: Known | None, limits: Limits, options: Mapping[str, Any] | None
-) -> VerifyReport:
+def _verified(path: str, progress: Progress, known: Known | None, options: Mapping[str, Any]) -> VerifyReport:
     def check(checkpoint: Checkpoint) -> VerifyReport:
         if known is None:
             return checkpoint.verify(progress=progress)
@@ -107,7 +110,7 @@ def _verified(
                 known.add(report, sha256)
         return report
 
-    return checked(path, limits, options, check)
+    return checked(path, options, check)
 
 
 # ---- how far it has come

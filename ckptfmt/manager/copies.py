@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import CkptError, CorruptError, MissingError, fault
+from ..errors import DAMAGED, CkptError, MissingError, fault
 from ..storage import Attempt, Storage, attempt_for, storage_for
 from ..threads import Helper
 from . import asynchronous, retention
@@ -257,7 +257,7 @@ class Copier:
                     self._copy(step)
         except MissingError:  # deleted meanwhile
             return
-        except CorruptError as error:
+        except DAMAGED as error:
             self._report(step.step, error, f"step {step.step} is not copied: {error}")
             self._settled = self._settled | {identity}
             return

@@ -20,14 +20,14 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from ..errors import CODES, CkptError, CorruptError, fault
+from ..errors import CODES, DAMAGED, CkptError, fault
 from ..format import commit
 from ..format.manifest import FORMAT
 from ..format.tree import Tree
 from ..maintenance.verification import Damage
 from ..reading.checkpoint import Checkpoint
 from ..reading.reader import open_checkpoint
-from ..storage import is_url
+from ..storage import is_url, path_of
 from .steps import Names, Number, Step
 
 REASONS = "kept.json"  # why each step was kept when last something was deleted; for people, nothing depends on it
@@ -143,7 +143,7 @@ class RunDirectory(ABC):
         try:
             with self.opened(step) as checkpoint:
                 found = checkpoint.verify().damage
-        except CorruptError as error:
+        except DAMAGED as error:
             found = (Damage(error.code, CODES[error.code].phase, error.message),)
         return tuple(damage for damage in found if damage.where != "frame")
 
@@ -189,16 +189,11 @@ def run_at(path: str | os.PathLike[str], names: Names, options: Mapping[str, Any
 
 def place_of(directory: str | os.PathLike[str], name: str) -> str:
     """Where a run lies, wherever the program goes later: `name` below `directory`, or that itself."""
-    asked = os.fspath(directory)
-    if not isinstance(asked, str):
-        raise fault("bad-option", "the directory of a run is no text", found=type(asked).__name__, expected="str")
+    asked = path_of(directory)
     if not is_url(asked):
         asked = asked.removeprefix("file://")
         if not asked:
             raise fault("bad-option", "the directory of a run has no name", found=asked)
-        if asked.startswith("~") and os.path.expanduser(asked) != asked:
-            message = f"only shells replace the ~ in {asked!r}"
-            raise fault("bad-option", message, path=asked, expected=f"{os.path.expanduser(asked)}, or ./{asked}")
         asked = os.path.abspath(asked)
     return os.path.join(asked, name) if name else asked
 

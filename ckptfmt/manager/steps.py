@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import CorruptError, StorageError, fault
+from ..errors import DAMAGED, StorageError, fault
 from ..format import tree as trees
 from ..format.tree import Tree
 from ..frameworks.adapter import KEPT
@@ -64,7 +64,7 @@ class Step:
     def _stored_metrics(self) -> Mapping[str, float]:
         try:
             found = self._stored_metadata
-        except CorruptError:
+        except DAMAGED:
             return {}
         entry = found.get(RESERVED) if isinstance(found, dict) else None
         metrics = entry.get("metrics") if isinstance(entry, dict) else None

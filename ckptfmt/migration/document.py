@@ -14,6 +14,7 @@ import msgpack
 from ..errors import CkptError, fault, os_fault
 from ..format.names import Path
 from ..near import did_you_mean
+from ..storage import path_of
 from .operators import Extern, Loss
 from .patterns import Pattern, literal_path, parse_patterns
 from .steps import Step, parse_step
@@ -133,21 +134,21 @@ class Migration:
 def read_documents(path: str | os.PathLike[str]) -> list[Any]:
     """The documents of a file: one map or an array of them, in JSON or msgpack. [MIG-002] `example:NAME` is one that
     comes with this package."""
-    name = os.fspath(path)
+    name = path_of(path)
     if name.startswith(EXAMPLE):
-        path = os.path.join(EXAMPLES, f"{_example(name.removeprefix(EXAMPLE))}.json")
+        name = os.path.join(EXAMPLES, f"{_example(name.removeprefix(EXAMPLE))}.json")
     try:
-        with open(path, "rb") as file:
+        with open(name, "rb") as file:
             raw = file.read()
     except OSError as error:
-        raise os_fault(error, "cannot read the migrations", os.fspath(path)) from error
+        raise os_fault(error, "cannot read the migrations", name) from error
     try:
         if raw[:1] in (b"{", b"[", b" ", b"\n", b"\r", b"\t"):
             found = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
         else:
             found = msgpack.unpackb(raw, strict_map_key=True, object_pairs_hook=_unique)
     except (ValueError, RecursionError, msgpack.UnpackException) as error:
-        raise fault("bad-migration", f"neither JSON nor msgpack: {error}", path=os.fspath(path)) from error
+        raise fault("bad-migration", f"neither JSON nor msgpack: {error}", path=name) from error
     return found if type(found) is list else [found]
 
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 
 from ..errors import fault, os_fault
+from ..storage import path_of
 from ..storage.leases import Lease, hold
 from .coordinator import Answer
 from .mail import LOST as LOST  # by which a session that failed is known
@@ -86,7 +87,7 @@ class FileCoordinator(StoreCoordinator):
     """
 
     def __init__(self, directory: str | os.PathLike[str], rank: int, size: int, *, timeout: float = 600.0) -> None:
-        self._meeting = Folder(os.fspath(directory))
+        self._meeting = Folder(path_of(directory))
         self._answered: dict[str, Lease] = {}  # of rank 0: its answers to requests to join, which are to stay
         self._has_joined = False
         if not os.path.isdir(self._meeting.path):

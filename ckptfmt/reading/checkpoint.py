@@ -68,11 +68,12 @@ class Checkpoint(Lookup[Tensor]):
         verify: bool = True,
         limits: Limits = DEFAULT,
         storage_options: Mapping[str, Any] | None = None,
+        follow_links: bool = False,
     ) -> None:
         """Open the checkpoint at `path`; see `open`."""
         self.path = path_of(path)
         self.verifies = verify
-        self._storage_options = storage_options
+        self._storage_options, self._follow_links = storage_options, follow_links
         self.limits = limits
         openings = 0
         while not self._try_open(final=openings == REPLACED):
@@ -119,7 +120,7 @@ class Checkpoint(Lookup[Tensor]):
     def _try_open(self, *, final: bool) -> bool:
         """Open what is at the path now; False if it was replaced, and its files removed, meanwhile. The `final` time
         what is wrong is raised."""
-        self._storage = storage_for(self.path, self._storage_options)
+        self._storage = storage_for(self.path, self._storage_options, follow_links=self._follow_links)
         try:
             self._read()
         except BaseException as error:

@@ -34,6 +34,7 @@ def open_checkpoint(
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> Checkpoint: ...
 
 
@@ -49,6 +50,7 @@ def open_checkpoint(
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     **options: Unpack[MigrationOptions],
 ) -> MigratedCheckpoint: ...
 
@@ -65,6 +67,7 @@ def open_checkpoint(
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     **options: Unpack[MigrationOptions],
 ) -> FrameworkCheckpoint: ...
 
@@ -80,15 +83,18 @@ def open_checkpoint(
     verify: bool = True,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     **options: Unpack[MigrationOptions],
 ) -> Checkpoint | MigratedCheckpoint | FrameworkCheckpoint:
     """Open the checkpoint at `path`: reads commit record and manifest only. [READ-001] [READ-002]
 
     `path`: a path, or a URL of any protocol that fsspec knows ("s3://bucket/model.ckpt"), for which `storage_options`
     are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore. `verify=False` reads exactly the
-    wanted bytes, unchecked. `limits` bounds the memory that an untrusted checkpoint may take. `prefix`, `strip_prefix`
-    and `add_prefix` change the names of the tensors as in `load`. `framework`: "torch", "jax" or another that has an
-    adapter, or an adapter: slices and whole tensors are that framework's.
+    wanted bytes, unchecked. `limits` bounds the memory that an untrusted checkpoint may take. `follow_links`: also
+    through symbolic links in a checkpoint's folder to files in it, or in `blobs` beside it or beside the `snapshots`
+    above it, as a cache of Hugging Face has them. [CHK-010] `prefix`, `strip_prefix` and `add_prefix` change the names
+    of the tensors as in `load`. `framework`: "torch", "jax" or another that has an adapter, or an adapter: slices and
+    whole tensors are that framework's.
 
     With `schema`, a version of the checkpoint's schema: the checkpoint as it is there, planned on the manifest and read
     lazily. `migrations`: a `MigrationSet`, documents (as dicts), paths of JSON or msgpack files, or an iterable of
@@ -98,16 +104,16 @@ def open_checkpoint(
 
     Raises `MissingError` (`not-found`), `NotACheckpointError`, `CorruptError` (`truncated`, `bad-record`,
     `manifest-digest`, `bad-manifest`, `bad-extent`), `UnsupportedError` (`newer-format`, `unknown-…`,
-    `limit-exceeded`) and `StorageError`; with `prefix` also `no-such-path`; with `schema` also `bad-migration`,
-    `unknown-extern`, `no-migration`, `ambiguous-migration`, `irreversible-migration`, and `migration-mismatch` with all
-    faults of the plan in `.report`.
+    `limit-exceeded`), `LinkedError` (`linked-object`) and `StorageError`; with `prefix` also `no-such-path`; with
+    `schema` also `bad-migration`, `unknown-extern`, `no-migration`, `ambiguous-migration`, `irreversible-migration`,
+    and `migration-mismatch` with all faults of the plan in `.report`.
     """
     if schema is None and options:
         message = (
             f"{', '.join(f'{name}=' for name in options)} needs schema=, the version that migrations should lead to"
         )
         raise fault("bad-option", message, path=path)
-    stored = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options)
+    stored = Checkpoint(path, verify=verify, limits=limits, storage_options=storage_options, follow_links=follow_links)
     try:
         named = stored.renamed(prefix, strip_prefix, add_prefix)
         found: Checkpoint | MigratedCheckpoint = named
@@ -148,6 +154,7 @@ def load(
     on_match: Callable[[MatchReport], None] | None = None,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     schema: str | None = None,
     **migrating: Unpack[MigrationOptions],
 ) -> Tree:
@@ -178,11 +185,13 @@ def load(
       memory of tensors on their way to a device, but for the largest one, and of network buffers, but for one block.
     - `limits`: how much memory it may take beyond what is stored; see `Limits`.
     - `storage_options`: for URLs, handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
+    - `follow_links`: also through symbolic links in its folder, as `open` says.
     - `schema`, with `migrations` and the other options of `open`: the tree as it is at that version.
 
     Raises what `open` raises, and `CorruptError` for damage in what is read.
     """
-    options: dict[str, Any] = {"schema": schema, "limits": limits, "storage_options": storage_options, **migrating}
+    options: dict[str, Any] = {"schema": schema, "limits": limits, **migrating}
+    options |= {"storage_options": storage_options, "follow_links": follow_links}
     options |= {"prefix": prefix, "strip_prefix": strip_prefix, "add_prefix": add_prefix}
     for attempts_left in reversed(range(REPLACED + 1)):
         with open_checkpoint(path, **options) as checkpoint:

@@ -28,11 +28,12 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
 
 
 def path_of(path: Any, following: Any = None) -> str:
-    """A path or URL as text; raises `bad-option` for anything else, such as an open file, or what should be `following`
-    it in a call."""
+    """A path or URL that a caller gave, as text. A `~` at the beginning of a path stands for the home directory, as in
+    a shell, and `./~` for a file of that name. Raises `bad-option` for anything else, such as an open file, or what
+    should be `following` it in a call."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if isinstance(text, str):
-        return text
+        return os.path.expanduser(text) if text.startswith("~") else text
     is_file = hasattr(path, "read") or isinstance(text or path, bytes)
     if isinstance(following, str | os.PathLike):
         message = f"a {type(path).__name__} stands where the path should"
@@ -138,16 +139,16 @@ def copy_pieces(out: ObjectWriter, offset: int, storage: Storage, name: str, sta
 Options = Mapping[str, Any]
 
 
-def storage_for(path: str | os.PathLike[str], options: Options | None = None) -> Storage:
-    """The storage that reads the checkpoint at `path`, a path or a URL, for which `options` go to the client library;
-    raises `not-found` or `temporary`."""
+def storage_for(path: str | os.PathLike[str], options: Options | None = None, *, follow_links: bool = False) -> Storage:
+    """The storage that reads the checkpoint at `path`, a path or a URL, for which `options` go to the client library.
+    `follow_links`: also through links in its folder [CHK-010]. Raises `not-found` or `temporary`."""
     if is_url(path):
         from .remote import RemoteStorage
 
         return RemoteStorage(os.fspath(path), options or {})
     from .local import LocalStorage
 
-    return LocalStorage(_local(path, options))
+    return LocalStorage(_local(path, options), follow_links=follow_links)
 
 
 def attempt_for(
@@ -197,7 +198,8 @@ def directory_attempt_for(
 
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path names its own file system: "s3://bucket/model.ckpt", "file:///model.ckpt"."""
-    return _SCHEME(os.fspath(path)) is not None and not os.fspath(path).startswith("file://")
+    name = path_of(path)
+    return _SCHEME(name) is not None and not name.startswith("file://")
 
 
 def options_at(path: str | os.PathLike[str], options: Options | None) -> Options | None:
@@ -234,7 +236,7 @@ def _writable(path: str | os.PathLike[str], options: Options | None) -> tuple[En
 
 
 def _local(path: str | os.PathLike[str], options: Options | None = None) -> str:
-    name = os.fspath(path)
+    name = path_of(path)
     if options:
         raise fault("bad-option", "storage_options= are for URLs", path=name, found=sorted(options))
     name = name.removeprefix("file://")

@@ -14,6 +14,7 @@ from . import COMMIT, Storage, copy_pieces
 from . import disk as disks
 from .descriptor import Descriptor
 from .disk import Disk
+from .links import Links
 from .temporaries import TEMPORARY_SUFFIX, Temporary
 
 RACES = 16  # times that publishing looks at the target anew when other saves come between
@@ -31,7 +32,7 @@ class LocalStorage:
     readers = max(2, min(8, os.cpu_count() or 2))
     is_remote = False
 
-    def __init__(self, path: str, *, is_temporary: bool = False) -> None:
+    def __init__(self, path: str, *, is_temporary: bool = False, follow_links: bool = False) -> None:
         self.path = path
         self._disk = disks.current()
         if not is_temporary and os.path.basename(os.path.normpath(path)).endswith(TEMPORARY_SUFFIX):
@@ -49,6 +50,7 @@ class LocalStorage:
         self._place = _absolute(path)
         mode = os.fstat(number).st_mode
         self.is_directory = stat.S_ISDIR(mode)
+        self._links = Links(path) if follow_links and self.is_directory else None
         if not self.is_directory and not stat.S_ISREG(mode):
             self.close()
             raise fault("not-a-checkpoint", "this is neither a file nor a directory", path=path)
@@ -129,7 +131,7 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[int]:
-        """A file descriptor of the object. No link is followed on the way to it. [CHK-007]"""
+        """A file descriptor of the object. No link is followed on the way to it, but as was asked for. [CHK-007]"""
         fd = root = self._take()
         try:
             parts = name.split("/") if name else []
@@ -151,14 +153,31 @@ class LocalStorage:
         try:
             return self._disk.open_below(parent, part)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(part, parent):
-                what = name if part == name else f"{part!r} in {name!r}"
-                raise fault("linked-object", f"{what} is a link [CHK-007]", path=self.path) from error
+            if error.errno in (errno.ELOOP, errno.ENOTDIR) and (target := _link(part, parent)) is not None:
+                return self._followed(part, name, target)
             if error.errno == errno.ENXIO:  # a socket
                 raise fault("missing-object", f"{name} is not a file", path=self.path) from error
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
             raise os_fault(error, f"cannot open {name}", self.path) from error
+
+    def _followed(self, part: str, name: str, target: str) -> int:
+        """Open what the link in the place of a part of an object's name leads to. [CHK-010]"""
+        is_last = part == name.rpartition("/")[2]
+        try:
+            found = self._links.open(self._disk, name, target) if self._links is not None and is_last else None
+        except OSError as error:
+            message = f"cannot follow the link in the place of {name}"
+            code = "missing-object" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "linked-object"
+            raise fault(code, f"{message}: {error.strerror}", path=self.path) from error
+        if found is not None:
+            return found
+        what = name if part == name else f"{part!r} in {name!r}"
+        if self._links is None:
+            raise fault("linked-object", f"{what} is a link [CHK-007]", path=self.path)
+        message = f"{what} is a link to {target!r}, which is no file in this folder or in the blobs of its cache"
+        advice = "Replace the link by what it stands for, if you trust it"
+        raise fault("linked-object", f"{message} [CHK-010]", path=self.path, advice=advice)
 
 
 class LocalFile:
@@ -485,8 +504,9 @@ def _is_directory(path: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _is_link(name: str, folder: int) -> bool:
+def _link(name: str, folder: int) -> str | None:
+    """The text of a link in an open directory; None for anything else."""
     try:
-        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        return os.readlink(name, dir_fd=folder)
     except OSError:
-        return False
+        return None
