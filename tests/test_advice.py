@@ -47,7 +47,7 @@ def ones(*names: str) -> dict[str, Any]:
         (ones("w", "b"), zeros("module.w", "module.b"), "the target has: add_prefix='module.'"),
         (ones("w", "b"), {"model": zeros("w", "b")}, "the target has: add_prefix='model/'"),
         (ones("base.w", "ema.w"), zeros("w"), "by the prefix 'base.' or 'ema.'"),
-        (ones("module.w", "module.b"), zeros("w", "b", "c"), "2 of 3 names differ by the prefix 'module.'"),
+        (ones("module.w", "module.b"), zeros("w", "b", "c"), "2 of 3 missing names differ by the prefix 'module.'"),
     ],
     ids=str,
 )
@@ -79,6 +79,15 @@ def test_names_that_have_nothing_in_common(tmp_path: Path) -> None:
     text = refusal(tmp_path, ones("a", "b"), zeros("x", "y"))
     assert "No name of the target is in the checkpoint" in text
     assert "strict=False" not in text
+
+
+def test_prefixes_of_a_few_names(tmp_path: Path) -> None:
+    text = refusal(tmp_path, ones("a", "head.w"), zeros("a", "w"))
+    assert "The missing names differ by the prefix 'head.'" in text
+    assert "All names" not in text
+    several = refusal(tmp_path, ones("a", "head.w", "x"), zeros("a", "w", "b", "c", "d"))
+    assert "1 of 4 missing names differ by the prefix 'head.'" in several
+    assert "allow what is missing and unexpected: strict=False" in several
 
 
 def test_what_is_missing_beside_what_matches(tmp_path: Path) -> None:

@@ -113,6 +113,22 @@ def test_strict_false_forgives_no_other_difference(tmp_path: Path, target: Any) 
     refusal(saved(tmp_path, STORED), target, strict=False)
 
 
+def test_empty_containers_are_neither_missing_nor_unexpected(tmp_path: Path) -> None:
+    stored = {"w": np.ones(1), "state": {}, "list": [], "deep": {"x": ()}}
+    path = saved(tmp_path, stored)
+    for target in ({"w": np.zeros(1)}, {"w": np.zeros(1), "other": {"y": []}, "none": ()}):
+        reports: list[Any] = []
+        ckptfmt.load(path, into=target, on_match=reports.append)
+        assert reports[0].ok
+        found = ckptfmt.load(path, like=target)
+        assert (found["w"] == 1).all()
+        assert found.keys() == target.keys()
+        with ckptfmt.open(path) as checkpoint:
+            assert checkpoint.match(target).ok
+    assert refusal(path, {"w": np.zeros(1), "state": {"a": 1}}).missing == ("state/a",)
+    assert refusal(path, {"w": np.zeros(1), "none": None}).missing == ("none",)  # which is a value
+
+
 def test_many_differences_are_shortened(tmp_path: Path) -> None:
     path = saved(tmp_path, {str(i): np.zeros(1) for i in range(100)})
     report = refusal(path, {})

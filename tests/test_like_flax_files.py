@@ -58,8 +58,14 @@ def orbax_pytree(folder: Path, state: Any) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")  # of flax and Orbax, of each other
-@pytest.mark.parametrize("write", [flax_bytes, flax_training, orbax_standard, orbax_pytree])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        *((name, write) for name in OPTIMIZERS for write in (flax_bytes, orbax_standard)),
+        ("adamw", flax_training),
+        ("several", orbax_pytree),
+    ],
+)
 def test_optimizers_go_on_to_the_bit(tmp_path: Path, name: str, write: Callable[[Path, Any], Path]) -> None:
     optimizer = OPTIMIZERS[name]()
     state = trained(optimizer)

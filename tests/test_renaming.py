@@ -43,6 +43,7 @@ def names(path: Path, **options: Any) -> list[Any]:
         ({"prefix": "model"}, ["module.w", "module.b", "layers/0"]),
         ({"prefix": "model/"}, ["module.w", "module.b", "layers/0"]),
         ({"prefix": ("model", "layers")}, ["0"]),
+        ({"prefix": ("model", "layers", 0)}, [""]),
         ({"prefix": "model/layers/0"}, [""]),
         ({"prefix": "model/module."}, ["w", "b"]),
         ({"prefix": "ema."}, ["w"]),
@@ -91,6 +92,25 @@ def test_containers_and_other_keys_stay(tmp_path: Path) -> None:
 def test_aliases_stay_one(tmp_path: Path) -> None:
     found = ckptfmt.load(saved(tmp_path, {"m.a": W, "m.b": W}), strip_prefix="m.")
     assert found["a"] is found["b"]
+
+
+def test_int_keys_and_labels(tmp_path: Path) -> None:
+    path = saved(tmp_path, {0: {"w": W}, "0": {"b": B}, "a/b": {"x": W}})
+    assert names(path, prefix=0) == ["w"]
+    assert names(path, prefix="'0'") == ["b"]
+    assert names(path, prefix="a/b") == ["x"]
+    with pytest.raises(ckptfmt.SelectionError, match="fits 2 paths"):
+        ckptfmt.load(path, prefix="0")
+
+
+def test_damage_is_named_as_it_is_stored(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": {"module.w": W + 7}})
+    data = bytearray(path.read_bytes())
+    data[data.index((W + 7).tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ckptfmt.CorruptError) as caught:
+        ckptfmt.load(path, prefix="model", strip_prefix="module.")
+    assert caught.value.tensor == "model/module.w"
 
 
 def test_a_part_reads_that_part(tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ class Renaming(NamedTuple):
     """In this order: only what is at the path `prefix`, or in its dict under keys that begin with its last part, if
     that ends with "."; the prefixes `strip` taken off; `add` put before."""
 
-    prefix: str | Path = ""
+    prefix: Key | Path = ""
     strip: tuple[str, ...] = ()
     add: str = ""
 
     @classmethod
-    def of(cls, prefix: str | Path | None, strip: str | Iterable[str] | None, add: str | None) -> Renaming:
+    def of(cls, prefix: Key | Path | None, strip: str | Iterable[str] | None, add: str | None) -> Renaming:
         """From the options of loads; raises `bad-option`."""
         given = (strip,) if isinstance(strip, str) else tuple(strip or ())
         for option, text in (*(("strip_prefix", text) for text in given), ("add_prefix", add or "")):
@@ -65,10 +65,10 @@ def stripped(text: str, prefix: str) -> str:
     return re.sub(rf"(?<![^.]){re.escape(prefix)}", "", text) if prefix in WRAPPERS else text.removeprefix(prefix)
 
 
-def _below(node: Node, prefix: str | Path, checkpoint: str) -> Node:
+def _below(node: Node, prefix: Key | Path, checkpoint: str) -> Node:
     paths = PathIndex(path for path, _ in leaves(node))
     if not isinstance(prefix, str):
-        return _at(node, paths.find(tuple(prefix), checkpoint))
+        return _at(node, paths.find(prefix, checkpoint))
     head, slash, start = prefix.rpartition("/")
     try:
         if not prefix.endswith("."):

@@ -74,21 +74,23 @@ def _of_names(report: MatchReport, strict: bool, matched: bool) -> Iterator[str]
     there, here = infixes(unexpected, missing), infixes(missing, unexpected)
     covered = [found[0].covered if found else 0 for found in (there, here)]
     if there and covered[0] >= covered[1]:
-        yield f"{_share(there, len(missing))}, which the checkpoint has: {_taken_off(there, unexpected, missing)}"
+        yield f"{_share(there, missing, matched)}, which the checkpoint has: {_taken_off(there, unexpected, missing)}"
     elif here:
-        yield f"{_share(here[:1], len(missing))}, which the target has: {_put_before(here[0], missing)}"
-    elif missing or unexpected:
-        if not matched:
+        yield f"{_share(here[:1], missing, matched)}, which the target has: {_put_before(here[0], missing)}"
+    if (missing or unexpected) and 2 * max(covered) < len(missing or unexpected):
+        if not matched and not max(covered):
             yield "No name of the target is in the checkpoint: see `ckptfmt inspect` for its names"
         elif strict and not missing:
             yield "select= takes a part of the checkpoint; strict=False passes over what is unexpected"
-        elif strict:
+        elif strict and matched:
             yield "Mend the target, or allow what is missing and unexpected: strict=False"
 
 
-def _share(found: list[Infix], total: int) -> str:
+def _share(found: list[Infix], missing: Collection[str], matched: bool) -> str:
     first, texts = found[0], " or ".join(repr(one.text) for one in found)
-    names = "All names differ" if first.covered >= total else f"{first.covered} of {total} names differ"
+    names = "The missing names differ" if matched else "All names differ"
+    if first.covered < len(missing):
+        names = f"{first.covered} of {len(missing)} missing names differ"
     return f"{names} by the prefix {texts}" if first.leads else f"{names} by {texts} in them"
 
 

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +79,23 @@ class MatchReport(Brief):
             lines += [f"cast: {listed(self.overflows)}"] if self.overflows else []
         lines += [f"still on the meta device: {_few(self.meta)}"] if self.meta else []
         return "; ".join(lines)
+
+
+class Names(NamedTuple):
+    """How many names a target and a checkpoint have, which a report may call missing and unexpected."""
+
+    here: int
+    there: int
+
+    def match(self, report: MatchReport) -> bool:
+        """Whether any of them is the same."""
+        none_here = 0 < self.here <= len(report.missing)
+        return not (none_here or 0 < self.there <= len(report.unexpected))
+
+
+def filled(leaves: Mapping[Path, Any]) -> int:
+    """How many leaves there are but for empty containers."""
+    return sum(not is_empty(leaf) for leaf in leaves.values())
 
 
 def _few(items: tuple[str, ...], most: int = 8) -> str:

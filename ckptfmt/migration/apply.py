@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from .._version import __version__
 from ..brief import Brief
 from ..format.manifest import Schema
-from ..format.names import Path
+from ..format.names import Key, Path
 from ..format.renaming import Renaming
 from ..format.tree import Tree
 from ..frameworks.overflows import Overflow, Tally
@@ -49,7 +49,7 @@ def migrate(
     migrations: Any = (),
     *,
     to: str,
-    prefix: str | Path | None = None,
+    prefix: Key | Path | None = None,
     strip_prefix: str | Iterable[str] | None = None,
     add_prefix: str | None = None,
     plan_only: bool = False,
@@ -145,7 +145,7 @@ def further_keys(checkpoint: Checkpoint, record: Mapping[str, Any]) -> dict[str,
 
 def _provenance(view: MigratedCheckpoint, names: Renaming) -> dict[str, Any]:
     edges = zip(view.plan.chain, view.plan.parameters, strict=True)
-    before = [names.prefix] if isinstance(names.prefix, str) else list(names.prefix)
+    before = list(names.prefix) if isinstance(names.prefix, tuple) else [names.prefix]
     renamed = {"prefix": before, "strip": list(names.strip), "add": names.add}
     return {
         **({} if names == Renaming() else {"renamed": renamed}),

@@ -17,7 +17,7 @@ from ..format.arrays import Shape
 from ..format.dtypes import Array
 from ..format.grid import select as normalise
 from ..format.manifest import Schema
-from ..format.names import Path, path_label
+from ..format.names import Key, Path, path_label
 from ..format.renaming import Renaming
 from ..format.tags import CHILDREN, NATIVE, TAGS
 from ..format.tree import Tree
@@ -185,7 +185,7 @@ class MigratedCheckpoint(Lookup[MigratedTensor]):
 
     def renamed(
         self,
-        prefix: str | Path | None = None,
+        prefix: Key | Path | None = None,
         strip_prefix: str | Iterable[str] | None = None,
         add_prefix: str | None = None,
     ) -> MigratedCheckpoint:
@@ -199,7 +199,7 @@ class MigratedCheckpoint(Lookup[MigratedTensor]):
     def load(
         self,
         *,
-        prefix: str | Path | None = None,
+        prefix: Key | Path | None = None,
         strip_prefix: str | Iterable[str] | None = None,
         add_prefix: str | None = None,
         **options: Any,
@@ -214,7 +214,7 @@ class MigratedCheckpoint(Lookup[MigratedTensor]):
         self,
         target: Tree,
         *,
-        prefix: str | Path | None = None,
+        prefix: Key | Path | None = None,
         strip_prefix: str | Iterable[str] | None = None,
         add_prefix: str | None = None,
         select: Patterns = None,

@@ -12,7 +12,7 @@ from ..format import tree as trees
 from ..format.commit import CommitRecord
 from ..format.limits import DEFAULT, Limits, table
 from ..format.manifest import Manifest, Schema
-from ..format.names import Path, PathIndex, path_label
+from ..format.names import Key, Path, PathIndex, path_label
 from ..format.renaming import Renaming
 from ..format.tags import CHILDREN
 from ..format.tree import Tree
@@ -229,11 +229,12 @@ class Checkpoint(Lookup[Tensor]):
 
     def renamed(
         self,
-        prefix: str | Path | None = None,
+        prefix: Key | Path | None = None,
         strip_prefix: str | Iterable[str] | None = None,
         add_prefix: str | None = None,
     ) -> Checkpoint:
-        """The same checkpoint, with other names for its tensors; see `load`. Closing one closes both."""
+        """The same checkpoint, with other names for its tensors; see `load`. Its Zarr hierarchies keep the stored ones.
+        Closing one closes both."""
         renaming = Renaming.of(prefix, strip_prefix, add_prefix)
         if renaming == Renaming():
             return self
@@ -252,7 +253,7 @@ class Checkpoint(Lookup[Tensor]):
     def load(
         self,
         *,
-        prefix: str | Path | None = None,
+        prefix: Key | Path | None = None,
         strip_prefix: str | Iterable[str] | None = None,
         add_prefix: str | None = None,
         select: Patterns = None,
@@ -290,7 +291,7 @@ class Checkpoint(Lookup[Tensor]):
         self,
         target: Tree,
         *,
-        prefix: str | Path | None = None,
+        prefix: Key | Path | None = None,
         strip_prefix: str | Iterable[str] | None = None,
         add_prefix: str | None = None,
         select: Patterns = None,

@@ -26,7 +26,7 @@ from ..frameworks.advice import advice
 from ..frameworks.int_keys import as_asked
 from ..frameworks.overflows import Kind, Tally, name_of
 from ..frameworks.receiving import Intake, Part, Stored, receiver
-from ..frameworks.target import MatchReport, flatten, is_empty, match, rebuild
+from ..frameworks.target import MatchReport, Names, filled, flatten, is_empty, match, rebuild
 from ..patterns import Patterns, near_selection, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
@@ -60,19 +60,7 @@ class _Fit(NamedTuple):
     slots: dict[Path, Slot | None]
     objects: list[_Object]
     report: MatchReport
-    names: _Names
-
-
-class _Names(NamedTuple):
-    """How many names a target and a checkpoint have, which a report may call missing and unexpected."""
-
-    here: int
-    there: int
-
-    def match(self, report: MatchReport) -> bool:
-        """Whether any of them is the same."""
-        none_here = 0 < self.here <= len(report.missing)
-        return not (none_here or 0 < self.there <= len(report.unexpected))
+    names: Names
 
 
 class Loader:
@@ -275,6 +263,7 @@ class Loader:
         leaves = dict(flatten(self.into, is_stateful))
         values = {path: leaves.pop(path) for path, leaf in list(leaves.items()) if is_stateful(leaf)}
         stored = dict(self._stored)
+        there = filled(stored)
         objects: list[_Object] = []
         tags = self._tags(values)
         for (at, value), below in zip(values.items(), _below(stored, values), strict=True):
@@ -290,7 +279,7 @@ class Loader:
                 del stored[path]
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
         report = match(leaves, slots, stored, is_tensor, self.cast)
-        names = _Names(len(slots) + sum(one.intake.names for one in objects), _filled(self._stored))
+        names = Names(len(slots) + sum(one.intake.names for one in objects), there)
         return _Fit(slots, objects, reduce(add, (one.intake.report for one in objects), report), names)
 
     def _adopted(self, slots: dict[Path, Slot | None], objects: list[_Object], stored: Mapping[Path, Any]) -> Adopted:
@@ -368,7 +357,7 @@ class Loader:
     def _fill(self, places: Iterable[Place]) -> None:
         fill(self.fetcher, places, self.verify, self.max_bytes_in_flight, self.tally)
 
-    def _check(self, report: MatchReport, names: _Names | None = None, *, final: bool = True) -> None:
+    def _check(self, report: MatchReport, names: Names | None = None, *, final: bool = True) -> None:
         """[READ-006]. Some of the names must match, once the report is `final`."""
         matched = names is None or names.match(report)
         allowed = MatchReport() if self.strict else MatchReport(report.missing, report.unexpected)
@@ -390,7 +379,7 @@ class Loader:
         asked_for = {given(path): found for path, found in self._stored.items()}
         stored = {path: self._number(found, leaves.get(path)) for path, found in asked_for.items()}
         report = match(leaves, templates, stored, is_tensor, self.cast)
-        self._check(report, _Names(len(leaves), _filled(stored)))
+        self._check(report, Names(len(leaves), filled(stored)))
         bound = {(given(path), tag): param for (path, tag), param in self._bound().items()}
         asked: dict[tuple[Hashable, Template], ArrayLike] = {}
         for path, ask in templates.items():
@@ -491,11 +480,6 @@ def _below(stored: Mapping[Path, Any], objects: Iterable[Path]) -> list[dict[Pat
             if path[:depth] in found:
                 found[path[:depth]][path] = leaf
     return list(found.values())
-
-
-def _filled(stored: Mapping[Path, Any]) -> int:
-    """How many leaves there are but for empty containers."""
-    return sum(not is_empty(leaf) for leaf in stored.values())
 
 
 def _binds(tag: str) -> bool:

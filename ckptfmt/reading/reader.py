@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from ..errors import CkptError, CorruptError, fault
 from ..format.limits import DEFAULT, Limits
-from ..format.names import Path
+from ..format.names import Key, Path
 from ..format.tree import Tree
 from ..storage import IN_FLIGHT
 from .checkpoint import REPLACED, Checkpoint
@@ -28,7 +28,7 @@ def open_checkpoint(
     path: str | os.PathLike[str],
     *,
     framework: None = None,
-    prefix: str | Path | None = None,
+    prefix: Key | Path | None = None,
     strip_prefix: str | Iterable[str] | None = None,
     add_prefix: str | None = None,
     verify: bool = True,
@@ -44,7 +44,7 @@ def open_checkpoint(
     *,
     schema: str,
     framework: None = None,
-    prefix: str | Path | None = None,
+    prefix: Key | Path | None = None,
     strip_prefix: str | Iterable[str] | None = None,
     add_prefix: str | None = None,
     verify: bool = True,
@@ -61,7 +61,7 @@ def open_checkpoint(
     *,
     schema: str | None = None,
     framework: str | Adapter,
-    prefix: str | Path | None = None,
+    prefix: Key | Path | None = None,
     strip_prefix: str | Iterable[str] | None = None,
     add_prefix: str | None = None,
     verify: bool = True,
@@ -77,7 +77,7 @@ def open_checkpoint(
     *,
     schema: str | None = None,
     framework: str | Adapter | None = None,
-    prefix: str | Path | None = None,
+    prefix: Key | Path | None = None,
     strip_prefix: str | Iterable[str] | None = None,
     add_prefix: str | None = None,
     verify: bool = True,
@@ -138,7 +138,7 @@ def open_checkpoint(
 def load(
     path: str | os.PathLike[str],
     *,
-    prefix: str | Path | None = None,
+    prefix: Key | Path | None = None,
     strip_prefix: str | Iterable[str] | None = None,
     add_prefix: str | None = None,
     select: Patterns = None,

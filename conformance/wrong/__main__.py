@@ -17,7 +17,7 @@ from ckptfmt.format import commit, digests
 from ckptfmt.format import tree as trees
 from ckptfmt.layouts import pieces
 from ckptfmt.migration import apply
-from ckptfmt.reading import blocks, reader
+from ckptfmt.reading import blocks, located
 from ckptfmt.storage import disk
 
 from ..implementations.ckptfmt import Adapter, RecordingDisk
@@ -216,7 +216,7 @@ def ignores_commit_record() -> Adapter:
         rb"sha256=(?P<sha256>\S+) frame=(?P<frame>\S+) crc32=(?P<crc32>[0-9a-f]*)[\s\S]*"
     )
     vars(commit).update(_RECORD=record, _VERSION=re.compile(rb"(?!)"), zlib=_SameCrc())
-    vars(reader)["hashlib"] = _SameHash()
+    vars(located)["hashlib"] = _SameHash()
     return Adapter()
 
 

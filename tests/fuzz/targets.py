@@ -25,7 +25,7 @@ from ckptfmt import CkptError
 from ckptfmt.conversion.formats import open_source
 from ckptfmt.conversion.source import is_tensor, walk
 from ckptfmt.format.zarr_nodes import node_documents
-from ckptfmt.reading import reader
+from ckptfmt.reading import checkpoint as opening
 
 from .bundles import storage_of
 
@@ -96,7 +96,7 @@ def checkpoint(data: bytes) -> None:
     """Open a bundle and do with it whatever a reader can."""
     storage = storage_of(data)
     size = sum(map(len, storage.objects.values()))
-    with mock.patch.object(reader, "storage_for", return_value=storage):
+    with mock.patch.object(opening, "storage_for", return_value=storage):
         try:
             with guarded(size):
                 opened = ckptfmt.open("fuzz.ckpt")
