@@ -243,7 +243,7 @@ CODES: dict[str, Code] = {
         LinkedError,
         "chunk",
         "an object is a symbolic link, or lies behind one",
-        "Follow links into the cache: follow_links=True, --follow-links; or fetch it without links: local_dir=",
+        "Follow links into the cache: follow_links=True; or fetch it without links: local_dir=",
     ),
     "block-digest": Code(
         CorruptError,

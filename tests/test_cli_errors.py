@@ -94,7 +94,7 @@ def test_every_option_that_an_error_names_is_in_the_table() -> None:
     names = {name for text in texts_of_errors() for name in _OPTION.findall(text)}
     assert {"overwrite", "allow_loss", "select", "externs", "layout"} <= names
     own = {option.name for name in COMMANDS for option in command(name).params} | {n for t in NAMES.values() for n in t}
-    assert names <= own | ELSEWHERE
+    assert names <= own | ELSEWHERE | {"local_dir"}  # of huggingface_hub
 
 
 def test_no_table_names_an_option_that_a_command_lacks() -> None:
@@ -105,7 +105,7 @@ def test_no_table_names_an_option_that_a_command_lacks() -> None:
 
 def test_an_error_of_a_real_call(whole: Path, tmp_path: Path) -> None:
     line = said("convert", whole, whole.with_name("b.safetensors"))
-    assert "allow it: --allow-loss [lossy]" in line
+    assert "take a part (--root, --select), or allow it: --allow-loss nesting,value [lossy]" in line
     assert "allow_loss" not in line
     line = said("upgrade", whole, whole.with_name("whole.ckpt"))
     assert "or replace it: --overwrite [exists]" in line
@@ -133,9 +133,7 @@ def test_labels_are_taken(whole: Path) -> None:
 # ---- folders
 
 
-@pytest.mark.parametrize(
-    "args", [["get", "{}", "w"], ["repair", "{}", "x"], ["upgrade", "{}", "x"], ["diff", "{}", "{}"]]
-)
+@pytest.mark.parametrize("args", [["get", "{}", "w"], ["repair", "{}", "x"], ["upgrade", "{}", "x"]])
 def test_a_folder_where_one_checkpoint_is_wanted(whole: Path, tmp_path: Path, args: list[str]) -> None:
     line = said(*[arg.format(tmp_path) for arg in args])
     assert f"it is a folder with 1 checkpoint: `ckptfmt ls {tmp_path}` lists them" in line

@@ -173,7 +173,7 @@ def test_a_module_that_is_imported() -> None:
 
 
 def test_the_command_line(tmp_path: Path, hide: Callable[..., None]) -> None:
-    code = "import sys; sys.modules['rich'] = None\nfrom ckptfmt.cli import main\nsys.exit(main(['--help']))"
+    code = "import sys; sys.modules['rich'] = None\nfrom ckptfmt.cli import main\nsys.exit(main(['ls', '--help']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "ckptfmt: the command line needs click and rich: pip install 'ckptfmt[cli]'\n"

@@ -5,7 +5,7 @@ it comes from the template."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 from jax import tree_util
@@ -13,7 +13,7 @@ from jax import tree_util
 from ckptfmt.errors import fault
 from ckptfmt.frameworks.adapter import Tagged
 
-_CORE = {type(None), dict, OrderedDict, list}  # and tuples, with those that have names
+_CORE = {type(None), dict, OrderedDict, defaultdict, list}  # and tuples, with those that have names
 
 
 def lowered(node: Any) -> Tagged | None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..conversion import FORMATS, open_source
+from ..conversion.formats import place_of
 from ..conversion.source import EXPANSION, Source
 from ..errors import CkptError, CorruptError, NotACheckpointError, fault
 from ..format.names import Path
@@ -132,6 +133,8 @@ class _Inspection:
                     raise
                 refusal = error
         try:
+            if self.source_format is None and os.path.isdir(path) and place_of(path).path != path:
+                raise refusal  # a folder with something in it, which is listed
             with open_source(path, self.source_format, max_expansion=self.max_expansion) as source:
                 self._foreign(path, source)
         except CkptError as error:

@@ -99,7 +99,8 @@ def _looked_at(name: str, candidate: Candidate) -> Row | None:
 
 def _format(path: str) -> str | None:
     try:
-        return place_of(path).format
+        place = place_of(path)
+        return place.format if place.path == path else None  # else it is a folder with one
     except CkptError:
         return None
 

@@ -17,15 +17,15 @@ NAMES = {
 # options that messages name and no command may have; for those who call this from Python
 ELSEWHERE = frozenset(
     """
-    allow_loss before_commit cast check compression coordinator copy_to externs extra framework grace into keep layout
-    like limits lossy max_expansion max_in_flight metadata metrics migrations mmap nest overwrite parameters prefix
-    progress resume schedule schema select source_format source_schema storage_options strict target_format verify
+    add_prefix allow_loss before_commit cast check compression coordinator copy_to externs extra follow_links framework
+    grace into keep layout like limits lossy max_expansion max_in_flight metadata metrics migrations mmap nest overwrite
+    parameters prefix progress resume root schedule schema select source_format source_schema storage_options strict
+    strip_prefix target_format verify
     """.split()  # noqa: SIM905
 )
 _QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\""
-_OPTION = re.compile(
-    rf"{_QUOTED}|(?P<before>, | or )?(?<![\w.(/=])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|[\w.]*\w)?"
-)
+_VALUE = r"'[^']*'|\{[^}]*\}|[\w.]*\w"
+_OPTION = re.compile(rf"{_QUOTED}|(?P<before>, | or )?(?<![\w./=])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>{_VALUE})?")
 
 
 def speller(command: click.Command | None) -> Callable[[str], str]:
@@ -44,6 +44,8 @@ def speller(command: click.Command | None) -> Callable[[str], str]:
         if python not in own and option is None:
             return "" if found["before"] else f"{found[0]} in Python"  # of several, what the command has is enough
         word = own.get(python) or (max(option.opts, key=len) if option else "")
+        if value.startswith("{"):
+            value = ",".join(re.findall(r"'([^']*)'", value))
         value = "" if value in ("True", "False", "None") else value
         return f"{found['before'] or ''}{word}{' ' * bool(value)}{value}"
 

@@ -31,9 +31,9 @@ def refusal(
     is_target = any(loss.kind not in allowed for loss in writing)
     words = f"{target} cannot hold everything" if is_target else "not everything in it can be kept"
     needed = [kind for kind in KINDS if kind in allowed or any(loss.kind == kind for loss in refused)]
-    allow = f"llow it: allow_loss={{{', '.join(map(repr, needed))}}}, --allow-loss {','.join(needed)}"
+    allow = f"llow it: allow_loss={{{', '.join(map(repr, needed))}}}"
     if is_target:
-        advice = f"Choose another target, take a part (root=, select=, --root, --select), or a{allow}"
+        advice = f"Choose another target, take a part (root=, select=), or a{allow}"
     else:
         advice = (
             f"Give what is missing, or a{allow}" if any(loss.kind == "missing" for loss in refused) else f"A{allow}"
