@@ -143,6 +143,12 @@ def test_dtypes(tmp_path: Path) -> None:
     assert "Give the target the dtypes of the checkpoint" in text
 
 
+def test_kinds_and_memory(tmp_path: Path) -> None:
+    assert "another kind" in refusal(tmp_path, {"w": 1, "x": W}, {"w": np.zeros(1), "x": W.copy()})
+    one = np.zeros(2)
+    assert "memory of its own" in refusal(tmp_path, {"a": np.ones(2), "b": np.zeros(2)}, {"a": one, "b": one})
+
+
 def test_many_names_take_little_time(tmp_path: Path) -> None:
     names = [f"layers.{number}.{part}.weight" for number in range(5000) for part in "abcd"]
     start = time.perf_counter()

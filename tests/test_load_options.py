@@ -249,6 +249,15 @@ def test_it_does_what_it_says(tmp_path: Path, option: str, face: str) -> None:
             assert not same, "the option changed nothing"
 
 
+def test_options_of_a_run_on_a_store_give_way(tmp_path: Path) -> None:
+    with run_with(stored(tmp_path, CASES["select"])) as manager:
+        step, run = manager.latest(), manager._run
+        run.options = {"of": "the run"}
+        assert step is not None
+        for options, found in (({}, {"of": "the run"}), ({"storage_options": {"of": "the call"}}, {"of": "the call"})):
+            assert run.load(step, lambda path, **given: given, options) == {"storage_options": found}
+
+
 @pytest.mark.parametrize("call", [ckptfmt_torch.load, ckptfmt_torch.open, ckptfmt_jax.load, ckptfmt_jax.open])
 def test_the_framework_of_an_adapter_is_its_own(tmp_path: Path, call: Any) -> None:
     path = stored(tmp_path, CASES["select"])

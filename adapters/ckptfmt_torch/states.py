@@ -123,4 +123,4 @@ def _strays(at: Path, stored: Mapping[Path, Any]) -> list[str]:
 
 
 def _groups(sizes: list[int]) -> str:
-    return f"{len(sizes)} groups of parameters ({', '.join(map(str, sizes))})"
+    return f"{len(sizes)} group{'s' * (len(sizes) != 1)} of parameters ({', '.join(map(str, sizes))})"

@@ -20,8 +20,12 @@ MOST = 3  # differences of shape that are explained
 def advice(report: MatchReport, *, strict: bool, matched: bool) -> str:
     """What to do about differences. `matched`: whether the target has anything that the checkpoint has, too."""
     texts = [*_of_names(report, strict, matched), *_of_shapes(report.shape), *_of_dtypes(report.dtype)]
+    if report.kind:
+        texts.append("Make what is of another kind as the checkpoint has it, or leave it out and ask for strict=False")
     if report.readonly:
         texts.append("like= makes new arrays")
+    if report.shared:
+        texts.append("Give each of them memory of its own")
     return ". ".join(texts) or "Mend the target"
 
 

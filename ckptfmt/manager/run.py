@@ -132,7 +132,8 @@ class RunDirectory(ABC):
 
     def load(self, step: Step, call: Callable[..., Tree], options: dict[str, Any]) -> Tree:
         """What `call`, such as `ckptfmt.load`, makes of the path of a step."""
-        return call(step.path, **options, **({"storage_options": self.options} if self.options else {}))
+        own = {"storage_options": self.options} if self.options else {}
+        return call(step.path, **{**own, **options})
 
     def is_whole(self, step: Step) -> bool:
         """Whether every byte of a step can be read, and is as it was saved."""
