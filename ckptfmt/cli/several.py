@@ -12,7 +12,7 @@ from . import DAMAGED, FAILED
 from .console import print_json, problem
 from .folders import hinted, is_folder
 from .listing import Row, listed, natural
-from .options import speller
+from .spelling import speller
 
 
 def look_at(
