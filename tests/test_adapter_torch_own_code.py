@@ -325,7 +325,7 @@ def test_large_tensors_through_a_module_s_own_code(
 ) -> None:
     """What changes and keeps them, changes neither the file nor a second load; damage is told before it is given."""
     if not can_map:
-        monkeypatch.setattr("ckptfmt.reading.mapping._ADVICE", {"MADV_WILLNEED": -1, "MADV_POPULATE_READ": -1})
+        monkeypatch.setattr("ckptfmt.reading.mapping._POPULATE_READ", -1)
     saved = nn.Sequential(Halved(300, 300), Transposed(300, 300))
     kept: list[Any] = []
     ckptfmt_torch.save(tmp_path / "c", saved, layout=layout)

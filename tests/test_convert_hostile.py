@@ -148,6 +148,14 @@ def test_safetensors_headers(tmp_path: Path, what: str) -> None:
     refused(header(tmp_path / "x.safetensors", HEADERS[what]), "bad-source")
 
 
+def test_safetensors_whose_metadata_are_null(tmp_path: Path) -> None:
+    """As mlx writes it where there are none (findings/mlx-safetensors-null-metadata.sh)."""
+    path = header(tmp_path / "x.safetensors", f'{{"__metadata__":null,"a":{entry(0, 16, "[4]")}}}')
+    ckptfmt.convert(path, tmp_path / "c")
+    with ckptfmt.open(tmp_path / "c") as checkpoint:
+        assert (list(checkpoint), checkpoint.metadata) == (["a"], None)
+
+
 @pytest.mark.parametrize("length", [1 << 20, 100_000_001, (1 << 64) - 1])
 def test_safetensors_headers_that_are_too_long(tmp_path: Path, length: int) -> None:
     path = header(tmp_path / "x.safetensors", "{}", length=length)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from ckptfmt.errors import CkptError, CorruptError
-from ckptfmt.format.names import Key, PathIndex, check_names, escape, parents, path_label, path_text
+from ckptfmt.format.names import Key, PathIndex, check_names, escape, is_int_text, parents, path_label, path_text
 from ckptfmt.testing.strategies import ODD_KEYS, keys
 
 ESCAPES = [
@@ -177,3 +177,10 @@ def test_a_label_finds_its_path(path: list[Key], others: list[list[Key]]) -> Non
 def test_path_text() -> None:
     assert path_text(("model", 0, "w")) == "model/0/w"
     assert path_text(()) == ""
+
+
+def test_what_is_the_text_of_an_int() -> None:
+    for key in ("0", "-7", "12", str(-(1 << 63))):
+        assert is_int_text(key), key
+    for other in ("00", "-0", "", "-", "٣", "1.0", "+1", " 1", "9" * 5000, 3, None):
+        assert not is_int_text(other), other

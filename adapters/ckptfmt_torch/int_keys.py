@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ckptfmt.format.names import is_int_text
+
 
 def with_int_keys(state: Any, own: Any) -> Any:
     """The state of an object with ints for text keys: in the `state` of an optimizer, whose groups say what they are,
@@ -20,11 +22,6 @@ def with_int_keys(state: Any, own: Any) -> Any:
 def _like(state: Any, own: Any) -> Any:
     if not isinstance(state, dict) or not isinstance(own, dict):
         return state
-    if own and all(type(key) is int for key in own) and all(type(key) is str and is_int(key) for key in state):
+    if own and all(type(key) is int for key in own) and all(map(is_int_text, state)):
         return {int(key): value for key, value in state.items()}
     return type(state)((key, _like(value, own.get(key))) for key, value in state.items())
-
-
-def is_int(key: str) -> bool:
-    """Whether a key is the text of an int."""
-    return key.removeprefix("-").isdecimal() and key.isascii()

@@ -215,7 +215,7 @@ class _Filling:
         assign = self._is_assigned(sub)
         mine = OrderedDict((name, self._alike(name, state[name], assign)) for name in names)
         if hasattr(state, "_metadata"):
-            mine._metadata = copy.deepcopy(state._metadata)  # type: ignore[attr-defined]
+            mine._metadata = _versions_below(state._metadata, sub.prefix)  # type: ignore[attr-defined]
         if assign:
             self._part_aliases(mine)
         said = own_code.Said()
@@ -270,6 +270,13 @@ class _Filling:
     def _report(self, missing: Iterable[str], unexpected: Iterable[str] = ()) -> MatchReport:
         labels = (tuple(path_label((*self.at, name)) for name in names) for names in (missing, unexpected))
         return MatchReport(next(labels), next(labels))
+
+
+def _versions_below(versions: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
+    """A copy of the versions of a submodule and those below it."""
+    return OrderedDict(
+        (name, copy.deepcopy(of)) for name, of in versions.items() if f"{name}.".startswith(prefix) or not prefix
+    )
 
 
 def _name(code: Any) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptfmt.format.names import Path, path_label
+from ckptfmt.format.names import Path, is_int_text, path_label
 from ckptfmt.frameworks.adapter import Tagged
 from ckptfmt.frameworks.receiving import Intake, Stored, Whole
 from ckptfmt.frameworks.target import MatchReport
 
-from .int_keys import is_int, with_int_keys
+from .int_keys import with_int_keys
 
 _SCALARS = (type(None), bool, int, float, str, bytes)
 
@@ -116,7 +116,7 @@ def _strays(at: Path, stored: Mapping[Path, Any]) -> list[str]:
         match path[len(at) :]:
             case ("param_groups", _, "params", _):
                 numbers.add(str(leaf))
-            case ("state", str(key), *_) if is_int(key):
+            case ("state", key, *_) if is_int_text(key):
                 states[key] = path_label((*at, "state", key))
     return [label for key, label in states.items() if key not in numbers]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, DType
-from ..format.names import Key, Path, path_label
+from ..format.names import Key, Path, is_int_text, path_label
 from ..format.tree import MAX_DEPTH, Tree
 from . import pickles, torch_file
 from .archive import Window
@@ -92,7 +92,7 @@ def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _Reader) ->
         raise ValueError("two names have one path")
     ints = _int_keys(paths, entries, reader)
     for above, keys in _keys(paths.values()).items():
-        if above not in ints and any(type(key) is str and _is_int(key) for key in keys):
+        if above not in ints and any(map(is_int_text, keys)):
             message = "torch writes int keys as text: nothing says whether some here were ints"
             reader.losses.append(Loss("nesting", path_label(above), message))
         if any(type(key) is int for key in keys) and keys != set(range(len(keys))):
@@ -113,7 +113,7 @@ def _int_keys(paths: dict[str, Path], entries: dict[str, Record], reader: _Reade
             if type(params) is list and all(type(param) is int for param in params):
                 ids.setdefault(path[:-3], set()).update(map(str, params))
         is_schedule = path[-2:-1] == ("milestones",) and "last_epoch" in keys[path[:-2]]
-        if is_schedule and all(type(key) is str and _is_int(key) for key in keys[path[:-1]]):
+        if is_schedule and all(map(is_int_text, keys[path[:-1]])):
             found.add(path[:-1])
     return found | {(*at, "state") for at, known in ids.items() if keys.get((*at, "state"), set()) <= known}
 
@@ -149,11 +149,6 @@ def _rekeyed(tree: Tree, ints: set[Path], at: Path = ()) -> Tree:
     if isinstance(tree, list):
         return [_rekeyed(item, ints, (*at, i)) for i, item in enumerate(tree)]
     return tree
-
-
-def _is_int(key: str) -> bool:
-    """Whether a text is what an int becomes."""
-    return len(key) <= 20 and key.removeprefix("-").isdecimal() and key.isascii() and str(int(key)) == key
 
 
 def _without_left(leaves: dict[Path, Any]) -> dict[Path, Any]:

@@ -49,7 +49,6 @@ TORCH_DTYPES = {
 PACKED = {"float4_e2m1fn_x2": "float4_e2m1fn"}  # two elements in a byte, which is what torch counts
 OTHER_DTYPES = ("quint8", "qint8", "qint32", "quint4x2", "quint2x4")
 _QUANTISED = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"}  # storages, and what lies in them
-_QUANTISED = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"}  # storages, and what lies in them
 _OTHER_STORAGES = ("Untyped", "Typed", *_QUANTISED, "QUInt4x2", "QUInt2x4")
 LEFT: Any = object()  # stands for what is left out
 

@@ -18,6 +18,7 @@ Path = tuple[Key, ...]
 
 MAX_LENGTH = 65_000  # bytes of a name [NAME-006]
 MAX_INTEGER_BITS = 8192  # of an int key that is part of a name [NAME-001]
+_LONGEST_INT = 20  # characters of an int64
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
@@ -116,6 +117,13 @@ def value_at(tree: Any, path: Path) -> Any:
     for key in path:
         tree = tree[key]
     return tree
+
+
+def is_int_text(key: object) -> bool:
+    """Whether a key is the text of an int, as Python writes it: other tools write int keys as text."""
+    if not isinstance(key, str) or len(key) > _LONGEST_INT:
+        return False
+    return key.removeprefix("-").isdecimal() and key.isascii() and str(int(key)) == key
 
 
 def _exact_key(key: Any) -> Key | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from itertools import chain
 
-from ..format.names import Key, Path
+from ..format.names import Key, Path, is_int_text
 
 
 def as_asked(stored: Collection[Path], asked: Collection[Path]) -> Callable[[Path], Path]:
@@ -20,7 +20,7 @@ def as_asked(stored: Collection[Path], asked: Collection[Path]) -> Callable[[Pat
         place: Path = ()
         for end, key in enumerate(path):
             keys = wanted.get(place, set())
-            if isinstance(key, str) and key not in keys and _is_int(key):
+            if isinstance(key, str) and key not in keys and is_int_text(key):
                 number = int(key)
                 key = number if number in keys and number not in there[path[:end]] else key
             place = (*place, key)
@@ -35,9 +35,3 @@ def _keys(paths: Collection[Path]) -> dict[Path, set[Key]]:
     for above, key in chain.from_iterable(((path[:end], key) for end, key in enumerate(path)) for path in paths):
         keys.setdefault(above, set()).add(key)
     return keys
-
-
-def _is_int(key: str) -> bool:
-    """Whether a key is the text of an int, as Python writes it."""
-    digits = key.removeprefix("-")
-    return digits.isascii() and digits.isdecimal() and len(digits) < 20 and str(int(key)) == key

@@ -4,11 +4,10 @@ or like a template (SPEC.md section 12)."""
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial, reduce
+from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,17 +22,16 @@ from ..format.tags import TAGS, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
 from ..frameworks.int_keys import as_asked
-from ..frameworks.memory import ALIGNMENT
 from ..frameworks.overflows import Kind, Tally, name_of
 from ..frameworks.receiving import Intake, Part, Stored, receiver
-from ..frameworks.sources import Buffers, memory_key
+from ..frameworks.sources import memory_key
 from ..frameworks.target import MatchReport, flatten, match, rebuild
 from ..patterns import Patterns, near_selection, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .fetch import SMALL
 from .filling import Place, beside_buffers, fill, grouped, put
-from .mapping import mapped
+from .mapping import Views, mapped
 from .stand_ins import stand_in
 from .tensor import ArrayLike, Tensor, is_tensor
 
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from .reader import Checkpoint
 
 
-STREAM = 32 << 20  # bytes of an object's state that are read at a time, which a processor's cache holds in part
+STREAM = 16 << 20  # bytes of mapped tensors that are verified at a time, while a processor's cache holds them
 
 
 class _Object(NamedTuple):
@@ -88,8 +86,7 @@ class Loader:
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
         self.verify = (checkpoint.verifies and not mmap) if verify is None else verify
         self.strict, self.cast, self.tally = strict, cast, Tally()
-        self.recycled: Buffers | None = None
-        self.passing: frozenset[int] = frozenset()  # tensors of which a private mapping serves as well as a copy
+        self.views: Views | None = None  # of tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         checkpoint.blocks.in_flight = max_bytes_in_flight
         self.select = list(select) if select is not None and not isinstance(select, str) else select
@@ -166,24 +163,10 @@ class Loader:
         arrays: dict[int, Array] = {}
         if self.mmap:
             arrays = mapped(self.checkpoint.blocks, wanted, self.verify)
-        elif self.passing:
-            arrays = mapped(
-                self.checkpoint.blocks, filter(self.passing.__contains__, wanted), self.verify, present=True
-            )
+        elif self.views is not None:
+            arrays = {index: self.views.arrays[index] for index in wanted if index in self.views.arrays}
         others = [index for index in wanted if index not in arrays]
-        return arrays | self.fetcher.tensors(others, self.verify, self._places(others))
-
-    def _places(self, wanted: Iterable[int]) -> dict[int, Array]:
-        """Memory that was used before, for what needs no other."""
-        if self.recycled is None:
-            return {}
-        specs = {index: self.manifest.specs[index] for index in wanted if self.manifest.specs[index].dtype.per == 1}
-        starts = [0, *itertools.accumulate(-(-spec.nbytes // ALIGNMENT) * ALIGNMENT for spec in specs.values())]
-        memory = self.recycled.take(starts[-1])
-        return {
-            index: memory[start : start + spec.nbytes].view(spec.dtype.numpy).reshape(spec.shape)
-            for (index, spec), start in zip(specs.items(), starts, strict=False)
-        }
+        return arrays | self.fetcher.tensors(others, self.verify, {})
 
     def _wrapped(self, adapter: Adapter, wanted: Iterable[int]) -> dict[int, Any]:
         """Tensors of a framework: all at once where they keep the arrays' memory, else a few at a time."""
@@ -293,42 +276,40 @@ class Loader:
         return report
 
     def _states(self, one: _Object, kept: Mapping[int, Tree]) -> Iterator[tuple[Part, Tree]]:
-        """What is handed for each part: what was read before, or a few parts at a time, of which the next are read
-        while the object takes these."""
-        parts = [part for part in one.intake.parts if id(part) not in kept]
+        """What is handed for each part: what was read before, or as many parts at a time as memory has room for."""
         yield from ((part, kept[id(part)]) for part in one.intake.parts if id(part) in kept)
-        if not parts:
-            return
-        room = min(STREAM, beside_buffers(self.fetcher, self.max_bytes_in_flight))
-        groups = list(grouped(parts, self._part_nbytes, room))
-        size = max(sum(map(self._part_nbytes, group)) for group in groups)
-        recycled = Buffers(size + ALIGNMENT * len(self._leaves)) if len(groups) > 1 else None
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._state, one, groups[0], recycled)
-            for group, following in zip(groups, [*groups[1:], None], strict=True):
-                state = coming.result()
-                if following is not None:
-                    coming = ahead.submit(self._state, one, following, recycled)
-                for part in group:
-                    yield part, state
-                del state  # so that its memory is free again, if nobody has kept it
+        parts = [part for part in one.intake.parts if id(part) not in kept]
+        copied = {id(part): self._copied(part, one.adapter) for part in parts}
+        views = Views(self.checkpoint.blocks, chain.from_iterable(copied.values()), self.verify)
 
-    def _state(self, one: _Object, parts: Iterable[Part], recycled: Buffers | None = None) -> Tree:
+        def nbytes_read(part: Part) -> int:
+            return self._part_nbytes(part) - sum(self._nbytes(i) for i in copied[id(part)] if i in views.arrays)
+
+        room = beside_buffers(self.fetcher, self.max_bytes_in_flight)
+        for group in grouped(parts, nbytes_read, room):
+            state = self._state(one, group, views)
+            for few in grouped(group, self._part_nbytes, STREAM):
+                views.bring_in(chain.from_iterable(copied[id(part)] for part in few))
+                yield from ((part, state) for part in few)
+            del state  # so that its memory is free again, if nobody has kept it
+
+    def _state(self, one: _Object, parts: Iterable[Part], views: Views | None = None) -> Tree:
         """A part of an object's state as the tree that was saved, in memory that nobody else looks at."""
         paths = frozenset().union(*(part.paths for part in parts))
         if not paths:
             return {}
         loader = copy.copy(self)
         loader.keep, loader.adapter, loader.progress = paths.__contains__, one.adapter, None
-        loader.recycled, loader.passing = recycled, self._passing(parts)
+        loader.views = views
         return value_at(loader._tree(), one.at)
 
-    def _passing(self, parts: Iterable[Part]) -> frozenset[int]:
-        """The tensors that a module copies and that are worth a mapping."""
-        if self.checkpoint.blocks.storage.is_remote:
-            return frozenset()
-        leaves = (self._leaves[path] for part in parts for path in part.copied)
-        return frozenset(leaf.index for leaf in leaves if isinstance(leaf, Tensor) and leaf.nbytes > SMALL)
+    def _copied(self, part: Part, adapter: Adapter | None) -> list[int]:
+        """The tensors that a module copies from host memory as they are stored, and that are worth a mapping."""
+        if self.checkpoint.blocks.storage.is_remote or not (adapter is None or adapter.on_host):
+            return []
+        leaves = map(self._leaves.__getitem__, part.copied)
+        tensors = {leaf.index for leaf in leaves if isinstance(leaf, Tensor) and leaf.nbytes > SMALL}
+        return [i for i in tensors if adapter is None or adapter.supports(self._dtype(i).name)]
 
     def _tags(self, objects: Iterable[Path]) -> dict[Path, dict[str, Any]]:
         """The params of the tags over what is stored for each object."""
