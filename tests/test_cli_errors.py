@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.cli.options import ELSEWHERE, NAMES, speller
 from ckptfmt.cli.overview import COMMANDS
+from ckptfmt.cli.spelling import ELSEWHERE, NAMES, speller
 from ckptfmt.errors import CODES
 
 PACKAGE = Path(ckptfmt.__file__).parent

@@ -19,8 +19,8 @@ from ..errors import CastWarning, CkptError, CorruptError, UnknownTagWarning, os
 from ..near import did_you_mean
 from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
-from .options import speller
 from .overview import COMMANDS, HELP, HELP_OPTIONS, VERSION
+from .spelling import speller
 
 
 class Program(click.Group):

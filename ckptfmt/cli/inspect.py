@@ -14,16 +14,14 @@ from .. import open as open_checkpoint
 from ..conversion import FORMATS, open_source
 from ..conversion.formats import place_of
 from ..conversion.source import EXPANSION, Source
-from ..errors import CkptError, CorruptError, NotACheckpointError, fault
+from ..errors import CkptError, NotACheckpointError, fault
 from ..format.names import Path
 from ..frameworks.target import flatten, prune
 from ..patterns import near_selection, selector
-from . import DAMAGED, FAILED
-from .console import console, print_json, problem
-from .folders import is_folder
+from .console import console
 from .json_form import Encoder
-from .listing import listed, natural
 from .options import follow_links
+from .several import look_at
 from .tensors import is_tensor, tree_of
 from .text import count, visible
 from .tree_view import TreeView, tally
@@ -74,29 +72,11 @@ def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, **options: A
 
     Reads the manifest only, however large the tensors are. In a GLOB `*` stays within a level, `**` does not.
     """
-    view = _Inspection(as_json=as_json, **options)
-    if len(paths) == 1:
-        try:
-            view.look(paths[0])
-        except CkptError as error:
-            if not is_folder(paths[0], error) or not view.look_into(paths[0], recursive):
-                raise
-            view.finish({"path": paths[0]})
-        else:
-            view.finish_one()
-        return view.code
-    for path in paths:
-        try:
-            view.look(path)
-        except CkptError as error:
-            if not is_folder(path, error) or not view.look_into(path, recursive):
-                view.errors.append(error)
-    view.finish({"paths": list(paths)})
-    return view.code
+    return look_at(paths, recursive, _Inspection(as_json=as_json, **options).look, as_json=as_json)
 
 
 class _Inspection:
-    """Checkpoints one after the other, shown at once or, as JSON, together."""
+    """Looks at checkpoints one after the other."""
 
     def __init__(
         self,
@@ -111,23 +91,14 @@ class _Inspection:
     ) -> None:
         self.select, self.depth, self.folds, self.as_json = select, depth, not everything, as_json
         self.source_format, self.max_expansion, self.follow_links = source_format, max_expansion, follow_links
-        self.documents: list[dict[str, Any]] = []
-        self.errors: list[CkptError] = []
         self.shown = 0
 
-    @property
-    def code(self) -> int:
-        if any(isinstance(error, CorruptError) for error in self.errors):
-            return DAMAGED
-        return FAILED if self.errors else 0
-
-    def look(self, path: str) -> None:
-        """One checkpoint; raises what opening it raises."""
+    def look(self, path: str) -> dict[str, Any] | None:
+        """Show one checkpoint, or give it as JSON; raises what opening it raises."""
         if self.source_format is None:
             try:
                 with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
-                    self._ours(checkpoint)
-                return
+                    return self._ours(checkpoint)
             except NotACheckpointError as error:
                 if error.code != "not-a-checkpoint" or not (os.path.isfile(path) or os.path.isdir(path)):
                     raise
@@ -136,39 +107,16 @@ class _Inspection:
             if self.source_format is None and os.path.isdir(path) and place_of(path).path != path:
                 raise refusal  # a folder with something in it, which is listed
             with open_source(path, self.source_format, max_expansion=self.max_expansion) as source:
-                self._foreign(path, source)
+                return self._foreign(path, source)
         except CkptError as error:
             if error.code == "unknown-format" and self.source_format is None:
                 raise refusal from None
             raise
 
-    def look_into(self, folder: str, recursive: bool) -> bool:
-        """All in a folder; whether there is any."""
-        rows = sorted(listed(folder, recursive=recursive), key=lambda row: natural(row.name))
-        for row in rows:
-            try:
-                self.look(row.path)
-            except CkptError as error:
-                self.errors.append(error)
-        return bool(rows)
-
-    def finish_one(self) -> None:
-        if self.as_json:
-            print_json(self.documents[0])
-
-    def finish(self, head: dict[str, Any]) -> None:
-        """The end of several."""
-        if self.as_json:
-            errors = [{"path": error.path, "code": error.code, "message": error.message} for error in self.errors]
-            print_json({**head, "checkpoints": self.documents, "errors": errors})
-        for error in self.errors:
-            problem("error", str(error), "bold red")
-
-    def _ours(self, checkpoint: Checkpoint) -> None:
+    def _ours(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         tree = self._selected(checkpoint.tree, checkpoint.leaves, checkpoint.path)
         if self.as_json:
-            self.documents.append(_document(checkpoint, tree))
-            return
+            return _document(checkpoint, tree)
         schema, version = checkpoint.schema, ".".join(map(str, checkpoint.format))
         identity = f"sha256 {checkpoint.manifest_sha256}"  # [SEC-004]
         lines = [
@@ -176,17 +124,18 @@ class _Inspection:
         ]
         lines += [] if schema is None else [f"schema {visible(schema.id)}, version {visible(schema.version)}"]
         self._show(checkpoint.path, lines, checkpoint.metadata, tree)
+        return None
 
-    def _foreign(self, path: str, source: Source) -> None:
+    def _foreign(self, path: str, source: Source) -> dict[str, Any] | None:
         whole = tree_of(source)
         tree = self._selected(whole, dict(flatten(whole, is_tensor)), path)
         if self.as_json:
-            self.documents.append(_foreign_document(path, source, tree))
-            return
+            return _foreign_document(path, source, tree)
         losses = [f"a conversion would lose: {visible(str(loss))}" for loss in source.losses[:LOSSES]]
         if len(source.losses) > LOSSES:
             losses.append(f"and {count(len(source.losses) - LOSSES, 'more loss')}")
         self._show(path, [FORMATS[source.format].title, *losses], source.metadata, tree)
+        return None
 
     def _selected(self, tree: Any, leaves: Iterable[Path], path: str) -> Any:
         if not self.select:

@@ -13,8 +13,9 @@ from .. import verify as verify_checkpoint
 from ..errors import CODES, CkptError, MissingError, NotACheckpointError
 from . import DAMAGED, FAILED, json_form
 from .bar import progress_bar
-from .console import console, print_json, problem
+from .console import console, print_json
 from .options import follow_links
+from .several import documents, tell
 from .text import count, path_label, size, visible
 
 
@@ -123,12 +124,11 @@ def _document(report: VerifyReport) -> dict[str, Any]:
 
 
 def _folder_document(report: FolderReport) -> dict[str, Any]:
-    errors = [{"path": error.path, "code": error.code, "message": error.message} for error in report.errors]
     return {
         "path": report.path,
         "ok": report.ok,
         "checkpoints": [_document(one) for one in report.reports],
-        "errors": errors,
+        "errors": documents(report.errors),
     }
 
 
@@ -140,8 +140,7 @@ def damage_document(damage: Damage) -> dict[str, Any]:
 def _show_all(report: FolderReport) -> None:
     for one in report.reports:
         _show(one)
-    for error in report.errors:
-        problem("error", str(error), "bold red")
+    tell(report.errors)
     damaged = sum(not one.ok for one in report.reports)
     words = [count(len(report.reports), "checkpoint")]
     words += [f"{damaged} damaged" if damaged else "all whole"] if report.reports else []
