@@ -8,6 +8,7 @@ import datetime
 import decimal
 import enum
 import functools
+import gc
 import io
 import logging
 import random
@@ -325,3 +326,38 @@ def test_every_tag_that_a_program_makes_is_one_that_a_value_has() -> None:
     known = {lower(value).tag for value in samples}  # type: ignore[union-attr]
     native = ("collections.OrderedDict", *(name for name in TAGS if name.startswith("numpy.") and name.count(".") == 1))
     assert known == {name for name, tag in TAGS.items() if tag.restore is not None} - set(native)
+
+
+def test_what_is_skipped_is_left_out(tmp_path: Path) -> None:
+    tree = {
+        "w": np.ones(2),
+        "hparams": {"act": print, "lr": 0.1, "at": [1, {"f": len}]},
+        "args": argparse.Namespace(f=len),
+    }
+    skip = ["hparams/act", "**/f"]
+    assert not ckptfmt.check(tree).ok
+    assert ckptfmt.check(tree, skip=skip).ok
+    ckptfmt.save(tmp_path / "a", tree, skip=skip)
+    expected = {"w": np.ones(2), "hparams": {"lr": 0.1, "at": [1, {}]}, "args": argparse.Namespace()}
+    assert_same_tree(ckptfmt.load(tmp_path / "a"), expected)
+    with ckptfmt.CheckpointManager(tmp_path / "run", skip=skip) as manager:
+        manager.save(1, tree, block=False)
+        manager.save(2, tree)
+        manager.wait()
+        for step in (1, 2):
+            assert_same_tree(manager.restore(step), expected)
+    with pytest.raises(ckptfmt.InputError, match="skip="):
+        ckptfmt.save(tmp_path / "b", tree, skip=[1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_left_as_it_was(tmp_path: Path, enabled: bool) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        there_and_back(tmp_path, {"a": [1]})
+        with pytest.raises(ckptfmt.InputError):
+            ckptfmt.save(tmp_path / "b", {"a": print})
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,10 +18,10 @@ from ..format.codecs import RAW, Codec, codec_asked
 from ..format.digests import Digest, digest_named
 from ..format.dtypes import dtype_of
 from ..format.manifest import KEYS, MAX_RANK, Schema, unpack
-from ..format.names import MAX_LENGTH, escape, path_label, path_text
+from ..format.names import MAX_LENGTH, Path, escape, path_label, path_text
 from ..format.tree import Node, Tree
 from ..frameworks.sources import Kept, Sharded
-from ..patterns import matches
+from ..patterns import Patterns, matches, matches_any
 from .encoder import EncodedTree, TensorLeaf, encode
 
 Compression = str | Mapping[str, Any] | None
@@ -47,9 +47,10 @@ def request(
     schema: Schema | tuple[str, str] | None,
     metadata: Tree,
     digest: str,
+    skip: Patterns = None,
 ) -> Request:
     """Check what `save` was given; raises `InputError`."""
-    encoded = encode(tree)
+    encoded = encode(tree, skip=skipped(skip))
     rules = _rules(compression)
     return Request(
         encoded=encoded,
@@ -60,6 +61,16 @@ def request(
         digest=_digest(digest),
         generator=f"ckptfmt {__version__}",
     )
+
+
+def skipped(patterns: Patterns) -> Callable[[Path], bool] | None:
+    """Which entries of dicts a save leaves out; raises `bad-option`."""
+    if patterns is None:
+        return None
+    asked = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not all(isinstance(pattern, str) for pattern in asked):
+        raise fault("bad-option", "skip= has a pattern of another type", found=asked, expected="str")
+    return lambda path: matches_any(asked, path_text(path))
 
 
 def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
