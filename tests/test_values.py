@@ -10,8 +10,11 @@ import enum
 import functools
 import gc
 import io
+import json
 import logging
 import random
+import subprocess
+import sys
 import threading
 import types
 import warnings
@@ -361,3 +364,46 @@ def test_the_collector_is_left_as_it_was(tmp_path: Path, enabled: bool) -> None:
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if was else gc.disable)()
+
+
+def test_values_go_along_with_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_classes", {f"{__name__}.Mode": Mode})
+    extra = {
+        "counts": [Counter("aab"), Counter(), defaultdict(list, {"k": [1]})],
+        "args": argparse.Namespace(x={1, 2}, queue=deque([Counter("a")], 3)),
+        "day": datetime.date(2024, 1, 1),
+        "dice": random.Random(1),
+        "mode": (Mode.FAST,),
+    }
+    ckptfmt.save(tmp_path / "a", {"model": {"w": np.ones(3)}, "extra": extra}, schema=("s", "1"))
+    rules = [{"from": "w", "to": "v"}]
+    document = {"ckptfmt_migration": 1, "schema": "s", "from": "1", "to": "2", "rules": rules, "at": "model"}
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    expected = {"model": {"v": np.ones(3)}, "extra": extra}
+    with ckptfmt.open(tmp_path / "a", schema="2", migrations=tmp_path / "m.json") as view:
+        assert view["extra/day"] == datetime.date(2024, 1, 1)
+        for found in (view.load(), view.load(like=expected), view.load(into=expected)):
+            assert_same_tree(found, expected)
+        assert_same_tree(view.load(select="extra/**"), {"extra": extra})
+    ckptfmt.migrate(tmp_path / "a", tmp_path / "b", to="2", migrations=tmp_path / "m.json")
+    assert_same_tree(ckptfmt.load(tmp_path / "b"), expected)
+
+
+def test_values_on_the_command_line(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    tree = {"seen": {1, "a"}, "day": datetime.date(2024, 1, 2), "c": Counter("aab"), "dice": random.Random(1)}
+    ckptfmt.save(tmp_path / "a", tree)
+    ckptfmt.save(tmp_path / "b", {**tree, "day": datetime.date(2024, 1, 3), "c": {"a": 2, "b": 1}})
+    shown = run("inspect", tmp_path / "a").stdout
+    for text in ("{1, 'a'}", "datetime.date(2024, 1, 2)", "Counter({'a': 2, 'b': 1})", "Random(...)"):
+        assert text in shown
+    assert run("get", tmp_path / "a", "day").stdout.strip() == "datetime.date(2024, 1, 2)"
+    document = json.loads(run("inspect", "--json", tmp_path / "a").stdout)["tree"]
+    assert document["seen"] == {"$tag": "python.set", "param": None, "child": [1, "a"]}
+    changes = ckptfmt.diff(tmp_path / "a", tmp_path / "b").changed
+    assert [(change.path, change.kind) for change in changes] == [("day", "value"), ("c", "tag")]
+
+
+def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ckptfmt", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
