@@ -120,6 +120,7 @@ def test_times_are_read(tmp_path: Path) -> None:
 KINDS = {
     "Counter": Counter([30, 30, 80]),
     "defaultdict": defaultdict(list, {"loss": [1.0, 2.0], "t": [torch.ones(2)]}),
+    "defaultdicts of builtins": [defaultdict(kind) for kind in (bool, int, float, complex, str, bytes, tuple, set)],
     "defaultdict without a factory": defaultdict(None, {"a": 1}),
     "deque": deque([1, 2], maxlen=5),
     "deque of tensors": deque([torch.ones(2)]),
@@ -131,6 +132,7 @@ KINDS = {
     "Namespace": argparse.Namespace(lr=1.0, path=pathlib.Path("a")),
     "SimpleNamespace": types.SimpleNamespace(a=1, b=[torch.ones(2)]),
     "dates": [datetime.date(2024, 2, 29), datetime.datetime(2024, 1, 1, 2, 3, 4, 5), datetime.time(1, 2)],
+    "the second of two times": datetime.datetime(2024, 10, 27, 2, fold=1),
     "time zones": [datetime.UTC, datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)],
     "a span": datetime.timedelta(-1, 3, 7),
     "numbers": [decimal.Decimal("1.50"), fractions.Fraction(-3, 4), fractions.Fraction(7)],
@@ -143,6 +145,8 @@ KINDS = {
 @pytest.mark.parametrize("what", KINDS)
 def test_plain_values_keep_their_kind(tmp_path: Path, what: str, protocol: int) -> None:
     saved = {"w": torch.ones(2), "x": KINDS[what]}
+    if what == "the second of two times":  # which earlier protocols forget
+        protocol = max(protocol, 4)
     found, losses = converted(tmp_path, saved, protocol=protocol, allow_loss=False)
     assert losses == ()
     assert first_difference(plain_arrays(found), plain_arrays(saved)) is None

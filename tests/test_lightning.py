@@ -143,10 +143,10 @@ class WithMode(Module):
         self.save_hyperparameters()
 
 
-def trainer_of(path: Path, **options: Any) -> Any:
+def trainer_of(path: Path, plugin: Any = None, **options: Any) -> Any:
     return lightning.Trainer(
         max_epochs=1,
-        plugins=[CkptfmtIO()],
+        plugins=[plugin or CkptfmtIO()],
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -175,6 +175,10 @@ def test_hyperparameters_are_checked_before_the_run_begins(tmp_path: Path) -> No
     assert "the class torch.nn.modules.activation.ReLU" in refused["hyper_parameters/act"].found
     assert all("ignore=['" in refusal.advice for refusal in refused.values())
     assert all(path in str(raised.value) for path in refused)
+    trainer_of(tmp_path, plugin=CkptfmtIO(skip=["**/act", "**/f"])).fit(module, data)
+    assert steps == [0]
+    (saved,) = tmp_path.rglob("*.ckpt")
+    assert ckptfmt.load(saved, select="hyper_parameters/more") == {"hyper_parameters": {"more": {}}}
 
 
 def test_a_run_that_saves_nothing_may_have_any_hyperparameters(tmp_path: Path) -> None:

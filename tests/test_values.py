@@ -8,9 +8,13 @@ import datetime
 import decimal
 import enum
 import functools
+import gc
 import io
+import json
 import logging
 import random
+import subprocess
+import sys
 import threading
 import types
 import warnings
@@ -325,3 +329,81 @@ def test_every_tag_that_a_program_makes_is_one_that_a_value_has() -> None:
     known = {lower(value).tag for value in samples}  # type: ignore[union-attr]
     native = ("collections.OrderedDict", *(name for name in TAGS if name.startswith("numpy.") and name.count(".") == 1))
     assert known == {name for name, tag in TAGS.items() if tag.restore is not None} - set(native)
+
+
+def test_what_is_skipped_is_left_out(tmp_path: Path) -> None:
+    tree = {
+        "w": np.ones(2),
+        "hparams": {"act": print, "lr": 0.1, "at": [1, {"f": len}]},
+        "args": argparse.Namespace(f=len),
+    }
+    skip = ["hparams/act", "**/f"]
+    assert not ckptfmt.check(tree).ok
+    assert ckptfmt.check(tree, skip=skip).ok
+    ckptfmt.save(tmp_path / "a", tree, skip=skip)
+    expected = {"w": np.ones(2), "hparams": {"lr": 0.1, "at": [1, {}]}, "args": argparse.Namespace()}
+    assert_same_tree(ckptfmt.load(tmp_path / "a"), expected)
+    with ckptfmt.CheckpointManager(tmp_path / "run", skip=skip) as manager:
+        manager.save(1, tree, block=False)
+        manager.save(2, tree)
+        manager.wait()
+        for step in (1, 2):
+            assert_same_tree(manager.restore(step), expected)
+    with pytest.raises(ckptfmt.InputError, match="skip="):
+        ckptfmt.save(tmp_path / "b", tree, skip=[1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_left_as_it_was(tmp_path: Path, enabled: bool) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        there_and_back(tmp_path, {"a": [1]})
+        with pytest.raises(ckptfmt.InputError):
+            ckptfmt.save(tmp_path / "b", {"a": print})
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()
+
+
+def test_values_go_along_with_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_classes", {f"{__name__}.Mode": Mode})
+    extra = {
+        "counts": [Counter("aab"), Counter(), defaultdict(list, {"k": [1]})],
+        "args": argparse.Namespace(x={1, 2}, queue=deque([Counter("a")], 3)),
+        "day": datetime.date(2024, 1, 1),
+        "dice": random.Random(1),
+        "mode": (Mode.FAST,),
+    }
+    ckptfmt.save(tmp_path / "a", {"model": {"w": np.ones(3)}, "extra": extra}, schema=("s", "1"))
+    rules = [{"from": "w", "to": "v"}]
+    document = {"ckptfmt_migration": 1, "schema": "s", "from": "1", "to": "2", "rules": rules, "at": "model"}
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    expected = {"model": {"v": np.ones(3)}, "extra": extra}
+    with ckptfmt.open(tmp_path / "a", schema="2", migrations=tmp_path / "m.json") as view:
+        assert view["extra/day"] == datetime.date(2024, 1, 1)
+        for found in (view.load(), view.load(like=expected), view.load(into=expected)):
+            assert_same_tree(found, expected)
+        assert_same_tree(view.load(select="extra/**"), {"extra": extra})
+    ckptfmt.migrate(tmp_path / "a", tmp_path / "b", to="2", migrations=tmp_path / "m.json")
+    assert_same_tree(ckptfmt.load(tmp_path / "b"), expected)
+
+
+def test_values_on_the_command_line(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    tree = {"seen": {1, "a"}, "day": datetime.date(2024, 1, 2), "c": Counter("aab"), "dice": random.Random(1)}
+    ckptfmt.save(tmp_path / "a", tree)
+    ckptfmt.save(tmp_path / "b", {**tree, "day": datetime.date(2024, 1, 3), "c": {"a": 2, "b": 1}})
+    shown = run("inspect", tmp_path / "a").stdout
+    for text in ("{1, 'a'}", "datetime.date(2024, 1, 2)", "Counter({'a': 2, 'b': 1})", "Random(...)"):
+        assert text in shown
+    assert run("get", tmp_path / "a", "day").stdout.strip() == "datetime.date(2024, 1, 2)"
+    document = json.loads(run("inspect", "--json", tmp_path / "a").stdout)["tree"]
+    assert document["seen"] == {"$tag": "python.set", "param": None, "child": [1, "a"]}
+    changes = ckptfmt.diff(tmp_path / "a", tmp_path / "b").changed
+    assert [(change.path, change.kind) for change in changes] == [("day", "value"), ("c", "tag")]
+
+
+def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ckptfmt", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
 
@@ -20,8 +19,10 @@ from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
 from ckptfmt.packages import needed_by
+from ckptfmt.patterns import Patterns
 from ckptfmt.storage import is_url, path_of
 from ckptfmt.storage.temporaries import take_away
+from ckptfmt.writing.request import skipped
 
 from .checkpoint import load, save
 
@@ -54,14 +55,14 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
         if storage_options is not None:
             options["storage_options"] = storage_options
         plain = _plain(checkpoint)
-        hyperparameters = {key: plain[key] for key in _HYPERPARAMETERS if key in plain}
-        if any(True for _ in _objects(hyperparameters)):
-            check_hyperparameters(plain).raise_refusals(path)
+        skip = options.get("skip")
+        if _objects(plain, skip):
+            check_hyperparameters(plain, skip).raise_refusals(path)
         try:
             save(path, plain, **options)
         except ckptfmt.InputError as error:
             if isinstance(error.report, ckptfmt.CheckReport):
-                check_hyperparameters(plain).raise_refusals(path)
+                check_hyperparameters(plain, skip).raise_refusals(path)
             raise
 
     def load_checkpoint(
@@ -100,7 +101,7 @@ class CheckHyperparameters(Callback):  # type: ignore[misc]
         holders = (pl_module, getattr(trainer, "datamodule", None))
         found = zip(_HYPERPARAMETERS, holders, strict=True)
         hyperparameters = {key: _plain(holder.hparams) for key, holder in found if getattr(holder, "hparams", None)}
-        check_hyperparameters(hyperparameters).raise_refusals()
+        check_hyperparameters(hyperparameters, plugin.options.get("skip")).raise_refusals()
 
 
 def callbacks() -> list[Callback]:
@@ -108,20 +109,23 @@ def callbacks() -> list[Callback]:
     return [CheckHyperparameters()] if _plugins else []
 
 
-def check_hyperparameters(checkpoint: dict[str, Any]) -> ckptfmt.CheckReport:
+def check_hyperparameters(checkpoint: dict[str, Any], skip: Patterns = None) -> ckptfmt.CheckReport:
     """What of a checkpoint of Lightning no save takes, with objects among the hyperparameters of which a state alone
     would be stored, which does not make them again."""
     objects = tuple(
         ckptfmt.Refusal(path_label(at), f"a {type(value).__name__} among the hyperparameters", _ignoring(at))
-        for at, value in _objects({key: checkpoint[key] for key in _HYPERPARAMETERS if key in checkpoint})
+        for at, value in _objects(checkpoint, skip)
     )
     places = {refusal.path for refusal in objects}
-    others = (refusal for refusal in ckptfmt.check(checkpoint).refused if refusal.path not in places)
+    others = (refusal for refusal in ckptfmt.check(checkpoint, skip=skip).refused if refusal.path not in places)
     return ckptfmt.CheckReport((*objects, *map(_with_hint, others)))
 
 
-def _objects(hyperparameters: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
-    return ((at, value) for at, value in flatten(hyperparameters, is_stateful) if is_stateful(value))
+def _objects(checkpoint: dict[str, Any], skip: Patterns) -> list[tuple[Path, Any]]:
+    is_skipped = skipped(skip) or (lambda _: False)
+    hyperparameters = {key: checkpoint[key] for key in _HYPERPARAMETERS if key in checkpoint}
+    found = ((at, value) for at, value in flatten(hyperparameters, is_stateful) if is_stateful(value))
+    return [(at, value) for at, value in found if not any(is_skipped(at[:end]) for end in range(1, len(at) + 1))]
 
 
 def _ignoring(at: Path) -> str:

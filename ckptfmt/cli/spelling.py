@@ -1,5 +1,4 @@
-"""Options that several commands share, and options by the names that a command gives them: `--overwrite` where a
-message says `overwrite=True`."""
+"""Options by the names that a command gives them: `--overwrite` where a message says `overwrite=True`."""
 
 from __future__ import annotations
 
@@ -53,10 +52,3 @@ def speller(command: click.Command | None) -> Callable[[str], str]:
         return _OPTION.sub(spelled, text.replace("the documentation of the call", f"`ckptfmt {name} --help`"))
 
     return spell
-
-
-follow_links = click.option(
-    "--follow-links",
-    is_flag=True,
-    help="Read through links in a checkpoint's folder, into it and into the blobs of the Hugging Face cache around it.",
-)

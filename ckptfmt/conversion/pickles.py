@@ -316,7 +316,7 @@ class _Machine:
         if len(module) + len(attribute) > NAME:
             raise fault("limit-exceeded", f"the pickle has a name of more than {NAME:,} characters")
         module = _RENAMED.get(module, module)  # as protocol 2 writes it
-        name = f"{module}.{attribute}"
+        name = _RENAMED.get(f"{module}.{attribute}", f"{module}.{attribute}")
         if name in self.table:
             return Global(name, self.table[name])
         if self.is_strict or module.partition(".")[0] in _MODULES or (module in _CORE and attribute in _RUNNING):
@@ -349,6 +349,9 @@ class _Machine:
 
 _MADE = (bytes, bytearray, set, frozenset, dict, list)  # what a call can make again and again of one argument
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_RENAMED |= {
+    f"builtins.{old}": f"builtins.{new}" for old, new in (("long", "int"), ("unicode", "str"), ("xrange", "range"))
+}
 
 
 def _attribute(made: Unknown, arguments: tuple[Any, ...]) -> Unknown:

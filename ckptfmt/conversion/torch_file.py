@@ -19,6 +19,7 @@ from ..format.names import Path, path_text
 from ..format.tags import made
 from ..format.tree import Tree
 from ..format.values import ATOMS, CONTAINERS
+from ..frameworks.adapter import Tagged
 from ..frameworks.target import rebuild
 from ..packages import package
 from . import shards
@@ -35,6 +36,8 @@ BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 INDEX = ".bin.index.json"
 ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts, as `state_dict` has them, and tensors, by path text
 
+CONTAINING = (dict, OrderedDict, list, tuple)
+
 
 def _dtype(_: Any, name: str) -> Any:
     return getattr(package("torch", "a torch.save file or what lies in one"), name)
@@ -47,14 +50,14 @@ def _parameter(requires_grad: Any, tensor: Any) -> Any:
 HOLDS = Holds(
     dtypes=frozenset(TORCH_DTYPES),
     pairs=frozenset(PACKED.values()),
-    containers=(dict, OrderedDict, list, tuple),
+    containers=CONTAINING,
     int_keys=True,
     values=(type(None), bool, int, float, complex, str, bytes),
     aliases=True,
     metadata=lambda metadata: keys_of(metadata, {ATTRIBUTES}),
     arrays=True,
     tags={
-        **{name: partial(made, name) for name in (*ATOMS, *CONTAINERS)},
+        **{name: partial(made, name) for name in (*ATOMS, *CONTAINERS) if not name.startswith("numpy.")},
         "torch.Parameter": _parameter,
         "torch.Size": lambda _, sizes: package("torch", "a torch.save file or what lies in one").Size(sizes),
         "torch.dtype": _dtype,
@@ -146,8 +149,15 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
             state = attributes.get(path_text(where)) if isinstance(holder, OrderedDict | torch.Tensor) else None
             if state is not None:
                 vars(holder).update(state)
-        torch.save(value, path)
+        torch.save(value, path, pickle_protocol=4 if _has_fold(tree) else 2)
     advance(sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)))
+
+
+def _has_fold(tree: Tree) -> bool:
+    """Whether there is a time of which torch's protocol forgets that it is the second of its kind."""
+    if isinstance(tree, Tagged):
+        return (isinstance(tree.param, dict) and "fold" in tree.param) or _has_fold(tree.child)
+    return any(map(_has_fold, tree.values() if isinstance(tree, dict) else tree)) if type(tree) in CONTAINING else False
 
 
 def _tensor(torch: Any, array: Array) -> Any:

@@ -249,7 +249,7 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "builtins.bytes": lambda: b"",  # as protocol 2 writes it
     **{name: partial(_path, name) for name in PATHS},
     **{f"builtins.{name}": never for name in ("bool", "int", "float", "str", "list", "tuple", "dict")},  # of defaults
-    **dict.fromkeys(("builtins.range", "builtins.xrange"), lambda *items: range(*items)),  # xrange in protocol 2
+    "builtins.range": lambda *items: range(*items),
     "builtins.slice": lambda *items: slice(*items),
     "datetime.date": _moment(datetime.date),
     "datetime.time": _moment(datetime.time),

@@ -7,10 +7,12 @@ takes a thousandth of them, and keys can be chosen so that every look into a has
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -69,6 +71,19 @@ def _memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return 8 << 30
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """While very many containers are made that hold no cycles, Python need not look for cycles among them again and
+    again, which is a third of the time. Threads that do so at once leave the collector as it was, whoever is last."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 # ---- hash tables

@@ -20,7 +20,7 @@ from .chunk_table import ChunkTable, columns, decode_table, encode_table, first_
 from .codecs import codec_of
 from .digests import Digest, digest_named
 from .dtypes import dtype_named
-from .limits import DEFAULT, Budget, costs_at_most, exceeded
+from .limits import DEFAULT, Budget, costs_at_most, exceeded, uncollected
 from .names import check_names, check_paths
 from .placement import Placement, decode_placement
 
@@ -159,6 +159,7 @@ def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
     return hashlib.sha256(msgpack.packb(ordered)).digest()
 
 
+@uncollected()
 def decode(raw: bytes, memory: int | None = None) -> Manifest:
     """Parse and check a manifest, whose values may take `memory` bytes; raises `bad-manifest`, `bad-extent`,
     `limit-exceeded` or one of the `unknown-…` codes."""

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import UnknownTagWarning, fault
 from ..warning import warn
 from .dtypes import DTYPES, dtype_named, unpack
-from .limits import SMALL, table
+from .limits import SMALL, table, uncollected
 from .names import Key, Path, path_label
 from .tags import TAGS, Restore, Tag
 
@@ -125,7 +125,8 @@ def decode(
     With `keep`, leaves whose path it refuses are left out: dict entries vanish, items of lists and tuples become
     `OMITTED`. `restores` makes the values of tags that belong to a framework.
     """
-    return _Decoder(tensor, keep, restores).value(node, ())
+    with uncollected():
+        return _Decoder(tensor, keep, restores).value(node, ())
 
 
 class _Decoder:

@@ -265,7 +265,7 @@ class CheckpointManager(Finder):
 
         def take() -> snapshot.Snapshot:
             try:
-                return buffers.take(tree)
+                return buffers.take(tree, self._options.get("skip"))
             except CkptError as error:
                 error.path = error.path or self._run.path_of(step)
                 raise

@@ -20,7 +20,9 @@ from ..format.dtypes import Array
 from ..format.tree import Tree
 from ..frameworks.adapter import KEPT, Plain, Tagged, kept, lower, seen
 from ..frameworks.sources import Shard, Sharded, Source, whole
+from ..patterns import Patterns
 from ..writing.encoder import encode
+from ..writing.request import skipped
 
 _PLAIN = {type(None), bool, int, float, complex, bytes, np.bool_, np.int32, np.int64, np.float32, np.float64}
 _ABOUT = tuple(map(operator.attrgetter, ("dtype", "ndim", "nbytes")))  # what can be set; a copy tells other shapes
@@ -57,8 +59,8 @@ class Buffers:
         self._groups: dict[tuple[int, ...], _Group] = {}
         self._keys: set[tuple[Any, ...]] = set()  # of dicts, which were checked
 
-    def take(self, tree: Tree) -> Snapshot:
-        """Copy `tree`. Raises what `save` raises for a tree that cannot be saved."""
+    def take(self, tree: Tree, skip: Patterns = None) -> Snapshot:
+        """Copy `tree`, but for what a save is to skip. Raises what `save` raises for a tree that cannot be saved."""
         if self._keys or self._arrays or self._groups:
             again = _Again(self._arrays, self._target_of, self._groups, self._keys)
             try:
@@ -67,14 +69,14 @@ class Buffers:
                 return Snapshot(copy, ())
             except (_OtherError, ValueError):
                 pass
-        return self._take_new(tree)
+        return self._take_new(tree, skip)
 
-    def _take_new(self, tree: Tree) -> Snapshot:
-        encoded = encode(tree)
+    def _take_new(self, tree: Tree, skip: Patterns) -> Snapshot:
+        encoded = encode(tree, skip=skipped(skip))
         reused = [*self._targets, *[None] * (len(encoded.tensors) - len(self._targets))]
         self._targets = [copied(leaf.source, buffer) for leaf, buffer in zip(encoded.tensors, reused, strict=False)]
         self._arrays, self._target_of, self._groups, self._keys = {}, {}, {}, set()
-        if not encoded.copied_views:  # else they are found anew each time
+        if not encoded.copied_views and skip is None:  # else they are found anew each time
             for leaf, target in zip(encoded.tensors, self._targets, strict=True):
                 if type(leaf.source) is np.ndarray:
                     self._arrays[id(leaf.source)] = weakref.ref(leaf.source)

@@ -151,8 +151,9 @@ def plain_leaves() -> Strategy:
     return numbers | st.text(max_size=8) | st.binary(max_size=8) | scalars()
 
 
-def values() -> Strategy:
-    """Values of other classes of Python and NumPy that are one leaf: sets, dates, numbers, paths, generators."""
+def values(*, large: bool = True) -> Strategy:
+    """Values of other classes of Python and NumPy that are one leaf: sets, dates, numbers, paths, generators; with
+    `large` also those generators whose state is hundreds of numbers."""
     zones = st.none() | st.timedeltas(-timedelta(hours=23), timedelta(hours=23)).map(timezone)
     named = st.builds(timezone, st.timedeltas(-timedelta(hours=23), timedelta(hours=23)), st.text(max_size=4))
     zones |= named
@@ -179,18 +180,26 @@ def values() -> Strategy:
         st.fractions(),
         st.uuids(),
         words.map(PurePosixPath) | words.map(PureWindowsPath) | words.map(Path),
-        st.integers().map(Random),
         st.builds(_generator, st.sampled_from(BIT_GENERATORS), st.integers(0, 1 << 200), st.integers(0, 9)),
-        st.integers(0, 2**32 - 1).map(np.random.RandomState),
+        *(_large_generators() if large else ()),
     )
 
 
-BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+def _large_generators() -> list[Strategy]:
+    seeds = st.integers(0, 2**32 - 1)
+    return [
+        seeds.map(Random),
+        seeds.map(np.random.RandomState),
+        st.builds(_generator, st.just("MT19937"), seeds, seeds),
+    ]
+
+
+BIT_GENERATORS = ("PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def _generator(name: str, seed: int, used: int) -> np.random.Generator:
     made = np.random.Generator(getattr(np.random, name)(seed))
-    made.integers(0, 9, used, dtype=np.uint32)
+    made.integers(0, 9, used % 9, dtype=np.uint32)
     made.spawn(used % 3)
     return made
 
@@ -203,7 +212,7 @@ def keys() -> st.SearchStrategy[str | int]:
 @st.composite
 def trees(draw: st.DrawFn, *, tensors: bool = True, max_leaves: int = 12) -> Tree:
     """Trees of every kind of value; with `tensors`, arrays, and aliases of arrays. Without, they fit `metadata=`."""
-    leaves = plain_leaves() | values()
+    leaves = plain_leaves() | values(large=False)
     if tensors:
         shared = draw(st.lists(arrays(), max_size=2))
         leaves = leaves | arrays() | (st.sampled_from(shared) if shared else st.nothing())

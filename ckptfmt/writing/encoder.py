@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import CkptError
 from ..format.dtypes import Array, dtype_of, pack
+from ..format.limits import uncollected
 from ..format.names import Path, path_label
 from ..format.tags import TAGS
 from ..format.tree import COMPLEX, MAX_DEPTH, Node, Tree
@@ -48,7 +49,8 @@ def encode(tree: Tree, *, allow_tensors: bool = True, skip: Callable[[Path], boo
     """Encode `tree`; raises `unsupported-leaf`, `unsupported-key`, `unsupported-dtype` or `too-deep`, for all places at
     once. [TREE-013] Entries of dicts whose path `skip` is true of are left out."""
     encoder = _Encoder(allow_tensors, skip)
-    node = encoder.node(tree, (), 0)
+    with uncollected():
+        node = encoder.node(tree, (), 0)
     if encoder.refused:
         raise_for(tuple(encoder.refused))
     return EncodedTree(node, encoder.tensors, _shared_views(encoder.tensors, list(encoder.index_of_memory)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import CkptError, fault
+from ..patterns import Patterns
 
 SHOWN = 10  # places that a message names
 
@@ -62,9 +63,9 @@ def refused_by(error: CkptError) -> tuple[Refusal, ...]:
     return (Refusal(error.tensor or "", error.message, "", error.code),)
 
 
-def check(tree: Any, *, metadata: Any = None) -> CheckReport:
-    """Say what `save` would refuse of a tree and metadata, all at once, without writing anything or reading a tensor:
-    before a run, of what it is going to save.
+def check(tree: Any, *, metadata: Any = None, skip: Patterns = None) -> CheckReport:
+    """Say what `save` would refuse of a tree and metadata with `skip`, all at once, without writing anything or reading
+    a tensor: before a run, of what it is going to save.
 
     `report.ok` is True if everything can be saved; else `report.refused` has each place with what stands there and what
     to do about it, and `report.raise_refusals()` raises what `save` would.
@@ -72,7 +73,7 @@ def check(tree: Any, *, metadata: Any = None) -> CheckReport:
     from .request import request  # which encodes
 
     try:
-        request(tree, compression=None, schema=None, metadata=metadata, digest="sha256")
+        request(tree, compression=None, schema=None, metadata=metadata, digest="sha256", skip=skip)
     except CkptError as error:
         return CheckReport(refused_by(error))
     return CheckReport()

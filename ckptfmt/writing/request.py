@@ -21,7 +21,7 @@ from ..format.manifest import KEYS, MAX_RANK, Schema, unpack
 from ..format.names import MAX_LENGTH, Path, escape, path_label
 from ..format.tree import Node, Tree
 from ..frameworks.sources import Kept, Sharded
-from ..patterns import selector
+from ..patterns import Patterns, selector
 from .encoder import EncodedTree, TensorLeaf, encode
 
 Compression = str | Mapping[str, Any] | None
@@ -49,9 +49,10 @@ def request(
     schema: Schema | tuple[str, str] | None,
     metadata: Tree,
     digest: str,
+    skip: Patterns = None,
 ) -> Request:
     """Check what `save` was given; raises `InputError`."""
-    encoded = encode(tree)
+    encoded = encode(tree, skip=skipped(skip))
     rules = _rules(compression)
     return Request(
         encoded=encoded,
@@ -62,6 +63,16 @@ def request(
         digest=_digest(digest),
         generator=f"ckptfmt {__version__}",
     )
+
+
+def skipped(patterns: Patterns) -> Callable[[Path], bool] | None:
+    """Which entries of dicts a save leaves out; raises `bad-option`."""
+    if patterns is None:
+        return None
+    asked = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not all(isinstance(pattern, str) for pattern in asked):
+        raise fault("bad-option", "skip= has a pattern of another type", found=asked, expected="str")
+    return selector(asked)
 
 
 def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:

@@ -15,6 +15,7 @@ from ..format.manifest import BLOCK, Schema
 from ..format.tree import Tree
 from ..layouts import Written, layout_named
 from ..layouts.draft import Draft
+from ..patterns import Patterns
 from ..progress import Progress, Report, counter
 from ..storage import IN_FLIGHT, attempt_for, path_of
 from .request import Compression, Request, extra_keys, request, whole_specs
@@ -58,11 +59,15 @@ def save(
     max_bytes_in_flight: int = IN_FLIGHT,
     extra: Mapping[str, Any] | None = None,
     check: Check | None = None,
+    skip: Patterns = None,
 ) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
     - `tree`: nested dict / list / tuple of NumPy arrays (any shape, byte order and strides), NumPy scalars, None, bool,
-      int, float, complex, str and bytes; NamedTuples, dataclasses, and what the adapters of imported frameworks know.
+      int, float, complex, str and bytes; other plain values of Python (docs/guide.md has the table), Enum members,
+      NamedTuples, dataclasses, and what the adapters of imported frameworks know.
+    - `skip`: patterns of paths, as `select` of `load` takes them: the entries of dicts, and of objects that are stored
+      as such, that are left out. Items of lists and tuples keep their places.
     - `layout`: "file" (one file, the default), "packed" (a directory of packs) or "loose" (one of plain Zarr chunks).
     - `path`: a path, or a URL of any protocol that fsspec can write ("s3://bucket/model.ckpt"); then
       `storage_options` are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
@@ -96,7 +101,7 @@ def save(
             raise fault("bad-option", "check= is not for saves by many processes")
         if coordinator is not None and before_commit is not None:
             raise fault("bad-option", "before_commit= is not for saves by many processes")
-        return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest)
+        return request(tree, compression=compression, schema=schema, metadata=metadata, digest=digest, skip=skip)
 
     try:
         if coordinator is not None:
