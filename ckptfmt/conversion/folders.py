@@ -61,7 +61,7 @@ class _Search:
     def __init__(self, format_of: FormatOf) -> None:
         self.format_of = format_of
         self.left = LOOKED_INTO
-        self.wrong: CkptError | None = None  # with the first file that should have been readable
+        self.wrong: CkptError | OSError | None = None  # with what should have been readable, first
 
     def places(self, folder: str, depth: int) -> list[Place]:
         """All checkpoints that come first in a folder."""
@@ -100,8 +100,12 @@ class _Search:
     def _below(self, folder: str, names: list[str], depth: int) -> Iterator[Place]:
         for name in names:
             path = os.path.join(folder, name)
-            if self.left and os.path.isdir(path) and not os.path.islink(path):
+            if not self.left or not os.path.isdir(path) or os.path.islink(path):
+                continue
+            try:
                 yield from self.places(path, depth - 1)
+            except (CkptError, OSError) as error:  # such as one that may not be read
+                self.wrong = self.wrong or error
 
 
 def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
