@@ -169,6 +169,17 @@ def test_the_line_that_converts_it_does(tmp_path: Path, kind: str) -> None:
     assert ckptfmt.verify(tmp_path / "a model.ckpt").ok
 
 
+@pytest.mark.parametrize("named", ["torch", "hdf5", "gguf", "npz", "ckptfmt"])
+def test_a_source_of_another_format_than_the_one_named(tmp_path: Path, named: str) -> None:
+    (tmp_path / "x").write_bytes(FILES["safetensors"][0])
+    with pytest.raises(ckptfmt.CkptError, match="looks like safetensors, also with an index, not like") as raised:
+        ckptfmt.convert(tmp_path / "x", tmp_path / "y.ckpt", source_format=named)
+    assert "--from" in raised.value.advice
+    (tmp_path / "x").write_bytes(FILES["page"][0])
+    with pytest.raises(ckptfmt.CkptError, match="an HTML page"):
+        ckptfmt.convert(tmp_path / "x", tmp_path / "y.ckpt", source_format=named)
+
+
 def test_on_a_store(tmp_path: Path) -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe_file("/foreign/a model.bin", FILES["safetensors"][0])
