@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.serialization
+import gguf
 import h5py
 import jax.numpy as jnp
 import numpy as np
@@ -206,6 +208,47 @@ def test_a_cache_of_hugging_face(tmp_path: Path) -> None:
     (snapshot / "model.safetensors").symlink_to("../../blobs/ffff")
     for source in (snapshot, repository):
         assert converted(source)[0].source == str(snapshot / "model.safetensors")
+
+
+def test_the_parts_of_a_gguf_model_are_one(tmp_path: Path) -> None:
+    source = folder(tmp_path / "it")
+    writer = gguf.GGUFWriter("model", "llama", split_max_tensors=1)
+    for number in range(2):
+        writer.add_tensor(f"blk.{number}.w", np.full(32, number, np.float32))
+    writer.write_header_to_file(source / "model.gguf")
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    report, tree = converted(source)
+    assert report.source == str(source / "model-00001-of-00002.gguf")
+    assert len(tree) == 2
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(tmp_path / "run")
+    folder(source / "checkpoint-1", "model.safetensors")
+    folder(source / "lost+found")
+    listed = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if str(path).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)  # root may read anything
+    assert converted(source)[0].source == str(source / "checkpoint-1" / "model.safetensors")
+    (source / "checkpoint-1" / "model.safetensors").unlink()
+    assert "Permission denied" in str(refused(source, "permission"))
+
+
+def test_the_folders_of_a_pipeline_are_named(tmp_path: Path) -> None:
+    source = folder(tmp_path / "pipeline")
+    folder(source / "unet", "diffusion_pytorch_model.safetensors")
+    folder(source / "vae", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+    folder(source / "scheduler")
+    error = refused(source, "ambiguous-source")
+    assert "unet/diffusion_pytorch_model.safetensors (safetensors), vae/diffusion_pytorch_model" in error.message
+    assert "2 checkpoints" in error.message
 
 
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:

@@ -42,7 +42,12 @@ LOSSES: dict[str, tuple[str, Any, set[tuple[str, str]]]] = {
     "aliases": ("safetensors", {"a": MATRIX, "b": MATRIX}, {("alias", "b")}),
     "a dtype": ("npz", {"a": np.zeros(2, ml_dtypes.bfloat16)}, {("dtype", "a")}),
     "a wide dtype": ("safetensors", {"a": np.zeros((2, 3), np.complex128)}, {("dtype", "a")}),
-    "a list": ("safetensors", {"a": [MATRIX]}, {("nesting", "")}),
+    "a list": ("safetensors", {"a": [MATRIX]}, {("nesting", "a")}),
+    "lists and keys at many places": (
+        "safetensors",
+        {"a": [MATRIX, (MATRIX + 1,)], "b": {"c.d": MATRIX + 2, "e": {0: MATRIX + 3}}, "f": {"g": MATRIX + 4}},
+        {("nesting", "a"), ("nesting", "a/1"), ("nesting", "b"), ("nesting", "b/e")},
+    ),
     "a period": ("safetensors", {"a.b": {"c": MATRIX}}, {("nesting", "")}),
     "an int key": ("safetensors", {0: MATRIX}, {("nesting", "")}),
     "an int key of a hierarchy": ("hdf5", {"a": {0: MATRIX}}, {("nesting", "a/0")}),
@@ -318,4 +323,4 @@ def test_the_command_lists_formats_and_wants_two_paths(tmp_path: Path) -> None:
 def test_path_texts_of_losses_are_those_of_the_source(tmp_path: Path) -> None:
     source = saved(tmp_path, {"a": {"b": [1, MATRIX]}})
     report = ckptfmt.convert(source, tmp_path / "x.npz", allow_loss=True)
-    assert {loss.path for loss in report.losses} == {"", path_text(("a", "b", 0))}
+    assert {loss.path for loss in report.losses} == {"a/b", path_text(("a", "b", 0))}

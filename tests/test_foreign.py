@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flax.serialization
+import fsspec
 import gguf
 import h5py
 import numpy as np
@@ -166,6 +167,28 @@ def test_the_line_that_converts_it_does(tmp_path: Path, kind: str) -> None:
     line = error.advice.partition(": ")[2]
     assert command(*shlex.split(line)[1:]).exit_code == 0
     assert ckptfmt.verify(tmp_path / "a model.ckpt").ok
+
+
+@pytest.mark.parametrize("named", ["torch", "hdf5", "gguf", "npz", "ckptfmt"])
+def test_a_source_of_another_format_than_the_one_named(tmp_path: Path, named: str) -> None:
+    (tmp_path / "x").write_bytes(FILES["safetensors"][0])
+    with pytest.raises(ckptfmt.CkptError, match="looks like safetensors, also with an index, not like") as raised:
+        ckptfmt.convert(tmp_path / "x", tmp_path / "y.ckpt", source_format=named)
+    assert "--from" in raised.value.advice
+    (tmp_path / "x").write_bytes(FILES["page"][0])
+    with pytest.raises(ckptfmt.CkptError, match="an HTML page"):
+        ckptfmt.convert(tmp_path / "x", tmp_path / "y.ckpt", source_format=named)
+
+
+def test_on_a_store(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/foreign/a model.bin", FILES["safetensors"][0])
+    fs.pipe_file("/foreign/pointer", POINTER)
+    with pytest.raises(ckptfmt.NotACheckpointError, match="a safetensors file") as raised:
+        ckptfmt.load("memory://foreign/a model.bin")
+    assert raised.value.advice == "Fetch it, and make a checkpoint of it: ckptfmt convert 'a model.bin' 'a model.ckpt'"
+    with pytest.raises(ckptfmt.NotACheckpointError, match="a Git LFS pointer"):
+        ckptfmt.load("memory://foreign/pointer")
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, _, advice) in FILES.items() if advice != LINE])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -114,8 +114,9 @@ class _Fitter:
     def flat(self, tree: Tree) -> Tree:
         """A dict of leaves with joined names."""
         leaves = dict(flatten(tree))
-        if not _comes_back(tree, leaves, self.holds.separator):
-            self.lose("nesting", (), f"keys are joined with {self.holds.separator!r} and cannot be told apart again")
+        if not isinstance(tree, dict) or any(len(path) != 1 or type(path[0]) is int for path in leaves):
+            for path, what in _joined(tree, self.holds.separator, ()):
+                self.lose("nesting", path, f"{what}, and cannot be told apart again")
         fitted: dict[str, Any] = {}
         places: dict[Path, str] = {}
         for path, leaf in leaves.items():
@@ -252,20 +253,19 @@ def _identity(tensor: Tensor) -> Any:
     return tensor.__array_interface__["data"][0], tensor.dtype, tensor.shape, tensor.strides
 
 
-def _comes_back(tree: Tree, leaves: dict[Path, Any], separator: str) -> bool:
-    """Whether joined names can be taken apart again: they are single keys, or dicts of keys without the separator."""
-    if all(len(path) == 1 and isinstance(path[0], str) for path in leaves) and isinstance(tree, dict):
-        return True
-    return isinstance(tree, dict) and all(_is_plain(tree, separator))
-
-
-def _is_plain(tree: Tree, separator: str) -> Any:
-    for key, item in tree.items():
-        yield isinstance(key, str) and separator not in key
-        if isinstance(item, dict):
-            yield from _is_plain(item, separator)
-        else:
-            yield not isinstance(item, list | tuple)
+def _joined(tree: Tree, separator: str, path: Path) -> Iterator[tuple[Path, str]]:
+    """The containers whose keys cannot be taken out of joined names again, and why: others are dicts of text without
+    the separator."""
+    if isinstance(tree, dict):
+        if any(isinstance(key, int) for key in tree):
+            yield path, "int keys become text in names"
+        if any(isinstance(key, str) and separator in key for key in tree):
+            yield path, f"keys with {separator!r} in them are joined with it"
+    elif tree or not path:
+        yield path, f"the items of a {type(tree).__name__} become numbers in names"
+    for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(item, dict | list | tuple):
+            yield from _joined(item, separator, (*path, key))
 
 
 def nest(tree: Tree, separator: str) -> Tree:

@@ -29,6 +29,7 @@ ALIASES = {"pytorch_model": "model", "flax_model": "model", "tf_model": "model"}
 WEIGHTS = {"model", "diffusion_pytorch_model", "adapter_model", "pytorch_lora_weights"}
 # what lies beside weights, as a Trainer and accelerate write it: the state of a run
 _BESIDE = re.compile(r"(optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args|dl_state_dict)").match
+LAST = 2  # the rank of these, after what lies in folders below
 DEPTH = 3  # folders below each other that are looked into: models--a--b/snapshots/REVISION
 LOOKED_INTO = 256  # folders in all
 SHOWN = 8  # most checkpoints named in an error
@@ -61,7 +62,7 @@ class _Search:
     def __init__(self, format_of: FormatOf) -> None:
         self.format_of = format_of
         self.left = LOOKED_INTO
-        self.wrong: CkptError | None = None  # with the first file that should have been readable
+        self.wrong: CkptError | OSError | None = None  # with what should have been readable, first
 
     def places(self, folder: str, depth: int) -> list[Place]:
         """All checkpoints that come first in a folder."""
@@ -73,16 +74,16 @@ class _Search:
                 raise
         names = sorted((name for name in os.listdir(folder) if not name.startswith(".")), key=_natural)
         families = list(_families(names))
-        for rank in range(2):
-            found = [place for rank_of, forms in families if rank_of == rank
-                     if (place := self._first(folder, forms)) is not None]  # fmt: skip
-            if found:
+        before = self.wrong
+        for rank in range(LAST + 1):
+            if rank == LAST and depth and self.wrong is before and (found := list(self._below(folder, names, depth))):
+                return found
+            tried = [self._first(folder, forms) for rank_of, forms in families if rank_of == rank]
+            if found := [place for place in tried if place is not None]:
                 taken = {os.path.basename(place.path) for place in found}
                 beside = tuple(name for _, forms in families for name in forms if name not in taken)
                 return [place._replace(passed_over=beside) for place in found]
-        if self.wrong is None and depth:
-            found = list(self._below(folder, names, depth))
-        return found or [place for _, forms in families if (place := self._first(folder, forms)) is not None]
+        return []
 
     def _first(self, folder: str, forms: list[str]) -> Place | None:
         """The first of some forms that can be read."""
@@ -100,8 +101,12 @@ class _Search:
     def _below(self, folder: str, names: list[str], depth: int) -> Iterator[Place]:
         for name in names:
             path = os.path.join(folder, name)
-            if self.left and os.path.isdir(path) and not os.path.islink(path):
+            if not self.left or not os.path.isdir(path) or os.path.islink(path):
+                continue
+            try:
                 yield from self.places(path, depth - 1)
+            except (CkptError, OSError) as error:  # such as one that may not be read
+                self.wrong = self.wrong or error
 
 
 def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -119,7 +124,7 @@ def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
                 continue
         families.setdefault(ALIASES.get(stem, stem), []).append(name)
     for family, forms in families.items():
-        rank = 2 if _BESIDE(family) else 0 if family in WEIGHTS else 1
+        rank = LAST if _BESIDE(family) else 0 if family in WEIGHTS else 1
         yield rank, sorted(forms, key=_order)
 
 

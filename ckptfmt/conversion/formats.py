@@ -119,15 +119,32 @@ def _format_of(probe: Probe, formats: list[Format]) -> Format:
     raise _told(fault("unknown-format", "this looks like no format that can be read", path=probe.path), probe)
 
 
+_NOT_READ = ("bad-source", "unsupported-source")
+
+
 def _told(error: CkptError, probe: Probe) -> CkptError:
     """What is wrong with a file that breaks its format, or has none: if it is something else, that."""
-    if error.code not in ("bad-source", "unknown-format") or probe.is_directory or error.path != probe.path:
+    if error.code not in ("unknown-format", *_NOT_READ) or probe.is_directory or error.path != probe.path:
         return error
     kind = foreign.kind_of(probe.head[: foreign.HEAD], probe.size, probe.read)
-    is_index = error.code == "bad-source" and probe.path.endswith(".json")
+    is_index = error.code in _NOT_READ and probe.path.endswith(".json")
     if kind is None or kind.advice is None or is_index:
         return error
     return fault(error.code, f"this is {kind.words}", path=probe.path, advice=kind.advice)
+
+
+def _misnamed(error: CkptError, place: Place, probe: Probe) -> CkptError | None:
+    """What is wrong with a source that is of another format than the one that the caller named."""
+    if error.code not in ("not-a-checkpoint", *_NOT_READ):
+        return None
+    try:
+        found = _format_of(probe, list(FORMATS.values()))
+    except CkptError:
+        return None
+    if found.name == place.format:
+        return None
+    message = f"this looks like {found.title}, not like {FORMATS[place.format].title}"
+    return fault("bad-source", message, path=probe.path, advice="Leave out source_format= (--from), or name that one")
 
 
 def target_format(path: str, name: str | None) -> Format:
@@ -197,7 +214,7 @@ def _on_disk(place: Place, follow_links: bool) -> tuple[Source, int]:
             else:
                 source = reader_of(FORMATS[place.format]).read(place.path)
     except CkptError as error:
-        raise _told(error, probe) from error
+        raise _misnamed(error, place, probe) or _told(error, probe) from error
     if source.size is not None:
         return source, source.size
     return source, folder_size(place.path) if probe.is_directory else probe.size

@@ -8,11 +8,13 @@ any more.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..errors import fault
 from .disk import Disk
 
 BLOBS, SNAPSHOTS = "blobs", "snapshots"  # folders of a cache of Hugging Face
@@ -54,6 +56,24 @@ class Links:
                 parts = [*os.path.relpath(above, root.path).split(os.sep), base]
                 return _file_below(disk, root, [part for part in parts if part != os.curdir])
         return None
+
+
+def follow(links: Links | None, disk: Disk, checkpoint: str, name: str, part: str, target: str) -> int:
+    """Open for reading what the link with the text `target` leads to, in the place of `part` of the object `name`;
+    raises `linked-object` where it is not to be followed (no `links`) or leads elsewhere, and `missing-object`."""
+    what = name if part == name else f"{part!r} in {name!r}"
+    if links is None:
+        raise fault("linked-object", f"{what} is a link [CHK-007]", path=checkpoint)
+    try:
+        found = links.open(disk, name, target) if part == name.rpartition("/")[2] else None
+    except OSError as error:
+        code = "missing-object" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "linked-object"
+        raise fault(code, f"cannot follow the link {what}: {error.strerror}", path=checkpoint) from error
+    if found is not None:
+        return found
+    message = f"{what} is a link to {target!r}, which is no file in this folder or in the blobs of its cache [CHK-010]"
+    advice = "Replace the link by what it stands for, if you trust it"
+    raise fault("linked-object", message, path=checkpoint, advice=advice)
 
 
 def _file_below(disk: Disk, root: _Root, parts: list[str]) -> int | None:

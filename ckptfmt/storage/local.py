@@ -14,7 +14,7 @@ from . import COMMIT, Storage, copy_pieces
 from . import disk as disks
 from .descriptor import Descriptor
 from .disk import Disk
-from .links import Links
+from .links import Links, follow
 from .temporaries import TEMPORARY_SUFFIX, Temporary
 
 RACES = 16  # times that publishing looks at the target anew when other saves come between
@@ -154,30 +154,12 @@ class LocalStorage:
             return self._disk.open_below(parent, part)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR) and (target := _link(part, parent)) is not None:
-                return self._followed(part, name, target)
+                return follow(self._links, self._disk, self.path, name, part, target)
             if error.errno == errno.ENXIO:  # a socket
                 raise fault("missing-object", f"{name} is not a file", path=self.path) from error
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
             raise os_fault(error, f"cannot open {name}", self.path) from error
-
-    def _followed(self, part: str, name: str, target: str) -> int:
-        """Open what the link in the place of a part of an object's name leads to. [CHK-010]"""
-        is_last = part == name.rpartition("/")[2]
-        try:
-            found = self._links.open(self._disk, name, target) if self._links is not None and is_last else None
-        except OSError as error:
-            message = f"cannot follow the link in the place of {name}"
-            code = "missing-object" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "linked-object"
-            raise fault(code, f"{message}: {error.strerror}", path=self.path) from error
-        if found is not None:
-            return found
-        what = name if part == name else f"{part!r} in {name!r}"
-        if self._links is None:
-            raise fault("linked-object", f"{what} is a link [CHK-007]", path=self.path)
-        message = f"{what} is a link to {target!r}, which is no file in this folder or in the blobs of its cache"
-        advice = "Replace the link by what it stands for, if you trust it"
-        raise fault("linked-object", f"{message} [CHK-010]", path=self.path, advice=advice)
 
 
 class LocalFile:
