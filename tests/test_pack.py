@@ -204,3 +204,25 @@ def test_what_is_no_directory_has_no_entries() -> None:
     raw[0] ^= 1
     with pytest.raises(ValueError, match="no entry"):
         list(pack.entries(lambda offset, length: bytes(raw[offset - 101 :][:length]), 101 + len(raw), 0))
+
+
+SMALL = st.lists(st.tuples(NAMES, st.integers(0, 65_535), st.integers(0, 0xFFFFFFFF)), min_size=1, max_size=20)
+
+
+@given(SMALL, st.integers(0, 8 * GiB), st.booleans())
+def test_many_members_are_laid_out_as_one_after_another(
+    wanted: list[tuple[bytes, int, int]], offset: int, aligned: bool
+) -> None:
+    one_by_one: list[Member] = []
+    for name, size, crc32 in wanted:
+        start = one_by_one[-1].end if one_by_one else offset
+        one_by_one.append(place(name, start, size, crc32, aligned=aligned))
+    names, sizes, crc32s = zip(*wanted, strict=True)
+    assert pack.place_all(names, offset, sizes, crc32s, aligned=aligned) == one_by_one
+
+
+@given(st.lists(st.tuples(NAMES, st.integers(0, 8 * GiB), st.integers(0, 8 * GiB)), min_size=1, max_size=20))
+def test_many_headers_are_those_of_each_member(wanted: list[tuple[bytes, int, int]]) -> None:
+    members = [place(name, offset, size, size & 0xFFFF, aligned=True) for name, offset, size in wanted]
+    assert pack.local_headers(members) == [local_header(member) for member in members]
+    assert pack.central_entries(members) == [central_entry(member) for member in members]

@@ -2,16 +2,42 @@
 
 Members are STORED, so a chunk's payload is its stored bytes, and aligned, so it can be mapped. Headers are canonical:
 nothing in them depends on clock, machine or umask. [PACK-005]
+
+There may be millions of members, so their headers are made for many at a time, column by column.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import repeat
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .dtypes import Array
 
 _LOCAL = Struct("<4s5H3I2H")
 _CENTRAL = Struct("<4s6H3I5H2I")
+_COMMON = {  # the fields that a local header and a central entry have in common, and their types
+    **dict.fromkeys(("needed", "flags", "method", "time", "date"), "<u2"),
+    **dict.fromkeys(("crc32", "stored", "size"), "<u4"),
+    **dict.fromkeys(("name", "extra"), "<u2"),
+}
+_LOCALS = np.dtype([("signature", "S4"), *_COMMON.items()])
+_CENTRALS = np.dtype(
+    [
+        ("signature", "S4"),
+        ("made", "<u2"),
+        *_COMMON.items(),
+        ("comment", "<u2"),
+        ("disk", "<u2"),
+        ("internal", "<u2"),
+        ("mode", "<u4"),
+        ("offset", "<u4"),
+    ]
+)
 _ALIGNMENT = Struct("<3H")
 _END = Struct("<4s4H2IH")
 _END64 = Struct("<4sQ2H2I4Q")
@@ -53,31 +79,83 @@ def place(name: bytes, offset: int, size: int, crc32: int = 0, *, aligned: bool)
     return Member(name, offset, (plain + 6 + alignment - 1) & -alignment, size, crc32)
 
 
+def place_all(
+    names: Sequence[bytes], offset: int, sizes: Sequence[int], crc32s: Sequence[int], *, aligned: bool
+) -> list[Member]:
+    """Lay many members of less than `LARGE` bytes out, one after another from `offset` on."""
+    lengths = np.fromiter(map(len, names), np.int64, len(names))
+    bodies = np.array(sizes, np.int64)
+    steps = bodies[:-1] + lengths[1:] + _LOCAL.size  # from payload to payload
+    first = place(names[0], offset, sizes[0], aligned=aligned).payload
+    if aligned:  # as each payload lies on a multiple, so do all sums of what is between them
+        steps = (steps + 6 + SMALL_ALIGNMENT - 1) & -SMALL_ALIGNMENT
+    payloads = np.concatenate([[first], first + np.cumsum(steps)])
+    ends = payloads + bodies
+    offsets = [offset, *ends[:-1].tolist()]
+    return list(map(Member._make, zip(names, offsets, payloads.tolist(), sizes, crc32s, strict=True)))
+
+
+def local_headers(members: Sequence[Member]) -> list[bytes]:
+    """For each member the bytes from its `offset` to its `payload`."""
+    names, offsets, payloads, sizes, crc32s = zip(*members, strict=True)
+    lengths = np.fromiter(map(len, names), np.int64, len(names))
+    gaps = np.array(payloads, np.int64) - np.array(offsets, np.int64) - lengths - _LOCAL.size
+    fixed = _fixed(_LOCALS, b"PK\3\4", np.array(sizes, np.int64), crc32s, lengths, gaps)
+    extras = map(_local_extra, sizes if max(sizes) >= LARGE else repeat(0), gaps.tolist())
+    return _joined(fixed, names, extras)
+
+
+@lru_cache(maxsize=256)
+def _local_extra(size: int, gap: int) -> bytes:
+    """What fills a header of a member of a size (0 for any small one) up to its payload."""
+    extra = Struct("<2H2Q").pack(1, 16, size, size) if size >= _MAX32 else b""  # [PACK-003]
+    if gap <= len(extra):
+        return extra
+    room = gap - len(extra) - 4
+    alignment = LARGE_ALIGNMENT if size >= LARGE else SMALL_ALIGNMENT
+    return extra + _ALIGNMENT.pack(_ALIGNMENT_ID, room, alignment) + _ZEROS[: room - 2]
+
+
 def local_header(member: Member) -> bytes:
-    """The bytes from `member.offset` to `member.payload`."""
-    name, offset, payload, size, crc32 = member
-    gap = payload - offset - _LOCAL.size - len(name)
-    extra, needed, size32 = b"", 20, size
-    if size >= _MAX32:
-        extra, needed, size32 = Struct("<2H2Q").pack(1, 16, size, size), 45, _MAX32  # [PACK-003]
-    if gap > len(extra):
-        room = gap - len(extra) - 4
-        alignment = LARGE_ALIGNMENT if size >= LARGE else SMALL_ALIGNMENT
-        extra += _ALIGNMENT.pack(_ALIGNMENT_ID, room, alignment) + _ZEROS[: room - 2]
-    return _LOCAL.pack(b"PK\3\4", needed, 0, 0, 0, _DATE_1980, crc32, size32, size32, len(name), gap) + name + extra
+    return local_headers([member])[0]
+
+
+def central_entries(members: Sequence[Member]) -> list[bytes]:
+    """The members' entries in the central directory."""
+    names, offsets, _, sizes, crc32s = zip(*members, strict=True)
+    lengths = np.fromiter(map(len, names), np.int64, len(names))
+    places, bodies = np.array(offsets, np.int64), np.array(sizes, np.int64)
+    is_large = (places >= _MAX32) | (bodies >= _MAX32)
+    extras = [b""] * len(members)
+    for row in np.flatnonzero(is_large).tolist():
+        large = [value for value in (sizes[row], sizes[row], offsets[row]) if value >= _MAX32]
+        extras[row] = Struct(f"<2H{len(large)}Q").pack(1, 8 * len(large), *large)  # [PACK-003]
+    extra_lengths = np.fromiter(map(len, extras), np.int64, len(extras)) if is_large.any() else np.zeros_like(lengths)
+    fixed = _fixed(_CENTRALS, b"PK\1\2", bodies, crc32s, lengths, extra_lengths)
+    fixed["needed"][is_large] = 45
+    fixed["made"], fixed["mode"], fixed["offset"] = 0x0314, _MODE, np.minimum(places, _MAX32)
+    return _joined(fixed, names, extras)
 
 
 def central_entry(member: Member) -> bytes:
-    """The member's entry in the central directory."""
-    name, offset, _, size, crc32 = member
-    extra, needed, size32, offset32 = b"", 20, size, offset
-    if size >= _MAX32 or offset >= _MAX32:
-        large = [value for value in (size, size, offset) if value >= _MAX32]
-        extra, needed = Struct(f"<2H{len(large)}Q").pack(1, 8 * len(large), *large), 45  # [PACK-003]
-        size32, offset32 = min(size, _MAX32), min(offset, _MAX32)
-    sizes = (crc32, size32, size32, len(name), len(extra))
-    fixed = _CENTRAL.pack(b"PK\1\2", 0x0314, needed, 0, 0, 0, _DATE_1980, *sizes, 0, 0, 0, _MODE, offset32)
-    return fixed + name + extra
+    return central_entries([member])[0]
+
+
+def _fixed(dtype: Any, signature: bytes, sizes: Array, crc32s: Sequence[int], names: Array, extras: Array) -> Array:
+    """The fields of fixed width that local headers and central entries have in common; `names` and `extras` are the
+    lengths of what follows."""
+    fixed = np.zeros(len(sizes), dtype)
+    fixed["signature"], fixed["date"], fixed["crc32"] = signature, _DATE_1980, crc32s
+    fixed["needed"] = np.where(sizes >= _MAX32, 45, 20)
+    fixed["stored"] = fixed["size"] = np.minimum(sizes, _MAX32)
+    fixed["name"], fixed["extra"] = names, extras
+    return fixed
+
+
+def _joined(fixed: Array, names: Sequence[bytes], extras: Any) -> list[bytes]:
+    raw, size = fixed.tobytes(), fixed.dtype.itemsize
+    starts = range(0, len(raw), size)
+    return [raw[at : at + size] + name + extra for at, name, extra in zip(starts, names, extras)]  # noqa: B905
 
 
 def end_records(count: int, directory: int, directory_size: int, comment_length: int) -> bytes:
@@ -94,7 +172,7 @@ def end_records(count: int, directory: int, directory_size: int, comment_length:
 
 def directory(members: Sequence[Member], comment_length: int) -> bytes:
     """Central directory and end records that follow the last member, up to the comment."""
-    entries = [central_entry(member) for member in members]
+    entries = central_entries(members)
     entries_size = sum(map(len, entries))
     return b"".join((*entries, end_records(len(entries), members[-1].end, entries_size, comment_length)))
 

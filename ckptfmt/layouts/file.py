@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import fault
@@ -72,7 +73,7 @@ def frame_damage(
 
     table, record = manifest.table, located.record
     members: list[pack.Member] = []
-    texts = [header + text for header, text in documents(manifest.names, manifest.specs, members)]
+    texts = chain.from_iterable(documents(manifest.names, manifest.specs, members))
     canonical = [(0, b"".join(texts), "a node document")]
     end = members[-1].end
     rows = ((name, spec, chunk) for name, spec in manifest.tensors for chunk in range(spec.chunks))
@@ -116,15 +117,14 @@ def _crc32(storage: Storage, member: pack.Member) -> int:
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write the whole file: node documents, chunks, manifest, central directory, end record, commit record."""
     from ..threads import Pool  # these here, as opening needs neither threads nor a writer
-    from .pack_writer import Changed, PackWriter
+    from .pack_writer import Changed, Chunk, PackWriter
 
     def filled(out: ObjectWriter, *, holds: bool = False) -> PackWriter:
         out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
         writer = PackWriter(out, draft.digest, draft.block, pool, draft.report, holds=holds)
         writer.add_documents(draft.names, draft.specs)
-        for name, spec, source in zip(draft.names, draft.specs, draft.sources, strict=True):
-            for chunk in range(spec.chunks):
-                writer.add_chunk(name, spec, source, chunk)
+        tensors = zip(draft.names, draft.specs, draft.sources, strict=True)
+        writer.add_chunks(Chunk(*tensor, chunk) for tensor in tensors for chunk in range(tensor[1].chunks))
         return writer
 
     with Pool(1, "ckptfmt-write") as pool:

@@ -7,9 +7,10 @@ a second thread writes the pieces, and then puts the header, which needs the crc
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,11 +29,13 @@ from ..progress import Report
 from ..storage import ObjectWriter
 from ..threads import Pool
 from . import chunk_object
-from .pieces import stored_parts
+from .pieces import joined, stored_bytes, stored_parts
 from .staging import STAGED, Checks, WriteBehind, staged
 
 INLINE = 1 << 20  # chunks below this are joined with their neighbours into one write
 JOINED = 8 << 20  # bytes of such a write
+FEW, HEADER = 2 << 20, 256  # bytes of small chunks that are added together, and about what each takes besides
+DOCUMENTS = 8192  # that are made together
 
 Parts = Callable[[], Iterator[Array]]
 
@@ -40,6 +43,32 @@ Parts = Callable[[], Iterator[Array]]
 class Changed(Exception):
     """A tensor changed while it was sent to an object that must be written from front to back, where its crc32 comes
     before it."""
+
+
+class Chunk(NamedTuple):
+    """A chunk to be written: the tensor's name, spec and elements, and its number in the tensor."""
+
+    name: str
+    spec: ArraySpec
+    source: Source
+    chunk: int
+
+
+class _Few:
+    """Small chunks that are added together: the names of their members, and their bytes."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.names: list[bytes] = []
+        self.payloads: list[bytes] = []
+        self.size = 0  # bytes of all, about
+
+    def add(self, name: bytes, payload: bytes) -> None:
+        self.names.append(name)
+        self.payloads.append(payload)
+        self.size += len(payload) + HEADER
 
 
 class Ended(NamedTuple):
@@ -80,33 +109,59 @@ class PackWriter:
 
     def add_documents(self, names: Sequence[str], specs: Sequence[ArraySpec]) -> None:
         """The node documents, which come first. [PACK-004]"""
-        for header, payload in documents(names, specs, self.members):
-            self._append(header, payload)
-            self._frame += (header, payload)
+        for parts in documents(names, specs, self.members):
+            self._frame += parts
+            self._append(*parts)
         self.end = self._position + self._joined_size
         self._first_chunk = len(self.members)
 
-    def add_chunk(self, name: str, spec: ArraySpec, source: Source, chunk: int) -> None:
-        """The next chunk: number `chunk` of a tensor."""
-        member_name = chunk_object(name, spec, chunk).encode()
-        if isinstance(source, Kept):
-            self._copy(member_name, source.chunk(chunk))
-        else:
-            self._add(member_name, spec, partial(stored_parts, source, spec, chunk))
-        self.report(spec.chunk_nbytes)
+    def add_chunks(self, chunks: Iterable[Chunk]) -> None:
+        """The next chunks, in order. Small ones go together, so that little is done for each."""
+        few = _Few()
+        for name, spec, source, chunk in chunks:
+            member_name = chunk_object(name, spec, chunk).encode()
+            if isinstance(source, Kept):
+                self._add_few(few)
+                self._copy(member_name, source.chunk(chunk))
+            elif spec.is_raw and spec.chunk_nbytes < pack.LARGE:
+                few.add(member_name, stored_bytes(source, spec, chunk))
+            else:
+                parts, size = _of_known_size(source, spec, chunk)
+                if size < pack.LARGE:
+                    few.add(member_name, joined(parts()))
+                else:
+                    self._add_few(few)
+                    self._add(member_name, size, parts)
+            if few.size >= FEW:
+                self._add_few(few)
+            self.report(spec.chunk_nbytes)
+        self._add_few(few)
 
-    def _add(self, name: bytes, spec: ArraySpec, parts: Parts) -> None:
-        if spec.is_raw:
-            size = spec.chunk_nbytes
+    def _add_few(self, few: _Few) -> None:
+        """The small chunks that have come together."""
+        names, payloads = few.names, few.payloads
+        if not names:
+            return
+        few.clear()
+        crc32s = list(map(zlib_ng.crc32, payloads))
+        members = pack.place_all(names, self.end, list(map(len, payloads)), crc32s, aligned=True)
+        headers = pack.local_headers(members)
+        if self.block >= pack.LARGE:  # so each is one block
+            self._digests += map(self.digest.of, payloads)
         else:
-            compressed = list(parts())
-            parts, size = partial(iter, compressed), sum(part.size for part in compressed)
+            self._digests += [self.digest.of_blocks(memoryview(data), self.block) for data in payloads]
+        self._frame += headers
+        self._append(*_alternating(headers, payloads))
+        self.members += members
+        self.end = members[-1].end
+
+    def _add(self, name: bytes, size: int, parts: Parts) -> None:
         member = pack.place(name, self.end, size, aligned=True)
         if size >= INLINE:
             self._flush()
             member = self._write_large(member, parts)
         else:
-            data = b"".join([part.tobytes() for part in parts()])  # a copy, so what is digested is what is written
+            data = joined(parts())  # a copy, so what is digested is what is written
             member = member._replace(crc32=zlib_ng.crc32(data))
             self._digests.append(self.digest.of_blocks(memoryview(data), self.block))
             self._frame.append(pack.local_header(member))
@@ -219,18 +274,31 @@ class PackWriter:
         return Ended(self.finish(directory), self.frame(directory))
 
 
-def documents(names: Sequence[str], specs: Sequence[ArraySpec], members: list[Member]) -> Iterator[tuple[bytes, bytes]]:
-    """(header, payload) of each node document at the start of a pack; adds them to `members`."""
-    end = 0
-    crcs: dict[bytes, int] = {}
-    for key, text in node_documents(names, specs):
-        crc = crcs.get(text)
-        if crc is None:
-            crc = crcs[text] = zlib_ng.crc32(text)
-        member = pack.place(b"tensors/" + key.encode(), end, len(text), crc, aligned=False)
-        members.append(member)
-        yield pack.local_header(member), text
-        end = member.end
+def documents(names: Sequence[str], specs: Sequence[ArraySpec], members: list[Member]) -> Iterator[list[bytes]]:
+    """The node documents at the start of a pack, a header before each, many at a time; adds them to `members`."""
+    end, found = 0, node_documents(names, specs)
+    crc32s: dict[bytes, int] = {}
+    while few := list(islice(found, DOCUMENTS)):
+        texts = [text for _, text in few]
+        crc32s |= {text: zlib_ng.crc32(text) for text in set(texts) - crc32s.keys()}
+        keys = [b"tensors/" + key.encode() for key, _ in few]
+        made = pack.place_all(keys, end, list(map(len, texts)), [crc32s[text] for text in texts], aligned=False)
+        members += made
+        yield _alternating(pack.local_headers(made), texts)
+        end = made[-1].end
+
+
+def _alternating(headers: list[bytes], payloads: list[bytes]) -> list[bytes]:
+    return list(chain.from_iterable(zip(headers, payloads, strict=True)))
+
+
+def _of_known_size(source: Source, spec: ArraySpec, chunk: int) -> tuple[Parts, int]:
+    """The stored bytes of a chunk, and how many they are, which of one that is compressed only then is known."""
+    parts: Parts = partial(stored_parts, source, spec, chunk)
+    if spec.is_raw:
+        return parts, spec.chunk_nbytes
+    compressed = list(parts())
+    return partial(iter, compressed), sum(part.size for part in compressed)
 
 
 def _parts_of(file: Any) -> Iterator[Array]:

@@ -64,7 +64,8 @@ def frame_damage(
 
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write a whole checkpoint from one process."""
-    from .part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for  # here, as readers need no writer
+    from .pack_writer import Chunk  # these here, as readers need no writer
+    from .part_writer import PartOrder, PartWriter, part_numbers, room_for
 
     counts = np.array([spec.chunks for spec in draft.specs], np.int64)
     tensors = np.repeat(np.arange(len(counts)), counts)

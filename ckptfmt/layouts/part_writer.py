@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import msgpack
@@ -15,24 +16,14 @@ from ..format.chunk_table import ChunkTable, encode_table
 from ..format.digests import Digest
 from ..format.dtypes import Array
 from ..format.manifest import Part, PartReference
-from ..frameworks.sources import Source
 from ..progress import Report
 from ..storage import Attempt, ObjectWriter
 from ..threads import Pool
 from . import directory
-from .pack_writer import Changed, Ended, PackWriter
+from .pack_writer import Changed, Chunk, Ended, PackWriter
 
 STREAMS = 2  # packs that are written at a time
 STREAM_BYTES = 512 << 20  # a pack is not begun for less, only to have something to write beside another
-
-
-class Chunk(NamedTuple):
-    """A chunk to be written: the tensor's name, spec and elements, and its number in the tensor."""
-
-    name: str
-    spec: ArraySpec
-    source: Source
-    chunk: int
 
 
 class PartOrder(NamedTuple):
@@ -94,11 +85,8 @@ class PartWriter:
         writer.out.reserve(order.room)
         if order.documents is not None:
             writer.add_documents(*order.documents)
-        for name, spec, source, chunk in order.chunks():
-            if self._is_over:
-                return None
-            writer.add_chunk(name, spec, source, chunk)
-        return writer.finish_pack(), writer.table()
+        writer.add_chunks(takewhile(lambda _: not self._is_over, order.chunks()))
+        return None if self._is_over else (writer.finish_pack(), writer.table())
 
     def _part(self, order: PartOrder, pack: _Pack) -> Part:
         (size, frame), table = pack

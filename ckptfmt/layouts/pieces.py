@@ -7,7 +7,7 @@ part by part, so that saving never needs a second copy of a large tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,18 @@ def stored_parts(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]
     stored = _stored(_elements(source, region), spec.dtype)
     whole[tuple(slice(0, n) for n in stored_shape)] = stored.view(spec.dtype.stored).reshape(stored_shape)
     yield whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
+
+
+def stored_bytes(source: Source, spec: ArraySpec, chunk: int) -> bytes:
+    """The same as a copy, of which others have no part."""
+    if type(source) is np.ndarray and spec.chunks == 1 and is_direct(source, spec):
+        return source.tobytes()
+    return joined(stored_parts(source, spec, chunk))
+
+
+def joined(parts: Iterable[Array]) -> bytes:
+    """Parts as one copy."""
+    return b"".join([part.tobytes() for part in parts])
 
 
 def _view(source: Source, region: Region) -> Array | None:

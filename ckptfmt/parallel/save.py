@@ -19,7 +19,8 @@ from ..format.manifest import BLOCK, FORMAT, Part, PartReference
 from ..frameworks.sources import Source
 from ..layouts import Written, packed
 from ..layouts.draft import Draft
-from ..layouts.part_writer import Chunk, PartOrder, PartWriter, part_numbers, room_for
+from ..layouts.pack_writer import Chunk
+from ..layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
 from ..progress import Progress, counter, nothing
 from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt
 from ..writing.request import Request
