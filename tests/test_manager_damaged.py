@@ -159,13 +159,12 @@ def test_a_copy_is_taken(run: CheckpointManager, tmp_path: Path) -> None:
 def test_the_table_shows_them(run: CheckpointManager) -> None:
     path = no_record(run, 2)
     shown = CliRunner().invoke(cli, ["ls", run.directory]).stdout.splitlines()
-    assert shown[2].split() == ["2", "bad-record"]
-    assert shown[-1].startswith(f"{run.directory}: 2 steps, 1 damaged or not readable, ")
+    assert shown[2].split() == [path.name, "2", "bad-record"]
+    assert shown[-1].startswith(f"{run.directory}: 2 checkpoints, 1 damaged or not readable, ")
     found = json.loads(CliRunner().invoke(cli, ["ls", run.directory, "--json"]).stdout)["steps"]
     assert [step["error"] for step in found] == [None, "bad-record", None]
-    assert found[1] == {
-        "step": 2, "path": str(path), "time": None, "size": None, "metrics": {}, "error": "bad-record", "reasons": [],
-    }  # fmt: skip
+    nothing = {"format": None, "time": None, "size": None, "metrics": {}, "reasons": []}
+    assert found[1] == {**nothing, "name": path.name, "step": 2, "path": str(path), "error": "bad-record"}
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make itself somebody else")

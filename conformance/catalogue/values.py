@@ -67,7 +67,10 @@ VALID: dict[str, tuple[str, Any]] = {
     "enum-tuple": ("A member whose value is a tuple.", Tag("python.enum", "a.Mode", (1, 2))),
     "torch-generator": ("A generator of torch.", Tag("torch.Generator", "cpu", b"\1\2")),
     **{
-        f"default-{name}": (f"A dict whose default is {name}().", Tag("collections.defaultdict", name, {}))
+        f"default-{name.lower().replace('.', '-')}": (
+            f"A dict whose default is {name}().",
+            Tag("collections.defaultdict", name, {}),
+        )
         for name in (*NAMES, "collections.Counter", "collections.deque", "os.system")
     },
 }
