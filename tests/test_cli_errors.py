@@ -105,7 +105,7 @@ def test_no_table_names_an_option_that_a_command_lacks() -> None:
 
 def test_an_error_of_a_real_call(whole: Path, tmp_path: Path) -> None:
     line = said("convert", whole, whole.with_name("b.safetensors"))
-    assert "take a part (--root, --select), or allow it: --allow-loss nesting,value [lossy]" in line
+    assert "take a part (--root, --select), or allow it: --allow-loss value [lossy]" in line
     assert "allow_loss" not in line
     line = said("upgrade", whole, whole.with_name("whole.ckpt"))
     assert "or replace it: --overwrite [exists]" in line

@@ -30,14 +30,16 @@ BACK = [{"from": "lin.w", "to": "a"}, {"from": "lin.b", "to": "b"}]
 
 
 class Case(NamedTuple):
-    """What is stored, as what, and what loading it with the options gives. `target`: only calls with a target have use
-    for the option. `refused`: the code that calls raise which cannot have it, by the target."""
+    """What is stored, as what, and what loading it with the options gives. `linked`: in a folder whose files are links to
+    others in it. `target`: only calls with a target have use for the option. `refused`: the targets with which calls
+    cannot have it, and say so."""
 
     stored: Any
     options: dict[str, Any]
     wanted: dict[str, Any] = STATE
     schema: tuple[str, str] | None = ("s", "1")
     damaged: bool = False
+    linked: bool = False
     target: bool = False
     error: str | None = None
     refused: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ CASES = {
     "max_bytes_in_flight": Case(STATE, {"max_bytes_in_flight": 1}),
     "on_match": Case(STATE, {"on_match": ...}, target=True),
     "limits": Case(STATE, {"limits": ckptfmt.Limits(manifest=10)}, error="limit-exceeded"),
+    "follow_links": Case(STATE, {"follow_links": True}, linked=True),
     "storage_options": Case(STATE, {"storage_options": {"engine": "none"}}, error="bad-option"),
     "schema": Case(OTHER, chain(*RENAMED)),
     "migrations": Case(OTHER, chain(*RENAMED)),
@@ -130,6 +133,15 @@ def view(path: Path, options: dict[str, Any], **also: Any) -> Any:
     return opened(ckptfmt.open, path, options, **also)
 
 
+def put(source: Path, target: Path) -> None:
+    """A copy in the place of another checkpoint; links stay links."""
+    if source.is_file():
+        shutil.copyfile(source, target)
+    else:
+        target.unlink()
+        shutil.copytree(source, target, symlinks=True)
+
+
 @contextmanager
 def run_with(path: Path) -> Iterator[CheckpointManager]:
     """A run whose only step is the checkpoint."""
@@ -138,7 +150,7 @@ def run_with(path: Path) -> Iterator[CheckpointManager]:
         manager.save(1, {"x": 1})
         step = manager.latest()
         assert step is not None
-        shutil.copyfile(path, step.path)
+        put(path, Path(step.path))
         yield manager
 
 
@@ -207,7 +219,12 @@ def test_no_option_is_forgotten() -> None:
 
 def stored(folder: Path, case: Case) -> Path:
     path = folder / "c.ckpt"
-    ckptfmt.save(path, case.stored, schema=case.schema, durable=False)
+    layout: dict[str, Any] = {"layout": "loose"} if case.linked else {}
+    ckptfmt.save(path, case.stored, schema=case.schema, durable=False, **layout)
+    if case.linked:
+        for file in [file for file in path.rglob("*") if file.is_file()]:
+            file.rename(file.with_name(f"{file.name}.kept"))
+            file.symlink_to(f"{file.name}.kept")
     if case.damaged:
         data = bytearray(path.read_bytes())
         data[data.index(W.tobytes())] ^= 1

@@ -157,9 +157,7 @@ def test_classes_come_back_where_they_are_known(tmp_path: Path, monkeypatch: pyt
         "point": {"x": 1, "y": {2}},
         "config": {"lr": 0.5, "steps": 7},
     }
-    assert [name in " ".join(str(one.message) for one in told) for name in ("Mode", "Bits", "Point", "Config")] == [
-        True
-    ] * 4
+    assert [name in " ".join(str(one.message) for one in told) for name in ("Mode", "Point", "Config")] == [True] * 3
     template = {"mode": Mode.SLOW, "both": Mode.BOTH, "bits": Bits.A, "point": Point(0, set()), "config": Config(0.0)}
     for option in ("like", "into"):
         assert ckptfmt.load(tmp_path / "x.ckpt", **{option: template}) == tree
@@ -256,7 +254,6 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "dict of its own": (Words(), "a test_values.Words", "store dict(value)"),
     "UserDict": (UserDict(), "a collections.UserDict", "value.data"),
     "mapping": (types.MappingProxyType({}), "a builtins.mappingproxy", "store dict(value)"),
-    "default of its own": (defaultdict(lambda: 0), "a collections.defaultdict", "store dict(value)"),
     "list in a set": ({(1, (2, types.SimpleNamespace))}, "the class types.SimpleNamespace", "store its name"),
     "object in a set": ({Config(1.0)}, "a builtins.set", "store list(value)"),
     "slice of floats": (slice(0.5), "a builtins.slice", "store a tuple"),
@@ -287,6 +284,14 @@ def test_what_is_refused_is_named_with_what_helps(what: str) -> None:
     assert advice in refusal.advice
     assert refusal.path.startswith("a/0")
     assert str(refusal) in str(report)
+
+
+def test_a_default_that_has_no_name_is_refused() -> None:
+    """In a program of its own: to JAX, where it was imported, a defaultdict is a node that `like=` gives back."""
+    code = "import ckptfmt, collections; print(ckptfmt.check({'x': collections.defaultdict(lambda: 0)}))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "cannot store a collections.defaultdict at 'x'" in said
+    assert "store dict(value)" in said
 
 
 def test_all_that_is_refused_is_named_at_once(tmp_path: Path) -> None:
@@ -391,15 +396,15 @@ def test_values_go_along_with_migrations(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_values_on_the_command_line(tmp_path: Path) -> None:
     pytest.importorskip("rich")
-    tree = {"seen": {1, "a"}, "day": datetime.date(2024, 1, 2), "c": Counter("aab"), "dice": random.Random(1)}
+    tree = {"seen": {1, 2}, "day": datetime.date(2024, 1, 2), "c": Counter("aab"), "dice": random.Random(1)}
     ckptfmt.save(tmp_path / "a", tree)
     ckptfmt.save(tmp_path / "b", {**tree, "day": datetime.date(2024, 1, 3), "c": {"a": 2, "b": 1}})
     shown = run("inspect", tmp_path / "a").stdout
-    for text in ("{1, 'a'}", "datetime.date(2024, 1, 2)", "Counter({'a': 2, 'b': 1})", "Random(...)"):
+    for text in ("{1, 2}", "datetime.date(2024, 1, 2)", "Counter({'a': 2, 'b': 1})", "Random(...)"):
         assert text in shown
     assert run("get", tmp_path / "a", "day").stdout.strip() == "datetime.date(2024, 1, 2)"
     document = json.loads(run("inspect", "--json", tmp_path / "a").stdout)["tree"]
-    assert document["seen"] == {"$tag": "python.set", "param": None, "child": [1, "a"]}
+    assert document["seen"] == {"$tag": "python.set", "param": None, "child": [1, 2]}
     changes = ckptfmt.diff(tmp_path / "a", tmp_path / "b").changed
     assert [(change.path, change.kind) for change in changes] == [("day", "value"), ("c", "tag")]
 

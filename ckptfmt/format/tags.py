@@ -101,7 +101,7 @@ TAGS: dict[str, Tag] = {
     "python.enum": Tag(_is_enum, hint="was read as its value; like= and ckptfmt.register give it back"),
     "python.namedtuple": _RECORD,
     "python.dataclass": _RECORD,
-    "jax.pytree": _RECORD,
+    "jax.pytree": Tag(_node("dict", str), hint="was read as a dict; like= gives it back"),
     "jax.key": Tag(_is_key, binds=True),
     "torch.state_dict": Tag(_is_state),
     "torch.Parameter": Tag(_node("tensor", bool)),

@@ -205,9 +205,9 @@ class _Decoder:
     def child(self, tag: Tag | None, node: Node, value: Tree, path: Path) -> Tree:
         """The value of the child, for what cannot be made here. [TAG-001] [TAG-004]"""
         hint = tag.hint if tag else "an unknown tag: its plain child was read"
-        text = f"{node[1]} {node[2]}" if tag else node[1]
-        if hint and text not in self.announced:
-            self.announced.add(text)
+        if hint and node[1] not in self.announced:
+            self.announced.add(node[1])
+            text = f"{node[1]} {node[2]}" if tag else node[1]
             message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
             warn(message, UnknownTagWarning)
         return value
