@@ -30,8 +30,8 @@ BACK = [{"from": "lin.w", "to": "a"}, {"from": "lin.b", "to": "b"}]
 
 
 class Case(NamedTuple):
-    """What is stored, as what, and what loading it with the options gives. `linked`: in a folder whose files are links to
-    others in it. `target`: only calls with a target have use for the option. `refused`: the targets with which calls
+    """What is stored, as what, and what loading it with the options gives. `linked`: in a folder whose files are links
+    to others in it. `target`: only calls with a target have use for the option. `refused`: the targets with which calls
     cannot have it, and say so."""
 
     stored: Any
