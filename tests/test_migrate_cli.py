@@ -77,6 +77,17 @@ def test_migrate_and_back(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_names_change_before(capsys: pytest.CaptureFixture[str]) -> None:
+    ckptfmt.save("wrapped", {"model": {"module.a": W, "module.w": W}, "step": 3}, schema=("net", "1"))
+    names = ("--prefix", "model", "--strip-prefix", "module.")
+    code, _, _ = call(capsys, "wrapped", "dst", "--to", "2", "--set", "n=2", *names)
+    assert code == 0
+    assert {*ckptfmt.load("dst")} == {"b", "w"}
+    code, _, _ = call(capsys, "src", "net", "--to", "2", "--set", "n=2", "--add-prefix", "net/", "--plan")
+    assert code == 2
+
+
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
