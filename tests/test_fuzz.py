@@ -60,7 +60,7 @@ def test_seeds_are_checkpoints_that_hold() -> None:
     for name, data in CHECKPOINTS.items():
         storage = bundles.storage_of(data)
         with targets.in_this_thread(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ckptfmt.reading.checkpoint.storage_for", lambda *_, storage=storage: storage)
+            patch.setattr("ckptfmt.reading.checkpoint.storage_for", lambda *_, storage=storage, **options: storage)
             with ckptfmt.open(name) as checkpoint:
                 assert [damage.code for damage in checkpoint.verify().damage] in ([], ["frame-digest"])
 

@@ -106,10 +106,10 @@ def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
     walked = 0
     encode = snapshot.encode
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal walked
         walked += 1
-        return encode(*arguments)
+        return encode(*arguments, **options)
 
     def change(act: Any, walks: int) -> None:
         act()
@@ -444,10 +444,10 @@ def test_a_snapshot_of_the_same_tensors_is_as_good_as_the_first() -> None:
     buffers, walked = snapshot.Buffers(), 0
     encode = snapshot.encode
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal walked
         walked += 1
-        return encode(*arguments)
+        return encode(*arguments, **options)
 
     def train() -> None:
         optimizer.zero_grad()

@@ -236,7 +236,7 @@ def test_the_table(store: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
         )
     result = CliRunner().invoke(cli, ["ls", store["directory"]])
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[1].split()[0] == "5"
+    assert result.stdout.splitlines()[1].split()[0] == "step-0000000005.ckpt"
     assert result.stdout.splitlines()[1].endswith("loss=0.5  newest, last 1")
 
 

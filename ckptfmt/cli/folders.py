@@ -13,11 +13,12 @@ from ..storage import is_url
 from .text import count
 
 LOOKED_AT = 1000  # most files that a hint costs
-NO_CHECKPOINT = ("not-a-checkpoint", "unknown-format")  # codes; the second is of what conversions do not know
+# codes; the others are of conversions: of what they do not know, and of a folder of several
+NO_CHECKPOINT = ("not-a-checkpoint", "unknown-format", "ambiguous-source")
 
 
 def is_folder(path: str, error: CkptError) -> bool:
-    """Whether an error says that there is no checkpoint at a path, which may be a folder of some."""
+    """Whether an error says that there is no one checkpoint at a path, which may be a folder of some."""
     return error.code in NO_CHECKPOINT and (is_url(path) or os.path.isdir(path))
 
 

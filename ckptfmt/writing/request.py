@@ -191,6 +191,6 @@ def _digest(name: str) -> Any:
     try:
         return digest_named(name)
     except CkptError as error:
-        if error.found is None:  # it is known, but its package is missing
+        if error.expected is None:  # it is known, but its package is missing
             raise fault("missing-package", error.message, advice=error.advice) from error
         raise fault("bad-option", error.message, found=error.found, expected=error.expected) from error

@@ -14,7 +14,7 @@ from attack import OPENED, attempt, folder, hostile, load, look
 import ckptfmt
 
 MARKER = "ckptfmt-was-here"
-NAMES = ("os.system", "builtins.eval", "__import__('os').system('touch x')", "antigravity", "collections.Counter")
+NAMES = ("os.system", "builtins.eval", "__import__('os').system('touch x')", "antigravity", "collections.abc")
 
 
 class Call:
