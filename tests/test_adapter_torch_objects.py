@@ -213,3 +213,13 @@ def test_metrics(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("load", [ckptfmt.load, ckptfmt_torch.load])
+@pytest.mark.parametrize("option", ["into", "like"])
+def test_a_generator_comes_back_as_one_where_the_target_has_one(tmp_path: Path, load: Any, option: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    ckptfmt_torch.save(tmp_path / "a.ckpt", {"g": generator, "n": 1})
+    found = load(tmp_path / "a.ckpt", **{option: {"g": torch.Generator(), "n": 0}})
+    assert found["n"] == 1
+    assert torch.equal(torch.rand(3, generator=found["g"]), torch.rand(3, generator=generator))

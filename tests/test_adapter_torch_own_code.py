@@ -425,10 +425,49 @@ def test_a_migration_leads_into_a_module(tmp_path: Path) -> None:
     rules = [{"from": "module.{rest:**}", "to": "{rest}"}]
     migration = {"ckptfmt_migration": 1, "schema": "net", "from": "ddp", "to": "plain", "rules": rules}
     target = nn.Sequential(nn.Linear(2, 2), Transposed(2, 3))
-    ckptfmt_torch.load_into(
-        tmp_path / "c", target, source_schema=("net", "ddp"), schema="plain", migrations=[migration]
-    )
+    with pytest.warns(ckptfmt.UnknownTagWarning, match="the tag 'torch.state_dict' over tensors is left out"):
+        ckptfmt_torch.load_into(
+            tmp_path / "c", target, source_schema=("net", "ddp"), schema="plain", migrations=[migration]
+        )
     assert_same(values(target), values(wrapped.module))
+
+
+class Versioned(nn.Module):
+    """Reads what its first version wrote as ten times less."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.rand(3))
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        if metadata.get("version") is None or metadata["version"] < 2:
+            state[f"{prefix}w"] = state[f"{prefix}w"] * 10
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("below", [(), ("model",)], ids=["whole", "below"])
+def test_versions_of_modules_come_along_from_files_of_torch_and_back(tmp_path: Path, below: tuple[str, ...]) -> None:
+    source = nn.Sequential(Versioned())
+    torch.save({"model": source.state_dict()} if below else source.state_dict(), tmp_path / "a.pt")
+    assert not ckptfmt.convert(tmp_path / "a.pt", tmp_path / "a.ckpt").losses
+    target = nn.Sequential(Versioned())
+    ckptfmt_torch.load_into(tmp_path / "a.ckpt", target, prefix=below or None)
+    assert_same(values(target), values(source))
+    assert not ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "b.pt").losses
+    again = torch.load(tmp_path / "b.pt")
+    state = again["model"] if below else again
+    assert state._metadata == source.state_dict()._metadata
+    assert ckptfmt.diff(tmp_path / "a.pt", tmp_path / "a.ckpt").equal
+
+
+def test_what_is_saved_of_a_module_goes_into_a_file_of_torch(tmp_path: Path) -> None:
+    source, target = nn.Sequential(Versioned()), nn.Sequential(Versioned())
+    ckptfmt_torch.save(tmp_path / "a.ckpt", source)
+    assert not ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "a.pt").losses
+    target.load_state_dict(torch.load(tmp_path / "a.pt"))
+    assert_same(values(target), values(source))
 
 
 @pytest.fixture(autouse=True)

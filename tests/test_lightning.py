@@ -99,6 +99,12 @@ def test_in_the_background(tmp_path: Path) -> None:
     assert ckptfmt.verify(saving.last_model_path).ok
 
 
+def test_options_are_looked_at_before_a_run_begins() -> None:
+    with pytest.raises(ckptfmt.InputError, match=r"has no compresion=; did you mean 'compression'\?") as raised:
+        CkptfmtIO(compresion="zstd")
+    assert raised.value.code == "bad-option"
+
+
 def test_what_cannot_be_held_is_named(tmp_path: Path) -> None:
     with pytest.raises(ckptfmt.InputError, match="hyper_parameters/model"):
         CkptfmtIO().save_checkpoint({"hyper_parameters": {"model": object()}}, tmp_path / "x.ckpt")

@@ -49,6 +49,7 @@ def kept(policy: Any, steps: list[Any]) -> list[int]:
         (Best("acc", 1, "max"), run(1, 2, 3, acc=[NAN, -5, None]), [2]),
         (Best("loss", 2), run(1, 2, 3, loss=[1, NAN, None]), [1, 3]),  # among the worst, the newer
         (Best("loss"), run(1, 2, loss=[1, 1]), [2]),
+        (Best("los"), run(1, 2, 3, loss=[1, 2, 3]), [1, 2, 3]),  # nothing says which are worse
         (Best("loss", 1), run(1, 2, loss=[math.inf, NAN]), [1]),
         (Best("loss", 1), run(1, 2, loss=[-math.inf, 0]), [1]),
         (Pinned({2, 99}), run(1, 2, 3), [2]),

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import OrderedDict
+from argparse import Namespace
+from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import ckptfmt
 from ckptfmt import CkptError
 from ckptfmt.format.commit import CommitRecord, decode
+from ckptfmt.frameworks.adapter import kept
 from ckptfmt.migration import provenance
 from ckptfmt.testing.equality import assert_same_tree
 
@@ -82,6 +84,20 @@ def refused(path: Path) -> str:
     with pytest.raises(CkptError) as raised:
         ckptfmt.open(path)
     return raised.value.code
+
+
+def test_all_tags_stay(tmp_path: Path) -> None:
+    """Those of frameworks that nobody has imported, and those that nobody knows."""
+    pair = {"w": np.ones(2), "more": [np.zeros(3), {5}]}
+    tagged = [kept(name)(param, pair) for name, param in (("jax.pytree", "a.B"), ("of.others", {"x": 1}))]
+    tagged += [Namespace(a=np.ones(1)), deque([np.ones(1)], 3), kept("torch.Parameter")(True, np.ones(2))]
+    ckptfmt.save(tmp_path / "a.ckpt", tagged, metadata={"seen": {1, 2}})
+    ckptfmt.upgrade(tmp_path / "a.ckpt", tmp_path / "b.ckpt")
+    nodes = []
+    for name in "ab":
+        with ckptfmt.open(tmp_path / f"{name}.ckpt") as checkpoint:
+            nodes.append((checkpoint.manifest.tree, checkpoint.manifest.metadata))
+    assert nodes[0] == nodes[1]
 
 
 def test_other_old_versions_are_refused_by_name(tmp_path: Path) -> None:  # [FMT-003]

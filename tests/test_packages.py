@@ -34,10 +34,16 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make packages impossible to import, as if they were not installed."""
 
     def hide(*names: str) -> None:
+        known = importlib.import_module("fsspec.registry")._registry
+        for protocol in list(known):  # else it gives classes that were imported before
+            monkeypatch.delitem(known, protocol, raising=False)
         for name in names:
             for module in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
                 monkeypatch.delitem(sys.modules, module)
             monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+            parent, _, last = name.rpartition(".")
+            if parent:  # a module imported before is an attribute, too
+                monkeypatch.delattr(sys.modules[parent], last, raising=False)
 
     return hide
 

@@ -56,6 +56,20 @@ def flip(path: Path) -> None:
     zone.file.write_bytes(data)
 
 
+def test_what_should_be_a_checkpoint_and_is_nothing_is_told(run: Path) -> None:
+    """As a power loss or a full disk leaves what other tools copy."""
+    for name, data in (("lost.ckpt", bytes(5000)), ("step-0000000009.ckpt", b""), ("short.ckpt", bytes(7))):
+        (run / name).write_bytes(data)
+    (run / "zeros.bin").write_bytes(bytes(5000))
+    report = ckptfmt.verify_folder(run)
+    assert not report.ok
+    told = [(Path(str(error.path)).name, error.code) for error in report.errors]
+    assert told == [(name, "not-a-checkpoint") for name in ("lost.ckpt", "short.ckpt", "step-0000000009.ckpt")]
+    result = verify(run)
+    assert result.exit_code == 2
+    assert "step-0000000009.ckpt: this is an empty file" in result.stderr
+
+
 def test_all_are_whole(run: Path) -> None:
     seen: list[tuple[int, int]] = []
     report = ckptfmt.verify_folder(run, progress=lambda *now: seen.append(now))

@@ -9,15 +9,18 @@ checked before it begins: Lightning finds the callback that does it through the 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections import Counter, OrderedDict, defaultdict
 from typing import Any
 from weakref import WeakSet
 
 import ckptfmt
+from ckptfmt.errors import fault
 from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
+from ckptfmt.near import did_you_mean
 from ckptfmt.packages import needed_by
 from ckptfmt.patterns import Patterns
 from ckptfmt.storage import is_url, path_of
@@ -36,12 +39,17 @@ _plugins: WeakSet[CkptfmtIO] = WeakSet()
 
 
 class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightning is not installed
-    """Saves, loads and removes the checkpoints of a Trainer. `options` are those of `ckptfmt.save`.
+    """Saves, loads and removes the checkpoints of a Trainer. `options` are those of `ckptfmt.save`; raises `bad-option`
+    for others.
 
     What is at the path is replaced atomically, as Lightning means it. `storage_options` of Lightning go to fsspec.
     """
 
     def __init__(self, **options: Any) -> None:
+        known = inspect.signature(ckptfmt.save).parameters
+        for name in options:
+            if name not in known:
+                raise fault("bad-option", f"ckptfmt.save has no {name}={did_you_mean(name, known)}")
         self.options = options
         _plugins.add(self)
 

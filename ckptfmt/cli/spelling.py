@@ -23,7 +23,7 @@ ELSEWHERE = frozenset(
     """.split()  # noqa: SIM905
 )
 _QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\""
-_VALUE = r"'[^']*'|\{[^}]*\}|[\w.]*\w"
+_VALUE = r"'[^']*'|\{[^}]*\}|\([\w, ]*\)|[\w.]*\w"
 _OPTION = re.compile(rf"{_QUOTED}|(?P<before>, | or )?(?<![\w./=])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>{_VALUE})?")
 
 
@@ -43,7 +43,9 @@ def speller(command: click.Command | None) -> Callable[[str], str]:
         if python not in own and option is None:
             return "" if found["before"] else f"{found[0]} in Python"  # of several, what the command has is enough
         word = own.get(python) or (max(option.opts, key=len) if option else "")
-        if value.startswith("{"):
+        if value.startswith("("):
+            value = "@".join(value[1:-1].split(", ")).upper()
+        elif value.startswith("{"):
             value = ",".join(re.findall(r"'([^']*)'", value))
         value = "" if value in ("True", "False", "None") else value
         return f"{found['before'] or ''}{word}{' ' * bool(value)}{value}"

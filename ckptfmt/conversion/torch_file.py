@@ -34,7 +34,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 INDEX = ".bin.index.json"
-ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts, as `state_dict` has them, and tensors, by path text
+ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts that are no state dicts, and tensors, by path text
 
 CONTAINING = (dict, OrderedDict, list, tuple)
 
@@ -45,6 +45,12 @@ def _dtype(_: Any, name: str) -> Any:
 
 def _parameter(requires_grad: Any, tensor: Any) -> Any:
     return package("torch", "a torch.save file or what lies in one").nn.Parameter(tensor, requires_grad)
+
+
+def _state_dict(versions: Any, items: Any) -> OrderedDict[Any, Any]:
+    state = OrderedDict(items)
+    state._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    return state
 
 
 HOLDS = Holds(
@@ -59,6 +65,7 @@ HOLDS = Holds(
     tags={
         **{name: partial(made, name) for name in (*ATOMS, *CONTAINERS) if not name.startswith("numpy.")},
         "torch.Parameter": _parameter,
+        "torch.state_dict": _state_dict,
         "torch.Size": lambda _, sizes: package("torch", "a torch.save file or what lies in one").Size(sizes),
         "torch.dtype": _dtype,
         "torch.device": lambda _, name: package("torch", "a torch.save file or what lies in one").device(name),

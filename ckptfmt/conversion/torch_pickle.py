@@ -271,7 +271,7 @@ class TensorPickle:
         if not isinstance(value, AttributedDict):
             return items
         if value.attributes:
-            self._keep_attributes(value.attributes, path)
+            self._keep_attributes(value.attributes, path, of_dict=True)
         return OrderedDict(items)
 
     def _kind(self, value: OtherList | OtherDict, path: Path, other: str) -> None:
@@ -319,8 +319,8 @@ class TensorPickle:
             self._lose("value", path, f"a {value.name} becomes a plain tensor")
         return self._plain(value.tensor, path)
 
-    def _keep_attributes(self, attributes: Any, path: Path) -> None:
-        """Attributes become metadata, as far as they are plain values."""
+    def _keep_attributes(self, attributes: Any, path: Path, *, of_dict: bool = False) -> None:
+        """Attributes become metadata, as far as they are plain values; those of a state dict, its tag."""
         reader = TensorPickle(None)
         reader._met, reader._most = self._met, self._most
         plain = reader.tree(attributes)
@@ -331,6 +331,8 @@ class TensorPickle:
         if reader.losses or reader.tags or reader.attributes or not is_plain or path_text(path) in self.attributes:
             names = ", ".join(map(str, attributes)) if isinstance(attributes, dict) else type(attributes).__name__
             self._lose("metadata", path, f"attributes are left out: {names:.200}")
+        elif of_dict and (versions := _versions(plain)) is not None:
+            self._tag(path, "torch.state_dict", versions)
         else:
             self.attributes[path_text(path)] = plain
 
@@ -382,3 +384,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str | bytes):
         raise ValueError(f"{shown(value)} stands for a text")
     return value.decode("ascii") if isinstance(value, bytes) else value
+
+
+def _versions(attributes: dict[Any, Any]) -> dict[str, Any] | None:
+    """The `_metadata` of a state dict, by the names of modules, if that is all that its attributes are."""
+    kept = attributes.get("_metadata")
+    if len(attributes) > 1 or not isinstance(kept, dict):
+        return None
+    if not all(type(name) is str and isinstance(of, dict) for name, of in kept.items()):
+        return None
+    return {name: dict(of) for name, of in kept.items()}

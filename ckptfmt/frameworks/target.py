@@ -198,7 +198,11 @@ class _Rebuilder:
             return self.tagged[key][1]
         if isinstance(lowered, Plain):
             return self.value(lowered.value, path)
-        return self.leaf(path, tree)
+        found = self.leaf(path, tree)
+        if isinstance(lowered, Tagged) and type(found) is type(lowered.child) and TAGS[lowered.tag].restore is None:
+            value = lowered.rebuild(found)  # of a child that only the target's framework makes a value of
+            return found if value is NotImplemented else value
+        return found
 
     def rebuilt(self, path: Path, lowered: Tagged, child: Any) -> Any:
         try:

@@ -1,7 +1,7 @@
 """Whole verification of every checkpoint in a folder, of a run or any other, one after the other.
 
-What is no checkpoint is passed over. A checkpoint that is removed or replaced meanwhile, as a manager prunes, is left
-out, or checked anew.
+What is no checkpoint is passed over, but for what should be one: empty files and zeros under the name of one. A
+checkpoint that is removed or replaced meanwhile, as a manager prunes, is left out, or checked anew.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from ..errors import (
     os_fault,
 )
 from ..format.limits import DEFAULT, Limits
+from ..layouts.foreign import HEAD
 from ..progress import Progress
 from ..reading.checkpoint import Checkpoint
-from ..storage import path_of
+from ..storage import is_url, path_of
 from .candidates import candidates_in
 from .verification import Mark, VerifyReport, checked
 
 FORM = "ckptfmt_verify_folder"
+SUFFIX = ".ckpt"  # of the names that people and managers give to checkpoints
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,7 +86,10 @@ def verify_folder(
 
         try:
             reports.append(_verified(path, within, known, options))
-        except (NotACheckpointError, MissingError):
+        except NotACheckpointError as error:
+            if _is_lost(path, size):
+                errors.append(error)
+        except MissingError:
             pass
         except (UnsupportedError, StorageError) as error:
             if known is not None and error.path == known.path:
@@ -96,6 +101,18 @@ def verify_folder(
     if known is not None:
         known.remove()
     return FolderReport(name, tuple(reports), tuple(errors))
+
+
+def _is_lost(path: str, size: int) -> bool:
+    """Whether a file has the name of a checkpoint, and nothing but zeros where one begins: what is left of one that was
+    copied or flushed in part."""
+    if not path.endswith(SUFFIX):
+        return False
+    if size == 0 or is_url(path) or os.path.isdir(path):
+        return size == 0
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return not file.read(HEAD).strip(b"\0")
+    return False
 
 
 def _verified(path: str, progress: Progress, known: Known | None, options: Mapping[str, Any]) -> VerifyReport:

@@ -86,8 +86,8 @@ class EveryTime:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The `n` best steps by a metric, `mode` "min" or "max". NaN and missing metrics rank worst; of equals the newer
-    is better."""
+    """The `n` best steps by a metric, `mode` "min", which is the default, or "max". NaN and missing metrics rank worst;
+    of equals the newer is better. All steps where none has the metric, as then nothing says which are worse."""
 
     metric: str
     n: int = 1
@@ -98,7 +98,8 @@ class Best:
         _check(self.mode in ("min", "max"), "Best(mode)", self.mode, "'min' or 'max'")
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
-        return [step.step for step in self.ranked(steps)[: self.n]]
+        is_known = any(self.metric in step.metrics for step in steps)
+        return [step.step for step in (self.ranked(steps)[: self.n] if is_known else steps)]
 
     def ranked(self, steps: Sequence[Step]) -> list[Step]:
         """Best first."""

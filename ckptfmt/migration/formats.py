@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 
 from .._version import __version__
 from ..errors import CkptError, fault
 from ..format import manifest as manifests
+from ..format import tree as trees
 from ..format.manifest import FORMAT, Manifest
-from ..format.names import Path
-from ..frameworks.target import rebuild
-from ..reading.tensor import Tensor
-
-if TYPE_CHECKING:
-    from .keep import Keeper
+from ..format.tags import NATIVE
+from ..format.tree import Tree
+from ..frameworks.adapter import kept
 
 Document = dict[str, Any]
 
@@ -72,31 +69,34 @@ def upgrade(
     from .keep import keeper
 
     with Checkpoint(src, storage_options=options_at(src, storage_options)) as checkpoint:
+        manifest = checkpoint.manifest
         record = {
             "operation": "upgrade",
             "generator": f"ckptfmt {__version__}",
             "source": bytes.fromhex(checkpoint.manifest_sha256),
             "format": list(checkpoint.format),
         }
-        keeps = keeper(checkpoint, checkpoint.layout, checkpoint.manifest.digest)
+        keeps = keeper(checkpoint, checkpoint.layout, manifest.digest)
+        tensors = [(keeps and keeps.keep(tensor, tensor.index)) or tensor for tensor in checkpoint.handles]
         report = writer.save(
             dst,
-            checkpoint.tree if keeps is None else rebuild(checkpoint.tree, partial(_kept, keeps)),
+            _as_it_is(manifest.tree, tensors),
             layout=checkpoint.layout,
             overwrite=overwrite,
             schema=checkpoint.schema,
-            metadata=checkpoint.metadata,
+            metadata=_as_it_is(manifest.metadata, []),
             durable=durable,
-            digest=checkpoint.manifest.digest,
+            digest=manifest.digest,
             storage_options=options_at(dst, storage_options),
             extra=further_keys(checkpoint, record),
         )
         return checkpoint.format, report
 
 
-def _kept(keeps: Keeper, _: Path, leaf: Any) -> Any:
-    """A leaf to save: tensors stay as they are stored."""
-    return keeps.keep(leaf, leaf.index) or leaf if isinstance(leaf, Tensor) else leaf
+def _as_it_is(node: Any, tensors: list[Any]) -> Tree:
+    """The tree of a node to be saved again: all tags stay, whether this program knows them or not."""
+    names = {name for _, name, _ in trees.tags(node)} - NATIVE
+    return trees.decode(node, tensors.__getitem__, restores={name: kept(name) for name in names})
 
 
 def _from_0_9(old: Document) -> Document:

@@ -279,8 +279,7 @@ def _with_tags(checkpoint: Checkpoint) -> Tree:
 
     def kept_or_lost(name: str, param: Any, child: Any) -> Any:
         if any(isinstance(leaf, Tensor) for _, leaf in leaves_of(child)):
-            if name not in TAGS or TAGS[name].hint or TAGS[name].restore is not None:
-                lost.setdefault(name, str(param or "") if name in TAGS else "")
+            lost.setdefault(name, str(param or "") if name in TAGS and not isinstance(param, dict) else "")
             return child
         return kept(name)(param, child)
 

@@ -161,7 +161,7 @@ class _Encoder:
             text.encode()
         except UnicodeEncodeError:  # [TREE-015]
             what = "key" if code == "unsupported-key" else "string"
-            advice = 'it is no UTF-8: store value.encode(errors="surrogateescape")'
+            advice = 'it is no UTF-8: store value.encode(errors="surrogatepass")'
             self.refuse(path, f"a {what} with lone surrogates", advice, code)
             return ""
         return text
