@@ -315,3 +315,34 @@ def test_one_memory_for_different_values_is_refused(tmp_path: Path, layout: str,
     found = ckptfmt.load(path, into={"a": one, "b": one}, select=["a", "b"])
     assert found["a"] is found["b"] is one
     assert (one == np.arange(6.0)).all()
+
+
+HISTORY = {"losses": [1.0, 2.0], "best": {"acc": 0.5, "at": (3, None)}, "seen": [[1], [2, 3]], "w": np.arange(3.0)}
+
+
+@pytest.mark.parametrize(
+    "blank",
+    [
+        {"losses": [], "best": {}, "seen": []},
+        {"losses": None, "best": None, "seen": None},
+        {"losses": (), "best": [], "seen": [[], None]},
+        {"losses": [0.0, 0.0], "best": {"acc": None, "at": ()}, "seen": [[5], []]},
+    ],
+)
+@pytest.mark.parametrize("migrated", [False, True])
+def test_plain_values_go_where_a_target_has_nothing_yet(tmp_path: Path, blank: Any, migrated: bool) -> None:
+    w = np.zeros(3)
+    options: dict[str, Any] = {}
+    if migrated:
+        document = {"ckptfmt_migration": 1, "schema": "s", "from": "1", "to": "2", "rest": "keep", "rules": []}
+        options = {"schema": "2", "source_schema": ("s", "1"), "migrations": document}
+    found = ckptfmt.load(saved(tmp_path, HISTORY), into={**blank, "w": w}, **options)
+    assert found["w"] is w
+    assert_same_tree(found, HISTORY)
+
+
+@pytest.mark.parametrize("blank", [{}, None, []])
+def test_tensors_go_nowhere_where_nothing_is(tmp_path: Path, blank: Any) -> None:
+    tree = {"history": {"losses": [1.0], "weights": [np.ones(2)]}, "w": np.ones(3)}
+    report = refusal(saved(tmp_path, tree), {"history": blank, "w": np.zeros(3)})
+    assert report.unexpected == ("history/losses/0", "history/weights/0")

@@ -31,6 +31,7 @@ from ..patterns import Patterns, near_selection, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
+from .below import below, blanks
 from .fetch import SMALL
 from .filling import Place, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
@@ -55,10 +56,11 @@ class _Object(NamedTuple):
 
 class _Fit(NamedTuple):
     """A target beside a checkpoint: what is filled in place (None for leaves that are no tensors), the objects in it,
-    how it differs, and how many names there are on both sides."""
+    the plain values for what it has nothing in, how it differs, and how many names there are on both sides."""
 
     slots: dict[Path, Slot | None]
     objects: list[_Object]
+    opened: dict[Path, frozenset[Path]]
     report: MatchReport
     names: Names
 
@@ -219,7 +221,7 @@ class Loader:
     # ---- into a target
 
     def _fill_target(self) -> Tree:
-        stored, (slots, objects, report, names) = self._stored, self._fit()
+        stored, (slots, objects, opened, report, names) = self._stored, self._fit()
         parts = [part for one in objects for part in one.intake.parts]
         adopted = self._adopted(slots, objects, stored) if self.maps_into else None
         self._check(report, names, final=not parts)
@@ -250,13 +252,14 @@ class Loader:
             report = reduce(add, (one.intake.after() for one in objects), report)
         if self.on_match is not None:
             self.on_match(report)
-        return rebuild(
-            self.into,
-            lambda path, leaf: (
-                leaf if isinstance(slots.get(path), Slot) or is_stateful(leaf) else stored.get(path, leaf)
-            ),
-            is_leaf=is_stateful,
-        )
+        plain = self._tree_of(frozenset().union(*opened.values()), self.adapter) if opened else {}
+
+        def leaf_at(path: Path, leaf: Any) -> Any:
+            if isinstance(slots.get(path), Slot) or is_stateful(leaf):
+                return leaf
+            return value_at(plain, path) if path in opened else stored.get(path, leaf)
+
+        return rebuild(self.into, leaf_at, is_leaf=is_stateful)
 
     def _fit(self) -> _Fit:
         """Compare the target with the checkpoint."""
@@ -266,10 +269,10 @@ class Loader:
         there = filled(stored)
         objects: list[_Object] = []
         tags = self._tags(values)
-        for (at, value), below in zip(values.items(), _below(stored, values), strict=True):
+        for (at, value), inside in zip(values.items(), below(stored, values), strict=True):
             found, adapter = receiver(value, self.adapter)
             try:
-                intake = found.intake(Stored(at, below, tags[at]), self.strict, self.cast)
+                intake = found.intake(Stored(at, inside, tags[at]), self.strict, self.cast)
             except CkptError as error:
                 error.path = self.checkpoint.path
                 raise
@@ -277,10 +280,15 @@ class Loader:
             leaves |= intake.direct
             for path in (path for part in intake.parts for path in part.paths):
                 del stored[path]
+        opened = blanks(self.into, stored)
+        for path in opened:
+            del leaves[path]
+        for path in chain.from_iterable(opened.values()):
+            del stored[path]
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
         report = match(leaves, slots, stored, is_tensor, self.cast)
         names = Names(len(slots) + sum(one.intake.names for one in objects), there)
-        return _Fit(slots, objects, reduce(add, (one.intake.report for one in objects), report), names)
+        return _Fit(slots, objects, opened, reduce(add, (one.intake.report for one in objects), report), names)
 
     def _adopted(self, slots: dict[Path, Slot | None], objects: list[_Object], stored: Mapping[Path, Any]) -> Adopted:
         intakes = [one.intake for one in objects]
@@ -327,12 +335,14 @@ class Loader:
     def _state(self, one: _Object, parts: Iterable[Part], views: Views | None = None) -> Tree:
         """A part of an object's state as the tree that was saved, in memory that nobody else looks at."""
         paths = frozenset().union(*(part.paths for part in parts))
-        if not paths:
-            return {}
+        return value_at(self._tree_of(paths, one.adapter, views), one.at) if paths else {}
+
+    def _tree_of(self, paths: frozenset[Path], adapter: Adapter | None, views: Views | None = None) -> Tree:
+        """The tree that was saved, but for all other leaves."""
         loader = copy.copy(self)
-        loader.keep, loader.adapter, loader.progress = paths.__contains__, one.adapter, None
+        loader.keep, loader.adapter, loader.progress = paths.__contains__, adapter, None
         loader.views = views
-        return value_at(loader._tree(), one.at)
+        return loader._tree()
 
     def _copied(self, part: Part, adapter: Adapter | None) -> list[int]:
         """The tensors that a module copies from host memory as they are stored, and that are worth a mapping."""
@@ -469,17 +479,6 @@ class Loader:
             self.progress(total, total)
         finally:
             self.checkpoint.blocks.on_read = None
-
-
-def _below(stored: Mapping[Path, Any], objects: Iterable[Path]) -> list[dict[Path, Any]]:
-    """The leaves at and below the path of each object."""
-    found: dict[Path, dict[Path, Any]] = {at: {} for at in objects}
-    depths = {len(at) for at in found}
-    for path, leaf in stored.items():
-        for depth in depths:
-            if path[:depth] in found:
-                found[path[:depth]][path] = leaf
-    return list(found.values())
 
 
 def _binds(tag: str) -> bool:
