@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -20,6 +20,10 @@ from ..format.manifest import FORMAT, Manifest
 from ..format.tags import NATIVE
 from ..format.tree import Tree
 from ..frameworks.adapter import kept
+from ..reading.tensor import Tensor
+
+if TYPE_CHECKING:
+    from .keep import Keeper
 
 Document = dict[str, Any]
 
@@ -77,7 +81,7 @@ def upgrade(
             "format": list(checkpoint.format),
         }
         keeps = keeper(checkpoint, checkpoint.layout, manifest.digest)
-        tensors = [(keeps and keeps.keep(tensor, tensor.index)) or tensor for tensor in checkpoint.handles]
+        tensors = [_kept(keeps, tensor) for tensor in checkpoint.handles]
         report = writer.save(
             dst,
             _as_it_is(manifest.tree, tensors),
@@ -91,6 +95,11 @@ def upgrade(
             extra=further_keys(checkpoint, record),
         )
         return checkpoint.format, report
+
+
+def _kept(keeps: Keeper | None, tensor: Tensor) -> Any:
+    """A tensor to save: as it is stored, where that can be."""
+    return (keeps and keeps.keep(tensor, tensor.index)) or tensor
 
 
 def _as_it_is(node: Any, tensors: list[Any]) -> Tree:
