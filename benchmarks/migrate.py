@@ -37,7 +37,7 @@ source, target, document, verify = sys.argv[1:]
 import ckptfmt
 import ckptfmt.migration, ckptfmt.writing.writer
 begin = time.perf_counter()
-ckptfmt.migrate(source, target, json.loads(document), to="2", durable=False, verify=bool(int(verify)))
+ckptfmt.migrate(source, target, json.loads(document), schema="2", durable=False, verify=bool(int(verify)))
 print(json.dumps(time.perf_counter() - begin))
 """
 

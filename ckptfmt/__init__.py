@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from ._version import __version__
+from .on_demand import exports
 
 TYPE_CHECKING = False  # typing takes a fifth of the time in which Python starts
 if TYPE_CHECKING:
-    from typing import Any
-
     from . import errors
+    from .api import load, open, save
+    from .checkpoint import Checkpoint
     from .conversion import ConvertReport, convert, convert_each
     from .conversion.comparison import Change, DiffReport, diff
     from .errors import (
@@ -39,17 +38,16 @@ if TYPE_CHECKING:
     from .maintenance.verification import Damage, VerifyReport, verify
     from .maintenance.verification_of_folders import FolderReport, verify_folder
     from .manager import CheckpointManager
-    from .migration import Extern, Migration, MigrationReport, MigrationSet, migrate
-    from .migration.formats import upgrade
+    from .migration import Extern, Migration, MigrationPlan, MigrationReport, MigrationSet
+    from .migration.apply import migrate
+    from .migration.formats import UpgradeReport, upgrade
+    from .options import LoadOptions, OpenOptions, ReadOptions, SaveOptions
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
-    from .reading.checkpoint import Checkpoint
-    from .reading.reader import load
-    from .reading.reader import open_checkpoint as open
     from .reading.tensor import Tensor
     from .writing.refusals import CheckReport, Refusal, check
-    from .writing.writer import SaveReport, save
+    from .writing.writer import SaveReport
 
 __all__ = [
     "OMITTED",
@@ -72,18 +70,23 @@ __all__ = [
     "InputError",
     "Limits",
     "LinkedError",
+    "LoadOptions",
     "Lost",
     "MPICoordinator",
     "MatchReport",
     "Migration",
+    "MigrationPlan",
     "MigrationReport",
     "MigrationSet",
     "MismatchError",
     "MissingError",
     "NotACheckpointError",
+    "OpenOptions",
     "Overflow",
+    "ReadOptions",
     "Refusal",
     "RepairReport",
+    "SaveOptions",
     "SaveReport",
     "Schema",
     "SelectionError",
@@ -91,6 +94,7 @@ __all__ = [
     "Tensor",
     "UnknownTagWarning",
     "UnsupportedError",
+    "UpgradeReport",
     "VerifyReport",
     "__version__",
     "check",
@@ -114,13 +118,16 @@ __all__ = [
 # Everything is imported at its first use, so that reading a slice costs little more than NumPy, and the help of the
 # command line little more than Python.
 _ON_DEMAND = {
+    "load": "api",
+    "open": "api",
+    "save": "api",
+    "Checkpoint": "checkpoint",
     "ConvertReport": "conversion",
     "convert": "conversion",
     "convert_each": "conversion",
     "Change": "conversion.comparison",
     "DiffReport": "conversion.comparison",
     "diff": "conversion.comparison",
-    "errors": "errors",
     "CastWarning": "errors",
     "CkptError": "errors",
     "CorruptError": "errors",
@@ -134,6 +141,7 @@ _ON_DEMAND = {
     "StorageError": "errors",
     "UnknownTagWarning": "errors",
     "UnsupportedError": "errors",
+    "errors": "errors",
     "Limits": "format.limits",
     "Schema": "format.manifest",
     "OMITTED": "format.tree",
@@ -152,34 +160,29 @@ _ON_DEMAND = {
     "FolderReport": "maintenance.verification_of_folders",
     "verify_folder": "maintenance.verification_of_folders",
     "CheckpointManager": "manager",
-    "Extern": "migration",
-    "Migration": "migration",
-    "MigrationReport": "migration",
-    "MigrationSet": "migration",
-    "migrate": "migration",
+    "MigrationReport": "migration.apply",
+    "migrate": "migration.apply",
+    "Migration": "migration.document",
+    "UpgradeReport": "migration.formats",
     "upgrade": "migration.formats",
+    "MigrationSet": "migration.graph",
+    "Extern": "migration.operators",
+    "MigrationPlan": "migration.plan",
+    "LoadOptions": "options",
+    "OpenOptions": "options",
+    "ReadOptions": "options",
+    "SaveOptions": "options",
     "FileCoordinator": "parallel.files",
     "MPICoordinator": "parallel.mpi",
     "progress_bar": "progress",
-    "Checkpoint": "reading.checkpoint",
-    "load": "reading.reader",
-    "open": "reading.reader",
     "Tensor": "reading.tensor",
     "CheckReport": "writing.refusals",
     "Refusal": "writing.refusals",
     "check": "writing.refusals",
     "SaveReport": "writing.writer",
-    "save": "writing.writer",
 }
-_THERE = {"open": "open_checkpoint"}  # what has another name at its home, where it would hide a builtin
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f".{_ON_DEMAND[name]}", __name__)
-    value = globals()[name] = home if name == _ON_DEMAND[name] else getattr(home, _THERE.get(name, name))
-    return value
+__getattr__ = exports(__name__, _ON_DEMAND)
 
 
 def __dir__() -> list[str]:

@@ -243,7 +243,7 @@ TREES["older"] = {"x": np.zeros(90), "z": np.arange(5)}
 
 
 def _migrate(folder: Path, *, to: str, **options: Any) -> None:
-    ckptfmt.migrate(folder / PATH, folder / to, MIGRATION, to="2", **options)
+    ckptfmt.migrate(folder / PATH, folder / to, MIGRATION, schema="2", **options)
 
 
 def _upgrade(folder: Path) -> None:

@@ -18,6 +18,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
+from inside import inside
 
 import ckptfmt
 from ckptfmt.format import commit
@@ -155,7 +156,7 @@ def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], Any], **reco
     """Change the manifest of a checkpoint and commit it anew, as a writer with a fault would; `record` replaces fields
     of the commit record."""
     with ckptfmt.open(path) as checkpoint:
-        old = checkpoint._located.record
+        old = inside(checkpoint).located.record
     file = path / "manifest.msgpack" if path.is_dir() else path
     data = file.read_bytes()
     document = msgpack.unpackb(data[old.offset : old.offset + old.length])

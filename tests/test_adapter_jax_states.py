@@ -166,7 +166,7 @@ def test_gradient_checkpointing_renames_by_a_migration(path, tmp_path):
     (block,) = re.findall(r'^{"from": "params/Dense.*}$', (Path(__file__).parents[1] / "docs/jax.md").read_text(), re.M)
     document = {"ckptfmt_migration": 1, "schema": "net", "from": "plain", "to": "remat", "rules": [json.loads(block)]}
     ckptfmt_jax.save(path, plain, schema=("net", "plain"))
-    ckptfmt.migrate(path, tmp_path / "remat.ckpt", document, to="remat")
+    ckptfmt.migrate(path, tmp_path / "remat.ckpt", document, schema="remat")
     found = ckptfmt_jax.load(tmp_path / "remat.ckpt", jax.eval_shape(lambda: remat))
     assert_same(found["params"]["CheckpointDense_0"], plain["params"]["Dense_0"])
 

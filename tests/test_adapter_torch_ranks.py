@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inside import inside
 
 import ckptfmt
 
@@ -80,7 +81,7 @@ def test_saved_at_any_number_of_ranks_and_read_at_any_other(tmp_path: Path) -> N
         assert np.array_equal(own["tensors"][name], expected(name, shape)), name
     with ckptfmt.open(tmp_path / "dcp-4") as checkpoint:
         assert checkpoint["tensors/big"].chunks == 4
-        assert len(checkpoint.manifest.parts) == 4
+        assert len(inside(checkpoint).manifest.parts) == 4
     assert not [path for path in tmp_path.iterdir() if "ckptfmt-tmp" in path.name]
 
 

@@ -31,7 +31,7 @@ def test_reports_of_a_large_tree(tmp_path: Path) -> None:
     other = {name: value + 1 for name, value in tree.items()}
     ckptfmt.save(tmp_path / "d.ckpt", other, durable=False)
     reports.append(ckptfmt.diff(tmp_path / "c.ckpt", tmp_path / "d.ckpt"))
-    reports.append(ckptfmt.migrate(tmp_path / "c.ckpt", tmp_path / "m.ckpt", document(rest="keep"), to="2"))
+    reports.append(ckptfmt.migrate(tmp_path / "c.ckpt", tmp_path / "m.ckpt", document(rest="keep"), schema="2"))
     reports.append(reports[-1].plan)
     reports.append(ckptfmt.convert(tmp_path / "d.ckpt", tmp_path / "d.npz", allow_loss=True))
     data = bytearray((tmp_path / "d.ckpt").read_bytes())

@@ -226,16 +226,16 @@ def test_plan_and_report(tmp_path: Path) -> None:
         {"from": "y", "with": [{"op": "cast", "dtype": "float64"}], "to": "y"},
     ]}  # fmt: skip
     rule = "what is beyond ±448 becomes NaN"
-    foretold = ckptfmt.migrate(source, tmp_path / "dst", made, to="2", plan_only=True)
+    foretold = ckptfmt.migrate(source, tmp_path / "dst", made, schema="2", plan_only=True)
     assert foretold.overflows == (Overflow("x", "float64", "float8_e4m3fn", rule, len(X), None),)
-    done = ckptfmt.migrate(source, tmp_path / "dst", made, to="2")
+    done = ckptfmt.migrate(source, tmp_path / "dst", made, schema="2")
     assert done.overflows == (Overflow("x", "float64", "float8_e4m3fn", rule, len(X), 4),)
     assert codes(ckptfmt.load(tmp_path / "dst")["x"]) == codes(cast(X, np.dtype(ml_dtypes.float8_e4m3fn)).values)
 
 
 def test_a_report_says_that_all_fitted(tmp_path: Path) -> None:
     source = save(tmp_path, x=np.ones(3))
-    done = ckptfmt.migrate(source, tmp_path / "dst", document({"op": "cast", "dtype": "float16"}), to="2")
+    done = ckptfmt.migrate(source, tmp_path / "dst", document({"op": "cast", "dtype": "float16"}), schema="2")
     assert [overflow.beyond for overflow in done.overflows] == [0]
 
 
@@ -256,7 +256,7 @@ def test_operators(tmp_path: Path, operator: Any, given: Any, right: Any, foreto
     source = save(tmp_path, x=np.array(given).astype(FN))
     with ckptfmt.open(source, schema="2", migrations=document(operator)) as view:
         assert [overflow.beyond for overflow in view.plan.overflows] == ([] if foretold == 0 else [foretold])
-    done = ckptfmt.migrate(source, tmp_path / "dst", document(operator), to="2")
+    done = ckptfmt.migrate(source, tmp_path / "dst", document(operator), schema="2")
     assert sum(overflow.beyond or 0 for overflow in done.overflows) == met
     np.testing.assert_array_equal(ckptfmt.load(tmp_path / "dst")["x"].astype("f8"), right)
 
@@ -275,7 +275,7 @@ def test_operators(tmp_path: Path, operator: Any, given: Any, right: Any, foreto
 def test_fill(tmp_path: Path, dtype: str, value: float, right: float, beyond: int) -> None:
     source = save(tmp_path, x=np.ones(1))
     rule = {"from": [], "with": [{"op": "fill", "value": value, "shape": [2, 3], "dtype": dtype}], "to": "new"}
-    done = ckptfmt.migrate(source, tmp_path / "dst", {**CAST, "rest": "keep", "rules": [rule]}, to="2")
+    done = ckptfmt.migrate(source, tmp_path / "dst", {**CAST, "rest": "keep", "rules": [rule]}, schema="2")
     assert sum(overflow.beyond or 0 for overflow in done.overflows) == beyond
     assert done.plan.overflows == done.overflows
     new = ckptfmt.load(tmp_path / "dst")["new"]
@@ -289,7 +289,7 @@ def test_values_that_no_cast_defines_are_faults_of_the_plan(tmp_path: Path, dtyp
     source = save(tmp_path, x=np.ones(1))
     rule = {"from": [], "with": [{"op": "fill", "value": value, "shape": [2], "dtype": dtype}], "to": "new"}
     with pytest.raises(ckptfmt.InputError) as caught:
-        ckptfmt.migrate(source, tmp_path / "dst", {**CAST, "rest": "keep", "rules": [rule]}, to="2")
+        ckptfmt.migrate(source, tmp_path / "dst", {**CAST, "rest": "keep", "rules": [rule]}, schema="2")
     assert caught.value.code == "migration-mismatch"
 
 
@@ -297,14 +297,14 @@ def test_values_that_no_cast_defines_are_faults_of_the_plan(tmp_path: Path, dtyp
 def test_numbers_of_more_than_64_bits_are_refused(tmp_path: Path, value: int) -> None:
     source = save(tmp_path, x=np.ones(1))
     with pytest.raises(ckptfmt.InputError) as caught:
-        ckptfmt.migrate(source, tmp_path / "dst", document({"op": "add", "value": value}), to="2")
+        ckptfmt.migrate(source, tmp_path / "dst", document({"op": "add", "value": value}), schema="2")
     assert caught.value.code == "bad-migration"
 
 
 def test_neg_needs_a_sign(tmp_path: Path) -> None:
     source = save(tmp_path, x=np.ones(1, ml_dtypes.float8_e8m0fnu))
     with pytest.raises(ckptfmt.InputError, match="sign"):
-        ckptfmt.migrate(source, tmp_path / "dst", document({"op": "neg"}), to="2")
+        ckptfmt.migrate(source, tmp_path / "dst", document({"op": "neg"}), schema="2")
 
 
 def test_what_is_read_twice_counts_once(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_what_is_read_twice_counts_once(tmp_path: Path) -> None:
     cast_first = [{"op": "cast", "dtype": "float16"}, {"op": "extern", "name": "halves"}]
     made = {**CAST, "rules": [{"from": "x", "with": cast_first, "to": ["a", "b"]}]}
     externs = {"halves": ckptfmt.Extern(1, rule, call)}
-    done = ckptfmt.migrate(source, tmp_path / "dst", made, to="2", externs=externs)
+    done = ckptfmt.migrate(source, tmp_path / "dst", made, schema="2", externs=externs)
     assert [(overflow.path, overflow.beyond) for overflow in done.overflows] == [("a", 1), ("b", 1)]
 
 

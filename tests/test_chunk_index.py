@@ -13,6 +13,7 @@ import msgpack
 import numpy as np
 import pytest
 from damage import rewrite_manifest
+from inside import inside
 
 import ckptfmt
 from ckptfmt.layouts import packed
@@ -52,7 +53,7 @@ def seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ckptfmt.
     """The open checkpoint, and the objects that are read from then on."""
     monkeypatch.setattr("ckptfmt.storage.local.LocalStorage", RecordingStorage)
     with ckptfmt.open(path) as checkpoint:
-        storage = checkpoint._storage
+        storage = inside(checkpoint)._storage
         assert isinstance(storage, RecordingStorage)
         assert storage.seen == ["COMMIT", "COMMIT", "manifest.msgpack"], "opening reads no part [READ-002]"
         storage.seen.clear()
@@ -101,7 +102,7 @@ def test_many_threads_read_a_part_once(seen: tuple[ckptfmt.Checkpoint, list[str]
 
 def test_what_was_found(path: Path) -> None:
     with ckptfmt.open(path) as checkpoint:
-        index = ChunkIndex(checkpoint._storage, checkpoint.manifest)
+        index = ChunkIndex(inside(checkpoint)._storage, inside(checkpoint).manifest)
         part, table, row = index.find(3, 0)
         assert (part.object, row) == ("packs/00001.zip", 1)
         assert table.lengths == [100, 100]

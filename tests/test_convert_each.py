@@ -61,14 +61,14 @@ def test_each_is_converted(folder: Path, make: object) -> None:
 def test_one_that_fails_does_not_keep_the_others(folder: Path) -> None:
     damage(folder / "three" / "tensors" / "c" / "c" / "0" / "0")
     with spawned() as executor:  # errors travel
-        outcomes = ckptfmt.convert_each(folder, folder.parent / "out", executor=executor, to="safetensors")
+        outcomes = ckptfmt.convert_each(folder, folder.parent / "out", executor=executor, target_format="safetensors")
     errors = {Path(outcome.target).name: outcome.error for outcome in outcomes}
     assert {name: error and error.code for name, error in errors.items()} == {
         "one.safetensors": None,
         "three.safetensors": "block-digest",
         "two.safetensors": None,
     }
-    again = ckptfmt.convert_each(folder, folder.parent / "out", to="safetensors")
+    again = ckptfmt.convert_each(folder, folder.parent / "out", target_format="safetensors")
     assert [outcome.error and outcome.error.code for outcome in again] == ["exists", "block-digest", "exists"]
 
 

@@ -231,7 +231,7 @@ def test_any_tree_goes_into_any_format_or_is_refused(scratch: Callable[[], Any],
             except ckptfmt.InputError as error:
                 assert error.code in ("name-collision", "unsupported-key")
                 return
-            found = ckptfmt.diff(source, target, b_format=TARGETS[suffix])
+            found = ckptfmt.diff(source, target, target_format=TARGETS[suffix])
             is_flat = suffix in ("safetensors", "npz")
             assert report.losses or is_flat or not (found.changed or found.added or found.removed)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from inside import inside
 
 import ckptfmt
 from ckptfmt.frameworks.adapter import Tagged
@@ -34,7 +35,12 @@ def source(folder: Path, **more: Any) -> Path:
 
 def tags(path: Path) -> Any:
     with ckptfmt.open(path) as checkpoint:
-        return checkpoint.manifest.tree, checkpoint.schema, checkpoint.manifest.unknown, checkpoint.metadata
+        return (
+            inside(checkpoint).manifest.tree,
+            checkpoint.schema,
+            inside(checkpoint).manifest.unknown,
+            checkpoint.metadata,
+        )
 
 
 @pytest.mark.parametrize("layout", ["file", "packed", "loose"])

@@ -80,5 +80,5 @@ def test_zarr_is_imported_when_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_the_command_line_is_imported_by_nobody_else() -> None:
     assert "click" not in imported(
-        "import ckptfmt.maintenance.verification, ckptfmt.reading.reader, ckptfmt.writing.writer, ckptfmt.testing"
+        "import ckptfmt.maintenance.verification, ckptfmt.api, ckptfmt.writing.writer, ckptfmt.testing"
     )

@@ -198,7 +198,7 @@ def test_a_chain_keeps_what_its_steps_keep(tmp_path: Path) -> None:  # [MIG-015]
     with ckptfmt.open(path, schema="3", migrations=[there, back]) as view:
         assert type(view.tree["a"]) is list  # at version 2 it had no tuple to be like
     drop = document({"from": "{rest:**}", "with": [{"op": "drop"}], "to": []})
-    ckptfmt.migrate(path, tmp_path / "empty", drop, to="2")
+    ckptfmt.migrate(path, tmp_path / "empty", drop, schema="2")
     assert ckptfmt.load(tmp_path / "empty") == {}
 
 
@@ -214,7 +214,7 @@ def test_aliases_stay_aliases_and_copies_do_not(tmp_path: Path) -> None:  # [MIG
             {"from": "z", "with": [{"op": "alias"}], "to": "y"},
             {"from": "z", "with": [{"op": "copy"}], "to": "x"},
         ),
-        to="2",
+        schema="2",
     )
     tree = ckptfmt.load(tmp_path / "dst")
     assert tree["wte.weight"] is tree["head.weight"]

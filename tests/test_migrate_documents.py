@@ -205,8 +205,8 @@ def test_only_exact_chains_run_backwards(tmp_path: Path) -> None:  # [MIG-014]
     refusal("irreversible-migration", graph.chain, "s", "3", "2", down=True, lossy=True)
     refusal("irreversible-migration", graph.migrations[1].inverse)
     path = saved(tmp_path, {"w": W})
-    ckptfmt.migrate(path, tmp_path / "2", graph, to="2")
-    ckptfmt.migrate(tmp_path / "2", tmp_path / "1", graph, to="1", down=True, lossy=True)
+    ckptfmt.migrate(path, tmp_path / "2", graph, schema="2")
+    ckptfmt.migrate(tmp_path / "2", tmp_path / "1", graph, schema="1", down=True, lossy=True)
     np.testing.assert_array_equal(ckptfmt.load(tmp_path / "2")["w"], 4 * W)
     np.testing.assert_array_equal(ckptfmt.load(tmp_path / "1")["w"], W)
 

@@ -39,8 +39,8 @@ def there_and_back(folder: Path, tree: Any, name: str, versions: list[str], **op
     ckptfmt.save(folder / "first", tree, schema=(schema, versions[0]), **options)
     trees = [ckptfmt.load(folder / "first")]
     for version in versions[1:]:
-        ckptfmt.migrate(folder / "first", folder / version, document, to=version)
-        ckptfmt.migrate(folder / version, folder / f"back-{version}", document, to=versions[0], down=True)
+        ckptfmt.migrate(folder / "first", folder / version, document, schema=version)
+        ckptfmt.migrate(folder / version, folder / f"back-{version}", document, schema=versions[0], down=True)
         trees.append(ckptfmt.load(folder / version))
         assert_same_tree(ordered(ckptfmt.load(folder / f"back-{version}")), ordered(trees[0]))
         assert ckptfmt.verify(folder / version).ok

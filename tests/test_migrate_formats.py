@@ -14,12 +14,12 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
+from inside import inside
 
 import ckptfmt
 from ckptfmt import CkptError
 from ckptfmt.format.commit import CommitRecord, decode
 from ckptfmt.frameworks.adapter import kept
-from ckptfmt.migration import provenance
 from ckptfmt.testing.equality import assert_same_tree
 
 DATA = Path(__file__).parent.parent / "conformance" / "golden" / "0.9.0"
@@ -60,7 +60,7 @@ def test_it_is_upgraded(name: str, tmp_path: Path) -> None:  # [FMT-004]
         assert new.format == (1, 0)
         assert_same_tree(new.load(), old.load())
         assert (new.schema, new.metadata) == (old.schema, old.metadata)
-        (record,) = provenance(new)
+        (record,) = new.provenance
         assert record["source"].hex() == old.manifest_sha256
         assert record["format"] == [0, 9]
     assert ckptfmt.verify(tmp_path / "new").ok
@@ -96,7 +96,7 @@ def test_all_tags_stay(tmp_path: Path) -> None:
     nodes = []
     for name in "ab":
         with ckptfmt.open(tmp_path / f"{name}.ckpt") as checkpoint:
-            nodes.append((checkpoint.manifest.tree, checkpoint.manifest.metadata))
+            nodes.append((inside(checkpoint).manifest.tree, inside(checkpoint).manifest.metadata))
     assert nodes[0] == nodes[1]
 
 

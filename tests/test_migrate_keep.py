@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from damage import LAYOUTS, save_varied, use_disk
+from inside import inside
 from migrations import W, X, document, refusal, saved
 
 import ckptfmt
@@ -32,7 +33,7 @@ def unread(patch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> ckptfm
 
 def chunks(checkpoint: ckptfmt.Checkpoint) -> Any:
     """Where all chunks lie, and their digests."""
-    tables = [checkpoint.blocks.index.table(part) for part in range(len(checkpoint.manifest.parts))]
+    tables = [inside(checkpoint).blocks.index.table(part) for part in range(len(inside(checkpoint).manifest.parts))]
     return [(table.offsets, table.lengths, table.digest) for table in tables]
 
 
@@ -40,8 +41,8 @@ def chunks(checkpoint: ckptfmt.Checkpoint) -> Any:
 def test_everything_that_moves_is_kept_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     path = tmp_path / "src"
     tree = save_varied(path, layout, schema=("s", "1"))
-    report = unread(monkeypatch, path, tmp_path / "kept", MOVED, to="2")
-    ckptfmt.migrate(path, tmp_path / "read", MOVED, to="2", verify=True, compression={"moved.zipped": "zstd"})
+    report = unread(monkeypatch, path, tmp_path / "kept", MOVED, schema="2")
+    ckptfmt.migrate(path, tmp_path / "read", MOVED, schema="2", verify=True, compression={"moved.zipped": "zstd"})
     assert report.plan.is_rename
     assert ckptfmt.verify(tmp_path / "kept").ok
     found = ckptfmt.load(tmp_path / "kept")
@@ -50,7 +51,7 @@ def test_everything_that_moves_is_kept_unread(tmp_path: Path, monkeypatch: pytes
     assert found["moved.when"].tolist() == tree["when"].tolist()
     with ckptfmt.open(tmp_path / "kept") as kept, ckptfmt.open(tmp_path / "read") as read:
         assert kept["moved.zipped"].codec == "zstd"
-        assert kept.manifest.tree == read.manifest.tree
+        assert inside(kept).manifest.tree == inside(read).manifest.tree
         assert chunks(kept) == chunks(read), "copied bytes lie where written ones do, with their digests"
     if layout == "file":
         with zipfile.ZipFile(tmp_path / "kept") as archive:
@@ -65,7 +66,7 @@ def test_large_tensors_are_copied_by_the_system_or_shared(
     calls: list[tuple[str, tuple[Any, ...]]] = []
     patch = use_disk(before=lambda name, arguments: calls.append((name, arguments)))
     try:
-        unread(monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "c"}, rest="keep"), to="2")
+        unread(monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "c"}, rest="keep"), schema="2")
     finally:
         patch.undo()
     copied = [arguments[-1] for name, arguments in calls if name == "copy"]
@@ -74,7 +75,7 @@ def test_large_tensors_are_copied_by_the_system_or_shared(
     if layout == "loose":
         assert (tmp_path / "dst/tensors/c/c/0/0").samefile(path / "tensors/a/c/0/0")
     assert_same_tree(ckptfmt.load(tmp_path / "dst"), {"c": LARGE, "b": X})
-    ckptfmt.migrate(path, tmp_path / "read", document({"from": "a", "to": "c"}, rest="keep"), to="2", verify=True)
+    ckptfmt.migrate(path, tmp_path / "read", document({"from": "a", "to": "c"}, rest="keep"), schema="2", verify=True)
     if layout == "loose":
         assert not (tmp_path / "read/tensors/c/c/0/0").samefile(path / "tensors/a/c/0/0")
 
@@ -85,7 +86,9 @@ def test_packs_of_one_layout_become_packs_of_another(
 ) -> None:
     monkeypatch.setattr("ckptfmt.layouts.packed.PACK_BYTES", 3 << 20)  # several packs
     path = saved(tmp_path, {"a": LARGE, "b": X, "c": LARGE + 1}, layout=before)
-    unread(monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "z"}, rest="keep"), to="2", layout=after)
+    unread(
+        monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "z"}, rest="keep"), schema="2", layout=after
+    )
     assert ckptfmt.verify(tmp_path / "dst").ok
     assert_same_tree(ckptfmt.load(tmp_path / "dst"), {"z": LARGE, "b": X, "c": LARGE + 1})
 
@@ -107,7 +110,9 @@ def test_what_makes_tensors_be_read(tmp_path: Path, options: Any, reads: bool) -
     with pytest.MonkeyPatch.context() as patch:
         read = BlockReader.read
         patch.setattr(BlockReader, "read", lambda self, *rest: (counted.append(1), read(self, *rest)))
-        ckptfmt.migrate(path, tmp_path / "dst", document({"from": "a", "to": "b"}), to="2", durable=False, **options)
+        ckptfmt.migrate(
+            path, tmp_path / "dst", document({"from": "a", "to": "b"}), schema="2", durable=False, **options
+        )
     assert bool(counted) == reads
     assert_same_tree(ckptfmt.load(tmp_path / "dst"), {"b": LARGE})
 
@@ -123,7 +128,7 @@ def test_moved_beside_computed(tmp_path: Path, layout: str) -> None:
         {"from": "twice", "with": [{"op": "alias"}], "to": "tied"},
         rest="keep",
     )
-    ckptfmt.migrate(path, tmp_path / "dst", made, to="2")
+    ckptfmt.migrate(path, tmp_path / "dst", made, schema="2")
     found = ckptfmt.load(tmp_path / "dst")
     assert_same_tree(found["b"], LARGE)
     np.testing.assert_array_equal(found["w"], W.T)
@@ -131,7 +136,7 @@ def test_moved_beside_computed(tmp_path: Path, layout: str) -> None:
     assert found["copied"] is not found["twice"]
     assert found["copied"].tolist() == X.tolist()
     with ckptfmt.open(tmp_path / "dst") as checkpoint:
-        assert checkpoint.manifest.digest == "sha256", "that of the source"
+        assert inside(checkpoint).manifest.digest == "sha256", "that of the source"
     assert ckptfmt.verify(tmp_path / "dst").ok
 
 
@@ -145,8 +150,8 @@ def test_damage_stays_damage(tmp_path: Path, layout: str) -> None:
     raw[raw.index(needle)] ^= 1
     place.write_bytes(raw)
     made = document({"from": "old", "to": "new"}, rest="keep")
-    assert refusal("block-digest", ckptfmt.migrate, path, tmp_path / "x", made, to="2", verify=True).tensor == "old"
-    ckptfmt.migrate(path, tmp_path / "dst", made, to="2")
+    assert refusal("block-digest", ckptfmt.migrate, path, tmp_path / "x", made, schema="2", verify=True).tensor == "old"
+    ckptfmt.migrate(path, tmp_path / "dst", made, schema="2")
     (damage,) = ckptfmt.verify(tmp_path / "dst").damage
     assert (damage.code, damage.tensor) == ("block-digest", "new")
     assert ckptfmt.load(tmp_path / "dst", select="fine")["fine"].tolist() == X.tolist()
@@ -162,7 +167,7 @@ def test_a_crc32_that_is_not_sure_is_not_taken_over(tmp_path: Path, layout: str)
     raw = bytearray(pack.read_bytes())
     raw[raw.index(crc32.to_bytes(4, "little"), start)] ^= 1
     pack.write_bytes(raw)
-    ckptfmt.migrate(path, tmp_path / "dst", document({"from": "a", "to": "c"}, rest="keep"), to="2")
+    ckptfmt.migrate(path, tmp_path / "dst", document({"from": "a", "to": "c"}, rest="keep"), schema="2")
     assert ckptfmt.verify(tmp_path / "dst").ok
     assert_same_tree(ckptfmt.load(tmp_path / "dst"), {"c": LARGE, "b": X})
 
@@ -178,7 +183,7 @@ def test_where_the_system_cannot_copy(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.delattr(os, "copy_file_range")
     else:
         monkeypatch.setattr(os, "copy_file_range", refuse)
-    unread(monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "b"}), to="2")
+    unread(monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "b"}), schema="2")
     assert_same_tree(ckptfmt.load(tmp_path / "dst"), {"b": LARGE})
 
 
@@ -190,17 +195,17 @@ def test_where_copying_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "copy_file_range", full)
-        refusal("disk-full", ckptfmt.migrate, path, tmp_path / "dst", made, to="2")
+        refusal("disk-full", ckptfmt.migrate, path, tmp_path / "dst", made, schema="2")
     with monkeypatch.context() as patch:
         patch.setattr(os, "copy_file_range", lambda *_: 0)
-        refusal("io", ckptfmt.migrate, path, tmp_path / "dst", made, to="2")
+        refusal("io", ckptfmt.migrate, path, tmp_path / "dst", made, schema="2")
     assert {entry.name for entry in tmp_path.iterdir()} == {"src"}
 
 
 def test_a_pack_that_became_shorter(tmp_path: Path) -> None:
     path = saved(tmp_path, {"a": LARGE, "b": LARGE + 1}, layout="packed")
     os.truncate(path / "packs" / "00000.zip", LARGE.nbytes)
-    error = refusal("short-object", ckptfmt.migrate, path, tmp_path / "dst", document(rest="keep"), to="2")
+    error = refusal("short-object", ckptfmt.migrate, path, tmp_path / "dst", document(rest="keep"), schema="2")
     assert error.tensor in ("a", "b")
 
 
@@ -210,7 +215,7 @@ def test_where_links_cannot_be_made_files_are_copied(tmp_path: Path, monkeypatch
 
     path = saved(tmp_path, {"a": LARGE}, layout="loose")
     monkeypatch.setattr("ckptfmt.storage.disk.Disk.link_open", refuse)
-    unread(monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "b"}), to="2")
+    unread(monkeypatch, path, tmp_path / "dst", document({"from": "a", "to": "b"}), schema="2")
     assert ckptfmt.verify(tmp_path / "dst").ok
     assert_same_tree(ckptfmt.load(tmp_path / "dst"), {"b": LARGE})
     assert {entry.name for entry in tmp_path.iterdir()} == {"src", "dst"}
@@ -218,9 +223,9 @@ def test_where_links_cannot_be_made_files_are_copied(tmp_path: Path, monkeypatch
 
 def test_to_and_from_object_stores(tmp_path: Path) -> None:
     path, made = saved(tmp_path, {"a": LARGE, "b": W}), document({"from": "a", "to": "c"}, rest="keep")
-    ckptfmt.migrate(path, "memory://bucket/kept.ckpt", made, to="2")
+    ckptfmt.migrate(path, "memory://bucket/kept.ckpt", made, schema="2")
     assert ckptfmt.verify("memory://bucket/kept.ckpt").ok
-    ckptfmt.migrate("memory://bucket/kept.ckpt", tmp_path / "back", made, to="1", down=True)
+    ckptfmt.migrate("memory://bucket/kept.ckpt", tmp_path / "back", made, schema="1", down=True)
     assert_same_tree(ckptfmt.load(tmp_path / "back"), ckptfmt.load(path))
 
 
@@ -228,8 +233,8 @@ def test_to_and_from_object_stores(tmp_path: Path) -> None:
 def test_there_and_back_gives_the_first_bytes(tmp_path: Path, layout: str) -> None:
     """But for the manifest, which says where it comes from."""
     path, made = saved(tmp_path, {"a": LARGE, "b": W}, layout=layout), document({"from": "a", "to": "c"}, rest="keep")
-    ckptfmt.migrate(path, tmp_path / "there", made, to="2")
-    ckptfmt.migrate(tmp_path / "there", tmp_path / "back", made, to="1", down=True)
+    ckptfmt.migrate(path, tmp_path / "there", made, schema="2")
+    ckptfmt.migrate(tmp_path / "there", tmp_path / "back", made, schema="1", down=True)
     with ckptfmt.open(path) as first, ckptfmt.open(tmp_path / "back") as back:
         assert chunks(first) == chunks(back)
     assert ckptfmt.verify(tmp_path / "back").ok

@@ -190,10 +190,10 @@ def test_forwards_is_right_and_backwards_undoes_it(scratch: Scratch, made: tuple
     document, tree, expected = made
     with scratch() as folder:
         ckptfmt.save(f"{folder}/1", tree, schema=("s", "1"), durable=False)
-        report = ckptfmt.migrate(f"{folder}/1", f"{folder}/2", document, to="2", durable=False)
+        report = ckptfmt.migrate(f"{folder}/1", f"{folder}/2", document, schema="2", durable=False)
         assert str(report.plan.loss) == "exact"
         assert_same_tree(flat(ckptfmt.load(f"{folder}/2")), flat(expected))
-        ckptfmt.migrate(f"{folder}/2", f"{folder}/3", document, to="1", down=True, durable=False)
+        ckptfmt.migrate(f"{folder}/2", f"{folder}/3", document, schema="1", down=True, durable=False)
         assert_same_tree(flat(ckptfmt.load(f"{folder}/3")), flat(tree))
 
 
@@ -225,9 +225,9 @@ def test_a_chain_at_once_is_its_steps_one_after_another(scratch: Scratch, data: 
     second = {**first, "from": "2", "to": "3", "rules": rules}
     with scratch() as folder:
         ckptfmt.save(f"{folder}/1", tree, schema=("s", "1"), durable=False)
-        ckptfmt.migrate(f"{folder}/1", f"{folder}/2", first, to="2", durable=False)
-        ckptfmt.migrate(f"{folder}/2", f"{folder}/stepwise", second, to="3", durable=False)
-        ckptfmt.migrate(f"{folder}/1", f"{folder}/at-once", [first, second], to="3", durable=False)
+        ckptfmt.migrate(f"{folder}/1", f"{folder}/2", first, schema="2", durable=False)
+        ckptfmt.migrate(f"{folder}/2", f"{folder}/stepwise", second, schema="3", durable=False)
+        ckptfmt.migrate(f"{folder}/1", f"{folder}/at-once", [first, second], schema="3", durable=False)
         assert_same_tree(ckptfmt.load(f"{folder}/at-once"), ckptfmt.load(f"{folder}/stepwise"))
 
 

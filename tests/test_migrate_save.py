@@ -6,23 +6,23 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+from inside import inside
 from migrations import W, document, refusal, saved
 
 import ckptfmt
 from ckptfmt import Migration
-from ckptfmt.migration import provenance
 
 
 def test_provenance_grows_and_the_rest_stays(tmp_path: Path) -> None:  # [MIG-017] [MAN-003]
     path = saved(tmp_path, {"a": W}, metadata={"k": (1,)}, extra={"later": [1]}, layout="loose")
     chain = [document({"from": "a", "to": "b"}), document({"from": "b", "to": "c"}, start="2", end="3")]
-    first = ckptfmt.migrate(path, tmp_path / "2", chain, to="2")
-    ckptfmt.migrate(tmp_path / "2", tmp_path / "1", chain, to="1", down=True, layout="file")
+    first = ckptfmt.migrate(path, tmp_path / "2", chain, schema="2")
+    ckptfmt.migrate(tmp_path / "2", tmp_path / "1", chain, schema="1", down=True, layout="file")
     with ckptfmt.open(path) as source, ckptfmt.open(tmp_path / "1") as result:
-        one, two = provenance(result)
+        one, two = result.provenance
         assert result.schema == source.schema
         assert result.metadata == {"k": (1,)}
-        assert result.manifest.unknown["later"] == [1]
+        assert inside(result).manifest.unknown["later"] == [1]
         assert result.layout == "file"
         assert one["source"].hex() == source.manifest_sha256
         assert two["source"].hex() == first.saved.manifest_sha256
@@ -30,7 +30,7 @@ def test_provenance_grows_and_the_rest_stays(tmp_path: Path) -> None:  # [MIG-01
         assert {step["document"] for record in (one, two) for step in record["chain"]} == {
             Migration.parse(chain[0]).digest
         }
-        assert provenance(source) == []
+        assert source.provenance == []
     with ckptfmt.open(tmp_path / "2") as between:
         assert between.layout == "loose"
     assert ckptfmt.verify(tmp_path / "1").ok
@@ -40,17 +40,17 @@ def test_in_place_and_planned_only(tmp_path: Path) -> None:  # [MIG-019]
     path = saved(tmp_path, {"a": W})
     before = path.read_bytes()
     made = document({"from": "a", "to": "b"})
-    assert ckptfmt.migrate(path, path, made, to="2", plan_only=True).saved is None
-    refusal("exists", ckptfmt.migrate, path, path, made, to="2")
+    assert ckptfmt.migrate(path, path, made, schema="2", plan_only=True).saved is None
+    refusal("exists", ckptfmt.migrate, path, path, made, schema="2")
     assert path.read_bytes() == before
     seen: list[tuple[int, int]] = []
     report = ckptfmt.migrate(
-        path, path, made, to="2", overwrite=True, progress=lambda done, total: seen.append((done, total))
+        path, path, made, schema="2", overwrite=True, progress=lambda done, total: seen.append((done, total))
     )
     assert report.plan.is_rename
     assert seen[-1] == (24, 24)
     assert [*ckptfmt.load(path)] == ["b"]
-    assert ckptfmt.migrate(path, tmp_path / "same", made, to="2").plan.chain == ()
+    assert ckptfmt.migrate(path, tmp_path / "same", made, schema="2").plan.chain == ()
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     )
     tracemalloc.start()
     try:
-        ckptfmt.migrate(path, tmp_path / "dst", made, to="2", durable=False)
+        ckptfmt.migrate(path, tmp_path / "dst", made, schema="2", durable=False)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -17,14 +17,14 @@ def test_a_slice_reads_the_blocks_that_it_needs(tmp_path: Path) -> None:
     split = document({"from": "qkv", "with": [{"op": "split", "axis": 0, "sizes": sizes}], "to": ["q", "k", "v"]})
     path = saved(tmp_path, {"qkv": qkv})
     with ckptfmt.open(path, schema="2", migrations=split) as view:
-        assert view.checkpoint.bytes_read == 0
+        assert view.bytes_read == 0
         part = view["k"][100:1300]
         np.testing.assert_array_equal(part, qkv[rows // 3 + 100 : rows // 3 + 1300])
-        assert view.checkpoint.bytes_read <= 1.1 * part.nbytes + 2 * (4 << 20)
+        assert view.bytes_read <= 1.1 * part.nbytes + 2 * (4 << 20)
     with ckptfmt.open(path, schema="2", migrations=split, verify=False) as view:
         part = view["v"][7:1000:3]
         np.testing.assert_array_equal(part, qkv[2 * rows // 3 + 7 : 2 * rows // 3 + 1000 : 3])
-        assert view.checkpoint.bytes_read <= 1.1 * part.nbytes
+        assert view.bytes_read <= 1.1 * part.nbytes
 
 
 def test_a_rearranged_slice_reads_little_around_it(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_rearranged_slice_reads_little_around_it(tmp_path: Path) -> None:
     with ckptfmt.open(path, schema="2", migrations=document({"from": "w", "with": [step], "to": "w"})) as view:
         part = view["w"][depth : 2 * depth]  # one head
         np.testing.assert_array_equal(part, expected[depth : 2 * depth])
-        assert view.checkpoint.bytes_read <= part.nbytes + 2 * (4 << 20)
+        assert view.bytes_read <= part.nbytes + 2 * (4 << 20)
         np.testing.assert_array_equal(view["w"][100:2900:7, ::-5], expected[100:2900:7, ::-5])
     turned = {"op": "rearrange", "pattern": "(h d) e -> (d h) e", "axes": {"h": heads}}
     with ckptfmt.open(
@@ -44,7 +44,7 @@ def test_a_rearranged_slice_reads_little_around_it(tmp_path: Path) -> None:
     ) as view:
         whole = w.reshape(heads, depth, columns).transpose(1, 0, 2).reshape(w.shape)
         np.testing.assert_array_equal(view["w"][40:72], whole[40:72])
-        assert view.checkpoint.bytes_read < 0.6 * w.nbytes  # the heads lie apart, and little between is read
+        assert view.bytes_read < 0.6 * w.nbytes  # the heads lie apart, and little between is read
 
 
 def test_a_view_looks_like_a_checkpoint(tmp_path: Path) -> None:
@@ -78,5 +78,5 @@ def test_damage_is_named_by_the_tensor_of_the_source(tmp_path: Path) -> None:
     with ckptfmt.open(path, schema="2", migrations=made) as view:
         assert view["fine"].read().tolist() == X.tolist()
         assert refusal("block-digest", view["new"].read).tensor == "old"
-    refusal("block-digest", ckptfmt.migrate, path, tmp_path / "dst", made, to="2", verify=True)
+    refusal("block-digest", ckptfmt.migrate, path, tmp_path / "dst", made, schema="2", verify=True)
     assert not (tmp_path / "dst").exists()

@@ -82,7 +82,10 @@ WRITE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "convert_each": ("x", lambda path: ckptfmt.convert_each(Path.home() / "folder", path)),
     "repair": ("x", lambda path: ckptfmt.repair(Path.home() / "a", path)),
     "upgrade": ("x", lambda path: ckptfmt.upgrade(Path.home() / "a", path)),
-    "migrate": ("x", lambda path: ckptfmt.migrate(Path.home() / "with schema", path, Path.home() / "m.json", to="2")),
+    "migrate": (
+        "x",
+        lambda path: ckptfmt.migrate(Path.home() / "with schema", path, Path.home() / "m.json", schema="2"),
+    ),
     "manager": ("x", manager),
     "copies": ("x", lambda path: manager(Path.home() / "run", copy_to=path)),
 }

@@ -14,7 +14,6 @@ from migrations import document
 
 import ckptfmt
 from ckptfmt.format.renaming import WRAPPERS, stripped
-from ckptfmt.migration import provenance
 
 torch = pytest.importorskip("torch")
 ckptfmt_torch = pytest.importorskip("ckptfmt_torch")
@@ -192,11 +191,11 @@ def test_migrations_see_the_new_names(tmp_path: Path) -> None:
     names = {"prefix": "model", "strip_prefix": "module."}
     found = ckptfmt.load(path, schema="2", migrations=RULES, **names)
     assert list(found) == ["b.w"]
-    report = ckptfmt.migrate(path, tmp_path / "out", RULES, to="2", **names)
+    report = ckptfmt.migrate(path, tmp_path / "out", RULES, schema="2", **names)
     assert report.saved is not None
     with ckptfmt.open(tmp_path / "out") as checkpoint:
         assert checkpoint.keys() == ["b.w"]
-        assert provenance(checkpoint)[-1]["renamed"] == {"prefix": ["model"], "strip": ["module."], "add": ""}
+        assert checkpoint.provenance[-1]["renamed"] == {"prefix": ["model"], "strip": ["module."], "add": ""}
 
 
 def test_a_view_has_names_of_its_own(tmp_path: Path) -> None:

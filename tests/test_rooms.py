@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,35 +14,57 @@ import ckptfmt
 ROOT = Path(ckptfmt.__file__).parent
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
-    ("_version", "brief", "errors", "near", "packages", "progress", "threads", "warning"),
+    ("_version", "brief", "calls", "errors", "near", "on_demand", "packages", "progress", "threads", "warning"),
     ("format", "patterns"),
     ("frameworks", "storage"),
     ("layouts",),
     ("reading", "writing"),
     ("parallel",),
     ("conversion", "migration"),
-    ("maintenance", "manager"),
-    ("testing", "cli"),
+    ("maintenance",),
+    ("api", "checkpoint", "options"),  # what the users of the package see
+    ("manager",),
+    ("testing", "cli"),  # which use it as they do
 )
 LAYER_OF = {room: number for number, layer in enumerate(LAYERS) for room in layer}
+ROOMS = [room for layer in LAYERS for room in layer if room != "cli"]
+
+
+def modules(room: str) -> list[Path]:
+    return [*(ROOT / room).rglob("*.py")] or [ROOT / f"{room}.py"]
 
 
 def imported(module: Path) -> Iterator[str]:
-    """The rooms that a module imports when it is imported itself."""
+    """The rooms that a module imports anywhere: at its top, within functions, and for annotations alone."""
     package = module.relative_to(ROOT).parts[:-1]
-    for node in ast.parse(module.read_text()).body:
+    for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             above = package[: len(package) - node.level + 1]
             parts = (*above, *(node.module.split(".") if node.module else ()))
             yield from parts[:1] or (alias.name for alias in node.names)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            if any(name.partition(".")[0] == "ckptfmt" for name in names):
+                yield "api"  # as a user does
 
 
-@pytest.mark.parametrize("room", [room for layer in LAYERS for room in layer if (ROOT / room).is_dir()])
+@pytest.mark.parametrize("room", ROOMS)
 def test_imports_lead_inwards(room: str) -> None:
-    for module in (ROOT / room).rglob("*.py"):
+    for module in modules(room):
         for other in imported(module):
-            # the command line stands outside, and uses the public names
-            assert LAYER_OF.get(other, -1 if room == "cli" else 99) <= LAYER_OF[room], f"{module} imports {other}"
+            assert LAYER_OF[other] <= LAYER_OF[room], f"{module} imports {other}"
+
+
+def test_no_circle_between_rooms() -> None:
+    leads = {room: {other for module in modules(room) for other in imported(module)} - {room} for room in ROOMS}
+    TopologicalSorter(leads).prepare()  # raises CycleError
+
+
+def test_the_command_line_uses_public_names() -> None:
+    """It stands outside: what it imports of the package itself is public."""
+    for module in modules("cli"):
+        for other in imported(module):
+            assert other in LAYER_OF or other in ckptfmt.__all__, f"{module} imports {other}"
 
 
 def test_every_module_has_a_room() -> None:

@@ -18,6 +18,7 @@ import pytest
 from damage import small_chunks
 from hypothesis import given
 from hypothesis import strategies as st
+from inside import inside
 
 import ckptfmt
 from ckptfmt.format import manifest
@@ -54,7 +55,7 @@ def test_any_tree(scratch: Scratch, layout: str, tree: Any, metadata: Any, compr
             for place, tensor in checkpoint.tensors.items():
                 assert checkpoint[place] is tensor
                 assert_same_tree(tensor.read(), functools.reduce(item_of, place, tree))
-            raw = checkpoint._located.manifest
+            raw = inside(checkpoint).located.manifest
             assert manifest.decode(raw).encode() == raw  # [MAN-004]
             assert checkpoint.verify().ok
 

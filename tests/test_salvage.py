@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from damage import LAYOUTS, flipped, leftovers, rewrite_manifest, save_varied, small_chunks, zones
+from inside import inside
 
 import ckptfmt
 from ckptfmt.cli.app import cli
@@ -58,8 +59,8 @@ def test_nothing_is_lost_of_what_is_whole(tmp_path: Path, layout: str) -> None:
     with ckptfmt.open(path) as before, ckptfmt.open(tmp_path / "salvaged.ckpt") as after:
         assert report.tensors == len(before) == len(after)
         assert (after.metadata, after.schema, after.layout) == (before.metadata, before.schema, layout)
-        assert [tensor.codec for tensor in after.handles] == [tensor.codec for tensor in before.handles]
-        (record,) = after.manifest.unknown["provenance"]
+        assert [tensor.codec for tensor in inside(after).handles] == [tensor.codec for tensor in inside(before).handles]
+        (record,) = inside(after).manifest.unknown["provenance"]
         assert record["operation"] == "repair"
         assert record["source"].hex() == before.manifest_sha256
         assert record["lost"] == []
@@ -118,7 +119,7 @@ def test_damaged_blocks_are_filled(tmp_path: Path, layout: str, fill: float) -> 
             assert flat.all()
         assert_same_tree({**found, name: 0}, {**tree, name: 0})
         with ckptfmt.open(tmp_path / "salvaged.ckpt") as checkpoint:
-            (record,) = checkpoint.manifest.unknown["provenance"]
+            (record,) = inside(checkpoint).manifest.unknown["provenance"]
         assert record["fill"] == fill
         assert [lost["name"] for lost in record["lost"]] == [name]
 
@@ -183,7 +184,7 @@ def test_tags_stay_what_they_are(tmp_path: Path) -> None:
         report = ckptfmt.repair(path, tmp_path / "new.ckpt", durable=False)
     assert len(report.lost) == 1
     with ckptfmt.open(tmp_path / "new.ckpt") as checkpoint:
-        assert checkpoint.manifest.tree == [
+        assert inside(checkpoint).manifest.tree == [
             "dict",
             ["a", ["int", b"\x01" * 20]],
             [["tag", "torch.Parameter", True, ["tensor", 0]], ["tag", "mine", ["dict", ["p"], [1]], ["list", [None]]]],
@@ -192,7 +193,7 @@ def test_tags_stay_what_they_are(tmp_path: Path) -> None:
 
 def zone_of_file(path: Path, tensor: int) -> int:
     with ckptfmt.open(path) as checkpoint:
-        return checkpoint.blocks.place(tensor, 0).extent.offset
+        return inside(checkpoint).blocks.place(tensor, 0).extent.offset
 
 
 def test_a_tree_that_is_one_tensor(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_a_file_without_its_end(tmp_path: Path) -> None:
     tree = save_varied(path, "file")
     data = path.read_bytes()
     with ckptfmt.open(path) as checkpoint:
-        record = checkpoint._located.record
+        record = inside(checkpoint).located.record
     end = record.offset + record.length
     for left, proof in ((1, "sha256"), (9, "sha256"), (150, "crc32"), (len(data) - end, "crc32")):
         path.write_bytes(data[:-left])
@@ -248,7 +249,7 @@ def test_a_file_whose_record_and_directory_are_damaged(tmp_path: Path) -> None:
     tree = save_varied(path, "file")
     data = bytearray(path.read_bytes())
     with ckptfmt.open(path) as checkpoint:
-        record = checkpoint._located.record
+        record = inside(checkpoint).located.record
     data[record.offset + record.length :] = b"#" * (len(data) - record.offset - record.length)
     path.write_bytes(data)
     zone = data.index(np.arange(6, dtype=np.int16).tobytes())

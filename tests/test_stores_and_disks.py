@@ -23,7 +23,7 @@ WAYS: dict[str, Callable[..., Any]] = {
     "repair": ckptfmt.repair,
     "upgrade": ckptfmt.upgrade,
     "convert": ckptfmt.convert,
-    "migrate": lambda src, dst, **more: ckptfmt.migrate(src, dst, RENAME, to="2", **more),
+    "migrate": lambda src, dst, **more: ckptfmt.migrate(src, dst, RENAME, schema="2", **more),
 }
 
 

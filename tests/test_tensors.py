@@ -10,7 +10,7 @@ import pytest
 from migrations import document
 
 import ckptfmt
-from ckptfmt.reading.tensors import FrameworkTensor
+from ckptfmt.reading.framework_tensor import FrameworkTensor
 
 torch = pytest.importorskip("torch")
 ckptfmt_torch = pytest.importorskip("ckptfmt_torch")

@@ -390,7 +390,7 @@ def test_values_go_along_with_migrations(tmp_path: Path, monkeypatch: pytest.Mon
         for found in (view.load(), view.load(like=expected), view.load(into=expected)):
             assert_same_tree(found, expected)
         assert_same_tree(view.load(select="extra/**"), {"extra": extra})
-    ckptfmt.migrate(tmp_path / "a", tmp_path / "b", to="2", migrations=tmp_path / "m.json")
+    ckptfmt.migrate(tmp_path / "a", tmp_path / "b", schema="2", migrations=tmp_path / "m.json")
     assert_same_tree(ckptfmt.load(tmp_path / "b"), expected)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import xxhash
 from damage import LAYOUTS, flipped, rewrite_manifest, save_varied, small_chunks, zones
+from inside import inside
 
 import ckptfmt
 from ckptfmt.maintenance import verification
@@ -378,7 +379,7 @@ def test_bools_of_a_large_chunk_are_looked_at_in_pieces(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     ckptfmt.save(path, {"x": np.ones(9 << 20, bool)}, durable=False)
     with ckptfmt.open(path) as checkpoint:
-        extent = checkpoint.blocks.place(0, 0).extent
+        extent = inside(checkpoint).blocks.place(0, 0).extent
     data = bytearray(path.read_bytes())
     data[extent.offset + extent.length - 1] = 2
     block = bytes(data[extent.offset + (8 << 20) : extent.offset + extent.length])

@@ -70,7 +70,7 @@ def test_tags(path: str) -> None:
     same: dict[str, Any] = {"schema": "2", "migrations": document(rest="keep")}
     points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.load(path, **same))
     points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.open(path, **same).close())
-    points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.migrate(path, path + "2", document(rest="keep"), to="2"))
+    points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.migrate(path, path + "2", document(rest="keep"), schema="2"))
 
 
 def test_adapters(path: str) -> None:

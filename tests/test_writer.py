@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import xxhash
 from damage import small_chunks
+from inside import inside
 
 import ckptfmt
 from ckptfmt.format.names import escape
@@ -153,7 +154,7 @@ def test_every_byte_of_a_checkpoint(tmp_path: Path, layout: str, digest: str) ->
 
 def grid_of(path: Path, name: str) -> tuple[int, ...]:
     with ckptfmt.open(path) as checkpoint:
-        return checkpoint.manifest.specs[checkpoint.manifest.names.index(name)].grid
+        return inside(checkpoint).manifest.specs[inside(checkpoint).manifest.names.index(name)].grid
 
 
 def test_chunks_of_each_layout(tmp_path: Path) -> None:  # [ZARR-008] [ZARR-009] [ZARR-010]

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import ckptfmt
-from ckptfmt import SaveReport
+from ckptfmt import Checkpoint, OpenOptions, SaveOptions, SaveReport
+from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.format.dtypes import Array
 from ckptfmt.format.tags import Restore
 from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
+from ckptfmt.options import FillOptions
 from ckptfmt.packages import needed_by
-from ckptfmt.reading.tensors import FrameworkCheckpoint
 
 with needed_by("ckptfmt_jax"):
     import jax
@@ -74,11 +75,18 @@ class JaxAdapter:
         return Template(leaf.shape, leaf.dtype, templates.builder(leaf))
 
 
+class JaxLoadOptions(FillOptions, total=False):
+    """The options of `load`; see `ckptfmt.load`."""
+
+    into: Any
+
+
 ADAPTER = JaxAdapter()
 register(ADAPTER)
 
 
-def save(path: str | os.PathLike[str], tree: Any, **options: Any) -> SaveReport:
+@takes(SaveOptions)
+def save(path: str | os.PathLike[str], tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save a pytree as one checkpoint: all of it, or nothing. `options` are those of `ckptfmt.save`.
 
     Each element of a sharded array is stored once. In a cluster of `jax.distributed`, all processes call this together
@@ -90,13 +98,17 @@ def save(path: str | os.PathLike[str], tree: Any, **options: Any) -> SaveReport:
     return ckptfmt.save(path, tree, **options)
 
 
-def open(path: str | os.PathLike[str], **options: Any) -> FrameworkCheckpoint:
+@takes(OpenOptions)
+def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open a checkpoint, whose slices and whole tensors are arrays of JAX on the default device. `options` and errors
     are those of `ckptfmt.open`."""
-    return ckptfmt.open(path, framework=_adapter(options), **options)
+    return ckptfmt.open(path, **_for_jax(options))
 
 
-def load(path: str | os.PathLike[str], like: Any = None, *, sharding: Any = None, **options: Any) -> Any:
+@takes(JaxLoadOptions)
+def load(
+    path: str | os.PathLike[str], like: Any = None, *, sharding: Any = None, **options: Unpack[JaxLoadOptions]
+) -> Any:
     """Load a checkpoint as a tree of JAX arrays. `options` are those of `ckptfmt.load`.
 
     - `like`: a pytree of arrays or of `jax.ShapeDtypeStruct`, such as `jax.eval_shape` gives: the containers, static
@@ -113,10 +125,11 @@ def load(path: str | os.PathLike[str], like: Any = None, *, sharding: Any = None
         if like is None:
             raise fault("bad-option", "sharding= says where the arrays of like= go, and there is none", path=path)
         like = templates.placed(like, sharding)
-    return ckptfmt.load(path, like=like, framework=_adapter(options), **options)
+    return ckptfmt.load(path, **{**_for_jax(options), "like": like})
 
 
-def _adapter(options: Mapping[str, Any]) -> JaxAdapter:
+def _for_jax(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the adapter; raises `bad-option` for another."""
     if "framework" in options:
         raise fault("bad-option", "framework= is JAX here", advice="Use ckptfmt.load for another framework")
-    return ADAPTER
+    return {**options, "framework": ADAPTER}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 import ckptfmt
-from ckptfmt import MatchReport, SaveReport
+from ckptfmt import Checkpoint, LoadOptions, MatchReport, OpenOptions, SaveOptions, SaveReport
+from ckptfmt.calls import takes
 from ckptfmt.errors import fault
-from ckptfmt.reading.tensors import FrameworkCheckpoint
+from ckptfmt.options import FillOptions
 
 from .adapter import ADAPTER, TorchAdapter
 from .coordinator import coordinator
@@ -20,7 +21,8 @@ PathLike = str | os.PathLike[str]
 Device = str | int | torch.device | None
 
 
-def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
+@takes(SaveOptions)
+def save(path: PathLike, tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save a tree in which tensors, Parameters, modules, optimizers and other objects with `state_dict()` may stand;
     an object is stored as its state. Host memory is written as it is, without a copy.
 
@@ -33,20 +35,21 @@ def save(path: PathLike, tree: Any, **options: Any) -> SaveReport:
     return ckptfmt.save(path, tree, **options)
 
 
-def open(path: PathLike, *, device: Device = None, **options: Any) -> FrameworkCheckpoint:
+@takes(OpenOptions)
+def open(path: PathLike, *, device: Device = None, **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open a checkpoint, whose slices and whole tensors are torch's, on the host or on `device`: `ckpt["w"][:2]`,
     `ckpt["w"].read()`, `ckpt["w"].read(out=tensor)`. `options` and errors are those of `ckptfmt.open`."""
-    return ckptfmt.open(path, framework=_adapter(device, None, options), **options)
+    return ckptfmt.open(path, **_for_torch(device, None, options))
 
 
+@takes(LoadOptions)
 def load(
     path: PathLike,
     *,
-    into: Any = None,
     device: Device = None,
     map_location: Device = None,
     weights_only: bool = True,
-    **options: Any,
+    **options: Unpack[LoadOptions],
 ) -> Any:
     """Load a checkpoint as torch tensors, on the host or on `device`, which torch calls `map_location`.
 
@@ -61,9 +64,10 @@ def load(
     if not weights_only:
         message = "weights_only=False: nothing in a checkpoint is code that could be run"
         raise fault("bad-option", message, path=path, advice="Leave it out; ckptfmt.convert reads files of torch.save")
-    return ckptfmt.load(path, into=into, framework=_adapter(device, map_location, options), **options)
+    return ckptfmt.load(path, **_for_torch(device, map_location, options))
 
 
+@takes(FillOptions)
 def load_into(
     path: PathLike,
     module: torch.nn.Module,
@@ -71,7 +75,7 @@ def load_into(
     device: Device = None,
     map_location: Device = None,
     weights_only: bool = True,
-    **options: Any,
+    **options: Unpack[FillOptions],
 ) -> MatchReport:
     """Fill a module from a checkpoint of its state, straight into its own memory where that is on the host.
 
@@ -101,20 +105,17 @@ def load_into(
         if also is not None:
             also(report)
 
-    load(
-        path,
-        into=module,
-        device=device,
-        map_location=map_location,
-        weights_only=weights_only,
-        on_match=on_match,
-        **options,
-    )
+    asked: dict[str, Any] = {**options, "into": module, "on_match": on_match}
+    load(path, device=device, map_location=map_location, weights_only=weights_only, **asked)
     return reports[0]
 
 
+def _for_torch(device: Device, map_location: Device, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the adapter for a device; raises `bad-option` for what names none."""
+    return {**options, "framework": _adapter(device, map_location, options)}
+
+
 def _adapter(device: Device, map_location: Device, options: Mapping[str, Any]) -> TorchAdapter:
-    """Raises `bad-option` for what names no device."""
     if "framework" in options:
         raise fault("bad-option", "framework= is torch here", advice="Use ckptfmt.load for another framework")
     if device is not None and map_location is not None:

@@ -45,7 +45,6 @@ from torch.distributed.checkpoint.planner import (
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-import ckptfmt
 from ckptfmt.errors import fault
 from ckptfmt.format import tree as trees
 from ckptfmt.format.arrays import ArraySpec, Shape
@@ -62,6 +61,7 @@ from ckptfmt.layouts.part_writer import PartOrder, PartWriter, part_numbers, roo
 from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes
 from ckptfmt.progress import nothing
+from ckptfmt.reading.checkpoint import StoredCheckpoint
 from ckptfmt.reading.filling import Place, fill
 from ckptfmt.reading.tensor import Tensor
 from ckptfmt.storage import SharedAttempt, directory_attempt_for, join_attempt
@@ -378,7 +378,7 @@ class StorageReader(storage.StorageReader):
         self.checkpoint_id = os.fspath(path)
         self.cast, self.verify = cast, verify
         self.bytes_read = 0
-        self._checkpoint: ckptfmt.Checkpoint | None = None
+        self._checkpoint: StoredCheckpoint | None = None
         self._entries: dict[str, Any] = {}
 
     @classmethod
@@ -393,7 +393,7 @@ class StorageReader(storage.StorageReader):
     def read_metadata(self, *args: Any, **options: Any) -> Metadata:
         """What the checkpoint holds, one chunk for each tensor: which bytes a part of it needs is our affair."""
         self._close()
-        checkpoint = self._checkpoint = ckptfmt.open(self.checkpoint_id, verify=self.verify)
+        checkpoint = self._checkpoint = StoredCheckpoint(self.checkpoint_id, verify=self.verify)
         handles = {tensor.index: tensor for tensor in checkpoint.tensors.values()}
         described = {
             index: torch.empty(_packed(tensor), dtype=TORCH[tensor.dtype_name], device="meta")

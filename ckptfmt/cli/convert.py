@@ -168,7 +168,7 @@ def _convert_each(
 ) -> int:
     """Convert a folder; gives the exit code."""
     with _workers(executor) as workers:
-        outcomes = conversion.convert_each(source, target, executor=workers, to=target_format, **options)
+        outcomes = conversion.convert_each(source, target, executor=workers, target_format=target_format, **options)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
         documents = [

@@ -32,41 +32,46 @@ max_difference, max_relative and nan (how many elements differ and are NaN on ei
 Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 """,
 )
-@click.argument("a", type=click.Path())
-@click.argument("b", type=click.Path())
-@click.option("--from-a", "a_format", metavar="FORMAT", help="What A is, where its bytes leave doubt.")
-@click.option("--from-b", "b_format", metavar="FORMAT", help="What B is.")
-@click.option("--max-expansion", type=int, help="How many times larger than A and B tensors may be.")
+@click.argument("source", type=click.Path())
+@click.argument("target", type=click.Path())
+@click.option("--from", "--from-a", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt.")
+@click.option("--to", "--from-b", "target_format", metavar="FORMAT", help="What TARGET is.")
+@click.option("--max-expansion", type=int, help="How many times larger than both their tensors may be.")
 @follow_links
 @click.option("--quiet", "-q", is_flag=True, help="No report: the exit code says it.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def diff(
-    a: str,
-    b: str,
-    a_format: str | None,
-    b_format: str | None,
+    source: str,
+    target: str,
+    source_format: str | None,
+    target_format: str | None,
     max_expansion: int | None,
     follow_links: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Compare the checkpoints at A and B leaf by leaf: added, removed, renamed and changed ones."""
-    limit: dict[str, Any] = {} if max_expansion is None else {"max_expansion": max_expansion}
-    report = diff_checkpoints(a, b, a_format=a_format, b_format=b_format, follow_links=follow_links, **limit)
+    """Compare the checkpoints at SOURCE and TARGET leaf by leaf: added, removed, renamed and changed ones."""
+    options: dict[str, Any] = {} if max_expansion is None else {"max_expansion": max_expansion}
+    options |= {"source_format": source_format, "target_format": target_format, "follow_links": follow_links}
+    report = diff_checkpoints(source, target, **options)
     if as_json:
-        print_json(Encoder().value({**dataclasses.asdict(report), "equal": report.equal} | _lists(report)))
+        print_json(Encoder().value(_document(report)))
     elif not quiet:
         _show(report)
     return 0 if report.equal else DIFFERENT
 
 
-def _lists(report: DiffReport) -> dict[str, object]:
-    """The tuples of a report as JSON has them."""
+def _document(report: DiffReport) -> dict[str, object]:
     return {
+        "a": report.source,
+        "b": report.target,
         "added": list(report.added),
         "removed": list(report.removed),
         "renamed": [list(pair) for pair in report.renamed],
         "changed": [dataclasses.asdict(change) for change in report.changed],
+        "metadata": report.metadata,
+        "same": report.same,
+        "equal": report.equal,
     }
 
 

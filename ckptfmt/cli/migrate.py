@@ -42,13 +42,17 @@ def _parameters(context: click.Context, parameter: click.Parameter, values: tupl
     return found
 
 
+def _version(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str] | str:
+    return _schema(context, parameter, value) or value if "@" in value else value
+
+
 @click.command(
     epilog="""\b
 Examples:
-  ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --to meta --plan
-  ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --to meta --set heads=32
-  ckptfmt migrate meta.ckpt hf.ckpt --migrations llama.json --to hf --down
-  ckptfmt migrate old.ckpt new.ckpt --migrations m.msgpack --source-schema gpt2@tf --to torch
+  ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --schema meta --plan
+  ckptfmt migrate hf.ckpt meta.ckpt --migrations llama.json --schema meta --set heads=32
+  ckptfmt migrate meta.ckpt hf.ckpt --migrations llama.json --schema hf --down
+  ckptfmt migrate old.ckpt new.ckpt --migrations m.msgpack --source-schema gpt2@tf --schema torch
 
 The object of --json has: path, schema, from, to, class, chain (a list of objects with from, to, class, inverse,
 description and document, the sha256), tensors (a list of objects with path, dtype, shape and source, the path of what
@@ -70,7 +74,9 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
     type=click.Path(),
     help="File of documents; may be given again.",
 )
-@click.option("--to", required=True, help="Version to migrate to.")
+@click.option(
+    "--schema", "--to", "schema", required=True, callback=_version, help="VERSION to migrate to, or ID@VERSION."
+)
 @click.option("--source-schema", callback=_schema, help="ID@VERSION of a source that does not say its own.")
 @click.option("--set", "parameters", multiple=True, callback=_parameters, help="NAME=NUMBER: a parameter's value.")
 @click.option("--prefix", help="Only what is at this path of SRC, as if it were all.")

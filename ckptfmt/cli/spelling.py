@@ -9,9 +9,9 @@ import click
 
 # options that a command has under another name, by command and their name in Python
 NAMES = {
-    "convert": {"verify": "--no-verify", "to": "--to"},
-    "diff": {"source_format": "--from-a or --from-b"},
-    "migrate": {"migrations": "--migrations", "schema": "--to"},
+    "convert": {"verify": "--no-verify"},
+    "diff": {"source_format": "--from", "target_format": "--to"},
+    "migrate": {"migrations": "--migrations"},
 }
 # options that messages name and no command may have; for those who call this from Python
 ELSEWHERE = frozenset(

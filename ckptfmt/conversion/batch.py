@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
+from ..calls import takes
 from ..errors import CkptError, fault, os_fault
+from ..progress import Progress
 from ..storage import is_url, path_of
 from .converter import ConvertReport, convert
-from .formats import FORMATS, Format, place_of, target_format
+from .formats import FORMATS, Format, place_of
+from .formats import target_format as format_of_target
+from .options import EachOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +27,30 @@ class Outcome:
     error: CkptError | None = None
 
 
+@takes(EachOptions, to="target_format")
 def convert_each(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     executor: Executor | None = None,
-    to: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    **options: Any,
+    target_format: str | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[EachOptions],
 ) -> tuple[Outcome, ...]:
     """Convert every checkpoint that lies in the folder `source`, a file or a directory, into the folder `target`, which
     is made if it is missing. What looks like no known format is passed over.
 
     `executor`: any `concurrent.futures.Executor` (of threads, of processes, of a Dask or Ray cluster, whose machines
-    see the same paths); without one they are converted here, one after another. `to`: the name of the format of all
-    targets, this format by default; they are called like their sources, with its suffix. `progress(done, total)` is
-    told numbers of checkpoints. `options` are those of `ckptfmt.convert`. Outcomes come in the order of the names; one
-    that fails does not keep the others from being converted.
+    see the same paths); without one they are converted here, one after another. `target_format`: the name of the format
+    of all targets, this format by default; they are called like their sources, with its suffix. `progress(done, total)`
+    is told numbers of checkpoints. `options` are those of `ckptfmt.convert`. Outcomes come in the order of the names;
+    one that fails does not keep the others from being converted.
 
     Raises `unknown-format`, `not-found`, `bad-option` for a URL, and `name-collision` where two targets would have one
     name.
     """
     here, there = path_of(source), path_of(target)
-    format = target_format("", to)
+    format = format_of_target("", target_format)
     for folder in (here, there):
         if is_url(folder):
             raise fault("bad-option", "folders of checkpoints are converted on disks alone", path=folder)
@@ -55,12 +59,12 @@ def convert_each(
         os.makedirs(there, exist_ok=True)
     except OSError as error:
         raise os_fault(error, "cannot make the folder of targets", there) from error
-    options |= {"target_format": format.name}
-    started = [] if executor is None else [executor.submit(convert, *pair, **options) for pair in pairs]
+    asked: dict[str, Any] = {**options, "target_format": format.name}
+    started = [] if executor is None else [executor.submit(convert, *pair, **asked) for pair in pairs]
     outcomes: list[Outcome] = []
     for number, pair in enumerate(pairs):
         try:
-            report = started[number].result() if started else convert(*pair, **options)
+            report = started[number].result() if started else convert(*pair, **asked)
             outcomes.append(Outcome(*pair, report))
         except CkptError as error:
             outcomes.append(Outcome(*pair, error=error))

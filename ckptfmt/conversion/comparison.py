@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xxhash
 
 from ..brief import Brief
+from ..calls import formerly, takes
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
 from ..frameworks.target import flatten
 from ..storage import path_of
 from .equality import bits, coarser, plain_bits, plain_leaves
 from .formats import open_source
-from .source import EXPANSION, Ours, Tensor, is_tensor, slabs
+from .options import SourceOptions
+from .source import Ours, Tensor, is_tensor, slabs
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DiffReport(Brief):
-    """How `b` differs from `a`, by labels of paths. `renamed` tensors are the same, bit by bit, at another path; they
-    are not in `added` and `removed`. `metadata` says whether the metadata differ; `same` counts leaves that do not."""
+    """How `target` differs from `source`, by labels of paths. `renamed` tensors are the same, bit by bit, at another
+    path; they are not in `added` and `removed`. `metadata` says whether the metadata differ; `same` counts leaves that
+    do not."""
 
-    a: str
-    b: str
+    source: str
+    target: str
     added: tuple[str, ...]
     removed: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...]
@@ -59,30 +62,37 @@ class DiffReport(Brief):
     same: int
 
     @property
+    @formerly("source")
+    def a(self) -> str:
+        return self.source
+
+    @property
+    @formerly("target")
+    def b(self) -> str:
+        return self.target
+
+    @property
     def equal(self) -> bool:
         return not (self.added or self.removed or self.renamed or self.changed or self.metadata)
 
 
+@takes(SourceOptions, a="source", b="target", a_format="source_format", b_format="target_format")
 def diff(
-    a: str | os.PathLike[str],
-    b: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
-    a_format: str | None = None,
-    b_format: str | None = None,
-    max_expansion: int = EXPANSION,
-    storage_options: Mapping[str, Any] | None = None,
-    follow_links: bool = False,
+    source_format: str | None = None,
+    target_format: str | None = None,
+    **options: Unpack[SourceOptions],
 ) -> DiffReport:
     """Compare two checkpoints leaf by leaf, by their typed paths. Order and kinds of containers do not count.
 
-    `a_format`, `b_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`,
+    `source_format`, `target_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`,
     `storage_options` and `follow_links`: as in `convert`. Raises what `ckptfmt.conversion.open_source` raises.
     """
-    opened = partial(
-        open_source, max_expansion=max_expansion, storage_options=storage_options, follow_links=follow_links
-    )
-    one, other = path_of(a), path_of(b)
-    with opened(one, a_format) as first, opened(other, b_format) as second:
+    one, other = path_of(source), path_of(target)
+    opened = partial(open_source, **options)
+    with opened(one, source_format) as first, opened(other, target_format) as second:
         before, after = dict(flatten(first.tree)), dict(flatten(second.tree))
         removed = [path for path in before if path not in after]
         added = [path for path in after if path not in before]

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 
 from ..brief import Brief
+from ..calls import takes
 from ..errors import CkptError, fault, os_fault
 from ..format.digests import DIGEST, digest_named
 from ..format.dtypes import dtype_of
@@ -22,8 +23,8 @@ from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
 from ..patterns import Patterns
-from ..reading.checkpoint import Checkpoint
-from ..storage import options_at, path_of
+from ..reading.checkpoint import StoredCheckpoint
+from ..storage import Storage, options_at, path_of
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
@@ -33,6 +34,7 @@ from .fit import Fitted, fit
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
 from .losses import AllowLoss, allowed_kinds, refusal
+from .options import OwnOptions
 from .selection import reduce
 from .source import EXPANSION, Advance, Loss, Ours, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, said, walk
 
@@ -58,6 +60,7 @@ class ConvertReport(Brief):
     passed_over: tuple[str, ...] = ()
 
 
+@takes(OwnOptions)
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -75,7 +78,7 @@ def convert(
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
-    **save_options: Any,
+    **options: Unpack[OwnOptions],
 ) -> ConvertReport:
     """Convert a checkpoint at `source` into another format at `target`, tensor by tensor, with bounded memory.
 
@@ -88,21 +91,22 @@ def convert(
     than this before anything is at `target`. `max_expansion`: how many times larger than the source its tensors may be,
     as a few bytes can stand for any number of zeros. `progress(done, total)` is told bytes of tensors, written and
     compared. Checkpoints of this format may be at URLs, with `storage_options` as in `ckptfmt.save`, and are read with
-    `follow_links` as in `ckptfmt.open`. `save_options` (layout, compression, schema, digest, metadata …) go to
-    `ckptfmt.save`.
+    `follow_links` as in `ckptfmt.open`. All other options (layout, compression, schema,
+    digest, metadata …) are those of `ckptfmt.save`.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
     `ckptfmt.save` raise; and what `progress` raises, as it is.
     """
     here, there = path_of(source), path_of(target)
+    save_options: dict[str, Any] = dict(options)
     format = formats.target_format(there, target_format)
     formats.on_disks(format, there)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
     allowed = allowed_kinds(allow_loss)
-    options: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
-    with _Counter(progress) as counter, open_source(here, source_format, **options) as opened:
+    reading: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
+    with _Counter(progress) as counter, open_source(here, source_format, **reading) as opened:
         if select is not None or root is not None:
             has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
             reduce(opened, select, root, opened.place.path, has_lists=has_lists)
@@ -129,8 +133,10 @@ def convert(
                 sources = ours.tagged(sources)
                 save_options = {"schema": ours.schema, "extra": ours.further, **save_options}
 
-            def check(checkpoint: Checkpoint) -> None:
-                compare(own.source_of(checkpoint), there, fitted.tree, counter.add, rows.seen, ours)
+            def check(storage: Storage) -> None:
+                compare(
+                    own.source_of(StoredCheckpoint.within(storage)), there, fitted.tree, counter.add, rows.seen, ours
+                )
 
             save(
                 there,

@@ -16,7 +16,7 @@ from ..frameworks.adapter import KEPT
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile
 from ..frameworks.target import rebuild
 from ..reading.blocks import BlockReader
-from ..reading.checkpoint import Checkpoint
+from ..reading.checkpoint import StoredCheckpoint
 from ..reading.loading import Loader
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST
@@ -35,19 +35,19 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str, *, follow_links: bool = False) -> Source:
-    return source_of(Checkpoint(path, follow_links=follow_links))
+    return source_of(StoredCheckpoint(path, follow_links=follow_links))
 
 
 def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Source, int]:
     """A checkpoint at a URL, and the bytes of its chunks."""
-    checkpoint = Checkpoint(url, storage_options=storage_options)
+    checkpoint = StoredCheckpoint(url, storage_options=storage_options)
     blocks, specs = checkpoint.blocks, checkpoint.manifest.specs
     blocks.prepare((tensor, range(spec.chunks)) for tensor, spec in enumerate(specs))
     size = sum(map(blocks.stored_bytes, range(len(specs))))
     return source_of(checkpoint), size
 
 
-def source_of(opened: Checkpoint) -> Source:
+def source_of(opened: StoredCheckpoint) -> Source:
     """An open checkpoint as a source, which closes it."""
     with ExitStack() as stack:
         checkpoint = stack.enter_context(opened)
@@ -77,7 +77,7 @@ def source_of(opened: Checkpoint) -> Source:
         return Source(tree, metadata, mapped=mapped, resources=resources, ours=ours)
 
 
-def _ours(checkpoint: Checkpoint) -> Ours:
+def _ours(checkpoint: StoredCheckpoint) -> Ours:
     tags: dict[Path, list[tuple[str, Any]]] = {}
     for path, name, param in trees.tags(checkpoint.manifest.tree):
         if name not in NATIVE:
@@ -91,7 +91,7 @@ class _Plain(Loader):
     def _restores(self) -> Mapping[str, Restore]:
         return self.children
 
-    def __init__(self, checkpoint: Checkpoint, children: Mapping[str, Restore]) -> None:
+    def __init__(self, checkpoint: StoredCheckpoint, children: Mapping[str, Restore]) -> None:
         super().__init__(checkpoint, mmap=True, verify=True)
         self.children = children
 

@@ -16,7 +16,6 @@ from ..format.arrays import ArraySpec, Shape
 from ..format.dtypes import Array, bytes_of
 
 if TYPE_CHECKING:
-    from ..reading.tensor import Tensor
     from ..storage import Storage
 
 FILE_PIECE = 4 << 20  # bytes; a multiple of the block size, of which several stay in the processor's cache
@@ -54,6 +53,15 @@ class StoredChunk(NamedTuple):
     crc32: int
 
 
+class StoredTensor(Source, Protocol):
+    """A tensor of another checkpoint."""
+
+    @property
+    def spec(self) -> ArraySpec: ...
+
+    def view(self, dtype: np.dtype[Any]) -> StoredTensor: ...
+
+
 class Kept(Lazy):
     """A tensor of another checkpoint that is saved as it is stored there: its chunks are shared, or copied by the
     system, and never read; their digests come along, so damage stays damage. [MIG-020]
@@ -63,7 +71,7 @@ class Kept(Lazy):
 
     __slots__ = ("chunk", "identity", "tensor")
 
-    def __init__(self, tensor: Tensor, chunk: Callable[[int], StoredChunk], identity: Hashable) -> None:
+    def __init__(self, tensor: StoredTensor, chunk: Callable[[int], StoredChunk], identity: Hashable) -> None:
         self.tensor, self.chunk, self.identity = tensor, chunk, identity
 
     @property
@@ -83,7 +91,7 @@ class Kept(Lazy):
         return Kept(self.tensor.view(dtype), self.chunk, self.identity)
 
     def __getitem__(self, region: Region, /) -> Array:
-        part: Array = self.tensor[(*region, ...)]
+        part: Array = self.tensor[region]
         return part
 
 

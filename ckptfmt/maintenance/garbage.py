@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..brief import Brief
+from ..calls import takes
 from ..errors import fault, os_fault
 from ..parallel.files import LOST
 from ..storage import COMMIT, MANIFEST, is_url, path_of
@@ -86,6 +87,7 @@ class GarbageReport(Brief):
         return sum(garbage.bytes for garbage in self.found)
 
 
+@takes()
 def gc(
     folder: str | os.PathLike[str],
     *,

@@ -18,10 +18,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault
-from ..manager.run_on_store import LEASE, LIFETIME, TOMBSTONE
 from ..storage import CLAIM, COMMIT, MANIFEST
 from ..storage.engine import Engine, Entry, Unfinished, engine_for, storage_fault
 from ..storage.exclusive import PROBE
+from ..storage.marks import LEASE, LIFETIME, TOMBSTONE
 from ..storage.remote_directory import is_claim, new_claim
 from ..storage.temporaries import is_temporary
 from .garbage import Garbage

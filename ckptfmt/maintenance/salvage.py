@@ -20,6 +20,7 @@ from zlib_ng import zlib_ng
 
 from .._version import __version__
 from ..brief import Brief
+from ..calls import takes
 from ..errors import DAMAGED, NotACheckpointError, fault
 from ..format import manifest as manifests
 from ..format.arrays import Shape
@@ -37,7 +38,7 @@ from ..layouts.draft import Draft
 from ..migration.apply import further_keys
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader
-from ..reading.checkpoint import Checkpoint
+from ..reading.checkpoint import StoredCheckpoint
 from ..reading.fetch import SPAN
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, path_of, storage_for
@@ -81,9 +82,10 @@ class RepairReport(Brief):
         return not self.lost
 
 
+@takes(src="source", dst="target")
 def repair(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
     fill: float | None = None,
     uncommitted: bool = False,
@@ -94,7 +96,7 @@ def repair(
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
 ) -> RepairReport:
-    """Save what is whole of the checkpoint at `src` to `dst`: all of that, or nothing. `src` is only read.
+    """Save what is whole of the checkpoint at `source` to `target`: all of that, or nothing. `source` is only read.
 
     - Tensors with damage are left out: dict entries vanish, items of lists and tuples become None. With `fill` they
       are kept, and the elements of damaged blocks (of compressed tensors: chunks) have that value.
@@ -102,13 +104,13 @@ def repair(
       whole. `uncommitted=True` takes a directory's manifest as it is, without proof and without `COMMIT`: it may be of
       a save that never ended.
     - `layout` (that of the source by default), `overwrite` and `durable` are those of `save`. `storage_options` are for
-      whichever of `src` and `dst` is a URL.
+      whichever of `source` and `target` is a URL.
     - `progress(done, total)` is called with bytes: each of the source is read once to verify, and once to copy.
 
-    Raises what `open` raises where no whole manifest is found, and what `save` raises; `bad-option` for a `dst` that is
-    `src` and for a `fill` that a dtype cannot hold. [REP-001] [REP-002]
+    Raises what `open` raises where no whole manifest is found, and what `save` raises; `bad-option` for a `target` that
+    is `source` and for a `fill` that a dtype cannot hold. [REP-001] [REP-002]
     """
-    source, target = path_of(src), path_of(dst)
+    source, target = path_of(source), path_of(target)
     if _is_same(source, target):
         raise fault("bad-option", "a checkpoint cannot be repaired in its own place", path=target)
     checkpoint, proof = _opened(source, uncommitted, limits, options_at(source, storage_options))
@@ -169,10 +171,12 @@ def _is_same(one: str, other: str) -> bool:
 # ---- the manifest
 
 
-def _opened(path: str, uncommitted: bool, limits: Limits, options: Mapping[str, Any] | None) -> tuple[Checkpoint, str]:
+def _opened(
+    path: str, uncommitted: bool, limits: Limits, options: Mapping[str, Any] | None
+) -> tuple[StoredCheckpoint, str]:
     """The checkpoint, and what proves that its manifest is whole."""
     try:
-        return Checkpoint(path, limits=limits, storage_options=options), "record"
+        return StoredCheckpoint(path, limits=limits, storage_options=options), "record"
     except (*DAMAGED, NotACheckpointError) as error:
         if error.code == "temporary":
             raise
@@ -183,7 +187,7 @@ def _opened(path: str, uncommitted: bool, limits: Limits, options: Mapping[str, 
         if found is None:
             raise reason
         layout = layout_named(found.manifest.layout)
-        checkpoint = Checkpoint.over(storage, layout, found.manifest, found.sha256, path, limits)
+        checkpoint = StoredCheckpoint.over(storage, layout, found.manifest, found.sha256, path, limits)
     except BaseException:
         storage.close()
         raise
@@ -277,7 +281,7 @@ def _broken(blocks: BlockReader, handles: list[Tensor], damage: tuple[Damage, ..
     return dict(sorted(broken.items()))
 
 
-def _lost(checkpoint: Checkpoint, index: int, broken: Broken, fill: float | None) -> Lost:
+def _lost(checkpoint: StoredCheckpoint, index: int, broken: Broken, fill: float | None) -> Lost:
     tensor, spec, block = checkpoint.handles[index], checkpoint.manifest.specs[index], checkpoint.manifest.block
     nbytes = 0
     for chunk, numbers in broken.items():
@@ -320,7 +324,7 @@ def _pruned(node: Node, numbers: Mapping[int, int]) -> Node:
 # ---- what is written
 
 
-def _source(checkpoint: Checkpoint, index: int, broken: Broken | None, fill: float | None) -> Any:
+def _source(checkpoint: StoredCheckpoint, index: int, broken: Broken | None, fill: float | None) -> Any:
     tensor = checkpoint.handles[index]
     return tensor if broken is None or fill is None else Filled(tensor, checkpoint.blocks, broken, fill)
 
@@ -374,7 +378,7 @@ class Filled(Lazy):
             part[...] = stored if spec.dtype.is_core else stored.view(self.dtype)
 
 
-def _record(checkpoint: Checkpoint, lost: tuple[Lost, ...], fill: float | None) -> dict[str, Any]:
+def _record(checkpoint: StoredCheckpoint, lost: tuple[Lost, ...], fill: float | None) -> dict[str, Any]:
     """The provenance of what was repaired. [REP-002]"""
     return {
         "operation": "repair",

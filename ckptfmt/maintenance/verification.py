@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..brief import Brief
+from ..calls import takes
 from ..errors import CODES, DAMAGED, CkptError, CorruptError, StorageError, fault, os_fault
 from ..format.chunk_table import ChunkTable
 from ..format.chunks import check_bools, decoded_array
@@ -25,7 +26,7 @@ from ..format.names import Path, path_label
 from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
-from ..reading.checkpoint import REPLACED, Checkpoint
+from ..reading.checkpoint import REPLACED, StoredCheckpoint
 from ..storage import path_of
 from ..storage.ahead import ahead, in_order
 
@@ -68,6 +69,7 @@ class VerifyReport(Brief):
         return not self.damage
 
 
+@takes()
 def verify(
     path: str | os.PathLike[str],
     *,
@@ -87,19 +89,19 @@ def verify(
     through many checkpoints.
     """
     options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
-    return checked(path, options, lambda found: found.verify(progress=progress, resume=resume))
+    return checked(path, options, lambda found: verify_stored(found, progress, resume))
 
 
 def checked(
     path: str | os.PathLike[str],
     options: Mapping[str, Any],
-    check: Callable[[Checkpoint], VerifyReport],
+    check: Callable[[StoredCheckpoint], VerifyReport],
 ) -> VerifyReport:
     """What `check` says of the checkpoint at `path`, opened with `options`, or what is damaged where it cannot be. It
     is checked anew where another has taken its place: the files of a directory go away then."""
     for attempts_left in reversed(range(REPLACED + 1)):
         try:
-            checkpoint = Checkpoint(path, **options)
+            checkpoint = StoredCheckpoint(path, **options)
         except CorruptError as error:
             damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
             return VerifyReport(path_of(path), (damage,))
@@ -110,14 +112,11 @@ def checked(
     raise AssertionError("the last attempt returns")
 
 
-def verify_blocks(
-    blocks: BlockReader,
-    layout: Layout,
-    located: Located,
-    progress: Progress | None,
-    resume: str | os.PathLike[str] | None = None,
+def verify_stored(
+    checkpoint: StoredCheckpoint, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None
 ) -> VerifyReport:
     """`verify` for a checkpoint that is open."""
+    blocks, layout, located = checkpoint.blocks, checkpoint.rules, checkpoint.located
     manifest = blocks.manifest
     mark = None if resume is None else Mark.at(path_of(resume), located.record.sha256.hex())
     checked = verify_chunks(blocks, progress, mark)

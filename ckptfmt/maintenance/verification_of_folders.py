@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..brief import Brief
+from ..calls import takes
 from ..errors import (
     CkptError,
     InputError,
@@ -27,10 +28,10 @@ from ..errors import (
 from ..format.limits import DEFAULT, Limits
 from ..layouts.foreign import HEAD
 from ..progress import Progress
-from ..reading.checkpoint import Checkpoint
+from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url, path_of
 from .candidates import candidates_in
-from .verification import Mark, VerifyReport, checked
+from .verification import Mark, VerifyReport, checked, verify_stored
 
 FORM = "ckptfmt_verify_folder"
 SUFFIX = ".ckpt"  # of the names that people and managers give to checkpoints
@@ -51,6 +52,7 @@ class FolderReport(Brief):
         return not self.errors and all(report.ok for report in self.reports)
 
 
+@takes()
 def verify_folder(
     folder: str | os.PathLike[str],
     *,
@@ -116,13 +118,13 @@ def _is_lost(path: str, size: int) -> bool:
 
 
 def _verified(path: str, progress: Progress, known: Known | None, options: Mapping[str, Any]) -> VerifyReport:
-    def check(checkpoint: Checkpoint) -> VerifyReport:
+    def check(checkpoint: StoredCheckpoint) -> VerifyReport:
         if known is None:
-            return checkpoint.verify(progress=progress)
+            return verify_stored(checkpoint, progress)
         sha256 = checkpoint.manifest_sha256
         report = known.report(path, sha256)
         if report is None:
-            report = checkpoint.verify(progress=progress, resume=known.begin(sha256))
+            report = verify_stored(checkpoint, progress, known.begin(sha256))
             if report.ok:
                 known.add(report, sha256)
         return report

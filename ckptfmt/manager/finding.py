@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..api import load as load_checkpoint
+from ..checkpoint import Checkpoint
 from ..errors import MissingError, StorageError, fault
 from ..format.tree import Tree
 from ..parallel.coordinator import Alone, Coordinator, Rounds
-from ..reading.checkpoint import Checkpoint
-from ..reading.reader import load as load_checkpoint
 from ..warning import warn
 from .agreement import in_common, together
 from .copies import Copier

@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..checkpoint import Checkpoint
 from ..errors import CkptError
-from ..reading.checkpoint import Checkpoint
-from ..reading.reader import open_checkpoint
 from ..storage.temporaries import folder_beside
 
 
@@ -33,5 +32,5 @@ def opened(path: str) -> Iterator[Checkpoint]:
     with folder_beside(path) as folder:
         target = os.path.join(folder, "converted.ckpt")
         convert(path, target, source_format=format_of(path), durable=False)
-        with open_checkpoint(target) as checkpoint:
+        with Checkpoint(target) as checkpoint:
             yield checkpoint

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from ..api import save
 from ..errors import CkptError, fault
 from ..format.tree import Tree
 from ..frameworks.adapter import settle
 from ..parallel.coordinator import Alone, Coordinator
 from ..warning import warn
-from ..writing.writer import SaveReport, save
+from ..writing.writer import SaveReport
 from . import retention, snapshot
 from .agreement import Decision, Vote, decide, together
 from .asynchronous import DroppedError, Job, Worker

@@ -20,13 +20,12 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from ..checkpoint import Checkpoint
 from ..errors import CODES, DAMAGED, CkptError, fault
 from ..format import commit
 from ..format.manifest import FORMAT
 from ..format.tree import Tree
 from ..maintenance.verification import Damage
-from ..reading.checkpoint import Checkpoint
-from ..reading.reader import open_checkpoint
 from ..storage import is_url, path_of
 from .steps import Names, Number, Step
 
@@ -120,7 +119,7 @@ class RunDirectory(ABC):
 
     def opened(self, step: Step) -> AbstractContextManager[Checkpoint]:
         """An open checkpoint; raises what `open` raises."""
-        return open_checkpoint(step.path, storage_options=self.options)
+        return Checkpoint(step.path, storage_options=self.options)
 
     @abstractmethod
     def lease(self, step: Step) -> AbstractContextManager[None]:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ..checkpoint import Checkpoint
 from ..errors import CkptError, StorageError, fault, os_fault
 from ..format import commit
 from ..format.tree import Tree
-from ..reading.checkpoint import Checkpoint
 from ..storage import COMMIT, leases
 from ..storage import disk as disks
 from ..storage.folders import entries_below

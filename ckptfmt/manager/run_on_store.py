@@ -25,13 +25,11 @@ from ..errors import CkptError, StorageError, fault
 from ..format import commit
 from ..storage import COMMIT
 from ..storage.engine import Child, engine_for, storage_fault
+from ..storage.marks import LEASE, LIFETIME, TOMBSTONE
 from ..storage.remote import READERS
 from ..threads import Bell, Pool, start_thread
 from .run import Listing, RunDirectory, no_record, record_in
 from .steps import Names, Number, Step
-
-TOMBSTONE, LEASE = ".ckptfmt-deleted", ".ckptfmt-lease"
-LIFETIME = 600.0  # seconds that a lease counts after it was last renewed
 
 NOTE = 1 << 20  # most bytes of a note
 _MARK = re.compile(rf"\.(.+?)(\.[0-9a-f]{{12}}{re.escape(LEASE)}|{re.escape(TOMBSTONE)})").fullmatch

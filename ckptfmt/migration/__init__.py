@@ -12,23 +12,28 @@ graph of versions, planned on names, shapes and dtypes alone, and then read lazi
 
 from __future__ import annotations
 
-from .apply import MigrationReport, migrate, provenance
-from .document import Migration
-from .graph import MigrationSet
-from .operators import Extern, Loss, Spec
-from .plan import Plan
-from .view import MigratedCheckpoint, MigratedTensor
+from ..on_demand import exports
 
-__all__ = [
-    "Extern",
-    "Loss",
-    "MigratedCheckpoint",
-    "MigratedTensor",
-    "Migration",
-    "MigrationReport",
-    "MigrationSet",
-    "Plan",
-    "Spec",
-    "migrate",
-    "provenance",
-]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .apply import MigrationReport, provenance
+    from .document import Migration
+    from .graph import MigrationSet
+    from .operators import Extern, Loss, Spec
+    from .plan import MigrationPlan
+
+__all__ = ["Extern", "Loss", "Migration", "MigrationPlan", "MigrationReport", "MigrationSet", "Spec", "provenance"]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Extern": "operators",
+        "Loss": "operators",
+        "Migration": "document",
+        "MigrationPlan": "plan",
+        "MigrationReport": "apply",
+        "MigrationSet": "graph",
+        "Spec": "operators",
+        "provenance": "apply",
+    },
+)

@@ -4,27 +4,30 @@ section 20)."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 from .._version import __version__
 from ..brief import Brief
+from ..calls import takes
+from ..errors import CkptError
 from ..format.manifest import Schema
-from ..format.names import Key, Path
+from ..format.names import Path
 from ..format.renaming import Renaming
 from ..format.tree import Tree
 from ..frameworks.overflows import Overflow, Tally
-from ..progress import Progress
-from ..reading.checkpoint import Checkpoint
-from ..reading.reader import open_checkpoint
+from ..reading.checkpoint import StoredCheckpoint
+from ..reading.options import taken_names
 from ..storage import options_at
-from ..writing import writer
+from ..writing.request import Compression
+from ..writing.writer import SaveReport, save
 from .containers import with_leaves
+from .graph import Documents
 from .keep import Keeper, keeper
-from .options import ChainOptions
-from .plan import Plain, Plan
-from .view import MigratedCheckpoint, MigratedTensor
+from .options import ChainOptions, MigrateOptions
+from .plan import MigrationPlan, Plain
+from .view import MigratedTensor, MigratedView, migrated
 
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
 
@@ -36,40 +39,37 @@ class MigrationReport(Brief):
     `overflows`: the tensors that are rounded to a dtype which may not hold all their numbers, with the number of
     elements beyond its range; None if nothing was saved, as they have not been read."""
 
-    plan: Plan
+    plan: MigrationPlan
     start: Schema
     end: Schema
-    saved: writer.SaveReport | None
+    saved: SaveReport | None
     overflows: tuple[Overflow, ...] = ()
 
 
+@takes(MigrateOptions, src="source", dst="target", to="schema")
 def migrate(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    migrations: Any = (),
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    migrations: Documents = (),
     *,
-    to: str,
-    prefix: Key | Path | None = None,
-    strip_prefix: str | Iterable[str] | None = None,
-    add_prefix: str | None = None,
+    schema: Schema | tuple[str, str] | str,
     plan_only: bool = False,
     verify: bool = False,
     layout: str | None = None,
-    overwrite: bool = False,
-    compression: Any = None,
-    durable: bool = True,
+    compression: Compression | Mapping[str, Compression] = None,
     digest: str | None = None,
-    progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    **options: Unpack[ChainOptions],
+    follow_links: bool = False,
+    **options: Unpack[MigrateOptions],
 ) -> MigrationReport:
-    """Save the checkpoint at `src` as it is at version `to` of its schema to `dst`: all of it, or nothing.
+    """Save the checkpoint at `source` as it is at the version `schema` of its parameter layout to `target`: all of it,
+    or nothing.
 
-    `migrations`, `source_schema`, `down`, `lossy`, `parameters`, `externs`, and `prefix`, `strip_prefix` and
+    `schema`, `migrations`, `source_schema`, `down`, `lossy`, `parameters`, `externs`, and `prefix`, `strip_prefix` and
     `add_prefix`, by which names change before, are those of `ckptfmt.open`; `layout` and `digest` (those of the source
-    by default), `overwrite`, `compression` and `durable` those of `ckptfmt.save`;
-    `storage_options` are for whichever of `src` and `dst` is a URL. `dst` may be `src`, with `overwrite=True`.
-    `plan_only` plans and writes nothing.
+    by default), `overwrite`, `compression`, `durable`, `before_commit` and `max_bytes_in_flight` those of
+    `ckptfmt.save`; `storage_options` are for whichever of `source` and `target` is a URL, and `follow_links` is as in
+    `ckptfmt.open`. `target` may be `source`, with `overwrite=True`. `plan_only` plans and writes nothing.
     `progress(done, total)` is told the bytes written.
 
     What is computed is read and verified, piece by piece. What is merely moved is not read: it stays stored as it is,
@@ -79,43 +79,39 @@ def migrate(
 
     Raises what `ckptfmt.open` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
-    read_options = options_at(src, storage_options)
-    names = Renaming.of(prefix, strip_prefix, add_prefix)
-    with open_checkpoint(
-        src,
-        schema=to,
-        migrations=migrations,
-        prefix=prefix,
-        strip_prefix=names.strip,
-        add_prefix=add_prefix,
-        storage_options=read_options,
-        **options,
-    ) as view:
-        start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)
+    asked: dict[str, Any] = dict(options)
+    renaming = taken_names(asked)
+    chain = {name: asked.pop(name) for name in ChainOptions.__annotations__ if name in asked}
+    read_options = options_at(source, storage_options)
+    with StoredCheckpoint(source, storage_options=read_options, follow_links=follow_links) as stored:
+        try:
+            view = migrated(stored.renamed(renaming), schema, migrations=migrations, **chain)
+        except CkptError as error:
+            error.path = error.path or stored.path
+            raise
+        start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else view.schema.version)
         if plan_only:
             return MigrationReport(view.plan, start, view.schema, None, view.plan.overflows)
-        layout, digest = layout or view.checkpoint.layout, digest or view.checkpoint.manifest.digest
-        keeps = None if verify or compression is not None else keeper(view.checkpoint, layout, digest)
+        layout, digest = layout or stored.layout, digest or stored.manifest.digest
+        keeps = None if verify or compression is not None else keeper(stored, layout, digest)
         tally = Tally()
-        saved = writer.save(
-            dst,
+        saved = save(
+            target,
             _saved(view, keeps, tally),
             layout=layout,
-            overwrite=overwrite,
             compression=compression,
             schema=view.schema,
             metadata=view.metadata,
-            durable=durable,
             digest=digest,
-            progress=progress,
-            storage_options=options_at(dst, storage_options),
-            extra=further_keys(view.checkpoint, _provenance(view, names)),
+            storage_options=options_at(target, storage_options),
+            extra=further_keys(stored, _provenance(view, renaming)),
+            **asked,
         )
         met = tuple(kind.overflow(tally.count(kind)) for kind, beyond in view.plan.roundings().items() if beyond != 0)
         return MigrationReport(view.plan, start, view.schema, saved, met)
 
 
-def _saved(view: MigratedCheckpoint, keeps: Keeper | None, tally: Tally) -> Tree:
+def _saved(view: MigratedView, keeps: Keeper | None, tally: Tally) -> Tree:
     """The tree of a view as it is saved: with its tags [MIG-021], and with tensors that are merely moved kept as they
     are stored."""
 
@@ -132,18 +128,18 @@ def _saved(view: MigratedCheckpoint, keeps: Keeper | None, tally: Tally) -> Tree
     return with_leaves(view.plan.tree, leaf)
 
 
-def provenance(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+def provenance(checkpoint: StoredCheckpoint) -> list[dict[str, Any]]:
     """The records of how a checkpoint came to be, the oldest first. [MIG-017]"""
     found = checkpoint.manifest.unknown.get(PROVENANCE)
     return list(found) if isinstance(found, list) else []
 
 
-def further_keys(checkpoint: Checkpoint, record: Mapping[str, Any]) -> dict[str, Any]:
+def further_keys(checkpoint: StoredCheckpoint, record: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the source's manifest that are to be kept, and its provenance with one more record. [MAN-003]"""
     return {**checkpoint.manifest.unknown, PROVENANCE: [*provenance(checkpoint), dict(record)]}
 
 
-def _provenance(view: MigratedCheckpoint, names: Renaming) -> dict[str, Any]:
+def _provenance(view: MigratedView, names: Renaming) -> dict[str, Any]:
     edges = zip(view.plan.chain, view.plan.parameters, strict=True)
     before = list(names.prefix) if isinstance(names.prefix, tuple) else [names.prefix]
     renamed = {"prefix": before, "strip": list(names.strip), "add": names.add}
@@ -151,7 +147,7 @@ def _provenance(view: MigratedCheckpoint, names: Renaming) -> dict[str, Any]:
         **({} if names == Renaming() else {"renamed": renamed}),
         "operation": "migrate",
         "generator": f"ckptfmt {__version__}",
-        "source": bytes.fromhex(view.checkpoint.manifest_sha256),
+        "source": bytes.fromhex(view.stored.manifest_sha256),
         "schema": view.schema.id,
         "chain": [
             {

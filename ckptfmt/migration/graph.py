@@ -11,6 +11,7 @@ from .document import Migration, read_documents
 from .operators import Extern, Loss
 
 Chain = tuple[Migration, ...]
+Document = Migration | Mapping[str, Any] | str | os.PathLike[str]
 
 
 class MigrationSet:
@@ -20,7 +21,7 @@ class MigrationSet:
     these. `externs`: the functions that documents may name. Raises `bad-migration` and `unknown-extern`.
     """
 
-    def __init__(self, migrations: Any = (), *, externs: Mapping[str, Extern] | None = None) -> None:
+    def __init__(self, migrations: Documents = (), *, externs: Mapping[str, Extern] | None = None) -> None:
         self.externs: Mapping[str, Extern] = externs or {}
         self.migrations: Chain = tuple(_parsed(migrations, self.externs))
 
@@ -53,6 +54,9 @@ class MigrationSet:
         others = sorted({edge.schema for edge in self.migrations} - {schema})
         lines += [f"other schemas: {', '.join(others)}"] if others else []
         return f"The graph: {'; '.join(lines) or 'no migrations'}"
+
+
+Documents = MigrationSet | Document | Iterable[Document]  # as `migrations=` takes them
 
 
 def _check_reversible(chain: Chain, lossy: bool) -> None:

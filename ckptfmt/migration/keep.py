@@ -17,7 +17,7 @@ from ..errors import CkptError
 from ..format import pack
 from ..format.manifest import BLOCK
 from ..frameworks.sources import Kept, StoredChunk
-from ..reading.checkpoint import Checkpoint
+from ..reading.checkpoint import StoredCheckpoint
 from ..reading.tensor import Tensor
 from ..storage.local import LocalStorage
 
@@ -37,7 +37,7 @@ class Directory(NamedTuple):
 class Keeper:
     """Keeps tensors of one checkpoint as they are stored."""
 
-    def __init__(self, checkpoint: Checkpoint, directories: dict[str, Directory]) -> None:
+    def __init__(self, checkpoint: StoredCheckpoint, directories: dict[str, Directory]) -> None:
         self._checkpoint, self._directories = checkpoint, directories
 
     def keep(self, tensor: Tensor, identity: Hashable) -> Kept | None:
@@ -55,7 +55,7 @@ class Keeper:
         return StoredChunk(blocks.storage, name, extent.offset, extent.length, extent.digests, crc32)
 
 
-def keeper(checkpoint: Checkpoint, layout: str, digest: str) -> Keeper | None:
+def keeper(checkpoint: StoredCheckpoint, layout: str, digest: str) -> Keeper | None:
     """What keeps tensors for a save of that layout and digest algorithm; None where bytes must be read instead."""
     manifest, storage = checkpoint.manifest, checkpoint.blocks.storage
     alike = (manifest.layout == "loose") == (layout == "loose") and (manifest.digest, manifest.block) == (digest, BLOCK)
@@ -72,7 +72,7 @@ def keeper(checkpoint: Checkpoint, layout: str, digest: str) -> Keeper | None:
         return None  # the tensors can be read all the same
 
 
-def _has_sound_frames(checkpoint: Checkpoint) -> bool:
+def _has_sound_frames(checkpoint: StoredCheckpoint) -> bool:
     digest = checkpoint.blocks.digest
     frames = list(checkpoint.frames())
     for frame in frames:
@@ -84,7 +84,7 @@ def _has_sound_frames(checkpoint: Checkpoint) -> bool:
     return bool(frames)
 
 
-def _directory(checkpoint: Checkpoint, name: str) -> Directory:
+def _directory(checkpoint: StoredCheckpoint, name: str) -> Directory:
     storage = checkpoint.blocks.storage
     comment = len(checkpoint.record.encode()) if checkpoint.layout == "file" else 0
     found = sorted(pack.entries(partial(storage.read, name), storage.size(name), comment), key=lambda e: e.offset)

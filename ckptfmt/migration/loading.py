@@ -18,15 +18,15 @@ from ..reading.loading import Loader
 from ..reading.tensor import ArrayLike, Tensor
 from .containers import build_tree
 from .plan import Plain
-from .view import MigratedCheckpoint, MigratedTensor
+from .view import MigratedTensor, MigratedView
 
 
 class ViewLoader(Loader):
     """One load of a view; the options are those of `ckptfmt.load`. What is merely moved is read, mapped or filled as a
     load of the source does it, all at once; what is computed, one tensor after another."""
 
-    def __init__(self, view: MigratedCheckpoint, **options: Any) -> None:
-        super().__init__(view.checkpoint, **options)
+    def __init__(self, view: MigratedView, **options: Any) -> None:
+        super().__init__(view.stored, **options)
         self.view = view
         self.wanted: list[MigratedTensor] = []  # by the numbers that this load gives them
 

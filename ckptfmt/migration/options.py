@@ -1,12 +1,18 @@
-"""The options of whatever takes a checkpoint to another version of its schema, for annotations."""
+"""The options of whatever takes a checkpoint to another version of its schema."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from ..format.manifest import Schema
-from .operators import Extern
+from ..reading.options import NameOptions
+from ..writing.options import PublishOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..format.manifest import Schema
+    from .graph import Documents
+    from .operators import Extern
 
 
 class ChainOptions(TypedDict, total=False):
@@ -19,7 +25,16 @@ class ChainOptions(TypedDict, total=False):
     externs: Mapping[str, Extern] | None
 
 
-class MigrationOptions(ChainOptions, total=False):
-    """The migrations, and how they lead to a version."""
+class MigrateOptions(ChainOptions, NameOptions, PublishOptions, total=False):
+    """How a migrated checkpoint is written; see `ckptfmt.migrate`."""
 
-    migrations: Any
+
+class UpgradeOptions(PublishOptions, total=False):
+    """How an upgraded checkpoint is written; see `ckptfmt.upgrade`."""
+
+
+class MigrationOptions(ChainOptions, total=False):
+    """The version, the migrations, and how they lead there; see `ckptfmt.open`."""
+
+    schema: Schema | tuple[str, str] | str | None
+    migrations: Documents

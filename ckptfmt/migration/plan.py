@@ -38,7 +38,7 @@ Layout = dict[Path, Entry]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Plan(Brief):
+class MigrationPlan(Brief):
     """What a chain makes of one checkpoint. `source` and `layout`: the leaves before and after, in order. `tree`: the
     result, with entries as its leaves. `parameters`: the values used by each migration of the chain."""
 
@@ -87,8 +87,8 @@ def plan_chain(
     metadata: Any,
     given: Mapping[str, int],
     externs: Mapping[str, Extern],
-) -> Plan:
-    """Plan a chain over a tree whose leaves are entries. `metadata` and `given` hold the values of parameters.
+) -> MigrationPlan:
+    """MigrationPlan a chain over a tree whose leaves are entries. `metadata` and `given` hold the values of parameters.
 
     Raises `bad-option` for a parameter that no migration has, and `migration-mismatch`, whose `report` is a tuple of
     all faults of the first migration that does not fit.
@@ -108,7 +108,7 @@ def plan_chain(
             raise fault("migration-mismatch", f"{migration}: {first}", report=tuple(run.faults))  # [MIG-013]
         tree = build_tree(leaves.items(), tree)  # step by step, so that a chain gives what its steps give
         used.append(run.parameters)
-    return Plan(chain, source, tree, tuple(used))
+    return MigrationPlan(chain, source, tree, tuple(used))
 
 
 def _leaves(tree: Tree) -> Layout:

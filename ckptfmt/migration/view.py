@@ -4,10 +4,10 @@ that hold what is asked for (SPEC.md section 20)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..format.arrays import Shape
 from ..format.dtypes import Array
 from ..format.grid import select as normalise
 from ..format.manifest import Schema
-from ..format.names import Key, Path, path_label
+from ..format.names import Path, path_label
 from ..format.renaming import Renaming
 from ..format.tags import CHILDREN, NATIVE, TAGS
 from ..format.tree import Tree
@@ -25,21 +25,21 @@ from ..frameworks.adapter import kept
 from ..frameworks.overflows import Kind, Tally, place_of
 from ..frameworks.sources import Region
 from ..frameworks.target import untagged
-from ..reading.checkpoint import Checkpoint
+from ..reading.checkpoint import StoredCheckpoint
 from ..reading.filling import read_into
-from ..reading.lookup import Lookup
 from ..reading.tensor import ArrayLike, Tensor, finished
+from ..reading.view import CheckpointView
 from ..warning import warn
 from . import nodes
 from .containers import leaves_of, renamed, with_leaves
-from .graph import MigrationSet
+from .graph import Documents, MigrationSet
 from .nodes import Copied, Leaf, Mapped, Node, Rounded, Rounding
 from .operators import Extern
-from .plan import Entry, Plain, Plan, plan_chain
+from .plan import Entry, MigrationPlan, Plain, plan_chain
 
 if TYPE_CHECKING:
-    from ..frameworks.target import MatchReport
-    from ..patterns import Patterns
+    from ..reading.loading import Loader
+    from ..reading.options import LoadOptions
 
 
 class MigratedTensor(ArrayLike):
@@ -49,7 +49,12 @@ class MigratedTensor(ArrayLike):
     __slots__ = ("_checkpoint", "_tally", "_verify", "node", "path")
 
     def __init__(
-        self, path: Path, node: Node, checkpoint: Checkpoint, verify: bool | None = None, tally: Tally | None = None
+        self,
+        path: Path,
+        node: Node,
+        checkpoint: StoredCheckpoint,
+        verify: bool | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.path, self.node, self._checkpoint, self._tally = path, node, checkpoint, tally
         self._verify = checkpoint.verifies if verify is None else verify
@@ -122,7 +127,7 @@ class _Reading(NamedTuple):
 
     tensor: MigratedTensor
     tally: Tally
-    checkpoint: Checkpoint
+    checkpoint: StoredCheckpoint
     verify: bool
 
     def fetch(self, key: Hashable, region: nodes.Region) -> Array:
@@ -136,131 +141,106 @@ class _Reading(NamedTuple):
             self.tally.add(kind, (node, place_of(region)), beyond)
 
 
-class MigratedCheckpoint(Lookup[MigratedTensor]):
-    """A checkpoint seen at another version of its schema; see `ckptfmt.open`. Use it as a context manager, or
-    `close` it."""
+class MigratedView(CheckpointView[MigratedTensor]):
+    """A checkpoint seen at another version of its schema; see `ckptfmt.open`."""
 
-    def __init__(self, checkpoint: Checkpoint, plan: Plan, schema: Schema) -> None:
-        self.checkpoint, self.plan, self.schema = checkpoint, plan, schema
-        self.path = checkpoint.path
+    def __init__(self, stored: StoredCheckpoint, plan: MigrationPlan, schema: Schema) -> None:
+        self._stored, self.plan, self._schema = stored, plan, schema
+
+    @property
+    def path(self) -> str:
+        return self._stored.path
+
+    @property
+    def stored(self) -> StoredCheckpoint:
+        return self._stored
+
+    @property
+    def schema(self) -> Schema:
+        return self._schema
 
     @property
     def metadata(self) -> Tree:
         """The user's plain values, as they are in the source."""
-        return self.checkpoint.metadata
+        return self._stored.metadata
 
     @cached_property
     def tree(self) -> Tree:
-        """The migrated tree with a `MigratedTensor` for each tensor leaf; aliases are one."""
         known: dict[Node, MigratedTensor] = {}
 
         def leaf(path: Path, entry: Any) -> Any:
             if isinstance(entry, Plain):
                 return untagged(entry.value, CHILDREN)
-            return known.setdefault(entry, MigratedTensor(path, entry, self.checkpoint)) if entry else entry
+            return known.setdefault(entry, MigratedTensor(path, entry, self._stored)) if entry else entry
 
         return with_leaves(self.plan.tree, leaf)
 
     @cached_property
     def tensors(self) -> dict[Path, MigratedTensor]:
-        """Every path at which a tensor stands, aliases included."""
         return {path: leaf for path, leaf in self.leaves.items() if isinstance(leaf, MigratedTensor)}
 
     @cached_property
     def leaves(self) -> dict[Path, Any]:
-        """Every leaf of the tree by its path; an empty container is a leaf."""
         return dict(leaves_of(self.tree))
 
     def moved(self, tensor: MigratedTensor) -> Tensor | None:
         """The tensor of the source that a tensor of the result is, or is a copy of; None for what is computed."""
         node = tensor.node.input if isinstance(tensor.node, Copied) else tensor.node
-        return self.checkpoint.tensors[node.key] if isinstance(node, Leaf) else None  # type: ignore[index]
+        return self._stored.tensors[node.key] if isinstance(node, Leaf) else None  # type: ignore[index]
 
     def __repr__(self) -> str:
-        return f"<MigratedCheckpoint {self.path!r} at {self.schema.id} {self.schema.version}>"
+        return f"<MigratedView {self.path!r} at {self.schema.id} {self.schema.version}>"
 
     def __len__(self) -> int:
-        """Number of tensors, aliases counted once."""
         return len({id(tensor) for tensor in self.tensors.values()})
 
-    def renamed(
-        self,
-        prefix: Key | Path | None = None,
-        strip_prefix: str | Iterable[str] | None = None,
-        add_prefix: str | None = None,
-    ) -> MigratedCheckpoint:
-        """The same view, with other names for what it has; see `ckptfmt.load`. Closing one closes both."""
-        renaming = Renaming.of(prefix, strip_prefix, add_prefix)
+    def renamed(self, renaming: Renaming) -> Self:
         if renaming == Renaming():
             return self
         tree = renamed(self.plan.tree, renaming, self.path)
-        return MigratedCheckpoint(self.checkpoint, replace(self.plan, tree=tree), self.schema)
+        return type(self)(self._stored, replace(self.plan, tree=tree), self._schema)
 
-    def load(
-        self,
-        *,
-        prefix: Key | Path | None = None,
-        strip_prefix: str | Iterable[str] | None = None,
-        add_prefix: str | None = None,
-        **options: Any,
-    ) -> Tree:
-        """The migrated tree, or the part of it that `select` names, with NumPy arrays, a framework's tensors, or into a
-        target; the options and errors are those of `Checkpoint.load`. Names are those of the view."""
+    def loader(self, **options: Unpack[LoadOptions]) -> Loader:
         from .loading import ViewLoader  # here, as reading a slice needs none of it
 
-        return ViewLoader(self.renamed(prefix, strip_prefix, add_prefix), **options).load()
-
-    def match(
-        self,
-        target: Tree,
-        *,
-        prefix: Key | Path | None = None,
-        strip_prefix: str | Iterable[str] | None = None,
-        add_prefix: str | None = None,
-        select: Patterns = None,
-        cast: bool = False,
-    ) -> MatchReport:
-        """How a target tree differs from the migrated one, without reading or writing anything."""
-        from .loading import ViewLoader
-
-        named = self.renamed(prefix, strip_prefix, add_prefix)
-        return ViewLoader(named, into=target, select=select, cast=cast).match()
-
-    def was_replaced(self) -> bool:
-        """Whether the path no longer leads to the source, because another save replaced it or it was removed."""
-        return self.checkpoint.was_replaced()
-
-    def close(self) -> None:
-        """Close the source; arrays that were read stay valid."""
-        self.checkpoint.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return ViewLoader(self, **options)
 
 
 def migrated(
-    checkpoint: Checkpoint,
-    version: str,
+    checkpoint: StoredCheckpoint,
+    asked: Schema | tuple[str, str] | str,
     *,
-    migrations: Any = (),
+    migrations: Documents = (),
     source_schema: Schema | tuple[str, str] | None = None,
     down: bool = False,
     lossy: bool = False,
     parameters: Mapping[str, int] | None = None,
     externs: Mapping[str, Extern] | None = None,
-) -> MigratedCheckpoint:
-    """An open checkpoint at a version of its schema: plans, and reads nothing."""
+) -> MigratedView:
+    """An open checkpoint at the version of its schema that is `asked` for: plans, and reads nothing."""
     known = migrations if isinstance(migrations, MigrationSet) else MigrationSet(migrations, externs=externs)
     start = schema_of(checkpoint, source_schema)
+    version = _version(asked, start, checkpoint.path)
     chain = known.chain(start.id, start.version, version, down=down, lossy=lossy)
     plan = plan_chain(chain, entries_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
-    return MigratedCheckpoint(checkpoint, plan, Schema(start.id, version))
+    return MigratedView(checkpoint, plan, Schema(start.id, version))
 
 
-def entries_of(checkpoint: Checkpoint) -> Tree:
+def _version(asked: Any, start: Schema, path: str) -> str:
+    """The version that a `schema=` means of a checkpoint; raises `bad-option`, and `no-migration` for another id."""
+    match asked:
+        case str(version):
+            return version
+        case (str(identity), str(version)):
+            if identity != start.id:
+                message = "migrations lead to other versions of the same schema"
+                raise fault("no-migration", message, path=path, found=start.id, expected=identity)
+            return version
+    expected = "a version, or a pair of id and version"
+    raise fault("bad-option", f"schema= is {asked!r:.200}", path=path, found=type(asked).__name__, expected=expected)
+
+
+def entries_of(checkpoint: StoredCheckpoint) -> Tree:
     """The tree of a checkpoint with entries as its leaves, as plans see it; aliases are equal."""
     first: dict[int, Path] = {}
 
@@ -272,7 +252,7 @@ def entries_of(checkpoint: Checkpoint) -> Tree:
     return with_leaves(_with_tags(checkpoint), entry)
 
 
-def _with_tags(checkpoint: Checkpoint) -> Tree:
+def _with_tags(checkpoint: StoredCheckpoint) -> Tree:
     """The tree of a checkpoint, in which a tagged node without tensors is one leaf, whatever its tag; of any other tag
     that NumPy knows nothing of there is the child. [MIG-021]"""
     lost: dict[str, str] = {}
@@ -292,7 +272,7 @@ def _with_tags(checkpoint: Checkpoint) -> Tree:
     return tree
 
 
-def schema_of(checkpoint: Checkpoint, given: Schema | tuple[str, str] | None) -> Schema:
+def schema_of(checkpoint: StoredCheckpoint, given: Schema | tuple[str, str] | None) -> Schema:
     """The schema of a checkpoint, or the one given for a checkpoint without; raises `no-migration`."""
     if checkpoint.schema is not None:
         return checkpoint.schema

@@ -3,27 +3,32 @@ last the commit by rank 0. A failure of any rank in any round fails all, and not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Unpack
 
 import msgpack
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format import commit
 from ..format.arrays import ArraySpec
 from ..format.chunk_table import columns, first_chunks
 from ..format.dtypes import DTYPES, Array
 from ..format.manifest import BLOCK, FORMAT, Part, PartReference
+from ..format.tree import Tree
 from ..frameworks.sources import Source
 from ..layouts import Written, packed
 from ..layouts.draft import Draft
 from ..layouts.pack_writer import Chunk
 from ..layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
 from ..progress import Progress, counter, nothing
-from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt
-from ..writing.request import Request
+from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt, path_of
+from ..writing.options import RequestOptions
+from ..writing.request import Request, request
+from ..writing.writer import SaveReport
 from .coordinator import Coordinator, Rounds, refuse_different
 from .plan import plan
 from .proposal import (
@@ -215,6 +220,47 @@ class ParallelSave:
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
         self._attempt.publish()
         return [[written.bytes, written.record.encode(), len(self._draft.names)]] * len(messages)
+
+
+def save_together(
+    path: str | os.PathLike[str],
+    tree: Tree,
+    coordinator: Coordinator,
+    *,
+    layout: str | None = None,
+    overwrite: bool = False,
+    durable: bool = True,
+    progress: Progress | None = None,
+    storage_options: Options | None = None,
+    max_bytes_in_flight: int = IN_FLIGHT,
+    alone: Mapping[str, object] = MappingProxyType({}),
+    **asked: Unpack[RequestOptions],
+) -> SaveReport:
+    """Save what many processes hold; see `ckptfmt.save`. `alone` are options that only one process can have."""
+    name = path_of(path, tree)
+
+    def ask() -> Request:
+        for option, value in alone.items():
+            if value:
+                raise fault("bad-option", f"{option}= is not for saves by many processes")
+        return request(tree, **asked)
+
+    job = ParallelSave(
+        name,
+        coordinator,
+        layout=layout or "packed",
+        overwrite=overwrite,
+        durable=durable,
+        progress=progress,
+        options=storage_options,
+        in_flight=max_bytes_in_flight,
+    )
+    try:
+        written, made = job.save(ask)
+    except CkptError as error:
+        error.path = error.path or name
+        raise
+    return SaveReport.of(name, "packed", written, made, job.tensors)
 
 
 def _row(number: int, part: Part) -> list[Any]:

@@ -1,37 +1,34 @@
-"""The lazy `Checkpoint`: opening it reads the manifest only; bytes are fetched when asked for."""
+"""A stored checkpoint that is open: opening it reads the manifest only; bytes are fetched when asked for."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from ..errors import CkptError, fault
 from ..format import tree as trees
 from ..format.commit import CommitRecord
 from ..format.limits import DEFAULT, Limits, table
 from ..format.manifest import Manifest, Schema
-from ..format.names import Key, Path, PathIndex, path_label
+from ..format.names import Path, PathIndex, path_label
 from ..format.renaming import Renaming
 from ..format.tags import CHILDREN
 from ..format.tree import Tree
 from ..layouts import Frame, Layout, Located, layout_of
-from ..storage import IN_FLIGHT, Storage, path_of, storage_for
+from ..storage import Storage, path_of, storage_for
 from .blocks import BlockReader
 from .fetch import Fetcher
 from .located import read_manifest
-from .lookup import Lookup
 from .tensor import Tensor, is_tensor
+from .view import CheckpointView
 
 if TYPE_CHECKING:
     import zarr
 
-    from ..frameworks.adapter import Adapter
-    from ..frameworks.target import MatchReport
-    from ..maintenance.verification import VerifyReport
-    from ..patterns import Patterns
-    from ..progress import Progress
+    from .loading import Loader
+    from .options import LoadOptions
 
 
 REPLACED = 16  # times that a checkpoint is opened anew as another has taken its place; some systems always say so
@@ -55,24 +52,25 @@ class FirstPaths:
         return self.all[tensor]
 
 
-class Checkpoint(Lookup[Tensor]):
-    """An open checkpoint: its tree with lazy tensors, its metadata, and partial reads. Use it as a context manager, or
-    `close` it; when nobody holds it or its tensors any more it closes itself, at once, as they hold it in no circle."""
+class StoredCheckpoint(CheckpointView[Tensor]):
+    """A checkpoint as it is stored, with all that this package knows of it; `ckptfmt.Checkpoint` shows what its users
+    need. When nobody holds it or its tensors any more it closes itself, at once, as they hold it in no circle."""
 
+    path = ""
     _numbers: Sequence[int] | None = None  # of the tensors in the tree, where these are not all that are stored
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        verify: bool = True,
+        verify: bool | None = None,
         limits: Limits = DEFAULT,
         storage_options: Mapping[str, Any] | None = None,
         follow_links: bool = False,
     ) -> None:
-        """Open the checkpoint at `path`; see `open`."""
+        """Open the checkpoint at `path`; see `ckptfmt.open`."""
         self.path = path_of(path)
-        self.verifies = verify
+        self.verifies = verify is not False
         self._storage_options, self._follow_links = storage_options, follow_links
         self.limits = limits
         openings = 0
@@ -88,9 +86,9 @@ class Checkpoint(Lookup[Tensor]):
         checkpoint = cls.__new__(cls)
         checkpoint.path, checkpoint.verifies, checkpoint.limits = path, True, limits
         checkpoint._storage_options = None
-        checkpoint._storage, checkpoint._layout, checkpoint.manifest = storage, layout, manifest
+        checkpoint._storage, checkpoint.rules, checkpoint.manifest = storage, layout, manifest
         record = CommitRecord(manifest.format, manifest.layout, 0, 0, sha256, b"")
-        checkpoint._located = Located(record, b"", b"")
+        checkpoint.located = Located(record, b"", b"")
         checkpoint._first_paths = FirstPaths(manifest)
         checkpoint.blocks = BlockReader(storage, manifest, checkpoint._first_paths, limits)
         checkpoint.fetcher = Fetcher(checkpoint.blocks)
@@ -110,9 +108,9 @@ class Checkpoint(Lookup[Tensor]):
         return checkpoint
 
     def _read(self) -> None:
-        self._layout = layout_of(self._storage)
-        self._located = self._layout.locate(self._storage, self.limits)
-        self.manifest = read_manifest(self._located, self.limits)
+        self.rules = layout_of(self._storage)
+        self.located = self.rules.locate(self._storage, self.limits)
+        self.manifest = read_manifest(self.located, self.limits)
         self._first_paths = FirstPaths(self.manifest)
         self.blocks = BlockReader(self._storage, self.manifest, self._first_paths, self.limits)
         self.fetcher = Fetcher(self.blocks)
@@ -152,7 +150,7 @@ class Checkpoint(Lookup[Tensor]):
     @property
     def record(self) -> CommitRecord:
         """The commit record that makes it exist."""
-        return self._located.record
+        return self.located.record
 
     @property
     def manifest_sha256(self) -> str:
@@ -160,12 +158,15 @@ class Checkpoint(Lookup[Tensor]):
         return self.record.sha256.hex()
 
     @property
+    def stored(self) -> Self:
+        return self
+
+    @property
     def schema(self) -> Schema | None:
         return self.manifest.schema
 
     @cached_property
     def metadata(self) -> Tree:
-        """The user's plain values."""
         from ..frameworks.registry import RESTORES
 
         return trees.decode(self.manifest.metadata, _no_tensor, restores=RESTORES)
@@ -177,7 +178,7 @@ class Checkpoint(Lookup[Tensor]):
 
     def __repr__(self) -> str:
         tensors = len(self)
-        return f"<Checkpoint {self.path!r}: {tensors} tensor{'s' * (tensors != 1)}, layout {self.layout}>"
+        return f"<StoredCheckpoint {self.path!r}: {tensors} tensor{'s' * (tensors != 1)}, layout {self.layout}>"
 
     def __reduce__(self) -> NoReturn:
         self.fetcher.__reduce__()
@@ -185,17 +186,15 @@ class Checkpoint(Lookup[Tensor]):
     # ---- the tree
 
     @cached_property
-    def _paths(self) -> PathIndex:
+    def paths(self) -> PathIndex:
         return PathIndex(path for path, _ in trees.leaves(self.manifest.tree))
 
     @cached_property
     def tree(self) -> Tree:
-        """The tree with a `Tensor` for each tensor leaf; aliases are one `Tensor`."""
         return trees.decode(self.manifest.tree, self.handles.__getitem__, restores=CHILDREN)
 
     @cached_property
     def tensors(self) -> dict[Path, Tensor]:
-        """Every path at which a tensor stands, aliases included."""
         return {path: leaf for path, leaf in self.leaves.items() if isinstance(leaf, Tensor)}
 
     @cached_property
@@ -205,13 +204,11 @@ class Checkpoint(Lookup[Tensor]):
 
     @cached_property
     def leaves(self) -> dict[Path, Any]:
-        """Every leaf of the tree by its path; an empty container is a leaf."""
         from ..frameworks.target import flatten
 
         return table(flatten(self.tree, is_tensor))
 
     def __len__(self) -> int:
-        """Number of tensors, aliases counted once."""
         return len(self.numbers)
 
     @property
@@ -227,19 +224,12 @@ class Checkpoint(Lookup[Tensor]):
         """The label of a tensor's path, by its number."""
         return path_label(self.path_of(index))
 
-    def renamed(
-        self,
-        prefix: Key | Path | None = None,
-        strip_prefix: str | Iterable[str] | None = None,
-        add_prefix: str | None = None,
-    ) -> Checkpoint:
-        """The same checkpoint, with other names for its tensors; see `load`. Its Zarr hierarchies keep the stored ones.
-        Closing one closes both."""
-        renaming = Renaming.of(prefix, strip_prefix, add_prefix)
+    def renamed(self, renaming: Renaming) -> Self:
+        """Its Zarr hierarchies keep the stored names."""
         if renaming == Renaming():
             return self
         other = type(self).__new__(type(self))
-        for name in ("path", "verifies", "limits", "_storage_options", "_storage", "_layout", "_located", "fetcher"):
+        for name in ("path", "verifies", "limits", "_storage_options", "_storage", "rules", "located", "fetcher"):
             setattr(other, name, getattr(self, name))
         other.blocks = self.blocks
         other.manifest = self.manifest._replace(tree=renaming.node(self.manifest.tree, self.path))
@@ -250,69 +240,14 @@ class Checkpoint(Lookup[Tensor]):
 
     # ---- reading
 
-    def load(
-        self,
-        *,
-        prefix: Key | Path | None = None,
-        strip_prefix: str | Iterable[str] | None = None,
-        add_prefix: str | None = None,
-        select: Patterns = None,
-        into: Tree = None,
-        like: Tree = None,
-        framework: str | Adapter | None = None,
-        mmap: bool = False,
-        verify: bool | None = None,
-        strict: bool = True,
-        cast: bool = False,
-        progress: Progress | None = None,
-        max_bytes_in_flight: int = IN_FLIGHT,
-        on_match: Callable[[MatchReport], None] | None = None,
-    ) -> Tree:
-        """The tree, or the part of it that `select` names, with NumPy arrays; see `load`."""
+    def loader(self, **options: Unpack[LoadOptions]) -> Loader:
         from .loading import Loader  # here, as reading a slice needs none of it
 
-        loader = Loader(
-            self.renamed(prefix, strip_prefix, add_prefix),
-            select=select,
-            into=into,
-            like=like,
-            framework=framework,
-            mmap=mmap,
-            verify=verify,
-            strict=strict,
-            cast=cast,
-            progress=progress,
-            max_bytes_in_flight=max_bytes_in_flight,
-            on_match=on_match,
-        )
-        return loader.load()
-
-    def match(
-        self,
-        target: Tree,
-        *,
-        prefix: Key | Path | None = None,
-        strip_prefix: str | Iterable[str] | None = None,
-        add_prefix: str | None = None,
-        select: Patterns = None,
-        cast: bool = False,
-    ) -> MatchReport:
-        """How a target tree differs from this checkpoint, without reading or writing anything. What an object loads
-        through its own code, only that code can compare."""
-        from .loading import Loader
-
-        named = self.renamed(prefix, strip_prefix, add_prefix)
-        return Loader(named, into=target, select=select, cast=cast).match()
-
-    def verify(self, *, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None) -> VerifyReport:
-        """Check every byte; see `ckptfmt.verify`."""
-        from ..maintenance.verification import verify_blocks
-
-        return verify_blocks(self.blocks, self._layout, self._located, progress, resume)
+        return Loader(self, **options)
 
     def frames(self) -> Iterator[Frame]:
         """The frames, which are read as their parts are taken, with the digests that they must have."""
-        return self._layout.frames(self._storage, self._located, self.blocks.index)
+        return self.rules.frames(self._storage, self.located, self.blocks.index)
 
     @property
     def typed_zarr(self) -> zarr.Group | zarr.Array[Any]:

@@ -40,7 +40,7 @@ from .stand_ins import stand_in
 from .tensor import ArrayLike, Tensor, is_tensor
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+    from .checkpoint import StoredCheckpoint
 
 
 STREAM = 16 << 20  # bytes of mapped tensors that are verified at a time, while a processor's cache holds them
@@ -70,7 +70,7 @@ class Loader:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: StoredCheckpoint,
         *,
         select: Patterns = None,
         into: Tree = None,

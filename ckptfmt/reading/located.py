@@ -21,7 +21,7 @@ def read_manifest(located: Located, limits: Limits) -> Manifest:
     if record.format[0] == manifests.FORMAT[0]:
         manifest = manifests.decode(raw, memory)
     else:  # an earlier one: commit.decode refuses later ones
-        from ..migration.formats import decode_older
+        from ..format.older import decode_older  # here, as it is seldom met
 
         manifest = decode_older(raw, record.format, memory)
     if manifest.format != record.format or manifest.layout != record.layout:  # [MAN-005] [LAY-006]

@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from ..errors import CkptError
+from ..errors import CkptError, fault
 from ..format.names import Key, Path, PathIndex, value_at
 from ..format.tree import Tree
+from ..frameworks.sources import Region
 
 T = TypeVar("T")
 
 
-class Lookup(Generic[T]):
+class Lookup(ABC, Generic[T]):
     """Base of what has a tree with tensors that have not been read."""
 
-    path: str
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """Where it is stored."""
 
     @property
+    @abstractmethod
     def tree(self) -> Tree:
-        raise NotImplementedError
+        """The tree with a tensor that has not been read for each tensor leaf; aliases are one."""
 
     @property
+    @abstractmethod
     def tensors(self) -> Mapping[Path, T]:
         """Every path at which a tensor stands, aliases included."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def leaves(self) -> Mapping[Path, Any]:
-        raise NotImplementedError
+        """Every leaf of the tree by its path; an empty container is a leaf."""
 
     @cached_property
-    def _paths(self) -> PathIndex:
+    def paths(self) -> PathIndex:
+        """The paths of all leaves, to be looked up."""
         return PathIndex(self.leaves)
 
     def __getitem__(self, path: Key | Path) -> Any:
         """The tensor, plain value or container at a path text ("model/wte"), as messages name it ("model/'0'" is the
         str key "0"), or at an exact typed path ("model", 0)."""
-        return value_at(self.tree, self._paths.find(path, self.path))
+        return value_at(self.tree, self.paths.find(path, self.path))
+
+    def read(self, path: Key | Path, out: Any = None, *, region: Region | None = None) -> Any:
+        """The tensor at a path, whole or a `region` of it: an array of its own, or filled into `out`; as `Tensor.read`.
+        Raises `no-such-path`, also for what is no tensor."""
+        found = self[path]
+        if not hasattr(found, "read"):
+            advice = f"Index with it instead: checkpoint[{path!r}]"
+            message = f"{path!r} is a {type(found).__name__}, no tensor"
+            raise fault("no-such-path", message, path=self.path, advice=advice)
+        return found.read(out, region=region)
 
     def __contains__(self, path: Key | Path) -> bool:
-        return bool(self._paths.fits(path))
+        return bool(self.paths.fits(path))
 
     def __iter__(self) -> Iterator[str | Path]:
         """What finds each tensor: its path text; where that fits more than one value, its exact path."""
-        return map(self._paths.name, self.tensors)
+        return map(self.paths.name, self.tensors)
 
     def keys(self) -> list[str | Path]:
         """What finds each tensor, as iterating gives it."""
@@ -58,6 +76,10 @@ class Lookup(Generic[T]):
     def items(self) -> list[tuple[str | Path, T]]:
         """What finds each tensor, and the tensor."""
         return list(zip(self, self.tensors.values(), strict=True))
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of tensors, aliases counted once."""
 
     def get(self, path: Key | Path, default: Any = None) -> Any:
         """As indexing, but `default` where there is nothing at the path; raises `ambiguous-path`."""

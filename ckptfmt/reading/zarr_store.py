@@ -16,7 +16,7 @@ from ..packages import missing
 from .blocks import CHUNKS
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+    from .checkpoint import StoredCheckpoint
 
 try:
     import zarr
@@ -26,7 +26,7 @@ except ImportError as error:
     raise missing("a checkpoint as Zarr arrays", error, "zarr") from error
 
 
-def open_zarr(checkpoint: Checkpoint) -> zarr.Group | zarr.Array[Any]:
+def open_zarr(checkpoint: StoredCheckpoint) -> zarr.Group | zarr.Array[Any]:
     """The hierarchy under `tensors/`; the checkpoint must stay open while it is used."""
     return zarr.open(ManifestStore(checkpoint), mode="r")
 
@@ -40,7 +40,7 @@ class ManifestStore(Store):
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: StoredCheckpoint) -> None:
         super().__init__(read_only=True)
         self._checkpoint = checkpoint
         self._tensors = {name: tensor for tensor, name in enumerate(checkpoint.manifest.names)}

@@ -20,7 +20,7 @@ from .tensor import Tensor
 from .zarr_store import ManifestStore
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+    from .checkpoint import StoredCheckpoint
 
 try:
     import zarr
@@ -34,7 +34,7 @@ except ImportError:  # before zarr 3.2
     from zarr.dtype import DataTypeValidationError
 
 
-def open_typed(checkpoint: Checkpoint) -> zarr.Group | zarr.Array[Any]:
+def open_typed(checkpoint: StoredCheckpoint) -> zarr.Group | zarr.Array[Any]:
     """The hierarchy under `tensors/`, with logical dtypes and shapes; the checkpoint must stay open while it is
     used."""
     return zarr.open(TypedStore(checkpoint), mode="r")

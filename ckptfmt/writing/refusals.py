@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ..calls import takes
 from ..errors import CkptError, fault
 from ..patterns import Patterns
 
@@ -63,6 +64,7 @@ def refused_by(error: CkptError) -> tuple[Refusal, ...]:
     return (Refusal(error.tensor or "", error.message, "", error.code),)
 
 
+@takes()
 def check(tree: Any, *, metadata: Any = None, skip: Patterns = None) -> CheckReport:
     """Say what `save` would refuse of a tree and metadata with `skip`, all at once, without writing anything or reading
     a tensor: before a run, of what it is going to save.

@@ -15,7 +15,7 @@ from .._version import __version__
 from ..errors import CkptError, fault
 from ..format.arrays import COMPRESSED_CHUNK, LOOSE_CHUNK, ArraySpec, grid_for
 from ..format.codecs import RAW, Codec, codec_asked
-from ..format.digests import Digest, digest_named
+from ..format.digests import DIGEST, Digest, digest_named
 from ..format.dtypes import dtype_of
 from ..format.manifest import KEYS, MAX_RANK, Schema, unpack
 from ..format.names import MAX_LENGTH, Path, escape, path_label
@@ -45,10 +45,10 @@ class Request:
 def request(
     tree: Tree,
     *,
-    compression: Compression | Mapping[str, Compression],
-    schema: Schema | tuple[str, str] | None,
-    metadata: Tree,
-    digest: str,
+    compression: Compression | Mapping[str, Compression] = None,
+    schema: Schema | tuple[str, str] | None = None,
+    metadata: Tree = None,
+    digest: str = DIGEST,
     skip: Patterns = None,
 ) -> Request:
     """Check what `save` was given; raises `InputError`."""

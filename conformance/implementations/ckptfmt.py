@@ -64,6 +64,7 @@ class Adapter(Server):
 
     def __init__(self) -> None:
         self.checkpoint: ckptfmt.Checkpoint | None = None
+        self.verifies = True
         self.file = ""
 
     def refusal(self, error: Exception) -> Refused | None:
@@ -79,17 +80,18 @@ class Adapter(Server):
         if self.checkpoint is not None:
             self.checkpoint.close()
             self.checkpoint = None
-        self.file = request["file"]
+        self.file, self.verifies = request["file"], True
         self.checkpoint = ckptfmt.open(self.file)
         return {}
 
     def opened(self, request: dict[str, Any]) -> ckptfmt.Checkpoint:
         """The open checkpoint, or one that does not verify, if that is asked for."""
         assert self.checkpoint is not None
-        if request.get("verify", True) == self.checkpoint.verifies:
+        if request.get("verify", True) == self.verifies:
             return self.checkpoint
         self.checkpoint.close()
-        self.checkpoint = ckptfmt.open(self.file, verify=request.get("verify", True))
+        self.verifies = request.get("verify", True)
+        self.checkpoint = ckptfmt.open(self.file, verify=self.verifies)
         return self.checkpoint
 
     def do_list(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +174,12 @@ class Adapter(Server):
         options = {key: request[key] for key in ("down", "lossy", "parameters") if key in request}
         try:
             report = ckptfmt.migrate(
-                request["file"], request["target"], request["migrations"], to=request["to"], externs=EXTERNS, **options
+                request["file"],
+                request["target"],
+                request["migrations"],
+                schema=request["to"],
+                externs=EXTERNS,
+                **options,
             )
         except ckptfmt.CkptError as error:
             faults = list(error.report) if error.code == "migration-mismatch" else []
@@ -412,19 +419,19 @@ class RecordingDisk(Disk):
 
     def link(self, source: str, target: str) -> None:
         super().link(source, target)
-        self.note("link", source, to=target)
+        self.note("link", source, schema=target)
 
     def replace(self, source: str, target: str) -> None:
         super().replace(source, target)
-        self.note("rename", source, to=target, replace=True)
+        self.note("rename", source, schema=target, replace=True)
 
     def rename_exclusive(self, source: str, target: str) -> None:
         super().rename_exclusive(source, target)
-        self.note("rename", source, to=target, replace=False)
+        self.note("rename", source, schema=target, replace=False)
 
     def exchange(self, source: str, target: str) -> None:
         super().exchange(source, target)
-        self.note("exchange", source, to=target)
+        self.note("exchange", source, schema=target)
 
     def unlink(self, path: str, *, folder: int | None = None) -> None:
         super().unlink(path, folder=folder)

@@ -161,7 +161,7 @@ class IgnoresTensorOrder(Adapter):
         reply = super().do_open(request)
         assert self.checkpoint is not None
         numbers: dict[int, int] = {}
-        for _, node in trees.leaves(self.checkpoint.manifest.tree):
+        for _, node in trees.leaves(self.checkpoint._view.stored.manifest.tree):
             if isinstance(node, list) and node[0] == "tensor":
                 node[1] = numbers.setdefault(node[1], len(numbers))
         return reply
@@ -176,7 +176,8 @@ class TrustsZipDirectory(Adapter):
             with zipfile.ZipFile(request["file"]) as archive, open(request["file"], "rb") as file:
                 headers = [member.header_offset for member in archive.infolist() if "/c/" in member.filename]
                 data = file.read()
-            vars(self.checkpoint.manifest.table)["offsets"] = [_payload(data, header) for header in headers]
+            table = self.checkpoint._view.stored.manifest.table
+            vars(table)["offsets"] = [_payload(data, header) for header in headers]
         return reply
 
 

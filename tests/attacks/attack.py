@@ -50,7 +50,7 @@ def load(path: Path) -> Any:
 def look(path: Path) -> Any:
     """Open, and look at everything but the elements of tensors."""
     with ckptfmt.open(path) as checkpoint:
-        return checkpoint.metadata, len(checkpoint.leaves), [tensor.stored_bytes for tensor in checkpoint.handles]
+        return checkpoint.metadata, len(checkpoint.leaves), [tensor.stored_bytes for tensor in checkpoint.values()]
 
 
 def verify(path: Path) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 from attack import MIB, OPENED, attempt, folder, verify
 from damage import rewrite_manifest
+from inside import inside
 
 import ckptfmt
 
@@ -54,7 +55,7 @@ def chunk(path: Path, codec: str, stored: bytes, size: int, layout: str) -> Path
 
     if layout == "file":
         with ckptfmt.open(path) as checkpoint:
-            record = checkpoint._located.record
+            record = inside(checkpoint).located.record
         document = msgpack.unpackb(path.read_bytes()[record.offset : record.offset + record.length])
         change(document)
         raw = msgpack.packb(document)

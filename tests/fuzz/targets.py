@@ -119,7 +119,8 @@ def _look(opened: ckptfmt.Checkpoint) -> None:
         with contextlib.suppress(CkptError):
             opened[path]
     list(opened)
-    for _ in zip(node_documents(opened.manifest.names, opened.manifest.specs), range(64), strict=False):
+    manifest = opened._view.stored.manifest
+    for _ in zip(node_documents(manifest.names, manifest.specs), range(64), strict=False):
         pass
 
 

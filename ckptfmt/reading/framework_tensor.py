@@ -1,28 +1,20 @@
-"""An open checkpoint whose tensors come as those of a framework."""
+"""Tensors that have not been read, and come as those of a framework."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ..errors import fault
 from ..format.arrays import Shape
 from ..format.dtypes import Array, dtype_of
-from ..format.names import Key, Path, PathIndex, path_label
-from ..format.tree import Tree
+from ..format.names import Path, path_label
 from ..frameworks.adapter import Adapter
 from ..frameworks.overflows import name_of
 from ..frameworks.sources import Region
-from .checkpoint import Checkpoint
-from .lookup import Lookup
 from .tensor import ArrayLike
-
-if TYPE_CHECKING:
-    from ..migration.view import MigratedCheckpoint
 
 
 class FrameworkTensor:
@@ -88,57 +80,3 @@ class FrameworkTensor:
                 advice="Read it as a NumPy array: tensor.array[...]",
             )
         return self._adapter.wrap(array)
-
-
-class FrameworkCheckpoint(Lookup[FrameworkTensor]):
-    """An open checkpoint, or one seen at another version of its schema, whose tensors are those of a framework; all
-    else is as in `checkpoint`."""
-
-    def __init__(self, checkpoint: Checkpoint | MigratedCheckpoint, adapter: Adapter) -> None:
-        self.checkpoint, self.adapter, self.path = checkpoint, adapter, checkpoint.path
-        self._known: dict[int, FrameworkTensor] = {}
-
-    @property
-    def _paths(self) -> PathIndex:
-        return self.checkpoint._paths
-
-    @property
-    def tree(self) -> Tree:
-        """The tree with a `FrameworkTensor` for each tensor leaf; aliases are one."""
-        return self._seen(self.checkpoint.tree)
-
-    @cached_property
-    def tensors(self) -> Mapping[Path, FrameworkTensor]:
-        """Every path at which a tensor stands, aliases included."""
-        return {path: self._seen(tensor) for path, tensor in self.checkpoint.tensors.items()}
-
-    def __getitem__(self, path: Key | Path) -> Any:
-        """The tensor, plain value or container at a path; see `Checkpoint`."""
-        return self._seen(self.checkpoint[path])
-
-    def __len__(self) -> int:
-        return len(self.checkpoint)
-
-    def load(self, **options: Any) -> Tree:
-        """As `Checkpoint.load`, with tensors of the framework."""
-        return self.checkpoint.load(**{"framework": self.adapter, **options})
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.checkpoint, name)
-
-    def __repr__(self) -> str:
-        return f"<{self.adapter.framework} {self.checkpoint!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.checkpoint.close()
-
-    def _seen(self, value: Any) -> Any:
-        if isinstance(value, ArrayLike):
-            return self._known.setdefault(id(value), FrameworkTensor(value, self.adapter))
-        if isinstance(value, dict):
-            items = ((key, self._seen(item)) for key, item in value.items())
-            return OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
-        return type(value)(map(self._seen, value)) if type(value) in (list, tuple) else value

@@ -1,0 +1,62 @@
+"""The options of the public calls, as types: `def restore(path, **options: Unpack[LoadOptions])`.
+
+Each option means the same in every call that takes it; the calls say what.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .migration.options import MigrationOptions
+from .reading import options as reading
+from .writing.options import WriteOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .frameworks.adapter import Adapter
+    from .parallel.coordinator import Coordinator
+
+__all__ = [
+    "FillOptions",
+    "LoadOptions",
+    "MatchOptions",
+    "OpenOptions",
+    "ReadOptions",
+    "SaveOptions",
+]
+
+MatchOptions = reading.MatchOptions
+
+
+class ReadOptions(reading.LoadOptions, reading.NameOptions, total=False):
+    """What is loaded of an open checkpoint; see `ckptfmt.load`."""
+
+
+class OpenOptions(reading.StoredOptions, reading.NameOptions, MigrationOptions, total=False):
+    """How a checkpoint is opened; see `ckptfmt.open`."""
+
+    framework: str | Adapter | None
+
+
+class FillOptions(OpenOptions, reading.FillOptions, total=False):
+    """How a checkpoint is opened, and how it is read, but not into what; see `ckptfmt.load`."""
+
+
+class LoadOptions(FillOptions, reading.LoadOptions, total=False):
+    """How a checkpoint is opened, and what is loaded of it; see `ckptfmt.load`."""
+
+
+class SaveOptions(WriteOptions, total=False):
+    """What is saved, how and where; see `ckptfmt.save`."""
+
+    coordinator: Coordinator | None
+    check: Callable[[Any], object] | None  # with the `Checkpoint`
+
+
+def divided(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a load as those of opening, and those of loading from what is open. Names are changed when it is
+    opened, so that migrations see them; what is verified, and as whose tensors, the load says."""
+    of_load = reading.LoadOptions.__optional_keys__
+    opening = {name: value for name, value in options.items() if name not in of_load}
+    return opening, {name: value for name, value in options.items() if name in of_load}

@@ -1,0 +1,50 @@
+"""What is loaded from: a checkpoint as it is stored, or one seen at another version of its schema."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+
+from ..format.manifest import Schema
+from ..format.renaming import Renaming
+from ..format.tree import Tree
+from .lookup import Lookup
+
+if TYPE_CHECKING:
+    from .checkpoint import StoredCheckpoint
+    from .loading import Loader
+    from .options import LoadOptions
+
+T = TypeVar("T")
+
+
+class CheckpointView(Lookup[T]):
+    """A tree with tensors that have not been read, and what a load of it needs."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """The path or URL of what is stored."""
+
+    @property
+    @abstractmethod
+    def stored(self) -> StoredCheckpoint:
+        """What is stored."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema | None:
+        """Id and version of the parameter layout."""
+
+    @property
+    @abstractmethod
+    def metadata(self) -> Tree:
+        """The user's plain values."""
+
+    @abstractmethod
+    def renamed(self, renaming: Renaming) -> Self:
+        """The same with other names for its tensors. Closing one closes both."""
+
+    @abstractmethod
+    def loader(self, **options: Unpack[LoadOptions]) -> Loader:
+        """What loads from it once."""
