@@ -17,9 +17,9 @@ from .. import CorruptError, conversion
 from ..conversion import FORMATS, KINDS, ConvertReport
 from ..conversion import convert as convert_checkpoint
 from ..layouts import LAYOUTS
-from . import DAMAGED, FAILED
+from . import DAMAGED, FAILED, several
 from .bar import progress_bar
-from .console import console, print_json, problem
+from .console import console, print_json
 from .options import follow_links
 from .text import count, size, visible
 
@@ -84,8 +84,8 @@ forms of the same weights the one that transformers would take. The report says 
 
 The object of --json has: source, target, source_format, target_format, tensors, bytes, verified, passed_over (names
 beside what was read), and losses, a list of objects with kind, path and message; with --each: converted, failed, and
-outcomes, a list of objects with source, target, report (as above, or null) and error (null, or an object with code and
-message).
+outcomes, a list of objects with source, target, report (as above, or null) and error (null, or an object with path,
+code and message).
 
 Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 """,
@@ -176,9 +176,7 @@ def _convert_each(
                 "source": outcome.source,
                 "target": outcome.target,
                 "report": None if outcome.report is None else _document(outcome.report),
-                "error": None
-                if outcome.error is None
-                else {"code": outcome.error.code, "message": outcome.error.message},
+                "error": None if outcome.error is None else several.documents([outcome.error])[0],
             }
             for outcome in outcomes
         ]
@@ -189,8 +187,7 @@ def _convert_each(
                 _show(outcome.report)
         console().print(f"{count(len(outcomes) - len(failed), 'checkpoint')} converted, {len(failed)} failed")
     if not as_json:
-        for outcome in failed:
-            problem("error", str(outcome.error), "bold red")
+        several.tell(outcome.error for outcome in failed if outcome.error is not None)
     damaged = any(isinstance(outcome.error, CorruptError) for outcome in failed)
     return DAMAGED if damaged else FAILED if failed else 0
 
