@@ -32,6 +32,7 @@ from .source import (
     Tensor,
     array_over,
     check_strings,
+    cut_off,
     is_tensor,
     mapped_file,
     nbytes,
@@ -45,6 +46,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCKS = (0, 512, 1024, 2048)  # bytes that may stand before the signature; larger ones are rare
 KERAS_INDEX = ".weights.json"
 KERAS_SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5").fullmatch
+_is_cut_off = re.compile(r"truncated file: eof = ([0-9]+), .*stored_eof = ([0-9]+)").search  # as HDF5 says it
 BFLOAT16 = ((15, 7, 8, 0, 7), 16, 127)  # sign, exponent and mantissa (bits), precision, bias; as HDF5 2.0 has it
 
 
@@ -70,12 +72,21 @@ def read(path: str) -> Source:
         )
     h5py = package("h5py", "HDF5")
     with ExitStack() as stack:
-        # chunks are decoded once, in rows of them: a cache with each dataset would hold a part of each until the end
-        file = stack.enter_context(h5py.File(path, "r", rdcc_nbytes=0))
+        file = stack.enter_context(_opened(h5py, path))
         walker = _Walker(h5py, path, file)
         tree = walker.group(file, ())
         metadata = {ATTRIBUTES: walker.attributes} if walker.attributes else None
         return Source(tree, metadata, (*_shards(path), *walker.losses), resources=stack.pop_all())
+
+
+def _opened(h5py: Any, path: str) -> Any:
+    try:
+        # chunks are decoded once, in rows of them: a cache with each dataset would hold a part of each until the end
+        return h5py.File(path, "r", rdcc_nbytes=0)
+    except OSError as error:
+        if (found := _is_cut_off(str(error))) is not None:
+            raise cut_off(int(found[1]), int(found[2])) from error
+        raise
 
 
 def _shards(path: str) -> list[Loss]:

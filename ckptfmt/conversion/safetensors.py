@@ -27,7 +27,6 @@ from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, unpack
 from ..format.names import path_text
 from ..format.tree import Tree
-from ..layouts.foreign import INCOMPLETE
 from . import shards
 from .claims import count, json_document, shape_of, shown
 from .copying import write_tensors
@@ -36,7 +35,7 @@ from .fit import Holds, Kept, dtype_name
 from .pairs import packed, unpacked
 from .parts import Part, joined
 from .probe import Probe
-from .source import Advance, LazyArray, Loss, Source, Tensor, array_over, mapped_file, nbytes
+from .source import Advance, LazyArray, Loss, Source, Tensor, array_over, cut_off, mapped_file, nbytes
 
 INDEX = ".safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
@@ -237,8 +236,7 @@ def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tenso
     """The tensors in the order of the header; where they lie is checked in the order of the file."""
     whole = start + max((count(entry["data_offsets"][1]) for entry in header.values()), default=0)
     if whole > data.size:
-        message = f"the file is cut off: it has {data.size:,} of {whole:,} bytes"
-        raise fault("bad-source", message, advice=INCOMPLETE)
+        raise cut_off(data.size, whole)
     end = 0
     tensors: dict[str, Tensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):

@@ -31,6 +31,7 @@ from ..format.tree import MAX_DEPTH, Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..frameworks.target import rebuild
+from ..layouts.foreign import INCOMPLETE
 from ..storage import disk as disks
 from ..storage.descriptor import Descriptor
 from ..storage.local import LocalStorage
@@ -318,6 +319,12 @@ def check_strings(shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> N
     if prod(shape) > LEAVES or prod(shape) * dtype.itemsize > SMALL:
         message = f"more than {LEAVES:,} strings, or {SMALL:,} bytes of them"
         raise fault("limit-exceeded", message, tensor=label, found=f"{prod(shape):,} of {dtype.itemsize:,} bytes")
+
+
+def cut_off(held: int, due: int, *, or_more: bool = False, file: str = "the file") -> CkptError:
+    """The error for a file of `held` bytes that was to have `due` of them, or more."""
+    message = f"{file} is cut off: it holds {held:,} of {'at least ' if or_more else ''}{due:,} bytes"
+    return fault("bad-source", message, advice=INCOMPLETE)
 
 
 def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
