@@ -24,6 +24,7 @@ from .options import follow_links
 from .text import count, size, visible
 
 LOSSES = 12  # most losses shown
+BESIDE = 12  # most names shown of what was passed over
 ALLOW, ALL = "--allow-loss", "all"
 
 
@@ -216,7 +217,9 @@ def _show(report: ConvertReport) -> None:
     head = f"{visible(report.target)}: {report.target_format} from {report.source_format}: {extent}"
     out.print(Text(head))
     if report.passed_over:
-        out.print(f"  read {visible(report.source)}; passed over {visible(', '.join(report.passed_over))}")
+        beside = ", ".join(map(visible, report.passed_over[:BESIDE]))
+        more = f" and {len(report.passed_over) - BESIDE:,} more" if len(report.passed_over) > BESIDE else ""
+        out.print(f"  read {visible(report.source)}; passed over {beside}{more}")
     for loss in report.losses[:LOSSES]:
         out.print(Text.assemble("  ", (loss.kind, "yellow"), f" of {visible(loss.path)!r}: {visible(loss.message)}"))
     if len(report.losses) > LOSSES:

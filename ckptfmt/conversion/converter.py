@@ -45,7 +45,8 @@ UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked 
 class ConvertReport(Brief):
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
     lost, and whether every tensor was read back and compared. `source` is what was read; of a folder, `passed_over` are
-    the names of what lies beside it and looks like weights or the state of a run, too."""
+    the names of what else lies in it: other weights and the state of a run, then configurations, tokenizers and all the
+    rest, but for hidden files."""
 
     source: str
     target: str
