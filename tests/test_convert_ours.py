@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 import ckptfmt
@@ -47,11 +48,34 @@ def test_everything_comes_along(tmp_path: Path, layout: str, compression: str | 
     assert ckptfmt.diff(path, tmp_path / "target").equal
 
 
-def test_what_the_caller_says_counts(tmp_path: Path) -> None:
-    ckptfmt.convert(source(tmp_path), tmp_path / "target", schema=("net", "4"), metadata=None)
-    _, schema, _, metadata = tags(tmp_path / "target")
-    assert schema == ckptfmt.Schema("net", "4")
-    assert metadata is None
+def test_what_the_caller_says_is_added_and_counts(tmp_path: Path) -> None:
+    more = {"schema": ("net", "4"), "metadata": {"loss": 0.5}, "extra": {"more": 1}}
+    ckptfmt.convert(source(tmp_path), tmp_path / "target", **more)
+    _, *found = tags(tmp_path / "target")
+    assert found == [ckptfmt.Schema("net", "4"), {"more": 1, "note": ["kept"]}, {"step": 1, "loss": 0.5}]
+    ckptfmt.convert(tmp_path / "target", tmp_path / "b", metadata={"step": 2}, extra={"note": None})
+    _, *found = tags(tmp_path / "b")
+    assert found == [ckptfmt.Schema("net", "4"), {"more": 1, "note": None}, {"step": 2, "loss": 0.5}]
+    ckptfmt.convert(tmp_path / "b", tmp_path / "c", metadata=None, extra=None, schema=None)
+    _, *found = tags(tmp_path / "c")
+    assert found == [ckptfmt.Schema("net", "4"), {"more": 1, "note": None}, {"step": 2, "loss": 0.5}]
+
+
+def test_metadata_of_other_formats_stay_beside_those_of_the_caller(tmp_path: Path) -> None:
+    safetensors.numpy.save_file({"w": W}, tmp_path / "x.safetensors", {"format": "pt", "base": "llama"})
+    ckptfmt.convert(tmp_path / "x.safetensors", tmp_path / "x", metadata={"step": 7, "base": "mistral"})
+    assert ckptfmt.open(tmp_path / "x").metadata == {"format": "pt", "base": "mistral", "step": 7}
+
+
+def test_metadata_that_cannot_be_added_to_each_other(tmp_path: Path) -> None:
+    ckptfmt.save(tmp_path / "a", {"w": W}, metadata={"step": 1})
+    with pytest.raises(ckptfmt.InputError, match="those of the source are left out, as metadata=") as raised:
+        ckptfmt.convert(tmp_path / "a", tmp_path / "b", metadata=[1, 2])
+    assert [loss.kind for loss in raised.value.report] == ["metadata"]
+    assert not (tmp_path / "b").exists()
+    report = ckptfmt.convert(tmp_path / "a", tmp_path / "b", metadata=[1, 2], allow_loss="metadata")
+    assert report.losses == tuple(raised.value.report)
+    assert ckptfmt.open(tmp_path / "b").metadata == [1, 2]
 
 
 def test_losses_elsewhere(tmp_path: Path) -> None:
@@ -62,6 +86,7 @@ def test_losses_elsewhere(tmp_path: Path) -> None:
     report = ckptfmt.convert(path, tmp_path / "x.npz", allow_loss=True)
     told = {(loss.kind, loss.path, loss.message) for loss in report.losses}
     assert ("metadata", "", "the schema net 3 is left out") in told
+    assert ("metadata", "", "the key 'note' of the manifest is left out") in told
     assert not any("torch.Parameter" in message for _, _, message in told)
     for place, name in (
         ("size", "torch.Size"),

@@ -70,6 +70,16 @@ def keys_of(metadata: Tree, held: Collection[str]) -> Kept:
     return Kept(kept or None, lost)
 
 
+def with_more(metadata: Tree, more: Tree) -> Kept:
+    """Metadata of a source with those that the caller gives, whose keys count; what is no dict takes the place of all
+    the others."""
+    if metadata is None or more is None:
+        return Kept(metadata if more is None else more)
+    if isinstance(metadata, dict) and isinstance(more, dict):
+        return Kept({**metadata, **more})
+    return Kept(more, ("those of the source are left out, as metadata= and they are not both dicts",))
+
+
 class Fitted(NamedTuple):
     """A tree and metadata that a format can hold, and what they lost."""
 

@@ -43,6 +43,7 @@ SLAB = 4 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64
+PROVENANCE = "provenance"  # key of the manifest: how a checkpoint was made [MIG-017]
 LARGE = 1 << 20  # bytes of arrays that are read rather than looked at
 
 Index = tuple[Any, ...]  # a slice with step 1 for each of the first axes
@@ -133,12 +134,18 @@ class Ours(NamedTuple):
     further: Mapping[str, Any]
 
     def losses(self, *, of_weights: bool) -> list[Loss]:
-        """What is lost where none of it can be kept. That a tensor was a torch Parameter does not count; nor, in a
-        format `of_weights`, which knows no tags at all, of which versions modules were."""
+        """What is lost where none of it can be kept. That a tensor was a torch Parameter and how a checkpoint was made
+        do not count; nor, in a format `of_weights`, which knows no tags at all, of which versions modules were."""
         uncounted = {"torch.Parameter", "torch.state_dict"} if of_weights else {"torch.Parameter"}
         lost = [Loss("metadata", "", f"the schema {' '.join(self.schema)} is left out")] if self.schema else []
+        keys = [key for key in self.further if key != PROVENANCE]
+        lost += [Loss("metadata", "", f"the key {key!r} of the manifest is left out") for key in keys]
         tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name not in uncounted)
         return lost + [Loss("value", path_label(path), f"the tag {name} is left out") for path, name in tags]
+
+    def without_names(self) -> tuple[Ours, Ours]:
+        """What of it holds for a tree of other names, and the rest."""
+        return Ours(None, {}, self.further), self._replace(further={})
 
     def divided(self, held: Container[str]) -> tuple[Ours, Ours]:
         """What of it a format keeps that has tags, those `held`, and the rest."""
