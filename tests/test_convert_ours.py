@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 import torch
 
@@ -94,6 +96,53 @@ def test_losses_elsewhere(tmp_path: Path) -> None:
         ("odd", "my.thing"),
     ):
         assert ("value", place, f"the tag {name} is left out") in told
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"note": "text"}, {"config": {"heads": 4}, "step": 7}])
+def test_a_schema_goes_through_safetensors(tmp_path: Path, metadata: Any) -> None:
+    ckptfmt.save(tmp_path / "a.ckpt", {"w": W}, schema=("llama", "2"), metadata=metadata)
+    assert ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "a.safetensors").losses == ()
+    with safetensors.safe_open(tmp_path / "a.safetensors", "np") as file:
+        strings = file.metadata()
+    assert json.loads(strings["ckptfmt.schema"]) == ["llama", "2"]
+    assert strings["format"] == "pt"  # which transformers 4 asks for
+    assert ckptfmt.convert(tmp_path / "a.safetensors", tmp_path / "b.ckpt").losses == ()
+    assert tags(tmp_path / "b.ckpt")[1:] == (("llama", "2"), {}, metadata)
+    assert ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "a.safetensors").equal
+    assert ckptfmt.convert(tmp_path / "a.safetensors", tmp_path / "c.safetensors").losses == ()
+    assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    with pytest.raises(ckptfmt.InputError, match="the schema llama 2 is left out"):
+        ckptfmt.convert(tmp_path / "a.safetensors", tmp_path / "a.npz")
+    ckptfmt.convert(tmp_path / "a.safetensors", tmp_path / "d.ckpt", schema=("llama", "3"))
+    assert tags(tmp_path / "d.ckpt")[1] == ("llama", "3")
+    ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "part.safetensors", select="w")
+    assert b"ckptfmt.schema" not in (tmp_path / "part.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("said", ["llama 2", '["llama"]', '["llama", ""]', '["llama", 2]', "[", '["llama", "2"]'])
+def test_strings_of_others_are_no_schema(tmp_path: Path, said: str) -> None:
+    safetensors.numpy.save_file({"w": W}, tmp_path / "a.safetensors", {"ckptfmt.schema": said})
+    ckptfmt.convert(tmp_path / "a.safetensors", tmp_path / "a.ckpt")
+    assert tags(tmp_path / "a.ckpt")[1:] == (None, {}, {"ckptfmt.schema": said})
+    for name in ("ckptfmt.schema", "ckptfmt.json"):
+        ckptfmt.save(tmp_path / "b.ckpt", {"w": W}, metadata={name: said, "note": "x"}, overwrite=True)
+        with pytest.raises(ckptfmt.InputError, match=f"'{name}' is left out: its name is taken"):
+            ckptfmt.convert(tmp_path / "b.ckpt", tmp_path / "b.safetensors")
+
+
+def test_the_schema_of_files_with_an_index(tmp_path: Path) -> None:
+    for name, version in (("a", "2"), ("b", "2"), ("c", "3")):
+        ckptfmt.save(tmp_path / name, {name: W}, schema=("llama", version))
+        ckptfmt.convert(tmp_path / name, tmp_path / f"{name}.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    for names, expected in (("ab", ("llama", "2")), ("abc", "differs")):
+        index.write_text(json.dumps({"weight_map": {name: f"{name}.safetensors" for name in names}}))
+        if expected == "differs":
+            with pytest.raises(ckptfmt.InputError, match=r"'ckptfmt.schema' of c.safetensors differs"):
+                ckptfmt.convert(index, tmp_path / "whole", overwrite=True)
+        else:
+            assert not ckptfmt.convert(index, tmp_path / "whole").losses
+            assert tags(tmp_path / "whole")[1] == expected
 
 
 def test_names_that_are_split_are_another_schema(tmp_path: Path) -> None:

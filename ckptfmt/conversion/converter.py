@@ -153,7 +153,9 @@ def _made(source: Source, format: Format, metadata: Tree, allowed: frozenset[str
     else:
         holds = formats.writer_of(format).HOLDS
         fitted = fit(source.tree, source.metadata, holds)
-        ours, left = (None, source.ours) if source.ours is None or not has_names else source.ours.divided(holds.tags)
+        ours, left = None, source.ours
+        if source.ours is not None and has_names:
+            ours, left = source.ours.divided(holds.tags, has_schema=holds.schema is not None)
         of_weights = not holds.tags
     beside = () if left is None else left.losses(of_weights=of_weights)
     writing = (*_overlaps(source.tree), *fitted.losses, *beside)
@@ -169,13 +171,17 @@ def _save(target: str, source: Source, made: _Made, counter: _Counter, *, verify
     arrays = made.tree if source.mapped is None else source.mapped()
     rows = Rows(digest_named(options.get("digest", DIGEST)), BLOCK) if verify else Rows()
     sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
-    if made.ours is not None:
-        sources = made.ours.tagged(sources)
-        options["extra"] = {**made.ours.further, **(options.get("extra") or {})}
-        options["schema"] = options.get("schema") or made.ours.schema
+    ours = made.ours
+    if ours is not None:
+        sources = ours.tagged(sources)
+        options["extra"] = {**ours.further, **(options.get("extra") or {})}
+        if options.get("schema") is not None:  # that of the caller counts
+            ours = ours._replace(schema=None)
+        else:
+            options["schema"] = ours.schema
 
     def check(checkpoint: Checkpoint) -> None:
-        compare(own.source_of(checkpoint), target, made.tree, counter.add, rows.seen, made.ours)
+        compare(own.source_of(checkpoint), target, made.tree, counter.add, rows.seen, ours)
 
     options |= {"progress": counter.within(made.bytes), "check": check if verify else None}
     save(target, sources, metadata=made.metadata, **options)
@@ -187,12 +193,14 @@ def _write(
     """A file of another format, which is compared before it takes its name."""
     writer = formats.writer_of(format)
     with _writing(target, format):
-        folder = os.path.dirname(os.path.abspath(target))
+        folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
         tree = mapped_arrays(made.tree, folder) if writer.HOLDS.arrays else made.tree
         if made.ours is not None:
             tree = made.ours.tagged(tree, writer.HOLDS.tags)
+            if made.ours.schema is not None and writer.HOLDS.schema is not None:
+                metadata = writer.HOLDS.schema(metadata, made.ours.schema)
         with _published(target, overwrite, durable) as path:
-            writer.write(path, tree, made.metadata, counter.add)
+            writer.write(path, tree, metadata, counter.add)
             if verify:
                 with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
                     compare(written, target, made.tree, counter.add, ours=made.ours, metadata=made.metadata)
@@ -290,15 +298,17 @@ def compare(
     ours: Ours | None = None,
     metadata: Tree = None,
 ) -> None:
-    """Read what was written, which is to be at `target`, and compare every leaf and container, and the metadata, with
-    what was to be written; raises `not-equal`. What was `seen` when it was written, by the identity of its array, is
-    known by the digests of then, and not read again."""
+    """Read what was written, which is to be at `target`, and compare every leaf and container, tags, a schema and
+    metadata with what was to be written; raises `not-equal`. What was `seen` when it was written, by the identity of
+    its array, is known by the digests of then, and not read again."""
     pairs = list(unlike(written.tree, expected))
     odd = [pair.path for pair in pairs if pair.one is ABSENT or pair.other is ABSENT]
     if metadata is not None and not same_plain(written.metadata, metadata):
         odd.append(())
-    if ours is not None and written.ours is not None:
-        odd += [place for place in ours.tags if list(ours.tags[place]) != list(written.ours.tags.get(place, ()))]
+    if ours is not None:
+        found = written.ours or Ours(None, {}, {})
+        odd += [()] if ours.schema not in (None, found.schema) else []
+        odd += [place for place in ours.tags if list(ours.tags[place]) != list(found.tags.get(place, ()))]
     if not odd:
         odd = list(_different(pairs, advance, seen))
     if odd:

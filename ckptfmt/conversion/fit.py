@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
+from ..format.manifest import Schema
 from ..format.names import Key, Path, path_label, path_text
 from ..format.tags import Restore
 from ..format.tree import MAX_DEPTH, OMITTED, Tree
@@ -33,8 +34,8 @@ class Holds:
     something else. `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it
     cannot have beside the others given. `values`: types of plain leaves; `fits`: whether it takes one of such a type.
     `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes, and what to say of
-    the rest. `arrays`: whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it
-    can keep, with what makes their values.
+    the rest. `schema`: what puts a schema into such metadata, where they take one. `arrays`: whether every tensor must
+    be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes their values.
     """
 
     dtypes: frozenset[str]
@@ -48,6 +49,7 @@ class Holds:
     fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
     metadata: Callable[[Tree], Kept] = lambda metadata: keys_of(metadata, ())
+    schema: Callable[[Tree, Schema], Tree] | None = None
     arrays: bool = False
     tags: Mapping[str, Restore] = field(default_factory=dict)
 

@@ -147,13 +147,14 @@ class Ours(NamedTuple):
         """What of it holds for a tree of other names, and the rest."""
         return Ours(None, {}, self.further), self._replace(further={})
 
-    def divided(self, held: Container[str]) -> tuple[Ours, Ours]:
-        """What of it a format keeps that has tags, those `held`, and the rest."""
+    def divided(self, held: Container[str], *, has_schema: bool) -> tuple[Ours, Ours]:
+        """What of it a format keeps that has tags, those `held`, and a schema, and the rest."""
         kept, left = (
             {path: [tag for tag in found if (tag[0] in held) is is_kept] for path, found in self.tags.items()}
             for is_kept in (True, False)
         )
-        return Ours(None, kept, {}), self._replace(tags=left)
+        schema = self.schema if has_schema else None
+        return Ours(schema, kept, {}), self._replace(schema=None if has_schema else self.schema, tags=left)
 
     def tagged(self, tree: Tree, restores: Mapping[str, Restore] = MappingProxyType({}), path: Path = ()) -> Tree:
         """The same tree with its tags, whose values `restores` can make."""
