@@ -209,9 +209,9 @@ class _Fitter:
         if isinstance(leaf, bool | int | float | complex | np.generic):
             array = np.asarray(leaf)
             if array.dtype.kind in "biufc" or dtype_of(array.dtype) is not None:
-                self.lose("value", path, f"{type(leaf).__name__} becomes a tensor without axes")
+                self.lose("value", path, f"{_kind(leaf)} becomes a tensor without axes")
                 return self.dtype(array, path)
-        self.lose("value", path, f"{type(leaf).__name__} is left out")
+        self.lose("value", path, f"{_kind(leaf)} is left out")
         return _LEFT
 
     def tensor(self, tensor: Tensor, path: Path) -> Tensor:
@@ -248,6 +248,12 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     """The name of SPEC.md section 3, or NumPy's own without a unit."""
     row = dtype_of(dtype)
     return dtype.name.partition("[")[0] if row is None else row.name
+
+
+def _kind(leaf: Any) -> str:
+    """The type of a plain value, as people write it: numpy.float64 is not Python's float."""
+    name = type(leaf).__name__
+    return f"{type(leaf).__module__}.{name}" if isinstance(leaf, np.generic) else name
 
 
 def _native(part: Array) -> Array:
