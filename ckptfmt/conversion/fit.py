@@ -33,9 +33,10 @@ class Holds:
     made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `reserved`: names that mean
     something else. `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it
     cannot have beside the others given. `values`: types of plain leaves; `fits`: whether it takes one of such a type.
-    `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes, and what to say of
-    the rest. `schema`: what puts a schema into such metadata, where they take one. `arrays`: whether every tensor must
-    be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what makes their values.
+    `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes beside a fitted
+    tree, and what to say of the rest. `schema`: what puts a schema into such metadata, where they take one. `arrays`:
+    whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what
+    makes their values.
     """
 
     dtypes: frozenset[str]
@@ -48,7 +49,7 @@ class Holds:
     values: tuple[type, ...] = ()
     fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
-    metadata: Callable[[Tree], Kept] = lambda metadata: keys_of(metadata, ())
+    metadata: Callable[[Tree, Tree], Kept] = lambda metadata, tree: keys_of(metadata, ())
     schema: Callable[[Tree, Schema], Tree] | None = None
     arrays: bool = False
     tags: Mapping[str, Restore] = field(default_factory=dict)
@@ -98,7 +99,7 @@ def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
         tree = {ONLY: tree}
     fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
     fitted = {} if fitted is _LEFT else fitted
-    held = holds.metadata(metadata)
+    held = holds.metadata(metadata, fitted)
     for message in held.lost:
         fitter.lose("metadata", (), message)
     return Fitted(fitted, held.value, tuple(fitter.losses))

@@ -79,7 +79,7 @@ def _is_strings(metadata: Tree) -> bool:
     return type(metadata) is dict and all(type(text) is str for pair in metadata.items() for text in pair)
 
 
-def _kept(metadata: Tree) -> Kept:
+def _kept(metadata: Tree, tree: Tree = None) -> Kept:
     """What of metadata strings can say, JSON for what is no string."""
     if metadata is None or (_is_strings(metadata) and not metadata.keys() & _TAKEN):
         return Kept(metadata)

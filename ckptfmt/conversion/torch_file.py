@@ -24,7 +24,7 @@ from ..frameworks.target import rebuild
 from ..packages import package
 from . import shards
 from .archive import Archive, Window
-from .fit import Holds, keys_of
+from .fit import Holds, Kept, keys_of
 from .pairs import packed
 from .probe import Probe
 from .source import Advance, Ours, Source, cut_off, is_tensor, mapped_file, nbytes, truths, walk
@@ -53,6 +53,21 @@ def _state_dict(versions: Any, items: Any) -> OrderedDict[Any, Any]:
     return state
 
 
+def _kept(metadata: Tree, tree: Tree) -> Kept:
+    """Of metadata the attributes of the OrderedDicts and tensors of a tree."""
+    found = keys_of(metadata, {ATTRIBUTES})
+    if found.value is None:
+        return found
+    said = found.value[ATTRIBUTES]
+    if not isinstance(said, dict) or not all(isinstance(named, dict) for named in said.values()):
+        return Kept(None, (*found.lost, f"{ATTRIBUTES!r} is left out: it is no dict of dicts"))
+    places = {path_text(path) for path, item in walk(tree) if isinstance(item, OrderedDict) or is_tensor(item)}
+    kept = {place: named for place, named in said.items() if place in places}
+    message = "are left out: no OrderedDict or tensor stands there"
+    lost = [f"attributes of {place!r} {message}" for place in said if place not in kept]
+    return Kept({ATTRIBUTES: kept} if kept else None, (*found.lost, *lost))
+
+
 HOLDS = Holds(
     dtypes=frozenset(TORCH_DTYPES),
     pairs=frozenset(PACKED.values()),
@@ -60,7 +75,7 @@ HOLDS = Holds(
     int_keys=True,
     values=(type(None), bool, int, float, complex, str, bytes),
     aliases=True,
-    metadata=lambda metadata: keys_of(metadata, {ATTRIBUTES}),
+    metadata=_kept,
     arrays=True,
     tags={
         **{name: partial(made, name) for name in (*ATOMS, *CONTAINERS) if not name.startswith("numpy.")},
