@@ -93,7 +93,7 @@ def test_the_command(folder: Path) -> None:
     assert done.stdout.splitlines()[-1] == "3 checkpoints converted, 0 failed"
     refused = run("--each", folder, out)
     assert refused.exit_code == 2
-    assert refused.stderr.count("[exists]") == 3
+    assert refused.stderr.count("or replace it: --overwrite [exists]") == 3
     damage(folder / "three" / "tensors" / "c" / "c" / "0" / "0")
     damaged = run("--each", "-f", "--json", "--executor", "test_convert_each:spawned", folder, out)
     assert damaged.exit_code == 1
@@ -101,6 +101,20 @@ def test_the_command(folder: Path) -> None:
     assert (document["converted"], document["failed"]) == (2, 1)
     assert document["outcomes"][1]["error"]["code"] == "block-digest"
     assert document["outcomes"][0]["report"]["verified"] is True
+
+
+def test_options_have_the_names_of_the_command(folder: Path) -> None:
+    ckptfmt.save(folder / "three", {"c": MATRIX, "text": "of no use"}, overwrite=True)
+    refused = run("--each", "--to", "safetensors", folder, folder.parent / "out")
+    assert "take a part (--root, --select), or allow it: --allow-loss value [lossy]" in refused.stderr
+    assert "allow_loss" not in refused.stderr
+    np.savez_compressed(folder / "zeros.npz", zeros=np.zeros(100 << 20, np.uint8))
+    found = json.loads(run("--each", "-f", "--json", "--max-expansion", 16, folder, folder.parent / "out").stdout)
+    error = found["outcomes"][-1]["error"]
+    assert error["code"] == "limit-exceeded"
+    assert Path(error["path"]).name == "zeros.npz"
+    assert "--max-expansion " in error["message"]
+    assert "max_expansion" not in error["message"]
 
 
 @pytest.mark.parametrize("name", ["concurrent.futures:Nothing", "nowhere:x", "concurrent.futures", ":"])

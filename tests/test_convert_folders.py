@@ -19,6 +19,7 @@ import orbax.checkpoint
 import pytest
 import safetensors.numpy
 import torch
+import transformers
 from click.testing import CliRunner
 
 import ckptfmt
@@ -48,11 +49,14 @@ def write(path: Path, tree: dict[str, Any] = ONE) -> None:
             path.write_text("{}")
 
 
+OTHERS = ("README.md", "config.json", "tokenizer.json")  # of every folder below
+
+
 def folder(path: Path, *names: str, **trees: dict[str, Any]) -> Path:
     path.mkdir(exist_ok=True)
     for name in names:
         write(path / name)
-    for name in ("config.json", "tokenizer.json", "README.md", ".gitattributes"):
+    for name in (*OTHERS, ".gitattributes"):
         write(path / name)
     return path
 
@@ -113,11 +117,9 @@ def test_the_checkpoint_of_a_folder_is_taken(tmp_path: Path, kind: str) -> None:
     source = folder(tmp_path / "it", *names)
     report, tree = converted(source)
     assert report.source == str(source / expected)
-    assert set(report.passed_over) == {name for name in names if name[-5:] not in (".json", ".txt")} - {
-        expected,
-        "params.json",
-        "notes.txt",
-    }
+    assert set(report.passed_over) == {*names, *OTHERS} - {expected}
+    weights = [name for name in report.passed_over if not name.endswith((".json", ".txt", ".md"))]
+    assert list(report.passed_over[: len(weights)]) == weights
     assert report.losses == ()
     assert list(tree) == ["w"]
     np.testing.assert_array_equal(tree["w"], ONE["w"])
@@ -141,7 +143,7 @@ def test_one_file_comes_before_an_index(tmp_path: Path) -> None:
     source = sharded(folder(tmp_path / "it", "model.safetensors"))
     report, tree = converted(source)
     assert report.source == str(source / "model.safetensors")
-    assert report.passed_over == ("model.safetensors.index.json",)
+    assert report.passed_over == ("model.safetensors.index.json", *OTHERS)
     assert list(tree) == ["w"]
 
 
@@ -175,7 +177,7 @@ def test_the_runs_of_a_trainer(tmp_path: Path) -> None:
     folder(run / "checkpoint-500", "model.safetensors", *RUN)
     report, _ = converted(run)
     assert report.source == str(run / "checkpoint-500" / "model.safetensors")
-    assert set(report.passed_over) == set(RUN)
+    assert set(report.passed_over) == {*RUN, *OTHERS}
     folder(run / "checkpoint-1000", "model.safetensors", *RUN)
     error = refused(run, "ambiguous-source")
     names = "checkpoint-500/model.safetensors (safetensors), checkpoint-1000/model.safetensors (safetensors)"
@@ -311,6 +313,29 @@ def test_each_folder_of_a_folder_is_converted(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == ["checkpoint-1.ckpt", "checkpoint-2.ckpt"]
 
 
+def test_what_a_model_needs_beside_its_weights_is_named(tmp_path: Path) -> None:
+    """A folder of transformers, one of peft, and one in shards, of which those that were read are not passed over."""
+    config = transformers.LlamaConfig(
+        hidden_size=8, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1, vocab_size=32
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama", max_shard_size="2KB")
+    assert converted(tmp_path / "llama")[0].passed_over == ("config.json", "generation_config.json")
+    peft = folder(tmp_path / "peft", "adapter_model.safetensors", "adapter_config.json")
+    write(peft / "runs" / "events.txt")
+    assert converted(peft)[0].passed_over == (
+        "README.md",
+        "adapter_config.json",
+        "config.json",
+        "runs/",
+        "tokenizer.json",
+    )
+    for number in range(20):
+        write(peft / f"vocab-{number}.txt")
+    result = CliRunner().invoke(cli, ["convert", str(peft), str(tmp_path / "x.ckpt")])
+    assert "passed over README.md, adapter_config.json" in result.stdout
+    assert "and 13 more" in result.stdout
+
+
 def test_the_command_says_what_it_took(tmp_path: Path) -> None:
     source = folder(tmp_path / "it", "model.safetensors", "pytorch_model.bin", *RUN)
     result = CliRunner().invoke(cli, ["convert", str(source), str(tmp_path / "x.ckpt")])
@@ -318,4 +343,4 @@ def test_the_command_says_what_it_took(tmp_path: Path) -> None:
     assert f"read {source}/model.safetensors" in result.stdout
     assert "passed over pytorch_model.bin, optimizer.pt" in result.stdout
     result = CliRunner().invoke(cli, ["convert", "--json", "-f", str(source), str(tmp_path / "x.ckpt")])
-    assert json.loads(result.stdout)["passed_over"] == ["pytorch_model.bin", *sorted(RUN)]
+    assert json.loads(result.stdout)["passed_over"] == ["pytorch_model.bin", *sorted(RUN), *OTHERS]

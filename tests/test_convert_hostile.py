@@ -274,6 +274,18 @@ def test_flax(tmp_path: Path, what: str) -> None:
     refused(tmp_path / "x.msgpack", "bad-source")
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_empty_arrays_that_nothing_can_hold(tmp_path: Path, verify: bool) -> None:
+    """Without elements, and of sides whose product no array can have: a checkpoint of them could not be read."""
+    chunked = map(msgpack.packb, ("__msgpack_chunked_array__", True, "shape", {"0": 0, "1": (1 << 63) - 1}, "chunks"))
+    data = b"\x81\xa1a\x83" + b"".join(chunked) + b"\x81\xa10" + array((0,), "float32", b"")
+    (tmp_path / "x.msgpack").write_bytes(data)
+    refused(tmp_path / "x.msgpack", "bad-source", "too large together", verify=verify)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 32, 0, 1 << 32], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(tmp_path / "x.safetensors", "bad-source", verify=verify)
+
+
 def test_flax_of_kinds_that_are_unknown(tmp_path: Path) -> None:
     for data in (ext(9, b""), array((1,), "object", bytes(8))):
         (tmp_path / "x.msgpack").write_bytes(b"\x81\xa1a" + data)

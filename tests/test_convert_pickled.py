@@ -155,6 +155,40 @@ def test_plain_values_keep_their_kind(tmp_path: Path, what: str, protocol: int) 
     assert first_difference(plain_arrays(back), plain_arrays(saved)) is None
 
 
+def test_scalars_of_numpy_go_into_pt_as_tensors_which_is_told(tmp_path: Path) -> None:
+    """`torch.load(weights_only=True)` takes no scalars of NumPy."""
+    saved = {"lr": np.float64(0.5), "groups": [{"lr": np.float32(0.1)}], "best": np.bool_(True), "plain": 0.5}
+    _, losses = converted(tmp_path, saved, allow_loss=False)
+    assert losses == ()
+    with pytest.raises(ckptfmt.CkptError) as raised:
+        ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "b.pt")
+    places = {"lr": "numpy.float64", "groups/0/lr": "numpy.float32", "best": "numpy.bool"}
+    assert raised.value.report == tuple(
+        ("value", path, f"{kind} becomes a tensor without axes") for path, kind in places.items()
+    )
+    ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "b.pt", allow_loss="value")
+    back = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert type(back["plain"]) is float
+    assert back["lr"].dtype == torch.float64
+    assert back["lr"].item() == 0.5
+
+
+def test_what_only_parts_of_go_into_pt_is_told(tmp_path: Path) -> None:
+    values = {
+        "generator": np.random.default_rng(1),
+        "old": np.random.RandomState(1),
+        "mode": Mode.FAST,
+        "config": Config(),
+    }
+    ckptfmt.save(tmp_path / "a.ckpt", {"w": np.ones(2), **values})
+    with pytest.raises(ckptfmt.CkptError) as raised:
+        ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "a.pt")
+    tags = ("numpy.random.Generator", "numpy.random.RandomState", "python.enum", "python.dataclass")
+    told = {(kind, path): message for kind, path, message in raised.value.report}
+    for name, tag in zip(values, tags, strict=True):
+        assert told["value", name] == f"the tag {tag} is left out"
+
+
 def plain_arrays(tree: Any) -> Any:
     """The tree with arrays for tensors."""
     return rebuild(tree, lambda _, leaf: leaf.numpy() if isinstance(leaf, torch.Tensor) else leaf)

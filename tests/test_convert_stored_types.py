@@ -223,6 +223,99 @@ def test_keras_models(tmp_path: Path) -> None:
     refused(tmp_path / "m.weights.json", "unsupported-source", "shards")
 
 
+def as_keras_reads(value: Any) -> Any:
+    """What Keras 3.15 makes of a dataset (saving_lib.H5IOStore.__getitem__)."""
+    if value.attrs.get("dtype") == "bfloat16":
+        return np.array(value, dtype=ml_dtypes.bfloat16)
+    return np.array(value)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (700, 5001)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_bfloat16_is_written_as_keras_reads_it(tmp_path: Path, shape: tuple[int, ...], order: str) -> None:
+    values = np.random.default_rng(1).integers(0, 1 << 16, shape, np.uint16).view(ml_dtypes.bfloat16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        stored = bfloat16 if order == "<" else big_bfloat16
+        space = h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
+        raw = np.asarray(values).view(np.uint16).astype(f"{order}u2")
+        h5d.create(file.id, b"w", stored, space).write(h5s.ALL, h5s.ALL, raw, stored)
+    assert ckptfmt.convert(tmp_path / "a.h5", tmp_path / "a.ckpt").losses == ()
+    assert ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "b.h5").losses == ()
+    with h5py.File(tmp_path / "b.h5") as file:
+        assert_same_tree(as_keras_reads(file["w"]), values)
+    assert ckptfmt.convert(tmp_path / "b.h5", tmp_path / "b.ckpt").losses == ()
+    assert ckptfmt.open(tmp_path / "b.ckpt").metadata is None  # what says the type is no attribute
+    assert ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "b.ckpt").equal
+
+
+def test_attributes_come_back(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs.update(
+            {"keras_version": "3.15", "backend": "jax", "nothing": "", "of old": np.bytes_(b"tensorflow")}
+        )
+        group = file.create_group("layers/dense/vars")
+        group.attrs["names"] = ["kernel", "bias", "ü"]
+        group.attrs["old names"] = np.array([b"kernel", b"b"])
+        group["0"] = MATRIX
+        group["0"].attrs.update({"trainable": True, "scale": 0.5, "axes": [0, 1], "c": 1j, "none": [], "n": 2**63})
+        group.create_dataset("1", data=np.ones(3, ml_dtypes.bfloat16).view("V2")).attrs["dtype"] = "bfloat16"
+        group["1"].attrs["grid"] = [[1.5, 2], [3, 4]]
+        file["tied"] = group["0"]
+        file.create_group("empty").attrs["why"] = "kept"
+    assert ckptfmt.convert(tmp_path / "a.h5", tmp_path / "a.ckpt").losses == ()
+    assert ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "b.h5").losses == ()
+    with h5py.File(tmp_path / "a.h5") as before, h5py.File(tmp_path / "b.h5") as after:
+        for name in ("/", "layers/dense/vars", "layers/dense/vars/0", "layers/dense/vars/1", "tied", "empty"):
+            assert after[name].attrs.keys() == before[name].attrs.keys()
+            for key, value in before[name].attrs.items():
+                np.testing.assert_array_equal(after[name].attrs[key], value)
+                assert type(after[name].attrs[key]) is type(value)
+    ckptfmt.convert(tmp_path / "b.h5", tmp_path / "b.ckpt")
+    assert ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "b.ckpt").equal
+
+
+UNHELD = {
+    "mixed": [1, 2.5],
+    "ragged": [[1], [2, 3]],
+    "none": None,
+    "dict": {"a": 1},
+    "zero": "a\0b",
+    "zero bytes": b"a\0",
+    "empty bytes": b"",
+    "too large": list(range(9000)),
+    "many texts": ["a"] * 5000,
+    "a large int": 1 << 70,
+    "a bool among ints": [1, True],
+}
+
+
+def test_attributes_that_hdf5_cannot_have_are_named(tmp_path: Path) -> None:
+    attributes = {"w": {**UNHELD, "kept": 1}, "gone": {"unit": "m"}, "b": {"dtype": "float32"}, "": {"at": "the root"}}
+    tree = {"w": MATRIX, "b": np.ones(2, ml_dtypes.bfloat16)}
+    ckptfmt.save(tmp_path / "a.ckpt", tree, metadata={"hdf5.attributes": attributes, "step": 1})
+    with pytest.raises(ckptfmt.InputError) as raised:
+        ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "a.h5")
+    told = {loss.message for loss in raised.value.report}
+    assert told == {
+        *(f"the attribute {name!r} of 'w' is left out: HDF5 has no such values" for name in UNHELD),
+        "the attribute 'unit' of 'gone' is left out: nothing stands there",
+        "the attribute 'dtype' of 'b' is left out: the values are bfloat16",
+        "'step' is left out",
+    }
+    ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "a.h5", allow_loss="metadata")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert dict(file["w"].attrs) == {"kept": 1}
+        assert dict(file["b"].attrs) == {"dtype": "bfloat16"}
+        assert dict(file.attrs) == {"at": "the root"}
+    for odd in ([1], {"w": 3}):
+        ckptfmt.save(
+            tmp_path / "b.ckpt", tree, metadata={"hdf5.attributes": odd, "torch.attributes": odd}, overwrite=True
+        )
+        for suffix in ("h5", "pt"):
+            with pytest.raises(ckptfmt.InputError, match="attributes' is left out: it is no dict of dicts"):
+                ckptfmt.convert(tmp_path / "b.ckpt", tmp_path / f"b.{suffix}")
+
+
 def test_keras_s_own_files(tmp_path: Path) -> None:
     if importlib.util.find_spec("keras") is None:
         pytest.skip("keras is not installed")
@@ -234,6 +327,11 @@ def test_keras_s_own_files(tmp_path: Path) -> None:
     with np.load(tmp_path / "weights.npz") as weights:
         for leaf, weight in zip(found, weights.values(), strict=True):
             assert_same_tree(leaf.astype(np.float32), weight)
+    assert ckptfmt.convert(tmp_path / "m.weights.h5", tmp_path / "m.ckpt").losses == ()
+    assert ckptfmt.convert(tmp_path / "m.ckpt", tmp_path / "again.weights.h5").losses == ()
+    subprocess.run(command, check=True, capture_output=True)
+    with np.load(tmp_path / "weights.npz") as before, np.load(tmp_path / "again.npz") as after:
+        assert_same_tree(dict(after), dict(before))
 
 
 integers = [stored for stored, _ in STORED.values() if isinstance(stored, h5t.TypeIntegerID)]

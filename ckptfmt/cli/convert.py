@@ -17,13 +17,14 @@ from .. import CorruptError, conversion
 from ..conversion import FORMATS, KINDS, ConvertReport
 from ..conversion import convert as convert_checkpoint
 from ..layouts import LAYOUTS
-from . import DAMAGED, FAILED
+from . import DAMAGED, FAILED, several
 from .bar import progress_bar
-from .console import console, print_json, problem
+from .console import console, print_json
 from .options import follow_links
 from .text import count, size, visible
 
 LOSSES = 12  # most losses shown
+BESIDE = 12  # most names shown of what was passed over
 ALLOW, ALL = "--allow-loss", "all"
 
 
@@ -84,8 +85,8 @@ forms of the same weights the one that transformers would take. The report says 
 
 The object of --json has: source, target, source_format, target_format, tensors, bytes, verified, passed_over (names
 beside what was read), and losses, a list of objects with kind, path and message; with --each: converted, failed, and
-outcomes, a list of objects with source, target, report (as above, or null) and error (null, or an object with code and
-message).
+outcomes, a list of objects with source, target, report (as above, or null) and error (null, or an object with path,
+code and message).
 
 Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 """,
@@ -176,9 +177,7 @@ def _convert_each(
                 "source": outcome.source,
                 "target": outcome.target,
                 "report": None if outcome.report is None else _document(outcome.report),
-                "error": None
-                if outcome.error is None
-                else {"code": outcome.error.code, "message": outcome.error.message},
+                "error": None if outcome.error is None else several.documents([outcome.error])[0],
             }
             for outcome in outcomes
         ]
@@ -189,8 +188,7 @@ def _convert_each(
                 _show(outcome.report)
         console().print(f"{count(len(outcomes) - len(failed), 'checkpoint')} converted, {len(failed)} failed")
     if not as_json:
-        for outcome in failed:
-            problem("error", str(outcome.error), "bold red")
+        several.tell(outcome.error for outcome in failed if outcome.error is not None)
     damaged = any(isinstance(outcome.error, CorruptError) for outcome in failed)
     return DAMAGED if damaged else FAILED if failed else 0
 
@@ -219,7 +217,9 @@ def _show(report: ConvertReport) -> None:
     head = f"{visible(report.target)}: {report.target_format} from {report.source_format}: {extent}"
     out.print(Text(head))
     if report.passed_over:
-        out.print(f"  read {visible(report.source)}; passed over {visible(', '.join(report.passed_over))}")
+        beside = ", ".join(map(visible, report.passed_over[:BESIDE]))
+        more = f" and {len(report.passed_over) - BESIDE:,} more" if len(report.passed_over) > BESIDE else ""
+        out.print(f"  read {visible(report.source)}; passed over {beside}{more}")
     for loss in report.losses[:LOSSES]:
         out.print(Text.assemble("  ", (loss.kind, "yellow"), f" of {visible(loss.path)!r}: {visible(loss.message)}"))
     if len(report.losses) > LOSSES:

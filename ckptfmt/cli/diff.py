@@ -34,7 +34,9 @@ Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 )
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--from", "--from-a", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt.")
+@click.option(
+    "--from", "--from-a", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt."
+)
 @click.option("--to", "--from-b", "target_format", metavar="FORMAT", help="What TARGET is.")
 @click.option("--max-expansion", type=int, help="How many times larger than both their tensors may be.")
 @follow_links

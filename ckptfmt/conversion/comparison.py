@@ -18,7 +18,7 @@ from ..format.names import Path, path_label
 from ..frameworks.target import flatten
 from ..storage import path_of
 from .equality import bits, coarser, plain_bits, plain_leaves
-from .formats import open_source
+from .formats import has_tags, open_source
 from .options import SourceOptions
 from .source import Ours, Tensor, is_tensor, slabs
 
@@ -102,7 +102,8 @@ def diff(
         changed = [change for change in found if change is not None]
         same = len(both) - len(changed)
         if first.ours is not None and second.ours is not None:
-            changed += _beside(first.ours, second.ours)
+            with_tags = has_tags(first.format) and has_tags(second.format)
+            changed += _beside(first.ours, second.ours, with_tags=with_tags)
         return DiffReport(
             one,
             other,
@@ -115,12 +116,12 @@ def diff(
         )
 
 
-def _beside(first: Ours, second: Ours) -> Iterator[Change]:
-    """How the schema and the tags of two checkpoints of this format differ; of a path that both have, or one alone."""
+def _beside(first: Ours, second: Ours, *, with_tags: bool) -> Iterator[Change]:
+    """How the schema and the tags of two checkpoints differ; of a path that both have, or one alone."""
     if first.schema != second.schema:
         before, after = (" ".join(one.schema) if one.schema else "none" for one in (first, second))
         yield Change("", "schema", before, after)
-    for path in dict.fromkeys([*first.tags, *second.tags]):
+    for path in dict.fromkeys([*first.tags, *second.tags]) if with_tags else ():
         tags = [list(one.tags.get(path, ())) for one in (first, second)]
         if tags[0] != tags[1]:
             before, after = (" ".join(name for name, _ in one) or "none" for one in tags)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Self, Unpack
+from typing import Any, NamedTuple, Self, Unpack
 
 import numpy as np
 
@@ -23,14 +23,13 @@ from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
 from ..patterns import Patterns
-from ..reading.checkpoint import StoredCheckpoint
-from ..storage import Storage, options_at, path_of
+from ..storage import options_at, path_of
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
 from . import formats, own
 from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
-from .fit import Fitted, fit
+from .fit import Fitted, fit, with_more
 from .fit import nest as nested
 from .formats import OWN, Format, open_source
 from .losses import AllowLoss, allowed_kinds, refusal
@@ -47,7 +46,8 @@ UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked 
 class ConvertReport(Brief):
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
     lost, and whether every tensor was read back and compared. `source` is what was read; of a folder, `passed_over` are
-    the names of what lies beside it and looks like weights or the state of a run, too."""
+    the names of what else lies in it: other weights and the state of a run, then configurations, tokenizers and all the
+    rest, but for hidden files."""
 
     source: str
     target: str
@@ -91,8 +91,9 @@ def convert(
     than this before anything is at `target`. `max_expansion`: how many times larger than the source its tensors may be,
     as a few bytes can stand for any number of zeros. `progress(done, total)` is told bytes of tensors, written and
     compared. Checkpoints of this format may be at URLs, with `storage_options` as in `ckptfmt.save`, and are read with
-    `follow_links` as in `ckptfmt.open`. All other options (layout, compression, schema,
-    digest, metadata …) are those of `ckptfmt.save`.
+    `follow_links` as in `ckptfmt.open`. All other options (layout, compression, schema, digest, metadata …) are those
+    of `ckptfmt.save`: `metadata` and `extra` are added to those of the source key by key, `schema` takes the place of
+    its own.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
@@ -107,78 +108,106 @@ def convert(
     allowed = allowed_kinds(allow_loss)
     reading: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
     with _Counter(progress) as counter, open_source(here, source_format, **reading) as opened:
-        if select is not None or root is not None:
-            has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
-            reduce(opened, select, root, opened.place.path, has_lists=has_lists)
-        if nest:
-            opened.tree, opened.mapped = nested(opened.tree, "."), None
-        if format.name != OWN and formats.writer_of(format).HOLDS.arrays and opened.mapped is not None:
-            opened.tree = opened.mapped()
-        ours, left = _along(opened.ours, format, nest)
-        fitted = _fitted(opened, format, save_options)
-        of_weights = format.name != OWN and not formats.writer_of(format).HOLDS.tags
-        beside = () if left is None else left.losses(of_weights=of_weights)
-        writing = (*_overlaps(opened.tree), *fitted.losses, *beside)
-        losses = (*opened.losses, *writing)
-        if any(loss.kind not in allowed for loss in losses):
-            raise refusal(opened.losses, writing, allowed, opened.place.path, format.name)
-        tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
-        total = sum(map(nbytes, tensors))
-        counter.total = total * (1 + verify)
+        _take(opened, format, select, root, nest)
+        made = _made(opened, format, save_options.pop("metadata", None), allowed, has_names=not nest)
+        counter.total = made.bytes * (1 + verify)
+        writing: Any = {"overwrite": overwrite, "durable": durable, "verify": verify}
         if format.name == OWN:
-            arrays = opened.tree if opened.mapped is None else opened.mapped()
-            rows = Rows(digest_named(save_options.get("digest", DIGEST)), BLOCK) if verify else Rows()
-            sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
-            if ours is not None:
-                sources = ours.tagged(sources)
-                save_options = {"schema": ours.schema, "extra": ours.further, **save_options}
-
-            def check(storage: Storage) -> None:
-                compare(
-                    own.source_of(StoredCheckpoint.within(storage)), there, fitted.tree, counter.add, rows.seen, ours
-                )
-
-            save(
-                there,
-                sources,
-                metadata=fitted.metadata,
-                overwrite=overwrite,
-                durable=durable,
-                progress=counter.within(total),
-                storage_options=options_at(there, storage_options),
-                check=check if verify else None,
-                **save_options,
-            )
+            writing |= {"storage_options": options_at(there, storage_options), **save_options}
+            _save(there, opened, made, counter, **writing)
         else:
-            writer = formats.writer_of(format)
-            with _writing(there, format):
-                folder = os.path.dirname(os.path.abspath(there))
-                tree = mapped_arrays(fitted.tree, folder) if writer.HOLDS.arrays else fitted.tree
-                if ours is not None:
-                    tree = ours.tagged(tree, writer.HOLDS.tags)
-                with _published(there, overwrite, durable) as path:
-                    writer.write(path, tree, fitted.metadata, counter.add)
-                    if verify:
-                        with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
-                            compare(written, there, fitted.tree, counter.add, ours=ours, metadata=fitted.metadata)
+            _write(there, format, made, counter, **writing)
     place = opened.place
-    return ConvertReport(
-        place.path, there, place.format, format.name, len(tensors), total, losses, verify, place.passed_over
-    )
+    names = (place.path, there, place.format, format.name)
+    return ConvertReport(*names, made.tensors, made.bytes, made.losses, verify, place.passed_over)
 
 
-def _along(ours: Ours | None, format: Format, nest: bool) -> tuple[Ours | None, Ours | None]:
-    """What of a source beside tree and metadata comes along, and what is left."""
-    if ours is None or nest:
-        return None, ours
-    return (ours, None) if format.name == OWN else ours.divided(formats.writer_of(format).HOLDS.tags)
+def _take(source: Source, format: Format, select: Patterns, root: str | None, nest: bool) -> None:
+    """Leave of an open source what is asked for, in containers and arrays as the target takes them."""
+    if select is not None or root is not None:
+        has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
+        reduce(source, select, root, source.place.path, has_lists=has_lists)
+    if nest:
+        source.tree, source.mapped = nested(source.tree, "."), None
+    if format.name != OWN and formats.writer_of(format).HOLDS.arrays and source.mapped is not None:
+        source.tree = source.mapped()
 
 
-def _fitted(source: Source, format: Format, save_options: dict[str, Any]) -> Fitted:
-    """The tree and metadata to write; this format holds everything, and lets the caller choose the metadata."""
+class _Made(NamedTuple):
+    """What a target gets: a tree and metadata that it can hold, and what of a checkpoint comes along beside them. Of
+    the whole conversion the `losses`, and the number of `tensors` and their `bytes`."""
+
+    tree: Tree
+    metadata: Tree
+    ours: Ours | None
+    losses: tuple[Loss, ...]
+    tensors: int
+    bytes: int
+
+
+def _made(source: Source, format: Format, metadata: Tree, allowed: frozenset[str], *, has_names: bool) -> _Made:
+    """What a target gets of a source, with more `metadata`; unless it `has_names` as in the source, without its schema
+    and tags. Raises `lossy`."""
     if format.name == OWN:
-        return Fitted(source.tree, save_options.pop("metadata", source.metadata), ())
-    return fit(source.tree, source.metadata, formats.writer_of(format).HOLDS)
+        kept = with_more(source.metadata, metadata)
+        fitted = Fitted(source.tree, kept.value, tuple(Loss("metadata", "", message) for message in kept.lost))
+        ours, left = (source.ours, None) if has_names or source.ours is None else source.ours.without_names()
+        of_weights = False
+    else:
+        holds = formats.writer_of(format).HOLDS
+        fitted = fit(source.tree, source.metadata, holds)
+        ours, left = None, source.ours
+        if source.ours is not None and has_names:
+            ours, left = source.ours.divided(holds.tags, has_schema=holds.schema is not None)
+        of_weights = not holds.tags
+    beside = () if left is None else left.losses(of_weights=of_weights)
+    writing = (*_overlaps(source.tree), *fitted.losses, *beside)
+    losses = (*source.losses, *writing)
+    if any(loss.kind not in allowed for loss in losses):
+        raise refusal(source.losses, writing, allowed, source.place.path, format.name)
+    tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
+    return _Made(fitted.tree, fitted.metadata, ours, losses, len(tensors), sum(map(nbytes, tensors)))
+
+
+def _save(target: str, source: Source, made: _Made, counter: _Counter, *, verify: bool, **options: Any) -> None:
+    """A checkpoint of this format, which is compared before it is committed."""
+    arrays = made.tree if source.mapped is None else source.mapped()
+    rows = Rows(digest_named(options.get("digest", DIGEST)), BLOCK) if verify else Rows()
+    sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
+    ours = made.ours
+    if ours is not None:
+        sources = ours.tagged(sources)
+        options["extra"] = {**ours.further, **(options.get("extra") or {})}
+        if options.get("schema") is not None:  # that of the caller counts
+            ours = ours._replace(schema=None)
+        else:
+            options["schema"] = ours.schema
+
+    def check(storage: Storage) -> None:
+        written = own.source_of(StoredCheckpoint.within(storage))
+        compare(written, target, made.tree, counter.add, rows.seen, ours)
+
+    options |= {"progress": counter.within(made.bytes), "check": check if verify else None}
+    save(target, sources, metadata=made.metadata, **options)
+
+
+def _write(
+    target: str, format: Format, made: _Made, counter: _Counter, *, overwrite: bool, durable: bool, verify: bool
+) -> None:
+    """A file of another format, which is compared before it takes its name."""
+    writer = formats.writer_of(format)
+    with _writing(target, format):
+        folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
+        tree = mapped_arrays(made.tree, folder) if writer.HOLDS.arrays else made.tree
+        if made.ours is not None:
+            tree = made.ours.tagged(tree, writer.HOLDS.tags)
+            if made.ours.schema is not None and writer.HOLDS.schema is not None:
+                metadata = writer.HOLDS.schema(metadata, made.ours.schema)
+        with _published(target, overwrite, durable) as path:
+            writer.write(path, tree, metadata, counter.add)
+            if verify:
+                with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
+                    compare(written, target, made.tree, counter.add, ours=made.ours, metadata=made.metadata)
 
 
 def _overlaps(tree: Tree) -> list[Loss]:
@@ -273,15 +302,17 @@ def compare(
     ours: Ours | None = None,
     metadata: Tree = None,
 ) -> None:
-    """Read what was written, which is to be at `target`, and compare every leaf and container, and the metadata, with
-    what was to be written; raises `not-equal`. What was `seen` when it was written, by the identity of its array, is
-    known by the digests of then, and not read again."""
+    """Read what was written, which is to be at `target`, and compare every leaf and container, tags, a schema and
+    metadata with what was to be written; raises `not-equal`. What was `seen` when it was written, by the identity of
+    its array, is known by the digests of then, and not read again."""
     pairs = list(unlike(written.tree, expected))
     odd = [pair.path for pair in pairs if pair.one is ABSENT or pair.other is ABSENT]
     if metadata is not None and not same_plain(written.metadata, metadata):
         odd.append(())
-    if ours is not None and written.ours is not None:
-        odd += [place for place in ours.tags if list(ours.tags[place]) != list(written.ours.tags.get(place, ()))]
+    if ours is not None:
+        found = written.ours or Ours(None, {}, {})
+        odd += [()] if ours.schema not in (None, found.schema) else []
+        odd += [place for place in ours.tags if list(ours.tags[place]) != list(found.tags.get(place, ()))]
     if not odd:
         odd = list(_different(pairs, advance, seen))
     if odd:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
+from ..format.manifest import Schema
 from ..format.names import Key, Path, path_label, path_text
 from ..format.tags import Restore
 from ..format.tree import MAX_DEPTH, OMITTED, Tree
@@ -32,9 +33,10 @@ class Holds:
     made of keys joined with `separator`. `int_keys`: whether dict keys can be ints. `reserved`: names that mean
     something else. `check_name`: raises `unsupported-key` or `name-collision` for a key, or a joined name, that it
     cannot have beside the others given. `values`: types of plain leaves; `fits`: whether it takes one of such a type.
-    `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes, and what to say of
-    the rest. `arrays`: whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it
-    can keep, with what makes their values.
+    `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes beside a fitted
+    tree, and what to say of the rest. `schema`: what puts a schema into such metadata, where they take one. `arrays`:
+    whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what
+    makes their values.
     """
 
     dtypes: frozenset[str]
@@ -47,7 +49,8 @@ class Holds:
     values: tuple[type, ...] = ()
     fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
-    metadata: Callable[[Tree], Kept] = lambda metadata: keys_of(metadata, ())
+    metadata: Callable[[Tree, Tree], Kept] = lambda metadata, tree: keys_of(metadata, ())
+    schema: Callable[[Tree, Schema], Tree] | None = None
     arrays: bool = False
     tags: Mapping[str, Restore] = field(default_factory=dict)
 
@@ -70,6 +73,16 @@ def keys_of(metadata: Tree, held: Collection[str]) -> Kept:
     return Kept(kept or None, lost)
 
 
+def with_more(metadata: Tree, more: Tree) -> Kept:
+    """Metadata of a source with those that the caller gives, whose keys count; what is no dict takes the place of all
+    the others."""
+    if metadata is None or more is None:
+        return Kept(metadata if more is None else more)
+    if isinstance(metadata, dict) and isinstance(more, dict):
+        return Kept({**metadata, **more})
+    return Kept(more, ("those of the source are left out, as metadata= and they are not both dicts",))
+
+
 class Fitted(NamedTuple):
     """A tree and metadata that a format can hold, and what they lost."""
 
@@ -86,7 +99,7 @@ def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
         tree = {ONLY: tree}
     fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
     fitted = {} if fitted is _LEFT else fitted
-    held = holds.metadata(metadata)
+    held = holds.metadata(metadata, fitted)
     for message in held.lost:
         fitter.lose("metadata", (), message)
     return Fitted(fitted, held.value, tuple(fitter.losses))
@@ -197,9 +210,9 @@ class _Fitter:
         if isinstance(leaf, bool | int | float | complex | np.generic):
             array = np.asarray(leaf)
             if array.dtype.kind in "biufc" or dtype_of(array.dtype) is not None:
-                self.lose("value", path, f"{type(leaf).__name__} becomes a tensor without axes")
+                self.lose("value", path, f"{_kind(leaf)} becomes a tensor without axes")
                 return self.dtype(array, path)
-        self.lose("value", path, f"{type(leaf).__name__} is left out")
+        self.lose("value", path, f"{_kind(leaf)} is left out")
         return _LEFT
 
     def tensor(self, tensor: Tensor, path: Path) -> Tensor:
@@ -236,6 +249,12 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     """The name of SPEC.md section 3, or NumPy's own without a unit."""
     row = dtype_of(dtype)
     return dtype.name.partition("[")[0] if row is None else row.name
+
+
+def _kind(leaf: Any) -> str:
+    """The type of a plain value, as people write it: numpy.float64 is not Python's float."""
+    name = type(leaf).__name__
+    return f"{type(leaf).__module__}.{name}" if isinstance(leaf, np.generic) else name
 
 
 def _native(part: Array) -> Array:

@@ -32,6 +32,7 @@ from .source import (
     Source,
     Tensor,
     array_over,
+    cut_off,
     elements,
     is_tensor,
     little_endian,
@@ -88,15 +89,21 @@ _LIST, _ITEM, _MAP, _ENTRY = 64, 8, 72, 110  # bytes of memory
 class _Reader:
     """Reads msgpack values; `bin` and arrays are parts of `data` (uint8)."""
 
-    def __init__(self, data: Array) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, data: Array, *, is_file: bool = True) -> None:
+        self.data, self.at, self.is_file = data, 0, is_file
         self.left = VALUES + FACTOR * data.size
 
     def take(self, count: int) -> Array:
         if count > self.data.size - self.at:
-            raise ValueError(f"{count:,} bytes at byte {self.at:,} reach over the end of the file")
+            raise self.short(count, "bytes")
         self.at += count
         return self.data[self.at - count : self.at]
+
+    def short(self, count: int, what: str) -> Exception:
+        """The error for more than there is: in a file, which was cut off, or in a value that has its own length."""
+        if self.is_file:
+            return cut_off(self.data.size, self.at + count, or_more=True)
+        return ValueError(f"{count:,} {what} reach over the end of their value, which has {self.data.size:,} bytes")
 
     def number(self, form: str) -> Any:
         return struct.unpack(form, bytes(self.take(struct.calcsize(form))))[0]
@@ -137,7 +144,7 @@ class _Reader:
             case "map":
                 return self.map(self.count(found), depth)
         code = self.number(">b")
-        inner = _Reader(self.take(found))
+        inner = _Reader(self.take(found), is_file=False)
         if code == COMPLEX:
             real, imaginary = inner.value(depth)
             return complex(real, imaginary)
@@ -154,7 +161,7 @@ class _Reader:
 
     def count(self, items: int) -> int:
         if items > self.data.size - self.at:  # each takes a byte at least
-            raise ValueError(f"{items:,} items at byte {self.at:,} cannot fit into the file")
+            raise self.short(items, "items")
         return items
 
     def map(self, count: int, depth: int) -> Any:

@@ -2,8 +2,8 @@
 
 A folder that is a checkpoint itself, as those of Orbax are, is that. Else its files count, and where it has none of
 weights the folders below it. Files that are called alike (`model.safetensors`, `pytorch_model.bin`) are forms of the
-same weights, of which the first in `FORMS` that can be read is taken, as transformers does. Whatever else lies there
-is passed over, and named. One checkpoint is taken; of several none is.
+same weights, of which the first in `FORMS` that can be read is taken, as transformers does. Whatever else lies beside
+it is passed over, and named. One checkpoint is taken; of several none is.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class _Search:
             tried = [self._first(folder, forms) for rank_of, forms in families if rank_of == rank]
             if found := [place for place in tried if place is not None]:
                 taken = {os.path.basename(place.path) for place in found}
-                beside = tuple(name for _, forms in families for name in forms if name not in taken)
-                return [place._replace(passed_over=beside) for place in found]
+                beside = [name for _, forms in families for name in forms if name not in taken]
+                beside += _others(folder, names, {*beside, *taken})
+                return [place._replace(passed_over=tuple(beside)) for place in found]
         return []
 
     def _first(self, folder: str, forms: list[str]) -> Place | None:
@@ -117,15 +118,29 @@ def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
         form = next((form for form in reversed(FORMS) if name.endswith(form) and name != form), None)
         if form is None:
             continue
-        stem, part = name.removesuffix(form), numbered(name)
-        if part is not None:
-            whole = part.others(1).partition("-00001-of-")[0]
-            if f"{whole}{form}{INDEX}" in names or (form == ".gguf" and part.others(1) in names and part.number != 1):
-                continue
-        families.setdefault(ALIASES.get(stem, stem), []).append(name)
+        stem = name.removesuffix(form)
+        if not _is_part(name, form, names):
+            families.setdefault(ALIASES.get(stem, stem), []).append(name)
     for family, forms in families.items():
         rank = LAST if _BESIDE(family) else 0 if family in WEIGHTS else 1
         yield rank, sorted(forms, key=_order)
+
+
+def _is_part(name: str, form: str, names: list[str]) -> bool:
+    """Whether an index among the names stands for a file, or the first part of its GGUF model."""
+    part = numbered(name)
+    if part is None:
+        return False
+    whole = part.others(1).partition("-00001-of-")[0]
+    return f"{whole}{form}{INDEX}" in names or (form == ".gguf" and part.others(1) in names and part.number != 1)
+
+
+def _others(folder: str, names: list[str], known: set[str]) -> Iterator[str]:
+    """What lies in a folder beside weights and the state of a run: configurations, tokenizers, other folders ("name/").
+    Parts that an index stands for are not named."""
+    for name in names:
+        if name not in known and not any(name.endswith(form) and _is_part(name, form, names) for form in FORMS):
+            yield f"{name}/" if os.path.isdir(os.path.join(folder, name)) else name
 
 
 def _order(name: str) -> int:

@@ -84,6 +84,12 @@ def writer_of(format: Format) -> Writer:
     return module
 
 
+def has_tags(name: str) -> bool:
+    """Whether a source of that format says what its plain values and tensors were, as far as it knows."""
+    format = FORMATS[name]
+    return name == OWN or not format.writable or bool(writer_of(format).HOLDS.tags)
+
+
 def format_named(name: str) -> Format:
     """The format of that name; raises `unknown-format`."""
     if name not in FORMATS:

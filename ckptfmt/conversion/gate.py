@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from ..errors import fault
@@ -69,6 +70,9 @@ def _check_shape(tensor: Tensor, where: Path, path: str) -> None:
     shape = tensor.shape
     if len(shape) > MAX_AXES or any(type(side) is not int or not 0 <= side < MAX_SIDE for side in shape):
         raise fault("bad-source", f"the shape {shown(shape)} is none", path=path, tensor=path_label(where))
+    if prod(side or 1 for side in shape) * tensor.dtype.itemsize >= MAX_SIDE:  # also of an empty one
+        message = f"there is no array of the shape {shown(shape)}, as its sides are too large together"
+        raise fault("bad-source", message, path=path, tensor=path_label(where))
 
 
 def _check_texts(leaf: Any, where: Path, path: str) -> None:

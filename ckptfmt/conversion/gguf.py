@@ -26,7 +26,7 @@ from ..format.dtypes import DTYPES, Array
 from ..format.tree import Tree
 from . import shards
 from .probe import Probe
-from .source import Source, array_over, mapped_file
+from .source import Source, array_over, cut_off, mapped_file
 
 MAGIC = b"GGUF"
 METADATA = "gguf.metadata"  # metadata: the pairs
@@ -155,7 +155,7 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         if count > self.data.size - self.at:
-            raise ValueError(f"{count:,} bytes at byte {self.at:,} reach over the end of the file")
+            raise cut_off(self.data.size, self.at + count, or_more=True)
         self.at += count
         return bytes(self.data[self.at - count : self.at])
 
@@ -165,7 +165,7 @@ class _Reader:
 
     def count(self, items: int) -> int:
         if items > self.data.size - self.at:  # each takes a byte at least
-            raise ValueError(f"{items:,} items at byte {self.at:,} cannot fit into the file")
+            raise cut_off(self.data.size, self.at + items, or_more=True)
         return items
 
     def string(self) -> str:
@@ -191,28 +191,34 @@ class _Reader:
 
 
 def _source(infos: list[_Info], data: Array, start: int, metadata: dict[str, Tree]) -> Source:
-    tree: dict[str, Array] = {}
     quantised: dict[str, Tree] = {}
+    stored: dict[str, tuple[np.dtype[Any], tuple[int, ...], int]] = {}
     end = 0
     for info in sorted(infos, key=lambda info: info.offset):
-        if info.name in tree:
+        if info.name in stored:
             raise ValueError(f"the tensor {info.name!r} stands twice")
         if info.offset < end:
             raise ValueError(f"tensor {info.name!r} overlaps the one before it")
-        if info.type in PLAIN:
-            dtype, shape = DTYPES[PLAIN[info.type]].numpy.newbyteorder("<"), info.shape
-        elif info.type in QUANTISED_TYPES:
-            blocks = QUANTISED_TYPES[info.type]
-            if not info.shape or info.shape[-1] % blocks.elements:
-                raise ValueError(f"tensor {info.name!r} of shape {info.shape} has no whole blocks of {blocks.name}")
-            dtype = np.dtype(np.uint8)
-            shape = (*info.shape[:-1], info.shape[-1] // blocks.elements * blocks.bytes)
-            quantised[info.name] = {"type": blocks.name, "shape": list(info.shape)}
-        else:
-            raise fault(
-                "unsupported-source", f"tensor {info.name!r} has the unknown type {info.type}", tensor=info.name
-            )
-        tree[info.name] = array_over(data, start + info.offset, dtype, shape)
+        dtype, shape = _elements(info)
+        stored[info.name] = dtype, shape, info.offset
         end = info.offset + prod(shape) * dtype.itemsize
-    ordered = {info.name: tree[info.name] for info in infos}
-    return Source(ordered, {METADATA: metadata, **({QUANTISED: quantised} if quantised else {})})
+        if info.type in QUANTISED_TYPES:
+            quantised[info.name] = {"type": QUANTISED_TYPES[info.type].name, "shape": list(info.shape)}
+    if infos and start + end > data.size:
+        raise cut_off(data.size, start + end)
+    places = {info.name: stored[info.name] for info in infos}
+    tree = {name: array_over(data, start + offset, dtype, shape) for name, (dtype, shape, offset) in places.items()}
+    return Source(tree, {METADATA: metadata, **({QUANTISED: quantised} if quantised else {})})
+
+
+def _elements(info: _Info) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The dtype and shape of a tensor's array: of its values, or of rows of its blocks."""
+    if info.type in PLAIN:
+        return DTYPES[PLAIN[info.type]].numpy.newbyteorder("<"), info.shape
+    if info.type not in QUANTISED_TYPES:
+        message = f"tensor {info.name!r} has the unknown type {info.type}"
+        raise fault("unsupported-source", message, tensor=info.name)
+    blocks = QUANTISED_TYPES[info.type]
+    if not info.shape or info.shape[-1] % blocks.elements:
+        raise ValueError(f"tensor {info.name!r} of shape {info.shape} has no whole blocks of {blocks.name}")
+    return np.dtype(np.uint8), (*info.shape[:-1], info.shape[-1] // blocks.elements * blocks.bytes)

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..format.dtypes import DTYPES, Array, dtype_of
+from ..format.dtypes import DTYPES, Array, DType, dtype_of
 from ..format.names import Path, path_label, path_text
 from ..format.tree import MAX_DEPTH, Tree
 from ..packages import package
+from . import hdf5_attributes
 from .fit import CORE, Holds
+from .hdf5_attributes import ATTRIBUTES, DTYPE, OPAQUE, is_opaque, kept
 from .hdf5_bounds import Bounds, leads_out
 from .probe import Probe
 from .source import (
@@ -32,6 +34,7 @@ from .source import (
     Tensor,
     array_over,
     check_strings,
+    cut_off,
     is_tensor,
     mapped_file,
     nbytes,
@@ -40,11 +43,11 @@ from .source import (
     truths,
 )
 
-ATTRIBUTES = "hdf5.attributes"  # metadata: attributes by path text
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCKS = (0, 512, 1024, 2048)  # bytes that may stand before the signature; larger ones are rare
 KERAS_INDEX = ".weights.json"
 KERAS_SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5").fullmatch
+_is_cut_off = re.compile(r"truncated file: eof = ([0-9]+), .*stored_eof = ([0-9]+)").search  # as HDF5 says it
 BFLOAT16 = ((15, 7, 8, 0, 7), 16, 127)  # sign, exponent and mantissa (bits), precision, bias; as HDF5 2.0 has it
 
 
@@ -54,7 +57,7 @@ def check_name(name: str, _: Collection[str]) -> None:
         raise fault("unsupported-key", f"HDF5 has no links with the name {name!r}")
 
 
-HOLDS = Holds(dtypes=CORE, containers=(dict,), check_name=check_name, aliases=True)
+HOLDS = Holds(dtypes=CORE | {OPAQUE}, containers=(dict,), check_name=check_name, aliases=True, metadata=kept)
 
 
 def looks_like(probe: Probe) -> bool:
@@ -70,12 +73,21 @@ def read(path: str) -> Source:
         )
     h5py = package("h5py", "HDF5")
     with ExitStack() as stack:
-        # chunks are decoded once, in rows of them: a cache with each dataset would hold a part of each until the end
-        file = stack.enter_context(h5py.File(path, "r", rdcc_nbytes=0))
+        file = stack.enter_context(_opened(h5py, path))
         walker = _Walker(h5py, path, file)
         tree = walker.group(file, ())
         metadata = {ATTRIBUTES: walker.attributes} if walker.attributes else None
         return Source(tree, metadata, (*_shards(path), *walker.losses), resources=stack.pop_all())
+
+
+def _opened(h5py: Any, path: str) -> Any:
+    try:
+        # chunks are decoded once, in rows of them: a cache with each dataset would hold a part of each until the end
+        return h5py.File(path, "r", rdcc_nbytes=0)
+    except OSError as error:
+        if (found := _is_cut_off(str(error))) is not None:
+            raise cut_off(int(found[1]), int(found[2])) from error
+        raise
 
 
 def _shards(path: str) -> list[Loss]:
@@ -141,7 +153,7 @@ class _Walker:
 
     def dataset(self, dataset: Any, path: Path) -> Any:
         where = path_label(path)
-        self.note_attributes(dataset, path)
+        self.note_attributes(dataset, path, without=None if self.told(dataset) is None else DTYPE)
         if dataset.external or dataset.is_virtual:
             raise fault("unsafe-source", f"the bytes of {where!r} lie in other files", tensor=where)
         dtype = self.dtype(dataset, where)
@@ -179,14 +191,23 @@ class _Walker:
         if self.is_bfloat16(dataset):
             is_big = dataset.id.get_type().get_order() == self.h5py.h5t.ORDER_BE
             return DTYPES["bfloat16"].numpy.newbyteorder(">" if is_big else "<")
-        said = dataset.attrs.get("dtype") if found.kind == "V" and found.names is None else None
-        row = DTYPES.get(said) if isinstance(said, str) else None  # which Keras says of opaque bytes
-        if row is not None and row.numpy.itemsize == found.itemsize:
+        row = self.told(dataset)
+        if row is not None:
             return row.numpy
         is_text = self.h5py.check_string_dtype(found) is not None
         if found.kind not in "mM" and dtype_of(found) is None and not is_text:
             raise fault("unsupported-source", f"{where!r} has the dtype {found}", tensor=where)
         return found if is_text else np.dtype(found.str)  # without what h5py notes with it
+
+    def told(self, dataset: Any) -> DType | None:
+        """What the elements of a dataset are that are stored as opaque bytes, as Keras says it in an attribute."""
+        if not isinstance(dataset.id.get_type(), self.h5py.h5t.TypeOpaqueID) or DTYPE not in dataset.attrs:
+            return None
+        self.bounds.check_attribute(dataset.attrs, DTYPE)
+        said = dataset.attrs[DTYPE]
+        row = DTYPES.get(said) if isinstance(said, str) else None
+        is_it = row is not None and dataset.dtype.kind == "V" and row.numpy.itemsize == dataset.dtype.itemsize
+        return row if is_it else None
 
     def is_written(self, dataset: Any) -> bool:
         """Whether a dataset that is not cut into chunks has its bytes; if not, it is its fill value."""
@@ -228,11 +249,13 @@ class _Walker:
             text = f"{where!r} has the filter {code} ({name.decode(errors='replace')}), which this h5py lacks"
             raise fault("unsupported-source", text, tensor=where)
 
-    def note_attributes(self, item: Any, path: Path) -> None:
+    def note_attributes(self, item: Any, path: Path, without: str | None = None) -> None:
         for name in item.attrs:
+            if name == without:
+                continue
             try:
                 self.bounds.check_attribute(item.attrs, name)
-                value = _plain(item.attrs[name])
+                value = hdf5_attributes.plain(item.attrs[name])
                 f"{name}".encode()
             except (TypeError, OSError, ValueError):
                 self.lose("metadata", path, f"the attribute {name!r} is left out")
@@ -245,41 +268,40 @@ def _is_used(dataset: Any, filter: int) -> bool:
     return any(not dataset.id.get_chunk_info(i).filter_mask >> filter & 1 for i in range(dataset.id.get_num_chunks()))
 
 
-def _plain(value: Any) -> Tree:
-    """An attribute's value as plain values; raises TypeError, and ValueError for text that is not UTF-8."""
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
-        value.encode()
-    if isinstance(value, bool | int | float | complex | str | bytes):
-        return value
-    raise TypeError
-
-
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
-    """Write contiguous datasets in groups; what stands twice is linked."""
+    """Write contiguous datasets in groups, with their attributes; what stands twice is linked."""
     h5py = package("h5py", "HDF5")
+    attributes = (metadata or {}).get(ATTRIBUTES, {})
     written: dict[int, Any] = {}
 
-    def fill(group: Any, items: dict[str, Any]) -> None:
+    def fill(group: Any, items: dict[str, Any], path: Path) -> None:
+        hdf5_attributes.write(h5py, group, attributes.get(path_text(path), {}))
         for name, item in items.items():
+            place = (*path, name)
             if not is_tensor(item):
-                fill(group.create_group(name), item)
+                fill(group.create_group(name), item, place)
             elif id(item) in written:
                 group[name] = written[id(item)]
             else:
-                written[id(item)] = _dataset(group, name, item, advance)
+                dataset = written[id(item)] = _dataset(group, name, item, advance)
+                hdf5_attributes.write(h5py, dataset, attributes.get(path_text(place), {}))
 
     with h5py.File(path, "w", track_order=True, locking=False) as file:
-        fill(file, tree)
+        fill(file, tree, ())
 
 
 def _dataset(group: Any, name: str, tensor: Tensor, advance: Advance) -> Any:
-    dataset = group.create_dataset(name, tensor.shape, tensor.dtype.newbyteorder("<"))
+    """A dataset with the elements of a tensor; bfloat16 as Keras has it, which HDF5 lacked before 2.0."""
+    opaque = is_opaque(tensor)
+    dtype = np.dtype(f"V{tensor.dtype.itemsize}") if opaque else tensor.dtype.newbyteorder("<")
+    dataset = group.create_dataset(name, tensor.shape, dtype)
+    if opaque:
+        dataset.attrs[DTYPE] = OPAQUE
     if nbytes(tensor):
         for index in slabs(tensor):
-            dataset[index if tensor.shape else ()] = truths(tensor[index])
+            part = truths(tensor[index])
+            if opaque:
+                part = np.ascontiguousarray(part, part.dtype.newbyteorder("<")).view(dtype)
+            dataset[index if tensor.shape else ()] = part
     advance(nbytes(tensor))
     return dataset

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from ..format.limits import FACTOR, SMALL, VALUES
 from .claims import allowing_values, patience, shown
 
@@ -114,12 +114,16 @@ def load(
 
     `table` maps full names ("torch._utils._rebuild_tensor_v2") to what makes their objects. `persistent` gives the
     object of a persistent id. With `is_strict` other names are refused; else each stands for an `Unknown`. Raises
-    `unsafe-source`, `limit-exceeded`, and any exception for a pickle that is broken.
+    `unsafe-source`, `limit-exceeded`, EOFError for a pickle that is cut off, and any exception for one that is broken.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(file, BUFFER)
     try:
         value = _Machine(table, persistent, is_strict).run(buffered)
         end = buffered.tell()
+    except ValueError as error:
+        if isinstance(error, CkptError) or buffered.peek(1):
+            raise
+        raise EOFError("the pickle ends in its middle") from error
     finally:
         buffered.detach()
     file.seek(end)

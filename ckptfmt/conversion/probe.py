@@ -12,8 +12,8 @@ HEAD = 4096  # bytes
 
 
 class Place(NamedTuple):
-    """A checkpoint: its path, the name of its format, and the names of what lies beside it and looks like weights or
-    the state of a run, too."""
+    """A checkpoint: its path, the name of its format, and where it was found in a folder, the names of what else lies
+    there: what looks like weights or the state of a run comes first."""
 
     path: str
     format: str

@@ -25,9 +25,9 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, unpack
+from ..format.manifest import Schema
 from ..format.names import path_text
 from ..format.tree import Tree
-from ..layouts.foreign import INCOMPLETE
 from . import shards
 from .claims import count, json_document, shape_of, shown
 from .copying import write_tensors
@@ -36,12 +36,13 @@ from .fit import Holds, Kept, dtype_name
 from .pairs import packed, unpacked
 from .parts import Part, joined
 from .probe import Probe
-from .source import Advance, LazyArray, Loss, Source, Tensor, array_over, mapped_file, nbytes
+from .source import Advance, LazyArray, Loss, Ours, Source, Tensor, array_over, cut_off, mapped_file, nbytes
 
 INDEX = ".safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
 METADATA = "__metadata__"
 AS_JSON = "ckptfmt.json"  # of the strings: which are JSON, and which were added, as JSON
+SCHEMA = "ckptfmt.schema"  # of these: the id and version of a checkpoint's schema
 ALIGNMENT = 8  # of the data
 MOST_SHARDS = 1 << 16
 
@@ -68,6 +69,9 @@ _OF_TORCH = {SHARDING, "DCP_VERSION"}
 _is_shard = re.compile(r"shard-[0-9]{5,}-model-[0-9]{5,}-of-[0-9]{5,}\.safetensors").fullmatch
 
 
+_TAKEN = {AS_JSON, SCHEMA}
+
+
 def _is_strings(metadata: Tree) -> bool:
     """Whether metadata are a map of strings, or none."""
     if metadata is None:
@@ -75,9 +79,9 @@ def _is_strings(metadata: Tree) -> bool:
     return type(metadata) is dict and all(type(text) is str for pair in metadata.items() for text in pair)
 
 
-def _kept(metadata: Tree) -> Kept:
+def _kept(metadata: Tree, tree: Tree = None) -> Kept:
     """What of metadata strings can say, JSON for what is no string."""
-    if metadata is None or _is_strings(metadata):
+    if metadata is None or (_is_strings(metadata) and not metadata.keys() & _TAKEN):
         return Kept(metadata)
     if not isinstance(metadata, dict):
         found = _kept({"metadata": metadata})
@@ -86,7 +90,7 @@ def _kept(metadata: Tree) -> Kept:
     lost: list[str] = []
     for key, value in metadata.items():
         name = path_text((key,))
-        if name in kept or name == AS_JSON:
+        if name in kept or name in _TAKEN:
             lost.append(f"{key!r} is left out: its name is taken")
             continue
         try:
@@ -97,6 +101,11 @@ def _kept(metadata: Tree) -> Kept:
         if name != key or not same_plain(kept[name], value):
             lost.append(f"{key!r} is kept as JSON, which has fewer types")
     return Kept(kept or None, tuple(lost))
+
+
+def _with_schema(metadata: Tree, schema: Schema) -> Tree:
+    """Metadata that were kept, with a schema."""
+    return {**(metadata or {}), SCHEMA: list(schema)}
 
 
 def _as_strings(metadata: Tree) -> dict[str, str]:
@@ -120,7 +129,21 @@ def _from_strings(strings: dict[str, str]) -> dict[str, Any]:
     return {key: values.get(key, text) for key, text in strings.items() if key not in left}
 
 
-HOLDS = Holds(dtypes=frozenset(_WRITTEN) - _PAIRS, pairs=_PAIRS, reserved=frozenset({METADATA}), metadata=_kept)
+def _told(source: Source) -> Source:
+    """The same, with the schema that its metadata tell as that."""
+    match source.metadata:
+        case {"ckptfmt.schema": [str(identity), str(version)], **others} if identity and version:
+            return replace(source, metadata=others or None, ours=Ours(Schema(identity, version), {}, {}))
+    return source
+
+
+HOLDS = Holds(
+    dtypes=frozenset(_WRITTEN) - _PAIRS,
+    pairs=_PAIRS,
+    reserved=frozenset({METADATA}),
+    metadata=_kept,
+    schema=_with_schema,
+)
 
 
 def looks_like(probe: Probe) -> bool:
@@ -133,11 +156,13 @@ def looks_like(probe: Probe) -> bool:
 def read(path: str) -> Source:
     probe = Probe.of(path)
     if path.endswith(INDEX):
-        return shards.read(path, _of_index)
-    if probe.is_directory:
-        return _of_parts([os.path.join(path, name) for name in sorted(filter(_is_shard, probe.entries))])
-    source = _read_file(path)
-    return replace(source, losses=(*shards.alone(path), *_parts_alone(source)))
+        source = shards.read(path, _of_index)
+    elif probe.is_directory:
+        source = _of_parts([os.path.join(path, name) for name in sorted(filter(_is_shard, probe.entries))])
+    else:
+        source = _read_file(path)
+        source.losses = (*shards.alone(path), *_parts_alone(source))
+    return _told(source)
 
 
 def _read_file(path: str) -> Source:
@@ -237,8 +262,7 @@ def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tenso
     """The tensors in the order of the header; where they lie is checked in the order of the file."""
     whole = start + max((count(entry["data_offsets"][1]) for entry in header.values()), default=0)
     if whole > data.size:
-        message = f"the file is cut off: it has {data.size:,} of {whole:,} bytes"
-        raise fault("bad-source", message, advice=INCOMPLETE)
+        raise cut_off(data.size, whole)
     end = 0
     tensors: dict[str, Tensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):

@@ -31,6 +31,7 @@ from ..format.tree import MAX_DEPTH, Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..frameworks.target import rebuild
+from ..layouts.foreign import INCOMPLETE
 from ..storage import disk as disks
 from ..storage.descriptor import Descriptor
 from ..storage.local import LocalStorage
@@ -42,6 +43,7 @@ SLAB = 4 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
 SMALL = 64 << 20  # bytes of tensors that any source may have
 ALIGNMENT = 64
+PROVENANCE = "provenance"  # key of the manifest: how a checkpoint was made [MIG-017]
 LARGE = 1 << 20  # bytes of arrays that are read rather than looked at
 
 Index = tuple[Any, ...]  # a slice with step 1 for each of the first axes
@@ -132,20 +134,27 @@ class Ours(NamedTuple):
     further: Mapping[str, Any]
 
     def losses(self, *, of_weights: bool) -> list[Loss]:
-        """What is lost where none of it can be kept. That a tensor was a torch Parameter does not count; nor, in a
-        format `of_weights`, which knows no tags at all, of which versions modules were."""
+        """What is lost where none of it can be kept. That a tensor was a torch Parameter and how a checkpoint was made
+        do not count; nor, in a format `of_weights`, which knows no tags at all, of which versions modules were."""
         uncounted = {"torch.Parameter", "torch.state_dict"} if of_weights else {"torch.Parameter"}
         lost = [Loss("metadata", "", f"the schema {' '.join(self.schema)} is left out")] if self.schema else []
+        keys = [key for key in self.further if key != PROVENANCE]
+        lost += [Loss("metadata", "", f"the key {key!r} of the manifest is left out") for key in keys]
         tags = ((path, name) for path, found in self.tags.items() for name, _ in found if name not in uncounted)
         return lost + [Loss("value", path_label(path), f"the tag {name} is left out") for path, name in tags]
 
-    def divided(self, held: Container[str]) -> tuple[Ours, Ours]:
-        """What of it a format keeps that has tags, those `held`, and the rest."""
+    def without_names(self) -> tuple[Ours, Ours]:
+        """What of it holds for a tree of other names, and the rest."""
+        return Ours(None, {}, self.further), self._replace(further={})
+
+    def divided(self, held: Container[str], *, has_schema: bool) -> tuple[Ours, Ours]:
+        """What of it a format keeps that has tags, those `held`, and a schema, and the rest."""
         kept, left = (
             {path: [tag for tag in found if (tag[0] in held) is is_kept] for path, found in self.tags.items()}
             for is_kept in (True, False)
         )
-        return Ours(None, kept, {}), self._replace(tags=left)
+        schema = self.schema if has_schema else None
+        return Ours(schema, kept, {}), self._replace(schema=None if has_schema else self.schema, tags=left)
 
     def tagged(self, tree: Tree, restores: Mapping[str, Restore] = MappingProxyType({}), path: Path = ()) -> Tree:
         """The same tree with its tags, whose values `restores` can make."""
@@ -318,6 +327,12 @@ def check_strings(shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> N
     if prod(shape) > LEAVES or prod(shape) * dtype.itemsize > SMALL:
         message = f"more than {LEAVES:,} strings, or {SMALL:,} bytes of them"
         raise fault("limit-exceeded", message, tensor=label, found=f"{prod(shape):,} of {dtype.itemsize:,} bytes")
+
+
+def cut_off(held: int, due: int, *, or_more: bool = False, file: str = "the file") -> CkptError:
+    """The error for a file of `held` bytes that was to have `due` of them, or more."""
+    message = f"{file} is cut off: it holds {held:,} of {'at least ' if or_more else ''}{due:,} bytes"
+    return fault("bad-source", message, advice=INCOMPLETE)
 
 
 def array_over(data: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

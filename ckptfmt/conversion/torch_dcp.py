@@ -25,7 +25,7 @@ from .claims import count, shape_of, shown
 from .parts import Part, joined
 from .pickles import Record, record
 from .probe import Probe
-from .source import Loss, Ours, Source, array_over, is_tensor, mapped_file, unflatten
+from .source import Loss, Ours, Source, array_over, cut_off, is_tensor, mapped_file, unflatten
 from .torch_pickle import LEFT, OTHER_DTYPES, PACKED, TORCH_DTYPES
 from .torch_values import joined_path
 
@@ -42,7 +42,11 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> Source:
-    document = pickles.load(Window(mapped_file(os.path.join(path, FILE), path)), _TABLE).state
+    data = mapped_file(os.path.join(path, FILE), path)
+    try:
+        document = pickles.load(Window(data), _TABLE).state
+    except EOFError as error:
+        raise cut_off(data.size, data.size + 1, or_more=True, file=FILE) from error
     entries = document["state_dict_metadata"]
     reader = _Reader(path, _slices(document["storage_data"], entries))
     told = document.get("planner_data")
@@ -215,10 +219,13 @@ class _Reader:
             raise fault("unsafe-source", f"the metadata names {name!r}, which is not in the directory")
         if name not in self.files:
             self.files[name] = mapped_file(os.path.join(self.path, name), self.path)
-        self.taken += count(length)
+        held, end = self.files[name].size, count(offset) + count(length)
+        if end > held:
+            raise cut_off(held, end, or_more=True, file=name)
+        self.taken += length
         if self.taken > READINGS * sum(file.size for file in self.files.values()):
             raise ValueError("slices of the files overlap")
-        slice = array_over(self.files[name], count(offset), np.dtype(np.uint8), (length,))
+        slice = array_over(self.files[name], offset, np.dtype(np.uint8), (length,))
         return torch_file.read_archive(slice, at)
 
 

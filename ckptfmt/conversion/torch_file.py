@@ -24,10 +24,10 @@ from ..frameworks.target import rebuild
 from ..packages import package
 from . import shards
 from .archive import Archive, Window
-from .fit import Holds, keys_of
+from .fit import Holds, Kept, keys_of
 from .pairs import packed
 from .probe import Probe
-from .source import Advance, Ours, Source, array_over, is_tensor, mapped_file, nbytes, truths, walk
+from .source import Advance, Ours, Source, cut_off, is_tensor, mapped_file, nbytes, truths, walk
 from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -53,6 +53,21 @@ def _state_dict(versions: Any, items: Any) -> OrderedDict[Any, Any]:
     return state
 
 
+def _kept(metadata: Tree, tree: Tree) -> Kept:
+    """Of metadata the attributes of the OrderedDicts and tensors of a tree."""
+    found = keys_of(metadata, {ATTRIBUTES})
+    if found.value is None:
+        return found
+    said = found.value[ATTRIBUTES]
+    if not isinstance(said, dict) or not all(isinstance(named, dict) for named in said.values()):
+        return Kept(None, (*found.lost, f"{ATTRIBUTES!r} is left out: it is no dict of dicts"))
+    places = {path_text(path) for path, item in walk(tree) if isinstance(item, OrderedDict) or is_tensor(item)}
+    kept = {place: named for place, named in said.items() if place in places}
+    message = "are left out: no OrderedDict or tensor stands there"
+    lost = [f"attributes of {place!r} {message}" for place in said if place not in kept]
+    return Kept({ATTRIBUTES: kept} if kept else None, (*found.lost, *lost))
+
+
 HOLDS = Holds(
     dtypes=frozenset(TORCH_DTYPES),
     pairs=frozenset(PACKED.values()),
@@ -60,7 +75,7 @@ HOLDS = Holds(
     int_keys=True,
     values=(type(None), bool, int, float, complex, str, bytes),
     aliases=True,
-    metadata=lambda metadata: keys_of(metadata, {ATTRIBUTES}),
+    metadata=_kept,
     arrays=True,
     tags={
         **{name: partial(made, name) for name in (*ATOMS, *CONTAINERS) if not name.startswith("numpy.")},
@@ -110,7 +125,13 @@ def read_archive(data: Array, root: Path = ()) -> Source:
 def _read_legacy(data: Array) -> Source:
     """The form of before torch 1.6: pickles in a row, then for each storage its number of elements and its bytes,
     which are little-endian whatever the pickles say."""
-    file = Window(data)
+    try:
+        return _read_in_a_row(Window(data), data)
+    except EOFError as error:
+        raise cut_off(data.size, data.size + 1, or_more=True) from error
+
+
+def _read_in_a_row(file: Window, data: Array) -> Source:
     listing = TensorPickle(None)
     if listing.load(file) != MAGIC or listing.load(file) != PROTOCOL:
         raise ValueError("this is no file of torch.save")
@@ -119,10 +140,12 @@ def _read_legacy(data: Array) -> Source:
     listing.load(file)
     storages: dict[str, Array] = {}
     for key in listing.load(file):
-        count = int.from_bytes(file.read(8), "little")
-        at = file.tell()
-        storages[key] = array_over(data, at, np.dtype(np.uint8), (count * listing.itemsizes[key],))
-        file.seek(at + storages[key].size)
+        counted = file.read(8)
+        at, size = file.tell(), int.from_bytes(counted, "little") * listing.itemsizes[key]
+        if len(counted) < 8 or at + size > data.size:
+            raise cut_off(data.size, at + max(size, 8 - len(counted)), or_more=True)
+        storages[key] = data[at : at + size]
+        file.seek(at + size)
     file.seek(start)
     reader = TensorPickle(storages.__getitem__)
     return _source(reader, reader.load(file))
