@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault
 from .names import Key, Path, PathIndex, label
-from .tree import Node, decode_key, leaves
+from .tree import Node, bare, decode_key, leaves, node_at
 
 # what torch.compile, FSDP and activation checkpointing put into names, at any place, and nothing else does
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -68,25 +68,25 @@ def stripped(text: str, prefix: str) -> str:
 def _below(node: Node, prefix: Key | Path, checkpoint: str) -> Node:
     paths = PathIndex(path for path, _ in leaves(node))
     if not isinstance(prefix, str):
-        return _at(node, paths.find(prefix, checkpoint))
+        return node_at(node, paths.find(prefix, checkpoint))
     head, slash, start = prefix.rpartition("/")
     try:
         if not prefix.endswith("."):
-            return _at(node, paths.find(prefix.removesuffix("/"), checkpoint))
-        outer = _at(node, paths.find(head, checkpoint)) if slash else node
+            return node_at(node, paths.find(prefix.removesuffix("/"), checkpoint))
+        outer = node_at(node, paths.find(head, checkpoint)) if slash else node
     except CkptError as error:
         error.message = f"prefix={prefix!r}: {error.message}"
         error.advice = _near(node, prefix) if error.code == "no-such-path" else error.advice
         raise
     found = _rekeyed(outer, lambda text: text[len(start) :] if text.startswith(start) else None)
-    if not _bare(found)[1:] or not _bare(found)[1]:
+    if not bare(found)[1:] or not bare(found)[1]:
         raise fault("no-such-path", f"prefix={prefix!r}: no name begins with it", advice=_near(node, prefix))
     return found
 
 
 def _near(node: Node, prefix: str) -> str:
     """What can be given instead of a prefix that is not there."""
-    match _bare(node):
+    match bare(node):
         case ["dict", keys, _] if keys:
             texts = [label(decode_key(key)) for key in keys]
             wanted = prefix.rstrip("./") + "."
@@ -98,23 +98,6 @@ def _near(node: Node, prefix: str) -> str:
     return "The tree has no names at its top: leave prefix= out"
 
 
-def _bare(node: Node) -> Node:
-    """A node without the tags over it."""
-    while type(node) is list and node[0] == "tag":
-        node = node[3]
-    return node
-
-
-def _at(node: Node, path: Path) -> Node:
-    for key in path:
-        match _bare(node):
-            case ["dict", keys, items]:
-                node = items[[decode_key(one) for one in keys].index(key)]
-            case [_, items]:
-                node = items[key]
-    return node
-
-
 def _raised(node: Node, level: str) -> Node:
     """A dict with the items of the dict at one of its keys in the place of that."""
     match node:
@@ -122,7 +105,7 @@ def _raised(node: Node, level: str) -> Node:
             return ["tag", name, param, _raised(child, level)]
         case ["dict", keys, items] if level in keys:
             place = keys.index(level)
-            match _bare(items[place]):
+            match bare(items[place]):
                 case ["dict", inner, values]:
                     if len(keys) == 1:
                         return items[place]  # with its tags

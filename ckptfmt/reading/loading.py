@@ -4,7 +4,7 @@ or like a template (SPEC.md section 12)."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial, reduce
 from itertools import chain
@@ -31,7 +31,7 @@ from ..patterns import Patterns, near_selection, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
-from .below import below, blanks
+from .below import below, leave_out, taken_whole
 from .fetch import SMALL
 from .filling import Place, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
@@ -252,14 +252,13 @@ class Loader:
             report = reduce(add, (one.intake.after() for one in objects), report)
         if self.on_match is not None:
             self.on_match(report)
-        plain = self._tree_of(frozenset().union(*opened.values()), self.adapter) if opened else {}
 
         def leaf_at(path: Path, leaf: Any) -> Any:
             if isinstance(slots.get(path), Slot) or is_stateful(leaf):
                 return leaf
-            return value_at(plain, path) if path in opened else stored.get(path, leaf)
+            return self._plain_at(path, opened[path]) if path in opened else stored.get(path, leaf)
 
-        return rebuild(self.into, leaf_at, is_leaf=is_stateful)
+        return rebuild(self.into, leaf_at, is_leaf=is_stateful, whole=opened)
 
     def _fit(self) -> _Fit:
         """Compare the target with the checkpoint."""
@@ -280,12 +279,10 @@ class Loader:
             leaves |= intake.direct
             for path in (path for part in intake.parts for path in part.paths):
                 del stored[path]
-        opened = blanks(self.into, stored)
-        for path in opened:
-            del leaves[path]
-        for path in chain.from_iterable(opened.values()):
-            del stored[path]
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
+        held = [path for path, found in slots.items() if found is not None]
+        opened = taken_whole(self.into, [*held, *values], stored, self._leaves)
+        leave_out(opened, leaves, slots, stored)
         report = match(leaves, slots, stored, is_tensor, self.cast)
         names = Names(len(slots) + sum(one.intake.names for one in objects), there)
         return _Fit(slots, objects, opened, reduce(add, (one.intake.report for one in objects), report), names)
@@ -344,6 +341,11 @@ class Loader:
         loader.views = views
         return loader._tree()
 
+    def _plain_at(self, at: Path, paths: frozenset[Path]) -> Tree:
+        """What stands at a place without tensors, but for all leaves besides these."""
+        node, keep = trees.node_at(self.manifest.tree, at), None if self.keep is None else paths.__contains__
+        return trees.decode(node, lambda _: None, keep, self._restores(), at)
+
     def _copied(self, part: Part, adapter: Adapter | None) -> list[int]:
         """The tensors that a module copies from host memory as they are stored, and that are worth a mapping."""
         if self.checkpoint.blocks.storage.is_remote or not (adapter is None or adapter.on_host):
@@ -388,6 +390,10 @@ class Loader:
         given = as_asked(self._stored, leaves)
         asked_for = {given(path): found for path, found in self._stored.items()}
         stored = {path: self._number(found, leaves.get(path)) for path, found in asked_for.items()}
+        held = [path for path, ask in templates.items() if ask is not None]
+        whole = taken_whole(self.like, held, stored, {given(path): leaf for path, leaf in self._leaves.items()})
+        lists = {at: paths for at, paths in whole.items() if at not in leaves}  # a template's None is no place
+        leave_out(lists, leaves, templates, stored)
         report = match(leaves, templates, stored, is_tensor, self.cast)
         self._check(report, Names(len(leaves), filled(stored)))
         bound = {(given(path), tag): param for (path, tag), param in self._bound().items()}
@@ -400,6 +406,8 @@ class Loader:
             built = self._built(asked)
 
         def leaf_at(path: Path, leaf: Any) -> Any:
+            if path in lists:
+                return self._plain_at(*_stored_at(path, lists[path], self._stored, given))
             ask, found = templates[path], stored.get(path, leaf)
             if is_empty(leaf) and path in stored:
                 if found is not None and not is_empty(found):
@@ -416,7 +424,7 @@ class Loader:
                 difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
-        tree = rebuild(self.like, leaf_at, check=check)
+        tree = rebuild(self.like, leaf_at, check=check, whole=lists)
         if self.on_match is not None:
             self.on_match(report)
         return tree
@@ -479,6 +487,14 @@ class Loader:
             self.progress(total, total)
         finally:
             self.checkpoint.blocks.on_read = None
+
+
+def _stored_at(
+    at: Path, paths: Collection[Path], stored: Iterable[Path], given: Callable[[Path], Path]
+) -> tuple[Path, frozenset[Path]]:
+    """A template's place and paths as the checkpoint has them."""
+    found = frozenset(path for path in stored if given(path) in paths)
+    return next(iter(found))[: len(at)], found
 
 
 def _binds(tag: str) -> bool:
