@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault
-from .names import Key, Path, PathIndex, label
+from .names import Key, Path, PathIndex, label, path_text
 from .tree import Node, bare, decode_key, leaves, node_at
 
 # what torch.compile, FSDP and activation checkpointing put into names, at any place, and nothing else does
@@ -39,6 +39,19 @@ class Renaming(NamedTuple):
                     "bad-option", message, advice=f"Write {text + '.'!r} for names such as {text + '.weight'!r}"
                 )
         return cls("" if prefix is None else prefix, tuple(filter(None, given)), add or "")
+
+    def pattern(self, text: str) -> str:
+        """A pattern for the names before as one for the names after, as far as its beginning tells."""
+        before = path_text(self.prefix) if isinstance(self.prefix, tuple) else str(self.prefix)
+        text = text.removeprefix(before).removeprefix("/")
+        for prefix in self.strip:
+            text = stripped(text, prefix)
+        return self.add + text
+
+    def __str__(self) -> str:
+        """The options that ask for it."""
+        options = {"prefix": self.prefix, "strip_prefix": ", ".join(self.strip), "add_prefix": self.add}
+        return ", ".join(f"{name}={text!r}" for name, text in options.items() if text)
 
     def node(self, node: Node, checkpoint: str) -> Node:
         """A tree's node under the new names; raises `no-such-path`, and `bad-option` where two values get one."""

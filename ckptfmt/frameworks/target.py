@@ -272,6 +272,11 @@ def is_empty(leaf: Any) -> bool:
     return isinstance(leaf, dict | list | tuple) and not leaf
 
 
+def is_blank(leaf: Any) -> bool:
+    """Whether there is nothing yet in a place of a target."""
+    return leaf is None or is_empty(leaf)
+
+
 def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:
     """Whether a number can be an element of a dtype: a Python number of one of its own or a wider kind, which an
     integer must be exactly; a NumPy scalar as a tensor can."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..format.names import Path
 from ..format.tree import Tree
 from ..frameworks.adapter import is_stateful
-from ..frameworks.target import as_saved
+from ..frameworks.target import as_saved, is_blank
 from .tensor import is_tensor
 
 
@@ -37,10 +37,12 @@ def taken_whole(
     for (at, length), inside in zip(places.items(), below(there, places), strict=True):
         if at in kept or any(at[:n] in found for n in range(len(at))):
             continue
-        if not inside or any(map(is_tensor, inside.values())) or not inside.keys() <= stored.keys():
+        chosen = inside.keys() & stored.keys()
+        if not chosen or any(is_tensor(inside[path]) for path in chosen):
             continue
-        if at not in inside if length == 0 else _length(at, inside) not in (None, length):
-            found[at] = frozenset(inside)
+        is_other = len(chosen) == len(inside) and _length(at, inside) not in (None, length)
+        if at not in chosen if length == 0 else is_other:
+            found[at] = frozenset(chosen)
     return found
 
 
@@ -51,13 +53,22 @@ def leave_out(whole: Mapping[Path, frozenset[Path]], *trees: dict[Path, Any]) ->
             del leaves[path]
 
 
+def as_stored(
+    at: Path, paths: Collection[Path], stored: Iterable[Path], given: Callable[[Path], Path]
+) -> tuple[Path, frozenset[Path]]:
+    """A place of a template and paths there as the checkpoint has them; `given` gives a stored path as the template has
+    it."""
+    found = frozenset(path for path in stored if given(path) in paths)
+    return next(iter(found))[: len(at)], found
+
+
 def _places(tree: Tree, path: Path) -> Iterator[tuple[Path, int | None]]:
     """Where None, an empty container or a list stands, with the length of the list, and what has fields (None)."""
     plain = as_saved(tree, is_stateful, records=False)
     tree = as_saved(plain, is_stateful)
     if plain is not tree:
         yield path, None
-    elif tree is None or (isinstance(tree, dict | list | tuple) and not tree):
+    elif is_blank(tree):
         yield path, 0
     elif type(tree) in (list, tuple):
         yield path, len(tree)
