@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
       "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.") wherever they stand; "model/" is a level at the top.
       `add_prefix` is put before the names at the top. In this order, before all else: migrations, too, see such names.
     - `select`: one or more globs over path texts ("model/**"); what they leave out is missing from dicts and `OMITTED`
-      in lists and tuples.
+      in lists and tuples; of a target or template it stays as it is, and is not missing.
     - `into`: a tree whose tensors (of any framework with an adapter) are filled in place; gives that tree with the
       checkpoint's plain values. Objects with `state_dict()` and `load_state_dict()` get their state as they load it
       themselves. Differences raise `MismatchError` before anything is written; `strict=False` allows missing and

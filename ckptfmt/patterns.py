@@ -29,6 +29,11 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile(body if len(parts) > 1 else f"{body}(?:/.*)?", re.DOTALL)
 
 
+def as_patterns(patterns: Patterns) -> list[str]:
+    """One pattern or several as a list."""
+    return [patterns] if isinstance(patterns, str) else list(patterns or ())
+
+
 def matches(pattern: str, text: str) -> bool:
     """Whether the text of a path matches a pattern."""
     return _compile(pattern).fullmatch(text) is not None
@@ -36,7 +41,7 @@ def matches(pattern: str, text: str) -> bool:
 
 def selector(patterns: str | Iterable[str]) -> Callable[[Path], bool]:
     """What tells whether a path, by its text or its label, matches one of the patterns."""
-    given = [patterns] if isinstance(patterns, str) else list(patterns)
+    given = as_patterns(patterns)
     quoted = [pattern for pattern in given if "'" in pattern or '"' in pattern]
 
     def is_selected(path: Path) -> bool:
@@ -51,7 +56,7 @@ def selector(patterns: str | Iterable[str]) -> Callable[[Path], bool]:
 def near_selection(patterns: str | Iterable[str], paths: Iterable[Path]) -> str:
     """What to add to a message that says that none of the patterns matches one of the paths."""
     labels = list(dict.fromkeys(path_label(path[:n]) for path in paths for n in range(1, len(path) + 1)))
-    given = [patterns] if isinstance(patterns, str) else list(patterns)
+    given = as_patterns(patterns)
     found = [near_pattern(pattern, _WILD, labels, _matches_any) for pattern in given]
     return suggestion(dict.fromkeys(name for names in found for name in names))
 

@@ -130,10 +130,56 @@ def test_a_part_of_a_module_is_selected(tmp_path: Path, model: Any) -> None:
     ckptfmt_torch.save(tmp_path / "c", model)
     fresh = Model()
     held = fresh.conv.weight.detach().clone()
-    report = ckptfmt_torch.load_into(tmp_path / "c", fresh, strict=False, select="blocks.*")
-    assert not report.unexpected
+    report = ckptfmt_torch.load_into(tmp_path / "c", fresh, select="blocks.*")
+    assert report.ok
     assert torch.equal(fresh.blocks[2].weight, model.blocks[2].weight)
     assert torch.equal(fresh.conv.weight, held)
+
+
+@pytest.mark.parametrize("select", ["conv.*", "norm.weight", ["conv.*", "norm.*"]])
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_part_is_selected_of_a_module_with_code_of_its_own(
+    tmp_path: Path, model: Any, select: Any, blank: bool
+) -> None:
+    """Also where that is given less than all of its names."""
+    ckptfmt_torch.save(tmp_path / "c", model)
+    fresh = on_meta() if blank else Model()
+    report = ckptfmt_torch.load_into(tmp_path / "c", fresh, select=select)
+    assert report.ok
+    assert ("conv.weight" in report.meta) == (blank and select == "norm.weight")
+    state = model.state_dict()
+    del state["norm.bias"], state["embed.weight"]
+    ckptfmt_torch.save(tmp_path / "d", state)
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt_torch.load_into(tmp_path / "d", fresh, select="norm.*")
+    assert caught.value.report == ckptfmt.MatchReport(missing=("norm.bias",))
+
+
+class Checking(torch.nn.Linear):
+    """Has a say in its loading, and is strict."""
+
+    def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(dict(state), strict, assign)
+
+
+def test_a_part_is_selected_of_what_loads_itself(tmp_path: Path) -> None:
+    module, fresh = Checking(2, 2), Checking(2, 2)
+    optimizer = torch.optim.SGD(fresh.parameters(), lr=0.5)
+    ckptfmt_torch.save(tmp_path / "c", {"model": module, "optimizer": torch.optim.SGD(module.parameters(), lr=0.1)})
+    ckptfmt_torch.load(tmp_path / "c", into={"model": fresh, "optimizer": optimizer}, select="model/weight")
+    assert torch.equal(module.weight, fresh.weight)
+    assert not torch.equal(module.bias, fresh.bias)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    ckptfmt_torch.load(tmp_path / "c", into={"model": fresh, "optimizer": optimizer}, select="optimizer")
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    ckptfmt_torch.save(tmp_path / "d", {"model": module})
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt_torch.load(
+            tmp_path / "d",
+            into={"model": fresh, "other": optimizer},
+            select=["model", "other/state", "other/param_groups/0/lr"],
+        )
+    assert caught.value.report.missing == ("other/param_groups/0/lr",)
 
 
 def test_a_damaged_checkpoint_leaves_a_module_on_the_meta_device(tmp_path: Path, model: Any) -> None:

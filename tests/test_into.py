@@ -3,10 +3,12 @@ filled. [READ-006]"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -20,6 +22,12 @@ from ckptfmt.testing import assert_same_tree, equal_trees
 from ckptfmt.testing.strategies import arrays
 
 Scratch = Callable[[], AbstractContextManager[str]]
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -195,7 +203,40 @@ def test_part_of_a_tree(tmp_path: Path) -> None:
     target = {"c": {"d": np.ones((2, 2)), "step": 0}}
     assert_same_tree(ckptfmt.load(path, into=target, select="c"), {"c": STORED["c"]})
     report = refusal(path, {"a": np.zeros(3)}, select="c")
-    assert (report.missing, report.unexpected) == (("a",), ("c/d", "c/step"))
+    assert (report.missing, report.unexpected) == ((), ("c/d", "c/step"))
+
+
+@pytest.mark.parametrize("how", ["into", "like"])
+def test_what_is_not_selected_is_left_and_not_missing(tmp_path: Path, how: str) -> None:
+    path = saved(tmp_path, {"a": np.ones(2), "b": np.ones(2), "n": [1, 2, 3], "m": {"x": 5}})
+    other = np.zeros(3)
+    target = {"a": np.zeros(2), "b": other, "c": other, "n": [0], "m": None, "list": [np.zeros(1), {"z": 1}]}
+    reports: list[Any] = []
+    options: dict[str, Any] = {how: target, "on_match": reports.append}
+    found = ckptfmt.load(path, select="a", **options)
+    assert reports[0].ok
+    assert (found["a"] == 1).all()
+    assert found["b"] is found["c"] is other
+    assert (other == 0).all()
+    assert (found["n"], found["m"], found["list"]) == ([0], None, target["list"])
+    found = ckptfmt.load(path, select=["a", "n"], **options)
+    assert found["n"] == [1, 2, 3]
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt.load(path, select=["a", "[bc]", "b", "c"], **options)
+    assert caught.value.report == ckptfmt.MatchReport(missing=("c",), shape=(("b", (2,), (3,)),))
+    for strict in (True, False):
+        with pytest.raises(ckptfmt.SelectionError) as nothing:
+            ckptfmt.load(path, select="c", strict=strict, **options)
+        assert nothing.value.code == "no-match"
+    with ckptfmt.open(path) as checkpoint:
+        assert checkpoint.match(target, select="a").ok
+
+
+def test_a_list_is_taken_whole_only_where_all_of_it_is_selected(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"n": [1, 2, 3]})
+    assert ckptfmt.load(path, into={"n": [0, 0]}, select="n/0")["n"] == [1, 0]
+    assert ckptfmt.load(path, into={"n": [0, 0]}, select=["n/0", "n/1"])["n"] == [1, 2]
+    assert ckptfmt.load(path, into={"n": None}, select="n/0")["n"][0] == 1
 
 
 def test_a_tree_that_is_one_tensor(tmp_path: Path) -> None:
@@ -317,6 +358,11 @@ def test_one_memory_for_different_values_is_refused(tmp_path: Path, layout: str,
     assert (one == np.arange(6.0)).all()
 
 
+NOTHING_MIGRATED: dict[str, Any] = {
+    "schema": "2",
+    "source_schema": ("s", "1"),
+    "migrations": {"ckptfmt_migration": 1, "schema": "s", "from": "1", "to": "2", "rest": "keep", "rules": []},
+}
 HISTORY = {"losses": [1.0, 2.0], "best": {"acc": 0.5, "at": (3, None)}, "seen": [[1], [2, 3]], "w": np.arange(3.0)}
 
 
@@ -332,10 +378,7 @@ HISTORY = {"losses": [1.0, 2.0], "best": {"acc": 0.5, "at": (3, None)}, "seen": 
 @pytest.mark.parametrize("migrated", [False, True])
 def test_plain_values_go_where_a_target_has_nothing_yet(tmp_path: Path, blank: Any, migrated: bool) -> None:
     w = np.zeros(3)
-    options: dict[str, Any] = {}
-    if migrated:
-        document = {"ckptfmt_migration": 1, "schema": "s", "from": "1", "to": "2", "rest": "keep", "rules": []}
-        options = {"schema": "2", "source_schema": ("s", "1"), "migrations": document}
+    options = NOTHING_MIGRATED if migrated else {}
     found = ckptfmt.load(saved(tmp_path, HISTORY), into={**blank, "w": w}, **options)
     assert found["w"] is w
     assert_same_tree(found, HISTORY)
@@ -346,3 +389,77 @@ def test_tensors_go_nowhere_where_nothing_is(tmp_path: Path, blank: Any) -> None
     tree = {"history": {"losses": [1.0], "weights": [np.ones(2)]}, "w": np.ones(3)}
     report = refusal(saved(tmp_path, tree), {"history": blank, "w": np.zeros(3)})
     assert report.unexpected == ("history/losses/0", "history/weights/0")
+
+
+LISTS = [
+    ([1.0, 2.0], [0.1, 0.2, 0.3]),
+    ([1.0, 2.0, 3.0], [0.1]),
+    ((1, "a"), (1, "b", None)),
+    ([], [1, 2]),
+    ([[1, 2], [3]], [[5], [6]]),
+    ([{"epoch": 1}], [{"epoch": 0}, {"epoch": 5, "loss": 2.0}]),
+    (deque([1, 2], 5), deque([7, 8, 9], 5)),
+    ({"deep": [{"seen": [1]}]}, {"deep": [{"seen": [2, 3]}]}),
+    (Point([1, 2, 3], 4), Point([0], 0)),
+]
+EMPTY = [
+    (deque([1, 2]), deque()),
+    (SimpleNamespace(seen=[1, (2, 3)]), SimpleNamespace(seen=[])),
+]  # which like= asks for
+
+
+@pytest.mark.parametrize(
+    ("how", "there", "here"),
+    [*(("into", *lists) for lists in (*LISTS, *EMPTY)), *(("like", *lists) for lists in LISTS)],
+    ids=str,
+)
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("migrated", [False, True])
+def test_a_list_of_plain_values_is_one_value(
+    tmp_path: Path, there: Any, here: Any, strict: bool, how: str, migrated: bool
+) -> None:
+    """Of another length it is the stored one, whole: two lists never become one."""
+    path = saved(tmp_path, {"x": there, "w": np.ones(2)})
+    reports: list[Any] = []
+    options = {how: {"x": here, "w": np.zeros(2)}, "strict": strict, **(NOTHING_MIGRATED if migrated else {})}
+    found = ckptfmt.load(path, **options, on_match=reports.append)
+    assert found["x"] == there
+    assert type(found["x"]) is type(here)
+    assert reports[0].ok
+
+
+def test_a_list_of_another_kind_stays_of_the_targets(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"x": (1, 2), "w": np.ones(2)})
+    assert ckptfmt.load(path, into={"x": [0, 0, 0], "w": np.zeros(2)})["x"] == [1, 2]
+
+
+def test_lists_with_tensors_and_names_differ_one_by_one(tmp_path: Path) -> None:
+    """What is filled in place is not replaced; a dict's keys are names."""
+    path = saved(tmp_path, {"x": [np.ones(1), 5], "d": {"a": 1}, "n": {0: "a"}, "r": [Point(1, 2)]})
+    target = {"x": [np.zeros(1), 6, 7], "d": {"a": 0, "b": 2}, "n": {0: "", 1: "b"}, "r": [Point(0, 0), Point(8, 9)]}
+    assert refusal(path, target).missing == ("x/2", "d/b", "n/1", "r/1/x", "r/1/y")
+    found = ckptfmt.load(path, into=target, strict=False)
+    assert found["x"][1:] == [5, 7]
+    assert (found["x"][0] == 1).all()
+    assert found["d"] == {"a": 1, "b": 2}
+    assert found["n"] == {0: "a", 1: "b"}
+    assert found["r"] == [Point(1, 2), Point(8, 9)]
+    assert refusal(saved(tmp_path, {"x": [np.ones(1)]}, overwrite=True), {"x": [5, 6]}).missing == ("x/1",)
+
+
+def nested(depth: int) -> st.SearchStrategy[Any]:
+    """Lists of plain values, all at one depth, so that none is a value where the other has a list."""
+    values: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", max_size=2)
+    for _ in range(depth):
+        values = st.lists(values, max_size=3)
+    return values
+
+
+@given(st.data())
+def test_lists_of_plain_values_are_those_that_are_stored(scratch: Scratch, data: Any) -> None:
+    depth = data.draw(st.integers(1, 3))
+    there, here = data.draw(nested(depth)), data.draw(nested(depth))
+    with scratch() as folder:
+        path = saved(Path(folder), {"x": there, "w": np.ones(1)})
+        for strict in (True, False):
+            assert ckptfmt.load(path, into={"x": here, "w": np.zeros(1)}, strict=strict)["x"] == there

@@ -143,6 +143,30 @@ def test_refusals(tmp_path: Path, options: Any, code: str, words: list[str]) -> 
         assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "select", "write"),
+    [
+        ({"prefix": "model"}, "model/module.*", "'module.*'"),
+        ({"prefix": ("model",)}, ["model/layers", "x"], "['layers', 'x']"),
+        ({"prefix": "model/module."}, "model/module.w", "'w'"),
+        ({"prefix": "model", "strip_prefix": "module."}, "model/module.w", "'w'"),
+        ({"strip_prefix": "model/"}, "model/layers/**", "'layers/**'"),
+        ({"prefix": "ema.", "add_prefix": "x."}, "w", "'x.w'"),
+    ],
+)
+@pytest.mark.parametrize("into", [False, True])
+def test_a_pattern_for_the_names_before_is_told(
+    tmp_path: Path, options: Any, select: Any, write: str, into: bool
+) -> None:
+    path = saved(tmp_path, {"model": {"module.w": W, "module.b": B, "layers": [W]}, "ema.w": W})
+    more = {"into": {"w": np.zeros_like(W)}} if into else {}
+    with pytest.raises(ckptfmt.SelectionError, match="matches nothing") as caught:
+        ckptfmt.load(path, **options, select=select, **more)
+    assert caught.value.code == "no-match"
+    assert f"write select={write}" in str(caught.value)
+    assert next(iter(options)) in caught.value.advice
+
+
 def test_versions_of_modules_follow_their_names(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     path = tmp_path / "c.ckpt"

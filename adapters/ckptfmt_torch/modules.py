@@ -59,7 +59,7 @@ class _Filling:
 
     def __init__(self, module: Module, device: torch.device, stored: Stored, strict: bool, cast: bool) -> None:
         self.module, self.device, self.strict, self.cast = module, device, strict, cast
-        self.at, self.stored = stored.at, stored.leaves
+        self.at, self.stored, self.wanted = stored.at, stored.leaves, stored.wanted
         self.versions = stored.tags.get("torch.state_dict")
         self.keys: dict[Any, list[Path]] = {}  # of the state, with the leaves that each holds
         for path in self.stored:
@@ -80,9 +80,10 @@ class _Filling:
         if not self.keys:
             return self._of_nothing()
         claims = self._claims()
-        report = sum((self._foreseen(sub, claims[sub.prefix]) for sub in self.own), MatchReport())
-        parts = [self._part(sub, claims[sub.prefix]) for sub in self.own]
-        names = sum(1 for sub in self.own for _ in own_code.names(self._below(sub)))
+        own = [sub for sub in self.own if claims[sub.prefix] or self._is_wanted(sub)]
+        report = sum((self._foreseen(sub, claims[sub.prefix]) for sub in own), MatchReport())
+        parts = [self._part(sub, claims[sub.prefix]) for sub in own]
+        names = sum(self._wants(name) for sub in own for name in own_code.names(self._below(sub)))
         return Intake(self._in_place(), tuple(parts), report, self._put, names, self._adopts, self._after)
 
     def _of_nothing(self) -> Intake:
@@ -93,6 +94,14 @@ class _Filling:
         names = [name for sub in self.own for name in own_code.names(self._below(sub))]
         report = self._report(names) if not self.stored else MatchReport()
         return Intake(direct, report=report, names=len(report.missing), after=self._after)
+
+    def _wants(self, name: str) -> bool:
+        return self.wanted((*self.at, name))
+
+    def _is_wanted(self, sub: Sub) -> bool:
+        """Whether anything of a submodule is asked for; what has no names always is."""
+        names = list(own_code.names(self._below(sub)))
+        return not names or any(map(self._wants, names))
 
     # ---- whose code loads what
 
@@ -246,7 +255,8 @@ class _Filling:
             self._part_aliases(mine)
         said = own_code.Said()
         with refusals(sub.module, (*self.at, *filter(None, [sub.prefix[:-1]])), lambda: self._said(said)):
-            own_code.load(sub, mine, said, strict=self.strict, assign=assign)
+            strict = self.strict and all(map(self._wants, own_code.names(self._below(sub))))
+            own_code.load(sub, mine, said, strict=strict, assign=assign)
         if assign:
             self._tie()
         return self._said(said)
@@ -294,7 +304,10 @@ class _Filling:
         return self._report(missing, said.unexpected) + MatchReport(shape=tuple(shapes))
 
     def _report(self, missing: Iterable[str], unexpected: Iterable[str] = ()) -> MatchReport:
-        labels = (tuple(path_label((*self.at, name)) for name in names) for names in (missing, unexpected))
+        labels = (
+            tuple(path_label((*self.at, name)) for name in names)
+            for names in (filter(self._wants, missing), unexpected)
+        )
         return MatchReport(next(labels), next(labels))
 
 

@@ -23,7 +23,8 @@ from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
 from ..patterns import Patterns
-from ..storage import options_at, path_of
+from ..reading.checkpoint import StoredCheckpoint
+from ..storage import Storage, options_at, path_of
 from ..storage.local import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault
-from .names import Key, Path, PathIndex, label
-from .tree import Node, decode_key, leaves
+from .names import Key, Path, PathIndex, label, path_text
+from .tree import Node, bare, decode_key, leaves, node_at
 
 # what torch.compile, FSDP and activation checkpointing put into names, at any place, and nothing else does
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -40,6 +40,19 @@ class Renaming(NamedTuple):
                 )
         return cls("" if prefix is None else prefix, tuple(filter(None, given)), add or "")
 
+    def pattern(self, text: str) -> str:
+        """A pattern for the names before as one for the names after, as far as its beginning tells."""
+        before = path_text(self.prefix) if isinstance(self.prefix, tuple) else str(self.prefix)
+        text = text.removeprefix(before).removeprefix("/")
+        for prefix in self.strip:
+            text = stripped(text, prefix)
+        return self.add + text
+
+    def __str__(self) -> str:
+        """The options that ask for it."""
+        options = {"prefix": self.prefix, "strip_prefix": ", ".join(self.strip), "add_prefix": self.add}
+        return ", ".join(f"{name}={text!r}" for name, text in options.items() if text)
+
     def node(self, node: Node, checkpoint: str) -> Node:
         """A tree's node under the new names; raises `no-such-path`, and `bad-option` where two values get one."""
         try:
@@ -68,25 +81,25 @@ def stripped(text: str, prefix: str) -> str:
 def _below(node: Node, prefix: Key | Path, checkpoint: str) -> Node:
     paths = PathIndex(path for path, _ in leaves(node))
     if not isinstance(prefix, str):
-        return _at(node, paths.find(prefix, checkpoint))
+        return node_at(node, paths.find(prefix, checkpoint))
     head, slash, start = prefix.rpartition("/")
     try:
         if not prefix.endswith("."):
-            return _at(node, paths.find(prefix.removesuffix("/"), checkpoint))
-        outer = _at(node, paths.find(head, checkpoint)) if slash else node
+            return node_at(node, paths.find(prefix.removesuffix("/"), checkpoint))
+        outer = node_at(node, paths.find(head, checkpoint)) if slash else node
     except CkptError as error:
         error.message = f"prefix={prefix!r}: {error.message}"
         error.advice = _near(node, prefix) if error.code == "no-such-path" else error.advice
         raise
     found = _rekeyed(outer, lambda text: text[len(start) :] if text.startswith(start) else None)
-    if not _bare(found)[1:] or not _bare(found)[1]:
+    if not bare(found)[1:] or not bare(found)[1]:
         raise fault("no-such-path", f"prefix={prefix!r}: no name begins with it", advice=_near(node, prefix))
     return found
 
 
 def _near(node: Node, prefix: str) -> str:
     """What can be given instead of a prefix that is not there."""
-    match _bare(node):
+    match bare(node):
         case ["dict", keys, _] if keys:
             texts = [label(decode_key(key)) for key in keys]
             wanted = prefix.rstrip("./") + "."
@@ -98,23 +111,6 @@ def _near(node: Node, prefix: str) -> str:
     return "The tree has no names at its top: leave prefix= out"
 
 
-def _bare(node: Node) -> Node:
-    """A node without the tags over it."""
-    while type(node) is list and node[0] == "tag":
-        node = node[3]
-    return node
-
-
-def _at(node: Node, path: Path) -> Node:
-    for key in path:
-        match _bare(node):
-            case ["dict", keys, items]:
-                node = items[[decode_key(one) for one in keys].index(key)]
-            case [_, items]:
-                node = items[key]
-    return node
-
-
 def _raised(node: Node, level: str) -> Node:
     """A dict with the items of the dict at one of its keys in the place of that."""
     match node:
@@ -122,7 +118,7 @@ def _raised(node: Node, level: str) -> Node:
             return ["tag", name, param, _raised(child, level)]
         case ["dict", keys, items] if level in keys:
             place = keys.index(level)
-            match _bare(items[place]):
+            match bare(items[place]):
                 case ["dict", inner, values]:
                     if len(keys) == 1:
                         return items[place]  # with its tags

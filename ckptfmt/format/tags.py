@@ -112,6 +112,9 @@ TAGS: dict[str, Tag] = {
     "torch.saved": Tag(_plain(bytes)),
 }
 
+# whose children are fields, and only what knows the class makes the value
+RECORDS = frozenset({"python.namedtuple", "python.dataclass", "jax.pytree"})
+
 
 def child_of(_: Node, value: Any) -> Any:
     """The value of a tagged node's child, for the node."""

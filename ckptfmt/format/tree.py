@@ -119,14 +119,15 @@ def decode(
     tensor: Callable[[int], Any],
     keep: Callable[[Path], bool] | None = None,
     restores: Mapping[str, Restore] = MappingProxyType({}),
+    path: Path = (),
 ) -> Tree:
-    """The value of a checked node; `tensor(index)` gives the leaf of a tensor node.
+    """The value of a checked node, which stands at a path; `tensor(index)` gives the leaf of a tensor node.
 
     With `keep`, leaves whose path it refuses are left out: dict entries vanish, items of lists and tuples become
     `OMITTED`. `restores` makes the values of tags that belong to a framework.
     """
     with uncollected():
-        return _Decoder(tensor, keep, restores).value(node, ())
+        return _Decoder(tensor, keep, restores).value(node, path)
 
 
 class _Decoder:
@@ -223,6 +224,24 @@ def _leaf(node: Node) -> Any:
             dtype = DTYPES[name]
             stored = np.frombuffer(raw, dtype.stored).astype(dtype.stored.newbyteorder("="))
             return unpack(stored, dtype, 1)[0] if dtype.per > 1 else stored.view(dtype.numpy)[0]
+
+
+def bare(node: Node) -> Node:
+    """A node without the tags over it."""
+    while type(node) is list and node[0] == "tag":
+        node = node[3]
+    return node
+
+
+def node_at(node: Node, path: Path) -> Node:
+    """The node at a path, with the tags over it."""
+    for key in path:
+        match bare(node):
+            case ["dict", keys, items]:
+                node = items[decode_keys(keys).index(key)]
+            case [_, items]:
+                node = items[key]
+    return node
 
 
 def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:

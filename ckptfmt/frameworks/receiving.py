@@ -61,13 +61,20 @@ class Intake:
     after: Callable[[], MatchReport] = MatchReport
 
 
+def everything(_: Path) -> bool:
+    """What is asked for where nothing is selected."""
+    return True
+
+
 class Stored(NamedTuple):
     """What a checkpoint has for an object at the path `at`: the leaves there (tensors that have not been read, and
-    plain values), and the params of the tags over them all, by name."""
+    plain values), and the params of the tags over them all, by name. `wanted` says which paths are asked for, in the
+    object, too: what is not is neither filled nor missing."""
 
     at: Path
     leaves: Mapping[Path, Any]
     tags: Mapping[str, Any]
+    wanted: Callable[[Path], bool] = everything
 
 
 class Receiver(Protocol):
@@ -93,7 +100,7 @@ class Whole:
     def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
         if not stored.leaves:
             leaves = flatten(self.value.state_dict(), path=stored.at)
-            missing = tuple(path_label(path) for path, leaf in leaves if not is_empty(leaf))
+            missing = tuple(path_label(path) for path, leaf in leaves if not is_empty(leaf) and stored.wanted(path))
             return Intake(report=MatchReport(missing=missing), names=len(missing))
         report = MatchReport()
         if stored.at in stored.leaves and not is_empty(stored.leaves[stored.at]) and self._has_dict():

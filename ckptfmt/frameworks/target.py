@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
-from ..format.tags import TAGS, Restore, made
+from ..format.tags import RECORDS, TAGS, Restore, made
 from ..format.tree import OMITTED, Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
 from .adapter import is_leaf as is_leaf_tag
@@ -108,23 +108,31 @@ def flatten(
 ) -> Iterator[tuple[Path, Any]]:
     """Every leaf of a tree of values, with its path; an empty container is a leaf. Containers of other libraries are
     seen as a save sees them."""
-    kind = type(tree)
+    tree = as_saved(tree, is_leaf)
     if _is_dict(tree):
         for key, item in tree.items():
             yield from flatten(item, is_leaf, (*path, key))
-    elif kind in (list, tuple) and tree:
+    elif type(tree) in (list, tuple) and tree:
         for i, item in enumerate(tree):
             yield from flatten(item, is_leaf, (*path, i))
-    elif kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or is_leaf(tree):
-        yield path, tree
     else:
-        lowered = lower(tree)
-        if isinstance(lowered, Tagged) and not is_leaf_tag(lowered):
-            yield from flatten(lowered.child, is_leaf, path)
+        yield path, tree
+
+
+def as_saved(value: Any, is_leaf: Callable[[Any], bool] = lambda _: False, records: bool = True) -> Any:
+    """The container that a save writes for a value, such as the list of a deque; itself for any other value, and
+    without `records` for what has fields of its own."""
+    while not (
+        _is_dict(value) or type(value) in _PLAIN or isinstance(value, np.ndarray | np.generic) or is_leaf(value)
+    ):
+        lowered = lower(value)
+        if isinstance(lowered, Tagged) and not is_leaf_tag(lowered) and (records or lowered.tag not in RECORDS):
+            value = lowered.child
         elif isinstance(lowered, Plain):
-            yield from flatten(lowered.value, is_leaf, path)
+            value = lowered.value
         else:
-            yield path, tree
+            break
+    return value
 
 
 def _is_dict(tree: Tree) -> bool:
@@ -138,9 +146,11 @@ def rebuild(
     path: Path = (),
     check: Callable[[Path, Tagged], None] = lambda path, tagged: None,
     is_leaf: Callable[[Any], bool] = lambda _: False,
+    whole: Container[Path] = (),
 ) -> Tree:
-    """The same containers, with every leaf replaced by `leaf(path, leaf)`. `check` sees what becomes tagged nodes."""
-    return _Rebuilder(leaf, check, is_leaf).value(tree, path)
+    """The same containers, with every leaf replaced by `leaf(path, leaf)`. `check` sees what becomes tagged nodes;
+    lists and tuples at paths of `whole` are leaves, which stay of their kind."""
+    return _Rebuilder(leaf, check, is_leaf, whole).value(tree, path)
 
 
 def untagged(tree: Tree, restores: Mapping[str, Restore]) -> Tree:
@@ -175,8 +185,9 @@ class _Rebuilder:
         leaf: Callable[[Path, Any], Any],
         check: Callable[[Path, Tagged], None],
         is_leaf: Callable[[Any], bool],
+        whole: Container[Path],
     ) -> None:
-        self.leaf, self.check, self.is_leaf = leaf, check, is_leaf
+        self.leaf, self.check, self.is_leaf, self.whole = leaf, check, is_leaf, whole
         self.tagged: dict[Hashable, tuple[Any, Any]] = {}  # child, which stays alive, and what was made of it
 
     def value(self, tree: Tree, path: Path) -> Tree:
@@ -184,6 +195,8 @@ class _Rebuilder:
         if _is_dict(tree):
             items = ((key, self.value(item, (*path, key))) for key, item in tree.items())
             return OrderedDict(items) if kind is OrderedDict else dict(items)
+        if kind in (list, tuple) and tree and path in self.whole:
+            return kind(self.leaf(path, tree))
         if kind in (list, tuple) and tree:
             return kind(self.value(item, (*path, i)) for i, item in enumerate(tree))
         if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or self.is_leaf(tree):
@@ -257,6 +270,11 @@ def is_empty(leaf: Any) -> bool:
     """Whether a leaf is an empty container: there is nothing in it that could be missing. Orbax writes None for one
     that is a NamedTuple."""
     return isinstance(leaf, dict | list | tuple) and not leaf
+
+
+def is_blank(leaf: Any) -> bool:
+    """Whether there is nothing yet in a place of a target."""
+    return leaf is None or is_empty(leaf)
 
 
 def _takes(dtype: np.dtype[Any], number: Any, cast: bool) -> bool:

@@ -12,11 +12,12 @@ from ..errors import fault
 from ..format.dtypes import Array, DType, dtype_of
 from ..format.names import Path, path_label
 from ..format.tree import OMITTED, Tree
+from ..frameworks.adapter import Tagged
 from ..frameworks.target import untagged
 from ..reading.filling import Place
 from ..reading.loading import Loader
 from ..reading.tensor import ArrayLike, Tensor
-from .containers import build_tree
+from .containers import build_tree, leaves_of
 from .plan import Plain
 from .view import MigratedTensor, MigratedView
 
@@ -71,6 +72,14 @@ class ViewLoader(Loader):
         """The value of a leaf that is no tensor: with its tag, if that is one of the program or the framework."""
         return untagged(entry.value if isinstance(entry, Plain) else entry, self._restores())
 
+    def _plain_at(self, at: Path, paths: frozenset[Path]) -> Tree:
+        place: Any = self.view.plan.tree
+        for key in at:
+            place = _inside(place)[key]
+        above = {path[:n] for path in paths for n in range(len(path) + 1)}
+        kept = ((path[len(at) :], self._plain(entry)) for path, entry in leaves_of(place, at) if path in above)
+        return build_tree(kept, place)
+
     def _dtype(self, index: int) -> DType:
         tensor = self.wanted[index]
         row = dtype_of(tensor.dtype)
@@ -119,6 +128,14 @@ class ViewLoader(Loader):
 
     def _source(self, tensor: MigratedTensor) -> Tensor | None:
         return self.view.moved(tensor)
+
+
+def _inside(entry: Any) -> Any:
+    """The container that an entry of a plan is."""
+    value = entry.value if isinstance(entry, Plain) else entry
+    while isinstance(value, Tagged):
+        value = value.child
+    return value
 
 
 def _gaps(values: Mapping[Path, Any], tree: Tree) -> list[tuple[Path, Any]]:

@@ -59,6 +59,8 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     path = ""
     _numbers: Sequence[int] | None = None  # of the tensors in the tree, where these are not all that are stored
 
+    renaming = Renaming()  # how its names came about, from those that are stored
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -234,6 +236,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         other.blocks = self.blocks
         other.manifest = self.manifest._replace(tree=renaming.node(self.manifest.tree, self.path))
         tensors = (node for _, node in trees.leaves(other.manifest.tree) if type(node) is list and node[0] == "tensor")
+        other.renaming = renaming
         other._numbers = sorted({index for _, index in tensors})
         other._first_paths = FirstPaths(other.manifest)
         return other

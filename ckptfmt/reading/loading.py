@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import reduce
 from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,16 +25,17 @@ from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named,
 from ..frameworks.advice import advice
 from ..frameworks.int_keys import as_asked
 from ..frameworks.overflows import Kind, Tally, name_of
-from ..frameworks.receiving import Intake, Part, Stored, receiver
-from ..frameworks.target import MatchReport, Names, filled, flatten, is_empty, match, rebuild
-from ..patterns import Patterns, near_selection, selector
+from ..frameworks.receiving import Intake, Part, Stored, everything, receiver
+from ..frameworks.target import MatchReport, Names, filled, flatten, is_blank, is_empty, match, rebuild
+from ..patterns import Patterns, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
-from .below import below, blanks
+from .below import as_stored, below, leave_out, taken_whole
 from .fetch import SMALL
 from .filling import Place, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
+from .selection import no_match
 from .shared import shared
 from .stand_ins import stand_in
 from .tensor import ArrayLike, Tensor, is_tensor
@@ -97,8 +98,9 @@ class Loader:
         self.views: Views | None = None  # of tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         checkpoint.blocks.in_flight = max_bytes_in_flight
-        self.select = list(select) if select is not None and not isinstance(select, str) else select
+        self.select = select if select is None or isinstance(select, str) else list(select)
         self.keep = None if self.select is None else selector(self.select)
+        self.selects = self.keep or everything
 
     def load(self) -> Tree:
         tree = self._loaded()
@@ -123,8 +125,13 @@ class Loader:
 
     @property
     def _stored(self) -> Mapping[Path, Any]:
-        leaves = self._leaves
-        return leaves if self.keep is None else {path: leaf for path, leaf in leaves.items() if self.keep(path)}
+        """The leaves that are asked for; raises `no-match` where there are none."""
+        if self.keep is None:
+            return self._leaves
+        found = {path: leaf for path, leaf in self._leaves.items() if self.keep(path)}
+        if not found:
+            raise self._no_match()
+        return found
 
     # ---- a new tree
 
@@ -163,8 +170,7 @@ class Loader:
         return {**registry.RESTORES, **times, **self.adapter.restores} if self.adapter else registry.RESTORES
 
     def _no_match(self) -> CkptError:
-        hint = partial(near_selection, self.select or (), list(self._leaves))
-        return fault("no-match", f"select={self.select!r} matches nothing", path=self.checkpoint.path, hint=hint)
+        return no_match(self.select, self._leaves, self.checkpoint.renaming, self.checkpoint.path)
 
     def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
         """Mapped where that costs no read, or is asked for, and read where not."""
@@ -252,14 +258,13 @@ class Loader:
             report = reduce(add, (one.intake.after() for one in objects), report)
         if self.on_match is not None:
             self.on_match(report)
-        plain = self._tree_of(frozenset().union(*opened.values()), self.adapter) if opened else {}
 
         def leaf_at(path: Path, leaf: Any) -> Any:
             if isinstance(slots.get(path), Slot) or is_stateful(leaf):
                 return leaf
-            return value_at(plain, path) if path in opened else stored.get(path, leaf)
+            return self._plain_at(path, opened[path]) if path in opened else stored.get(path, leaf)
 
-        return rebuild(self.into, leaf_at, is_leaf=is_stateful)
+        return rebuild(self.into, leaf_at, is_leaf=is_stateful, whole=opened)
 
     def _fit(self) -> _Fit:
         """Compare the target with the checkpoint."""
@@ -272,7 +277,7 @@ class Loader:
         for (at, value), inside in zip(values.items(), below(stored, values), strict=True):
             found, adapter = receiver(value, self.adapter)
             try:
-                intake = found.intake(Stored(at, inside, tags[at]), self.strict, self.cast)
+                intake = found.intake(Stored(at, inside, tags[at], self.selects), self.strict, self.cast)
             except CkptError as error:
                 error.path = self.checkpoint.path
                 raise
@@ -280,12 +285,12 @@ class Loader:
             leaves |= intake.direct
             for path in (path for part in intake.parts for path in part.paths):
                 del stored[path]
-        opened = blanks(self.into, stored)
-        for path in opened:
-            del leaves[path]
-        for path in chain.from_iterable(opened.values()):
-            del stored[path]
+        left = [path for path, leaf in leaves.items() if not self.selects(path) and not is_blank(leaf)]
+        leaves = {path: leaf for path, leaf in leaves.items() if self.selects(path)}
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
+        held = [path for path, found in slots.items() if found is not None]
+        opened = taken_whole(self.into, [*held, *values, *left], stored, self._leaves)
+        leave_out(opened, leaves, slots, stored)
         report = match(leaves, slots, stored, is_tensor, self.cast)
         names = Names(len(slots) + sum(one.intake.names for one in objects), there)
         return _Fit(slots, objects, opened, reduce(add, (one.intake.report for one in objects), report), names)
@@ -344,6 +349,11 @@ class Loader:
         loader.views = views
         return loader._tree()
 
+    def _plain_at(self, at: Path, paths: frozenset[Path]) -> Tree:
+        """What stands at a place without tensors, but for all leaves besides these."""
+        node, keep = trees.node_at(self.manifest.tree, at), None if self.keep is None else paths.__contains__
+        return trees.decode(node, lambda _: None, keep, self._restores(), at)
+
     def _copied(self, part: Part, adapter: Adapter | None) -> list[int]:
         """The tensors that a module copies from host memory as they are stored, and that are worth a mapping."""
         if self.checkpoint.blocks.storage.is_remote or not (adapter is None or adapter.on_host):
@@ -383,11 +393,16 @@ class Loader:
     # ---- like a template
 
     def _build_like(self) -> Tree:
-        leaves = dict(flatten(self.like))
+        all_leaves, found_there = dict(flatten(self.like)), self._stored
+        leaves = {path: leaf for path, leaf in all_leaves.items() if self.selects(path)}
         templates = self._templates(leaves)
-        given = as_asked(self._stored, leaves)
-        asked_for = {given(path): found for path, found in self._stored.items()}
+        given = as_asked(found_there, all_leaves)
+        asked_for = {given(path): found for path, found in found_there.items()}
         stored = {path: self._number(found, leaves.get(path)) for path, found in asked_for.items()}
+        held = [path for path in all_leaves if path not in templates or templates[path] is not None]
+        whole = taken_whole(self.like, held, stored, {given(path): leaf for path, leaf in self._leaves.items()})
+        lists = {at: paths for at, paths in whole.items() if at not in leaves}  # a template's None is no place
+        leave_out(lists, leaves, templates, stored)
         report = match(leaves, templates, stored, is_tensor, self.cast)
         self._check(report, Names(len(leaves), filled(stored)))
         bound = {(given(path), tag): param for (path, tag), param in self._bound().items()}
@@ -400,6 +415,10 @@ class Loader:
             built = self._built(asked)
 
         def leaf_at(path: Path, leaf: Any) -> Any:
+            if path in lists:
+                return self._plain_at(*as_stored(path, lists[path], found_there, given))
+            if path not in templates:  # not selected
+                return leaf
             ask, found = templates[path], stored.get(path, leaf)
             if is_empty(leaf) and path in stored:
                 if found is not None and not is_empty(found):
@@ -416,7 +435,7 @@ class Loader:
                 difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
-        tree = rebuild(self.like, leaf_at, check=check)
+        tree = rebuild(self.like, leaf_at, check=check, whole=lists)
         if self.on_match is not None:
             self.on_match(report)
         return tree
