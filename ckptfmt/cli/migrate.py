@@ -20,6 +20,7 @@ from ..migration.nodes import Leaf, Node, nbytes
 from ..migration.plan import Plain
 from ..progress import progress_bar
 from .console import console, print_json
+from .options import follow_links
 from .text import count, size, visible
 
 
@@ -80,6 +81,7 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
 @click.option("--down", is_flag=True, help="Run migrations backwards.")
 @click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
 @click.option("--verify", is_flag=True, help="Read and verify what is merely moved, too.")
+@follow_links
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
 @click.option("--overwrite", "-f", is_flag=True, help="Replace DST, which may be SRC, at once.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")

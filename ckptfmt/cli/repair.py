@@ -14,6 +14,7 @@ from ..layouts import LAYOUTS
 from . import DAMAGED, json_form
 from .bar import progress_bar
 from .console import console, print_json
+from .options import follow_links
 from .text import count, path_label, size, visible
 from .verify import damage_document
 
@@ -46,6 +47,7 @@ Exit codes: 0 nothing is lost, 1 something is lost, or nothing could be salvaged
 @click.argument("dst", type=click.Path())
 @click.option("--fill", type=float, help="Keep damaged tensors, with this value in damaged blocks.")
 @click.option("--uncommitted", is_flag=True, help="Take the manifest of a directory without a valid COMMIT.")
+@follow_links
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
 @click.option("--overwrite", "-f", is_flag=True, help="Replace DST if it exists.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")

@@ -8,6 +8,7 @@ from .. import upgrade as upgrade_checkpoint
 from .._version import FORMAT
 from .console import console, print_json
 from .migrate import saved_document
+from .options import follow_links
 from .text import count, size, visible
 
 
@@ -23,10 +24,11 @@ The object of --json has: path, from, to ([major, minor]), layout, bytes, tensor
 @click.argument("src", type=click.Path())
 @click.argument("dst", type=click.Path())
 @click.option("--overwrite", "-f", is_flag=True, help="Replace DST, which may be SRC, at once.")
+@follow_links
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def upgrade(src: str, dst: str, overwrite: bool, as_json: bool) -> int:
+def upgrade(src: str, dst: str, overwrite: bool, follow_links: bool, as_json: bool) -> int:
     """Write the checkpoint at SRC, of any format version that can be read, to DST in the version of today."""
-    version, saved = upgrade_checkpoint(src, dst, overwrite=overwrite)
+    version, saved = upgrade_checkpoint(src, dst, overwrite=overwrite, follow_links=follow_links)
     if as_json:
         print_json({"path": dst, "from": list(version), "to": list(FORMAT), **saved_document(saved)})
     else:

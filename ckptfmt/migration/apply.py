@@ -61,6 +61,7 @@ def migrate(
     digest: str | None = None,
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     **options: Unpack[ChainOptions],
 ) -> MigrationReport:
     """Save the checkpoint at `src` as it is at version `to` of its schema to `dst`: all of it, or nothing.
@@ -68,7 +69,8 @@ def migrate(
     `migrations`, `source_schema`, `down`, `lossy`, `parameters`, `externs`, and `prefix`, `strip_prefix` and
     `add_prefix`, by which names change before, are those of `ckptfmt.open`; `layout` and `digest` (those of the source
     by default), `overwrite`, `compression` and `durable` those of `ckptfmt.save`;
-    `storage_options` are for whichever of `src` and `dst` is a URL. `dst` may be `src`, with `overwrite=True`.
+    `storage_options` are for whichever of `src` and `dst` is a URL; `follow_links`: also through links in the folder of
+    `src`, as in `ckptfmt.open`. `dst` may be `src`, with `overwrite=True`.
     `plan_only` plans and writes nothing.
     `progress(done, total)` is told the bytes written.
 
@@ -89,6 +91,7 @@ def migrate(
         strip_prefix=names.strip,
         add_prefix=add_prefix,
         storage_options=read_options,
+        follow_links=follow_links,
         **options,
     ) as view:
         start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else to)

@@ -58,13 +58,14 @@ def upgrade(
     overwrite: bool = False,
     durable: bool = True,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> tuple[tuple[int, int], Any]:
     """Save the checkpoint at `src` to `dst` in the format version of today; gives the version that it had and the
     `SaveReport`. [FMT-004]
 
     Tree, schema, metadata, layout and stored chunks stay, and no chunk is read where `ckptfmt.migrate` would not
-    either. `dst` may be `src`, with `overwrite=True`. `storage_options` are for whichever of them is a URL. Raises
-    what `ckptfmt.open` and `ckptfmt.save` raise.
+    either. `dst` may be `src`, with `overwrite=True`. `storage_options` are for whichever of them is a URL;
+    `follow_links` as in `ckptfmt.open`. Raises what that and `ckptfmt.save` raise.
     """
     from ..reading.checkpoint import Checkpoint
     from ..storage import options_at
@@ -72,7 +73,8 @@ def upgrade(
     from .apply import further_keys
     from .keep import keeper
 
-    with Checkpoint(src, storage_options=options_at(src, storage_options)) as checkpoint:
+    options = options_at(src, storage_options)
+    with Checkpoint(src, storage_options=options, follow_links=follow_links) as checkpoint:
         manifest = checkpoint.manifest
         record = {
             "operation": "upgrade",
