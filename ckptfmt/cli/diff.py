@@ -11,10 +11,9 @@ from rich.text import Text
 
 from ..conversion.comparison import Change, DiffReport
 from ..conversion.comparison import diff as diff_checkpoints
-from . import DIFFERENT
+from . import DIFFERENT, options
 from .console import console, print_json
 from .json_form import Encoder
-from .options import follow_links
 from .text import count, visible
 
 
@@ -34,25 +33,21 @@ Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 )
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
-@click.option("--from-a", "a_format", metavar="FORMAT", help="What A is, where its bytes leave doubt.")
-@click.option("--from-b", "b_format", metavar="FORMAT", help="What B is.")
-@click.option("--max-expansion", type=int, help="How many times larger than A and B tensors may be.")
-@follow_links
+@options.source_format("--from-a", "a_format", "A")
+@options.source_format("--from-b", "b_format", "B")
+@options.max_expansion("A and B")
+@options.follow_links
 @click.option("--quiet", "-q", is_flag=True, help="No report: the exit code says it.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@options.as_json
 def diff(
     a: str,
     b: str,
-    a_format: str | None,
-    b_format: str | None,
-    max_expansion: int | None,
-    follow_links: bool,
     quiet: bool,
     as_json: bool,
+    **more: Any,
 ) -> int:
     """Compare the checkpoints at A and B leaf by leaf: added, removed, renamed and changed ones."""
-    limit: dict[str, Any] = {} if max_expansion is None else {"max_expansion": max_expansion}
-    report = diff_checkpoints(a, b, a_format=a_format, b_format=b_format, follow_links=follow_links, **limit)
+    report = diff_checkpoints(a, b, **more)
     if as_json:
         print_json(Encoder().value({**dataclasses.asdict(report), "equal": report.equal} | _lists(report)))
     elif not quiet:

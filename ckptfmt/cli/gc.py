@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .. import Garbage, GarbageReport
 from .. import gc as collect
+from . import options
 from .console import console, print_json
 from .text import count, size, visible
 
@@ -44,11 +45,11 @@ Exit codes: 0 fine, 2 anything else.
 @click.argument("folder", type=click.Path())
 @click.option("--delete", is_flag=True, help="Remove what is found.")
 @click.option("--grace", default="24h", show_default=True, callback=_seconds, help="For how long it must be unchanged.")
-@click.option("--recursive", "-r", is_flag=True, help="Look into the folders below, too.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def gc(folder: str, delete: bool, as_json: bool, **options: Any) -> int:
+@options.recursive
+@options.as_json
+def gc(folder: str, delete: bool, as_json: bool, **more: Any) -> int:
     """Find what saves and deletions that died have left in FOLDER, and remove it with --delete."""
-    report = collect(folder, delete=delete, **options)
+    report = collect(folder, delete=delete, **more)
     if as_json:
         print_json({**dataclasses.asdict(report), "deleted": delete, "bytes": report.bytes})
     else:

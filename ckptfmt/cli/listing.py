@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .. import open as open_checkpoint
 from ..conversion import FORMATS
 from ..conversion.entries import folder_size
+from ..conversion.folders import INDEX
 from ..conversion.formats import OWN, place_of
+from ..conversion.shards import numbered
 from ..errors import CkptError, MissingError, NotACheckpointError
 from ..maintenance.candidates import Candidate, candidates_in
 from ..manager.flax_rules import FlaxNames
@@ -53,7 +55,19 @@ def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -
         if name not in rows and (row := _looked_at(name, candidate)) is not None:
             rows[name] = row
     rows |= {} if is_url(folder) else {row.name: row for row in _directories(folder, rows)}
-    return list(rows.values())
+    return list(_joined(rows))
+
+
+def _joined(rows: Mapping[str, Row]) -> Iterator[Row]:
+    """The rows, with those of a model in several files as the one of their index."""
+    parts: dict[str, list[Row]] = {}
+    for name, row in rows.items():
+        part = numbered(name)
+        index = "" if part is None else re.sub(r"-[0-9]+-of-[0-9]+(?=\.\w+$)", "", name) + INDEX
+        parts.setdefault(index if index in rows else name, []).append(row)
+    for name, found in parts.items():
+        times = [row.time for row in found if row.time is not None]
+        yield rows[name]._replace(size=sum(row.size or 0 for row in found), time=max(times, default=None))
 
 
 def by_step(row: Row) -> Any:

@@ -14,7 +14,7 @@ from rich.text import Text
 from ..errors import fault
 from ..near import did_you_mean
 from ..storage import is_url
-from . import chart
+from . import chart, options
 from .console import console, print_json
 from .json_form import Encoder
 from .listing import Row, by_step, listed, natural
@@ -51,7 +51,7 @@ be read time and size may be null.
 @click.argument("path", metavar="DIR", type=click.Path())
 @click.option("--sort", metavar="KEY", default="step", help="By name, step, time, size or a metric [default: step].")
 @click.option("--reverse", is_flag=True, help="The last first.")
-@click.option("--recursive", "-r", is_flag=True, help="Also look into the folders below.")
+@options.recursive
 @click.option("--prefix", metavar="TEXT", help='The prefix of the names in a run of mode "flax".')
 @click.option("--plot", is_flag=True, help="Also draw the metrics over the steps, as lines of blocks.")
 @click.option(
@@ -60,7 +60,7 @@ be read time and size may be null.
     type=click.Path(),
     help="Draw the metrics over the steps into a file; it is replaced.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@options.as_json
 def ls(
     path: str,
     sort: str,
