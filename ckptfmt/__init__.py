@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .frameworks.registry import register
     from .frameworks.target import MatchReport
     from .maintenance.garbage import Garbage, GarbageReport, gc
+    from .maintenance.pruning import Pruned, PruneReport, prune
     from .maintenance.salvage import Lost, RepairReport, repair
     from .maintenance.verification import Damage, VerifyReport, verify
     from .maintenance.verification_of_folders import FolderReport, verify_folder
@@ -82,6 +83,8 @@ __all__ = [
     "MissingError",
     "NotACheckpointError",
     "Overflow",
+    "PruneReport",
+    "Pruned",
     "Refusal",
     "RepairReport",
     "SaveReport",
@@ -103,6 +106,7 @@ __all__ = [
     "migrate",
     "open",
     "progress_bar",
+    "prune",
     "register",
     "repair",
     "save",
@@ -143,6 +147,9 @@ _ON_DEMAND = {
     "Garbage": "maintenance.garbage",
     "GarbageReport": "maintenance.garbage",
     "gc": "maintenance.garbage",
+    "PruneReport": "maintenance.pruning",
+    "Pruned": "maintenance.pruning",
+    "prune": "maintenance.pruning",
     "Lost": "maintenance.salvage",
     "RepairReport": "maintenance.salvage",
     "repair": "maintenance.salvage",

@@ -15,6 +15,8 @@ from .tensors import is_tensor
 ALIKE = 3  # siblings from which they are one line
 DOTTED = 16  # names of one dict from which they are grouped
 
+Notes = Mapping[Path, str]  # what is said beside a value, which makes it another one
+
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})('?\.?)")
 
 
@@ -82,13 +84,10 @@ def _shared(names: Sequence[tuple[str, ...]]) -> int:
     return next((i for i in range(count) if any(name[i] != first[i] for name in names)), count)
 
 
-Notes = Mapping[Path, str]  # what is said beside a value, which makes it another one
-
-
 def folded(entries: list[Entry], notes: Notes) -> list[Entry]:
     """Entries with those that are alike, and numbered one after the other, as one; of plain values none are."""
     found: list[Entry] = []
-    for _, run in groupby(enumerate(_in_order(entries)), lambda entry: _kind(*entry, notes)):
+    for _, run in groupby(enumerate(_in_order(entries)), lambda placed: _kind(placed[0], placed[1], notes)):
         alike = [entry for _, entry in run]
         if len(alike) < ALIKE:
             found += alike

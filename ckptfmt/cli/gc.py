@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any
 
 import click
@@ -11,19 +10,13 @@ from rich.text import Text
 
 from .. import Garbage, GarbageReport
 from .. import gc as collect
-from . import options
+from . import durations, options
 from .console import console, print_json
 from .text import count, size, visible
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])").fullmatch
-
 
 def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    found = _DURATION(value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is not like 30m, 24h or 7d")
-    return float(found[1]) * _UNITS[found[2]]
+    return durations.parsed(value)
 
 
 @click.command(
@@ -68,9 +61,4 @@ def _show(report: GarbageReport, delete: bool) -> None:
 
 def _line(garbage: Garbage) -> str:
     why = f"; {garbage.why}" if garbage.why else ""
-    return f"{garbage.path}: {garbage.what}, {size(garbage.bytes)}, unchanged for {_duration(garbage.age)}{why}"
-
-
-def _duration(seconds: float) -> str:
-    unit = next((unit for unit in "dhm" if seconds >= _UNITS[unit]), "s")
-    return f"{max(0, int(seconds / _UNITS[unit]))} {unit}"
+    return f"{garbage.path}: {garbage.what}, {size(garbage.bytes)}, unchanged for {durations.words(garbage.age)}{why}"

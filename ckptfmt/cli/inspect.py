@@ -158,7 +158,7 @@ class _Inspection:
         out.print(Text(visible(path), "bold"))
         for line in lines:
             out.print(Text(line))
-        view = {"depth": self.depth, "fold": self.folds}
+        view: dict[str, Any] = {"depth": self.depth, "fold": self.folds}
         if metadata is not None:
             TreeView(out, notes=about_metadata, **view).show(metadata, "metadata")
         TreeView(out, notes=about, **view).show(tree, "tree")

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.cells import cell_len
 from rich.text import Text
 
 from ..conversion import open_source
@@ -24,9 +23,11 @@ from .console import console
 from .folders import place_for
 from .json_form import Encoder
 from .several import look_at
+from .table import print_table
 from .text import count, visible
 
 COLUMNS = ("name", "dtype", "shape", "min", "max", "mean", "std", "zeros", "nan", "inf")
+ODD = ("nan", "inf")
 TEXTS = ("name", "dtype", "shape")  # columns that are not numbers
 
 
@@ -179,16 +180,9 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
 def _show(path: str, rows: list[dict[str, Any]]) -> None:
     out = console()
     out.print(Text(visible(path), "bold"))
-    lines = [dict(zip(COLUMNS, COLUMNS, strict=True)), *({name: _cell(row[name]) for name in COLUMNS} for row in rows)]
-    widths = {name: max(cell_len(line[name]) for line in lines) for name in COLUMNS}
-    for number, line in enumerate(lines):
-        text = Text()
-        for name in COLUMNS:
-            gap = " " * (widths[name] - cell_len(line[name]))
-            style = "bold" if number == 0 else "red" if name in ("nan", "inf") and line[name] != "0" else ""
-            text.append(f"{line[name]}{gap}  " if name in TEXTS else f"{gap}{line[name]}  ", style)
-        text.rstrip()
-        out.print(text)
+    lines = [{name: _cell(row[name]) for name in COLUMNS} for row in rows]
+    right = [name for name in COLUMNS if name not in TEXTS]
+    print_table(out, COLUMNS, lines, right, lambda name, line: "red" if name in ODD and line[name] != "0" else "")
     elements = sum(row["elements"] for row in rows)
     out.print(Text(f"{count(len(rows), 'tensor')}, {count(elements, 'element')}", "bold"))
 

@@ -187,8 +187,8 @@ def _opened(
 ) -> tuple[Checkpoint, str]:
     """The checkpoint, and what proves that its manifest is whole."""
     try:
-        found = Checkpoint(path, limits=limits, storage_options=options, follow_links=follow_links)
-        return found, "record"
+        whole = Checkpoint(path, limits=limits, storage_options=options, follow_links=follow_links)
+        return whole, "record"
     except (*DAMAGED, NotACheckpointError) as error:
         if error.code == "temporary":
             raise
