@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .maintenance.verification import Damage, VerifyReport, verify
     from .maintenance.verification_of_folders import FolderReport, verify_folder
     from .manager import CheckpointManager
+    from .manager.pruning import Pruned, PruneReport, prune
     from .migration import Extern, Migration, MigrationPlan, MigrationReport, MigrationSet
     from .migration.apply import migrate
     from .migration.formats import UpgradeReport, upgrade
@@ -83,6 +84,8 @@ __all__ = [
     "NotACheckpointError",
     "OpenOptions",
     "Overflow",
+    "PruneReport",
+    "Pruned",
     "ReadOptions",
     "Refusal",
     "RepairReport",
@@ -107,6 +110,7 @@ __all__ = [
     "migrate",
     "open",
     "progress_bar",
+    "prune",
     "register",
     "repair",
     "save",
@@ -151,6 +155,9 @@ _ON_DEMAND = {
     "Garbage": "maintenance.garbage",
     "GarbageReport": "maintenance.garbage",
     "gc": "maintenance.garbage",
+    "PruneReport": "manager.pruning",
+    "Pruned": "manager.pruning",
+    "prune": "manager.pruning",
     "Lost": "maintenance.salvage",
     "RepairReport": "maintenance.salvage",
     "repair": "maintenance.salvage",

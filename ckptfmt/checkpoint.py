@@ -15,7 +15,7 @@ from .errors import CkptError, fault
 from .format.limits import DEFAULT
 from .format.manifest import Schema
 from .format.names import Key, Path, PathIndex
-from .format.tree import Tree
+from .format.tree import Tags, Tree, tags_of
 from .options import MatchOptions, OpenOptions, ReadOptions
 from .reading.checkpoint import StoredCheckpoint
 from .reading.lookup import Lookup
@@ -165,6 +165,16 @@ class Checkpoint(Lookup[Any]):
         if self._adapter is None:
             return self._view.leaves
         return {path: self._seen(leaf) for path, leaf in self._view.leaves.items()}
+
+    @property
+    def tags(self) -> Tags:
+        """The tags over the values of the tree: by path their names and params, the outermost first. [TAG-001]"""
+        return self._view.tags
+
+    @property
+    def metadata_tags(self) -> Tags:
+        """The same of the metadata."""
+        return tags_of(self._view.stored.manifest.metadata)
 
     def __getitem__(self, path: Key | Path) -> Any:
         return self._seen(self._view[path])

@@ -130,4 +130,4 @@ def test_every_name_is_shown_in_one_place(found: list[str], is_sorted: bool) -> 
 
     assert sorted(unfolded(tree, (), "")) == sorted(map(label, tree))
     entries = [Entry(entry.label, entry.item, entry.path) for entry in entries_of(tree, ())]
-    assert sum(entry.alike for entry in folded(entries)) == len(tree)
+    assert sum(entry.alike for entry in folded(entries, {})) == len(tree)

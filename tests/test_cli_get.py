@@ -178,6 +178,7 @@ def test_values_as_json(model: Path) -> None:
         "key": "p/betas",
         "value": {"$tuple": [0.9, 0.99]},
         "tensors": [],
+        "tags": [],
     }
     found = document(model, "")
     assert found["value"]["alias"] == found["value"]["t"]["small"] == {"$tensor": 0}

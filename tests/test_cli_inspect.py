@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import ckptfmt_torch
 import flax.serialization
 import gguf
 import h5py
@@ -20,13 +22,18 @@ import torch
 import torch.distributed.checkpoint as dcp
 import zarr
 from click.testing import CliRunner
-from damage import LAYOUTS, save_varied, zones
+from damage import LAYOUTS, rewrite_manifest, save_varied, zones
 from safetensors.numpy import save_file
 
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.conversion import FORMATS
 from ckptfmt.conversion.source import LazyArray
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
 
 
 def inspect(*args: object) -> str:
@@ -128,6 +135,8 @@ def test_the_whole_document(model: Path) -> None:
                 "stored_bytes": stored,
             },
         ],
+        "tags": [],
+        "metadata_tags": [],
     }
 
 
@@ -421,6 +430,158 @@ def test_several_paths(many: Path) -> None:
     damaged[-100] ^= 1
     paths[0].write_bytes(damaged)
     assert CliRunner().invoke(cli, ["inspect", *map(str, paths)]).exit_code == 1
+
+
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    tree = {
+        "model": model.state_dict(),
+        "seen": Counter("aab"),
+        "queue": deque([1, 2], maxlen=5),
+        "run": {"point": Point(1, 2), "args": argparse.Namespace(lr=0.1)},
+        "size": torch.Size([1, 2]),
+        "own": [torch.nn.Parameter(torch.ones(2), requires_grad=False)],
+        "set": {(1, 2)},
+        "when": np.datetime64("2020-01-01"),
+    }
+    ckptfmt_torch.save(tmp_path / "x.ckpt", tree, durable=False, metadata={"device": torch.device("cpu")})
+    return tmp_path / "x.ckpt"
+
+
+def test_tags_are_shown_where_a_value_does_not_say_itself(tagged: Path) -> None:
+    text = inspect(tagged)
+    for line in (
+        "├── model                      OrderedDict, torch.state_dict(3 items)",
+        "├── seen                       Counter({'a': 2, 'b': 1})",
+        "├── queue                      [1, 2]  collections.deque(5)",
+        "├── run",
+        f"│   ├── point                  {{'x': 1, 'y': 2}}  python.namedtuple({__name__}.Point)",
+        "│   └── args                   {'lr': 0.1}  argparse.Namespace",
+        "├── size                       (1, 2)  torch.Size",
+        "│   └── 0                      float32  [2]      8 B  raw  torch.Parameter(False)",
+        "├── set                        {(1, 2)}",
+        "└── when                       datetime64[D](2020-01-01)",
+    ):
+        assert line in text.splitlines()
+    assert "OrderedDict, torch.state_dict(3 items), 7 tensors" in inspect(tagged, "--depth", "1")
+    shown = CliRunner().invoke(cli, ["get", str(tagged), "run"]).stdout.splitlines()
+    assert shown[-1].endswith("argparse.Namespace")
+    assert CliRunner().invoke(cli, ["get", str(tagged), "size"]).stdout == "(1, 2)\n"
+
+
+def test_tags_in_json(tagged: Path) -> None:
+    found = document(tagged)
+    tags = {(*tag["path"], tag["tag"]): tag["param"] for tag in found["tags"]}
+    assert tags["model", "torch.state_dict"]["1"] == {"version": 2}
+    assert tags["run", "point", "python.namedtuple"] == f"{__name__}.Point"
+    assert tags["seen", "collections.Counter"] is None
+    assert tags["queue", "collections.deque"] == 5
+    assert found["metadata_tags"] == [{"path": ["device"], "tag": "torch.device", "param": None}]
+    assert {tag["path"][0] for tag in document(tagged, "-s", "run/**")["tags"]} == {"run"}
+    result = CliRunner().invoke(cli, ["get", str(tagged), "run/point", "--json"])
+    assert json.loads(result.stdout)["tags"] == [
+        {"path": ["run", "point"], "tag": "python.namedtuple", "param": f"{__name__}.Point"}
+    ]
+
+
+def test_layers_of_other_tags_are_not_alike(tmp_path: Path) -> None:
+    layers = [torch.nn.Parameter(torch.ones(2), requires_grad=number != 2) for number in range(6)]
+    ckptfmt_torch.save(tmp_path / "x.ckpt", {"layers": layers})
+    text = inspect(tmp_path / "x.ckpt")
+    assert re.search(r"─ 3\.\.5 .*torch.Parameter\(True\), 3 alike", text)
+    assert re.search(r"─ 2 .*torch.Parameter\(False\)", text)
+
+
+def test_tags_of_other_formats(tmp_path: Path) -> None:
+    torch.save({"m": torch.nn.Linear(2, 2).state_dict(), "c": Counter("a")}, tmp_path / "x.pt")
+    text = inspect(tmp_path / "x.pt")
+    assert "OrderedDict, torch.state_dict({'': {'version': 1}})" in text
+    assert "{'a': 1}  collections.Counter" in text
+    assert {"path": ["c"], "tag": "collections.Counter", "param": None} in document(tmp_path / "x.pt")["tags"]
+
+
+def test_a_tag_of_a_stranger_is_no_text_for_terminals(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.ckpt", {"a": np.zeros(1)})
+
+    def hostile(manifest: dict[str, Any]) -> None:
+        manifest["tree"] = ["dict", ["a"], [["tag", "\x1b[31m" + "x" * 1000, "\x1b]0;" * 100, ["tensor", 0]]]]
+
+    rewrite_manifest(path, hostile)
+    result = CliRunner().invoke(cli, ["inspect", str(path)])
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert max(map(len, result.stdout.splitlines())) < 400
+
+
+class Thing:
+    def __init__(self) -> None:
+        self.weights = [torch.ones(3), torch.zeros(2, 2)]
+        self.table = {"conjugate": torch.ones(2, dtype=torch.complex64).conj()}
+
+
+def test_tensors_in_objects_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    kept = torch.ones(3)
+    torch.save({"kept": kept, "again": kept, "thing": Thing()}, tmp_path / "x.pt")
+    assert "in what cannot be read lie 3 tensors, 44 B" in inspect(tmp_path / "x.pt")
+    assert document(tmp_path / "x.pt")["left_out"] == {"tensors": 3, "bytes": 44}
+    torch.save({"kept": torch.ones(2, dtype=torch.complex64).conj()}, tmp_path / "y.pt")
+    assert document(tmp_path / "y.pt")["left_out"] == {"tensors": 0, "bytes": 0}
+    torch.save(Thing(), tmp_path / "z.pt")
+    result = CliRunner().invoke(cli, ["inspect", str(tmp_path / "z.pt")])
+    assert "; in it lie 3 tensors of 44 bytes" in result.stderr
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    folder = tmp_path / "Llama"
+    folder.mkdir()
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for number, name in enumerate(names):
+        save_file({f"w{number}": np.ones(3, np.float32)}, folder / name)
+    index = {"metadata": {"total_size": 24}, "weight_map": {"w0": names[0], "w1": names[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_model_in_several_files_is_one(sharded: Path) -> None:
+    lines = inspect(sharded).splitlines()
+    index = sharded / "model.safetensors.index.json"
+    assert lines[:2] == [str(sharded), f"safetensors, also with an index, read {index}"]
+    assert lines[-1] == "2 tensors, 6 elements, 24 B"
+    found = document(sharded)
+    assert (found["path"], found["source"]) == (str(sharded), str(index))
+    assert set(found["tree"]) == {"w0", "w1"}
+    stats = json.loads(CliRunner().invoke(cli, ["stats", "--json", str(sharded)]).stdout)
+    assert [row["name"] for row in stats["tensors"]] == ["w0", "w1"]
+    torch.save({}, sharded / "optimizer.pt")
+    assert "passed over optimizer.pt" in inspect(f"{sharded}/")
+
+
+def test_a_model_in_several_files_beside_checkpoints_is_one_of_many(sharded: Path) -> None:
+    save(sharded / "epoch_1.ckpt", {"w": np.zeros(1)})
+    assert len(document(sharded)["checkpoints"]) == 2
+
+
+def test_a_cache_of_a_model_is_that_model(sharded: Path) -> None:
+    """Which lies in folders below."""
+    snapshots = sharded.parent / "models--a--b" / "snapshots"
+    snapshots.mkdir(parents=True)
+    sharded.rename(snapshots / "0123")
+    assert inspect(snapshots.parent).splitlines()[-1] == "2 tensors, 6 elements, 24 B"
+    assert len(document(snapshots.parent, "-r")["checkpoints"]) == 1
+
+
+def test_links_are_followed_whatever_it_is_called(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.ckpt", {"w": np.zeros(1)}, layout="packed")
+    (path / "COMMIT").rename(path / "it")
+    (path / "COMMIT").symlink_to("it")
+    for command in ("inspect", "stats"):
+        for more in ([], ["--from", "ckptfmt"]):
+            asked = CliRunner().invoke(cli, [command, str(path), "--follow-links", *more])
+            assert asked.exit_code == 0, asked.output
+            assert "--follow-links" in CliRunner().invoke(cli, [command, str(path), *more]).stderr
 
 
 def test_a_long_key_does_not_push_the_columns_away(tmp_path: Path) -> None:

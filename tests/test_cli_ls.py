@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -20,8 +21,8 @@ from safetensors.numpy import save_file
 import ckptfmt
 from ckptfmt.cli import chart
 from ckptfmt.cli.app import cli
-from ckptfmt.cli.listing import step_in
 from ckptfmt.manager import Best, CheckpointManager, Last
+from ckptfmt.manager.listing import step_in
 
 NOON = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))
 
@@ -249,6 +250,50 @@ def test_metadata_of_strangers(tmp_path: Path) -> None:
         ckptfmt.save(tmp_path / f"epoch{number}.ckpt", {}, metadata=metadata, durable=False)
     found = [(row["step"], row["metrics"]) for row in document(tmp_path)["steps"]]
     assert found == [(0, {"c": 1.0}), (1, {"acc": 0.5}), (2, {}), (3, {})]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    for epoch, kind in enumerate((np.float32, np.float64, ml_dtypes.bfloat16)):
+        metadata = {"loss": kind(3 - epoch), "epoch": np.int64(epoch + 5), "on": np.bool_(True), "c": np.complex64(1)}
+        metadata["metrics"] = {"acc": np.float16(epoch)}
+        ckptfmt.save(tmp_path / f"{'zyx'[epoch]}.ckpt", {}, metadata=metadata, durable=False)
+    rows = document(tmp_path, "--sort", "loss")["steps"]
+    assert [(row["step"], row["metrics"]) for row in rows] == [
+        (7, {"loss": 1.0, "acc": 2.0}),
+        (6, {"loss": 2.0, "acc": 1.0}),
+        (5, {"loss": 3.0, "acc": 0.0}),
+    ]
+    assert type(rows[0]["step"]) is int
+
+
+def test_steps_of_other_formats(tmp_path: Path) -> None:
+    for name in ("step-100.safetensors", "checkpoint-5.safetensors", "epoch=3-step=100.safetensors"):
+        save_file({"w": np.zeros(3)}, tmp_path / name)
+    torch.save({"w": torch.zeros(3)}, tmp_path / "epoch_4.pt")
+    (tmp_path / "checkpoint-500").mkdir()
+    save_file({"w": np.zeros(3)}, tmp_path / "checkpoint-500" / "model.safetensors")
+    torch.save({}, tmp_path / "checkpoint-500" / "optimizer.pt")
+    (tmp_path / "other").mkdir()
+    save_file({"w": np.zeros(3)}, tmp_path / "other" / "model.safetensors")
+    found = {row["name"]: (row["format"], row["step"]) for row in document(tmp_path)["steps"]}
+    assert found == {
+        "checkpoint-5.safetensors": ("safetensors", 5),
+        "checkpoint-500": ("safetensors", 500),
+        "epoch=3-step=100.safetensors": ("safetensors", 100),
+        "epoch_4.pt": ("torch", 4),
+        "step-100.safetensors": ("safetensors", 100),
+    }
+
+
+def test_a_model_in_several_files_is_one_row(tmp_path: Path) -> None:
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for number, name in enumerate(names):
+        save_file({f"w{number}": np.ones(3, np.float32)}, tmp_path / name)
+    index = {"weight_map": {"w0": names[0], "w1": names[1]}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (row,) = document(tmp_path)["steps"]
+    assert row["name"] == "model.safetensors.index.json"
+    assert row["size"] == sum(path.stat().st_size for path in tmp_path.iterdir())
 
 
 def test_a_folder_on_a_store(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ else but into the checkpoint's folder and the blobs of the cache. [CHK-007] [CHK
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -75,7 +76,11 @@ def test_unasked_it_is_no_damage_and_the_advice_helps(tmp_path: Path, layout: st
 
 def test_the_commands(tmp_path: Path) -> None:
     path = cached(tmp_path / "models--a--b")
-    for words in (["inspect"], ["verify"], ["get", "a"], ["convert", tmp_path / "c.ckpt"], ["diff", path]):
+    new = tmp_path / "new.ckpt"
+    for words in (
+        *(["inspect"], ["verify"], ["get", "a"], ["convert", tmp_path / "c.ckpt"], ["diff", path]),
+        *(["repair", new], ["upgrade", "--overwrite", new]),
+    ):
         name, *more = words
         asked = CliRunner().invoke(cli, [name, "--follow-links", str(path), *map(str, more)])
         assert asked.exit_code == 0, asked.output
@@ -118,6 +123,58 @@ def test_migrations_of_a_cache(tmp_path: Path) -> None:
     migration = document({"from": "a", "to": "z"})
     found = ckptfmt.load(path, follow_links=True, schema="2", migrations=migration)
     assert_same_tree(found, {"z": np.arange(3.0)})
+    ckptfmt.migrate(path, tmp_path / "new.ckpt", migration, to="2", follow_links=True)
+    assert_same_tree(ckptfmt.load(tmp_path / "new.ckpt"), {"z": np.arange(3.0)})
+    with pytest.raises(ckptfmt.LinkedError):
+        ckptfmt.migrate(path, tmp_path / "other.ckpt", migration, to="2")
+    (tmp_path / "m.json").write_text(json.dumps(migration))
+    words = ["migrate", path, tmp_path / "newer.ckpt", "--migrations", tmp_path / "m.json", "--to", "2"]
+    assert CliRunner().invoke(cli, [*map(str, words), "--follow-links"]).exit_code == 0
+    assert "--follow-links" in CliRunner().invoke(cli, [*map(str, words), "--overwrite"]).stderr
+
+
+@ways
+def test_what_is_moved_from_a_cache_does_not_lead_there(tmp_path: Path, layout: str) -> None:
+    """Neither by links, nor as what a change of the blobs would reach."""
+    path = cached(tmp_path / "models--a--b", layout=layout)
+    for name, write in {"repair": ckptfmt.repair, "upgrade": ckptfmt.upgrade}.items():
+        write(path, tmp_path / name, follow_links=True)
+        with pytest.raises(ckptfmt.LinkedError):
+            write(path, tmp_path / "other")
+        with ckptfmt.open(tmp_path / name) as checkpoint:
+            assert checkpoint.layout == layout
+        assert not any(file.is_symlink() for file in (tmp_path / name).rglob("*"))
+    shutil.rmtree(tmp_path / "models--a--b")
+    for name in ("repair", "upgrade"):
+        assert_same_tree(ckptfmt.load(tmp_path / name), TREE)
+
+
+def test_repair_takes_no_link_that_was_not_asked_for_as_a_loss(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    ckptfmt.save(path, TREE, layout="loose")
+    chunk = next(file for file in (path / "tensors" / "a" / "c").rglob("*") if file.is_file())
+    chunk.rename(path / "a")
+    chunk.symlink_to(path / "a")
+    with pytest.raises(ckptfmt.LinkedError) as raised:
+        ckptfmt.repair(path, tmp_path / "new.ckpt")
+    assert raised.value.tensor == "a"
+    assert not (tmp_path / "new.ckpt").exists()
+    assert ckptfmt.repair(path, tmp_path / "new.ckpt", follow_links=True).ok
+    chunk.unlink()
+    chunk.symlink_to(tmp_path / "elsewhere")  # which may not be followed
+    shutil.copy(path / "a", tmp_path / "elsewhere")
+    report = ckptfmt.repair(path, tmp_path / "newer.ckpt", follow_links=True)
+    assert [lost.path for lost in report.lost] == [("a",)]
+    assert [damage.code for damage in report.damage] == ["linked-object"]
+
+
+def test_gc_follows_no_link(tmp_path: Path) -> None:
+    """A cache is filled by others, and what saves leave has no links in it."""
+    path = cached(tmp_path / "models--a--b")
+    report = ckptfmt.gc(path.parent, delete=True, grace=0, recursive=True)
+    assert not report.found
+    assert not report.kept
+    assert_same_tree(ckptfmt.load(path, follow_links=True), TREE)
 
 
 # ---- what is not followed

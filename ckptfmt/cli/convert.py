@@ -17,10 +17,9 @@ from .. import CorruptError, conversion
 from ..conversion import FORMATS, KINDS, ConvertReport
 from ..conversion import convert as convert_checkpoint
 from ..layouts import LAYOUTS
-from . import DAMAGED, FAILED, several
+from . import DAMAGED, FAILED, options, several
 from .bar import progress_bar
 from .console import console, print_json
-from .options import follow_links
 from .text import count, size, visible
 
 LOSSES = 12  # most losses shown
@@ -93,10 +92,10 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 )
 @click.argument("source", required=False, type=click.Path())
 @click.argument("target", required=False, type=click.Path())
-@click.option("--from", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt.")
+@options.source_format("--from", "source_format", "SOURCE")
 @click.option("--to", "target_format", metavar="FORMAT", help="What TARGET shall be [default: by its suffix].")
 @click.option("--formats", is_flag=True, help="List the formats.")
-@click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times.")
+@options.select
 @click.option("--root", metavar="PATH", help="What stands at PATH becomes the whole, and PATH is taken off.")
 @click.option("--nest", is_flag=True, help="Split flat names at each period into nested dicts.")
 @click.option("--each", is_flag=True, help="SOURCE and TARGET are folders: convert each checkpoint in SOURCE.")
@@ -115,12 +114,12 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     metavar="[KIND,...]",
     help=f"Convert although something cannot be kept, of any kind, or of {', '.join(KINDS)}.",
 )
-@click.option("--overwrite", "-f", is_flag=True, help="Replace TARGET if it exists.")
-@follow_links
+@options.overwrite()
+@options.follow_links
 @click.option("--no-verify", is_flag=True, help="Do not read TARGET back.")
-@click.option("--max-expansion", type=int, help="How many times larger than SOURCE its tensors may be.")
+@options.max_expansion("SOURCE")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@options.as_json
 def convert(
     source: str | None,
     target: str | None,
@@ -132,9 +131,8 @@ def convert(
     executor: Callable[[], Executor] | None,
     layout: str | None,
     compression: str | None,
-    max_expansion: int | None,
     select: tuple[str, ...],
-    **options: Any,
+    **more: Any,
 ) -> int:
     """Convert the checkpoint at SOURCE, of any format that is known, to TARGET."""
     if formats:
@@ -142,14 +140,14 @@ def convert(
         return 0
     if source is None or target is None:
         raise click.UsageError("SOURCE and TARGET are needed")
-    chosen = {"layout": layout, "compression": compression, "max_expansion": max_expansion, "select": select or None}
-    options |= {name: value for name, value in chosen.items() if value is not None}
+    chosen = {"layout": layout, "compression": compression, "select": select or None}
+    more |= {name: value for name, value in chosen.items() if value is not None}
     if each:
-        return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **options)
+        return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **more)
     if executor is not None:
         raise click.UsageError("--executor is for --each")
     with progress_bar("convert", quiet) as progress:
-        report = convert_checkpoint(source, target, verify=not no_verify, progress=progress, **options)
+        report = convert_checkpoint(source, target, verify=not no_verify, progress=progress, **more)
     if as_json:
         print_json(_document(report))
     elif not quiet:
@@ -165,11 +163,11 @@ def _convert_each(
     as_json: bool,
     *,
     target_format: str | None,
-    **options: Any,
+    **more: Any,
 ) -> int:
     """Convert a folder; gives the exit code."""
     with _workers(executor) as workers:
-        outcomes = conversion.convert_each(source, target, executor=workers, target_format=target_format, **options)
+        outcomes = conversion.convert_each(source, target, executor=workers, target_format=target_format, **more)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
         documents = [

@@ -11,10 +11,9 @@ from rich.text import Text
 
 from ..conversion.comparison import Change, DiffReport
 from ..conversion.comparison import diff as diff_checkpoints
-from . import DIFFERENT
+from . import DIFFERENT, options
 from .console import console, print_json
 from .json_form import Encoder
-from .options import follow_links
 from .text import count, visible
 
 
@@ -34,28 +33,21 @@ Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 )
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option(
-    "--from", "--from-a", "source_format", metavar="FORMAT", help="What SOURCE is, where its bytes leave doubt."
-)
-@click.option("--to", "--from-b", "target_format", metavar="FORMAT", help="What TARGET is.")
-@click.option("--max-expansion", type=int, help="How many times larger than both their tensors may be.")
-@follow_links
+@options.source_format("--from", "source_format", "SOURCE", "--from-a")
+@options.source_format("--to", "target_format", "TARGET", "--from-b")
+@options.max_expansion("SOURCE and TARGET")
+@options.follow_links
 @click.option("--quiet", "-q", is_flag=True, help="No report: the exit code says it.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@options.as_json
 def diff(
     source: str,
     target: str,
-    source_format: str | None,
-    target_format: str | None,
-    max_expansion: int | None,
-    follow_links: bool,
     quiet: bool,
     as_json: bool,
+    **more: Any,
 ) -> int:
     """Compare the checkpoints at SOURCE and TARGET leaf by leaf: added, removed, renamed and changed ones."""
-    options: dict[str, Any] = {} if max_expansion is None else {"max_expansion": max_expansion}
-    options |= {"source_format": source_format, "target_format": target_format, "follow_links": follow_links}
-    report = diff_checkpoints(source, target, **options)
+    report = diff_checkpoints(source, target, **more)
     if as_json:
         print_json(Encoder().value(_document(report)))
     elif not quiet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from .tensors import is_tensor
 
 ALIKE = 3  # siblings from which they are one line
 DOTTED = 16  # names of one dict from which they are grouped
+
+Notes = Mapping[Path, str]  # what is said beside a value, which makes it another one
 
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})('?\.?)")
 
@@ -82,10 +84,10 @@ def _shared(names: Sequence[tuple[str, ...]]) -> int:
     return next((i for i in range(count) if any(name[i] != first[i] for name in names)), count)
 
 
-def folded(entries: list[Entry]) -> list[Entry]:
+def folded(entries: list[Entry], notes: Notes) -> list[Entry]:
     """Entries with those that are alike, and numbered one after the other, as one; of plain values none are."""
     found: list[Entry] = []
-    for _, run in groupby(enumerate(_in_order(entries)), _kind):
+    for _, run in groupby(enumerate(_in_order(entries)), lambda placed: _kind(placed[0], placed[1], notes)):
         alike = [entry for _, entry in run]
         if len(alike) < ALIKE:
             found += alike
@@ -112,24 +114,23 @@ def _in_order(entries: list[Entry]) -> list[Entry]:
     return ordered
 
 
-def _kind(numbered_entry: tuple[int, Entry]) -> Any:
+def _kind(place: int, entry: Entry, notes: Notes) -> Any:
     """What entries have in common that are alike and follow each other, one of which stands at this place."""
-    place, entry = numbered_entry
     numbered = _NUMBERED.fullmatch(entry.label)
     if numbered is None or not holds_tensors(entry.item):
         return place
-    return numbered[1], numbered[3], int(numbered[2]) - place, form(entry.item, entry.path)
+    return numbered[1], numbered[3], int(numbered[2]) - place, form(entry.item, entry.path, notes)
 
 
-def form(item: Any, path: Path) -> Any:
-    """What two items have in common that are alike: structure, names, dtypes, shapes, codecs and plain values."""
+def form(item: Any, path: Path, notes: Notes) -> Any:
+    """What two items have in common that are alike: structure, names, dtypes, shapes, codecs, values and notes."""
+    note = None if isinstance(item, Group) else notes.get(path)
     if is_tensor(item):
-        return (text.dtype(item), item.shape, item.codec, None if item.path == path else item.path)
+        return (text.dtype(item), item.shape, item.codec, None if item.path == path else item.path, note)
     if text.is_container(item) or isinstance(item, Group):
-        return type(item).__name__, tuple(
-            (entry.label, form(entry.item, entry.path)) for entry in entries_of(item, path)
-        )
-    return type(item).__name__, text.scalar(item, 72)
+        items = tuple((entry.label, form(entry.item, entry.path, notes)) for entry in entries_of(item, path))
+        return type(item).__name__, items, note
+    return type(item).__name__, text.scalar(item, 72), note
 
 
 def holds_tensors(item: Any) -> bool:

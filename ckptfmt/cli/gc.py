@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any
 
 import click
@@ -11,18 +10,13 @@ from rich.text import Text
 
 from .. import Garbage, GarbageReport
 from .. import gc as collect
+from . import durations, options
 from .console import console, print_json
 from .text import count, size, visible
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])").fullmatch
-
 
 def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    found = _DURATION(value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is not like 30m, 24h or 7d")
-    return float(found[1]) * _UNITS[found[2]]
+    return durations.parsed(value)
 
 
 @click.command(
@@ -44,11 +38,11 @@ Exit codes: 0 fine, 2 anything else.
 @click.argument("folder", type=click.Path())
 @click.option("--delete", is_flag=True, help="Remove what is found.")
 @click.option("--grace", default="24h", show_default=True, callback=_seconds, help="For how long it must be unchanged.")
-@click.option("--recursive", "-r", is_flag=True, help="Look into the folders below, too.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def gc(folder: str, delete: bool, as_json: bool, **options: Any) -> int:
+@options.recursive
+@options.as_json
+def gc(folder: str, delete: bool, as_json: bool, **more: Any) -> int:
     """Find what saves and deletions that died have left in FOLDER, and remove it with --delete."""
-    report = collect(folder, delete=delete, **options)
+    report = collect(folder, delete=delete, **more)
     if as_json:
         print_json({**dataclasses.asdict(report), "deleted": delete, "bytes": report.bytes})
     else:
@@ -67,9 +61,4 @@ def _show(report: GarbageReport, delete: bool) -> None:
 
 def _line(garbage: Garbage) -> str:
     why = f"; {garbage.why}" if garbage.why else ""
-    return f"{garbage.path}: {garbage.what}, {size(garbage.bytes)}, unchanged for {_duration(garbage.age)}{why}"
-
-
-def _duration(seconds: float) -> str:
-    unit = next((unit for unit in "dhm" if seconds >= _UNITS[unit]), "s")
-    return f"{max(0, int(seconds / _UNITS[unit]))} {unit}"
+    return f"{garbage.path}: {garbage.what}, {size(garbage.bytes)}, unchanged for {durations.words(garbage.age)}{why}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -17,11 +17,11 @@ from .. import open as open_checkpoint
 from ..format.dtypes import Array
 from ..format.names import Path
 from . import index as indices
-from . import npy
+from . import npy, options
 from .console import console, print_json
 from .json_form import Encoder
 from .lookup import find
-from .options import follow_links
+from .tags import documents, notes
 from .text import dtype, inline, is_container, is_flat, path_label, shape
 from .tree_view import VALUE, TreeView
 
@@ -64,14 +64,14 @@ Examples:
 TENSOR is "" for the root, and a JSON array of keys where the text leaves doubt. Put -- before words that begin with -.
 
 The object of --json has path and key, then for a tensor: dtype, shape, values, output (values is null if output is
-a file); for anything else: value, tensors.
+a file); for anything else: value, tensors and tags, as `ckptfmt inspect` has them.
 """,
 )
 @click.argument("path", type=click.Path())
 @click.argument("tensor")
 @click.argument("index", required=False)
 @click.option("--output", "-o", metavar="FILE.npy", type=click.Path(), help="Write the array to a .npy file.")
-@click.option("--overwrite", "-f", is_flag=True, help="Replace FILE.npy if it exists.")
+@options.overwrite("Replace FILE.npy if it exists.")
 @click.option(
     "--as",
     "wanted",
@@ -80,8 +80,8 @@ a file); for anything else: value, tensors.
     help="Convert the values to a NumPy dtype of the same or a wider kind; `bits`: unsigned integers with the same"
     " bits, one for each element.",
 )
-@follow_links
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, in which nothing is abbreviated.")
+@options.follow_links
+@options.as_json
 def get(
     path: str,
     tensor: str,
@@ -99,16 +99,18 @@ def get(
     """
     with open_checkpoint(path, follow_links=follow_links) as checkpoint, _named(path):
         place, found = find(checkpoint.tree, tensor, path)
-        document = {"path": path, "key": tensor}
+        document: dict[str, Any] = {"path": path, "key": tensor}
         if not isinstance(found, Tensor):
+            tags = checkpoint.tags
             for given, what in ((index, "INDEX"), (output, "--output"), (wanted, "--as")):
                 if given is not None:
                     raise click.UsageError(f"{what} is for tensors; {tensor!r} is of type {type(found).__name__}")
             if as_json:
                 encoder = Encoder()
-                print_json({**document, "value": encoder.value(found), "tensors": encoder.tensors})
+                document |= {"value": encoder.value(found), "tensors": encoder.tensors}
+                print_json({**document, "tags": documents(tags, checkpoint.tree, place)})
             else:
-                _show_value(place, found)
+                _show_value(place, found, notes(tags, checkpoint.tree))
             return
         item = None if index is None else indices.parse(index)
         if output is not None:
@@ -125,13 +127,14 @@ def get(
         print_json({**document, "values": None if output else Encoder().array(values), "output": output})
 
 
-def _show_value(place: Path, value: Any) -> None:
+def _show_value(place: Path, value: Any, notes: Mapping[Path, str]) -> None:
     out = console()
     line = inline(value, None if is_flat(value) or not is_container(value) else VALUE)
-    if line is not None:
+    is_noted = any(len(path) > len(place) and path[: len(place)] == place for path in notes)
+    if line is not None and not is_noted:
         out.print(Text(line))
     else:
-        TreeView(out, full=True).show(value, path_label(place), place)
+        TreeView(out, full=True, notes=notes).show(value, path_label(place), place)
 
 
 def _show_tensor(tensor: Tensor, item: indices.Index | None, wanted: str | None) -> None:

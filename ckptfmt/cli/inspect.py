@@ -12,18 +12,20 @@ from rich.text import Text
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..conversion import FORMATS, open_source
-from ..conversion.formats import place_of
-from ..conversion.source import EXPANSION, Source
+from ..conversion.probe import Place
+from ..conversion.source import Source
 from ..errors import CkptError, NotACheckpointError, fault
 from ..format.names import Path
 from ..frameworks.target import flatten, prune
 from ..patterns import near_selection, selector
+from . import options
 from .console import console
+from .folders import place_for
 from .json_form import Encoder
-from .options import follow_links
 from .several import look_at
+from .tags import Tags, documents, notes
 from .tensors import is_tensor, tree_of
-from .text import count, visible
+from .text import count, size, visible
 from .tree_view import TreeView, tally
 
 LOSSES = 12  # most of what a conversion would lose that is shown
@@ -38,41 +40,34 @@ Examples:
   ckptfmt inspect model.ckpt --select 'model/**' --select 'optimizer/*/lr'
   ckptfmt inspect epoch_*.ckpt
   ckptfmt inspect runs/7                            # every checkpoint in the folder
+  ckptfmt inspect Llama-3-8B                        # a model in several files, as Hugging Face has them
   ckptfmt inspect model.ckpt --json | jq '.tensors[] | .name'
 
 Layers that are alike are one line, "0..31", with what each of them holds, and where a dict has many names with periods,
-those that begin alike stand below what they share, "layers.". --all shows every name as it is.
+those that begin alike stand below what they share, "layers.". --all shows every name as it is. Behind a value stands
+its tag, where it is of a kind that is not seen otherwise: of a framework, or of a class of Python.
 
 The object of --json, in which nothing is folded, has: path, layout, format, generator, manifest_sha256, schema,
-metadata, totals, tree, tensors; of another format: path, source_format, metadata, losses (a list of objects with kind,
-path and message: what a conversion would leave out), totals, tree, tensors. Of a folder it has path, or of several
-paths paths, and checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
+metadata, totals, tree, tensors, tags and metadata_tags (lists of objects with path, tag and param); of another format:
+path, source, source_format, metadata, losses (a list of objects with kind, path and message: what a conversion would
+leave out), left_out (an object with tensors and bytes: what lies in objects that cannot be read), passed_over (names of
+other checkpoints beside what was read), totals, tree, tensors and tags. Of a folder it has path, or of several paths
+paths, and checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
 """,
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
-@click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times.")
-@follow_links
+@options.paths
+@options.reading
 @click.option("--depth", "-d", type=click.IntRange(min=0), metavar="N", help="Open only N levels of containers.")
 @click.option("--all", "-a", "everything", is_flag=True, help="Fold no layers, and group no names.")
-@click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
-@click.option(
-    "--from",
-    "source_format",
-    type=click.Choice(list(FORMATS)),
-    metavar="FORMAT",
-    help="What PATH is, where its bytes leave doubt.",
-)
-@click.option(
-    "--max-expansion", type=int, default=EXPANSION, help="How many times larger than PATH its tensors may be."
-)
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, in which nothing is abbreviated.")
-def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, **options: Any) -> int:
+@options.as_json
+def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, **more: Any) -> int:
     """Show the tree in the checkpoint at PATH: dtypes, shapes, sizes and codecs of tensors, and plain values. PATH may
     be a folder of checkpoints, and be given several times.
 
     Reads the manifest only, however large the tensors are. In a GLOB `*` stays within a level, `**` does not.
     """
-    return look_at(paths, recursive, _Inspection(as_json=as_json, **options).look, as_json=as_json)
+    inspection = _Inspection(recursive=recursive, as_json=as_json, **more)
+    return look_at(paths, recursive, inspection.look, as_json=as_json)
 
 
 class _Inspection:
@@ -82,34 +77,34 @@ class _Inspection:
         self,
         *,
         select: tuple[str, ...],
-        follow_links: bool,
+        recursive: bool,
         depth: int | None,
         everything: bool,
         source_format: str | None,
         max_expansion: int,
+        follow_links: bool,
         as_json: bool,
     ) -> None:
         self.select, self.depth, self.folds, self.as_json = select, depth, not everything, as_json
-        self.source_format, self.max_expansion, self.follow_links = source_format, max_expansion, follow_links
+        self.recursive, self.source_format, self.follow_links = recursive, source_format, follow_links
+        self.reading: dict[str, Any] = {"max_expansion": max_expansion, "follow_links": follow_links}
         self.shown = 0
 
     def look(self, path: str) -> dict[str, Any] | None:
         """Show one checkpoint, or give it as JSON; raises what opening it raises."""
-        if self.source_format is None:
-            try:
-                with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
-                    return self._ours(checkpoint)
-            except NotACheckpointError as error:
-                if error.code != "not-a-checkpoint" or not (os.path.isfile(path) or os.path.isdir(path)):
-                    raise
-                refusal = error
+        if self.source_format is not None:
+            return self._foreign(path, Place(path, self.source_format))
         try:
-            if self.source_format is None and os.path.isdir(path) and place_of(path).path != path:
-                raise refusal  # a folder with something in it, which is listed
-            with open_source(path, self.source_format, max_expansion=self.max_expansion) as source:
-                return self._foreign(path, source)
+            with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
+                return self._ours(checkpoint)
+        except NotACheckpointError as error:
+            if error.code != "not-a-checkpoint" or not (os.path.isfile(path) or os.path.isdir(path)):
+                raise
+            refusal = error
+        try:
+            return self._foreign(path, place_for(path, recursive=self.recursive))
         except CkptError as error:
-            if error.code == "unknown-format" and self.source_format is None:
+            if error.code in ("unknown-format", "not-a-checkpoint"):
                 raise refusal from None
             raise
 
@@ -123,19 +118,20 @@ class _Inspection:
             f"format {version}, layout {checkpoint.layout}, written by {visible(checkpoint.generator)}, {identity}"
         ]
         lines += [] if schema is None else [f"schema {visible(schema.id)}, version {visible(schema.version)}"]
-        self._show(checkpoint.path, lines, checkpoint.metadata, tree)
+        metadata = checkpoint.metadata
+        about_metadata = notes(checkpoint.metadata_tags, metadata)
+        self._show(checkpoint.path, lines, metadata, about_metadata, tree, notes(checkpoint.tags, tree))
         return None
 
-    def _foreign(self, path: str, source: Source) -> dict[str, Any] | None:
-        whole = tree_of(source)
-        tree = self._selected(whole, dict(flatten(whole, is_tensor)), path)
-        if self.as_json:
-            return _foreign_document(path, source, tree)
-        losses = [f"a conversion would lose: {visible(str(loss))}" for loss in source.losses[:LOSSES]]
-        if len(source.losses) > LOSSES:
-            losses.append(f"and {count(len(source.losses) - LOSSES, 'more loss')}")
-        self._show(path, [FORMATS[source.format].title, *losses], source.metadata, tree)
-        return None
+    def _foreign(self, path: str, place: Place) -> dict[str, Any] | None:
+        with open_source(place.path, self.source_format, **self.reading) as source:
+            source.place = source.place._replace(passed_over=place.passed_over or source.place.passed_over)
+            whole = tree_of(source)
+            tree = self._selected(whole, dict(flatten(whole, is_tensor)), path)
+            if self.as_json:
+                return _foreign_document(path, source, tree)
+            self._show(path, _told(path, source), source.metadata, {}, tree, notes(_tags(source), tree))
+            return None
 
     def _selected(self, tree: Any, leaves: Iterable[Path], path: str) -> Any:
         if not self.select:
@@ -146,7 +142,15 @@ class _Inspection:
             raise fault("no-match", f"no path matches {patterns}", path=path, hint=near_selection(self.select, leaves))
         return found
 
-    def _show(self, path: str, lines: list[str], metadata: Any, tree: Any) -> None:
+    def _show(
+        self,
+        path: str,
+        lines: list[str],
+        metadata: Any,
+        about_metadata: dict[Path, str],
+        tree: Any,
+        about: dict[Path, str],
+    ) -> None:
         out = console()
         if self.shown:
             out.print()
@@ -154,11 +158,30 @@ class _Inspection:
         out.print(Text(visible(path), "bold"))
         for line in lines:
             out.print(Text(line))
-        view = TreeView(out, depth=self.depth, fold=self.folds)
+        view: dict[str, Any] = {"depth": self.depth, "fold": self.folds}
         if metadata is not None:
-            view.show(metadata, "metadata")
-        view.show(tree, "tree")
+            TreeView(out, notes=about_metadata, **view).show(metadata, "metadata")
+        TreeView(out, notes=about, **view).show(tree, "tree")
         out.print(Text(str(tally(tree)), "bold"))
+
+
+def _told(path: str, source: Source) -> list[str]:
+    """What is said of a checkpoint of another format beside what it holds."""
+    read = "" if source.place.path == path else f", read {visible(source.place.path)}"
+    beside = f"; passed over {visible(', '.join(source.place.passed_over))}" if source.place.passed_over else ""
+    lines = [f"{FORMATS[source.format].title}{read}{beside}"]
+    lines += [f"a conversion would lose: {visible(str(loss))}" for loss in source.losses[:LOSSES]]
+    if len(source.losses) > LOSSES:
+        lines.append(f"and {count(len(source.losses) - LOSSES, 'more loss')}")
+    tensors, bytes = source.left_out
+    if tensors:
+        lies = "lies" if tensors == 1 else "lie"
+        lines.append(f"in what cannot be read {lies} {count(tensors, 'tensor')}, {size(bytes)}")
+    return lines
+
+
+def _tags(source: Source) -> Tags:
+    return {} if source.ours is None else source.ours.tags
 
 
 def _document(checkpoint: Checkpoint, tree: Any) -> dict[str, Any]:
@@ -174,6 +197,8 @@ def _document(checkpoint: Checkpoint, tree: Any) -> dict[str, Any]:
         "totals": tally(tree)._asdict(),
         "tree": encoder.value(tree),
         "tensors": encoder.tensors,
+        "tags": documents(checkpoint.tags, tree),
+        "metadata_tags": documents(checkpoint.metadata_tags, checkpoint.metadata),
     }
 
 
@@ -181,10 +206,14 @@ def _foreign_document(path: str, source: Source, tree: Any) -> dict[str, Any]:
     encoder = Encoder()
     return {
         "path": path,
+        "source": source.place.path,
         "source_format": source.format,
         "metadata": encoder.value(source.metadata),
         "losses": [loss._asdict() for loss in source.losses],
+        "left_out": dict(zip(("tensors", "bytes"), source.left_out, strict=True)),
+        "passed_over": list(source.place.passed_over),
         "totals": tally(tree)._asdict(),
         "tree": encoder.value(tree),
         "tensors": encoder.tensors,
+        "tags": documents(_tags(source), tree),
     }

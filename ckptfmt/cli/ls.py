@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
-import os
 from operator import itemgetter
 from typing import Any
 
 import click
-from rich.cells import cell_len
 from rich.text import Text
 
-from ..errors import fault
+from ..manager.listing import Row, by_step, check_folder, listed, natural
 from ..near import did_you_mean
-from ..storage import is_url
-from . import chart
+from . import chart, options
 from .console import console, print_json
 from .json_form import Encoder
-from .listing import Row, by_step, listed, natural
-from .text import count, size, visible
+from .table import print_table
+from .text import count, metrics, size, time, visible
 
 COLUMNS = {"name": "bold", "format": "cyan", "step": "bold", "time": "", "size": "green", "metrics": "yellow",
            "kept because": "dim"}  # fmt: skip
@@ -51,7 +47,7 @@ be read time and size may be null.
 @click.argument("path", metavar="DIR", type=click.Path())
 @click.option("--sort", metavar="KEY", default="step", help="By name, step, time, size or a metric [default: step].")
 @click.option("--reverse", is_flag=True, help="The last first.")
-@click.option("--recursive", "-r", is_flag=True, help="Also look into the folders below.")
+@options.recursive
 @click.option("--prefix", metavar="TEXT", help='The prefix of the names in a run of mode "flax".')
 @click.option("--plot", is_flag=True, help="Also draw the metrics over the steps, as lines of blocks.")
 @click.option(
@@ -60,7 +56,7 @@ be read time and size may be null.
     type=click.Path(),
     help="Draw the metrics over the steps into a file; it is replaced.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@options.as_json
 def ls(
     path: str,
     sort: str,
@@ -75,11 +71,7 @@ def ls(
 
     Reads manifests only, however large the tensors are.
     """
-    if not is_url(path) and not os.path.isdir(path):
-        if os.path.exists(path):
-            hint = ": `ckptfmt inspect` shows what is in a checkpoint"
-            raise fault("not-a-checkpoint", f"this is a file, and no folder{hint}", path=path)
-        raise fault("not-found", "there is no such folder", path=path)
+    check_folder(path)
     rows = _sorted(listed(path, prefix=prefix, recursive=recursive), sort, reverse)
     if png is not None:
         chart.write_png(png, _series(rows))
@@ -127,16 +119,8 @@ def _show(path: str, rows: list[Row]) -> None:
     out = console()
     lines = [_cells(row) for row in rows]
     shown = [name for name in COLUMNS if name in ALWAYS or any(line[name] for line in lines)]
-    lines = [{name: name for name in COLUMNS}, *lines] if rows else []
-    widths = {name: max(cell_len(line[name]) for line in lines) for name in shown if lines}
-    for number, line in enumerate(lines):
-        text = Text()
-        for name in shown:
-            gap = " " * (widths[name] - cell_len(line[name]))
-            padded = gap + line[name] if name in RIGHT else line[name] + gap
-            text.append(f"{padded}  ", "bold" if number == 0 else COLUMNS[name])
-        text.rstrip()
-        out.print(text)
+    if rows:
+        print_table(out, shown, lines, RIGHT, lambda name, _: COLUMNS[name])
     total = sum(row.size or 0 for row in rows)
     damaged = sum(row.error is not None for row in rows)
     more = f", {damaged} damaged or not readable" if damaged else ""
@@ -144,14 +128,12 @@ def _show(path: str, rows: list[Row]) -> None:
 
 
 def _cells(row: Row) -> dict[str, str]:
-    time = "" if row.time is None else datetime.datetime.fromtimestamp(row.time).isoformat(" ", "seconds")
-    metrics = " ".join(f"{visible(name)}={value:.6g}" for name, value in row.metrics.items())
     return {
         "name": visible(row.name),
         "format": "" if row.format in (None, "ckptfmt") else row.format,
         "step": "" if row.step is None else str(row.step),
-        "time": time,
+        "time": time(row.time),
         "size": "" if row.size is None else size(row.size),
-        "metrics": row.error or metrics,
+        "metrics": row.error or metrics(row.metrics),
         "kept because": visible(", ".join(row.reasons)),
     }

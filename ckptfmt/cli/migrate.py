@@ -15,10 +15,10 @@ from .. import MigrationReport, Overflow
 from .. import migrate as migrate_checkpoint
 from ..format.dtypes import dtype_of
 from ..format.names import Key, Path, path_label
-from ..layouts import LAYOUTS
 from ..migration.nodes import Leaf, Node, nbytes
 from ..migration.plan import Plain
 from ..progress import progress_bar
+from . import options
 from .console import console, print_json
 from .text import count, size, visible
 
@@ -63,8 +63,7 @@ bytes, tensors, manifest_sha256).
 Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan with faults.
 """,
 )
-@click.argument("src", type=click.Path())
-@click.argument("dst", type=click.Path())
+@options.source_and_target
 @click.option(
     "--migrations",
     "files",
@@ -79,34 +78,35 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
 )
 @click.option("--source-schema", callback=_schema, help="ID@VERSION of a source that does not say its own.")
 @click.option("--set", "parameters", multiple=True, callback=_parameters, help="NAME=NUMBER: a parameter's value.")
-@click.option("--prefix", help="Only what is at this path of SRC, as if it were all.")
+@click.option("--prefix", help="Only what is at this path of SOURCE, as if it were all.")
 @click.option("--strip-prefix", multiple=True, help="Take this off names first, such as 'module.'; may be given again.")
 @click.option("--add-prefix", help="Put this before names then.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option("--down", is_flag=True, help="Run migrations backwards.")
 @click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
 @click.option("--verify", is_flag=True, help="Read and verify what is merely moved, too.")
-@click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
-@click.option("--overwrite", "-f", is_flag=True, help="Replace DST, which may be SRC, at once.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def migrate(src: str, dst: str, files: tuple[str, ...], plan_only: bool, as_json: bool, **options: Any) -> int:
-    """Write the checkpoint at SRC to DST as it is at another version of its schema.
+@options.follow_links
+@options.layout
+@options.overwrite("Replace TARGET, which may be SOURCE, at once.")
+@options.as_json
+def migrate(source: str, target: str, files: tuple[str, ...], plan_only: bool, as_json: bool, **more: Any) -> int:
+    """Write the checkpoint at SOURCE to TARGET as it is at another version of its schema.
 
-    The migrations lie in files (JSON or msgpack); docs/migrations.md says how they are written. SRC is not changed.
+    The migrations lie in files (JSON or msgpack); docs/migrations.md says how they are written. SOURCE is not changed.
     """
     shown = sys.stderr.isatty() and not (as_json or plan_only)
     with progress_bar("migrate") if shown else contextlib.nullcontext() as progress:
-        report = migrate_checkpoint(src, dst, files, plan_only=plan_only, progress=progress, **options)
+        report = migrate_checkpoint(source, target, files, plan_only=plan_only, progress=progress, **more)
     if as_json:
-        print_json(_document(src, report))
+        print_json(_document(source, report))
     else:
-        _show(dst, report)
+        _show(target, report)
     return 0
 
 
-def _document(src: str, report: MigrationReport) -> dict[str, Any]:
+def _document(source: str, report: MigrationReport) -> dict[str, Any]:
     return {
-        "path": src,
+        "path": source,
         "schema": report.start.id,
         "from": report.start.version,
         "to": report.end.version,
@@ -166,14 +166,14 @@ def _show_overflows(overflows: Iterable[Overflow]) -> None:
         console().print(Text.assemble(("!", "yellow"), f" {visible(str(overflow))}"))
 
 
-def _show(dst: str, report: MigrationReport) -> None:
+def _show(target: str, report: MigrationReport) -> None:
     out = console()
     edges = [f"{edge.start} → {edge.end} ({edge.loss}{', backwards' if edge.backwards else ''})"
              for edge in report.plan.chain]  # fmt: skip
     out.print(Text.assemble((visible(report.start.id), "bold"), f": {visible('; '.join(edges) or 'nothing to do')}"))
     if report.saved is not None:
         saved = report.saved
-        out.print(f"{visible(dst)}: {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
+        out.print(f"{visible(target)}: {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
         _show_overflows([overflow for overflow in report.overflows if overflow.beyond])
         return
     tensors = {path: entry for path, entry in report.plan.layout.items() if not isinstance(entry, Plain)}

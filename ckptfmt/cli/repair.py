@@ -10,8 +10,7 @@ from rich.text import Text
 
 from .. import Lost, RepairReport
 from .. import repair as repair_checkpoint
-from ..layouts import LAYOUTS
-from . import DAMAGED, json_form
+from . import DAMAGED, json_form, options
 from .bar import progress_bar
 from .console import console, print_json
 from .text import count, path_label, size, visible
@@ -42,32 +41,32 @@ bytes and filled, damage as of `ckptfmt verify`, layout, bytes and manifest_sha2
 Exit codes: 0 nothing is lost, 1 something is lost, or nothing could be salvaged, 2 anything else.
 """,
 )
-@click.argument("src", type=click.Path())
-@click.argument("dst", type=click.Path())
+@options.source_and_target
 @click.option("--fill", type=float, help="Keep damaged tensors, with this value in damaged blocks.")
 @click.option("--uncommitted", is_flag=True, help="Take the manifest of a directory without a valid COMMIT.")
-@click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of DST; that of SRC by default.")
-@click.option("--overwrite", "-f", is_flag=True, help="Replace DST if it exists.")
-@click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def repair(src: str, dst: str, quiet: bool, as_json: bool, **options: Any) -> int:
-    """Save what is whole of the checkpoint at SRC to DST, and list what is lost.
+@options.follow_links
+@options.layout
+@options.overwrite()
+@options.quiet
+@options.as_json
+def repair(source: str, target: str, quiet: bool, as_json: bool, **more: Any) -> int:
+    """Save what is whole of the checkpoint at SOURCE to TARGET, and list what is lost.
 
-    SRC is only read.
+    SOURCE is only read.
     """
     with progress_bar("repair", quiet) as progress:
-        report = repair_checkpoint(src, dst, progress=progress, **options)
+        report = repair_checkpoint(source, target, progress=progress, **more)
     if as_json:
-        print_json(_document(dst, report))
+        print_json(_document(target, report))
     elif not quiet:
-        _show(dst, report)
+        _show(target, report)
     return 0 if report.ok else DAMAGED
 
 
-def _document(dst: str, report: RepairReport) -> dict[str, Any]:
+def _document(target: str, report: RepairReport) -> dict[str, Any]:
     return {
         "path": report.path,
-        "target": dst,
+        "target": target,
         "ok": report.ok,
         "proof": report.proof,
         "tensors": report.tensors,
@@ -77,13 +76,13 @@ def _document(dst: str, report: RepairReport) -> dict[str, Any]:
     }
 
 
-def _show(dst: str, report: RepairReport) -> None:
+def _show(target: str, report: RepairReport) -> None:
     out = console()
     if PROOFS[report.proof]:
         out.print(f"{visible(report.path)}: {PROOFS[report.proof]}")
     state = ("whole", "bold green") if report.ok else (f"{count(len(report.lost), 'tensor')} lost", "bold red")
     kept = f": {count(report.tensors, 'tensor')} taken over, {size(report.saved.bytes)}"
-    out.print(Text.assemble(f"{visible(dst)}: ", state, kept))
+    out.print(Text.assemble(f"{visible(target)}: ", state, kept))
     for lost in report.lost:
         out.print(Text.assemble("  ", ("filled" if lost.filled else "left out", "red"), f": {visible(_place(lost))}"))
 

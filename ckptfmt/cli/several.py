@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from ..errors import CkptError, CorruptError
+from ..manager.listing import Row, listed, natural
 from . import DAMAGED, FAILED
 from .console import print_json, problem
 from .folders import hinted, is_folder
-from .listing import Row, listed, natural
 from .spelling import speller
 
 

@@ -8,22 +8,26 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.cells import cell_len
 from rich.text import Text
 
-from ..conversion import FORMATS, open_source
-from ..conversion.source import EXPANSION, Tensor, is_tensor, slabs, walk
+from ..conversion import open_source
+from ..conversion.source import Tensor, is_tensor, slabs, walk
 from ..errors import fault
 from ..format.dtypes import Array, dtype_of
 from ..format.names import path_label
 from ..near import did_you_mean
 from ..patterns import near_selection, selector
+from ..storage import is_url
+from . import options
 from .console import console
+from .folders import place_for
 from .json_form import Encoder
 from .several import look_at
+from .table import print_table
 from .text import count, visible
 
 COLUMNS = ("name", "dtype", "shape", "min", "max", "mean", "std", "zeros", "nan", "inf")
+ODD = ("nan", "inf")
 TEXTS = ("name", "dtype", "shape")  # columns that are not numbers
 
 
@@ -103,20 +107,11 @@ dtype, shape, elements, min, max, mean, std, zeros, nan and inf. Of a folder it 
 checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
 """,
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
-@click.option("--select", "-s", multiple=True, metavar="GLOB", help="Only these tensors; may be given several times.")
+@options.paths
+@options.reading
 @click.option("--sort", metavar="COLUMN", help="By a column, such as std or nan [default: as they are stored].")
 @click.option("--reverse", is_flag=True, help="The last first.")
-@click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
-@click.option(
-    "--from",
-    "source_format",
-    type=click.Choice(list(FORMATS)),
-    metavar="FORMAT",
-    help="What PATH is, where its bytes leave doubt.",
-)
-@click.option("--max-expansion", type=int, default=EXPANSION, help="How many times larger than PATH tensors may be.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@options.as_json
 def stats(
     paths: tuple[str, ...],
     select: tuple[str, ...],
@@ -124,8 +119,8 @@ def stats(
     reverse: bool,
     recursive: bool,
     source_format: str | None,
-    max_expansion: int,
     as_json: bool,
+    **more: Any,
 ) -> int:
     """Show least, greatest and mean value, deviation, zeros, NaN and infinities of each tensor at PATH, of any format.
     PATH may be a folder of checkpoints, and be given several times.
@@ -135,7 +130,8 @@ def stats(
         raise click.UsageError(f"--sort: there is no column {sort!r}{hint}")
 
     def look(path: str) -> dict[str, Any] | None:
-        with open_source(path, source_format, max_expansion=max_expansion) as source:
+        place = path if source_format or is_url(path) else place_for(path, recursive=recursive).path
+        with open_source(place, source_format, **more) as source:
             rows = _rows(path, source.tree, select)
         if sort is not None:
             rows = _sorted(rows, sort, reverse)
@@ -184,16 +180,9 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
 def _show(path: str, rows: list[dict[str, Any]]) -> None:
     out = console()
     out.print(Text(visible(path), "bold"))
-    lines = [dict(zip(COLUMNS, COLUMNS, strict=True)), *({name: _cell(row[name]) for name in COLUMNS} for row in rows)]
-    widths = {name: max(cell_len(line[name]) for line in lines) for name in COLUMNS}
-    for number, line in enumerate(lines):
-        text = Text()
-        for name in COLUMNS:
-            gap = " " * (widths[name] - cell_len(line[name]))
-            style = "bold" if number == 0 else "red" if name in ("nan", "inf") and line[name] != "0" else ""
-            text.append(f"{line[name]}{gap}  " if name in TEXTS else f"{gap}{line[name]}  ", style)
-        text.rstrip()
-        out.print(text)
+    lines = [{name: _cell(row[name]) for name in COLUMNS} for row in rows]
+    right = [name for name in COLUMNS if name not in TEXTS]
+    print_table(out, COLUMNS, lines, right, lambda name, line: "red" if name in ODD and line[name] != "0" else "")
     elements = sum(row["elements"] for row in rows)
     out.print(Text(f"{count(len(rows), 'tensor')}, {count(elements, 'element')}", "bold"))
 

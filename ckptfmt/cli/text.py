@@ -6,7 +6,8 @@ that turn the direction of text) is shown as an escape, as in a Python literal. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import datetime
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any
 
@@ -134,6 +135,15 @@ def first_items(values: list[Any] | tuple[Any, ...], limit: int) -> str:
 def count(number: int, noun: str) -> str:
     """ "1 tensor", "2,000 tensors"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def time(seconds: float | None) -> str:
+    """A moment, in seconds since the epoch, in the time of here."""
+    return "" if seconds is None else datetime.datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+
+
+def metrics(values: Mapping[str, float]) -> str:
+    return " ".join(f"{visible(name)}={value:.6g}" for name, value in values.items())
 
 
 def size(number: int) -> str:

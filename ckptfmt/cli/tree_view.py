@@ -5,7 +5,8 @@ Plain values are abbreviated unless asked for in full; tensors never are. Lines 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rich.cells import cell_len
@@ -75,23 +76,34 @@ class Row(NamedTuple):
 
 class TreeView:
     """Shows trees on a console: `depth` levels of containers (all if None), plain values in full or abbreviated.
-    `fold`: dotted names in groups, and layers that are alike once."""
+    `fold`: dotted names in groups, and layers that are alike once. `notes`: what is said beside a value, by path."""
 
-    def __init__(self, console: Console, *, depth: int | None = None, full: bool = False, fold: bool = False) -> None:
-        self.console, self.depth, self.full, self.fold = console, depth, full, fold
+    def __init__(
+        self,
+        console: Console,
+        *,
+        depth: int | None = None,
+        full: bool = False,
+        fold: bool = False,
+        notes: Mapping[Path, str] = MappingProxyType({}),
+    ) -> None:
+        self.console, self.depth, self.full, self.fold, self.notes = console, depth, full, fold, notes
+        self._noted = {path[:end] for path in notes for end in range(len(path))}  # what has notes in it
         self.guides = ASCII_GUIDES if console.options.ascii_only else GUIDES
         self._holders: dict[int, bool] = {}  # container by id: whether a tensor lies beneath it
 
     def show(self, tree: Any, name: str, path: Path = ()) -> None:
         """Print `tree`, which stands at `path`, under a first line that says `name`."""
-        rows = [Row("", name), *self._beneath(tree, path, "", 0)] if self._is_open(tree, 0) else []
+        rows: list[Row] = []
+        if self._is_open(tree, path, 0):
+            rows = [Row("", name, note=self._words(tree, path)), *self._beneath(tree, path, "", 0)]
         rows = rows or [self._leaf("", name, tree, path)]
         columns = _Columns(rows)
         for start in range(0, len(rows), 1000):  # many lines at a time, as each print costs
             lines = [columns.line(row) for row in rows[start : start + 1000]]
             self.console.print(Text("\n").join(lines))
 
-    def _is_open(self, value: Any, depth: int) -> bool:
+    def _is_open(self, value: Any, path: Path, depth: int) -> bool:
         """Whether a value takes lines of its own for what is in it."""
         if self.depth is not None and depth >= self.depth:
             return False
@@ -99,7 +111,7 @@ class TreeView:
             return True
         if not text.is_container(value) or not value:
             return False
-        if self._holds_tensors(value):
+        if path in self._noted or self._holds_tensors(value):
             return True
         return not text.is_flat(value) and text.inline(value, VALUE) is None
 
@@ -119,9 +131,10 @@ class TreeView:
             is_last = number == count - 1
             guide = indent + self.guides["last" if is_last else "item"]
             alike = "" if entry.alike == 1 else f"{entry.alike:,} alike"
-            if self._is_open(entry.item, depth + 1):
+            if self._is_open(entry.item, entry.path, depth + 1):
                 each = f"{alike}, each {tally(entry.item)}" if alike else ""
-                yield Row(guide, entry.label, note=", ".join(filter(None, [_kind(entry.item), each])))
+                note = ", ".join(filter(None, [self._words(entry.item, entry.path), each]))
+                yield Row(guide, entry.label, note=note)
                 below = indent + self.guides["end" if is_last else "below"]
                 yield from self._beneath(entry.item, entry.path, below, depth + 1)
             else:
@@ -132,27 +145,34 @@ class TreeView:
 
     def _entries(self, container: Any, path: Path) -> tuple[list[Entry], int]:
         """What to show of a container, and how many plain values are left out."""
-        entries = folded(grouped(container, path)) if self.fold else entries_of(container, path)
+        entries = folded(grouped(container, path), self.notes) if self.fold else entries_of(container, path)
         plain = [number for number, entry in enumerate(entries) if not self._holds_tensors(entry.item)]
         if self.full or len(plain) <= SIBLINGS:
             return entries, 0
         hidden = set(plain[SIBLINGS:])
         return [entry for number, entry in enumerate(entries) if number not in hidden], len(hidden)
 
+    def _words(self, value: Any, path: Path, usual: str = "") -> str:
+        """What a container is: its kind, where it is not the usual one, and its note."""
+        if isinstance(value, Group):  # which stands at the path of its dict
+            return usual and "names"
+        return ", ".join(filter(None, [_kind(value) or usual, self.notes.get(path)]))
+
     def _leaf(self, guide: str, label: str, value: Any, path: Path) -> Row:
+        note = self.notes.get(path, "")
         if is_tensor(value):
-            note = "" if value.path == path else f"alias of {text.path_label(value.path)}"
-            return Row(guide, label, value, note=note)
+            alias = "" if value.path == path else f"alias of {text.path_label(value.path)}"
+            return Row(guide, label, value, note=", ".join(filter(None, [alias, note])))
         if self._holds_tensors(value):
-            kind = "names" if isinstance(value, Group) else _kind(value) or "dict"
-            return Row(guide, label, note=f"{kind}, {tally(value)}")
+            return Row(guide, label, note=f"{self._words(value, path, 'dict')}, {tally(value)}")
         limit = None if self.full else VALUE
         short = text.inline(value, limit)
         if short is None and text.is_flat(value):
             short = text.first_items(value, VALUE)
         if short is None and text.is_container(value):
-            return Row(guide, label, note=f"{_kind(value) or 'dict'} of {text.count(len(value), 'item')}")
-        return Row(guide, label, value=text.scalar(value, limit) if short is None else short)
+            items = f"{_kind(value) or 'dict'} of {text.count(len(value), 'item')}"
+            return Row(guide, label, note=", ".join(filter(None, [items, note])))
+        return Row(guide, label, value=text.scalar(value, limit) if short is None else short, note=note)
 
 
 def _kind(container: Any) -> str:
@@ -176,7 +196,7 @@ class _Columns:
         if row.tensor is not None:
             parts += self._tensor(row.tensor)
         if row.value:
-            parts.append((row.value, "yellow"))
+            parts.append((f"{row.value}  ", "yellow"))
         if row.note:
             parts.append((row.note, "magenta" if row.tensor is not None else "dim"))
         line = Text.assemble(*parts)

@@ -11,10 +11,9 @@ from rich.text import Text
 from .. import Damage, FolderReport, VerifyReport, verify_folder
 from .. import verify as verify_checkpoint
 from ..errors import CODES, CkptError, MissingError, NotACheckpointError
-from . import DAMAGED, FAILED, json_form
+from . import DAMAGED, FAILED, json_form, options
 from .bar import progress_bar
 from .console import console, print_json
-from .options import follow_links
 from .several import documents, tell
 from .text import count, path_label, size, visible
 
@@ -41,14 +40,14 @@ in place of path.
 Exit codes: 0 whole, 1 damaged, 2 something that could not be checked.
 """,
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@options.paths
 @click.option(
     "--resume", metavar="FILE", type=click.Path(), help="Keep in FILE how far it has come, and go on from there."
 )
-@click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
-@follow_links
-@click.option("--quiet", "-q", is_flag=True, help="No report and no progress: the exit code says it.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@options.recursive
+@options.follow_links
+@options.quiet
+@options.as_json
 def verify(
     paths: tuple[str, ...], resume: str | None, recursive: bool, follow_links: bool, quiet: bool, as_json: bool
 ) -> int:
@@ -57,14 +56,14 @@ def verify(
 
     Changes nothing.
     """
-    options: dict[str, Any] = {"recursive": recursive, "quiet": quiet, "resume": resume, "follow_links": follow_links}
+    asked: dict[str, Any] = {"recursive": recursive, "quiet": quiet, "resume": resume, "follow_links": follow_links}
     if len(paths) == 1:
-        report = _verified(paths[0], **options)
+        report = _verified(paths[0], **asked)
         document = _folder_document(report) if isinstance(report, FolderReport) else _document(report)
     elif resume is not None:
         raise click.UsageError("--resume is for one PATH; a folder is one")
     else:
-        report = _verified_all(paths, **options)
+        report = _verified_all(paths, **asked)
         document = {"paths": list(paths), **_folder_document(report)}
         del document["path"]
     if as_json:
@@ -76,23 +75,23 @@ def verify(
     return FAILED if isinstance(report, FolderReport) and all(one.ok for one in report.reports) else DAMAGED
 
 
-def _verified(path: str, *, recursive: bool, quiet: bool, **options: Any) -> VerifyReport | FolderReport:
+def _verified(path: str, *, recursive: bool, quiet: bool, **more: Any) -> VerifyReport | FolderReport:
     with progress_bar("verify", quiet) as progress:
         try:
-            return verify_checkpoint(path, progress=progress, **options)
+            return verify_checkpoint(path, progress=progress, **more)
         except NotACheckpointError as error:
             if error.code != "not-a-checkpoint":
                 raise
-            return _all_in(path, error, recursive=recursive, progress=progress, **options)
+            return _all_in(path, error, recursive=recursive, progress=progress, **more)
 
 
-def _verified_all(paths: tuple[str, ...], **options: Any) -> FolderReport:
+def _verified_all(paths: tuple[str, ...], **more: Any) -> FolderReport:
     """One report for several paths, of which what cannot be checked is one of the errors."""
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
     for path in paths:
         try:
-            found = _verified(path, **options)
+            found = _verified(path, **more)
         except CkptError as error:
             errors.append(error)
             continue
@@ -101,10 +100,10 @@ def _verified_all(paths: tuple[str, ...], **options: Any) -> FolderReport:
     return FolderReport(count(len(paths), "path"), tuple(reports), tuple(errors))
 
 
-def _all_in(path: str, error: NotACheckpointError, **options: Any) -> FolderReport:
+def _all_in(path: str, error: NotACheckpointError, **more: Any) -> FolderReport:
     """What `verify_folder` says of a folder in which there is something to check; raises `error` for anything else."""
     try:
-        report = verify_folder(path, **options)
+        report = verify_folder(path, **more)
     except MissingError:
         raise error from None
     if not report.reports and not report.errors:

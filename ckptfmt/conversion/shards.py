@@ -66,6 +66,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
         names.setdefault(shard, []).append(name)
     tree: dict[str, Any] = {}
     merged, losses, size = Metadata(), list[Loss](), 0
+    left_out = (0, 0)
     tags: dict[Path, Sequence[tuple[str, Any]]] = {}
     with ExitStack() as stack:
         for shard, expected in names.items():
@@ -82,6 +83,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             merged.add(shard, source.metadata)
             tags |= source.ours.tags if source.ours is not None else {}
             size += os.path.getsize(path)
+            left_out = (left_out[0] + source.left_out[0], left_out[1] + source.left_out[1])
         losses += merged.losses + _unnamed(names) + _size_told(about.get("total_size"), list(tree.values()))
         further = {key: value for key, value in about.items() if key not in _DERIVED}
         metadata = merged.value
@@ -89,7 +91,8 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             metadata = {**(metadata or {}), INDEX_METADATA: json.dumps(further, ensure_ascii=False)}
         ordered = {name: tree[name] for name in weight_map}
         ours = Ours(None, tags, {}) if tags else None
-        return Source(ordered, metadata, tuple(losses), resources=stack.pop_all(), ours=ours, size=size)
+        more: Any = {"resources": stack.pop_all(), "ours": ours, "size": size, "left_out": left_out}
+        return Source(ordered, metadata, tuple(losses), **more)
 
 
 class Metadata:

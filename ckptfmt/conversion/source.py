@@ -173,7 +173,8 @@ class Source:
 
     `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there where it
     has more than a tree and metadata, as checkpoints of this format have. `size`: the bytes of all its files, where
-    these are not those at its path. `place`: where it lies, and its format.
+    these are not those at its path. `place`: where it lies, and its format. `left_out`: how many tensors, and bytes of
+    them, lie in objects that cannot be read.
     """
 
     tree: Tree
@@ -184,6 +185,7 @@ class Source:
     place: Place = field(default_factory=lambda: Place("", ""))
     ours: Ours | None = None
     size: int | None = None
+    left_out: tuple[int, int] = (0, 0)
 
     @property
     def format(self) -> str:

@@ -153,11 +153,13 @@ def _read_in_a_row(file: Window, data: Array) -> Source:
 
 def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
     tree = reader.tree(value)
+    left_out = reader.left_out()
     if tree is LEFT and not root:
         message = f"the file is one object, not a dict of values: {reader.losses[-1].message}"
-        raise fault("unsupported-source", message)
+        within = f"; in it lie {left_out[0]:,} tensors of {left_out[1]:,} bytes" if left_out[0] else ""
+        raise fault("unsupported-source", message + within)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
-    return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
+    return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}), left_out=left_out)
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:

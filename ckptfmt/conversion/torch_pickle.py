@@ -27,7 +27,7 @@ from .claims import shown
 from .gate import FEW
 from .pairs import unpacked
 from .pickles import AttributedDict, Global, OtherDict, OtherList, Readable, Record, Unknown
-from .source import LEAVES, LazyArray, Loss, Tensor, check_strings, is_tensor, plain_text, walk
+from .source import LEAVES, LazyArray, Loss, Tensor, check_strings, is_tensor, nbytes, plain_text, walk
 from .torch_values import PLAIN_TENSORS, Attributed, Nothing, Replaced, Size, lazily, never, of_record, quantised, short
 
 _STORAGES = {
@@ -83,6 +83,7 @@ class TensorPickle:
         self._met, self._most = 0, FEW  # leaves and containers: containers that share items can stand for any number
         self._users: dict[str, set[int]] = {}  # the tensors over each storage, by its key
         self._lazily: dict[int, str] = {}  # those that are conjugated or negated, and the key of their storage
+        self._placed: set[int] = set()  # the tensors that the tree holds
         self._numpy: dict[int, Any] = {}  # arrays and scalars, by the identity of their record
         self.itemsizes: dict[str, int] = {}
         self.losses: list[Loss] = []
@@ -193,6 +194,17 @@ class TensorPickle:
         `attributes` (by path text, of OrderedDicts and tensors) say what that leaves out. `LEFT` if it is all of it."""
         return self._plain(value, self._root)
 
+    def left_out(self) -> tuple[int, int]:
+        """How many tensors, and bytes of them, the pickle has that the tree does not hold."""
+        placed = set(self._placed)
+        left: list[Tensor] = []
+        for identity, tensor in reversed(self._tensors.items()):  # what is made of another one comes after it
+            if type(identity[-1]) is tuple:
+                left += [] if id(tensor) in placed else [tensor]
+            elif id(tensor) in placed:
+                placed.add(identity[-1])
+        return len(left), sum(map(nbytes, left))
+
     def _plain(self, value: Any, path: Path) -> Any:
         self._met += 1
         if len(path) > MAX_DEPTH:
@@ -222,6 +234,8 @@ class TensorPickle:
                 return self._named(value, path)
             case LazyArray() if len(self._users.get(self._lazily.get(id(value), ""), ())) > 1:
                 self._lose("alias", path, "shares a storage with others, and becomes a copy")
+        if isinstance(value, np.ndarray | LazyArray):
+            self._placed.add(id(value))
         parts = None if isinstance(value, np.ndarray | np.generic | LazyArray) else parts_of(value)
         return value if parts is None else self._plain(parts, path)
 

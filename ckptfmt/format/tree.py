@@ -21,6 +21,8 @@ from .names import Key, Path, path_label
 from .tags import TAGS, Restore, Tag
 
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
+Tags = Mapping[Path, Sequence[tuple[str, Any]]]
+"""Names and params of tags by path, the outermost first."""
 Tree = Any
 
 _LEAVES = frozenset((type(None), bool, int, float, str, bytes))  # nodes that are their values
@@ -256,6 +258,14 @@ def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:
         case ["tag", name, param, child]:
             yield path, name, param
             yield from tags(child, path)
+
+
+def tags_of(node: Node) -> Tags:
+    """The tags of a tree by path."""
+    found: dict[Path, list[tuple[str, Any]]] = {}
+    for path, name, param in tags(node):
+        found.setdefault(path, []).append((name, decode(param, [].__getitem__)))
+    return found
 
 
 def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:

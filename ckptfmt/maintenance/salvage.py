@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -95,6 +95,7 @@ def repair(
     progress: Progress | None = None,
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
 ) -> RepairReport:
     """Save what is whole of the checkpoint at `source` to `target`: all of that, or nothing. `source` is only read.
 
@@ -105,6 +106,8 @@ def repair(
       a save that never ended.
     - `layout` (that of the source by default), `overwrite` and `durable` are those of `save`. `storage_options` are for
       whichever of `source` and `target` is a URL.
+    - `follow_links`: also through links in the source's folder, as in `ckptfmt.open`; those that may not be followed
+      count as damage. Unasked, a link is refused.
     - `progress(done, total)` is called with bytes: each of the source is read once to verify, and once to copy.
 
     Raises what `open` raises where no whole manifest is found, and what `save` raises; `bad-option` for a `target` that
@@ -113,7 +116,8 @@ def repair(
     source, target = path_of(source), path_of(target)
     if _is_same(source, target):
         raise fault("bad-option", "a checkpoint cannot be repaired in its own place", path=target)
-    checkpoint, proof = _opened(source, uncommitted, limits, options_at(source, storage_options))
+    read_options = options_at(source, storage_options)
+    checkpoint, proof = _opened(source, uncommitted, limits, read_options, follow_links)
     with checkpoint:
         blocks, manifest = checkpoint.blocks, checkpoint.manifest
         stored = sum(spec.chunks * spec.chunk_nbytes for spec in manifest.specs)
@@ -126,6 +130,8 @@ def repair(
             done = stored * now // total
 
         damage = tuple(verify_chunks(blocks, verified if progress else None).damage)
+        if not follow_links:
+            _refuse_links(source, damage)
         broken = _broken(blocks, checkpoint.handles, damage)
         kept = [index for index in range(len(manifest.names)) if index not in broken or fill is not None]
         sources = [_source(checkpoint, index, broken.get(index), fill) for index in kept]
@@ -162,6 +168,13 @@ def _save(
     return SaveReport(path, layout, written.bytes, len(draft.names), written.record.sha256.hex(), ())
 
 
+def _refuse_links(path: str, damage: Iterable[Damage]) -> None:
+    """What lies behind a link is not lost: it is read on request."""
+    for place in damage:
+        if place.code == "linked-object":
+            raise fault(place.code, place.message, path=path, object=place.object, tensor=place.tensor)
+
+
 def _is_same(one: str, other: str) -> bool:
     with contextlib.suppress(OSError):
         return os.path.samefile(one, other)
@@ -172,16 +185,17 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _opened(
-    path: str, uncommitted: bool, limits: Limits, options: Mapping[str, Any] | None
+    path: str, uncommitted: bool, limits: Limits, options: Mapping[str, Any] | None, follow_links: bool
 ) -> tuple[StoredCheckpoint, str]:
     """The checkpoint, and what proves that its manifest is whole."""
     try:
-        return StoredCheckpoint(path, limits=limits, storage_options=options), "record"
+        whole = StoredCheckpoint(path, limits=limits, storage_options=options, follow_links=follow_links)
+        return whole, "record"
     except (*DAMAGED, NotACheckpointError) as error:
         if error.code == "temporary":
             raise
         reason = error
-    storage = storage_for(path, options)
+    storage = storage_for(path, options, follow_links=follow_links)
     try:
         found = _in_directory(storage, uncommitted, limits) if storage.is_directory else _in_file(storage, limits)
         if found is None:

@@ -20,7 +20,7 @@ from ..format.manifest import Schema
 from ..format.names import Path, path_label
 from ..format.renaming import Renaming
 from ..format.tags import CHILDREN, NATIVE, TAGS
-from ..format.tree import Tree
+from ..format.tree import Tags, Tree
 from ..frameworks.adapter import kept
 from ..frameworks.overflows import Kind, Tally, place_of
 from ..frameworks.sources import Region
@@ -163,6 +163,10 @@ class MigratedView(CheckpointView[MigratedTensor]):
     def metadata(self) -> Tree:
         """The user's plain values, as they are in the source."""
         return self._stored.metadata
+
+    @property
+    def tags(self) -> Tags:
+        return {}  # [MIG-021]
 
     @cached_property
     def tree(self) -> Tree:

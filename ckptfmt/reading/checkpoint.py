@@ -15,7 +15,7 @@ from ..format.manifest import Manifest, Schema
 from ..format.names import Path, PathIndex, path_label
 from ..format.renaming import Renaming
 from ..format.tags import CHILDREN
-from ..format.tree import Tree
+from ..format.tree import Tags, Tree
 from ..layouts import Frame, Layout, Located, layout_of
 from ..storage import Storage, path_of, storage_for
 from .blocks import BlockReader
@@ -209,6 +209,10 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         from ..frameworks.target import flatten
 
         return table(flatten(self.tree, is_tensor))
+
+    @property
+    def tags(self) -> Tags:
+        return trees.tags_of(self.manifest.tree)
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from ..format.manifest import Schema
 from ..format.renaming import Renaming
-from ..format.tree import Tree
+from ..format.tree import Tags, Tree
 from .lookup import Lookup
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class CheckpointView(Lookup[T]):
     @abstractmethod
     def metadata(self) -> Tree:
         """The user's plain values."""
+
+    @property
+    @abstractmethod
+    def tags(self) -> Tags:
+        """The tags over the values of the tree, by path."""
 
     @abstractmethod
     def renamed(self, renaming: Renaming) -> Self:

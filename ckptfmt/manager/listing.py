@@ -1,23 +1,29 @@
-"""What `ckptfmt ls` lists: the steps of a run, and every other checkpoint in a folder."""
+"""The checkpoints of a folder, with what is known of each: the steps of a run, and every other one."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .. import open as open_checkpoint
+import numpy as np
+
+from ..checkpoint import Checkpoint
 from ..conversion import FORMATS
 from ..conversion.entries import folder_size
+from ..conversion.folders import INDEX
 from ..conversion.formats import OWN, place_of
-from ..errors import CkptError, MissingError, NotACheckpointError
+from ..conversion.probe import Place
+from ..conversion.shards import numbered
+from ..errors import CkptError, MissingError, NotACheckpointError, fault
+from ..format.dtypes import dtype_of
 from ..maintenance.candidates import Candidate, candidates_in
-from ..manager.flax_rules import FlaxNames
-from ..manager.retention import read_reasons
-from ..manager.run import DamagedStep, run_at
-from ..manager.steps import RESERVED, FixedNames, Step
 from ..storage import is_url
+from .flax_rules import FlaxNames
+from .retention import read_reasons
+from .run import DamagedStep, run_at
+from .steps import RESERVED, FixedNames, Step
 
 STEPS = ("step", "global_step", "iteration", "epoch")  # keys of metadata, and words in names, the best first
 _AT_END = re.compile(r"(?:^|ckpt|checkpoint|save|model)[-_=.]?([0-9]{1,18})$", re.IGNORECASE)
@@ -39,6 +45,16 @@ class Row(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
+def check_folder(path: str) -> None:
+    """Raise where there is no folder to list."""
+    if is_url(path) or os.path.isdir(path):
+        return
+    if os.path.exists(path):
+        hint = ": `ckptfmt inspect` shows what is in a checkpoint"
+        raise fault("not-a-checkpoint", f"this is a file, and no folder{hint}", path=path)
+    raise fault("not-found", "there is no such folder", path=path)
+
+
 def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -> list[Row]:
     """The checkpoints in a folder, a path or a URL; `prefix`: that of the names of a run of mode "flax"."""
     run = run_at(folder, FixedNames() if prefix is None else FlaxNames(prefix))
@@ -52,8 +68,20 @@ def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -
         name = candidate.path[len(folder.rstrip("/")) + 1 :]
         if name not in rows and (row := _looked_at(name, candidate)) is not None:
             rows[name] = row
-    rows |= {} if is_url(folder) else {row.name: row for row in _directories(folder, rows)}
-    return list(rows.values())
+    rows |= {} if is_url(folder) else {row.name: row for row in _directories(folder, rows, recursive)}
+    return list(_joined(rows))
+
+
+def _joined(rows: Mapping[str, Row]) -> Iterator[Row]:
+    """The rows, with those of a model in several files as the one of their index."""
+    parts: dict[str, list[Row]] = {}
+    for name, row in rows.items():
+        part = numbered(name)
+        index = "" if part is None else re.sub(r"-[0-9]+-of-[0-9]+(?=\.\w+$)", "", name) + INDEX
+        parts.setdefault(index if index in rows else name, []).append(row)
+    for name, found in parts.items():
+        times = [row.time for row in found if row.time is not None]
+        yield rows[name]._replace(size=sum(row.size or 0 for row in found), time=max(times, default=None))
 
 
 def by_step(row: Row) -> Any:
@@ -83,7 +111,7 @@ def _looked_at(name: str, candidate: Candidate) -> Row | None:
     path, size, time = candidate
     row = Row(name, OWN, step_in(name), path, time, size, {})
     try:
-        with open_checkpoint(path) as checkpoint:
+        with Checkpoint(path) as checkpoint:
             return row._replace(**_told(checkpoint.metadata, row.step))
     except MissingError:
         return None  # it was removed meanwhile
@@ -91,29 +119,30 @@ def _looked_at(name: str, candidate: Candidate) -> Row | None:
         code = error.code
     except CkptError as error:
         return row._replace(error=error.code)
-    form = None if is_url(path) else _format(path)
-    if form is not None:
-        return row._replace(format=form)
+    place = None if is_url(path) else _place(path)
+    if place is not None and place.path == path:  # else it is a folder with one
+        return row._replace(format=place.format)
     return row._replace(format=None, error=code) if name.endswith(FORMATS[OWN].suffixes) else None
 
 
-def _format(path: str) -> str | None:
+def _place(path: str) -> Place | None:
     try:
-        place = place_of(path)
-        return place.format if place.path == path else None  # else it is a folder with one
+        return place_of(path)
     except CkptError:
         return None
 
 
-def _directories(folder: str, known: Container[str]) -> Iterator[Row]:
-    """Directories that are checkpoints of other formats."""
+def _directories(folder: str, known: Container[str], recursive: bool) -> Iterator[Row]:
+    """Directories that are checkpoints of other formats, or that are called as a step and hold the one checkpoint of
+    it, as those of a Trainer."""
     with os.scandir(folder) as entries:
         found = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[:1] != "."]
     for entry in found:
-        form = None if entry.name in known else _format(entry.path)
-        if form is not None:
+        place = None if entry.name in known else _place(entry.path)
+        step = step_in(entry.name)
+        if place is not None and (place.path == entry.path or (step is not None and not recursive)):
             size, time = folder_size(entry.path), entry.stat().st_mtime
-            yield Row(entry.name, form, step_in(entry.name), entry.path, time, size, {})
+            yield Row(entry.name, place.format, step, place.path, time, size, {})
 
 
 def _told(metadata: Any, step: Any) -> dict[str, Any]:
@@ -129,19 +158,25 @@ def _told(metadata: Any, step: Any) -> dict[str, Any]:
 
 def _steps(metadata: dict[Any, Any], keys: Iterable[str], otherwise: Any) -> Any:
     """The first of the keys that is a number."""
-    found = (metadata.get(key) for key in keys)
-    return next((step for step in found if _is_number(step)), otherwise)
+    found = (_number(metadata.get(key)) for key in keys)
+    return next((step for step in found if step is not None), otherwise)
 
 
 def _numbers(found: Any) -> dict[str, float]:
     if not isinstance(found, dict):
         return {}
-    return {key: float(value) for key, value in found.items() if type(key) is str and _is_number(value)}
+    numbers = ((key, _number(value)) for key, value in found.items() if type(key) is str)
+    return {key: float(number) for key, number in numbers if number is not None}
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it is a number as people count: no bool, and no int that a float cannot come near to."""
-    return type(value) is float or (type(value) is int and value.bit_length() <= 64)
+def _number(value: Any) -> int | float | None:
+    """A value that is a number as people count: no bool, and no int that a float cannot come near to."""
+    if isinstance(value, np.generic):
+        row = dtype_of(value.dtype)
+        is_real = row is not None and row.range is not None and row.name != "bool"
+        value = (value.item() if value.dtype.kind in "iu" else float(value)) if is_real else None
+    is_number = type(value) is float or (type(value) is int and value.bit_length() <= 64)
+    return value if is_number else None
 
 
 def step_in(name: str) -> int | None:
