@@ -23,7 +23,7 @@ from damage import child, leftovers, semaphore, use_disk
 from hypothesis import example, given
 
 import ckptfmt
-from ckptfmt.manager import CheckpointManager, snapshot
+from ckptfmt.manager import Background, CheckpointManager, snapshot
 from ckptfmt.testing import equal_trees
 from ckptfmt.testing.strategies import trees
 
@@ -180,7 +180,7 @@ def test_what_changes_during_a_save_is_not_in_it(tmp_path: Path) -> None:
     for step in range(3):
         assert (manager.restore(step)["w"] == step).all()
     assert [step.metadata for step in manager.steps()] == [{"list": [step]} for step in range(3)]
-    assert len(manager._buffers) == 1, "one set of buffers served all"
+    assert len(manager._saver._buffers) == 1, "one set of buffers served all"
 
 
 def test_the_report_names_views_that_were_separated(tmp_path: Path) -> None:
@@ -201,7 +201,10 @@ def test_the_report_names_views_that_were_separated(tmp_path: Path) -> None:
 def test_commits_are_in_order_and_listed_only_then(tmp_path: Path) -> None:
     commits: list[Any] = []
     manager = CheckpointManager(
-        tmp_path, durable=False, max_in_flight=3, on_commit=lambda step, report: commits.append(step)
+        tmp_path,
+        durable=False,
+        background=Background(max_in_flight=3),
+        on_commit=lambda step, report: commits.append(step),
     )
     with gate() as disk:
         for step in (1, 2, 3):
@@ -217,7 +220,7 @@ def test_commits_are_in_order_and_listed_only_then(tmp_path: Path) -> None:
 
 
 def test_skipping_when_full(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, durable=False, when_full="skip", max_in_flight=2)
+    manager = CheckpointManager(tmp_path, durable=False, background=Background(max_in_flight=2, when_full="skip"))
     with gate():
         assert [manager.save(step, {}, block=False) for step in range(4)] == [True, True, False, False]
     manager.wait()
@@ -231,7 +234,7 @@ def test_skipping_when_full(tmp_path: Path) -> None:
 
 
 def test_waiting_when_full(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, durable=False, max_in_flight=2)
+    manager = CheckpointManager(tmp_path, durable=False, background=Background(max_in_flight=2))
     with gate() as disk:
         saved: list[int] = []
 
@@ -259,7 +262,9 @@ def test_waiting_when_full(tmp_path: Path) -> None:
 def test_a_failure_is_raised_at_the_next_call_and_once(tmp_path: Path, call: str) -> None:
     errors: list[Any] = []
     manager = CheckpointManager(
-        tmp_path, max_in_flight=2, on_error=lambda step, error: errors.append((step, error.code))
+        tmp_path,
+        background=Background(max_in_flight=2),
+        on_error=lambda step, error: errors.append((step, error.code)),
     )
     with gate() as disk:
         disk.failing = {1}
@@ -286,7 +291,7 @@ def test_a_failure_is_raised_at_the_next_call_and_once(tmp_path: Path, call: str
 
 
 def test_of_several_failures_none_is_lost(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, durable=False, max_in_flight=3)
+    manager = CheckpointManager(tmp_path, durable=False, background=Background(max_in_flight=3))
     with gate() as disk:
         disk.failing = {1, 2, 3}
         for step in (1, 2, 3):
@@ -324,7 +329,8 @@ def test_callbacks_that_fail(tmp_path: Path) -> None:
 
 def test_aborting_drops_what_has_not_begun(tmp_path: Path) -> None:
     with gate() as disk:
-        with CheckpointManager(tmp_path, durable=False, max_in_flight=3, at_exit="abort") as manager:
+        background = Background(max_in_flight=3, at_exit="abort")
+        with CheckpointManager(tmp_path, durable=False, background=background) as manager:
             for step in (1, 2, 3):
                 manager.save(step, {}, block=False)
             while disk._saves == 0:
@@ -343,8 +349,9 @@ def script(path: Path, options: str, after: str) -> subprocess.CompletedProcess[
     code = f"""
 import sys, time
 import numpy as np
-from ckptfmt import CheckpointManager
-manager = CheckpointManager({str(path)!r}, durable=False, max_in_flight=3, {options})
+from ckptfmt.manager import Background, CheckpointManager
+options = dict(background=Background(max_in_flight=3)) | dict({options})
+manager = CheckpointManager({str(path)!r}, durable=False, **options)
 for step in (1, 2, 3, 4):
     manager.save(step, {{"w": np.full(3_000_000, step)}}, block=False)
 {after}
@@ -356,7 +363,7 @@ for step in (1, 2, 3, 4):
 
 @pytest.mark.parametrize("after", ["", "sys.exit(3)", "raise RuntimeError", "del manager"])
 def test_the_end_of_a_process_waits(tmp_path: Path, after: str) -> None:
-    done = script(tmp_path, 'at_exit="wait"', after)
+    done = script(tmp_path, 'background=Background(max_in_flight=3, at_exit="wait")', after)
     assert done.returncode == {"": 0, "del manager": 0, "sys.exit(3)": 3}.get(after, 1)
     assert done.stderr.count("Error") == (after == "raise RuntimeError")
     assert numbers(CheckpointManager(tmp_path, durable=False)) == [1, 2, 3, 4]
@@ -364,7 +371,7 @@ def test_the_end_of_a_process_waits(tmp_path: Path, after: str) -> None:
 
 
 def test_the_end_of_a_process_aborts(tmp_path: Path) -> None:
-    done = script(tmp_path, 'at_exit="abort"', "")
+    done = script(tmp_path, 'background=Background(max_in_flight=3, at_exit="abort")', "")
     assert done.returncode == 0
     manager = CheckpointManager(tmp_path, durable=False)
     assert numbers(manager) in ([], [1], [1, 2], [1, 2, 3])

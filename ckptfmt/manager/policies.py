@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ..errors import fault
+from .options import checked_class
 from .steps import Number, Step
 
 Mode = Literal["min", "max"]
@@ -25,6 +26,7 @@ class Policy(Protocol):
         """The steps that this policy wants kept."""
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class Last:
     """The last `n` steps."""
@@ -41,6 +43,7 @@ class Last:
         return f"last {self.n}"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class Every:
     """Multiples of `k`, 0 among them."""
@@ -57,6 +60,7 @@ class Every:
         return f"every {self.k}"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class EveryTime:
     """The first step, and each that was written at least `interval` (seconds or timedelta) after the one kept before.
@@ -84,6 +88,7 @@ class EveryTime:
         return f"every {self.seconds:g} s"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class Best:
     """The `n` best steps by a metric, `mode` "min", which is the default, or "max". NaN and missing metrics rank worst;
@@ -115,6 +120,7 @@ class Best:
         return f"best {self.n} by {self.metric} ({self.mode})"
 
 
+@checked_class
 @dataclass(frozen=True)
 class Pinned:
     """These steps, for as long as they are there."""
@@ -128,6 +134,7 @@ class Pinned:
         return "pinned"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class Where:
     """Steps for which a predicate of `Step` holds."""
@@ -142,6 +149,7 @@ class Where:
         return self.reason
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class All:
     """Every step: nothing is deleted."""

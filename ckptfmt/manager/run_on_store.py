@@ -27,7 +27,7 @@ from ..storage import COMMIT
 from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.remote import READERS
 from ..threads import Bell, Pool, start_thread
-from .run import Listing, RunDirectory, no_record, record_in
+from .run import Listing, RunDirectory, record_in
 from .steps import Names, Number, Step
 
 TOMBSTONE, LEASE = ".ckptfmt-deleted", ".ckptfmt-lease"
@@ -94,20 +94,15 @@ class RunOnStore(RunDirectory):
             return self._judged(number, error)
 
     def _seen_at(self, number: Number, place: str, entry: Child) -> Step | CkptError | None:
+        def record() -> bytes | None:
+            tail = self._engine.tail(place, commit.MAX_LENGTH + 1)[1]
+            return record_in(tail, seen.size, is_directory=entry.seen is None)
+
         try:
             seen = entry.seen or self._engine.head(place)
-            known, found = self._known.get(number, (None, None))
-            if found is None or known != seen.identity:
-                tail = self._engine.tail(place, commit.MAX_LENGTH + 1)[1]
-                record = record_in(tail, seen.size, is_directory=entry.seen is None)
-                path, changed = self.path_of(number), seen.changed or 0.0
-                found = no_record(path, is_directory=entry.seen is None)
-                if record is not None:
-                    found = Step(number, path, changed, seen.identity, record, self)
-                self._known[number] = (seen.identity, found)
+            return self._seen_as(number, seen.identity, seen.changed or 0.0, entry.seen is None, record)
         except FileNotFoundError:  # it was deleted, or a save has not committed it yet
             return None
-        return found
 
     def _place(self, step: Number, name: str = "") -> str:
         return "/".join([self._root, self.names.name(step), *([name] if name else [])])

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import fault
+from .options import checked_class
 from .steps import Number
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A step is due if any of these holds.

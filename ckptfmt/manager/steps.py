@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RESERVED = "ckptfmt.run"  # key of a checkpoint's metadata under which its step and metrics stand
 
-Number = Any  # int; in mode "flax" float, too
+Number = Any  # int; with the names of flax float, too
 
 
 @dataclass(frozen=True)
