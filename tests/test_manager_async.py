@@ -70,7 +70,7 @@ def numbers(manager: CheckpointManager) -> list[Any]:
 @given(trees())
 @example(np.array([7], ">m8[Y]"))
 def test_a_snapshot_is_equal_and_apart(tree: Any) -> None:
-    buffers = snapshot.Buffers()
+    buffers = snapshot.SnapshotBuffers()
     taken = buffers.take(tree).tree
     assert equal_trees(taken, tree)
     again = buffers.take(tree).tree
@@ -87,7 +87,7 @@ def test_a_snapshot_is_not_changed_with_its_origin() -> None:
         "bf": base.astype("bfloat16"),
     }
     copy = {name: np.array(value) for name, value in tree.items() if name in ("view", "t", "bf")}
-    taken = snapshot.Buffers().take(tree)
+    taken = snapshot.SnapshotBuffers().take(tree)
     base += 1
     tree["bf"][:] = 0
     tree["odict"]["a"].append(2)
@@ -100,7 +100,7 @@ def test_a_snapshot_is_not_changed_with_its_origin() -> None:
 
 def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
     """Values change between snapshots, and so may everything else: nothing that was seen before is believed."""
-    buffers = snapshot.Buffers()
+    buffers = snapshot.SnapshotBuffers()
     w, tied = np.arange(6.0).reshape(2, 3), np.zeros(3, ml_dtypes.bfloat16)
     tree: dict[str, Any] = {"layers": [{"w": w, "tied": tied}, (tied, 1.5)], "step": 1, "name": "a", "none": None}
     walked = 0
@@ -142,7 +142,7 @@ def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
 
 
 def test_a_snapshot_keeps_no_array_alive() -> None:
-    buffers, array = snapshot.Buffers(), np.zeros(10)
+    buffers, array = snapshot.SnapshotBuffers(), np.zeros(10)
     buffers.take({"a": array})
     alive = weakref.ref(array)
     del array
@@ -151,7 +151,7 @@ def test_a_snapshot_keeps_no_array_alive() -> None:
 
 
 def test_buffers_are_used_again_where_they_fit() -> None:
-    buffers = snapshot.Buffers()
+    buffers = snapshot.SnapshotBuffers()
     tree = {"a": np.zeros(9), "b": np.ones((2, 3), ml_dtypes.bfloat16), "c": np.zeros(4)}
     buffers.take(tree)
     before = list(buffers._targets)
@@ -431,7 +431,7 @@ def test_arrays_of_jax_are_not_copied_and_survive_donation() -> None:
     pytest.importorskip("ckptfmt_jax")
     state = {"w": jax.numpy.arange(1000.0), "b": jax.numpy.ones(3, "bfloat16")}
     wanted = {name: np.array(value) for name, value in state.items()}
-    taken = snapshot.Buffers().take(state).tree
+    taken = snapshot.SnapshotBuffers().take(state).tree
     assert taken["w"].__array_interface__["data"][0] == state["w"].unsafe_buffer_pointer()
     advance = jax.jit(lambda state: jax.tree.map(lambda x: x * 2 + 1, state), donate_argnums=0)
     for _ in range(5):
@@ -448,7 +448,7 @@ def test_a_snapshot_of_the_same_tensors_is_as_good_as_the_first() -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     free = {"bf": torch.ones(4, 4, dtype=torch.bfloat16), "c": torch.zeros(2, dtype=torch.complex64)}
     tree = {"model": model, "state": model.state_dict(), "optimizer": optimizer, "free": free, "n": [torch.zeros(())]}
-    buffers, walked = snapshot.Buffers(), 0
+    buffers, walked = snapshot.SnapshotBuffers(), 0
     encode = snapshot.encode
 
     def counted(*arguments: Any, **options: Any) -> Any:
@@ -467,7 +467,7 @@ def test_a_snapshot_of_the_same_tensors_is_as_good_as_the_first() -> None:
         before = walked
         taken = buffers.take(tree)
         assert walked - before == walks, act
-        wanted = snapshot.Buffers().take(tree)
+        wanted = snapshot.SnapshotBuffers().take(tree)
         assert equal_trees(taken.tree, wanted.tree)
         assert taken.copied_views == wanted.copied_views
         assert taken.tree["model"].child["0.weight"] is taken.tree["state"].child["0.weight"]

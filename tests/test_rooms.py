@@ -13,7 +13,7 @@ import ckptfmt
 ROOT = Path(ckptfmt.__file__).parent
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
-    ("_version", "brief", "deprecated", "errors", "near", "packages", "progress", "threads", "warning"),
+    ("_version", "brief", "deprecated", "errors", "near", "options", "packages", "progress", "threads", "warning"),
     ("format", "patterns"),
     ("frameworks", "storage"),
     ("layouts",),

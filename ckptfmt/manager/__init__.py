@@ -12,7 +12,7 @@ from typing import Any
 from .copies import CopyTo, CopyWarning
 from .flax import FlaxCheckpointManager
 from .manager import CheckpointManager
-from .options import Background, ManagerOptions, OpenOptions, RestoreOptions, SaveOptions
+from .options import Background, ManagerOptions, OpenOptions, ReadOptions, RestoreOptions, SaveOptions
 from .policies import All, Best, Every, EveryTime, Last, Pinned, Policy, Where
 from .preemption import Preemption
 from .reader import FallbackWarning, RunReader, open_flax_run, open_run
@@ -39,6 +39,7 @@ __all__ = [
     "Pinned",
     "Policy",
     "Preemption",
+    "ReadOptions",
     "RestoreOptions",
     "RetentionPlan",
     "RunReader",

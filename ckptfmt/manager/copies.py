@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DAMAGED, CkptError, MissingError, fault
+from ..options import checked_class
 from ..storage import Attempt, Storage, attempt_for, storage_for
 from ..threads import Helper
 from . import asynchronous, retention
-from .options import AtExit, checked_class, one_of
+from .options import AtExit, one_of
 from .policies import Policy, policies_asked, reasons_to_keep
 from .run import RunDirectory
 from .steps import Number, Step

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from ..format.tree import Tree
+from ..options import checks_options
 from .flax_rules import PREFIX, FlaxKeep, FlaxNames
 from .manager import CheckpointManager
-from .options import ManagerOptions, checks_options
+from .options import ManagerOptions
 from .saving import Overwrite
 from .steps import Number
 
@@ -17,7 +18,7 @@ from .steps import Number
 class FlaxCheckpointManager(CheckpointManager):
     """The checkpoints of a training run, by the rules of `flax.training.checkpoints`. A run that began there goes on.
 
-    Names are `{prefix}{step}`, steps int or float, in flax's natural order. `keep`: the last so many, 0 for all.
+    StepNames are `{prefix}{step}`, steps int or float, in flax's natural order. `keep`: the last so many, 0 for all.
     `keep_every_n_steps`: of the older ones, oldest first, one is kept if it is so far from the one kept before it.
     `options` are those of `CheckpointManager`. Overwriting and deleting are atomic, which they are not in flax.
 

@@ -12,6 +12,7 @@ from typing import Any, Self, Unpack
 
 from ..errors import CkptError, fault
 from ..format.tree import Tree
+from ..options import checks_options
 from ..parallel.coordinator import Alone, Coordinator
 from ..reading.checkpoint import Checkpoint
 from ..reading.reader import load as load_checkpoint
@@ -20,7 +21,7 @@ from .agreement import Decision, Vote, decide, together
 from .copies import Copier, CopyTo, CopyWarning
 from .former import takes_former
 from .imports import import_all
-from .options import Background, OpenOptions, RestoreOptions, SaveOptions, checks_options, one_of
+from .options import Background, OpenOptions, RestoreOptions, SaveOptions, one_of
 from .policies import Mode, Policy, policies_asked
 from .preemption import Preemption
 from .reader import RunReader, Which, tell_damage
@@ -28,7 +29,7 @@ from .retention import RetentionPlan
 from .run import DamagedStep, place_of, run_at
 from .saving import OnCommit, OnError, Order, Overwrite, Saver
 from .schedule import Schedule, schedule_asked
-from .steps import FixedNames, Names, Number, Step, metadata_for
+from .steps import FixedNames, Number, Step, StepNames, metadata_for
 
 
 class CheckpointManager:
@@ -63,7 +64,7 @@ class CheckpointManager:
     alone there is `open_run`; for the rules of flax `FlaxCheckpointManager`.
     """
 
-    _names: Names = FixedNames()
+    _names: StepNames = FixedNames()
 
     @takes_former
     @checks_options(SaveOptions)
@@ -299,11 +300,13 @@ class CheckpointManager:
         `StorageError` if there are steps, and none can be read: to begin anew would be worse."""
         return self._reader.latest()
 
+    @checks_options()
     def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
         """Find the best committed step by a metric: of the first `Best` among the policies, where none is named. None
         if no step has the metric as a number. Raises `bad-option` if no policy says what is best."""
         return self._reader.best(metric, mode)
 
+    @checks_options()
     def lease(self, which: Which = "latest") -> contextlib.AbstractContextManager[Step]:
         """Hold a step, which nobody deletes while the block runs: a number, or "latest" or "best", for which all
         processes ask together. Raises `not-found`."""
@@ -354,6 +357,7 @@ class CheckpointManager:
 
     # ---- the second directory
 
+    @checks_options()
     def wait_for_copies(self, timeout: float | None = None) -> bool:
         """Wait until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Looks
         at both directories first: also what an earlier process left is copied. Does not wait for saves in the

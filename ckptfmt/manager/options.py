@@ -1,18 +1,17 @@
-"""The options of a manager's calls: typed sets for annotations, and the check that refuses what a call does not have.
-
-The sets are those of `ckptfmt.save`, `ckptfmt.open` and `ckptfmt.load`, but for what a manager gives them itself.
-"""
+"""The options of a manager's calls, as typed sets for annotations: those of `ckptfmt.save`, `ckptfmt.open` and
+`ckptfmt.load`, but for what a manager gives them itself."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..errors import fault
-from ..near import did_you_mean
+from ..options import checked_class, keys_of, known, named_by
 
 if TYPE_CHECKING:
     from ..format.limits import Limits
@@ -28,11 +27,9 @@ if TYPE_CHECKING:
     from ..writing.request import Compression
     from ..writing.writer import Check, SaveReport
     from .copies import CopyTo
+    from .policies import Best
     from .schedule import Schedule
     from .steps import Number
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 WhenFull = Literal["wait", "skip"]
 AtExit = Literal["wait", "abort"]
@@ -70,9 +67,19 @@ class ManagerOptions(SaveOptions, total=False):
     background: Background | None
     on_commit: Callable[[Number, SaveReport], Any] | None
     on_error: Callable[[Number, BaseException], Any] | None
-    copy_to: str | CopyTo | None
+    copy_to: str | os.PathLike[str] | CopyTo | None
     coordinator: Coordinator | None
     per_process: bool
+
+
+class ReadOptions(TypedDict, total=False):
+    """How a run is opened for reading: the options of `open_run`."""
+
+    best: Best | None
+    second: str | os.PathLike[str] | CopyTo | None
+    coordinator: Coordinator | None
+    storage_options: Mapping[str, Any] | None
+    follow_links: bool
 
 
 class OpenOptions(TypedDict, total=False):
@@ -134,54 +141,12 @@ class RestoreOptions(LoadOptions, TorchOptions, JaxOptions, total=False):
     """How a step is restored: options of `ckptfmt.load`, and of the adapter's load that `load=` names."""
 
 
-# ---- what refuses others
-
-
-def keys_of(options: type | None) -> frozenset[str]:
-    """The names of a TypedDict's entries."""
-    return frozenset(getattr(options, "__optional_keys__", ()))
-
+# ---- the options of restore
 
 RESTORE = "restore() of a run"
-_CALLS: dict[str, frozenset[str]] = {  # the options of each call that checks them, by its name in messages
-    RESTORE: keys_of(LoadOptions) | {"which", "fallback", "load"},
-    "restore(load=ckptfmt_torch.load)": keys_of(TorchOptions),
-    "restore(load=ckptfmt_jax.load)": keys_of(JaxOptions),
-}
-
-
-def checks_options(more: type | None = None, *, name: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """What has a call raise `bad-option`, which names the call and what is near, for an option that it does not have.
-    `more`: the TypedDict of those that it takes as `**options`. `name`: what messages call it, if not by its own."""
-
-    def decorate(call: Callable[P, T]) -> Callable[P, T]:
-        known = name or call.__qualname__.removesuffix(".__init__")
-        has = _CALLS[known] = _named(call) | keys_of(more)
-
-        @functools.wraps(call)
-        def checked(*arguments: P.args, **options: P.kwargs) -> T:
-            if not options.keys() <= has:
-                refuse_others(known, options, has)
-            return call(*arguments, **options)
-
-        return checked
-
-    return decorate
-
-
-def checked_class(cls: type[T]) -> type[T]:
-    """The same for a class, whose options are those of making one."""
-    cls.__init__ = checks_options()(cls.__init__)  # type: ignore[method-assign]
-    return cls
-
-
-def refuse_others(call: str, given: Iterable[str], has: frozenset[str]) -> None:
-    """Raise `bad-option` for the first option that a call does not have: with near names, or the calls that have it."""
-    for name in given:
-        if name not in has:
-            owners = " and ".join(owner for owner, names in _CALLS.items() if name in names and owner != call)
-            hint = did_you_mean(name, has) or (owners and f"; it is one of {owners}")
-            raise fault("bad-option", f"{call} has no option {name!r}{hint}")
+known(RESTORE, keys_of(LoadOptions) | {"which", "fallback", "load"})
+known("restore(load=ckptfmt_torch.load)", keys_of(TorchOptions))
+known("restore(load=ckptfmt_jax.load)", keys_of(JaxOptions))
 
 
 def options_of(load: Callable[..., Any]) -> frozenset[str] | None:
@@ -191,17 +156,10 @@ def options_of(load: Callable[..., Any]) -> frozenset[str] | None:
     except (TypeError, ValueError):
         return None
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return _named(load)
+        return named_by(load)
     called = load.func if isinstance(load, functools.partial) else load
     room = str(getattr(called, "__module__", None)).partition(".")[0]
-    return _named(load) | keys_of(LoadOptions) if room.startswith("ckptfmt") else None
-
-
-def _named(call: Callable[..., Any]) -> frozenset[str]:
-    """The parameters of a call that may be given by name."""
-    found = inspect.signature(call).parameters.values()
-    names = {one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    return frozenset(names - {"self"})
+    return named_by(load) | keys_of(LoadOptions) if room.startswith("ckptfmt") else None
 
 
 # ---- a small class of options

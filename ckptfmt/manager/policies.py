@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ..errors import fault
-from .options import checked_class
+from ..options import checked_class
 from .steps import Number, Step
 
 Mode = Literal["min", "max"]
@@ -28,7 +28,7 @@ class Policy(Protocol):
 
 @checked_class
 @dataclass(frozen=True, slots=True)
-class Last:
+class Last(Policy):
     """The last `n` steps."""
 
     n: int
@@ -45,7 +45,7 @@ class Last:
 
 @checked_class
 @dataclass(frozen=True, slots=True)
-class Every:
+class Every(Policy):
     """Multiples of `k`, 0 among them."""
 
     k: int
@@ -62,7 +62,7 @@ class Every:
 
 @checked_class
 @dataclass(frozen=True, slots=True)
-class EveryTime:
+class EveryTime(Policy):
     """The first step, and each that was written at least `interval` (seconds or timedelta) after the one kept before.
 
     What it keeps stays kept: the choice is the same whether or not the others were deleted meanwhile.
@@ -75,6 +75,7 @@ class EveryTime:
 
     @property
     def seconds(self) -> float:
+        """The interval in seconds."""
         return self.interval.total_seconds() if isinstance(self.interval, datetime.timedelta) else self.interval
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
@@ -90,7 +91,7 @@ class EveryTime:
 
 @checked_class
 @dataclass(frozen=True, slots=True)
-class Best:
+class Best(Policy):
     """The `n` best steps by a metric, `mode` "min", which is the default, or "max". NaN and missing metrics rank worst;
     of equals the newer is better. All steps where none has the metric, as then nothing says which are worse."""
 
@@ -122,7 +123,7 @@ class Best:
 
 @checked_class
 @dataclass(frozen=True)
-class Pinned:
+class Pinned(Policy):
     """These steps, for as long as they are there."""
 
     steps: Collection[Number]
@@ -136,7 +137,7 @@ class Pinned:
 
 @checked_class
 @dataclass(frozen=True, slots=True)
-class Where:
+class Where(Policy):
     """Steps for which a predicate of `Step` holds."""
 
     predicate: Callable[[Step], bool]
@@ -151,7 +152,7 @@ class Where:
 
 @checked_class
 @dataclass(frozen=True, slots=True)
-class All:
+class All(Policy):
     """Every step: nothing is deleted."""
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:

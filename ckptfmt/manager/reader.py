@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 from ..errors import MissingError, StorageError, fault
 from ..format.tree import Tree
+from ..options import checks_options, refuse_others
 from ..parallel.coordinator import Alone, Coordinator, Rounds
 from ..reading.checkpoint import Checkpoint
 from ..reading.reader import load as load_checkpoint
@@ -20,10 +21,10 @@ from ..warning import warn
 from .agreement import in_common, together
 from .copies import CopyTo, steps_there
 from .flax_rules import PREFIX, FlaxNames
-from .options import RESTORE, OpenOptions, RestoreOptions, checks_options, one_of, options_of, refuse_others
+from .options import RESTORE, OpenOptions, ReadOptions, RestoreOptions, one_of, options_of
 from .policies import Best, Mode, Policy
 from .run import DamagedStep, RunDirectory, place_of, run_at
-from .steps import FixedNames, Names, Number, Step
+from .steps import FixedNames, Number, Step, StepNames
 
 Which = Any  # a step, or "latest" or "best"
 
@@ -56,48 +57,36 @@ def open_run(
 
     Raises `InputError` (`bad-option`).
     """
-    return _opened(FixedNames(), directory, best, second, coordinator, storage_options, follow_links)
+    asked: ReadOptions = {"best": best, "second": second, "coordinator": coordinator}
+    return _opened(FixedNames(), directory, {**asked, "storage_options": storage_options, "follow_links": follow_links})
 
 
-@checks_options()
+@checks_options(ReadOptions)
 def open_flax_run(
-    directory: str | os.PathLike[str],
-    *,
-    prefix: str = PREFIX,
-    best: Best | None = None,
-    second: str | os.PathLike[str] | CopyTo | None = None,
-    coordinator: Coordinator | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    follow_links: bool = False,
+    directory: str | os.PathLike[str], *, prefix: str = PREFIX, **options: Unpack[ReadOptions]
 ) -> RunReader:
     """Open a run of a `FlaxCheckpointManager`, or of `flax.training.checkpoints`, for reading. `prefix`: what its names
-    begin with. The others as in `open_run`.
+    begin with. `options` are those of `open_run`.
 
     What flax itself wrote is read by way of a temporary checkpoint beside it, which is removed again. Raises
     `InputError` (`bad-option`).
     """
-    return _opened(FlaxNames(prefix), directory, best, second, coordinator, storage_options, follow_links)
+    return _opened(FlaxNames(prefix), directory, options)
 
 
-def _opened(
-    names: Names,
-    directory: str | os.PathLike[str],
-    best: Best | None,
-    second: str | os.PathLike[str] | CopyTo | None,
-    group: Coordinator | None,
-    storage_options: Mapping[str, Any] | None,
-    follow_links: bool,
-) -> RunReader:
+def _opened(names: StepNames, directory: str | os.PathLike[str], options: ReadOptions) -> RunReader:
+    best, second = options.get("best"), options.get("second")
     if best is not None and not isinstance(best, Best):
         raise fault("bad-option", "best=", found=type(best).__name__, expected="Best(metric)")
-    runs = [run_at(place_of(directory, ""), names, storage_options)]
+    runs = [run_at(place_of(directory, ""), names, options.get("storage_options"))]
     if second is not None:
         asked = second if isinstance(second, CopyTo) else CopyTo(second)
         runs.append(run_at(place_of(asked.directory, ""), names, asked.storage_options))
     for run in runs:
-        run.follows_links = bool(follow_links)
-    there = partial(steps_there, *runs) if second is not None else None
-    return RunReader(runs[0], second=there, group=group or Alone(), policies=() if best is None else (best,))
+        run.follows_links = bool(options.get("follow_links"))
+    there = None if second is None else partial(steps_there, *runs)
+    group = options.get("coordinator") or Alone()
+    return RunReader(runs[0], second=there, group=group, policies=() if best is None else (best,))
 
 
 class RunReader:
@@ -107,6 +96,7 @@ class RunReader:
     `open_run` makes one. It may be used from several threads.
     """
 
+    @checks_options()
     def __init__(
         self,
         run: RunDirectory,
@@ -152,6 +142,7 @@ class RunReader:
         tell_damage(self._run)
         return steps[-1] if steps else None
 
+    @checks_options()
     def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
         """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
         step has the metric as a number."""
@@ -178,6 +169,7 @@ class RunReader:
     # ---- reading
 
     @contextlib.contextmanager
+    @checks_options()
     def lease(self, which: Which = "latest") -> Iterator[Step]:
         """A step that nobody deletes while the block runs: a number, or "latest" or "best", for which all processes
         ask together. Raises `not-found`."""
@@ -226,7 +218,7 @@ class RunReader:
         """
         has = options_of(load)
         if has is not None:
-            refuse_others(RESTORE, options, has | {"fallback"})
+            refuse_others(RESTORE, options, has | {"which", "fallback", "load"})
         links: OpenOptions = {"follow_links": options["follow_links"]} if "follow_links" in options else {}
         if fallback and not isinstance(which, str):
             which = self._readable(self._run.checked(which))

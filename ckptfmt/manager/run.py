@@ -30,7 +30,7 @@ from ..reading.reader import open_checkpoint
 from ..storage import is_url, path_of
 from .flax_rules import FlaxNames
 from .options import OpenOptions
-from .steps import Names, Number, Step
+from .steps import Number, Step, StepNames
 
 REASONS = "kept.json"  # why each step was kept when last something was deleted; for people, nothing depends on it
 
@@ -60,7 +60,7 @@ class DamagedStep(NamedTuple):
 class RunDirectory(ABC):
     """A directory of checkpoints by step; one that does not exist is empty. All methods raise `StorageError`."""
 
-    def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str, names: StepNames, options: Mapping[str, Any] | None = None) -> None:
         """`options` go to the store."""
         self.path, self.names, self.options = path, names, options
         self.follows_links = False  # whether steps may have links in the place of objects
@@ -219,7 +219,7 @@ class RunDirectory(ABC):
         """Replace a small text at once, or remove it."""
 
 
-def run_at(path: str | os.PathLike[str], names: Names, options: Mapping[str, Any] | None = None) -> RunDirectory:
+def run_at(path: str | os.PathLike[str], names: StepNames, options: Mapping[str, Any] | None = None) -> RunDirectory:
     """The run directory at a path or a URL, for which `options` go to its engine; raises `bad-option`."""
     if is_url(path):
         from .run_on_store import RunOnStore

@@ -25,13 +25,15 @@ from ..storage.local import LocalAttempt, make_directories
 from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
 from .options import OpenOptions
 from .run import REASONS, Listing, RunDirectory, record_in
-from .steps import Names, Number, Step
+from .steps import Number, Step, StepNames
 
 
 class RunOnDisk(RunDirectory):
     """A directory of this machine."""
 
-    def __init__(self, path: str | os.PathLike[str], names: Names, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], names: StepNames, options: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(os.fspath(path).removeprefix("file://"), names)
         if options:
             raise fault("bad-option", "storage_options= are for URLs", path=path, found=sorted(options))

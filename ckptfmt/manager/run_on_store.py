@@ -28,7 +28,7 @@ from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.remote import READERS
 from ..threads import Bell, Pool, start_thread
 from .run import Listing, RunDirectory, record_in
-from .steps import Names, Number, Step
+from .steps import Number, Step, StepNames
 
 TOMBSTONE, LEASE = ".ckptfmt-deleted", ".ckptfmt-lease"
 LIFETIME = 600.0  # seconds that a lease counts after it was last renewed
@@ -46,7 +46,7 @@ class _Done(Bell):
 class RunOnStore(RunDirectory):
     """A directory at a URL."""
 
-    def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str, names: StepNames, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(path.rstrip("/"), names, options)
         self._engine, root = engine_for(self.path, options or {})
         self._root = root.rstrip("/")

@@ -57,7 +57,7 @@ class Saver:
         self._copier: Copier | None = None
         self.acts = savers.rank == 0
         self._background: Coordinator | None = None  # the savers, for the thread that saves in the background
-        self._buffers: list[snapshot.Buffers] = []  # of snapshots whose saves are over
+        self._buffers: list[snapshot.SnapshotBuffers] = []  # of snapshots whose saves are over
         self._saved: Number | None = None  # the last step that was committed here
 
     def copied_by(self, copier: Copier) -> None:
@@ -84,7 +84,7 @@ class Saver:
         try:
             buffers = self._buffers.pop()
         except IndexError:
-            buffers = snapshot.Buffers()
+            buffers = snapshot.SnapshotBuffers()
 
         def take() -> snapshot.Snapshot:
             try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import fault
-from .options import checked_class
+from ..options import checked_class, checks_options
 from .steps import Number
 
 
@@ -33,6 +33,7 @@ class Schedule:
             if value is not None and value <= 0:
                 raise fault("bad-option", f"Schedule({name}=)", found=value, expected="more than 0")
 
+    @checks_options()
     def due(self, step: Number, *, elapsed: float, is_first: bool) -> bool:
         """Whether `step` is to be saved, `elapsed` seconds after the last save; `is_first`: there is none yet."""
         return (

@@ -125,7 +125,7 @@ def _metric(name: str, value: Any) -> float:
 # ---- names
 
 
-class Names(Protocol):
+class StepNames(Protocol):
     """How the steps of a run are named and ordered."""
 
     def checked(self, step: Any) -> Number:
