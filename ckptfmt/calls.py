@@ -1,5 +1,4 @@
-"""What the calls of the public interface have in common: their options, which of them there are, and what they were
-called before."""
+"""What the calls of the public interface have in common: which options they have, and which those were before."""
 
 from __future__ import annotations
 
@@ -8,20 +7,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from .errors import CkptError, fault
-from .near import near, suggestion
-from .warning import warn
+from .deprecated import warn_deprecated
+from .errors import fault
+from .near import did_you_mean
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+T = TypeVar("T")
 
-LEAVES = "the old name goes with version 2"
-_OPTIONS: dict[str, frozenset[str]] = {}  # of each call that has been imported, by its name
+# of each call that has been imported, by its name in messages: its options, and the package that it stands in
+_CALLS: dict[str, tuple[frozenset[str], str]] = {}
 
 
-def takes(*options: type, **former: str) -> Callable[[Call], Call]:
-    """A call whose keyword options, beside those in its signature, are the keys of some TypedDicts. What is no option
-    of it raises `bad-option`. `former`: names that options had before, and have now: they are taken, with a
-    DeprecationWarning.
+def takes(*options: type, name: str = "", former: Mapping[str, str] | None = None) -> Callable[[Call], Call]:
+    """A call whose keyword options are those in its signature and the keys of some TypedDicts. What is no option of it
+    raises `bad-option`, before anything else. `name`: what messages call it, if not by its own. `former`: names that
+    options had before, and have now: they go on, with a DeprecationWarning.
 
     Its signature names every option, for `help` and editors; type checkers read the TypedDicts (`Unpack`).
     """
@@ -29,25 +29,67 @@ def takes(*options: type, **former: str) -> Callable[[Call], Call]:
     def decorate(call: Call) -> Call:
         signature = inspect.signature(call)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        known = {name: hint for one in options for name, hint in one.__annotations__.items()}
-        further = {name: hint for name, hint in known.items() if name not in signature.parameters}
-        name = called(call)
-        _OPTIONS[name] = frozenset({one.name for one in own if one.kind is one.KEYWORD_ONLY} | further.keys())
-        given_by_name = {one.name for one in own if one.kind is not one.POSITIONAL_ONLY} | further.keys()
+        hints = {key: hint for one in options for key, hint in one.__annotations__.items()}
+        further = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=_text(hint))
+            for key, hint in hints.items()
+            if key not in signature.parameters
+        ]
+        title = name or _title(call)
+        names = frozenset(one.name for one in (*own, *further)) - {"self"}
+        has = known(title, names, call.__module__)
 
         @wraps(call)
-        def checked(*args: Any, **given: Any) -> Any:
-            if not given_by_name >= given.keys():
-                given = _renamed(name, given, former) if former else given
-                refuse_unknown(name, given, given_by_name)
-            return call(*args, **given)
+        def checked(*arguments: Any, **given: Any) -> Any:
+            if not given.keys() <= has:
+                given = _renamed(title, given, former or {})
+                refuse_others(title, given, has)
+            return call(*arguments, **given)
 
-        hints = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=hint_of(h))
-                 for n, h in further.items()]  # fmt: skip
-        checked.__signature__ = signature.replace(parameters=[*own, *hints])  # type: ignore[attr-defined]
+        checked.__signature__ = signature.replace(parameters=[*own, *further])  # type: ignore[attr-defined]
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def checked_class(cls: type[T]) -> type[T]:
+    """The same for a class, whose options are those of making one."""
+    cls.__init__ = takes()(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
+def known(call: str, options: frozenset[str], module: str) -> frozenset[str]:
+    """Have errors point at a call that has these options, where another is given one; gives them."""
+    _CALLS[call] = options, module.rpartition(".")[0]
+    return options
+
+
+def refuse_others(call: str, given: Iterable[str], has: Collection[str]) -> None:
+    """Raise `bad-option` for the first option that a call does not have: with near names, or the calls that have it."""
+    for name in given:
+        if name not in has:
+            near, owners = did_you_mean(name, has), " and ".join(_owners(name, call))
+            hint = near + (f"{' It' if near else '; it'} is one of {owners}" if owners else "")
+            raise fault("bad-option", f"{call} has no option {name!r}{hint}")
+
+
+def _owners(option: str, call: str) -> list[str]:
+    """The calls that have an option which another does not have: at most three, those of its own package first."""
+    package = _CALLS[call][1] if call in _CALLS else ""
+    owners = [other for other, (has, _) in _CALLS.items() if option in has and other != call]
+    return sorted(owners, key=lambda other: _CALLS[other][1] != package)[:3]
+
+
+def named_by(call: Callable[..., object]) -> frozenset[str]:
+    """The parameters of a call that may be given by name."""
+    found = inspect.signature(call).parameters.values()
+    names = {one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    return frozenset(names - {"self"})
+
+
+def keys_of(options: type) -> frozenset[str]:
+    """The names of a TypedDict's entries."""
+    return frozenset(options.__annotations__)
 
 
 def formerly(new: str) -> Callable[[Call], Call]:
@@ -55,58 +97,32 @@ def formerly(new: str) -> Callable[[Call], Call]:
 
     def decorate(call: Call) -> Call:
         @wraps(call)
-        def warned(*args: Any, **given: Any) -> Any:
-            warn(f"{call.__qualname__} is {new} now; {LEAVES}", DeprecationWarning)
-            return call(*args, **given)
+        def warned(*arguments: Any, **given: Any) -> Any:
+            warn_deprecated(call.__qualname__, new)
+            return call(*arguments, **given)
 
         return warned  # type: ignore[return-value]
 
     return decorate
 
 
-def called(call: Callable[..., Any]) -> str:
-    """The name of a call, as people write it."""
-    package = call.__module__.partition(".")[0]
-    return f"{package}.{call.__qualname__.removesuffix('.__init__')}"
+def _title(call: Callable[..., Any]) -> str:
+    name = call.__qualname__.removesuffix(".__init__")
+    return name if "." in name or name[:1].isupper() else f"{call.__module__.partition('.')[0]}.{name}"
 
 
-def hint_of(hint: Any) -> Any:
+def _text(hint: Any) -> Any:
     """The text of an annotation of a TypedDict."""
     return getattr(hint, "__forward_arg__", hint)
-
-
-def options_of(call: Callable[..., Any]) -> frozenset[str]:
-    """The options that a call takes."""
-    return _OPTIONS[called(call)]
-
-
-def refuse_unknown(call: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Raises `bad-option` for the options that a call does not have: each with the call that has it, or the nearest
-    name."""
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise _unknown(call, unknown, known)
-
-
-def _unknown(call: str, unknown: list[str], known: Collection[str]) -> CkptError:
-    texts = []
-    for name in unknown:
-        near_names = near(name, known, 1)
-        owners = [other for other, names in _OPTIONS.items() if name in names and other != call]
-        whose = f", which is one of {owners[0]}()" if owners and not near_names else ""
-        texts.append(f"{name}={whose}{suggestion(f'{one}=' for one in near_names)}")
-    advice = f"Options are: {', '.join(sorted(known))}"
-    return fault("bad-option", f"{call}() has no option {' and no '.join(texts)}", advice=advice)
 
 
 def _renamed(call: str, given: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
     """Options by their names of today."""
     found = dict(given)
     for old, new in former.items():
-        if old not in found:
-            continue
-        if new in found:
-            raise fault("bad-option", f"{call}() has got {old}= and {new}=, which are one option")
-        warn(f"{old}= of {call}() is {new}= now; {LEAVES}", DeprecationWarning)
-        found[new] = found.pop(old)
+        if old in found:
+            if new in found:
+                raise fault("bad-option", f"{call} was given {old}= and {new}=, which are one option")
+            warn_deprecated(f"{call}({old}=)", f"{new}=")
+            found[new] = found.pop(old)
     return found

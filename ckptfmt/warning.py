@@ -8,7 +8,7 @@ from types import FrameType
 
 # of these are the frames between a warning and the program: this package, its adapters, and what calls them for it
 _BETWEEN = frozenset(
-    {"ckptfmt", "ckptfmt_jax", "ckptfmt_numpy", "ckptfmt_torch", "contextlib", "functools"}
+    {"ckptfmt", "ckptfmt_jax", "ckptfmt_numpy", "ckptfmt_torch", "contextlib", "functools", "importlib"}
     | {"jax", "lightning", "pytorch_lightning", "torch", "transformers"}
 )
 

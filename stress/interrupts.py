@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ckptfmt
-from ckptfmt.manager import CheckpointManager
+from ckptfmt.manager import Background, CheckpointManager
 
 from .result import Result
 
@@ -69,7 +69,7 @@ CASES = {
     "a save of another layout": Case(_nothing, _save(5, block=True), {"layout": "packed"}),
     "wait": Case(_two, lambda manager: manager.wait()),
     "close": Case(_two, lambda manager: manager.close()),
-    "close, abort": Case(_two, lambda manager: manager.close(), {"at_exit": "abort"}),
+    "close, abort": Case(_two, lambda manager: manager.close(), {"background": Background(2, at_exit="abort")}),
     "exit": Case(_two, lambda manager: manager._worker.end()),
     "prune": Case(_two, lambda manager: manager.prune()),
     "gc": Case(_two, lambda manager: manager.gc()),
@@ -147,11 +147,11 @@ def _run(
     for name in ("run", "second"):
         shutil.rmtree(folder / name, ignore_errors=True)
     commits: list[int] = []
-    options = dict(case.options)
+    options = {"background": Background(2), **case.options}
     if "copy_to" in options:
         options["copy_to"] = folder / options["copy_to"]
     manager = CheckpointManager(
-        folder / "run", durable=False, max_in_flight=2, on_commit=lambda step, _: commits.append(step), **options
+        folder / "run", durable=False, on_commit=lambda step, _: commits.append(step), **options
     )
     case.begin(manager)
     later = ckptfmt.ExistsError  # where the handler saved a later step

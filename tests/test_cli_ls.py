@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 import ckptfmt
 from ckptfmt.cli import chart
 from ckptfmt.cli.app import cli
-from ckptfmt.manager import Best, CheckpointManager, Last
+from ckptfmt.manager import Best, CheckpointManager, FlaxCheckpointManager, Last
 from ckptfmt.manager.listing import step_in
 
 NOON = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))
@@ -133,8 +133,8 @@ def test_what_is_hostile_is_made_visible(tmp_path: Path) -> None:
     assert len(shown.splitlines()) == 3
 
 
-def test_a_run_of_mode_flax(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, mode="flax", keep=3)
+def test_a_run_by_the_rules_of_flax(tmp_path: Path) -> None:
+    manager = FlaxCheckpointManager(tmp_path, keep=3)
     for step in (1, 1.5):
         manager.save(step, {})
     assert [step["step"] for step in document(tmp_path, "--prefix", "checkpoint_")["steps"]] == [1, 1.5]

@@ -100,7 +100,9 @@ def test_in_the_background(tmp_path: Path) -> None:
 
 
 def test_options_are_looked_at_before_a_run_begins() -> None:
-    with pytest.raises(ckptfmt.InputError, match=r"has no compresion=; did you mean 'compression'\?") as raised:
+    with pytest.raises(
+        ckptfmt.InputError, match=r"CkptfmtIO has no option 'compresion'; did you mean 'compression'\?"
+    ) as raised:
         CkptfmtIO(compresion="zstd")
     assert raised.value.code == "bad-option"
 

@@ -13,7 +13,16 @@ from damage import LAYOUTS, zones
 from inside import inside
 
 import ckptfmt
-from ckptfmt.manager import Best, CheckpointManager, Every, FallbackWarning, Last, Schedule
+from ckptfmt.manager import (
+    Background,
+    Best,
+    CheckpointManager,
+    Every,
+    FallbackWarning,
+    FlaxCheckpointManager,
+    Last,
+    Schedule,
+)
 from ckptfmt.testing import equal_trees
 
 both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
@@ -26,6 +35,10 @@ def tree(step: int) -> dict[str, Any]:
 
 def manager(path: Path, **options: Any) -> CheckpointManager:
     return CheckpointManager(path / "run", durable=False, **options)
+
+
+def flax_manager(path: Path, **options: Any) -> FlaxCheckpointManager:
+    return FlaxCheckpointManager(path / "run", durable=False, **options)
 
 
 def numbers(manager: CheckpointManager) -> list[Any]:
@@ -130,7 +143,7 @@ def test_what_is_pruned_while_it_is_looked_for(tmp_path: Path, monkeypatch: pyte
     """Between finding the latest and holding it, another process replaces it by a newer one."""
     run, other = manager(tmp_path), manager(tmp_path, keep=1)
     run.save(1, tree(1))
-    found = run._found
+    found = run._reader._found
 
     def slowly(*asked: Any) -> Any:
         step = found(*asked)
@@ -138,7 +151,7 @@ def test_what_is_pruned_while_it_is_looked_for(tmp_path: Path, monkeypatch: pyte
             other.save(2, tree(2))
         return step
 
-    monkeypatch.setattr(run, "_found", slowly)
+    monkeypatch.setattr(run._reader, "_found", slowly)
     assert equal_trees(run.restore(), tree(2))
 
 
@@ -176,8 +189,8 @@ def test_overwriting(tmp_path: Path, layout: str, block: bool) -> None:
     assert run.save(4, tree(4)), "the run goes on from there"
 
 
-def test_flax_mode(tmp_path: Path) -> None:
-    run = manager(tmp_path, mode="flax", keep=2, keep_every_n_steps=3, prefix="ckpt_")
+def test_the_rules_of_flax(tmp_path: Path) -> None:
+    run = flax_manager(tmp_path, keep=2, keep_every_n_steps=3, prefix="ckpt_")
     for step in [*range(8), 7.5]:
         run.save(step, {"step": step})
     assert numbers(run) == [1, 4, 7, 7.5]
@@ -268,25 +281,38 @@ def test_damage_outside_of_values_is_no_reason_to_go_back(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "options",
     [
-        {"when_full": "drop"},
-        {"at_exit": True},
         {"mode": "orbax"},
-        {"max_in_flight": 0},
-        {"max_in_flight": True},
+        {"background": 2},
         {"keep": []},
         {"schedule": 0},
         {"layuot": "file"},
         {"metadata": {}},
-        {"mode": "flax", "keep": -1},
-        {"mode": "flax", "keep": Last(1)},
-        {"mode": "flax", "prefix": ""},
-        {"mode": "flax", "prefix": "a/b"},
     ],
     ids=str,
 )
 def test_options_are_checked(tmp_path: Path, options: Any) -> None:
     with pytest.raises(ckptfmt.InputError) as caught:
         CheckpointManager(tmp_path, **options)
+    assert caught.value.code == "bad-option"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Background, {"when_full": "drop"}),
+        (Background, {"at_exit": True}),
+        (Background, {"max_in_flight": 0}),
+        (Background, {"max_in_flight": True}),
+        (FlaxCheckpointManager, {"directory": "run", "keep": -1}),
+        (FlaxCheckpointManager, {"directory": "run", "keep": Last(1)}),
+        (FlaxCheckpointManager, {"directory": "run", "prefix": ""}),
+        (FlaxCheckpointManager, {"directory": "run", "prefix": "a/b"}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_options_of_others_are_checked(kind: Any, options: Any) -> None:
+    with pytest.raises(ckptfmt.InputError) as caught:
+        kind(**options)
     assert caught.value.code == "bad-option"
 
 
@@ -367,9 +393,9 @@ def test_a_large_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [1 << 64, 10**40, 10**5000, -(10**5000)], ids=["2^64", "40", "5000", "-5000"])
 @pytest.mark.parametrize("call", ["save", "should_save", "restore"])
-@pytest.mark.parametrize("mode", ["ckptfmt", "flax"])
-def test_a_step_that_is_too_large(tmp_path: Path, step: int, call: str, mode: str) -> None:
-    run = manager(tmp_path, mode=mode)
+@pytest.mark.parametrize("make", [manager, flax_manager])
+def test_a_step_that_is_too_large(tmp_path: Path, step: int, call: str, make: Any) -> None:
+    run = make(tmp_path)
     arguments = {"save": (step, {}), "should_save": (step,), "restore": (step,)}
     with pytest.raises(ckptfmt.InputError) as caught:
         getattr(run, call)(*arguments[call])

@@ -23,7 +23,7 @@ from damage import child, leftovers, semaphore, use_disk
 from hypothesis import example, given
 
 import ckptfmt
-from ckptfmt.manager import CheckpointManager, snapshot
+from ckptfmt.manager import Background, CheckpointManager, snapshot
 from ckptfmt.testing import equal_trees
 from ckptfmt.testing.strategies import trees
 
@@ -70,7 +70,7 @@ def numbers(manager: CheckpointManager) -> list[Any]:
 @given(trees())
 @example(np.array([7], ">m8[Y]"))
 def test_a_snapshot_is_equal_and_apart(tree: Any) -> None:
-    buffers = snapshot.Buffers()
+    buffers = snapshot.SnapshotBuffers()
     taken = buffers.take(tree).tree
     assert equal_trees(taken, tree)
     again = buffers.take(tree).tree
@@ -87,7 +87,7 @@ def test_a_snapshot_is_not_changed_with_its_origin() -> None:
         "bf": base.astype("bfloat16"),
     }
     copy = {name: np.array(value) for name, value in tree.items() if name in ("view", "t", "bf")}
-    taken = snapshot.Buffers().take(tree)
+    taken = snapshot.SnapshotBuffers().take(tree)
     base += 1
     tree["bf"][:] = 0
     tree["odict"]["a"].append(2)
@@ -100,7 +100,7 @@ def test_a_snapshot_is_not_changed_with_its_origin() -> None:
 
 def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
     """Values change between snapshots, and so may everything else: nothing that was seen before is believed."""
-    buffers = snapshot.Buffers()
+    buffers = snapshot.SnapshotBuffers()
     w, tied = np.arange(6.0).reshape(2, 3), np.zeros(3, ml_dtypes.bfloat16)
     tree: dict[str, Any] = {"layers": [{"w": w, "tied": tied}, (tied, 1.5)], "step": 1, "name": "a", "none": None}
     walked = 0
@@ -142,7 +142,7 @@ def test_a_snapshot_of_the_same_arrays_is_as_good_as_the_first() -> None:
 
 
 def test_a_snapshot_keeps_no_array_alive() -> None:
-    buffers, array = snapshot.Buffers(), np.zeros(10)
+    buffers, array = snapshot.SnapshotBuffers(), np.zeros(10)
     buffers.take({"a": array})
     alive = weakref.ref(array)
     del array
@@ -151,7 +151,7 @@ def test_a_snapshot_keeps_no_array_alive() -> None:
 
 
 def test_buffers_are_used_again_where_they_fit() -> None:
-    buffers = snapshot.Buffers()
+    buffers = snapshot.SnapshotBuffers()
     tree = {"a": np.zeros(9), "b": np.ones((2, 3), ml_dtypes.bfloat16), "c": np.zeros(4)}
     buffers.take(tree)
     before = list(buffers._targets)
@@ -180,7 +180,7 @@ def test_what_changes_during_a_save_is_not_in_it(tmp_path: Path) -> None:
     for step in range(3):
         assert (manager.restore(step)["w"] == step).all()
     assert [step.metadata for step in manager.steps()] == [{"list": [step]} for step in range(3)]
-    assert len(manager._buffers) == 1, "one set of buffers served all"
+    assert len(manager._saver._buffers) == 1, "one set of buffers served all"
 
 
 def test_the_report_names_views_that_were_separated(tmp_path: Path) -> None:
@@ -201,7 +201,10 @@ def test_the_report_names_views_that_were_separated(tmp_path: Path) -> None:
 def test_commits_are_in_order_and_listed_only_then(tmp_path: Path) -> None:
     commits: list[Any] = []
     manager = CheckpointManager(
-        tmp_path, durable=False, max_in_flight=3, on_commit=lambda step, report: commits.append(step)
+        tmp_path,
+        durable=False,
+        background=Background(max_in_flight=3),
+        on_commit=lambda step, report: commits.append(step),
     )
     with gate() as disk:
         for step in (1, 2, 3):
@@ -217,7 +220,7 @@ def test_commits_are_in_order_and_listed_only_then(tmp_path: Path) -> None:
 
 
 def test_skipping_when_full(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, durable=False, when_full="skip", max_in_flight=2)
+    manager = CheckpointManager(tmp_path, durable=False, background=Background(max_in_flight=2, when_full="skip"))
     with gate():
         assert [manager.save(step, {}, block=False) for step in range(4)] == [True, True, False, False]
     manager.wait()
@@ -231,7 +234,7 @@ def test_skipping_when_full(tmp_path: Path) -> None:
 
 
 def test_waiting_when_full(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, durable=False, max_in_flight=2)
+    manager = CheckpointManager(tmp_path, durable=False, background=Background(max_in_flight=2))
     with gate() as disk:
         saved: list[int] = []
 
@@ -259,7 +262,9 @@ def test_waiting_when_full(tmp_path: Path) -> None:
 def test_a_failure_is_raised_at_the_next_call_and_once(tmp_path: Path, call: str) -> None:
     errors: list[Any] = []
     manager = CheckpointManager(
-        tmp_path, max_in_flight=2, on_error=lambda step, error: errors.append((step, error.code))
+        tmp_path,
+        background=Background(max_in_flight=2),
+        on_error=lambda step, error: errors.append((step, error.code)),
     )
     with gate() as disk:
         disk.failing = {1}
@@ -286,7 +291,7 @@ def test_a_failure_is_raised_at_the_next_call_and_once(tmp_path: Path, call: str
 
 
 def test_of_several_failures_none_is_lost(tmp_path: Path) -> None:
-    manager = CheckpointManager(tmp_path, durable=False, max_in_flight=3)
+    manager = CheckpointManager(tmp_path, durable=False, background=Background(max_in_flight=3))
     with gate() as disk:
         disk.failing = {1, 2, 3}
         for step in (1, 2, 3):
@@ -324,7 +329,8 @@ def test_callbacks_that_fail(tmp_path: Path) -> None:
 
 def test_aborting_drops_what_has_not_begun(tmp_path: Path) -> None:
     with gate() as disk:
-        with CheckpointManager(tmp_path, durable=False, max_in_flight=3, at_exit="abort") as manager:
+        background = Background(max_in_flight=3, at_exit="abort")
+        with CheckpointManager(tmp_path, durable=False, background=background) as manager:
             for step in (1, 2, 3):
                 manager.save(step, {}, block=False)
             while disk._saves == 0:
@@ -343,8 +349,9 @@ def script(path: Path, options: str, after: str) -> subprocess.CompletedProcess[
     code = f"""
 import sys, time
 import numpy as np
-from ckptfmt import CheckpointManager
-manager = CheckpointManager({str(path)!r}, durable=False, max_in_flight=3, {options})
+from ckptfmt.manager import Background, CheckpointManager
+options = dict(background=Background(max_in_flight=3)) | dict({options})
+manager = CheckpointManager({str(path)!r}, durable=False, **options)
 for step in (1, 2, 3, 4):
     manager.save(step, {{"w": np.full(3_000_000, step)}}, block=False)
 {after}
@@ -356,7 +363,7 @@ for step in (1, 2, 3, 4):
 
 @pytest.mark.parametrize("after", ["", "sys.exit(3)", "raise RuntimeError", "del manager"])
 def test_the_end_of_a_process_waits(tmp_path: Path, after: str) -> None:
-    done = script(tmp_path, 'at_exit="wait"', after)
+    done = script(tmp_path, 'background=Background(max_in_flight=3, at_exit="wait")', after)
     assert done.returncode == {"": 0, "del manager": 0, "sys.exit(3)": 3}.get(after, 1)
     assert done.stderr.count("Error") == (after == "raise RuntimeError")
     assert numbers(CheckpointManager(tmp_path, durable=False)) == [1, 2, 3, 4]
@@ -364,7 +371,7 @@ def test_the_end_of_a_process_waits(tmp_path: Path, after: str) -> None:
 
 
 def test_the_end_of_a_process_aborts(tmp_path: Path) -> None:
-    done = script(tmp_path, 'at_exit="abort"', "")
+    done = script(tmp_path, 'background=Background(max_in_flight=3, at_exit="abort")', "")
     assert done.returncode == 0
     manager = CheckpointManager(tmp_path, durable=False)
     assert numbers(manager) in ([], [1], [1, 2], [1, 2, 3])
@@ -424,7 +431,7 @@ def test_arrays_of_jax_are_not_copied_and_survive_donation() -> None:
     pytest.importorskip("ckptfmt_jax")
     state = {"w": jax.numpy.arange(1000.0), "b": jax.numpy.ones(3, "bfloat16")}
     wanted = {name: np.array(value) for name, value in state.items()}
-    taken = snapshot.Buffers().take(state).tree
+    taken = snapshot.SnapshotBuffers().take(state).tree
     assert taken["w"].__array_interface__["data"][0] == state["w"].unsafe_buffer_pointer()
     advance = jax.jit(lambda state: jax.tree.map(lambda x: x * 2 + 1, state), donate_argnums=0)
     for _ in range(5):
@@ -441,7 +448,7 @@ def test_a_snapshot_of_the_same_tensors_is_as_good_as_the_first() -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     free = {"bf": torch.ones(4, 4, dtype=torch.bfloat16), "c": torch.zeros(2, dtype=torch.complex64)}
     tree = {"model": model, "state": model.state_dict(), "optimizer": optimizer, "free": free, "n": [torch.zeros(())]}
-    buffers, walked = snapshot.Buffers(), 0
+    buffers, walked = snapshot.SnapshotBuffers(), 0
     encode = snapshot.encode
 
     def counted(*arguments: Any, **options: Any) -> Any:
@@ -460,7 +467,7 @@ def test_a_snapshot_of_the_same_tensors_is_as_good_as_the_first() -> None:
         before = walked
         taken = buffers.take(tree)
         assert walked - before == walks, act
-        wanted = snapshot.Buffers().take(tree)
+        wanted = snapshot.SnapshotBuffers().take(tree)
         assert equal_trees(taken.tree, wanted.tree)
         assert taken.copied_views == wanted.copied_views
         assert taken.tree["model"].child["0.weight"] is taken.tree["state"].child["0.weight"]

@@ -130,7 +130,7 @@ def test_where_none_can_be_read_nothing_begins_anew(run: CheckpointManager) -> N
 
 
 def test_metrics_that_cannot_be_read_now_delete_nothing(run: CheckpointManager, monkeypatch: Any) -> None:
-    run._policies = (Best("loss"),)
+    run._saver.policies = (Best("loss"),)
 
     def before(name: str, arguments: Any) -> None:
         if name == "open" and arguments[0].endswith("02.ckpt"):
@@ -244,7 +244,7 @@ def test_on_a_real_overlay(run: CheckpointManager, tmp_path: Path) -> None:
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_manager_damaged as tests
 from ckptfmt import CheckpointManager
-run = CheckpointManager({str(tmp_path / "merged")!r}, keep=2, durable=False, layout={run._options["layout"]!r})
+run = CheckpointManager({str(tmp_path / "merged")!r}, keep=2, durable=False, layout={run._saver._options["layout"]!r})
 tests._changes(run)
 """
     mount = f"""

@@ -1,4 +1,4 @@
-"""A run that began with flax.training.checkpoints and goes on here, in mode "flax": old steps are found and read."""
+"""A run that began with flax.training.checkpoints and goes on here, by its rules: old steps are found and read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from damage import leftovers
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.manager import CheckpointManager, FallbackWarning
+from ckptfmt.manager import CheckpointManager, FallbackWarning, FlaxCheckpointManager
 from ckptfmt.testing import equal_trees
 
 pytestmark = pytest.mark.filterwarnings("default")  # their warnings are theirs
@@ -27,7 +27,7 @@ def tree(step: int) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["msgpack", "orbax"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointManager:
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> FlaxCheckpointManager:
     """A directory with steps 1, 2 and 10 that flax wrote."""
     checkpoints = pytest.importorskip("flax.training.checkpoints")
     if request.param == "orbax":
@@ -39,7 +39,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointManager:
             checkpoints.save_checkpoint(tmp_path / "run", tree(step), step, keep=9)
     finally:
         checkpoints.config.update("flax_use_orbax_checkpointing", before)
-    return CheckpointManager(tmp_path / "run", mode="flax", keep=3, durable=False)
+    return FlaxCheckpointManager(tmp_path / "run", keep=3, durable=False)
 
 
 def numbers(manager: CheckpointManager) -> list[Any]:
@@ -96,10 +96,10 @@ def test_walking_back_to_what_flax_wrote(run: CheckpointManager) -> None:
 
 
 def test_a_second_directory_gets_what_is_saved_here(run: CheckpointManager, tmp_path: Path) -> None:
-    with CheckpointManager(run.directory, mode="flax", keep=9, copy_to=tmp_path / "second") as both:
+    with FlaxCheckpointManager(run.directory, keep=9, copy_to=tmp_path / "second") as both:
         both.save(11, {"a": 1})
     assert numbers(both) == [1, 2, 10, 11]
-    assert numbers(CheckpointManager(tmp_path / "second", mode="flax")) == [11]
+    assert numbers(FlaxCheckpointManager(tmp_path / "second")) == [11]
 
 
 def test_the_table(run: CheckpointManager) -> None:

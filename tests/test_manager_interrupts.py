@@ -21,12 +21,12 @@ import pytest
 from damage import leftovers, use_disk
 
 import ckptfmt
-from ckptfmt.manager import CheckpointManager, asynchronous, manager
+from ckptfmt.manager import CheckpointManager, asynchronous, manager, saving
 from stress import interrupts
 from stress.interrupts import CASES, KINDS, interrupted
 
 ROOT = Path(__file__).parents[1]
-FILES = (asynchronous.__file__, manager.__file__)
+FILES = (asynchronous.__file__, manager.__file__, saving.__file__)
 
 
 @contextlib.contextmanager
@@ -214,7 +214,8 @@ for number, block in enumerate((True, False)):
 def test_a_fork_while_a_save_is_in_flight(tmp_path: Path, block: bool) -> None:
     """What is in flight is the parent's; the child has a manager that works."""
     code = f"""
-one = CheckpointManager(sys.argv[1], durable=False, max_in_flight=2, copy_to=sys.argv[1] + "-2")
+two = ckptfmt.manager.Background(max_in_flight=2)
+one = CheckpointManager(sys.argv[1], durable=False, background=two, copy_to=sys.argv[1] + "-2")
 for step in (1, 2):
     one.save(step, dict(w=np.ones(4_000_000)), block=False)
 child = os.fork()

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 )
 
 import ckptfmt
-from ckptfmt.manager import Best, CheckpointManager, CopyTo, CopyWarning, Every, Last, copies
+from ckptfmt.manager import Background, Best, CheckpointManager, CopyTo, CopyWarning, Every, Last, copies
 from ckptfmt.manager.policies import reasons_to_keep
 
 KEEP = [Last(2), Every(5), Best("loss", 1)]
@@ -91,7 +91,9 @@ class Machine(RuleBasedStateMachine):
         self.restart()
 
     def restart(self) -> None:
-        self.manager = CheckpointManager(self.directory, keep=KEEP, layout=self.layout, durable=False, max_in_flight=2)
+        self.manager = CheckpointManager(
+            self.directory, keep=KEEP, layout=self.layout, durable=False, background=Background(max_in_flight=2)
+        )
 
     @property
     def directory(self) -> str:

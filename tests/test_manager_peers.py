@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.manager import Best, CheckpointManager, Every, EveryTime, Last, Where
+from ckptfmt.manager import Best, CheckpointManager, Every, EveryTime, FlaxCheckpointManager, Last, Where
 from ckptfmt.manager.flax_rules import FlaxNames
 
 pytestmark = pytest.mark.filterwarnings("default")  # their warnings are theirs
@@ -171,7 +171,7 @@ def flax_checkpoints() -> Any:
 @pytest.mark.parametrize("case", FLAX, ids=lambda case: f"{case.saves}{case.options}")
 def test_beside_flax(tmp_path: Path, case: Flax) -> None:
     checkpoints = flax_checkpoints()
-    manager = CheckpointManager(tmp_path / "ours", mode="flax", durable=False, **case.options)
+    manager = FlaxCheckpointManager(tmp_path / "ours", durable=False, **case.options)
     for step, overwrites in map(parsed, case.saves):
         checkpoints.save_checkpoint(tmp_path / "theirs", {"a": np.zeros(2)}, step, overwrite=overwrites, **case.options)
         manager.save(step, {"a": np.zeros(2)}, overwrite=overwrites)
@@ -189,7 +189,7 @@ def test_what_flax_refuses(tmp_path: Path, saves: list[Any], refused: Any, prefi
     checkpoints = flax_checkpoints()
     from flax.errors import InvalidCheckpointError
 
-    manager = CheckpointManager(tmp_path / "ours", mode="flax", keep=9, prefix=prefix)
+    manager = FlaxCheckpointManager(tmp_path / "ours", keep=9, prefix=prefix)
     for step in saves:
         checkpoints.save_checkpoint(tmp_path / "theirs", {"a": 1}, step, keep=9, prefix=prefix)
         manager.save(step, {"a": 1})

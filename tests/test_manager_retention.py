@@ -41,7 +41,7 @@ def listed(run: RunOnDisk) -> list[int]:
 def test_pruning_deletes_and_says_why(tmp_path: Path, layout: str) -> None:
     run = new_run(tmp_path, layout)
     planned = retention.plan(run.scan().steps, [Last(1)])
-    assert planned == retention.Plan(
+    assert planned == retention.RetentionPlan(
         {2: ("newest", "last 1")}, {0: "kept by none of: last 1", 1: "kept by none of: last 1"}
     )
     assert listed(run) == [0, 1, 2], "a plan changes nothing"

@@ -15,8 +15,7 @@ from damage import LAYOUTS
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.maintenance import pruning
-from ckptfmt.manager import Best, CheckpointManager, Every, Last, Where
+from ckptfmt.manager import Best, CheckpointManager, Every, Last, Where, pruning
 from ckptfmt.storage import leases
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing import using_disk

@@ -14,7 +14,19 @@ import ckptfmt
 ROOT = Path(ckptfmt.__file__).parent
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
-    ("_version", "brief", "calls", "errors", "near", "on_demand", "packages", "progress", "threads", "warning"),
+    (
+        "_version",
+        "brief",
+        "calls",
+        "deprecated",
+        "errors",
+        "near",
+        "on_demand",
+        "packages",
+        "progress",
+        "threads",
+        "warning",
+    ),
     ("format", "patterns"),
     ("frameworks", "storage"),
     ("layouts",),

@@ -9,18 +9,17 @@ checked before it begins: Lightning finds the callback that does it through the 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 from collections import Counter, OrderedDict, defaultdict
-from typing import Any
+from typing import Any, Unpack
 from weakref import WeakSet
 
 import ckptfmt
-from ckptfmt.errors import fault
+from ckptfmt import SaveOptions
+from ckptfmt.calls import takes
 from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
-from ckptfmt.near import did_you_mean
 from ckptfmt.packages import needed_by
 from ckptfmt.patterns import Patterns
 from ckptfmt.storage import is_url, path_of
@@ -45,11 +44,8 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
     What is at the path is replaced atomically, as Lightning means it. `storage_options` of Lightning go to fsspec.
     """
 
-    def __init__(self, **options: Any) -> None:
-        known = inspect.signature(ckptfmt.save).parameters
-        for name in options:
-            if name not in known:
-                raise fault("bad-option", f"ckptfmt.save has no {name}={did_you_mean(name, known)}")
+    @takes(SaveOptions)
+    def __init__(self, **options: Unpack[SaveOptions]) -> None:
         self.options = options
         _plugins.add(self)
 
@@ -59,7 +55,7 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
         """Raises what `ckptfmt.save` raises; what no checkpoint can hold is named by its path, all of it at once."""
         if not is_url(name := path_of(path)):
             os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
-        options = {"coordinator": None, "overwrite": True, **self.options}
+        options: dict[str, Any] = {"coordinator": None, "overwrite": True, **self.options}
         if storage_options is not None:
             options["storage_options"] = storage_options
         plain = _plain(checkpoint)

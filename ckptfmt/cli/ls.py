@@ -48,7 +48,7 @@ be read time and size may be null.
 @click.option("--sort", metavar="KEY", default="step", help="By name, step, time, size or a metric [default: step].")
 @click.option("--reverse", is_flag=True, help="The last first.")
 @options.recursive
-@click.option("--prefix", metavar="TEXT", help='The prefix of the names in a run of mode "flax".')
+@click.option("--prefix", metavar="TEXT", help="The prefix of the names in a run of flax.")
 @click.option("--plot", is_flag=True, help="Also draw the metrics over the steps, as lines of blocks.")
 @click.option(
     "--png",

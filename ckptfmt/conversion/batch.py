@@ -27,7 +27,7 @@ class Outcome:
     error: CkptError | None = None
 
 
-@takes(EachOptions, to="target_format")
+@takes(EachOptions, former={"to": "target_format"})
 def convert_each(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

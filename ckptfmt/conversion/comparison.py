@@ -76,7 +76,10 @@ class DiffReport(Brief):
         return not (self.added or self.removed or self.renamed or self.changed or self.metadata)
 
 
-@takes(SourceOptions, a="source", b="target", a_format="source_format", b_format="target_format")
+FORMER = {"a": "source", "b": "target", "a_format": "source_format", "b_format": "target_format"}
+
+
+@takes(SourceOptions, former=FORMER)
 def diff(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

@@ -82,7 +82,7 @@ class RepairReport(Brief):
         return not self.lost
 
 
-@takes(src="source", dst="target")
+@takes(former={"src": "source", "dst": "target"})
 def repair(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

@@ -1,19 +1,30 @@
 """The checkpoints of a training run: when to save, what to keep, saving in the background, finding and restoring.
 
-`CheckpointManager` is the whole face; the policies of `keep=`, and `Schedule`, are its vocabulary.
+`CheckpointManager` is the whole face; the policies of `keep=`, `Schedule`, `Background` and `CopyTo` are its
+vocabulary. `open_run` reads a run without a manager. `FlaxCheckpointManager` and `open_flax_run` do the same by the
+rules of `flax.training.checkpoints`. What is not in `__all__` is private, and so are the modules of this package.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from ..options import OpenOptions
 from .copies import CopyTo, CopyWarning
-from .finding import FallbackWarning
+from .flax import FlaxCheckpointManager
 from .manager import CheckpointManager
+from .options import Background, ManagerOptions, RestoreOptions, RunOptions, StepOptions
 from .policies import All, Best, Every, EveryTime, Last, Pinned, Policy, Where
-from .retention import Plan
+from .preemption import Preemption
+from .reader import FallbackWarning, RunReader, open_flax_run, open_run
+from .retention import RetentionPlan
 from .run import DamagedStep
 from .schedule import Schedule
 from .steps import Step
 
 __all__ = [
     "All",
+    "Background",
     "Best",
     "CheckpointManager",
     "CopyTo",
@@ -22,11 +33,30 @@ __all__ = [
     "Every",
     "EveryTime",
     "FallbackWarning",
+    "FlaxCheckpointManager",
     "Last",
+    "ManagerOptions",
+    "OpenOptions",
     "Pinned",
-    "Plan",
     "Policy",
+    "Preemption",
+    "RestoreOptions",
+    "RetentionPlan",
+    "RunOptions",
+    "RunReader",
     "Schedule",
     "Step",
+    "StepOptions",
     "Where",
+    "open_flax_run",
+    "open_run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Plan":
+        from ..deprecated import warn_deprecated
+
+        warn_deprecated("ckptfmt.manager.Plan", "ckptfmt.manager.RetentionPlan")
+        return RetentionPlan
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -164,7 +164,7 @@ def _note(error: BaseException, text: str) -> None:
         error.add_note(text)
 
 
-class Background(Protocol):
+class Finishable(Protocol):
     """Work that goes on beside the program. At the end of the process `end` finishes it, least `rank` first; in a
     process that was forked `forget` leaves it to the one that forked."""
 
@@ -176,11 +176,11 @@ class Background(Protocol):
     def forget(self) -> None: ...
 
 
-_all: weakref.WeakSet[Background] = weakref.WeakSet()
+_all: weakref.WeakSet[Finishable] = weakref.WeakSet()
 _ends = False
 
 
-def keep_in_mind(work: Background) -> None:
+def keep_in_mind(work: Finishable) -> None:
     """Finish it at the end of the process, if it says so; forget it in a fork."""
     _all.add(work)
 

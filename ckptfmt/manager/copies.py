@@ -18,12 +18,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from ..calls import checked_class
 from ..errors import DAMAGED, CkptError, MissingError, fault
 from ..storage import Attempt, Storage, attempt_for, storage_for
 from ..threads import Helper
 from . import asynchronous, retention
+from .options import AtExit, one_of
 from .policies import Policy, policies_asked, reasons_to_keep
 from .run import RunDirectory
 from .steps import Number, Step
@@ -38,6 +40,7 @@ class CopyWarning(UserWarning):
     """A checkpoint could not be copied to the second directory, and will be tried again."""
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class CopyTo:
     """A second directory for the checkpoints of a run, on another disk or a store.
@@ -51,13 +54,29 @@ class CopyTo:
     directory: str | os.PathLike[str]
     keep: int | Policy | Iterable[Policy] | None = None
     storage_options: Mapping[str, Any] | None = None
-    at_exit: Literal["wait", "abort"] = "wait"
+    at_exit: AtExit = "wait"
     on_copy: Callable[[Number], Any] | None = None
     on_error: Callable[[Number | None, BaseException], Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.at_exit not in ("wait", "abort"):
-            raise fault("bad-option", "CopyTo(at_exit=)", found=self.at_exit, expected="'wait' or 'abort'")
+        one_of("at_exit", self.at_exit, "wait", "abort")
+
+
+def steps_there(first: RunDirectory, second: RunDirectory) -> list[Step]:
+    """The steps of the second directory now, in order, without those that are about to be deleted."""
+    steps, goal = second.scan().steps, rewound_to(first)
+    return steps if goal is None else [step for step in steps if first.key(step.step) <= first.key(goal)]
+
+
+def rewound_to(first: RunDirectory) -> Number | None:
+    """The step to which the first directory went back, and the second not yet."""
+    text = first.read_note(REWIND)
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 class Abandoned(Exception):
@@ -99,11 +118,7 @@ class Copier:
 
     def there(self) -> list[Step]:
         """The steps of the second directory now, in order, without those that are about to be deleted."""
-        steps = self.second.scan().steps
-        goal = self._rewound_to()
-        if goal is not None:
-            steps = [step for step in steps if self.first.names.key(step.step) <= self.first.names.key(goal)]
-        self._known = steps
+        self._known = steps = steps_there(self.first, self.second)
         return steps
 
     def known(self) -> list[Step]:
@@ -119,21 +134,12 @@ class Copier:
 
     def rewind(self, step: Number) -> None:
         """The first directory is about to lose all steps after `step`."""
-        key = self.first.names.key
+        key = self.first.key
         with self._noting:
-            earlier = self._rewound_to()
+            earlier = rewound_to(self.first)
             goal = step if earlier is None or key(step) < key(earlier) else earlier
             self.first.write_note(REWIND, str(goal))
             self._known = None if self._known is None else [s for s in self._known if key(s.step) <= key(goal)]
-
-    def _rewound_to(self) -> Number | None:
-        text = self.first.read_note(REWIND)
-        if text is None:
-            return None
-        try:
-            return int(text)
-        except ValueError:
-            return float(text)
 
     def has_all(self) -> bool:
         """Whether all is there, as both directories are now, whoever copies."""
@@ -220,11 +226,11 @@ class Copier:
 
     def _steps_to_copy(self) -> list[Step]:
         """What is wanted and not there, oldest first; takes the second directory back first, if the run went back."""
-        goal = self._rewound_to()
+        goal = rewound_to(self.first)
         if goal is not None:
             retention.rewind(self.second, goal)
             with self._noting:
-                if self._rewound_to() == goal:  # and not further back meanwhile
+                if rewound_to(self.first) == goal:  # and not further back meanwhile
                     self.first.write_note(REWIND, None)
         here = [step for step in self.first.scan().steps if step.record]
         try:
@@ -239,7 +245,7 @@ class Copier:
 
     def _wanted(self, here: Sequence[Step], there: Sequence[Step]) -> Collection[Number]:
         union = {step.step: step for step in (*there, *here)}
-        return reasons_to_keep(sorted(union.values(), key=lambda step: self.first.names.key(step.step)), self.policies)
+        return reasons_to_keep(sorted(union.values(), key=lambda step: self.first.key(step.step)), self.policies)
 
     def _settle(self, here: Sequence[Step], wanted: Collection[Number], there: Sequence[Step]) -> None:
         copied = {(step.step, step.record) for step in there}

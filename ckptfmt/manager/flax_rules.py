@@ -1,6 +1,6 @@
-"""The rules of `flax.training.checkpoints`, for those who come from there: `mode="flax"`.
+"""The rules of `flax.training.checkpoints`, for those who come from there; `FlaxCheckpointManager` goes by them.
 
-- Names are `{prefix}{step}`, steps int or float. The order is that of flax's natural sort: every number in a name
+- StepNames are `{prefix}{step}`, steps int or float. The order is that of flax's natural sort: every number in a name
   counts as a signed float, so that behind the prefix `ckpt-` step 5 is -5, and sorts before step 4.
 - A step is refused if it exists, or if any sorts after it; `overwrite` then also deletes all that sort after it.
 - `keep` counts the last checkpoints, 0 keeps all. `keep_every_n_steps` is a distance: of the older ones, oldest first,
@@ -70,7 +70,7 @@ class FlaxKeep:
 
     def __post_init__(self) -> None:
         if type(self.keep) is not int or self.keep < 0:
-            raise fault("bad-option", 'keep= in mode "flax"', found=self.keep, expected="an int, 0 or more")
+            raise fault("bad-option", "keep= of a FlaxCheckpointManager", found=self.keep, expected="an int, 0 or more")
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
         if not self.keep or len(steps) <= self.keep:

@@ -8,14 +8,14 @@ the handler interrupted was importing, waits for that for ever, and so does a pr
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from ..frameworks.adapter import adapters
+from .options import StepOptions
 
 _ALWAYS = ("pack_writer", "part_writer", "staging", "file", "packed", "loose")
 
 
-def import_all(options: dict[str, Any]) -> None:
+def import_all(options: StepOptions) -> None:
     """Import what saves with these options of `ckptfmt.save` need, of the frameworks that are imported now."""
     adapters()
     for name in _ALWAYS:

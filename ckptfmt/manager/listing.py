@@ -56,7 +56,7 @@ def check_folder(path: str) -> None:
 
 
 def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -> list[Row]:
-    """The checkpoints in a folder, a path or a URL; `prefix`: that of the names of a run of mode "flax"."""
+    """The checkpoints in a folder, a path or a URL; `prefix`: that of the names of a run of flax."""
     run = run_at(folder, FixedNames() if prefix is None else FlaxNames(prefix))
     reasons = read_reasons(run)
     rows: dict[str, Row] = {}

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import inspect
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self, Unpack
 
-from ..api import save
+from ..api import load as load_checkpoint
+from ..calls import takes
+from ..checkpoint import Checkpoint
 from ..errors import CkptError, fault
 from ..format.tree import Tree
-from ..frameworks.adapter import settle
+from ..options import OpenOptions
 from ..parallel.coordinator import Alone, Coordinator
 from ..warning import warn
-from ..writing.writer import SaveReport
-from . import retention, snapshot
 from .agreement import Decision, Vote, decide, together
-from .asynchronous import DroppedError, Job, Worker
-from .copies import Copier, CopyTo, CopyWarning, Waiting
-from .finding import Finder, one_of
-from .flax_rules import PREFIX, FlaxKeep, FlaxNames
+from .copies import Copier, CopyTo, CopyWarning
+from .former import takes_former
 from .imports import import_all
-from .policies import Policy, policies_asked
+from .options import Background, RestoreOptions, StepOptions, one_of
+from .policies import Mode, Policy, policies_asked
 from .preemption import Preemption
-from .retention import Plan
-from .run import place_of, run_at
+from .reader import RunReader, Which, tell_damage
+from .retention import RetentionPlan
+from .run import DamagedStep, place_of, run_at
+from .saving import OnCommit, OnError, Order, Overwrite, Saver
 from .schedule import Schedule, schedule_asked
-from .steps import FixedNames, Names, Number, metadata_for
-
-Overwrite = bool | Literal["later"]
-
-_TAKEN = (
-    "path",
-    "tree",
-    "overwrite",
-    "metadata",
-    "coordinator",
-    "before_commit",
-)  # arguments of `save` that the manager gives itself
+from .steps import FixedNames, Number, Step, StepNames, metadata_for
 
 
-class CheckpointManager(Finder):
+class CheckpointManager:
     """The checkpoints of a training run, one for each step, in one directory.
 
         with CheckpointManager("runs/7", schedule=1000, keep=[Last(3), Best("loss")]) as manager:
@@ -53,14 +41,15 @@ class CheckpointManager(Finder):
                 ...
                 manager.save(step, tree, metrics={"loss": loss}, block=False)
 
-    `directory` is made at the first save. `schedule`: None (every step that is offered), an int (multiples of it) or a
-    `Schedule`. `keep`: None keeps all, an int the last so many, else a policy or several, joined as a union; the newest
-    step is always kept, and so is what is being read. Saving comes first, deleting after.
+    `directory` is made at the first save. It may be a URL; a relative path is that of the working directory of now.
 
-    `max_in_flight`: most saves in the background; `when_full`: the next one has to "wait" or "skip". `at_exit`: what
-    `close`, and the end of the process, do with those in flight: "wait", or "abort": what has not begun is dropped, and
-    what is being written is lost whole if the process ends first. `on_commit(step, report)` and `on_error(step, error)`
-    are called for each save, those in the background from their thread.
+    `schedule`: None (every step that is offered), an int (multiples of it) or a `Schedule`. `keep`: None keeps all, an
+    int the last so many, else a policy or several, joined as a union; the newest step is always kept, and so is what is
+    being read. Saving comes first, deleting after.
+
+    `background`: how `save(block=False)` does it, see `Background`. `on_commit(step, report)` and
+    `on_error(step, error)` are called for each save, from the manager's thread, or with many processes from the one
+    that saves.
 
     `copy_to`: a second directory, or a `CopyTo`: committed checkpoints are copied there in the background, and are
     found there where they are not in the first.
@@ -69,76 +58,60 @@ class CheckpointManager(Finder):
     together, each what it holds; rank 0 deletes. With `per_process` each saves alone, into a directory of its own,
     `process-00003` say, below `directory`.
 
-    `mode="flax"`: names, order, `keep`, `keep_every_n_steps` and `overwrite` of `flax.training.checkpoints`.
-    `directory` may be a URL; a relative path is that of the working directory of now. `storage_options` and `options`
-    are further arguments of `ckptfmt.save`, such as `layout`, `compression`, `schema`, `durable`.
+    `options` are those of `ckptfmt.save` for every step: `layout`, `compression`, `schema`, `durable`, `digest`,
+    `progress`, `skip`, `extra`, `check`, `max_bytes_in_flight`, `storage_options`.
 
-    Raises `InputError` (`bad-option`). A manager may be used from several threads if no two of them save.
+    Raises `InputError` (`bad-option`). A manager may be used from several threads if no two of them save. To read a run
+    alone there is `open_run`; for the rules of flax `FlaxCheckpointManager`.
     """
 
+    _names: StepNames = FixedNames()
+
+    @takes_former
+    @takes(StepOptions)
     def __init__(
         self,
         directory: str | os.PathLike[str],
         *,
         schedule: int | Schedule | None = None,
         keep: int | Policy | Iterable[Policy] | None = None,
-        max_in_flight: int = 1,
-        when_full: Literal["wait", "skip"] = "wait",
-        at_exit: Literal["wait", "abort"] = "wait",
-        on_commit: Callable[[Number, SaveReport], Any] | None = None,
-        on_error: Callable[[Number, BaseException], Any] | None = None,
+        background: Background | None = None,
+        on_commit: OnCommit | None = None,
+        on_error: OnError | None = None,
         copy_to: str | os.PathLike[str] | CopyTo | None = None,
         coordinator: Coordinator | None = None,
         per_process: bool = False,
-        mode: Literal["ckptfmt", "flax"] = "ckptfmt",
-        prefix: str = PREFIX,
-        keep_every_n_steps: int | None = None,
-        storage_options: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[StepOptions],
     ) -> None:
-        one_of("when_full", when_full, "wait", "skip")
-        one_of("at_exit", at_exit, "wait", "abort")
-        one_of("mode", mode, "ckptfmt", "flax")
-        if type(max_in_flight) is not int or max_in_flight < 1:
-            raise fault("bad-option", "max_in_flight=", found=max_in_flight, expected="1 or more")
-        for name in options:
-            if name in _TAKEN or name not in inspect.signature(save).parameters:
-                raise fault("bad-option", f"neither CheckpointManager nor save has an option {name!r}")
+        background = Background() if background is None else background
+        if not isinstance(background, Background):
+            raise fault("bad-option", "background=", found=type(background).__name__, expected="Background(...)")
         import_all(options)
         self._group = coordinator or Alone()
-        self._savers: Coordinator = Alone() if per_process else self._group  # who save one checkpoint together
-        self._background: Coordinator | None = None  # the same, for the thread that saves in the background
-        self._acts = self._savers.rank == 0
         own = f"process-{self._group.rank:05d}" if per_process else ""
-        self._is_flax = mode == "flax"
-        names: Names = FixedNames()
-        if self._is_flax:
-            names = FlaxNames(prefix)
-            keep = [FlaxKeep(names, 1 if keep is None else keep, keep_every_n_steps)]  # type: ignore[arg-type]
-        self._run = run_at(place_of(directory, own), names, storage_options)
-        self._policies = policies_asked(keep)
-        self._copier = None if copy_to is None else self._new_copier(copy_to, own, options.get("durable", True))
+        self._run = run_at(place_of(directory, own), self._names, options.get("storage_options"))
+        savers = Alone() if per_process else self._group
+        self._saver = Saver(self._run, savers, background, policies_asked(keep), options, on_commit, on_error)
+        self._worker = self._saver.worker
+        self._copier = self._new_copier(copy_to, own, options.get("durable", True))
+        there = None if self._copier is None else self._copier.there
+        self._reader = RunReader(self._run, second=there, group=self._group, policies=self._saver.policies)
         self._schedule = schedule_asked(schedule)
-        self._options = {**options, "storage_options": storage_options}
-        self._skips = when_full == "skip"
-        self._finishes = at_exit == "wait"
-        self._on_commit, self._on_error = on_commit, on_error
-        self._worker = Worker(max_in_flight, finishes_at_exit=self._finishes)
-        self._buffers: list[snapshot.Buffers] = []  # of snapshots whose saves are over
-        self._saved: Number | None = None  # the last step that was committed here
+        self._skips = background.when_full == "skip"
         self._saved_at = time.monotonic()
         self._last: Number | None = None  # the last step saved or in flight, as far as is known
-        self._told = set()
         self._preemption = Preemption()
         self._is_preempted = self._saved_preempted = False
 
-    def _new_copier(self, asked: str | os.PathLike[str] | CopyTo, own: str, durable: bool) -> Copier:
-        asked = asked if isinstance(asked, CopyTo) else CopyTo(asked)
-        second = run_at(place_of(asked.directory, own), self._run.names, asked.storage_options)
+    def _new_copier(self, copy_to: str | os.PathLike[str] | CopyTo | None, own: str, durable: bool) -> Copier | None:
+        if copy_to is None:
+            return None
+        asked = copy_to if isinstance(copy_to, CopyTo) else CopyTo(copy_to)
+        second = run_at(place_of(asked.directory, own), self._names, asked.storage_options)
         if second.path == self._run.path:
             raise fault("bad-option", "copy_to= is the directory of the run itself", path=second.path)
-        copier = Copier(self._run, second, asked, durable=durable, tidy=self._tidy)
-        self._policies = (*self._policies, Waiting(copier))
+        copier = Copier(self._run, second, asked, durable=durable, tidy=self._saver.prune)
+        self._saver.copied_by(copier)
         return copier
 
     # ---- when to save
@@ -147,7 +120,7 @@ class CheckpointManager(Finder):
         """Whether `step` is due: by the schedule, or because a preemption came and nothing was saved since; never if
         that step or a later one is there. Raises a failure of a save in the background."""
         decision = self._decide("should_save", step, lambda: {})
-        return self._is_wanted(decision) and (self._last is None or self._key(step) > self._key(self._last))
+        return self._is_wanted(decision) and (self._last is None or self._run.key(step) > self._run.key(self._last))
 
     def _decide(self, call: str, step: Number, asked: Callable[[], dict[str, Any]]) -> Decision:
         """Agree with the other processes on a call at a step. `asked`: what all must ask for alike."""
@@ -155,11 +128,11 @@ class CheckpointManager(Finder):
         def vote() -> Vote:
             self._warn()
             self._raise_failure()
-            checked = self._checked(step)
+            checked = self._run.checked(step)
             options = {"step": checked, **asked()}
             if self._last is None:
                 self._last = self._newest()
-                self._wake()
+                self._saver.wake()
             elapsed = time.monotonic() - self._saved_at
             is_due = self._schedule.due(checked, elapsed=elapsed, is_first=self._last is None)
             return Vote(options, is_due, self._preemption.received, self._worker.is_full)
@@ -178,7 +151,7 @@ class CheckpointManager(Finder):
 
     def on_preemption(self, *signals: int) -> Preemption:
         """Watch for signals, SIGTERM if none is named, until `close`: once one has come, to any of the processes, the
-        next step is due, and `preempted` holds. Main thread only."""
+        next step is due, and `preempted` holds. Main thread only, else raises `bad-option`."""
         self._preemption.install(signals or (signal.SIGTERM,))
         return self._preemption
 
@@ -190,6 +163,7 @@ class CheckpointManager(Finder):
 
     # ---- saving
 
+    @takes()
     def save(
         self,
         step: Number,
@@ -219,15 +193,12 @@ class CheckpointManager(Finder):
         decision = self._decide("save", step, asked)
         if not (self._is_wanted(decision) or force):
             return False
-        may_skip = self._skips and not (block or force or self._is_urgent)
-        if may_skip and decision.is_full:
+        if decision.is_full and self._skips and not (block or force or self._is_urgent):
             return False
-        step = self._checked(step)
-        if self._is_flax and overwrite:
-            overwrite = "later"
+        step = self._run.checked(step)
         last, self._last = self._last, None  # not known, if this is interrupted
         self._save(step, tree, lambda: metadata_for(step, metrics, metadata), block, overwrite)
-        self._last = step if overwrite == "later" else self._later(step, last)
+        self._last = step if overwrite == "later" else self._saver.later(step, last)
         self._saved_at = time.monotonic()
         self._saved_preempted = self._is_preempted
         return True
@@ -245,145 +216,24 @@ class CheckpointManager(Finder):
             return metadata
 
         metadata = together(self._group, True, ready, f"save of step {step}")
-        if block and self._savers.size > 1:  # who talk on the thread that calls
-            self._commit(self._savers, step, tree, metadata, overwrite)
-        elif block:
-            settle()
-            self._worker.run(
-                Job(step, lambda job: self._commit(self._savers, step, tree, metadata, overwrite, job=job))
-            )
-        else:
-            self._save_in_background(step, tree, metadata, overwrite)
-
-    def _save_in_background(self, step: Number, tree: Tree, metadata: Tree, overwrite: Overwrite) -> None:
-        if self._background is None:
-            self._background = self._savers.split()
-        savers = self._background
-        try:
-            buffers = self._buffers.pop()
-        except IndexError:
-            buffers = snapshot.Buffers()
-
-        def take() -> snapshot.Snapshot:
-            try:
-                return buffers.take(tree, self._options.get("skip"))
-            except CkptError as error:
-                error.path = error.path or self._run.path_of(step)
-                raise
-
-        taken = together(self._savers, True, take, f"snapshot of step {step}")
-        assert taken is not None
-
-        def run(_: Job) -> None:
-            try:
-                self._commit(savers, step, taken.tree, metadata, overwrite, views=taken.copied_views)
-            finally:
-                self._buffers.append(buffers)
-
-        self._worker.submit(Job(step, run))
+        self._saver.save(Order(step, tree, metadata, overwrite), block=block)
 
     def _newest(self) -> Number | None:
         """The last step that is committed or in flight. Lists no second directory but the first time."""
         there = list(self._worker.steps)  # before the directory is looked at, as one may be committed in between
         latest = self._run.latest()
-        self._tell_damage()
+        tell_damage(self._run)
         there += [] if latest is None else [latest.step]
         there += [] if self._copier is None else [step.step for step in self._copier.known()]
-        return max(there, key=self._key, default=None)
-
-    def _later(self, step: Number, other: Number | None) -> Number:
-        return step if other is None else max(step, other, key=self._key)
+        return max(there, key=self._run.key, default=None)
 
     def _refuse_older(self, step: Number) -> None:
         last = self._newest()
         if last is not None:
-            self._check_later(step, last)
-
-    def _check_later(self, step: Number, last: Number) -> None:
-        if self._key(last) >= self._key(step):
-            raise fault(
-                "exists",
-                f"step {step} is not later than the last step {last}",
-                path=self._run.path_of(step),
-                found=step,
-                expected=f"later than {last}, or overwrite=True",
-            )
-
-    def _commit(
-        self,
-        savers: Coordinator,
-        step: Number,
-        tree: Tree,
-        metadata: Tree,
-        overwrite: Overwrite,
-        *,
-        views: tuple[tuple[str, ...], ...] | None = None,
-        job: Job | None = None,
-    ) -> None:
-        """Save, tell, and delete what is not kept. `views` are those of a snapshot. Without one, the tree is the
-        caller's: once he does not wait for the job any more it may change, and nothing is committed."""
-        try:
-            if not overwrite and self._saved is not None and self._key(self._saved) >= self._key(step):
-                together(savers, self._acts, lambda: self._refuse_late(step), f"order of step {step}")
-            with contextlib.ExitStack() as held:
-                together(
-                    savers, self._acts, lambda: held.enter_context(self._run.saving(step)), f"begin of step {step}"
-                )
-                if not overwrite:
-                    together(savers, self._acts, lambda: self._run.set_aside(step), f"place of step {step}")
-                together_with = None if savers.size == 1 else savers
-                path = self._run.path_of(step)
-                report = save(
-                    path,
-                    tree,
-                    overwrite=bool(overwrite),
-                    metadata=metadata,
-                    coordinator=together_with,
-                    **(self._options if job is None else self._options_for(job)),
-                )
-            self._saved = step if overwrite == "later" else self._later(step, self._saved)
-            if overwrite == "later":
-                together(savers, self._acts, lambda: self._rewind(step), f"going back to step {step}")
-            report = report if views is None else dataclasses.replace(report, copied_views=views)
-            together(savers, True, lambda: self._committed(step, report), f"end of step {step}")
-            self._wake()
-        except DroppedError:
-            raise
-        except BaseException as error:
-            if self._on_error is not None:
-                self._on_error(step, error)
-            raise
-
-    def _committed(self, step: Number, report: SaveReport) -> None:
-        if self._on_commit is not None:
-            self._on_commit(step, report)
-        if self._acts:
-            retention.prune(self._run, self._policies)
-
-    def _options_for(self, job: Job) -> dict[str, Any]:
-        """The options of a save that ends when its job is dropped."""
-        asked = self._options.get("progress")
-
-        def progress(done: int, total: int) -> None:
-            job.check()
-            if asked is not None:
-                asked(done, total)
-
-        return {**self._options, "progress": progress, "before_commit": job.check}
-
-    def _refuse_late(self, step: Number) -> None:
-        """A signal handler may have saved a later step since this one was begun."""
-        latest = self._run.latest()
-        if latest is not None:
-            self._check_later(step, latest.step)
-
-    def _rewind(self, step: Number) -> None:
-        if self._copier is not None:
-            self._copier.rewind(step)
-        retention.rewind(self._run, step)
+            self._saver.check_later(step, last)
 
     def wait(self) -> None:
-        """Until all saves are committed; raises a failure of one in the background."""
+        """Wait until all saves are committed; raises a failure of one in the background."""
         self._worker.wait()
         self._warn()
         together(self._group, True, self._raise_failure, "wait() of a manager")
@@ -403,13 +253,13 @@ class CheckpointManager(Finder):
         """Wait for what is in flight or abort it, as chosen, and for copies; give signals back. Raises a failure of a
         save in the background, and what keeps a copy from being made. The manager can still be used."""
         self._preemption.uninstall()
-        if self._finishes:
+        if self._worker.finishes_at_exit:
             self._worker.wait()
         else:
             self._worker.give_up()
             self._last = None
         if self._copier is not None and self._copier.finishes_at_exit:
-            self._wake()  # there may be copies that an earlier process was to make
+            self._saver.wake()  # there may be copies that an earlier process was to make
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
         self._warn()
         for failure in failures:
@@ -429,37 +279,94 @@ class CheckpointManager(Finder):
                 raise
             error.add_note(f"a save in the background failed, too: {failure}")
 
+    # ---- finding and reading, by the manager's `RunReader`
+
+    @property
+    def directory(self) -> str:
+        """Where the run lies: an absolute path, or a URL."""
+        return self._reader.directory
+
+    def steps(self) -> list[Step]:
+        """List the committed steps, in order. What is named like a step and is none, or cannot be read, is passed over,
+        with a `FallbackWarning`, the first time; see `damaged`."""
+        return self._reader.steps()
+
+    def damaged(self) -> list[DamagedStep]:
+        """List what is named like a step and is none, or cannot be read, in order, and what is wrong with it. It may be
+        mended (`ckptfmt.repair`): nothing deletes it."""
+        return self._reader.damaged()
+
+    def latest(self) -> Step | None:
+        """Find the last committed step that can be read; passes over what cannot, as `steps` does. Raises
+        `StorageError` if there are steps, and none can be read: to begin anew would be worse."""
+        return self._reader.latest()
+
+    @takes()
+    def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
+        """Find the best committed step by a metric: of the first `Best` among the policies, where none is named. None
+        if no step has the metric as a number. Raises `bad-option` if no policy says what is best."""
+        return self._reader.best(metric, mode)
+
+    @takes()
+    def lease(self, which: Which = "latest") -> contextlib.AbstractContextManager[Step]:
+        """Hold a step, which nobody deletes while the block runs: a number, or "latest" or "best", for which all
+        processes ask together. Raises `not-found`."""
+        return self._reader.lease(which)
+
+    @takes(OpenOptions, name="open() of a run")
+    def open(
+        self, which: Which = "latest", **options: Unpack[OpenOptions]
+    ) -> contextlib.AbstractContextManager[Checkpoint]:
+        """Open a step under a lease, which lasts while the block runs: `ckptfmt.open`, whose `options` these are.
+        Raises `not-found`, and what `ckptfmt.open` raises."""
+        return self._reader.open(which, **options)
+
+    def restore(
+        self,
+        which: Which = "latest",
+        *,
+        fallback: bool = False,
+        load: Callable[..., Tree] = load_checkpoint,
+        **options: Unpack[RestoreOptions],
+    ) -> Tree:
+        """Restore a step, the latest, the best or that of a number: `ckptfmt.load` of it under a lease. `options` are
+        those of `load`: select, into, mmap, follow_links, .... `load` is what to call instead: `ckptfmt_torch.load`,
+        say, which fills modules and optimizers, and has options of its own.
+
+        `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
+        with a `FallbackWarning` for each that is not.
+
+        Raises `not-found`, `bad-option`, and what `load` raises; for a step that is damaged, without `fallback`, what
+        is wrong with it.
+        """
+        return self._reader.restore(which, fallback=fallback, load=load, **options)
+
     # ---- what to keep
 
-    def plan(self) -> Plan:
-        """What `prune` would keep and delete now, and why. Changes nothing."""
-        plan: Plan = self._worker.run(Job(None, lambda _: retention.plan(self._run.scan().steps, self._policies)))
-        return plan
+    def plan(self) -> RetentionPlan:
+        """Tell what `prune` would keep and delete now, and why. Changes nothing."""
+        return self._saver.plan()
 
-    def prune(self) -> Plan | None:
+    def prune(self) -> RetentionPlan | None:
         """Delete now what no policy keeps, and what crashes have left; gives what was done (None where
         another process did it)."""
-
-        return together(self._group, self._acts, self._tidy, "prune() of a manager")
+        return together(self._group, self._saver.acts, self._saver.prune, "prune() of a manager")
 
     def gc(self) -> list[str] | None:
-        """Remove temporaries of saves and deletions that died; gives their names (None where another
-        process did it)."""
-
-        def act(_: Job) -> list[str]:
-            return self._run.sweep(self._run.scan().leftovers)
-
-        return together(self._group, self._acts, lambda: self._worker.run(Job(None, act)), "gc() of a manager")
+        """Remove temporaries of saves and deletions that died; gives their names (None where
+        another process did it)."""
+        return together(self._group, self._saver.acts, self._saver.sweep, "gc() of a manager")
 
     # ---- the second directory
 
+    @takes()
     def wait_for_copies(self, timeout: float | None = None) -> bool:
-        """Until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Looks at
-        both directories first: also what an earlier process left is copied. Does not wait for saves in the background,
-        and raises nothing. Where another process of the group copies, it looks, and waits for nothing."""
+        """Wait until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Looks
+        at both directories first: also what an earlier process left is copied. Does not wait for saves in the
+        background, and raises nothing. Where another process of the group copies, it looks, and waits for nothing."""
         if self._copier is None:
             return True
-        if self._acts:
+        if self._saver.acts:
             self._copier.wake()
             return self._copier.wait(timeout)
         try:
@@ -468,17 +375,9 @@ class CheckpointManager(Finder):
             return False
 
     def uncopied(self) -> list[Number]:
-        """The steps in the first directory that are still to be copied to the second, or to be looked at."""
+        """List the steps in the first directory that are still to be copied to the second, or to be looked at."""
         copier = self._copier
         return [] if copier is None else [step.step for step in self._run.scan().steps if copier.is_waiting(step)]
-
-    def _wake(self) -> None:
-        if self._copier is not None and self._acts:
-            self._copier.wake()
-
-    def _tidy(self) -> Plan:
-        plan: Plan = self._worker.run(Job(None, lambda _: retention.prune(self._run, self._policies)))
-        return plan
 
     def _warn(self) -> None:
         """Say what went wrong with copies."""
@@ -486,4 +385,4 @@ class CheckpointManager(Finder):
             warn(text, CopyWarning)
 
     def __repr__(self) -> str:
-        return f"<CheckpointManager {self._run.path!r}: keeps {', '.join(map(str, self._policies))}>"
+        return f"<{type(self).__name__} {self._run.path!r}: keeps {', '.join(map(str, self._saver.policies))}>"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from ..calls import checked_class
 from ..errors import fault
 from .steps import Number, Step
 
@@ -25,8 +26,9 @@ class Policy(Protocol):
         """The steps that this policy wants kept."""
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
-class Last:
+class Last(Policy):
     """The last `n` steps."""
 
     n: int
@@ -41,8 +43,9 @@ class Last:
         return f"last {self.n}"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
-class Every:
+class Every(Policy):
     """Multiples of `k`, 0 among them."""
 
     k: int
@@ -57,8 +60,9 @@ class Every:
         return f"every {self.k}"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
-class EveryTime:
+class EveryTime(Policy):
     """The first step, and each that was written at least `interval` (seconds or timedelta) after the one kept before.
 
     What it keeps stays kept: the choice is the same whether or not the others were deleted meanwhile.
@@ -71,6 +75,7 @@ class EveryTime:
 
     @property
     def seconds(self) -> float:
+        """The interval in seconds."""
         return self.interval.total_seconds() if isinstance(self.interval, datetime.timedelta) else self.interval
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
@@ -84,8 +89,9 @@ class EveryTime:
         return f"every {self.seconds:g} s"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
-class Best:
+class Best(Policy):
     """The `n` best steps by a metric, `mode` "min", which is the default, or "max". NaN and missing metrics rank worst;
     of equals the newer is better. All steps where none has the metric, as then nothing says which are worse."""
 
@@ -115,8 +121,9 @@ class Best:
         return f"best {self.n} by {self.metric} ({self.mode})"
 
 
+@checked_class
 @dataclass(frozen=True)
-class Pinned:
+class Pinned(Policy):
     """These steps, for as long as they are there."""
 
     steps: Collection[Number]
@@ -128,8 +135,9 @@ class Pinned:
         return "pinned"
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
-class Where:
+class Where(Policy):
     """Steps for which a predicate of `Step` holds."""
 
     predicate: Callable[[Step], bool]
@@ -142,8 +150,9 @@ class Where:
         return self.reason
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
-class All:
+class All(Policy):
     """Every step: nothing is deleted."""
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:

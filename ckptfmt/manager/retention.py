@@ -16,26 +16,26 @@ BEING_READ, UNREADABLE = "being read", "its metrics cannot be read now"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RetentionPlan:
     """What is kept, and for which reasons; what is to be deleted, and why."""
 
     kept: dict[Number, tuple[str, ...]]
     deleted: dict[Number, str]
 
 
-def plan(steps: Sequence[Step], policies: Sequence[Policy]) -> Plan:
+def plan(steps: Sequence[Step], policies: Sequence[Policy]) -> RetentionPlan:
     """What to do with `steps`. Changes nothing."""
     kept = reasons_to_keep(steps, policies)
     read = {step.step: (UNREADABLE,) for step in steps if step.step not in kept and step.is_unreadable}
     read |= {step.step: (BEING_READ,) for step in steps if step.step not in kept and step.run.is_leased(step)}
     why = f"kept by none of: {', '.join(map(str, policies))}"
-    return Plan(
+    return RetentionPlan(
         {step.step: (kept | read)[step.step] for step in steps if step.step in kept | read},
         {step.step: why for step in steps if step.step not in kept | read},
     )
 
 
-def prune(run: RunDirectory, policies: Sequence[Policy]) -> Plan:
+def prune(run: RunDirectory, policies: Sequence[Policy]) -> RetentionPlan:
     """Delete what no policy keeps and nobody reads, and what crashes have left; gives what was done."""
     found = run.scan()
     planned = plan(found.steps, policies)

@@ -18,7 +18,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from ..checkpoint import Checkpoint
 from ..errors import CODES, DAMAGED, CkptError, fault
@@ -26,8 +26,10 @@ from ..format import commit
 from ..format.manifest import FORMAT
 from ..format.tree import Tree
 from ..maintenance.verification import Damage
+from ..options import OpenOptions
 from ..storage import is_url, path_of
-from .steps import Names, Number, Step
+from .flax_rules import FlaxNames
+from .steps import Number, Step, StepNames
 
 REASONS = "kept.json"  # why each step was kept when last something was deleted; for people, nothing depends on it
 
@@ -57,13 +59,27 @@ class DamagedStep(NamedTuple):
 class RunDirectory(ABC):
     """A directory of checkpoints by step; one that does not exist is empty. All methods raise `StorageError`."""
 
-    def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str, names: StepNames, options: Mapping[str, Any] | None = None) -> None:
+        """`options` go to the store."""
         self.path, self.names, self.options = path, names, options
+        self.follows_links = False  # whether steps may have links in the place of objects
         self._known: dict[Number, tuple[Hashable, Step | CkptError]] = {}
         self._damaged: dict[Number, DamagedStep] = {}  # as of the last look at each
+        self._warned_of: set[tuple[str, str]] = set()  # paths and codes of what is damaged
 
     def path_of(self, step: Number) -> str:
         return os.path.join(self.path, self.names.name(step))
+
+    def checked(self, step: Any) -> Number:
+        """The step as a number that processes can tell each other; raises `bad-option`."""
+        if isinstance(step, int) and not -(1 << 63) <= step < 1 << 64:
+            found = f"a number of {step.bit_length()} bits"
+            raise fault("bad-option", "a step is too large", path=self.path, found=found, expected="below 2^64")
+        return self.names.checked(step)
+
+    def key(self, step: Number) -> Any:
+        """What steps are sorted by."""
+        return self.names.key(step)
 
     # ---- finding
 
@@ -80,12 +96,33 @@ class RunDirectory(ABC):
         """What was passed over when it was last looked at, in order."""
         return sorted(self._damaged.copy().values(), key=lambda found: self.names.key(found.step))
 
+    def untold(self) -> Iterator[CkptError]:
+        """What is wrong with what was passed over and was not given here before."""
+        for _, path, error in self.damaged:
+            if (path, error.code) not in self._warned_of:
+                self._warned_of.add((path, error.code))
+                yield error
+
     def _judged(self, number: Number, found: Step | CkptError | None) -> Step | None:
         """What a look at a step gives, None if it is not there; remembers what is damaged."""
         self._damaged.pop(number, None)
         if isinstance(found, CkptError):
             self._damaged[number] = DamagedStep(number, self.path_of(number), found)
             return None
+        return found
+
+    def _seen_as(
+        self, number: Number, identity: Hashable, time: float, is_directory: bool, record: Callable[[], bytes | None]
+    ) -> Step | CkptError:
+        """A step, or what is wrong with it, as it was seen before if its identity is still the same; else by what
+        `record` reads."""
+        known, found = self._known.get(number, (None, None))
+        if found is None or known != identity:
+            read, path = record(), self.path_of(number)
+            found = no_record(path, is_directory=is_directory)
+            if read is not None:
+                found = Step(number, path, time, identity, read, self)
+            self._known[number] = (identity, found)
         return found
 
     def latest(self) -> Step | None:
@@ -117,9 +154,9 @@ class RunDirectory(ABC):
     def objects_of(self, step: Step) -> list[str]:
         """The names of its objects (see `storage`), `COMMIT` last."""
 
-    def opened(self, step: Step) -> AbstractContextManager[Checkpoint]:
+    def opened(self, step: Step, **options: Unpack[OpenOptions]) -> AbstractContextManager[Checkpoint]:
         """An open checkpoint; raises what `open` raises."""
-        return Checkpoint(step.path, storage_options=self.options)
+        return Checkpoint(step.path, **self._with_own(options))
 
     @abstractmethod
     def lease(self, step: Step) -> AbstractContextManager[None]:
@@ -131,17 +168,21 @@ class RunDirectory(ABC):
 
     def load(self, step: Step, call: Callable[..., Tree], options: dict[str, Any]) -> Tree:
         """What `call`, such as `ckptfmt.load`, makes of the path of a step."""
-        own = {"storage_options": self.options} if self.options else {}
-        return call(step.path, **{**own, **options})
+        return call(step.path, **self._with_own(options))
 
-    def is_whole(self, step: Step) -> bool:
+    def _with_own(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of reading, with those of the run where they say nothing."""
+        own: dict[str, Any] = {"storage_options": self.options} if self.options else {}
+        return {**own, **({"follow_links": True} if self.follows_links else {}), **options}
+
+    def is_whole(self, step: Step, **options: Unpack[OpenOptions]) -> bool:
         """Whether every byte of a step can be read, and is as it was saved."""
-        return not self.damage_of(step)
+        return not self.damage_of(step, **options)
 
-    def damage_of(self, step: Step) -> tuple[Damage, ...]:
+    def damage_of(self, step: Step, **options: Unpack[OpenOptions]) -> tuple[Damage, ...]:
         """What is damaged in a step, after checking every byte; bytes of the frame are in no value. [FRM-004]"""
         try:
-            with self.opened(step) as checkpoint:
+            with self.opened(step, **options) as checkpoint:
                 found = checkpoint.verify().damage
         except DAMAGED as error:
             found = (Damage(error.code, CODES[error.code].phase, error.message),)
@@ -176,15 +217,16 @@ class RunDirectory(ABC):
         """Replace a small text at once, or remove it."""
 
 
-def run_at(path: str | os.PathLike[str], names: Names, options: Mapping[str, Any] | None = None) -> RunDirectory:
+def run_at(path: str | os.PathLike[str], names: StepNames, options: Mapping[str, Any] | None = None) -> RunDirectory:
     """The run directory at a path or a URL, for which `options` go to its engine; raises `bad-option`."""
     if is_url(path):
         from .run_on_store import RunOnStore
 
         return RunOnStore(os.fspath(path), names, options)
+    from .flax_files import FlaxRunOnDisk
     from .run_on_disk import RunOnDisk
 
-    return RunOnDisk(path, names, options)
+    return (FlaxRunOnDisk if isinstance(names, FlaxNames) else RunOnDisk)(path, names, options)
 
 
 def place_of(directory: str | os.PathLike[str], name: str) -> str:

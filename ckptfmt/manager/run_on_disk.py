@@ -12,29 +12,28 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Unpack
 
-from ..checkpoint import Checkpoint
 from ..errors import CkptError, StorageError, fault, os_fault
 from ..format import commit
-from ..format.tree import Tree
+from ..options import OpenOptions
 from ..storage import COMMIT, leases
 from ..storage import disk as disks
 from ..storage.folders import entries_below
 from ..storage.local import LocalAttempt, make_directories
 from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
-from . import flax_files
-from .flax_rules import FlaxNames
-from .run import REASONS, Listing, RunDirectory, no_record, record_in
-from .steps import Names, Number, Step
+from .run import REASONS, Listing, RunDirectory, record_in
+from .steps import Number, Step, StepNames
 
 
 class RunOnDisk(RunDirectory):
     """A directory of this machine."""
 
-    def __init__(self, path: str | os.PathLike[str], names: Names, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], names: StepNames, options: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(os.fspath(path).removeprefix("file://"), names)
         if options:
             raise fault("bad-option", "storage_options= are for URLs", path=path, found=sorted(options))
@@ -84,19 +83,18 @@ class RunOnDisk(RunDirectory):
         is_directory = stat.S_ISDIR(status.st_mode)
         place = os.path.join(path, COMMIT) if is_directory else path
         if is_directory:
-            with contextlib.suppress(FileNotFoundError):  # flax writes none
+            with contextlib.suppress(FileNotFoundError):  # other libraries write none
                 status = os.stat(place)
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
-        seen, found = self._known.get(number, (None, None))
-        if found is None or seen != identity:
-            record = _record(place, status.st_size, is_directory) if stat.S_ISREG(status.st_mode) else None
-            if record is None and isinstance(self.names, FlaxNames) and flax_files.format_of(path):
-                record = b""
-            found = no_record(path, is_directory=is_directory)
-            if record is not None:
-                found = Step(number, path, status.st_mtime, identity, record, self)
-            self._known[number] = (identity, found)
-        return found
+
+        def record() -> bytes | None:
+            return self._record_at(path, place, status)
+
+        return self._seen_as(number, identity, status.st_mtime, is_directory, record)
+
+    def _record_at(self, path: str, place: str, status: os.stat_result) -> bytes | None:
+        """The commit record of a step, which stands at `place`, a file of such a status."""
+        return _record(place, status.st_size, place != path) if stat.S_ISREG(status.st_mode) else None
 
     # ---- one step
 
@@ -113,20 +111,9 @@ class RunOnDisk(RunDirectory):
         found = [os.path.relpath(entry.path, step.path) for entry in entries_below(step.path) if not entry.is_dir()]
         return sorted(found, key=lambda name: (name == COMMIT, name))
 
-    def opened(self, step: Step) -> AbstractContextManager[Checkpoint]:
-        if step.record:
-            return super().opened(step)
-        return flax_files.opened(step.path)
-
-    def load(self, step: Step, call: Callable[..., Tree], options: dict[str, Any]) -> Tree:
-        if step.record:
-            return super().load(step, call, options)
-        with self.opened(step) as checkpoint:
-            return call(checkpoint.path, **options)
-
-    def is_whole(self, step: Step) -> bool:
+    def is_whole(self, step: Step, **options: Unpack[OpenOptions]) -> bool:
         try:
-            return super().is_whole(step)
+            return super().is_whole(step, **options)
         except StorageError:  # a disk that cannot read it now will hardly do so later
             return False
 

@@ -28,8 +28,8 @@ from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.marks import LEASE, LIFETIME, TOMBSTONE
 from ..storage.remote import READERS
 from ..threads import Bell, Pool, start_thread
-from .run import Listing, RunDirectory, no_record, record_in
-from .steps import Names, Number, Step
+from .run import Listing, RunDirectory, record_in
+from .steps import Number, Step, StepNames
 
 NOTE = 1 << 20  # most bytes of a note
 _MARK = re.compile(rf"\.(.+?)(\.[0-9a-f]{{12}}{re.escape(LEASE)}|{re.escape(TOMBSTONE)})").fullmatch
@@ -44,7 +44,7 @@ class _Done(Bell):
 class RunOnStore(RunDirectory):
     """A directory at a URL."""
 
-    def __init__(self, path: str, names: Names, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str, names: StepNames, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(path.rstrip("/"), names, options)
         self._engine, root = engine_for(self.path, options or {})
         self._root = root.rstrip("/")
@@ -92,20 +92,15 @@ class RunOnStore(RunDirectory):
             return self._judged(number, error)
 
     def _seen_at(self, number: Number, place: str, entry: Child) -> Step | CkptError | None:
+        def record() -> bytes | None:
+            tail = self._engine.tail(place, commit.MAX_LENGTH + 1)[1]
+            return record_in(tail, seen.size, is_directory=entry.seen is None)
+
         try:
             seen = entry.seen or self._engine.head(place)
-            known, found = self._known.get(number, (None, None))
-            if found is None or known != seen.identity:
-                tail = self._engine.tail(place, commit.MAX_LENGTH + 1)[1]
-                record = record_in(tail, seen.size, is_directory=entry.seen is None)
-                path, changed = self.path_of(number), seen.changed or 0.0
-                found = no_record(path, is_directory=entry.seen is None)
-                if record is not None:
-                    found = Step(number, path, changed, seen.identity, record, self)
-                self._known[number] = (seen.identity, found)
+            return self._seen_as(number, seen.identity, seen.changed or 0.0, entry.seen is None, record)
         except FileNotFoundError:  # it was deleted, or a save has not committed it yet
             return None
-        return found
 
     def _place(self, step: Number, name: str = "") -> str:
         return "/".join([self._root, self.names.name(step), *([name] if name else [])])

@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from ..calls import checked_class, takes
 from ..errors import fault
 from .steps import Number
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A step is due if any of these holds.
@@ -31,6 +33,7 @@ class Schedule:
             if value is not None and value <= 0:
                 raise fault("bad-option", f"Schedule({name}=)", found=value, expected="more than 0")
 
+    @takes()
     def due(self, step: Number, *, elapsed: float, is_first: bool) -> bool:
         """Whether `step` is to be saved, `elapsed` seconds after the last save; `is_first`: there is none yet."""
         return (

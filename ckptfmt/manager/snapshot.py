@@ -46,7 +46,7 @@ class _Group(NamedTuple):
     tensors: list[Any]
 
 
-class Buffers:
+class SnapshotBuffers:
     """What a snapshot copied into, and from where; for the next one, once nobody needs it any more."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RESERVED = "ckptfmt.run"  # key of a checkpoint's metadata under which its step and metrics stand
 
-Number = Any  # int; in mode "flax" float, too
+Number = Any  # int; with the names of flax float, too
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _metric(name: str, value: Any) -> float:
 # ---- names
 
 
-class Names(Protocol):
+class StepNames(Protocol):
     """How the steps of a run are named and ordered."""
 
     def checked(self, step: Any) -> Number:

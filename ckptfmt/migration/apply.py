@@ -46,7 +46,7 @@ class MigrationReport(Brief):
     overflows: tuple[Overflow, ...] = ()
 
 
-@takes(MigrateOptions, src="source", dst="target", to="schema")
+@takes(MigrateOptions, former={"src": "source", "dst": "target", "to": "schema"})
 def migrate(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

@@ -28,7 +28,7 @@ class UpgradeReport(NamedTuple):
     saved: SaveReport
 
 
-@takes(UpgradeOptions, src="source", dst="target")
+@takes(UpgradeOptions, former={"src": "source", "dst": "target"})
 def upgrade(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

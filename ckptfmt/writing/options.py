@@ -14,24 +14,34 @@ if TYPE_CHECKING:
     from .request import Compression
 
 
-class RequestOptions(TypedDict, total=False):
-    """What is stored beside the tree, and how; see `ckptfmt.save`."""
+class FormOptions(TypedDict, total=False):
+    """What is stored of a tree, and how; see `ckptfmt.save`."""
 
     compression: Compression | Mapping[str, Compression]
     schema: Schema | tuple[str, str] | None
-    metadata: Tree
     digest: str
     skip: Patterns
 
 
-class PublishOptions(TypedDict, total=False):
-    """How a checkpoint takes its place; see `ckptfmt.save`."""
+class RequestOptions(FormOptions, total=False):
+    """The same, and what is stored beside the tree."""
 
-    overwrite: bool
+    metadata: Tree
+
+
+class FlowOptions(TypedDict, total=False):
+    """How bytes are written; see `ckptfmt.save`."""
+
     durable: bool
     progress: Progress | None
-    before_commit: Callable[[], Any] | None
     max_bytes_in_flight: int
+
+
+class PublishOptions(FlowOptions, total=False):
+    """The same, and how a checkpoint takes its place."""
+
+    overwrite: bool
+    before_commit: Callable[[], Any] | None
 
 
 class WriteOptions(RequestOptions, PublishOptions, total=False):

@@ -419,19 +419,19 @@ class RecordingDisk(Disk):
 
     def link(self, source: str, target: str) -> None:
         super().link(source, target)
-        self.note("link", source, schema=target)
+        self.note("link", source, to=target)
 
     def replace(self, source: str, target: str) -> None:
         super().replace(source, target)
-        self.note("rename", source, schema=target, replace=True)
+        self.note("rename", source, to=target, replace=True)
 
     def rename_exclusive(self, source: str, target: str) -> None:
         super().rename_exclusive(source, target)
-        self.note("rename", source, schema=target, replace=False)
+        self.note("rename", source, to=target, replace=False)
 
     def exchange(self, source: str, target: str) -> None:
         super().exchange(source, target)
-        self.note("exchange", source, schema=target)
+        self.note("exchange", source, to=target)
 
     def unlink(self, path: str, *, folder: int | None = None) -> None:
         super().unlink(path, folder=folder)

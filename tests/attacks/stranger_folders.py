@@ -138,15 +138,15 @@ def command_line(path: Path) -> Any:
 
 
 def managed(path: Path) -> Any:
-    _manage(path)
+    _manage(ckptfmt.CheckpointManager(path, keep=2, durable=False))
 
 
 def managed_as_flax(path: Path) -> Any:
-    _manage(path, mode="flax")
+    _manage(ckptfmt.manager.FlaxCheckpointManager(path, keep=2, durable=False))
 
 
-def _manage(path: Path, **options: Any) -> None:
-    with ckptfmt.CheckpointManager(path, keep=2, durable=False, **options) as manager:
+def _manage(run: ckptfmt.CheckpointManager) -> None:
+    with run as manager:
         manager.steps(), manager.latest(), manager.damaged(), manager.plan(), repr(manager)
         for which in ("latest", 1, 10**40, -1):
             try:

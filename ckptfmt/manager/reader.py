@@ -1,22 +1,31 @@
-"""The half of a manager that finds and reads: in the run's directory, and in the second one if it has one."""
+"""Reading a run: its steps are found, listed and restored, in its directory and in a second one if it has one.
+
+A manager reads by a `RunReader`; `open_run` gives one without a manager.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Unpack
 
 from ..api import load as load_checkpoint
+from ..calls import refuse_others, takes
 from ..checkpoint import Checkpoint
 from ..errors import MissingError, StorageError, fault
 from ..format.tree import Tree
+from ..options import OpenOptions
 from ..parallel.coordinator import Alone, Coordinator, Rounds
 from ..warning import warn
 from .agreement import in_common, together
-from .copies import Copier
+from .copies import CopyTo, steps_there
+from .flax_rules import PREFIX, FlaxNames
+from .options import RESTORE, RestoreOptions, RunOptions, one_of, options_of
 from .policies import Best, Mode, Policy
-from .run import DamagedStep, RunDirectory
-from .steps import Number, Step
+from .run import DamagedStep, RunDirectory, place_of, run_at
+from .steps import FixedNames, Number, Step, StepNames
 
 Which = Any  # a step, or "latest" or "best"
 
@@ -25,17 +34,84 @@ class FallbackWarning(UserWarning):
     """A checkpoint that is damaged or cannot be read was passed over, and its copy or an older one taken."""
 
 
-class Finder:
-    """Finds the steps of a run; of a step that lies in both directories, that in the first."""
+@takes(name="ckptfmt.manager.open_run")
+def open_run(
+    directory: str | os.PathLike[str],
+    *,
+    best: Best | None = None,
+    second: str | os.PathLike[str] | CopyTo | None = None,
+    coordinator: Coordinator | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
+) -> RunReader:
+    """Open a run for reading: nothing is saved, deleted, or copied, and no directory is made. One that does not exist
+    has no steps.
 
-    _run: RunDirectory
-    _copier: Copier | None
-    _group: Coordinator
-    _policies: tuple[Policy, ...]
-    _told: set[tuple[str, str]]  # paths and codes of what is damaged, of which the program was told
+        run = open_run("runs/7", best=Best("loss"))
+        tree = run.restore("best")
+
+    `directory`: that of a `CheckpointManager`, or a second one, to which it copies; a path or URL, for which
+    `storage_options` are those of `ckptfmt.open`. `best`: what "best" means, for `best()` and `restore("best")`.
+    `second`: where steps are found that are not in `directory`, as with `copy_to=` of a manager. `coordinator`: a group
+    of processes that restore together, each the same step. `follow_links`: as in `ckptfmt.open`, for all steps, as in
+    a run that was downloaded into a cache of Hugging Face.
+
+    Raises `InputError` (`bad-option`).
+    """
+    asked: RunOptions = {"best": best, "second": second, "coordinator": coordinator}
+    return _opened(FixedNames(), directory, {**asked, "storage_options": storage_options, "follow_links": follow_links})
+
+
+@takes(RunOptions, name="ckptfmt.manager.open_flax_run")
+def open_flax_run(
+    directory: str | os.PathLike[str], *, prefix: str = PREFIX, **options: Unpack[RunOptions]
+) -> RunReader:
+    """Open a run of a `FlaxCheckpointManager`, or of `flax.training.checkpoints`, for reading. `prefix`: what its names
+    begin with. `options` are those of `open_run`.
+
+    What flax itself wrote is read by way of a temporary checkpoint beside it, which is removed again. Raises
+    `InputError` (`bad-option`).
+    """
+    return _opened(FlaxNames(prefix), directory, options)
+
+
+def _opened(names: StepNames, directory: str | os.PathLike[str], options: RunOptions) -> RunReader:
+    best, second = options.get("best"), options.get("second")
+    if best is not None and not isinstance(best, Best):
+        raise fault("bad-option", "best=", found=type(best).__name__, expected="Best(metric)")
+    runs = [run_at(place_of(directory, ""), names, options.get("storage_options"))]
+    if second is not None:
+        asked = second if isinstance(second, CopyTo) else CopyTo(second)
+        runs.append(run_at(place_of(asked.directory, ""), names, asked.storage_options))
+    for run in runs:
+        run.follows_links = bool(options.get("follow_links"))
+    there = None if second is None else partial(steps_there, *runs)
+    group = options.get("coordinator") or Alone()
+    return RunReader(runs[0], second=there, group=group, policies=() if best is None else (best,))
+
+
+class RunReader:
+    """Reads a run: finds its steps, lists them, and restores them; of a step that lies in both directories, that in the
+    first. Changes nothing; on a store it leaves a lease beside a step while it reads it, where it may.
+
+    `open_run` makes one. It may be used from several threads.
+    """
+
+    @takes()
+    def __init__(
+        self,
+        run: RunDirectory,
+        *,
+        second: Callable[[], list[Step]] | None,
+        group: Coordinator,
+        policies: Sequence[Policy],
+    ) -> None:
+        """`second` lists the second directory; the first `Best` of the policies says what is best."""
+        self._run, self._second, self._group, self._policies = run, second, group, policies
 
     @property
     def directory(self) -> str:
+        """Where the run lies: an absolute path, or a URL."""
         return self._run.path
 
     # ---- finding
@@ -44,8 +120,8 @@ class Finder:
         """The committed steps, in order. What is named like a step and is none, or cannot be read, is passed over, with
         a `FallbackWarning`, the first time; see `damaged`."""
         here = self._run.scan().steps
-        steps = here if self._copier is None else self._joined(here, self._copier.there())
-        self._tell_damage()
+        steps = here if self._second is None else self._joined(here, self._second())
+        tell_damage(self._run)
         return steps
 
     def damaged(self) -> list[DamagedStep]:
@@ -58,22 +134,16 @@ class Finder:
         """The last committed step that can be read; passes over what cannot, as `steps` does. Raises `StorageError` if
         there are steps, and none can be read: to begin anew would be worse."""
         steps = [step for step in [self._run.latest()] if step is not None]
-        if self._copier is not None:
-            steps = self._joined(steps, self._copier.there())
+        if self._second is not None:
+            steps = self._joined(steps, self._second())
         if not steps:
             for _, _, error in reversed(self._run.damaged):
                 if isinstance(error, StorageError):
                     raise error
-        self._tell_damage()
+        tell_damage(self._run)
         return steps[-1] if steps else None
 
-    def _tell_damage(self) -> None:
-        """Warn of what was passed over, once for each."""
-        for _, path, error in self._run.damaged:
-            if (path, error.code) not in self._told:
-                self._told.add((path, error.code))
-                warn(f"passed over: {error}", FallbackWarning)
-
+    @takes()
     def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
         """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
         step has the metric as a number."""
@@ -95,11 +165,12 @@ class Finder:
 
     def _joined(self, here: list[Step], there: list[Step]) -> list[Step]:
         steps = {step.step: step for step in (*there, *here)}
-        return sorted(steps.values(), key=lambda step: self._key(step.step))
+        return sorted(steps.values(), key=lambda step: self._run.key(step.step))
 
     # ---- reading
 
     @contextlib.contextmanager
+    @takes()
     def lease(self, which: Which = "latest") -> Iterator[Step]:
         """A step that nobody deletes while the block runs: a number, or "latest" or "best", for which all processes
         ask together. Raises `not-found`."""
@@ -121,9 +192,11 @@ class Finder:
                 return
 
     @contextlib.contextmanager
-    def open(self, which: Which = "latest") -> Iterator[Checkpoint]:
-        """`ckptfmt.open` of a step under a lease."""
-        with self.lease(which) as step, step.run.opened(step) as checkpoint:
+    @takes(OpenOptions, name="open() of a run")
+    def open(self, which: Which = "latest", **options: Unpack[OpenOptions]) -> Iterator[Checkpoint]:
+        """`ckptfmt.open` of a step under a lease, which lasts while the block runs. Raises `not-found`, and what `open`
+        raises."""
+        with self.lease(which) as step, step.run.opened(step, **options) as checkpoint:
             yield checkpoint
 
     def restore(
@@ -132,20 +205,27 @@ class Finder:
         *,
         fallback: bool = False,
         load: Callable[..., Tree] = load_checkpoint,
-        **options: Any,
+        **options: Unpack[RestoreOptions],
     ) -> Tree:
-        """`ckptfmt.load` of a step under a lease; `options` are those of `load`: select, into, mmap, .... `load` is
-        what to call instead: `ckptfmt_torch.load`, say, which fills modules and optimizers.
+        """Restore a step, the latest, the best or that of a number: `ckptfmt.load` of it under a lease. `options` are
+        those of `load`: select, into, mmap, follow_links, .... `load` is what to call instead: `ckptfmt_torch.load`,
+        say, which fills modules and optimizers, and has options of its own.
 
         `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
-        with a `FallbackWarning` for each that is not. Raises `not-found`, and what `load` raises; for a step that is
-        damaged, without `fallback`, what is wrong with it.
+        with a `FallbackWarning` for each that is not.
+
+        Raises `not-found`, `bad-option`, and what `load` raises; for a step that is damaged, without `fallback`, what
+        is wrong with it.
         """
+        has = options_of(load)
+        if has is not None:
+            refuse_others(RESTORE, options, has | {"which", "fallback", "load"})
+        links: OpenOptions = {"follow_links": options["follow_links"]} if "follow_links" in options else {}
         if fallback and not isinstance(which, str):
-            which = self._readable(self._checked(which))
+            which = self._readable(self._run.checked(which))
         with contextlib.ExitStack() as stack:
             step = stack.enter_context(self._lease(which, self._group))
-            while fallback and not self._is_whole(step):
+            while fallback and not self._is_whole(step, links):
                 other = self._fallback(step)
                 if other is None:
                     raise fault("not-found", f"no whole checkpoint at or before {which!r}", path=self._run.path)
@@ -154,28 +234,29 @@ class Finder:
                 stack.close()
                 _hold(stack, other, self._group)
                 step = other
-            return together(self._group, True, lambda: step.run.load(step, load, options), f"load of step {step.step}")
+            asked: dict[str, Any] = {**options}
+            return together(self._group, True, lambda: step.run.load(step, load, asked), f"load of step {step.step}")
 
-    def _is_whole(self, step: Step) -> bool:
+    def _is_whole(self, step: Step, options: OpenOptions) -> bool:
         """Whether all processes find it whole."""
-        return all(_said(self._group, lambda: step.run.is_whole(step), f"check of step {step.step}"))
+        return all(_said(self._group, lambda: step.run.is_whole(step, **options), f"check of step {step.step}"))
 
     def _readable(self, number: Number) -> Number:
         """A step, or where that is none, or cannot be read, the one before it."""
         self._run.find(number)
         if all(damaged.step != number for damaged in self._run.damaged):
             return number
-        older = [step.step for step in self.steps() if self._key(step.step) <= self._key(number)]
+        older = [step.step for step in self.steps() if self._run.key(step.step) <= self._run.key(number)]
         return older[-1] if older else number
 
     def _fallback(self, step: Step) -> Step | None:
         """What all processes have instead of a step: its copy, else the step before it."""
-        if self._copier is not None:
+        second = self._second
+        if second is not None:
             found: list[Step] = []
 
             def look() -> bool:
-                assert self._copier is not None
-                there = self._copier.there() if step.run is self._run else []
+                there = second() if step.run is self._run else []
                 found.extend(other for other in there if other.step == step.step)
                 return bool(found)
 
@@ -184,7 +265,7 @@ class Finder:
         older: list[Step] = []
 
         def look_back() -> list[Number]:
-            older.extend(found for found in self.steps() if self._key(found.step) < self._key(step.step))
+            older.extend(found for found in self.steps() if self._run.key(found.step) < self._run.key(step.step))
             return [found.step for found in older]
 
         shared = in_common(self._group, look_back, f"steps before {step.step}")
@@ -218,10 +299,10 @@ class Finder:
         if isinstance(which, str):
             one_of("which", which, "latest", "best")
             return self.steps()
-        number = self._checked(which)
+        number = self._run.checked(which)
         found = self._run.find(number)
-        if found is None and self._copier is not None:
-            found = next((step for step in self._copier.there() if step.step == number), None)
+        if found is None and self._second is not None:
+            found = next((step for step in self._second() if step.step == number), None)
         return [] if found is None else [found]
 
     def _there(self, which: Which, found: Step | None) -> Step:
@@ -240,15 +321,11 @@ class Finder:
             )
         return found
 
-    def _checked(self, step: Any) -> Number:
-        """The step as a number that processes can tell each other; raises `bad-option`."""
-        if isinstance(step, int) and not -(1 << 63) <= step < 1 << 64:
-            found = f"a number of {step.bit_length()} bits"
-            raise fault("bad-option", "a step is too large", path=self._run.path, found=found, expected="below 2^64")
-        return self._run.names.checked(step)
 
-    def _key(self, step: Number) -> Any:
-        return self._run.names.key(step)
+def tell_damage(run: RunDirectory) -> None:
+    """Warn of what was passed over, once for each."""
+    for error in run.untold():
+        warn(f"passed over: {error}", FallbackWarning)
 
 
 def _hold(stack: contextlib.ExitStack, step: Step, group: Coordinator) -> None:
@@ -259,9 +336,3 @@ def _said(group: Coordinator, work: Callable[[], Any], call: str) -> list[Any]:
     """What `work` gives in each process."""
     said: list[Any] = Rounds(group).round(call, work, lambda values: [values] * len(values))
     return said
-
-
-def one_of(name: str, value: object, *allowed: object) -> None:
-    """Refuse an option that is none of these; 0 and 1 are no bools. Raises `bad-option`."""
-    if value not in allowed or (isinstance(value, int) and not isinstance(value, bool)):
-        raise fault("bad-option", f"{name}=", found=value, expected=" or ".join(map(repr, allowed)))

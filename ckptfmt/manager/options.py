@@ -1,0 +1,133 @@
+"""The options of a manager's calls, as typed sets for annotations: those of `ckptfmt.save`, `ckptfmt.open` and
+`ckptfmt.load`, but for what a manager gives them itself."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from ..calls import checked_class, keys_of, known, named_by
+from ..errors import fault
+from ..options import LoadOptions
+from ..writing.options import FlowOptions, FormOptions
+
+if TYPE_CHECKING:
+    from ..parallel.coordinator import Coordinator
+    from ..writing.writer import SaveReport
+    from .copies import CopyTo
+    from .policies import Best
+    from .schedule import Schedule
+    from .steps import Number
+
+WhenFull = Literal["wait", "skip"]
+AtExit = Literal["wait", "abort"]
+
+
+def one_of(name: str, value: object, *allowed: object) -> None:
+    """Refuse an option that is none of these; 0 and 1 are no bools. Raises `bad-option`."""
+    if value not in allowed or (isinstance(value, int) and not isinstance(value, bool)):
+        raise fault("bad-option", f"{name}=", found=value, expected=" or ".join(map(repr, allowed)))
+
+
+# ---- the sets
+
+
+class StepOptions(FormOptions, FlowOptions, total=False):
+    """How a manager saves every step: options of `ckptfmt.save`."""
+
+    layout: str | None
+    storage_options: Mapping[str, Any] | None
+    extra: Mapping[str, Any] | None
+    check: Callable[[Any], object] | None  # with the `Checkpoint`
+
+
+class ManagerOptions(StepOptions, total=False):
+    """The options of `CheckpointManager` that managers of every kind have."""
+
+    schedule: int | Schedule | None
+    background: Background | None
+    on_commit: Callable[[Number, SaveReport], Any] | None
+    on_error: Callable[[Number, BaseException], Any] | None
+    copy_to: str | os.PathLike[str] | CopyTo | None
+    coordinator: Coordinator | None
+    per_process: bool
+
+
+class RunOptions(TypedDict, total=False):
+    """How a run is opened for reading: the options of `open_run`."""
+
+    best: Best | None
+    second: str | os.PathLike[str] | CopyTo | None
+    coordinator: Coordinator | None
+    storage_options: Mapping[str, Any] | None
+    follow_links: bool
+
+
+class TorchOptions(TypedDict, total=False):
+    """What `ckptfmt_torch.load` has besides."""
+
+    device: Any
+    map_location: Any
+    weights_only: bool
+
+
+class JaxOptions(TypedDict, total=False):
+    """What `ckptfmt_jax.load` has besides."""
+
+    sharding: Any
+
+
+class RestoreOptions(LoadOptions, TorchOptions, JaxOptions, total=False):
+    """How a step is restored: options of `ckptfmt.load`, and of the adapter's load that `load=` names."""
+
+
+# ---- the options of restore
+
+RESTORE = "restore() of a run"
+known(RESTORE, keys_of(LoadOptions) | {"which", "fallback", "load"}, __name__)
+known("restore(load=ckptfmt_torch.load)", keys_of(TorchOptions), __name__)
+known("restore(load=ckptfmt_jax.load)", keys_of(JaxOptions), __name__)
+
+
+def options_of(load: Callable[..., Any]) -> frozenset[str] | None:
+    """The options that a call which loads takes; None if only the call itself can tell."""
+    try:
+        parameters = inspect.signature(load).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return named_by(load)
+    called = load.func if isinstance(load, functools.partial) else load
+    room = str(getattr(called, "__module__", None)).partition(".")[0]
+    return named_by(load) | keys_of(LoadOptions) if room.startswith("ckptfmt") else None
+
+
+# ---- a small class of options
+
+
+@checked_class
+@dataclass(frozen=True, slots=True)
+class Background:
+    """How a manager saves in the background (`save(block=False)`).
+
+    `max_in_flight`: most saves that are unfinished, each of which takes the memory of one copy of the tree.
+    `when_full`: the next one has to "wait" or "skip". `at_exit`: what `close`, and the end of the process, do with
+    those in flight: "wait", or "abort": what has not begun is dropped, and what is being written is lost whole if the
+    process ends first.
+
+    Raises `InputError` (`bad-option`).
+    """
+
+    max_in_flight: int = 1
+    when_full: WhenFull = "wait"
+    at_exit: AtExit = "wait"
+
+    def __post_init__(self) -> None:
+        if type(self.max_in_flight) is not int or self.max_in_flight < 1:
+            raise fault("bad-option", "max_in_flight=", found=self.max_in_flight, expected="1 or more")
+        one_of("when_full", self.when_full, "wait", "skip")
+        one_of("at_exit", self.at_exit, "wait", "abort")

@@ -1,0 +1,212 @@
+"""How the steps of a run are saved: on one thread, in the order of the calls. After each, what is not kept goes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from ..api import save
+from ..errors import CkptError, fault
+from ..format.tree import Tree
+from ..frameworks.adapter import settle
+from ..parallel.coordinator import Coordinator
+from ..writing.writer import SaveReport
+from . import retention, snapshot
+from .agreement import together
+from .asynchronous import DroppedError, Job, Worker
+from .copies import Copier, Waiting
+from .options import Background, StepOptions
+from .policies import Policy
+from .retention import RetentionPlan
+from .run import RunDirectory
+from .steps import Number
+
+Overwrite = bool | Literal["later"]
+OnCommit = Callable[[Number, SaveReport], Any]
+OnError = Callable[[Number, BaseException], Any]
+
+
+class Order(NamedTuple):
+    """What is to be saved. `views`: where `tree` is a snapshot, the groups of paths whose arrays overlapped in it."""
+
+    step: Number
+    tree: Tree
+    metadata: Tree
+    overwrite: Overwrite
+    views: tuple[tuple[str, ...], ...] | None = None
+
+
+class Saver:
+    """Saves, and then deletes what no policy keeps. `savers`: who save one checkpoint together."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        savers: Coordinator,
+        background: Background,
+        policies: tuple[Policy, ...],
+        options: StepOptions,
+        on_commit: OnCommit | None,
+        on_error: OnError | None,
+    ) -> None:
+        self._run, self.savers, self.policies = run, savers, policies
+        self.worker = Worker(background.max_in_flight, finishes_at_exit=background.at_exit == "wait")
+        self._options: dict[str, Any] = {**options}
+        self._on_commit, self._on_error = on_commit, on_error
+        self._copier: Copier | None = None
+        self.acts = savers.rank == 0
+        self._background: Coordinator | None = None  # the savers, for the thread that saves in the background
+        self._buffers: list[snapshot.SnapshotBuffers] = []  # of snapshots whose saves are over
+        self._saved: Number | None = None  # the last step that was committed here
+
+    def copied_by(self, copier: Copier) -> None:
+        """From now on `copier` copies what is saved, and what waits for that is kept."""
+        self._copier = copier
+        self.policies = (*self.policies, Waiting(copier))
+
+    # ---- saving
+
+    def save(self, order: Order, *, block: bool) -> None:
+        """Save now, or copy the tree and save in the background."""
+        if not block:
+            self._save_in_background(order)
+        elif self.savers.size > 1:  # who talk on the thread that calls
+            self._commit(self.savers, order)
+        else:
+            settle()
+            self.worker.run(Job(order.step, lambda job: self._commit(self.savers, order, job)))
+
+    def _save_in_background(self, order: Order) -> None:
+        if self._background is None:
+            self._background = self.savers.split()
+        savers = self._background
+        try:
+            buffers = self._buffers.pop()
+        except IndexError:
+            buffers = snapshot.SnapshotBuffers()
+
+        def take() -> snapshot.Snapshot:
+            try:
+                return buffers.take(order.tree, self._options.get("skip"))
+            except CkptError as error:
+                error.path = error.path or self._run.path_of(order.step)
+                raise
+
+        taken = together(self.savers, True, take, f"snapshot of step {order.step}")
+        assert taken is not None
+        own = order._replace(tree=taken.tree, views=taken.copied_views)
+
+        def run(_: Job) -> None:
+            try:
+                self._commit(savers, own)
+            finally:
+                self._buffers.append(buffers)
+
+        self.worker.submit(Job(order.step, run))
+
+    def _commit(self, savers: Coordinator, order: Order, job: Job | None = None) -> None:
+        """Save, tell, and delete what is not kept. With a `job` the tree is the caller's: once he does not wait for the
+        job any more it may change, and nothing is committed."""
+        step = order.step
+        try:
+            report = self._written(savers, order, self._options if job is None else self._options_for(job))
+            self._saved = step if order.overwrite == "later" else self.later(step, self._saved)
+            if order.overwrite == "later":
+                together(savers, self.acts, lambda: self._rewind(step), f"going back to step {step}")
+            report = report if order.views is None else dataclasses.replace(report, copied_views=order.views)
+            together(savers, True, lambda: self._committed(step, report), f"end of step {step}")
+            self.wake()
+        except DroppedError:
+            raise
+        except BaseException as error:
+            if self._on_error is not None:
+                self._on_error(step, error)
+            raise
+
+    def _written(self, savers: Coordinator, order: Order, options: Mapping[str, Any]) -> SaveReport:
+        step, acts, run = order.step, self.acts, self._run
+        if not order.overwrite and self._saved is not None and run.key(self._saved) >= run.key(step):
+            together(savers, acts, lambda: self._refuse_late(step), f"order of step {step}")
+        with contextlib.ExitStack() as held:
+            together(savers, acts, lambda: held.enter_context(run.saving(step)), f"begin of step {step}")
+            if not order.overwrite:
+                together(savers, acts, lambda: run.set_aside(step), f"place of step {step}")
+            return save(
+                run.path_of(step),
+                order.tree,
+                overwrite=bool(order.overwrite),
+                metadata=order.metadata,
+                coordinator=None if savers.size == 1 else savers,
+                **options,
+            )
+
+    def _options_for(self, job: Job) -> dict[str, Any]:
+        """The options of a save that ends when its job is dropped."""
+        asked = self._options.get("progress")
+
+        def progress(done: int, total: int) -> None:
+            job.check()
+            if asked is not None:
+                asked(done, total)
+
+        return {**self._options, "progress": progress, "before_commit": job.check}
+
+    def _committed(self, step: Number, report: SaveReport) -> None:
+        if self._on_commit is not None:
+            self._on_commit(step, report)
+        if self.acts:
+            retention.prune(self._run, self.policies)
+
+    def _refuse_late(self, step: Number) -> None:
+        """A signal handler may have saved a later step since this one was begun."""
+        latest = self._run.latest()
+        if latest is not None:
+            self.check_later(step, latest.step)
+
+    def _rewind(self, step: Number) -> None:
+        if self._copier is not None:
+            self._copier.rewind(step)
+        retention.rewind(self._run, step)
+
+    # ---- the order of steps
+
+    def later(self, step: Number, other: Number | None) -> Number:
+        return step if other is None else max(step, other, key=self._run.key)
+
+    def check_later(self, step: Number, last: Number) -> None:
+        """Refuse a step that is not later than the last one; raises `exists`."""
+        if self._run.key(last) >= self._run.key(step):
+            raise fault(
+                "exists",
+                f"step {step} is not later than the last step {last}",
+                path=self._run.path_of(step),
+                found=step,
+                expected=f"later than {last}, or overwrite=True",
+            )
+
+    # ---- deleting
+
+    def plan(self) -> RetentionPlan:
+        """What `prune` would do."""
+        plan: RetentionPlan = self._do(lambda: retention.plan(self._run.scan().steps, self.policies))
+        return plan
+
+    def prune(self) -> RetentionPlan:
+        """Delete what no policy keeps, and what crashes have left."""
+        plan: RetentionPlan = self._do(lambda: retention.prune(self._run, self.policies))
+        return plan
+
+    def sweep(self) -> list[str]:
+        """Remove what crashes have left."""
+        names: list[str] = self._do(lambda: self._run.sweep(self._run.scan().leftovers))
+        return names
+
+    def _do(self, work: Callable[[], Any]) -> Any:
+        return self.worker.run(Job(None, lambda _: work()))
+
+    def wake(self) -> None:
+        """Have copied what is to be copied."""
+        if self._copier is not None and self.acts:
+            self._copier.wake()
