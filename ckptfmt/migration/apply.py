@@ -14,6 +14,7 @@ from ..format.manifest import Schema
 from ..format.names import Key, Path
 from ..format.renaming import Renaming
 from ..format.tree import Tree
+from ..frameworks.adapter import kept
 from ..frameworks.overflows import Overflow, Tally
 from ..progress import Progress
 from ..reading.checkpoint import Checkpoint
@@ -24,6 +25,7 @@ from .containers import with_leaves
 from .keep import Keeper, keeper
 from .options import ChainOptions
 from .plan import Plain, Plan
+from .tags import tagged
 from .view import MigratedCheckpoint, MigratedTensor
 
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
@@ -126,10 +128,11 @@ def _saved(view: MigratedCheckpoint, keeps: Keeper | None, tally: Tally) -> Tree
         if not isinstance(found, MigratedTensor):
             return found
         moved = None if keeps is None else view.moved(found)
-        kept = None if moved is None or keeps is None else keeps.keep(moved, found.identity)
-        return kept or found.counted(tally)
+        stored = None if moved is None or keeps is None else keeps.keep(moved, found.identity)
+        return stored or found.counted(tally)
 
-    return with_leaves(view.plan.tree, leaf)
+    names = {name for over in view.tags.values() for name, _ in over}
+    return tagged(with_leaves(view.plan.tree, leaf), view.tags, {name: kept(name) for name in names})
 
 
 def provenance(checkpoint: Checkpoint) -> list[dict[str, Any]]:

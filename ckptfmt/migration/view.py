@@ -19,7 +19,7 @@ from ..format.grid import select as normalise
 from ..format.manifest import Schema
 from ..format.names import Key, Path, path_label
 from ..format.renaming import Renaming
-from ..format.tags import CHILDREN, NATIVE, TAGS
+from ..format.tags import CHILDREN, NATIVE
 from ..format.tree import Tree
 from ..frameworks.adapter import kept
 from ..frameworks.overflows import Kind, Tally, place_of
@@ -31,11 +31,12 @@ from ..reading.lookup import Lookup
 from ..reading.tensor import ArrayLike, Tensor, finished
 from ..warning import warn
 from . import nodes
-from .containers import leaves_of, renamed, with_leaves
+from .containers import leaves_of, with_leaves
 from .graph import MigrationSet
 from .nodes import Copied, Leaf, Mapped, Node, Rounded, Rounding
 from .operators import Extern
 from .plan import Entry, Plain, Plan, plan_chain
+from .tags import Tags, followed, over_tensors, renamed, said
 
 if TYPE_CHECKING:
     from ..frameworks.target import MatchReport
@@ -140,8 +141,8 @@ class MigratedCheckpoint(Lookup[MigratedTensor]):
     """A checkpoint seen at another version of its schema; see `ckptfmt.open`. Use it as a context manager, or
     `close` it."""
 
-    def __init__(self, checkpoint: Checkpoint, plan: Plan, schema: Schema) -> None:
-        self.checkpoint, self.plan, self.schema = checkpoint, plan, schema
+    def __init__(self, checkpoint: Checkpoint, plan: Plan, schema: Schema, tags: Tags) -> None:
+        self.checkpoint, self.plan, self.schema, self.tags = checkpoint, plan, schema, tags
         self.path = checkpoint.path
 
     @property
@@ -193,8 +194,8 @@ class MigratedCheckpoint(Lookup[MigratedTensor]):
         renaming = Renaming.of(prefix, strip_prefix, add_prefix)
         if renaming == Renaming():
             return self
-        tree = renamed(self.plan.tree, renaming, self.path)
-        return MigratedCheckpoint(self.checkpoint, replace(self.plan, tree=tree), self.schema)
+        tree, tags = renamed(self.plan.tree, self.tags, renaming, self.path)
+        return MigratedCheckpoint(self.checkpoint, replace(self.plan, tree=tree), self.schema, tags)
 
     def load(
         self,
@@ -256,8 +257,24 @@ def migrated(
     known = migrations if isinstance(migrations, MigrationSet) else MigrationSet(migrations, externs=externs)
     start = schema_of(checkpoint, source_schema)
     chain = known.chain(start.id, start.version, version, down=down, lossy=lossy)
-    plan = plan_chain(chain, entries_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
-    return MigratedCheckpoint(checkpoint, plan, Schema(start.id, version))
+    entries = entries_of(checkpoint)
+    plan = plan_chain(chain, entries, checkpoint.metadata, parameters or {}, known.externs)
+    return MigratedCheckpoint(checkpoint, plan, Schema(start.id, version), _tags(checkpoint, entries, plan))
+
+
+def _tags(checkpoint: Checkpoint, entries: Tree, plan: Plan) -> Tags:
+    """The tags over tensors of the result; warns of those that are left out. [MIG-021]"""
+    found = followed(over_tensors(checkpoint.manifest.tree), entries, plan.tree)
+    for text in said(found.lost):
+        message = f"the tag {text!r} over tensors is left out, as other names are below it: its child is migrated"
+        warn(f"{message} [MIG-021]", UnknownTagWarning)
+    if found.modules:
+        more = f" and {len(found.modules) - 8} more" if len(found.modules) > 8 else ""
+        modules = ", ".join(map(repr, found.modules[:8])) + more
+        warn(
+            f"the versions of modules are left out, as their tensors went apart: {modules} [MIG-021]", UnknownTagWarning
+        )
+    return found.tags
 
 
 def entries_of(checkpoint: Checkpoint) -> Tree:
@@ -275,21 +292,14 @@ def entries_of(checkpoint: Checkpoint) -> Tree:
 def _with_tags(checkpoint: Checkpoint) -> Tree:
     """The tree of a checkpoint, in which a tagged node without tensors is one leaf, whatever its tag; of any other tag
     that NumPy knows nothing of there is the child. [MIG-021]"""
-    lost: dict[str, str] = {}
 
-    def kept_or_lost(name: str, param: Any, child: Any) -> Any:
-        if any(isinstance(leaf, Tensor) for _, leaf in leaves_of(child)):
-            lost.setdefault(name, str(param or "") if name in TAGS and not isinstance(param, dict) else "")
-            return child
-        return kept(name)(param, child)
+    def kept_or_child(name: str, param: Any, child: Any) -> Any:
+        has_tensors = any(isinstance(leaf, Tensor) for _, leaf in leaves_of(child))
+        return child if has_tensors else kept(name)(param, child)
 
     names = {name for _, name, _ in trees.tags(checkpoint.manifest.tree)} - NATIVE
-    restores = {name: partial(kept_or_lost, name) for name in names}
-    tree = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
-    for name, param in lost.items():
-        text = f"the tag {f'{name} {param}'.strip()!r} over tensors is left out: its child is migrated [MIG-021]"
-        warn(text, UnknownTagWarning)
-    return tree
+    restores = {name: partial(kept_or_child, name) for name in names}
+    return trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
 
 
 def schema_of(checkpoint: Checkpoint, given: Schema | tuple[str, str] | None) -> Schema:
