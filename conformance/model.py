@@ -406,6 +406,8 @@ def in_key_order(value: Any) -> Any:
             }
         case {"type": "list" | "tuple", "items": list(items)}:
             return {**value, "items": [in_key_order(item) for item in items]}
+        case {"type": "tag", "child": child}:
+            return {**value, "child": in_key_order(child)}
     return value
 
 

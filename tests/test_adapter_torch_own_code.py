@@ -425,10 +425,9 @@ def test_a_migration_leads_into_a_module(tmp_path: Path) -> None:
     rules = [{"from": "module.{rest:**}", "to": "{rest}"}]
     migration = {"ckptfmt_migration": 1, "schema": "net", "from": "ddp", "to": "plain", "rules": rules}
     target = nn.Sequential(nn.Linear(2, 2), Transposed(2, 3))
-    with pytest.warns(ckptfmt.UnknownTagWarning, match="the tag 'torch.state_dict' over tensors is left out"):
-        ckptfmt_torch.load_into(
-            tmp_path / "c", target, source_schema=("net", "ddp"), schema="plain", migrations=[migration]
-        )
+    ckptfmt_torch.load_into(
+        tmp_path / "c", target, source_schema=("net", "ddp"), schema="plain", migrations=[migration]
+    )
     assert_same(values(target), values(wrapped.module))
 
 
@@ -460,6 +459,26 @@ def test_versions_of_modules_come_along_from_files_of_torch_and_back(tmp_path: P
     state = again["model"] if below else again
     assert state._metadata == source.state_dict()._metadata
     assert ckptfmt.diff(tmp_path / "a.pt", tmp_path / "a.ckpt").equal
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_versions_of_modules_come_along_through_migrations(tmp_path: Path, written: bool) -> None:
+    source, target = nn.Sequential(Versioned(), nn.Linear(1, 1)), nn.Sequential(Versioned())
+    ckptfmt_torch.save(tmp_path / "a", {"net": source}, schema=("net", "1"))
+    rules = [{"from": "net/0.w", "to": "model/0.w"}, {"from": "net/1.{name}", "with": [{"op": "drop"}], "to": []}]
+    options: dict[str, Any] = {
+        "schema": "2",
+        "migrations": {"ckptfmt_migration": 1, "schema": "net", "from": "1", "to": "2", "rules": rules},
+    }
+    if written:
+        ckptfmt.migrate(tmp_path / "a", tmp_path / "b", options["migrations"], schema="2")
+        ckptfmt_torch.load_into(tmp_path / "b", target, prefix="model")
+        state = ckptfmt_torch.load(tmp_path / "b")["model"]
+    else:
+        ckptfmt_torch.load(tmp_path / "a", into={"model": target}, **options)
+        state = ckptfmt_torch.load(tmp_path / "a", **options)["model"]
+    assert_same(values(target), {"0.w": source[0].w})
+    assert state._metadata == {"": {"version": 1}, "0": {"version": 2}}
 
 
 def test_what_is_saved_of_a_module_goes_into_a_file_of_torch(tmp_path: Path) -> None:

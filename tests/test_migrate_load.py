@@ -155,7 +155,7 @@ def test_tags_without_tensors_stay(tmp_path: Path) -> None:
 
 
 def test_a_tag_that_is_left_out_is_told(tmp_path: Path) -> None:
-    """[MIG-021] A tag over tensors, whose paths rules may name, gives way to its child."""
+    """[MIG-021] A tag over tensors that get other names gives way to its child."""
     Pair = namedtuple("Pair", "one two")
     path = saved(tmp_path, {"pair": Pair(W, X)})
     made = document({"from": "pair/one", "to": "pair/first"}, rest="keep")

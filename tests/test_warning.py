@@ -69,8 +69,9 @@ def test_tags(path: str) -> None:
     points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.load(path))
     same: dict[str, Any] = {"schema": "2", "migrations": document(rest="keep")}
     points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.load(path, **same))
-    points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.open(path, **same).close())
-    points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.migrate(path, path + "2", document(rest="keep"), schema="2"))
+    other: dict[str, Any] = {"schema": "2", "migrations": document({"from": "pair/a", "to": "pair/c"}, rest="keep")}
+    points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.open(path, **other).close())
+    points_here(ckptfmt.UnknownTagWarning, lambda: ckptfmt.migrate(path, path + "2", other["migrations"], schema="2"))
 
 
 def test_adapters(path: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 from typing import Any, Unpack
 
 import numpy as np
@@ -21,6 +22,8 @@ from .equality import bits, coarser, plain_bits, plain_leaves
 from .formats import has_tags, open_source
 from .options import SourceOptions
 from .source import Ours, Tensor, is_tensor, slabs
+
+PARAM = 120  # characters of a tag's param that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def diff(
         same = len(both) - len(changed)
         if first.ours is not None and second.ours is not None:
             with_tags = has_tags(first.format) and has_tags(second.format)
-            changed += _beside(first.ours, second.ours, with_tags=with_tags)
+            changed += _beside(first.ours, second.ours, renamed, with_tags=with_tags)
         return DiffReport(
             one,
             other,
@@ -119,16 +122,31 @@ def diff(
         )
 
 
-def _beside(first: Ours, second: Ours, *, with_tags: bool) -> Iterator[Change]:
+def _beside(first: Ours, second: Ours, renamed: Mapping[Path, Path], *, with_tags: bool) -> Iterator[Change]:
     """How the schema and the tags of two checkpoints differ; of a path that both have, or one alone."""
     if first.schema != second.schema:
         before, after = (" ".join(one.schema) if one.schema else "none" for one in (first, second))
         yield Change("", "schema", before, after)
-    for path in dict.fromkeys([*first.tags, *second.tags]) if with_tags else ():
-        tags = [list(one.tags.get(path, ())) for one in (first, second)]
-        if tags[0] != tags[1]:
-            before, after = (" ".join(name for name, _ in one) or "none" for one in tags)
-            yield Change(path_label(path), "tag", before, after)
+    if not with_tags:
+        return
+    there = {renamed.get(path, path): list(tags) for path, tags in first.tags.items()}
+    for path in dict.fromkeys([*there, *second.tags]):
+        before_it, after_it = there.get(path, []), list(second.tags.get(path, ()))
+        if before_it != after_it:
+            yield Change(path_label(path), "tag", _tags(before_it, after_it), _tags(after_it, before_it))
+
+
+def _tags(tags: list[tuple[str, Any]], others: list[tuple[str, Any]]) -> str:
+    """Tags in words, with their params where others of the same name have another one."""
+    known, words = dict(others), []
+    for name, param in tags:
+        if name in known and known[name] != param:
+            other = known[name]
+            if isinstance(param, dict) and isinstance(other, dict):
+                param = {key: item for key, item in param.items() if key not in other or other[key] != item}
+            name = f"{name} {shorten(repr(param), PARAM)}"
+        words.append(name)
+    return " ".join(words) or "none"
 
 
 def _renamed(removed: dict[Path, Any], added: dict[Path, Any]) -> dict[Path, Path]:

@@ -200,9 +200,9 @@ class _Decoder:
         if type(child) is not list or child[0] != "tensor":
             made = restore(_Decoder(self.tensor, None, {}).value(param, path), value)
             return self.child(tag, node, value, path) if made is NotImplemented else made
-        key = (name, param, child[1])  # aliases are one object [TREE-010]
+        key = (name, str(param), child[1])  # aliases are one object [TREE-010]
         if key not in self.tagged_tensors:
-            self.tagged_tensors[key] = restore(param, value)
+            self.tagged_tensors[key] = restore(_Decoder(self.tensor, None, {}).value(param, path), value)
         return self.tagged_tensors[key]
 
     def child(self, tag: Tag | None, node: Node, value: Tree, path: Path) -> Tree:

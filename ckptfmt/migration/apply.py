@@ -16,6 +16,7 @@ from ..format.manifest import Schema
 from ..format.names import Path
 from ..format.renaming import Renaming
 from ..format.tree import Tree
+from ..frameworks.adapter import kept
 from ..frameworks.overflows import Overflow, Tally
 from ..reading.checkpoint import StoredCheckpoint
 from ..reading.options import taken_names
@@ -27,6 +28,7 @@ from .graph import Documents
 from .keep import Keeper, keeper
 from .options import ChainOptions, MigrateOptions
 from .plan import MigrationPlan, Plain
+from .tags import tagged
 from .view import MigratedTensor, MigratedView, migrated
 
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
@@ -122,10 +124,11 @@ def _saved(view: MigratedView, keeps: Keeper | None, tally: Tally) -> Tree:
         if not isinstance(found, MigratedTensor):
             return found
         moved = None if keeps is None else view.moved(found)
-        kept = None if moved is None or keeps is None else keeps.keep(moved, found.identity)
-        return kept or found.counted(tally)
+        stored = None if moved is None or keeps is None else keeps.keep(moved, found.identity)
+        return stored or found.counted(tally)
 
-    return with_leaves(view.plan.tree, leaf)
+    names = {name for over in view.tag_nodes.values() for name, _ in over}
+    return tagged(with_leaves(view.plan.tree, leaf), view.tag_nodes, {name: kept(name) for name in names})
 
 
 def provenance(checkpoint: StoredCheckpoint) -> list[dict[str, Any]]:

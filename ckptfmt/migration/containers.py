@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..format.names import Path
-from ..format.renaming import Renaming
 from ..format.tree import Tree
 
 
@@ -70,28 +69,3 @@ def _child(tree: Any, key: Any) -> Any:
     if isinstance(tree, list | tuple) and type(key) is int and 0 <= key < len(tree):
         return tree[key]
     return _NOTHING
-
-
-def renamed(tree: Tree, renaming: Renaming, checkpoint: str) -> Tree:
-    """The tree under other names; raises `no-such-path` and `bad-option`."""
-    return _tree(renaming.node(_node(tree), checkpoint))
-
-
-def _node(tree: Tree) -> Any:
-    """A tree as the node that a manifest would have for it, in which leaves are values."""
-    if isinstance(tree, dict):
-        node = ["dict", list(tree), list(map(_node, tree.values()))]
-        return ["tag", "collections.OrderedDict", None, node] if isinstance(tree, OrderedDict) else node
-    return [type(tree).__name__, list(map(_node, tree))] if type(tree) in (list, tuple) else ["leaf", tree]
-
-
-def _tree(node: Any) -> Tree:
-    match node:
-        case ["tag", _, _, child]:
-            return OrderedDict(_tree(child))
-        case ["dict", keys, items]:
-            return dict(zip(keys, map(_tree, items), strict=True))
-        case ["leaf", value]:
-            return value
-    kind, items = node
-    return (list if kind == "list" else tuple)(map(_tree, items))

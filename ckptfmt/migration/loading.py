@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import Array, DType, dtype_of
 from ..format.names import Path, path_label
+from ..format.tags import TAGS
 from ..format.tree import OMITTED, Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.target import untagged
@@ -19,6 +20,7 @@ from ..reading.loading import Loader
 from ..reading.tensor import ArrayLike, Tensor
 from .containers import build_tree, leaves_of
 from .plan import Plain
+from .tags import plain_value, tagged
 from .view import MigratedTensor, MigratedView
 
 
@@ -37,10 +39,11 @@ class ViewLoader(Loader):
         return {path: counted.get(id(leaf), leaf) for path, leaf in self.view.leaves.items()}
 
     def _bound(self) -> Mapping[tuple[Path, str], Any]:
-        return {}  # tags over tensors have gone [MIG-021]
+        tags = ((path, name, param) for path, over in self.view.tag_nodes.items() for name, param in over)
+        return {(path, name): param for path, name, param in tags if name in TAGS and TAGS[name].binds}
 
     def _tags(self, objects: Iterable[Path]) -> dict[Path, dict[str, Any]]:
-        return {at: {} for at in objects}  # [MIG-021]
+        return {at: {name: plain_value(param) for name, param in self.view.tag_nodes.get(at, ())} for at in objects}
 
     # ---- a new tree
 
@@ -62,7 +65,8 @@ class ViewLoader(Loader):
         for path, entry in kept.items():
             tensor = self._tensor(path)
             values[path] = self._plain(entry) if tensor is None else tensors[numbers[id(tensor)]]
-        return build_tree([*values.items(), *_gaps(values, self.view.tree)], self.view.tree)
+        tree = build_tree([*values.items(), *_gaps(values, self.view.tree)], self.view.tree)
+        return tagged(tree, self.view.tag_nodes, self._restores())  # [MIG-021]
 
     def _tensor(self, path: Path) -> MigratedTensor | None:
         leaf = self._leaves.get(path)

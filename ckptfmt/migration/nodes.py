@@ -336,6 +336,16 @@ class Computed:
 
 def roundings(node: Node) -> Iterator[Rounding]:
     """All nodes that round on the way to a tensor."""
+    return (one for one in _behind(node) if isinstance(one, Filled | Rounded | Padded))
+
+
+def origins(node: Node) -> set[Hashable]:
+    """The keys of the tensors of the source that a tensor is made of."""
+    return {one.key for one in _behind(node) if isinstance(one, Leaf)}
+
+
+def _behind(node: Node) -> Iterator[Node]:
+    """A node and all that it is made of, each once."""
     seen: dict[int, Any] = {}
     ahead: list[Any] = [node]
     while ahead:
@@ -343,8 +353,7 @@ def roundings(node: Node) -> Iterator[Rounding]:
         if id(one) in seen:
             continue
         seen[id(one)] = one
-        if isinstance(one, Filled | Rounded | Padded):
-            yield one
+        yield one
         ahead += getattr(one, "inputs", ()) or filter(None, [getattr(one, "input", None)])
 
 

@@ -19,7 +19,7 @@ from ..format.grid import select as normalise
 from ..format.manifest import Schema
 from ..format.names import Path, path_label
 from ..format.renaming import Renaming
-from ..format.tags import CHILDREN, NATIVE, TAGS
+from ..format.tags import CHILDREN, NATIVE
 from ..format.tree import Tags, Tree
 from ..frameworks.adapter import kept
 from ..frameworks.overflows import Kind, Tally, place_of
@@ -31,11 +31,12 @@ from ..reading.tensor import ArrayLike, Tensor, finished
 from ..reading.view import CheckpointView
 from ..warning import warn
 from . import nodes
-from .containers import leaves_of, renamed, with_leaves
+from .containers import leaves_of, with_leaves
 from .graph import Documents, MigrationSet
 from .nodes import Copied, Leaf, Mapped, Node, Rounded, Rounding
 from .operators import Extern
 from .plan import Entry, MigrationPlan, Plain, plan_chain
+from .tags import TagNodes, followed, over_tensors, plain_value, renamed, said
 
 if TYPE_CHECKING:
     from ..reading.loading import Loader
@@ -144,8 +145,9 @@ class _Reading(NamedTuple):
 class MigratedView(CheckpointView[MigratedTensor]):
     """A checkpoint seen at another version of its schema; see `ckptfmt.open`."""
 
-    def __init__(self, stored: StoredCheckpoint, plan: MigrationPlan, schema: Schema) -> None:
-        self._stored, self.plan, self._schema = stored, plan, schema
+    def __init__(self, stored: StoredCheckpoint, plan: MigrationPlan, schema: Schema, tags: TagNodes) -> None:
+        """`tags`: those over tensors."""
+        self._stored, self.plan, self._schema, self.tag_nodes = stored, plan, schema, tags
 
     @property
     def path(self) -> str:
@@ -166,7 +168,9 @@ class MigratedView(CheckpointView[MigratedTensor]):
 
     @property
     def tags(self) -> Tags:
-        return {}  # [MIG-021]
+        """Those over tensors; others are in their values. [MIG-021]"""
+        over = self.tag_nodes.items()
+        return {path: [(name, plain_value(param)) for name, param in tags] for path, tags in over}
 
     @cached_property
     def tree(self) -> Tree:
@@ -201,8 +205,8 @@ class MigratedView(CheckpointView[MigratedTensor]):
     def renamed(self, renaming: Renaming) -> Self:
         if renaming == Renaming():
             return self
-        tree = renamed(self.plan.tree, renaming, self.path)
-        return type(self)(self._stored, replace(self.plan, tree=tree), self._schema)
+        tree, tags = renamed(self.plan.tree, self.tag_nodes, renaming, self.path)
+        return type(self)(self._stored, replace(self.plan, tree=tree), self._schema, tags)
 
     def loader(self, **options: Unpack[LoadOptions]) -> Loader:
         from .loading import ViewLoader  # here, as reading a slice needs none of it
@@ -226,8 +230,24 @@ def migrated(
     start = schema_of(checkpoint, source_schema)
     version = _version(asked, start, checkpoint.path)
     chain = known.chain(start.id, start.version, version, down=down, lossy=lossy)
-    plan = plan_chain(chain, entries_of(checkpoint), checkpoint.metadata, parameters or {}, known.externs)
-    return MigratedView(checkpoint, plan, Schema(start.id, version))
+    entries = entries_of(checkpoint)
+    plan = plan_chain(chain, entries, checkpoint.metadata, parameters or {}, known.externs)
+    return MigratedView(checkpoint, plan, Schema(start.id, version), _tags(checkpoint, entries, plan))
+
+
+def _tags(checkpoint: StoredCheckpoint, entries: Tree, plan: MigrationPlan) -> TagNodes:
+    """The tags over tensors of the result; warns of those that are left out. [MIG-021]"""
+    found = followed(over_tensors(checkpoint.manifest.tree), entries, plan.tree)
+    for text in said(found.lost):
+        message = f"the tag {text!r} over tensors is left out, as other names are below it: its child is migrated"
+        warn(f"{message} [MIG-021]", UnknownTagWarning)
+    if found.modules:
+        more = f" and {len(found.modules) - 8} more" if len(found.modules) > 8 else ""
+        modules = ", ".join(map(repr, found.modules[:8])) + more
+        warn(
+            f"the versions of modules are left out, as their tensors went apart: {modules} [MIG-021]", UnknownTagWarning
+        )
+    return found.tags
 
 
 def _version(asked: Any, start: Schema, path: str) -> str:
@@ -259,21 +279,14 @@ def entries_of(checkpoint: StoredCheckpoint) -> Tree:
 def _with_tags(checkpoint: StoredCheckpoint) -> Tree:
     """The tree of a checkpoint, in which a tagged node without tensors is one leaf, whatever its tag; of any other tag
     that NumPy knows nothing of there is the child. [MIG-021]"""
-    lost: dict[str, str] = {}
 
-    def kept_or_lost(name: str, param: Any, child: Any) -> Any:
-        if any(isinstance(leaf, Tensor) for _, leaf in leaves_of(child)):
-            lost.setdefault(name, str(param or "") if name in TAGS and not isinstance(param, dict) else "")
-            return child
-        return kept(name)(param, child)
+    def kept_or_child(name: str, param: Any, child: Any) -> Any:
+        has_tensors = any(isinstance(leaf, Tensor) for _, leaf in leaves_of(child))
+        return child if has_tensors else kept(name)(param, child)
 
     names = {name for _, name, _ in trees.tags(checkpoint.manifest.tree)} - NATIVE
-    restores = {name: partial(kept_or_lost, name) for name in names}
-    tree = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
-    for name, param in lost.items():
-        text = f"the tag {f'{name} {param}'.strip()!r} over tensors is left out: its child is migrated [MIG-021]"
-        warn(text, UnknownTagWarning)
-    return tree
+    restores = {name: partial(kept_or_child, name) for name in names}
+    return trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=restores)
 
 
 def schema_of(checkpoint: StoredCheckpoint, given: Schema | tuple[str, str] | None) -> Schema:

@@ -53,6 +53,39 @@ for _layout in ("file", "loose"):
         [document(move("a", "b"), move("kind", "dtype"))],
         {"b": W, **_TAGGED, "dtype": Tag("torch.dtype", None, "bfloat16")},
     )
+_PAIR = Tag("python.namedtuple", "m.Pair", {"x": A, "y": B})
+_OVER = {
+    "names": ("Tags over tensors stay where the names stay, whatever becomes of the elements.",
+              {"odd": Tag("my.thing", {"a": [1]}, {"w": W, "n": 1}), "p": Tag("torch.Parameter", True, W)},
+              [{"from": "odd/w", "with": [TURN], "to": "odd/w"}, {"from": "p", "with": [TURN], "to": "p"}],
+              {"odd": Tag("my.thing", {"a": [1]}, {"w": TURNED, "n": 1}), "p": Tag("torch.Parameter", True, TURNED)}),
+    "moved": ("A tag goes where all of what it stands over goes, under the same names.",
+              {"old": {"pair": _PAIR}, "p": Tag("torch.Parameter", False, W)},
+              [move("old/pair/{f}", "new/{f}"), move("p", "q/r")],
+              {"new": _PAIR, "q": {"r": Tag("torch.Parameter", False, W)}}),
+    "swapped": ("Two tagged nodes change places.",
+                {"a": Tag("my.a", None, {"x": A}), "b": Tag("my.b", None, {"x": B})},
+                [move("a/x", "b/x"), move("b/x", "a/x")],
+                {"b": Tag("my.a", None, {"x": A}), "a": Tag("my.b", None, {"x": B})}),
+    "left-out": ("A tag over tensors of which one gets another name is left out.",
+                 {"pair": _PAIR, "w": W},
+                 [move("pair/x", "pair/z"), move("w", "v")],
+                 {"pair": {"z": A, "y": B}, "v": W}),
+    "joined": ("A tag over a node that gets one leaf more is left out.",
+               {"pair": _PAIR, "w": W},
+               [move("w", "pair/w")],
+               {"pair": {"x": A, "y": B, "w": W}}),
+}  # fmt: skip
+for _name, (_title, _tree, _rules, _result) in _OVER.items():
+    migrated(
+        f"migrate-tags-{_name}",
+        _title,
+        "MIG-021",
+        source(_tree),
+        [document(*_rules, rest="keep")],
+        _result,
+        level="must",
+    )
 migrated(
     "migrate-swap",
     "All rules apply at once: two tensors change places.",
