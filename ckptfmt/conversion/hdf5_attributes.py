@@ -38,7 +38,8 @@ def kept(metadata: Tree, tree: Tree) -> Kept:
     found = keys_of(metadata, {ATTRIBUTES})
     if found.value is None:
         return found
-    attributes, lost = {}, [*found.lost]
+    attributes: dict[str, dict[str, Tree]] = {}
+    lost = [*found.lost]
     holders = _holders(tree)
     said = found.value[ATTRIBUTES]
     if not isinstance(said, dict) or not all(isinstance(named, dict) for named in said.values()):
