@@ -51,10 +51,7 @@ def convert_each(
         if is_url(folder):
             raise fault("bad-option", "folders of checkpoints are converted on disks alone", path=folder)
     pairs = _pairs(here, there, format)
-    try:
-        os.makedirs(there, exist_ok=True)
-    except OSError as error:
-        raise os_fault(error, "cannot make the folder of targets", there) from error
+    _make_folder(there)
     options |= {"target_format": format.name}
     started = [] if executor is None else [executor.submit(convert, *pair, **options) for pair in pairs]
     outcomes: list[Outcome] = []
@@ -67,6 +64,13 @@ def convert_each(
         if progress is not None:
             progress(len(outcomes), len(pairs))
     return tuple(outcomes)
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise os_fault(error, "cannot make the folder of targets", path) from error
 
 
 def _pairs(source: str, target: str, format: Format) -> list[tuple[str, str]]:

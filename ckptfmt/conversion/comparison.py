@@ -18,7 +18,7 @@ from ..frameworks.target import flatten
 from ..storage import path_of
 from .equality import bits, coarser, plain_bits, plain_leaves
 from .formats import has_tags, open_source
-from .source import EXPANSION, Ours, Tensor, is_tensor, slabs
+from .source import EXPANSION, Source, Tensor, is_tensor, slabs
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,7 @@ def diff(
         found = [_change(path_label(path), before[path], after[path]) for path in both]
         changed = [change for change in found if change is not None]
         same = len(both) - len(changed)
-        if first.ours is not None and second.ours is not None:
-            with_tags = has_tags(first.format) and has_tags(second.format)
-            changed += _beside(first.ours, second.ours, with_tags=with_tags)
+        changed += _beside(first, second)
         return DiffReport(
             one,
             other,
@@ -106,12 +104,16 @@ def diff(
         )
 
 
-def _beside(first: Ours, second: Ours, *, with_tags: bool) -> Iterator[Change]:
-    """How the schema and the tags of two checkpoints differ; of a path that both have, or one alone."""
+def _beside(a: Source, b: Source) -> Iterator[Change]:
+    """How the schema and the tags of two checkpoints differ, of a path that both have, or one alone; where both formats
+    have any."""
+    if a.ours is None or b.ours is None:
+        return
+    first, second = a.ours, b.ours
     if first.schema != second.schema:
         before, after = (" ".join(one.schema) if one.schema else "none" for one in (first, second))
         yield Change("", "schema", before, after)
-    for path in dict.fromkeys([*first.tags, *second.tags]) if with_tags else ():
+    for path in dict.fromkeys([*first.tags, *second.tags]) if has_tags(a.format) and has_tags(b.format) else ():
         tags = [list(one.tags.get(path, ())) for one in (first, second)]
         if tags[0] != tags[1]:
             before, after = (" ".join(name for name, _ in one) or "none" for one in tags)

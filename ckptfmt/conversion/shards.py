@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -61,11 +61,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
     """All files that an index names. Each must hold exactly the tensors that the index says."""
     document = read_json(index, distinct)
     weight_map, about = document["weight_map"], dict(document.get("metadata") or {})
-    names: dict[str, list[str]] = {}
-    for name, shard in weight_map.items():
-        if type(shard) is not str or shard != os.path.basename(shard) or shard in ("", ".", ".."):
-            raise fault("unsafe-source", f"the index names {shown(shard)}, which is not beside it")
-        names.setdefault(shard, []).append(name)
+    names = _by_file(weight_map)
     tree: dict[str, Any] = {}
     merged, losses, size = Metadata(), list[Loss](), 0
     tags: dict[Path, Sequence[tuple[str, Any]]] = {}
@@ -99,6 +95,16 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             ordered, tags[()] = OrderedDict(ordered), [(STATE_DICT, whole.value)]
         ours = Ours(None, tags, {}) if tags else None
         return Source(ordered, metadata, tuple(losses), resources=stack.pop_all(), ours=ours, size=size)
+
+
+def _by_file(weight_map: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of tensors by the file that an index names for them; raises `unsafe-source`."""
+    names: dict[str, list[str]] = {}
+    for name, shard in weight_map.items():
+        if type(shard) is not str or shard != os.path.basename(shard) or shard in ("", ".", ".."):
+            raise fault("unsafe-source", f"the index names {shown(shard)}, which is not beside it")
+        names.setdefault(shard, []).append(name)
+    return names
 
 
 class Metadata:
