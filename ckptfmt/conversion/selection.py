@@ -43,7 +43,8 @@ def reduce(source: Source, select: Patterns, root: str | None, path: str, *, has
     kept = {found[:end] for found, _ in flatten(source.tree, is_tensor) for end in range(len(found) + 1)}
     if source.ours is not None:
         tags = {place.below(at): found for at, found in source.ours.tags.items() if place.below(at) in kept}
-        source.ours = Ours(None, {at: found for at, found in tags.items() if at is not None}, {})
+        tags_here = {at: found for at, found in tags.items() if at is not None}
+        source.ours = Ours(None, tags_here, source.ours.further)
     labels = {path_label(at) for at in kept} if source.losses else set()
     source.losses = (*(loss for loss in source.losses if _concerns(loss, patterns, place, labels)), *losses)
     if isinstance(source.metadata, dict):
