@@ -78,8 +78,18 @@ def test_two_targets_of_one_name(folder: Path) -> None:
         ckptfmt.convert_each(folder, folder.parent / "out")
     assert raised.value.code == "name-collision"
     assert not (folder.parent / "out").exists()
+    assert raised.value.advice == "Rename one of them"
     with pytest.raises(ckptfmt.MissingError):
         ckptfmt.convert_each(folder / "absent", folder.parent / "out")
+
+
+def test_one_that_cannot_be_read_takes_the_place_of_no_other(folder: Path) -> None:
+    """Though it is called like the target of another."""
+    (folder / "three.ckpt").write_bytes(b"PK\3\4" + bytes(60))
+    outcomes = ckptfmt.convert_each(folder, folder.parent / "out")
+    told = {Path(outcome.source).name: outcome.error and outcome.error.code for outcome in outcomes}
+    assert told == {"one.safetensors": None, "three": None, "three.ckpt": "bad-source", "two.npz": None}
+    assert ckptfmt.load(folder.parent / "out" / "three.ckpt")["c"].tolist() == MATRIX.tolist()
 
 
 def run(*arguments: object) -> Result:

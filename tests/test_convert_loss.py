@@ -109,6 +109,8 @@ def test_names_that_collide(tmp_path: Path) -> None:
     with pytest.raises(ckptfmt.InputError) as raised:
         ckptfmt.convert(tmp_path / "y.safetensors", tmp_path / "y.ckpt", nest=True)
     assert raised.value.code == "name-collision"
+    assert raised.value.path == str(tmp_path / "y.safetensors")
+    assert raised.value.advice == "Rename one, or leave out nest="
     source = tmp_path / "ints.ckpt"
     ckptfmt.save(source, {0: MATRIX, "0": MATRIX})
     with pytest.raises(ckptfmt.InputError) as raised:

@@ -171,3 +171,11 @@ def test_differences_of_schema_and_tags(tmp_path: Path) -> None:
     ]
     assert report.same == 2
     assert not report.equal
+
+
+def test_a_part_keeps_what_the_manifest_says_of_the_whole(tmp_path: Path) -> None:
+    """But for the schema, which names the tensors of the whole."""
+    for options in ({"select": "plain/**"}, {"root": "plain"}):
+        report = ckptfmt.convert(source(tmp_path, overwrite=True), tmp_path / "part", overwrite=True, **options)
+        assert tags(tmp_path / "part")[1:] == (None, {"note": ["kept"]}, {"step": 1})
+        assert report.losses == ()

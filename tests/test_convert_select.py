@@ -322,3 +322,16 @@ def test_the_line_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert json.loads(run("diff", "--json", "model.ckpt", "model.safetensors").stdout)["renamed"] == [
         ["model/wte", "wte"]
     ]
+
+
+def test_attributes_of_what_is_left_out_are_no_loss(tmp_path: Path) -> None:
+    """Attributes of tensors go where these go, from and to files of torch."""
+    kept, left = torch.ones(3), torch.zeros(2)
+    kept.note, left.note = "kept", "left"
+    torch.save({"kept": kept, "left": {"t": left}}, tmp_path / "a.pt")
+    ckptfmt.convert(tmp_path / "a.pt", tmp_path / "a.ckpt")
+    for source in ("a.pt", "a.ckpt"):
+        assert ckptfmt.convert(tmp_path / source, tmp_path / "b.pt", select="kept", overwrite=True).losses == ()
+        assert torch.load(tmp_path / "b.pt", weights_only=False)["kept"].note == "kept"
+        ckptfmt.convert(tmp_path / source, tmp_path / "c.ckpt", root="left", overwrite=True)
+        assert ckptfmt.open(tmp_path / "c.ckpt").metadata == {"torch.attributes": {"t": {"note": "left"}}}

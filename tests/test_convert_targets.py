@@ -52,6 +52,8 @@ def test_names_that_targets_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ckptfmt.convert(tmp_path / "x.ckpt", tmp_path / f"y.{suffix}", verify=verify, allow_loss=True)
     assert raised.value.code == code
     assert raised.value.tensor
+    assert raised.value.path == str(tmp_path / "x.ckpt")
+    assert raised.value.advice == "Rename it, take a part (root=, select=), or choose another target"
     assert not (tmp_path / f"y.{suffix}").exists()
 
 
@@ -95,3 +97,11 @@ def test_any_tree_equals_what_the_library_reads_or_is_named(
                 continue
             assert isinstance(leaf, np.ndarray), (place, leaf)
             assert_same_tree(np.asarray(at(place)), leaf.astype(leaf.dtype.newbyteorder("=")))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "npz", "msgpack", "h5"])
+def test_an_empty_tree_comes_back(tmp_path: Path, suffix: str) -> None:
+    ckptfmt.save(tmp_path / "x.ckpt", {})
+    assert ckptfmt.convert(tmp_path / "x.ckpt", tmp_path / f"x.{suffix}").losses == ()
+    assert ckptfmt.convert(tmp_path / f"x.{suffix}", tmp_path / "y.ckpt").losses == ()
+    assert ckptfmt.load(tmp_path / "y.ckpt") == {}

@@ -194,3 +194,32 @@ def test_dcp_of_two_processes(tmp_path: Path, torch: Any) -> None:
     with open_source(str(tmp_path / "x")) as source:
         for index in ((slice(2, 6),), (slice(3, 4), slice(1, 4)), ()):
             assert_same_tree(source.tree["columns"][index], whole[index])
+
+
+@pytest.mark.parametrize("conflict", [False, True])
+def test_state_dicts_in_several_files_have_all_versions(tmp_path: Path, conflict: bool) -> None:
+    """Of modules, which each file tells of its own."""
+    torch = pytest.importorskip("torch")
+    state = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).state_dict()
+    names, weight_map = list(state), {}
+    for number, part in enumerate((names[:2], names[2:])):
+        file = f"pytorch_model-0000{number + 1}-of-00002.bin"
+        shard = OrderedDict((name, state[name]) for name in part)
+        modules = ("", str(number))
+        shard._metadata = OrderedDict((name, dict(state._metadata[name])) for name in modules)
+        if conflict and number:
+            shard._metadata[""]["version"] = 7
+        torch.save(shard, tmp_path / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    if conflict:
+        with pytest.raises(ckptfmt.InputError, match="says of the module '' differs from the files before it"):
+            ckptfmt.convert(index, tmp_path / "a.ckpt")
+        return
+    assert ckptfmt.convert(index, tmp_path / "a.ckpt").losses == ()
+    assert ckptfmt.convert(tmp_path / "a.ckpt", tmp_path / "a.pt").losses == ()
+    back = torch.load(tmp_path / "a.pt")
+    assert list(back) == names
+    assert back._metadata == state._metadata
+    assert back._metadata["1"] == {"version": 2}

@@ -55,10 +55,7 @@ def convert_each(
         if is_url(folder):
             raise fault("bad-option", "folders of checkpoints are converted on disks alone", path=folder)
     pairs = _pairs(here, there, format)
-    try:
-        os.makedirs(there, exist_ok=True)
-    except OSError as error:
-        raise os_fault(error, "cannot make the folder of targets", there) from error
+    _make_folder(there)
     asked: dict[str, Any] = {**options, "target_format": format.name}
     started = [] if executor is None else [executor.submit(convert, *pair, **asked) for pair in pairs]
     outcomes: list[Outcome] = []
@@ -73,6 +70,13 @@ def convert_each(
     return tuple(outcomes)
 
 
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise os_fault(error, "cannot make the folder of targets", path) from error
+
+
 def _pairs(source: str, target: str, format: Format) -> list[tuple[str, str]]:
     """Paths of sources and targets."""
     try:
@@ -80,22 +84,24 @@ def _pairs(source: str, target: str, format: Format) -> list[tuple[str, str]]:
     except OSError as error:
         raise os_fault(error, "cannot list the folder of sources", source) from error
     suffix = format.suffixes[0]
-    taken: dict[str, str] = {}
+    pairs: list[tuple[str, str]] = []
+    taken: dict[str, str] = {}  # names of targets, and those of their sources
     for name in names:
         path = os.path.join(source, name)
         try:
             found = FORMATS[place_of(path).format]
         except CkptError as error:
             if error.code != "unknown-format":
-                taken[name] = path  # converting it says what is wrong
+                pairs.append((path, os.path.join(target, name)))  # converting it says what is wrong
             continue
         stem = next((name[: -len(s)] for s in _suffixes(found) if name.lower().endswith(s) and name != s), name)
-        if stem + suffix in taken:
-            other = os.path.basename(taken[stem + suffix])
-            message = f"{name!r} and {other!r} would both become {stem + suffix!r}; rename one of them"
-            raise fault("name-collision", message, path=source)
-        taken[stem + suffix] = path
-    return [(path, os.path.join(target, name)) for name, path in taken.items()]
+        made = stem + suffix
+        if made in taken:
+            message = f"{name!r} and {taken[made]!r} would both become {made!r}"
+            raise fault("name-collision", message, path=source, advice="Rename one of them")
+        taken[made] = name
+        pairs.append((path, os.path.join(target, made)))
+    return pairs
 
 
 def _suffixes(format: Format) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from ..storage import path_of
 from .equality import bits, coarser, plain_bits, plain_leaves
 from .formats import has_tags, open_source
 from .options import SourceOptions
-from .source import Ours, Tensor, is_tensor, slabs
+from .source import Source, Tensor, is_tensor, slabs
 
 PARAM = 120  # characters of a tag's param that are shown
 
@@ -107,9 +107,7 @@ def diff(
         found = [_change(path_label(path), before[path], after[path]) for path in both]
         changed = [change for change in found if change is not None]
         same = len(both) - len(changed)
-        if first.ours is not None and second.ours is not None:
-            with_tags = has_tags(first.format) and has_tags(second.format)
-            changed += _beside(first.ours, second.ours, renamed, with_tags=with_tags)
+        changed += _beside(first, second, renamed)
         return DiffReport(
             one,
             other,
@@ -122,15 +120,17 @@ def diff(
         )
 
 
-def _beside(first: Ours, second: Ours, renamed: Mapping[Path, Path], *, with_tags: bool) -> Iterator[Change]:
-    """How the schema and the tags of two checkpoints differ; of a path that both have, or one alone."""
+def _beside(a: Source, b: Source, renamed: Mapping[Path, Path]) -> Iterator[Change]:
+    """How the schema and the tags of two checkpoints differ, of a path that both have, or one alone; where both formats
+    have any."""
+    if a.ours is None or b.ours is None:
+        return
+    first, second = a.ours, b.ours
     if first.schema != second.schema:
         before, after = (" ".join(one.schema) if one.schema else "none" for one in (first, second))
         yield Change("", "schema", before, after)
-    if not with_tags:
-        return
     there = {renamed.get(path, path): list(tags) for path, tags in first.tags.items()}
-    for path in dict.fromkeys([*there, *second.tags]):
+    for path in dict.fromkeys([*there, *second.tags]) if has_tags(a.format) and has_tags(b.format) else ():
         before_it, after_it = there.get(path, []), list(second.tags.get(path, ()))
         if before_it != after_it:
             yield Change(path_label(path), "tag", _tags(before_it, after_it), _tags(after_it, before_it))

@@ -129,7 +129,8 @@ def _take(source: Source, format: Format, select: Patterns, root: str | None, ne
         has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
         reduce(source, select, root, source.place.path, has_lists=has_lists)
     if nest:
-        source.tree, source.mapped = nested(source.tree, "."), None
+        with _naming(source, "Rename one, or leave out nest="):
+            source.tree, source.mapped = nested(source.tree, "."), None
     if format.name != OWN and formats.writer_of(format).HOLDS.arrays and source.mapped is not None:
         source.tree = source.mapped()
 
@@ -156,7 +157,8 @@ def _made(source: Source, format: Format, metadata: Tree, allowed: frozenset[str
         of_weights = False
     else:
         holds = formats.writer_of(format).HOLDS
-        fitted = fit(source.tree, source.metadata, holds)
+        with _naming(source, "Rename it, take a part (root=, select=), or choose another target"):
+            fitted = fit(source.tree, source.metadata, holds)
         ours, left = None, source.ours
         if source.ours is not None and has_names:
             ours, left = source.ours.divided(holds.tags, has_schema=holds.schema is not None)
@@ -168,6 +170,18 @@ def _made(source: Source, format: Format, metadata: Tree, allowed: frozenset[str
         raise refusal(source.losses, writing, allowed, source.place.path, format.name)
     tensors = [leaf for _, leaf in walk(fitted.tree) if is_tensor(leaf)]
     return _Made(fitted.tree, fitted.metadata, ours, losses, len(tensors), sum(map(nbytes, tensors)))
+
+
+@contextmanager
+def _naming(source: Source, advice: str) -> Iterator[None]:
+    """What is said where names of a source cannot be those of the target."""
+    try:
+        yield
+    except CkptError as error:
+        error.path = error.path or source.place.path
+        if error.code in ("name-collision", "unsupported-key"):
+            error.advice = advice
+        raise
 
 
 def _save(target: str, source: Source, made: _Made, counter: _Counter, *, verify: bool, **options: Any) -> None:

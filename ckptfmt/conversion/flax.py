@@ -43,6 +43,7 @@ from .source import (
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 CHUNK = 1 << 30  # bytes
+EMPTY = b"\x80"  # a map
 
 
 def _fits(value: Any) -> bool:
@@ -62,8 +63,8 @@ HOLDS = Holds(
 
 
 def looks_like(probe: Probe) -> bool:
-    """A map whose first key is a string."""
-    return bool(probe.head) and is_map(probe.head)
+    """A map whose first key is a string, or an empty one, which is all of its file."""
+    return probe.head == EMPTY or (bool(probe.head) and is_map(probe.head))
 
 
 def read(path: str) -> Source:

@@ -150,7 +150,7 @@ def _misnamed(error: CkptError, place: Place, probe: Probe) -> CkptError | None:
     if found.name == place.format:
         return None
     message = f"this looks like {found.title}, not like {FORMATS[place.format].title}"
-    return fault("bad-source", message, path=probe.path, advice="Leave out source_format= (--from), or name that one")
+    return fault("bad-source", message, path=probe.path, advice="Leave out source_format=, or name that one")
 
 
 def target_format(path: str, name: str | None) -> Format:

@@ -22,6 +22,7 @@ FEW = 1 << 16  # leaves and containers that any source may have; more only if it
 _CONTAINER, _LEAF = 480, 32  # bytes of memory that one takes on its way through a conversion
 _ARRAY, _LAZY = 1500, 2000  # and a tensor, beside its elements
 
+RENAME = "Rename the key where the file is made"
 _TEXTS, _CONTAINERS = (str, dict), (dict, list, tuple)
 
 
@@ -83,10 +84,10 @@ def _check_texts(leaf: Any, where: Path, path: str) -> None:
                 raise fault("bad-source", f"{shown(text)} below {path_label(where)!r} is no text", path=path)
         elif type(text) is int and text.bit_length() > MAX_INTEGER_BITS:
             message = f"an int key of {text.bit_length():,} bits below {path_label(where)!r}"
-            raise fault("unsupported-key", message, path=path, expected=f"at most {MAX_INTEGER_BITS:,}")
+            raise fault("unsupported-key", message, path=path, expected=f"at most {MAX_INTEGER_BITS:,}", advice=RENAME)
         elif isinstance(leaf, dict) and type(text) is not int:
             message = f"the dict at {path_label(where)!r} has the key {shown(text)} of type {type(text).__name__}"
-            raise fault("unsupported-key", message, path=path)
+            raise fault("unsupported-key", message, path=path, advice=RENAME)
 
 
 def _guarded(leaf: LazyArray, path: str) -> LazyArray:

@@ -38,7 +38,7 @@ def kept(metadata: Tree, tree: Tree) -> Kept:
     found = keys_of(metadata, {ATTRIBUTES})
     if found.value is None:
         return found
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, dict[str, Tree]] = {}
     lost = [*found.lost]
     holders = _holders(tree)
     said = found.value[ATTRIBUTES]

@@ -264,6 +264,13 @@ class _Machine:
                 items = self.marked()
                 self.left -= _ITEM[name] * len(items)
                 self.extend(items)
+            case _:
+                self.make(name, argument)
+
+    def make(self, name: str, argument: Any) -> None:
+        """An instruction that names, calls or changes an object."""
+        stack = self.stack
+        match name:
             case "GLOBAL":
                 self.push(self.find(*argument.split(" ", 1)))
             case "STACK_GLOBAL":

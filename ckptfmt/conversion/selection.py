@@ -43,11 +43,14 @@ def reduce(source: Source, select: Patterns, root: str | None, path: str, *, has
     kept = {found[:end] for found, _ in flatten(source.tree, is_tensor) for end in range(len(found) + 1)}
     if source.ours is not None:
         tags = {place.below(at): found for at, found in source.ours.tags.items() if place.below(at) in kept}
-        source.ours = Ours(None, {at: found for at, found in tags.items() if at is not None}, {})
+        tags_here = {at: found for at, found in tags.items() if at is not None}
+        source.ours = Ours(None, tags_here, source.ours.further)
     labels = {path_label(at) for at in kept} if source.losses else set()
     source.losses = (*(loss for loss in source.losses if _concerns(loss, patterns, place, labels)), *losses)
-    if root is not None and isinstance(source.metadata, dict):
-        metadata = {key: place.keys(value) if key in _BY_PATH else value for key, value in source.metadata.items()}
+    if isinstance(source.metadata, dict):
+        texts = {path_text(at) for at in kept}
+        items = source.metadata.items()
+        metadata = {key: place.keys(value, texts) if key in _BY_PATH else value for key, value in items}
         source.metadata = {key: value for key, value in metadata.items() if value or key not in _BY_PATH} or None
 
 
@@ -112,13 +115,13 @@ class _Place(NamedTuple):
             return rest
         return (str(rest[0])[len(self.prefix) :], *rest[1:]) if rest and _begins(rest[0], self.prefix) else None
 
-    def keys(self, by_path: Any) -> Any:
-        """A dict by path text of the whole as one by path text here."""
+    def keys(self, by_path: Any, texts: set[str]) -> Any:
+        """A dict by path text of the whole as one by path text here, of those `texts` that are still there."""
         if not isinstance(by_path, dict):
             return by_path
         root = self._text(path_text)
         found = {key: _below(key, root) for key in by_path if isinstance(key, str)}
-        return {text: by_path[key] for key, text in found.items() if text is not None}
+        return {text: by_path[key] for key, text in found.items() if text in texts}
 
     def label(self) -> str:
         return self._text(path_label)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +20,7 @@ from .claims import shown
 from .entries import check_inside, read_json
 from .source import Loss, Ours, Source, Tensor, is_tensor, nbytes
 
+STATE_DICT = "torch.state_dict"  # a tag: the versions of modules
 INDEX_METADATA = "index.metadata"  # metadata: what an index says beside names and sizes, as JSON
 _DERIVED = {"total_size", "total_parameters"}  # follow from the tensors
 _NUMBERED = re.compile(r"(?P<stem>.*)-(?P<number>[0-9]{5,})-of-(?P<count>[0-9]{5,})(?P<suffix>\.\w+)").fullmatch
@@ -59,15 +61,12 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
     """All files that an index names. Each must hold exactly the tensors that the index says."""
     document = read_json(index, distinct)
     weight_map, about = document["weight_map"], dict(document.get("metadata") or {})
-    names: dict[str, list[str]] = {}
-    for name, shard in weight_map.items():
-        if type(shard) is not str or shard != os.path.basename(shard) or shard in ("", ".", ".."):
-            raise fault("unsafe-source", f"the index names {shown(shard)}, which is not beside it")
-        names.setdefault(shard, []).append(name)
+    names = _by_file(weight_map)
     tree: dict[str, Any] = {}
     merged, losses, size = Metadata(), list[Loss](), 0
     left_out = (0, 0)
     tags: dict[Path, Sequence[tuple[str, Any]]] = {}
+    whole = Versions()
     with ExitStack() as stack:
         for shard, expected in names.items():
             path = os.path.join(os.path.dirname(index), shard)
@@ -81,18 +80,34 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             tree.update(source.tree)
             losses += source.losses
             merged.add(shard, source.metadata)
-            tags |= source.ours.tags if source.ours is not None else {}
+            if source.ours is not None:
+                tags |= {path: found for path, found in source.ours.tags.items() if path}
+                whole.add(shard, source.ours.tags.get((), ()))
             size += os.path.getsize(path)
             left_out = (left_out[0] + source.left_out[0], left_out[1] + source.left_out[1])
-        losses += merged.losses + _unnamed(names) + _size_told(about.get("total_size"), list(tree.values()))
+        losses += (
+            merged.losses + whole.losses + _unnamed(names) + _size_told(about.get("total_size"), list(tree.values()))
+        )
         further = {key: value for key, value in about.items() if key not in _DERIVED}
         metadata = merged.value
         if further:
             metadata = {**(metadata or {}), INDEX_METADATA: json.dumps(further, ensure_ascii=False)}
-        ordered = {name: tree[name] for name in weight_map}
+        ordered: dict[str, Any] = {name: tree[name] for name in weight_map}
+        if whole.value is not None:
+            ordered, tags[()] = OrderedDict(ordered), [(STATE_DICT, whole.value)]
         ours = Ours(None, tags, {}) if tags else None
         more: Any = {"resources": stack.pop_all(), "ours": ours, "size": size, "left_out": left_out}
         return Source(ordered, metadata, tuple(losses), **more)
+
+
+def _by_file(weight_map: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of tensors by the file that an index names for them; raises `unsafe-source`."""
+    names: dict[str, list[str]] = {}
+    for name, shard in weight_map.items():
+        if type(shard) is not str or shard != os.path.basename(shard) or shard in ("", ".", ".."):
+            raise fault("unsafe-source", f"the index names {shown(shard)}, which is not beside it")
+        names.setdefault(shard, []).append(name)
+    return names
 
 
 class Metadata:
@@ -110,6 +125,25 @@ class Metadata:
         for key, said in metadata.items():
             if self.value.setdefault(key, said) != said:
                 self.losses.append(Loss("metadata", "", f"{key!r} of {file} differs from that of the files before it"))
+
+
+class Versions:
+    """The versions of modules that the state dicts in several files tell, as those of one: `value`, or None."""
+
+    def __init__(self) -> None:
+        self.value: dict[str, Any] | None = None
+        self.losses: list[Loss] = []
+
+    def add(self, file: str, tags: Sequence[tuple[str, Any]]) -> None:
+        for name, param in tags:
+            if name != STATE_DICT:
+                self.losses.append(Loss("value", "", f"the tag {name} of {file} is left out"))
+                continue
+            self.value = self.value or {}
+            for module, of in param.items():
+                if self.value.setdefault(module, of) != of:
+                    message = f"what {file} says of the module {module!r} differs from the files before it"
+                    self.losses.append(Loss("value", "", message))
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

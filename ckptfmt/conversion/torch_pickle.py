@@ -278,7 +278,8 @@ class TensorPickle:
         for key, item in value.items():
             name = self._key(key, path)
             if name in items:
-                raise fault("name-collision", f"two keys would both be {name!r}", tensor=path_label((*path, name)))
+                message, advice = f"two keys would both be {name!r}", "Rename one of them where the file is made"
+                raise fault("name-collision", message, tensor=path_label((*path, name)), advice=advice)
             plain = LEFT if name is LEFT else self._plain(item, (*path, name))
             if plain is not LEFT:
                 items[name] = plain
