@@ -40,7 +40,8 @@ HEAD = """\
 
 Every error is a `CkptError`; `error.code` is one of these, which are stable. Its class says what a caller can do
 ([the table](guide.md#when-something-is-wrong)), its message where it is and what was found. On the command line the
-code stands in brackets at the end of the message, and under `error.code` of `--json`; exit code 1 is a `CorruptError`, 2 any other.
+code stands in brackets at the end of the message, and under `error.code` of `--json`; exit code 1 is a `CorruptError`,
+2 any other.
 """
 
 

@@ -22,7 +22,8 @@ from ..manager.steps import Step
 from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.leases import claim, is_leased, lease
 from ..storage.temporaries import take_away
-from .listing import Row, by_step, check_folder, listed
+from .candidates import check_folder
+from .listing import Row, by_step, listed
 
 BEING_READ, CHANGED = "being read", "changed meanwhile"
 
