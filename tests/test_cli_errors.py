@@ -165,3 +165,60 @@ def test_a_hint_looks_at_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("ckptfmt.conversion.own.looks_like", lambda probe: bool(looked.append(probe)))
     said("get", tmp_path, "w")
     assert len(looked) == 10, "five here, and five below"
+
+
+# ---- what all commands have in common
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
+def test_the_help_says_what_a_program_needs(name: str) -> None:
+    found = command(name)
+    assert found.epilog is not None
+    assert "Examples:\n" in found.epilog
+    assert "Exit codes: 0 " in found.epilog
+    assert "The object of --json" in found.epilog
+    assert {"--json"} <= {word for option in found.params for word in option.opts}
+    for word in ("-h", "--help"):
+        result = CliRunner().invoke(cli, [name, word])
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"Usage: cli {name} ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_call_that_is_wrong_is_one_line_or_one_object(name: str) -> None:
+    for words in ([name], [name, "--no-such"], [name, *["none"] * 9]):
+        if name in ("inspect", "verify", "stats") and len(words) > 2:
+            continue
+        result = CliRunner().invoke(cli, words)
+        assert (result.exit_code, result.stdout) == (2, "")
+        (line,) = result.stderr.splitlines()
+        assert "\\" not in line
+        if name != "completion":
+            result = CliRunner().invoke(cli, [*words, "--json"])
+            assert (result.exit_code, json.loads(result.stdout)["error"]["code"]) == (2, "usage")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["get", "w", "x.ckpt"], "there is no 'w': the checkpoint comes first, then what to take out of it"),
+        (
+            ["convert", "--from", "tourch", "x.ckpt", "y.ckpt"],
+            "'--from': there is no format 'tourch'; did you mean 'torch'",
+        ),
+        (["convert", "--to", "safetensrs", "x.ckpt", "y"], "'--to': there is no format 'safetensrs'; did you mean"),
+        (["gc", "x.ckpt"], "this is a file, and no folder"),
+        (
+            ["ls", "x.ckpt"],
+            "this is a file, and no folder: `ckptfmt inspect` shows what is in a checkpoint. Give the path",
+        ),
+        (["prune", "x.ckpt", "--keep-last", "1"], "Give the path of a folder [not-a-checkpoint]"),
+        (["completion"], "Missing argument 'SHELL'. Choose from: bash, zsh, fish"),
+    ],
+)
+def test_mistakes_of_a_first_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    ckptfmt.save("x.ckpt", {"w": np.zeros(3)})
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 2
+    assert told in result.stderr

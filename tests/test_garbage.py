@@ -262,7 +262,7 @@ def test_deletions_of_a_manager_are_ended(tmp_path: Path, layout: str) -> None:
 
 def test_calls_that_cannot_be_carried_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for path, code in ((tmp_path / "no", "not-found"), (tmp_path / "file", "not-found")):
+    for path, code in ((tmp_path / "no", "not-found"), (tmp_path / "file", "not-a-checkpoint")):
         with pytest.raises(ckptfmt.CkptError) as caught:
             ckptfmt.gc(path)
         assert caught.value.code == code

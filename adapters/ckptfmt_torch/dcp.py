@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -217,8 +218,10 @@ class StorageWriter(storage.StorageWriter):
             self._prospect.attempt.abort()
             self._prospect = None
 
+    _is_finalizing = staticmethod(sys.is_finalizing)  # when the names that giving up needs may be gone
+
     def __del__(self) -> None:
-        if hasattr(self, "_prospect"):
+        if hasattr(self, "_prospect") and not self._is_finalizing():
             self._abandon()  # of the other ranks' failures the coordinator's writer is not told
 
 

@@ -66,7 +66,7 @@ def report(error: CkptError, *, as_json: bool, spelled: Callable[[str], str] = s
 def report_usage(error: click.UsageError, *, as_json: bool) -> None:
     """The same for a call that cannot be carried out."""
     command = "ckptfmt" if error.ctx is None else error.ctx.command_path
-    report_other("usage", error.format_message(), f"See {command} --help", as_json=as_json)
+    report_other("usage", " ".join(error.format_message().split()), f"See {command} --help", as_json=as_json)
 
 
 def report_other(code: str, message: str, advice: str, *, as_json: bool) -> None:

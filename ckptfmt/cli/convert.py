@@ -93,7 +93,13 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 @click.argument("source", required=False, type=click.Path())
 @click.argument("target", required=False, type=click.Path())
 @options.source_format("--from", "source_format", "SOURCE")
-@click.option("--to", "target_format", metavar="FORMAT", help="What TARGET shall be [default: by its suffix].")
+@click.option(
+    "--to",
+    "target_format",
+    type=options.Format(),
+    metavar="FORMAT",
+    help="What TARGET shall be [default: by its suffix].",
+)
 @click.option("--formats", is_flag=True, help="List the formats.")
 @options.select
 @click.option("--root", metavar="PATH", help="What stands at PATH becomes the whole, and PATH is taken off.")

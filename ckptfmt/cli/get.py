@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -16,6 +17,7 @@ from .. import CkptError, Tensor
 from .. import open as open_checkpoint
 from ..format.dtypes import Array
 from ..format.names import Path
+from ..storage import is_url
 from . import index as indices
 from . import npy, options
 from .console import console, print_json
@@ -65,6 +67,8 @@ TENSOR is "" for the root, and a JSON array of keys where the text leaves doubt.
 
 The object of --json has path and key, then for a tensor: dtype, shape, values, output (values is null if output is
 a file); for anything else: value, tensors and tags, as `ckptfmt inspect` has them.
+
+Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else.
 """,
 )
 @click.argument("path", type=click.Path())
@@ -97,6 +101,8 @@ def get(
     INDEX takes a part of it, in NumPy's notation for ints and slices; only the blocks that hold the part are read, and
     they are verified. Plain values and subtrees can be had as well.
     """
+    if not is_url(path) and not os.path.exists(path) and os.path.exists(tensor):
+        raise click.UsageError(f"there is no {path!r}: the checkpoint comes first, then what to take out of it")
     with open_checkpoint(path, follow_links=follow_links) as checkpoint, _named(path):
         place, found = find(checkpoint.tree, tensor, path)
         document: dict[str, Any] = {"path": path, "key": tensor}

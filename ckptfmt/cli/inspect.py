@@ -53,6 +53,8 @@ path, source, source_format, metadata, losses (a list of objects with kind, path
 leave out), left_out (an object with tensors and bytes: what lies in objects that cannot be read), passed_over (names of
 other checkpoints beside what was read), totals, tree, tensors and tags. Of a folder it has path, or of several paths
 paths, and checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
+
+Exit codes: 0 fine, 1 one is damaged, 2 anything else.
 """,
 )
 @options.paths

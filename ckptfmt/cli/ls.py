@@ -8,7 +8,8 @@ from typing import Any
 import click
 from rich.text import Text
 
-from ..manager.listing import Row, by_step, check_folder, listed, natural
+from ..maintenance.candidates import check_folder
+from ..manager.listing import Row, by_step, listed, natural
 from ..near import did_you_mean
 from . import chart, options
 from .console import console, print_json
@@ -42,6 +43,8 @@ later steps.
 The object of --json has: path, and steps, a list of objects with name, format, step (or null), path, time (seconds
 since the epoch), size (bytes), metrics, error (the code of what is wrong with it, or null) and reasons. Of what cannot
 be read time and size may be null.
+
+Exit codes: 0 listed, whatever is damaged in it, 2 anything else.
 """,
 )
 @click.argument("path", metavar="DIR", type=click.Path())

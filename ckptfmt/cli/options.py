@@ -10,6 +10,7 @@ import click
 from ..conversion import FORMATS
 from ..conversion.source import EXPANSION
 from ..layouts import LAYOUTS
+from ..near import did_you_mean
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -39,10 +40,23 @@ select = click.option(
 recursive = click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
 
 
+class Format(click.Choice):  # type: ignore[type-arg]  # of earlier releases it has none
+    """The name of a format; for one that is none, what is near."""
+
+    def __init__(self) -> None:
+        super().__init__(list(FORMATS))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in FORMATS:
+            hint = did_you_mean(value, FORMATS) or f"; there are {', '.join(FORMATS)}"
+            self.fail(f"there is no format {value!r}{hint}", param, ctx)
+        return value
+
+
 def source_format(option: str, name: str, what: str, *former: str) -> Decorator:
     """What the bytes at a place may leave in doubt; `former`: what the option was called before."""
     help = f"What {what} is, where its bytes leave doubt: {', '.join(FORMATS)}."
-    return click.option(option, *former, name, type=click.Choice(list(FORMATS)), metavar="FORMAT", help=help)
+    return click.option(option, *former, name, type=Format(), metavar="FORMAT", help=help)
 
 
 def max_expansion(what: str) -> Decorator:

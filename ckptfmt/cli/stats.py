@@ -105,6 +105,8 @@ it is the absolute value, and the deviation is that of all elements, not of a sa
 The object of --json has: path, and tensors, a list of objects with path (typed: strings and ints), name (its label),
 dtype, shape, elements, min, max, mean, std, zeros, nan and inf. Of a folder it has path, or of several paths paths, and
 checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
+
+Exit codes: 0 fine, 1 one is damaged, 2 anything else.
 """,
 )
 @options.paths

@@ -19,6 +19,8 @@ Examples:
   ckptfmt upgrade --overwrite old.ckpt old.ckpt
 
 The object of --json has: path, from, to ([major, minor]), layout, bytes, tensors and manifest_sha256.
+
+Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else.
 """,
 )
 @options.source_and_target

@@ -41,9 +41,18 @@ def candidates_in(
     return _on_disk(name, recursive, follow_links)
 
 
+def check_folder(path: str) -> None:
+    """Raise `not-found` or `not-a-checkpoint` where there is no folder; what is at a URL is not looked at."""
+    if is_url(path) or os.path.isdir(path):
+        return
+    if os.path.exists(path):
+        message = "this is a file, and no folder: `ckptfmt inspect` shows what is in a checkpoint"
+        raise fault("not-a-checkpoint", message, path=path, advice="Give the path of a folder")
+    raise fault("not-found", "there is no such folder", path=path)
+
+
 def _on_disk(folder: str, recursive: bool, follow_links: bool) -> Iterator[Candidate]:
-    if not os.path.isdir(folder):
-        raise fault("not-found", "there is no such folder", path=folder)
+    check_folder(folder)
     waiting = _listed(folder)
     while waiting:
         entry = waiting.pop()

@@ -35,6 +35,7 @@ from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.folders import entries_below
 from ..storage.leases import claim
 from ..storage.temporaries import is_temporary, take_away
+from .candidates import check_folder
 
 GRACE = 24 * 3600.0  # seconds
 
@@ -104,8 +105,8 @@ def gc(
     locks (there it is a day at least), would one that writes nothing for so long lose its temporary, and fail with
     `temporary-lost`. On a store, which has no leases and whose own clock counts, it should be longer than the longest
     upload of one object. `recursive`: also in folders below that are no checkpoints. `folder` may be a URL, for which
-    `storage_options` are handed to the client library. Raises `not-found`, `bad-option` for a grace below 0, and
-    `StorageError` for a folder that cannot be listed.
+    `storage_options` are handed to the client library. Raises `not-found`, `not-a-checkpoint` for a file, `bad-option`
+    for a grace below 0, and `StorageError` for a folder that cannot be listed.
     """
     if not grace >= 0:
         raise fault("bad-option", "grace=", path=folder, found=grace, expected="seconds, 0 or more")
@@ -125,8 +126,7 @@ def _left(
 
         yield from gc_on_store(folder, options, delete, grace, recursive)
         return
-    if not os.path.isdir(folder):
-        raise fault("not-found", "there is no such folder", path=folder)
+    check_folder(folder)
     for place in _folders(folder, recursive):
         yield from _judged(place, delete, grace)
 

@@ -16,7 +16,7 @@ from ..conversion.folders import INDEX
 from ..conversion.formats import OWN, place_of
 from ..conversion.probe import Place
 from ..conversion.shards import numbered
-from ..errors import CkptError, MissingError, NotACheckpointError, fault
+from ..errors import CkptError, MissingError, NotACheckpointError
 from ..format.dtypes import dtype_of
 from ..maintenance.candidates import Candidate, candidates_in
 from ..storage import is_url
@@ -43,16 +43,6 @@ class Row(NamedTuple):
     metrics: dict[str, float]
     error: str | None = None
     reasons: tuple[str, ...] = ()
-
-
-def check_folder(path: str) -> None:
-    """Raise where there is no folder to list."""
-    if is_url(path) or os.path.isdir(path):
-        return
-    if os.path.exists(path):
-        hint = ": `ckptfmt inspect` shows what is in a checkpoint"
-        raise fault("not-a-checkpoint", f"this is a file, and no folder{hint}", path=path)
-    raise fault("not-found", "there is no such folder", path=path)
 
 
 def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -> list[Row]:

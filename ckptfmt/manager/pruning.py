@@ -17,10 +17,11 @@ from typing import Any, cast
 from ..brief import Brief
 from ..conversion.formats import OWN
 from ..errors import CkptError, fault
+from ..maintenance.candidates import check_folder
 from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.leases import claim, is_leased, lease
 from ..storage.temporaries import take_away
-from .listing import Row, by_step, check_folder, listed
+from .listing import Row, by_step, listed
 from .policies import Policy, policies_asked, reasons_to_keep
 from .steps import Step
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 
 class Descriptor:
     """An open file or directory, which stays open until it is closed and nobody reads or writes any more: what is under
     way would go on in another file that was given its number."""
+
+    # while the interpreter ends its modules are emptied, and the system closes what is open
+    _is_finalizing = staticmethod(sys.is_finalizing)
 
     def __init__(self, number: int) -> None:
         self._number: int | None = number
@@ -42,6 +46,8 @@ class Descriptor:
         return number
 
     def close(self) -> None:
+        if self._is_finalizing():
+            return
         with self._changing:
             self._is_closed = True
             self._settle()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import weakref
 from collections.abc import Iterator
 
@@ -21,6 +22,8 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 class Lease:
     """A file or directory that is open, and locked where it can be, until `release`."""
+
+    _is_finalizing = staticmethod(sys.is_finalizing)  # when the names of this module may be gone
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
@@ -47,6 +50,8 @@ class Lease:
 
     def release(self) -> None:
         """Let go at once, whoever has a copy of the descriptor."""
+        if self._is_finalizing():  # the lock ends with the process
+            return
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 disks.current().unlock(self._fd)
