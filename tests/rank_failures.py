@@ -138,11 +138,11 @@ def one_told_what_is_committed(rank: Rank) -> None:
     def refuse(step: int, report: Any) -> None:
         raise ZeroDivisionError("told")
 
-    rank.manager._on_commit = refuse if rank.odd else None
+    rank.manager._saver._on_commit = refuse if rank.odd else None
     try:
         at_step()(rank)
     finally:
-        rank.manager._on_commit = None
+        rank.manager._saver._on_commit = None
 
 
 def loads(rank: Rank) -> None:

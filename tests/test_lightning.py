@@ -105,6 +105,8 @@ def test_options_are_looked_at_before_a_run_begins() -> None:
     ) as raised:
         CkptfmtIO(compresion="zstd")
     assert raised.value.code == "bad-option"
+    with pytest.raises(ckptfmt.InputError, match="CkptfmtIO has no option 'path'"):  # which Lightning gives
+        CkptfmtIO(path="x.ckpt")
 
 
 def test_what_cannot_be_held_is_named(tmp_path: Path) -> None:

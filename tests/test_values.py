@@ -215,7 +215,7 @@ def test_paths_of_other_systems() -> None:
 
 
 def test_snapshots_hold_what_was_there() -> None:
-    buffers = snapshot.Buffers()
+    buffers = snapshot.SnapshotBuffers()
     rng, tree = np.random.default_rng(1), {"w": np.zeros(2), "q": deque([1]), "c": Counter("a"), "m": Mode.FAST}
     tree |= {"rng": rng, "dice": random.Random(1)}
     for _ in range(2):  # the second time as one of the same arrays

@@ -50,11 +50,11 @@ def open_run(
         run = open_run("runs/7", best=Best("loss"))
         tree = run.restore("best")
 
-    `directory`: that of a `CheckpointManager`, or a second one, to which it copies; a path or URL, for which
-    `storage_options` are those of `ckptfmt.open`. `best`: what "best" means, for `best()` and `restore("best")`.
-    `second`: where steps are found that are not in `directory`, as with `copy_to=` of a manager. `coordinator`: a group
-    of processes that restore together, each the same step. `follow_links`: as in `ckptfmt.open`, for all steps, as in
-    a run that was downloaded into a cache of Hugging Face.
+    `directory`: that of a `CheckpointManager`, of one of its processes (`per_process`), or a second one, to which it
+    copies; a path or URL, for which `storage_options` are those of `ckptfmt.open`. `best`: what "best" means, for
+    `best()` and `restore("best")`. `second`: where steps are found that are not in `directory`, as with `copy_to=` of a
+    manager. `coordinator`: a group of processes that restore together, each the same step. `follow_links`: as in
+    `ckptfmt.open`, for all steps, as in a run that was downloaded into a cache of Hugging Face.
 
     Raises `InputError` (`bad-option`).
     """

@@ -57,7 +57,7 @@ class Saver:
         self._on_commit, self._on_error = on_commit, on_error
         self._copier: Copier | None = None
         self.acts = savers.rank == 0
-        self._background: Coordinator | None = None  # the savers, for the thread that saves in the background
+        self._split: Coordinator | None = None  # the savers, for what is saved in the background
         self._buffers: list[snapshot.SnapshotBuffers] = []  # of snapshots whose saves are over
         self._saved: Number | None = None  # the last step that was committed here
 
@@ -79,9 +79,9 @@ class Saver:
             self.worker.run(Job(order.step, lambda job: self._commit(self.savers, order, job)))
 
     def _save_in_background(self, order: Order) -> None:
-        if self._background is None:
-            self._background = self.savers.split()
-        savers = self._background
+        if self._split is None:
+            self._split = self.savers.split()
+        savers = self._split
         try:
             buffers = self._buffers.pop()
         except IndexError:

@@ -1,0 +1,78 @@
+"""What a call says of an option that it does not have."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+import pytest
+
+import ckptfmt
+from ckptfmt.options import checked_class, checks_options, keys_of, known, named_by, refuse_others
+
+
+class More(TypedDict, total=False):
+    """Options of a call, by a set."""
+
+    compression: str
+    digest: str
+
+
+@checks_options(More, name="store() of a test")
+def store(path: str, *, overwrite: bool = False, **options: Unpack[More]) -> Any:
+    """Store nothing."""
+    return path, overwrite, options
+
+
+@checked_class
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A small class of options."""
+
+    most_bytes: int = 1
+
+
+def said(call: Any, **options: Any) -> str:
+    with pytest.raises(ckptfmt.InputError) as caught:
+        call("p", **options)
+    assert caught.value.code == "bad-option"
+    return caught.value.message
+
+
+def test_what_a_call_has_goes_through() -> None:
+    assert store("p", overwrite=True, digest="sha256") == ("p", True, {"digest": "sha256"})
+    assert store(path="p") == ("p", False, {})
+    assert Limit(most_bytes=3).most_bytes == Limit(3).most_bytes == 3
+
+
+def test_a_near_name_is_named() -> None:
+    for wrong, right in (("compresion", "compression"), ("over_write", "overwrite"), ("digset", "digest")):
+        assert said(store, **{wrong: 1}) == f"store() of a test has no option {wrong!r}; did you mean {right!r}?"
+    assert said(store, zzz=1) == "store() of a test has no option 'zzz'"
+    assert said(Limit, most_byte=1).startswith("Limit has no option 'most_byte'; did you mean 'most_bytes'?")
+
+
+def test_the_call_that_has_it_is_named() -> None:
+    known("fetch() of a test", frozenset({"digests", "retry_seconds"}))
+    assert said(store, most_bytes=1) == "store() of a test has no option 'most_bytes'; it is one of Limit"
+    assert said(store, retry_seconds=1).endswith("; it is one of fetch() of a test")
+    assert said(store, digests=1).endswith("; did you mean 'digest'? It is one of fetch() of a test")
+
+
+def test_the_first_that_is_wrong_is_named() -> None:
+    with pytest.raises(ckptfmt.InputError, match="'b'"):
+        refuse_others("call", ["a", "b", "c"], frozenset({"a"}))
+    refuse_others("call", ["a"], frozenset({"a"}))
+
+
+def test_a_call_is_seen_as_it_was_written() -> None:
+    assert list(inspect.signature(store).parameters) == ["path", "overwrite", "options"]
+    assert (store.__name__, store.__doc__) == ("store", "Store nothing.")
+    assert (named_by(store), keys_of(More), keys_of(None)) == ({"path", "overwrite"}, {"compression", "digest"}, set())
+    assert list(inspect.signature(Limit).parameters) == ["most_bytes"]
+
+
+def test_what_is_wrong_besides_is_pythons_to_say() -> None:
+    with pytest.raises(TypeError, match="path"):
+        store()  # type: ignore[call-arg]
