@@ -364,7 +364,10 @@ CODES: dict[str, Code] = {
     ),
     # migrate
     "bad-migration": Code(
-        InputError, "migrate", "a migration document breaks the specification", "Mend the document (SPEC.md section 20)"
+        InputError,
+        "migrate",
+        "a migration document breaks the specification",
+        "Mend the document: docs/spec/migrations.md has its rules",
     ),
     "no-migration": Code(
         InputError, "migrate", "no chain of migrations leads there", "Add the missing migration, or name other versions"

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from . import HERE, SPEC, VERSION
+from . import DOCUMENTS, HERE, SPEC, VERSION
 
 _LEFT_OUT = {"__pycache__", "node_modules"}
 
@@ -22,7 +22,7 @@ def write(folder: Path) -> Path:
         if path.is_file() and not _LEFT_OUT & set(path.parts)
     ]
     with zipfile.ZipFile(target, "w") as archive:
-        for path in (SPEC, SPEC.with_name("LICENSE"), *files):
+        for path in (*DOCUMENTS, SPEC.with_name("LICENSE"), *files):
             member = zipfile.ZipInfo(path.relative_to(HERE.parent).as_posix(), (1980, 1, 1, 0, 0, 0))
             member.external_attr, member.create_system = 0o100644 << 16, 3
             archive.writestr(member, path.read_bytes())

@@ -325,7 +325,7 @@ class Zip:
         """Append a member; where its payload begins. `framed`: whether its bytes are part of the frame."""
         raw, start, size = name.encode(), self.position, len(data)
         extra = b""
-        if aligned:  # [PACK-002]
+        if aligned:  # [PACK-002] [PACK-008]
             alignment = self.options.align[size >= 65536]
             plain = start + 30 + len(raw)
             room = -(plain + 6) % alignment + 2
@@ -339,7 +339,7 @@ class Zip:
         if not self.options.directory:
             start, size, crc = 0, 0, 0
         extra, needed, start32 = b"", 20, start
-        if start >= MAX32:  # [PACK-003]
+        if start >= MAX32:  # [PACK-003] [PACK-009]
             extra, needed, start32 = struct.pack("<2HQ", 1, 8, start), 45, MAX32
         head = struct.pack("<4s6H3I2H", b"PK\1\2", 0x0314, needed, 0, 0, 0, 33, crc, size, size, len(raw), len(extra))
         self.entries.append(head + struct.pack("<3H2I", 0, 0, 0, 0o100644 << 16, start32) + raw + extra)

@@ -1,4 +1,5 @@
-"""Traceability, both ways: statements of SPEC.md to the cases that test them, and cases to statements that exist."""
+"""Traceability, both ways: statements of SPEC.md and its companions to the cases that test them, and cases to
+statements that exist."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 
 from . import HERE
 from .cases import Case, read_cases
-from .spec import binding, codes, statements
+from .spec import binding, classes, codes, statements
 
 UNTESTABLE = HERE / "untestable.json"
 PAGE = HERE.parent / "docs" / "conformance.md"
@@ -60,14 +61,15 @@ def problems() -> list[str]:
 
 
 def table() -> str:
-    """The statements as Markdown: how many cases test each, and why none can."""
+    """The statements as Markdown: whom each binds, how many cases test it, and why none can."""
     by_statement, excused = tested(), untestable()
-    lines = ["| statement | cases | for example |", "|---|---:|---|"]
+    class_of = {identity: name for name, identities in classes().items() for identity in identities}
+    lines = ["| statement | class | cases | for example |", "|---|---|---:|---|"]
     for identity in statements():
         cases = by_statement.get(identity, [])
         shown = ", ".join(f"`{case.id}`" for case in cases[:2])
         words = shown or (f"untestable: {excused[identity]}" if identity in excused else "no MUST")
-        lines.append(f"| {identity} | {len(cases)} | {words} |")
+        lines.append(f"| {identity} | {class_of.get(identity, '')} | {len(cases)} | {words} |")
     return "\n".join(lines)
 
 

@@ -401,7 +401,7 @@ class Judged:
         self.hold(digest(self.digest, content) == self.frame_digest, "the frame digest is wrong [FRM-001] [FRM-002]")
 
     def canonical_form(self) -> None:
-        """Build the same checkpoint anew, and compare every byte. [MAN-004] [PACK-003] to [PACK-005]"""
+        """Build the same checkpoint anew, and compare every byte. [MAN-004] [PACK-004] [PACK-005] [PACK-008]"""
         described = Checkpoint(
             Form(self.document["tree"], None),
             Form(self.document["metadata"], None),
@@ -417,7 +417,10 @@ class Judged:
             described.schema = (schema["id"], schema["version"])
         built = _Rebuilt(described, self.rows)
         files = flatten(built.file() if self.layout == "file" else built.loose())
-        self.hold(files == self.files, "the bytes are not those of the canonical form [MAN-004] [PACK-004] [PACK-005]")
+        self.hold(
+            files == self.files,
+            "the bytes are not those of the canonical form [MAN-004] [PACK-004] [PACK-005] [PACK-008]",
+        )
 
 
 class _Rebuilt(Built):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import jsonschema
 import msgpack
 import pytest
 
-from conformance import HERE, VECTORS, archive, coverage, make, report
+from conformance import HERE, VECTORS, VERSION, archive, coverage, make, report
 from conformance.__main__ import KNOWN, as_expected, command_of, implementation, main
 from conformance.cases import read_case, read_cases
 from conformance.run import BROKEN, FAILED, PASSED, SKIPPED, UNSUPPORTED, Result, run_cases
@@ -43,9 +44,12 @@ def test_the_archive_is_whole_and_always_the_same(tmp_path: Path) -> None:
     assert one.read_bytes() == other.read_bytes()
     assert hashlib.sha256(one.read_bytes()).hexdigest() in one.with_suffix(".zip.sha256").read_text()
     with zipfile.ZipFile(one) as archived:
-        assert {"SPEC.md", "conformance/PROTOCOL.md", "conformance/vectors/tree-base/input.ckpt"} <= {
-            *archived.namelist()
-        }
+        assert {
+            "SPEC.md",
+            "docs/spec/migrations.md",
+            "conformance/PROTOCOL.md",
+            "conformance/vectors/tree-base/input.ckpt",
+        } <= {*archived.namelist()}
 
 
 def test_the_archive_needs_the_standard_library_and_msgpack_alone(tmp_path: Path) -> None:
@@ -72,6 +76,16 @@ def test_the_archive_needs_the_standard_library_and_msgpack_alone(tmp_path: Path
     assert suite("list", "tree-").stdout.startswith("tree-aliases")
     assert '"tree-base"' in suite("show", "tree-base").stdout
     assert suite("coverage").returncode == 0
+
+
+def test_cases_say_which_version_brought_them() -> None:
+    """The first version is closed: whatever is new stands in since.json under a version of the changelog."""
+    cases = read_cases(large=True)
+    assert sum(case.since == "1.0.0" for case in cases) == 1238
+    listed = json.loads((HERE / "since.json").read_text())
+    assert {identity for ids in listed.values() for identity in ids} <= {case.id for case in cases}
+    assert ["1.0.0", *listed] == re.findall(r"^## (.*)$", (HERE / "CHANGELOG.md").read_text(), re.MULTILINE)[::-1]
+    assert list(listed)[-1] == VERSION
 
 
 def test_there_are_enough_small_cases() -> None:

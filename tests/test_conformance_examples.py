@@ -1,36 +1,98 @@
-"""Every example block of SPEC.md has a name, and is what it says: each is carried out by the suite's own writer, which
-was made from the text alone."""
+"""Every example block of SPEC.md and its companions has a name, and is what it says: each is carried out by the suite's
+own writer, which was made from the text alone."""
 
 from __future__ import annotations
 
 import json
 import re
 import struct
+from typing import Any
 
 import msgpack
 import pytest
 
 from ckptfmt.migration.patterns import parse_patterns
-from conformance import SPEC
+from conformance import DOCUMENTS
 from conformance.build import Checkpoint, node_document
 from conformance.cases import flatten, read_cases
-from conformance.model import Tensor
+from conformance.model import Tag, Tensor
+from conformance.packing import pack
 
-BLOCKS = dict(re.findall(r"^<!-- example: ([a-z-]+) -->\n```\n(.*?)^```$", SPEC.read_text(), re.MULTILINE | re.DOTALL))
+BLOCKS: dict[str, str] = {}
+for _page in DOCUMENTS:
+    BLOCKS |= re.findall(
+        r"^<!-- example: ([a-z0-9-]+) -->\n```\n(.*?)^```$", _page.read_text(), re.MULTILINE | re.DOTALL
+    )
 W = Tensor("bfloat16", (2, 2), struct.pack("<4H", 0x3F80, 0x4000, 0x4040, 0x8000))
 TREE = {"step": 7, "w": W}
 
 
 def example(layout: str) -> dict[str, bytes]:
-    """The worked example of section 18."""
+    """The worked example of section 18.1."""
     checkpoint = Checkpoint(TREE, layout=layout, digest="xxh3-128", block=4 << 20, generator="ckptfmt 1.0.0")
     return flatten(checkpoint.build())
 
 
+def second_example() -> dict[str, bytes]:
+    """The worked example of section 18.2."""
+    rows = {(n, 0): struct.pack("<4f", *(n * 2 + half / 2 for half in range(4))) for n in range(2)}
+    w = Tensor("float32", (4, 2), b"".join(rows.values()), grid=(2, 2))
+    w.chain = {"name": "zstd", "configuration": {"checksum": False, "level": 3}}
+    w.stored = {position: bytes.fromhex("28b52ffd2010810000") + data for position, data in rows.items()}
+    q = Tensor("int4", (3,), bytes([0x78, 0x01]))
+    columns = {
+        "tensor": ("I", 0, 1),
+        "chunk": ("Q", 0, 0),
+        "count": ("Q", 2, 1),
+        "part": ("I", 0, 0),
+        "step": ("I", 1, 0),
+    }
+    placement = {name: struct.pack(f"<2{code}", *values) for name, (code, *values) in columns.items()}
+    checkpoint = Checkpoint(
+        {"model": Tag("collections.OrderedDict", None, {"w": w, "q": q}), "ema": {"q": q}},
+        metadata={"step": 7},
+        layout="packed",
+        digest="xxh3-128",
+        block=4 << 20,
+        schema=("demo", "2"),
+        generator="ckptfmt 1.0.0",
+        parts=lambda row: row % 2,
+        inline=False,
+        edit=lambda document: document.update(placement=placement),
+    )
+    return flatten(checkpoint.build())
+
+
+def dumped(name: str) -> bytes:
+    """The bytes of a hexadecimal dump."""
+    return bytes.fromhex("".join(line[6:46].replace(" ", "") for line in BLOCKS[name].splitlines()))
+
+
+def value_of(text: str) -> Any:
+    """The value of JSON with `h'…'` for bin."""
+    text = re.sub(r"h'([0-9a-f]*)'", r'{"bin": "\1"}', text)
+    return json.loads(text, object_hook=lambda item: bytes.fromhex(item["bin"]) if item.keys() == {"bin"} else item)
+
+
 def test_every_block_has_a_name_and_is_carried_out() -> None:
-    assert SPEC.read_text().count("\n```\n") == 2 * len(BLOCKS)
-    carried_out = {"node-documents", "layouts", "commit-record", "manifest", "file", "loose-commit-record"}
-    assert BLOCKS.keys() == carried_out | {"pattern-grammar"}
+    assert sum(page.read_text().count("\n```\n") for page in DOCUMENTS) == 2 * len(BLOCKS)
+    carried_out = {"byte-map", "node-documents", "layouts", "commit-record", "manifest", "file", "loose-commit-record"}
+    packed = {"pack-0", "pack-1", "part-manifest-0", "part-manifest-1", "packed-part-manifests", "packed-commit-record"}
+    elsewhere = {"cddl"}  # tests/test_spec.py
+    assert BLOCKS.keys() == carried_out | packed | elsewhere | {"packed-manifest", "pattern-grammar"}
+
+
+def test_byte_map() -> None:
+    """What it draws stands in that order in the example of layout `file`, and under these names in the others."""
+    data = example("file")[""]
+    places = ["tensors/zarr.json", "tensors/w/c/0/0", "manifest.msgpack", "PK\1\2", "PK\5\6", "ckptfmt/1.0"]
+    found = [data.index(place.encode()) for place in places]
+    assert found == sorted(found)
+    columns = [line[:33] for line in BLOCKS["byte-map"].splitlines()]
+    drawn = ["node documents", "chunks", "manifest.msgpack", "ZIP directory, end record", "commit record"]
+    lines = [next(n for n, line in enumerate(columns) if word in line) for word in drawn]
+    assert lines == sorted(lines)
+    assert set(re.findall(r"p\w+/\d{5}\.\w+", BLOCKS["byte-map"])) <= second_example().keys()
 
 
 @pytest.mark.parametrize(
@@ -118,16 +180,24 @@ def test_the_grammar_refuses_what_the_cases_call_wrong() -> None:
 
 
 def test_manifest() -> None:
-    text = re.sub(r"h'([0-9a-f]*)'", r'{"bin": "\1"}', BLOCKS["manifest"])
-    shown = json.loads(text, object_hook=lambda item: bytes.fromhex(item["bin"]) if item.keys() == {"bin"} else item)
     data = example("file")[""]
     offset, length = map(int, re.findall(rb"manifest=(\d+)\+(\d+) ", data)[-1])
-    assert msgpack.unpackb(data[offset : offset + length]) == shown
+    assert msgpack.unpackb(data[offset : offset + length]) == value_of(BLOCKS["manifest"])
 
 
 def test_file() -> None:
-    rows = [line[6:46].replace(" ", "") for line in BLOCKS["file"].splitlines()]
-    assert bytes.fromhex("".join(rows)) == example("file")[""]
+    assert dumped("file") == example("file")[""]
+
+
+def test_packed() -> None:
+    """Two writers, made apart from each other, give each byte of the second example."""
+    files = second_example()
+    parts = value_of(f"[{BLOCKS['packed-part-manifests'].replace('}', '},', 1)}]")
+    for number in range(2):
+        assert dumped(f"pack-{number}") == files[f"packs/{number:05}.zip"]
+        assert dumped(f"part-manifest-{number}") == files[f"parts/{number:05}.msgpack"] == pack(parts[number])
+    assert pack(value_of(BLOCKS["packed-manifest"])) == files["manifest.msgpack"]
+    assert BLOCKS["packed-commit-record"].encode() == files["COMMIT"]
 
 
 def test_loose_commit_record() -> None:

@@ -10,7 +10,8 @@ import pytest
 from ckptfmt.cli.overview import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "adapters/README.md", ROOT / "conformance/README.md", *ROOT.glob("docs/*.md")]
+PAGES = [ROOT / "README.md", ROOT / "SPEC.md", ROOT / "adapters/README.md", ROOT / "conformance/README.md"]
+PAGES += sorted(ROOT.glob("docs/**/*.md"))
 REPOSITORY = re.compile("^https://github.com/ckptfmt/ckptfmt/(blob|tree)/main/")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 

@@ -1,114 +1,116 @@
-"""SPEC.md and the code say the same: statement ids, error registry, dtype table and worked example.
-
-`python tests/test_spec.py` rewrites the generated parts of SPEC.md (error registry, worked example).
-"""
+"""SPEC.md and its companions, and the code, say the same: statement ids, error registries, dtype table, worked examples
+and the form of the manifest."""
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
+import sys
+from collections import Counter
 from pathlib import Path
 
-import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
+from cddl import Grammar
+from spec_text import DOCUMENTS, ROOT, SPEC, STATEMENT, Q, W, blocks, generated, registry, value_of
 
 import ckptfmt
 from ckptfmt.errors import CODES
 from ckptfmt.format.casts import cast
 from ckptfmt.format.dtypes import DTYPES
-from ckptfmt.writing import request
+from conformance import spec
+from conformance.cases import INPUT, Case, read_cases, read_flat
+from conformance.recipes import Flat
 
-ROOT = Path(__file__).parent.parent
-SPEC = ROOT / "SPEC.md"
 ID = re.compile(r"\[([A-Z]{2,6}-[0-9]{3})\]")
 CITATION = re.compile(r"\b([A-Z]{2,6}-[0-9]{3})\b")
+WORDS = re.compile(r"\b(MUST|SHOULD|MAY|must|shall|should|required|mandatory)\b")
 
 
-def registry() -> str:
-    rows = [f"| `{name}` | {code.phase} | {code.meaning} |" for name, code in CODES.items()]
-    return "\n".join(["| code | phase | meaning |", "|---|---|---|", *rows])
+def statements() -> dict[str, str]:
+    return {identity: text for page in DOCUMENTS for identity, text in STATEMENT.findall(page.read_text())}
 
 
-def example(folder: Path) -> bytes:
-    """The file of the worked example; its generator is fixed, as later versions of the package give the same bytes."""
-    weights = np.array([[1, 2], [3, -0.0]], ml_dtypes.bfloat16)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(request, "__version__", "1.0.0")
-        ckptfmt.save(folder / "example.ckpt", {"step": 7, "w": weights})
-    return (folder / "example.ckpt").read_bytes()
-
-
-def loose_record(folder: Path) -> str:
-    """The commit record of the worked example in layout `loose`."""
-    weights = np.array([[1, 2], [3, -0.0]], ml_dtypes.bfloat16)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(request, "__version__", "1.0.0")
-        ckptfmt.save(folder / "example", {"step": 7, "w": weights}, layout="loose")
-    return "\n".join(["```", (folder / "example" / "COMMIT").read_text().strip(), "```"])
-
-
-def dump(data: bytes) -> str:
-    """A hexadecimal dump: offset, sixteen bytes, and what is printable of them."""
-    lines = []
-    for start in range(0, len(data), 16):
-        row = data[start : start + 16]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        lines.append(f"{start:04x}  {row.hex(' ', 2):<39}  {text}")
-    return "\n".join(["```", *lines, "```"])
-
-
-def shown(value: object) -> str:
-    """A msgpack value as the worked example shows it: JSON, but bin as h'…'."""
-    if isinstance(value, bytes):
-        return f"h'{value.hex()}'"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)}: {shown(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(shown, value)) + "]"
-    return json.dumps(value)
-
-
-def manifest_of(data: bytes) -> bytes:
-    offset, length = map(int, re.findall(rb"manifest=(\d+)\+(\d+) ", data)[-1])
-    return data[offset : offset + length]
-
-
-def manifest_lines(raw: bytes) -> str:
-    document = msgpack.unpackb(raw)
-    lines = [f"{json.dumps(key)}: {shown(value)}" for key, value in document.items()]
-    return "\n".join(["```", "{" + ",\n ".join(lines) + "}", "```"])
+# ---- statements
 
 
 def test_every_cited_id_exists() -> None:
-    defined = set(ID.findall(SPEC.read_text()))
     files = [*ROOT.glob("ckptfmt/**/*.py"), *ROOT.glob("adapters/**/*.py"), *ROOT.glob("conformance/**/*.py")]
+    files += [*ROOT.glob("conformance/*.md"), *ROOT.glob("conformance/implementations/javascript/*.js")]
     files += [*ROOT.glob("tests/**/*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
     cited = {name: set(ID.findall(name.read_text())) for name in files}
-    dangling = {str(name): ids - defined for name, ids in cited.items() if ids - defined}
+    dangling = {str(name): ids - statements().keys() for name, ids in cited.items() if ids - statements().keys()}
     assert not dangling
     assert len(set().union(*cited.values())) > 60  # citations are found at all
 
 
 def test_ids_are_defined_once_and_cited_within_the_text() -> None:
-    text = SPEC.read_text()
-    definitions = re.findall(r"^- `\[([A-Z]{2,6}-[0-9]{3})\]`", text, re.MULTILINE)
-    assert len(definitions) == len(set(definitions))
-    assert set(CITATION.findall(text)) <= {*definitions}
+    texts = [page.read_text() for page in DOCUMENTS]
+    definitions = [identity for text in texts for identity in re.findall(r"^- `\[([A-Z]{2,6}-[0-9]{3})\]`", text, re.M)]
+    assert [identity for identity, count in Counter(definitions).items() if count > 1] == []
+    assert {identity for text in texts for identity in CITATION.findall(text)} <= {*definitions}
+
+
+def test_no_id_is_lost() -> None:
+    """Ids are permanent: within a group none is left out, and a withdrawn one stands in the history."""
+    groups: dict[str, set[int]] = {}
+    for identity in statements():
+        group, _, number = identity.partition("-")
+        groups.setdefault(group, set()).add(int(number))
+    for group, numbers in groups.items():
+        assert numbers == {*range(1, len(numbers) + 1)}, group
 
 
 def test_every_statement_is_normative() -> None:
-    """A statement says MUST, SHOULD or MAY, or is an item of a list that a MUST introduces."""
-    listed = ("FRM-00",)
-    statements = re.findall(r"^- `\[([A-Z]{2,6}-[0-9]{3})\]` (.*(?:\n  .*)*)", SPEC.read_text(), re.MULTILINE)
-    plain = [name for name, text in statements if not re.search(r"\b(MUST|SHOULD|MAY)\b", text)]
-    assert [name for name in plain if not name.startswith(listed)] == []
+    """A statement says MUST, SHOULD or MAY."""
+    assert [name for name, text in statements().items() if not re.search(r"\b(MUST|SHOULD|MAY)\b", text)] == []
 
 
-def test_the_error_registry_is_the_code_s() -> None:
-    assert registry() in SPEC.read_text()
+def prose(page: Path) -> str:
+    """A document without its headings, tables and examples."""
+    text = re.sub(r"^```\n.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^( *\||#).*$", "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.stem)
+def test_every_normative_sentence_has_an_id(page: Path) -> None:
+    """What stands in no statement, table or example asks for nothing, but for the sentence on the key words itself."""
+    text = STATEMENT.sub("", prose(page)).replace("The key words MUST, MUST NOT, SHOULD, SHOULD NOT and MAY are", "")
+    assert [line for line in text.splitlines() if WORDS.search(line)] == []
+
+
+def test_every_statement_has_one_class() -> None:
+    found = Counter(identity for identities in spec.classes().values() for identity in identities)
+    assert {identity: count for identity, count in found.items() if count > 1} == {}
+    assert found.keys() == statements().keys()
+    assert list(spec.classes())[:2] == ["format", "reader"]
+    assert all(spec.classes().values())
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.stem)
+def test_lines_can_be_read(page: Path) -> None:
+    """But for rows of tables and examples, no line is longer than 200 characters: they break at sentences."""
+    assert [line for line in prose(page).splitlines() if len(line) > 200] == []
+
+
+def test_the_reference_table_has_what_the_text_refers_to() -> None:
+    references = SPEC.read_text().partition("### 1.3 References")[2].partition("\n## ")[0]
+    cited = {name for page in DOCUMENTS for name in re.findall(r"RFC \d+", page.read_text())}
+    assert cited <= set(re.findall(r"RFC \d+", references))
+    assert all(f"| {name} |" in references for name in ("ZIP", "Zarr", "msgpack", "FIPS 180-4", "XXH3", "BLAKE3"))
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.stem)
+def test_the_error_registry_is_the_code_s(page: Path) -> None:
+    assert f"errors.py -->\n{registry(page)}\n<!-- end of registry -->" in page.read_text()
+
+
+def test_every_code_stands_in_one_registry() -> None:
+    rows = [row for page in DOCUMENTS for row in registry(page).splitlines()[2:]]
+    assert len(rows) == len(CODES) == len(spec.codes())
 
 
 def test_the_dtype_table_is_the_code_s() -> None:
@@ -144,34 +146,127 @@ def test_the_table_of_ranges_is_the_code_s() -> None:  # [DTYPE-007]
                 assert cast(np.array([value]), DTYPES[name].numpy).beyond == past, name
 
 
+# ---- worked examples
+
+
 def test_the_worked_example_is_what_the_writer_writes(tmp_path: Path) -> None:
-    data = example(tmp_path)
-    text = SPEC.read_text()
-    assert dump(data) in text
-    assert manifest_lines(manifest_of(data)) in text
-    assert loose_record(tmp_path) in text
+    shown = blocks()
+    for name, text in generated(tmp_path).items():
+        assert shown[name] == text, f"{name}: `python tests/spec_text.py` makes it anew"
+    sizes = {int(size) for size in re.findall(r"manifest (?:\(.*\) is|is|of) (\d+) bytes", SPEC.read_text())}
+    records = [
+        shown["loose-commit-record"],
+        shown["packed-commit-record"],
+        bytes_of(shown["file"])[-180:].decode("latin1"),
+    ]
+    assert sizes == {int(re.findall(r"manifest=\d+\+(\d+)", record)[0]) for record in records}
 
 
-def rewrite(text: str, folder: Path) -> str:
-    """SPEC.md with its generated parts made anew."""
-    data = example(folder)
-    start, end = text.index("<!-- registry"), text.index("<!-- end of registry")
-    start = text.index("\n", start) + 1
-    text = f"{text[:start]}{registry()}\n{text[end:]}"
-    head, title, rest = text.partition("## 18. A worked example")
-    rest, history, tail = rest.partition("## 19. History")
-    raw = manifest_of(data)
-    rest = re.sub(r"is \d+ bytes:", f"is {len(raw)} bytes:", rest)
-    blocks = iter([manifest_lines(raw), dump(data), loose_record(folder)])
-    rest = re.sub(
-        r"```.*?```|EXAMPLE_MANIFEST$|EXAMPLE_DUMP$|EXAMPLE_LOOSE$",
-        lambda _: next(blocks),
-        rest,
-        flags=re.DOTALL | re.MULTILINE,
-    )
-    return head + title + rest + history + tail
+def bytes_of(dumped: str) -> bytes:
+    return bytes.fromhex("".join(line[6:46].replace(" ", "") for line in dumped.splitlines()))
 
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        SPEC.write_text(rewrite(SPEC.read_text(), Path(name)))
+def test_the_second_example_is_what_is_read(tmp_path: Path) -> None:
+    """From the text alone: the files that it shows are a checkpoint, and give what it says."""
+    shown = blocks()
+    (tmp_path / "packs").mkdir()
+    (tmp_path / "parts").mkdir()
+    for n in range(2):
+        (tmp_path / f"packs/{n:05}.zip").write_bytes(bytes_of(shown[f"pack-{n}"]))
+        (tmp_path / f"parts/{n:05}.msgpack").write_bytes(bytes_of(shown[f"part-manifest-{n}"]))
+    (tmp_path / "COMMIT").write_text(shown["packed-commit-record"])
+    (tmp_path / "manifest.msgpack").write_bytes(msgpack.packb(value_of(shown["packed-manifest"])))
+    assert ckptfmt.verify(tmp_path).ok
+    with ckptfmt.open(tmp_path) as checkpoint:
+        assert checkpoint["model/w"][2:4, 1].tolist() == [2.5, 3.5]
+        assert checkpoint["ema/q"] is checkpoint["model/q"]
+        assert checkpoint.metadata == {"step": 7}
+    loaded = ckptfmt.load(tmp_path)
+    assert loaded["model"]["w"].tobytes() == W.tobytes()
+    assert loaded["ema"]["q"].tobytes() == Q.tobytes()
+
+
+# ---- the form of the manifest
+
+
+@pytest.fixture(scope="module")
+def grammar() -> Grammar:
+    sys.setrecursionlimit(20_000)  # for the deepest trees
+    return Grammar(blocks()["cddl"])
+
+
+def manifest_in(files: Flat) -> bytes:
+    """The manifest that the commit record names; raises what it may if there is none of this major version."""
+    is_file = "" in files
+    line = files[""][files[""].rindex(b"ckptfmt/") :] if is_file else files["COMMIT"]
+    offset, length = map(int, re.findall(rb"^ckptfmt/1\.\d+ \w+ manifest=(\d+)\+(\d+) ", line)[0])
+    return files["" if is_file else "manifest.msgpack"][offset : offset + length]
+
+
+def documents(case: Case) -> tuple[object, list[object]]:
+    """The manifest of a case's input, and its part manifests; None where one cannot be decoded."""
+    files = read_flat(case.folder / INPUT)
+    found = []
+    for raw in (lambda: manifest_in(files), *(lambda n=n: files[n] for n in files if n.startswith("parts/"))):
+        try:
+            found.append(msgpack.unpackb(raw()))
+        except (ValueError, IndexError, TypeError, KeyError, msgpack.UnpackException):
+            found.append(None)
+    return found[0], found[1:]
+
+
+def test_the_grammar_fits_the_manifests_of_the_vectors(grammar: Grammar) -> None:
+    opened = refused = parts = 0
+    for case in read_cases():
+        if not (case.folder / INPUT).exists():
+            continue
+        manifest, tables = documents(case)
+        error = case.expect.get("error") if case.operation["op"] == "open" else None
+        if error is None and manifest is not None:
+            assert grammar.fits("manifest", manifest), case.id
+            opened += 1
+        elif manifest is not None:
+            refused += not grammar.fits("manifest", manifest)
+        if not case.id.startswith("packed-loaded"):
+            assert all(grammar.fits("part-manifest", table) for table in tables if table is not None), case.id
+            parts += len(tables)
+    assert opened > 600
+    assert refused > 150  # what breaks a form; other faults take a sentence
+    assert parts > 20
+
+
+@pytest.mark.parametrize(
+    ("rule", "bad"),
+    [
+        ("node", ["list", 1]),
+        ("node", ["tensor", -1]),
+        ("node", ["complex", b"short"]),
+        ("node", {"a": 1}),
+        ("node", ["dict", [True], [1]]),
+        ("node", ["dict", [["tag", "x", None, 1]], [1]]),
+        ("chain", [{"name": "zstd", "configuration": {"checksum": False, "level": 3}}]),
+        ("chain", ["bytes"]),
+        ("reference", {"path": "parts/0", "length": 1 << 63, "sha256": bytes(32)}),
+        ("table", {"tensor": None, "chunk": b"", "offset": b"", "length": b"", "digest": b""}),
+        ("manifest", {"format": [1, 0]}),
+    ],
+)
+def test_the_grammar_refuses(grammar: Grammar, rule: str, bad: object) -> None:
+    assert not grammar.fits(rule, bad)
+
+
+def test_the_dtypes_of_the_grammar_are_those_of_the_table(grammar: Grammar) -> None:
+    assert all(grammar.fits("dtype", name) for name in DTYPES)
+    assert blocks()["cddl"].partition("\ndtype =")[2].partition("\n\n")[0].count('"') == 2 * len(DTYPES)
+
+
+# ---- what stands elsewhere
+
+
+def test_sections_that_are_cited_exist() -> None:
+    headings = set(re.findall(r"^## (\d+)\. ", SPEC.read_text(), re.MULTILINE)) - {"20"}  # a pointer
+    pages = [*ROOT.glob("ckptfmt/**/*.py"), *ROOT.glob("adapters/**/*.py"), *ROOT.glob("conformance/**/*.py")]
+    pages += [*ROOT.glob("tests/**/*.py"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("conformance/*.md")]
+    cited = {page: set(re.findall(r"SPEC\.md,? sections? (\d+)", page.read_text())) for page in pages}
+    assert {str(page): numbers - headings for page, numbers in cited.items() if numbers - headings} == {}
+    assert len(set().union(*cited.values())) > 10

@@ -1,4 +1,4 @@
-"""Earlier versions of the format itself: their manifests as those of today (SPEC.md section 20). Reading is pure.
+"""Earlier versions of the format itself: their manifests as those of today (SPEC.md annex B). Reading is pure.
 
 Each step of `STEPS` turns the manifest document of one version into that of the next, so a version is read by the
 steps from it on. Chunks, digests and commit records mean the same in all of them.

@@ -1,4 +1,4 @@
-"""Repair: what is whole of a damaged checkpoint, as a new one, and a list of what is lost (SPEC.md section 20).
+"""Repair: what is whole of a damaged checkpoint, as a new one, and a list of what is lost (docs/spec/migrations.md).
 
 The source is never changed. Nothing is taken over that was not verified: tensors with damage are left out, or their
 damaged blocks are filled with a value, and the new checkpoint's provenance says so. Trees and metadata are taken over

@@ -1,4 +1,4 @@
-"""Schema migrations (SPEC.md section 20): the parameter layout of a model changes, and its checkpoints follow.
+"""Schema migrations (docs/spec/migrations.md): the parameter layout of a model changes, and its checkpoints follow.
 
 Migrations are data: documents that name a schema, two of its versions, and rules. A chain of them is found in the
 graph of versions, planned on names, shapes and dtypes alone, and then read lazily or written out.

@@ -1,5 +1,5 @@
-"""Writing a migrated checkpoint: a new one beside the old, published at once, that says where it comes from (SPEC.md
-section 20)."""
+"""Writing a migrated checkpoint: a new one beside the old, published at once, that says where it comes from
+(docs/spec/migrations.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Casts of migrations: which are allowed, and which are exact (SPEC.md section 20). Pure."""
+"""Casts of migrations: which are allowed, and which are exact (docs/spec/migrations.md). Pure."""
 
 from __future__ import annotations
 

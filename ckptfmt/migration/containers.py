@@ -1,4 +1,4 @@
-"""Trees to paths and back: which containers a migrated tree has (SPEC.md section 20). Pure.
+"""Trees to paths and back: which containers a migrated tree has (docs/spec/migrations.md). Pure.
 
 Only dicts, lists and tuples are containers here; whatever else stands in them is a leaf."""
 

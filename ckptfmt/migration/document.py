@@ -1,4 +1,4 @@
-"""Migration documents: data in JSON, msgpack or Python, parsed once and checked whole (SPEC.md section 20)."""
+"""Migration documents: data in JSON, msgpack or Python, parsed once and checked whole (docs/spec/migrations.md)."""
 
 from __future__ import annotations
 

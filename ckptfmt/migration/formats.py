@@ -1,4 +1,4 @@
-"""A checkpoint of an earlier format version, saved again in that of today (SPEC.md section 20)."""
+"""A checkpoint of an earlier format version, saved again in that of today (FMT-004)."""
 
 from __future__ import annotations
 

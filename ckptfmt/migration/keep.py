@@ -1,5 +1,5 @@
 """Tensors that are merely moved, kept as they are stored: files are shared, and the payloads of packs copied by the
-system (SPEC.md section 20, MIG-020). Nothing of them is read or hashed.
+system (docs/spec/migrations.md, MIG-020). Nothing of them is read or hashed.
 
 The digests of blocks come from the manifest. The crc32 that a pack needs comes from the source pack's own directory,
 which is trusted once the digest of its frame has been checked: that reads what lies between the chunks.

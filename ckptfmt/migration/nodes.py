@@ -1,4 +1,4 @@
-"""Lazy tensors: what a migration makes of the tensors of a checkpoint, as a tree of nodes (SPEC.md section 20).
+"""Lazy tensors: what a migration makes of the tensors of a checkpoint, as a tree of nodes (docs/spec/migrations.md).
 
 Planning builds nodes from shapes and dtypes alone. `read` gives a region of a node, and asks its inputs for no more
 than the elements that lie in it; at the leaves, `Reading.fetch` reads from storage. Nodes are values: two that are

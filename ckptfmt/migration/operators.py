@@ -1,4 +1,4 @@
-"""The operators of migrations: what each makes of tensors, what is lost, and what undoes it (SPEC.md section 20).
+"""The operators of migrations: what each makes of tensors, what is lost, and what undoes it (docs/spec/migrations.md).
 
 A rule hands a list of **items** through its operators. An item is a tensor, or a list of tensors that a pattern
 gathered. `apply` checks shapes and dtypes and builds lazy nodes; it never sees an element. Its ValueErrors become

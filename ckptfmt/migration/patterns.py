@@ -1,4 +1,4 @@
-"""Patterns over paths: how a migration names the tensors that it moves (SPEC.md section 20). Pure.
+"""Patterns over paths: how a migration names the tensors that it moves (docs/spec/migrations.md). Pure.
 
 A pattern is the text of a path, or an array of its keys; a key in quotes is a str in a text, too, as in the labels that
 messages show: `vars/'0'`. Keys are cut into **segments** at `.`, as the keys of state dicts are; a segment is a literal

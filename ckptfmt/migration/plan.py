@@ -1,4 +1,4 @@
-"""Planning: a chain of migrations over the names, shapes and dtypes of a checkpoint (SPEC.md section 20). Pure.
+"""Planning: a chain of migrations over the names, shapes and dtypes of a checkpoint (docs/spec/migrations.md). Pure.
 
 The leaves of a tree are entries here: lazy tensors, and plain values, which can be moved, aliased and dropped. Each
 migration turns one tree into the next, so a chain of any length is one plan, read in one pass. All faults of a

@@ -1,4 +1,4 @@
-"""Rearrangements in the notation of einops: `(h two d) e -> (h d two) e` (SPEC.md section 20).
+"""Rearrangements in the notation of einops: `(h two d) e -> (h d two) e` (docs/spec/migrations.md).
 
 A side of the pattern names the axes; those in parentheses are one axis, of which the last varies fastest. So a
 rearrangement splits axes, puts them into another order, and joins them. A region of the result is a few boxes of the

@@ -1,4 +1,4 @@
-"""Steps of rules: operators as documents write them, parsed and checked (SPEC.md section 20)."""
+"""Steps of rules: operators as documents write them, parsed and checked (docs/spec/migrations.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TagNodes over tensors through a migration: where they stand in the result (SPEC.md section 20, MIG-021). Pure.
+"""Tags over tensors through a migration: where they stand in the result (MIG-021). Pure.
 
 Params are nodes, as in a manifest. A tag goes where the whole node that it stands over has gone; the versions of a
 state dict's modules go module by module.

@@ -1,5 +1,5 @@
 """A checkpoint as it is at another version of its schema: nothing is written, and what is read is the source's blocks
-that hold what is asked for (SPEC.md section 20)."""
+that hold what is asked for (docs/spec/migrations.md)."""
 
 from __future__ import annotations
 

@@ -6,11 +6,14 @@ from a reader.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from .. import HERE
 from ..build import Checkpoint, Files
 from ..cases import INPUT, Case
 from ..model import Encoder, lookup, path_value, without_bytes
@@ -19,6 +22,11 @@ from ..packing import pack
 sys.setrecursionlimit(10_000)  # the deepest trees are 512 msgpack arrays deep
 
 SINCE, FORMAT = "1.0.0", "1.0"
+LATER: dict[str, str] = {  # the version of the suite that brought a case, for those that the first did not have
+    identity: version
+    for version, brought in json.loads((HERE / "since.json").read_text()).items()
+    for identity in brought
+}
 Path = Iterable[Any]
 
 
@@ -36,7 +44,8 @@ ENTRIES: dict[str, Entry] = {}
 def add(entry: Entry) -> None:
     if entry.case.id in ENTRIES:
         raise ValueError(f"two cases are called {entry.case.id}")
-    ENTRIES[entry.case.id] = entry
+    since = LATER.get(entry.case.id, SINCE)
+    ENTRIES[entry.case.id] = entry._replace(case=replace(entry.case, since=since))
 
 
 def msgpack(item: Any) -> str:
@@ -200,7 +209,7 @@ MODULES = (
         "values",
     ),
     *("packed", "zarr", "crashes", "large", "writing"),
-    *("migrations", "migration_chains", "migration_faults", "casts", "formats", "golden"),
+    *("migrations", "migration_chains", "migration_faults", "casts", "formats", "golden", "agreement"),
 )
 
 

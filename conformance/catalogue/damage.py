@@ -40,7 +40,7 @@ for _digest in ("sha256", "xxh3-128", "blake3"):
         valid(
             f"digest-{_digest}-{_layout}-verify",
             f"A whole verification of {_digest} in layout {_layout} finds nothing.",
-            "BLK-007 " + ("FRM-001" if _layout == "file" else "FRM-002"),
+            "BLK-007 FRM-006 " + ("FRM-001" if _layout == "file" else "FRM-002"),
             Checkpoint(_tree(), digest=_digest, layout=_layout),
             VERIFY,
             damage(),
@@ -245,8 +245,8 @@ fault(
 )
 fault(
     "object-short-slice-before",
-    "A slice of blocks that are there, of an object that is too short.",
-    "READ-005 BLK-005",
+    "A slice of blocks that are there, of an object that is too short: a SHOULD, as some stores refuse such a range.",
+    "READ-007 READ-005 BLK-005",
     LOOSE,
     [{"do": "truncate", "at": {"object": "tensors/w/c/0/0", "offset": 9000}}],
     {"value": Tensor("uint8", (1, 4000), pattern(12000, "w")[:4000]).value(None)},

@@ -1,5 +1,5 @@
-"""Earlier versions of the format: read by those that know them, refused by name by all others, and upgraded. SPEC.md
-section 20."""
+"""Earlier versions of the format: read by those that know them, refused by name by all others, and upgraded.
+SPEC.md annex B."""
 
 from __future__ import annotations
 

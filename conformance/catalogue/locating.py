@@ -58,7 +58,7 @@ nothing(
 nothing(
     "locate-temporary-name",
     "A name that ends as those of temporaries do.",
-    "PUB-001",
+    "PUB-021",
     [file(b"anything")],
     "temporary",
     ".model.ckpt.0a1b.ckptfmt-tmp",
@@ -66,7 +66,7 @@ nothing(
 nothing(
     "locate-temporary-directory",
     "A directory of such a name.",
-    "PUB-001",
+    "PUB-021",
     [{"kind": "directory", "at": ""}],
     "temporary",
     "x.ckptfmt-tmp",
@@ -88,7 +88,7 @@ nothing(
 fault(
     "locate-temporary-whole",
     "A whole checkpoint under a temporary's name.",
-    "PUB-001",
+    "PUB-021",
     "tree-base",
     [],
     "temporary",

@@ -67,7 +67,7 @@ valid("manifest-latest-minor", "Minor version 999.", "VER-003 COM-001", Checkpoi
 valid(
     "manifest-chains-repeated",
     "Codec chains may be listed more than once.",
-    "MAN-004",
+    "MAN-012",
     Checkpoint(
         TREE,
         edit=lambda document: (
@@ -131,7 +131,7 @@ ITEMS: dict[str, tuple[str, str, str, Any]] = {
     ),
     "repeated-key": ("A map that repeats a key.", "MAN-001", "/schema", Literal(b"\x82\xa2id\xa1a\xa2id\xa1b")),
     "int-key-inside": ("A map with an integer key, inside.", "MAN-001", "/schema", Literal(b"\x81\x01\xa1a")),
-    "format-string": ("`format` is a string.", "MAN-002", "/format", "1.0"),
+    "format-string": ("`format` is a string.", "MAN-002 ERR-003", "/format", "1.0"),
     "format-three": ("`format` has three numbers.", "MAN-002", "/format", [1, 0, 0]),
     "format-bool": ("`format` holds bools.", "MAN-002", "/format", [True, False]),
     "format-other": ("`format` is not that of the commit record.", "MAN-005", "/format", [1, 1]),

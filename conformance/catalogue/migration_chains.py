@@ -1,4 +1,7 @@
-"""Migrations with parameters, of companions, in chains and backwards, and what a result records. SPEC.md section 20."""
+"""Migrations with parameters, of companions, in chains and backwards, and what a result records.
+
+docs/spec/migrations.md.
+"""
 
 from __future__ import annotations
 

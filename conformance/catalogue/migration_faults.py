@@ -1,4 +1,7 @@
-"""Migrations that must be refused: broken documents, plans with faults, chains that cannot be. SPEC.md section 20."""
+"""Migrations that must be refused: broken documents, plans with faults, chains that cannot be.
+
+docs/spec/migrations.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Migrations of schemas: rules, patterns, containers and operators, and what comes out of them. SPEC.md section 20."""
+"""Migrations of schemas: rules, patterns, containers and operators, and what comes out of them.
+
+docs/spec/migrations.md.
+"""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ _A, _B = tensor("int16", (3,), "a"), tensor("int32", (2,), "b")
 valid(
     "tree-index-order",
     "Tensors may be numbered in any order.",
-    "TREE-016 TREE-009",
+    "TREE-017 TREE-009",
     Checkpoint({"a": _A, "b": _B}, numbering=[_B, _A]),
 )
 _META = {"step": 7, "loss": 0.25, "note": "ü", "tuple": (1, [2]), "scalar": Scalar("float32", b"\0\0\x80?")}
@@ -359,18 +359,18 @@ def _reversed(item: Any) -> Any:
 valid(
     "manifest-long-forms",
     "The longest msgpack form of every item is as good as the shortest.",
-    "MAN-004",
+    "MAN-012",
     Checkpoint({"step": 7, -5: [1, "ü", b"\0", 2.5], "w": W, "big": 2**64 - 1}, pack=pack_long),
 )
 valid(
     "manifest-key-order",
     "The keys of the manifest's maps may stand in any order.",
-    "MAN-004",
+    "MAN-012",
     Checkpoint({"step": 7, "w": W}, pack=lambda item: pack(_reversed(item))),
 )
 valid(
     "manifest-float32",
     "A reader accepts any msgpack encoding of a value, `float 32` among them.",
-    "MAN-004",
+    "MAN-012",
     Checkpoint({"x": Form(Literal(b"\xca\x3f\xc0\x00\x00"), 1.5), "y": 2.5}),
 )

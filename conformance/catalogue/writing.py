@@ -213,7 +213,7 @@ written(
 written(
     "write-tags",
     "Values that are written as tagged nodes.",
-    "TAG-001 TREE-001",
+    "TAG-006 TREE-001",
     {
         "ordered": Tag("collections.OrderedDict", None, {"b": 1, "a": 2}),
         "time": Tag("numpy.datetime64", "s", tensor("int64", (2,), "t")),
@@ -243,7 +243,7 @@ for _layout in ("file", "loose"):
     plain(
         f"write-canonical-{_layout}",
         f"The canonical bytes of a checkpoint, in layout {_layout}.",
-        "MAN-004 PACK-001 PACK-003 PACK-004 PACK-005 PACK-007" if _layout == "file" else "MAN-004",
+        "MAN-004 PACK-001 PACK-004 PACK-005 PACK-007 PACK-008" if _layout == "file" else "MAN-004",
         None,
         {"op": "write", "tree": value_of(BASE), "options": {"layout": _layout, "digest": "sha256"}},
         {"tree": value_of(BASE)},

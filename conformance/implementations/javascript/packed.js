@@ -9,6 +9,7 @@ import { decode } from './msgpack.js';
 const REFERENCE = map({ path: str, length: uint, sha256: bin });
 const PLACEMENT = Object.entries({ tensor: 4, chunk: 8, count: 8, part: 4, step: 4 }); // bytes of a value
 const LIMIT = 1 << 30; // bytes of a part manifest [LIM-001]
+const END = 1n << 63n; // sizes and lengths are below it [MAN-011]
 
 /** All chunks of a packed checkpoint. Part manifests are loaded when one of their chunks is wanted [CHK-006]. */
 export class PackedParts extends Parts {
@@ -39,6 +40,7 @@ export class PackedParts extends Parts {
     const chunks = super.table(index);
     if (!chunks.has('path')) return chunks;
     const [path, length] = [chunks.get('path'), Number(chunks.get('length'))];
+    need(length <= LIMIT, 'LIM-009', `${path} is said to have ${length} bytes`, 'limit-exceeded');
     const bytes = this.storage.read(path, 0, length + 1);
     const good = bytes.length === length && createHash('sha256').update(bytes).digest().equals(chunks.get('sha256'));
     need(good, 'CHK-006', `${path} has another length or sha256`, 'manifest-digest');
@@ -69,10 +71,11 @@ export class PackedParts extends Parts {
     const [name, size, frame, chunks] = ['object', 'size', 'frame', 'chunks'].map((key) => part.get(key));
     const good = str(name) && isPath(name) && size !== null && frame?.length === this.digestSize;
     need(good, 'MAN-002', 'object, size or frame of a part do not fit the layout');
+    need(size < END, 'MAN-011', 'a pack of 2⁶³ bytes or more');
     if (!chunks.has('path')) return need(TABLE(chunks), 'MAN-002', 'a chunk table lacks a column, or has another type');
     need(REFERENCE(chunks) && isPath(chunks.get('path')) && chunks.get('sha256').length === 32,
       'CHK-007', 'the reference to a part manifest does not fit');
-    return need(chunks.get('length') <= LIMIT, 'LIM-001', 'a part manifest above 1 GiB', 'limit-exceeded');
+    return need(chunks.get('length') < END, 'MAN-011', 'a part manifest of 2⁶³ bytes or more');
   }
 
   /** The rows of `placement`, each with the number of its first chunk [CHK-008]. */

@@ -126,14 +126,11 @@ DTYPES = {name: dtype for dtype, names in WIDTHS.items() for name in names.split
 # ---- sections 4 and 5: names and tensors
 
 SEGMENT = r"(?!\.+(/|\Z))(?!zarr\.json(/|\Z))(?!__)[A-Za-z0-9_.~-]+"  # [NAME-006]
-BLOSC = {
-    "cname": {"zstd", "lz4", "lz4hc", "blosclz", "zlib", "snappy"},
-    "shuffle": {"noshuffle", "shuffle", "bitshuffle"},
-}
+BLOSC, SHUFFLES = {"zstd", "lz4", "lz4hc", "blosclz", "zlib", "snappy"}, {"noshuffle", "shuffle", "bitshuffle"}
 CODECS: dict[str, dict[str, Any]] = {  # [ZARR-006], as forms of section 7
     "zstd": {"checksum": bool, "level": int},
     "gzip": {"level": range(10)},
-    "blosc": {"blocksize": int, "clevel": range(10), "typesize": int, **BLOSC},
+    "blosc": {"blocksize": int, "clevel": range(10), "cname": BLOSC, "shuffle": SHUFFLES, "typesize": int},
 }
 
 
@@ -146,6 +143,10 @@ class Tensor(NamedTuple):
     grid: list[int]  # that of a chunk
     counts: list[int]  # of chunks along each axis; an axis of length 0 has none [ZARR-003]
     codec: str | None
+
+    @property
+    def chunk_size(self) -> int:  # bytes of a raw chunk [ZARR-007]
+        return math.prod(self.grid) * DTYPES[self.dtype].size
 
 
 def codec_of(chain: Any) -> str | None:
@@ -212,8 +213,8 @@ class Chunk(NamedTuple):
         begin, size = number * self.block, DIGEST_SIZES[self.digest]
         data = self.fetch(begin, min(begin + self.block, self.length))
         if DIGESTS[self.digest](data) != self.digests[number * size : (number + 1) * size]:
-            place = {"block": number, "offset": self.offset + begin}
-            raise self.fault("block-digest", f"{place} of {self.object!r} has another digest", **place)
+            message = f"block {number} of {self.object!r} has another digest"
+            raise self.fault("block-digest", message, block=number, offset=self.offset + begin)
         return data
 
     def fetch(self, begin: int, end: int) -> bytes:
@@ -229,7 +230,7 @@ class Chunk(NamedTuple):
     def decoded(self, data: bytes) -> bytes:
         """The raw chunk that all stored bytes decode to."""
         need(self.tensor.codec == "gzip", f"codec {self.tensor.codec!r}, which this reader lacks", "unknown-codec")
-        stream, size = zlib.decompressobj(wbits=31), chunk_size(self.tensor)
+        stream, size = zlib.decompressobj(wbits=31), self.tensor.chunk_size
         try:
             data = stream.decompress(data, size + 1)  # and no more [ZARR-011]
         except zlib.error as error:
@@ -241,11 +242,6 @@ class Chunk(NamedTuple):
     def fault(self, code: str, message: str, **where: int) -> Fault:
         named: dict[str, int | str] = {"tensor": self.tensor.name, "chunk": self.number, "object": self.object}
         return Fault(code, f"tensor {self.tensor.name!r}, chunk {self.number}: {message}", **named, **where)
-
-
-def chunk_size(tensor: Tensor) -> int:
-    """Bytes of a raw chunk [ZARR-007]."""
-    return math.prod(tensor.grid) * DTYPES[tensor.dtype].size
 
 
 # ---- section 7: the manifest. A form is a type, UINT, ANY, a set or range of values, a tuple of alternatives, [form of
@@ -288,7 +284,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """One msgpack map with nothing after it, no repeated key and no extension type anywhere [MAN-001]."""
 
     def items(values: list[Any]) -> list[Any]:
-        need(not any(type(value) in (msgpack.Timestamp, msgpack.ExtType) for value in values), "extension [MAN-001]")
+        need({msgpack.Timestamp, msgpack.ExtType}.isdisjoint(map(type, values)), "an extension type [MAN-001]")
         return values
 
     def pairs(entries: list[tuple[Any, Any]]) -> dict[str, Any]:
@@ -319,18 +315,17 @@ def chunks_of(storage: "Storage", manifest: dict[str, Any], tensors: list[Tensor
     lengths, offsets = (struct.unpack(f"<{count}Q", column) for column in columns)
     ends = [0, *itertools.accumulate(-(-length // block) * DIGEST_SIZES[digest] for length in lengths)]
     need(ends[-1] == len(table["digest"]), "not one digest for each block [CHK-001]")
-    found, row = [list[Chunk]() for _ in tensors], 0
+    found, rows = [list[Chunk]() for _ in tensors], zip(offsets, lengths, itertools.pairwise(ends), strict=True)
     for tensor in (tensor for tensor in tensors if 0 not in tensor.counts):
         for number, at in enumerate(itertools.product(*map(range, tensor.counts))):
-            offset, length, digests = offsets[row], lengths[row], table["digest"][ends[row] : ends[row + 1]]
+            offset, length, blocks = next(rows)
             inside = length and (not is_file or offset + length <= storage.start)
             need(inside, f"a chunk of {tensor.name!r} lies outside its object [CHK-005]", "bad-extent")
-            fine = tensor.codec or length == chunk_size(tensor)
+            fine = tensor.codec or length == tensor.chunk_size
             need(fine, f"a raw chunk of {tensor.name!r} has {length} bytes [ZARR-007]", "bad-extent")
             key = "/".join(["tensors", *filter(None, [tensor.name]), "c", *map(str, at)])  # [ZARR-003] [LAY-003]
-            place = "" if is_file else key, offset, length
-            found[tensor.number].append(Chunk(storage, tensor, number, *place, digests, digest, block))
-            row += 1
+            place = storage, tensor, number, "" if is_file else key, offset, length
+            found[tensor.number].append(Chunk(*place, table["digest"][slice(*blocks)], digest, block))
     extents = sorted(zip(offsets, lengths, strict=True)) if is_file else []
     apart = all(offset + length <= after for (offset, length), (after, _) in itertools.pairwise(extents))
     need(apart, "two chunks overlap [CHK-005]", "bad-extent")
@@ -353,7 +348,10 @@ class Storage:
         need(not os.path.normpath(path).endswith(".ckptfmt-tmp"), f"{path} [PUB-001]", "temporary")
         need(os.path.lexists(path), path, "not-found")
         self.path, self.is_folder = path, os.path.isdir(path)
-        line = self.record_of_folder() if self.is_folder else self.record_of_file()
+        self.size = os.path.getsize(path) if os.path.isfile(path) else 0
+        is_there = any(look(os.path.join(path, "COMMIT")) for look in (os.path.isfile, os.path.islink))
+        need(is_there or not self.is_folder, "the directory has no COMMIT [COM-004]", "not-a-checkpoint")
+        line = self.read("COMMIT", 0, 256) if self.is_folder else self.record_of_file()
         version = re.match(rb"ckptfmt/(0|[1-9][0-9]*)\.", line)
         need(not version or version[1] != b"0", "a version of the format before 1.0 [FMT-003]", "older-format")
         need(not version or version[1] == b"1", f"version {line[:20]!r}; 1 is known [VER-002]", "newer-format")
@@ -361,26 +359,14 @@ class Storage:
         good = match and len(line) <= 255 and zlib.crc32(line[: line.index(b"crc32=")]) == int(match[8], 16)
         need(good, "the commit record has another form or crc32 [COM-001]", "bad-record")
         assert match
-        self.version, self.layout, self.start, self.length = (
-            [1, int(match[2])],
-            match[3].decode(),
-            int(match[4]),
-            int(match[5]),
-        )
-        self.sha256, self.frame = match[6].decode(), match[7].decode()
+        self.version, self.start, self.length = [1, int(match[2])], int(match[4]), int(match[5])
+        self.layout, self.sha256, self.frame = match[3].decode(), match[6].decode(), match[7].decode()
         need((self.layout != "file") == self.is_folder, f"layout {self.layout!r} here [LAY-006]", "bad-record")
-        inside = self.start == 0 if self.is_folder else self.start + self.length <= self.size("") - len(line)
+        inside = self.start == 0 if self.is_folder else self.start + self.length <= self.size - len(line)
         need(inside and self.length < 1 << 63, "the manifest's extent does not fit [COM-002]", "bad-record")
 
-    def record_of_folder(self) -> bytes:
-        try:
-            return self.read("COMMIT", 0, 256)
-        except Fault as fault:
-            need(fault.code != "missing-object", "the directory has no COMMIT [COM-004]", "not-a-checkpoint")
-            raise
-
     def record_of_file(self) -> bytes:
-        tail = self.read("", max(0, self.size("") - 255), 255)
+        tail = self.read("", max(0, self.size - 255), 255)
         begun = re.fullmatch(rb"PK\x03\x04.{26}tensors/", self.read("", 0, 38), re.DOTALL)
         starts = [match.start() for match in re.finditer(rb"ckptfmt/[0-9]", tail)]
         need(starts, "there is no commit record [COM-004]", "truncated" if begun else "not-a-checkpoint")
@@ -390,9 +376,9 @@ class Storage:
         """An object, "" being the file itself. No link may lie on the way [CHK-007]."""
         path = os.path.join(self.path, name) if name else self.path
         try:
-            for end in (match.start() for match in re.finditer("/|$", name)) if name else ():
-                link = os.path.islink(os.path.join(self.path, name[:end]))
-                need(not link, f"{name} is or lies behind a symbolic link", "linked-object")
+            way = itertools.accumulate(name.split("/") if name else (), os.path.join, initial=self.path)
+            linked = any(map(os.path.islink, itertools.islice(way, 1, None)))
+            need(not linked, f"{name} is or lies behind a symbolic link", "linked-object")
             regular = stat.S_ISREG(os.stat(path).st_mode)  # a pipe would never open
             need(regular, f"{path} is no file", "missing-object" if name else "not-a-checkpoint")
             return open(path, "rb", buffering=0)
@@ -400,10 +386,6 @@ class Storage:
             gone = isinstance(error, FileNotFoundError | NotADirectoryError)
             code = "missing-object" if gone else "permission" if isinstance(error, PermissionError) else "io"
             raise Fault(code, f"{path}: {error.strerror}", object=name) from error
-
-    def size(self, name: str) -> int:
-        with self.open(name) as file:
-            return file.seek(0, os.SEEK_END)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Bytes of an object; fewer than `length` only where it ends [LIM-003]."""
@@ -471,14 +453,11 @@ class Checkpoint:
         for at in itertools.product(*touched) if out else ():
             corner = [number * side for number, side in zip(at, grid, strict=True)]
             inner = [cut(axis, low, low + side) for axis, low, side in zip(box, corner, grid, strict=True)]
-            if not all(inner):  # a step passes over this chunk
-                continue
+            if not all(inner):
+                continue  # a step passes over this chunk
             chunk = self.chunks[tensor.number][c_order(at, counts)]
-            stored = (
-                chunk.fetch
-                if not verify
-                else functools.partial(verified, functools.lru_cache(1)(chunk.checked), chunk.block)
-            )
+            checked = functools.lru_cache(1)(chunk.checked)  # rows are read in order: no other block is wanted again
+            stored = functools.partial(verified, checked, chunk.block) if verify else chunk.fetch
             whole = chunk.decoded(stored(0, chunk.length)) if tensor.codec else None
             *outer, run = inner
             span = ((len(run) - 1) * step + 1) * size
