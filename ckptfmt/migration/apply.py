@@ -125,7 +125,7 @@ def _saved(view: MigratedView, keeps: Keeper | None, tally: Tally) -> Tree:
             return found
         moved = None if keeps is None else view.moved(found)
         stored = None if moved is None or keeps is None else keeps.keep(moved, found.identity)
-        return stored or found.counted(tally)
+        return stored or found.within(tally)
 
     names = {name for over in view.tag_nodes.values() for name, _ in over}
     return tagged(with_leaves(view.plan.tree, leaf), view.tag_nodes, {name: kept(name) for name in names})

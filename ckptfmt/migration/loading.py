@@ -35,7 +35,7 @@ class ViewLoader(Loader):
 
     @cached_property
     def _leaves(self) -> Mapping[Path, Any]:
-        counted = {id(tensor): tensor.counted(self.tally) for tensor in self.view.tensors.values()}
+        counted = {id(tensor): tensor.within(self.tally, self.fetcher) for tensor in self.view.tensors.values()}
         return {path: counted.get(id(leaf), leaf) for path, leaf in self.view.leaves.items()}
 
     def _bound(self) -> Mapping[tuple[Path, str], Any]:

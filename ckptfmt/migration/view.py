@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 import numpy as np
 
-from ..errors import UnknownTagWarning, fault
+from ..errors import CkptError, UnknownTagWarning, fault
 from ..format import tree as trees
 from ..format.arrays import Shape
 from ..format.dtypes import Array
@@ -26,6 +26,7 @@ from ..frameworks.overflows import Kind, Tally, place_of
 from ..frameworks.sources import Region
 from ..frameworks.target import untagged
 from ..reading.checkpoint import StoredCheckpoint
+from ..reading.fetch import Fetcher
 from ..reading.filling import read_into
 from ..reading.tensor import ArrayLike, Tensor, finished
 from ..reading.view import CheckpointView
@@ -47,18 +48,11 @@ class MigratedTensor(ArrayLike):
     """A tensor of the migrated checkpoint that has not been read. Index it to read a part (as NumPy's basic indexing),
     `read()` it whole, or give it to `np.asarray`. Raises `bad-index`, and `CorruptError` for damage in what is read."""
 
-    __slots__ = ("_checkpoint", "_tally", "_verify", "node", "path")
+    __slots__ = ("_checkpoint", "_way", "node", "path")
 
-    def __init__(
-        self,
-        path: Path,
-        node: Node,
-        checkpoint: StoredCheckpoint,
-        verify: bool | None = None,
-        tally: Tally | None = None,
-    ) -> None:
-        self.path, self.node, self._checkpoint, self._tally = path, node, checkpoint, tally
-        self._verify = checkpoint.verifies if verify is None else verify
+    def __init__(self, path: Path, node: Node, checkpoint: StoredCheckpoint, way: Way | None = None) -> None:
+        self.path, self.node, self._checkpoint = path, node, checkpoint
+        self._way = way or Way(checkpoint.verifies)
 
     @property
     def shape(self) -> Shape:
@@ -89,20 +83,25 @@ class MigratedTensor(ArrayLike):
 
     def verified(self, verify: bool) -> Self:
         """The same tensor, read with or without verification."""
-        return type(self)(self.path, self.node, self._checkpoint, verify, self._tally)
+        return type(self)(self.path, self.node, self._checkpoint, self._way._replace(verify=verify))
 
-    def counted(self, tally: Tally) -> Self:
-        """The same tensor, which tells a tally of elements beyond the range of a cast, and does not warn of them."""
-        return type(self)(self.path, self.node, self._checkpoint, self._verify, tally)
+    def within(self, tally: Tally, fetcher: Fetcher | None = None) -> Self:
+        """The same tensor as part of a load or save, which reads it with a `fetcher`: a tally is told of elements
+        beyond the range of a cast, and nobody is warned of them."""
+        return type(self)(self.path, self.node, self._checkpoint, self._way._replace(tally=tally, fetcher=fetcher))
 
     def _of(self, node: Node) -> Self:
-        return type(self)(self.path, node, self._checkpoint, self._verify, self._tally)
+        return type(self)(self.path, node, self._checkpoint, self._way)
 
     def __repr__(self) -> str:
         return f"<MigratedTensor {path_label(self.path)!r} {self.dtype} {self.shape}>"
 
     def __getitem__(self, index: Any) -> Any:
-        selection = normalise(index, self.shape)
+        try:
+            selection = normalise(index, self.shape)
+        except CkptError as error:
+            error.path, error.tensor = self._checkpoint.path, path_label(self.path)
+            raise
         region = tuple(slice(axis.start, axis.start + axis.length * axis.step, axis.step) for axis in selection.axes)
         region = tuple(slice(a.start, min(a.stop, n), a.step) for a, n in zip(region, self.shape, strict=True))
         return finished(self._read(region), selection, index)
@@ -116,11 +115,19 @@ class MigratedTensor(ArrayLike):
         return np.array(array, order="C", copy=None if array.base is None and array.flags.writeable else True)
 
     def _read(self, region: nodes.Region) -> Array:
-        tally = self._tally or Tally()
-        values = nodes.read(self.node, region, _Reading(self, tally, self._checkpoint, self._verify))
-        if self._tally is None:
+        tally = self._way.tally or Tally()
+        values = nodes.read(self.node, region, _Reading(self, tally, self._checkpoint, self._way))
+        if self._way.tally is None:
             tally.warn()
         return values
+
+
+class Way(NamedTuple):
+    """How tensors are read: verified or not, and within a load, or a save, for which they are counted."""
+
+    verify: bool
+    tally: Tally | None = None
+    fetcher: Fetcher | None = None
 
 
 class _Reading(NamedTuple):
@@ -129,10 +136,12 @@ class _Reading(NamedTuple):
     tensor: MigratedTensor
     tally: Tally
     checkpoint: StoredCheckpoint
-    verify: bool
+    way: Way
 
     def fetch(self, key: Hashable, region: nodes.Region) -> Array:
-        tensor = self.checkpoint.tensors[key].verified(self.verify)  # type: ignore[index]
+        tensor = self.checkpoint.tensors[key].verified(self.way.verify)  # type: ignore[index]
+        if self.way.fetcher is not None:
+            tensor = tensor.within(self.way.fetcher)
         values: Array = tensor[(*region, ...)]
         return values
 

@@ -7,6 +7,7 @@ Nothing else is read.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -92,19 +93,40 @@ class ChunkPlace(NamedTuple):
     extent: Extent
 
 
+class Count:
+    """A number to which several threads add."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._adding = threading.RLock()  # which a signal handler may need, too
+
+    def add(self, number: int) -> None:
+        with self._adding:
+            self.value += number
+
+
 class BlockReader:
-    """Reads the chunks of one checkpoint. `path_of(tensor)` gives the first path at which a tensor stands."""
+    """Reads the chunks of one checkpoint. `path_of(tensor)` gives the first path at which a tensor stands.
+
+    May be used from several threads. What one load says of its reads (`on_read`, `in_flight`) belongs to the reader of
+    that load, which `for_load` gives.
+    """
 
     def __init__(
         self, storage: Storage, manifest: Manifest, path_of: Callable[[int], Path], limits: Limits = DEFAULT
     ) -> None:
         self.storage, self.manifest, self.path_of, self.limits = storage, manifest, path_of, limits
         self.index = ChunkIndex(storage, manifest, limits)
-        self.bytes_read = 0
+        self.total = Count()  # bytes read, by all loads
         self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
         self.digest = digest_named(manifest.digest)
         self.in_flight = IN_FLIGHT  # bytes of memory for what comes over a network, beside its destination
-        self._counting = threading.RLock()  # which a signal handler may need, too
+
+    def for_load(self, in_flight: int) -> BlockReader:
+        """A reader of the same chunks for one load."""
+        other = copy.copy(self)
+        other.in_flight, other.on_read = in_flight, None
+        return other
 
     def describe(self, tensor: int) -> str:
         """The label of a tensor's path, for messages."""
@@ -192,8 +214,7 @@ class BlockReader:
 
     def count(self, nbytes: int) -> None:
         """Count bytes as read."""
-        with self._counting:
-            self.bytes_read += nbytes
+        self.total.add(nbytes)
         if self.on_read is not None:
             self.on_read(nbytes)
 

@@ -176,7 +176,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     @property
     def bytes_read(self) -> int:
         """Chunk bytes read from storage so far."""
-        return self.blocks.bytes_read
+        return self.blocks.total.value
 
     def __repr__(self) -> str:
         tensors = len(self)

@@ -32,7 +32,7 @@ from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
 from .below import as_stored, below, leave_out, taken_whole
-from .fetch import SMALL
+from .fetch import SMALL, Fetcher
 from .filling import Place, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
 from .selection import no_match
@@ -85,7 +85,9 @@ class Loader:
         max_bytes_in_flight: int = IN_FLIGHT,
         on_match: Callable[[MatchReport], None] | None = None,
     ) -> None:
-        self.checkpoint, self.manifest, self.fetcher = checkpoint, checkpoint.manifest, checkpoint.fetcher
+        self.checkpoint, self.manifest = checkpoint, checkpoint.manifest
+        self.blocks = checkpoint.blocks.for_load(max_bytes_in_flight)
+        self.fetcher = Fetcher(self.blocks)
         if like is not None and (into is not None or mmap):
             other = "into=" if into is not None else "mmap=True"
             raise fault("bad-option", f"{other} and like= exclude each other", path=checkpoint.path)
@@ -97,7 +99,6 @@ class Loader:
         self.strict, self.cast, self.tally = strict, cast, Tally()
         self.views: Views | None = None  # of tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
-        checkpoint.blocks.in_flight = max_bytes_in_flight
         self.select = select if select is None or isinstance(select, str) else list(select)
         self.keep = None if self.select is None else selector(self.select)
         self.selects = self.keep or everything
@@ -176,7 +177,7 @@ class Loader:
         """Mapped where that costs no read, or is asked for, and read where not."""
         arrays: dict[int, Array] = {}
         if self.mmap:
-            arrays = mapped(self.checkpoint.blocks, wanted, self.verify)
+            arrays = mapped(self.blocks, wanted, self.verify)
         elif self.views is not None:
             arrays = {index: self.views.arrays[index] for index in wanted if index in self.views.arrays}
         others = [index for index in wanted if index not in arrays]
@@ -231,14 +232,14 @@ class Loader:
         parts = [part for one in objects for part in one.intake.parts]
         adopted = self._adopted(slots, objects, stored) if self.maps_into else None
         self._check(report, names, final=not parts)
-        self._check(shared(slots, stored, self.checkpoint.blocks, self.verify))
+        self._check(shared(slots, stored, self.blocks, self.verify))
         own = slots if adopted is None else adopted.others
         asked = [(stored[path], found) for path, found in own.items() if found is not None and path in stored]
         places = [Place(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
         with self._reporting(sum(place.nbytes for place in places) + sum(map(self._part_nbytes, parts))):
             kept = {id(part): self._state(one, [part]) for one in objects for part in one.intake.parts if part.kept}
             if adopted is not None:
-                adopted.map(self.checkpoint.blocks, self.verifies_maps)
+                adopted.map(self.blocks, self.verifies_maps)
             try:
                 self._fill(places)
             finally:
@@ -324,7 +325,7 @@ class Loader:
         yield from ((part, kept[id(part)]) for part in one.intake.parts if id(part) in kept)
         parts = [part for part in one.intake.parts if id(part) not in kept]
         copied = {id(part): self._copied(part, one.adapter) for part in parts}
-        views = Views(self.checkpoint.blocks, chain.from_iterable(copied.values()), self.verify)
+        views = Views(self.blocks, chain.from_iterable(copied.values()), self.verify)
 
         def nbytes_read(part: Part) -> int:
             return self._part_nbytes(part) - sum(self._nbytes(i) for i in copied[id(part)] if i in views.arrays)
@@ -356,7 +357,7 @@ class Loader:
 
     def _copied(self, part: Part, adapter: Adapter | None) -> list[int]:
         """The tensors that a module copies from host memory as they are stored, and that are worth a mapping."""
-        if self.checkpoint.blocks.storage.is_remote or not (adapter is None or adapter.on_host):
+        if self.blocks.storage.is_remote or not (adapter is None or adapter.on_host):
             return []
         leaves = map(self._leaves.__getitem__, part.copied)
         tensors = {leaf.index for leaf in leaves if isinstance(leaf, Tensor) and leaf.nbytes > SMALL}
@@ -492,12 +493,12 @@ class Loader:
         if self.progress is None:
             yield
             return
-        self.checkpoint.blocks.on_read = counter(self.progress, total)
+        self.blocks.on_read = counter(self.progress, total)
         try:
             yield
             self.progress(total, total)
         finally:
-            self.checkpoint.blocks.on_read = None
+            self.blocks.on_read = None
 
 
 def _binds(tag: str) -> bool:

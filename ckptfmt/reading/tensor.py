@@ -238,6 +238,10 @@ class Tensor(ArrayLike):
         """The same tensor, read with or without verification."""
         return type(self)(self._fetcher, self.index, self.path, verify, self._view, self._cast)
 
+    def within(self, fetcher: Fetcher) -> Self:
+        """The same tensor, read as part of a load."""
+        return type(self)(fetcher, self.index, self.path, self._verify, self._view, self._cast)
+
 
 def is_tensor(leaf: Any) -> bool:
     """Whether a leaf of a checkpoint's tree is a tensor."""
