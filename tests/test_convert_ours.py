@@ -136,6 +136,14 @@ def test_strings_of_others_are_no_schema(tmp_path: Path, said: str) -> None:
             ckptfmt.convert(tmp_path / "b.ckpt", tmp_path / "b.safetensors")
 
 
+def test_half_a_character_is_no_schema(tmp_path: Path) -> None:
+    strings = {"ckptfmt.json": '{"keys": ["ckptfmt.schema"], "added": []}', "ckptfmt.schema": '["a\\ud800", "2"]'}
+    safetensors.numpy.save_file({"w": W}, tmp_path / "a.safetensors", strings)
+    with pytest.raises(ckptfmt.CkptError, match="is no text") as raised:
+        ckptfmt.convert(tmp_path / "a.safetensors", tmp_path / "a.ckpt")
+    assert raised.value.code == "bad-source"
+
+
 def test_the_schema_of_files_with_an_index(tmp_path: Path) -> None:
     for name, version in (("a", "2"), ("b", "2"), ("c", "3")):
         ckptfmt.save(tmp_path / name, {name: W}, schema=("llama", version))

@@ -131,10 +131,16 @@ def _from_strings(strings: dict[str, str]) -> dict[str, Any]:
 
 def _told(source: Source) -> Source:
     """The same, with the schema that its metadata tell as that."""
-    match source.metadata:
-        case {"ckptfmt.schema": [str(identity), str(version)], **others} if identity and version:
-            return replace(source, metadata=others or None, ours=Ours(Schema(identity, version), {}, {}))
-    return source
+    told = (source.metadata or {}).get(SCHEMA)
+    if type(told) is not list or len(told) != 2 or not all(map(_is_name, told)):
+        return source
+    others = {key: value for key, value in source.metadata.items() if key != SCHEMA}
+    return replace(source, metadata=others or None, ours=Ours(Schema(*told), {}, {}))
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value can name a schema: some text, of which JSON can have halves of characters."""
+    return type(value) is str and value != "" and value.encode(errors="replace").decode() == value
 
 
 HOLDS = Holds(
