@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .maintenance.garbage import Garbage, GarbageReport, gc
     from .maintenance.pruning import Pruned, PruneReport, prune
     from .maintenance.salvage import Lost, RepairReport, repair
+    from .maintenance.statistics import StatsReport, TensorStats, stats
     from .maintenance.verification import Damage, VerifyReport, verify
     from .maintenance.verification_of_folders import FolderReport, verify_folder
     from .manager import CheckpointManager
@@ -90,8 +91,10 @@ __all__ = [
     "SaveReport",
     "Schema",
     "SelectionError",
+    "StatsReport",
     "StorageError",
     "Tensor",
+    "TensorStats",
     "UnknownTagWarning",
     "UnsupportedError",
     "VerifyReport",
@@ -110,6 +113,7 @@ __all__ = [
     "register",
     "repair",
     "save",
+    "stats",
     "upgrade",
     "verify",
     "verify_folder",
@@ -153,6 +157,9 @@ _ON_DEMAND = {
     "Lost": "maintenance.salvage",
     "RepairReport": "maintenance.salvage",
     "repair": "maintenance.salvage",
+    "StatsReport": "maintenance.statistics",
+    "TensorStats": "maintenance.statistics",
+    "stats": "maintenance.statistics",
     "Damage": "maintenance.verification",
     "VerifyReport": "maintenance.verification",
     "verify": "maintenance.verification",
