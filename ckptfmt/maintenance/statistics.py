@@ -160,25 +160,44 @@ def _of(part: Array) -> Summary:
     part = part.view(np.int64) if part.dtype.kind in "mM" else part
     is_complex = part.dtype.kind == "c" or "complex" in part.dtype.name
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        wide = part.astype(np.complex128 if is_complex else np.float64)
+        wide = part.reshape(-1).astype(np.complex128 if is_complex else np.float64)
         values = np.abs(wide) if is_complex else wide
-        sides = (wide.real, wide.imag) if is_complex else (wide,)
-        subnormal = np.zeros(values.shape, bool)
-        for side in sides if (least := _least_normal(part.dtype)) else ():
-            subnormal |= (side != 0) & (np.abs(side) < least)
-        kept = values[np.isfinite(values)]
-        counts = (
-            *(np.count_nonzero(values == 0), np.count_nonzero(subnormal), np.count_nonzero(np.isnan(values))),
-            *(np.count_nonzero(values == np.inf), np.count_nonzero(values == -np.inf)),
+        is_finite = np.isfinite(values)
+        kept = values if is_finite.all() else values[is_finite]
+        odd = values[~is_finite] if kept is not values else kept[:0]
+        counts: tuple[Any, ...] = (
+            *(np.count_nonzero(values == 0), _subnormals(wide, _least_normal(part.dtype))),
+            *(np.count_nonzero(odd != odd), np.count_nonzero(odd == np.inf), np.count_nonzero(odd == -np.inf)),
         )
         if not kept.size:
             return Summary(part.size, *Summary()[1:7], *map(int, counts))
         exact = part if part.dtype.kind in "biu" else kept
-        mean, greatest = float(kept.mean()), float(np.abs(kept).max())
-        squares = float(((kept - mean) ** 2).sum())
-        norm = greatest * math.sqrt(float(((kept / greatest) ** 2).sum())) if greatest else 0.0
-    middle = (kept.size, exact.min().item(), exact.max().item(), mean, squares, norm)
+        least, greatest = exact.min().item(), exact.max().item()
+        mean = float(kept.mean())
+        scale = float(max(abs(least), abs(greatest)))
+        middle = (kept.size, least, greatest, mean, _squares(kept - mean), _norm(kept, scale))
     return Summary(part.size, *middle, *map(int, counts))
+
+
+def _squares(values: Array) -> float:
+    return float(np.dot(values, values))
+
+
+def _norm(values: Array, scale: float) -> float:
+    """The l2 norm of values of which the greatest is `scale`, where squares may have no place in a float64."""
+    if 1e-100 < scale < 1e100:
+        return math.sqrt(_squares(values))
+    return scale * math.sqrt(_squares(values / scale)) if scale else 0.0
+
+
+def _subnormals(values: Array, least: float | None) -> int:
+    """How many are nearer to 0 than the least normal number, and not 0."""
+    if least is None:
+        return 0
+    if values.dtype.kind == "c":
+        near = [(side != 0) & (np.abs(side) < least) for side in (values.real, values.imag)]
+        return int(np.count_nonzero(near[0] | near[1]))
+    return int(np.count_nonzero(np.abs(values) < least) - np.count_nonzero(values == 0))
 
 
 def _least_normal(dtype: np.dtype[Any]) -> float | None:
