@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .frameworks.target import MatchReport
     from .maintenance.garbage import Garbage, GarbageReport, gc
     from .maintenance.salvage import Lost, RepairReport, repair
+    from .maintenance.statistics import StatsReport, TensorStats, stats
     from .maintenance.verification import Damage, VerifyReport, verify
     from .maintenance.verification_of_folders import FolderReport, verify_folder
     from .manager import CheckpointManager
@@ -93,8 +94,10 @@ __all__ = [
     "SaveReport",
     "Schema",
     "SelectionError",
+    "StatsReport",
     "StorageError",
     "Tensor",
+    "TensorStats",
     "UnknownTagWarning",
     "UnsupportedError",
     "UpgradeReport",
@@ -114,6 +117,7 @@ __all__ = [
     "register",
     "repair",
     "save",
+    "stats",
     "upgrade",
     "verify",
     "verify_folder",
@@ -161,6 +165,9 @@ _ON_DEMAND = {
     "Lost": "maintenance.salvage",
     "RepairReport": "maintenance.salvage",
     "repair": "maintenance.salvage",
+    "StatsReport": "maintenance.statistics",
+    "TensorStats": "maintenance.statistics",
+    "stats": "maintenance.statistics",
     "Damage": "maintenance.verification",
     "VerifyReport": "maintenance.verification",
     "verify": "maintenance.verification",

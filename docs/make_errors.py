@@ -16,9 +16,9 @@ PAGE, TABLE = HERE / "errors.md", HERE / "errors.toml"
 CALLS = {
     "readers": (
         *("open", "load", "load_into", "verify", "migrate", "upgrade", "repair", "convert", "diff"),
-        "ckptfmt stats",
+        "stats",
     ),
-    "readers of bytes": ("load", "load_into", "Tensor[...]", "migrate", "convert", "diff", "ckptfmt stats"),
+    "readers of bytes": ("load", "load_into", "Tensor[...]", "migrate", "convert", "diff", "stats"),
     "writers": ("save", "migrate", "upgrade", "repair", "convert"),
 }
 PHASES = {

@@ -15,9 +15,10 @@ from safetensors.numpy import save_file
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.cli.stats import statistics
 from ckptfmt.conversion import source
 from ckptfmt.format.dtypes import DTYPES
+from ckptfmt.maintenance.statistics import summary
+from ckptfmt.threads import Pool
 
 
 def run(*args: object) -> Result:
@@ -74,10 +75,12 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     values = 1e8 + np.random.default_rng(0).standard_normal((300, 7))
     values[13] = np.nan
     monkeypatch.setattr(source, "SLAB", 1000)
-    found, kept = statistics(values), values[~np.isnan(values)]
+    with Pool(2, "test") as pool:
+        found, kept = summary(values, pool), values[~np.isnan(values)]
     assert len(list(source.slabs(values))) > 10
     assert found.mean == pytest.approx(kept.mean(), rel=1e-15)
-    assert found.std == pytest.approx(kept.std(), rel=1e-6)
+    assert np.sqrt(found.squares / found.finite) == pytest.approx(kept.std(), rel=1e-6)
+    assert found.norm == pytest.approx(np.linalg.norm(kept))
     assert (found.min, found.max, found.nan) == (kept.min(), kept.max(), 7)
 
 
