@@ -259,3 +259,12 @@ def test_a_folder_on_a_store(tmp_path: Path) -> None:
         ("epoch_10.ckpt", 10, 0.1),
         ("epoch_2.ckpt", 2, 0.5),
     ]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    for number, loss in enumerate((np.float32(0.5), np.float64(0.25), 1)):
+        metadata = {"loss": loss, "global_step": np.int64(10 + number), "epoch": np.int32(number), "ok": np.True_}
+        ckptfmt.save(tmp_path / f"{number}.ckpt", {"w": np.ones(1)}, metadata=metadata)
+    found = document(tmp_path, "--sort", "loss")["steps"]
+    assert [row["step"] for row in found] == [11, 10, 12]
+    assert found[0]["metrics"] == {"loss": 0.25, "epoch": 1.0}

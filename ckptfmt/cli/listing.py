@@ -7,6 +7,8 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import open as open_checkpoint
 from ..conversion import FORMATS
 from ..conversion.entries import folder_size
@@ -123,25 +125,28 @@ def _told(metadata: Any, step: Any) -> dict[str, Any]:
     entry = metadata.get(RESERVED)
     if isinstance(entry, dict):
         return {"step": _steps(entry, ("step",), step), "metrics": _numbers(entry.get("metrics"))}
-    numbers = {key: value for key, value in _numbers(metadata).items() if key not in STEPS}
+    of_step = next((key for key in STEPS if _number(metadata.get(key)) is not None), None)
+    numbers = {key: value for key, value in _numbers(metadata).items() if key != of_step}
     return {"step": _steps(metadata, STEPS, step), "metrics": numbers | _numbers(metadata.get("metrics"))}
 
 
 def _steps(metadata: dict[Any, Any], keys: Iterable[str], otherwise: Any) -> Any:
     """The first of the keys that is a number."""
-    found = (metadata.get(key) for key in keys)
-    return next((step for step in found if _is_number(step)), otherwise)
+    found = (_number(metadata.get(key)) for key in keys)
+    return next((step for step in found if step is not None), otherwise)
 
 
 def _numbers(found: Any) -> dict[str, float]:
     if not isinstance(found, dict):
         return {}
-    return {key: float(value) for key, value in found.items() if type(key) is str and _is_number(value)}
+    numbers = {key: _number(value) for key, value in found.items() if type(key) is str}
+    return {key: float(number) for key, number in numbers.items() if number is not None}
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it is a number as people count: no bool, and no int that a float cannot come near to."""
-    return type(value) is float or (type(value) is int and value.bit_length() <= 64)
+def _number(value: Any) -> int | float | None:
+    """A number as people count, also one of NumPy: no bool, and no int that a float cannot come near to."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if type(value) is float or (type(value) is int and value.bit_length() <= 64) else None
 
 
 def step_in(name: str) -> int | None:

@@ -14,7 +14,7 @@ from ..format.limits import DEFAULT, Limits, table
 from ..format.manifest import Manifest, Schema
 from ..format.names import Key, Path, PathIndex, path_label
 from ..format.renaming import Renaming
-from ..format.tags import CHILDREN
+from ..format.tags import CHILDREN, TIMES
 from ..format.tree import Tree
 from ..layouts import Frame, Layout, Located, layout_of
 from ..storage import IN_FLIGHT, Storage, path_of, storage_for
@@ -211,6 +211,11 @@ class Checkpoint(Lookup[Tensor]):
         from ..frameworks.target import flatten
 
         return table(flatten(self.tree, is_tensor))
+
+    @cached_property
+    def times(self) -> list[Path]:
+        """The places of NumPy's times."""
+        return [path for path, name, _ in trees.tags(self.manifest.tree) if name in TIMES]
 
     def __len__(self) -> int:
         """Number of tensors, aliases counted once."""
