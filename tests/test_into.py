@@ -463,3 +463,27 @@ def test_lists_of_plain_values_are_those_that_are_stored(scratch: Scratch, data:
         path = saved(Path(folder), {"x": there, "w": np.ones(1)})
         for strict in (True, False):
             assert ckptfmt.load(path, into={"x": here, "w": np.zeros(1)}, strict=strict)["x"] == there
+
+
+def test_times_that_come_as_numbers_are_told_once(tmp_path: Path) -> None:
+    torch, jax = pytest.importorskip("torch"), pytest.importorskip("jax")
+    when = np.array(["2024-02-29"], "M8[D]")
+    tree = {
+        "when": when,
+        "deep": [{"last": np.array([5], "m8[s]")}],
+        "one": np.datetime64("2024"),
+        "w": np.ones(1, "f4"),
+    }
+    path = saved(tmp_path, tree)
+    for options in ({}, NOTHING_MIGRATED):
+        for framework in ("torch", "jax"):
+            with pytest.warns(ckptfmt.UnknownTagWarning) as told, jax.enable_x64(True):
+                found = ckptfmt.load(path, framework=framework, **options)
+            assert str(found["when"].dtype).endswith("int64")
+            (one,) = told
+            places = "when, deep/0/last" if options else "when, deep/0/last, one"
+            assert f"{framework} has no datetime64 and timedelta64: read as int64: {places}." in str(one.message)
+            ckptfmt.load(path, framework=framework, select="w", **options)
+        for framework in (None, "numpy"):
+            assert_same_tree(ckptfmt.load(path, framework=framework, **options), tree)
+    assert torch.is_tensor(ckptfmt.load(path, framework="torch", select="w")["w"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import enum
+import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import ckptfmt
 lightning = pytest.importorskip("lightning")
 pytestmark = pytest.mark.filterwarnings("default")  # its warnings are its own
 
-from ckptfmt_torch.lightning import CkptfmtIO  # noqa: E402
+from ckptfmt_torch.lightning import CkptfmtIO, progress_of  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
 
@@ -207,3 +210,24 @@ def test_plain_values_among_the_hyperparameters(tmp_path: Path) -> None:
         found = CkptfmtIO().load_checkpoint(tmp_path / "x.ckpt")["hyper_parameters"]
     assert (found["mode"], found["act"], found["more"]) == (1, Path("a/b"), module.hparams["more"])
     assert type(found["more"]["c"]) is Counter
+
+
+def test_what_is_monitored_is_listed(tmp_path: Path) -> None:
+    """`ckptfmt ls` shows epoch, step and metric of each checkpoint, and sorts by them."""
+    fit(tmp_path, epochs=3, plugin=CkptfmtIO(metadata={"lr": 0.01, "epoch": 7}))
+    with ckptfmt.open(tmp_path / "last.ckpt") as checkpoint:
+        assert checkpoint.metadata.keys() == {"epoch", "global_step", "loss", "lr"}
+        assert checkpoint.metadata["global_step"] == 9
+        assert checkpoint.metadata["epoch"] == 7  # what is given counts
+    done = subprocess.run(
+        [sys.executable, "-m", "ckptfmt", "ls", "--json", "--sort", "loss", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = json.loads(done.stdout)["steps"]
+    losses = [row["metrics"]["loss"] for row in rows]
+    assert losses == sorted(losses)
+    assert {row["step"] for row in rows} <= {3, 6, 9}
+    assert progress_of({"epoch": 2, "callbacks": {"M": {"monitor": None}, "N": 3}}) == {"epoch": 2}
+    assert progress_of({"callbacks": {"M": {"monitor": "a", "current_score": torch.ones(2)}}}) == {}

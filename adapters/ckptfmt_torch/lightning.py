@@ -14,6 +14,8 @@ from collections import Counter, OrderedDict, defaultdict
 from typing import Any, Unpack
 from weakref import WeakSet
 
+import torch
+
 import ckptfmt
 from ckptfmt import SaveOptions
 from ckptfmt.calls import takes
@@ -33,6 +35,7 @@ with needed_by("ckptfmt_torch.lightning"):
     from lightning.pytorch import Callback
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
+_PROGRESS = ("epoch", "global_step")
 
 _plugins: WeakSet[CkptfmtIO] = WeakSet()
 
@@ -41,7 +44,9 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
     """Saves, loads and removes the checkpoints of a Trainer. `options` are those of `ckptfmt.save`; raises `bad-option`
     for others.
 
-    What is at the path is replaced atomically, as Lightning means it. `storage_options` of Lightning go to fsspec.
+    The metadata have `epoch`, `global_step` and what the checkpoint callbacks monitor, beside what `metadata=` gives:
+    `ckptfmt ls --sort` shows and sorts them. What is at the path is replaced atomically, as Lightning means it.
+    `storage_options` of Lightning go to fsspec.
     """
 
     @takes(SaveOptions)
@@ -59,6 +64,8 @@ class CkptfmtIO(CheckpointIO):  # type: ignore[misc]  # not typed where Lightnin
         if storage_options is not None:
             options["storage_options"] = storage_options
         plain = _plain(checkpoint)
+        given = options.get("metadata", {})
+        options["metadata"] = {**progress_of(plain), **given} if isinstance(given, dict) else given
         skip = options.get("skip")
         if _objects(plain, skip):
             check_hyperparameters(plain, skip).raise_refusals(path)
@@ -123,6 +130,20 @@ def check_hyperparameters(checkpoint: dict[str, Any], skip: Patterns = None) -> 
     places = {refusal.path for refusal in objects}
     others = (refusal for refusal in ckptfmt.check(checkpoint, skip=skip).refused if refusal.path not in places)
     return ckptfmt.CheckReport((*objects, *map(_with_hint, others)))
+
+
+def progress_of(checkpoint: dict[str, Any]) -> dict[str, int | float]:
+    """What `ckptfmt ls` shows and sorts by: epoch and step of a checkpoint of Lightning, and what its checkpoint
+    callbacks monitor, as it was then."""
+    found: dict[str, int | float] = {key: checkpoint[key] for key in _PROGRESS if type(checkpoint.get(key)) is int}
+    callbacks = checkpoint.get("callbacks")
+    for state in callbacks.values() if isinstance(callbacks, dict) else ():
+        monitor, score = (state.get("monitor"), state.get("current_score")) if isinstance(state, dict) else (None, None)
+        if isinstance(score, torch.Tensor) and score.numel() == 1:
+            score = score.item()
+        if isinstance(monitor, str) and isinstance(score, int | float) and not isinstance(score, bool):
+            found[monitor] = score
+    return found
 
 
 def _objects(checkpoint: dict[str, Any], skip: Patterns) -> list[tuple[Path, Any]]:

@@ -127,8 +127,9 @@ CHILDREN: dict[str, Restore] = {
     **{name: child_of for name, tag in TAGS.items() if tag.restore is None},
     **dict.fromkeys(("collections.deque", "types.SimpleNamespace", "argparse.Namespace"), child_of),
 }
+TIMES = frozenset({"numpy.datetime64", "numpy.timedelta64"})
 # whose values all trees of NumPy have; to conversions and migrations, any other tag is said beside its child
-NATIVE = frozenset({"collections.OrderedDict", "numpy.datetime64", "numpy.timedelta64", "numpy.str_", "numpy.bytes_"})
+NATIVE = TIMES | {"collections.OrderedDict", "numpy.str_", "numpy.bytes_"}
 
 
 def made(tag: str, param: Any, child: Any) -> Any:

@@ -142,7 +142,8 @@ def _told(metadata: Any, step: Any) -> dict[str, Any]:
     entry = metadata.get(RESERVED)
     if isinstance(entry, dict):
         return {"step": _steps(entry, ("step",), step), "metrics": _numbers(entry.get("metrics"))}
-    numbers = {key: value for key, value in _numbers(metadata).items() if key not in STEPS}
+    of_step = next((key for key in STEPS if _number(metadata.get(key)) is not None), None)
+    numbers = {key: value for key, value in _numbers(metadata).items() if key != of_step}
     return {"step": _steps(metadata, STEPS, step), "metrics": numbers | _numbers(metadata.get("metrics"))}
 
 

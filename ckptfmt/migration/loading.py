@@ -54,13 +54,17 @@ class ViewLoader(Loader):
             raise self._no_match()
         self.wanted = []
         numbers: dict[int, int] = {}
+        times: dict[int, np.dtype[Any]] = {}
         for path in kept:
             tensor = self._tensor(path)
             if tensor is not None and id(tensor) not in numbers:
                 numbers[id(tensor)] = len(self.wanted)
-                is_time = self.adapter is not None and tensor.dtype.kind in "mM"  # which frameworks lack
-                self.wanted.append(tensor.view(np.dtype(np.int64)) if is_time else tensor)
+                is_viewed = self.adapter is not None and tensor.dtype.kind in "mM"  # a time, which has no dtype there
+                self._note_times([path] if is_viewed else [])
+                times |= {len(self.wanted): tensor.dtype} if is_viewed and not self._lacks_times else {}
+                self.wanted.append(tensor.view(np.dtype(np.int64)) if is_viewed else tensor)
         tensors = self._tensors(range(len(self.wanted)))
+        tensors |= {number: tensors[number].view(dtype) for number, dtype in times.items()}
         values: dict[Path, Any] = {}
         for path, entry in kept.items():
             tensor = self._tensor(path)

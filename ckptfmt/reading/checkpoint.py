@@ -14,7 +14,7 @@ from ..format.limits import DEFAULT, Limits, table
 from ..format.manifest import Manifest, Schema
 from ..format.names import Path, PathIndex, path_label
 from ..format.renaming import Renaming
-from ..format.tags import CHILDREN
+from ..format.tags import CHILDREN, TIMES
 from ..format.tree import Tags, Tree
 from ..layouts import Frame, Layout, Located, layout_of
 from ..storage import Storage, path_of, storage_for
@@ -213,6 +213,11 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     @property
     def tags(self) -> Tags:
         return trees.tags_of(self.manifest.tree)
+
+    @cached_property
+    def times(self) -> list[Path]:
+        """The places of NumPy's times."""
+        return [path for path, name, _ in trees.tags(self.manifest.tree) if name in TIMES]
 
     def __len__(self) -> int:
         return len(self.numbers)

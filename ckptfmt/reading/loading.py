@@ -18,7 +18,7 @@ from ..format import tree as trees
 from ..format.casts import cast
 from ..format.dtypes import Array, DType
 from ..format.names import Path, path_label, value_at
-from ..format.tags import TAGS, Restore, child_of
+from ..format.tags import TAGS, TIMES, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks import registry
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
@@ -37,7 +37,7 @@ from .filling import Place, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
 from .selection import no_match
 from .shared import shared
-from .stand_ins import stand_in
+from .stand_ins import stand_in, warn_of_times
 from .tensor import ArrayLike, Tensor, is_tensor
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Loader:
         self.verify = (checkpoint.verifies and not self.mmap) if verify is None else verify
         self.verifies_maps = bool(verify)
         self.strict, self.cast, self.tally = strict, cast, Tally()
+        self.times: dict[Path, str] = {}  # the places of times that came as numbers, and the framework that lacks them
         self.views: Views | None = None  # of tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
         self.select = select if select is None or isinstance(select, str) else list(select)
@@ -106,6 +107,7 @@ class Loader:
     def load(self) -> Tree:
         tree = self._loaded()
         self.tally.warn()
+        warn_of_times(self.times)
         return tree
 
     def _loaded(self) -> Tree:
@@ -142,6 +144,7 @@ class Loader:
         if self.keep is not None:
             tensors = ((path, n[1]) for path, n in trees.leaves(node) if type(n) is list and n[0] == "tensor")
             wanted = sorted({index for path, index in tensors if self.keep(path)})
+        self._note_times(self.checkpoint.times)
         leaves = self._tensors(wanted)
         tree = trees.decode(node, leaves.__getitem__, self.keep, self._restores())
         if tree is OMITTED:
@@ -165,9 +168,17 @@ class Loader:
     def _admit(self, wanted: Iterable[int]) -> None:
         self.fetcher.admit(wanted)
 
+    @property
+    def _lacks_times(self) -> bool:
+        return self.adapter is not None and self.adapter.framework != "numpy"
+
+    def _note_times(self, paths: Iterable[Path]) -> None:
+        if self._lacks_times and self.adapter is not None:
+            self.times |= {path: self.adapter.framework for path in paths if self.keep is None or self.keep(path)}
+
     def _restores(self) -> Mapping[str, Restore]:
         """What makes the values of tags for the framework; what views of int64 stand for, frameworks lack."""
-        times = {"numpy.datetime64": child_of, "numpy.timedelta64": child_of}
+        times = dict.fromkeys(TIMES, child_of) if self._lacks_times else {}
         return {**registry.RESTORES, **times, **self.adapter.restores} if self.adapter else registry.RESTORES
 
     def _no_match(self) -> CkptError:
