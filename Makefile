@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2
+SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: demo test test-thorough lint format bench bench-quick clean
+.PHONY: demo test test-thorough lint format docs bench bench-quick clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -19,14 +20,19 @@ test: $(VENV)/.test
 test-thorough: $(VENV)/.test
 	$(BIN)/python -m pytest --run-slow --hypothesis-profile=thorough $(PYTEST_ARGS)
 
-lint: $(VENV)/.test $(VENV)/.lint
+lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(SITE) --site-dir $(VENV)/site --quiet
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# the site, from docs/ and the documents beside it; site/index.html is its first page
+docs: $(VENV)/.docs
+	$(SITE)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
@@ -38,7 +44,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/.demo $(VENV)/.lint: $(VENV)/.%: $(VENV)/bin/python pyproject.toml
+$(VENV)/.demo $(VENV)/.docs $(VENV)/.lint: $(VENV)/.%: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
@@ -49,4 +55,4 @@ $(VENV)/.bench $(VENV)/.test: $(VENV)/.%: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

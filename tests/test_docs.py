@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
+from typing import get_type_hints
 
+import ckptfmt_jax
+import ckptfmt_numpy
+import ckptfmt_torch
 import pytest
+from pages import DRAWN, RUNNERS, blocks, run_page
 
+import ckptfmt
+from ckptfmt import manager, testing
 from ckptfmt.cli.overview import COMMANDS
+from ckptfmt.migration.options import MigrationOptions
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "SPEC.md", ROOT / "adapters/README.md", ROOT / "conformance/README.md"]
-PAGES += sorted(ROOT.glob("docs/**/*.md"))
+DOCS = sorted(path for path in ROOT.glob("docs/**/*.md"))
+PAGES = [*ROOT.glob("*.md"), *(ROOT / name for name in ("adapters/README.md", "conformance/README.md")), *DOCS]
+RUN = [path for path in DOCS if path.parent.name in ("tutorials", "howto") or path.name in ("guide.md", "index.md")]
 REPOSITORY = re.compile("^https://github.com/ckptfmt/ckptfmt/(blob|tree)/main/")
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one program, in an empty folder."""
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", RUN, ids=named)
+def test_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks as one program, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(BLOCK.findall((ROOT / "docs/guide.md").read_text())), "guide.md", "exec"), {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run_page(page)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("page", RUN, ids=named)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    for block in blocks(page.read_text()):
+        assert block.title or block.language in (*RUNNERS, DRAWN), f"{named(page)}:{block.line}"
 
 
 def links(page: Path) -> list[str]:
     """Where a page links to, in its text or in a list of its own."""
-    text = page.read_text()
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in links(page):
         place, is_ours = REPOSITORY.subn("", target)
@@ -50,9 +71,57 @@ def test_the_package_index_can_follow_the_links_of_the_readme() -> None:
     assert len(used) > 8
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_exist(page: Path) -> None:
     code = re.findall(r"`([^`\n]+)`|^\$ (.*)$", page.read_text(), re.MULTILINE)
     for inline, line in code:
-        for command in re.findall(r"(?<![\w/.])ckptfmt ([a-z]+)\b", inline or line):
+        for command in re.findall(r"(?<![\w/.\]])ckptfmt ([a-z]+)\b", inline or line):
             assert command in COMMANDS, command
+
+
+REFERENCE = ROOT / "docs/reference"
+PUBLIC = {"ckptfmt": ckptfmt, "ckptfmt.manager": manager, "ckptfmt.testing": testing}
+PUBLIC |= {"ckptfmt_torch": ckptfmt_torch, "ckptfmt_jax": ckptfmt_jax, "ckptfmt_numpy": ckptfmt_numpy}
+NO_PAGE = {"ckptfmt.errors", "ckptfmt.__version__", "ckptfmt.CheckpointManager"}  # a module, a str; stands in its room
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    told = [name for page in REFERENCE.glob("*.md") for name in re.findall(r"^::: (\S+)$", page.read_text(), re.M)]
+    assert len(told) == len(set(told))
+    public = {f"{home}.{name}" for home, module in PUBLIC.items() for name in getattr(module, "__all__", ("ADAPTER",))}
+    assert public - set(told) == NO_PAGE  # the strict build of the site looks for what is told
+
+
+def test_every_option_is_in_the_table() -> None:
+    """Of the verbs that share them."""
+    rows = re.findall(r"^\| (`[^|]*`) \|", (REFERENCE / "options.md").read_text(), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    verbs = (ckptfmt.save, ckptfmt.open, ckptfmt.load, ckptfmt_torch.load, ckptfmt_jax.load)
+    there = {
+        name
+        for verb in verbs
+        for name, option in inspect.signature(verb).parameters.items()
+        if option.kind is option.KEYWORD_ONLY or name == "like"
+    }
+    assert not (there | set(get_type_hints(MigrationOptions))) - told
+
+
+RECORDS = sorted((ROOT / "docs/decisions").glob("0*.md"))
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.stem)
+def test_a_record_has_its_parts(record: Path) -> None:
+    text = record.read_text()
+    number, title, date = re.findall(r"\A# (\d+)\. (.+)\n\nDecided (\d{4}-\d\d-\d\d)", text)[0]
+    assert record.name.startswith(f"{int(number):04}-")
+    assert re.findall(r"^\*\*([\w ]+)\.\*\* ", text, re.MULTILINE) == [
+        "Question",
+        "Decision",
+        "Measured",
+        "What it costs",
+    ]
+    assert f"| {number} | [{title}]({record.name}) | {date} |" in record.with_name("index.md").read_text()
+
+
+def test_records_are_numbered_without_gaps() -> None:
+    assert [int(record.name[:4]) for record in RECORDS] == list(range(1, len(RECORDS) + 1))

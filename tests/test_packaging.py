@@ -16,7 +16,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LEFT = {".git", ".gitattributes", ".gitignore", ".ci", ".venv"}  # of the repository, not of what is published
+LEFT = {
+    ".git",
+    ".gitattributes",
+    ".github",
+    ".gitignore",
+    ".ci",
+    ".pre-commit-config.yaml",
+    ".venv",
+}  # of the repository, not of what is published
 PACKAGES = {"ckptfmt", "ckptfmt_jax", "ckptfmt_numpy", "ckptfmt_torch"}
 SOURCES = """
 import sys, setuptools
