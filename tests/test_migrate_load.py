@@ -171,4 +171,4 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     assert "needs schema=" in str(refusal("bad-option", ckptfmt.load, path, migrations=RULES))
     refusal("bad-option", ckptfmt.load, path, schema="2", migrations=RULES, into={}, mmap=True)
     said = str(refusal("bad-option", ckptfmt.load, path, schema="2", migrations_=RULES))
-    assert "no option migrations_=; did you mean 'migrations='" in said
+    assert "no option 'migrations_'; did you mean 'migrations'?" in said

@@ -11,7 +11,7 @@ from ..format.arrays import ArraySpec
 from ..format.commit import find
 from ..format.dtypes import Array, bytes_of
 from ..format.names import Path
-from ..format.tags import NATIVE, Restore, child_of
+from ..format.tags import NATIVE, child_of
 from ..frameworks.adapter import KEPT
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile
 from ..frameworks.target import rebuild
@@ -71,7 +71,7 @@ def source_of(opened: StoredCheckpoint) -> Source:
         children = {name: child_of for found in ours.tags.values() for name, _ in found}
         plain = trees.decode(checkpoint.manifest.tree, checkpoint.handles.__getitem__, restores=children)
         can_be_mapped = not is_remote and all(spec.is_contiguous for spec in checkpoint.manifest.specs)
-        mapped = _Plain(checkpoint, children).load if can_be_mapped else None
+        mapped = Loader(checkpoint, mmap=True, verify=True, restores=children).load if can_be_mapped else None
         tree, resources = rebuild(plain, leaf), stack.pop_all()
         metadata = trees.decode(checkpoint.manifest.metadata, [].__getitem__, restores=KEPT)
         return Source(tree, metadata, mapped=mapped, resources=resources, ours=ours)
@@ -83,17 +83,6 @@ def _ours(checkpoint: StoredCheckpoint) -> Ours:
         if name not in NATIVE:
             tags.setdefault(path, []).append((name, trees.decode(param, [].__getitem__)))
     return Ours(checkpoint.schema, tags, checkpoint.manifest.unknown)
-
-
-class _Plain(Loader):
-    """Loads a tree with the children of tags, which are told beside it."""
-
-    def _restores(self) -> Mapping[str, Restore]:
-        return self.children
-
-    def __init__(self, checkpoint: StoredCheckpoint, children: Mapping[str, Restore]) -> None:
-        super().__init__(checkpoint, mmap=True, verify=True)
-        self.children = children
 
 
 def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredTensor | None) -> LazyArray:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -40,8 +40,8 @@ from .plan import Entry, MigrationPlan, Plain, plan_chain
 from .tags import TagNodes, followed, over_tensors, plain_value, renamed, said
 
 if TYPE_CHECKING:
-    from ..reading.loading import Loader
-    from ..reading.options import LoadOptions
+    from ..reading.supply import Reads
+    from .supply import ViewSupply
 
 
 class MigratedTensor(ArrayLike):
@@ -157,6 +157,7 @@ class MigratedView(CheckpointView[MigratedTensor]):
     def __init__(self, stored: StoredCheckpoint, plan: MigrationPlan, schema: Schema, tags: TagNodes) -> None:
         """`tags`: those over tensors."""
         self._stored, self.plan, self._schema, self.tag_nodes = stored, plan, schema, tags
+        self._renaming = stored.renaming
 
     @property
     def path(self) -> str:
@@ -169,6 +170,10 @@ class MigratedView(CheckpointView[MigratedTensor]):
     @property
     def schema(self) -> Schema:
         return self._schema
+
+    @property
+    def renaming(self) -> Renaming:
+        return self._renaming
 
     @property
     def metadata(self) -> Tree:
@@ -215,12 +220,14 @@ class MigratedView(CheckpointView[MigratedTensor]):
         if renaming == Renaming():
             return self
         tree, tags = renamed(self.plan.tree, self.tag_nodes, renaming, self.path)
-        return type(self)(self._stored, replace(self.plan, tree=tree), self._schema, tags)
+        other = type(self)(self._stored, replace(self.plan, tree=tree), self._schema, tags)
+        other._renaming = renaming
+        return other
 
-    def loader(self, **options: Unpack[LoadOptions]) -> Loader:
-        from .loading import ViewLoader  # here, as reading a slice needs none of it
+    def supply(self, reads: Reads) -> ViewSupply:
+        from .supply import ViewSupply  # here, as reading a slice needs none of it
 
-        return ViewLoader(self, **options)
+        return ViewSupply(self, reads)
 
 
 def migrated(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ..errors import CkptError, fault
 from ..format import tree as trees
@@ -27,8 +27,7 @@ from .view import CheckpointView
 if TYPE_CHECKING:
     import zarr
 
-    from .loading import Loader
-    from .options import LoadOptions
+    from .supply import Reads, StoredSupply
 
 
 REPLACED = 16  # times that a checkpoint is opened anew as another has taken its place; some systems always say so
@@ -252,10 +251,10 @@ class StoredCheckpoint(CheckpointView[Tensor]):
 
     # ---- reading
 
-    def loader(self, **options: Unpack[LoadOptions]) -> Loader:
-        from .loading import Loader  # here, as reading a slice needs none of it
+    def supply(self, reads: Reads) -> StoredSupply:
+        from .supply import StoredSupply  # here, as reading a slice needs none of it
 
-        return Loader(self, **options)
+        return StoredSupply(self)
 
     def frames(self) -> Iterator[Frame]:
         """The frames, which are read as their parts are taken, with the digests that they must have."""

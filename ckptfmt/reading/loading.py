@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from functools import reduce
 from itertools import chain
 from operator import add
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import CkptError, fault
-from ..format import tree as trees
 from ..format.casts import cast
-from ..format.dtypes import Array, DType
+from ..format.dtypes import Array
 from ..format.names import Path, path_label, value_at
-from ..format.tags import TAGS, TIMES, Restore, child_of
+from ..format.tags import TIMES, Restore, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks import registry
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
@@ -38,11 +37,9 @@ from .mapping import Views, mapped
 from .selection import no_match
 from .shared import shared
 from .stand_ins import stand_in, warn_of_times
+from .supply import Reads
 from .tensor import ArrayLike, Tensor, is_tensor
-
-if TYPE_CHECKING:
-    from .checkpoint import StoredCheckpoint
-
+from .view import CheckpointView
 
 STREAM = 16 << 20  # bytes of mapped tensors that are verified at a time, while a processor's cache holds them
 
@@ -71,7 +68,7 @@ class Loader:
 
     def __init__(
         self,
-        checkpoint: StoredCheckpoint,
+        view: CheckpointView[Any],
         *,
         select: Patterns = None,
         into: Tree = None,
@@ -84,19 +81,23 @@ class Loader:
         progress: Progress | None = None,
         max_bytes_in_flight: int = IN_FLIGHT,
         on_match: Callable[[MatchReport], None] | None = None,
+        restores: Mapping[str, Restore] | None = None,
     ) -> None:
-        self.checkpoint, self.manifest = checkpoint, checkpoint.manifest
-        self.blocks = checkpoint.blocks.for_load(max_bytes_in_flight)
+        """`restores`: what makes the values of tags, if not the registry and the framework."""
+        self.view, self.path = view, view.path
+        self.blocks = view.stored.blocks.for_load(max_bytes_in_flight)
         self.fetcher = Fetcher(self.blocks)
         if like is not None and (into is not None or mmap):
             other = "into=" if into is not None else "mmap=True"
-            raise fault("bad-option", f"{other} and like= exclude each other", path=checkpoint.path)
+            raise fault("bad-option", f"{other} and like= exclude each other", path=view.path)
         self.into, self.like = into, like
         self.mmap, self.maps_into = mmap and into is None, mmap and into is not None
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
-        self.verify = (checkpoint.verifies and not self.mmap) if verify is None else verify
+        self.verify = (view.stored.verifies and not self.mmap) if verify is None else verify
         self.verifies_maps = bool(verify)
         self.strict, self.cast, self.tally = strict, cast, Tally()
+        self.supply = view.supply(Reads(self.fetcher, self.verify, self.tally))
+        self.restores = restores
         self.times: dict[Path, str] = {}  # the places of times that came as numbers, and the framework that lacks them
         self.views: Views | None = None  # of tensors of which a private mapping serves as well as a copy
         self.progress, self.max_bytes_in_flight, self.on_match = progress, max_bytes_in_flight, on_match
@@ -122,16 +123,11 @@ class Loader:
         return self._fit().report
 
     @property
-    def _leaves(self) -> Mapping[Path, Any]:
-        """Every leaf that is loaded from, by its path."""
-        return self.checkpoint.leaves
-
-    @property
     def _stored(self) -> Mapping[Path, Any]:
         """The leaves that are asked for; raises `no-match` where there are none."""
         if self.keep is None:
-            return self._leaves
-        found = {path: leaf for path, leaf in self._leaves.items() if self.keep(path)}
+            return self.supply.leaves
+        found = {path: leaf for path, leaf in self.supply.leaves.items() if self.keep(path)}
         if not found:
             raise self._no_match()
         return found
@@ -139,34 +135,16 @@ class Loader:
     # ---- a new tree
 
     def _tree(self) -> Tree:
-        node = self.manifest.tree
-        wanted: Iterable[int] = self.checkpoint.numbers
-        if self.keep is not None:
-            tensors = ((path, n[1]) for path, n in trees.leaves(node) if type(n) is list and n[0] == "tensor")
-            wanted = sorted({index for path, index in tensors if self.keep(path)})
-        self._note_times(self.checkpoint.times)
-        leaves = self._tensors(wanted)
-        tree = trees.decode(node, leaves.__getitem__, self.keep, self._restores())
+        self._note_times(self.supply.times)
+        tree = self.supply.tree(self.keep, self._tensors, self._restores())
         if tree is OMITTED:
             raise self._no_match()
         return tree
 
     def _tensors(self, wanted: Iterable[int]) -> dict[int, Any]:
         """The tensors of these numbers, as arrays or as the framework has them."""
-        with self._reporting(sum(map(self._nbytes, wanted))):
+        with self._reporting(sum(map(self.supply.nbytes, wanted))):
             return self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
-
-    def _dtype(self, index: int) -> DType:
-        return self.manifest.specs[index].dtype
-
-    def _nbytes(self, index: int) -> int:
-        return self.manifest.specs[index].nbytes
-
-    def _text(self, index: int) -> str:
-        return self.checkpoint.describe(index)
-
-    def _admit(self, wanted: Iterable[int]) -> None:
-        self.fetcher.admit(wanted)
 
     @property
     def _lacks_times(self) -> bool:
@@ -178,14 +156,19 @@ class Loader:
 
     def _restores(self) -> Mapping[str, Restore]:
         """What makes the values of tags for the framework; what views of int64 stand for, frameworks lack."""
+        if self.restores is not None:
+            return self.restores
         times = dict.fromkeys(TIMES, child_of) if self._lacks_times else {}
         return {**registry.RESTORES, **times, **self.adapter.restores} if self.adapter else registry.RESTORES
 
     def _no_match(self) -> CkptError:
-        return no_match(self.select, self._leaves, self.checkpoint.renaming, self.checkpoint.path)
+        return no_match(self.select, self.supply.leaves, self.view.renaming, self.path)
 
     def _arrays(self, wanted: Iterable[int]) -> dict[int, Array]:
-        """Mapped where that costs no read, or is asked for, and read where not."""
+        return self.supply.arrays(wanted, self._read)
+
+    def _read(self, wanted: Iterable[int]) -> dict[int, Array]:
+        """Stored tensors, mapped where that costs no read, or is asked for, and read where not."""
         arrays: dict[int, Array] = {}
         if self.mmap:
             arrays = mapped(self.blocks, wanted, self.verify)
@@ -197,22 +180,22 @@ class Loader:
     def _wrapped(self, adapter: Adapter, wanted: Iterable[int]) -> dict[int, Any]:
         """Tensors of a framework: all at once where they keep the arrays' memory, else a few at a time."""
         found: dict[int, Any] = {}
-        lacking = [index for index in wanted if not adapter.supports(self._dtype(index).name)]
+        lacking = [index for index in wanted if not adapter.supports(self.supply.dtype(index).name)]
         if lacking and not self.cast:
-            names = ", ".join(f"{self._text(index)} ({self._dtype(index).name})" for index in lacking[:8])
+            names = ", ".join(f"{self.supply.label(index)} ({self.supply.dtype(index).name})" for index in lacking[:8])
             raise fault(
                 "framework-dtype",
                 f"{adapter.framework} has no tensors of the dtype of {names}",
-                path=self.checkpoint.path,
-                tensor=self._text(lacking[0]),
-                found=self._dtype(lacking[0]).name,
+                path=self.path,
+                tensor=self.supply.label(lacking[0]),
+                found=self.supply.dtype(lacking[0]).name,
                 expected=f"a dtype of {adapter.framework}, or cast=True",
             )
-        self._admit(() if self.mmap else wanted)
-        dtypes = {index: stand_in(self._dtype(index), adapter.supports) for index in lacking}
+        self.fetcher.admit(() if self.mmap else self.supply.sources(wanted))
+        dtypes = {index: stand_in(self.supply.dtype(index), adapter.supports) for index in lacking}
         groups: Iterable[list[int]] = [list(wanted)]
         if not adapter.on_host:
-            groups = grouped(wanted, self._nbytes, beside_buffers(self.fetcher, self.max_bytes_in_flight))
+            groups = grouped(wanted, self.supply.nbytes, beside_buffers(self.fetcher, self.max_bytes_in_flight))
         for group in groups:
             arrays = self._arrays(group)
             for index in group:
@@ -224,16 +207,16 @@ class Loader:
         """A tensor with another dtype; integers keep their values."""
         converted, beyond = cast(array, dtype)
         if array.dtype.kind in "iu" and not (converted == array).all():
-            text = self._text(index)
+            text = self.supply.label(index)
             raise fault(
                 "framework-dtype",
                 f"elements of {text!r} do not fit into {dtype}",
-                path=self.checkpoint.path,
+                path=self.path,
                 tensor=text,
                 found=f"{array.dtype} from {array.min()} to {array.max()}",
                 expected=f"elements of {dtype}",
             )
-        self.tally.add(Kind(self._text(index), name_of(array.dtype), dtype, array.size), None, beyond)
+        self.tally.add(Kind(self.supply.label(index), name_of(array.dtype), dtype, array.size), None, beyond)
         return converted
 
     # ---- into a target
@@ -285,13 +268,13 @@ class Loader:
         stored = dict(self._stored)
         there = filled(stored)
         objects: list[_Object] = []
-        tags = self._tags(values)
+        tags = self.supply.params(values)
         for (at, value), inside in zip(values.items(), below(stored, values), strict=True):
             found, adapter = receiver(value, self.adapter)
             try:
                 intake = found.intake(Stored(at, inside, tags[at], self.selects), self.strict, self.cast)
             except CkptError as error:
-                error.path = self.checkpoint.path
+                error.path = self.path
                 raise
             objects.append(_Object(at, intake, adapter))
             leaves |= intake.direct
@@ -301,7 +284,7 @@ class Loader:
         leaves = {path: leaf for path, leaf in leaves.items() if self.selects(path)}
         slots = {path: slot(leaf) for path, leaf in leaves.items()}
         held = [path for path, found in slots.items() if found is not None]
-        opened = taken_whole(self.into, [*held, *values, *left], stored, self._leaves)
+        opened = taken_whole(self.into, [*held, *values, *left], stored, self.supply.leaves)
         leave_out(opened, leaves, slots, stored)
         report = match(leaves, slots, stored, is_tensor, self.cast)
         names = Names(len(slots) + sum(one.intake.names for one in objects), there)
@@ -309,7 +292,7 @@ class Loader:
 
     def _adopted(self, slots: dict[Path, Slot | None], objects: list[_Object], stored: Mapping[Path, Any]) -> Adopted:
         intakes = [one.intake for one in objects]
-        return Adopted(slots, intakes, stored, self._origin, self.checkpoint.path)
+        return Adopted(slots, intakes, stored, self.supply.origin, self.path)
 
     def _add_what_is_loaded(self, error: CkptError, objects: list[_Object], number: int, asked: list[Any]) -> None:
         """Say what the target has got before an object, by its number, refused what it was given."""
@@ -325,7 +308,7 @@ class Loader:
             try:
                 said = part.take(state)
             except CkptError as error:
-                error.path = self.checkpoint.path
+                error.path = self.path
                 raise
             self._check(said)
             report += said
@@ -339,7 +322,7 @@ class Loader:
         views = Views(self.blocks, chain.from_iterable(copied.values()), self.verify)
 
         def nbytes_read(part: Part) -> int:
-            return self._part_nbytes(part) - sum(self._nbytes(i) for i in copied[id(part)] if i in views.arrays)
+            return self._part_nbytes(part) - sum(self.supply.nbytes(i) for i in copied[id(part)] if i in views.arrays)
 
         room = beside_buffers(self.fetcher, self.max_bytes_in_flight)
         for group in grouped(parts, nbytes_read, room):
@@ -363,31 +346,23 @@ class Loader:
 
     def _plain_at(self, at: Path, paths: frozenset[Path]) -> Tree:
         """What stands at a place without tensors, but for all leaves besides these."""
-        node, keep = trees.node_at(self.manifest.tree, at), None if self.keep is None else paths.__contains__
-        return trees.decode(node, lambda _: None, keep, self._restores(), at)
+        return self.supply.plain_at(at, None if self.keep is None else paths, self._restores())
 
     def _copied(self, part: Part, adapter: Adapter | None) -> list[int]:
         """The tensors that a module copies from host memory as they are stored, and that are worth a mapping."""
         if self.blocks.storage.is_remote or not (adapter is None or adapter.on_host):
             return []
-        leaves = map(self._leaves.__getitem__, part.copied)
+        leaves = map(self.supply.leaves.__getitem__, part.copied)
         tensors = {leaf.index for leaf in leaves if isinstance(leaf, Tensor) and leaf.nbytes > SMALL}
-        return [i for i in tensors if adapter is None or adapter.supports(self._dtype(i).name)]
-
-    def _tags(self, objects: Iterable[Path]) -> dict[Path, dict[str, Any]]:
-        """The params of the tags over what is stored for each object."""
-        found: dict[Path, dict[str, Any]] = {at: {} for at in objects}
-        for path, name, param in trees.tags(self.manifest.tree) if found else ():
-            if path in found:
-                found[path][name] = trees.decode(param, lambda _: None)
-        return found
+        return [i for i in tensors if adapter is None or adapter.supports(self.supply.dtype(i).name)]
 
     def _part_nbytes(self, part: Part) -> int:
-        leaves = map(self._leaves.__getitem__, part.paths)
+        leaves = map(self.supply.leaves.__getitem__, part.paths)
         return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, ArrayLike))
 
     def _fill(self, places: Iterable[Place]) -> None:
-        fill(self.fetcher, places, self.verify, self.max_bytes_in_flight, self.tally)
+        direct = (place._replace(tensor=self.supply.direct(place.tensor)) for place in places)
+        fill(self.fetcher, direct, self.verify, self.max_bytes_in_flight, self.tally)
 
     def _check(self, report: MatchReport, names: Names | None = None, *, final: bool = True) -> None:
         """[READ-006]. Some of the names must match, once the report is `final`."""
@@ -396,11 +371,7 @@ class Loader:
         if report != allowed or (final and not matched):
             said = str(report) if self.strict or matched else f"nothing of the target is in the checkpoint: {report}"
             help_ = advice(report, strict=self.strict, matched=matched)
-            raise fault("mismatch", said, path=self.checkpoint.path, report=report, advice=help_)
-
-    def _origin(self, tensor: Any) -> Tensor | None:
-        """The stored tensor that a tensor is, if it is one."""
-        return tensor if isinstance(tensor, Tensor) else None
+            raise fault("mismatch", said, path=self.path, report=report, advice=help_)
 
     # ---- like a template
 
@@ -412,12 +383,12 @@ class Loader:
         asked_for = {given(path): found for path, found in found_there.items()}
         stored = {path: self._number(found, leaves.get(path)) for path, found in asked_for.items()}
         held = [path for path in all_leaves if path not in templates or templates[path] is not None]
-        whole = taken_whole(self.like, held, stored, {given(path): leaf for path, leaf in self._leaves.items()})
+        whole = taken_whole(self.like, held, stored, {given(path): leaf for path, leaf in self.supply.leaves.items()})
         lists = {at: paths for at, paths in whole.items() if at not in leaves}  # a template's None is no place
         leave_out(lists, leaves, templates, stored)
         report = match(leaves, templates, stored, is_tensor, self.cast)
         self._check(report, Names(len(leaves), filled(stored)))
-        bound = {(given(path), tag): param for (path, tag), param in self._bound().items()}
+        bound = {(given(path), tag): param for (path, tag), param in self.supply.bound().items()}
         asked: dict[tuple[Hashable, Template], ArrayLike] = {}
         for path, ask in templates.items():
             found = stored.get(path)
@@ -465,10 +436,6 @@ class Loader:
         self._fill(Place(tensor, part, key[1].dtype) for key, tensor in asked.items() for part in blanks[key].parts)
         return {key: blank.finish() for key, blank in blanks.items()}
 
-    def _bound(self) -> Mapping[tuple[Path, str], Any]:
-        """The params that a template's have to be, by path and tag."""
-        return {(path, name): param for path, name, param in trees.tags(self.manifest.tree) if _binds(name)}
-
     def _templates(self, leaves: dict[Path, Any]) -> dict[Path, Template | None]:
         """What each leaf asks for; a leaf that stands at several paths asks once."""
         asks: dict[int, Template | None] = {}
@@ -477,7 +444,7 @@ class Loader:
                 try:
                     asks[id(leaf)] = template(leaf)
                 except CkptError as error:
-                    error.path, error.tensor = self.checkpoint.path, path_label(path)
+                    error.path, error.tensor = self.path, path_label(path)
                     raise
         return {path: asks[id(leaf)] for path, leaf in leaves.items()}
 
@@ -510,7 +477,3 @@ class Loader:
             self.progress(total, total)
         finally:
             self.blocks.on_read = None
-
-
-def _binds(tag: str) -> bool:
-    return tag in TAGS and TAGS[tag].binds

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .checkpoint import StoredCheckpoint
     from .loading import Loader
     from .options import LoadOptions
+    from .supply import Reads, Supply
 
 T = TypeVar("T")
 
@@ -50,6 +51,17 @@ class CheckpointView(Lookup[T]):
     def renamed(self, renaming: Renaming) -> Self:
         """The same with other names for its tensors. Closing one closes both."""
 
+    @property
     @abstractmethod
+    def renaming(self) -> Renaming:
+        """How its names were changed."""
+
+    @abstractmethod
+    def supply(self, reads: Reads) -> Supply:
+        """What one load takes from."""
+
     def loader(self, **options: Unpack[LoadOptions]) -> Loader:
         """What loads from it once."""
+        from .loading import Loader  # here, as reading a slice needs none of it
+
+        return Loader(self, **options)
