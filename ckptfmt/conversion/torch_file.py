@@ -26,6 +26,7 @@ from . import shards
 from .archive import Archive, Window
 from .fit import Holds, keys_of
 from .pairs import packed
+from .pickles import Unknown
 from .probe import Probe
 from .source import Advance, Ours, Source, array_over, is_tensor, mapped_file, nbytes, truths, walk
 from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
@@ -132,7 +133,9 @@ def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
     tree = reader.tree(value)
     if tree is LEFT and not root:
         message = f"the file is one object, not a dict of values: {reader.losses[-1].message}"
-        raise fault("unsupported-source", message)
+        is_module = isinstance(value, Unknown) and value.is_module
+        advice = "In the program that wrote it: torch.save(module.state_dict(), path)" if is_module else None
+        raise fault("unsupported-source", message, advice=advice)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
     return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
 
