@@ -354,7 +354,12 @@ CODES: dict[str, Code] = {
         "two node names that the storage cannot tell apart",
         "Rename one, or use layout='file' for keys",
     ),
-    "bad-option": Code(InputError, "save", "an option's value is not allowed", "See the documentation of the call"),
+    "bad-option": Code(
+        InputError,
+        "save",
+        "an option's value is not allowed",
+        "Change the option that the message names: help() of the call says what it takes",
+    ),
     "exists": Code(ExistsError, "save", "the target exists", "Choose another path, or replace it: overwrite=True"),
     "not-replaceable": Code(
         ExistsError,

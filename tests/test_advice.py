@@ -109,7 +109,8 @@ def test_a_lenient_load_of_something(tmp_path: Path) -> None:
     target = zeros("a", "x")
     ckptfmt.load(tmp_path / "c.ckpt", into=target, strict=False)
     assert (target["a"] == 1).all()
-    ckptfmt.load(tmp_path / "c.ckpt", into={}, select="nothing", strict=False)  # nothing was asked for
+    with pytest.raises(ckptfmt.SelectionError, match="matches nothing"):
+        ckptfmt.load(tmp_path / "c.ckpt", into={}, select="nothing", strict=False)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def whole(tmp_path: Path) -> Path:
         ("verify", "resume= belongs to another folder", "--resume belongs to another folder"),
         ("gc", "grace=", "--grace"),
         ("get", "strict=False, cast=True, select=", "strict=False in Python"),
-        ("get", "See the documentation of the call", "See `ckptfmt get --help`"),
+        ("get", "names: help() of the call says", "names: `ckptfmt get --help` says"),
         ("convert", "the key 'overwrite=True' of \"layout='file'\"", "the key 'overwrite=True' of \"layout='file'\""),
         ("convert", "the tensor lr=0.1, and x.layout=3", "the tensor lr=0.1, and x.layout=3"),
         (

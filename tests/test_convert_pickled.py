@@ -264,6 +264,10 @@ def test_what_is_unknown_is_named_at_every_place_and_left_out(tmp_path: Path, pr
 def test_a_file_of_one_object_says_what_to_save(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "a.pt")
     refused(tmp_path / "a.pt", "unsupported-source", "torch.nn.modules.linear.Linear", allow_loss=True)
+    refused(tmp_path / "a.pt", "unsupported-source", "torch.save(module.state_dict(), path)")
+    torch.save({"net": torch.nn.Sequential(torch.nn.Linear(2, 2)), "w": torch.ones(1)}, tmp_path / "b.pt")
+    words = "the module torch.nn.modules.container.Sequential is left out: save its state_dict()"
+    refused(tmp_path / "b.pt", "lossy", words)
 
 
 def parts() -> dict[str, tuple[Any, Any]]:

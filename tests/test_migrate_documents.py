@@ -217,3 +217,13 @@ def test_a_checkpoint_without_schema_is_told_its_own(tmp_path: Path) -> None:
     assert "schema" in str(refusal("no-migration", ckptfmt.open, tmp_path / "x", schema="2", migrations=rule))
     with ckptfmt.open(tmp_path / "x", schema="2", migrations=rule, source_schema=("s", "1")) as view:
         assert [*view] == ["b"]
+
+
+def test_a_key_that_an_operator_lacks_is_told_with_those_that_it_has() -> None:
+    split = {"op": "split", "axis": 0, "parts": 3}
+    error = refusal("bad-migration", Migration.parse, document({"from": "a", "with": [split], "to": ["b", "c"]}))
+    assert "split has no 'parts': its keys are axis, sizes, and `on`" in str(error)
+    error = refusal(
+        "bad-migration", Migration.parse, document({"from": "a", "with": [{"op": "neg", "by": 2}], "to": "b"})
+    )
+    assert "neg has no 'by': its keys are none, and `on`" in str(error)

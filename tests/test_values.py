@@ -412,3 +412,9 @@ def test_values_on_the_command_line(tmp_path: Path) -> None:
 def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ckptfmt", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_a_variable_of_keras_is_refused_with_what_helps() -> None:
+    keras = pytest.importorskip("keras")
+    (refusal,) = ckptfmt.check({"v": keras.Variable(np.ones(2))}).refused
+    assert refusal.advice == "store value.numpy()"

@@ -51,6 +51,6 @@ def speller(command: click.Command | None) -> Callable[[str], str]:
         return f"{found['before'] or ''}{word}{' ' * bool(value)}{value}"
 
     def spell(text: str) -> str:
-        return _OPTION.sub(spelled, text.replace("the documentation of the call", f"`ckptfmt {name} --help`"))
+        return _OPTION.sub(spelled, text.replace("help() of the call", f"`ckptfmt {name} --help`"))
 
     return spell

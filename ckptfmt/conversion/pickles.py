@@ -61,11 +61,13 @@ class Global:
     make: Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Unknown:
-    """What is called `name`, which the table does not have, or what was made by it: nothing is known of it."""
+    """What is called `name`, which the table does not have, or what was made by it: nothing is known of it, but whether
+    it has the state of a torch module."""
 
     name: str
+    is_module: bool = False
 
 
 # as what it stands for, it can be the key of a dict; its arguments may be anything, and are not printed
@@ -354,11 +356,14 @@ class _Machine:
             target.state = state
         elif isinstance(target, AttributedDict):
             target.attributes = state
-        elif type(target) is not Unknown:
+        elif type(target) is Unknown:
+            target.is_module = isinstance(state, dict) and state.keys() >= _OF_MODULES
+        else:
             raise fault("unsafe-source", f"the pickle sets the state of a {type(target).__name__}")
 
 
 _MADE = (bytes, bytearray, set, frozenset, dict, list)  # what a call can make again and again of one argument
+_OF_MODULES = {"_parameters", "_buffers", "_modules"}  # attributes of every torch module
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _RENAMED |= {
     f"builtins.{old}": f"builtins.{new}" for old, new in (("long", "int"), ("unicode", "str"), ("xrange", "range"))

@@ -26,6 +26,7 @@ from . import shards
 from .archive import Archive, Window
 from .fit import Holds, Kept, keys_of
 from .pairs import packed
+from .pickles import Unknown
 from .probe import Probe
 from .source import Advance, Ours, Source, cut_off, is_tensor, mapped_file, nbytes, truths, walk
 from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
@@ -157,7 +158,9 @@ def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
     if tree is LEFT and not root:
         message = f"the file is one object, not a dict of values: {reader.losses[-1].message}"
         within = f"; in it lie {left_out[0]:,} tensors of {left_out[1]:,} bytes" if left_out[0] else ""
-        raise fault("unsupported-source", message + within)
+        is_module = isinstance(value, Unknown) and value.is_module
+        advice = "In the program that wrote it: torch.save(module.state_dict(), path)" if is_module else None
+        raise fault("unsupported-source", message + within, advice=advice)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
     return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}), left_out=left_out)
 

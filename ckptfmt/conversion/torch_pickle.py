@@ -227,6 +227,9 @@ class TensorPickle:
             case Replaced(message, other):
                 self._lose("value", path, message)
                 return self._plain(other, path)
+            case Unknown(name, True):
+                self._lose("value", path, f"the module {name} is left out: save its state_dict() instead")
+                return LEFT
             case Unknown(name) | Nothing(name):
                 self._lose("value", path, f"{name} is left out: it is neither a tensor nor plain data")
                 return LEFT

@@ -19,8 +19,8 @@ Text = Callable[[str], str | None]  # another text for one; None leaves it out
 
 
 class Renaming(NamedTuple):
-    """In this order: only what is at the path `prefix`, or in its dict under keys that begin with its last part, if
-    that ends with "."; the prefixes `strip` taken off; `add` put before."""
+    """In this order: only what is at the path `prefix`, or in its dict under keys that begin with its last part and
+    a period; the prefixes `strip` taken off; `add` put before."""
 
     prefix: Key | Path = ""
     strip: tuple[str, ...] = ()
@@ -58,11 +58,7 @@ class Renaming(NamedTuple):
         try:
             if self.prefix not in ("", ()):
                 node = _below(node, self.prefix, checkpoint)
-            for prefix in self.strip:
-                *levels, start = prefix.split("/")
-                for level in levels:
-                    node = _raised(node, level)
-                node = _rekeyed(node, partial(stripped, prefix=start), deep=True) if start else node
+            node = self._stripped(node)
             *levels, start = self.add.split("/")
             node = _rekeyed(node, lambda text: start + text) if start else node
             for level in reversed(levels):
@@ -70,6 +66,20 @@ class Renaming(NamedTuple):
         except CkptError as error:
             error.path = error.path or checkpoint
             raise
+        return node
+
+    def _stripped(self, node: Node) -> Node:
+        """Without the prefixes; raises `no-such-path` where no name has any of them."""
+        before = node
+        for prefix in self.strip:
+            *levels, start = prefix.split("/")
+            for level in levels:
+                node = _raised(node, level)
+            node = _rekeyed(node, partial(stripped, prefix=start), deep=True) if start else node
+        if node == before and not set(self.strip) <= set(WRAPPERS):
+            given = " or ".join(map(repr, self.strip))
+            message = f"strip_prefix: no name begins with {given}"
+            raise fault("no-such-path", message, advice=f"Leave it out, or mend it. {_near(node, self.strip[0])}")
         return node
 
 
@@ -82,17 +92,22 @@ def _below(node: Node, prefix: Key | Path, checkpoint: str) -> Node:
     paths = PathIndex(path for path, _ in leaves(node))
     if not isinstance(prefix, str):
         return node_at(node, paths.find(prefix, checkpoint))
-    head, slash, start = prefix.rpartition("/")
+    head, slash, last = prefix.rpartition("/")
+    start = last.removesuffix(".") + "."
     try:
         if not prefix.endswith("."):
-            return node_at(node, paths.find(prefix.removesuffix("/"), checkpoint))
+            try:
+                return node_at(node, paths.find(prefix.removesuffix("/"), checkpoint))
+            except CkptError as error:
+                if error.code != "no-such-path" or not last:
+                    raise
         outer = node_at(node, paths.find(head, checkpoint)) if slash else node
     except CkptError as error:
         error.message = f"prefix={prefix!r}: {error.message}"
         error.advice = _near(node, prefix) if error.code == "no-such-path" else error.advice
         raise
     found = _rekeyed(outer, lambda text: text[len(start) :] if text.startswith(start) else None)
-    if not bare(found)[1:] or not bare(found)[1]:
+    if bare(found)[0] != "dict" or not bare(found)[1]:
         raise fault("no-such-path", f"prefix={prefix!r}: no name begins with it", advice=_near(node, prefix))
     return found
 
@@ -102,13 +117,10 @@ def _near(node: Node, prefix: str) -> str:
     match bare(node):
         case ["dict", keys, _] if keys:
             texts = [label(decode_key(key)) for key in keys]
-            wanted = prefix.rstrip("./") + "."
-            if any(text.startswith(wanted) for text in texts):
-                return f"Names begin with {wanted!r}: give prefix={wanted!r}"
             starts = list(dict.fromkeys(text.partition(".")[0] + "." if "." in text else text for text in texts))
             more = " …" if len(starts) > 8 else ""
             return f"At the top there are {', '.join(starts[:8])}{more}"
-    return "The tree has no names at its top: leave prefix= out"
+    return "The tree has no names at its top"
 
 
 def _raised(node: Node, level: str) -> Node:

@@ -21,6 +21,7 @@ from ..format.tree import OMITTED, Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
 from .adapter import is_leaf as is_leaf_tag
 from .overflows import Kind, Overflow, listed, name_of
+from .spans import spans
 
 Difference = tuple[str, Any, Any]
 Ask = Slot | Template
@@ -99,8 +100,9 @@ def filled(leaves: Mapping[Path, Any]) -> int:
 
 
 def _few(items: tuple[str, ...], most: int = 8) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(item or "the root" for item in items[:most]) + more
+    folded = spans(items)
+    more = f" and {sum(count for _, count in folded[most:])} more" if len(folded) > most else ""
+    return ", ".join(text or "the root" for text, _ in folded[:most]) + more
 
 
 def flatten(

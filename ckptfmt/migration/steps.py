@@ -119,7 +119,8 @@ def parse_step(document: Any, externs: Mapping[str, Extern]) -> Step:
     for key, value in rest.items():
         row = FIELDS.get(str(key))
         if row is None or row.attribute not in allowed:
-            raise ValueError(f"{name} has no {key!r}")
+            keys = sorted(text for text, row in FIELDS.items() if row.attribute in allowed)
+            raise ValueError(f"{name} has no {key!r}: its keys are {', '.join(keys) or 'none'}, and `on`")
         if not row.accepts(value):
             raise ValueError(f"{name}: {key!r} is {row.expected}, not {value!r:.40}")
         arguments[row.attribute] = tuple(value) if type(value) is list else value

@@ -39,6 +39,8 @@ _OF_CLASS: dict[str, str] = {
     "builtins.set": "store list(value); only items that are plain and hashable are kept in a set",
     "builtins.frozenset": "store list(value); only items that are plain and hashable are kept in a frozenset",
     "fractions.Fraction": "store a tuple of its two numbers, which have too many digits for a Fraction",
+    "keras.src.backend.common.variables.Variable": "store value.numpy()",
+    "keras.src.backend.common.variables.KerasVariable": "store value.numpy()",
     "numpy.random._generator.Generator": "store value.bit_generator.state",
     "numpy.random.bit_generator.BitGenerator": "store np.random.Generator(value), or value.state",
     "numpy.ma.MaskedArray": "store value.data and value.mask",
