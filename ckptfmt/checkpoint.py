@@ -21,7 +21,7 @@ from .reading.checkpoint import StoredCheckpoint
 from .reading.lookup import Lookup
 from .reading.options import StoredOptions, taken_names
 from .reading.tensor import ArrayLike
-from .storage import Storage
+from .storage import Storage, path_of
 
 if TYPE_CHECKING:
     import zarr
@@ -51,7 +51,7 @@ class Checkpoint(Lookup[Any]):
         """Open the checkpoint at `path`; see `ckptfmt.open`."""
         found: dict[str, Any] = dict(options)
         schema, framework = found.pop("schema", None), found.pop("framework", None)
-        renaming = taken_names(found)
+        renaming = taken_names(found, path_of(path))
         opening = {name: found.pop(name) for name in StoredOptions.__annotations__ if name in found}
         if schema is None and found:
             message = f"{', '.join(f'{name}=' for name in found)} needs schema=, the version that migrations lead to"
@@ -207,14 +207,14 @@ class Checkpoint(Lookup[Any]):
         """The tree, or the part of it that `select` names, with NumPy arrays or the framework's tensors, or into a
         target; options and errors are those of `ckptfmt.load`. Names are those under which it was opened."""
         found: dict[str, Any] = {"framework": self._adapter, **options}
-        return self._view.renamed(taken_names(found)).loader(**found).load()
+        return self._view.renamed(taken_names(found, self.path)).loader(**found).load()
 
     @takes(MatchOptions)
     def match(self, target: Tree, **options: Unpack[MatchOptions]) -> MatchReport:
         """How a target tree differs from this checkpoint, without reading or writing anything. What an object loads
         through its own code, only that code can compare. Raises `SelectionError` and `bad-option`."""
         found: dict[str, Any] = dict(options)
-        return self._view.renamed(taken_names(found)).loader(into=target, **found).match()
+        return self._view.renamed(taken_names(found, self.path)).loader(into=target, **found).match()
 
     def verify(self, *, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None) -> VerifyReport:
         """Check every byte that is stored; see `ckptfmt.verify`."""

@@ -14,6 +14,7 @@ from .tree import Node, bare, decode_key, leaves, node_at
 
 # what torch.compile, FSDP and activation checkpointing put into names, at any place, and nothing else does
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+MAY_BE_THERE = {*WRAPPERS, "module."}  # what programs take off whether a model was wrapped or not; the last is DDP's
 
 Text = Callable[[str], str | None]  # another text for one; None leaves it out
 
@@ -76,7 +77,7 @@ class Renaming(NamedTuple):
             for level in levels:
                 node = _raised(node, level)
             node = _rekeyed(node, partial(stripped, prefix=start), deep=True) if start else node
-        if node == before and not set(self.strip) <= set(WRAPPERS):
+        if node == before and not set(self.strip) <= MAY_BE_THERE:
             given = " or ".join(map(repr, self.strip))
             message = f"strip_prefix: no name begins with {given}"
             raise fault("no-such-path", message, advice=f"Leave it out, or mend it. {_near(node, self.strip[0])}")

@@ -20,7 +20,7 @@ from ..frameworks.adapter import kept
 from ..frameworks.overflows import Overflow, Tally
 from ..reading.checkpoint import StoredCheckpoint
 from ..reading.options import taken_names
-from ..storage import options_at
+from ..storage import options_at, path_of
 from ..writing.request import Compression
 from ..writing.writer import SaveReport, save
 from .containers import with_leaves
@@ -82,7 +82,7 @@ def migrate(
     Raises what `ckptfmt.open` and `ckptfmt.save` raise; all faults of the plan come before any tensor is read.
     """
     asked: dict[str, Any] = dict(options)
-    renaming = taken_names(asked)
+    renaming = taken_names(asked, path_of(source))
     chain = {name: asked.pop(name) for name in ChainOptions.__annotations__ if name in asked}
     read_options = options_at(source, storage_options)
     with StoredCheckpoint(source, storage_options=read_options, follow_links=follow_links) as stored:

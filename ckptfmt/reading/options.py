@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ..errors import CkptError
 from ..format.renaming import Renaming
 
 if TYPE_CHECKING:
@@ -71,7 +72,12 @@ class LoadOptions(FillOptions, total=False):
     like: Tree
 
 
-def taken_names(options: dict[str, Any]) -> Renaming:
-    """What the options of a call say of names, which are taken out of them; raises `bad-option`."""
+def taken_names(options: dict[str, Any], path: str) -> Renaming:
+    """What the options of a call about the checkpoint at `path` say of names, which are taken out of them; raises
+    `bad-option`."""
     asked = [options.pop(name, None) for name in NameOptions.__annotations__]
-    return Renaming.of(*asked)
+    try:
+        return Renaming.of(*asked)
+    except CkptError as error:
+        error.path = path
+        raise
