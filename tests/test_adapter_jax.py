@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, defaultdict
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +119,8 @@ def test_every_bit_pattern_survives(scratch, array):
         if not ADAPTER.supports(name):
             assert name in LACKING
             return
-        found = ckptfmt_jax.load(f"{folder}/numpy")["a"]
+        with pytest.warns(ckptfmt.UnknownTagWarning) if array.dtype.kind in "mM" else nullcontext():
+            found = ckptfmt_jax.load(f"{folder}/numpy")["a"]
         assert (found.shape, found.dtype) == (native.shape, native.dtype)
         ckptfmt_jax.save(f"{folder}/jax", {"a": found})
         assert_same_tree(ckptfmt.load(f"{folder}/jax"), {"a": native})

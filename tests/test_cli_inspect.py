@@ -548,7 +548,7 @@ def sharded(tmp_path: Path) -> Path:
 def test_a_model_in_several_files_is_one(sharded: Path) -> None:
     lines = inspect(sharded).splitlines()
     index = sharded / "model.safetensors.index.json"
-    assert lines[:2] == [str(sharded), f"safetensors, also with an index, read {index}"]
+    assert lines[:2] == [str(sharded), f"safetensors, also with an index, read {index}; passed over config.json"]
     assert lines[-1] == "2 tensors, 6 elements, 24 B"
     found = document(sharded)
     assert (found["path"], found["source"]) == (str(sharded), str(index))

@@ -70,8 +70,9 @@ def _joined(rows: Mapping[str, Row]) -> Iterator[Row]:
         index = "" if part is None else re.sub(r"-[0-9]+-of-[0-9]+(?=\.\w+$)", "", name) + INDEX
         parts.setdefault(index if index in rows else name, []).append(row)
     for name, found in parts.items():
+        sizes = [row.size for row in found if row.size is not None]
         times = [row.time for row in found if row.time is not None]
-        yield rows[name]._replace(size=sum(row.size or 0 for row in found), time=max(times, default=None))
+        yield rows[name]._replace(size=sum(sizes) if sizes else None, time=max(times, default=None))
 
 
 def by_step(row: Row) -> Any:
