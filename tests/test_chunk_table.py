@@ -77,11 +77,11 @@ REFUSED = [
     ("CHK-001", "bad-manifest", {"digest": DIGESTS[:-1]}),
     ("CHK-001", "bad-manifest", {"digest": DIGESTS + bytes(16)}),
     ("CHK-001", "bad-manifest", {"length": u64(5000, 5000, 4097)}),  # two blocks, one digest
-    ("CHK-002", "bad-manifest", {"tensor": b""}),
-    ("CHK-002", "bad-manifest", {"chunk": u64(0, 1, 0)}),
-    ("CHK-002", "bad-manifest", {"offset": [64, 8192, 20_000]}),
-    ("CHK-002", "bad-manifest", {"length": None}),
-    ("CHK-002", "bad-manifest", {"digest": "text"}),
+    ("CHK-011", "bad-manifest", {"tensor": b""}),
+    ("CHK-011", "bad-manifest", {"chunk": u64(0, 1, 0)}),
+    ("MAN-002", "bad-manifest", {"offset": [64, 8192, 20_000]}),
+    ("MAN-002", "bad-manifest", {"length": None}),
+    ("MAN-002", "bad-manifest", {"digest": "text"}),
     ("CHK-005", "bad-extent", {"length": u64(4999, 5000, 9)}),
     ("CHK-005", "bad-extent", {"length": u64(5000, 5001, 9)}),
     ("CHK-005", "bad-extent", {"length": u64(5000, 5000, 0)}),
@@ -100,7 +100,7 @@ def test_tables_that_break_the_specification_are_refused(statement: str, code: s
 @pytest.mark.parametrize(
     "columns", [None, [], {}, {"length": b""}, {"path": "parts/0", "length": 5, "sha256": bytes(32)}]
 )
-def test_what_is_no_table_is_refused(columns: Any) -> None:  # [CHK-002]
+def test_what_is_no_table_is_refused(columns: Any) -> None:  # [MAN-002]
     with pytest.raises(CkptError) as raised:
         decode_table(columns, SPECS, DIGEST, BLOCK)
     assert raised.value.code == "bad-manifest"

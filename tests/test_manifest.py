@@ -151,7 +151,7 @@ def test_decoding_is_the_inverse_of_encoding() -> None:
     assert found.first_chunks == first_chunks(SPECS)
 
 
-def test_the_longest_encoding_is_read_too() -> None:  # [MAN-004]
+def test_the_longest_encoding_is_read_too() -> None:  # [MAN-012]
     assert decode(longest(DOCUMENT)).encode() == RAW_BYTES
     backwards = {key: DOCUMENT[key] for key in reversed(DOCUMENT)}
     assert decode(msgpack.packb(backwards)).encode() == RAW_BYTES

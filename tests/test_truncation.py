@@ -212,7 +212,7 @@ def test_packs_cut_short(packs: tuple[Path, dict[str, Any]], number: int) -> Non
         report = ckptfmt.verify(path)
         assert {damage.tensor for damage in report.damage} == {*map(repr, lost), None}
         assert {damage.object for damage in report.damage} == {f"packs/{number:05d}.zip"}
-        assert [damage.code for damage in report.damage if damage.where == "frame"] == ["bad-extent"]  # [LAY-004]
+        assert [damage.code for damage in report.damage if damage.where == "frame"] == ["bad-extent"]  # [LAY-007]
     file.write_bytes(data)
     assert ckptfmt.verify(path).ok
 

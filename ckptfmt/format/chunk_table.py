@@ -128,7 +128,7 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
         } if (tensors is None) == (chunks is None):
             pass
         case _:
-            raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [CHK-002]")
+            raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [MAN-002] [CHK-011]")
     firsts = np.asarray(first_chunks(specs), np.int64)
     if tensors is None or chunks is None:
         rows = int(firsts[-1])

@@ -287,15 +287,17 @@ def _part(document: Any, layout: str, specs: tuple[ArraySpec, ...], digest: Dige
                 ):
                     return Part(name, PartReference(path, length, sha256), size, frame)
                 case {"path": _}:
-                    raise _bad("a reference to a part manifest lacks a key, or has one of another type [CHK-009]")
+                    raise _bad(
+                        "the reference to a part manifest lacks a key, or has one of another form [MAN-002] [MAN-011]"
+                    )
             return Part(name, decode_table(chunks, specs, digest, block), size, frame)
-    raise _bad("a part lacks a key, or has one of another type [MAN-002]")
+    raise _bad("a part lacks a key, or has one of another type or size [MAN-002] [MAN-011]")
 
 
 def check_part(table: ChunkTable, part: Part, number: int, manifest: Manifest) -> None:
     """Refuse the table of a pack that does not agree with its part and with the placement. [CHK-005] [CHK-008]"""
     if table.numbers is None or table.offset is None or part.size is None:
-        raise fault("bad-manifest", "the table of a pack lacks a column [CHK-002]")
+        raise fault("bad-manifest", "the table of a pack lacks a column [CHK-011]")
     placement = manifest.placement
     assert placement is not None
     if (placement.parts_of(table.numbers) != number).any():

@@ -36,7 +36,7 @@ def locate(storage: Storage, limits: Limits) -> Located:
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
     """Of the record, which covers no bytes, and of the packs whose table is sound; a damaged part manifest is damage
-    enough. [FRM-003]"""
+    enough. [FRM-003] [FRM-005]"""
     yield Frame(COMMIT, located.record.frame, iter(()))
     for number, part in enumerate(index.manifest.parts):
         with contextlib.suppress(*DAMAGED, StorageError):
@@ -48,7 +48,7 @@ def _frame(storage: Storage, part: Part, table: ChunkTable) -> Iterator[bytes]:
     name = part.object or ""
     size = storage.size(name)
     if size != part.size:
-        raise fault("bad-extent", "the pack has another size than its part says [LAY-004]", path=storage.path)
+        raise fault("bad-extent", "the pack has another size than its part says [LAY-007]", path=storage.path)
     yield from bytes_between(storage, name, [*zip(table.offsets, table.lengths, strict=True)], size)
 
 

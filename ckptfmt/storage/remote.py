@@ -31,7 +31,7 @@ class RemoteStorage:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.path = url
         self._engine, self._root = engine_for(url, options)
-        if self._root.rstrip("/").endswith(TEMPORARY_SUFFIX):  # [PUB-001]
+        if self._root.rstrip("/").endswith(TEMPORARY_SUFFIX):  # [PUB-021]
             raise fault("temporary", "this is the temporary of a save that has not been committed", path=url)
         self._seen: dict[str, Seen] = {}
         self._tails: dict[str, bytes] = {}
