@@ -6,12 +6,14 @@
 | ```` ```python title="train.py" ````, of any language | is written to that file |
 | ```` ```console ```` | each line behind `$ ` is run; what stands below it is what it prints, with `...` for anything |
 | `<!-- setup`, up to `-->` | runs as Python, and no reader sees it: what the words of the page take for granted |
+| ```` ```json ```` | is read |
 | ```` ```text ```` | is no program: a drawing, a message, a form |
 """
 
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 import shlex
@@ -30,8 +32,8 @@ BLOCK = re.compile(
     r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$|^<!-- setup\n(?P<setup>.*?)^-->$",
     re.DOTALL | re.MULTILINE,
 )
-RUNNERS = ("python", "console")
-DRAWN = "text"
+RUNNERS = ("python", "console", "json")
+DRAWN = ("text",)
 TOLD = '; echo "exit code $?"'
 INSTALL = re.compile(r"(python -m )?pip install ")
 LENIENT = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -65,8 +67,10 @@ def run_page(page: Path, names: dict[str, Any] | None = None) -> dict[str, Any]:
         elif block.language == "console":
             for command, printed in commands(block.code):
                 run_command(command, printed, f"{page.name}:{block.line}")
+        elif block.language == "json":
+            json.loads(block.code)
         else:
-            assert block.language == DRAWN, f"{page.name}:{block.line}: what is a block of {block.language!r}?"
+            assert block.language in DRAWN, f"{page.name}:{block.line}: what is a block of {block.language!r}?"
     return names
 
 

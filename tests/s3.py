@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import http.server
 import logging
+import os
 import re
 import socket
 import socketserver
@@ -15,10 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import boto3
 import fsspec
 import pytest
+import s3fs
 from moto.server import ThreadedMotoServer
 
 BUCKET = "bucket"
@@ -37,6 +40,18 @@ def serve() -> Iterator[str]:
         yield endpoint
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def by_environment() -> Iterator[None]:
+    """A server that clients find by the environment, as they find a user's own store."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    with serve() as endpoint, mock.patch.dict(os.environ, {**keys, "AWS_ENDPOINT_URL": endpoint}):
+        s3fs.S3FileSystem.clear_instance_cache()
+        try:
+            yield
+        finally:
+            s3fs.S3FileSystem.clear_instance_cache()
 
 
 def client(endpoint: str) -> Any:
