@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .migration.options import MigrationOptions
-from .reading import options as reading
+from .reading.options import MatchOptions, NameOptions, StoredOptions, ViewFillOptions, ViewLoadOptions
 from .writing.options import WriteOptions
 
 if TYPE_CHECKING:
@@ -26,24 +26,22 @@ __all__ = [
     "SaveOptions",
 ]
 
-MatchOptions = reading.MatchOptions
 
-
-class ReadOptions(reading.LoadOptions, reading.NameOptions, total=False):
+class ReadOptions(ViewLoadOptions, NameOptions, total=False):
     """What is loaded of an open checkpoint; see `ckptfmt.load`."""
 
 
-class OpenOptions(reading.StoredOptions, reading.NameOptions, MigrationOptions, total=False):
+class OpenOptions(StoredOptions, NameOptions, MigrationOptions, total=False):
     """How a checkpoint is opened; see `ckptfmt.open`."""
 
     framework: str | Adapter | None
 
 
-class FillOptions(OpenOptions, reading.FillOptions, total=False):
+class FillOptions(OpenOptions, ViewFillOptions, total=False):
     """How a checkpoint is opened, and how it is read, but not into what; see `ckptfmt.load`."""
 
 
-class LoadOptions(FillOptions, reading.LoadOptions, total=False):
+class LoadOptions(FillOptions, ViewLoadOptions, total=False):
     """How a checkpoint is opened, and what is loaded of it; see `ckptfmt.load`."""
 
 
@@ -57,6 +55,6 @@ class SaveOptions(WriteOptions, total=False):
 def divided(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of a load as those of opening, and those of loading from what is open. Names are changed when it is
     opened, so that migrations see them; what is verified, and as whose tensors, the load says."""
-    of_load = reading.LoadOptions.__optional_keys__
+    of_load = ViewLoadOptions.__optional_keys__
     opening = {name: value for name, value in options.items() if name not in of_load}
     return opening, {name: value for name, value in options.items() if name in of_load}
