@@ -14,6 +14,7 @@ from .writing.options import WriteOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .checkpoint import Checkpoint
     from .frameworks.adapter import Adapter
     from .parallel.coordinator import Coordinator
 
@@ -49,7 +50,7 @@ class SaveOptions(WriteOptions, total=False):
     """What is saved, how and where; see `ckptfmt.save`."""
 
     coordinator: Coordinator | None
-    check: Callable[[Any], object] | None  # with the `Checkpoint`
+    check: Callable[[Checkpoint], object] | None
 
 
 def divided(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
