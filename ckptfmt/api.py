@@ -4,7 +4,7 @@ stands in the room that does it alone; `ckptfmt` names them all."""
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .calls import takes
 from .checkpoint import Checkpoint, within
@@ -13,8 +13,9 @@ from .format.tree import Tree
 from .options import LoadOptions, OpenOptions, SaveOptions, divided
 from .reading.checkpoint import REPLACED
 from .storage import Storage
-from .writing.writer import SaveReport
-from .writing.writer import save as save_alone
+
+if TYPE_CHECKING:
+    from .writing.writer import SaveReport
 
 
 @takes(OpenOptions)
@@ -134,5 +135,7 @@ def save(path: str | os.PathLike[str], tree: Tree, **options: Unpack[SaveOptions
     def examine(storage: Storage) -> None:
         with within(storage) as checkpoint:
             check(checkpoint)
+
+    from .writing.writer import save as save_alone  # here, as reading needs no writer
 
     return save_alone(path, tree, check=None if check is None else examine, **asked)

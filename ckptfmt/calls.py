@@ -7,9 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from .deprecated import warn_deprecated
 from .errors import fault
-from .near import did_you_mean
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -66,6 +64,8 @@ def known(call: str, options: frozenset[str], module: str) -> frozenset[str]:
 
 def refuse_others(call: str, given: Iterable[str], has: Collection[str]) -> None:
     """Raise `bad-option` for the first option that a call does not have: with near names, or the calls that have it."""
+    from .near import did_you_mean  # here, as it is seldom needed
+
     for name in given:
         if name not in has:
             near, owners = did_you_mean(name, has), " and ".join(_owners(name, call))
@@ -98,6 +98,8 @@ def formerly(new: str) -> Callable[[Call], Call]:
     def decorate(call: Call) -> Call:
         @wraps(call)
         def warned(*arguments: Any, **given: Any) -> Any:
+            from .deprecated import warn_deprecated
+
             warn_deprecated(call.__qualname__, new)
             return call(*arguments, **given)
 
@@ -118,6 +120,8 @@ def _text(hint: Any) -> Any:
 
 def _renamed(call: str, given: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
     """Options by their names of today."""
+    from .deprecated import warn_deprecated
+
     found = dict(given)
     for old, new in former.items():
         if old in found:

@@ -14,7 +14,6 @@ from ..format.grid import Axis, Selection, Shape
 from ..format.grid import select as normalise
 from ..format.names import Path, path_label
 from ..frameworks.memory import aligned
-from ..frameworks.overflows import cast_aloud
 from ..frameworks.sources import Lazy, Region, whole
 from .fetch import Fetcher, Wanted
 
@@ -79,6 +78,8 @@ class ArrayLike(Lazy):
         array: Array = self.read()
         if dtype is None or array.dtype == dtype:
             return array
+        from ..frameworks.overflows import cast_aloud  # here, as most reads cast nothing
+
         return cast_aloud(path_label(self.path), array, np.dtype(dtype))
 
 
@@ -226,7 +227,11 @@ class Tensor(ArrayLike):
         """Stored elements as the dtype that was asked for."""
         if self._view is not None:
             values = values.view(self._view)
-        return values if self._cast is None else cast_aloud(path_label(self.path), values, self._cast)
+        if self._cast is None:
+            return values
+        from ..frameworks.overflows import cast_aloud
+
+        return cast_aloud(path_label(self.path), values, self._cast)
 
     def view(self, dtype: np.dtype[Any]) -> Tensor:
         """The same stored elements read as another dtype of the same width."""
