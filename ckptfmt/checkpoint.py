@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .reading.view import CheckpointView
 
 
-class Checkpoint(Lookup[Any]):
+class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
     """An open checkpoint: its tree with tensors that have not been read, its metadata, and partial reads. It is a
     mapping of its tensors, with `keys()`, `values()`, `items()`, `get()`, `in`, `len()` and indexing.
 
@@ -153,7 +153,7 @@ class Checkpoint(Lookup[Any]):
         return self._seen(self._view.tree)
 
     @property
-    def tensors(self) -> Mapping[Path, Any]:
+    def tensors(self) -> Mapping[Path, ArrayLike | FrameworkTensor]:
         """Every path at which a tensor stands, aliases included."""
         if self._adapter is None:
             return self._view.tensors

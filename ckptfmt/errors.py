@@ -45,7 +45,7 @@ class CkptError(Exception):
         super().__init__(code, message)
         self.code = code
         self.message = message
-        self.path = None if path is None else str(path)
+        self.path: str | None = None if path is None else str(path)
         self.tensor = tensor
         self.chunk = chunk
         self.block = block
@@ -55,7 +55,7 @@ class CkptError(Exception):
         self.expected = expected
         self.report = report
         self.ranks = ranks
-        self.advice = CODES[code].advice if advice is None else advice
+        self.advice: str = CODES[code].advice if advice is None else advice
         self._hint = hint
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 

@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .migration.options import MigrationOptions
 from .reading import options as reading
-from .writing.options import WriteOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .frameworks.adapter import Adapter
-    from .parallel.coordinator import Coordinator
 
 __all__ = [
     "FillOptions",
@@ -23,7 +19,6 @@ __all__ = [
     "MatchOptions",
     "OpenOptions",
     "ReadOptions",
-    "SaveOptions",
 ]
 
 MatchOptions = reading.MatchOptions
@@ -45,13 +40,6 @@ class FillOptions(OpenOptions, reading.FillOptions, total=False):
 
 class LoadOptions(FillOptions, reading.LoadOptions, total=False):
     """How a checkpoint is opened, and what is loaded of it; see `ckptfmt.load`."""
-
-
-class SaveOptions(WriteOptions, total=False):
-    """What is saved, how and where; see `ckptfmt.save`."""
-
-    coordinator: Coordinator | None
-    check: Callable[[Any], object] | None  # with the `Checkpoint`
 
 
 def divided(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

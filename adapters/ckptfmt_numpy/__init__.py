@@ -17,6 +17,8 @@ from ckptfmt.format.dtypes import Array
 from ckptfmt.format.tags import Restore
 from ckptfmt.frameworks.adapter import Slot, Template, blank_array, register
 
+__all__ = ["ADAPTER", "NumpyAdapter"]
+
 _ON_HOST = (1, 3)  # kDLCPU and kDLCUDAHost of dlpack.h
 
 

@@ -35,7 +35,8 @@ class ChunkIndex:
     """Knows every chunk of one checkpoint. May be used from several threads."""
 
     def __init__(self, storage: Storage, manifest: Manifest, limits: Limits = DEFAULT) -> None:
-        self._storage, self.manifest, self._limits = storage, manifest, limits
+        self._storage, self._limits = storage, limits
+        self.manifest: Manifest = manifest
         self._loaded: dict[int, ChunkTable] = {}
         self._loading = [threading.RLock() for _ in manifest.parts]
 

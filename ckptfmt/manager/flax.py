@@ -12,7 +12,7 @@ from .flax_rules import PREFIX, FlaxKeep, FlaxNames
 from .manager import CheckpointManager
 from .options import ManagerOptions
 from .saving import Overwrite
-from .steps import Number
+from .steps import Given
 
 
 class FlaxCheckpointManager(CheckpointManager):
@@ -41,7 +41,7 @@ class FlaxCheckpointManager(CheckpointManager):
     @takes()
     def save(
         self,
-        step: Number,
+        step: Given,
         tree: Tree,
         *,
         metrics: Mapping[str, Any] | None = None,

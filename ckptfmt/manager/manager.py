@@ -30,7 +30,7 @@ from .retention import RetentionPlan
 from .run import DamagedStep, place_of, run_at
 from .saving import OnCommit, OnError, Order, Overwrite, Saver
 from .schedule import Schedule, schedule_asked
-from .steps import FixedNames, Number, Step, StepNames, metadata_for
+from .steps import FixedNames, Given, Number, Step, StepNames, metadata_for
 
 
 class CheckpointManager:
@@ -116,13 +116,13 @@ class CheckpointManager:
 
     # ---- when to save
 
-    def should_save(self, step: Number) -> bool:
+    def should_save(self, step: Given) -> bool:
         """Whether `step` is due: by the schedule, or because a preemption came and nothing was saved since; never if
         that step or a later one is there. Raises a failure of a save in the background."""
         decision = self._decide("should_save", step, lambda: {})
         return self._is_wanted(decision) and (self._last is None or self._run.key(step) > self._run.key(self._last))
 
-    def _decide(self, call: str, step: Number, asked: Callable[[], dict[str, Any]]) -> Decision:
+    def _decide(self, call: str, step: Given, asked: Callable[[], dict[str, Any]]) -> Decision:
         """Agree with the other processes on a call at a step. `asked`: what all must ask for alike."""
 
         def vote() -> Vote:
@@ -166,7 +166,7 @@ class CheckpointManager:
     @takes()
     def save(
         self,
-        step: Number,
+        step: Given,
         tree: Tree,
         *,
         metrics: Mapping[str, Any] | None = None,

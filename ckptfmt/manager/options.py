@@ -16,6 +16,7 @@ from ..options import LoadOptions
 from ..writing.options import FlowOptions, FormOptions
 
 if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
     from ..parallel.coordinator import Coordinator
     from ..writing.writer import SaveReport
     from .copies import CopyTo
@@ -42,7 +43,7 @@ class StepOptions(FormOptions, FlowOptions, total=False):
     layout: str | None
     storage_options: Mapping[str, Any] | None
     extra: Mapping[str, Any] | None
-    check: Callable[[Any], object] | None  # with the `Checkpoint`
+    check: Callable[[Checkpoint], object] | None
 
 
 class ManagerOptions(StepOptions, total=False):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from ..calls import checked_class
 from ..errors import fault
-from .steps import Number, Step
+from .steps import Given, Number, Step
 
 Mode = Literal["min", "max"]
 
@@ -126,7 +126,7 @@ class Best(Policy):
 class Pinned(Policy):
     """These steps, for as long as they are there."""
 
-    steps: Collection[Number]
+    steps: Collection[Given]
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
         return [step.step for step in steps if step.step in self.steps]

@@ -14,7 +14,7 @@ class Preemption:
     """Whether one of the signals has come. While it is installed it takes the place of their handlers."""
 
     def __init__(self) -> None:
-        self.received = False
+        self.received: bool = False
         self._previous: dict[int, Any] = {}
 
     def install(self, signals: Iterable[int]) -> None:

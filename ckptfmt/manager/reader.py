@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from ..api import load as load_checkpoint
 from ..calls import refuse_others, takes
@@ -25,9 +25,9 @@ from .flax_rules import PREFIX, FlaxNames
 from .options import RESTORE, RestoreOptions, RunOptions, one_of, options_of
 from .policies import Best, Mode, Policy
 from .run import DamagedStep, RunDirectory, place_of, run_at
-from .steps import FixedNames, Number, Step, StepNames
+from .steps import FixedNames, Given, Number, Step, StepNames
 
-Which = Any  # a step, or "latest" or "best"
+Which = Given | Literal["latest", "best"]  # a step, or which of them
 
 
 class FallbackWarning(UserWarning):

@@ -61,7 +61,9 @@ class RunDirectory(ABC):
 
     def __init__(self, path: str, names: StepNames, options: Mapping[str, Any] | None = None) -> None:
         """`options` go to the store."""
-        self.path, self.names, self.options = path, names, options
+        self.path: str = path
+        self.names: StepNames = names
+        self.options: Mapping[str, Any] | None = options
         self.follows_links = False  # whether steps may have links in the place of objects
         self._known: dict[Number, tuple[Hashable, Step | CkptError]] = {}
         self._damaged: dict[Number, DamagedStep] = {}  # as of the last look at each

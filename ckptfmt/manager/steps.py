@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 from ..errors import DAMAGED, StorageError, fault
 from ..format import tree as trees
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RESERVED = "ckptfmt.run"  # key of a checkpoint's metadata under which its step and metrics stand
 
 Number = Any  # int; with the names of flax float, too
+Given = SupportsIndex | float  # what a program may give for one: NumPy has integers of its own
 
 
 @dataclass(frozen=True)

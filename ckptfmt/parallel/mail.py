@@ -52,11 +52,13 @@ class StoreCoordinator:
     def __init__(self, store: Store, rank: int, size: int, *, timeout: float) -> None:
         if not 0 <= rank < size:
             raise fault("bad-option", f"rank {rank} of {size}", found=rank, expected=f"0 to {size - 1}")
-        self.rank, self.size, self.timeout = rank, size, timeout
+        self.rank: int = rank
+        self.size: int = size
+        self.timeout: float = timeout
         self._store = store
         self._round = self._splits = 0
         self._process, self._is_closed = os.getpid(), False
-        self.is_lost = False  # after `rank-lost`, or when it was left in the middle of a round
+        self.is_lost: bool = False  # after `rank-lost`, or when it was left in the middle of a round
         self._arrive()
         atexit.register(self.close)
 

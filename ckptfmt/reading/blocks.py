@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from ..format.chunk_table import Extent
-from ..format.digests import digest_named
+from ..format.digests import Digest, digest_named
 from ..format.dtypes import bytes_of
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest
@@ -97,7 +97,7 @@ class Count:
     """A number to which several threads add."""
 
     def __init__(self) -> None:
-        self.value = 0
+        self.value: int = 0
         self._adding = threading.RLock()  # which a signal handler may need, too
 
     def add(self, number: int) -> None:
@@ -115,11 +115,14 @@ class BlockReader:
     def __init__(
         self, storage: Storage, manifest: Manifest, path_of: Callable[[int], Path], limits: Limits = DEFAULT
     ) -> None:
-        self.storage, self.manifest, self.path_of, self.limits = storage, manifest, path_of, limits
-        self.index = ChunkIndex(storage, manifest, limits)
-        self.total = Count()  # bytes read, by all loads
+        self.storage: Storage = storage
+        self.manifest: Manifest = manifest
+        self.path_of: Callable[[int], Path] = path_of
+        self.limits: Limits = limits
+        self.index: ChunkIndex = ChunkIndex(storage, manifest, limits)
+        self.total: Count = Count()  # bytes read, by all loads
         self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
-        self.digest = digest_named(manifest.digest)
+        self.digest: Digest = digest_named(manifest.digest)
         self.in_flight = IN_FLIGHT  # bytes of memory for what comes over a network, beside its destination
 
     def for_load(self, in_flight: int) -> BlockReader:

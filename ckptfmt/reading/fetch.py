@@ -19,6 +19,7 @@ from ..format.chunk_table import ChunkTable
 from ..format.chunks import check_bools, decoded_array, decoded_chunk, logical
 from ..format.dtypes import Array, bytes_of
 from ..format.grid import Axis, Span, pieces, spans
+from ..format.manifest import Manifest
 from ..frameworks.memory import aligned
 from .blocks import BlockReader, ChunkPlace, Job, Runner, in_turn
 
@@ -50,7 +51,7 @@ class Fetcher:
 
     def __init__(self, blocks: BlockReader) -> None:
         self.blocks = blocks
-        self.manifest = blocks.manifest
+        self.manifest: Manifest = blocks.manifest
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an open checkpoint cannot be pickled or copied: hand its path over, and open it there")

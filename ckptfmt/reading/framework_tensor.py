@@ -25,7 +25,8 @@ class FrameworkTensor:
 
     def __init__(self, array: ArrayLike, adapter: Adapter) -> None:
         is_time = array.dtype.kind in "mM" and adapter.framework != "numpy"  # which frameworks lack
-        self.array, self._adapter = array.view(np.dtype(np.int64)) if is_time else array, adapter
+        self.array: ArrayLike = array.view(np.dtype(np.int64)) if is_time else array
+        self._adapter = adapter
 
     @property
     def path(self) -> Path:

@@ -110,7 +110,9 @@ class Tensor(ArrayLike):
         cast: np.dtype[Any] | None = None,
     ) -> None:
         """`fetcher` is that of the checkpoint, which holds its tensors: they must not hold it."""
-        self._fetcher, self.index, self.path, self._verify = fetcher, index, path, verify
+        self._fetcher, self._verify = fetcher, verify
+        self.index: int = index
+        self.path: Path = path
         self._view, self._cast = view, cast
 
     @property

@@ -134,7 +134,7 @@ class PrintsJunk(Adapter):
 class LiesAboutFeatures(Adapter):
     def do_read(self, request: Request) -> dict[str, Any]:
         assert self.checkpoint is not None
-        if any(tensor.codec == "zstd" for tensor in self.checkpoint.tensors.values()):
+        if any(isinstance(one, ckptfmt.Tensor) and one.codec == "zstd" for one in self.checkpoint.tensors.values()):
             raise Refused("unsupported", "codec:zstd")
         return super().do_read(request)
 
