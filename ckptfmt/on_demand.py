@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from types import MappingProxyType
 
 TYPE_CHECKING = False  # typing takes a fifth of the time in which Python starts
 if TYPE_CHECKING:
@@ -11,10 +12,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package: of each public name, the module below the package that has it."""
+def exports(
+    package: str, homes: Mapping[str, str], former: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[str], Any]:
+    """The `__getattr__` of a package: of each public name, the module below the package that has it; of each name that
+    an earlier version published, its name of today, which a DeprecationWarning says."""
 
     def find(name: str) -> Any:
+        if name in former:
+            from .deprecated import warn_deprecated
+
+            warn_deprecated(f"{package}.{name}", f"{package}.{former[name]}")
+            return getattr(sys.modules[package], former[name])
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = import_module(f".{homes[name]}", package)

@@ -26,6 +26,7 @@ LINK = re.compile(r"(\]\(|^\[[^\]]+\]: )([^)\s#]*)(#[^)\s]*)?", re.MULTILINE)
 FENCE = re.compile(r"^ *```")
 ITEM = re.compile(r"^( *)([-*]|\d+\.) ")
 STATEMENT = r"\[([A-Z]{2,5}-\d{3})\](?!\()"
+SETUP = re.compile(r"^<!-- setup\n.*?^-->\n+", re.DOTALL | re.MULTILINE)  # what only the tests run: tests/pages.py
 DEFINITION = re.compile(r"^(\s*- )(`\[([A-Z]{2,5}-\d{3})\]`)", re.MULTILINE)
 
 
@@ -78,6 +79,7 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
             return f"{before}{posixpath.relpath(name, posixpath.dirname(source) or '.')}{anchor}"
         return f"{before}{REPOSITORY}/{'tree' if (ROOT / whole).is_dir() else 'blob'}/main/{whole}{anchor}"
 
+    markdown = SETUP.sub("", markdown)
     for statement in DEFINITION.finditer(markdown):
         config.plugins["autorefs"].register_anchor(page, statement[3])
     return DEFINITION.sub(r'\1<a id="\3"></a>\2', LINK.sub(moved, indented(markdown)))

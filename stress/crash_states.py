@@ -19,7 +19,7 @@ from ckptfmt.manager.steps import FixedNames
 from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
 from ckptfmt.testing import equal_trees, using_disk
 from ckptfmt.testing.crash_states import CrashState, crash_states
-from ckptfmt.testing.recording import Record, RecordingDisk
+from ckptfmt.testing.recording import DiskRecord, RecordingDisk
 
 from .operations import TREES, Operation, State, operations
 from .result import Result
@@ -45,7 +45,7 @@ def run(folder: Path, *, seed: int, count: int = COUNT) -> Result:
 Looks = Callable[[Path], str]  # what stands at a path: a label, "wrong", or the code of an error
 
 
-def recorded(operation: Operation, folder: Path) -> tuple[Record, Looks]:
+def recorded(operation: Operation, folder: Path) -> tuple[DiskRecord, Looks]:
     """Carry an operation out in a new folder, which is removed again."""
     folder.mkdir()
     with mock.patch.object(pack_writer, "INLINE", INLINE):

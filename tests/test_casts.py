@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.format.casts import Cast, cast, may_exceed, rule_of
+from ckptfmt.format.casts import CastArray, cast, may_exceed, rule_of
 from ckptfmt.format.dtypes import DTYPES
 
 INF, NAN = math.inf, math.nan
@@ -351,7 +351,7 @@ def test_any_memory(layout: str) -> None:
     assert (got.values.shape, got.values.dtype, got.beyond) == (array.shape, dtype, flat.beyond)
     assert (codes(got.values) == codes(flat.values)).all()
     room = np.zeros((*array.shape, 2), dtype)[..., 1]
-    assert cast(array, dtype, room) == Cast(room, got.beyond) or array.ndim
+    assert cast(array, dtype, room) == CastArray(room, got.beyond) or array.ndim
     assert (room.astype(np.float32).tobytes()) == got.values.astype(np.float32).tobytes()
     swapped = np.zeros(array.shape, ">f4")
     cast(array, np.dtype(">f4"), swapped)
@@ -360,7 +360,7 @@ def test_any_memory(layout: str) -> None:
 
 def test_what_the_table_says_nothing_of() -> None:
     days = np.array(["2020-01-01"], "datetime64[D]")
-    assert cast(days, np.dtype("datetime64[s]")) == Cast(days.astype("datetime64[s]"), 0)
+    assert cast(days, np.dtype("datetime64[s]")) == CastArray(days.astype("datetime64[s]"), 0)
     for row in DTYPES.values():
         if row.range is not None and row.range.least <= 0:
             numbers = cast(np.array([0, 1, 1]), row.numpy).values

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.cli.folding import Entry, Group, entries_of, folded, grouped
+from ckptfmt.cli.folding import FoldedLine, Group, entries_of, folded, grouped
 from ckptfmt.format.names import label
 
 
@@ -129,5 +129,5 @@ def test_every_name_is_shown_in_one_place(found: list[str], is_sorted: bool) -> 
         return labels
 
     assert sorted(unfolded(tree, (), "")) == sorted(map(label, tree))
-    entries = [Entry(entry.label, entry.item, entry.path) for entry in entries_of(tree, ())]
+    entries = [FoldedLine(entry.label, entry.item, entry.path) for entry in entries_of(tree, ())]
     assert sum(entry.alike for entry in folded(entries, {})) == len(tree)

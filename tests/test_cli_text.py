@@ -178,7 +178,7 @@ def strict_loads(document: str) -> Any:
 
 @given(plain)
 def test_plain_values_survive_json(value: Any) -> None:
-    document = dumps(json_form.Encoder().value(value))
+    document = dumps(json_form.JsonEncoder().value(value))
     assert document.isascii()
     assert document.isprintable()
     assert repr(decoded(strict_loads(document))) == repr(value)
@@ -201,13 +201,13 @@ def test_plain_values_survive_json(value: Any) -> None:
     ],
 )
 def test_scalars_in_json(value: Any, form: Any) -> None:
-    assert json_form.Encoder().value(value) == form
+    assert json_form.JsonEncoder().value(value) == form
 
 
 @pytest.mark.parametrize("name", sorted(DTYPES))
 def test_arrays_of_every_dtype_in_json(name: str) -> None:
     array = np.array([[1], [1]]).astype(DTYPES[name].numpy)
-    form = strict_loads(dumps(json_form.Encoder().array(array)))
+    form = strict_loads(dumps(json_form.JsonEncoder().array(array)))
     one = complex(array[0, 0])  # -1 in int1
     assert [[complex(decoded(item)) for item in row] for row in form] == [[one], [one]]
 

@@ -21,7 +21,7 @@ from ckptfmt.maintenance import garbage
 from ckptfmt.storage.temporaries import destroy
 from ckptfmt.testing import using_disk
 from ckptfmt.testing.crash_states import CrashState, Image, crash_states
-from ckptfmt.testing.recording import Call, Flush, Names, Record, RecordingDisk, Resize, Write
+from ckptfmt.testing.recording import DiskCall, DiskRecord, Flush, NameChange, RecordingDisk, Resize, Write
 from stress.crash_states import problems, recorded
 from stress.operations import Operation, operations
 
@@ -48,12 +48,12 @@ def named(name: str) -> Operation:
     return found
 
 
-def without(record: Record, folders: bool) -> list[Call]:
+def without(record: DiskRecord, folders: bool) -> list[DiskCall]:
     """The calls of a writer that does not flush its files, or its directories."""
     return [call for call in record.calls if not (isinstance(call, Flush) and (call.node in record.folders) is folders)]
 
 
-def published_first(record: Record) -> list[Call]:
+def published_first(record: DiskRecord) -> list[DiskCall]:
     """The calls of a writer that publishes before it flushes."""
     last = max(at for at, call in enumerate(record.calls) if isinstance(call, Flush))  # of the directory above
     calls = record.calls[:last]
@@ -61,7 +61,7 @@ def published_first(record: Record) -> list[Call]:
     return [*(call for call in calls if not isinstance(call, Flush)), *flushes, *record.calls[last:]]
 
 
-WRONG: dict[str, Callable[[Record], list[Call]]] = {
+WRONG: dict[str, Callable[[DiskRecord], list[DiskCall]]] = {
     "files are not flushed": lambda record: without(record, False),
     "directories are not flushed": lambda record: without(record, True),
     "published before it is flushed": published_first,
@@ -132,11 +132,11 @@ def test_what_others_write_is_recorded(tmp_path: Path) -> None:
     disk.remove_directory(str(outside))
     (x,) = {call.node for call in disk.record.calls if isinstance(call, Write)}
     assert disk.record.calls == [
-        Names(0, (("x", x),)),
+        NameChange(0, (("x", x),)),
         Resize(x, 12),
         Write(x, 0, b"from outside"),
         Flush(x),
-        Names(0, (("x", None), ("old", x))),
+        NameChange(0, (("x", None), ("old", x))),
     ]
     assert disk.record.folders == {0: {"old": 1, "same": 1}} or disk.record.folders == {0: {"same": 1, "old": 1}}
 
@@ -144,14 +144,14 @@ def test_what_others_write_is_recorded(tmp_path: Path) -> None:
 # ---- the states of small records
 
 FILE = 1
-START = Record(0, {FILE: b""}, {0: {"f": FILE}}, [])
+START = DiskRecord(0, {FILE: b""}, {0: {"f": FILE}}, [])
 
 
-def states_of(*calls: Call, start: Record = START, most: int = 500) -> list[CrashState]:
+def states_of(*calls: DiskCall, start: DiskRecord = START, most: int = 500) -> list[CrashState]:
     return list(crash_states(replace(start, calls=list(calls)), most=most))
 
 
-def contents(*calls: Call) -> set[Image]:
+def contents(*calls: DiskCall) -> set[Image]:
     return {state.image["f"] for state in states_of(*calls)}
 
 
@@ -184,7 +184,7 @@ def test_sectors_are_those_of_the_file() -> None:
 
 
 def test_names_and_sizes_come_in_any_order() -> None:
-    a, b = Names(0, (("a", FILE),)), Names(0, (("b", FILE),))
+    a, b = NameChange(0, (("a", FILE),)), NameChange(0, (("b", FILE),))
     assert {tuple(sorted(state.image)) for state in states_of(a, b)} == {
         *(("f",), ("a", "f"), ("b", "f"), ("a", "b", "f"))
     }
@@ -195,8 +195,8 @@ def test_names_and_sizes_come_in_any_order() -> None:
 
 
 def test_names_that_change_in_one_step_change_together() -> None:
-    swap = Names(0, (("f", 2), ("g", FILE)))
-    start = Record(0, {FILE: b"1", 2: b"2"}, {0: {"f": FILE, "g": 2}})
+    swap = NameChange(0, (("f", 2), ("g", FILE)))
+    start = DiskRecord(0, {FILE: b"1", 2: b"2"}, {0: {"f": FILE, "g": 2}})
     assert [state.image for state in states_of(swap, start=start, most=9)][:2] == [
         *({"f": b"1", "g": b"2"}, {"f": b"2", "g": b"1"})
     ]
@@ -206,7 +206,7 @@ def test_names_that_change_in_one_step_change_together() -> None:
 
 
 def test_up_to_three_lost_changes_are_all_tried() -> None:
-    calls = [Names(0, ((str(n), FILE),)) for n in range(6)]
+    calls = [NameChange(0, ((str(n), FILE),)) for n in range(6)]
     found = {frozenset(state.image) for state in states_of(*calls, most=2000)}
     everything = {"f", *map(str, range(6))}
     for lost in ([], ["0"], ["0", "5"], ["1", "2"]):
@@ -218,7 +218,7 @@ def test_up_to_three_lost_changes_are_all_tried() -> None:
 
 
 def test_the_same_seed_gives_the_same_states() -> None:
-    calls = [Write(FILE, 0, os.urandom(3000)), *[Names(0, ((str(n), FILE),)) for n in range(9)]]
+    calls = [Write(FILE, 0, os.urandom(3000)), *[NameChange(0, ((str(n), FILE),)) for n in range(9)]]
     record = replace(START, calls=calls)
     one, same, other = (list(crash_states(record, most=8, seed=seed)) for seed in (1, 1, 2))
     assert [state.digest for state in one] == [state.digest for state in same]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 
 import pytest
 
@@ -22,3 +23,16 @@ def test_a_name_that_is_imported_points_at_the_import() -> None:
         warnings.simplefilter("always")
         from ckptfmt.manager import Plan  # noqa: F401
     assert {one.filename for one in caught} == {__file__}
+
+
+@pytest.mark.parametrize(
+    ("package", "old", "new"),
+    [("ckptfmt.manager", "Plan", "RetentionPlan"), ("ckptfmt.migration", "Loss", "LossClass")],
+)
+def test_a_name_of_an_earlier_version_is_that_of_today(package: str, old: str, new: str) -> None:
+    module = import_module(package)
+    for _ in range(2):  # every use is told, not the first alone
+        with pytest.warns(DeprecationWarning, match=rf"^{package}\.{old} is deprecated, .* say {package}\.{new}$"):
+            found = getattr(module, old)
+        assert found is getattr(module, new)
+    assert old not in module.__all__

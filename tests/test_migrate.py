@@ -13,7 +13,7 @@ from migrations import W, X, document, faults, migrated, refusal, saved
 import ckptfmt
 from ckptfmt import Extern, InputError, Migration, MigrationSet
 from ckptfmt.format.names import path_label
-from ckptfmt.migration import Loss, Spec
+from ckptfmt.migration import LossClass, Spec
 from ckptfmt.reading.blocks import BlockReader
 
 
@@ -259,7 +259,7 @@ def test_externs_are_given_by_the_program_alone(tmp_path: Path) -> None:  # [MIG
     with ckptfmt.open(path, schema="2", migrations=made, externs=externs) as view:
         assert view["w"].shape == (2, 2)
         assert view["w"][1].tolist() == [6, 8]
-        assert view.plan.loss == Loss.IRREVERSIBLE
+        assert view.plan.loss == LossClass.IRREVERSIBLE
     path = saved(tmp_path, {"q": X, "s": W})
     error = refusal("migration-mismatch", ckptfmt.open, path, schema="2", migrations=made, externs=externs)
     assert "quantised weights are int8" in str(error)

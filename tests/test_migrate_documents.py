@@ -13,7 +13,7 @@ from migrations import W, document, refusal, saved
 
 import ckptfmt
 from ckptfmt import Migration, MigrationSet
-from ckptfmt.migration import Loss
+from ckptfmt.migration import LossClass
 from ckptfmt.migration.patterns import literal_path, parse_patterns, tokens_of
 from ckptfmt.migration.sizes import evaluate, is_size
 
@@ -200,7 +200,7 @@ def test_only_exact_chains_run_backwards(tmp_path: Path) -> None:  # [MIG-014]
     lossy = document({"from": "w", "to": "w", "with": [{"op": "scale", "by": 4}]})
     final = document({"from": "w", "to": [], "with": [{"op": "drop"}]}, start="2", end="3")
     graph = MigrationSet([lossy, final])
-    assert [edge.loss for edge in graph.migrations] == [Loss.LOSSY, Loss.IRREVERSIBLE]
+    assert [edge.loss for edge in graph.migrations] == [LossClass.LOSSY, LossClass.IRREVERSIBLE]
     assert "lossy" in str(refusal("irreversible-migration", graph.chain, "s", "2", "1", down=True))
     refusal("irreversible-migration", graph.chain, "s", "3", "2", down=True, lossy=True)
     refusal("irreversible-migration", graph.migrations[1].inverse)

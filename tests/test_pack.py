@@ -196,7 +196,7 @@ def check_entries(rows: list[tuple[int, int, int]], comment: bytes, more: int) -
     raw = pack.directory(members, len(comment)) + comment
     start = members[-1].end
     found = list(pack.entries(lambda offset, length: raw[offset - start :][:length], start + len(raw), len(comment)))
-    assert found == [pack.Entry(m.name, m.offset, m.size, m.crc32) for m in members]
+    assert found == [pack.CentralEntry(m.name, m.offset, m.size, m.crc32) for m in members]
 
 
 def test_what_is_no_directory_has_no_entries() -> None:

@@ -15,7 +15,7 @@ from ckptfmt.errors import CkptError
 from ckptfmt.format.codecs import RAW, Codec, codec_asked
 from ckptfmt.format.dtypes import DTYPES
 from ckptfmt.parallel import plan as plans
-from ckptfmt.parallel.plan import Plan, plan
+from ckptfmt.parallel.plan import WritePlan, plan
 from ckptfmt.parallel.proposal import Boxes
 
 ZSTD = codec_asked("zstd")
@@ -38,7 +38,7 @@ def boxes(*held: Box, axes: int | None = None) -> Boxes:
     return Boxes(np.array([box.tensor for box in held], np.int64), start, extent)
 
 
-def plan_one(shape: tuple[int, ...], held: list[list[Box]], dtype: str = "uint8", codec: Codec = RAW) -> Plan:
+def plan_one(shape: tuple[int, ...], held: list[list[Box]], dtype: str = "uint8", codec: Codec = RAW) -> WritePlan:
     return plan([("x", dtype, shape, codec)], [boxes(*mine) for mine in held])
 
 
@@ -54,7 +54,7 @@ def along(lengths: list[int], axis: int = 0, others: tuple[int, ...] = ()) -> li
     return held
 
 
-def owners(made: Plan) -> Any:
+def owners(made: WritePlan) -> Any:
     """The rank that writes each chunk, in the shape of the grid of the only tensor."""
     return made.owners.reshape(made.specs[0].chunk_counts).tolist()
 
@@ -64,7 +64,7 @@ def holds(box: Box, region: tuple[slice, ...]) -> bool:
     return all(low <= side.start and side.stop <= low + n for low, n, side in sides)
 
 
-def check_cover(made: Plan, shapes: list[tuple[int, ...]], held: list[list[Box]]) -> None:
+def check_cover(made: WritePlan, shapes: list[tuple[int, ...]], held: list[list[Box]]) -> None:
     """Every chunk is written by a rank that has a box with all of its elements."""
     assert len(made.owners) == sum(spec.chunks for spec in made.specs)
     number = 0
@@ -181,7 +181,7 @@ def held_covers(draw: st.DrawFn) -> tuple[list[tuple[int, ...]], list[list[Box]]
     return shapes, held
 
 
-def planned(shapes: list[tuple[int, ...]], held: list[list[Box]], codec: Codec = RAW) -> Plan:
+def planned(shapes: list[tuple[int, ...]], held: list[list[Box]], codec: Codec = RAW) -> WritePlan:
     tensors = [(f"t{tensor}", "float32", shape, codec) for tensor, shape in enumerate(shapes)]
     return plan(tensors, [boxes(*mine) for mine in held])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,14 @@ def test_the_format_does_no_io() -> None:
         calls = {node.func.id for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)
                  and isinstance(node.func, ast.Name)}  # fmt: skip
         assert not calls & {"open", "print", "input"}, module
+
+
+def test_the_rooms_are_drawn() -> None:
+    """In docs/architecture.md, the outer ones above the inner ones."""
+    drawing = (ROOT.parent / "docs/architecture.md").read_text().partition("```text\n")[2].partition("```")[0]
+    box = drawing.partition("┌")[2].partition("└")[0]
+    lines = {room: [number for number, line in enumerate(box.splitlines()) if re.search(rf"[ │,]{room}[ ,│]", line)]
+             for room in LAYER_OF}  # fmt: skip
+    assert [room for room, found in lines.items() if not found] == []
+    for inner, outer in pairwise(LAYERS):
+        assert min(lines[room][0] for room in inner) > max(lines[room][0] for room in outer), f"{inner}, {outer}"

@@ -17,7 +17,7 @@ from ckptfmt import Checkpoint, OpenOptions, SaveOptions, SaveReport
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.format.dtypes import Array
-from ckptfmt.format.tags import Restore
+from ckptfmt.format.node import Restore
 from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
 from ckptfmt.options import FillOptions

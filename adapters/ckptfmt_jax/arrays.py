@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from ckptfmt.errors import fault
-from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import Array, dtype_named, dtype_of
+from ckptfmt.format.grid import Shape
 from ckptfmt.frameworks.sources import Region, Shard, Sharded, Source
 
 

@@ -19,7 +19,7 @@ _sessions = itertools.count()
 _automatic: dict[Any, JaxCoordinator] = {}  # of the client that there is now
 
 
-class _Store:
+class _JaxStore:
     """The keys below a prefix in the store of a cluster."""
 
     def __init__(self, client: Any, prefix: str) -> None:
@@ -43,8 +43,8 @@ class _Store:
     def remove(self, key: str) -> None:
         self._do("key_value_delete", f"{key}/")
 
-    def below(self, name: str) -> _Store:
-        return _Store(self._client, f"{self._prefix}{name}/")
+    def below(self, name: str) -> _JaxStore:
+        return _JaxStore(self._client, f"{self._prefix}{name}/")
 
     def clear(self) -> None:
         self._do("key_value_delete", "")
@@ -74,7 +74,7 @@ class JaxCoordinator(StoreCoordinator):
             raise fault(
                 "bad-option", "jax.distributed is not initialised", expected="jax.distributed.initialize() first"
             )
-        store = _Store(client, f"ckptfmt/{next(_sessions)}/")
+        store = _JaxStore(client, f"ckptfmt/{next(_sessions)}/")
         super().__init__(store, jax.process_index(), jax.process_count(), timeout=timeout)
 
 

@@ -13,8 +13,8 @@ from jax import tree_util
 from jax.sharding import AbstractMesh, NamedSharding, Sharding
 
 from ckptfmt.errors import CkptError, fault
-from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import Array
+from ckptfmt.format.grid import Shape
 from ckptfmt.frameworks.adapter import Blank, SlotPart
 from ckptfmt.frameworks.memory import aligned
 from ckptfmt.frameworks.sources import Region, shifted, whole

@@ -14,7 +14,7 @@ import numpy as np
 
 from ckptfmt.errors import fault
 from ckptfmt.format.dtypes import Array
-from ckptfmt.format.tags import Restore
+from ckptfmt.format.node import Restore
 from ckptfmt.frameworks.adapter import Slot, Template, blank_array, register
 
 __all__ = ["ADAPTER", "NumpyAdapter"]

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ckptfmt.errors import fault
-from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import DTYPES, Array
-from ckptfmt.format.tags import Restore
+from ckptfmt.format.grid import Shape
+from ckptfmt.format.node import Restore
 from ckptfmt.frameworks.adapter import Blank, Plain, Slot, SlotPart, Tagged, Template, is_stateful, nothing
 from ckptfmt.frameworks.own_dicts import without_own_dicts
 from ckptfmt.frameworks.receiving import Receiver
@@ -174,7 +174,7 @@ class TorchAdapter:
             return None
         check(leaf)
         shape = tuple(leaf.shape) if is_dtensor(leaf) else logical_shape(leaf)
-        return Template(shape, row_of(leaf.dtype).numpy, _Builder(leaf.detach()))
+        return Template(shape, row_of(leaf.dtype).numpy, _TensorBuilder(leaf.detach()))
 
 
 def _changed(tensor: torch.Tensor, parts: Sequence[SlotPart]) -> Callable[[], None]:
@@ -200,7 +200,7 @@ def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:
     return dtensor.sharded(bare) if is_dtensor(bare) else source_of(bare)
 
 
-class _Builder:
+class _TensorBuilder:
     """Begins tensors like a leaf. Equal for leaves that ask alike, so that tied ones stay tied."""
 
     def __init__(self, leaf: Any) -> None:
@@ -216,7 +216,7 @@ class _Builder:
         return Blank(found.parts, lambda: target)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Builder) and self._asked == other._asked
+        return isinstance(other, _TensorBuilder) and self._asked == other._asked
 
     def __hash__(self) -> int:
         return hash(self._asked)

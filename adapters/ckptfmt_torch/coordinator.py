@@ -19,7 +19,7 @@ _made: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionar
 _automatic: weakref.WeakKeyDictionary[Any, TorchCoordinator] = weakref.WeakKeyDictionary()
 
 
-class _Store:
+class _TorchStore:
     """The keys below a prefix in a store of torch.distributed."""
 
     def __init__(self, store: Any, prefix: str) -> None:
@@ -43,8 +43,8 @@ class _Store:
         self._do("delete_key", key)
         self._keys.discard(key)
 
-    def below(self, name: str) -> _Store:
-        return _Store(self._store, f"{self._prefix}{name}/")
+    def below(self, name: str) -> _TorchStore:
+        return _TorchStore(self._store, f"{self._prefix}{name}/")
 
     def clear(self) -> None:
         for key in list(self._keys):
@@ -86,7 +86,7 @@ class TorchCoordinator(StoreCoordinator):
         counts = _made.setdefault(dist.group.WORLD, {})
         counts[named] = number = counts.get(named, 0) + 1
         store = dist.distributed_c10d._get_default_store()  # it has no public name
-        super().__init__(_Store(store, f"ckptfmt/{named}/{number}/"), rank, len(ranks), timeout=timeout)
+        super().__init__(_TorchStore(store, f"ckptfmt/{named}/{number}/"), rank, len(ranks), timeout=timeout)
 
 
 def coordinator() -> TorchCoordinator | None:

@@ -48,10 +48,11 @@ from torch.futures import Future
 
 from ckptfmt.errors import fault
 from ckptfmt.format import tree as trees
-from ckptfmt.format.arrays import ArraySpec, Shape
+from ckptfmt.format.arrays import ArraySpec
 from ckptfmt.format.chunk_table import columns, first_chunks
 from ckptfmt.format.digests import digest_named
 from ckptfmt.format.dtypes import Array, dtype_of
+from ckptfmt.format.grid import Shape
 from ckptfmt.format.manifest import BLOCK, Part
 from ckptfmt.format.names import path_label
 from ckptfmt.frameworks.sources import Shard, Sharded
@@ -63,17 +64,17 @@ from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes
 from ckptfmt.progress import nothing
 from ckptfmt.reading.checkpoint import StoredCheckpoint
-from ckptfmt.reading.filling import Place, fill
+from ckptfmt.reading.filling import TargetPlace, fill
 from ckptfmt.reading.tensor import Tensor
 from ckptfmt.storage import SharedAttempt, directory_attempt_for, join_attempt
 from ckptfmt.writing.encoder import encode
 from ckptfmt.writing.request import Request, request
 
 from .adapter import RESTORES, Saved
+from .checkpoint import PathLike
 from .dtypes import TORCH, row_of
 from .tensors import check, places, source_of
 
-PathLike = str | os.PathLike[str]
 Entries = dict[str, Any]  # by DCP's flattened names: tensors as `Sharded` without shards, other values
 
 DIGEST = "xxh3-128"
@@ -82,7 +83,7 @@ _PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.Size, torch.d
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WriteOrder:
     """What one rank has to write: parts (number, tensors and chunk numbers of their rows), and the tensors in them
     (DCP's name, node name, spec). `documents`: names and specs of all tensors, for the writer of part 0."""
 
@@ -167,7 +168,7 @@ class StorageWriter(storage.StorageWriter):
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Write this rank's parts. Results of entries that are no tensors carry their values; one more carries the
         parts."""
-        order: Order = plan.storage_data
+        order: WriteOrder = plan.storage_data
         attempt = self._prospect.attempt if self._prospect else None
         try:
             if attempt is None:
@@ -266,7 +267,7 @@ def _boxes(plan: SavePlan, numbers: Mapping[Any, int]) -> Boxes:
     return Boxes(np.array([number for number, _ in held], np.int64), start, extent)
 
 
-def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -> Iterator[Order]:
+def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -> Iterator[WriteOrder]:
     """What each rank has to write; fills `part_of_chunk`. There is a part 0 even if there is nothing to write."""
     specs, names = prospect.specs, prospect.request.names
     tensors, chunks = columns(np.arange(len(owners)), first_chunks(specs))
@@ -283,13 +284,13 @@ def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -
             parts.append((count, tensors[mine], chunks[mine]))
             count += 1
         used = {tensor: (entries[tensor], names[tensor], specs[tensor]) for tensor in np.unique(tensors[rows]).tolist()}
-        yield Order(token, tuple(parts), used, (names, specs) if rank == 0 else None)
+        yield WriteOrder(token, tuple(parts), used, (names, specs) if rank == 0 else None)
 
 
 # ---- writing
 
 
-def _written(order: Order, attempt: SharedAttempt, items: Sequence[WriteItem], planner: SavePlanner) -> list[Part]:
+def _written(order: WriteOrder, attempt: SharedAttempt, items: Sequence[WriteItem], planner: SavePlanner) -> list[Part]:
     """The parts of an order, which are now on the disk."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()  # the planner is asked on threads that have other streams than this one
@@ -302,7 +303,7 @@ def _written(order: Order, attempt: SharedAttempt, items: Sequence[WriteItem], p
 
 
 def _chunks(
-    order: Order, tensors: Array, chunks: Array, items: Sequence[WriteItem], planner: SavePlanner
+    order: WriteOrder, tensors: Array, chunks: Array, items: Sequence[WriteItem], planner: SavePlanner
 ) -> Iterator[Chunk]:
     """The chunks of a part. The data of one tensor is resolved at a time, as a planner may have to make it."""
     by_name: dict[str, list[WriteItem]] = {}
@@ -427,7 +428,7 @@ class StorageReader(storage.StorageReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         try:
             filled: list[tuple[ReadItem, torch.Tensor]] = []
-            wanted: list[Place] = []
+            wanted: list[TargetPlace] = []
             for item in plan.items:
                 entry = self._entries[item.storage_index.fqn]
                 if item.type == LoadItemType.BYTE_IO:
@@ -447,7 +448,7 @@ class StorageReader(storage.StorageReader):
         future.set_result(None)
         return future
 
-    def _places(self, tensor: Tensor, item: ReadItem, target: torch.Tensor) -> Iterator[Place]:
+    def _places(self, tensor: Tensor, item: ReadItem, target: torch.Tensor) -> Iterator[TargetPlace]:
         """Where the elements go that an item of a plan asks for."""
         wanted = row_of(target.dtype)
         if wanted.numpy != tensor.dtype and not self.cast:
@@ -460,7 +461,7 @@ class StorageReader(storage.StorageReader):
                 expected=f"{wanted.name}, or cast=True",
             )
         for part in places(target, _elements(item.storage_offsets, wanted.per)):
-            yield Place(tensor, part, wanted.numpy)
+            yield TargetPlace(tensor, part, wanted.numpy)
 
     def _close(self) -> None:
         if self._checkpoint is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ckptfmt.errors import fault
-from ckptfmt.format.arrays import Shape
+from ckptfmt.format.grid import Shape
 from ckptfmt.frameworks.sources import Shard, Sharded
 
 from .dtypes import row_of

@@ -21,7 +21,7 @@ from torch.nn import Module
 from ckptfmt.errors import CkptError
 from ckptfmt.format.dtypes import Array
 from ckptfmt.format.names import Path, path_label
-from ckptfmt.frameworks.receiving import Adopt, Intake, Part, Stored, refusals
+from ckptfmt.frameworks.receiving import Adopt, Intake, StatePart, StoredState, refusals
 from ckptfmt.frameworks.target import MatchReport, castable
 
 from . import own_code
@@ -50,14 +50,14 @@ class ModuleReceiver:
     def __init__(self, module: Module, device: torch.device) -> None:
         self.module, self.device = module, device
 
-    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+    def intake(self, stored: StoredState, strict: bool, cast: bool) -> Intake:
         return _Filling(self.module, self.device, stored, strict, cast).intake()
 
 
 class _Filling:
     """One load of a module from what a checkpoint has for it."""
 
-    def __init__(self, module: Module, device: torch.device, stored: Stored, strict: bool, cast: bool) -> None:
+    def __init__(self, module: Module, device: torch.device, stored: StoredState, strict: bool, cast: bool) -> None:
         self.module, self.device, self.strict, self.cast = module, device, strict, cast
         self.at, self.stored, self.wanted = stored.at, stored.leaves, stored.wanted
         self.versions = stored.tags.get("torch.state_dict")
@@ -214,10 +214,10 @@ class _Filling:
 
     # ---- by its own code
 
-    def _part(self, sub: Sub, names: list[Any]) -> Part:
+    def _part(self, sub: Sub, names: list[Any]) -> StatePart:
         paths = frozenset(path for name in names for path in self.keys[name])
         copied = frozenset() if self._is_assigned(sub) else paths & {(*self.at, name) for name in self.held}
-        return Part(paths, partial(self._take, sub, names), copied=copied)
+        return StatePart(paths, partial(self._take, sub, names), copied=copied)
 
     def _is_assigned(self, sub: Sub) -> bool:
         """Whether the tensors of the state become the module's, which has none with memory."""

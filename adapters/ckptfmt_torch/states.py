@@ -13,7 +13,7 @@ import torch
 
 from ckptfmt.format.names import Path, is_int_text, path_label
 from ckptfmt.frameworks.adapter import Tagged
-from ckptfmt.frameworks.receiving import Intake, Stored, Whole
+from ckptfmt.frameworks.receiving import Intake, StoredState, Whole
 from ckptfmt.frameworks.target import MatchReport
 
 from .int_keys import with_int_keys
@@ -76,7 +76,7 @@ class OptimizerReceiver(StateReceiver):
     """An optimizer gets its state by its `load_state_dict()`; the groups of its parameters are compared before, and
     whether its state is that of parameters in them."""
 
-    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+    def intake(self, stored: StoredState, strict: bool, cast: bool) -> Intake:
         intake = super().intake(stored, strict, cast)
         optimizer = self.value
         own = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from ckptfmt.errors import fault
-from ckptfmt.format.arrays import Shape
 from ckptfmt.format.dtypes import Array, unpack
+from ckptfmt.format.grid import Shape
 from ckptfmt.frameworks.adapter import SlotPart
 from ckptfmt.frameworks.memory import aligned
 from ckptfmt.frameworks.sources import Region, Source, whole

@@ -96,7 +96,7 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 @click.option(
     "--to",
     "target_format",
-    type=options.Format(),
+    type=options.FormatChoice(),
     metavar="FORMAT",
     help="What TARGET shall be [default: by its suffix].",
 )

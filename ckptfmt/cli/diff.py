@@ -13,7 +13,7 @@ from ..conversion.comparison import Change, DiffReport
 from ..conversion.comparison import diff as diff_checkpoints
 from . import DIFFERENT, options
 from .console import console, print_json
-from .json_form import Encoder
+from .json_form import JsonEncoder
 from .text import count, visible
 
 
@@ -49,7 +49,7 @@ def diff(
     """Compare the checkpoints at SOURCE and TARGET leaf by leaf: added, removed, renamed and changed ones."""
     report = diff_checkpoints(source, target, **more)
     if as_json:
-        print_json(Encoder().value(_document(report)))
+        print_json(JsonEncoder().value(_document(report)))
     elif not quiet:
         _show(report)
     return 0 if report.equal else DIFFERENT

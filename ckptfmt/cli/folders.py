@@ -11,7 +11,7 @@ import click
 from ..conversion import FORMATS
 from ..conversion.folders import INDEX
 from ..conversion.formats import OWN, place_of
-from ..conversion.probe import Place
+from ..conversion.probe import CheckpointPlace
 from ..conversion.shards import numbered
 from ..errors import CkptError, fault
 from ..storage import is_url
@@ -27,7 +27,7 @@ def is_folder(path: str, error: CkptError) -> bool:
     return error.code in NO_CHECKPOINT and (is_url(path) or os.path.isdir(path))
 
 
-def place_for(path: str, *, recursive: bool) -> Place:
+def place_for(path: str, *, recursive: bool) -> CheckpointPlace:
     """The one checkpoint, of any format, at a path. In a folder that is the model in several files, as Hugging Face has
     them, or what lies in the folders below; other files there are checkpoints of their own: then `not-a-checkpoint`.
     Raises what finding it raises."""

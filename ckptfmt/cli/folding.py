@@ -26,7 +26,7 @@ class Group(NamedTuple):
     names: tuple[tuple[tuple[str, ...], Path, Any], ...]
 
 
-class Entry(NamedTuple):
+class FoldedLine(NamedTuple):
     """One line: its label, what it stands for, the path of that (for a group, of the dict), and how many are alike."""
 
     label: str
@@ -35,15 +35,15 @@ class Entry(NamedTuple):
     alike: int = 1
 
 
-def entries_of(container: Any, path: Path) -> list[Entry]:
+def entries_of(container: Any, path: Path) -> list[FoldedLine]:
     """The items of a container or group, each as it is."""
     if isinstance(container, Group):
-        return [Entry(".".join(rest), item, place) for rest, place, item in container.names]
+        return [FoldedLine(".".join(rest), item, place) for rest, place, item in container.names]
     items = container.items() if isinstance(container, dict) else enumerate(container)
-    return [Entry(text.label(key), item, (*path, key)) for key, item in items if item is not OMITTED]
+    return [FoldedLine(text.label(key), item, (*path, key)) for key, item in items if item is not OMITTED]
 
 
-def grouped(container: Any, path: Path) -> list[Entry]:
+def grouped(container: Any, path: Path) -> list[FoldedLine]:
     """The same, with dotted names in groups where there are many."""
     if isinstance(container, Group):
         return _groups(container.names, path)
@@ -54,13 +54,13 @@ def grouped(container: Any, path: Path) -> list[Entry]:
     return _groups(names, path) if sum(len(rest) > 1 for rest, _, _ in names) > DOTTED else entries
 
 
-def _segments(entry: Entry) -> tuple[str, ...]:
+def _segments(entry: FoldedLine) -> tuple[str, ...]:
     """The label of an entry, cut where its key has periods."""
     parts = entry.label.split(".")
     return tuple(parts) if entry.label == entry.path[-1] and all(parts) else (entry.label,)
 
 
-def _groups(names: Iterable[tuple[tuple[str, ...], Path, Any]], path: Path) -> list[Entry]:
+def _groups(names: Iterable[tuple[tuple[str, ...], Path, Any]], path: Path) -> list[FoldedLine]:
     """Names that begin with the same segment as one group, at the place of the first of them."""
     groups: dict[tuple[str, bool], list[tuple[tuple[str, ...], Path, Any]]] = {}
     for name in names:
@@ -69,11 +69,11 @@ def _groups(names: Iterable[tuple[tuple[str, ...], Path, Any]], path: Path) -> l
     for members in groups.values():
         if len(members) == 1:
             ((rest, place, item),) = members
-            found.append(Entry(".".join(rest), item, place))
+            found.append(FoldedLine(".".join(rest), item, place))
             continue
         shared = _shared([rest for rest, _, _ in members])
         label = ".".join(members[0][0][:shared])
-        found.append(Entry(f"{label}.", Group(tuple((rest[shared:], *more) for rest, *more in members)), path))
+        found.append(FoldedLine(f"{label}.", Group(tuple((rest[shared:], *more) for rest, *more in members)), path))
     return found
 
 
@@ -84,9 +84,9 @@ def _shared(names: Sequence[tuple[str, ...]]) -> int:
     return next((i for i in range(count) if any(name[i] != first[i] for name in names)), count)
 
 
-def folded(entries: list[Entry], notes: Notes) -> list[Entry]:
+def folded(entries: list[FoldedLine], notes: Notes) -> list[FoldedLine]:
     """Entries with those that are alike, and numbered one after the other, as one; of plain values none are."""
-    found: list[Entry] = []
+    found: list[FoldedLine] = []
     for _, run in groupby(enumerate(_in_order(entries)), lambda placed: _kind(placed[0], placed[1], notes)):
         alike = [entry for _, entry in run]
         if len(alike) < ALIKE:
@@ -101,7 +101,7 @@ def folded(entries: list[Entry], notes: Notes) -> list[Entry]:
     return found
 
 
-def _in_order(entries: list[Entry]) -> list[Entry]:
+def _in_order(entries: list[FoldedLine]) -> list[FoldedLine]:
     """Entries with those that are numbered in the order of their numbers: many formats sort 10 before 2."""
     places: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for place, entry in enumerate(entries):
@@ -114,7 +114,7 @@ def _in_order(entries: list[Entry]) -> list[Entry]:
     return ordered
 
 
-def _kind(place: int, entry: Entry, notes: Notes) -> Any:
+def _kind(place: int, entry: FoldedLine, notes: Notes) -> Any:
     """What entries have in common that are alike and follow each other, one of which stands at this place."""
     numbered = _NUMBERED.fullmatch(entry.label)
     if numbered is None or not holds_tensors(entry.item):

@@ -21,7 +21,7 @@ from ..storage import is_url
 from . import index as indices
 from . import npy, options
 from .console import console, print_json
-from .json_form import Encoder
+from .json_form import JsonEncoder
 from .lookup import find
 from .tags import documents, notes
 from .text import dtype, inline, is_container, is_flat, path_label, shape
@@ -112,7 +112,7 @@ def get(
                 if given is not None:
                     raise click.UsageError(f"{what} is for tensors; {tensor!r} is of type {type(found).__name__}")
             if as_json:
-                encoder = Encoder()
+                encoder = JsonEncoder()
                 document |= {"value": encoder.value(found), "tensors": encoder.tensors}
                 print_json({**document, "tags": documents(tags, checkpoint.tree, place)})
             else:
@@ -130,7 +130,7 @@ def get(
         npy.write(output, values, overwrite)
     if as_json:
         document |= {"dtype": values.dtype.name, "shape": values.shape}
-        print_json({**document, "values": None if output else Encoder().array(values), "output": output})
+        print_json({**document, "values": None if output else JsonEncoder().array(values), "output": output})
 
 
 def _show_value(place: Path, value: Any, notes: Mapping[Path, str]) -> None:

@@ -7,8 +7,8 @@ from types import EllipsisType
 
 from ..errors import fault
 
-Item = int | slice | EllipsisType
-Index = tuple[Item, ...]
+IndexItem = int | slice | EllipsisType
+Index = tuple[IndexItem, ...]
 
 _INTEGER = r"[+-]?[0-9]{1,40}"
 _ITEM = re.compile(
@@ -27,7 +27,7 @@ def parse(text: str) -> Index:
     return tuple(_item(part.strip(), text) for part in parts)
 
 
-def _item(part: str, text: str) -> Item:
+def _item(part: str, text: str) -> IndexItem:
     found = _ITEM.fullmatch(part)
     if found is None:
         what = repr(part[:40]) if part else "an empty place"

@@ -12,18 +12,19 @@ from rich.text import Text
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..conversion import FORMATS, open_source
-from ..conversion.probe import Place
-from ..conversion.source import Source
+from ..conversion.probe import CheckpointPlace
+from ..conversion.source import OpenedSource
 from ..errors import CkptError, NotACheckpointError, fault
 from ..format.names import Path
+from ..format.tree import Tags
 from ..frameworks.target import flatten, prune
 from ..patterns import near_selection, selector
 from . import options
 from .console import console
 from .folders import place_for
-from .json_form import Encoder
+from .json_form import JsonEncoder
 from .several import look_at
-from .tags import Tags, documents, notes
+from .tags import documents, notes
 from .tensors import is_tensor, tree_of
 from .text import count, size, visible
 from .tree_view import TreeView, tally
@@ -95,7 +96,7 @@ class _Inspection:
     def look(self, path: str) -> dict[str, Any] | None:
         """Show one checkpoint, or give it as JSON; raises what opening it raises."""
         if self.source_format is not None:
-            return self._foreign(path, Place(path, self.source_format))
+            return self._foreign(path, CheckpointPlace(path, self.source_format))
         try:
             with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
                 return self._ours(checkpoint)
@@ -125,7 +126,7 @@ class _Inspection:
         self._show(checkpoint.path, lines, metadata, about_metadata, tree, notes(checkpoint.tags, tree))
         return None
 
-    def _foreign(self, path: str, place: Place) -> dict[str, Any] | None:
+    def _foreign(self, path: str, place: CheckpointPlace) -> dict[str, Any] | None:
         with open_source(place.path, self.source_format, **self.reading) as source:
             source.place = source.place._replace(passed_over=place.passed_over or source.place.passed_over)
             whole = tree_of(source)
@@ -167,7 +168,7 @@ class _Inspection:
         out.print(Text(str(tally(tree)), "bold"))
 
 
-def _told(path: str, source: Source) -> list[str]:
+def _told(path: str, source: OpenedSource) -> list[str]:
     """What is said of a checkpoint of another format beside what it holds."""
     read = "" if source.place.path == path else f", read {visible(source.place.path)}"
     beside = f"; passed over {visible(', '.join(source.place.passed_over))}" if source.place.passed_over else ""
@@ -182,12 +183,12 @@ def _told(path: str, source: Source) -> list[str]:
     return lines
 
 
-def _tags(source: Source) -> Tags:
+def _tags(source: OpenedSource) -> Tags:
     return {} if source.ours is None else source.ours.tags
 
 
 def _document(checkpoint: Checkpoint, tree: Any) -> dict[str, Any]:
-    encoder, schema = Encoder(), checkpoint.schema
+    encoder, schema = JsonEncoder(), checkpoint.schema
     return {
         "path": checkpoint.path,
         "layout": checkpoint.layout,
@@ -204,8 +205,8 @@ def _document(checkpoint: Checkpoint, tree: Any) -> dict[str, Any]:
     }
 
 
-def _foreign_document(path: str, source: Source, tree: Any) -> dict[str, Any]:
-    encoder = Encoder()
+def _foreign_document(path: str, source: OpenedSource, tree: Any) -> dict[str, Any]:
+    encoder = JsonEncoder()
     return {
         "path": path,
         "source": source.place.path,

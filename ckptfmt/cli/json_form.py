@@ -41,7 +41,7 @@ from .tensors import Foreign, is_tensor
 Json = Any
 
 
-class Encoder:
+class JsonEncoder:
     """Encodes values, and collects the tensors that it meets in `tensors`."""
 
     def __init__(self) -> None:
@@ -114,4 +114,4 @@ class Encoder:
 
 def path(keys: Path) -> Json:
     """A typed path: strings and ints."""
-    return Encoder().value(list(keys))
+    return JsonEncoder().value(list(keys))

@@ -9,11 +9,11 @@ import click
 from rich.text import Text
 
 from ..maintenance.candidates import check_folder
-from ..manager.listing import Row, by_step, listed, natural
+from ..manager.listing import CheckpointRow, by_step, listed, natural
 from ..near import did_you_mean
 from . import chart, options
 from .console import console, print_json
-from .json_form import Encoder
+from .json_form import JsonEncoder
 from .table import print_table
 from .text import count, metrics, size, time, visible
 
@@ -88,7 +88,7 @@ def ls(
             out.print(Text(line))
 
 
-def _sorted(rows: list[Row], key: str, reverse: bool) -> list[Row]:
+def _sorted(rows: list[CheckpointRow], key: str, reverse: bool) -> list[CheckpointRow]:
     """Rows by a key, those that lack it last."""
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
     if rows and key not in KEYS and key not in metrics:
@@ -96,7 +96,7 @@ def _sorted(rows: list[Row], key: str, reverse: bool) -> list[Row]:
         hint = did_you_mean(key, known) or f"; there are {', '.join(known)}"
         raise click.UsageError(f"--sort: there is no {key!r} here{hint}")
 
-    def value(row: Row) -> Any:
+    def value(row: CheckpointRow) -> Any:
         if key == "name":
             return natural(row.name)
         return getattr(row, key) if key in KEYS else row.metrics.get(key)
@@ -108,17 +108,17 @@ def _sorted(rows: list[Row], key: str, reverse: bool) -> list[Row]:
     return [row for _, row in sorted(there, key=itemgetter(0), reverse=reverse)] + lacking
 
 
-def _series(rows: list[Row]) -> chart.Series:
+def _series(rows: list[CheckpointRow]) -> chart.Series:
     known = [(row.step, row) for row in sorted(rows, key=by_step) if row.step is not None]
     names = dict.fromkeys(name for _, row in known for name in row.metrics)
     return {name: [(step, row.metrics.get(name)) for step, row in known] for name in names}
 
 
-def _document(row: Row) -> dict[str, Any]:
-    return {**row._asdict(), "metrics": Encoder().value(row.metrics), "reasons": list(row.reasons)}
+def _document(row: CheckpointRow) -> dict[str, Any]:
+    return {**row._asdict(), "metrics": JsonEncoder().value(row.metrics), "reasons": list(row.reasons)}
 
 
-def _show(path: str, rows: list[Row]) -> None:
+def _show(path: str, rows: list[CheckpointRow]) -> None:
     out = console()
     lines = [_cells(row) for row in rows]
     shown = [name for name in COLUMNS if name in ALWAYS or any(line[name] for line in lines)]
@@ -130,7 +130,7 @@ def _show(path: str, rows: list[Row]) -> None:
     out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'checkpoint')}{more}, {size(total)}", "bold"))
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cells(row: CheckpointRow) -> dict[str, str]:
     return {
         "name": visible(row.name),
         "format": "" if row.format in (None, "ckptfmt") else row.format,

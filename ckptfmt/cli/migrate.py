@@ -15,8 +15,8 @@ from .. import MigrationReport, Overflow
 from .. import migrate as migrate_checkpoint
 from ..format.dtypes import dtype_of
 from ..format.names import Key, Path, path_label
-from ..migration.nodes import Leaf, Node, nbytes
-from ..migration.plan import Plain
+from ..migration.nodes import LazyNode, Leaf, nbytes
+from ..migration.plan import PlainLeaf
 from ..progress import progress_bar
 from . import options
 from .console import console, print_json
@@ -130,7 +130,7 @@ def _document(source: str, report: MigrationReport) -> dict[str, Any]:
                 "source": _listed(_origin(report, path, entry)),
             }
             for path, entry in report.plan.layout.items()
-            if not isinstance(entry, Plain)
+            if not isinstance(entry, PlainLeaf)
         ],
         "overflows": [dataclasses.asdict(overflow) for overflow in report.overflows],
         "saved": None if report.saved is None else saved_document(report.saved),
@@ -142,7 +142,7 @@ def saved_document(saved: Any) -> dict[str, Any]:
     return {key: getattr(saved, key) for key in ("layout", "bytes", "tensors", "manifest_sha256")}
 
 
-def _origin(report: MigrationReport, path: Path, entry: Node) -> Path | None:
+def _origin(report: MigrationReport, path: Path, entry: LazyNode) -> Path | None:
     """The path in the source of what is merely moved, or None; of the paths of an alias, its own if it is one."""
     if report.plan.source.get(path) == entry:
         return path
@@ -176,7 +176,7 @@ def _show(target: str, report: MigrationReport) -> None:
         out.print(f"{visible(target)}: {count(saved.tensors, 'tensor')}, {size(saved.bytes)}")
         _show_overflows([overflow for overflow in report.overflows if overflow.beyond])
         return
-    tensors = {path: entry for path, entry in report.plan.layout.items() if not isinstance(entry, Plain)}
+    tensors = {path: entry for path, entry in report.plan.layout.items() if not isinstance(entry, PlainLeaf)}
     for path, entry in tensors.items():
         text = f"  {path_label(path)}  {_dtype(entry.dtype)} {list(entry.shape)}"
         origin = _origin(report, path, entry)

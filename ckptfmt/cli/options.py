@@ -40,7 +40,7 @@ select = click.option(
 recursive = click.option("--recursive", "-r", is_flag=True, help="Of a folder, also look into the folders below.")
 
 
-class Format(click.Choice):  # type: ignore[type-arg]  # of earlier releases it has none
+class FormatChoice(click.Choice):  # type: ignore[type-arg]  # of earlier releases it has none
     """The name of a format; for one that is none, what is near."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Format(click.Choice):  # type: ignore[type-arg]  # of earlier releases it 
 def source_format(option: str, name: str, what: str, *former: str) -> Decorator:
     """What the bytes at a place may leave in doubt; `former`: what the option was called before."""
     help = f"What {what} is, where its bytes leave doubt: {', '.join(FORMATS)}."
-    return click.option(option, *former, name, type=Format(), metavar="FORMAT", help=help)
+    return click.option(option, *former, name, type=FormatChoice(), metavar="FORMAT", help=help)
 
 
 def max_expansion(what: str) -> Decorator:

@@ -18,7 +18,7 @@ from ..manager.pruning import Pruned
 from ..near import did_you_mean
 from . import durations, options
 from .console import console, print_json
-from .json_form import Encoder
+from .json_form import JsonEncoder
 from .table import print_table
 from .text import count, metrics, size, time, visible
 
@@ -113,7 +113,7 @@ def _check_metrics(report: PruneReport, policies: Iterable[Policy]) -> None:
 
 
 def _document(report: PruneReport, delete: bool) -> dict[str, Any]:
-    encode = Encoder().value
+    encode = JsonEncoder().value
 
     def rows(found: Iterable[Pruned]) -> list[dict[str, Any]]:
         keys = ("path", "step", "time", "bytes", "metrics", "why", "removed")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import CkptError, CorruptError
-from ..manager.listing import Row, listed, natural
+from ..manager.listing import CheckpointRow, listed, natural
 from . import DAMAGED, FAILED
 from .console import print_json, problem
 from .folders import hinted, is_folder
@@ -25,7 +25,7 @@ def look_at(
     errors: list[CkptError] = []
     is_one = len(paths) == 1
     for path in paths:
-        rows: list[Row] = []
+        rows: list[CheckpointRow] = []
         try:
             found.append(look(path))
         except CkptError as error:

@@ -15,7 +15,7 @@ from ..storage import is_url
 from . import options
 from .console import console
 from .folders import place_for
-from .json_form import Encoder
+from .json_form import JsonEncoder
 from .several import look_at
 from .table import print_table
 from .text import count, visible
@@ -97,7 +97,7 @@ def _sorted(rows: list[dict[str, Any]], key: str, reverse: bool) -> list[dict[st
 
 
 def _document(row: dict[str, Any]) -> dict[str, Any]:
-    encode = Encoder().value
+    encode = JsonEncoder().value
     return {key: encode(list(value) if key == "path" else value) for key, value in row.items()}
 
 

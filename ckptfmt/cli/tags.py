@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..format.names import Path
 from ..format.tags import NATIVE
-from ..format.tree import OMITTED, Tree
+from ..format.tree import OMITTED, Tags, Tree
 from ..frameworks.values import parts_of
 from . import text
-from .json_form import Encoder
-
-Tags = Mapping[Path, Sequence[tuple[str, Any]]]  # names and params, the outermost first
+from .json_form import JsonEncoder
 
 PARAM = 40  # most characters shown of a param
 _GONE = object()
@@ -35,7 +32,7 @@ def notes(tags: Tags, tree: Tree) -> dict[Path, str]:
 
 def documents(tags: Tags, tree: Tree, below: Path = ()) -> list[dict[str, Any]]:
     """The tags of what is in a tree, at a path or below it, for --json."""
-    encode = Encoder().value
+    encode = JsonEncoder().value
     return [
         {"path": encode(list(path)), "tag": name, "param": encode(param)}
         for path, here in tags.items()

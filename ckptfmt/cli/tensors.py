@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from .. import Tensor
-from ..conversion.source import Source
+from ..conversion.source import OpenedSource
 from ..conversion.source import is_tensor as is_foreign
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
@@ -50,7 +50,7 @@ def is_tensor(value: Any) -> TypeGuard[Tensor | Foreign]:
     return isinstance(value, Tensor | Foreign)
 
 
-def tree_of(source: Source) -> Tree:
+def tree_of(source: OpenedSource) -> Tree:
     """The tree of an open source with what its tensors are; one at several places is one."""
     known: dict[int, Foreign] = {}
 

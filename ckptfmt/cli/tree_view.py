@@ -16,7 +16,7 @@ from rich.text import Text
 from .. import Tensor
 from ..format.names import Path
 from . import text
-from .folding import Entry, Group, entries_of, folded, grouped, holds_tensors
+from .folding import FoldedLine, Group, entries_of, folded, grouped, holds_tensors
 from .tensors import Foreign, is_tensor
 
 VALUE = 72  # most characters of a plain value
@@ -27,7 +27,7 @@ GUIDES = {"item": "├── ", "last": "└── ", "below": "│   ", "end": 
 ASCII_GUIDES = {"item": "|-- ", "last": "`-- ", "below": "|   ", "end": "    "}
 
 
-class Tally(NamedTuple):
+class TreeTotals(NamedTuple):
     """What lies in a tree: tensors (aliases counted once), their elements, bytes before and after compression."""
 
     tensors: int = 0
@@ -41,10 +41,10 @@ class Tally(NamedTuple):
         return f"{counts}, {size}" + ("" if stored == size else f", stored in {stored}")
 
 
-def tally(tree: Any) -> Tally:
+def tally(tree: Any) -> TreeTotals:
     """Count what lies in `tree`; what is not known to be compressed counts as it is."""
     tensors = {tensor.name: tensor for tensor in tensors_of(tree)}.values()
-    return Tally(
+    return TreeTotals(
         len(tensors),
         sum(tensor.size for tensor in tensors),
         sum(tensor.nbytes for tensor in tensors),
@@ -64,7 +64,7 @@ def tensors_of(tree: Any) -> Iterator[Tensor | Foreign]:
             yield from tensors_of(item)
 
 
-class Row(NamedTuple):
+class TreeRow(NamedTuple):
     """One line: the guide and label at its left, and a tensor, a value or a note at its right."""
 
     guide: str
@@ -94,11 +94,11 @@ class TreeView:
 
     def show(self, tree: Any, name: str, path: Path = ()) -> None:
         """Print `tree`, which stands at `path`, under a first line that says `name`."""
-        rows: list[Row] = []
+        rows: list[TreeRow] = []
         if self._is_open(tree, path, 0):
-            rows = [Row("", name, note=self._words(tree, path)), *self._beneath(tree, path, "", 0)]
+            rows = [TreeRow("", name, note=self._words(tree, path)), *self._beneath(tree, path, "", 0)]
         rows = rows or [self._leaf("", name, tree, path)]
-        columns = _Columns(rows)
+        columns = _ColumnWidths(rows)
         for start in range(0, len(rows), 1000):  # many lines at a time, as each print costs
             lines = [columns.line(row) for row in rows[start : start + 1000]]
             self.console.print(Text("\n").join(lines))
@@ -124,7 +124,7 @@ class TreeView:
             known = self._holders[id(value)] = any(self._holds_tensors(item) for item in items)
         return known
 
-    def _beneath(self, container: Any, path: Path, indent: str, depth: int) -> Iterator[Row]:
+    def _beneath(self, container: Any, path: Path, indent: str, depth: int) -> Iterator[TreeRow]:
         entries, hidden = self._entries(container, path)
         count = len(entries) + bool(hidden)
         for number, entry in enumerate(entries):
@@ -134,16 +134,16 @@ class TreeView:
             if self._is_open(entry.item, entry.path, depth + 1):
                 each = f"{alike}, each {tally(entry.item)}" if alike else ""
                 note = ", ".join(filter(None, [self._words(entry.item, entry.path), each]))
-                yield Row(guide, entry.label, note=note)
+                yield TreeRow(guide, entry.label, note=note)
                 below = indent + self.guides["end" if is_last else "below"]
                 yield from self._beneath(entry.item, entry.path, below, depth + 1)
             else:
                 row = self._leaf(guide, entry.label, entry.item, entry.path)
                 yield row._replace(note=", ".join(filter(None, [row.note, alike])))
         if hidden:
-            yield Row(indent + self.guides["last"], text.CUT, note=text.count(hidden, "more plain value"))
+            yield TreeRow(indent + self.guides["last"], text.CUT, note=text.count(hidden, "more plain value"))
 
-    def _entries(self, container: Any, path: Path) -> tuple[list[Entry], int]:
+    def _entries(self, container: Any, path: Path) -> tuple[list[FoldedLine], int]:
         """What to show of a container, and how many plain values are left out."""
         entries = folded(grouped(container, path), self.notes) if self.fold else entries_of(container, path)
         plain = [number for number, entry in enumerate(entries) if not self._holds_tensors(entry.item)]
@@ -158,21 +158,21 @@ class TreeView:
             return usual and "names"
         return ", ".join(filter(None, [_kind(value) or usual, self.notes.get(path)]))
 
-    def _leaf(self, guide: str, label: str, value: Any, path: Path) -> Row:
+    def _leaf(self, guide: str, label: str, value: Any, path: Path) -> TreeRow:
         note = self.notes.get(path, "")
         if is_tensor(value):
             alias = "" if value.path == path else f"alias of {text.path_label(value.path)}"
-            return Row(guide, label, value, note=", ".join(filter(None, [alias, note])))
+            return TreeRow(guide, label, value, note=", ".join(filter(None, [alias, note])))
         if self._holds_tensors(value):
-            return Row(guide, label, note=f"{self._words(value, path, 'dict')}, {tally(value)}")
+            return TreeRow(guide, label, note=f"{self._words(value, path, 'dict')}, {tally(value)}")
         limit = None if self.full else VALUE
         short = text.inline(value, limit)
         if short is None and text.is_flat(value):
             short = text.first_items(value, VALUE)
         if short is None and text.is_container(value):
             items = f"{_kind(value) or 'dict'} of {text.count(len(value), 'item')}"
-            return Row(guide, label, note=", ".join(filter(None, [items, note])))
-        return Row(guide, label, value=text.scalar(value, limit) if short is None else short, note=note)
+            return TreeRow(guide, label, note=", ".join(filter(None, [items, note])))
+        return TreeRow(guide, label, value=text.scalar(value, limit) if short is None else short, note=note)
 
 
 def _kind(container: Any) -> str:
@@ -180,17 +180,17 @@ def _kind(container: Any) -> str:
     return "" if type(container) in (dict, Group) else type(container).__name__
 
 
-class _Columns:
+class _ColumnWidths:
     """The widths of the columns, and lines laid out in them."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[TreeRow]) -> None:
         tensors = [row.tensor for row in rows if row.tensor is not None]
         self.label = max((w for w in (cell_len(row.guide + row.label) for row in rows) if w <= COLUMN), default=0)
         self.dtype = max((len(text.dtype(tensor)) for tensor in tensors), default=0)
         self.shape = max((n for n in (len(text.shape(tensor)) for tensor in tensors) if n <= COLUMN), default=0)
         self.size = max((len(text.size(tensor.nbytes)) for tensor in tensors), default=0)
 
-    def line(self, row: Row) -> Text:
+    def line(self, row: TreeRow) -> Text:
         gap = " " * (max(0, self.label - cell_len(row.guide + row.label)) + 2)
         parts = [(row.guide, "dim"), (row.label, "" if row.guide else "bold"), (gap, "")]
         if row.tensor is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
+from ..format.grid import Shape
 from ..format.limits import FACTOR, VALUES
 from ..format.names import label
 
@@ -22,7 +23,6 @@ MAX_AXES = 64  # as in NumPy
 MAX_SIDE = 1 << 63
 SHOWN = 60  # most characters of a value in a message
 
-Shape = tuple[int, ...]
 Pairs = Callable[[list[tuple[str, Any]]], Any]
 
 

@@ -21,7 +21,7 @@ from ..storage import path_of
 from .equality import bits, coarser, plain_bits, plain_leaves
 from .formats import has_tags, open_source
 from .options import SourceOptions
-from .source import Source, Tensor, is_tensor, slabs
+from .source import OpenedSource, SourceTensor, is_tensor, slabs
 
 PARAM = 120  # characters of a tag's param that are shown
 
@@ -120,7 +120,7 @@ def diff(
         )
 
 
-def _beside(a: Source, b: Source, renamed: Mapping[Path, Path]) -> Iterator[Change]:
+def _beside(a: OpenedSource, b: OpenedSource, renamed: Mapping[Path, Path]) -> Iterator[Change]:
     """How the schema and the tags of two checkpoints differ, of a path that both have, or one alone; where both formats
     have any."""
     if a.ours is None or b.ours is None:
@@ -172,11 +172,11 @@ def _renamed(removed: dict[Path, Any], added: dict[Path, Any]) -> dict[Path, Pat
     return renamed
 
 
-def _kind(tensor: Tensor) -> Any:
+def _kind(tensor: SourceTensor) -> Any:
     return tensor.shape, tensor.dtype.newbyteorder("=")
 
 
-def _digest(tensor: Tensor) -> bytes:
+def _digest(tensor: SourceTensor) -> bytes:
     hasher = xxhash.xxh3_128()
     for index in slabs(tensor):
         hasher.update(bits(tensor[index]).data)
@@ -202,7 +202,7 @@ def _type(leaf: Any) -> str:
     return f"tensor {leaf.dtype.name} {list(leaf.shape)}" if is_tensor(leaf) else type(leaf).__name__
 
 
-def _tensor_change(path: str, before: Tensor, after: Tensor) -> Change | None:
+def _tensor_change(path: str, before: SourceTensor, after: SourceTensor) -> Change | None:
     """Compare two tensors of one shape, part by part."""
     is_cast = _kind(before) != _kind(after)
     numbers = _wide(before.dtype), _wide(after.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
 from ..patterns import Patterns
+from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
 from ..storage import Storage, options_at, path_of
 from ..storage.local import LocalAttempt
@@ -36,9 +37,21 @@ from .formats import OWN, Format, open_source
 from .losses import AllowLoss, allowed_kinds, refusal
 from .options import OwnOptions
 from .selection import reduce
-from .source import EXPANSION, Advance, Loss, Ours, Rows, Seen, Source, is_tensor, mapped_arrays, nbytes, said, walk
+from .source import (
+    EXPANSION,
+    Advance,
+    DigestedPart,
+    Loss,
+    OpenedSource,
+    Ours,
+    Rows,
+    is_tensor,
+    mapped_arrays,
+    nbytes,
+    said,
+    walk,
+)
 
-Progress = Callable[[int, int], None]
 THREADS = 2  # that compare
 UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked to be
 
@@ -123,7 +136,7 @@ def convert(
     return ConvertReport(*names, made.tensors, made.bytes, made.losses, verify, place.passed_over)
 
 
-def _take(source: Source, format: Format, select: Patterns, root: str | None, nest: bool) -> None:
+def _take(source: OpenedSource, format: Format, select: Patterns, root: str | None, nest: bool) -> None:
     """Leave of an open source what is asked for, in containers and arrays as the target takes them."""
     if select is not None or root is not None:
         has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
@@ -147,7 +160,7 @@ class _Made(NamedTuple):
     bytes: int
 
 
-def _made(source: Source, format: Format, metadata: Tree, allowed: frozenset[str], *, has_names: bool) -> _Made:
+def _made(source: OpenedSource, format: Format, metadata: Tree, allowed: frozenset[str], *, has_names: bool) -> _Made:
     """What a target gets of a source, with more `metadata`; unless it `has_names` as in the source, without its schema
     and tags. Raises `lossy`."""
     if format.name == OWN:
@@ -173,7 +186,7 @@ def _made(source: Source, format: Format, metadata: Tree, allowed: frozenset[str
 
 
 @contextmanager
-def _naming(source: Source, advice: str) -> Iterator[None]:
+def _naming(source: OpenedSource, advice: str) -> Iterator[None]:
     """What is said where names of a source cannot be those of the target."""
     try:
         yield
@@ -184,7 +197,7 @@ def _naming(source: Source, advice: str) -> Iterator[None]:
         raise
 
 
-def _save(target: str, source: Source, made: _Made, counter: _Counter, *, verify: bool, **options: Any) -> None:
+def _save(target: str, source: OpenedSource, made: _Made, counter: _Counter, *, verify: bool, **options: Any) -> None:
     """A checkpoint of this format, which is compared before it is committed."""
     arrays = made.tree if source.mapped is None else source.mapped()
     rows = Rows(digest_named(options.get("digest", DIGEST)), BLOCK) if verify else Rows()
@@ -309,11 +322,11 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
 
 
 def compare(
-    written: Source,
+    written: OpenedSource,
     target: str,
     expected: Tree,
     advance: Advance,
-    seen: Mapping[int, Seen] = MappingProxyType({}),
+    seen: Mapping[int, DigestedPart] = MappingProxyType({}),
     ours: Ours | None = None,
     metadata: Tree = None,
 ) -> None:
@@ -336,7 +349,7 @@ def compare(
         raise fault("not-equal", message, path=target, tensor=text)
 
 
-def _different(pairs: list[Pair], advance: Advance, seen: Mapping[int, Seen]) -> Iterator[Path]:
+def _different(pairs: list[Pair], advance: Advance, seen: Mapping[int, DigestedPart]) -> Iterator[Path]:
     """The paths of leaves that are not the same. What lies on a disk as it is in memory is compared by several threads;
     what must be decoded one after another, as that takes memory."""
 

@@ -9,12 +9,12 @@ from typing import IO
 
 from ..storage import disk as disks
 from .equality import lies_plain
-from .source import Advance, Tensor, elements, nbytes
+from .source import Advance, SourceTensor, elements, nbytes
 
 THREADS = 2
 
 
-def write_tensors(file: IO[bytes], tensors: list[Tensor], advance: Advance) -> None:
+def write_tensors(file: IO[bytes], tensors: list[SourceTensor], advance: Advance) -> None:
     """Write all elements of tensors, little-endian in C order, from the file's position on; raises what reading them
     does. `advance` is called from any thread."""
     file.flush()
@@ -22,7 +22,7 @@ def write_tensors(file: IO[bytes], tensors: list[Tensor], advance: Advance) -> N
     *begins, end = accumulate(map(nbytes, tensors), initial=start)
     disk.allocate(fd, end) if end > start else None  # which makes writing faster
 
-    def write(tensor: Tensor, begin: int) -> None:
+    def write(tensor: SourceTensor, begin: int) -> None:
         for part in elements(tensor):
             disk.write_all(fd, part, begin)
             begin += len(part)

@@ -14,7 +14,7 @@ from ..format.names import Path
 from ..format.tree import Tree
 from ..frameworks.target import flatten
 from ..frameworks.values import parts_of
-from .source import Advance, LazyArray, Seen, Tensor, is_tensor, slabs, truths
+from .source import Advance, DigestedPart, LazyArray, SourceTensor, is_tensor, slabs, truths
 
 PIECE = 1 << 18  # bytes compared at once: they stay in the processor's cache
 
@@ -55,7 +55,7 @@ def _is_container(tree: Tree) -> bool:
     return isinstance(tree, dict | list | tuple) and bool(tree)
 
 
-def same_leaf(found: Any, expected: Any, advance: Advance, seen: Seen | None = None) -> bool:
+def same_leaf(found: Any, expected: Any, advance: Advance, seen: DigestedPart | None = None) -> bool:
     """Whether two leaves are the same in kind, dtype, shape and bits; `advance` is told the bytes of tensors. With
     `seen`, the digests of `expected` as it was read before, it is not read again where these say enough."""
     if is_tensor(found) and is_tensor(expected):
@@ -91,7 +91,9 @@ def same_plain(one: Tree, other: Tree) -> bool:
     )
 
 
-def same_tensor(found: Tensor, expected: Tensor, advance: Advance, seen: Seen | None = None) -> bool:
+def same_tensor(
+    found: SourceTensor, expected: SourceTensor, advance: Advance, seen: DigestedPart | None = None
+) -> bool:
     """Whether two tensors have the same dtype, but for byte order, the same shape and the same bits."""
     if found.shape != expected.shape or found.dtype.newbyteorder("=") != expected.dtype.newbyteorder("="):
         return False
@@ -120,14 +122,14 @@ def lies_plain(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray) or (isinstance(leaf, LazyArray) and leaf.stored is not None)
 
 
-def is_plain(tensor: Tensor) -> TypeGuard[Array]:
+def is_plain(tensor: SourceTensor) -> TypeGuard[Array]:
     """Whether a tensor's memory is its elements, little-endian in C order."""
     if not isinstance(tensor, np.ndarray) or not tensor.flags.c_contiguous:
         return False
     return tensor.dtype.itemsize == 1 or tensor.dtype.newbyteorder("<") == tensor.dtype
 
 
-def coarser(one: Tensor, other: Tensor) -> Tensor:
+def coarser(one: SourceTensor, other: SourceTensor) -> SourceTensor:
     """The tensor whose rows are decoded together in larger numbers."""
     rows = [tensor.rows or 1 if isinstance(tensor, LazyArray) else 0 for tensor in (one, other)]
     return one if rows[0] > rows[1] else other

@@ -13,11 +13,11 @@ from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.manifest import Schema
 from ..format.names import Key, Path, path_label, path_text
-from ..format.tags import Restore
+from ..format.node import Restore
 from ..format.tree import MAX_DEPTH, OMITTED, Tree
 from ..frameworks.target import flatten
 from .claims import SHOWN
-from .source import Index, LazyArray, Loss, Tensor, is_tensor, walk
+from .source import LazyArray, LeadingSlices, Loss, SourceTensor, is_tensor, walk
 
 DICTS = 1 << 16  # that the names of any flat dict may be nested into
 ONLY = "tensor"  # the name of a leaf that is the whole tree
@@ -49,38 +49,38 @@ class Holds:
     values: tuple[type, ...] = ()
     fits: Callable[[Any], bool] = lambda value: True
     aliases: bool = False
-    metadata: Callable[[Tree, Tree], Kept] = lambda metadata, tree: keys_of(metadata, ())
+    metadata: Callable[[Tree, Tree], KeptMetadata] = lambda metadata, tree: keys_of(metadata, ())
     schema: Callable[[Tree, Schema], Tree] | None = None
     arrays: bool = False
     tags: Mapping[str, Restore] = field(default_factory=dict)
 
 
-class Kept(NamedTuple):
+class KeptMetadata(NamedTuple):
     """Metadata that a format can hold, and what they lost."""
 
     value: Tree
     lost: tuple[str, ...] = ()
 
 
-def keys_of(metadata: Tree, held: Collection[str]) -> Kept:
+def keys_of(metadata: Tree, held: Collection[str]) -> KeptMetadata:
     """Of metadata the keys that a format can hold."""
     if metadata is None:
-        return Kept(None)
+        return KeptMetadata(None)
     if not isinstance(metadata, dict):
-        return Kept(None, ("they are left out",))
+        return KeptMetadata(None, ("they are left out",))
     kept = {key: value for key, value in metadata.items() if key in held}
     lost = tuple(f"{key!r} is left out" for key in metadata if key not in held)
-    return Kept(kept or None, lost)
+    return KeptMetadata(kept or None, lost)
 
 
-def with_more(metadata: Tree, more: Tree) -> Kept:
+def with_more(metadata: Tree, more: Tree) -> KeptMetadata:
     """Metadata of a source with those that the caller gives, whose keys count; what is no dict takes the place of all
     the others."""
     if metadata is None or more is None:
-        return Kept(metadata if more is None else more)
+        return KeptMetadata(metadata if more is None else more)
     if isinstance(metadata, dict) and isinstance(more, dict):
-        return Kept({**metadata, **more})
-    return Kept(more, ("those of the source are left out, as metadata= and they are not both dicts",))
+        return KeptMetadata({**metadata, **more})
+    return KeptMetadata(more, ("those of the source are left out, as metadata= and they are not both dicts",))
 
 
 class Fitted(NamedTuple):
@@ -117,7 +117,7 @@ class _Fitter:
         self.holds = holds
         self.losses: list[Loss] = []
         self.first: dict[Any, Path] = {}
-        self.converted: dict[int, Tensor] = {}
+        self.converted: dict[int, SourceTensor] = {}
 
     def lose(self, kind: str, path: Path, message: str) -> None:
         self.losses.append(Loss(kind, path_label(path), message))
@@ -215,7 +215,7 @@ class _Fitter:
         self.lose("value", path, f"{_kind(leaf)} is left out")
         return _LEFT
 
-    def tensor(self, tensor: Tensor, path: Path) -> Tensor:
+    def tensor(self, tensor: SourceTensor, path: Path) -> SourceTensor:
         first = self.first.setdefault(_identity(tensor), path)
         if first != path and not self.holds.aliases:
             self.lose("alias", path, f"a second copy of {path_label(first)!r}")
@@ -224,7 +224,7 @@ class _Fitter:
             found = self.converted[id(tensor)] = self.dtype(tensor, path)
         return found
 
-    def dtype(self, tensor: Tensor, path: Path) -> Tensor:
+    def dtype(self, tensor: SourceTensor, path: Path) -> SourceTensor:
         """The tensor, or its bits as unsigned integers where its dtype has no place."""
         name = dtype_name(tensor.dtype)
         is_even = tensor.ndim > 0 and tensor.shape[-1] % 2 == 0
@@ -237,7 +237,7 @@ class _Fitter:
         self.lose("dtype", path, f"{name} becomes bytes, along an axis more")
         shape = (*tensor.shape, tensor.dtype.itemsize)
 
-        def bits(index: Index) -> Array:
+        def bits(index: LeadingSlices) -> Array:
             part = _native(tensor[index[: len(tensor.shape)]])
             octets: Array = part.reshape(-1).view(np.uint8).reshape(*part.shape, tensor.dtype.itemsize)
             return octets[(..., *index[len(tensor.shape) :])] if len(index) == len(shape) else octets
@@ -261,11 +261,11 @@ def _native(part: Array) -> Array:
     return np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(part.shape)
 
 
-def _rows(tensor: Tensor) -> int | None:
+def _rows(tensor: SourceTensor) -> int | None:
     return tensor.rows if isinstance(tensor, LazyArray) else None
 
 
-def _identity(tensor: Tensor) -> Any:
+def _identity(tensor: SourceTensor) -> Any:
     """Equal for aliases. [TREE-011]"""
     if isinstance(tensor, LazyArray) or not tensor.nbytes:
         return id(tensor)

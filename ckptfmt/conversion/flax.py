@@ -27,10 +27,10 @@ from .fit import Holds, dtype_name
 from .probe import Probe
 from .source import (
     Advance,
-    Index,
     LazyArray,
-    Source,
-    Tensor,
+    LeadingSlices,
+    OpenedSource,
+    SourceTensor,
     array_over,
     cut_off,
     elements,
@@ -67,12 +67,12 @@ def looks_like(probe: Probe) -> bool:
     return probe.head == EMPTY or (bool(probe.head) and is_map(probe.head))
 
 
-def read(path: str) -> Source:
-    reader = _Reader(mapped_file(path))
+def read(path: str) -> OpenedSource:
+    reader = _FlaxReader(mapped_file(path))
     tree = reader.value(0)
     if reader.at != reader.data.size:
         raise ValueError(f"there are bytes after the end at {reader.at}")
-    return Source(tree)
+    return OpenedSource(tree)
 
 
 # first byte -> (kind, bytes of the length); those not here are single values
@@ -87,7 +87,7 @@ _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _LIST, _ITEM, _MAP, _ENTRY = 64, 8, 72, 110  # bytes of memory
 
 
-class _Reader:
+class _FlaxReader:
     """Reads msgpack values; `bin` and arrays are parts of `data` (uint8)."""
 
     def __init__(self, data: Array, *, is_file: bool = True) -> None:
@@ -145,7 +145,7 @@ class _Reader:
             case "map":
                 return self.map(self.count(found), depth)
         code = self.number(">b")
-        inner = _Reader(self.take(found), is_file=False)
+        inner = _FlaxReader(self.take(found), is_file=False)
         if code == COMPLEX:
             real, imaginary = inner.value(depth)
             return complex(real, imaginary)
@@ -197,7 +197,7 @@ def _dtype(name: str) -> np.dtype[Any]:
     return DTYPES[name].numpy.newbyteorder("<")
 
 
-def _unchunked(found: dict[str, Any]) -> Tensor:
+def _unchunked(found: dict[str, Any]) -> SourceTensor:
     """One tensor of an array that was cut into flat pieces."""
     pieces = [found["chunks"][str(i)] for i in range(len(found["chunks"]))]
     shape = shape_of(found["shape"][str(i)] for i in range(len(found["shape"])))
@@ -216,7 +216,7 @@ def _unchunked(found: dict[str, Any]) -> Tensor:
         parts = [part for part in parts if part.size]
         return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, dtype)
 
-    def part(index: Index) -> Array:
+    def part(index: LeadingSlices) -> Array:
         rows = index[0] if index else slice(0, shape[0])
         row = prod(shape[1:])
         first, last, _ = rows.indices(shape[0])
@@ -262,7 +262,7 @@ def _write_array(file: IO[bytes], code: int, shape: tuple[int, ...], dtype: np.d
     file.write(struct.pack(">BIb", 0xC9, len(described) + size, code) + described)
 
 
-def _write_chunked(file: IO[bytes], tensor: Tensor, advance: Advance) -> None:
+def _write_chunked(file: IO[bytes], tensor: SourceTensor, advance: Advance) -> None:
     itemsize = tensor.dtype.itemsize
     per = CHUNK // itemsize
     count = prod(tensor.shape)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from ..errors import CkptError, fault
 from .entries import check_inside
-from .probe import Place
+from .probe import CheckpointPlace
 from .shards import numbered
 
 # of the same weights, from what is taken first
@@ -37,7 +37,7 @@ SHOWN = 8  # most checkpoints named in an error
 FormatOf = Callable[[str], str]  # the name of the format of what is at a path; raises `unknown-format`
 
 
-def place_in(folder: str, format_of: FormatOf) -> Place:
+def place_in(folder: str, format_of: FormatOf) -> CheckpointPlace:
     """The checkpoint in a folder; raises `ambiguous-source` where there are several, and `unknown-format` where there
     is none, or what is wrong with the one file that would be it."""
     search = _Search(format_of)
@@ -64,11 +64,11 @@ class _Search:
         self.left = LOOKED_INTO
         self.wrong: CkptError | OSError | None = None  # with what should have been readable, first
 
-    def places(self, folder: str, depth: int) -> list[Place]:
+    def places(self, folder: str, depth: int) -> list[CheckpointPlace]:
         """All checkpoints that come first in a folder."""
         self.left -= 1
         try:
-            return [Place(folder, self.format_of(folder))]
+            return [CheckpointPlace(folder, self.format_of(folder))]
         except CkptError as error:
             if error.code != "unknown-format":
                 raise
@@ -86,7 +86,7 @@ class _Search:
                 return [place._replace(passed_over=tuple(beside)) for place in found]
         return []
 
-    def _first(self, folder: str, forms: list[str]) -> Place | None:
+    def _first(self, folder: str, forms: list[str]) -> CheckpointPlace | None:
         """The first of some forms that can be read."""
         for name in forms:
             path = os.path.join(folder, name)
@@ -94,12 +94,12 @@ class _Search:
                 if os.path.isdir(path):
                     continue
                 check_inside(path, folder)
-                return Place(path, self.format_of(path))
+                return CheckpointPlace(path, self.format_of(path))
             except CkptError as error:
                 self.wrong = self.wrong or error
         return None
 
-    def _below(self, folder: str, names: list[str], depth: int) -> Iterator[Place]:
+    def _below(self, folder: str, names: list[str], depth: int) -> Iterator[CheckpointPlace]:
         for name in names:
             path = os.path.join(folder, name)
             if not self.left or not os.path.isdir(path) or os.path.islink(path):

@@ -22,8 +22,8 @@ from .claims import allowing
 from .entries import folder_size
 from .fit import Holds
 from .gate import admit
-from .probe import Place, Probe
-from .source import EXPANSION, Advance, Source, parsing
+from .probe import CheckpointPlace, Probe
+from .source import EXPANSION, Advance, OpenedSource, parsing
 
 
 class Format(NamedTuple):
@@ -63,7 +63,7 @@ class Reader(Protocol):
 
     def looks_like(self, probe: Probe) -> bool: ...
 
-    def read(self, path: str) -> Source: ...
+    def read(self, path: str) -> OpenedSource: ...
 
 
 class Writer(Reader, Protocol):
@@ -97,7 +97,7 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def place_of(path: str, name: str | None = None) -> Place:
+def place_of(path: str, name: str | None = None) -> CheckpointPlace:
     """The checkpoint at a path, or the one in the folder there: of any format, or of the one named. Raises
     `unknown-format`, `ambiguous-source`, `not-found`, and what reading its first bytes can show."""
     asked = None if name is None else format_named(name)
@@ -106,9 +106,9 @@ def place_of(path: str, name: str | None = None) -> Place:
         return _format_of(Probe.of(place), [asked] if asked else list(FORMATS.values())).name
 
     if asked is not None and (asked.folder or not os.path.isdir(path)):
-        return Place(path, asked.name)  # whatever it looks like
+        return CheckpointPlace(path, asked.name)  # whatever it looks like
     if not os.path.isdir(path):
-        return Place(path, format_of(path))
+        return CheckpointPlace(path, format_of(path))
     with parsing(path):
         return folders.place_in(path, format_of)
 
@@ -139,7 +139,7 @@ def _told(error: CkptError, probe: Probe) -> CkptError:
     return fault(error.code, f"this is {kind.words}", path=probe.path, advice=kind.advice)
 
 
-def _misnamed(error: CkptError, place: Place, probe: Probe) -> CkptError | None:
+def _misnamed(error: CkptError, place: CheckpointPlace, probe: Probe) -> CkptError | None:
     """What is wrong with a source that is of another format than the one that the caller named."""
     if error.code not in ("not-a-checkpoint", *_NOT_READ):
         return None
@@ -183,7 +183,7 @@ def open_source(
     max_expansion: int = EXPANSION,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
-) -> Source:
+) -> OpenedSource:
     """Open what is at a path as the format named, or the one that it looks like, or the checkpoint of this format at a
     URL, with `storage_options`; in a folder that is no checkpoint itself, the only one that lies in it. Its tensors may
     have `max_expansion` times the bytes of the source, and 64 MiB in any case. `follow_links`: as in `ckptfmt.open`, of
@@ -194,7 +194,7 @@ def open_source(
     checkpoints what `ckptfmt.open` raises.
     """
     if is_url(path):
-        place = Place(path, format_named(name or OWN).name)
+        place = CheckpointPlace(path, format_named(name or OWN).name)
         on_disks(FORMATS[place.format], path)
         read = partial(own.on_store, path, storage_options)
     else:
@@ -211,7 +211,7 @@ def open_source(
     return source
 
 
-def _on_disk(place: Place, follow_links: bool) -> tuple[Source, int]:
+def _on_disk(place: CheckpointPlace, follow_links: bool) -> tuple[OpenedSource, int]:
     probe = Probe.of(place.path)  # which also refuses what is no file, before a library waits for it
     try:
         with parsing(place.path):

@@ -16,7 +16,18 @@ from ..format.limits import FACTOR, VALUES
 from ..format.names import MAX_INTEGER_BITS, Path, path_label
 from ..format.tree import Tree
 from .claims import MAX_AXES, MAX_SIDE, allowing_more, allowing_values, check_at_once, patience, shown
-from .source import LEAVES, SMALL, Index, LazyArray, Source, Tensor, is_tensor, nbytes, parsing, walk
+from .source import (
+    LEAVES,
+    SMALL,
+    LazyArray,
+    LeadingSlices,
+    OpenedSource,
+    SourceTensor,
+    is_tensor,
+    nbytes,
+    parsing,
+    walk,
+)
 
 FEW = 1 << 16  # leaves and containers that any source may have; more only if it has twice as many bytes
 _CONTAINER, _LEAF = 480, 32  # bytes of memory that one takes on its way through a conversion
@@ -26,7 +37,7 @@ RENAME = "Rename the key where the file is made"
 _TEXTS, _CONTAINERS = (str, dict), (dict, list, tuple)
 
 
-def admit(source: Source, size: int, path: str, max_expansion: int) -> None:
+def admit(source: OpenedSource, size: int, path: str, max_expansion: int) -> None:
     """Check an open source of `size` bytes, and let nothing but a `CkptError` out of its tensors. Raises what
     `check_tree` does."""
     check_tree(source.tree, size, path, max_expansion)
@@ -67,7 +78,7 @@ def _vast(where: Path, path: str, total: int, size: int, max_expansion: int) -> 
     return fault("limit-exceeded", f"{message}; {allowing_more(-(-total // max(1, size)))}", **place)
 
 
-def _check_shape(tensor: Tensor, where: Path, path: str) -> None:
+def _check_shape(tensor: SourceTensor, where: Path, path: str) -> None:
     shape = tensor.shape
     if len(shape) > MAX_AXES or any(type(side) is not int or not 0 <= side < MAX_SIDE for side in shape):
         raise fault("bad-source", f"the shape {shown(shape)} is none", path=path, tensor=path_label(where))
@@ -93,7 +104,7 @@ def _check_texts(leaf: Any, where: Path, path: str) -> None:
 def _guarded(leaf: LazyArray, path: str) -> LazyArray:
     read = leaf.read
 
-    def guarded(index: Index) -> Array:
+    def guarded(index: LeadingSlices) -> Array:
         with parsing(path):
             return read(index)
 

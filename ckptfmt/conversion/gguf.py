@@ -26,7 +26,7 @@ from ..format.dtypes import DTYPES, Array
 from ..format.tree import Tree
 from . import shards
 from .probe import Probe
-from .source import Source, array_over, cut_off, mapped_file
+from .source import OpenedSource, array_over, cut_off, mapped_file
 
 MAGIC = b"GGUF"
 METADATA = "gguf.metadata"  # metadata: the pairs
@@ -82,7 +82,7 @@ def looks_like(probe: Probe) -> bool:
     return probe.head.startswith(MAGIC)
 
 
-def read(path: str) -> Source:
+def read(path: str) -> OpenedSource:
     source = _read_file(path)
     count = source.metadata[METADATA].get(COUNT, 1)
     if type(count) is not int or count > 1:
@@ -90,7 +90,7 @@ def read(path: str) -> Source:
     return replace(source, losses=shards.alone(path))
 
 
-def _of_parts(path: str, count: Any) -> Source:
+def _of_parts(path: str, count: Any) -> OpenedSource:
     """The model of which the file at `path` is a part."""
     named = shards.numbered(path)
     if named is None or named.count != count:
@@ -120,11 +120,11 @@ def _of_parts(path: str, count: Any) -> Source:
         if told - {None} not in (set(), {len(tree)}):
             raise ValueError(f"the parts have {len(tree)} tensors, where {TENSORS} is {sorted(told - {None})}")
         metadata = {METADATA: merged.value or {}, **({QUANTISED: quantised} if quantised else {})}
-        return Source(tree, metadata, tuple(merged.losses), resources=stack.pop_all(), size=size)
+        return OpenedSource(tree, metadata, tuple(merged.losses), resources=stack.pop_all(), size=size)
 
 
-def _read_file(path: str) -> Source:
-    reader = _Reader(mapped_file(path))
+def _read_file(path: str) -> OpenedSource:
+    reader = _GgufReader(mapped_file(path))
     version = reader.scalar("<I", skip=len(MAGIC))
     if version not in (2, 3):
         raise fault("unsupported-source", f"GGUF of version {version:#x}: 2 and 3, little-endian, can be read")
@@ -149,7 +149,7 @@ class _Info(NamedTuple):
     offset: int
 
 
-class _Reader:
+class _GgufReader:
     def __init__(self, data: Array) -> None:
         self.data, self.at = data, 0
 
@@ -190,7 +190,7 @@ class _Reader:
         return _Info(name, shape, self.scalar("<I"), self.scalar("<Q"))
 
 
-def _source(infos: list[_Info], data: Array, start: int, metadata: dict[str, Tree]) -> Source:
+def _source(infos: list[_Info], data: Array, start: int, metadata: dict[str, Tree]) -> OpenedSource:
     quantised: dict[str, Tree] = {}
     stored: dict[str, tuple[np.dtype[Any], tuple[int, ...], int]] = {}
     end = 0
@@ -208,7 +208,7 @@ def _source(infos: list[_Info], data: Array, start: int, metadata: dict[str, Tre
         raise cut_off(data.size, start + end)
     places = {info.name: stored[info.name] for info in infos}
     tree = {name: array_over(data, start + offset, dtype, shape) for name, (dtype, shape, offset) in places.items()}
-    return Source(tree, {METADATA: metadata, **({QUANTISED: quantised} if quantised else {})})
+    return OpenedSource(tree, {METADATA: metadata, **({QUANTISED: quantised} if quantised else {})})
 
 
 def _elements(info: _Info) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -30,8 +30,8 @@ from .source import (
     Advance,
     LazyArray,
     Loss,
-    Source,
-    Tensor,
+    OpenedSource,
+    SourceTensor,
     array_over,
     check_strings,
     cut_off,
@@ -66,7 +66,7 @@ def looks_like(probe: Probe) -> bool:
     return any(probe.head.startswith(SIGNATURE, at) for at in USER_BLOCKS)
 
 
-def read(path: str) -> Source:
+def read(path: str) -> OpenedSource:
     if path.endswith(KERAS_INDEX):
         raise fault(
             "unsupported-source", "the index of a Keras model in shards; each .weights.h5 that it names is read"
@@ -74,10 +74,10 @@ def read(path: str) -> Source:
     h5py = package("h5py", "HDF5")
     with ExitStack() as stack:
         file = stack.enter_context(_opened(h5py, path))
-        walker = _Walker(h5py, path, file)
+        walker = _Hdf5Walker(h5py, path, file)
         tree = walker.group(file, ())
         metadata = {ATTRIBUTES: walker.attributes} if walker.attributes else None
-        return Source(tree, metadata, (*_shards(path), *walker.losses), resources=stack.pop_all())
+        return OpenedSource(tree, metadata, (*_shards(path), *walker.losses), resources=stack.pop_all())
 
 
 def _opened(h5py: Any, path: str) -> Any:
@@ -99,7 +99,7 @@ def _shards(path: str) -> list[Loss]:
     return [Loss("missing", "", f"it is one of the shards of {index}, whose others are not read")]
 
 
-class _Walker:
+class _Hdf5Walker:
     def __init__(self, h5py: Any, path: str, file: Any) -> None:
         self.h5py, self.path = h5py, path
         self.number = h5py.h5o.get_info(file.id).fileno
@@ -290,7 +290,7 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
         fill(file, tree, ())
 
 
-def _dataset(group: Any, name: str, tensor: Tensor, advance: Advance) -> Any:
+def _dataset(group: Any, name: str, tensor: SourceTensor, advance: Advance) -> Any:
     """A dataset with the elements of a tensor; bfloat16 as Keras has it, which HDF5 lacked before 2.0."""
     opaque = is_opaque(tensor)
     dtype = np.dtype(f"V{tensor.dtype.itemsize}") if opaque else tensor.dtype.newbyteorder("<")

@@ -10,7 +10,7 @@ from ..format.dtypes import Array
 from ..format.names import path_text
 from ..format.tree import Tree
 from .equality import same_plain
-from .fit import Kept, dtype_name, keys_of
+from .fit import KeptMetadata, dtype_name, keys_of
 from .source import is_tensor, walk
 
 ATTRIBUTES = "hdf5.attributes"  # metadata: attributes by path text
@@ -33,7 +33,7 @@ def plain(value: Any) -> Tree:
     raise TypeError
 
 
-def kept(metadata: Tree, tree: Tree) -> Kept:
+def kept(metadata: Tree, tree: Tree) -> KeptMetadata:
     """Of metadata the attributes that the groups and datasets of a tree can have."""
     found = keys_of(metadata, {ATTRIBUTES})
     if found.value is None:
@@ -43,7 +43,7 @@ def kept(metadata: Tree, tree: Tree) -> Kept:
     holders = _holders(tree)
     said = found.value[ATTRIBUTES]
     if not isinstance(said, dict) or not all(isinstance(named, dict) for named in said.values()):
-        return Kept(None, (*lost, f"{ATTRIBUTES!r} is left out: it is no dict of dicts"))
+        return KeptMetadata(None, (*lost, f"{ATTRIBUTES!r} is left out: it is no dict of dicts"))
     for place, named in said.items():
         holder = holders.get(place)
         for name, value in named.items():
@@ -54,7 +54,7 @@ def kept(metadata: Tree, tree: Tree) -> Kept:
                 attributes.setdefault(place, {})[name] = value
             else:
                 lost.append(f"the attribute {name!r} of {place!r} is left out: {why}")
-    return Kept({ATTRIBUTES: attributes} if attributes else None, tuple(lost))
+    return KeptMetadata({ATTRIBUTES: attributes} if attributes else None, tuple(lost))
 
 
 def _holders(tree: Tree) -> dict[str, Any]:

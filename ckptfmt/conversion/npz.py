@@ -18,7 +18,7 @@ from .archive import Archive
 from .claims import check_at_once, shape_of
 from .fit import CORE, Holds
 from .probe import Probe
-from .source import Advance, LazyArray, Source, Tensor, array_over, check_strings, elements, mapped_file
+from .source import Advance, LazyArray, OpenedSource, SourceTensor, array_over, check_strings, elements, mapped_file
 
 SUFFIX = ".npy"  # of members, which NumPy leaves out of the names
 LONGEST = (1 << 16) - 1  # bytes of a member's name
@@ -48,7 +48,7 @@ def looks_like(probe: Probe) -> bool:
     return bool(members) and all(name.endswith(".npy") for name in members)
 
 
-def read(path: str) -> Source:
+def read(path: str) -> OpenedSource:
     archive = Archive(mapped_file(path))
     tree: dict[str, Any] = {}
     for member in archive.members:
@@ -57,10 +57,10 @@ def read(path: str) -> Source:
             raise fault("bad-source", f"two members are the array {name!r}", tensor=name)
         tensor = _tensor(archive, member)
         tree[name] = tensor[()].tolist() if tensor.dtype.kind in "SU" else tensor
-    return Source(tree)
+    return OpenedSource(tree)
 
 
-def _tensor(archive: Archive, name: str) -> Tensor:
+def _tensor(archive: Archive, name: str) -> SourceTensor:
     label, size = name.removesuffix(SUFFIX), archive.members[name].file_size
     try:
         shape, fortran, dtype, begin = _header(archive.head(name, HEADER))
@@ -84,7 +84,7 @@ def _tensor(archive: Archive, name: str) -> Tensor:
         array = array_over(archive.stored(name), begin, dtype, order)
         return array.T if fortran else array
 
-    stream, row = _Stream(archive, name), prod(shape[1:]) * dtype.itemsize
+    stream, row = _MemberStream(archive, name), prod(shape[1:]) * dtype.itemsize
 
     def decoded(index: tuple[slice, ...]) -> Array:
         if fortran or not index:
@@ -99,7 +99,7 @@ def _tensor(archive: Archive, name: str) -> Tensor:
     return LazyArray(shape, dtype, decoded, rows=shape[0] if fortran and shape else 1)
 
 
-class _Stream:
+class _MemberStream:
     """The bytes of a compressed member, which are decoded in their order; for what lies before, from the beginning."""
 
     def __init__(self, archive: Archive, name: str) -> None:

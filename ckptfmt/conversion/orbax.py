@@ -22,7 +22,7 @@ from ..packages import package
 from .claims import json_document, shown
 from .entries import check_folder, folder_size, read_json
 from .probe import Probe
-from .source import LazyArray, Loss, Ours, Source, parsing, unflatten
+from .source import LazyArray, Loss, OpenedSource, Ours, parsing, unflatten
 from .zarr_claims import check_array
 
 METADATA_FILE = "_METADATA"
@@ -75,18 +75,18 @@ def _items(path: str) -> _Items:
     return found
 
 
-def read(path: str) -> Source:
+def read(path: str) -> OpenedSource:
     tensorstore = package("tensorstore", "Orbax")
     check_folder(path)
     about = _document(os.path.join(path, ABOUT)) if os.path.exists(os.path.join(path, ABOUT)) else {}
     _check_finished(path, about)
     if os.path.isfile(os.path.join(path, METADATA_FILE)):
-        reader = _Reader(tensorstore, path)
-        return Source(reader.tree(), _metadata(about, {"": reader.about}, {}), ours=reader.ours(()))
+        reader = _OrbaxReader(tensorstore, path)
+        return OpenedSource(reader.tree(), _metadata(about, {"": reader.about}, {}), ours=reader.ours(()))
     items = _items(path)
     if not items.trees:
         raise ValueError(f"there is no {METADATA_FILE}, which says what the tree is, here or in a directory in it")
-    readers = {name: _Reader(tensorstore, folder) for name, folder in items.trees.items()}
+    readers = {name: _OrbaxReader(tensorstore, folder) for name, folder in items.trees.items()}
     trees = {name: reader.tree() for name, reader in readers.items()}
     values = {name: _document(file) for name, file in items.values.items()}
     named = about.get("item_handlers")
@@ -98,7 +98,9 @@ def read(path: str) -> Source:
     for name, reader in readers.items():
         tags |= reader.ours(() if single else (name,)).tags
     metadata = _metadata(about, {"" if single else name: reader.about for name, reader in readers.items()}, values)
-    return Source(next(iter(trees.values())) if single else trees, metadata, tuple(losses), ours=Ours(None, tags, {}))
+    return OpenedSource(
+        next(iter(trees.values())) if single else trees, metadata, tuple(losses), ours=Ours(None, tags, {})
+    )
 
 
 def _check_finished(path: str, about: dict[str, Any]) -> None:
@@ -135,7 +137,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-class _Leaf(NamedTuple):
+class _OrbaxLeaf(NamedTuple):
     """An entry of `_METADATA`: its path in the tree, the name under which Orbax stores it, and what it is."""
 
     place: Path
@@ -144,7 +146,7 @@ class _Leaf(NamedTuple):
     skipped: bool
 
 
-class _Reader:
+class _OrbaxReader:
     """Reads the tree of one directory. `about` is what the one who saved it said of it."""
 
     def __init__(self, tensorstore: Any, root: str) -> None:
@@ -183,7 +185,7 @@ class _Reader:
         keyed = [leaf for leaf in self.leaves if leaf.kind == "jax.Array" and leaf.name in self.keys]
         return Ours(None, {(*above, *leaf.place): [("jax.key", self.keys[leaf.name])] for leaf in keyed}, {})
 
-    def _value(self, leaf: _Leaf) -> Any:
+    def _value(self, leaf: _OrbaxLeaf) -> Any:
         label = path_label(leaf.place)
         if leaf.kind in EMPTY:
             return EMPTY[leaf.kind]
@@ -256,9 +258,9 @@ class _Reader:
         return check_array(document, self.size, label)
 
 
-def _leaves(entries: dict[str, Any]) -> list[_Leaf]:
+def _leaves(entries: dict[str, Any]) -> list[_OrbaxLeaf]:
     """The leaves that `_METADATA` lists; raises `bad-source` where two are stored under one name."""
-    leaves: dict[Path, _Leaf] = {}
+    leaves: dict[Path, _OrbaxLeaf] = {}
     for entry in entries.values():
         keys = [str(key["key"]) for key in entry["key_metadata"]]
         kinds = [key["key_type"] for key in entry["key_metadata"]]
@@ -267,8 +269,8 @@ def _leaves(entries: dict[str, Any]) -> list[_Leaf]:
         skipped = bool(value.get("skip_deserialize"))
         if place in leaves:
             raise ValueError(f"{path_label(place)!r} stands twice in {METADATA_FILE}")
-        leaves[place] = _Leaf(place, ".".join(keys), value["value_type"], skipped)
-    stored: dict[tuple[bool, str], _Leaf] = {}
+        leaves[place] = _OrbaxLeaf(place, ".".join(keys), value["value_type"], skipped)
+    stored: dict[tuple[bool, str], _OrbaxLeaf] = {}
     for leaf in leaves.values():
         first = leaf if leaf.kind in EMPTY else stored.setdefault((leaf.kind == "string", leaf.name), leaf)
         if first is not leaf:

@@ -21,7 +21,7 @@ from ..reading.loading import Loader
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST
 from .probe import Probe
-from .source import LazyArray, Ours, Seen, Source, in_file, mapped_file
+from .source import DigestedPart, LazyArray, OpenedSource, Ours, in_file, mapped_file
 
 PIECE = 1 << 20  # bytes that are still in the processor's cache when they are digested and written
 
@@ -34,11 +34,11 @@ def looks_like(probe: Probe) -> bool:
     return probe.head[30:38] == b"tensors/" or find(bytes(mapped_file(probe.path)[-512:])) is not None
 
 
-def read(path: str, *, follow_links: bool = False) -> Source:
+def read(path: str, *, follow_links: bool = False) -> OpenedSource:
     return source_of(StoredCheckpoint(path, follow_links=follow_links))
 
 
-def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Source, int]:
+def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[OpenedSource, int]:
     """A checkpoint at a URL, and the bytes of its chunks."""
     checkpoint = StoredCheckpoint(url, storage_options=storage_options)
     blocks, specs = checkpoint.blocks, checkpoint.manifest.specs
@@ -47,7 +47,7 @@ def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Sourc
     return source_of(checkpoint), size
 
 
-def source_of(opened: StoredCheckpoint) -> Source:
+def source_of(opened: StoredCheckpoint) -> OpenedSource:
     """An open checkpoint as a source, which closes it."""
     with ExitStack() as stack:
         checkpoint = stack.enter_context(opened)
@@ -63,7 +63,7 @@ def source_of(opened: StoredCheckpoint) -> Source:
             if key not in lazy:
                 spec = checkpoint.manifest.specs[numbers[value.name]]
                 is_plain = _is_plain(spec) and not is_remote  # small pieces are not for stores
-                stored = StoredTensor(checkpoint.blocks, numbers[value.name], buffers) if is_plain else None
+                stored = StoredChunkBytes(checkpoint.blocks, numbers[value.name], buffers) if is_plain else None
                 lazy[key] = _lazy(value, spec, stored)
             return lazy[key]
 
@@ -74,7 +74,7 @@ def source_of(opened: StoredCheckpoint) -> Source:
         mapped = Loader(checkpoint, mmap=True, verify=True, restores=children).load if can_be_mapped else None
         tree, resources = rebuild(plain, leaf), stack.pop_all()
         metadata = trees.decode(checkpoint.manifest.metadata, [].__getitem__, restores=KEPT)
-        return Source(tree, metadata, mapped=mapped, resources=resources, ours=ours)
+        return OpenedSource(tree, metadata, mapped=mapped, resources=resources, ours=ours)
 
 
 def _ours(checkpoint: StoredCheckpoint) -> Ours:
@@ -85,7 +85,7 @@ def _ours(checkpoint: StoredCheckpoint) -> Ours:
     return Ours(checkpoint.schema, tags, checkpoint.manifest.unknown)
 
 
-def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredTensor | None) -> LazyArray:
+def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredChunkBytes | None) -> LazyArray:
     rows = None if spec.is_raw else spec.grid[0] if spec.grid else 1
     return LazyArray(tensor.shape, tensor.dtype, lambda index: tensor[(*index, ...)], rows, stored, unit=0)
 
@@ -95,14 +95,14 @@ def _is_plain(spec: ArraySpec) -> bool:
     return spec.is_contiguous and spec.chunks == 1 and spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool"
 
 
-class StoredTensor:
+class StoredChunkBytes:
     """The stored bytes of a tensor of one chunk."""
 
     def __init__(self, blocks: BlockReader, tensor: int, buffers: Buffers) -> None:
         self._blocks, self._place, self._buffers = blocks, blocks.place(tensor, 0), buffers
 
     def pieces(self) -> Iterator[memoryview]:
-        """As `Stored` says."""
+        """As `StoredBytes` says."""
         blocks, name, extent = self._blocks, self._place.object, self._place.extent
         buffer = memoryview(bytearray(min(PIECE, extent.length)))
         for number, begin in enumerate(range(0, extent.length, blocks.manifest.block)):
@@ -116,12 +116,12 @@ class StoredTensor:
             blocks.check(self._place, number, hasher.digest())
 
     def check(self) -> None:
-        """As `Stored` says."""
+        """As `StoredBytes` says."""
         for number in range(-(-self._place.extent.length // self._blocks.manifest.block)):
             self._blocks.read_block(self._place, number)
 
-    def matches(self, array: Array, seen: Seen | None = None) -> bool:
-        """As `Stored` says."""
+    def matches(self, array: Array, seen: DigestedPart | None = None) -> bool:
+        """As `StoredBytes` says."""
         digest, block = self._blocks.digest, self._blocks.manifest.block
         found = in_file(array, self._buffers) if FILE_PIECE % block == 0 else array
         if seen is not None and seen.digests is not None and (seen.digest.name, seen.block) == (digest.name, block):

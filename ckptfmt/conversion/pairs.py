@@ -6,14 +6,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..format.dtypes import Array, DType, pack, unpack
-from .source import Index, LazyArray, Tensor
+from .source import LazyArray, LeadingSlices, SourceTensor
 
 
 def unpacked(octets: Array, row: DType) -> LazyArray:
     """The elements in bytes: an array (uint8) of shape (…, n) as a tensor of shape (…, n * row.per)."""
     shape = (*octets.shape[:-1], octets.shape[-1] * row.per)
 
-    def read(index: Index) -> Array:
+    def read(index: LeadingSlices) -> Array:
         if len(index) < len(shape):
             part = octets[index]
             return unpack(part, row, part.shape[-1] * row.per)
@@ -25,11 +25,11 @@ def unpacked(octets: Array, row: DType) -> LazyArray:
     return LazyArray(shape, row.numpy, read)
 
 
-def packed(tensor: Tensor, row: DType) -> LazyArray:
+def packed(tensor: SourceTensor, row: DType) -> LazyArray:
     """The inverse of `unpacked`."""
     shape = (*tensor.shape[:-1], tensor.shape[-1] // row.per)
 
-    def read(index: Index) -> Array:
+    def read(index: LeadingSlices) -> Array:
         if len(index) == len(shape):
             first, last, _ = index[-1].indices(shape[-1])
             index = (*index[:-1], slice(first * row.per, last * row.per))

@@ -10,14 +10,14 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import Array
-from .source import Index, LazyArray, Tensor
+from .source import LazyArray, LeadingSlices, SourceTensor
 
 CELLS = 1 << 24  # most cells into which the parts of a tensor may cut it
 
-Part = tuple[tuple[int, ...], Tensor]  # where it begins, and its values
+TensorPart = tuple[tuple[int, ...], SourceTensor]  # where it begins, and its values
 
 
-def joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[Part]) -> Tensor:
+def joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[TensorPart]) -> SourceTensor:
     """One tensor of parts, which must cover it without overlapping; raises ValueError."""
     if any(type(n) is not int or not 0 <= n < 1 << 63 for n in shape):
         raise ValueError(f"{name!r} has the shape {shape}")
@@ -30,7 +30,7 @@ def joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[
     if len(parts) == 1:
         return parts[0][1]
 
-    def read(index: Index) -> Array:
+    def read(index: LeadingSlices) -> Array:
         bounds = [axis.indices(n)[:2] for axis, n in zip(index, shape, strict=False)]
         bounds += [(0, n) for n in shape[len(index) :]]
         out = np.empty([high - low for low, high in bounds], dtype)
@@ -45,7 +45,7 @@ def joined(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: list[
     return LazyArray(shape, dtype, read)
 
 
-def _overlap(parts: list[Part]) -> bool:
+def _overlap(parts: list[TensorPart]) -> bool:
     """Whether parts have elements in common: each axis is cut where a part begins or ends, and the cells counted."""
     corners = [at for at, _ in parts] + [
         tuple(a + n for a, n in zip(at, part.shape, strict=True)) for at, part in parts

@@ -11,7 +11,7 @@ from .entries import open_file
 HEAD = 4096  # bytes
 
 
-class Place(NamedTuple):
+class CheckpointPlace(NamedTuple):
     """A checkpoint: its path, the name of its format, and where it was found in a folder, the names of what else lies
     there: what looks like weights or the state of a run comes first."""
 

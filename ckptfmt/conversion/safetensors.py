@@ -32,11 +32,11 @@ from . import shards
 from .claims import count, json_document, shape_of, shown
 from .copying import write_tensors
 from .equality import same_plain
-from .fit import Holds, Kept, dtype_name
+from .fit import Holds, KeptMetadata, dtype_name
 from .pairs import packed, unpacked
-from .parts import Part, joined
+from .parts import TensorPart, joined
 from .probe import Probe
-from .source import Advance, LazyArray, Loss, Ours, Source, Tensor, array_over, cut_off, mapped_file, nbytes
+from .source import Advance, LazyArray, Loss, OpenedSource, Ours, SourceTensor, array_over, cut_off, mapped_file, nbytes
 
 INDEX = ".safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
@@ -79,13 +79,13 @@ def _is_strings(metadata: Tree) -> bool:
     return type(metadata) is dict and all(type(text) is str for pair in metadata.items() for text in pair)
 
 
-def _kept(metadata: Tree, tree: Tree = None) -> Kept:
+def _kept(metadata: Tree, tree: Tree = None) -> KeptMetadata:
     """What of metadata strings can say, JSON for what is no string."""
     if metadata is None or (_is_strings(metadata) and not metadata.keys() & _TAKEN):
-        return Kept(metadata)
+        return KeptMetadata(metadata)
     if not isinstance(metadata, dict):
         found = _kept({"metadata": metadata})
-        return Kept(found.value, ("they become the value of 'metadata'", *found.lost))
+        return KeptMetadata(found.value, ("they become the value of 'metadata'", *found.lost))
     kept: dict[str, Any] = {}
     lost: list[str] = []
     for key, value in metadata.items():
@@ -100,7 +100,7 @@ def _kept(metadata: Tree, tree: Tree = None) -> Kept:
             continue
         if name != key or not same_plain(kept[name], value):
             lost.append(f"{key!r} is kept as JSON, which has fewer types")
-    return Kept(kept or None, tuple(lost))
+    return KeptMetadata(kept or None, tuple(lost))
 
 
 def _with_schema(metadata: Tree, schema: Schema) -> Tree:
@@ -129,7 +129,7 @@ def _from_strings(strings: dict[str, str]) -> dict[str, Any]:
     return {key: values.get(key, text) for key, text in strings.items() if key not in left}
 
 
-def _told(source: Source) -> Source:
+def _told(source: OpenedSource) -> OpenedSource:
     """The same, with the schema that its metadata tell as that."""
     told = (source.metadata or {}).get(SCHEMA)
     if type(told) is not list or len(told) != 2 or not all(map(_is_name, told)):
@@ -159,7 +159,7 @@ def looks_like(probe: Probe) -> bool:
     return probe.path.endswith(INDEX) or (probe.head[8:9] == b"{" and 2 <= length <= min(probe.size - 8, MAX_HEADER))
 
 
-def read(path: str) -> Source:
+def read(path: str) -> OpenedSource:
     probe = Probe.of(path)
     if path.endswith(INDEX):
         source = shards.read(path, _of_index)
@@ -171,7 +171,7 @@ def read(path: str) -> Source:
     return _told(source)
 
 
-def _read_file(path: str) -> Source:
+def _read_file(path: str) -> OpenedSource:
     data = mapped_file(path)
     length = int.from_bytes(bytes(data[:8]), "little")
     if length > min(MAX_HEADER, data.size - 8):
@@ -183,10 +183,10 @@ def _read_file(path: str) -> Source:
     metadata = header.pop(METADATA, None)
     if metadata is not None and not _is_strings(metadata):
         raise ValueError(f"{METADATA} is not a map of strings")
-    return Source(_tensors(header, data, 8 + length), None if metadata is None else _from_strings(metadata))
+    return OpenedSource(_tensors(header, data, 8 + length), None if metadata is None else _from_strings(metadata))
 
 
-def _of_index(path: str) -> Source:
+def _of_index(path: str) -> OpenedSource:
     """One file of several, of whole tensors."""
     source = _read_file(path)
     odd = next((name for name, offsets in _offsets(source).items() if any(offsets)), None)
@@ -195,9 +195,9 @@ def _of_index(path: str) -> Source:
     return _without_offsets(source)
 
 
-def _of_parts(paths: list[str]) -> Source:
+def _of_parts(paths: list[str]) -> OpenedSource:
     """All files of a directory that torch's writer made for parts of tensors."""
-    parts: dict[str, list[Part]] = {}
+    parts: dict[str, list[TensorPart]] = {}
     metadata = shards.Metadata()
     with ExitStack() as stack:
         for path in paths:
@@ -210,7 +210,7 @@ def _of_parts(paths: list[str]) -> Source:
             metadata.add(os.path.basename(path), _without_offsets(source).metadata)
         tree = {name: _whole(name, found) for name, found in parts.items()}
         losses = (*_gaps([os.path.basename(path) for path in paths]), *metadata.losses)
-        return Source(tree, metadata.value, losses, resources=stack.pop_all())
+        return OpenedSource(tree, metadata.value, losses, resources=stack.pop_all())
 
 
 def _gaps(names: list[str]) -> list[Loss]:
@@ -228,7 +228,7 @@ def _gaps(names: list[str]) -> list[Loss]:
     return [Loss("missing", "", f"{gap} is not there: empty when it was saved, or lost since") for gap in gaps]
 
 
-def _whole(name: str, parts: list[Part]) -> Tensor:
+def _whole(name: str, parts: list[TensorPart]) -> SourceTensor:
     first = parts[0][1]
     if any(part.dtype != first.dtype or part.ndim != first.ndim for _, part in parts):
         raise ValueError(f"the parts of {name!r} have different dtypes or axes")
@@ -236,7 +236,7 @@ def _whole(name: str, parts: list[Part]) -> Tensor:
     return joined(name, tuple(map(max, zip(*ends, strict=True))), first.dtype, parts)
 
 
-def _offsets(source: Source) -> dict[str, tuple[int, ...]]:
+def _offsets(source: OpenedSource) -> dict[str, tuple[int, ...]]:
     """Where the tensors of a file begin in the whole, as torch's writer says it; nothing in other files."""
     told = (source.metadata or {}).get(SHARDING)
     if told is None:
@@ -249,13 +249,13 @@ def _offsets(source: Source) -> dict[str, tuple[int, ...]]:
     return offsets
 
 
-def _without_offsets(source: Source) -> Source:
+def _without_offsets(source: OpenedSource) -> OpenedSource:
     """The same, without what says how whole tensors were divided into files."""
     kept = {key: value for key, value in (source.metadata or {}).items() if key not in _OF_TORCH}
     return replace(source, metadata=kept or None)
 
 
-def _parts_alone(source: Source) -> list[Loss]:
+def _parts_alone(source: OpenedSource) -> list[Loss]:
     """What is missing where one file of several has parts of tensors."""
     parts = [(name, at) for name, at in _offsets(source).items() if any(at)]
     return [
@@ -264,13 +264,13 @@ def _parts_alone(source: Source) -> list[Loss]:
     ]
 
 
-def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tensor]:
+def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, SourceTensor]:
     """The tensors in the order of the header; where they lie is checked in the order of the file."""
     whole = start + max((count(entry["data_offsets"][1]) for entry in header.values()), default=0)
     if whole > data.size:
         raise cut_off(data.size, whole)
     end = 0
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, SourceTensor] = {}
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         if entry.keys() != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"tensor {name!r} is described by {shown(sorted(entry))}")
@@ -285,7 +285,7 @@ def _tensors(header: dict[str, Any], data: Array, start: int) -> dict[str, Tenso
     return {name: tensors[name] for name in header}
 
 
-def _tensor(name: str, code: str, shape: tuple[int, ...], size: int, data: Array, at: int) -> Tensor:
+def _tensor(name: str, code: str, shape: tuple[int, ...], size: int, data: Array, at: int) -> SourceTensor:
     if code not in NAMES:
         raise fault("unsupported-source", f"tensor {name!r} has the dtype {code}", tensor=name)
     row = DTYPES[NAMES[code]]
@@ -320,6 +320,6 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     advance(sum(nbytes(tree[name]) - nbytes(stored[name]) for name in order))
 
 
-def _stored(tensor: Tensor) -> Tensor:
+def _stored(tensor: SourceTensor) -> SourceTensor:
     row = DTYPES[dtype_name(tensor.dtype)]
     return tensor if row.per == 1 else packed(tensor, row)

@@ -12,14 +12,14 @@ from ..format.names import Path, PathIndex, path_label, path_text, value_at
 from ..format.tree import OMITTED, Tree
 from ..frameworks.target import flatten, prune, rebuild
 from ..patterns import Patterns, matches, selector
-from .source import Loss, Ours, Source, is_tensor
+from .source import Loss, OpenedSource, Ours, is_tensor
 
 BETWEEN = "."  # in a flat name
 # metadata that are dicts whose keys are path texts
 _BY_PATH = ("torch.attributes", "hdf5.attributes", "zarr.attributes", "zarr.dimension_names", "gguf.quantised")
 
 
-def reduce(source: Source, select: Patterns, root: str | None, path: str, *, has_lists: bool) -> None:
+def reduce(source: OpenedSource, select: Patterns, root: str | None, path: str, *, has_lists: bool) -> None:
     """Leave of an open source, which lies at `path`, what the globs `select` match, and of that what lies below `root`,
     whose path is taken off: a path text, of which the last part may be what flat names begin with, up to a period.
 
@@ -27,7 +27,7 @@ def reduce(source: Source, select: Patterns, root: str | None, path: str, *, has
     keeps its place, or, where the target `has_lists`, None. Raises `no-match`, `no-such-path` and `ambiguous-path`.
     """
     patterns = [select] if isinstance(select, str) else ["**"] if select is None else list(select)
-    place = _Place((), "") if root is None else _Place.of(source.tree, root, path)
+    place = _Subtree((), "") if root is None else _Subtree.of(source.tree, root, path)
     tree, mapped = source.tree, source.mapped
 
     keep = selector(patterns)
@@ -54,7 +54,7 @@ def reduce(source: Source, select: Patterns, root: str | None, path: str, *, has
         source.metadata = {key: value for key, value in metadata.items() if value or key not in _BY_PATH} or None
 
 
-def _mapped(mapped: Callable[[], Tree], place: _Place, keep: Callable[[Path], bool], has_lists: bool) -> Tree:
+def _mapped(mapped: Callable[[], Tree], place: _Subtree, keep: Callable[[Path], bool], has_lists: bool) -> Tree:
     part = place.part(mapped(), keep)
     return _filled(part)[0] if has_lists else part
 
@@ -72,7 +72,7 @@ def _filled(tree: Tree) -> tuple[Tree, tuple[Loss, ...]]:
     return rebuild(tree, leaf), tuple(losses)
 
 
-class _Place(NamedTuple):
+class _Subtree(NamedTuple):
     """Where a part of a tree stands: at a path, in names there that begin with `prefix`."""
 
     path: Path
@@ -143,7 +143,7 @@ def _below(text: str, root: str) -> str | None:
     return text.removeprefix(f"{root}/") if text.startswith(f"{root}/") else None
 
 
-def _concerns(loss: Loss, patterns: list[str], place: _Place, kept: set[str]) -> bool:
+def _concerns(loss: Loss, patterns: list[str], place: _Subtree, kept: set[str]) -> bool:
     """Whether something is lost of what is kept: of the whole source, of a container that is still there, or of what
     would have been kept."""
     if not loss.path:

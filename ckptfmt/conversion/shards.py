@@ -18,7 +18,7 @@ from ..format.dtypes import dtype_of
 from ..format.names import Path
 from .claims import shown
 from .entries import check_inside, read_json
-from .source import Loss, Ours, Source, Tensor, is_tensor, nbytes
+from .source import Loss, OpenedSource, Ours, SourceTensor, is_tensor, nbytes
 
 STATE_DICT = "torch.state_dict"  # a tag: the versions of modules
 INDEX_METADATA = "index.metadata"  # metadata: what an index says beside names and sizes, as JSON
@@ -57,7 +57,7 @@ def alone(path: str) -> tuple[Loss, ...]:
     return (Loss("missing", "", message),)
 
 
-def read(index: str, read_one: Callable[[str], Source]) -> Source:
+def read(index: str, read_one: Callable[[str], OpenedSource]) -> OpenedSource:
     """All files that an index names. Each must hold exactly the tensors that the index says."""
     document = read_json(index, distinct)
     weight_map, about = document["weight_map"], dict(document.get("metadata") or {})
@@ -97,7 +97,7 @@ def read(index: str, read_one: Callable[[str], Source]) -> Source:
             ordered, tags[()] = OrderedDict(ordered), [(STATE_DICT, whole.value)]
         ours = Ours(None, tags, {}) if tags else None
         more: Any = {"resources": stack.pop_all(), "ours": ours, "size": size, "left_out": left_out}
-        return Source(ordered, metadata, tuple(losses), **more)
+        return OpenedSource(ordered, metadata, tuple(losses), **more)
 
 
 def _by_file(weight_map: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -164,14 +164,14 @@ def _unnamed(shards: Collection[str]) -> list[Loss]:
     return [Loss("missing", "", f"the index names {len(shards)} files, of {count} as they are called")]
 
 
-def _stored_bytes(tensor: Tensor) -> int:
+def _stored_bytes(tensor: SourceTensor) -> int:
     row = dtype_of(tensor.dtype)
     return nbytes(tensor) if row is None else prod(tensor.shape) * row.bits // 8
 
 
 def _size_told(told: Any, leaves: list[Any]) -> list[Loss]:
     """What is to be said of the bytes that an index counts: of each tensor, or of tied ones once."""
-    tensors: list[Tensor] = [leaf for leaf in leaves if is_tensor(leaf)]
+    tensors: list[SourceTensor] = [leaf for leaf in leaves if is_tensor(leaf)]
     each = sum(map(_stored_bytes, tensors))
     once = sum(map(_stored_bytes, {id(tensor): tensor for tensor in tensors}.values()))
     if told is None or told in (each, once):

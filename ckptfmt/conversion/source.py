@@ -26,7 +26,8 @@ from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.manifest import Schema
 from ..format.names import Key, Path, path_label
-from ..format.tags import Restore, child_of
+from ..format.node import Restore
+from ..format.tags import child_of
 from ..format.tree import MAX_DEPTH, Tree
 from ..frameworks.adapter import Tagged
 from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
@@ -37,7 +38,7 @@ from ..storage.descriptor import Descriptor
 from ..storage.local import LocalStorage
 from .claims import EXPANSION as EXPANSION
 from .entries import open_file
-from .probe import Place
+from .probe import CheckpointPlace
 
 SLAB = 4 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
@@ -46,7 +47,7 @@ ALIGNMENT = 64
 PROVENANCE = "provenance"  # key of the manifest: how a checkpoint was made [MIG-017]
 LARGE = 1 << 20  # bytes of arrays that are read rather than looked at
 
-Index = tuple[Any, ...]  # a slice with step 1 for each of the first axes
+LeadingSlices = tuple[Any, ...]  # a slice with step 1 for each of the first axes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +62,9 @@ class LazyArray(Lazy):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    read: Callable[[Index], Array]
+    read: Callable[[LeadingSlices], Array]
     rows: int | None = None
-    stored: Stored | None = None
+    stored: StoredBytes | None = None
     identity: Hashable = None
     unit: int | None = None
 
@@ -87,11 +88,11 @@ class LazyArray(Lazy):
         return replace(self, dtype=dtype, read=read, stored=None, identity=self.identity or id(self))
 
 
-def _viewed(read: Callable[[Index], Array], dtype: np.dtype[Any], index: Index) -> Array:
+def _viewed(read: Callable[[LeadingSlices], Array], dtype: np.dtype[Any], index: LeadingSlices) -> Array:
     return read(index).view(dtype)
 
 
-class Stored(Protocol):
+class StoredBytes(Protocol):
     """The stored bytes of a tensor: its elements, little-endian in C order, with the digests of their blocks."""
 
     def pieces(self) -> Iterator[memoryview]:
@@ -101,11 +102,11 @@ class Stored(Protocol):
     def check(self) -> None:
         """Read and verify all of them; raises `block-digest`, `short-object` or `missing-object`."""
 
-    def matches(self, array: Array, seen: Seen | None = None) -> bool:
+    def matches(self, array: Array, seen: DigestedPart | None = None) -> bool:
         """Whether the memory of an array has their digests, which is looked at unless it is `seen`."""
 
 
-Tensor = Array | LazyArray
+SourceTensor = Array | LazyArray
 Advance = Callable[[int], None]  # told the bytes of tensors that were written
 
 
@@ -168,7 +169,7 @@ class Ours(NamedTuple):
 
 
 @dataclass(slots=True)
-class Source:
+class OpenedSource:
     """An open source: its tree, its metadata (plain values), what reading it leaves out, and what closing it closes.
 
     `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there where it
@@ -182,7 +183,7 @@ class Source:
     losses: tuple[Loss, ...] = ()
     mapped: Callable[[], Tree] | None = None
     resources: ExitStack = field(default_factory=ExitStack)
-    place: Place = field(default_factory=lambda: Place("", ""))
+    place: CheckpointPlace = field(default_factory=lambda: CheckpointPlace("", ""))
     ours: Ours | None = None
     size: int | None = None
     left_out: tuple[int, int] = (0, 0)
@@ -203,7 +204,7 @@ def is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray | LazyArray)
 
 
-def nbytes(tensor: Tensor) -> int:
+def nbytes(tensor: SourceTensor) -> int:
     """Bytes of all elements in memory."""
     return prod(tensor.shape) * tensor.dtype.itemsize
 
@@ -292,7 +293,7 @@ def in_file(leaf: Any, buffers: Buffers) -> Any:
     return InFile(leaf, base.file, leaf.__array_interface__["data"][0] - start, buffers)
 
 
-class Seen(InFile):
+class DigestedPart(InFile):
     """A part of a file that is digested as it is read, so that what was read can be compared without reading it again.
     `digests` are those of its blocks; None until it has been read from beginning to end."""
 
@@ -361,13 +362,13 @@ def walk(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 _CONTAINERS = (dict, list, tuple)
 
 
-def slabs(tensor: Tensor) -> Iterator[Index]:
+def slabs(tensor: SourceTensor) -> Iterator[LeadingSlices]:
     """Indices that cut a tensor into parts of about `SLAB` bytes, in C order; one for a tensor without elements."""
     rows = tensor.rows if isinstance(tensor, LazyArray) else None
     yield from _slabs(tensor.shape, tensor.dtype.itemsize, rows, ())
 
 
-def _slabs(shape: tuple[int, ...], itemsize: int, rows: int | None, above: Index) -> Iterator[Index]:
+def _slabs(shape: tuple[int, ...], itemsize: int, rows: int | None, above: LeadingSlices) -> Iterator[LeadingSlices]:
     row = itemsize * prod(shape[1:])
     if not shape or not row or shape[0] * row <= SLAB:
         yield above
@@ -381,7 +382,7 @@ def _slabs(shape: tuple[int, ...], itemsize: int, rows: int | None, above: Index
             yield (*above, slice(start, min(start + step, shape[0])))
 
 
-def elements(tensor: Tensor) -> Iterator[memoryview]:
+def elements(tensor: SourceTensor) -> Iterator[memoryview]:
     """All elements, little-endian in C order, as bytes, in parts that are each valid until the next is taken."""
     if isinstance(tensor, LazyArray) and tensor.stored is not None:
         yield from tensor.stored.pieces()
@@ -408,7 +409,7 @@ class Rows:
     identity of its array."""
 
     def __init__(self, digest: Digest | None = None, block: int = FILE_PIECE) -> None:
-        self.seen: dict[int, Seen] = {}
+        self.seen: dict[int, DigestedPart] = {}
         self._digest, self._block = digest, block
         self._buffers = Buffers(FILE_PIECE)
         self._kept: dict[tuple[int, int], Array] = {}  # by tensor and number of the group of rows
@@ -419,12 +420,12 @@ class Rows:
             source = in_file(leaf, self._buffers)
             if not isinstance(source, InFile) or self._digest is None or FILE_PIECE % self._block:
                 return source
-            return self.seen.setdefault(id(leaf), Seen(source, self._digest, self._block))
+            return self.seen.setdefault(id(leaf), DigestedPart(source, self._digest, self._block))
         size = leaf.rows * prod(leaf.shape[1:]) * leaf.dtype.itemsize
         rows = leaf.rows * max(1, SLAB // size if size else 1)  # a call for each row of a few bytes would take minutes
         return replace(leaf, read=partial(self._read, leaf, rows), identity=leaf.identity or id(leaf))
 
-    def _read(self, leaf: LazyArray, rows: int, index: Index) -> Array:
+    def _read(self, leaf: LazyArray, rows: int, index: LeadingSlices) -> Array:
         first, last = index[0].start, index[0].stop
         groups = range(first // rows * rows, last, rows)
         self._kept = {key: part for key, part in self._kept.items() if key[0] == id(leaf) and key[1] in groups}

@@ -22,16 +22,16 @@ from ..format.tree import MAX_DEPTH, Tree
 from . import pickles, torch_file
 from .archive import Window
 from .claims import count, shape_of, shown
-from .parts import Part, joined
+from .parts import TensorPart, joined
 from .pickles import Record, record
 from .probe import Probe
-from .source import Loss, Ours, Source, array_over, cut_off, is_tensor, mapped_file, unflatten
+from .source import Loss, OpenedSource, Ours, array_over, cut_off, is_tensor, mapped_file, unflatten
 from .torch_pickle import LEFT, OTHER_DTYPES, PACKED, TORCH_DTYPES
 from .torch_values import joined_path
 
 FILE = ".metadata"
 READINGS = 2  # times that a slice is read: what optimizers say of their parameters is looked at before
-Place = tuple[int, ...]  # where a part of a tensor begins; () for other values
+Start = tuple[int, ...]  # where a part of a tensor begins; () for other values
 _PACKAGE = "torch.distributed.checkpoint"
 _CLASSES = {"Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties"}
 _CLASSES |= {"MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"}
@@ -41,14 +41,14 @@ def looks_like(probe: Probe) -> bool:
     return FILE in probe.entries
 
 
-def read(path: str) -> Source:
+def read(path: str) -> OpenedSource:
     data = mapped_file(os.path.join(path, FILE), path)
     try:
         document = pickles.load(Window(data), _TABLE).state
     except EOFError as error:
         raise cut_off(data.size, data.size + 1, or_more=True, file=FILE) from error
     entries = document["state_dict_metadata"]
-    reader = _Reader(path, _slices(document["storage_data"], entries))
+    reader = _DcpReader(path, _slices(document["storage_data"], entries))
     told = document.get("planner_data")
     if not isinstance(told, dict):  # a planner that does not flatten
         found = {name: reader.leaf(name, entry, (name,)) for name, entry in entries.items()}
@@ -62,13 +62,13 @@ def read(path: str) -> Source:
         leaves |= {at: {} for at in _empty_states(paths.values())}
         tree = _rekeyed(unflatten(leaves), ints)
     metadata = {torch_file.ATTRIBUTES: reader.attributes} if reader.attributes else None
-    return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
+    return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
 
 
-def _slices(storage_data: dict[Any, Record], entries: dict[str, Record]) -> dict[str, dict[Place, dict[str, Any]]]:
+def _slices(storage_data: dict[Any, Record], entries: dict[str, Record]) -> dict[str, dict[Start, dict[str, Any]]]:
     """By name, and by offset in the tensor, where a part lies; raises ValueError unless these are what the entries
     say."""
-    slices: dict[str, dict[Place, dict[str, Any]]] = {name: {} for name in entries}
+    slices: dict[str, dict[Start, dict[str, Any]]] = {name: {} for name in entries}
     for index, info in storage_data.items():
         name, place = index.state["fqn"], tuple(index.state.get("offset") or ())
         if name not in slices or place in slices[name]:
@@ -84,7 +84,7 @@ def _slices(storage_data: dict[Any, Record], entries: dict[str, Record]) -> dict
 # ---- paths
 
 
-def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _Reader) -> tuple[dict[str, Path], set[Path]]:
+def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _DcpReader) -> tuple[dict[str, Path], set[Path]]:
     """The path of each name, and where dicts have keys that are known to have been ints."""
     if told.keys() != entries.keys():
         odd = min(told.keys() ^ entries.keys())
@@ -105,7 +105,7 @@ def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _Reader) ->
     return paths, ints
 
 
-def _int_keys(paths: dict[str, Path], entries: dict[str, Record], reader: _Reader) -> set[Path]:
+def _int_keys(paths: dict[str, Path], entries: dict[str, Record], reader: _DcpReader) -> set[Path]:
     """The dicts whose keys were ints: the `state` of an optimizer, whose groups say so, and the `milestones` of a
     scheduler."""
     keys, found = _keys(paths.values()), set[Path]()
@@ -175,10 +175,10 @@ _TABLE: dict[str, Callable[..., Any]] = {
 }
 
 
-class _Reader:
+class _DcpReader:
     """Leaves of the checkpoint in a directory, with the `losses`, `tags` and `attributes` of `TensorPickle`."""
 
-    def __init__(self, path: str, slices: dict[str, dict[Place, dict[str, Any]]]) -> None:
+    def __init__(self, path: str, slices: dict[str, dict[Start, dict[str, Any]]]) -> None:
         self.path, self.slices = path, slices
         self.files: dict[str, Array] = {}
         self.taken = 0  # bytes of slices that were read
@@ -201,7 +201,7 @@ class _Reader:
         if name_of_dtype not in TORCH_DTYPES and name_of_dtype not in PACKED:
             raise fault("unsupported-source", f"tensors of torch's dtype {name_of_dtype}", tensor=name)
         row = DTYPES[PACKED.get(name_of_dtype, name_of_dtype)]
-        parts: list[Part] = []
+        parts: list[TensorPart] = []
         for chunk in entry.state["chunks"]:
             offsets, sizes = shape_of(chunk.state["offsets"]), shape_of(chunk.state["sizes"])
             part = self.source(slices[offsets], at).tree
@@ -210,7 +210,7 @@ class _Reader:
             parts.append((_in_elements(offsets, row), part))
         return joined(name, _in_elements(shape, row), row.numpy, parts)
 
-    def source(self, place: dict[str, Any], at: Path) -> Source:
+    def source(self, place: dict[str, Any], at: Path) -> OpenedSource:
         """What lies in a slice of a file, and stands at a path."""
         name, offset, length = place["relative_path"], place["offset"], place["length"]
         if place.get("transform_descriptors"):
@@ -229,6 +229,6 @@ class _Reader:
         return torch_file.read_archive(slice, at)
 
 
-def _in_elements(sides: Place, row: DType) -> Place:
+def _in_elements(sides: Start, row: DType) -> Start:
     """Lengths or offsets of a tensor, of which torch counts bytes on the last axis where it packs elements."""
     return sides if row.per == 1 else (*sides[:-1], sides[-1] * row.per)

@@ -24,11 +24,11 @@ from ..frameworks.target import rebuild
 from ..packages import package
 from . import shards
 from .archive import Archive, Window
-from .fit import Holds, Kept, keys_of
+from .fit import Holds, KeptMetadata, keys_of
 from .pairs import packed
 from .pickles import Unknown
 from .probe import Probe
-from .source import Advance, Ours, Source, cut_off, is_tensor, mapped_file, nbytes, truths, walk
+from .source import Advance, OpenedSource, Ours, cut_off, is_tensor, mapped_file, nbytes, truths, walk
 from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -54,19 +54,19 @@ def _state_dict(versions: Any, items: Any) -> OrderedDict[Any, Any]:
     return state
 
 
-def _kept(metadata: Tree, tree: Tree) -> Kept:
+def _kept(metadata: Tree, tree: Tree) -> KeptMetadata:
     """Of metadata the attributes of the OrderedDicts and tensors of a tree."""
     found = keys_of(metadata, {ATTRIBUTES})
     if found.value is None:
         return found
     said = found.value[ATTRIBUTES]
     if not isinstance(said, dict) or not all(isinstance(named, dict) for named in said.values()):
-        return Kept(None, (*found.lost, f"{ATTRIBUTES!r} is left out: it is no dict of dicts"))
+        return KeptMetadata(None, (*found.lost, f"{ATTRIBUTES!r} is left out: it is no dict of dicts"))
     places = {path_text(path) for path, item in walk(tree) if isinstance(item, OrderedDict) or is_tensor(item)}
     kept = {place: named for place, named in said.items() if place in places}
     message = "are left out: no OrderedDict or tensor stands there"
     lost = [f"attributes of {place!r} {message}" for place in said if place not in kept]
-    return Kept({ATTRIBUTES: kept} if kept else None, (*found.lost, *lost))
+    return KeptMetadata({ATTRIBUTES: kept} if kept else None, (*found.lost, *lost))
 
 
 HOLDS = Holds(
@@ -97,19 +97,19 @@ def looks_like(probe: Probe) -> bool:
     return probe.head[:1] == b"\x80" and MAGIC.to_bytes(10, "little") in probe.head[:32]
 
 
-def read(path: str) -> Source:
+def read(path: str) -> OpenedSource:
     if path.endswith(INDEX):
         return shards.read(path, _read_file)
     source = _read_file(path)
     return replace(source, losses=(*shards.alone(path), *source.losses))
 
 
-def _read_file(path: str) -> Source:
+def _read_file(path: str) -> OpenedSource:
     data = mapped_file(path)
     return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else _read_legacy(data)
 
 
-def read_archive(data: Array, root: Path = ()) -> Source:
+def read_archive(data: Array, root: Path = ()) -> OpenedSource:
     """The ZIP form, in all of `data`, whose value stands at the path `root` of a tree."""
     archive = Archive(data)
     (main,) = [name for name in archive.members if name.endswith("/data.pkl")]
@@ -123,7 +123,7 @@ def read_archive(data: Array, root: Path = ()) -> Source:
     return _source(reader, reader.load(Window(archive.stored(main))), root)
 
 
-def _read_legacy(data: Array) -> Source:
+def _read_legacy(data: Array) -> OpenedSource:
     """The form of before torch 1.6: pickles in a row, then for each storage its number of elements and its bytes,
     which are little-endian whatever the pickles say."""
     try:
@@ -132,7 +132,7 @@ def _read_legacy(data: Array) -> Source:
         raise cut_off(data.size, data.size + 1, or_more=True) from error
 
 
-def _read_in_a_row(file: Window, data: Array) -> Source:
+def _read_in_a_row(file: Window, data: Array) -> OpenedSource:
     listing = TensorPickle(None)
     if listing.load(file) != MAGIC or listing.load(file) != PROTOCOL:
         raise ValueError("this is no file of torch.save")
@@ -152,7 +152,7 @@ def _read_in_a_row(file: Window, data: Array) -> Source:
     return _source(reader, reader.load(file))
 
 
-def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
+def _source(reader: TensorPickle, value: Any, root: Path = ()) -> OpenedSource:
     tree = reader.tree(value)
     left_out = reader.left_out()
     if tree is LEFT and not root:
@@ -162,7 +162,7 @@ def _source(reader: TensorPickle, value: Any, root: Path = ()) -> Source:
         advice = "In the program that wrote it: torch.save(module.state_dict(), path)" if is_module else None
         raise fault("unsupported-source", message + within, advice=advice)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
-    return Source(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}), left_out=left_out)
+    return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}), left_out=left_out)
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:

@@ -19,7 +19,7 @@ from ..format.names import Path, path_label, path_text
 from ..format.tags import TAGS
 from ..format.tree import MAX_DEPTH, Tree
 from ..format.values import CONTAINERS
-from ..frameworks.values import Parts, parts_of
+from ..frameworks.values import Lowered, parts_of
 from ..writing.encoder import encode
 from . import numpy_pickle, pickles, torch_values
 from .claims import count as count_of
@@ -27,8 +27,19 @@ from .claims import shown
 from .gate import FEW
 from .pairs import unpacked
 from .pickles import AttributedDict, Global, OtherDict, OtherList, Readable, Record, Unknown
-from .source import LEAVES, LazyArray, Loss, Tensor, check_strings, is_tensor, nbytes, plain_text, walk
-from .torch_values import PLAIN_TENSORS, Attributed, Nothing, Replaced, Size, lazily, never, of_record, quantised, short
+from .source import LEAVES, LazyArray, Loss, SourceTensor, check_strings, is_tensor, nbytes, plain_text, walk
+from .torch_values import (
+    PLAIN_TENSORS,
+    Attributed,
+    Nothing,
+    Replaced,
+    TorchSize,
+    lazily,
+    never,
+    of_record,
+    quantised,
+    short,
+)
 
 _STORAGES = {
     "Double": "float64",
@@ -59,7 +70,7 @@ LEFT: Any = object()  # stands for what is left out
 FindStorage = Callable[[str], Array]  # the bytes of a storage, by its key
 
 
-class Storage:
+class TorchStorage:
     """A storage that a pickle refers to: its bytes, the dtype by which it counts its elements (None where NumPy has
     none), and the name of its kind."""
 
@@ -78,7 +89,7 @@ class TensorPickle:
 
     def __init__(self, find: FindStorage | None, byteorder: Literal["<", ">"] = "<", root: Path = ()) -> None:
         self._find, self._byteorder, self._root = find, byteorder, root
-        self._tensors: dict[Any, Tensor] = {}
+        self._tensors: dict[Any, SourceTensor] = {}
         self._storages: dict[str, Array] = {}
         self._met, self._most = 0, FEW  # leaves and containers: containers that share items can stand for any number
         self._users: dict[str, set[int]] = {}  # the tensors over each storage, by its key
@@ -109,7 +120,7 @@ class TensorPickle:
             table |= {f"{module}.{name}Storage": never for name in (*_STORAGES, *_OTHER_STORAGES)}
         return table | {f"torch.{name}": never for name in (*TORCH_DTYPES, *PACKED, *OTHER_DTYPES)}
 
-    def _persistent(self, identity: Any) -> Storage:
+    def _persistent(self, identity: Any) -> TorchStorage:
         if type(identity) is not tuple or len(identity) < 5 or _text(identity[0]) != "storage":
             raise fault("unsafe-source", f"the pickle refers to {shown(identity)}, which is no storage")
         _, kind, key, _, count, *view = identity
@@ -121,20 +132,20 @@ class TensorPickle:
         if dtype is not None:
             self.itemsizes.setdefault(key, dtype.itemsize)
         if self._find is None:
-            return Storage(key, np.empty(0, np.uint8), dtype, name)
+            return TorchStorage(key, np.empty(0, np.uint8), dtype, name)
         if key not in self._storages:
             self._storages[key] = self._find(key)
         data = self._storages[key]
         if dtype is not None and data.size < count_of(count) * dtype.itemsize:
             raise ValueError(f"storage {key} has {data.size} bytes, where {count} elements of {dtype} are said to be")
-        return Storage(key, data, dtype, name)
+        return TorchStorage(key, data, dtype, name)
 
     def _dtype(self, name: str | None) -> np.dtype[Any] | None:
         """That of a name of torch, in the file's byte order; None if there is none."""
         return DTYPES[name].numpy.newbyteorder(self._byteorder) if name in TORCH_DTYPES and name in DTYPES else None
 
     def _tensor_v2(
-        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, metadata: Any = None
+        self, storage: TorchStorage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, metadata: Any = None
     ) -> Any:
         tensor = self._tensor(storage, offset, size, stride)
         if metadata and type(tensor) is not Nothing:
@@ -142,7 +153,7 @@ class TensorPickle:
         self._users.setdefault(storage.key, set()).add(id(tensor))
         return tensor
 
-    def _resolved(self, tensor: Array, metadata: Any, key: str) -> Tensor:
+    def _resolved(self, tensor: Array, metadata: Any, key: str) -> SourceTensor:
         """The elements of a tensor that torch conjugates or negates when they are looked at."""
         kinds = {name: bool(metadata.get(name)) for name in ("conj", "neg")}
         if not set(metadata) <= set(kinds) or not isinstance(tensor, np.ndarray):
@@ -153,11 +164,11 @@ class TensorPickle:
         return resolved
 
     def _tensor_v3(
-        self, storage: Storage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Any, *more: Any
+        self, storage: TorchStorage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Any, *more: Any
     ) -> Any:
         name = dtype.name.removeprefix("torch.")
         stored = np.dtype(np.uint8) if name in PACKED else self._dtype(name)
-        whole = Storage(storage.key, storage.data, stored, name)
+        whole = TorchStorage(storage.key, storage.data, stored, name)
         tensor = self._tensor_v2(whole, offset, size, stride, grad, hooks, *more)
         if name not in PACKED or type(tensor) is Nothing:
             return tensor
@@ -166,12 +177,12 @@ class TensorPickle:
         identity = (name, id(tensor))  # the array is kept, and so its id
         return self._tensors.setdefault(identity, unpacked(tensor, DTYPES[PACKED[name]]))
 
-    def _quantised(self, storage: Storage, offset: int, size: Any, stride: Any, scheme: Any, *_: Any) -> Any:
+    def _quantised(self, storage: TorchStorage, offset: int, size: Any, stride: Any, scheme: Any, *_: Any) -> Any:
         if storage.kind not in _QUANTISED:
             return Nothing(f"a quantised tensor of {storage.kind}")
         return quantised(self._tensor(storage, offset, size, stride), storage.kind.lower(), scheme)
 
-    def _tensor(self, storage: Storage, offset: int, size: Any, stride: Any) -> Any:
+    def _tensor(self, storage: TorchStorage, offset: int, size: Any, stride: Any) -> Any:
         dtype = storage.dtype
         if dtype is None:
             return Nothing(f"a tensor of {storage.kind}")
@@ -197,7 +208,7 @@ class TensorPickle:
     def left_out(self) -> tuple[int, int]:
         """How many tensors, and bytes of them, the pickle has that the tree does not hold."""
         placed = set(self._placed)
-        left: list[Tensor] = []
+        left: list[SourceTensor] = []
         for identity, tensor in reversed(self._tensors.items()):  # what is made of another one comes after it
             if type(identity[-1]) is tuple:
                 left += [] if id(tensor) in placed else [tensor]
@@ -212,7 +223,9 @@ class TensorPickle:
         if self._met > min(self._most, LEAVES):
             raise fault("limit-exceeded", f"more than {min(self._most, LEAVES):,} leaves and containers")
         match value:
-            case Parts() | Record() if (parts := of_record(value) if isinstance(value, Record) else value) is not None:
+            case Lowered() | Record() if (
+                parts := of_record(value) if isinstance(value, Record) else value
+            ) is not None:
                 plain = self._plain(parts.child, path)
                 self._say(parts._replace(child=plain), path, "its parts")
                 return plain
@@ -233,7 +246,7 @@ class TensorPickle:
             case Unknown(name) | Nothing(name):
                 self._lose("value", path, f"{name} is left out: it is neither a tensor nor plain data")
                 return LEFT
-            case Global() | Record() | Storage():
+            case Global() | Record() | TorchStorage():
                 return self._named(value, path)
             case LazyArray() if len(self._users.get(self._lazily.get(id(value), ""), ())) > 1:
                 self._lose("alias", path, "shares a storage with others, and becomes a copy")
@@ -242,7 +255,7 @@ class TensorPickle:
         parts = None if isinstance(value, np.ndarray | np.generic | LazyArray) else parts_of(value)
         return value if parts is None else self._plain(parts, path)
 
-    def _say(self, parts: Parts, path: Path, other: str) -> None:
+    def _say(self, parts: Lowered, path: Path, other: str) -> None:
         """That the child that was given stands for a value; a loss, if it does not."""
         try:
             node = encode(parts.child, allow_tensors=False).node
@@ -267,7 +280,7 @@ class TensorPickle:
     def _sequence(self, value: list[Any] | tuple[Any, ...], path: Path) -> Tree:
         if isinstance(value, OtherList):
             self._kind(value, path, "list")
-        if isinstance(value, Size):
+        if isinstance(value, TorchSize):
             self._tag(path, "torch.Size")
         items = [self._plain(item, (*path, i)) for i, item in enumerate(value)]
         if any(item is LEFT for item in items):
@@ -304,7 +317,7 @@ class TensorPickle:
             return key
         if isinstance(key, Record) and isinstance(found := self._of_numpy(key), np.generic):
             key = found
-        if isinstance(key, Parts):
+        if isinstance(key, Lowered):
             key = key.child
         if isinstance(key, Global):
             name = key.name
@@ -354,8 +367,8 @@ class TensorPickle:
         else:
             self.attributes[path_text(path)] = plain
 
-    def _named(self, value: Global | Record | Storage, path: Path) -> Any:
-        if isinstance(value, Storage):
+    def _named(self, value: Global | Record | TorchStorage, path: Path) -> Any:
+        if isinstance(value, TorchStorage):
             self._lose("value", path, "a storage becomes a tensor")
             itemsize = 1 if value.dtype is None else value.dtype.itemsize
             return self._plain(self._tensor(value, 0, (value.data.size // itemsize,), (1,)), path)

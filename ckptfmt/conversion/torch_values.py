@@ -19,10 +19,10 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import Array
 from ..format.values import FACTORIES
-from ..frameworks.values import Parts
+from ..frameworks.values import Lowered
 from . import numpy_pickle
 from .pickles import AttributedDict, Global, OtherDict, OtherList, Record, record
-from .source import Index, LazyArray
+from .source import LazyArray, LeadingSlices
 
 PLAIN_TENSORS = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 PATH_LENGTH = 4096  # most characters of a path
@@ -36,7 +36,7 @@ PATHS = [
 ]
 
 
-class Size(tuple[Any, ...]):
+class TorchSize(tuple[Any, ...]):
     """A `torch.Size`."""
 
 
@@ -125,7 +125,7 @@ def _of_device(data: Any, dtype: Any, *_: Any) -> Any:
 def lazily(array: Array, *, conj: bool, neg: bool) -> LazyArray:
     """The elements of a tensor that torch conjugates, or negates, when they are looked at."""
 
-    def read(index: Index) -> Array:
+    def read(index: LeadingSlices) -> Array:
         part: Array = array[index]
         part = np.conj(part) if conj else part
         return np.negative(part) if neg else part
@@ -169,11 +169,11 @@ def joined_path(*parts: Any) -> str:
     return os.path.join(*parts) if parts else "."
 
 
-def _path(name: str, *parts: Any) -> Parts:
+def _path(name: str, *parts: Any) -> Lowered:
     joined_path(*parts)  # which bounds it
     system = "windows" if "Windows" in name else "posix"
     pure: type[PurePath] = PureWindowsPath if system == "windows" else PurePosixPath
-    return Parts("pathlib.PurePath" if "Pure" in name else "pathlib.Path", system, str(pure(*parts)))
+    return Lowered("pathlib.PurePath" if "Pure" in name else "pathlib.Path", system, str(pure(*parts)))
 
 
 def _moment(kind: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,20 +195,20 @@ def _decimal(text: Any) -> Any:
     return Decimal(text)
 
 
-def _fraction(numerator: Any, denominator: Any = None) -> Parts:
+def _fraction(numerator: Any, denominator: Any = None) -> Lowered:
     text = numerator if denominator is None else f"{int(numerator)}/{int(denominator)}"
-    return Parts("fractions.Fraction", None, text if "/" in text else f"{text}/1")
+    return Lowered("fractions.Fraction", None, text if "/" in text else f"{text}/1")
 
 
-def of_record(found: Record) -> Parts | None:
+def of_record(found: Record) -> Lowered | None:
     """The tag of an object that its state makes; None for any other."""
     match found:
         case Record("argparse.Namespace" | "types.SimpleNamespace" as name, (), dict() | None as state):
-            return Parts(name, None, {} if state is None else state)
+            return Lowered(name, None, {} if state is None else state)
         case Record("uuid.UUID", (), {"int": int(number)}) if 0 <= number < 1 << 128:
-            return Parts("uuid.UUID", None, str(UUID(int=number)))
+            return Lowered("uuid.UUID", None, str(UUID(int=number)))
         case Record("random.Random", (), tuple() as state):
-            return Parts("random.Random", None, state)
+            return Lowered("random.Random", None, state)
     return None
 
 
@@ -238,7 +238,7 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_wrapper_subclass": lambda *_: Nothing("a tensor of a wrapper subclass"),
     "torch._utils._rebuild_device_tensor_from_numpy": _of_device,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": lambda tensor, *_: tensor,
-    "torch.Size": Size,
+    "torch.Size": TorchSize,
     "torch.device": lambda *parts: Record("torch.device", parts),
     "torch.serialization._get_layout": record("torch.layout"),
     "_codecs.encode": _latin1,

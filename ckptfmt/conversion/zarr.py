@@ -25,7 +25,7 @@ from ..storage import COMMIT
 from .claims import at_once
 from .entries import check_folder, folder_size, read_json
 from .probe import Probe
-from .source import LazyArray, Loss, Source, check_strings, parsing
+from .source import LazyArray, Loss, OpenedSource, check_strings, parsing
 from .zarr_claims import check_array
 
 ATTRIBUTES = "zarr.attributes"  # metadata: attributes by path text
@@ -48,18 +48,18 @@ def looks_like(probe: Probe) -> bool:
     return bool(probe.entries & {"zarr.json", ".zgroup", ".zarray"}) and COMMIT not in probe.entries
 
 
-def read(path: str) -> Source:
-    walker = _Walker(path)
+def read(path: str) -> OpenedSource:
+    walker = _ZarrWalker(path)
     tree = walker.tree("", ())
     if tree is None:
         raise ValueError("there is no zarr.json, .zgroup or .zarray here or below")
     for folder, nodes in walker.listed.items():
         walker.check_listed(folder, nodes)
     metadata = {ATTRIBUTES: walker.attributes, DIMENSIONS: walker.dimensions}
-    return Source(tree, {key: found for key, found in metadata.items() if found} or None, tuple(walker.losses))
+    return OpenedSource(tree, {key: found for key, found in metadata.items() if found} or None, tuple(walker.losses))
 
 
-class _Node(NamedTuple):
+class _ZarrNode(NamedTuple):
     """A group or an array: its metadata document, and its attributes."""
 
     format: int
@@ -68,7 +68,7 @@ class _Node(NamedTuple):
     attributes: dict[str, Any]
 
 
-class _Walker:
+class _ZarrWalker:
     """Walks a hierarchy. `nodes` are by folder below the root, "" for the root itself; `listed` what the consolidated
     metadata of a folder say there is."""
 
@@ -79,7 +79,7 @@ class _Walker:
 
         self.path, self.size, self.visited = os.path.abspath(path), folder_size(path), 0
         self.store = Chunks(self.path)
-        self.nodes: dict[str, _Node] = {}
+        self.nodes: dict[str, _ZarrNode] = {}
         self.listed: dict[str, dict[str, dict[str, Any]]] = {}
         self.attributes: dict[str, Tree] = {}
         self.dimensions: dict[str, Tree] = {}
@@ -104,7 +104,7 @@ class _Walker:
                     children[entry.name] = child
         return children if children or node is not None else None
 
-    def node(self, folder: str, path: Path) -> _Node | None:
+    def node(self, folder: str, path: Path) -> _ZarrNode | None:
         node = self._version_3(folder) or self._version_2(folder)
         if node is None:
             return None
@@ -118,7 +118,7 @@ class _Walker:
             self.losses.append(Loss("metadata", path_label(path), f"the field {field!r} is left out"))
         return node
 
-    def _version_3(self, folder: str) -> _Node | None:
+    def _version_3(self, folder: str) -> _ZarrNode | None:
         document = self.document(folder, "zarr.json")
         if document is None:
             return None
@@ -127,9 +127,9 @@ class _Walker:
         consolidated = document.get("consolidated_metadata")
         if consolidated is not None:
             self.listed[folder] = dict(consolidated["metadata"])
-        return _Node(3, document["node_type"] == "array", document, document.get("attributes") or {})
+        return _ZarrNode(3, document["node_type"] == "array", document, document.get("attributes") or {})
 
-    def _version_2(self, folder: str) -> _Node | None:
+    def _version_2(self, folder: str) -> _ZarrNode | None:
         document = self.document(folder, ".zarray")
         is_array = document is not None
         document = document if is_array else self.document(folder, ".zgroup")
@@ -142,7 +142,7 @@ class _Walker:
             found = consolidated["metadata"].items()
             files = (".zarray", ".zgroup")
             self.listed[folder] = {os.path.dirname(key): value for key, value in found if key.endswith(files)}
-        return _Node(2, is_array, document, self.document(folder, ".zattrs") or {})
+        return _ZarrNode(2, is_array, document, self.document(folder, ".zattrs") or {})
 
     def document(self, folder: str, name: str) -> dict[str, Any] | None:
         try:
@@ -161,7 +161,7 @@ class _Walker:
                 if said.get(field) != node.document.get(field):
                     raise ValueError(f"{name!r} and the consolidated metadata differ about its {field}")
 
-    def array(self, node: _Node, folder: str, path: Path) -> Any:
+    def array(self, node: _ZarrNode, folder: str, path: Path) -> Any:
         import zarr
         from zarr.storage import StorePath
 
@@ -225,19 +225,19 @@ def _is_text(found: Any) -> bool:
     return all(map(_is_text, found)) if isinstance(found, list) else isinstance(found, str | bytes)
 
 
-def _type(node: _Node) -> Any:
+def _type(node: _ZarrNode) -> Any:
     """What an array says about its elements."""
     return node.document["data_type" if node.format == 3 else "dtype"]
 
 
-def _lacking(node: _Node) -> DType | None:
+def _lacking(node: _ZarrNode) -> DType | None:
     """The dtype of elements that zarr-python cannot read and an unsigned integer of their width can stand for."""
     name = _type(node)
     row = DTYPES.get(name) if isinstance(name, str) else None
     return row if row is not None and not row.is_core and "complex" not in row.name else None
 
 
-def _check(node: _Node, row: DType | None, path: Path) -> None:
+def _check(node: _ZarrNode, row: DType | None, path: Path) -> None:
     """Refuse arrays that zarr-python cannot read, by what they say of themselves; raises `unsupported-source`, and
     `unsafe-source` for codecs that run code."""
     import zarr.dtype
@@ -278,7 +278,7 @@ def _codecs(document: Any) -> Iterator[str]:
             yield from _codecs(item)
 
 
-def _as_integers(node: _Node, row: DType) -> dict[str, Any]:
+def _as_integers(node: _ZarrNode, row: DType) -> dict[str, Any]:
     """The part of an array's metadata that makes its elements unsigned integers of their width."""
     unsigned = np.dtype(f"uint{8 * row.numpy.itemsize}")
     fill = _fill_bits(node.document.get("fill_value"), row, unsigned)

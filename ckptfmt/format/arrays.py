@@ -10,21 +10,20 @@ from typing import NamedTuple
 
 from .codecs import Codec
 from .dtypes import DType
-
-Shape = tuple[int, ...]
+from .grid import Shape
 
 COMPRESSED_CHUNK = 16 << 20  # bytes before compression [ZARR-009]
 LOOSE_CHUNK = 64 << 20  # [ZARR-010]
 
 
-class _Fields(NamedTuple):
+class _ArrayFields(NamedTuple):
     dtype: DType
     shape: Shape
     grid: Shape
     codec: Codec
 
 
-class ArraySpec(_Fields):
+class ArraySpec(_ArrayFields):
     """`shape` counts elements; `grid` is the chunk shape in storage elements, as in node documents. Shared by tensors
     that are alike."""
 

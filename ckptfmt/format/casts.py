@@ -21,14 +21,14 @@ PIECE = 1 << 15  # elements that are cast at a time, so that they stay in the ca
 Function = Callable[[Array], Array]
 
 
-class Cast(NamedTuple):
+class CastArray(NamedTuple):
     """An array of another dtype, and how many of its elements lie `beyond` the range of that."""
 
     values: Array
     beyond: int
 
 
-def cast(array: Array, dtype: np.dtype[Any], out: Array | None = None, function: Function | None = None) -> Cast:
+def cast(array: Array, dtype: np.dtype[Any], out: Array | None = None, function: Function | None = None) -> CastArray:
     """`array` as `dtype`, in memory of its own or in `out`, which has that shape and, in any byte order, that dtype.
     `function` maps arrays of float64: what it makes of the elements is cast. [DTYPE-006]
 
@@ -38,9 +38,9 @@ def cast(array: Array, dtype: np.dtype[Any], out: Array | None = None, function:
     if is_same or source is None or target is None or not _is_defined(source, target):
         with np.errstate(all="ignore"):
             if out is None:
-                return Cast(array.astype(dtype), 0)
+                return CastArray(array.astype(dtype), 0)
             out[...] = array
-            return Cast(out, 0)
+            return CastArray(out, 0)
     out = np.empty(array.shape, dtype) if out is None else out
     beyond = 0
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
@@ -49,7 +49,7 @@ def cast(array: Array, dtype: np.dtype[Any], out: Array | None = None, function:
     with np.errstate(all="ignore"), pieces:
         for values, into in pieces if array.size else ():
             beyond += _cast_piece(values, into, source, target, function)
-    return Cast(out, beyond)
+    return CastArray(out, beyond)
 
 
 def _is_defined(source: DType, target: DType) -> bool:

@@ -29,7 +29,7 @@ class Extent(NamedTuple):
     digests: bytes
 
 
-class _Columns(NamedTuple):
+class _TableFields(NamedTuple):
     offset: Array | None
     length: Array
     digest: bytes
@@ -38,7 +38,7 @@ class _Columns(NamedTuple):
     numbers: Array | None = None
 
 
-class ChunkTable(_Columns):
+class ChunkTable(_TableFields):
     """`offset` is None where every chunk is an object of its own. `numbers` are those of the rows' chunks in ascending
     order, None if the rows are all chunks there are [CHK-002].
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import fault
 from .dtypes import Array
 
-Chain = list[dict[str, Any]]
+CodecChain = list[dict[str, Any]]
 
 RAW_CODEC: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
 
@@ -28,7 +28,7 @@ class Codec(NamedTuple):
     options: tuple[tuple[str, Any], ...] = ()
 
     @property
-    def chain(self) -> Chain:
+    def chain(self) -> CodecChain:
         """The chain as a node document and the manifest hold it. [ZARR-006]"""
         return (
             [RAW_CODEC] if self.name == "raw" else [RAW_CODEC, {"name": self.name, "configuration": dict(self.options)}]

@@ -39,7 +39,7 @@ class Range(NamedTuple):
     nan: int = 0
 
 
-class _Row(NamedTuple):
+class _DTypeFields(NamedTuple):
     name: str
     bits: int
     storage: str
@@ -48,7 +48,7 @@ class _Row(NamedTuple):
     part: str | None = None
 
 
-class DType(_Row):
+class DType(_DTypeFields):
     """One row of the dtype table. `bits` of an element, `storage` (Zarr core type), `per` elements in a storage
     element, the `range` of a real number, the dtype of the `part`s of a complex one."""
 

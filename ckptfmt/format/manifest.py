@@ -22,6 +22,7 @@ from .digests import Digest, digest_named
 from .dtypes import dtype_named
 from .limits import DEFAULT, Budget, costs_at_most, exceeded, uncollected
 from .names import check_names, check_paths
+from .node import Node
 from .placement import Placement, decode_placement
 
 KNOWN_FEATURES: frozenset[str] = frozenset()
@@ -57,12 +58,12 @@ class Part(NamedTuple):
     frame: bytes | None = None
 
 
-class _Fields(NamedTuple):
+class _ManifestFields(NamedTuple):
     layout: str
     digest: str
     block: int
-    tree: tree.Node
-    metadata: tree.Node
+    tree: Node
+    metadata: Node
     names: tuple[str, ...]
     specs: tuple[ArraySpec, ...]
     parts: tuple[Part, ...]
@@ -74,7 +75,7 @@ class _Fields(NamedTuple):
     unknown: Mapping[str, Any] = MappingProxyType({})
 
 
-class Manifest(_Fields):
+class Manifest(_ManifestFields):
     """The parsed document. `names` and `specs` have one entry for each tensor; `unknown` keeps keys of later minor
     versions."""
 

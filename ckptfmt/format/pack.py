@@ -177,7 +177,7 @@ def directory(members: Sequence[Member], comment_length: int) -> bytes:
     return b"".join((*entries, end_records(len(entries), members[-1].end, entries_size, comment_length)))
 
 
-class Entry(NamedTuple):
+class CentralEntry(NamedTuple):
     """What the central directory says of a member."""
 
     name: bytes
@@ -186,7 +186,7 @@ class Entry(NamedTuple):
     crc32: int
 
 
-def entries(read: Callable[[int, int], bytes], size: int, comment_length: int) -> Iterator[Entry]:
+def entries(read: Callable[[int, int], bytes], size: int, comment_length: int) -> Iterator[CentralEntry]:
     """The entries of the central directory of a pack of `size` bytes; `read(offset, length)` gives its bytes. Raises
     ValueError, or struct.error, if it is none."""
     at = size - comment_length - _END.size
@@ -209,5 +209,5 @@ def entries(read: Callable[[int, int], bytes], size: int, comment_length: int) -
             member_size, _ = next(large, 0), next(large, 0)
         if offset == _MAX32:
             offset = next(large, 0)
-        yield Entry(bytes(directory[begin : begin + name_length]), offset, member_size, crc32)
+        yield CentralEntry(bytes(directory[begin : begin + name_length]), offset, member_size, crc32)
         position = end + comment

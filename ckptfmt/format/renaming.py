@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault
 from .names import Key, Path, PathIndex, label, path_text
-from .tree import Node, bare, decode_key, leaves, node_at
+from .node import Node
+from .tree import bare, decode_key, leaves, node_at
 
 # what torch.compile, FSDP and activation checkpointing put into names, at any place, and nothing else does
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import values
-
-Node = Any
-Accepts = Callable[[Node, Node, Sequence[str]], bool]  # param, child node, dtypes of the manifest's tensors
-Restore = Callable[[Any, Any], Any]  # param, value of the child; NotImplemented where it cannot be made [TAG-004]
+from .node import Accepts, Node, Restore
 
 _TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
 

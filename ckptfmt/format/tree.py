@@ -18,11 +18,11 @@ from ..warning import warn
 from .dtypes import DTYPES, dtype_named, unpack
 from .limits import SMALL, table, uncollected
 from .names import Key, Path, path_label
-from .tags import TAGS, Restore, Tag
+from .node import Node, Restore
+from .tags import TAGS, Tag
 
-Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
-Tags = Mapping[Path, Sequence[tuple[str, Any]]]
-"""Names and params of tags by path, the outermost first."""
+AppliedTag = tuple[str, Any]  # its name and param
+Tags = Mapping[Path, Sequence[AppliedTag]]  # by path, the outermost first
 Tree = Any
 
 _LEAVES = frozenset((type(None), bool, int, float, str, bytes))  # nodes that are their values

@@ -16,10 +16,7 @@ from typing import Any
 import numpy as np
 
 from .limits import table
-
-Node = Any  # as in `tree`
-Accepts = Callable[[Node, Node, Sequence[str]], bool]
-Restore = Callable[[Any, Any], Any]
+from .node import Accepts, Node, Restore
 
 # by what a defaultdict may make its values; a name that is not here gives a dict
 FACTORIES: Mapping[str, Callable[[], Any]] = {

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from ..errors import fault
-from ..format.arrays import Shape
 from ..format.dtypes import Array
-from ..format.tags import TAGS, Restore, made
+from ..format.grid import Shape
+from ..format.node import Restore
+from ..format.tags import TAGS, made
 from ..packages import missing
 from .memory import aligned
 from .own_dicts import without_own_dicts

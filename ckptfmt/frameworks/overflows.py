@@ -38,7 +38,7 @@ class Overflow:
         return f"{name}: {self.beyond:,} of {self.elements:,} elements are beyond the range; {self.rule}"
 
 
-class Kind(NamedTuple):
+class TensorCast(NamedTuple):
     """A tensor and a cast of its `elements` to `dtype`; `found`: of what, in words."""
 
     path: str
@@ -54,14 +54,14 @@ class Tally:
     """Counts what is met in one load or migration. What is read again counts once."""
 
     def __init__(self) -> None:
-        self._counts: dict[Kind, dict[Hashable, int]] = {}
+        self._counts: dict[TensorCast, dict[Hashable, int]] = {}
 
-    def add(self, kind: Kind, region: Hashable, beyond: int) -> None:
+    def add(self, kind: TensorCast, region: Hashable, beyond: int) -> None:
         """So many elements of a tensor lie beyond the range of its dtype; `region` says where."""
         if beyond:
             self._counts.setdefault(kind, {})[region] = beyond
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: TensorCast) -> int:
         return sum(self._counts.get(kind, {}).values())
 
     def warn(self) -> None:
@@ -76,7 +76,7 @@ def cast_aloud(path: str, array: Array, dtype: np.dtype[Any]) -> Array:
     """A cast that warns of what lies beyond the range."""
     values, beyond = cast(array, dtype)
     tally = Tally()
-    tally.add(Kind(path, name_of(array.dtype), dtype, array.size), None, beyond)
+    tally.add(TensorCast(path, name_of(array.dtype), dtype, array.size), None, beyond)
     tally.warn()
     return values
 

@@ -1,8 +1,8 @@
 """Objects that take a state: whatever has `state_dict()` and `load_state_dict()`.
 
 In a tree such an object is saved as its state. As a target of a load it decides how that state comes in: what it takes
-through its own code is handed to it, loaded (`Part`); what is but memory of its own is filled in place (`direct`). An
-adapter knows the objects of its framework; all others get their whole state by `load_state_dict()`.
+through its own code is handed to it, loaded (`StatePart`); what is but memory of its own is filled in place (`direct`).
+An adapter knows the objects of its framework; all others get their whole state by `load_state_dict()`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .target import MatchReport, flatten, is_empty
 _REFUSALS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
 
-class Part(NamedTuple):
+class StatePart(NamedTuple):
     """What an object takes through its own code: the leaves at `paths`, as they stand in its state. `take` is given
     that state, in memory that nobody else uses, and says what the object missed in it and did not know; it raises
     `mismatch` for what the object refuses. `kept`: the object keeps what it is given, so it is read before anything is
@@ -53,7 +53,7 @@ class Intake:
     `after`, called at the end, gives what the report of the load says besides."""
 
     direct: Mapping[Path, Any] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[StatePart, ...] = ()
     report: MatchReport = field(default_factory=MatchReport)
     filled: Callable[[], None] = nothing
     names: int = 0
@@ -66,7 +66,7 @@ def everything(_: Path) -> bool:
     return True
 
 
-class Stored(NamedTuple):
+class StoredState(NamedTuple):
     """What a checkpoint has for an object at the path `at`: the leaves there (tensors that have not been read, and
     plain values), and the params of the tags over them all, by name. `wanted` says which paths are asked for, in the
     object, too: what is not is neither filled nor missing."""
@@ -80,7 +80,7 @@ class Stored(NamedTuple):
 class Receiver(Protocol):
     """An object of a target. `intake` is given the options `strict` and `cast` of the load; it changes nothing."""
 
-    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake: ...
+    def intake(self, stored: StoredState, strict: bool, cast: bool) -> Intake: ...
 
 
 @runtime_checkable
@@ -97,7 +97,7 @@ class Whole:
     def __init__(self, value: Any) -> None:
         self.value = value
 
-    def intake(self, stored: Stored, strict: bool, cast: bool) -> Intake:
+    def intake(self, stored: StoredState, strict: bool, cast: bool) -> Intake:
         if not stored.leaves:
             leaves = flatten(self.value.state_dict(), path=stored.at)
             missing = tuple(path_label(path) for path, leaf in leaves if not is_empty(leaf) and stored.wanted(path))
@@ -108,7 +108,7 @@ class Whole:
             report = MatchReport(kind=((path_label(stored.at), type(there).__name__, here),))
         # one name that is never missing: it has its state
         return Intake(
-            parts=(Part(frozenset(stored.leaves), self._taker(stored.at), kept=True),), report=report, names=1
+            parts=(StatePart(frozenset(stored.leaves), self._taker(stored.at), kept=True),), report=report, names=1
         )
 
     def _has_dict(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ..errors import fault
-from ..format.tags import Restore
+from ..format.node import Restore
 
 K = TypeVar("K", bound=type)
 

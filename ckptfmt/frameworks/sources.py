@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import fault
-from ..format.arrays import ArraySpec, Shape
+from ..format.arrays import ArraySpec
 from ..format.dtypes import Array, bytes_of
+from ..format.grid import Shape
 
 if TYPE_CHECKING:
     from ..storage import Storage
 
 FILE_PIECE = 4 << 20  # bytes; a multiple of the block size, of which several stay in the processor's cache
-Region = tuple[slice, ...]  # one slice an axis, with start and stop and without step
+Region = tuple[slice, ...]  # one slice an axis, with start and stop in range; without a step, or with one of 1 or more
 
 
 class Source(Protocol):
@@ -62,7 +63,7 @@ class StoredTensor(Source, Protocol):
     def view(self, dtype: np.dtype[Any]) -> StoredTensor: ...
 
 
-class Kept(Lazy):
+class KeptTensor(Lazy):
     """A tensor of another checkpoint that is saved as it is stored there: its chunks are shared, or copied by the
     system, and never read; their digests come along, so damage stays damage. [MIG-020]
 
@@ -86,9 +87,9 @@ class Kept(Lazy):
     def dtype(self) -> np.dtype[Any]:
         return self.tensor.dtype
 
-    def view(self, dtype: np.dtype[Any]) -> Kept:
+    def view(self, dtype: np.dtype[Any]) -> KeptTensor:
         """The same stored elements as another dtype of the same width."""
-        return Kept(self.tensor.view(dtype), self.chunk, self.identity)
+        return KeptTensor(self.tensor.view(dtype), self.chunk, self.identity)
 
     def __getitem__(self, region: Region, /) -> Array:
         part: Array = self.tensor[region]

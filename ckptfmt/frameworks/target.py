@@ -16,11 +16,12 @@ from ..format import casts
 from ..format.casts import may_exceed
 from ..format.dtypes import dtype_of
 from ..format.names import Path, path_label
-from ..format.tags import RECORDS, TAGS, Restore, made
+from ..format.node import Restore
+from ..format.tags import RECORDS, TAGS, made
 from ..format.tree import OMITTED, Tree
 from .adapter import Plain, Slot, Tagged, Template, lower
 from .adapter import is_leaf as is_leaf_tag
-from .overflows import Kind, Overflow, listed, name_of
+from .overflows import Overflow, TensorCast, listed, name_of
 from .spans import spans
 
 Difference = tuple[str, Any, Any]
@@ -82,7 +83,7 @@ class MatchReport(Brief):
         return "; ".join(lines)
 
 
-class Names(NamedTuple):
+class NameCounts(NamedTuple):
     """How many names a target and a checkpoint have, which a report may call missing and unexpected."""
 
     here: int
@@ -260,7 +261,9 @@ def match(
                 if not (cast and castable(found.dtype, ask.dtype)):
                     dtype.append((text, found.dtype, ask.dtype))
                 elif may_exceed(found.dtype, ask.dtype):
-                    overflows.append(Kind(text, name_of(found.dtype), ask.dtype, math.prod(found.shape)).overflow())
+                    overflows.append(
+                        TensorCast(text, name_of(found.dtype), ask.dtype, math.prod(found.shape)).overflow()
+                    )
             if isinstance(ask, Slot) and not ask.writable:
                 readonly.append(text)
     return MatchReport(

@@ -18,7 +18,7 @@ import numpy as np
 from ..format.values import BIT_GENERATORS, FACTORIES, offset_of, ratio
 
 
-class Parts(NamedTuple):
+class Lowered(NamedTuple):
     """What becomes of a value: the tag, its param, and its child, which are plain values or trees."""
 
     tag: str
@@ -26,10 +26,10 @@ class Parts(NamedTuple):
     child: Any
 
 
-Lower = Callable[[Any], Parts | None]
+Lower = Callable[[Any], Lowered | None]
 
 
-def parts_of(value: Any) -> Parts | None:
+def parts_of(value: Any) -> Lowered | None:
     """The tag of a value, its param and child; None for a value that has none, or none that says all of it."""
     lower: Lower | None = _lowering(type(value))  # type: ignore[arg-type]  # a class has a hash
     return None if lower is None else lower(value)
@@ -46,22 +46,22 @@ def _lowering(kind: type) -> Lower | None:
     return lambda value: lower(tag, value)
 
 
-def _plain(child: Callable[[Any], Any]) -> Callable[[str, Any], Parts]:
-    return lambda tag, value: Parts(tag, None, child(value))
+def _plain(child: Callable[[Any], Any]) -> Callable[[str, Any], Lowered]:
+    return lambda tag, value: Lowered(tag, None, child(value))
 
 
-def _default(tag: str, value: Any) -> Parts | None:
+def _default(tag: str, value: Any) -> Lowered | None:
     factory = value.default_factory
     name = next((name for name, known in FACTORIES.items() if known is factory), None)
-    return Parts(tag, name, dict(value)) if name is not None or factory is None else None
+    return Lowered(tag, name, dict(value)) if name is not None or factory is None else None
 
 
-def _enum(value: enum.Enum) -> Parts:
+def _enum(value: enum.Enum) -> Lowered:
     kind = type(value)
-    return Parts("python.enum", f"{kind.__module__}.{kind.__qualname__}", value.value)
+    return Lowered("python.enum", f"{kind.__module__}.{kind.__qualname__}", value.value)
 
 
-def _timed(tag: str, value: Any) -> Parts | None:
+def _timed(tag: str, value: Any) -> Lowered | None:
     """Moments and times of day, in no time zone or one of a fixed offset."""
     zone = value.tzinfo
     more: dict[str, Any] = {}
@@ -71,20 +71,20 @@ def _timed(tag: str, value: Any) -> Parts | None:
         name = zone.__getinitargs__()[1:]
         more |= {"zone": name[0]} if name else {}
     more |= {"fold": value.fold} if value.fold else {}
-    return Parts(tag, more or None, value.isoformat())
+    return Lowered(tag, more or None, value.isoformat())
 
 
-def _zone(tag: str, value: Any) -> Parts:
+def _zone(tag: str, value: Any) -> Lowered:
     _, *name = value.__getinitargs__()
-    return Parts(tag, name[0] if name else None, offset_of(value))
+    return Lowered(tag, name[0] if name else None, offset_of(value))
 
 
 def _microseconds(value: Any) -> int:
     return int((value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds)
 
 
-def _path(system: str) -> Callable[[str, Any], Parts]:
-    return lambda tag, value: Parts(tag, system, os.fspath(value))
+def _path(system: str) -> Callable[[str, Any], Lowered]:
+    return lambda tag, value: Lowered(tag, system, os.fspath(value))
 
 
 def _in_order(values: Any) -> list[Any]:
@@ -122,15 +122,15 @@ def _seed(seed: Any) -> dict[str, Any] | None:
     return said
 
 
-def _generator(tag: str, value: Any) -> Parts | None:
+def _generator(tag: str, value: Any) -> Lowered | None:
     bits = value.bit_generator
     known = type(bits).__name__ in BIT_GENERATORS and getattr(np.random, type(bits).__name__) is type(bits)
-    return Parts(tag, _seed(bits.seed_seq), _plain_state(bits.state)) if known else None
+    return Lowered(tag, _seed(bits.seed_seq), _plain_state(bits.state)) if known else None
 
 
-def _random_state(tag: str, value: Any) -> Parts | None:
+def _random_state(tag: str, value: Any) -> Lowered | None:
     state = _plain_state(value.get_state(legacy=False))
-    return Parts(tag, None, state) if state["bit_generator"] in BIT_GENERATORS else None
+    return Lowered(tag, None, state) if state["bit_generator"] in BIT_GENERATORS else None
 
 
 def _name_of(value: Any) -> str:
@@ -138,10 +138,10 @@ def _name_of(value: Any) -> str:
 
 
 # by the name of a class: the tag, and what gives the parts
-_CLASSES: Mapping[str, tuple[str, Callable[[str, Any], Parts | None]]] = {
+_CLASSES: Mapping[str, tuple[str, Callable[[str, Any], Lowered | None]]] = {
     "collections.Counter": ("collections.Counter", _plain(dict)),
     "collections.defaultdict": ("collections.defaultdict", _default),
-    "collections.deque": ("collections.deque", lambda tag, value: Parts(tag, value.maxlen, list(value))),
+    "collections.deque": ("collections.deque", lambda tag, value: Lowered(tag, value.maxlen, list(value))),
     "types.SimpleNamespace": ("types.SimpleNamespace", _plain(lambda value: dict(vars(value)))),
     "argparse.Namespace": ("argparse.Namespace", _plain(lambda value: dict(vars(value)))),
     "builtins.bytearray": ("python.bytearray", _plain(bytes)),

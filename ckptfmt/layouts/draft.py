@@ -8,8 +8,8 @@ from typing import Any
 from ..format.arrays import ArraySpec
 from ..format.digests import Digest
 from ..format.manifest import Manifest, Part, Schema
+from ..format.node import Node
 from ..format.placement import Placement
-from ..format.tree import Node
 from ..frameworks.sources import Source
 from ..progress import Report
 

@@ -17,7 +17,7 @@ _TAIL = (64 << 10) + 22  # bytes at the end of a ZIP archive, in which the recor
 Read = Callable[[int, int], bytes]  # offset, length
 
 
-class Kind(NamedTuple):
+class ForeignKind(NamedTuple):
     """What something is, in a few words, and what to do with it: None where `ckptfmt convert` reads it."""
 
     words: str
@@ -29,28 +29,31 @@ INCOMPLETE = "The copy or download is incomplete: fetch it again"
 _FETCH = "Fetch the file again: this is what a server said in its place"
 _OPEN = "Load it with the program that wrote it, and save its arrays and plain values"
 
-_SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
-    (0, b"\x89HDF\r\n\x1a\n", Kind("an HDF5 file")),
-    (0, b"GGUF", Kind("a GGUF file")),
-    (0, b"\x93NUMPY", Kind("a NumPy .npy file", "Load it with numpy.load, and save it in a tree")),
-    (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", Kind("a torch.save file of before torch 1.6")),
-    *((0, bytes([0x80, protocol]), Kind("a Python pickle", _OPEN)) for protocol in (2, 3, 4, 5)),
-    (0, b"\x1f\x8b", Kind("a gzip file", _UNPACK)),
-    (0, b"\x28\xb5\x2f\xfd", Kind("a zstd file", _UNPACK)),
-    (0, b"BZh", Kind("a bzip2 file", _UNPACK)),
-    (0, b"\xfd7zXZ\0", Kind("an xz file", _UNPACK)),
-    (0, b"7z\xbc\xaf\x27\x1c", Kind("a 7-Zip archive", _UNPACK)),
-    (257, b"ustar", Kind("a tar archive", _UNPACK)),
-    (4, b"TFL3", Kind("a TensorFlow Lite model", _OPEN)),
-    (0, b"PAR1", Kind("a Parquet file", _OPEN)),
-    (0, b"ARROW1", Kind("an Arrow file", _OPEN)),
+_SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
+    (0, b"\x89HDF\r\n\x1a\n", ForeignKind("an HDF5 file")),
+    (0, b"GGUF", ForeignKind("a GGUF file")),
+    (0, b"\x93NUMPY", ForeignKind("a NumPy .npy file", "Load it with numpy.load, and save it in a tree")),
+    (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ForeignKind("a torch.save file of before torch 1.6")),
+    *((0, bytes([0x80, protocol]), ForeignKind("a Python pickle", _OPEN)) for protocol in (2, 3, 4, 5)),
+    (0, b"\x1f\x8b", ForeignKind("a gzip file", _UNPACK)),
+    (0, b"\x28\xb5\x2f\xfd", ForeignKind("a zstd file", _UNPACK)),
+    (0, b"BZh", ForeignKind("a bzip2 file", _UNPACK)),
+    (0, b"\xfd7zXZ\0", ForeignKind("an xz file", _UNPACK)),
+    (0, b"7z\xbc\xaf\x27\x1c", ForeignKind("a 7-Zip archive", _UNPACK)),
+    (257, b"ustar", ForeignKind("a tar archive", _UNPACK)),
+    (4, b"TFL3", ForeignKind("a TensorFlow Lite model", _OPEN)),
+    (0, b"PAR1", ForeignKind("a Parquet file", _OPEN)),
+    (0, b"ARROW1", ForeignKind("an Arrow file", _OPEN)),
 )
 # the first member of a ZIP archive that ends so
-_MEMBERS: tuple[tuple[str, Kind], ...] = (
-    ("/data.pkl", Kind("a torch.save file")),
-    (".npy", Kind("a NumPy .npz file")),
-    ("metadata.json", Kind("a ZIP archive, such as Keras's .keras", "Unzip it, and convert its model.weights.h5")),
-    ("", Kind("a ZIP archive without a commit record", _OPEN)),
+_MEMBERS: tuple[tuple[str, ForeignKind], ...] = (
+    ("/data.pkl", ForeignKind("a torch.save file")),
+    (".npy", ForeignKind("a NumPy .npz file")),
+    (
+        "metadata.json",
+        ForeignKind("a ZIP archive, such as Keras's .keras", "Unzip it, and convert its model.weights.h5"),
+    ),
+    ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
 )
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf)(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
@@ -66,7 +69,9 @@ LISTED = 4  # names that are shown
 def refusal(storage: Storage, head: bytes) -> CkptError:
     """The error for a file that begins with `head` and is no checkpoint. [COM-005]"""
     kind = kind_of(head, storage.size(""), lambda offset, length: storage.read("", offset, length))
-    return _refused(kind or Kind("a file of another kind", "Give the path of a ckptfmt checkpoint"), storage.path)
+    return _refused(
+        kind or ForeignKind("a file of another kind", "Give the path of a ckptfmt checkpoint"), storage.path
+    )
 
 
 def folder_refusal(path: str) -> CkptError:
@@ -78,7 +83,7 @@ def folder_refusal(path: str) -> CkptError:
         names = []
     found = next((words for signs, words in _FOLDERS if signs & set(names)), None)
     if found is not None:
-        return _refused(Kind(f"{found}, without a COMMIT file"), path)
+        return _refused(ForeignKind(f"{found}, without a COMMIT file"), path)
     weights = [name for name in names if _WEIGHTS(name)] or [
         name for name in names if _NUMBERS(name.rpartition("-")[2]) and os.path.isdir(os.path.join(path, name))
     ]
@@ -93,7 +98,7 @@ def folder_refusal(path: str) -> CkptError:
     return fault("not-a-checkpoint", inside, path=path, advice=advice)
 
 
-def _refused(kind: Kind, path: str) -> CkptError:
+def _refused(kind: ForeignKind, path: str) -> CkptError:
     advice = how_to_convert(path) if kind.advice is None else kind.advice
     return fault("not-a-checkpoint", f"this is {kind.words}", path=path, advice=advice)
 
@@ -109,13 +114,13 @@ def how_to_convert(path: str) -> str:
     return f"{'Fetch it, and make' if is_url(path) else 'Make'} a checkpoint of it: {line}"
 
 
-def kind_of(head: bytes, size: int, read: Read) -> Kind | None:
+def kind_of(head: bytes, size: int, read: Read) -> ForeignKind | None:
     """What a file of `size` bytes is that begins with `head` (`HEAD` bytes, or all); None if it is like nothing known.
     Nothing of it is parsed, as that could take any memory. [LIM-007]"""
     if not head:
-        return Kind("an empty file", "The copy or download has failed: fetch it again")
+        return ForeignKind("an empty file", "The copy or download has failed: fetch it again")
     if not head.strip(b"\0"):
-        return Kind("zeros, at least at its beginning", "The copy or download was not finished: fetch it again")
+        return ForeignKind("zeros, at least at its beginning", "The copy or download was not finished: fetch it again")
     if (safetensors := _safetensors(head, size, read)) is not None:
         return safetensors
     if head[:4] == b"PK\3\4":
@@ -123,21 +128,21 @@ def kind_of(head: bytes, size: int, read: Read) -> Kind | None:
     found = next((kind for at, magic, kind in _SIGNATURES if head[at : at + len(magic)] == magic), None)
     if found is not None:
         return found
-    return Kind("a msgpack file, as flax writes it") if is_map(head) else _text(head)
+    return ForeignKind("a msgpack file, as flax writes it") if is_map(head) else _text(head)
 
 
-def _safetensors(head: bytes, size: int, read: Read) -> Kind | None:
+def _safetensors(head: bytes, size: int, read: Read) -> ForeignKind | None:
     length = int.from_bytes(head[:8], "little")
     if head[8:9] != b"{" or head[9:10] not in (b'"', b"}", b" ") or not 2 <= length < 1 << 40:
         return None
     if length > size - 8:
         looks_so = (length <= 100_000_000 and b'"dtype"' in head) or b"__metadata__" in head
         cut = f"a safetensors file that is cut off in its header: {size:,} bytes of more than {length + 8:,}"
-        return Kind(cut, INCOMPLETE) if looks_so else None
-    return Kind("a safetensors file") if read(7 + length, 1) in (b"}", b" ") else None
+        return ForeignKind(cut, INCOMPLETE) if looks_so else None
+    return ForeignKind("a safetensors file") if read(7 + length, 1) in (b"}", b" ") else None
 
 
-def _archive(head: bytes, size: int, read: Read) -> Kind:
+def _archive(head: bytes, size: int, read: Read) -> ForeignKind:
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
     kind = next(kind for ending, kind in _MEMBERS if name.endswith(ending))
     tail = read(max(0, size - _TAIL), min(size, _TAIL))
@@ -146,7 +151,7 @@ def _archive(head: bytes, size: int, read: Read) -> Kind:
     words = (
         f"{kind.words.removesuffix(' without a commit record')} that is cut off: its directory, which comes last, is"
     )
-    return Kind(f"{words} missing", INCOMPLETE)
+    return ForeignKind(f"{words} missing", INCOMPLETE)
 
 
 def is_map(head: bytes) -> bool:
@@ -160,7 +165,7 @@ _PAGE = re.compile(r"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE).match
 _XML_CODE = re.compile(r"\s*<\?xml.*?<Error>.*?<Code>(\w+)</Code>", re.DOTALL).match
 
 
-def _text(head: bytes) -> Kind | None:
+def _text(head: bytes) -> ForeignKind | None:
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -170,13 +175,13 @@ def _text(head: bytes) -> Kind | None:
     begins = f"which begins {text.strip()[:SHOWN]!r}"
     if found := _POINTER(text):
         words = f"a Git LFS pointer: it stands for a file of {int(found[1][:30]):,} bytes that was not fetched"
-        return Kind(words, "Fetch it: git lfs pull")
+        return ForeignKind(words, "Fetch it: git lfs pull")
     if _PAGE(text):
-        return Kind(f"an HTML page, {begins}", _FETCH)
+        return ForeignKind(f"an HTML page, {begins}", _FETCH)
     if found := _XML_CODE(text):
-        return Kind(f"an error of a store: {found[1]}", _FETCH)
+        return ForeignKind(f"an error of a store: {found[1]}", _FETCH)
     if not all(character.isprintable() or character.isspace() for character in text):
         return None
     if text.lstrip()[:1] in ("{", "["):
-        return Kind(f"JSON text, {begins}", "If a server said this in place of the file, fetch it again")
-    return Kind(f"text, {begins}", "If a server said this in place of the file, fetch it again")
+        return ForeignKind(f"JSON text, {begins}", "If a server said this in place of the file, fetch it again")
+    return ForeignKind(f"text, {begins}", "If a server said this in place of the file, fetch it again")

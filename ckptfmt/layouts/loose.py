@@ -16,7 +16,7 @@ from ..format.chunk_table import ChunkTable
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part
 from ..format.zarr_nodes import node_documents
-from ..frameworks.sources import Buffers, Kept, StoredChunk
+from ..frameworks.sources import Buffers, KeptTensor, StoredChunk
 from ..storage import Attempt, Storage
 from ..storage.ahead import ahead
 from . import Frame, Located, Written, chunk_object, directory, first_difference
@@ -108,7 +108,7 @@ def _write_chunk(
 
     spec, source = draft.specs[tensor], draft.sources[tensor]
     name = chunk_object(draft.names[tensor], spec, chunk)
-    if isinstance(source, Kept):
+    if isinstance(source, KeptTensor):
         return _take_over(attempt, name, source.chunk(chunk))
     out, checks = attempt.create(name), Checks(draft.digest, draft.block, crc32=False)
     behind = WriteBehind(out, pool)

@@ -24,7 +24,7 @@ from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.pack import Member
 from ..format.zarr_nodes import node_documents
-from ..frameworks.sources import Buffers, Kept, Source, StoredChunk
+from ..frameworks.sources import Buffers, KeptTensor, Source, StoredChunk
 from ..progress import Report
 from ..storage import ObjectWriter
 from ..threads import Pool
@@ -120,7 +120,7 @@ class PackWriter:
         few = _Few()
         for name, spec, source, chunk in chunks:
             member_name = chunk_object(name, spec, chunk).encode()
-            if isinstance(source, Kept):
+            if isinstance(source, KeptTensor):
                 self._add_few(few)
                 self._copy(member_name, source.chunk(chunk))
             elif spec.is_raw and spec.chunk_nbytes < pack.LARGE:

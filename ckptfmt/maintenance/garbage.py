@@ -40,7 +40,7 @@ from .candidates import check_folder
 GRACE = 24 * 3600.0  # seconds
 
 
-class Kind(NamedTuple):
+class GarbageKind(NamedTuple):
     """What garbage is called and what it is; whether it is a file, a folder, or (None) either; of a folder, what it may
     hold, and what it must."""
 
@@ -54,11 +54,11 @@ class Kind(NamedTuple):
 _MESSAGE = re.compile(
     r"[0-9]+\.([0-9]+\.(message|reply)|here|left)|lost|split-[0-9]+|(session|join)-[0-9a-f]{16}|tmp-.*"
 ).fullmatch
-KINDS: tuple[Kind, ...] = (
-    Kind(is_temporary, "a save or a deletion that did not end"),
-    Kind(re.compile(r"\.kept\.json\.ckptfmt-tmp").fullmatch, "a note of a manager that was not written", False),
-    Kind(re.compile(r"session-[0-9a-f]{16}").fullmatch, "a meeting of ranks that failed", True, _MESSAGE, LOST),
-    Kind(re.compile(r"(tmp-)?join-[0-9a-f]{16}(\.[0-9a-f]{8})?").fullmatch, "a rank that met nobody", False),
+KINDS: tuple[GarbageKind, ...] = (
+    GarbageKind(is_temporary, "a save or a deletion that did not end"),
+    GarbageKind(re.compile(r"\.kept\.json\.ckptfmt-tmp").fullmatch, "a note of a manager that was not written", False),
+    GarbageKind(re.compile(r"session-[0-9a-f]{16}").fullmatch, "a meeting of ranks that failed", True, _MESSAGE, LOST),
+    GarbageKind(re.compile(r"(tmp-)?join-[0-9a-f]{16}(\.[0-9a-f]{8})?").fullmatch, "a rank that met nobody", False),
 )
 
 
@@ -159,7 +159,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         raise os_fault(error, "cannot list the folder", folder) from error
 
 
-def _kind(name: str) -> Kind | None:
+def _kind(name: str) -> GarbageKind | None:
     return next((kind for kind in KINDS if kind.name(name)), None)
 
 
@@ -194,7 +194,7 @@ def _held_by_others(held: contextlib.ExitStack, folder: str, path: str, age: flo
         return "" if is_mine else "in use"
 
 
-def _seen(path: str, kind: Kind) -> tuple[int, float] | None:
+def _seen(path: str, kind: GarbageKind) -> tuple[int, float] | None:
     """Bytes of what is at a path, and when it last changed; None for what cannot be garbage of that kind."""
     try:
         top = os.lstat(path)

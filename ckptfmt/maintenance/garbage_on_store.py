@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CkptError, fault
 from ..storage import CLAIM, COMMIT, MANIFEST
-from ..storage.engine import Engine, Entry, Unfinished, engine_for, storage_fault
+from ..storage.engine import Engine, ListedObject, Unfinished, engine_for, storage_fault
 from ..storage.exclusive import PROBE
 from ..storage.marks import LEASE, LIFETIME, TOMBSTONE
 from ..storage.remote_directory import is_claim, new_claim
@@ -34,7 +34,7 @@ _TOMBSTONE = re.compile(rf"\.(.+){re.escape(TOMBSTONE)}").fullmatch
 _UPLOAD = "an upload in parts that did not end"
 
 
-class Kind(NamedTuple):
+class StoreGarbageKind(NamedTuple):
     """What an object is that has such a name, and the least grace period for it: a trial of a store ends within
     the time in which a lease is renewed."""
 
@@ -44,10 +44,12 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(is_temporary, "a save that did not end"),
-    Kind(re.compile(rf"\.[0-9a-f]{{16}}{re.escape(PROBE)}").fullmatch, "a trial of the store", LIFETIME),
-    Kind(re.compile(rf"\..+\.[0-9a-f]{{12}}{re.escape(LEASE)}").fullmatch, "a lease of a reader that died", LIFETIME),
-    Kind(_TOMBSTONE, "a deletion that a manager did not end"),
+    StoreGarbageKind(is_temporary, "a save that did not end"),
+    StoreGarbageKind(re.compile(rf"\.[0-9a-f]{{16}}{re.escape(PROBE)}").fullmatch, "a trial of the store", LIFETIME),
+    StoreGarbageKind(
+        re.compile(rf"\..+\.[0-9a-f]{{12}}{re.escape(LEASE)}").fullmatch, "a lease of a reader that died", LIFETIME
+    ),
+    StoreGarbageKind(_TOMBSTONE, "a deletion that a manager did not end"),
 )
 
 
@@ -59,7 +61,7 @@ def gc_on_store(
         engine, key = engine_for(url, options or {})
         if not engine.writable:
             raise fault("bad-option", "what is here can be read alone", path=url, expected="a path or a store")
-        folder = _Folder(engine, key.rstrip("/"), url.rstrip("/"), delete, grace)
+        folder = _ListedFolder(engine, key.rstrip("/"), url.rstrip("/"), delete, grace)
         yield from folder.left(recursive)
     except CkptError:
         raise
@@ -67,7 +69,7 @@ def gc_on_store(
         raise storage_fault(error, "cannot collect", url) from error
 
 
-class _Folder:
+class _ListedFolder:
     """A folder of a store, as it was listed."""
 
     def __init__(self, engine: Engine, key: str, url: str, delete: bool, grace: float) -> None:
@@ -161,7 +163,7 @@ class _Folder:
         what = "a save into a directory that did not end"
         yield self._judged(parent, what, size, changed, why, partial(self._take_away, parent, seen, uploads))
 
-    def _take_away(self, parent: str, seen: dict[str, Entry], uploads: list[Unfinished]) -> str:
+    def _take_away(self, parent: str, seen: dict[str, ListedObject], uploads: list[Unfinished]) -> str:
         """Take the directory from its save, and remove it; gives why it stays. [PUB-017]"""
         if self._listed(parent) != seen:
             return "changed meanwhile"
@@ -186,7 +188,7 @@ class _Folder:
         except FileNotFoundError:
             return b""
 
-    def _listed(self, parent: str) -> dict[str, Entry]:
+    def _listed(self, parent: str) -> dict[str, ListedObject]:
         """All objects below a folder of this one, by their names in this one."""
         folder = f"{self._key}/{parent}".rstrip("/")
         return {self._relative(entry.key): entry for entry in self._engine.entries(folder)}

@@ -23,15 +23,14 @@ from ..brief import Brief
 from ..calls import takes
 from ..errors import DAMAGED, NotACheckpointError, fault
 from ..format import manifest as manifests
-from ..format.arrays import Shape
 from ..format.casts import cast
 from ..format.digests import digest_named
 from ..format.dtypes import Array, bytes_of
-from ..format.grid import Axis, Piece, pieces, spans
+from ..format.grid import Axis, Piece, Shape, pieces, spans
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest
 from ..format.names import Path
-from ..format.tree import Node
+from ..format.node import Node
 from ..frameworks.sources import Lazy, Region
 from ..layouts import layout_named
 from ..layouts.draft import Draft
@@ -208,21 +207,21 @@ def _opened(
     return checkpoint, found.proof
 
 
-class _Found(NamedTuple):
+class _ProvenManifest(NamedTuple):
     manifest: Manifest
     sha256: bytes
     proof: str
 
 
-def _found(raw: bytes, left: bytes, proof: str, limits: Limits, size: int) -> _Found | None:
+def _found(raw: bytes, left: bytes, proof: str, limits: Limits, size: int) -> _ProvenManifest | None:
     """A manifest, if its bytes are proven: by what is `left` of a commit record, or else by `proof`."""
     digest = hashlib.sha256(raw).digest()
     if any(found == digest.hex().encode() for found in _SHA256.findall(left)):
         proof = "sha256"
-    return _Found(manifests.decode(raw, limits.values(max(size, len(raw)))), digest, proof) if proof else None
+    return _ProvenManifest(manifests.decode(raw, limits.values(max(size, len(raw)))), digest, proof) if proof else None
 
 
-def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _Found | None:
+def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _ProvenManifest | None:
     try:
         size = storage.size(MANIFEST)
         limits.check_manifest(size, storage.path)
@@ -237,7 +236,7 @@ def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _Found
     return found if found is not None and found.manifest.layout != "file" else None
 
 
-def _in_file(storage: Storage, limits: Limits) -> _Found | None:
+def _in_file(storage: Storage, limits: Limits) -> _ProvenManifest | None:
     """The last member of the ZIP that is called as the manifest, and whose crc32 is right; by the local headers, as
     the directory may be damaged too."""
     size = storage.size("")
@@ -340,10 +339,10 @@ def _pruned(node: Node, numbers: Mapping[int, int]) -> Node:
 
 def _source(checkpoint: StoredCheckpoint, index: int, broken: Broken | None, fill: float | None) -> Any:
     tensor = checkpoint.handles[index]
-    return tensor if broken is None or fill is None else Filled(tensor, checkpoint.blocks, broken, fill)
+    return tensor if broken is None or fill is None else FilledTensor(tensor, checkpoint.blocks, broken, fill)
 
 
-class Filled(Lazy):
+class FilledTensor(Lazy):
     """A damaged tensor to be saved: verified elements, and `fill` for those of damaged blocks."""
 
     __slots__ = ("_blocks", "_broken", "_fill", "_tensor", "dtype", "shape")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..brief import Brief
 from ..conversion import open_source
-from ..conversion.source import EXPANSION, Tensor, is_tensor, slabs, walk
+from ..conversion.source import EXPANSION, SourceTensor, is_tensor, slabs, walk
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.names import Path, path_label
@@ -86,7 +86,7 @@ def stats(
     return StatsReport(name, tuple(found))
 
 
-def _chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, Tensor]]:
+def _chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, SourceTensor]]:
     """The tensors that are asked for, each at its first path."""
     tensors = {where: leaf for where, leaf in walk(tree) if is_tensor(leaf)}
     chosen = tensors
@@ -101,7 +101,7 @@ def _chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, Tensor]]
     return [(where, leaf) for where, leaf in chosen.items() if first[id(leaf)] == where]
 
 
-def _stats(where: Path, leaf: Tensor, found: Summary) -> TensorStats:
+def _stats(where: Path, leaf: SourceTensor, found: Summary) -> TensorStats:
     row = dtype_of(leaf.dtype)
     dtype = str(leaf.dtype) if row is None else row.name
     told = {name: getattr(found, name) for name in ("elements", "min", "max", *COUNTS, "norm")}
@@ -143,7 +143,7 @@ class Summary(NamedTuple):
         return Summary(self.elements + other.elements, *middle, *counts)
 
 
-def summary(tensor: Tensor, pool: Pool) -> Summary:
+def summary(tensor: SourceTensor, pool: Pool) -> Summary:
     """That of a tensor: parts are read one after the other, as some sources must be, and counted by the pool, of which
     a few wait at a time."""
     found, waiting = Summary(), deque[Call[Summary]]()

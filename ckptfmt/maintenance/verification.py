@@ -33,7 +33,7 @@ from ..storage.ahead import ahead, in_order
 RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
 PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
 
-Row = tuple[int, int]  # tensor, chunk
+ChunkKey = tuple[int, int]  # tensor, chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,28 +173,28 @@ class Work(NamedTuple):
     """What one job checks: chunks, which are checked then; or some `blocks` of a `large` chunk, which is one of `rows`
     if they are its last."""
 
-    rows: list[Row]
-    large: Row | None = None
+    rows: list[ChunkKey]
+    large: ChunkKey | None = None
     blocks: range = range(0)
 
 
 class Done(NamedTuple):
     """What was checked: which chunks are done with it, how many stored bytes, what is damaged, and in which chunks."""
 
-    rows: list[Row]
+    rows: list[ChunkKey]
     bytes: int
     damage: list[Damage]
-    damaged: list[Row]
+    damaged: list[ChunkKey]
 
 
 class Mark:
     """How far a verification has come: a small file with the manifest's sha256, the number of chunks that were checked,
     in the order of the tables, and those of them that were damaged, which are checked again."""
 
-    def __init__(self, path: str, manifest: str, checked: int, damaged: list[Row]) -> None:
+    def __init__(self, path: str, manifest: str, checked: int, damaged: list[ChunkKey]) -> None:
         self.path, self.manifest, self.checked, self.damaged = path, manifest, checked, damaged
         self.again = list(damaged)
-        self._begun: list[Row] = []  # damaged, in a chunk of which other parts are still to be checked
+        self._begun: list[ChunkKey] = []  # damaged, in a chunk of which other parts are still to be checked
         self._written = time.monotonic()
 
     @classmethod
@@ -217,7 +217,7 @@ class Mark:
                 raise fault("bad-option", message, path=path, found=of, expected=manifest)
         raise fault("bad-option", "resume= is no file of a verification", path=path)
 
-    def rest(self, batches: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    def rest(self, batches: Iterator[list[ChunkKey]]) -> Iterator[list[ChunkKey]]:
         """The batches that were not checked yet."""
         before = self.checked
         for batch in batches:
@@ -270,7 +270,7 @@ def _table(blocks: BlockReader, part: int) -> ChunkTable | Damage:
         return Damage(error.code, "manifest", error.message, getattr(chunks, "path", ""))
 
 
-def _batches(table: ChunkTable, blocks: BlockReader) -> Iterator[list[Row]]:
+def _batches(table: ChunkTable, blocks: BlockReader) -> Iterator[list[ChunkKey]]:
     """A large chunk, or neighbouring small ones, but for those that are objects of their own on a store."""
     manifest = blocks.manifest
     most = 0 if blocks.storage.is_remote and manifest.layout == "loose" else RUN
@@ -278,7 +278,7 @@ def _batches(table: ChunkTable, blocks: BlockReader) -> Iterator[list[Row]]:
     numbers = np.arange(len(table.lengths)) if table.numbers is None else table.numbers
     tensors = np.searchsorted(firsts, numbers, side="right") - 1
     chunks = numbers - firsts[tensors]
-    batch: list[Row] = []
+    batch: list[ChunkKey] = []
     size = 0
     for tensor, chunk, length in zip(tensors.tolist(), chunks.tolist(), table.lengths, strict=True):
         batch.append((tensor, chunk))
@@ -290,7 +290,7 @@ def _batches(table: ChunkTable, blocks: BlockReader) -> Iterator[list[Row]]:
         yield batch
 
 
-def _works(batch: list[Row], manifest: Manifest) -> Iterator[Work]:
+def _works(batch: list[ChunkKey], manifest: Manifest) -> Iterator[Work]:
     """A batch as one job; or as several, if it is a large raw chunk."""
     tensor, chunk = batch[0]
     spec = manifest.specs[tensor]
@@ -315,7 +315,7 @@ def _check(blocks: BlockReader, work: Work) -> Done:
     return Done(work.rows, checked, damaged, [work.large] if damaged else [])
 
 
-def _check_chunks(blocks: BlockReader, rows: list[Row]) -> Done:
+def _check_chunks(blocks: BlockReader, rows: list[ChunkKey]) -> Done:
     checked, found, where = 0, [], []
     places = [blocks.place(tensor, chunk) for tensor, chunk in rows]
     failure = None

@@ -7,8 +7,7 @@ rules of `flax.training.checkpoints`. What is not in `__all__` is private, and s
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..on_demand import exports
 from ..options import OpenOptions
 from .copies import CopyTo, CopyWarning
 from .flax import FlaxCheckpointManager
@@ -52,11 +51,4 @@ __all__ = [
     "open_run",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "Plan":
-        from ..deprecated import warn_deprecated
-
-        warn_deprecated("ckptfmt.manager.Plan", "ckptfmt.manager.RetentionPlan")
-        return RetentionPlan
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exports(__name__, {}, former={"Plan": "RetentionPlan"})

@@ -14,7 +14,7 @@ from ..conversion import FORMATS
 from ..conversion.entries import folder_size
 from ..conversion.folders import INDEX
 from ..conversion.formats import OWN, place_of
-from ..conversion.probe import Place
+from ..conversion.probe import CheckpointPlace
 from ..conversion.shards import numbered
 from ..errors import CkptError, MissingError, NotACheckpointError
 from ..format.dtypes import dtype_of
@@ -30,7 +30,7 @@ _AT_END = re.compile(r"(?:^|ckpt|checkpoint|save|model)[-_=.]?([0-9]{1,18})$", r
 _NUMBER = re.compile(r"([0-9]+)")
 
 
-class Row(NamedTuple):
+class CheckpointRow(NamedTuple):
     """One checkpoint: its name below the folder, what is known of it, the code of what keeps it from being read, and
     why its manager kept it."""
 
@@ -45,11 +45,11 @@ class Row(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
-def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -> list[Row]:
+def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -> list[CheckpointRow]:
     """The checkpoints in a folder, a path or a URL; `prefix`: that of the names of a run of flax."""
     run = run_at(folder, FixedNames() if prefix is None else FlaxNames(prefix))
     reasons = read_reasons(run)
-    rows: dict[str, Row] = {}
+    rows: dict[str, CheckpointRow] = {}
     found: list[Step | DamagedStep] = [*run.scan().steps, *run.damaged]
     for step in found:
         name = os.path.basename(step.path)
@@ -62,9 +62,9 @@ def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -
     return list(_joined(rows))
 
 
-def _joined(rows: Mapping[str, Row]) -> Iterator[Row]:
+def _joined(rows: Mapping[str, CheckpointRow]) -> Iterator[CheckpointRow]:
     """The rows, with those of a model in several files as the one of their index."""
-    parts: dict[str, list[Row]] = {}
+    parts: dict[str, list[CheckpointRow]] = {}
     for name, row in rows.items():
         part = numbered(name)
         index = "" if part is None else re.sub(r"-[0-9]+-of-[0-9]+(?=\.\w+$)", "", name) + INDEX
@@ -75,7 +75,7 @@ def _joined(rows: Mapping[str, Row]) -> Iterator[Row]:
         yield rows[name]._replace(size=sum(sizes) if sizes else None, time=max(times, default=None))
 
 
-def by_step(row: Row) -> Any:
+def by_step(row: CheckpointRow) -> Any:
     """The order of steps; what has none comes last, by name."""
     return (row.step is None, row.step if row.step is not None else 0, natural(row.name))
 
@@ -85,11 +85,11 @@ def natural(name: str) -> list[Any]:
     return [int(part) if place % 2 else part for place, part in enumerate(_NUMBER.split(name))]
 
 
-def _of_run(name: str, step: Step | DamagedStep, reasons: tuple[str, ...]) -> Row:
+def _of_run(name: str, step: Step | DamagedStep, reasons: tuple[str, ...]) -> CheckpointRow:
     if isinstance(step, DamagedStep):
-        return Row(name, None, step.step, step.path, None, None, {}, step.error.code)
+        return CheckpointRow(name, None, step.step, step.path, None, None, {}, step.error.code)
     form = OWN if step.record else "flax"
-    row = Row(name, form, step.step, step.path, step.time, step.size, {}, reasons=reasons)
+    row = CheckpointRow(name, form, step.step, step.path, step.time, step.size, {}, reasons=reasons)
     try:
         _ = step.metadata  # raises what `metrics` hides
     except CkptError as error:
@@ -97,10 +97,10 @@ def _of_run(name: str, step: Step | DamagedStep, reasons: tuple[str, ...]) -> Ro
     return row._replace(metrics=dict(step.metrics))
 
 
-def _looked_at(name: str, candidate: Candidate) -> Row | None:
+def _looked_at(name: str, candidate: Candidate) -> CheckpointRow | None:
     """What is at a path, if it is a checkpoint or named like one."""
     path, size, time = candidate
-    row = Row(name, OWN, step_in(name), path, time, size, {})
+    row = CheckpointRow(name, OWN, step_in(name), path, time, size, {})
     try:
         with Checkpoint(path) as checkpoint:
             return row._replace(**_told(checkpoint.metadata, row.step))
@@ -116,14 +116,14 @@ def _looked_at(name: str, candidate: Candidate) -> Row | None:
     return row._replace(format=None, error=code) if name.endswith(FORMATS[OWN].suffixes) else None
 
 
-def _place(path: str) -> Place | None:
+def _place(path: str) -> CheckpointPlace | None:
     try:
         return place_of(path)
     except CkptError:
         return None
 
 
-def _directories(folder: str, known: Container[str], recursive: bool) -> Iterator[Row]:
+def _directories(folder: str, known: Container[str], recursive: bool) -> Iterator[CheckpointRow]:
     """Directories that are checkpoints of other formats, or that are called as a step and hold the one checkpoint of
     it, as those of a Trainer."""
     with os.scandir(folder) as entries:
@@ -133,7 +133,7 @@ def _directories(folder: str, known: Container[str], recursive: bool) -> Iterato
         step = step_in(entry.name)
         if place is not None and (place.path == entry.path or (step is not None and not recursive)):
             size, time = folder_size(entry.path), entry.stat().st_mtime
-            yield Row(entry.name, place.format, step, place.path, time, size, {})
+            yield CheckpointRow(entry.name, place.format, step, place.path, time, size, {})
 
 
 def _told(metadata: Any, step: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from .preemption import Preemption
 from .reader import RunReader, Which, tell_damage
 from .retention import RetentionPlan
 from .run import DamagedStep, place_of, run_at
-from .saving import OnCommit, OnError, Order, Overwrite, Saver
+from .saving import OnCommit, OnError, Overwrite, SaveOrder, Saver
 from .schedule import Schedule, schedule_asked
 from .steps import FixedNames, Given, Number, Step, StepNames, metadata_for
 
@@ -216,7 +216,7 @@ class CheckpointManager:
             return metadata
 
         metadata = together(self._group, True, ready, f"save of step {step}")
-        self._saver.save(Order(step, tree, metadata, overwrite), block=block)
+        self._saver.save(SaveOrder(step, tree, metadata, overwrite), block=block)
 
     def _newest(self) -> Number | None:
         """The last step that is committed or in flight. Lists no second directory but the first time."""

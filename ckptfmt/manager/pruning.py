@@ -21,7 +21,7 @@ from ..maintenance.candidates import check_folder
 from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.leases import claim, is_leased, lease
 from ..storage.temporaries import take_away
-from .listing import Row, by_step, listed
+from .listing import CheckpointRow, by_step, listed
 from .policies import Policy, policies_asked, reasons_to_keep
 from .steps import Step
 
@@ -92,7 +92,7 @@ def _check(folder: str) -> None:
         raise fault("bad-option", "this is a checkpoint, and no folder of them", path=folder, expected=expected)
 
 
-def _judged(folder: str, policies: Sequence[Policy]) -> Iterator[tuple[Row, str, bool]]:
+def _judged(folder: str, policies: Sequence[Policy]) -> Iterator[tuple[CheckpointRow, str, bool]]:
     """Each checkpoint, by step, with the reason for which it stays or goes, and whether it goes."""
     linked = set(_link_targets(folder))
     rows = sorted(listed(folder), key=by_step)
@@ -108,7 +108,7 @@ def _judged(folder: str, policies: Sequence[Policy]) -> Iterator[tuple[Row, str,
         yield row, why or none, not why
 
 
-def _apart(row: Row, linked: set[str]) -> str:
+def _apart(row: CheckpointRow, linked: set[str]) -> str:
     """Why a row is none that policies judge; "" if it is one."""
     if row.error is not None:
         return f"damaged or not readable: {row.error}"
@@ -132,7 +132,7 @@ def _is_read(path: str) -> bool:
     return False
 
 
-def _removed(folder: str, row: Row, one: Pruned) -> Pruned:
+def _removed(folder: str, row: CheckpointRow, one: Pruned) -> Pruned:
     """Remove a checkpoint that is what it was when it was listed, and that nobody holds."""
     with lease(folder), claim(row.path) as is_mine:  # as a manager does, so that none sweeps meanwhile
         if not is_mine:
@@ -143,7 +143,7 @@ def _removed(folder: str, row: Row, one: Pruned) -> Pruned:
     return replace(one, removed=True)
 
 
-def _is_as_listed(row: Row) -> bool:
+def _is_as_listed(row: CheckpointRow) -> bool:
     place = os.path.join(row.path, COMMIT) if os.path.isdir(row.path) else row.path
     with suppress(OSError):
         status = os.stat(place)

@@ -35,7 +35,7 @@ NOTE = 1 << 20  # most bytes of a note
 _MARK = re.compile(rf"\.(.+?)(\.[0-9a-f]{{12}}{re.escape(LEASE)}|{re.escape(TOMBSTONE)})").fullmatch
 
 
-class _Done(Bell):
+class _LeaseEnd(Bell):
     """Rings when a lease is given up."""
 
     is_over = False
@@ -130,7 +130,7 @@ class RunOnStore(RunDirectory):
         if not is_held:
             yield
             return
-        done = _Done()
+        done = _LeaseEnd()
         try:
             self._list()
             if name in self._tombstones or name not in self._entries:
@@ -143,7 +143,7 @@ class RunOnStore(RunDirectory):
             with contextlib.suppress(CkptError):
                 self._remove(mark)
 
-    def _renew(self, mark: str, done: _Done) -> None:
+    def _renew(self, mark: str, done: _LeaseEnd) -> None:
         while not done.wait_for(lambda: done.is_over, LIFETIME / 4):
             with contextlib.suppress(CkptError):
                 self._put(mark)

@@ -28,7 +28,7 @@ OnCommit = Callable[[Number, SaveReport], Any]
 OnError = Callable[[Number, BaseException], Any]
 
 
-class Order(NamedTuple):
+class SaveOrder(NamedTuple):
     """What is to be saved. `views`: where `tree` is a snapshot, the groups of paths whose arrays overlapped in it."""
 
     step: Number
@@ -68,7 +68,7 @@ class Saver:
 
     # ---- saving
 
-    def save(self, order: Order, *, block: bool) -> None:
+    def save(self, order: SaveOrder, *, block: bool) -> None:
         """Save now, or copy the tree and save in the background."""
         if not block:
             self._save_in_background(order)
@@ -78,7 +78,7 @@ class Saver:
             settle()
             self.worker.run(Job(order.step, lambda job: self._commit(self.savers, order, job)))
 
-    def _save_in_background(self, order: Order) -> None:
+    def _save_in_background(self, order: SaveOrder) -> None:
         if self._split is None:
             self._split = self.savers.split()
         savers = self._split
@@ -106,7 +106,7 @@ class Saver:
 
         self.worker.submit(Job(order.step, run))
 
-    def _commit(self, savers: Coordinator, order: Order, job: Job | None = None) -> None:
+    def _commit(self, savers: Coordinator, order: SaveOrder, job: Job | None = None) -> None:
         """Save, tell, and delete what is not kept. With a `job` the tree is the caller's: once he does not wait for the
         job any more it may change, and nothing is committed."""
         step = order.step
@@ -125,7 +125,7 @@ class Saver:
                 self._on_error(step, error)
             raise
 
-    def _written(self, savers: Coordinator, order: Order, options: Mapping[str, Any]) -> SaveReport:
+    def _written(self, savers: Coordinator, order: SaveOrder, options: Mapping[str, Any]) -> SaveReport:
         step, acts, run = order.step, self.acts, self._run
         if not order.overwrite and self._saved is not None and run.key(self._saved) >= run.key(step):
             together(savers, acts, lambda: self._refuse_late(step), f"order of step {step}")

@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
     copied_views: tuple[tuple[str, ...], ...]
 
 
-class _Group(NamedTuple):
+class _TensorGroup(NamedTuple):
     """Tensors of a framework that stand together in a tree: how they are seen there, and what they are copied into: as
     arrays, and as tensors of that framework."""
 
@@ -56,7 +56,7 @@ class SnapshotBuffers:
         self._arrays: dict[int, weakref.ref[Array]] = {}
         self._target_of: dict[int, Array] = {}
         # tensors of frameworks, by where they are in memory: a `state_dict()` makes new objects that see the same
-        self._groups: dict[tuple[int, ...], _Group] = {}
+        self._groups: dict[tuple[int, ...], _TensorGroup] = {}
         self._keys: set[tuple[Any, ...]] = set()  # of dicts, which were checked
 
     def take(self, tree: Tree, skip: Patterns = None) -> Snapshot:
@@ -115,7 +115,7 @@ class SnapshotBuffers:
             return False
         adapter, addresses, look = found
         arrays = [self._targets[node[1]] for node in nodes]
-        self._groups[addresses] = _Group(adapter, look, arrays, list(map(adapter.wrap, arrays)))
+        self._groups[addresses] = _TensorGroup(adapter, look, arrays, list(map(adapter.wrap, arrays)))
         return True
 
 
@@ -130,13 +130,13 @@ class _Again:
         self,
         arrays: dict[int, weakref.ref[Array]],
         target_of: dict[int, Array],
-        groups: dict[tuple[int, ...], _Group],
+        groups: dict[tuple[int, ...], _TensorGroup],
         keys: set[tuple[Any, ...]],
     ) -> None:
         self._arrays, self._target_of, self._groups, self._keys = arrays, target_of, groups, keys
         self._from: list[Array] = []
         self._to: list[Array] = []
-        self._tensors: list[tuple[_Group, list[Any]]] = []
+        self._tensors: list[tuple[_TensorGroup, list[Any]]] = []
 
     def value(self, value: Tree, depth: int) -> Tree:
         kind = type(value)

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from .apply import MigrationReport, provenance
     from .document import Migration
     from .graph import MigrationSet
-    from .operators import Extern, Loss, Spec
+    from .operators import Extern, LossClass, Spec
     from .plan import MigrationPlan
 
-__all__ = ["Extern", "Loss", "Migration", "MigrationPlan", "MigrationReport", "MigrationSet", "Spec", "provenance"]
+__all__ = ["Extern", "LossClass", "Migration", "MigrationPlan", "MigrationReport", "MigrationSet", "Spec", "provenance"]
 
 __getattr__ = exports(
     __name__,
     {
         "Extern": "operators",
-        "Loss": "operators",
+        "LossClass": "operators",
         "Migration": "document",
         "MigrationPlan": "plan",
         "MigrationReport": "apply",
@@ -36,4 +36,5 @@ __getattr__ = exports(
         "Spec": "operators",
         "provenance": "apply",
     },
+    former={"Loss": "LossClass"},
 )

@@ -27,7 +27,7 @@ from .containers import with_leaves
 from .graph import Documents
 from .keep import Keeper, keeper
 from .options import ChainOptions, MigrateOptions
-from .plan import MigrationPlan, Plain
+from .plan import MigrationPlan, PlainLeaf
 from .tags import tagged
 from .view import MigratedTensor, MigratedView, migrated
 
@@ -118,7 +118,7 @@ def _saved(view: MigratedView, keeps: Keeper | None, tally: Tally) -> Tree:
     are stored."""
 
     def leaf(path: Path, entry: Any) -> Any:
-        if isinstance(entry, Plain):
+        if isinstance(entry, PlainLeaf):
             return entry.value
         found = view.leaves[path]
         if not isinstance(found, MigratedTensor):

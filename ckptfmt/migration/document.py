@@ -15,9 +15,9 @@ from ..errors import CkptError, fault, os_fault
 from ..format.names import Path
 from ..near import did_you_mean
 from ..storage import path_of
-from .operators import Extern, Loss
+from .operators import Extern, LossClass
 from .patterns import Pattern, literal_path, parse_patterns
-from .steps import Step, parse_step
+from .steps import RuleStep, parse_step
 
 EXAMPLES = os.path.join(os.path.dirname(__file__), "examples")  # documents that come with this package
 EXAMPLE = "example:"  # before the name of one, where a file is asked for
@@ -34,7 +34,7 @@ class Rule:
 
     number: int
     sources: tuple[Pattern, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[RuleStep, ...]
     targets: tuple[Pattern, ...]
     optional: bool = False
 
@@ -49,8 +49,8 @@ class Rule:
         return sides[0] & sides[1] if self.targets else sides[0]
 
     @property
-    def loss(self) -> Loss:
-        return max((step.operator.loss for step in self.steps), default=Loss.EXACT)
+    def loss(self) -> LossClass:
+        return max((step.operator.loss for step in self.steps), default=LossClass.EXACT)
 
     @property
     def items(self) -> int | None:
@@ -68,13 +68,13 @@ class Rule:
     def inverse(self) -> Rule:
         """The rule that undoes this one; ValueError if there is none."""
         if not self.consumes:  # what it added goes away again
-            return Rule(self.number, self.targets, (Step(self._first_inverse()),), (), self.optional)
+            return Rule(self.number, self.targets, (RuleStep(self._first_inverse()),), (), self.optional)
         steps = []
         for operator, on in reversed(self.steps):
             inverse = operator.inverse()
             if inverse is None:
                 raise ValueError(f"{self} has no inverse")
-            steps.append(Step(inverse, on))
+            steps.append(RuleStep(inverse, on))
         return Rule(self.number, self.targets, tuple(steps), self.sources, self.optional)
 
     def _first_inverse(self) -> Any:
@@ -83,7 +83,7 @@ class Rule:
     def for_companions(self) -> Rule:
         """The rule as it applies to companion trees; ValueError if it does not. [MIG-016]"""
         steps = [(step.operator.for_companions(), step.on) for step in self.steps]
-        kept = tuple(Step(operator, on) for operator, on in steps if operator is not None)
+        kept = tuple(RuleStep(operator, on) for operator, on in steps if operator is not None)
         return replace(self, steps=kept, optional=True)
 
     def __str__(self) -> str:
@@ -106,13 +106,13 @@ class Migration:
     keeps_rest: bool
     description: str
     digest: bytes
-    loss: Loss
+    loss: LossClass
     backwards: bool = False
 
     def inverse(self) -> Migration:
         """The migration from `end` to `start`; raises `irreversible-migration`. [MIG-014]"""
-        if self.loss == Loss.IRREVERSIBLE:
-            lost = ", ".join(str(rule) for rule in self.rules if rule.loss == Loss.IRREVERSIBLE)
+        if self.loss == LossClass.IRREVERSIBLE:
+            lost = ", ".join(str(rule) for rule in self.rules if rule.loss == LossClass.IRREVERSIBLE)
             raise fault("irreversible-migration", f"{self} cannot be undone: {lost}")
         rules = tuple(rule.inverse() for rule in self.rules)
         return replace(self, start=self.end, end=self.start, rules=rules, backwards=not self.backwards)
@@ -206,7 +206,7 @@ def _migration(document: Any, externs: Mapping[str, Extern]) -> Migration:
         keeps_rest=document.get("rest") == "keep",
         description=str(document.get("description", "")),
         digest=hashlib.sha256(msgpack.packb(_sorted(document))).digest(),
-        loss=max((rule.loss for rule in rules), default=Loss.EXACT),
+        loss=max((rule.loss for rule in rules), default=LossClass.EXACT),
     )
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..errors import fault
 from .document import Migration, read_documents
-from .operators import Extern, Loss
+from .operators import Extern, LossClass
 
-Chain = tuple[Migration, ...]
-Document = Migration | Mapping[str, Any] | str | os.PathLike[str]
+MigrationChain = tuple[Migration, ...]
+MigrationLike = Migration | Mapping[str, Any] | str | os.PathLike[str]
 
 
 class MigrationSet:
@@ -23,9 +23,9 @@ class MigrationSet:
 
     def __init__(self, migrations: Documents = (), *, externs: Mapping[str, Extern] | None = None) -> None:
         self.externs: Mapping[str, Extern] = externs or {}
-        self.migrations: Chain = tuple(_parsed(migrations, self.externs))
+        self.migrations: MigrationChain = tuple(_parsed(migrations, self.externs))
 
-    def chain(self, schema: str, start: str, end: str, *, down: bool = False, lossy: bool = False) -> Chain:
+    def chain(self, schema: str, start: str, end: str, *, down: bool = False, lossy: bool = False) -> MigrationChain:
         """The migrations that lead from version `start` to `end`, in order. [MIG-012]
 
         `down` goes against the edges: through exact migrations, and with `lossy` through lossy ones too. Raises
@@ -38,7 +38,7 @@ class MigrationSet:
             return tuple(edge.inverse() for edge in reversed(forward))
         return self._only(schema, edges, start, end)
 
-    def _only(self, schema: str, edges: list[Migration], start: str, end: str) -> Chain:
+    def _only(self, schema: str, edges: list[Migration], start: str, end: str) -> MigrationChain:
         found = _chains(edges, start, end, _reaching(edges, end))
         if len(found) == 1:
             return found[0]
@@ -56,20 +56,20 @@ class MigrationSet:
         return f"The graph: {'; '.join(lines) or 'no migrations'}"
 
 
-Documents = MigrationSet | Document | Iterable[Document]  # as `migrations=` takes them
+Documents = MigrationSet | MigrationLike | Iterable[MigrationLike]  # as `migrations=` takes them
 
 
-def _check_reversible(chain: Chain, lossy: bool) -> None:
-    worst = max((edge.loss for edge in chain), default=Loss.EXACT)
-    if worst == Loss.IRREVERSIBLE or (worst == Loss.LOSSY and not lossy):
-        edges = "; ".join(f"{edge} is {edge.loss}" for edge in chain if edge.loss != Loss.EXACT)
+def _check_reversible(chain: MigrationChain, lossy: bool) -> None:
+    worst = max((edge.loss for edge in chain), default=LossClass.EXACT)
+    if worst == LossClass.IRREVERSIBLE or (worst == LossClass.LOSSY and not lossy):
+        edges = "; ".join(f"{edge} is {edge.loss}" for edge in chain if edge.loss != LossClass.EXACT)
         raise fault("irreversible-migration", f"the chain cannot be run backwards: {edges}")  # [MIG-014]
 
 
-def _chains(edges: list[Migration], start: str, end: str, useful: set[str]) -> list[Chain]:
+def _chains(edges: list[Migration], start: str, end: str, useful: set[str]) -> list[MigrationChain]:
     """Up to two chains without repeated versions; `useful` versions are those from which `end` can be reached."""
-    found: list[Chain] = []
-    open_chains: list[tuple[str, Chain]] = [(start, ())]
+    found: list[MigrationChain] = []
+    open_chains: list[tuple[str, MigrationChain]] = [(start, ())]
     while open_chains and len(found) < 2:
         version, chain = open_chains.pop()
         if version == end:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..errors import CkptError
 from ..format import pack
 from ..format.manifest import BLOCK
-from ..frameworks.sources import Kept, StoredChunk
+from ..frameworks.sources import KeptTensor, StoredChunk
 from ..reading.checkpoint import StoredCheckpoint
 from ..reading.tensor import Tensor
 from ..storage.local import LocalStorage
@@ -26,7 +26,7 @@ class Directory(NamedTuple):
     """The central directory of one pack: where the headers of members begin, in order, and the members."""
 
     offsets: list[int]
-    entries: list[pack.Entry]
+    entries: list[pack.CentralEntry]
 
     def crc32(self, payload: int, length: int) -> int | None:
         """That of the member whose payload is there."""
@@ -40,10 +40,10 @@ class Keeper:
     def __init__(self, checkpoint: StoredCheckpoint, directories: dict[str, Directory]) -> None:
         self._checkpoint, self._directories = checkpoint, directories
 
-    def keep(self, tensor: Tensor, identity: Hashable) -> Kept | None:
+    def keep(self, tensor: Tensor, identity: Hashable) -> KeptTensor | None:
         """The tensor as a source; None where a pack does not say its crc32."""
         chunks = [self._chunk(tensor.index, chunk) for chunk in range(tensor.chunks)]
-        return None if None in chunks else Kept(tensor, chunks.__getitem__, identity)  # type: ignore[arg-type]
+        return None if None in chunks else KeptTensor(tensor, chunks.__getitem__, identity)  # type: ignore[arg-type]
 
     def _chunk(self, tensor: int, chunk: int) -> StoredChunk | None:
         blocks = self._checkpoint.blocks

@@ -14,12 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..format.arrays import Shape
 from ..format.casts import cast, may_exceed
 from ..format.dtypes import Array
+from ..format.grid import Shape
 from ..frameworks.overflows import name_of
-
-Region = tuple[slice, ...]  # one slice an axis, with start and stop in range and a step of 1 or more
+from ..frameworks.sources import Region
 
 
 class Reading(Protocol):
@@ -32,7 +31,7 @@ class Reading(Protocol):
         """Elements of a region that lie beyond the range of the node's dtype. [DTYPE-009]"""
 
 
-class Node(Protocol):
+class LazyNode(Protocol):
     """A tensor that has not been read."""
 
     @property
@@ -45,7 +44,7 @@ class Node(Protocol):
         """The elements of a region that is not empty."""
 
 
-class Rounding(Node, Protocol):
+class Rounding(LazyNode, Protocol):
     """A node that makes numbers of its dtype of others."""
 
     @property
@@ -67,7 +66,7 @@ def lengths(region: Region) -> Shape:
     return tuple(len(range(axis.start, axis.stop, axis.step or 1)) for axis in region)
 
 
-def read(node: Node, region: Region, reading: Reading) -> Array:
+def read(node: LazyNode, region: Region, reading: Reading) -> Array:
     """The elements of any region of a node."""
     shape = lengths(region)
     return node.read(region, reading) if 0 not in shape else np.empty(shape, node.dtype)
@@ -113,7 +112,7 @@ class Filled:
 class Copied:
     """The same elements as a tensor of its own."""
 
-    input: Node
+    input: LazyNode
     owner: Hashable
 
     @property
@@ -132,7 +131,7 @@ class Copied:
 class Mapped:
     """Each element by itself: `function(array)` gives the result, of dtype `dtype`. `name` tells functions apart."""
 
-    input: Node
+    input: LazyNode
     dtype: np.dtype[Any]
     name: Hashable
     function: Callable[[Array], Array] = field(compare=False)
@@ -150,7 +149,7 @@ class Rounded:
     """Each element by itself, rounded once to `dtype`: of the input, or of what `function` makes of it in binary64,
     which is called `name`. `grows`: whether that may be greater than the element."""
 
-    input: Node
+    input: LazyNode
     dtype: np.dtype[Any]
     name: Hashable = None
     function: Callable[[Array], Array] | None = field(default=None, compare=False)
@@ -178,7 +177,7 @@ class Rounded:
 class Joined:
     """Inputs one after another along an axis."""
 
-    inputs: tuple[Node, ...]
+    inputs: tuple[LazyNode, ...]
     axis: int
 
     @property
@@ -207,7 +206,7 @@ class Joined:
 class Stacked:
     """Inputs of one shape along a new axis."""
 
-    inputs: tuple[Node, ...]
+    inputs: tuple[LazyNode, ...]
     axis: int
 
     @property
@@ -225,10 +224,10 @@ class Stacked:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Narrowed:
     """`length` elements of an axis of the input, from `start` on."""
 
-    input: Node
+    input: LazyNode
     axis: int
     start: int
     length: int
@@ -251,7 +250,7 @@ class Part:
 class Picked:
     """One position of an axis of the input, without that axis."""
 
-    input: Node
+    input: LazyNode
     axis: int
     index: int
 
@@ -272,7 +271,7 @@ class Picked:
 class Padded:
     """The input with `before` and `after` further elements along an axis, which are `value`."""
 
-    input: Node
+    input: LazyNode
     axis: int
     before: int
     after: int
@@ -318,7 +317,7 @@ class Padded:
 class Computed:
     """Output number `output` of a function over whole inputs."""
 
-    inputs: tuple[Node, ...]
+    inputs: tuple[LazyNode, ...]
     shape: Shape
     dtype: np.dtype[Any]
     name: Hashable
@@ -334,17 +333,17 @@ class Computed:
         return array[region]
 
 
-def roundings(node: Node) -> Iterator[Rounding]:
+def roundings(node: LazyNode) -> Iterator[Rounding]:
     """All nodes that round on the way to a tensor."""
     return (one for one in _behind(node) if isinstance(one, Filled | Rounded | Padded))
 
 
-def origins(node: Node) -> set[Hashable]:
+def origins(node: LazyNode) -> set[Hashable]:
     """The keys of the tensors of the source that a tensor is made of."""
     return {one.key for one in _behind(node) if isinstance(one, Leaf)}
 
 
-def _behind(node: Node) -> Iterator[Node]:
+def _behind(node: LazyNode) -> Iterator[LazyNode]:
     """A node and all that it is made of, each once."""
     seen: dict[int, Any] = {}
     ahead: list[Any] = [node]
@@ -357,7 +356,7 @@ def _behind(node: Node) -> Iterator[Node]:
         ahead += getattr(one, "inputs", ()) or filter(None, [getattr(one, "input", None)])
 
 
-def nbytes(node: Node) -> int:
+def nbytes(node: LazyNode) -> int:
     """Bytes of the elements in memory."""
     return math.prod(node.shape) * node.dtype.itemsize
 

@@ -15,18 +15,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..format.arrays import Shape
 from ..format.dtypes import DTYPES, Array, dtype_of
+from ..format.grid import Shape
 from ..frameworks.overflows import name_of
 from . import rearrange
 from .casts import is_castable, is_exact, kind_of
-from .nodes import Computed, Copied, Filled, Joined, Mapped, Node, Padded, Part, Picked, Rounded, Stacked
+from .nodes import Computed, Copied, Filled, Joined, LazyNode, Mapped, Narrowed, Padded, Picked, Rounded, Stacked
 from .sizes import Size, evaluate
 
-Item = Node | tuple[Node, ...]
+Item = LazyNode | tuple[LazyNode, ...]
 
 
-class Loss(enum.IntEnum):
+class LossClass(enum.IntEnum):
     """What a migration loses: nothing; a little, so that going back is near; or what nothing brings back."""
 
     EXACT = 0
@@ -54,7 +54,7 @@ class Extern:
     rule: Callable[..., tuple[Spec, ...]]
     call: Callable[..., tuple[Array, ...]]
     inverse: str | None = None
-    loss: Loss = Loss.IRREVERSIBLE
+    loss: LossClass = LossClass.IRREVERSIBLE
 
 
 class Context(NamedTuple):
@@ -75,8 +75,8 @@ class Operator:
     consumes: ClassVar[bool] = True  # whether a rule that begins with it takes its sources away
 
     @property
-    def loss(self) -> Loss:
-        return Loss.EXACT
+    def loss(self) -> LossClass:
+        return LossClass.EXACT
 
     def apply(self, items: list[Item], on: tuple[int, ...] | None, context: Context) -> list[Item]:
         chosen = range(len(items)) if on is None else on
@@ -93,7 +93,7 @@ class Operator:
         """The result for one item; by default each tensor of a list by itself."""
         return tuple(self.one(node, context) for node in item) if type(item) is tuple else self.one(item, context)
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         raise NotImplementedError
 
     def inverse(self) -> Operator | None:
@@ -111,7 +111,7 @@ class Alias(Operator):
 
     consumes: ClassVar[bool] = False
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         return node  # type: ignore[no-any-return]
 
     def inverse(self) -> Operator:
@@ -124,7 +124,7 @@ class Copy(Operator):
 
     consumes: ClassVar[bool] = False
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         return Copied(node, context.owner)
 
     def inverse(self) -> Operator:
@@ -136,8 +136,8 @@ class Drop(Operator):
     """Nothing."""
 
     @property
-    def loss(self) -> Loss:
-        return Loss.IRREVERSIBLE
+    def loss(self) -> LossClass:
+        return LossClass.IRREVERSIBLE
 
     def count(self, items: int) -> int:
         return 0
@@ -255,7 +255,7 @@ class Split(Operator):
         if _side(node, self.axis) != sum(sizes):
             raise ValueError(f"axis {self.axis} of {node.shape} cannot be split into {sizes}")
         starts = [sum(sizes[:number]) for number in range(len(sizes))]
-        return [Part(node, self.axis, start, size) for start, size in zip(starts, sizes, strict=True)]
+        return [Narrowed(node, self.axis, start, size) for start, size in zip(starts, sizes, strict=True)]
 
     def inverse(self) -> Operator:
         return Concat(self.axis, self.sizes)
@@ -273,7 +273,7 @@ class Rearrange(Operator):
         if unknown:
             raise ValueError(f"{self.pattern!r} has no axis {min(unknown)!r}")
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         notation = rearrange.parse(self.pattern)
         known = {name: context.size(size) for name, size in self.axes.items()}
         sizes = rearrange.split_sizes(notation, node.shape, known)
@@ -291,12 +291,12 @@ class Cast(Operator):
     source: str | None = None
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> LossClass:
         if self.source is None or kind_of(self.source) != kind_of(self.dtype):
-            return Loss.IRREVERSIBLE
-        return Loss.EXACT if is_exact(self.source, self.dtype) else Loss.LOSSY
+            return LossClass.IRREVERSIBLE
+        return LossClass.EXACT if is_exact(self.source, self.dtype) else LossClass.LOSSY
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         found = _dtype_name(node)
         if self.source is not None and found != self.source:
             raise ValueError(f"the dtype is {found}, not {self.source}")
@@ -320,15 +320,15 @@ class Slice(Operator):
     after: Size = 0
 
     @property
-    def loss(self) -> Loss:
-        return Loss.IRREVERSIBLE
+    def loss(self) -> LossClass:
+        return LossClass.IRREVERSIBLE
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         before, after = context.size(self.before), context.size(self.after)
         length = _side(node, self.axis) - before - after
         if length < 0:
             raise ValueError(f"axis {self.axis} of {node.shape} has no {before + after} elements to slice off")
-        return Part(node, self.axis, before, length)
+        return Narrowed(node, self.axis, before, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +340,7 @@ class Pad(Operator):
     after: Size = 0
     value: float = 0
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         _side(node, self.axis)
         value = _number(self.value, node.dtype)
         return Padded(node, self.axis, context.size(self.before), context.size(self.after), value)
@@ -357,12 +357,12 @@ class _Elementwise(Operator):
 
     __slots__ = ()
 
-    def one(self, node: Any, context: Context) -> Node:
+    def one(self, node: Any, context: Context) -> LazyNode:
         if kind_of(_dtype_name(node)) != "float":
             raise ValueError(f"{type(self).__name__.lower()} takes floats, not {_dtype_name(node)}")
         return self.of(node)
 
-    def of(self, node: Node) -> Node:
+    def of(self, node: LazyNode) -> LazyNode:
         raise NotImplementedError
 
     def for_companions(self) -> Operator:
@@ -373,7 +373,7 @@ class _Elementwise(Operator):
 class Neg(_Elementwise):
     """The other sign, of NaNs too."""
 
-    def of(self, node: Node) -> Node:
+    def of(self, node: LazyNode) -> LazyNode:
         if _dtype_name(node) == "float8_e8m0fnu":
             raise ValueError("neg takes floats with a sign, not float8_e8m0fnu")
         return Mapped(node, node.dtype, self, np.negative)
@@ -389,14 +389,14 @@ class Scale(_Elementwise):
     by: float
 
     @property
-    def loss(self) -> Loss:
-        return Loss.LOSSY
+    def loss(self) -> LossClass:
+        return LossClass.LOSSY
 
     def __post_init__(self) -> None:
         if self.by == 0:
             raise ValueError("scale by 0 is fill")
 
-    def of(self, node: Node) -> Node:
+    def of(self, node: LazyNode) -> LazyNode:
         return Rounded(node, node.dtype, self, lambda array: array * self.by, not 0 < self.by <= 1)
 
     def inverse(self) -> Operator:
@@ -410,10 +410,10 @@ class Add(_Elementwise):
     value: float
 
     @property
-    def loss(self) -> Loss:
-        return Loss.LOSSY
+    def loss(self) -> LossClass:
+        return LossClass.LOSSY
 
-    def of(self, node: Node) -> Node:
+    def of(self, node: LazyNode) -> LazyNode:
         return Rounded(node, node.dtype, self, lambda array: array + self.value, self.value != 0)
 
     def inverse(self) -> Operator:
@@ -421,15 +421,15 @@ class Add(_Elementwise):
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Operator):
+class ExternCall(Operator):
     """The extern of that name, which the program gives; a document never holds code."""
 
     name: str
     inverse_name: str | None = None
-    declared: Loss = Loss.IRREVERSIBLE
+    declared: LossClass = LossClass.IRREVERSIBLE
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> LossClass:
         return self.declared
 
     def count(self, items: int) -> None:
@@ -447,13 +447,13 @@ class Call(Operator):
         ]
 
     def inverse(self) -> Operator | None:
-        return None if self.inverse_name is None else Call(self.inverse_name, self.name, self.declared)
+        return None if self.inverse_name is None else ExternCall(self.inverse_name, self.name, self.declared)
 
     def for_companions(self) -> Operator:
         raise ValueError(f"extern {self.name!r} has no form for companions")
 
 
-def _dtype_name(node: Node) -> str:
+def _dtype_name(node: LazyNode) -> str:
     return name_of(node.dtype)
 
 
@@ -470,13 +470,13 @@ def _number(value: float, dtype: np.dtype[Any]) -> float:
     return value
 
 
-def _side(node: Node, axis: int) -> int:
+def _side(node: LazyNode, axis: int) -> int:
     if axis >= len(node.shape):
         raise ValueError(f"there is no axis {axis} in shape {node.shape}")
     return node.shape[axis]
 
 
-def _check_alike(nodes: tuple[Node, ...], axis: int | None) -> None:
+def _check_alike(nodes: tuple[LazyNode, ...], axis: int | None) -> None:
     """Refuse nodes of different dtypes, or of shapes that differ elsewhere than on `axis`."""
     if not nodes:
         raise ValueError("there is nothing to join")

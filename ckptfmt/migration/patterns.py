@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]*")
 _UNQUOTED = re.compile(r"(?:\{\{|\}\}|\{[^{}]*\}|[^{}/])*+")
 
 
-class Kind(NamedTuple):
+class CaptureKind(NamedTuple):
     """What a capture stands for: `form` "int", "digits", "text" or "rest"; bounds of a number; the texts allowed."""
 
     form: str
@@ -48,7 +48,7 @@ class Capture(NamedTuple):
     offset: int = 0
 
 
-TEXT = Kind("text")
+TEXT = CaptureKind("text")
 Segment = str | int | Capture
 
 
@@ -59,7 +59,7 @@ class Pattern:
     text: str
     segments: tuple[Segment, ...]
     separators: tuple[str, ...]
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, CaptureKind]
 
     @property
     def captures(self) -> frozenset[str]:
@@ -174,7 +174,7 @@ def _path(tokens: list[Token]) -> Path:
 def parse_patterns(written: Iterable[Any]) -> list[Pattern]:
     """The patterns of one rule, which share their captures; ValueError says what is wrong."""
     drafts = [_parse(item) for item in written]
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, CaptureKind] = {}
     for _, _, _, declared in drafts:
         for name, kind in declared:
             if kind is not None and kinds.setdefault(name, kind) != kind:
@@ -223,10 +223,10 @@ def _check(pattern: Pattern) -> None:
         raise ValueError(f"{pattern.text!r} has more than one '**'")
 
 
-_Draft = tuple[str, tuple[Segment, ...], tuple[str, ...], list[tuple[str, Kind | None]]]
+_ParsedPattern = tuple[str, tuple[Segment, ...], tuple[str, ...], list[tuple[str, CaptureKind | None]]]
 
 
-def _parse(written: Any) -> _Draft:
+def _parse(written: Any) -> _ParsedPattern:
     match written:
         case str():
             keys: list[Any] = _keys(written)
@@ -236,7 +236,7 @@ def _parse(written: Any) -> _Draft:
             raise ValueError(f"a pattern is a string or an array of keys, not {written!r:.60}")
     segments: list[Segment] = []
     separators: list[str] = []
-    declared: list[tuple[str, Kind | None]] = []
+    declared: list[tuple[str, CaptureKind | None]] = []
     for key in keys:
         separator = "/"
         for parts in [[key]] if type(key) is int else _segments(key):
@@ -291,7 +291,7 @@ def _segments(parts: list[str]) -> list[list[str]]:
     return segments
 
 
-def _segment(parts: list[Any], declared: list[tuple[str, Kind | None]], pattern: str) -> Segment:
+def _segment(parts: list[Any], declared: list[tuple[str, CaptureKind | None]], pattern: str) -> Segment:
     if len(parts) == 1 and type(parts[0]) is int:
         return parts[0]
     is_capture = [part[0] == "{" and part != "{{" for part in parts]
@@ -308,14 +308,14 @@ def _segment(parts: list[Any], declared: list[tuple[str, Kind | None]], pattern:
     return Capture(capture["name"], literal, int(capture["scale"] or 1), offset)
 
 
-def _kind(written: str | None) -> Kind | None:
+def _kind(written: str | None) -> CaptureKind | None:
     if written is None:
         return None
     if written in ("int", "digits"):
-        return Kind(written)
+        return CaptureKind(written)
     if written == "**":
-        return Kind("rest")
+        return CaptureKind("rest")
     bounds = _RANGE.fullmatch(written)
     if bounds:
-        return Kind("int", int(bounds[1]), int(bounds[2]))
-    return Kind("text", texts=tuple(written.split("|")))
+        return CaptureKind("int", int(bounds[1]), int(bounds[2]))
+    return CaptureKind("text", texts=tuple(written.split("|")))

@@ -17,15 +17,15 @@ from ..brief import Brief
 from ..errors import fault
 from ..format.names import Path, path_label
 from ..format.tree import Tree
-from ..frameworks.overflows import Kind, Overflow
+from ..frameworks.overflows import Overflow, TensorCast
 from .containers import build_tree, leaves_of
 from .document import Migration, Rule
-from .nodes import Leaf, Node, roundings
-from .operators import Alias, Context, Drop, Extern, Item, Loss
+from .nodes import LazyNode, Leaf, roundings
+from .operators import Alias, Context, Drop, Extern, Item, LossClass
 from .patterns import Captures, Pattern, near_paths, tokens_of
 
 
-class Plain(NamedTuple):
+class PlainLeaf(NamedTuple):
     """A leaf that is no tensor."""
 
     value: Any
@@ -33,8 +33,8 @@ class Plain(NamedTuple):
 
 HINTED = 4  # most faults of a migration that name near paths
 
-Entry = Node | Plain
-Layout = dict[Path, Entry]
+Entry = LazyNode | PlainLeaf
+PlannedLeaves = dict[Path, Entry]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,34 +43,34 @@ class MigrationPlan(Brief):
     result, with entries as its leaves. `parameters`: the values used by each migration of the chain."""
 
     chain: tuple[Migration, ...]
-    source: Layout
+    source: PlannedLeaves
     tree: Tree
     parameters: tuple[dict[str, int], ...]
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> PlannedLeaves:
         return _leaves(self.tree)
 
     @property
-    def loss(self) -> Loss:
-        return max((migration.loss for migration in self.chain), default=Loss.EXACT)
+    def loss(self) -> LossClass:
+        return max((migration.loss for migration in self.chain), default=LossClass.EXACT)
 
     @property
     def overflows(self) -> tuple[Overflow, ...]:
         """The tensors of the result of which elements lie beyond the range of their dtype, or may. [DTYPE-009]"""
         return tuple(kind.overflow(beyond) for kind, beyond in self.roundings().items() if beyond != 0)
 
-    def roundings(self) -> dict[Kind, int | None]:
+    def roundings(self) -> dict[TensorCast, int | None]:
         """What is rounded on the way to each tensor, and how many elements are foretold to lie beyond the range of the
         dtype; None if some may. An alias does not count again."""
-        first: dict[Node, Path] = {}
+        first: dict[LazyNode, Path] = {}
         for path, entry in self.layout.items():
-            if not isinstance(entry, Plain):
+            if not isinstance(entry, PlainLeaf):
                 first.setdefault(entry, path)
-        found: dict[Kind, int | None] = {}
+        found: dict[TensorCast, int | None] = {}
         for entry, path in first.items():
             for node in roundings(entry):
-                kind = Kind(path_label(path), node.found, node.dtype, math.prod(entry.shape))
+                kind = TensorCast(path_label(path), node.found, node.dtype, math.prod(entry.shape))
                 counts = found.get(kind, 0), node.foretold
                 found[kind] = None if None in counts else sum(counts)  # type: ignore[arg-type]
         return found
@@ -78,7 +78,7 @@ class MigrationPlan(Brief):
     @property
     def is_rename(self) -> bool:
         """Whether every tensor of the result is one of the source, bit for bit."""
-        return all(isinstance(entry, Plain | Leaf) for entry in self.layout.values())
+        return all(isinstance(entry, PlainLeaf | Leaf) for entry in self.layout.values())
 
 
 def plan_chain(
@@ -100,7 +100,7 @@ def plan_chain(
         raise fault("bad-option", message, found=sorted(unknown), expected=known)
     source, used = _leaves(tree), []
     for migration in chain:
-        run = _Run(migration, _leaves(tree), externs)
+        run = _MigrationRun(migration, _leaves(tree), externs)
         run.find_parameters(metadata, given)
         leaves = run.result()
         if run.faults:
@@ -111,7 +111,7 @@ def plan_chain(
     return MigrationPlan(chain, source, tree, tuple(used))
 
 
-def _leaves(tree: Tree) -> Layout:
+def _leaves(tree: Tree) -> PlannedLeaves:
     """The entries of a tree; a root that has lost all of them is none."""
     return {path: entry for path, entry in leaves_of(tree) if type(entry) not in (dict, OrderedDict, list, tuple)}
 
@@ -121,15 +121,15 @@ class _Instance(NamedTuple):
 
     captures: Captures
     paths: list[Path]
-    items: list[Item | Plain]
+    items: list[Item | PlainLeaf]
 
 
 @dataclass(slots=True)
-class _Run:
+class _MigrationRun:
     """One migration over one layout."""
 
     migration: Migration
-    layout: Layout
+    layout: PlannedLeaves
     externs: Mapping[str, Extern]
     faults: list[str] = field(default_factory=list)
     parameters: dict[str, int] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class _Run:
                 )
                 self.faults.append(f"the parameter {name!r} was not given{where}")
 
-    def result(self) -> Layout:
+    def result(self) -> PlannedLeaves:
         order = {path: rank for rank, path in enumerate(self.layout)}
         roots = [(self.migration.at, False), *((path, True) for path in self.migration.companions)]
         inside: dict[Path, list[Path]] = {root: [] for root, _ in roots}
@@ -176,7 +176,7 @@ class _Run:
 
     def keep(self, path: Path, entry: Entry, rank: int, inside: bool) -> None:
         """What no rule took: plain values and what lies outside stay, tensors must be dropped. [MIG-011]"""
-        if inside and not isinstance(entry, Plain) and not self.migration.keeps_rest:
+        if inside and not isinstance(entry, PlainLeaf) and not self.migration.keeps_rest:
             self.faults.append(f"{path_label(path)!r} is neither consumed nor dropped")
         else:
             self.produce(path, entry, rank, "what is kept")
@@ -218,7 +218,7 @@ class _Run:
                 instances.append(_Instance(captures, paths, gathered))  # type: ignore[arg-type]
         return instances
 
-    def gather(self, rule: Rule, pattern: Pattern, found: list[tuple[Path, Captures]]) -> Item | Plain | None:
+    def gather(self, rule: Rule, pattern: Pattern, found: list[tuple[Path, Captures]]) -> Item | PlainLeaf | None:
         """What a source stands for: a leaf, or a list if its pattern has a capture of its own. [MIG-006]"""
         local = pattern.captures - rule.shared
         if not local:
@@ -229,10 +229,10 @@ class _Run:
         numbers = [captures[name] for _, captures in ordered]
         if numbers != list(range(len(numbers))):
             self.faults.append(f"{rule}: {pattern.text!r} has the numbers {numbers[:8]}, not 0, 1, 2 …")
-        elif any(isinstance(entry, Plain) for entry in entries):
+        elif any(isinstance(entry, PlainLeaf) for entry in entries):
             self.faults.append(f"{rule}: {pattern.text!r} matches values that are no tensors")
         else:
-            return tuple(entry for entry in entries if not isinstance(entry, Plain))
+            return tuple(entry for entry in entries if not isinstance(entry, PlainLeaf))
         return None
 
     def apply(self, rule: Rule, instance: _Instance, root: Path, order: dict[Path, int]) -> None:
@@ -241,7 +241,7 @@ class _Run:
                 self.faults.append(f"{path_label(path)!r} is consumed by {self.consumer[path]} and {rule}")
             self.consumer[path] = str(rule)
         where = " and ".join(path_label(path) for path in instance.paths[:3])
-        is_plain = any(isinstance(item, Plain) for item in instance.items)
+        is_plain = any(isinstance(item, PlainLeaf) for item in instance.items)
         if is_plain and not all(isinstance(step.operator, Alias | Drop) for step in rule.steps):
             self.faults.append(f"{rule}: {where} is no tensor")
             return

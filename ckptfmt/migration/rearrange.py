@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..format.arrays import Shape
 from ..format.dtypes import Array
-from .nodes import Node, Reading, Region, lengths
+from ..format.grid import Shape
+from ..frameworks.sources import Region
+from .nodes import LazyNode, Reading, lengths
 
 Groups = tuple[tuple[int, ...], ...]  # for each axis of a tensor, the split axes that it consists of
 Box = tuple[slice, ...]  # a range for each split axis
@@ -83,7 +84,7 @@ def split_sizes(notation: Notation, shape: Shape, known: Mapping[str, int]) -> S
 class Rearranged:
     """The input with its axes split, ordered and joined. `sizes` are those of the split axes."""
 
-    input: Node
+    input: LazyNode
     source: Groups
     target: Groups
     sizes: Shape

@@ -10,12 +10,12 @@ from ..format.dtypes import DTYPES
 from .operators import (
     Add,
     Alias,
-    Call,
     Cast,
     Concat,
     Copy,
     Drop,
     Extern,
+    ExternCall,
     Fill,
     Neg,
     Operator,
@@ -45,7 +45,7 @@ OPERATORS: dict[str, type[Operator]] = {
     "neg": Neg,
     "scale": Scale,
     "add": Add,
-    "extern": Call,
+    "extern": ExternCall,
 }
 
 
@@ -97,14 +97,14 @@ FIELDS: dict[str, Field] = {
 }
 
 
-class Step(NamedTuple):
+class RuleStep(NamedTuple):
     """An operator in a rule, and the numbers of the items that it works on; None for all."""
 
     operator: Operator
     on: tuple[int, ...] | None = None
 
 
-def parse_step(document: Any, externs: Mapping[str, Extern]) -> Step:
+def parse_step(document: Any, externs: Mapping[str, Extern]) -> RuleStep:
     """An operator from its map in a document; ValueError says what is wrong, KeyError which extern is missing."""
     match document:
         case {"op": str(name), **rest} if name in OPERATORS:
@@ -124,11 +124,11 @@ def parse_step(document: Any, externs: Mapping[str, Extern]) -> Step:
         if not row.accepts(value):
             raise ValueError(f"{name}: {key!r} is {row.expected}, not {value!r:.40}")
         arguments[row.attribute] = tuple(value) if type(value) is list else value
-    if kind is Call and "name" in arguments:
+    if kind is ExternCall and "name" in arguments:
         extern = externs[arguments["name"]]
         arguments |= {"inverse_name": extern.inverse, "declared": extern.loss}
     try:
-        return Step(kind(**arguments), None if on is None else tuple(on))
+        return RuleStep(kind(**arguments), None if on is None else tuple(on))
     except TypeError:
         needed = [item.name for item in dataclasses.fields(kind) if _is_required(item)]  # type: ignore[arg-type]
         raise ValueError(f"{name} needs {', '.join(needed)}") from None

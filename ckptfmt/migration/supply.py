@@ -18,7 +18,7 @@ from ..frameworks.target import untagged
 from ..reading.supply import Keep, Reads, Restores, binds
 from ..reading.tensor import ArrayLike, Tensor
 from .containers import build_tree, leaves_of
-from .plan import Plain
+from .plan import PlainLeaf
 from .tags import plain_value, tagged
 from .view import MigratedTensor, MigratedView
 
@@ -142,12 +142,12 @@ def _timed(value: Any, dtype: np.dtype[Any]) -> Any:
 
 def _plain(entry: Any, restores: Restores) -> Any:
     """The value of a leaf that is no tensor: with its tag, if that is one of the program or the framework."""
-    return untagged(entry.value if isinstance(entry, Plain) else entry, restores)
+    return untagged(entry.value if isinstance(entry, PlainLeaf) else entry, restores)
 
 
 def _inside(entry: Any) -> Any:
     """The container that an entry of a plan is."""
-    value = entry.value if isinstance(entry, Plain) else entry
+    value = entry.value if isinstance(entry, PlainLeaf) else entry
     while isinstance(value, Tagged):
         value = value.child
     return value

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 from ..format import tree as trees
 from ..format.names import Path, value_at
+from ..format.node import Restore
 from ..format.renaming import Renaming
-from ..format.tags import NATIVE, TAGS, Restore, child_of
-from ..format.tree import Tree
+from ..format.tags import NATIVE, TAGS, child_of
+from ..format.tree import AppliedTag, Tree
 from ..reading.below import below
 from .containers import leaves_of
 from .nodes import Copied, Leaf, origins
-from .plan import Plain
+from .plan import PlainLeaf
 
-Tag = tuple[str, Any]  # name and param
-TagNodes = Mapping[Path, list[Tag]]  # at one path the outermost first
+TagNodes = Mapping[Path, list[AppliedTag]]  # at one path the outermost first
 
 _CONTAINERS = (dict, OrderedDict, list, tuple)
 VERSIONS = "torch.state_dict"  # its param has the name of each module
@@ -30,7 +30,7 @@ VERSIONS = "torch.state_dict"  # its param has the name of each module
 def over_tensors(node: Any) -> TagNodes:
     """The tags of a manifest's tree that stand over tensors, but for those that the values of NumPy have."""
     tensors = {path[:n] for path, one in trees.leaves(node) if _is_tensor(one) for n in range(len(path) + 1)}
-    found: dict[Path, list[Tag]] = {}
+    found: dict[Path, list[AppliedTag]] = {}
     for path, name, param in trees.tags(node):
         if path in tensors and name not in NATIVE and not (name in TAGS and TAGS[name].is_leaf):
             found.setdefault(path, []).append((name, param))
@@ -45,15 +45,15 @@ class Followed(NamedTuple):
     """The tags of a result; each tag that is left out; and the names of modules whose versions are."""
 
     tags: TagNodes
-    lost: list[Tag]
+    lost: list[AppliedTag]
     modules: list[str]
 
 
 def followed(tags: TagNodes, source: Tree, result: Tree) -> Followed:
     """Where the tags of a source stand in what a plan makes of it; both are trees with entries."""
     places = _Places(tags, source, result)
-    found: dict[Path, list[Tag]] = {}
-    lost: list[Tag] = []
+    found: dict[Path, list[AppliedTag]] = {}
+    lost: list[AppliedTag] = []
     modules: list[str] = []
     for path, over in tags.items():
         here = places.of_whole(path)
@@ -106,7 +106,7 @@ class _Places:
     def _stays(self, path: Path) -> bool:
         """Whether nothing else has taken the name of a leaf of the source."""
         before, now = self.source[path], self.result.get(path)
-        if now is None or isinstance(before, Plain) or isinstance(now, Plain):
+        if now is None or isinstance(before, PlainLeaf) or isinstance(now, PlainLeaf):
             return now is before
         return not _origins(now) or _identity(before) in _origins(now)
 
@@ -134,21 +134,23 @@ def _identity(entry: Any) -> Any:
         entry = entry.input
     if isinstance(entry, Leaf):
         return entry.key
-    return id(entry) if isinstance(entry, Plain | dict | list | tuple) else entry
+    return id(entry) if isinstance(entry, PlainLeaf | dict | list | tuple) else entry
 
 
 def _origins(entry: Any) -> set[Any]:
     """The identities of what an entry is made of."""
-    return {_identity(entry)} if isinstance(entry, Plain | dict | list | tuple) else origins(entry)
+    return {_identity(entry)} if isinstance(entry, PlainLeaf | dict | list | tuple) else origins(entry)
 
 
 def _kind(tree: Tree, path: Path) -> type | None:
     """Whether a dict, a list, a tuple or a leaf is at a path."""
     value = value_at(tree, path)
-    return next((kind for kind in (dict, list, tuple) if type(value) is not Plain and isinstance(value, kind)), None)
+    return next(
+        (kind for kind in (dict, list, tuple) if type(value) is not PlainLeaf and isinstance(value, kind)), None
+    )
 
 
-def _versions(at: Path, tag: Tag, places: _Places) -> tuple[list[Path], Tag, list[str]]:
+def _versions(at: Path, tag: AppliedTag, places: _Places) -> tuple[list[Path], AppliedTag, list[str]]:
     """A state dict's versions under the names that its modules got: where the dict is, the tag, and the modules whose
     tensors went apart."""
     name, (_, modules, versions) = tag
@@ -244,8 +246,8 @@ def _is_container(value: Any) -> bool:
     return type(value) in _CONTAINERS
 
 
-def said(tags: Collection[Tag]) -> list[str]:
-    """TagNodes in words, each name once, with its param where that is a class."""
+def said(tags: Collection[AppliedTag]) -> list[str]:
+    """Tags in words, each name once, with its param where that is a class."""
     texts: dict[str, str] = {}
     for name, param in tags:
         texts.setdefault(name, f"{name} {param}" if name in TAGS and isinstance(param, str) else name)

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..errors import CkptError, UnknownTagWarning, fault
 from ..format import tree as trees
-from ..format.arrays import Shape
 from ..format.dtypes import Array
+from ..format.grid import Shape
 from ..format.grid import select as normalise
 from ..format.manifest import Schema
 from ..format.names import Path, path_label
@@ -22,7 +22,7 @@ from ..format.renaming import Renaming
 from ..format.tags import CHILDREN, NATIVE
 from ..format.tree import Tags, Tree
 from ..frameworks.adapter import kept
-from ..frameworks.overflows import Kind, Tally, place_of
+from ..frameworks.overflows import Tally, TensorCast, place_of
 from ..frameworks.sources import Region
 from ..frameworks.target import untagged
 from ..reading.checkpoint import StoredCheckpoint
@@ -34,9 +34,9 @@ from ..warning import warn
 from . import nodes
 from .containers import leaves_of, with_leaves
 from .graph import Documents, MigrationSet
-from .nodes import Copied, Leaf, Mapped, Node, Rounded, Rounding
+from .nodes import Copied, LazyNode, Leaf, Mapped, Rounded, Rounding
 from .operators import Extern
-from .plan import Entry, MigrationPlan, Plain, plan_chain
+from .plan import Entry, MigrationPlan, PlainLeaf, plan_chain
 from .tags import TagNodes, followed, over_tensors, plain_value, renamed, said
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class MigratedTensor(ArrayLike):
 
     __slots__ = ("_checkpoint", "_way", "node", "path")
 
-    def __init__(self, path: Path, node: Node, checkpoint: StoredCheckpoint, way: Way | None = None) -> None:
+    def __init__(self, path: Path, node: LazyNode, checkpoint: StoredCheckpoint, way: Way | None = None) -> None:
         self.path, self.node, self._checkpoint = path, node, checkpoint
         self._way = way or Way(checkpoint.verifies)
 
@@ -90,7 +90,7 @@ class MigratedTensor(ArrayLike):
         beyond the range of a cast, and nobody is warned of them."""
         return type(self)(self.path, self.node, self._checkpoint, self._way._replace(tally=tally, fetcher=fetcher))
 
-    def _of(self, node: Node) -> Self:
+    def _of(self, node: LazyNode) -> Self:
         return type(self)(self.path, node, self._checkpoint, self._way)
 
     def __repr__(self) -> str:
@@ -114,9 +114,9 @@ class MigratedTensor(ArrayLike):
         array = np.asarray(self._read(wanted))
         return np.array(array, order="C", copy=None if array.base is None and array.flags.writeable else True)
 
-    def _read(self, region: nodes.Region) -> Array:
+    def _read(self, region: Region) -> Array:
         tally = self._way.tally or Tally()
-        values = nodes.read(self.node, region, _Reading(self, tally, self._checkpoint, self._way))
+        values = nodes.read(self.node, region, _StoredReading(self, tally, self._checkpoint, self._way))
         if self._way.tally is None:
             tally.warn()
         return values
@@ -130,7 +130,7 @@ class Way(NamedTuple):
     fetcher: Fetcher | None = None
 
 
-class _Reading(NamedTuple):
+class _StoredReading(NamedTuple):
     """One read of a tensor."""
 
     tensor: MigratedTensor
@@ -138,16 +138,16 @@ class _Reading(NamedTuple):
     checkpoint: StoredCheckpoint
     way: Way
 
-    def fetch(self, key: Hashable, region: nodes.Region) -> Array:
+    def fetch(self, key: Hashable, region: Region) -> Array:
         tensor = self.checkpoint.tensors[key].verified(self.way.verify)  # type: ignore[index]
         if self.way.fetcher is not None:
             tensor = tensor.within(self.way.fetcher)
         values: Array = tensor[(*region, ...)]
         return values
 
-    def met(self, node: Rounding, region: nodes.Region, beyond: int) -> None:
+    def met(self, node: Rounding, region: Region, beyond: int) -> None:
         if beyond:
-            kind = Kind(path_label(self.tensor.path), node.found, node.dtype, math.prod(self.tensor.shape))
+            kind = TensorCast(path_label(self.tensor.path), node.found, node.dtype, math.prod(self.tensor.shape))
             self.tally.add(kind, (node, place_of(region)), beyond)
 
 
@@ -188,10 +188,10 @@ class MigratedView(CheckpointView[MigratedTensor]):
 
     @cached_property
     def tree(self) -> Tree:
-        known: dict[Node, MigratedTensor] = {}
+        known: dict[LazyNode, MigratedTensor] = {}
 
         def leaf(path: Path, entry: Any) -> Any:
-            if isinstance(entry, Plain):
+            if isinstance(entry, PlainLeaf):
                 return untagged(entry.value, CHILDREN)
             return known.setdefault(entry, MigratedTensor(path, entry, self._stored)) if entry else entry
 
@@ -287,7 +287,7 @@ def entries_of(checkpoint: StoredCheckpoint) -> Tree:
     def entry(path: Path, leaf: Any) -> Entry:
         if isinstance(leaf, Tensor):
             return Leaf(first.setdefault(id(leaf), path), leaf.shape, leaf.dtype)
-        return Plain(leaf)
+        return PlainLeaf(leaf)
 
     return with_leaves(_with_tags(checkpoint), entry)
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import fault
-from ..format.arrays import COMPRESSED_CHUNK, ArraySpec, Shape, grid_for
+from ..format.arrays import COMPRESSED_CHUNK, ArraySpec, grid_for
 from ..format.codecs import Codec
 from ..format.dtypes import DTYPES, Array, DType
+from ..format.grid import Shape
 from .proposal import Boxes
 
 MAX_INT64 = 2**63 - 1
@@ -24,14 +25,14 @@ MAX_CHUNKS_PER_BOX = 4096  # of a raw tensor; more means shards whose bounds hav
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WritePlan:
     """`specs` of all tensors, and the rank that writes each chunk (int32, by chunk number)."""
 
     specs: tuple[ArraySpec, ...]
     owners: Array
 
 
-def plan(tensors: Sequence[tuple[str, str, Shape, Codec]], held: Sequence[Boxes]) -> Plan:
+def plan(tensors: Sequence[tuple[str, str, Shape, Codec]], held: Sequence[Boxes]) -> WritePlan:
     """The plan for `tensors` (name, dtype, shape, codec) of which rank r holds `held[r]`; raises `shards-missing` and
     `shards-overlap`. Boxes that several ranks hold are shared out, so that all write about as much."""
     ranks = np.repeat(np.arange(len(held), dtype=np.int32), [len(boxes.tensor) for boxes in held])
@@ -49,7 +50,7 @@ def plan(tensors: Sequence[tuple[str, str, Shape, Codec]], held: Sequence[Boxes]
         spec, owner = _plan_tensor(name, DTYPES[dtype], shape, codec, starts, extents, ranks[rows], loads)
         specs.append(spec)
         owners.append(owner)
-    return Plan(tuple(specs), np.concatenate(owners) if owners else np.zeros(0, np.int32))
+    return WritePlan(tuple(specs), np.concatenate(owners) if owners else np.zeros(0, np.int32))
 
 
 def _padded(columns: Array, axes: int) -> Array:

@@ -16,11 +16,11 @@ import msgpack
 import numpy as np
 
 from ..errors import fault
-from ..format.arrays import Shape
 from ..format.codecs import Codec
 from ..format.dtypes import Array, dtype_of
+from ..format.grid import Shape
 from ..format.names import path_label
-from ..format.tree import Node
+from ..format.node import Node
 from ..frameworks.sources import Sharded, Source, whole
 from ..writing.request import Request
 

@@ -36,17 +36,17 @@ UNCHECKED = 16 << 20  # bytes of memory for which nobody looks whether as much i
 CHUNKS = 1 << 16  # chunks looked up at a time
 NOTHING = memoryview(b"")
 
-Job = Callable[[], None]
-Runner = Callable[[list[Job]], None]
+ReadJob = Callable[[], None]
+Runner = Callable[[list[ReadJob]], None]
 
 
-def in_turn(jobs: list[Job]) -> None:
+def in_turn(jobs: list[ReadJob]) -> None:
     """Run jobs on this thread."""
     for job in jobs:
         job()
 
 
-def run(jobs: list[Job], threads: int) -> None:
+def run(jobs: list[ReadJob], threads: int) -> None:
     """Run jobs, on several threads if there is more than one, this one among them; the first failure in order is
     raised, after all have ended. By hand, as importing the library's pools takes longer than most small reads."""
     pending = deque(enumerate(jobs))
@@ -236,7 +236,7 @@ class BlockReader:
         (run or self.run)(list(self.jobs(place, 0, out, verify)))
         return out
 
-    def run(self, jobs: list[Job], each: int = 0) -> None:
+    def run(self, jobs: list[ReadJob], each: int = 0) -> None:
         """Run jobs, as many at a time as the storage likes, and over a network as `in_flight` has room for: each takes
         as many bytes as one request, or `each`, beside its destination."""
         readers = self.storage.readers
@@ -253,7 +253,7 @@ class BlockReader:
             return storage.span
         return min(storage.span, max(self.manifest.block, self.in_flight // storage.readers))
 
-    def jobs(self, place: ChunkPlace, low: int, out: memoryview, verify: bool) -> Iterator[Job]:
+    def jobs(self, place: ChunkPlace, low: int, out: memoryview, verify: bool) -> Iterator[ReadJob]:
         """Jobs that fill `out` with the stored bytes of a chunk from byte `low` on."""
         high = low + len(out)
         if not verify:

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from ..errors import CkptError, fault
-from ..format.arrays import ArraySpec, Shape
+from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable
 from ..format.chunks import check_bools, decoded_array, decoded_chunk, logical
 from ..format.dtypes import Array, bytes_of
-from ..format.grid import Axis, Span, pieces, spans
+from ..format.grid import Axis, Shape, Span, pieces, spans
 from ..format.manifest import Manifest
 from ..frameworks.memory import aligned
-from .blocks import BlockReader, ChunkPlace, Job, Runner, in_turn
+from .blocks import BlockReader, ChunkPlace, ReadJob, Runner, in_turn
 
 SPAN = 32 << 20  # most bytes read at once for scattered elements
 SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
@@ -29,7 +29,7 @@ SMALL = 256 << 10  # tensors up to this size are read together with their neighb
 RUN = 4 << 20  # bytes of such a common read
 
 
-class _Run(NamedTuple):
+class _PackRun(NamedTuple):
     """Small tensors of one pack that are read together: (row of `table`, tensor) by offset."""
 
     object: str
@@ -67,8 +67,8 @@ class Fetcher:
         self.blocks.prepare((tensor, range(self.manifest.specs[tensor].chunks)) for tensor in wanted)
         self.admit(tensor for tensor in wanted if tensor not in targets)
         found: dict[int, Array] = {tensor: targets[tensor] for tensor in wanted if tensor in targets}
-        jobs: list[Job] = []
-        fills: list[Job] = []  # with memory of their own for a chunk and what it decodes to
+        jobs: list[ReadJob] = []
+        fills: list[ReadJob] = []  # with memory of their own for a chunk and what it decodes to
         chunk_bytes = 0
         small: list[int] = []
         joinable = self.manifest.layout != "loose"
@@ -102,7 +102,7 @@ class Fetcher:
             message = f"tensor {text!r} of shape {shape} cannot be an array: {error}"
             raise fault("limit-exceeded", message, path=self.blocks.storage.path, tensor=text) from error
 
-    def _add_jobs(self, tensor: int, array: Array, verify: bool, jobs: list[Job], fills: list[Job]) -> None:
+    def _add_jobs(self, tensor: int, array: Array, verify: bool, jobs: list[ReadJob], fills: list[ReadJob]) -> None:
         """Jobs that fill a contiguous array of the tensor's own shape and dtype: straight from storage, or through
         memory."""
         spec = self.manifest.specs[tensor]
@@ -123,7 +123,7 @@ class Fetcher:
         region = spec.chunk_region(place.chunk)
         array[region] = self.blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
 
-    def _runs(self, tensors: list[int]) -> Iterator[_Run]:
+    def _runs(self, tensors: list[int]) -> Iterator[_PackRun]:
         """Groups of small tensors that lie close together in a pack, each to be read at once."""
         numbers = np.asarray(self.manifest.first_chunks)[tensors]
         try:
@@ -138,16 +138,16 @@ class Fetcher:
             start = end = 0
             for row, position in sorted(zip(rows, positions, strict=True), key=lambda pair: offsets[pair[0]]):
                 if group and (offsets[row] + lengths[row] - start > RUN or offsets[row] - end > SMALL):
-                    yield _Run(part.object or "", table, group)
+                    yield _PackRun(part.object or "", table, group)
                     group = []
                 if not group:
                     start = offsets[row]
                 group.append((row, tensors[position]))
                 end = offsets[row] + lengths[row]
             if group:
-                yield _Run(part.object or "", table, group)
+                yield _PackRun(part.object or "", table, group)
 
-    def _read_run(self, group: _Run, verify: bool, found: dict[int, Array], targets: dict[int, Array]) -> None:
+    def _read_run(self, group: _PackRun, verify: bool, found: dict[int, Array], targets: dict[int, Array]) -> None:
         """Read neighbouring small tensors at once, and copy each into its target or an array of its own."""
         blocks, specs, table = self.blocks, self.manifest.specs, group.table
         offsets, lengths, first_blocks = table.offsets, table.lengths, table.first_blocks
@@ -225,8 +225,8 @@ class Fetcher:
         ]
         self.blocks.prepare((tensor, (piece.chunk,)) for tensor, piece, _ in cut)
         run = self.blocks.run if len(cut) == 1 else in_turn  # within a job: all at once if it is the only one
-        jobs: list[Job] = []
-        picks: list[Job] = []  # with memory of their own, of at most `each` bytes
+        jobs: list[ReadJob] = []
+        picks: list[ReadJob] = []  # with memory of their own, of at most `each` bytes
         each = 0
         for tensor, (chunk, axes, _), out in cut:
             spec, place = specs[tensor], self.blocks.place(tensor, chunk)

@@ -16,7 +16,7 @@ from ..format.grid import Axis
 from ..format.names import path_label
 from ..frameworks.adapter import SlotPart, slot
 from ..frameworks.memory import aligned
-from ..frameworks.overflows import Kind, Tally, name_of, place_of
+from ..frameworks.overflows import Tally, TensorCast, name_of, place_of
 from ..frameworks.sources import Region, memory_key, whole
 from ..storage import IN_FLIGHT
 from .fetch import Fetcher, Wanted
@@ -25,7 +25,7 @@ from .tensor import ArrayLike, Tensor
 T = TypeVar("T")
 
 
-class Place(NamedTuple):
+class TargetPlace(NamedTuple):
     """Where a part of a tensor goes, and the dtype that its elements have there."""
 
     tensor: ArrayLike
@@ -38,8 +38,10 @@ class Place(NamedTuple):
         return itemsize * math.prod(_shape(self.part.region))
 
     @property
-    def kind(self) -> Kind:
-        return Kind(path_label(self.tensor.path), name_of(self.tensor.dtype), self.dtype, math.prod(self.tensor.shape))
+    def kind(self) -> TensorCast:
+        return TensorCast(
+            path_label(self.tensor.path), name_of(self.tensor.dtype), self.dtype, math.prod(self.tensor.shape)
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -58,7 +60,7 @@ def put(part: SlotPart, dtype: np.dtype[Any], values: Array) -> int:
 
 def fill(
     fetcher: Fetcher,
-    places: Iterable[Place],
+    places: Iterable[TargetPlace],
     verify: bool,
     max_bytes_in_flight: int = IN_FLIGHT,
     tally: Tally | None = None,
@@ -67,7 +69,7 @@ def fill(
     larger. Elements beyond the range of a dtype are told to `tally`, or warned of."""
     direct: dict[int, Array] = {}  # whole tensors
     parts: list[Wanted] = []
-    others: list[Place] = []
+    others: list[TargetPlace] = []
     filled = set()
     for place in places:
         tensor, (region, array, _), _ = place
@@ -152,7 +154,7 @@ def grouped(items: Iterable[T], nbytes: Callable[[T], int], room: int) -> Iterat
         yield group
 
 
-def _values(fetcher: Fetcher, places: list[Place], verify: bool) -> Iterator[Array]:
+def _values(fetcher: Fetcher, places: list[TargetPlace], verify: bool) -> Iterator[Array]:
     """The elements for places, not yet of their dtypes, in memory that those of one tensor may share."""
     whole_ones: dict[int, None] = {}
     parts: dict[int, Wanted] = {}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..format.arrays import Shape
 from ..format.dtypes import Array, dtype_of
+from ..format.grid import Shape
 from ..format.names import Path, path_label
 from ..frameworks.adapter import Adapter
 from ..frameworks.overflows import name_of

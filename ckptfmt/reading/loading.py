@@ -17,22 +17,23 @@ from ..errors import CkptError, fault
 from ..format.casts import cast
 from ..format.dtypes import Array
 from ..format.names import Path, path_label, value_at
-from ..format.tags import TIMES, Restore, child_of
+from ..format.node import Restore
+from ..format.tags import TIMES, child_of
 from ..format.tree import OMITTED, Tree
 from ..frameworks import registry
 from ..frameworks.adapter import Adapter, Slot, Tagged, Template, adapter_named, is_stateful, slot, template
 from ..frameworks.advice import advice
 from ..frameworks.int_keys import as_asked
-from ..frameworks.overflows import Kind, Tally, name_of
-from ..frameworks.receiving import Intake, Part, Stored, everything, receiver
-from ..frameworks.target import MatchReport, Names, filled, flatten, is_blank, is_empty, match, rebuild
+from ..frameworks.overflows import Tally, TensorCast, name_of
+from ..frameworks.receiving import Intake, StatePart, StoredState, everything, receiver
+from ..frameworks.target import MatchReport, NameCounts, filled, flatten, is_blank, is_empty, match, rebuild
 from ..patterns import Patterns, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
 from .below import as_stored, below, leave_out, taken_whole
 from .fetch import SMALL, Fetcher
-from .filling import Place, beside_buffers, fill, grouped, put
+from .filling import TargetPlace, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
 from .selection import no_match
 from .shared import shared
@@ -60,7 +61,7 @@ class _Fit(NamedTuple):
     objects: list[_Object]
     opened: dict[Path, frozenset[Path]]
     report: MatchReport
-    names: Names
+    names: NameCounts
 
 
 class Loader:
@@ -216,7 +217,7 @@ class Loader:
                 found=f"{array.dtype} from {array.min()} to {array.max()}",
                 expected=f"elements of {dtype}",
             )
-        self.tally.add(Kind(self.supply.label(index), name_of(array.dtype), dtype, array.size), None, beyond)
+        self.tally.add(TensorCast(self.supply.label(index), name_of(array.dtype), dtype, array.size), None, beyond)
         return converted
 
     # ---- into a target
@@ -229,7 +230,7 @@ class Loader:
         self._check(shared(slots, stored, self.blocks, self.verify))
         own = slots if adopted is None else adopted.others
         asked = [(stored[path], found) for path, found in own.items() if found is not None and path in stored]
-        places = [Place(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
+        places = [TargetPlace(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
         with self._reporting(sum(place.nbytes for place in places) + sum(map(self._part_nbytes, parts))):
             kept = {id(part): self._state(one, [part]) for one in objects for part in one.intake.parts if part.kept}
             if adopted is not None:
@@ -272,7 +273,7 @@ class Loader:
         for (at, value), inside in zip(values.items(), below(stored, values), strict=True):
             found, adapter = receiver(value, self.adapter)
             try:
-                intake = found.intake(Stored(at, inside, tags[at], self.selects), self.strict, self.cast)
+                intake = found.intake(StoredState(at, inside, tags[at], self.selects), self.strict, self.cast)
             except CkptError as error:
                 error.path = self.path
                 raise
@@ -287,7 +288,7 @@ class Loader:
         opened = taken_whole(self.into, [*held, *values, *left], stored, self.supply.leaves)
         leave_out(opened, leaves, slots, stored)
         report = match(leaves, slots, stored, is_tensor, self.cast)
-        names = Names(len(slots) + sum(one.intake.names for one in objects), there)
+        names = NameCounts(len(slots) + sum(one.intake.names for one in objects), there)
         return _Fit(slots, objects, opened, reduce(add, (one.intake.report for one in objects), report), names)
 
     def _adopted(self, slots: dict[Path, Slot | None], objects: list[_Object], stored: Mapping[Path, Any]) -> Adopted:
@@ -314,14 +315,14 @@ class Loader:
             report += said
         return report
 
-    def _states(self, one: _Object, kept: Mapping[int, Tree]) -> Iterator[tuple[Part, Tree]]:
+    def _states(self, one: _Object, kept: Mapping[int, Tree]) -> Iterator[tuple[StatePart, Tree]]:
         """What is handed for each part: what was read before, or as many parts at a time as memory has room for."""
         yield from ((part, kept[id(part)]) for part in one.intake.parts if id(part) in kept)
         parts = [part for part in one.intake.parts if id(part) not in kept]
         copied = {id(part): self._copied(part, one.adapter) for part in parts}
         views = Views(self.blocks, chain.from_iterable(copied.values()), self.verify)
 
-        def nbytes_read(part: Part) -> int:
+        def nbytes_read(part: StatePart) -> int:
             return self._part_nbytes(part) - sum(self.supply.nbytes(i) for i in copied[id(part)] if i in views.arrays)
 
         room = beside_buffers(self.fetcher, self.max_bytes_in_flight)
@@ -332,7 +333,7 @@ class Loader:
                 yield from ((part, state) for part in few)
             del state  # so that its memory is free again, if nobody has kept it
 
-    def _state(self, one: _Object, parts: Iterable[Part], views: Views | None = None) -> Tree:
+    def _state(self, one: _Object, parts: Iterable[StatePart], views: Views | None = None) -> Tree:
         """A part of an object's state as the tree that was saved, in memory that nobody else looks at."""
         paths = frozenset().union(*(part.paths for part in parts))
         return value_at(self._tree_of(paths, one.adapter, views), one.at) if paths else {}
@@ -348,7 +349,7 @@ class Loader:
         """What stands at a place without tensors, but for all leaves besides these."""
         return self.supply.plain_at(at, None if self.keep is None else paths, self._restores())
 
-    def _copied(self, part: Part, adapter: Adapter | None) -> list[int]:
+    def _copied(self, part: StatePart, adapter: Adapter | None) -> list[int]:
         """The tensors that a module copies from host memory as they are stored, and that are worth a mapping."""
         if self.blocks.storage.is_remote or not (adapter is None or adapter.on_host):
             return []
@@ -356,15 +357,15 @@ class Loader:
         tensors = {leaf.index for leaf in leaves if isinstance(leaf, Tensor) and leaf.nbytes > SMALL}
         return [i for i in tensors if adapter is None or adapter.supports(self.supply.dtype(i).name)]
 
-    def _part_nbytes(self, part: Part) -> int:
+    def _part_nbytes(self, part: StatePart) -> int:
         leaves = map(self.supply.leaves.__getitem__, part.paths)
         return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, ArrayLike))
 
-    def _fill(self, places: Iterable[Place]) -> None:
+    def _fill(self, places: Iterable[TargetPlace]) -> None:
         direct = (place._replace(tensor=self.supply.direct(place.tensor)) for place in places)
         fill(self.fetcher, direct, self.verify, self.max_bytes_in_flight, self.tally)
 
-    def _check(self, report: MatchReport, names: Names | None = None, *, final: bool = True) -> None:
+    def _check(self, report: MatchReport, names: NameCounts | None = None, *, final: bool = True) -> None:
         """[READ-006]. Some of the names must match, once the report is `final`."""
         matched = names is None or names.match(report)
         allowed = MatchReport() if self.strict else MatchReport(report.missing, report.unexpected)
@@ -387,7 +388,7 @@ class Loader:
         lists = {at: paths for at, paths in whole.items() if at not in leaves}  # a template's None is no place
         leave_out(lists, leaves, templates, stored)
         report = match(leaves, templates, stored, is_tensor, self.cast)
-        self._check(report, Names(len(leaves), filled(stored)))
+        self._check(report, NameCounts(len(leaves), filled(stored)))
         bound = {(given(path), tag): param for (path, tag), param in self.supply.bound().items()}
         asked: dict[tuple[Hashable, Template], ArrayLike] = {}
         for path, ask in templates.items():
@@ -433,7 +434,9 @@ class Loader:
 
     def _built_at_once(self, asked: dict[tuple[Hashable, Template], ArrayLike]) -> dict[tuple[Hashable, Template], Any]:
         blanks = {key: key[1].blank(key[1].shape, key[1].dtype) for key in asked}
-        self._fill(Place(tensor, part, key[1].dtype) for key, tensor in asked.items() for part in blanks[key].parts)
+        self._fill(
+            TargetPlace(tensor, part, key[1].dtype) for key, tensor in asked.items() for part in blanks[key].parts
+        )
         return {key: blank.finish() for key, blank in blanks.items()}
 
     def _templates(self, leaves: dict[Path, Any]) -> dict[Path, Template | None]:
@@ -458,7 +461,7 @@ class Loader:
     def _of_number(self, path: Path, ask: Template, number: Any) -> Any:
         """A number, where a tensor without axes is asked for."""
         array, blank = np.asarray(number), ask.blank((), ask.dtype)
-        kind = Kind(path_label(path), name_of(array.dtype), ask.dtype, 1)
+        kind = TensorCast(path_label(path), name_of(array.dtype), ask.dtype, 1)
         for part in blank.parts:
             self.tally.add(kind, None, put(part, ask.dtype, array))
         return blank.finish()

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import fault
 from ..format.chunks import check_bools
 from ..format.dtypes import Array
-from .blocks import BlockReader, ChunkPlace, Job
+from .blocks import BlockReader, ChunkPlace, ReadJob
 
 _POPULATE_READ = 22  # of madvise(2), Linux 5.14: what cannot be read is an error, where a look at it would be a signal
 
@@ -48,7 +48,7 @@ class Views:
 
     def bring_in(self, wanted: Iterable[int]) -> None:
         """Bring those of the tensors that are here into memory, where that was not done before."""
-        jobs: list[Job] = [
+        jobs: list[ReadJob] = [
             partial(self._bring_in, *self._absent.pop(index)) for index in wanted if index in self._absent
         ]
         self._blocks.run(jobs)

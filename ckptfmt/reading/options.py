@@ -8,7 +8,6 @@ from ..errors import CkptError
 from ..format.renaming import Renaming
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping
 
     from ..format.limits import Limits
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from ..frameworks.target import MatchReport
     from ..patterns import Patterns
     from ..progress import Progress
-
-    PathLike = str | os.PathLike[str]
 
 
 class NameOptions(TypedDict, total=False):
@@ -51,7 +48,7 @@ class MatchOptions(NameOptions, total=False):
     cast: bool
 
 
-class FillOptions(TypedDict, total=False):
+class ViewFillOptions(TypedDict, total=False):
     """What is read of an open checkpoint, and how; see `ckptfmt.load`."""
 
     select: Patterns
@@ -65,7 +62,7 @@ class FillOptions(TypedDict, total=False):
     on_match: Callable[[MatchReport], None] | None
 
 
-class LoadOptions(FillOptions, total=False):
+class ViewLoadOptions(ViewFillOptions, total=False):
     """The same, and into what; see `ckptfmt.load`."""
 
     into: Tree

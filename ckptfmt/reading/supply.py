@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..format import tree as trees
 from ..format.dtypes import Array, DType
 from ..format.names import Path
-from ..format.tags import TAGS, Restore
+from ..format.node import Restore
+from ..format.tags import TAGS
 from ..format.tree import Tree
 from ..frameworks.overflows import Tally
 from .fetch import Fetcher

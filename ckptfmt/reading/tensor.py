@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import CkptError, fault
-from ..format.arrays import ArraySpec, Shape
+from ..format.arrays import ArraySpec
 from ..format.dtypes import Array
-from ..format.grid import Axis, Selection
+from ..format.grid import Axis, Selection, Shape
 from ..format.grid import select as normalise
 from ..format.names import Path, path_label
 from ..frameworks.memory import aligned

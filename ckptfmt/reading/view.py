@@ -13,7 +13,7 @@ from .lookup import Lookup
 if TYPE_CHECKING:
     from .checkpoint import StoredCheckpoint
     from .loading import Loader
-    from .options import LoadOptions
+    from .options import ViewLoadOptions
     from .supply import Reads, Supply
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class CheckpointView(Lookup[T]):
     def supply(self, reads: Reads) -> Supply:
         """What one load takes from."""
 
-    def loader(self, **options: Unpack[LoadOptions]) -> Loader:
+    def loader(self, **options: Unpack[ViewLoadOptions]) -> Loader:
         """What loads from it once."""
         from .loading import Loader  # here, as reading a slice needs none of it
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CkptError, fault
+from ..format.digests import Buffer
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-Buffer = Any  # whatever exports the buffer protocol; typing.Buffer needs Python 3.12
 
 COMMIT, MANIFEST = "COMMIT", "manifest.msgpack"  # the objects of a directory that are written last
 CLAIM = "CLAIM"  # on object stores, the one that is written first [PUB-012]

@@ -3,7 +3,7 @@
 `fsspec` is the usual engine and knows every protocol for which a file system is installed; `obstore` is faster, and is
 asked for by `storage_options={"engine": "obstore"}`. A key is the whole name of an object in its store. All methods
 may be called from several threads and raise OSError: FileNotFoundError where there is no such object, FileExistsError
-where a conditional create was refused, `Replaced`, PermissionError, errno EBUSY for a conflict, and others, after
+where a conditional create was refused, `ObjectReplaced`, PermissionError, errno EBUSY for a conflict, and others, after
 which it is not known whether the store has carried the request out. Requests that may succeed later are made again
 before that.
 """
@@ -21,7 +21,7 @@ ENGINES = ("fsspec", "obstore")  # each a module of this package, named after it
 PART, LEAST_PART = 16 << 20, 5 << 20  # bytes of one part of an upload; S3 takes no smaller ones
 
 
-class Seen(NamedTuple):
+class SeenObject(NamedTuple):
     """An object as it was seen: its size in bytes, what changes when another takes its place, and when it was written,
     in seconds since the epoch by the store's clock, if that was told."""
 
@@ -34,10 +34,10 @@ class Child(NamedTuple):
     """What is directly in a folder: its name there, and an object as it was seen, or None for a folder."""
 
     name: str
-    seen: Seen | None
+    seen: SeenObject | None
 
 
-class Entry(NamedTuple):
+class ListedObject(NamedTuple):
     """An object in a listing: its key, its size in bytes, and when it was written, in seconds since the epoch by the
     store's clock, if it says so."""
 
@@ -55,7 +55,7 @@ class Unfinished(NamedTuple):
     abandon: Callable[[], None]
 
 
-class Replaced(OSError):
+class ObjectReplaced(OSError):
     """Another object has taken the place of the one that was seen."""
 
 
@@ -78,12 +78,12 @@ class Engine(Protocol):
     """Tells this store from others, credentials included; never shown."""
     writable: bool
 
-    def head(self, key: str) -> Seen: ...
+    def head(self, key: str) -> SeenObject: ...
 
-    def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
+    def tail(self, key: str, length: int) -> tuple[SeenObject, bytes]:
         """The last `length` bytes of an object (all, if it has fewer), in one request where the store can."""
 
-    def read_into(self, key: str, offset: int, out: memoryview, seen: Seen | None) -> int:
+    def read_into(self, key: str, offset: int, out: memoryview, seen: SeenObject | None) -> int:
         """Fill `out` from an object, of the identity that was `seen` where the store can tell; gives the bytes that
         there were."""
 
@@ -100,7 +100,7 @@ class Engine(Protocol):
     def children(self, folder: str) -> list[Child]:
         """What is directly in a folder; nothing if there is no such folder."""
 
-    def entries(self, folder: str) -> list[Entry]:
+    def entries(self, folder: str) -> list[ListedObject]:
         """All objects in a folder and below, by key."""
 
     def unfinished(self, folder: str) -> list[Unfinished]:

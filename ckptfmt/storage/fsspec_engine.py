@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import fault
-from .engine import Child, Engine, Entry, Replaced, Seen, Unfinished, Upload
+from .engine import Child, Engine, ListedObject, ObjectReplaced, SeenObject, Unfinished, Upload
 from .retry import retried, status_of
 
 T = TypeVar("T")
@@ -52,17 +52,17 @@ class FsspecEngine:
         self.writable = not protocols & READ_ONLY
         self._is_patient = bool(protocols & PATIENT)
 
-    def head(self, key: str) -> Seen:
+    def head(self, key: str) -> SeenObject:
         self._fs.invalidate_cache(key)
         return _seen(self._do(self._fs.info, key), key)
 
-    def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
+    def tail(self, key: str, length: int) -> tuple[SeenObject, bytes]:
         seen = self.head(key)
         data = bytearray(min(length, seen.size))
         count = self.read_into(key, seen.size - len(data), memoryview(data), seen)
         return seen, bytes(data[:count])
 
-    def read_into(self, key: str, offset: int, out: memoryview, seen: Seen | None) -> int:
+    def read_into(self, key: str, offset: int, out: memoryview, seen: SeenObject | None) -> int:
         data: bytes = self._do(self._fs.cat_file, key, start=offset, end=offset + len(out))
         if len(data) > len(out):
             raise OSError(errno.EIO, "the server ignores ranges")
@@ -74,7 +74,7 @@ class FsspecEngine:
 
     def upload(self, key: str, part: int, room: int, *, exclusive: bool) -> Upload:
         stream = self._fs.open(key, "xb" if exclusive else "wb", block_size=part, autocommit=False)
-        return _Stream(stream)
+        return _FileUpload(stream)
 
     def exists(self, key: str) -> bool:
         self._fs.invalidate_cache(key)
@@ -88,15 +88,15 @@ class FsspecEngine:
             return []
         return [Child(info["name"].rstrip("/").rpartition("/")[2], self._child(info)) for info in found]
 
-    def _child(self, info: Mapping[str, Any]) -> Seen | None:
+    def _child(self, info: Mapping[str, Any]) -> SeenObject | None:
         if info["type"] != "file":
             return None
         return self.head(info["name"]) if info["size"] is None else _seen(info, info["name"])
 
-    def entries(self, folder: str) -> list[Entry]:
+    def entries(self, folder: str) -> list[ListedObject]:
         self._fs.invalidate_cache(folder)
         found = self._do(self._fs.find, folder, detail=True)
-        return [Entry(key, int(found[key]["size"] or 0), _written(found[key])) for key in sorted(found)]
+        return [ListedObject(key, int(found[key]["size"] or 0), _written(found[key])) for key in sorted(found)]
 
     def unfinished(self, folder: str) -> list[Unfinished]:
         return []
@@ -108,7 +108,7 @@ class FsspecEngine:
         return (call if self._is_patient else retried(call))(*arguments, **more)
 
 
-class _Stream:
+class _FileUpload:
     """An upload by a file of a file system."""
 
     def __init__(self, stream: Any) -> None:
@@ -136,15 +136,15 @@ class _Stream:
 class S3Engine(FsspecEngine):
     """S3 through s3fs, with requests that say more than the calls which all file systems have."""
 
-    def head(self, key: str) -> Seen:
+    def head(self, key: str) -> SeenObject:
         async def head() -> dict[str, Any]:
             return await self._call("head_object", key)
 
         found = self._run(head)
-        return Seen(found["ContentLength"], found["ETag"], found["LastModified"].timestamp())
+        return SeenObject(found["ContentLength"], found["ETag"], found["LastModified"].timestamp())
 
-    def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
-        async def tail() -> tuple[Seen, bytes]:
+    def tail(self, key: str, length: int) -> tuple[SeenObject, bytes]:
+        async def tail() -> tuple[SeenObject, bytes]:
             found = await self._call("get_object", key, Range=f"bytes=-{length}")
             size = int(found.get("ContentRange", "/0").rpartition("/")[2]) or int(found["ContentLength"])
             if found["ContentLength"] != min(length, size):
@@ -152,7 +152,7 @@ class S3Engine(FsspecEngine):
                 raise OSError(errno.EIO, "the server ignores ranges")
             data = bytearray(found["ContentLength"])
             count = await _fill(found["Body"], memoryview(data))
-            return Seen(size, found["ETag"]), bytes(data[:count])
+            return SeenObject(size, found["ETag"]), bytes(data[:count])
 
         try:
             return self._run(tail)
@@ -161,7 +161,7 @@ class S3Engine(FsspecEngine):
                 return self.head(key), b""
             raise
 
-    def read_into(self, key: str, offset: int, out: memoryview, seen: Seen | None) -> int:
+    def read_into(self, key: str, offset: int, out: memoryview, seen: SeenObject | None) -> int:
         async def read() -> int:
             condition = {} if seen is None else {"IfMatch": seen.identity}
             try:
@@ -171,7 +171,7 @@ class S3Engine(FsspecEngine):
             except OSError as error:
                 match status_of(error):
                     case 412:
-                        raise Replaced(errno.ESTALE, "another object has taken its place") from error
+                        raise ObjectReplaced(errno.ESTALE, "another object has taken its place") from error
                     case 416:
                         return 0  # the object ends before
                 raise
@@ -291,10 +291,10 @@ def _written(info: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _seen(info: Mapping[str, Any], key: str) -> Seen:
+def _seen(info: Mapping[str, Any], key: str) -> SeenObject:
     if info["type"] != "file":
         raise FileNotFoundError(errno.ENOENT, "this is a folder", key)
     if info["size"] is None:
         raise OSError(errno.EIO, "the server does not say how long the file is", key)
     identity = tuple((name, info[name]) for name in _IDENTIFYING if name in info)
-    return Seen(int(info["size"]), (int(info["size"]), *identity), _written(info))
+    return SeenObject(int(info["size"]), (int(info["size"]), *identity), _written(info))

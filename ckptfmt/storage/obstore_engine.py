@@ -21,7 +21,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import HTTPStore, from_url
 
-from .engine import Child, Engine, Entry, Replaced, Seen, Unfinished, Upload
+from .engine import Child, Engine, ListedObject, ObjectReplaced, SeenObject, Unfinished, Upload
 from .retry import TRIES, retried
 from .temporaries import TEMPORARY_SUFFIX
 
@@ -58,10 +58,10 @@ class ObstoreEngine:
         self._store, self.name = store, name
         self.writable = not isinstance(store, HTTPStore)
 
-    def head(self, key: str) -> Seen:
+    def head(self, key: str) -> SeenObject:
         return _seen(_do(obstore.head, self._store, key))
 
-    def tail(self, key: str, length: int) -> tuple[Seen, bytes]:
+    def tail(self, key: str, length: int) -> tuple[SeenObject, bytes]:
         try:
             found = _do(obstore.get, self._store, key, options={"range": {"suffix": length}})
             return _seen(found.meta), bytes(_do(found.bytes))
@@ -73,7 +73,7 @@ class ObstoreEngine:
             count = self.read_into(key, seen.size - len(data), memoryview(data), seen)
             return seen, bytes(data[:count])
 
-    def read_into(self, key: str, offset: int, out: memoryview, seen: Seen | None) -> int:
+    def read_into(self, key: str, offset: int, out: memoryview, seen: SeenObject | None) -> int:
         if not out:
             return 0
         options: dict[str, Any] = {"range": (offset, offset + len(out))}
@@ -95,7 +95,7 @@ class ObstoreEngine:
         _do(obstore.put, self._store, key, bytes(data), mode=mode, use_multipart=False)
 
     def upload(self, key: str, part: int, room: int, *, exclusive: bool) -> Upload:
-        return _Upload(self._store, key, part, max(1, min(UPLOADS, room - WAITING)), exclusive)
+        return _ObstoreUpload(self._store, key, part, max(1, min(UPLOADS, room - WAITING)), exclusive)
 
     def exists(self, key: str) -> bool:
         try:
@@ -115,9 +115,9 @@ class ObstoreEngine:
         folders = [Child(key.rstrip("/").rpartition("/")[2], None) for key in there["common_prefixes"]]
         return folders + [Child(meta["path"].rpartition("/")[2], _seen(meta)) for meta in there["objects"]]
 
-    def entries(self, folder: str) -> list[Entry]:
+    def entries(self, folder: str) -> list[ListedObject]:
         found = (meta for page in self._pages(folder) for meta in page)
-        return sorted(Entry(meta["path"], meta["size"], meta["last_modified"].timestamp()) for meta in found)
+        return sorted(ListedObject(meta["path"], meta["size"], meta["last_modified"].timestamp()) for meta in found)
 
     def unfinished(self, folder: str) -> list[Unfinished]:
         return []  # obstore does not list them
@@ -138,7 +138,7 @@ class ObstoreEngine:
         _do(obstore.delete, self._store, key)
 
 
-class _Upload:
+class _ObstoreUpload:
     """A thread that hands parts on to obstore, which asks for them."""
 
     def __init__(self, store: Any, key: str, part: int, at_once: int, exclusive: bool) -> None:
@@ -207,7 +207,7 @@ def _translated(error: Exception) -> OSError:
         case exceptions.AlreadyExistsError():  # 412 and 409
             return FileExistsError(errno.EEXIST, message)
         case exceptions.PreconditionError():
-            return Replaced(errno.ESTALE, message)
+            return ObjectReplaced(errno.ESTALE, message)
         case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
             return PermissionError(errno.EACCES, message)
         case FileNotFoundError():
@@ -228,6 +228,6 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _seen(meta: Any) -> Seen:
+def _seen(meta: Any) -> SeenObject:
     identity = meta["e_tag"] or (meta["size"], meta["last_modified"])
-    return Seen(meta["size"], identity, meta["last_modified"].timestamp())
+    return SeenObject(meta["size"], identity, meta["last_modified"].timestamp())

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeGuard, TypeVar
 
 from ..errors import CkptError, fault
 from . import COMMIT, TAIL
-from .engine import Engine, Replaced, Seen, engine_for, storage_fault
+from .engine import Engine, ObjectReplaced, SeenObject, engine_for, storage_fault
 from .retry import status_of
 from .temporaries import TEMPORARY_SUFFIX
 
@@ -33,7 +33,7 @@ class RemoteStorage:
         self._engine, self._root = engine_for(url, options)
         if self._root.rstrip("/").endswith(TEMPORARY_SUFFIX):  # [PUB-021]
             raise fault("temporary", "this is the temporary of a save that has not been committed", path=url)
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, SeenObject] = {}
         self._tails: dict[str, bytes] = {}
         self.is_directory = not self._find("")
         if self.is_directory and not self._find(COMMIT):
@@ -46,7 +46,7 @@ class RemoteStorage:
         """Of a directory that will have these bytes as its `COMMIT`."""
         storage = cls.__new__(cls)
         storage.path, storage._engine, storage._root, storage.is_directory = path, engine, root, True
-        storage._seen, storage._tails = {COMMIT: Seen(len(commit), None)}, {COMMIT: commit}
+        storage._seen, storage._tails = {COMMIT: SeenObject(len(commit), None)}, {COMMIT: commit}
         return storage
 
     def _find(self, name: str) -> bool:
@@ -93,7 +93,7 @@ class RemoteStorage:
             count = self._engine.read_into(self._place(name), offset, out, self._seen.get(name))
         except FileNotFoundError:
             raise fault("missing-object", f"{what} is missing", path=self.path) from None
-        except Replaced as error:
+        except ObjectReplaced as error:
             message = f"{what} was replaced by another save since it was opened"
             raise fault("missing-object", message, path=self.path) from error
         except Exception as error:

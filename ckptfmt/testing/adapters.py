@@ -18,9 +18,9 @@ import numpy as np
 
 import ckptfmt
 
-from ..format.arrays import Shape
 from ..format.casts import cast
 from ..format.dtypes import DTYPES, Array, DType
+from ..format.grid import Shape
 from ..frameworks.adapter import Adapter, adapter_named
 from ..packages import needed_by
 from .equality import assert_same_tree

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from .recording import Change, Flush, Names, Node, Record, Resize, Write
+from .recording import DiskChange, DiskRecord, Flush, Inode, NameChange, Resize, Write
 
 SECTOR = 512
 Image = bytes | dict[str, "Image"]
@@ -57,11 +57,11 @@ class CrashState:
         _write_image(os.fspath(folder), self.image)
 
 
-def crash_states(record: Record, *, most: int = 64, seed: int = 0) -> Iterator[CrashState]:
+def crash_states(record: DiskRecord, *, most: int = 64, seed: int = 0) -> Iterator[CrashState]:
     """States that a power loss may leave, at most `most` for each moment; `seed` chooses where there are more. A state
     comes once, and once more if it is also one of the end, when everything has been done."""
     rng = random.Random(seed)
-    disk = _Disk(record)
+    disk = _DurableState(record)
     seen: set[tuple[bytes, bool]] = set()
     for calls in range(len(record.calls) + 1):
         if calls:
@@ -78,15 +78,15 @@ def crash_states(record: Record, *, most: int = 64, seed: int = 0) -> Iterator[C
 # ---- the disk
 
 
-class _Disk:
+class _DurableState:
     """What is safe of a record's files and directories, and the changes since."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: DiskRecord) -> None:
         self.root = record.root
         self.files, self.folders = dict(record.files), {node: dict(names) for node, names in record.folders.items()}
-        self.pending: list[Change] = []
+        self.pending: list[DiskChange] = []
 
-    def do(self, call: Change | Flush) -> None:
+    def do(self, call: DiskChange | Flush) -> None:
         if not isinstance(call, Flush):
             self.pending.append(call)
             return
@@ -98,21 +98,21 @@ class _Disk:
         files, folders = dict(self.files), {node: dict(names) for node, names in self.folders.items()}
         self._apply(list(zip(self.pending, fates, strict=True)), files, folders)
 
-        def of(node: Node) -> Image:
+        def of(node: Inode) -> Image:
             return {name: of(below) for name, below in folders[node].items()} if node in folders else files[node]
 
         return {name: of(node) for name, node in folders[self.root].items()}
 
     def _apply(
         self,
-        changes: Sequence[tuple[Change, Fate]],
-        files: dict[Node, bytes],
-        folders: dict[Node, dict[str, Node]],
+        changes: Sequence[tuple[DiskChange, Fate]],
+        files: dict[Inode, bytes],
+        folders: dict[Inode, dict[str, Inode]],
     ) -> None:
         for change, fate in changes:
             if fate == LOST:
                 continue
-            if isinstance(change, Names):
+            if isinstance(change, NameChange):
                 for name, node in change.changes:
                     if node is None:
                         folders[change.node].pop(name, None)
@@ -153,7 +153,7 @@ def _sectors(write: Write) -> list[tuple[int, int]]:
 # ---- what may be lost
 
 
-def _choices(changes: Sequence[Change], most: int, rng: random.Random) -> Iterator[Fates]:
+def _choices(changes: Sequence[DiskChange], most: int, rng: random.Random) -> Iterator[Fates]:
     """Fates of all changes: nothing lost, all lost, and at most `most` - 2 others."""
     count = len(changes)
     yield (KEPT,) * count
@@ -168,7 +168,7 @@ def _choices(changes: Sequence[Change], most: int, rng: random.Random) -> Iterat
         yield tuple(odd.get(at, rest) for at in range(count))
 
 
-def _ways(change: Change, rng: random.Random) -> list[Fate]:
+def _ways(change: DiskChange, rng: random.Random) -> list[Fate]:
     """The ways in which a change can be lost."""
     if not isinstance(change, Write):
         return [LOST]
@@ -180,13 +180,13 @@ def _ways(change: Change, rng: random.Random) -> list[Fate]:
     ]
 
 
-def _words(change: Change) -> str:
+def _words(change: DiskChange) -> str:
     match change:
         case Write(node, offset, data):
             return f"write of {len(data)} bytes at {offset} of file {node}"
         case Resize(node, size):
             return f"size {size} of file {node}"
-        case Names(node, changes):
+        case NameChange(node, changes):
             return f"names in directory {node}: " + ", ".join(f"{name} -> {to}" for name, to in changes)
 
 

@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from ..storage import disk as disks
 from ..storage.disk import Disk
 
-Node = int  # a file or directory
+Inode = int  # a file or directory
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
     """Bytes that were put into a file at an offset; it grew if need be."""
 
-    node: Node
+    node: Inode
     offset: int
     data: bytes
 
@@ -36,37 +36,37 @@ class Write:
 class Resize:
     """A file that got another size, in bytes; what was added reads as zeros."""
 
-    node: Node
+    node: Inode
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class NameChange:
     """Names in one directory that changed in one step: what each leads to now, None if it is gone."""
 
-    node: Node
-    changes: tuple[tuple[str, Node | None], ...]
+    node: Inode
+    changes: tuple[tuple[str, Inode | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Flush:
     """A file whose bytes and size, or a directory whose names, are safe as they are now."""
 
-    node: Node
+    node: Inode
 
 
-Change = Write | Resize | Names
-Call = Change | Flush
+DiskChange = Write | Resize | NameChange
+DiskCall = DiskChange | Flush
 
 
 @dataclass(slots=True)
-class Record:
+class DiskRecord:
     """What happened below a directory: how it was, which is taken to be safe on the disk, and the calls in order."""
 
-    root: Node
-    files: dict[Node, bytes] = field(default_factory=dict)
-    folders: dict[Node, dict[str, Node]] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
+    root: Inode
+    files: dict[Inode, bytes] = field(default_factory=dict)
+    folders: dict[Inode, dict[str, Inode]] = field(default_factory=dict)
+    calls: list[DiskCall] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -88,14 +88,14 @@ class RecordingDisk(Disk):
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._nodes: dict[tuple[int, int], Node] = {}  # by device and inode
-        self._contents: dict[Node, bytearray] = {}  # of files, as running programs see them
+        self._nodes: dict[tuple[int, int], Inode] = {}  # by device and inode
+        self._contents: dict[Inode, bytearray] = {}  # of files, as running programs see them
         self._count = 0
         self._lock = threading.RLock()
-        self.record = Record(0)
+        self.record = DiskRecord(0)
         self._begin(os.fspath(root))
 
-    def _begin(self, path: str) -> Node:
+    def _begin(self, path: str) -> Inode:
         """Take in what is there."""
         status = os.lstat(path)
         known = self._nodes.get((status.st_dev, status.st_ino))
@@ -110,15 +110,15 @@ class RecordingDisk(Disk):
             self._contents[node] = bytearray(self.record.files[node])
         return node
 
-    def _new(self, status: os.stat_result) -> Node:
+    def _new(self, status: os.stat_result) -> Inode:
         node, self._count = self._count, self._count + 1
         self._nodes[status.st_dev, status.st_ino] = node
         return node
 
-    def _node(self, status: os.stat_result) -> Node | None:
+    def _node(self, status: os.stat_result) -> Inode | None:
         return self._nodes.get((status.st_dev, status.st_ino))
 
-    def _note(self, call: Call) -> None:
+    def _note(self, call: DiskCall) -> None:
         self.record.calls.append(call)
 
     # ---- bytes
@@ -158,7 +158,7 @@ class RecordingDisk(Disk):
             self._note_others(fd)
             self._note_flush(os.fstat(fd))
 
-    def _note_write(self, node: Node, offset: int, data: bytes) -> None:
+    def _note_write(self, node: Inode, offset: int, data: bytes) -> None:
         content = self._contents[node]
         content.extend(bytes(max(0, offset + len(data) - len(content))))
         content[offset : offset + len(data)] = data
@@ -259,4 +259,4 @@ class RecordingDisk(Disk):
             except FileNotFoundError:
                 node = None
             changes.append((os.path.basename(path), node))
-        self._note(Names(parent, tuple(changes)))
+        self._note(NameChange(parent, tuple(changes)))

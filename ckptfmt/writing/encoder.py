@@ -17,8 +17,9 @@ from ..errors import CkptError
 from ..format.dtypes import Array, dtype_of, pack
 from ..format.limits import uncollected
 from ..format.names import Path, path_label
+from ..format.node import Node
 from ..format.tags import TAGS
-from ..format.tree import COMPLEX, MAX_DEPTH, Node, Tree
+from ..format.tree import COMPLEX, MAX_DEPTH, Tree
 from ..frameworks.adapter import Plain, Tagged, is_leaf, lower
 from ..frameworks.sources import Source, memory_key
 from .advice import advice_for, advice_for_dtype, advice_for_key, kind_of
@@ -48,7 +49,7 @@ class EncodedTree(NamedTuple):
 def encode(tree: Tree, *, allow_tensors: bool = True, skip: Callable[[Path], bool] | None = None) -> EncodedTree:
     """Encode `tree`; raises `unsupported-leaf`, `unsupported-key`, `unsupported-dtype` or `too-deep`, for all places at
     once. [TREE-013] Entries of dicts whose path `skip` is true of are left out."""
-    encoder = _Encoder(allow_tensors, skip)
+    encoder = _TreeEncoder(allow_tensors, skip)
     with uncollected():
         node = encoder.node(tree, (), 0)
     if encoder.refused:
@@ -56,7 +57,7 @@ def encode(tree: Tree, *, allow_tensors: bool = True, skip: Callable[[Path], boo
     return EncodedTree(node, encoder.tensors, _shared_views(encoder.tensors, list(encoder.index_of_memory)))
 
 
-class _Encoder:
+class _TreeEncoder:
     def __init__(self, allow_tensors: bool, skip: Callable[[Path], bool] | None = None) -> None:
         self.allow_tensors, self.skip = allow_tensors, skip
         self.tensors: list[TensorLeaf] = []
@@ -104,7 +105,7 @@ class _Encoder:
     def tagged(self, value: Tagged, path: Path, depth: int, whole: Any) -> Node:
         """A tagged node; `whole` is what it stands for."""
         self.check_depth(depth, path)
-        param = _Encoder(allow_tensors=False).node(value.param, path, depth + 1)
+        param = _TreeEncoder(allow_tensors=False).node(value.param, path, depth + 1)
         refused, skip = len(self.refused), self.skip
         if is_leaf(value):
             self.skip = None

@@ -19,8 +19,9 @@ from ..format.digests import DIGEST, Digest, digest_named
 from ..format.dtypes import dtype_of
 from ..format.manifest import KEYS, MAX_RANK, Schema, unpack
 from ..format.names import MAX_LENGTH, Path, escape, path_label
-from ..format.tree import Node, Tree
-from ..frameworks.sources import Kept, Sharded
+from ..format.node import Node
+from ..format.tree import Tree
+from ..frameworks.sources import KeptTensor, Sharded
 from ..patterns import Patterns, selector
 from .encoder import EncodedTree, TensorLeaf, encode
 
@@ -80,7 +81,7 @@ def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
     specs = []
     for leaf, codec in zip(asked.encoded.tensors, asked.codecs, strict=True):
         source = leaf.source
-        if isinstance(source, Kept):
+        if isinstance(source, KeptTensor):
             specs.append(source.spec)
             continue
         if isinstance(source, Sharded):

@@ -17,7 +17,7 @@ import numpy as np
 import ckptfmt
 from ckptfmt.format.tags import CHILDREN, TAGS
 from ckptfmt.frameworks.values import parts_of
-from ckptfmt.migration import Loss
+from ckptfmt.migration import LossClass
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing import using_disk
 
@@ -34,7 +34,7 @@ EXTERNS = {  # the one function that PROTOCOL.md asks for
         rule=lambda one: (one,),
         call=lambda one: (one[::-1],),
         inverse="conformance.reverse@1",
-        loss=Loss.EXACT,
+        loss=LossClass.EXACT,
     )
 }
 
