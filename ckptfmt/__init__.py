@@ -8,7 +8,7 @@ from .on_demand import exports
 TYPE_CHECKING = False  # typing takes a fifth of the time in which Python starts
 if TYPE_CHECKING:
     from . import errors
-    from .api import load, open, save
+    from .api import SaveOptions, load, open, save
     from .checkpoint import Checkpoint
     from .conversion import ConvertReport, convert, convert_each
     from .conversion.comparison import Change, DiffReport, diff
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .migration import Extern, Migration, MigrationPlan, MigrationReport, MigrationSet
     from .migration.apply import migrate
     from .migration.formats import UpgradeReport, upgrade
-    from .options import LoadOptions, OpenOptions, ReadOptions, SaveOptions
+    from .options import LoadOptions, OpenOptions, ReadOptions
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
@@ -126,6 +126,7 @@ __all__ = [
 # Everything is imported at its first use, so that reading a slice costs little more than NumPy, and the help of the
 # command line little more than Python.
 _ON_DEMAND = {
+    "SaveOptions": "api",
     "load": "api",
     "open": "api",
     "save": "api",
@@ -185,7 +186,6 @@ _ON_DEMAND = {
     "LoadOptions": "options",
     "OpenOptions": "options",
     "ReadOptions": "options",
-    "SaveOptions": "options",
     "FileCoordinator": "parallel.files",
     "MPICoordinator": "parallel.mpi",
     "progress_bar": "progress",

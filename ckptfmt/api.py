@@ -4,18 +4,28 @@ stands in the room that does it alone; `ckptfmt` names them all."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .calls import takes
 from .checkpoint import Checkpoint, within
 from .errors import CorruptError
 from .format.tree import Tree
-from .options import LoadOptions, OpenOptions, SaveOptions, divided
+from .options import LoadOptions, OpenOptions, divided
 from .reading.checkpoint import REPLACED
 from .storage import Storage
+from .writing.options import WriteOptions
 
 if TYPE_CHECKING:
+    from .parallel.coordinator import Coordinator
     from .writing.writer import SaveReport
+
+
+class SaveOptions(WriteOptions, total=False):
+    """What is saved, how and where; see `ckptfmt.save`."""
+
+    coordinator: Coordinator | None
+    check: Callable[[Checkpoint], object] | None
 
 
 @takes(OpenOptions)

@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .migration.options import MigrationOptions
 from .reading.options import MatchOptions, NameOptions, StoredOptions, ViewFillOptions, ViewLoadOptions
-from .writing.options import WriteOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .checkpoint import Checkpoint
     from .frameworks.adapter import Adapter
-    from .parallel.coordinator import Coordinator
 
 __all__ = [
     "FillOptions",
@@ -24,7 +19,6 @@ __all__ = [
     "MatchOptions",
     "OpenOptions",
     "ReadOptions",
-    "SaveOptions",
 ]
 
 
@@ -44,13 +38,6 @@ class FillOptions(OpenOptions, ViewFillOptions, total=False):
 
 class LoadOptions(FillOptions, ViewLoadOptions, total=False):
     """How a checkpoint is opened, and what is loaded of it; see `ckptfmt.load`."""
-
-
-class SaveOptions(WriteOptions, total=False):
-    """What is saved, how and where; see `ckptfmt.save`."""
-
-    coordinator: Coordinator | None
-    check: Callable[[Checkpoint], object] | None
 
 
 def divided(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

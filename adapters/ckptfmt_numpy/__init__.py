@@ -17,7 +17,7 @@ from ckptfmt.format.dtypes import Array
 from ckptfmt.format.node import Restore
 from ckptfmt.frameworks.adapter import Slot, Template, blank_array, register
 
-__all__ = ["ADAPTER"]
+__all__ = ["ADAPTER", "NumpyAdapter"]
 
 _ON_HOST = (1, 3)  # kDLCPU and kDLCUDAHost of dlpack.h
 
