@@ -14,6 +14,7 @@ import pytest
 import ckptfmt
 
 ROOT = Path(ckptfmt.__file__).parent
+ADAPTERS = ROOT.parent / "adapters"
 # from the inside out; a module may import what stands before its room, or beside it
 LAYERS = (
     (
@@ -84,6 +85,25 @@ def test_the_command_line_uses_public_names() -> None:
 def test_every_module_has_a_room() -> None:
     there = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert there - {"__init__", "__main__"} == set(LAYER_OF)
+
+
+def functions(module: Path) -> Iterator[tuple[int, str]]:
+    """How many lines each function of a module has, but for its docstring, and its name."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                assert node.body[0].end_lineno is not None
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            yield lines, f"{module}: {node.name}"
+
+
+def test_functions_and_modules_are_short() -> None:
+    """At most three functions have more than 40 lines, and no module more than 500."""
+    sources = [path for folder in (ROOT, ADAPTERS) for path in folder.rglob("*.py")]
+    assert [name for path in sources for lines, name in functions(path) if lines > 40][3:] == []
+    assert [path for path in sources if len(path.read_text().splitlines()) > 500] == []
 
 
 def test_the_format_does_no_io() -> None:

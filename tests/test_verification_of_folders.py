@@ -18,6 +18,7 @@ from stores import Store, endpoint, s3_store, save, store
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.maintenance import verification_of_folders
+from ckptfmt.reading.checkpoint import StoredCheckpoint
 
 __all__ = ["endpoint", "s3_store", "store"]  # fixtures
 
@@ -123,15 +124,15 @@ def test_what_cannot_be_checked_is_said(run: Path) -> None:
 def test_an_interrupted_one_goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flip(steps(run)[0])
     state, checked = tmp_path / "state", []
-    check = ckptfmt.Checkpoint.verify
+    check = verification_of_folders.verify_stored
 
-    def counted(checkpoint: ckptfmt.Checkpoint, **options: Any) -> Any:
+    def counted(checkpoint: StoredCheckpoint, *further: Any) -> Any:
         checked.append(os.path.basename(checkpoint.path))
         if len(checked) == 3:
             raise KeyboardInterrupt
-        return check(checkpoint, **options)
+        return check(checkpoint, *further)
 
-    monkeypatch.setattr(ckptfmt.Checkpoint, "verify", counted)
+    monkeypatch.setattr(verification_of_folders, "verify_stored", counted)
     with pytest.raises(KeyboardInterrupt):
         ckptfmt.verify_folder(run, resume=state)
     assert state.exists()
@@ -158,14 +159,14 @@ def test_a_resume_file_of_something_else(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_pruned_meanwhile(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = ckptfmt.Checkpoint.verify
+    check = verification_of_folders.verify_stored
 
-    def pruned(checkpoint: ckptfmt.Checkpoint, **options: Any) -> Any:
+    def pruned(checkpoint: StoredCheckpoint, *further: Any) -> Any:
         if os.path.isdir(checkpoint.path):
             shutil.rmtree(checkpoint.path)
-        return check(checkpoint, **options)
+        return check(checkpoint, *further)
 
-    monkeypatch.setattr(ckptfmt.Checkpoint, "verify", pruned)
+    monkeypatch.setattr(verification_of_folders, "verify_stored", pruned)
     report = ckptfmt.verify_folder(run)
     assert report.ok
     assert [one.path for one in report.reports] == [str(steps(run)[0])]

@@ -34,8 +34,7 @@ from ..frameworks.sources import FILE_PIECE, Buffers, InFile, Lazy
 from ..frameworks.target import rebuild
 from ..layouts.foreign import INCOMPLETE
 from ..storage import disk as disks
-from ..storage.descriptor import Descriptor
-from ..storage.local import LocalStorage
+from ..storage.local import fill_from
 from .claims import EXPANSION as EXPANSION
 from .entries import open_file
 from .probe import CheckpointPlace
@@ -234,33 +233,22 @@ def said(error: Exception) -> str:
     return " ".join(str(error)[:1000].split())
 
 
-class Reopened(Descriptor):
-    """A file that is opened for each read, as a source may have many files."""
+class SourceFile:
+    """A mapped file that is also read. It is opened for each read, as a source may have many files."""
 
     def __init__(self, path: str, stat: os.stat_result) -> None:
-        self._path, self._stat = path, stat
+        self._path, self._stat, self._disk = path, stat, disks.current()
 
-    def take(self) -> int:
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill `out` from `offset` on; raises `bad-source` where another file stands there now."""
         number = open_file(self._path)
-        found = os.fstat(number)
-        if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
+        try:
+            found = os.fstat(number)
+            if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
+                raise fault("bad-source", "the file was replaced while it was read", path=self._path)
+            fill_from(self._disk, number, offset, out, self._path)
+        finally:
             os.close(number)
-            raise fault("bad-source", "the file was replaced while it was read", path=self._path)
-        return number
-
-    def give_back(self, number: int) -> None:
-        os.close(number)
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-class SourceFile(LocalStorage):
-    """A mapped file that is also read."""
-
-    def __init__(self, path: str, stat: os.stat_result) -> None:
-        self.path, self._root, self.is_directory = path, Reopened(path, stat), False
-        self._disk = disks.current()
 
 
 class FileMapping(mmap.mmap):
@@ -300,7 +288,7 @@ class DigestedPart(InFile):
     __slots__ = ("block", "digest", "digests")
 
     def __init__(self, source: InFile, digest: Digest, block: int) -> None:
-        super().__init__(source.array, source.storage, source.offset, source.buffers)
+        super().__init__(source.array, source.file, source.offset, source.buffers)
         self.digest, self.block = digest, block
         self.digests: bytes | None = None
 

@@ -144,16 +144,7 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
     else:
         tensor, numbers = _numbers(tensors, chunks, firsts)
     length = np.frombuffer(lengths, _U64)
-    expected = np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64)[tensor]
-    wrong = ((length != expected) & (expected != 0)) | (length == 0) | (length >= np.uint64(1 << 62))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise fault(
-            "bad-extent",
-            f"chunk row {row} has the wrong length [CHK-005]",
-            found=int(length[row]),
-            expected=int(expected[row]),
-        )
+    _check_lengths(length, specs, tensor)
     offset = None if offsets is None else np.frombuffer(offsets, _U64)
     table = ChunkTable(offset, length, digests, digest.size, block, numbers)
     if len(digests) != table.blocks * digest.size:
@@ -164,6 +155,20 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
             expected=table.blocks,
         )
     return table
+
+
+def _check_lengths(length: Array, specs: Sequence[ArraySpec], tensor: Array) -> None:
+    """Those of raw chunks are known from their tensors; no chunk is empty. [CHK-005]"""
+    expected = np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64)[tensor]
+    wrong = ((length != expected) & (expected != 0)) | (length == 0) | (length >= np.uint64(1 << 62))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise fault(
+            "bad-extent",
+            f"chunk row {row} has the wrong length [CHK-005]",
+            found=int(length[row]),
+            expected=int(expected[row]),
+        )
 
 
 def _check_rows(rows: int, column: bytes, width: int) -> None:

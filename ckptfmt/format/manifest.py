@@ -29,6 +29,19 @@ KNOWN_FEATURES: frozenset[str] = frozenset()
 LAYOUTS = ("file", "packed", "loose")
 BLOCK = 4 << 20  # [BLK-003]
 MAX_RANK = 64  # [LIM-002]
+COLUMNS = ("name", "dtype", "shape", "grid", "codec")
+_TYPES: Mapping[str, type] = {
+    "generator": str,
+    "digest": str,
+    "block": int,
+    "schema": object,
+    "metadata": object,
+    "tree": object,
+    "codecs": list,
+    "tensors": dict,
+    "parts": list,
+}
+KEYS = {"format", "layout", "requires", "placement", *_TYPES}
 
 
 class Schema(NamedTuple):
@@ -169,6 +182,44 @@ def decode(raw: bytes, memory: int | None = None) -> Manifest:
     except CkptError:
         _refuse_unknown(_required(raw))
         raise
+    version, layout = _head(document)
+    _check_form(document)
+    names, dtypes, shapes, grids, codecs = (document["tensors"][column] for column in COLUMNS)
+    digest, block, root, metadata = (document[key] for key in ("digest", "block", "tree", "metadata"))
+    known_digest = digest_named(digest)
+    check_names(names)
+    tree.check(root, dtypes)
+    tree.check(metadata, ())
+    specs = _specs(dtypes, shapes, grids, codecs, document["codecs"])
+    parts = tuple(_part(part, layout, specs, known_digest, block) for part in document["parts"])
+    if not parts or (layout != "packed" and len(parts) > 1):
+        raise _bad(f"layout {layout!r} has {len(parts)} parts [CHK-002] [LAY-004]")
+    if ("placement" in document) != (layout == "packed"):
+        raise _bad("`placement` stands in layout 'packed', and only there [MAN-002]")
+    manifest = Manifest(
+        layout=layout,
+        digest=digest,
+        block=block,
+        tree=root,
+        metadata=metadata,
+        names=tuple(names),
+        specs=specs,
+        parts=parts,
+        generator=document["generator"],
+        schema=_schema(document["schema"], names, specs),
+        format=version,
+        placement=(
+            decode_placement(document["placement"], first_chunks(specs), len(parts)) if layout == "packed" else None
+        ),
+        unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
+    )
+    if layout == "packed":
+        _check_objects(manifest)
+    return manifest
+
+
+def _head(document: Any) -> tuple[tuple[int, int], str]:
+    """The version and the layout, which say how the rest is read."""
     match document:
         case {"format": [int(major), int(minor)], "layout": str(layout), "requires": list(requires)} if (
             all(type(r) is str for r in requires) and type(major) is type(minor) is int
@@ -179,63 +230,22 @@ def decode(raw: bytes, memory: int | None = None) -> Manifest:
     _refuse_unknown(requires)
     if layout not in LAYOUTS:
         raise _bad(f"there is no layout {layout!r} [LAY-006]")
-    match document:
-        case {
-            "generator": str(generator),
-            "digest": str(digest_name),
-            "block": int(block),
-            "schema": schema,
-            "metadata": metadata,
-            "tree": root,
-            "codecs": list(chains),
-            "tensors": {
-                "name": list(names),
-                "dtype": list(dtypes),
-                "shape": list(shapes),
-                "grid": list(grids),
-                "codec": list(codecs),
-            },
-            "parts": list(parts),
-        }:
-            pass
-        case _:
-            raise _bad("a key is missing or has a value of another type [MAN-002]")
-    if len({len(names), len(dtypes), len(shapes), len(grids), len(codecs)}) != 1:
+    return (major, minor), layout
+
+
+def _check_form(document: Mapping[str, Any]) -> None:
+    """Refuse a document without its keys, or with values of other types; what is in them is not looked at."""
+    is_typed = all(key in document and isinstance(document[key], kind) for key, kind in _TYPES.items())
+    tensors = document["tensors"] if is_typed else {}
+    if not all(isinstance(tensors.get(column), list) for column in COLUMNS):
+        raise _bad("a key is missing or has a value of another type [MAN-002]")
+    if len({len(tensors[column]) for column in COLUMNS}) != 1:
         raise _bad("the columns of `tensors` differ in length [MAN-007]")
+    block = document["block"]
     if block % 4096 or not 4096 <= block <= 1 << 30:
         raise _bad(f"block size {block} is not allowed [BLK-003]")
-    if not all(type(text) is str for text in (*names, *dtypes)):
+    if not all(type(text) is str for text in (*tensors["name"], *tensors["dtype"])):
         raise _bad("a name or dtype is no string [MAN-002]")
-    digest = digest_named(digest_name)
-    check_names(names)
-    tree.check(root, dtypes)
-    tree.check(metadata, ())
-    specs = _specs(dtypes, shapes, grids, codecs, chains)
-    decoded = tuple(_part(part, layout, specs, digest, block) for part in parts)
-    if not decoded or (layout != "packed" and len(decoded) > 1):
-        raise _bad(f"layout {layout!r} has {len(decoded)} parts [CHK-002] [LAY-004]")
-    if ("placement" in document) != (layout == "packed"):
-        raise _bad("`placement` stands in layout 'packed', and only there [MAN-002]")
-    manifest = Manifest(
-        layout=layout,
-        digest=digest_name,
-        block=block,
-        tree=root,
-        metadata=metadata,
-        names=tuple(names),
-        specs=specs,
-        parts=decoded,
-        generator=generator,
-        schema=_schema(schema, names, specs),
-        format=(major, minor),
-        placement=(
-            decode_placement(document["placement"], first_chunks(specs), len(decoded)) if layout == "packed" else None
-        ),
-        unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
-    )
-    if layout == "packed":
-        _check_objects(manifest)
-    return manifest
 
 
 def _refuse_unknown(requires: list[str]) -> None:
@@ -316,23 +326,6 @@ def _check_objects(manifest: Manifest) -> None:
     for number, part in enumerate(manifest.parts):
         if isinstance(part.chunks, ChunkTable):
             check_part(part.chunks, part, number, manifest)
-
-
-KEYS = {
-    "format",
-    "layout",
-    "requires",
-    "generator",
-    "digest",
-    "block",
-    "schema",
-    "metadata",
-    "tree",
-    "codecs",
-    "tensors",
-    "parts",
-    "placement",
-}
 
 
 def unpack(raw: bytes, memory: int | None = None) -> dict[str, Any]:

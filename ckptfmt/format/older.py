@@ -50,23 +50,13 @@ def _from_0_9(old: Document) -> Document:
     for row in rows:
         if row["codecs"] not in chains:
             chains.append(row["codecs"])
-    chunks = [chunk for row in rows for chunk in row["chunks"]]
     has_offsets = old["layout"] == "file"
-    if any((offset is not None) != has_offsets for offset, _, _ in chunks):
-        raise ValueError("a chunk has an offset in layout `file` only")
     tensors = {
         "name": [row["name"] for row in rows],
         "dtype": [row["dtype"] for row in rows],
         "shape": [row["shape"] for row in rows],
         "grid": [row["grid"] for row in rows],
         "codec": [chains.index(row["codecs"]) for row in rows],
-    }
-    table = {
-        "tensor": None,
-        "chunk": None,
-        "offset": _column([offset for offset, _, _ in chunks]) if has_offsets else None,
-        "length": _column([length for _, length, _ in chunks]),
-        "digest": b"".join(digest for _, _, digest in chunks),
     }
     new = {
         "format": [1, 0],
@@ -80,10 +70,26 @@ def _from_0_9(old: Document) -> Document:
         "tree": _node(old["tree"]),
         "codecs": chains,
         "tensors": tensors,
-        "parts": [{"object": "" if has_offsets else None, "size": None, "frame": None, "chunks": table}],
+        "parts": [
+            {"object": "" if has_offsets else None, "size": None, "frame": None, "chunks": _table(rows, has_offsets)}
+        ],
     }
     known = {"version", "layout", "creator", "block", "schema", "user", "tree", "tensors"}
     return new | {key: value for key, value in old.items() if key not in known | new.keys()}  # [MAN-003]
+
+
+def _table(rows: list[Any], has_offsets: bool) -> Document:
+    """The chunk table, which stood with each tensor."""
+    chunks = [chunk for row in rows for chunk in row["chunks"]]
+    if any((offset is not None) != has_offsets for offset, _, _ in chunks):
+        raise ValueError("a chunk has an offset in layout `file` only")
+    return {
+        "tensor": None,
+        "chunk": None,
+        "offset": _column([offset for offset, _, _ in chunks]) if has_offsets else None,
+        "length": _column([length for _, length, _ in chunks]),
+        "digest": b"".join(digest for _, _, digest in chunks),
+    }
 
 
 def _column(values: list[int]) -> bytes:

@@ -126,14 +126,21 @@ class Buffers:
         return array
 
 
+class OpenableFile(Protocol):
+    """A file that is read at any place."""
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill `out` with the bytes from `offset` on."""
+
+
 class InFile(Lazy):
     """An array that is a mapped part of a file, from `offset` on: reading the file is faster than looking at the
-    mapping for the first time. The file is `storage`, which has it under the empty name."""
+    mapping for the first time."""
 
-    __slots__ = ("array", "buffers", "offset", "storage")
+    __slots__ = ("array", "buffers", "file", "offset")
 
-    def __init__(self, array: Array, storage: Storage, offset: int, buffers: Buffers) -> None:
-        self.array, self.storage, self.offset, self.buffers = array, storage, offset, buffers
+    def __init__(self, array: Array, file: OpenableFile, offset: int, buffers: Buffers) -> None:
+        self.array, self.file, self.offset, self.buffers = array, file, offset, buffers
 
     @property
     def shape(self) -> Shape:
@@ -150,13 +157,13 @@ class InFile(Lazy):
 
     def view(self, dtype: np.dtype[Any]) -> InFile:
         """The same elements as another dtype of the same width."""
-        return InFile(self.array.view(dtype), self.storage, self.offset, self.buffers)
+        return InFile(self.array.view(dtype), self.file, self.offset, self.buffers)
 
     def pieces(self) -> Iterator[Array]:
         """Its bytes, read in pieces of `FILE_PIECE`."""
         for start in range(0, self.array.nbytes, FILE_PIECE):
             piece = self.buffers.take(min(FILE_PIECE, self.array.nbytes - start))
-            self.storage.read_into("", self.offset + start, bytes_of(piece))
+            self.file.read_into(self.offset + start, bytes_of(piece))
             yield piece
 
     def __getitem__(self, region: Region, /) -> Array:

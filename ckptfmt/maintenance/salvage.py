@@ -35,13 +35,13 @@ from ..frameworks.sources import Lazy, Region
 from ..layouts import layout_named
 from ..layouts.draft import Draft
 from ..migration.apply import further_keys
-from ..progress import Progress, counter
+from ..progress import Progress, Report, counter
 from ..reading.blocks import BlockReader
 from ..reading.checkpoint import StoredCheckpoint
 from ..reading.fetch import SPAN
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, path_of, storage_for
-from ..writing.writer import SaveReport
+from ..writing.writer import SaveReport, committed
 from .verification import Damage, verify_chunks
 
 WINDOW = 1 << 20  # bytes looked through at a time
@@ -118,53 +118,58 @@ def repair(
     read_options = options_at(source, storage_options)
     checkpoint, proof = _opened(source, uncommitted, limits, read_options, follow_links)
     with checkpoint:
-        blocks, manifest = checkpoint.blocks, checkpoint.manifest
+        manifest = checkpoint.manifest
         stored = sum(spec.chunks * spec.chunk_nbytes for spec in manifest.specs)
         report = counter(progress, 2 * stored)
-        done = 0
-
-        def verified(now: int, total: int) -> None:
-            nonlocal done
-            report(stored * now // total - done)
-            done = stored * now // total
-
-        damage = tuple(verify_chunks(blocks, verified if progress else None).damage)
+        damage = tuple(verify_chunks(checkpoint.blocks, _share(report, stored) if progress else None).damage)
         if not follow_links:
             _refuse_links(source, damage)
-        broken = _broken(blocks, checkpoint.handles, damage)
-        kept = [index for index in range(len(manifest.names)) if index not in broken or fill is not None]
-        sources = [_source(checkpoint, index, broken.get(index), fill) for index in kept]
+        broken = _broken(checkpoint.blocks, checkpoint.handles, damage)
         lost = tuple(_lost(checkpoint, index, damaged, fill) for index, damaged in broken.items())
-        draft = Draft(
-            sources=sources,
-            names=tuple(manifest.names[index] for index in kept),
-            specs=tuple(manifest.specs[index] for index in kept),
-            tree=_without(manifest.tree, {index: number for number, index in enumerate(kept)}),
-            metadata=manifest.metadata,
-            schema=manifest.schema,
-            digest=digest_named(manifest.digest),
-            block=manifest.block,
-            generator=f"ckptfmt {__version__}",
-            report=report,
-            extra=further_keys(checkpoint, _record(checkpoint, lost, fill)),
-        )
-        options = options_at(target, storage_options)
-        saved = _save(draft, target, layout or manifest.layout, overwrite, durable, options)
+        draft = _drafted(checkpoint, broken, lost, fill, report)
+        layout, options = layout or manifest.layout, options_at(target, storage_options)
+        module = layout_named(layout)
+        attempt = attempt_for(target, directory=layout != "file", overwrite=overwrite, durable=durable, options=options)
+        written = committed(module, draft, attempt)
+        saved = SaveReport(target, layout, written.bytes, len(draft.names), written.record.sha256.hex(), ())
         return RepairReport(source, proof, len(manifest.names) - len(lost), lost, damage, saved)
 
 
-def _save(
-    draft: Draft, path: str, layout: str, overwrite: bool, durable: bool, options: Mapping[str, Any] | None
-) -> SaveReport:
-    module = layout_named(layout)
-    attempt = attempt_for(path, directory=layout != "file", overwrite=overwrite, durable=durable, options=options)
-    try:
-        written = module.write(draft, attempt)
-        attempt.publish()
-    except BaseException:
-        attempt.abort()  # [PUB-007]
-        raise
-    return SaveReport(path, layout, written.bytes, len(draft.names), written.record.sha256.hex(), ())
+def _share(report: Report, stored: int) -> Progress:
+    """Progress of the verification, in bytes that are reported as they are done."""
+    before = 0
+
+    def verified(done: int, total: int) -> None:
+        nonlocal before
+        report(stored * done // total - before)
+        before = stored * done // total
+
+    return verified
+
+
+def _drafted(
+    checkpoint: StoredCheckpoint,
+    broken: Mapping[int, Broken],
+    lost: tuple[Lost, ...],
+    fill: float | None,
+    report: Report,
+) -> Draft:
+    """What is whole of a checkpoint, and with `fill` what is damaged, too."""
+    manifest = checkpoint.manifest
+    kept = [index for index in range(len(manifest.names)) if index not in broken or fill is not None]
+    return Draft(
+        sources=[_source(checkpoint, index, broken.get(index), fill) for index in kept],
+        names=tuple(manifest.names[index] for index in kept),
+        specs=tuple(manifest.specs[index] for index in kept),
+        tree=_without(manifest.tree, {index: number for number, index in enumerate(kept)}),
+        metadata=manifest.metadata,
+        schema=manifest.schema,
+        digest=digest_named(manifest.digest),
+        block=manifest.block,
+        generator=f"ckptfmt {__version__}",
+        report=report,
+        extra=further_keys(checkpoint, _record(checkpoint, lost, fill)),
+    )
 
 
 def _refuse_links(path: str, damage: Iterable[Damage]) -> None:

@@ -81,13 +81,8 @@ def verify_folder(
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
     for path, size, _ in candidates:
-
-        def within(done: int, whole: int, before: int = before, size: int = size) -> None:
-            if progress is not None and whole:
-                progress(before + size * done // whole, total)
-
         try:
-            reports.append(_verified(path, within, known, options))
+            reports.append(_verified(path, _part_of(progress, before, size, total), known, options))
         except NotACheckpointError as error:
             if _is_lost(path, size):
                 errors.append(error)
@@ -103,6 +98,16 @@ def verify_folder(
     if known is not None:
         known.remove()
     return FolderReport(name, tuple(reports), tuple(errors))
+
+
+def _part_of(progress: Progress | None, before: int, size: int, total: int) -> Progress:
+    """Progress of one checkpoint of `size` bytes, as that of all of them."""
+
+    def within(done: int, whole: int) -> None:
+        if progress is not None and whole:
+            progress(before + size * done // whole, total)
+
+    return within
 
 
 def _is_lost(path: str, size: int) -> bool:

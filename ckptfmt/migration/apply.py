@@ -86,14 +86,9 @@ def migrate(
     chain = {name: asked.pop(name) for name in ChainOptions.__annotations__ if name in asked}
     read_options = options_at(source, storage_options)
     with StoredCheckpoint(source, storage_options=read_options, follow_links=follow_links) as stored:
-        try:
-            view = migrated(stored.renamed(renaming), schema, migrations=migrations, **chain)
-        except CkptError as error:
-            error.path = error.path or stored.path
-            raise
-        start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else view.schema.version)
+        view = _viewed(stored, renaming, schema, migrations=migrations, **chain)
         if plan_only:
-            return MigrationReport(view.plan, start, view.schema, None, view.plan.overflows)
+            return _report(view, None, view.plan.overflows)
         layout, digest = layout or stored.layout, digest or stored.manifest.digest
         keeps = None if verify or compression is not None else keeper(stored, layout, digest)
         tally = Tally()
@@ -110,7 +105,21 @@ def migrate(
             **asked,
         )
         met = tuple(kind.overflow(tally.count(kind)) for kind, beyond in view.plan.roundings().items() if beyond != 0)
-        return MigrationReport(view.plan, start, view.schema, saved, met)
+        return _report(view, saved, met)
+
+
+def _viewed(stored: StoredCheckpoint, renaming: Renaming, schema: Any, **chain: Any) -> MigratedView:
+    """A checkpoint at a version; errors say where it is."""
+    try:
+        return migrated(stored.renamed(renaming), schema, **chain)
+    except CkptError as error:
+        error.path = error.path or stored.path
+        raise
+
+
+def _report(view: MigratedView, saved: SaveReport | None, overflows: tuple[Overflow, ...]) -> MigrationReport:
+    start = Schema(view.schema.id, view.plan.chain[0].start if view.plan.chain else view.schema.version)
+    return MigrationReport(view.plan, start, view.schema, saved, overflows)
 
 
 def _saved(view: MigratedView, keeps: Keeper | None, tally: Tally) -> Tree:

@@ -389,12 +389,11 @@ class Loader:
         leave_out(lists, leaves, templates, stored)
         report = match(leaves, templates, stored, is_tensor, self.cast)
         self._check(report, NameCounts(len(leaves), filled(stored)))
-        bound = {(given(path), tag): param for (path, tag), param in self.supply.bound().items()}
-        asked: dict[tuple[Hashable, Template], ArrayLike] = {}
-        for path, ask in templates.items():
-            found = stored.get(path)
-            if ask is not None and isinstance(found, ArrayLike):
-                asked[found.identity, ask] = found  # aliases that are asked for alike are one object [TREE-010]
+        asked = {
+            (found.identity, ask): found  # aliases that are asked for alike are one object [TREE-010]
+            for path, ask in templates.items()
+            if ask is not None and isinstance(found := stored.get(path), ArrayLike)
+        }
         with self._reporting(sum(tensor.nbytes for tensor in asked.values())):
             built = self._built(asked)
 
@@ -413,16 +412,22 @@ class Loader:
                 return found
             return built[found.identity, ask] if is_tensor(found) else self._of_number(path, ask, found)
 
+        tree = rebuild(self.like, leaf_at, check=self._params_check(given), whole=lists)
+        if self.on_match is not None:
+            self.on_match(report)
+        return tree
+
+    def _params_check(self, given: Callable[[Path], Path]) -> Callable[[Path, Tagged], None]:
+        """Whether the params of a template's tags are those that are stored, as far as they bind."""
+        bound = {(given(path), tag): param for (path, tag), param in self.supply.bound().items()}
+
         def check(path: Path, asked: Tagged) -> None:
             param = bound.get((path, asked.tag), asked.param)
             if param != asked.param:
                 difference = (path_label(path), f"{asked.tag} {param}", f"{asked.tag} {asked.param}")
                 self._check(MatchReport(kind=(difference,)))
 
-        tree = rebuild(self.like, leaf_at, check=check, whole=lists)
-        if self.on_match is not None:
-            self.on_match(report)
-        return tree
+        return check
 
     def _built(self, asked: dict[tuple[Hashable, Template], ArrayLike]) -> dict[tuple[Hashable, Template], Any]:
         """What templates ask for, of the tensors that they ask of."""

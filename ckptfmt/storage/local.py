@@ -67,24 +67,13 @@ class LocalStorage:
     def read_into(self, name: str, offset: int, out: memoryview) -> None:
         if name:
             with self._open(name) as fd:
-                self._fill(fd, name, offset, out)
+                fill_from(self._disk, fd, offset, out, self.path, name)
             return
         root = self._take()  # the way of most reads
         try:
-            self._fill(root, name, offset, out)
+            fill_from(self._disk, root, offset, out, self.path)
         finally:
             self._root.give_back(root)
-
-    def _fill(self, fd: int, name: str, offset: int, out: memoryview) -> None:
-        while out:
-            try:
-                count = self._disk.read(fd, out, offset)
-            except OSError as error:
-                raise os_fault(error, f"cannot read {name or 'the file'} at byte {offset}", self.path) from error
-            if count == 0:  # [READ-005]
-                message = f"{name or 'the file'} ends at byte {offset}"
-                raise fault("short-object", message, path=self.path, offset=offset)
-            out, offset = out[count:], offset + count
 
     def copy_to(self, fd: int, disk: Disk, offset: int, name: str, start: int, length: int) -> None:
         """Have the system copy bytes of an object into an open file; raises OSError for what is wrong with that."""
@@ -160,6 +149,18 @@ class LocalStorage:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise fault("missing-object", f"{name} is missing", path=self.path) from error  # [READ-005]
             raise os_fault(error, f"cannot open {name}", self.path) from error
+
+
+def fill_from(disk: Disk, fd: int, offset: int, out: memoryview, path: str, name: str = "") -> None:
+    """Fill `out` with the bytes of an open file from `offset` on. Errors tell of the object `name` at `path`."""
+    while out:
+        try:
+            count = disk.read(fd, out, offset)
+        except OSError as error:
+            raise os_fault(error, f"cannot read {name or 'the file'} at byte {offset}", path) from error
+        if count == 0:  # [READ-005]
+            raise fault("short-object", f"{name or 'the file'} ends at byte {offset}", path=path, offset=offset)
+        out, offset = out[count:], offset + count
 
 
 class LocalFile:

@@ -12,10 +12,10 @@ from ..errors import CkptError
 from ..format.arrays import ArraySpec
 from ..format.manifest import BLOCK
 from ..format.tree import Tree
-from ..layouts import Written, layout_named
+from ..layouts import Layout, Written, layout_named
 from ..layouts.draft import Draft
 from ..progress import Progress, Report, counter
-from ..storage import IN_FLIGHT, Storage, attempt_for, path_of
+from ..storage import IN_FLIGHT, Attempt, Storage, attempt_for, path_of
 from .options import RequestOptions
 from .request import Request, extra_keys, request, whole_specs
 
@@ -66,12 +66,8 @@ def save(
     except CkptError as error:
         error.path = error.path or name
         raise
-    draft = drafted(
-        made,
-        specs,
-        report=counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs)),
-        extra=further,
-    )
+    report = counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs))
+    draft = drafted(made, specs, report=report, extra=further)
     attempt = attempt_for(
         name,
         directory=layout != "file",
@@ -81,8 +77,21 @@ def save(
         in_flight=max_bytes_in_flight,
         is_read=check is not None,
     )
+    written = committed(module, draft, attempt, check, before_commit)
+    return SaveReport.of(name, layout, written, made, len(specs))
+
+
+def committed(
+    layout: Layout,
+    draft: Draft,
+    attempt: Attempt,
+    check: Check | None = None,
+    before_commit: Callable[[], Any] | None = None,
+) -> Written:
+    """Write a draft, and let it take its name; whatever fails leaves nothing of it. `check` and `before_commit` are
+    those of `save`."""
     try:
-        written = module.write(draft, attempt)
+        written = layout.write(draft, attempt)
         if check is not None:
             try:
                 check(attempt.written())
@@ -95,7 +104,7 @@ def save(
     except BaseException:
         attempt.abort()  # [PUB-007]; also for KeyboardInterrupt
         raise
-    return SaveReport.of(name, layout, written, made, len(specs))
+    return written
 
 
 def drafted(
