@@ -9,14 +9,16 @@ from typing import get_type_hints
 
 import ckptfmt_jax
 import ckptfmt_numpy
-import ckptfmt_torch
 import pytest
 from pages import DRAWN, RUNNERS, blocks, run_page
+from peers import peer
 
 import ckptfmt
 from ckptfmt import manager, testing
 from ckptfmt.cli.overview import COMMANDS
 from ckptfmt.migration.options import MigrationOptions
+
+ckptfmt_torch = peer("ckptfmt_torch")
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path for path in ROOT.glob("docs/**/*.md"))
