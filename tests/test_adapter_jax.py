@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, defaultdict
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ import jax.numpy as jnp  # noqa: E402
 from ckptfmt_jax import ADAPTER  # noqa: E402
 from ckptfmt_jax.arrays import OnDevice  # noqa: E402
 
-LACKING = ["bcomplex32", "complex32", "float6_e2m3fn", "float6_e3m2fn"]  # by every JAX
+FLOAT6 = {"float6_e2m3fn", "float6_e3m2fn"}  # from JAX 0.11 on
+LACKING = sorted({"bcomplex32", "complex32"} | (FLOAT6 if jax.__version_info__ < (0, 11) else set()))
 WIDE = ["complex128", "float64", "int64", "uint64"]  # only with jax_enable_x64
 
 
@@ -118,7 +120,8 @@ def test_every_bit_pattern_survives(scratch, array):
         if not ADAPTER.supports(name):
             assert name in LACKING
             return
-        found = ckptfmt_jax.load(f"{folder}/numpy")["a"]
+        with pytest.warns(ckptfmt.UnknownTagWarning) if array.dtype.kind in "mM" else nullcontext():
+            found = ckptfmt_jax.load(f"{folder}/numpy")["a"]
         assert (found.shape, found.dtype) == (native.shape, native.dtype)
         ckptfmt_jax.save(f"{folder}/jax", {"a": found})
         assert_same_tree(ckptfmt.load(f"{folder}/jax"), {"a": native})
