@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: demo test test-thorough lint format docs bench bench-quick clean
+.PHONY: demo test test-thorough test-matrix lint format docs bench bench-quick clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -19,6 +19,10 @@ test: $(VENV)/.test
 # every property with many more examples, and the tests marked slow (files past 4 GiB)
 test-thorough: $(VENV)/.test
 	$(BIN)/python -m pytest --run-slow --hypothesis-profile=thorough $(PYTEST_ARGS)
+
+# under every Python of pyproject.toml that this machine has, with the newest packages and the oldest
+test-matrix:
+	$(PYTHON) tests/matrix.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs
 	$(BIN)/ruff check .
@@ -48,7 +52,8 @@ $(VENV)/.demo $(VENV)/.docs $(VENV)/.lint: $(VENV)/.%: $(VENV)/bin/python pyproj
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
-# torch is named first, and exactly, so that a CPU build is taken where the index has one
+# torch is named first, and exactly, so that a CPU build is taken where the index has one; the extra test-without-torch
+# is for machines where there is none
 $(VENV)/.bench $(VENV)/.test: $(VENV)/.%: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'

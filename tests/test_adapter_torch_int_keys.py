@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ckptfmt_torch
-import ckptfmt_torch.dcp
 import pytest
-import torch
-import torch.distributed.checkpoint as dcp
+from peers import peer
 
 import ckptfmt
+
+ckptfmt_torch = peer("ckptfmt_torch")
+peer("ckptfmt_torch.dcp")
+torch = peer("torch")
+dcp = peer("torch.distributed.checkpoint")
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "no state": lambda parameters: torch.optim.SGD(parameters, 0.1),

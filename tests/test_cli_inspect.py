@@ -10,7 +10,6 @@ from collections import Counter, OrderedDict, deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ckptfmt_torch
 import flax.serialization
 import gguf
 import h5py
@@ -18,17 +17,20 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint
 import pytest
-import torch
-import torch.distributed.checkpoint as dcp
 import zarr
 from click.testing import CliRunner
 from damage import LAYOUTS, rewrite_manifest, save_varied, zones
+from peers import peer
 from safetensors.numpy import save_file
 
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.conversion import FORMATS
 from ckptfmt.conversion.source import LazyArray
+
+ckptfmt_torch = peer("ckptfmt_torch")
+torch = peer("torch")
+dcp = peer("torch.distributed.checkpoint")
 
 
 class Point(NamedTuple):

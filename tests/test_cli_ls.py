@@ -12,10 +12,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-import torch.distributed.checkpoint as dcp
 from click.testing import CliRunner
 from damage import LAYOUTS
+from peers import peer
 from safetensors.numpy import save_file
 
 import ckptfmt
@@ -23,6 +22,9 @@ from ckptfmt.cli import chart
 from ckptfmt.cli.app import cli
 from ckptfmt.manager import Best, CheckpointManager, FlaxCheckpointManager, Last
 from ckptfmt.manager.listing import step_in
+
+torch = peer("torch")
+dcp = peer("torch.distributed.checkpoint")
 
 NOON = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
+from peers import peer
 from safetensors.numpy import save_file
 
 import ckptfmt
@@ -19,6 +19,8 @@ from ckptfmt.conversion import source
 from ckptfmt.format.dtypes import DTYPES
 from ckptfmt.maintenance.statistics import summary
 from ckptfmt.threads import Pool
+
+torch = peer("torch")
 
 
 def run(*args: object) -> Result:

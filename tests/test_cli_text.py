@@ -195,7 +195,10 @@ def test_plain_values_survive_json(value: Any) -> None:
         (ml_dtypes.int4(-8), {"$scalar": -8, "dtype": "int4"}),
         (np.complex64(1 - 2j), {"$scalar": {"$complex": [1.0, -2.0]}, "dtype": "complex64"}),
         (np.datetime64("2024-01-02", "D"), {"$scalar": "2024-01-02", "dtype": "datetime64[D]"}),
+        (np.datetime64(1 << 61, "7D"), {"$scalar": {"$int": str(1 << 61)}, "dtype": "datetime64[7D]"}),
+        (np.datetime64("NaT", "7D"), {"$scalar": "NaT", "dtype": "datetime64[7D]"}),
         (np.timedelta64(5, "s"), {"$scalar": 5, "dtype": "timedelta64[s]"}),
+        (np.int64(5).view("m8"), {"$scalar": 5, "dtype": "timedelta64"}),
         (np.str_("a"), {"$scalar": "a", "dtype": "str"}),
         (np.bytes_(b"\xff"), {"$scalar": {"$bytes": "/w=="}, "dtype": "bytes"}),
     ],
@@ -210,6 +213,36 @@ def test_arrays_of_every_dtype_in_json(name: str) -> None:
     form = strict_loads(dumps(json_form.JsonEncoder().array(array)))
     one = complex(array[0, 0])  # -1 in int1
     assert [[complex(decoded(item)) for item in row] for row in form] == [[one], [one]]
+
+
+MOST = np.iinfo(np.int64).max
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numbers", "has_dates"),
+    [
+        ("M8[s]", [MOST, -MOST, 0], True),
+        ("M8[7D]", [MOST // 7, -(MOST // 7), 0], True),
+        ("M8[7D]", [0, MOST // 7 + 1], False),
+        ("M8[25s]", [-(MOST // 25) - 1], False),
+        ("M8", [-MOST - 1], True),
+        ("M8", [-MOST - 1, 0], False),
+        (">M8[7D]", [0, MOST // 7 + 1], False),
+    ],
+)
+def test_times_without_a_date_are_shown_as_numbers(dtype: str, numbers: list[int], has_dates: bool) -> None:
+    """For which NumPy raises, or prints another date."""
+    times = np.array([*numbers, -MOST - 1]).view(dtype.replace(">", "")).astype(dtype)
+    shown = text.printable(times)
+    assert shown.dtype == (times.dtype if has_dates else np.int64)
+    if has_dates:
+        unit, count = np.datetime_data(times.dtype)
+        one_by_one = np.array([number * count for number in numbers[: 0 if unit == "generic" else None]])
+        assert shown.astype(str).tolist()[: len(one_by_one)] == one_by_one.view(f"M8[{unit}]").astype(str).tolist()
+        assert str(shown[-1]) == "NaT"
+    else:
+        assert shown.tolist() == [*numbers, -MOST - 1]
+        assert text.scalar(times[-2]) == f"{times.dtype.newbyteorder('=').name}({numbers[-1]})"
 
 
 # ---- paths

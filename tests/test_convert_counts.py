@@ -14,14 +14,16 @@ import msgpack
 import numpy as np
 import pytest
 import safetensors.numpy
-import safetensors.torch
-import torch
-import torch.distributed.checkpoint as dcp
 from conversions import imported
+from peers import peer
 
 import ckptfmt
 from ckptfmt.conversion import open_source
 from ckptfmt.testing.equality import assert_same_tree
+
+safetensors_torch = peer("safetensors.torch")
+torch = peer("torch")
+dcp = peer("torch.distributed.checkpoint")
 
 gguf = pytest.importorskip("gguf")
 
@@ -293,7 +295,7 @@ def test_names_that_stand_twice(tmp_path: Path) -> None:
 
 def test_float4_goes_both_ways(tmp_path: Path) -> None:
     packed = torch.arange(8, dtype=torch.uint8).reshape(2, 4).view(torch.float4_e2m1fn_x2)
-    safetensors.torch.save_file({"w": packed}, tmp_path / "a.safetensors")
+    safetensors_torch.save_file({"w": packed}, tmp_path / "a.safetensors")
     torch.save({"w": packed, "tied": packed}, tmp_path / "a.pt")
     for source in ("a.safetensors", "a.pt"):
         ckptfmt.convert(tmp_path / source, tmp_path / "x.ckpt", overwrite=True)
@@ -303,7 +305,7 @@ def test_float4_goes_both_ways(tmp_path: Path) -> None:
         again = torch.load(tmp_path / "b.pt")["w"]
         assert (again.dtype, again.view(torch.uint8).tolist()) == (packed.dtype, packed.view(torch.uint8).tolist())
     ckptfmt.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    loaded = safetensors.torch.load_file(tmp_path / "b.safetensors")["w"]
+    loaded = safetensors_torch.load_file(tmp_path / "b.safetensors")["w"]
     assert loaded.view(torch.uint8).tolist() == packed.view(torch.uint8).tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -18,12 +18,14 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 import safetensors.numpy
-import torch
-import transformers
 from click.testing import CliRunner
+from peers import peer
 
 import ckptfmt
 from ckptfmt.cli.app import cli
+
+torch = peer("torch")
+transformers = peer("transformers")
 
 ONE, OTHER = {"w": np.arange(3, dtype=np.float32)}, {"w": np.zeros(5, np.float32)}
 

@@ -12,14 +12,17 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
-import torch.distributed.checkpoint as dcp
+import safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peers import peer
 
 import ckptfmt
 from ckptfmt.testing import strategies
+
+safetensors_torch = peer("safetensors.torch")
+torch = peer("torch")
+dcp = peer("torch.distributed.checkpoint")
 
 TORCH_DTYPES = [
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32),
@@ -141,9 +144,9 @@ def test_trees_of_safetensors(scratch: Callable[[], Any], tree: Any, metadata: A
     tree = {name: tensor.contiguous() for name, tensor in tree.items() if name != "__metadata__"}
     tree = {name: tensor for name, tensor in tree.items() if not tensor.is_complex() or tensor.dtype == torch.complex64}
     with scratch() as folder:
-        safetensors.torch.save_file(tree, f"{folder}/a.safetensors", metadata or None)
+        safetensors_torch.save_file(tree, f"{folder}/a.safetensors", metadata or None)
         losses = through(folder, "a.safetensors", "b.safetensors")
-        found = safetensors.torch.load_file(f"{folder}/b.safetensors")
+        found = safetensors_torch.load_file(f"{folder}/b.safetensors")
         with safetensors.safe_open(f"{folder}/b.safetensors", "pt") as file:
             assert (file.metadata() or {}) == metadata
     assert not losses

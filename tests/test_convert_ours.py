@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import torch
 from inside import inside
+from peers import peer
 
 import ckptfmt
 from ckptfmt.frameworks.adapter import Tagged
+
+torch = peer("torch")
 
 Pair = namedtuple("Pair", "one two")
 W = np.arange(6, dtype=np.float32)

@@ -8,10 +8,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
+from peers import peer
 
 import ckptfmt
 from ckptfmt.conversion import formats, npz
+
+torch = peer("torch")
 
 TARGETS = ["x.ckpt", "x.safetensors", "x.pt", "x.npz", "x.h5", "x.msgpack"]
 OWN = [

@@ -11,13 +11,15 @@ import msgpack
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
+from peers import peer
 from stores import Store, endpoint, s3_store, store
 
 import ckptfmt
 from ckptfmt.conversion import Loss, converter, open_source
 from ckptfmt.conversion.source import LazyArray
 from ckptfmt.testing import assert_same_tree
+
+torch = peer("torch")
 
 __all__ = ["endpoint", "s3_store", "store"]  # fixtures
 

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import torch
 from click.testing import CliRunner, Result
+from peers import peer
 from test_readme import README
 
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.testing import assert_same_tree
+
+torch = peer("torch")
 
 W, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2)
 TREE = {"model": {"w": W, "head": {"b": B}}, "optimizer": {"lr": 0.1, "betas": (0.9, 0.95)}, "step": 3}

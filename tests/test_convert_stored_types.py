@@ -83,7 +83,7 @@ STORED: dict[str, tuple[Any, Any]] = {
     "int32, big-endian": (h5t.STD_I32BE, np.array([1, -2, 3, 2000], "<i4")),
     "complex with a hole": (complex_type(h5t.IEEE_F32LE, 16, 0, 8), np.array([1, 2j, 3, -4], "<c8")),
     "complex, big-endian": (complex_type(h5t.IEEE_F64BE, 16, 0, 8), np.array([1, 2j, 3, -4], "<c16")),
-    "complex of HDF5 2.0": (h5t.COMPLEX_IEEE_F32LE, np.array([1, 2j, 3, -4], "<c8")),
+    "complex of HDF5 2.0": (getattr(h5t, "COMPLEX_IEEE_F32LE", None), np.array([1, 2j, 3, -4], "<c8")),
     "bits": (h5t.STD_B16LE, np.array([1, 2, 3, 65535], "<u2")),
     "bool": (h5t.py_create(np.dtype(bool)), np.array([True, False, True, True])),
 }
@@ -93,6 +93,8 @@ STORED: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("what", STORED)
 def test_types_that_hdf5_converts(tmp_path: Path, what: str, chunks: Any) -> None:
     stored, values = STORED[what]
+    if stored is None:
+        pytest.skip("this h5py is built for an earlier HDF5")
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     if chunks:
         layout.set_chunk(chunks)

@@ -13,10 +13,12 @@ import msgpack
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
-import torch.distributed.checkpoint as dcp
+from peers import peer
 
 import ckptfmt
+
+torch = peer("torch")
+dcp = peer("torch.distributed.checkpoint")
 
 ARRAYS = {"w": np.arange(1000, dtype=np.float32), "v": np.arange(999.0)}
 HELD = re.compile(r"is cut off: it holds ([\d,]+) of (at least )?([\d,]+) bytes$").search

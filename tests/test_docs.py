@@ -10,13 +10,15 @@ from unittest import mock
 
 import ckptfmt_jax
 import ckptfmt_numpy
-import ckptfmt_torch
 import pytest
 from pages import DRAWN, RUNNERS, blocks, run_page
+from peers import peer
 
 import ckptfmt
 from ckptfmt import manager, testing
 from ckptfmt.cli.overview import COMMANDS
+
+ckptfmt_torch = peer("ckptfmt_torch")
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path for path in ROOT.glob("docs/**/*.md"))

@@ -9,12 +9,14 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
-import ckptfmt_torch
 import pytest
+from peers import peer
 
 import ckptfmt
 from ckptfmt.cli.overview import COMMANDS
 from ckptfmt.errors import CODES
+
+ckptfmt_torch = peer("ckptfmt_torch")
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLE = tomllib.loads((DOCS / "errors.toml").read_text())

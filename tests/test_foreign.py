@@ -21,14 +21,16 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs.zstd import Zstd
+from peers import peer
 
 import ckptfmt
 from ckptfmt.cli.app import cli
+
+torch = peer("torch")
 
 ARRAYS = {"a": np.zeros(3)}
 
@@ -94,8 +96,8 @@ size 4976698672
 """
 LINE = "Make a checkpoint of it: ckptfmt convert"
 UNPACK, FETCH = "Unpack it first", "fetch it again"
-# what a file holds: how it is called, and the advice
-FILES = {
+# what a file holds, or what makes it: how it is called, and the advice
+FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
     "nothing": (b"", "an empty file", FETCH),
     "zeros": (bytes(5000), "zeros", FETCH),
     "safetensors": (safetensors.numpy.save(ARRAYS), "a safetensors file", LINE),
@@ -107,9 +109,13 @@ FILES = {
     "npy": (npy(), "a NumPy .npy file", "numpy.load"),
     "npz": (npz(), "a NumPy .npz file", LINE),
     "half an npz": (npz()[:-30], "a NumPy .npz file that is cut off", FETCH),
-    "torch": (torch_file(), "a torch.save file", LINE),
-    "half a torch": (torch_file()[:900], "a torch.save file that is cut off", FETCH),
-    "old torch": (torch_file(_use_new_zipfile_serialization=False), "a torch.save file of before torch 1.6", LINE),
+    "torch": (torch_file, "a torch.save file", LINE),
+    "half a torch": (lambda: torch_file()[:900], "a torch.save file that is cut off", FETCH),
+    "old torch": (
+        lambda: torch_file(_use_new_zipfile_serialization=False),
+        "a torch.save file of before torch 1.6",
+        LINE,
+    ),
     "hdf5": (hdf5(), "an HDF5 file", LINE),
     "gguf": (gguf_file(), "a GGUF file", LINE),
     "flax": (flax.serialization.msgpack_serialize(ARRAYS), "a msgpack file, as flax writes it", LINE),
@@ -140,6 +146,11 @@ FILES = {
 }
 
 
+def data_of(kind: str) -> bytes:
+    data = FILES[kind][0]
+    return data if isinstance(data, bytes) else data()
+
+
 def refusal(path: Path, data: bytes) -> ckptfmt.CkptError:
     path.write_bytes(data)
     with pytest.raises(ckptfmt.NotACheckpointError) as raised:
@@ -151,7 +162,7 @@ def refusal(path: Path, data: bytes) -> ckptfmt.CkptError:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_the_error_says_what_it_is_and_what_helps(tmp_path: Path, kind: str) -> None:  # [COM-005]
-    data, words, advice = FILES[kind]
+    (_, words, advice), data = FILES[kind], data_of(kind)
     error = refusal(tmp_path / "model.bin", data)
     assert words.removeprefix("no") in error.message
     assert advice in error.advice
@@ -163,7 +174,7 @@ def test_the_error_says_what_it_is_and_what_helps(tmp_path: Path, kind: str) -> 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, _, advice) in FILES.items() if advice == LINE])
 def test_the_line_that_converts_it_does(tmp_path: Path, kind: str) -> None:
-    error = refusal(tmp_path / "a model.bin", FILES[kind][0])
+    error = refusal(tmp_path / "a model.bin", data_of(kind))
     line = error.advice.partition(": ")[2]
     assert command(*shlex.split(line)[1:]).exit_code == 0
     assert ckptfmt.verify(tmp_path / "a model.ckpt").ok
@@ -171,18 +182,18 @@ def test_the_line_that_converts_it_does(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("named", ["torch", "hdf5", "gguf", "npz", "ckptfmt"])
 def test_a_source_of_another_format_than_the_one_named(tmp_path: Path, named: str) -> None:
-    (tmp_path / "x").write_bytes(FILES["safetensors"][0])
+    (tmp_path / "x").write_bytes(data_of("safetensors"))
     with pytest.raises(ckptfmt.CkptError, match="looks like safetensors, also with an index, not like") as raised:
         ckptfmt.convert(tmp_path / "x", tmp_path / "y.ckpt", source_format=named)
     assert raised.value.advice == "Leave out source_format=, or name that one"
-    (tmp_path / "x").write_bytes(FILES["page"][0])
+    (tmp_path / "x").write_bytes(data_of("page"))
     with pytest.raises(ckptfmt.CkptError, match="an HTML page"):
         ckptfmt.convert(tmp_path / "x", tmp_path / "y.ckpt", source_format=named)
 
 
 def test_on_a_store(tmp_path: Path) -> None:
     fs = fsspec.filesystem("memory")
-    fs.pipe_file("/foreign/a model.bin", FILES["safetensors"][0])
+    fs.pipe_file("/foreign/a model.bin", data_of("safetensors"))
     fs.pipe_file("/foreign/pointer", POINTER)
     with pytest.raises(ckptfmt.NotACheckpointError, match="a safetensors file") as raised:
         ckptfmt.load("memory://foreign/a model.bin")
@@ -194,7 +205,7 @@ def test_on_a_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [kind for kind, (_, _, advice) in FILES.items() if advice != LINE])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.gguf"])
 def test_a_conversion_says_the_same_of_a_file_and_of_a_folder(tmp_path: Path, kind: str, name: str) -> None:
-    data, words, advice = FILES[kind]
+    (_, words, advice), data = FILES[kind], data_of(kind)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / name).write_bytes(data)
     (tmp_path / "model" / "config.json").write_text("{}")

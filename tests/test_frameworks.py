@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +30,8 @@ TABLE = ROOT / "docs" / "frameworks.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = {name: entry.partition(":")[0] for name, entry in PROJECT["entry-points"]["ckptfmt.adapters"].items()}
 FRAMEWORKS = sorted(PACKAGES)
+# the version of a framework that brought a dtype, where it admits older ones
+SINCE = dict.fromkeys((("jax", "float6_e2m3fn"), ("jax", "float6_e3m2fn")), (0, 11))
 SHAPE = (3, 8)  # torch packs elements of four bits in twos
 
 
@@ -117,8 +121,13 @@ def test_trees_and_ties_are_kept(tmp_path: Path, writer: str, reader: str) -> No
 
 
 def cell(column: str, dtype: str) -> str:
+    """The same with every version that pyproject admits."""
+    framework, _ = COLUMNS[column]
     with using(column) as adapter:
-        return "✓" if adapter.supports(dtype) else f"→ {stand_in(dtype_named(dtype), adapter.supports)}"
+        instead = stand_in(dtype_named(dtype), lambda name: (framework, name) not in SINCE and adapter.supports(name))
+        if since := SINCE.get((framework, dtype)):
+            return f"✓ from {'.'.join(map(str, since))} on, else → {instead}"
+        return "✓" if adapter.supports(dtype) else f"→ {instead}"
 
 
 def rows() -> list[list[str]]:
@@ -131,6 +140,13 @@ def test_the_table_is_true(column: str) -> None:
     assert header == ["dtype", *COLUMNS], "write the table anew: python tests/test_frameworks.py"
     position = header.index(column)
     assert {row[0].strip("`"): row[position] for row in body} == {name: cell(column, name) for name in DTYPES}
+
+
+@pytest.mark.parametrize(("framework", "dtype"), SINCE)
+def test_a_dtype_is_there_from_a_version_on(framework: str, dtype: str) -> None:
+    installed = tuple(int(part) for part in re.findall(r"\d+", importlib.metadata.version(framework))[:2])
+    with using(framework) as adapter:
+        assert adapter.supports(dtype) is (installed >= SINCE[framework, dtype])
 
 
 def write_table() -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from damage import leftovers
 
 import ckptfmt
 
+torch = pytest.importorskip("torch")
 lightning = pytest.importorskip("lightning")
 pytestmark = pytest.mark.filterwarnings("default")  # its warnings are its own
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import ckptfmt_jax
-import ckptfmt_torch
 import numpy as np
 import pytest
+from peers import peer
 
 import ckptfmt
 import ckptfmt.manager
@@ -34,9 +34,10 @@ from ckptfmt.manager import (
 )
 from ckptfmt.manager.options import LoadOptions, ManagerOptions, RunOptions
 
+ckptfmt_torch = peer("ckptfmt_torch")
+
 PUBLIC = {name: getattr(ckptfmt.manager, name) for name in ckptfmt.manager.__all__}
-OF_TORCH = dict.fromkeys(("device", "map_location", "weights_only"), ckptfmt_torch.load)
-ADAPTERS = {**OF_TORCH, "sharding": ckptfmt_jax.load}
+ADAPTERS = dict.fromkeys(("device", "map_location", "weights_only"), ckptfmt_torch) | {"sharding": ckptfmt_jax}
 OF_THE_MANAGER = {"path", "tree", "overwrite", "metadata", "coordinator", "before_commit"}  # which it gives to `save`
 
 
@@ -166,7 +167,7 @@ def called(name: str, run: CheckpointManager, **given: Any) -> Any:
 def test_a_misspelt_option(run: CheckpointManager, name: str, option: str) -> None:
     given: dict[str, Any] = {misspelt(option): None}
     if name.endswith(".restore") and option in ADAPTERS:
-        given["load"] = ADAPTERS[option]
+        given["load"] = ADAPTERS[option].load
     said = refused(lambda: called(name, run, **given))
     titles = {"restore": "restore() of a run", "open": "open() of a run"}
     title = titles.get(name.rpartition(".")[2], CALLS[name].__qualname__)

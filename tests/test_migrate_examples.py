@@ -10,12 +10,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-import transformers
+from peers import peer
 
 import ckptfmt
 from ckptfmt.migration.document import EXAMPLES
 from ckptfmt.testing.equality import assert_same_tree
+
+torch = peer("torch")
+transformers = peer("transformers")
 
 DOCUMENTS = Path(EXAMPLES)
 RNG = np.random.default_rng(5)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from migrations import W, X, document, refusal, saved
+from peers import peer
 
 import ckptfmt
 from ckptfmt import OMITTED, UnknownTagWarning
+
+torch = peer("torch")
 
 RULES = document(
     {"from": "qk", "with": [{"op": "split", "axis": 0, "sizes": [2, 2]}], "to": ["q", "k"]},

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import ckptfmt_jax
-import ckptfmt_torch
-import ckptfmt_torch.dcp
 import numpy as np
 import pytest
-import torch
-import torch.distributed.checkpoint
-from ckptfmt_torch.lightning import CkptfmtIO
 from click.testing import CliRunner
 from migrations import document
+from peers import peer
 
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.testing import assert_same_tree
+
+ckptfmt_torch = peer("ckptfmt_torch")
+peer("ckptfmt_torch.dcp")
+ckptfmt_torch_lightning = peer("ckptfmt_torch.lightning")
+torch = peer("torch")
+peer("torch.distributed.checkpoint")
 
 TREE = {"a": np.arange(3.0)}
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # as one process alone is meant
@@ -58,7 +60,7 @@ def dcp(path: Any) -> None:
 
 
 def lightning(path: Any) -> None:
-    plugin = CkptfmtIO(layout="packed")
+    plugin = ckptfmt_torch_lightning.CkptfmtIO(layout="packed")
     plugin.save_checkpoint({"a": torch.ones(2)}, path)
     assert plugin.load_checkpoint(path)["a"].tolist() == [1, 1]
     plugin.remove_checkpoint(path)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from damage import LAYOUTS
+from peers import peer
 
 import ckptfmt
 from ckptfmt.cli.app import cli
@@ -19,6 +19,8 @@ from ckptfmt.manager import Best, CheckpointManager, Every, Last, Where, pruning
 from ckptfmt.storage import leases
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing import using_disk
+
+torch = peer("torch")
 
 LOSSES = [9.0, 1.0, 5.0, 4.0, 3.0, 2.5]
 

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 import zarr
 from click.testing import CliRunner
+from peers import peer
 
 from ckptfmt.cli.app import cli
+
+torch = peer("torch")
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,11 +9,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
+from peers import peer
 
 import ckptfmt
 from ckptfmt.conversion import source
 from ckptfmt.format.dtypes import DTYPES
+
+torch = peer("torch")
 
 SMALL = [name for name, row in DTYPES.items() if row.numpy.itemsize <= 2 and name != "bool" and "complex" not in name]
 

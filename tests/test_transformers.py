@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import ckptfmt_torch
 import pytest
-import torch
 
 import ckptfmt
 from ckptfmt.manager import CheckpointManager, Last
 
+torch = pytest.importorskip("torch")
+ckptfmt_torch = pytest.importorskip("ckptfmt_torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.filterwarnings("default")  # its warnings are its own

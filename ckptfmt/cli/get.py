@@ -24,7 +24,7 @@ from .console import console, print_json
 from .json_form import JsonEncoder
 from .lookup import find
 from .tags import documents, notes
-from .text import dtype, inline, is_container, is_flat, path_label, shape
+from .text import dtype, inline, is_container, is_flat, path_label, printable, shape
 from .tree_view import VALUE, TreeView
 
 EDGE = 3  # elements shown at each end of an axis, as in NumPy
@@ -150,7 +150,7 @@ def _show_tensor(tensor: Tensor, item: indices.Index | None, wanted: str | None)
     is_cut = values is not None
     if values is None:
         values = _read(tensor, item)
-    values = npy.converted(path_label(tensor.path), values, wanted)
+    values = printable(npy.converted(path_label(tensor.path), values, wanted))
     if out.is_terminal:
         part = "" if item is None else f", of which {list(values.shape)}"
         out.print(Text(f"{path_label(tensor.path)}: {dtype(tensor)} {shape(tensor)}{part}", "dim"))

@@ -16,7 +16,8 @@ strings that do not begin with `$` is an object. Everything else is an object wi
     {"$tensor": 3, "view": "datetime64[s]"}
     {"$omitted": true}                     a list item that --select left out
 
-Elements and scalars of datetime64 are ISO 8601 strings ("NaT" is none), those of timedelta64 numbers of their unit.
+Elements and scalars of datetime64 are ISO 8601 strings ("NaT" is none), or all of them numbers where one has no date:
+it has no unit, or lies beyond the calendar of NumPy. Those of timedelta64 are numbers of their unit.
 
 A row of `tensors` has `path` (typed: strings and ints), `name` (Zarr node), `dtype`, `shape`, `elements`, `bytes`,
 `stored_bytes`, `chunks` and `codec`; of other formats the last three are null, null and "".
@@ -101,6 +102,7 @@ class JsonEncoder:
 
     def array(self, array: Array) -> Json:
         """The elements as nested lists."""
+        array = text.printable(array)
         if array.dtype.kind == "M":
             return self.value(array.astype(str).tolist())
         if array.dtype.kind == "m":

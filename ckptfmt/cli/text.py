@@ -16,6 +16,7 @@ import numpy as np
 from .. import OMITTED, Tensor
 from ..errors import visible as visible
 from ..format import names
+from ..format.dtypes import Array
 from ..format.names import Key, Path
 from .tensors import Foreign, is_tensor
 
@@ -56,7 +57,7 @@ def scalar(value: Any, limit: int | None = None) -> str:
     if isinstance(value, np.str_ | np.bytes_):
         return f"{type(value).__name__}({quoted(value.item(), limit)})"
     if isinstance(value, np.generic):
-        return f"{value.dtype.name}({value!s})"
+        return f"{value.dtype.name}({printable(np.asarray(value))[()]!s})"
     if isinstance(value, str | bytes):
         return quoted(value, limit)
     if type(value) is int:
@@ -162,3 +163,15 @@ def shape(tensor: Tensor | Foreign) -> str:
 def dtype(tensor: Tensor | Foreign) -> str:
     """The logical dtype, or what NumPy reads it as: datetime64 and timedelta64 are stored as int64."""
     return str(tensor.dtype) if tensor.dtype.kind in "mM" else tensor.dtype_name
+
+
+def printable(values: Array) -> Array:
+    """An array that NumPy can print: `datetime64` without a unit, or of so many units that their number overflows, as
+    the numbers that are stored. NumPy raises for them, or, before 2.5, prints another date."""
+    if values.dtype.kind != "M":
+        return values
+    unit, count = np.datetime_data(values.dtype)
+    most = -1 if unit == "generic" else np.iinfo(np.int64).max // count
+    numbers = values.astype(np.int64)
+    has_date = np.isnat(values) | ((numbers >= -most) & (numbers <= most))
+    return values if has_date.all() else numbers

@@ -65,7 +65,14 @@ def _is_key(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
 
 
 def _time(prefix: str) -> Restore:
-    return lambda unit, value: value.view(np.dtype(prefix if unit == "generic" else f"{prefix}[{unit}]"))
+    def restore(unit: str, value: Any) -> Any:
+        try:
+            dtype = np.dtype(prefix if unit == "generic" else f"{prefix}[{unit}]")
+        except (TypeError, ValueError):  # NumPy is giving up times without a unit
+            return NotImplemented
+        return value.view(dtype)
+
+    return restore
 
 
 def _is_enum(param: Node, child: Node, _: Sequence[str]) -> bool:
@@ -84,13 +91,14 @@ def _holds_tensor(node: Node) -> bool:
 
 
 _RECORD = Tag(_node("dict", str), hint="was read as a dict; like= and ckptfmt.register give it back")
+_NO_UNIT = "was read as int64, as this NumPy has no times without a unit"
 _HINTS = {"collections.defaultdict": "was read as a dict, as what makes its values is none of those that are known"}
 
 TAGS: dict[str, Tag] = {
     "collections.OrderedDict": Tag(_node("dict", type(None)), lambda _, value: OrderedDict(value)),
     "numpy.ndarray": Tag(_is_tensor),
-    "numpy.datetime64": Tag(_is_time, _time("M8")),
-    "numpy.timedelta64": Tag(_is_time, _time("m8")),
+    "numpy.datetime64": Tag(_is_time, _time("M8"), _NO_UNIT),
+    "numpy.timedelta64": Tag(_is_time, _time("m8"), _NO_UNIT),
     "numpy.str_": Tag(_plain(str), lambda _, value: np.str_(value)),
     "numpy.bytes_": Tag(_plain(bytes), lambda _, value: np.bytes_(value)),
     **{name: Tag(*forms, _HINTS.get(name, "")) for name, forms in values.CONTAINERS.items()},

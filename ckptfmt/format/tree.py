@@ -202,7 +202,8 @@ class _Decoder:
             return self.child(tag, node, value, path) if made is NotImplemented else made
         key = (name, str(param), child[1])  # aliases are one object [TREE-010]
         if key not in self.tagged_tensors:
-            self.tagged_tensors[key] = restore(_Decoder(self.tensor, None, {}).value(param, path), value)
+            made = restore(_Decoder(self.tensor, None, {}).value(param, path), value)
+            self.tagged_tensors[key] = self.child(tag, node, value, path) if made is NotImplemented else made
         return self.tagged_tensors[key]
 
     def child(self, tag: Tag | None, node: Node, value: Tree, path: Path) -> Tree:
