@@ -66,14 +66,15 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
       `add_prefix` is put before the names at the top. In this order, before all else: migrations, too, see such names.
     - `select`: one or more globs over path texts ("model/**"); what they leave out is missing from dicts and `OMITTED`
       in lists and tuples; of a target or template it stays as it is, and is not missing.
-    - `into`: a tree whose tensors (of any framework with an adapter) are filled in place; gives that tree with the
+    - `into`: a tree whose tensors (of any framework with an adapter) are filled in place; returns that tree with the
       checkpoint's plain values. Objects with `state_dict()` and `load_state_dict()` get their state as they load it
       themselves. Differences raise `MismatchError` before anything is written; `strict=False` allows missing and
       unexpected leaves, `cast=True` other dtypes of the same or a wider kind. `on_match(report)` is called at the end,
       for `like`, too, with the differences that were allowed.
-    - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): gives a new
-      tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for `into`;
-      the text of an int where the template has that int as a key or an index, and None for an empty container are none.
+    - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): returns a
+      new tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for
+      `into`; the text of an int where the template has that int as a key or an index, and None for an empty container
+      are none.
     - `framework`: "torch", "jax" or another that has an adapter, or an adapter: tensors and tagged values of that
       framework. A dtype that it lacks raises `framework-dtype`; `cast=True` takes another of its kind.
     - `mmap`: raw tensors are private, copy-on-write mappings of the file, which nothing verifies unless `verify=True`
@@ -85,9 +86,11 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
     - `limits`: how much memory it may take beyond what is stored; see `Limits`.
     - `storage_options`: for URLs, handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
     - `follow_links`: also through symbolic links in its folder, as `open` says.
-    - `schema`, with `migrations` and the other options of `open`: the tree as it is at that version.
+    - `schema`, with `migrations`, `source_schema`, `down`, `lossy`, `parameters` and `externs`, as in `open`: the tree
+      as it is at that version.
 
-    Raises what `open` raises, and `CorruptError` for damage in what is read.
+    Raises what `open` raises, `no-match` for a pattern that selects nothing, and `CorruptError` for damage in what is
+    read.
     """
     opening, loading = divided(dict(options))
     for attempts_left in reversed(range(REPLACED + 1)):
@@ -98,7 +101,7 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
                 # a directory's files go away when another takes its place
                 if not attempts_left or not checkpoint.was_replaced():
                     raise
-    raise AssertionError("the last attempt gives or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
 @takes(SaveOptions)

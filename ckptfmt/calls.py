@@ -11,6 +11,7 @@ from .errors import fault
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 T = TypeVar("T")
+FIRST = frozenset({"self", "cls", "_cls"})  # what a method is called with
 
 # of each call that has been imported, by its name in messages: its options, and the package that it stands in
 _CALLS: dict[str, tuple[frozenset[str], str]] = {}
@@ -34,7 +35,7 @@ def takes(*options: type, name: str = "", former: Mapping[str, str] | None = Non
             if key not in signature.parameters
         ]
         title = name or _title(call)
-        names = frozenset(one.name for one in (*own, *further)) - {"self"}
+        names = frozenset(one.name for one in (*own, *further)) - FIRST
         has = known(title, names, call.__module__)
 
         @wraps(call)
@@ -52,7 +53,10 @@ def takes(*options: type, name: str = "", former: Mapping[str, str] | None = Non
 
 def checked_class(cls: type[T]) -> type[T]:
     """The same for a class, whose options are those of making one."""
-    cls.__init__ = takes()(cls.__init__)  # type: ignore[method-assign]
+    if issubclass(cls, tuple):
+        cls.__new__ = takes(name=cls.__name__)(cls.__new__)  # type: ignore[method-assign]
+    else:
+        cls.__init__ = takes()(cls.__init__)  # type: ignore[method-assign]
     return cls
 
 
@@ -84,7 +88,7 @@ def named_by(call: Callable[..., object]) -> frozenset[str]:
     """The parameters of a call that may be given by name."""
     found = inspect.signature(call).parameters.values()
     names = {one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    return frozenset(names - {"self"})
+    return frozenset(names - FIRST)
 
 
 def keys_of(options: type) -> frozenset[str]:

@@ -39,8 +39,9 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
     """An open checkpoint: its tree with tensors that have not been read, its metadata, and partial reads. It is a
     mapping of its tensors, with `keys()`, `values()`, `items()`, `get()`, `in`, `len()` and indexing.
 
-    Use it as a context manager, or `close` it; when nobody holds it or its tensors any more it closes itself, at once.
-    May be used from several threads; each load has a progress and a bound of memory of its own.
+    `path` and `options` are those of `ckptfmt.open`. Use it as a context manager, or `close` it; when nobody holds it
+    or its tensors any more it closes itself, at once. May be used from several threads; each load has a progress and a
+    bound of memory of its own. Indexing raises `no-such-path` and `ambiguous-path`.
     """
 
     _adapter: Adapter | None = None
@@ -104,7 +105,7 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
 
     @property
     def manifest_sha256(self) -> str:
-        """What identifies the checkpoint: two with the same one hold the same values. Hexadecimal. [SEC-004]"""
+        """What identifies the checkpoint, in hexadecimal: two with the same one hold the same values. [SEC-004]"""
         return self._view.stored.manifest_sha256
 
     @property
@@ -204,20 +205,22 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
 
     @takes(ReadOptions)
     def load(self, **options: Unpack[ReadOptions]) -> Tree:
-        """The tree, or the part of it that `select` names, with NumPy arrays or the framework's tensors, or into a
-        target; options and errors are those of `ckptfmt.load`. Names are those under which it was opened."""
+        """Load the tree, or the part of it that `select` names, with NumPy arrays or the framework's tensors, or `into`
+        a target; options and errors are those of `ckptfmt.load`. Names are those under which it was opened."""
         found: dict[str, Any] = {"framework": self._adapter, **options}
         return self._view.renamed(taken_names(found, self.path)).loader(**found).load()
 
     @takes(MatchOptions)
     def match(self, target: Tree, **options: Unpack[MatchOptions]) -> MatchReport:
-        """How a target tree differs from this checkpoint, without reading or writing anything. What an object loads
-        through its own code, only that code can compare. Raises `SelectionError` and `bad-option`."""
+        """Compare a target tree with this checkpoint, without reading a tensor or writing anything. What an object
+        loads through its own code, only that code can compare. Options are those of `ckptfmt.load`. Raises
+        `SelectionError` and `bad-option`."""
         found: dict[str, Any] = dict(options)
         return self._view.renamed(taken_names(found, self.path)).loader(into=target, **found).match()
 
+    @takes()
     def verify(self, *, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None) -> VerifyReport:
-        """Check every byte that is stored; see `ckptfmt.verify`."""
+        """Check every byte that is stored; `progress`, `resume` and errors are those of `ckptfmt.verify`."""
         from .maintenance.verification import verify_stored
 
         return verify_stored(self._view.stored, progress, resume)
@@ -249,11 +252,12 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
     # ---- closing
 
     def was_replaced(self) -> bool:
-        """Whether the path no longer leads to this checkpoint, because another save replaced it or it was removed."""
+        """Tell whether the path no longer leads to this checkpoint, because another save replaced it or it was
+        removed."""
         return self._view.stored.was_replaced()
 
     def close(self) -> None:
-        """Close it; arrays that were read stay valid, mapped ones too."""
+        """Close the checkpoint; arrays that were read stay valid, mapped ones too."""
         self._view.stored.close()
 
     def __enter__(self) -> Self:

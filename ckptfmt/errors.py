@@ -73,7 +73,8 @@ class CkptError(Exception):
         return self.text()
 
     def text(self, spelled: Callable[[str], str] = str) -> str:
-        """All of it in one line; `spelled` puts what messages and advice call by its name in Python otherwise."""
+        """Return all of it in one line; `spelled` puts what messages and advice call by its name in Python
+        otherwise."""
         text = spelled(self.message)
         if self.tensor is not None and repr(self.tensor) not in text:
             text = f"tensor {self.tensor!r}: {text}"

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .calls import takes
 from .packages import missing
 
 Progress = Callable[[int, int], None]
@@ -33,9 +34,10 @@ def counter(progress: Progress | None, total: int) -> Report:
     return report
 
 
+@takes()
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar on the terminal's error stream; needs rich (`missing-package`).
+    """Draw a bar with a title on the terminal's error stream while the block runs; requires rich (`missing-package`).
 
     ```
     with ckptfmt.progress_bar("saving") as bar:

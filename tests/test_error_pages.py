@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
-import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from error_table import DOCS, TABLE, load_generator
 from peers import peer
 
 import ckptfmt
@@ -18,18 +17,10 @@ from ckptfmt.errors import CODES
 
 ckptfmt_torch = peer("ckptfmt_torch")
 
-DOCS = Path(__file__).parents[1] / "docs"
-TABLE = tomllib.loads((DOCS / "errors.toml").read_text())
-
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_errors", DOCS / "make_errors.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_generator()
 
 
 def test_the_page_is_current(generator: ModuleType) -> None:

@@ -1,5 +1,5 @@
-"""The public calls of `ckptfmt.manager`: what they take is typed and described, an option that they do not have is one
-error that helps, and what 1.0 took goes on, with a warning."""
+"""The public calls of `ckptfmt.manager`: an option that they do not have is one error that helps, and what 1.0 took
+goes on, with a warning. tests/test_public_calls.py has what holds of the calls of all packages."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import ckptfmt_jax
 import numpy as np
 import pytest
 from peers import peer
+from public import misspelt
 
 import ckptfmt
 import ckptfmt.manager
@@ -66,29 +67,6 @@ def test_all_is_complete() -> None:
     assert list(PUBLIC) == sorted(PUBLIC)
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_each_call_is_described(name: str) -> None:
-    text = inspect.getdoc(CALLS[name]) or ""
-    assert re.match(r"[A-Z`\"].*\.", text, re.DOTALL), "a sentence"
-    assert not text.startswith(name.partition(".")[0] + "("), "the signature, as a dataclass without a text has it"
-
-
-@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if inspect.isclass(value)])
-def test_each_property_is_described(name: str) -> None:
-    for attribute, value in vars(PUBLIC[name]).items():
-        if attribute[:1] != "_" and isinstance(value, property | functools.cached_property):
-            assert inspect.getdoc(value), attribute
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_no_option_is_without_a_type(name: str) -> None:
-    for parameter in inspect.signature(CALLS[name]).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            assert str(parameter.annotation).startswith("Unpack["), parameter
-        elif parameter.name != "self":
-            assert parameter.annotation is not parameter.empty, parameter
-
-
 def test_a_manager_has_few_parameters() -> None:
     named = named_by(CheckpointManager) - keys_of(StepOptions)
     assert named == {"directory", "keep", *keys_of(ManagerOptions) - keys_of(StepOptions)}
@@ -119,11 +97,6 @@ def run(tmp_path: Path) -> CheckpointManager:
     manager = CheckpointManager(tmp_path / "run", durable=False)
     manager.save(1, {"w": np.arange(3.0)})
     return manager
-
-
-def misspelt(name: str) -> str:
-    """With two letters changed about."""
-    return f"{name[:-2]}{name[-1]}{name[-2]}" if name[-1:] != name[-2:-1] and name[1:] else 2 * name
 
 
 def options() -> Iterator[tuple[str, str]]:
@@ -174,17 +147,6 @@ def test_a_misspelt_option(run: CheckpointManager, name: str, option: str) -> No
     title = f"ckptfmt.manager.{title}" if title.startswith("open_") else title
     assert said.startswith(f"{title} has no option {misspelt(option)!r}")
     assert ("did you mean " in said and repr(option) in said) or len(option) < 3  # which is near to nothing
-
-
-SMALL = ["Background", "Best", "CopyTo", "Every", "EveryTime", "Last", "Pinned", "Schedule", "Where"]
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_misspelt_option_of_a_small_class(name: str) -> None:
-    for option in named_by(PUBLIC[name]):
-        if len(option) > 2:
-            assert f"did you mean {option!r}" in refused(lambda option=option: PUBLIC[name](**{misspelt(option): 1}))
-    assert "has no option 'x_y_z'" in refused(lambda: PUBLIC[name](x_y_z=1))
 
 
 MISPLACED: dict[str, tuple[Callable[[CheckpointManager], Any], str]] = {

@@ -1,7 +1,7 @@
 """JAX's adapter: pytrees of `jax.Array`, on one device or sharded over a mesh, and what builds them anew from a
 checkpoint of any framework.
 
-`save` takes any pytree. `load` gives dicts, lists and tuples as they were; NamedTuples, dataclasses, flax states and
+`save` takes any pytree. `load` returns dicts, lists and tuples as they were; NamedTuples, dataclasses, flax states and
 other registered nodes come back `like=` a template, which may be the result of `jax.eval_shape`. docs/jax.md has more.
 """
 
@@ -41,7 +41,8 @@ class JaxAdapter:
     restores: Mapping[str, Restore] = MappingProxyType({keys.TAG: keys.restored})
 
     def lower(self, value: Any) -> Source | Tagged | None:
-        """Raises `unsupported-leaf` for arrays without elements to be had: traced or deleted ones."""
+        """Describe what is stored of a value of JAX. Raises `unsupported-leaf` for arrays without elements to be had:
+        traced or deleted ones."""
         if keys.is_key(value):
             return keys.lowered(value)
         if isinstance(value, jax.Array):
@@ -49,20 +50,20 @@ class JaxAdapter:
         return None if isinstance(value, jax.ShapeDtypeStruct) else nodes.lowered(value)
 
     def wrap(self, array: Array) -> jax.Array:
-        """An array on the default device; on a CPU it keeps the memory, if that is aligned."""
+        """Return an array on the default device; on a CPU it keeps the memory, if that is aligned."""
         return jax.device_put(array)
 
     def supports(self, dtype: str) -> bool:
-        """64-bit dtypes only where `jax_enable_x64` is set."""
+        """Tell whether JAX has a dtype: 64-bit ones only where `jax_enable_x64` is set."""
         return arrays.supports(dtype, jax.config.jax_enable_x64)
 
     def slot(self, leaf: Any) -> Slot | None:
-        """A slot that cannot be written, as arrays of JAX never change."""
+        """Return a slot that cannot be written, as arrays of JAX never change."""
         return Slot(leaf.shape, leaf.dtype, (), writable=False) if isinstance(leaf, jax.Array) else None
 
     def template(self, leaf: Any) -> Template | None:
-        """For `jax.Array` and `jax.ShapeDtypeStruct`; raises `framework-dtype`, and `bad-option` for a sharding that
-        cannot be had."""
+        """Describe a `jax.Array` or `jax.ShapeDtypeStruct`; raises `framework-dtype`, and `bad-option` for a sharding
+        that cannot be had."""
         if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
             return None
         if not self.supports(leaf.dtype.name):
@@ -111,7 +112,7 @@ def load(
 ) -> Any:
     """Load a checkpoint as a tree of JAX arrays. `options` are those of `ckptfmt.load`.
 
-    - `like`: a pytree of arrays or of `jax.ShapeDtypeStruct`, such as `jax.eval_shape` gives: the containers, static
+    - `like`: a pytree of arrays or of `jax.ShapeDtypeStruct`, such as `jax.eval_shape` returns: the containers, static
       fields, shapes, dtypes, weak types and shardings of what is loaded. An array is put where its template lies, and
       each device's part is read once; a template without a sharding goes to the default device. Without `like`, the
       tree is dicts, lists and tuples, with every array on the default device.

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax._src import distributed  # the store has no public name; Orbax reaches it in the same way
 
+from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.parallel.mail import StoreCoordinator
 
@@ -68,6 +69,7 @@ class JaxCoordinator(StoreCoordinator):
     long as the slowest writes. Raises `bad-option` without `jax.distributed.initialize`.
     """
 
+    @takes()
     def __init__(self, *, timeout: float = 1800.0) -> None:
         client = distributed.global_state.client
         if client is None:

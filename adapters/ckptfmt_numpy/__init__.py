@@ -30,7 +30,7 @@ class NumpyAdapter:
     restores: Mapping[str, Restore] = MappingProxyType({})
 
     def lower(self, value: Any) -> Array | None:
-        """The array that a value exports; raises `unsupported-leaf` for tensors on a device."""
+        """Return the array that a value exports; raises `unsupported-leaf` for tensors on a device."""
         if isinstance(value, np.ndarray | np.generic | type):
             return None
         if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
@@ -47,16 +47,19 @@ class NumpyAdapter:
         return None
 
     def wrap(self, array: Array) -> Array:
+        """Return the array itself."""
         return array
 
     def supports(self, dtype: str) -> bool:
+        """Tell whether NumPy has a dtype: with ml_dtypes it has all."""
         return True
 
     def slot(self, leaf: Any) -> Slot | None:
-        return None  # arrays are the core's own
+        """Return None, as arrays are the core's own."""
+        return None
 
     def template(self, leaf: Any) -> Template | None:
-        """Anything with a shape and a dtype that NumPy has describes an array."""
+        """Describe an array: anything with a shape and a dtype that NumPy has does."""
         shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
         if type(shape) is not tuple or not isinstance(dtype, np.dtype) or isinstance(leaf, np.generic):
             return None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.format.dtypes import DTYPES, Array
 from ckptfmt.format.grid import Shape
@@ -82,6 +83,7 @@ class TorchAdapter:
     framework = "torch"
     restores = RESTORES
 
+    @takes()
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.on_host = self.device.type == "cpu"
@@ -89,8 +91,8 @@ class TorchAdapter:
             raise fault("bad-option", "tensors on the meta device have no elements to load", found="meta")
 
     def lower(self, value: Any) -> Source | Tagged | Plain | None:
-        """Raises `unsupported-leaf` for tensors whose elements cannot be told: sparse, quantized, nested, subclasses,
-        DTensors of partial sums; and `unsupported-dtype`. [TREE-013]"""
+        """Describe what is stored of a value of torch. Raises `unsupported-leaf` for tensors whose elements cannot be
+        told: sparse, quantized, nested, subclasses, DTensors of partial sums; and `unsupported-dtype`. [TREE-013]"""
         if isinstance(value, torch.Tensor):
             return _lowered(value)
         if isinstance(value, torch.Size):
@@ -111,14 +113,16 @@ class TorchAdapter:
         return None
 
     def wrap(self, array: Array) -> torch.Tensor:
+        """Return an array as a tensor on the device; on the host it keeps the memory."""
         tensor = tensor_of(array)
         return tensor if self.on_host else to_device(tensor, self.device)
 
     def supports(self, dtype: str) -> bool:
+        """Tell whether torch has a dtype, by its name in SPEC.md."""
         return dtype in TORCH
 
     def seen(self, tensors: list[Any]) -> tuple[tuple[int, ...], Any] | None:
-        """Of tensors that are contiguous, and neither Parameters nor of other subclasses."""
+        """Tell which memory `tensors` are that are contiguous, and neither Parameters nor of other subclasses."""
         if set(map(type, tensors)) != {torch.Tensor}:
             return None
         dtypes, devices = list(map(attrgetter("dtype"), tensors)), set(map(attrgetter("device"), tensors))
@@ -131,18 +135,21 @@ class TorchAdapter:
         return (addresses, (dtypes, list(map(attrgetter("shape"), tensors)))) if all(addresses) else None
 
     def copy(self, into: list[Any], tensors: list[Any]) -> None:
+        """Copy tensors into others, all at once."""
         with torch.no_grad():
             torch._foreach_copy_(into, tensors)
 
     def settle(self) -> None:
-        """A thread has a current stream of CUDA of its own; the default ones are those of all threads."""
+        """Wait for this thread's current streams of CUDA, if they are not the default ones, which are those of all
+        threads."""
         for device in range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ():  # type: ignore[no-untyped-call]
             stream = torch.cuda.current_stream(device)
             if stream != torch.cuda.default_stream(device):
                 stream.synchronize()
 
     def slot(self, leaf: Any) -> Slot | None:
-        """The tensor's own memory, or its local part of a DTensor's; raises `mismatch` for one on the meta device."""
+        """Return the tensor's own memory to be filled, or its local part of a DTensor's; raises `mismatch` for one on
+        the meta device."""
         if isinstance(leaf, MetaTensor):
             raise fault("mismatch", "a tensor on the meta device cannot be filled; load into its module instead")
         if not isinstance(leaf, torch.Tensor):
@@ -159,6 +166,7 @@ class TorchAdapter:
         return Slot(shape, row_of(tensor.dtype).numpy, parts, writable, _changed(tensor, parts))
 
     def receiver(self, value: Any) -> Receiver | None:
+        """Return what loads into a module, an optimizer or another object with a state of its own."""
         if isinstance(value, torch.nn.Module):
             return ModuleReceiver(value, self.device)
         if isinstance(value, torch.optim.Optimizer):
@@ -166,8 +174,8 @@ class TorchAdapter:
         return states.StateReceiver(value) if isinstance(value, torch.optim.lr_scheduler.LRScheduler) else None
 
     def template(self, leaf: Any) -> Template | None:
-        """A tensor of the leaf's shape, dtype and device, or a DTensor of its mesh and placements, of whose elements
-        only the local ones are read. One on the meta device asks for a tensor on the host."""
+        """Describe a tensor of the leaf's shape, dtype and device, or a DTensor of its mesh and placements, of whose
+        elements only the local ones are read. One on the meta device asks for a tensor on the host."""
         if isinstance(leaf, MetaTensor):
             leaf = leaf.tensor
         if not isinstance(leaf, torch.Tensor):

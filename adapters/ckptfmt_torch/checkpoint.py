@@ -88,11 +88,12 @@ def load_into(
     not in a checkpoint stays on the meta device, and is in the report's `meta`: buffers that are not persistent, and
     with `strict=False` what is missing.
 
-    `options` are those of `ckptfmt.load`: `prefix="model"` takes the part of a checkpoint that is the module's, and
-    `strip_prefix="module."` what a wrapper put before the names; `strict=False` allows missing and unexpected entries,
-    which the report names, but not that nothing matches. With `mmap=True` parameters and buffers on the host become
-    private mappings of the file, as with torch's `assign=True` but that they stay the objects that they are: nothing
-    is read until it is used, what is changed stays in memory, and `verify=True` checks it before.
+    `weights_only` is always True. `options` are those of `ckptfmt.load`: `prefix="model"` takes the part of a
+    checkpoint that is the module's, and `strip_prefix="module."` what a wrapper put before the names; `strict=False`
+    allows missing and unexpected entries, which the report names, but not that nothing matches. With `mmap=True`
+    parameters and buffers on the host become private mappings of the file, as with torch's `assign=True` but that they
+    stay the objects that they are: nothing is read until it is used, what is changed stays in memory, and `verify=True`
+    checks it before.
 
     Raises `MismatchError` before anything is written; but what only the values tell a module's own code, is raised
     when that code is called.

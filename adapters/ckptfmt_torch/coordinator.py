@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.parallel.mail import StoreCoordinator
 
@@ -65,7 +66,7 @@ def _lost(error: RuntimeError) -> Exception:
 
 
 class TorchCoordinator(StoreCoordinator):
-    """The ranks of a process group (the default one if None), whatever its backend. All of them make it, and as many,
+    """The ranks of a `process_group` (the default one if None), whatever its backend. All of them make it, and as many,
     in the same order.
 
     `timeout`: seconds that rank 0 of the group waits for the others in a round, and they twice as long for it; a round
@@ -75,6 +76,7 @@ class TorchCoordinator(StoreCoordinator):
 
     _is_host = True
 
+    @takes()
     def __init__(self, process_group: Any = None, *, timeout: float = 1800.0) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise fault("bad-option", "torch.distributed is not initialised", expected="init_process_group() first")

@@ -67,15 +67,18 @@ class DiffReport(Brief):
     @property
     @formerly("source")
     def a(self) -> str:
+        """The former name of `source`."""
         return self.source
 
     @property
     @formerly("target")
     def b(self) -> str:
+        """The former name of `target`."""
         return self.target
 
     @property
     def equal(self) -> bool:
+        """Whether nothing differs."""
         return not (self.added or self.removed or self.renamed or self.changed or self.metadata)
 
 

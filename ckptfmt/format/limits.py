@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..calls import checked_class
 from ..errors import fault
 
 K = TypeVar("K", bound=Hashable)
@@ -28,6 +29,7 @@ FACTOR = 16  # bytes of memory that each stored byte may take in any case [LIM-0
 VALUES = 48 << 20  # bytes that the values of a manifest may take beyond: with all else that opening takes, 64 MiB
 
 
+@checked_class
 class Limits(NamedTuple):
     """How much memory an untrusted checkpoint may take, in bytes.
 
@@ -46,7 +48,8 @@ class Limits(NamedTuple):
             raise fault("limit-exceeded", "the manifest is too large", path=path, found=length, expected=limit)
 
     def values(self, stored: int) -> int:
-        """Memory for the values of a manifest that stands in `stored` bytes, which are held up to three times."""
+        """Return how much memory is for the values of a manifest that stands in `stored` bytes, which are held up to
+        three times."""
         return (FACTOR - 3) * stored + (VALUES if self.expansion is None else self.expansion)
 
     def check_expansion(self, decoded: int, stored: int) -> None:

@@ -8,6 +8,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ..calls import takes
 from ..errors import fault
 from ..format.node import Restore
 
@@ -16,9 +17,10 @@ K = TypeVar("K", bound=type)
 _classes: dict[str, type] = {}
 
 
+@takes()
 def register(kind: K) -> K:
-    """Give members of this Enum, NamedTuples or dataclass back as such wherever a load meets its name; also as a
-    decorator of the class. Raises `bad-option` for another class.
+    """Register an Enum, a NamedTuple or a dataclass: its values come back as such wherever a load meets its name; also
+    as a decorator of the class. Raises `bad-option` for another class.
 
     Loading calls the class: an Enum by the value, the others by the fields. What it does not take is given as it is
     without the class, with a warning.

@@ -55,6 +55,7 @@ class MatchReport(Brief):
 
     @property
     def ok(self) -> bool:
+        """Whether there is no difference."""
         return self == MatchReport()
 
     def __add__(self, other: MatchReport) -> MatchReport:

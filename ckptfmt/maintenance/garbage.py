@@ -85,6 +85,7 @@ class GarbageReport(Brief):
 
     @property
     def bytes(self) -> int:
+        """Bytes of what was found."""
         return sum(garbage.bytes for garbage in self.found)
 
 

@@ -104,7 +104,7 @@ def repair(
       whole. `uncommitted=True` takes a directory's manifest as it is, without proof and without `COMMIT`: it may be of
       a save that never ended.
     - `layout` (that of the source by default), `overwrite` and `durable` are those of `save`. `storage_options` are for
-      whichever of `source` and `target` is a URL.
+      whichever of `source` and `target` is a URL; `limits` are as in `ckptfmt.open`.
     - `follow_links`: also through links in the source's folder, as in `ckptfmt.open`; those that may not be followed
       count as damage. Unasked, a link is refused.
     - `progress(done, total)` is called with bytes: each of the source is read once to verify, and once to copy.

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from ..brief import Brief
+from ..calls import takes
 from ..conversion import open_source
 from ..conversion.source import EXPANSION, SourceTensor, is_tensor, slabs, walk
 from ..errors import fault
@@ -63,6 +64,7 @@ class StatsReport(Brief):
     tensors: tuple[TensorStats, ...]
 
 
+@takes()
 def stats(
     path: str | os.PathLike[str],
     *,
@@ -72,8 +74,8 @@ def stats(
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
 ) -> StatsReport:
-    """What the values at a path are like, of a checkpoint or of any format that `convert` reads; all of them are read,
-    and verified where they have digests. Memory is a few parts of 4 MiB, or what the source decodes at once, for each
+    """Measure the values of a checkpoint at a path, or of any format that `convert` reads: all of them are read, and
+    verified where they have digests. Memory is a few parts of 4 MiB, or what the source decodes at once, for each
     core.
 
     `select`: patterns of paths, as in `load`; the other options are those of `convert`. Raises `no-match`, and what

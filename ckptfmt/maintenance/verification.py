@@ -66,6 +66,7 @@ class VerifyReport(Brief):
 
     @property
     def ok(self) -> bool:
+        """Whether nothing is damaged."""
         return not self.damage
 
 
@@ -82,11 +83,10 @@ def verify(
     """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing. [BLK-007]
 
     `progress(done, total)` is called with bytes as they are checked. `resume`: a file that keeps how far a verification
-    has come, for as long as it has not ended, so that the next one goes on there. `follow_links`: as in `open`. Damage
-    is reported, not raised; what
-    is no checkpoint, needs a newer reader or cannot be opened raises as `open` does, and so does a `resume` file
-    of another checkpoint (`bad-option`); what the system cannot read afterwards is damage (`io`). `verify_folder` goes
-    through many checkpoints.
+    has come, for as long as it has not ended, so that the next one goes on there. `limits`, `storage_options` and
+    `follow_links`: as in `open`. Damage is reported, not raised; what is no checkpoint, needs a newer reader or cannot
+    be opened raises as `open` does, and so does a `resume` file of another checkpoint (`bad-option`); what the system
+    cannot read afterwards is damage (`io`). `verify_folder` goes through many checkpoints.
     """
     options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
     return checked(path, options, lambda found: verify_stored(found, progress, resume))

@@ -63,8 +63,9 @@ def verify_folder(
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
 ) -> FolderReport:
-    """`verify` every checkpoint in a folder, a path or a URL, and with `recursive` in those below. Hidden ones, which
-    temporaries are, and links are passed over, but for links to files with `follow_links`, which is as in `open`.
+    """Check every checkpoint in a folder, a path or a URL, and with `recursive` in those below, as `verify` does one.
+    Hidden ones, which temporaries are, and links are passed over, but for links to files with `follow_links`, which is
+    as in `open`; so are `limits` and `storage_options`.
 
     `progress(done, total)` is called with bytes of all of them. `resume`: a file that keeps which checkpoints were
     whole, and how far the one being checked has come (in a second file beside it), until all are checked. Raises

@@ -117,8 +117,8 @@ class CheckpointManager:
     # ---- when to save
 
     def should_save(self, step: Given) -> bool:
-        """Whether `step` is due: by the schedule, or because a preemption came and nothing was saved since; never if
-        that step or a later one is there. Raises a failure of a save in the background."""
+        """Tell whether `step` is due: by the schedule, or because a preemption came and nothing was saved since; never
+        if that step or a later one is there. Raises a failure of a save in the background."""
         decision = self._decide("should_save", step, lambda: {})
         return self._is_wanted(decision) and (self._last is None or self._run.key(step) > self._run.key(self._last))
 
@@ -175,7 +175,7 @@ class CheckpointManager:
         overwrite: Overwrite = False,
         force: bool = False,
     ) -> bool:
-        """Save `tree` as `step` if it is due, or if `force`; gives whether it is saved, or being saved.
+        """Save `tree` as `step` if it is due, or if `force`; returns whether it is saved, or being saved.
 
         `metrics`: names and numbers. `metadata`: a dict of plain values. `block=False` copies the arrays and returns:
         the rest happens in the background, in the order of the calls. `overwrite=False` refuses a step that exists, or
@@ -348,12 +348,12 @@ class CheckpointManager:
         return self._saver.plan()
 
     def prune(self) -> RetentionPlan | None:
-        """Delete now what no policy keeps, and what crashes have left; gives what was done (None where
+        """Delete now what no policy keeps, and what crashes have left; returns what was done (None where
         another process did it)."""
         return together(self._group, self._saver.acts, self._saver.prune, "prune() of a manager")
 
     def gc(self) -> list[str] | None:
-        """Remove temporaries of saves and deletions that died; gives their names (None where
+        """Remove temporaries of saves and deletions that died; returns their names (None where
         another process did it)."""
         return together(self._group, self._saver.acts, self._saver.sweep, "gc() of a manager")
 
@@ -361,8 +361,8 @@ class CheckpointManager:
 
     @takes()
     def wait_for_copies(self, timeout: float | None = None) -> bool:
-        """Wait until the second directory has what it is to have, or for `timeout` seconds; gives whether it has. Looks
-        at both directories first: also what an earlier process left is copied. Does not wait for saves in the
+        """Wait until the second directory has what it is to have, or for `timeout` seconds; returns whether it has.
+        Looks at both directories first: also what an earlier process left is copied. Does not wait for saves in the
         background, and raises nothing. Where another process of the group copies, it looks, and waits for nothing."""
         if self._copier is None:
             return True

@@ -23,7 +23,7 @@ class Policy(Protocol):
     """One rule of retention. `str()` of it is the reason that people are given."""
 
     def keeps(self, steps: Sequence[Step]) -> Collection[Number]:
-        """The steps that this policy wants kept."""
+        """Return the numbers of those `steps`, which are in order, that this policy wants kept."""
 
 
 @checked_class
@@ -108,12 +108,12 @@ class Best(Policy):
         return [step.step for step in (self.ranked(steps)[: self.n] if is_known else steps)]
 
     def ranked(self, steps: Sequence[Step]) -> list[Step]:
-        """Best first."""
+        """Sort `steps`, the best first."""
         places = {id(step): place for place, step in enumerate(steps)}
         return sorted(steps, key=lambda step: (self.value(step), places[id(step)]), reverse=True)
 
     def value(self, step: Step) -> tuple[bool, float]:
-        """Greater is better."""
+        """Return what a `step` is ranked by: greater is better."""
         value = step.metrics.get(self.metric, math.nan)
         return (False, 0.0) if math.isnan(value) else (True, -value if self.mode == "min" else value)
 
@@ -138,7 +138,7 @@ class Pinned(Policy):
 @checked_class
 @dataclass(frozen=True, slots=True)
 class Where(Policy):
-    """Steps for which a predicate of `Step` holds."""
+    """Steps for which a `predicate` of `Step` holds; `reason` is what a `RetentionPlan` says of them."""
 
     predicate: Callable[[Step], bool]
     reason: str = "where"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ..brief import Brief
+from ..calls import takes
 from ..conversion.formats import OWN
 from ..errors import CkptError, fault
 from ..maintenance.candidates import check_folder
@@ -52,9 +53,11 @@ class PruneReport(Brief):
 
     @property
     def bytes(self) -> int:
+        """Bytes of what was found."""
         return sum(one.bytes for one in self.found)
 
 
+@takes()
 def prune(
     folder: str | os.PathLike[str], keep: int | Policy | Sequence[Policy], *, delete: bool = False
 ) -> PruneReport:

@@ -117,22 +117,22 @@ class RunReader:
     # ---- finding
 
     def steps(self) -> list[Step]:
-        """The committed steps, in order. What is named like a step and is none, or cannot be read, is passed over, with
-        a `FallbackWarning`, the first time; see `damaged`."""
+        """List the committed steps, in order. What is named like a step and is none, or cannot be read, is passed over,
+        with a `FallbackWarning`, the first time; see `damaged`."""
         here = self._run.scan().steps
         steps = here if self._second is None else self._joined(here, self._second())
         tell_damage(self._run)
         return steps
 
     def damaged(self) -> list[DamagedStep]:
-        """What is named like a step and is none, or cannot be read, in order, and what is wrong with it. It may be
+        """List what is named like a step and is none, or cannot be read, in order, and what is wrong with it. It may be
         mended (`ckptfmt.repair`): nothing deletes it."""
         self._run.scan()
         return self._run.damaged
 
     def latest(self) -> Step | None:
-        """The last committed step that can be read; passes over what cannot, as `steps` does. Raises `StorageError` if
-        there are steps, and none can be read: to begin anew would be worse."""
+        """Find the last committed step that can be read; passes over what cannot, as `steps` does. Raises
+        `StorageError` if there are steps, and none can be read: to begin anew would be worse."""
         steps = [step for step in [self._run.latest()] if step is not None]
         if self._second is not None:
             steps = self._joined(steps, self._second())
@@ -145,8 +145,8 @@ class RunReader:
 
     @takes()
     def best(self, metric: str | None = None, mode: Mode | None = None) -> Step | None:
-        """The best committed step by a metric: of the first `Best` among the policies, where none is named. None if no
-        step has the metric as a number."""
+        """Find the best committed step by a `metric`, of which `mode` says what is best, "min" or "max": of the first
+        `Best` among the policies, where none is named. None if no step has the metric as a number."""
         return self._best(self.steps(), metric, mode)
 
     def _best(self, steps: list[Step], metric: str | None, mode: Mode | None) -> Step | None:
@@ -172,8 +172,8 @@ class RunReader:
     @contextlib.contextmanager
     @takes()
     def lease(self, which: Which = "latest") -> Iterator[Step]:
-        """A step that nobody deletes while the block runs: a number, or "latest" or "best", for which all processes
-        ask together. Raises `not-found`."""
+        """Hold a step, which nobody deletes while the block runs: a number, or "latest" or "best", for which all
+        processes ask together. Raises `not-found`."""
         with self._lease(which, self._group if isinstance(which, str) else Alone()) as step:
             yield step
 
@@ -194,8 +194,8 @@ class RunReader:
     @contextlib.contextmanager
     @takes(OpenOptions, name="open() of a run")
     def open(self, which: Which = "latest", **options: Unpack[OpenOptions]) -> Iterator[Checkpoint]:
-        """`ckptfmt.open` of a step under a lease, which lasts while the block runs. Raises `not-found`, and what `open`
-        raises."""
+        """Open a step, as `ckptfmt.open` does, under a lease, which lasts while the block runs. Raises `not-found`, and
+        what `open` raises."""
         with self.lease(which) as step, step.run.opened(step, **options) as checkpoint:
             yield checkpoint
 

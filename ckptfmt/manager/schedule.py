@@ -35,7 +35,7 @@ class Schedule:
 
     @takes()
     def due(self, step: Number, *, elapsed: float, is_first: bool) -> bool:
-        """Whether `step` is to be saved, `elapsed` seconds after the last save; `is_first`: there is none yet."""
+        """Tell whether `step` is to be saved, `elapsed` seconds after the last save; `is_first`: there is none yet."""
         return (
             (self.steps is not None and step % self.steps == 0)
             or (self.seconds is not None and elapsed >= self.seconds)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgpack
 
+from ..calls import takes
 from ..errors import CkptError, fault, os_fault
 from ..format.names import Path
 from ..near import did_you_mean
@@ -93,8 +94,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One edge in the graph of versions of a schema. `digest` is the sha256 of the document [MIG-018]; `loss`
-    the worst of its operators, read forwards; `backwards` marks an inverse."""
+    """One edge in the graph of versions of a schema, which `Migration.parse` makes of a document. `digest` is the
+    sha256 of the document [MIG-018]; `loss` the worst of its operators, read forwards; `backwards` marks an inverse."""
 
     schema: str
     start: str
@@ -110,7 +111,7 @@ class Migration:
     backwards: bool = False
 
     def inverse(self) -> Migration:
-        """The migration from `end` to `start`; raises `irreversible-migration`. [MIG-014]"""
+        """Return the migration from `end` to `start`; raises `irreversible-migration`. [MIG-014]"""
         if self.loss == LossClass.IRREVERSIBLE:
             lost = ", ".join(str(rule) for rule in self.rules if rule.loss == LossClass.IRREVERSIBLE)
             raise fault("irreversible-migration", f"{self} cannot be undone: {lost}")
@@ -121,8 +122,10 @@ class Migration:
         return f"{self.schema}: {self.start} → {self.end}"
 
     @classmethod
+    @takes()
     def parse(cls, document: Any, externs: Mapping[str, Extern] | None = None) -> Migration:
-        """Check a document and give its migration; raises `bad-migration` or `unknown-extern`."""
+        """Check a document and return its migration; `externs` are the functions that it may name. Raises
+        `bad-migration` or `unknown-extern`."""
         try:
             return _migration(document, externs or {})
         except ValueError as error:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..calls import takes
 from ..errors import fault
 from .document import Migration, read_documents
 from .operators import Extern, LossClass
@@ -21,12 +22,14 @@ class MigrationSet:
     these. `externs`: the functions that documents may name. Raises `bad-migration` and `unknown-extern`.
     """
 
+    @takes()
     def __init__(self, migrations: Documents = (), *, externs: Mapping[str, Extern] | None = None) -> None:
         self.externs: Mapping[str, Extern] = externs or {}
         self.migrations: MigrationChain = tuple(_parsed(migrations, self.externs))
 
+    @takes()
     def chain(self, schema: str, start: str, end: str, *, down: bool = False, lossy: bool = False) -> MigrationChain:
-        """The migrations that lead from version `start` to `end`, in order. [MIG-012]
+        """Return the migrations of `schema` that lead from version `start` to `end`, in order. [MIG-012]
 
         `down` goes against the edges: through exact migrations, and with `lossy` through lossy ones too. Raises
         `no-migration`, `ambiguous-migration` and `irreversible-migration`.

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from ..calls import checked_class
 from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.grid import Shape
 from ..frameworks.overflows import name_of
@@ -44,6 +45,7 @@ class Spec(NamedTuple):
     dtype: np.dtype[Any]
 
 
+@checked_class
 @dataclass(frozen=True, slots=True)
 class Extern:
     """A function that migrations may name. `inputs`: how many arrays it takes. `rule` gives the shapes and dtypes of

@@ -49,10 +49,12 @@ class MigrationPlan(Brief):
 
     @property
     def layout(self) -> PlannedLeaves:
+        """The leaves of the result by their paths, in order."""
         return _leaves(self.tree)
 
     @property
     def loss(self) -> LossClass:
+        """The worst of the losses of its migrations."""
         return max((migration.loss for migration in self.chain), default=LossClass.EXACT)
 
     @property
@@ -61,8 +63,8 @@ class MigrationPlan(Brief):
         return tuple(kind.overflow(beyond) for kind, beyond in self.roundings().items() if beyond != 0)
 
     def roundings(self) -> dict[TensorCast, int | None]:
-        """What is rounded on the way to each tensor, and how many elements are foretold to lie beyond the range of the
-        dtype; None if some may. An alias does not count again."""
+        """Tell what is rounded on the way to each tensor, and how many elements are foretold to lie beyond the range of
+        the dtype; None if some may. An alias does not count again."""
         first: dict[LazyNode, Path] = {}
         for path, entry in self.layout.items():
             if not isinstance(entry, PlainLeaf):

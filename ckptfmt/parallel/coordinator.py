@@ -21,15 +21,15 @@ class Coordinator(Protocol):
     size: int
 
     def exchange(self, message: bytes, answer: Answer) -> bytes:
-        """One round, which all ranks call in the same order: rank 0 collects a message from every rank, calls
-        `answer` with them in the order of ranks, and sends each rank its reply. Gives this rank's reply.
+        """Do one round, which all ranks call in the same order: rank 0 collects a message from every rank, calls
+        `answer` with them in the order of ranks, and sends each rank its reply. Returns this rank's reply.
 
         Raises `rank-lost` with the numbers of the ranks that did not answer in time.
         """
 
     def split(self) -> Coordinator:
-        """Another coordinator of the same ranks, whose rounds do not mix with those of this one: for another thread.
-        All ranks call it in the same order as `exchange`."""
+        """Make another coordinator of the same ranks, whose rounds do not mix with those of this one: for another
+        thread. All ranks call it in the same order as `exchange`."""
 
 
 class Alone:

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 
+from ..calls import takes
 from ..errors import fault, os_fault
 from ..storage import path_of
 from ..storage.leases import Lease, hold
@@ -86,6 +87,7 @@ class FileCoordinator(StoreCoordinator):
     missed at once. After `rank-lost` make a new coordinator. Every rank uses it as a context manager, or calls `close`.
     """
 
+    @takes()
     def __init__(self, directory: str | os.PathLike[str], rank: int, size: int, *, timeout: float = 600.0) -> None:
         self._meeting = Folder(path_of(directory))
         self._answered: dict[str, Lease] = {}  # of rank 0: its answers to requests to join, which are to stay
@@ -106,10 +108,12 @@ class FileCoordinator(StoreCoordinator):
         super()._arrive()
 
     def exchange(self, message: bytes, answer: Answer) -> bytes:
+        """Do one round; see `Coordinator.exchange`."""
         self._join()
         return super().exchange(message, answer)
 
     def split(self) -> StoreCoordinator:
+        """Make another coordinator of the same ranks; see `Coordinator.split`."""
         self._join()
         return super().split()
 
@@ -134,9 +138,10 @@ class FileCoordinator(StoreCoordinator):
             if name.startswith("join-") and name not in self._answered:
                 self._answered[name] = self._meeting.put_leased(name, self._session.encode())
 
+    @takes()
     def close(self, why: str = "") -> None:
-        """Take part no more: who still waits for this rank is told. The last rank that closes removes the session's
-        folder; where one was killed it stays, for `ckptfmt gc`."""
+        """Take part no more: who still waits for this rank is told, and `why`, if something went wrong. The last rank
+        that closes removes the session's folder; where one was killed it stays, for `ckptfmt gc`."""
         for name, lease in self._answered.items():  # to ranks of earlier runs, too, that did not live to see it
             lease.release()
             with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, Self
 
+from ..calls import takes
 from ..errors import CkptError, fault
 from .coordinator import Answer
 from .presence import is_gone, presence
@@ -66,6 +67,7 @@ class StoreCoordinator:
         self._store.put(f"{self.rank}.here", presence().encode())
 
     def exchange(self, message: bytes, answer: Answer) -> bytes:
+        """Do one round; see `Coordinator.exchange`."""
         number, self._round = self._round, self._round + 1
         try:
             self._check_session()
@@ -76,6 +78,7 @@ class StoreCoordinator:
             raise
 
     def split(self) -> StoreCoordinator:
+        """Make another coordinator of the same ranks; see `Coordinator.split`."""
         self._splits += 1
         store = self._store.below(f"split-{self._splits}")
         return StoreCoordinator(store, self.rank, self.size, timeout=self.timeout)
@@ -178,8 +181,10 @@ class StoreCoordinator:
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    @takes(name="close() of a coordinator")
     def close(self, why: str = "") -> None:
-        """Take part no more: who still waits for this rank is told. The last rank that closes removes what all left."""
+        """Take part no more: who still waits for this rank is told, and `why`, if something went wrong. The last rank
+        that closes removes what all left."""
         if self._is_closed or os.getpid() != self._process:  # a fork is no rank
             return
         self._is_closed = True

@@ -28,7 +28,7 @@ from ..progress import Progress, counter, nothing
 from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt, path_of
 from ..writing.options import RequestOptions
 from ..writing.request import Request, request
-from ..writing.writer import SaveReport
+from ..writing.writer import SaveReport, report_of
 from .coordinator import Coordinator, Rounds, refuse_different
 from .plan import plan
 from .proposal import (
@@ -260,7 +260,7 @@ def save_together(
     except CkptError as error:
         error.path = error.path or name
         raise
-    return SaveReport.of(name, "packed", written, made, job.tensors)
+    return report_of(name, "packed", written, made, job.tensors)
 
 
 def _row(number: int, part: Part) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from ..calls import takes
 from ..errors import CkptError, fault
 from ..format.names import Key, Path, PathIndex, value_at
 from ..format.tree import Tree
@@ -48,9 +49,10 @@ class Lookup(ABC, Generic[T]):
         str key "0"), or at an exact typed path ("model", 0)."""
         return value_at(self.tree, self.paths.find(path, self.path))
 
+    @takes(name="Checkpoint.read")
     def read(self, path: Key | Path, out: Any = None, *, region: Region | None = None) -> Any:
-        """The tensor at a path, whole or a `region` of it: an array of its own, or filled into `out`; as `Tensor.read`.
-        Raises `no-such-path`, also for what is no tensor."""
+        """Read the tensor at a path, whole or a `region` of it: returns an array of its own, or `out`, which is filled;
+        as `Tensor.read`. Raises `no-such-path`, also for what is no tensor."""
         found = self[path]
         if not hasattr(found, "read"):
             advice = f"Index with it instead: checkpoint[{path!r}]"
@@ -66,23 +68,24 @@ class Lookup(ABC, Generic[T]):
         return map(self.paths.name, self.tensors)
 
     def keys(self) -> list[str | Path]:
-        """What finds each tensor, as iterating gives it."""
+        """Return what finds each tensor: its path text, or its exact path where that fits more than one value."""
         return list(self)
 
     def values(self) -> list[T]:
-        """The tensors, none of them read; as often as they have names."""
+        """Return the tensors, none of them read; as often as they have names."""
         return list(self.tensors.values())
 
     def items(self) -> list[tuple[str | Path, T]]:
-        """What finds each tensor, and the tensor."""
+        """Return what finds each tensor, and the tensor, which is not read."""
         return list(zip(self, self.tensors.values(), strict=True))
 
     @abstractmethod
     def __len__(self) -> int:
         """Number of tensors, aliases counted once."""
 
+    @takes(name="Checkpoint.get")
     def get(self, path: Key | Path, default: Any = None) -> Any:
-        """As indexing, but `default` where there is nothing at the path; raises `ambiguous-path`."""
+        """Return what indexing does, but `default` where there is nothing at the path; raises `ambiguous-path`."""
         try:
             return self[path]
         except CkptError as error:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..calls import takes
 from ..errors import CkptError, fault
 from ..format.arrays import ArraySpec
 from ..format.dtypes import Array
@@ -26,6 +27,7 @@ class ArrayLike(Lazy):
 
     @property
     def shape(self) -> Shape:
+        """Its axes, in elements."""
         raise NotImplementedError
 
     @property
@@ -62,6 +64,7 @@ class ArrayLike(Lazy):
 
     @property
     def ndim(self) -> int:
+        """Number of axes."""
         return len(self.shape)
 
     def __len__(self) -> int:
@@ -95,8 +98,12 @@ class Tensor(ArrayLike):
     """A tensor that has not been read. Index it to read a part, `read()` it whole, or give it to `np.asarray`.
 
     Basic indexing as in NumPy (ints, slices with any step, Ellipsis) reads only the blocks that hold the wanted
-    elements. Raises `bad-index`, and `CorruptError` (`block-digest`, `bad-chunk`, `missing-object`, `short-object`)
-    for damage in what is read.
+    elements. Public are `path`, `name`, `shape`, `ndim`, `size`, `dtype`, `stored_dtype`, `dtype_name`, `nbytes`,
+    `stored_bytes`, `chunks`, `codec`, `read`, `astype` and `view`, indexing, iterating and `len`; all else is for the
+    package itself.
+
+    Raises `bad-index`, and `CorruptError` (`block-digest`, `bad-chunk`, `missing-object`, `short-object`)
+    for damage in what is read; `linked-object` where a link stands in its place.
     """
 
     __slots__ = ("_cast", "_fetcher", "_verify", "_view", "index", "path")
@@ -123,6 +130,7 @@ class Tensor(ArrayLike):
 
     @property
     def shape(self) -> Shape:
+        """Its axes, in elements."""
         return self.spec.shape
 
     @property
@@ -188,10 +196,11 @@ class Tensor(ArrayLike):
         values = self._fetcher.select(self.index, selection.axes, self._verify)
         return finished(self.seen(values), selection, index)
 
+    @takes()
     def read(self, out: Any = None, *, region: Region | None = None) -> Any:
-        """The whole tensor as an array of its own, or filled into `out`: a writable array, or a tensor of a framework
-        on any device, of the same shape and dtype; raises `mismatch`. With `region`, one slice with start and stop for
-        each axis, just that part is read, and `out` has its shape."""
+        """Read the whole tensor: returns an array of its own, or `out`, which is filled: a writable array, or a tensor
+        of a framework on any device, of the same shape and dtype; raises `mismatch`. With `region`, one slice with
+        start and stop for each axis, just that part is read, and `out` has its shape."""
         if out is not None and not isinstance(out, np.ndarray):
             from .filling import read_into
 
@@ -220,11 +229,11 @@ class Tensor(ArrayLike):
         return out
 
     def is_direct(self, out: Array) -> bool:
-        """Whether stored elements can be read straight into an array."""
+        """Tell whether stored elements can be read straight into an array."""
         return self._cast is None and out.flags.c_contiguous and out.dtype.isnative
 
     def seen(self, values: Array) -> Array:
-        """Stored elements as the dtype that was asked for."""
+        """Return stored elements as the dtype that was asked for."""
         if self._view is not None:
             values = values.view(self._view)
         if self._cast is None:
@@ -234,19 +243,19 @@ class Tensor(ArrayLike):
         return cast_aloud(path_label(self.path), values, self._cast)
 
     def view(self, dtype: np.dtype[Any]) -> Tensor:
-        """The same stored elements read as another dtype of the same width."""
+        """Return the same tensor, whose stored elements are read as another `dtype` of the same width."""
         return Tensor(self._fetcher, self.index, self.path, self._verify, dtype)
 
     def astype(self, dtype: np.dtype[Any]) -> Self:
-        """The same tensor, whose elements are converted after they are read."""
+        """Return the same tensor, whose elements are converted to `dtype` after they are read."""
         return type(self)(self._fetcher, self.index, self.path, self._verify, self._view, dtype)
 
     def verified(self, verify: bool) -> Self:
-        """The same tensor, read with or without verification."""
+        """Return the same tensor, read with or without verification."""
         return type(self)(self._fetcher, self.index, self.path, verify, self._view, self._cast)
 
     def within(self, fetcher: Fetcher) -> Self:
-        """The same tensor, read as part of a load."""
+        """Return the same tensor, read as part of a load."""
         return type(self)(fetcher, self.index, self.path, self._verify, self._view, self._cast)
 
 

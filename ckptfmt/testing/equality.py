@@ -18,7 +18,7 @@ from ..frameworks.values import parts_of
 
 
 def equal_trees(found: Tree, expected: Tree) -> bool:
-    """Whether two trees are the same."""
+    """Tell whether two trees are the same: in type, value, order and aliases, floats and arrays bit by bit."""
     return first_difference(found, expected) is None
 
 
@@ -30,7 +30,7 @@ def assert_same_tree(found: Tree, expected: Tree) -> None:
 
 
 def first_difference(found: Tree, expected: Tree) -> str | None:
-    """What differs first between two trees, in words, or None."""
+    """Describe what differs first between two trees, in words; None if they are the same."""
     return _Comparison().difference(found, expected, ())
 
 

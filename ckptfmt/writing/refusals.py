@@ -36,6 +36,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
+        """Whether a save would refuse nothing."""
         return not self.refused
 
     def __str__(self) -> str:
@@ -44,6 +45,7 @@ class CheckReport:
         more = len(self.refused) - SHOWN
         return "; ".join(map(str, self.refused[:SHOWN])) + (f"; and at {more:,} more places" if more > 0 else "")
 
+    @takes()
     def raise_refusals(self, path: str | os.PathLike[str] | None = None) -> None:
         """Raise the `InputError` that a save to `path` would, if there is something."""
         if self.refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 from ..brief import Brief
 from ..errors import CkptError
@@ -35,9 +35,10 @@ class SaveReport(Brief):
     manifest_sha256: str
     copied_views: tuple[tuple[str, ...], ...]
 
-    @classmethod
-    def of(cls, path: str, layout: str, written: Written, made: Request, tensors: int) -> Self:
-        return cls(path, layout, written.bytes, tensors, written.record.sha256.hex(), made.encoded.copied_views)
+
+def report_of(path: str, layout: str, written: Written, made: Request, tensors: int) -> SaveReport:
+    """The report of what was written."""
+    return SaveReport(path, layout, written.bytes, tensors, written.record.sha256.hex(), made.encoded.copied_views)
 
 
 def save(
@@ -78,7 +79,7 @@ def save(
         is_read=check is not None,
     )
     written = committed(module, draft, attempt, check, before_commit)
-    return SaveReport.of(name, layout, written, made, len(specs))
+    return report_of(name, layout, written, made, len(specs))
 
 
 def committed(
