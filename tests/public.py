@@ -5,9 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-HOMES = ("ckptfmt", "ckptfmt.manager", "ckptfmt.testing", "ckptfmt_torch", "ckptfmt_jax", "ckptfmt_numpy")
+HOMES = tuple(
+    home
+    for home in ("ckptfmt", "ckptfmt.manager", "ckptfmt.testing", "ckptfmt_torch", "ckptfmt_jax", "ckptfmt_numpy")
+    if home not in ("ckptfmt_torch", "ckptfmt_jax") or find_spec(home.removeprefix("ckptfmt_"))  # those that are here
+)
 OPTIONAL = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import warnings
+from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import ckptfmt
 from ckptfmt.deprecated import warn_deprecated
 
 
@@ -36,3 +41,45 @@ def test_a_name_of_an_earlier_version_is_that_of_today(package: str, old: str, n
             found = getattr(module, old)
         assert found is getattr(module, new)
     assert old not in module.__all__
+
+
+PACKAGE = Path(ckptfmt.__file__).parent
+TABLE = (PACKAGE.parent / "docs/versions.md").read_text()
+
+
+def former() -> Iterator[tuple[str, str]]:
+    """Former spellings and those of today, as the code's own tables have them: those of `former=`, by a name or as they
+    stand, of `@formerly`, and of the manager."""
+    for module in PACKAGE.rglob("*.py"):
+        tree = ast.parse(module.read_text())
+        assigned = {
+            target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "former":
+                table = assigned[node.value.id] if isinstance(node.value, ast.Name) else node.value
+                if isinstance(table, ast.Dict):
+                    yield from ast.literal_eval(table).items()
+            elif isinstance(node, ast.FunctionDef):
+                for one in node.decorator_list:
+                    if isinstance(one, ast.Call) and isinstance(one.func, ast.Name) and one.func.id == "formerly":
+                        yield node.name, ast.literal_eval(one.args[0])
+        if module.name == "former.py":
+            for name in ("_BACKGROUND", "_FLAX"):
+                yield from ((option, option) for option in ast.literal_eval(assigned[name]))
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(set(former())))
+def test_the_policy_lists_what_goes(old: str, new: str) -> None:
+    rows = re.findall(r"^\| (`.*) \| (`.*) \|$", TABLE, re.MULTILINE)
+    assert any(re.search(rf"\b{old}\b", before) and re.search(rf"\b{new}\b", now) for before, now in rows)
+
+
+def test_the_tables_are_found() -> None:
+    assert {"src", "dst", "to", "a", "b", "a_format", "Plan", "Loss", "max_in_flight", "prefix"} <= dict(
+        former()
+    ).keys()

