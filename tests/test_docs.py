@@ -13,6 +13,7 @@ import ckptfmt_numpy
 import pytest
 from pages import DRAWN, RUNNERS, blocks, run_page
 from peers import peer
+from public import CALLS
 
 import ckptfmt
 from ckptfmt import manager, testing
@@ -108,6 +109,7 @@ def test_every_option_is_in_the_table() -> None:
         if option.kind is option.KEYWORD_ONLY or name == "like"
     }
     assert not there - told
+    assert not told - {option for call in CALLS.values() for option in call.options}, "which no call has"
 
 
 RECORDS = sorted((ROOT / "docs/decisions").glob("0*.md"))
