@@ -104,7 +104,7 @@ def _all_in(path: str, error: NotACheckpointError, **more: Any) -> FolderReport:
     """What `verify_folder` says of a folder in which there is something to check; raises `error` for anything else."""
     try:
         report = verify_folder(path, **more)
-    except MissingError:
+    except (MissingError, NotACheckpointError):  # it is gone, or no folder
         raise error from None
     if not report.reports and not report.errors:
         raise error
