@@ -111,7 +111,7 @@ def test_data_is_read(tmp_path: Path, what: str, protocol: int, legacy: bool) ->
 
 
 def test_times_are_read(tmp_path: Path) -> None:
-    times = [np.datetime64(3, "ns"), np.timedelta64(4, "25s"), np.arange(3).astype("M8[D]"), np.datetime64("NaT")]
+    times = [np.datetime64(3, "ns"), np.timedelta64(4, "25s"), np.arange(3).astype("M8[D]"), np.datetime64("NaT", "s")]
     torch.save(times, tmp_path / "a.pt")
     assert ckptfmt.convert(tmp_path / "a.pt", tmp_path / "a.ckpt").losses == ()
     assert same(ckptfmt.load(tmp_path / "a.ckpt"), times)

@@ -172,6 +172,7 @@ for module, package in {modules}.items():
 
 def test_a_module_that_is_imported() -> None:
     """An ImportError, as programs expect it, in a process that has imported none of them."""
+    pytest.importorskip("torch", reason="torch is not installed, and what stands on it says that first")
     code = IMPORTS.format(modules=MODULES)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
     lines = [f"{module} needs the package {package}: {install(package)}" for module, package in MODULES.items()]

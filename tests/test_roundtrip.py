@@ -94,7 +94,7 @@ def test_an_example(tmp_path: Path, layout: str) -> None:
     tree = {
         "model": {"wte": weights, "head": weights, 0: [weights.T, ()], "0": (None, True)},
         "optimizer": OrderedDict(step=1 << 127, betas=(0.9, -0.0), eps=np.float32(1e-8)),
-        "": {"a/b": b"\x00", "..": "ü", -1: 1j, "when": np.datetime64("2020-02-02"), "nat": np.datetime64("NaT")},
+        "": {"a/b": b"\x00", "..": "ü", -1: 1j, "when": np.datetime64("2020-02-02"), "nat": np.datetime64("NaT", "s")},
         "empty": [{}, [], (), OrderedDict(), np.zeros((0, 2), ml_dtypes.int4)],
     }
     ckptfmt.save(tmp_path / "a", tree, layout=layout, durable=False)
