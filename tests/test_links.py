@@ -123,10 +123,10 @@ def test_migrations_of_a_cache(tmp_path: Path) -> None:
     migration = document({"from": "a", "to": "z"})
     found = ckptfmt.load(path, follow_links=True, schema="2", migrations=migration)
     assert_same_tree(found, {"z": np.arange(3.0)})
-    ckptfmt.migrate(path, tmp_path / "new.ckpt", migration, to="2", follow_links=True)
+    ckptfmt.migrate(path, tmp_path / "new.ckpt", migration, schema="2", follow_links=True)
     assert_same_tree(ckptfmt.load(tmp_path / "new.ckpt"), {"z": np.arange(3.0)})
     with pytest.raises(ckptfmt.LinkedError):
-        ckptfmt.migrate(path, tmp_path / "other.ckpt", migration, to="2")
+        ckptfmt.migrate(path, tmp_path / "other.ckpt", migration, schema="2")
     (tmp_path / "m.json").write_text(json.dumps(migration))
     words = ["migrate", path, tmp_path / "newer.ckpt", "--migrations", tmp_path / "m.json", "--to", "2"]
     assert CliRunner().invoke(cli, [*map(str, words), "--follow-links"]).exit_code == 0

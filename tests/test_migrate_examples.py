@@ -137,12 +137,12 @@ def test_llama_of_transformers(tmp_path: Path, tied: bool) -> None:
         metadata={"config": {**CONFIG, "head_dim": config.head_dim}},
     )
     for version, before in (("meta", "hf"), ("meta-fused", "meta")):
-        ckptfmt.migrate(tmp_path / f"{before}.ckpt", tmp_path / f"{version}.ckpt", "example:llama", to=version)
+        ckptfmt.migrate(tmp_path / f"{before}.ckpt", tmp_path / f"{version}.ckpt", "example:llama", schema=version)
     meta = ckptfmt.load(tmp_path / "meta.ckpt")
     assert ("output.weight" in meta) is not tied
     for version in ("meta", "meta-fused"):
         back = tmp_path / f"back-{version}.ckpt"
-        ckptfmt.migrate(tmp_path / f"{version}.ckpt", back, "example:llama", to="hf", down=True)
+        ckptfmt.migrate(tmp_path / f"{version}.ckpt", back, "example:llama", schema="hf", down=True)
         (tmp_path / f"again-{version}").mkdir()
         config.save_pretrained(tmp_path / f"again-{version}")
         ckptfmt.convert(back, tmp_path / f"again-{version}" / "model.safetensors")
