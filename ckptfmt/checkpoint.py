@@ -180,6 +180,9 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
     def __getitem__(self, path: Key | Path) -> Any:
         return self._seen(self._view[path])
 
+    def __contains__(self, path: Key | Path) -> bool:
+        return path in self._view
+
     def __len__(self) -> int:
         """Number of tensors, aliases counted once."""
         return len(self._view)

@@ -6,7 +6,7 @@ of them has no column for that; the table of a part lists the numbers that it ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -108,16 +108,23 @@ def columns(numbers: Array, firsts: Sequence[int]) -> tuple[Array, Array]:
     return tensors, numbers - starts[tensors]
 
 
-def first_chunks(specs: Sequence[ArraySpec]) -> tuple[int, ...]:
+def first_chunks(specs: Iterable[ArraySpec]) -> tuple[int, ...]:
     """The number of each tensor's first chunk, and the number of chunks at the end."""
-    firsts = tuple(accumulate((spec.chunks for spec in specs), initial=0))
+    return _numbered(spec.chunks for spec in specs)
+
+
+def _numbered(counts: Iterable[int]) -> tuple[int, ...]:
+    firsts = tuple(accumulate(counts, initial=0))
     if firsts[-1] >= 1 << 62:
         raise fault("bad-manifest", "there are 2^62 chunks or more [LIM-006]")
     return firsts
 
 
-def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, block: int) -> ChunkTable:
-    """Parse and check a table against the tensors that it serves; raises `bad-manifest` or `bad-extent`."""
+def decode_table(
+    document: Any, specs: Sequence[ArraySpec], digest: Digest, block: int, kinds: Array | None = None
+) -> ChunkTable:
+    """Parse and check a table against the tensors that it serves, which are as `specs` say, one by one or, with
+    `kinds`, as that of its number there; raises `bad-manifest` or `bad-extent`."""
     match document:
         case {
             "tensor": (bytes() | None) as tensors,
@@ -129,7 +136,10 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
             pass
         case _:
             raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [MAN-002] [CHK-011]")
-    firsts = np.asarray(first_chunks(specs), np.int64)
+    counts = [spec.chunks for spec in specs]
+    if kinds is not None:
+        counts = list(map(counts.__getitem__, kinds.tolist()))
+    firsts = np.asarray(_numbered(counts), np.int64)
     if tensors is None or chunks is None:
         rows = int(firsts[-1])
     else:
@@ -140,11 +150,11 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
         if column is not None:
             _check_rows(rows, column, 8)
     if tensors is None or chunks is None:  # as many as there are rows, which is known now [LIM-003]
-        tensor, numbers = np.repeat(np.arange(len(specs)), np.diff(firsts)), None
+        tensor, numbers = np.repeat(np.arange(len(counts)), np.diff(firsts)), None
     else:
         tensor, numbers = _numbers(tensors, chunks, firsts)
     length = np.frombuffer(lengths, _U64)
-    _check_lengths(length, specs, tensor)
+    _check_lengths(length, specs, tensor if kinds is None else kinds[tensor])
     offset = None if offsets is None else np.frombuffer(offsets, _U64)
     table = ChunkTable(offset, length, digests, digest.size, block, numbers)
     if len(digests) != table.blocks * digest.size:
@@ -157,9 +167,9 @@ def decode_table(document: Any, specs: Sequence[ArraySpec], digest: Digest, bloc
     return table
 
 
-def _check_lengths(length: Array, specs: Sequence[ArraySpec], tensor: Array) -> None:
-    """Those of raw chunks are known from their tensors; no chunk is empty. [CHK-005]"""
-    expected = np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64)[tensor]
+def _check_lengths(length: Array, specs: Sequence[ArraySpec], spec: Array) -> None:
+    """Those of raw chunks are known from the spec, by its number for each row; no chunk is empty. [CHK-005]"""
+    expected = np.array([s.chunk_nbytes if s.is_raw and s.chunks else 0 for s in specs], _U64)[spec]
     wrong = ((length != expected) & (expected != 0)) | (length == 0) | (length >= np.uint64(1 << 62))
     if wrong.any():
         row = int(wrong.argmax())

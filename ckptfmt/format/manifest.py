@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import marshal
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
@@ -17,19 +15,23 @@ from ..errors import CkptError, fault
 from . import tree
 from .arrays import ArraySpec
 from .chunk_table import ChunkTable, columns, decode_table, encode_table, first_chunks
-from .codecs import codec_of
 from .digests import Digest, digest_named
-from .dtypes import dtype_named
-from .limits import DEFAULT, Budget, costs_at_most, exceeded, uncollected
+from .documents import bad, unpack
+from .limits import uncollected
 from .names import check_names, check_paths
-from .node import Node
+from .node import Node, PagedNode
 from .placement import Placement, decode_placement
+from .spec_columns import decode_specs, encode_specs
 
-KNOWN_FEATURES: frozenset[str] = frozenset()
+if TYPE_CHECKING:
+    from .pages import Read
+    from .tensor_pages import TensorPages
+
+PAGES = "pages"  # the feature of section 7.1
+PAGED_FORMAT = (1, 1)  # (major, minor) of what has it
+KNOWN_FEATURES = frozenset((PAGES,))
 LAYOUTS = ("file", "packed", "loose")
 BLOCK = 4 << 20  # [BLK-003]
-MAX_RANK = 64  # [LIM-002]
-COLUMNS = ("name", "dtype", "shape", "grid", "codec")
 _TYPES: Mapping[str, type] = {
     "generator": str,
     "digest": str,
@@ -41,7 +43,7 @@ _TYPES: Mapping[str, type] = {
     "tensors": dict,
     "parts": list,
 }
-KEYS = {"format", "layout", "requires", "placement", *_TYPES}
+KEYS = {"format", "layout", "requires", "placement", "pages", "plain_keys", *_TYPES}
 
 
 class Schema(NamedTuple):
@@ -75,11 +77,11 @@ class _ManifestFields(NamedTuple):
     layout: str
     digest: str
     block: int
-    tree: Node
+    root: Node | PagedNode
     metadata: Node
-    names: tuple[str, ...]
-    specs: tuple[ArraySpec, ...]
-    parts: tuple[Part, ...]
+    names: Sequence[str]
+    specs: Sequence[ArraySpec]
+    parts: Sequence[Part]
     generator: str
     schema: Schema | None = None
     requires: tuple[str, ...] = ()
@@ -90,7 +92,18 @@ class _ManifestFields(NamedTuple):
 
 class Manifest(_ManifestFields):
     """The parsed document. `names` and `specs` have one entry for each tensor; `unknown` keeps keys of later minor
-    versions."""
+    versions. Of one that is paged, names, specs, parts and tree are read when they are asked for."""
+
+    @property
+    def tree(self) -> Node:
+        """The tree."""
+        return self.root.whole if isinstance(self.root, PagedNode) else self.root
+
+    @cached_property
+    def pages(self) -> TensorPages | None:
+        """The pages of its tensors, where it has such."""
+        pages: TensorPages | None = getattr(self.parts, "pages", None)
+        return pages
 
     @cached_property
     def first_chunks(self) -> tuple[int, ...]:
@@ -104,6 +117,14 @@ class Manifest(_ManifestFields):
         assert isinstance(table, ChunkTable)
         return table
 
+    def check_extents(self, end: int) -> None:
+        """Refuse chunks, or pages, that do not lie before byte `end`, where the manifest begins. [CHK-005]
+        [PAGE-002]"""
+        if self.pages is None:
+            self.table.check_extents(end)
+        elif sum(self.pages.extent) > end:
+            raise fault("bad-extent", "a page reaches beyond the first byte of the manifest [PAGE-002]", offset=end)
+
     @property
     def tensors(self) -> Iterator[tuple[str, ArraySpec]]:
         """Names and specs."""
@@ -111,14 +132,20 @@ class Manifest(_ManifestFields):
 
     def encode(self) -> bytes:
         """The canonical bytes. [MAN-004] [MAN-009]"""
-        chains: list[Any] = []
-        chain_numbers: dict[Any, int] = {}
-        codec_column = []
-        for spec in self.specs:
-            number = chain_numbers.setdefault(spec.codec, len(chains))
-            if number == len(chains):
-                chains.append(spec.codec.chain)
-            codec_column.append(number)
+        chains, codecs = self.chains()
+        tensors = {"name": list(self.names), **encode_specs(self.specs, codecs)}
+        return self.encode_with(self.root, chains, tensors, [self._encode_part(part) for part in self.parts])
+
+    def chains(self) -> tuple[list[Any], list[int]]:
+        """The codec chains in order of first use, and the number of each tensor's."""
+        numbers: dict[Any, int] = {}
+        column = [numbers.setdefault(spec.codec, len(numbers)) for spec in self.specs]
+        return [codec.chain for codec in numbers], column
+
+    def encode_with(
+        self, root: Node, chains: list[Any], tensors: Mapping[str, Any], parts: list[Any], **more: Any
+    ) -> bytes:
+        """The canonical bytes with these values, and `more` keys before those that are unknown."""
         document = {
             "format": list(self.format),
             "layout": self.layout,
@@ -128,17 +155,12 @@ class Manifest(_ManifestFields):
             "block": self.block,
             "schema": self._encode_schema(),
             "metadata": self.metadata,
-            "tree": self.tree,
+            "tree": root,
             "codecs": chains,
-            "tensors": {
-                "name": list(self.names),
-                "dtype": [spec.dtype.name for spec in self.specs],
-                "shape": [spec.shape for spec in self.specs],
-                "grid": [spec.grid for spec in self.specs],
-                "codec": codec_column,
-            },
-            "parts": [self._encode_part(part) for part in self.parts],
+            "tensors": tensors,
+            "parts": parts,
             **({} if self.placement is None else {"placement": self.placement.encode(self.first_chunks)}),
+            **more,
             **self.unknown,
         }
         return bytes(msgpack.packb(document))
@@ -174,48 +196,71 @@ def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
 
 
 @uncollected()
-def decode(raw: bytes, memory: int | None = None) -> Manifest:
-    """Parse and check a manifest, whose values may take `memory` bytes; raises `bad-manifest`, `bad-extent`,
-    `limit-exceeded` or one of the `unknown-…` codes."""
+def decode(raw: bytes, memory: int | None = None, read: Read | None = None) -> Manifest:
+    """Parse and check a manifest, whose values may take `memory` bytes; `read(offset, length)` gives the bytes of its
+    pages. Raises `bad-manifest`, `bad-extent`, `limit-exceeded` or one of the `unknown-…` codes."""
     try:
         document = unpack(raw, memory)
     except CkptError:
         _refuse_unknown(_required(raw))
         raise
     version, layout = _head(document)
-    _check_form(document)
-    names, dtypes, shapes, grids, codecs = (document["tensors"][column] for column in COLUMNS)
-    digest, block, root, metadata = (document[key] for key in ("digest", "block", "tree", "metadata"))
+    check_form(document)
+    if PAGES in document["requires"]:
+        from .paged_manifest import decode_paged  # here, as it is seldom met
+
+        return decode_paged(document, version, layout, memory, read)
+    digest, block = document["digest"], document["block"]
     known_digest = digest_named(digest)
-    check_names(names)
-    tree.check(root, dtypes)
-    tree.check(metadata, ())
-    specs = _specs(dtypes, shapes, grids, codecs, document["codecs"])
+    columns = document["tensors"]
+    names = _names(columns)
+    specs = decode_specs(columns, document["codecs"])
+    if len(names) != len(specs):
+        raise bad("the columns of `tensors` differ in length [MAN-007]")
+    tree.check(document["tree"], columns["dtype"])
+    tree.check(document["metadata"], ())
     parts = tuple(_part(part, layout, specs, known_digest, block) for part in document["parts"])
     if not parts or (layout != "packed" and len(parts) > 1):
-        raise _bad(f"layout {layout!r} has {len(parts)} parts [CHK-002] [LAY-004]")
+        raise bad(f"layout {layout!r} has {len(parts)} parts [CHK-002] [LAY-004]")
     if ("placement" in document) != (layout == "packed"):
-        raise _bad("`placement` stands in layout 'packed', and only there [MAN-002]")
-    manifest = Manifest(
-        layout=layout,
-        digest=digest,
-        block=block,
-        tree=root,
-        metadata=metadata,
-        names=tuple(names),
-        specs=specs,
-        parts=parts,
-        generator=document["generator"],
-        schema=_schema(document["schema"], names, specs),
-        format=version,
-        placement=(
-            decode_placement(document["placement"], first_chunks(specs), len(parts)) if layout == "packed" else None
-        ),
-        unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
-    )
+        raise bad("`placement` stands in layout 'packed', and only there [MAN-002]")
+    placement = decode_placement(document["placement"], first_chunks(specs), len(parts)) if layout == "packed" else None
+    schema, expected = decode_schema(document["schema"])
+    if schema is not None and fingerprint(names, specs) != expected:
+        raise bad("the schema's fingerprint is not that of the tensors [SCH-002]")
+    manifest = decoded_with(document, version, document["tree"], names, specs, parts, schema, placement)
     if layout == "packed":
         _check_objects(manifest)
     return manifest
+
+
+def decoded_with(
+    document: Mapping[str, Any],
+    version: tuple[int, int],
+    root: Node | PagedNode,
+    names: Sequence[str],
+    specs: Sequence[ArraySpec],
+    parts: Sequence[Part],
+    schema: Schema | None,
+    placement: Placement | None = None,
+) -> Manifest:
+    """The manifest of a document, with what was made of these keys."""
+    return Manifest(
+        layout=document["layout"],
+        digest=document["digest"],
+        block=document["block"],
+        root=root,
+        metadata=document["metadata"],
+        names=names,
+        specs=specs,
+        parts=parts,
+        generator=document["generator"],
+        schema=schema,
+        requires=tuple(document["requires"]),
+        format=version,
+        placement=placement,
+        unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
+    )
 
 
 def _head(document: Any) -> tuple[tuple[int, int], str]:
@@ -226,26 +271,28 @@ def _head(document: Any) -> tuple[tuple[int, int], str]:
         ):
             pass
         case _:
-            raise _bad("`format`, `layout` or `requires` is missing or of another type [MAN-002]")
+            raise bad("`format`, `layout` or `requires` is missing or of another type [MAN-002]")
     _refuse_unknown(requires)
     if layout not in LAYOUTS:
-        raise _bad(f"there is no layout {layout!r} [LAY-006]")
+        raise bad(f"there is no layout {layout!r} [LAY-006]")
     return (major, minor), layout
 
 
-def _check_form(document: Mapping[str, Any]) -> None:
+def check_form(document: Mapping[str, Any]) -> None:
     """Refuse a document without its keys, or with values of other types; what is in them is not looked at."""
-    is_typed = all(key in document and isinstance(document[key], kind) for key, kind in _TYPES.items())
-    tensors = document["tensors"] if is_typed else {}
-    if not all(isinstance(tensors.get(column), list) for column in COLUMNS):
-        raise _bad("a key is missing or has a value of another type [MAN-002]")
-    if len({len(tensors[column]) for column in COLUMNS}) != 1:
-        raise _bad("the columns of `tensors` differ in length [MAN-007]")
+    if not all(key in document and isinstance(document[key], kind) for key, kind in _TYPES.items()):
+        raise bad("a key is missing or has a value of another type [MAN-002]")
     block = document["block"]
     if block % 4096 or not 4096 <= block <= 1 << 30:
-        raise _bad(f"block size {block} is not allowed [BLK-003]")
-    if not all(type(text) is str for text in (*tensors["name"], *tensors["dtype"])):
-        raise _bad("a name or dtype is no string [MAN-002]")
+        raise bad(f"block size {block} is not allowed [BLK-003]")
+
+
+def _names(columns: Mapping[str, Any]) -> tuple[str, ...]:
+    names = columns.get("name")
+    if not isinstance(names, list) or not all(type(name) is str for name in names):
+        raise bad("a name is no string, or there is no column of them [MAN-002]")
+    check_names(names)
+    return tuple(names)
 
 
 def _refuse_unknown(requires: list[str]) -> None:
@@ -272,7 +319,7 @@ def _required(raw: bytes) -> list[str]:
 
 
 def decode_part(
-    raw: bytes, specs: tuple[ArraySpec, ...], digest: Digest, block: int, memory: int | None = None
+    raw: bytes, specs: Sequence[ArraySpec], digest: Digest, block: int, memory: int | None = None
 ) -> ChunkTable:
     """Parse and check a part manifest, whose sha256 is right. [CHK-006]"""
     return decode_table(unpack(raw, memory), specs, digest, block)
@@ -284,10 +331,10 @@ def _part(document: Any, layout: str, specs: tuple[ArraySpec, ...], digest: Dige
             layout != "packed" and "path" not in chunks
         ):
             if name != ("" if layout == "file" else None):
-                raise _bad(f"layout {layout!r} has a part in the object {name!r} [CHK-002]")
+                raise bad(f"layout {layout!r} has a part in the object {name!r} [CHK-002]")
             table = decode_table(chunks, specs, digest, block)
             if table.numbers is not None or (table.offset is None) != (layout == "loose"):
-                raise _bad("the chunk table is not of the kind that this layout has [CHK-002]")
+                raise bad("the chunk table is not of the kind that this layout has [CHK-002]")
             return Part(name, table)
         case {"object": str(name), "size": int(size), "frame": bytes(frame), "chunks": dict(chunks)} if (
             layout == "packed" and type(size) is int and 0 <= size < 1 << 63 and len(frame) == digest.size
@@ -298,11 +345,11 @@ def _part(document: Any, layout: str, specs: tuple[ArraySpec, ...], digest: Dige
                 ):
                     return Part(name, PartReference(path, length, sha256), size, frame)
                 case {"path": _}:
-                    raise _bad(
+                    raise bad(
                         "the reference to a part manifest lacks a key, or has one of another form [MAN-002] [MAN-011]"
                     )
             return Part(name, decode_table(chunks, specs, digest, block), size, frame)
-    raise _bad("a part lacks a key, or has one of another type or size [MAN-002] [MAN-011]")
+    raise bad("a part lacks a key, or has one of another type or size [MAN-002] [MAN-011]")
 
 
 def check_part(table: ChunkTable, part: Part, number: int, manifest: Manifest) -> None:
@@ -328,109 +375,13 @@ def _check_objects(manifest: Manifest) -> None:
             check_part(part.chunks, part, number, manifest)
 
 
-def unpack(raw: bytes, memory: int | None = None) -> dict[str, Any]:
-    """One msgpack map [MAN-001], whose values take at most `memory` bytes [LIM-007]."""
-    memory = DEFAULT.values(len(raw)) if memory is None else memory
-    hooks: dict[str, Any] = {} if costs_at_most(raw, memory) else _counting(memory)
-    try:
-        document = msgpack.unpackb(
-            raw, **{"raw": False, "strict_map_key": True, "object_pairs_hook": _map, "ext_hook": _no_extension, **hooks}
-        )
-    except CkptError:
-        raise
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        if hooks and "exceeds max_" in str(error):
-            raise exceeded(memory) from error
-        raise _bad(f"not one msgpack value: {error} [MAN-001]") from error
-    if type(document) is not dict:
-        raise _bad(f"a {type(document).__name__}, not a map [MAN-001]")
-    return document
-
-
-def _map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _bad("a map repeats a key [MAN-001]")
-    if not all(type(key) is str for key in found):
-        raise _bad("a map has a key that is no string [MAN-001]")
-    if any(type(value) is msgpack.Timestamp for value in found.values()):  # which ext_hook does not see
-        raise _bad("msgpack extension type -1 [MAN-001]")
-    return found
-
-
-def _counting(memory: int) -> dict[str, Any]:
-    """Options of msgpack that stop at so much memory."""
-    budget = Budget(memory)
-
-    def counted(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-        found = _map(pairs)
-        budget.take([item for pair in pairs for item in pair], found)
-        return found
-
-    # what the items of one container take before they can be counted
-    most = {"max_array_len": memory // 72, "max_map_len": memory // 250}
-    return {"list_hook": budget.take, "object_pairs_hook": counted, **most}
-
-
-def _no_extension(code: int, _: bytes) -> Any:
-    raise _bad(f"msgpack extension type {code} [MAN-001]")
-
-
-def _bad(message: str) -> CkptError:
-    return fault("bad-manifest", message)
-
-
-def _schema(document: Any, names: list[str], specs: tuple[ArraySpec, ...]) -> Schema | None:
+def decode_schema(document: Any) -> tuple[Schema | None, bytes]:
+    """The schema, and the fingerprint that it says."""
     match document:
         case None:
-            return None
+            return None, b""
         case {"id": str(identity), "version": str(version), "fingerprint": bytes(digest)} if (
             identity and version
         ):  # [SCH-001]
-            if digest != fingerprint(names, specs):
-                raise _bad("the schema's fingerprint is not that of the tensors [SCH-002]")
-            return Schema(identity, version)
-    raise _bad("`schema` is neither nil nor a map of id, version and fingerprint [SCH-001]")
-
-
-def _specs(
-    dtypes: list[str], shapes: list[Any], grids: list[Any], codecs: list[Any], chains: list[Any]
-) -> tuple[ArraySpec, ...]:
-    """One `ArraySpec` for each tensor; tensors that are alike share one."""
-    known_codecs = [codec_of(chain) for chain in chains]
-    seen: dict[bytes, ArraySpec] = {}
-    specs = []
-    for dtype, shape, grid, codec in zip(dtypes, shapes, grids, codecs, strict=True):
-        if type(shape) is not list or type(grid) is not list or type(codec) is not int:
-            raise _bad("a shape, grid or codec is of another type [MAN-002]")
-        try:
-            key = marshal.dumps((dtype, shape, grid, codec), 2)  # bytes, whose hashes nobody can choose [LIM-007]
-        except ValueError:
-            raise _bad("a shape or grid is no array of integers [MAN-002]") from None
-        spec = seen.get(key)
-        if spec is None:
-            if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, *grid)):
-                raise _bad("a shape or grid is no array of integers [MAN-002]")
-            if not 0 <= codec < len(known_codecs):
-                raise _bad(f"there is no codec chain {codec!r} [MAN-002]")
-            spec = seen[key] = ArraySpec(dtype_named(dtype), tuple(shape), tuple(grid), known_codecs[codec])
-            _check_spec(spec)
-        specs.append(spec)
-    return tuple(specs)
-
-
-def _check_spec(spec: ArraySpec) -> None:
-    if len(spec.shape) > MAX_RANK:
-        raise fault(
-            "limit-exceeded",
-            f"a tensor has {len(spec.shape)} axes",
-            found=len(spec.shape),
-            expected=f"at most {MAX_RANK}",
-        )  # [LIM-002]
-    if len(spec.grid) != len(spec.shape):
-        raise _bad(f"grid {spec.grid} does not fit shape {spec.shape} [MAN-008]")
-    sizes = (math.prod(spec.storage_shape), math.prod(spec.grid))
-    if 0 not in spec.shape and max(sizes) * spec.dtype.stored.itemsize >= 1 << 62:
-        raise _bad(f"shape {spec.shape} is too large [LIM-004]")
-    if any(not 1 <= side <= max(1, n) for side, n in zip(spec.grid, spec.storage_shape, strict=True)):
-        raise _bad(f"grid {spec.grid} does not fit shape {spec.shape} [ZARR-002]")
+            return Schema(identity, version), digest
+    raise bad("`schema` is neither nil nor a map of id, version and fingerprint [SCH-001]")

@@ -47,6 +47,36 @@ def escape(key: Key) -> str:
     return name
 
 
+def unescape(name: str) -> Path:
+    """The path that a name was made from."""
+    return tuple(map(_unescaped, name.split("/"))) if name else ()
+
+
+def _unescaped(segment: str) -> Key:
+    if "~" not in segment:
+        return int(segment) if _INTEGER(segment.encode()) else segment
+    if segment == "~":
+        return ""  # [NAME-004]
+    first, *others = segment.split("~")
+    return (first.encode() + b"".join([bytes.fromhex(part[:2]) + part[2:].encode() for part in others])).decode()
+
+
+def name_of(path: Path) -> str:
+    """The name of a tensor that is first met at a path. [NAME-001] to [NAME-005]"""
+    return "/".join(map(escape, path))
+
+
+def path_of_text(text: str) -> Path:
+    """The path of a path text, where texts of ints stand for ints and `/` only between keys. [PAGE-008]"""
+    return tuple([int(key) if is_int_text(key) else key for key in text.split("/")])
+
+
+def exact_path(path: Key | Path) -> Path | None:
+    """A caller's exact path, with ints of NumPy as ints; None for one that no tree has."""
+    keys = [_exact_key(key) for key in (path if isinstance(path, tuple) else (path,))]
+    return None if None in keys else tuple([key for key in keys if key is not None])
+
+
 def path_text(path: Path) -> str:
     """A path as people write it, for patterns and lookups: segments joined with `/`. May be ambiguous."""
     return "/".join([key if isinstance(key, str) else _integer_text(key) for key in path])
@@ -103,9 +133,8 @@ class PathIndex:
         """Every typed path that `find` could mean."""
         if isinstance(path, str):
             return self._by_text.get(path, []) or self._labelled(path)
-        exact = [_exact_key(key) for key in (path if isinstance(path, tuple) else (path,))]
-        known = tuple([key for key in exact if key is not None])
-        return [fit for fit in self._by_text.get(path_text(known), []) if list(fit) == exact]
+        exact = exact_path(path)
+        return [] if exact is None else [fit for fit in self._by_text.get(path_text(exact), []) if fit == exact]
 
     def _near(self, path: Key | Path) -> str:
         keys = path if isinstance(path, tuple) else (path,)
@@ -148,6 +177,11 @@ def _integer_text(key: int) -> str:
     return str(key) if key.bit_length() <= MAX_INTEGER_BITS else hex(key)
 
 
+def are_names(lines: str) -> bool:
+    """Whether lines, each with a line feed at its end, are legal names. [NAME-006]"""
+    return _NAMES(lines) is not None
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuse names that are illegal, not distinct, or lie beneath one another. [NAME-006]"""
     if len(names) == 1 and names[0] == "":
@@ -155,8 +189,8 @@ def check_names(names: Sequence[str]) -> None:
     if max(map(len, names), default=0) > MAX_LENGTH:
         raise fault("bad-manifest", f"a tensor name is longer than {MAX_LENGTH} bytes [NAME-006]")
     lines = "".join([f"{name}\n" for name in names])
-    if not _NAMES(lines) or lines.count("\n") != len(names):
-        bad = next(name for name in names if not _NAMES(f"{name}\n") or "\n" in name)
+    if not are_names(lines) or lines.count("\n") != len(names):
+        bad = next(name for name in names if not are_names(f"{name}\n") or "\n" in name)
         raise fault("bad-manifest", f"illegal tensor name {bad!r:.200} [NAME-006]")
     ordered = sorted([f"{name}/" for name in names])  # what begins with a text comes right after it
     for name, following in pairwise(ordered):
@@ -178,7 +212,7 @@ def _check_nesting(names: Sequence[str], lines: str) -> None:
 def check_paths(paths: Sequence[str]) -> None:
     """Refuse paths of objects that are illegal or not distinct. [CHK-007]"""
     for path in paths:
-        if not path or "\n" in path or not _NAMES(f"{path}\n") or len(path) > MAX_LENGTH:
+        if not path or "\n" in path or not are_names(f"{path}\n") or len(path) > MAX_LENGTH:
             raise fault("bad-manifest", f"illegal path of an object {path!r:.200} [CHK-007]")
     if len(set(paths)) != len(paths):
         raise fault("bad-manifest", "two parts name one object [LAY-004]")

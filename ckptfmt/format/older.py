@@ -13,6 +13,7 @@ import msgpack
 
 from ..errors import CkptError, fault
 from . import manifest as manifests
+from .documents import unpack
 from .manifest import FORMAT, Manifest
 
 Document = dict[str, Any]
@@ -28,7 +29,7 @@ def decode_older(raw: bytes, version: tuple[int, int], memory: int | None = None
             found=".".join(map(str, version)),
             expected=f"{known} or {FORMAT[0]}.x",
         )
-    document = manifests.unpack(raw, memory)
+    document = unpack(raw, memory)
     step = version
     while step in STEPS:
         change, step = STEPS[step]

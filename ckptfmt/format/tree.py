@@ -56,6 +56,11 @@ def check(node: Node, dtypes: Sequence[str]) -> None:
         raise _bad("a tensor stands nowhere in the tree [TREE-009]")
 
 
+def check_leaf(node: Node, dtypes: Sequence[str]) -> None:
+    """The same for a node of a tree, of whose other nodes nobody has asked."""
+    _check(node, dtypes, set(), 0)
+
+
 def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> None:
     if type(node) is not list:
         if type(node) in _LEAVES:
@@ -227,6 +232,22 @@ def _leaf(node: Node) -> Any:
             dtype = DTYPES[name]
             stored = np.frombuffer(raw, dtype.stored).astype(dtype.stored.newbyteorder("="))
             return unpack(stored, dtype, 1)[0] if dtype.per > 1 else stored.view(dtype.numpy)[0]
+
+
+def renumbered(node: Node, numbers: Sequence[int]) -> Node:
+    """A checked node in which tensor n is tensor `numbers[n]`."""
+    if type(node) is not list:
+        return node
+    match node[0]:
+        case "tensor":
+            return ["tensor", numbers[node[1]]]
+        case "dict":
+            return ["dict", node[1], [renumbered(item, numbers) if type(item) is list else item for item in node[2]]]
+        case "list" | "tuple" as kind:
+            return [kind, [renumbered(item, numbers) if type(item) is list else item for item in node[1]]]
+        case "tag":
+            return ["tag", node[1], node[2], renumbered(node[3], numbers)]
+    return node
 
 
 def bare(node: Node) -> Node:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .arrays import ArraySpec
+from .grid import Shape
 from .manifest import FORMAT
 from .names import parents
 
@@ -21,13 +22,15 @@ _FILL = {
 }
 
 
-def node_documents(names: Sequence[str], specs: Sequence[ArraySpec]) -> Iterator[tuple[str, bytes]]:
+def node_documents(
+    names: Sequence[str], specs: Sequence[ArraySpec], version: tuple[int, int] = FORMAT
+) -> Iterator[tuple[str, bytes]]:
     """(key relative to the hierarchy's root, canonical text) of every node: root first, then in C-string order.
     [ZARR-001] [PACK-004]"""
     if names == ("",):
-        yield DOCUMENT, node_document("", specs[0])
+        yield DOCUMENT, node_document("", specs[0], version)
         return
-    yield DOCUMENT, node_document("", None)
+    yield DOCUMENT, node_document("", None, version)
     texts: dict[int, bytes] = {}  # specs are shared, so most documents are made once
     nodes: dict[str, ArraySpec | None] = dict.fromkeys(parents(names))
     nodes.update(zip(names, specs, strict=True))
@@ -39,14 +42,33 @@ def node_documents(names: Sequence[str], specs: Sequence[ArraySpec]) -> Iterator
         yield f"{name}/{DOCUMENT}", text
 
 
-def node_document(name: str, spec: ArraySpec | None) -> bytes:
+def node_members(
+    names: Sequence[str], specs: Sequence[ArraySpec], version: tuple[int, int] = FORMAT
+) -> Iterator[tuple[str, bytes]]:
+    """The same with the names of their members in a pack."""
+    return ((f"tensors/{key}", text) for key, text in node_documents(names, specs, version))
+
+
+def node_document(name: str, spec: ArraySpec | None, version: tuple[int, int] = FORMAT) -> bytes:
     """The canonical text of a node: an array, or a group if it has no `spec`. The root, whose name is empty, says the
     version of the format. [ZARR-014]"""
     document = _group() if spec is None else _array(spec)
     if not name:
         logical = document["attributes"].get("ckptfmt", {})
-        document["attributes"] = {"ckptfmt": {"format": list(FORMAT), **logical}}
+        document["attributes"] = {"ckptfmt": {"format": list(version), **logical}}
     return _text(document)
+
+
+def stack_document(spec: ArraySpec, rows: int, together: int, names: Sequence[str]) -> bytes:
+    """That of a stack of `rows` tensors of one spec, `together` of them in a chunk. [STACK-002]"""
+    logical = {"dtype": spec.dtype.name, "shape": list(spec.shape), "names": list(names)}
+    shape, grid = (rows, *spec.storage_shape), (together, *spec.grid)
+    return _text(_array_of(spec, shape, grid, {"ckptfmt": logical}))
+
+
+def group_document() -> bytes:
+    """That of a group."""
+    return _text(_group())
 
 
 def _text(document: dict[str, Any]) -> bytes:
@@ -62,14 +84,18 @@ def _group() -> dict[str, Any]:
 def _array(spec: ArraySpec) -> dict[str, Any]:
     """[ZARR-012] [ZARR-013]"""
     logical = {} if spec.dtype.is_core else {"ckptfmt": {"dtype": spec.dtype.name, "shape": list(spec.shape)}}
+    return _array_of(spec, spec.storage_shape, spec.grid, logical)
+
+
+def _array_of(spec: ArraySpec, shape: Shape, grid: Shape, attributes: dict[str, Any]) -> dict[str, Any]:
     return {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": list(spec.storage_shape),
+        "shape": list(shape),
         "data_type": spec.dtype.storage,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(spec.grid)}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(grid)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": _FILL.get(spec.dtype.storage, 0),
         "codecs": spec.codec.chain,
-        "attributes": logical,
+        "attributes": attributes,
     }

@@ -38,10 +38,13 @@ class ChunkIndex:
         self._storage, self._limits = storage, limits
         self.manifest: Manifest = manifest
         self._loaded: dict[int, ChunkTable] = {}
-        self._loading = [threading.RLock() for _ in manifest.parts]
+        self._loading = [threading.RLock() for _ in range(len(manifest.parts))]
 
     def find(self, tensor: int, chunk: int) -> tuple[Part, ChunkTable, int]:
         """The part, table and row of one chunk."""
+        if self.manifest.pages is not None:
+            table, row = self.manifest.pages.place(tensor, chunk)
+            return Part("", table), table, row
         number = self.manifest.first_chunks[tensor] + chunk
         placement = self.manifest.placement
         part = 0 if placement is None else int(placement.parts_of(np.array([number]))[0])

@@ -29,13 +29,14 @@ class Draft:
     generator: str
     report: Report
     extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
+    paged: bool | None = None  # whether the manifest is paged; None: if it is large
 
     def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
         return Manifest(
             layout=layout,
             digest=self.digest.name,
             block=self.block,
-            tree=self.tree,
+            root=self.tree,
             metadata=self.metadata,
             names=self.names,
             specs=self.specs,

@@ -12,13 +12,15 @@ from ..format import commit, pack
 from ..format.chunks import PIECE
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
-from ..format.manifest import FORMAT, Manifest, Part
+from ..format.manifest import FORMAT, PAGED_FORMAT, Manifest, Part
+from ..format.zarr_nodes import node_members
 from ..storage import MANIFEST, TAIL, Attempt, ObjectWriter, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
     from .draft import Draft
+    from .pack_writer import PackWriter
 
 OBJECT = ""
 
@@ -60,6 +62,8 @@ def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Fr
     """[FRM-001]"""
     record, table = located.record, index.manifest.table
     taken = [*zip(table.offsets, table.lengths, strict=True), (record.offset, record.length)]
+    if index.manifest.pages is not None:
+        taken.append(index.manifest.pages.extent)
     end = storage.size(OBJECT) - len(located.line)
     yield Frame(OBJECT, record.frame, bytes_between(storage, OBJECT, taken, end))
 
@@ -71,9 +75,11 @@ def frame_damage(
     in another legal way."""
     from .pack_writer import documents
 
+    if manifest.pages is not None:
+        return  # of which only the digest is compared
     table, record = manifest.table, located.record
     members: list[pack.Member] = []
-    texts = chain.from_iterable(documents(manifest.names, manifest.specs, members))
+    texts = chain.from_iterable(documents(node_members(manifest.names, manifest.specs), members))
     canonical = [(0, b"".join(texts), "a node document")]
     end = members[-1].end
     rows = ((name, spec, chunk) for name, spec in manifest.tensors for chunk in range(spec.chunks))
@@ -117,32 +123,41 @@ def _crc32(storage: Storage, member: pack.Member) -> int:
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write the whole file: node documents, chunks, manifest, central directory, end record, commit record."""
     from ..threads import Pool  # these here, as opening needs neither threads nor a writer
-    from .pack_writer import Changed, Chunk, PackWriter
+    from . import paged_file
+    from .pack_writer import Changed, PackWriter
 
-    def filled(out: ObjectWriter, *, holds: bool = False) -> PackWriter:
+    is_paged = paged_file.wants_pages(draft)
+    add, version = (paged_file.add, PAGED_FORMAT) if is_paged else (_add, FORMAT)
+
+    def filled(out: ObjectWriter, *, holds: bool = False) -> tuple[PackWriter, bytes]:
         out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
         writer = PackWriter(out, draft.digest, draft.block, pool, draft.report, holds=holds)
-        writer.add_documents(draft.names, draft.specs)
-        tensors = zip(draft.names, draft.specs, draft.sources, strict=True)
-        writer.add_chunks(Chunk(*tensor, chunk) for tensor in tensors for chunk in range(tensor[1].chunks))
-        return writer
+        return writer, add(writer, draft)
 
     with Pool(1, "ckptfmt-write") as pool:
         out = attempt.create(OBJECT)
         try:
-            writer = filled(out)
+            writer, raw = filled(out)
         except Changed:
             out.close()
-            writer = filled(attempt.create(OBJECT), holds=True)
-        raw = draft.manifest("file", (Part(OBJECT, writer.table()),)).encode()
+            writer, raw = filled(attempt.create(OBJECT), holds=True)
         last = _manifest_member(writer.end, raw)
-        record = CommitRecord(
-            FORMAT, "file", last.payload, len(raw), hashlib.sha256(raw).digest(), bytes(draft.digest.size)
-        )
+        frame = bytes(draft.digest.size)
+        record = CommitRecord(version, "file", last.payload, len(raw), hashlib.sha256(raw).digest(), frame)
         header = pack.local_header(last)
         directory = pack.directory([*writer.members, last], len(record.encode()))
         record = record._replace(frame=writer.frame(header, directory))
         return Written(writer.finish(header, raw, directory, record.encode()), record)
+
+
+def _add(writer: PackWriter, draft: Draft) -> bytes:
+    """Write node documents and chunks; gives the manifest."""
+    from .pack_writer import Chunk
+
+    writer.add_documents(node_members(draft.names, draft.specs))
+    tensors = zip(draft.names, draft.specs, draft.sources, strict=True)
+    writer.add_chunks(Chunk(*tensor, chunk) for tensor in tensors for chunk in range(tensor[1].chunks))
+    return draft.manifest("file", (Part(OBJECT, writer.table()),)).encode()
 
 
 def _manifest_member(end: int, raw: bytes) -> pack.Member:

@@ -7,7 +7,7 @@ a second thread writes the pieces, and then puts the header, which needs the crc
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
@@ -23,7 +23,6 @@ from ..format.chunk_table import ChunkTable
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.pack import Member
-from ..format.zarr_nodes import node_documents
 from ..frameworks.sources import Buffers, KeptTensor, Source, StoredChunk
 from ..progress import Report
 from ..storage import ObjectWriter
@@ -107,13 +106,23 @@ class PackWriter:
         self._first_chunk = 0
         self._digests: list[bytes] = []
 
-    def add_documents(self, names: Sequence[str], specs: Sequence[ArraySpec]) -> None:
-        """The node documents, which come first. [PACK-004]"""
-        for parts in documents(names, specs, self.members):
+    def add_documents(self, found: Iterable[tuple[str, bytes]]) -> None:
+        """The node documents (member name, text), which come first. [PACK-004]"""
+        for parts in documents(found, self.members):
             self._frame += parts
             self._append(*parts)
         self.end = self._position + self._joined_size
         self._first_chunk = len(self.members)
+
+    def add_member(self, name: bytes, data: bytes, *, aligned: bool, framed: bytes = b"") -> Member:
+        """A member other than a chunk; `framed` is what of its bytes no digest but that of the frame covers."""
+        member = pack.place(name, self.end, len(data), zlib_ng.crc32(data), aligned=aligned)
+        header = pack.local_header(member)
+        self._frame += (header, framed)
+        self._append(header, data)
+        self.members.append(member)
+        self.end = member.end
+        return member
 
     def add_chunks(self, chunks: Iterable[Chunk]) -> None:
         """The next chunks, in order. Small ones go together, so that little is done for each."""
@@ -249,9 +258,10 @@ class PackWriter:
             self._position += self._joined_size
             self._joined, self._joined_size = [], 0
 
-    def table(self, numbers: Array | None = None) -> ChunkTable:
-        """The table of the chunks that were added; `numbers` are theirs, None if they are all of a checkpoint."""
-        chunks = self.members[self._first_chunk :]
+    def table(self, numbers: Array | None = None, begun: int | None = None) -> ChunkTable:
+        """The table of the chunks that were added, as members from number `begun` on; `numbers` are theirs, None if
+        they are all of a checkpoint."""
+        chunks = self.members[self._first_chunk if begun is None else begun :]
         offset = np.array([member.payload for member in chunks], np.uint64)
         length = np.array([member.size for member in chunks], np.uint64)
         return ChunkTable(offset, length, b"".join(self._digests), self.digest.size, self.block, numbers)
@@ -274,14 +284,15 @@ class PackWriter:
         return Ended(self.finish(directory), self.frame(directory))
 
 
-def documents(names: Sequence[str], specs: Sequence[ArraySpec], members: list[Member]) -> Iterator[list[bytes]]:
-    """The node documents at the start of a pack, a header before each, many at a time; adds them to `members`."""
-    end, found = 0, node_documents(names, specs)
+def documents(found: Iterable[tuple[str, bytes]], members: list[Member]) -> Iterator[list[bytes]]:
+    """The node documents (member name, text) at the start of a pack, a header before each, many at a time; adds them to
+    `members`."""
+    end, rest = 0, iter(found)
     crc32s: dict[bytes, int] = {}
-    while few := list(islice(found, DOCUMENTS)):
+    while few := list(islice(rest, DOCUMENTS)):
         texts = [text for _, text in few]
         crc32s |= {text: zlib_ng.crc32(text) for text in set(texts) - crc32s.keys()}
-        keys = [b"tensors/" + key.encode() for key, _ in few]
+        keys = [key.encode() for key, _ in few]
         made = pack.place_all(keys, end, list(map(len, texts)), [crc32s[text] for text in texts], aligned=False)
         members += made
         yield _alternating(pack.local_headers(made), texts)

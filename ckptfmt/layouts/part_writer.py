@@ -16,6 +16,7 @@ from ..format.chunk_table import ChunkTable, encode_table
 from ..format.digests import Digest
 from ..format.dtypes import Array
 from ..format.manifest import Part, PartReference
+from ..format.zarr_nodes import node_members
 from ..progress import Report
 from ..storage import Attempt, ObjectWriter
 from ..threads import Pool
@@ -84,7 +85,7 @@ class PartWriter:
     def _fill_pack(self, order: PartOrder, writer: PackWriter) -> _Pack | None:
         writer.out.reserve(order.room)
         if order.documents is not None:
-            writer.add_documents(*order.documents)
+            writer.add_documents(node_members(*order.documents))
         writer.add_chunks(takewhile(lambda _: not self._is_over, order.chunks()))
         return None if self._is_over else (writer.finish_pack(), writer.table())
 

@@ -158,6 +158,9 @@ class BlockReader:
 
     def stored_bytes(self, tensor: int) -> int:
         """Bytes of a tensor's chunks on storage."""
+        if self.manifest.pages is not None:
+            table, row = self.manifest.pages.place(tensor, 0)
+            return sum(table.lengths[row : row + self.manifest.specs[tensor].chunks])
         first, last = self.manifest.first_chunks[tensor : tensor + 2]
         total = 0
         for start in range(first, last, CHUNKS):  # which are there: each is in a table that is loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ..errors import CkptError, fault
@@ -12,7 +12,8 @@ from ..format import tree as trees
 from ..format.commit import CommitRecord
 from ..format.limits import DEFAULT, Limits, table
 from ..format.manifest import Manifest, Schema
-from ..format.names import Path, PathIndex, path_label
+from ..format.names import Key, Path, PathIndex, name_of, path_label, unescape
+from ..format.node import PagedNode
 from ..format.renaming import Renaming
 from ..format.tags import CHILDREN, TIMES
 from ..format.tree import Tags, Tree
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .supply import Reads, StoredSupply
 
 
+FILE = ""  # the object that a checkpoint of layout `file` is
+MISSING: Any = object()
 REPLACED = 16  # times that a checkpoint is opened anew as another has taken its place; some systems always say so
 
 
@@ -38,9 +41,12 @@ class FirstPaths:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
+        self._are_names = manifest.pages is not None and isinstance(manifest.root, PagedNode)
 
     @cached_property
     def all(self) -> list[Path]:
+        if self._are_names:  # [PAGE-005]
+            return list(map(unescape, self._manifest.names))
         paths: list[Path] = [()] * len(self._manifest.names)
         for path, node in reversed(list(trees.leaves(self._manifest.tree))):
             if type(node) is list and node[0] == "tensor":
@@ -48,7 +54,7 @@ class FirstPaths:
         return paths
 
     def __call__(self, tensor: int) -> Path:
-        return self.all[tensor]
+        return unescape(self._manifest.names[tensor]) if self._are_names else self.all[tensor]
 
 
 class StoredCheckpoint(CheckpointView[Tensor]):
@@ -111,7 +117,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     def _read(self) -> None:
         self.rules = layout_of(self._storage)
         self.located = self.rules.locate(self._storage, self.limits)
-        self.manifest = read_manifest(self.located, self.limits)
+        self.manifest = read_manifest(self.located, self.limits, partial(self._storage.read, FILE))
         self._first_paths = FirstPaths(self.manifest)
         self.blocks = BlockReader(self._storage, self.manifest, self._first_paths, self.limits)
         self.fetcher = Fetcher(self.blocks)
@@ -242,12 +248,41 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         for name in ("path", "verifies", "limits", "_storage_options", "_storage", "rules", "located", "fetcher"):
             setattr(other, name, getattr(self, name))
         other.blocks = self.blocks
-        other.manifest = self.manifest._replace(tree=renaming.node(self.manifest.tree, self.path))
+        other.manifest = self.manifest._replace(root=renaming.node(self.manifest.tree, self.path))
         tensors = (node for _, node in trees.leaves(other.manifest.tree) if type(node) is list and node[0] == "tensor")
         other.renaming = renaming
         other._numbers = sorted({index for _, index in tensors})
         other._first_paths = FirstPaths(other.manifest)
         return other
+
+    # ---- what stands at a path of one whose manifest is paged, through as few pages as can be
+
+    def __getitem__(self, path: Key | Path) -> Any:
+        found = self._found(path)
+        return super().__getitem__(path) if found is MISSING else found
+
+    def __contains__(self, path: Key | Path) -> bool:
+        return self._found(path) is not MISSING or super().__contains__(path)
+
+    def _found(self, path: Key | Path) -> Any:
+        """The tensor or plain value at a path; `MISSING` where all of the tree has to be looked through."""
+        root, pages = self.manifest.root, self.manifest.pages
+        if pages is None or not isinstance(root, PagedNode) or "tree" in self.__dict__:
+            return MISSING
+        exact = root.exact(path)
+        if exact is None:
+            return MISSING
+        try:
+            index = pages.find(name_of(exact))
+        except (CkptError, UnicodeError):  # no tensor has such a path
+            index = None
+        node: Any = ["tensor", index] if index is not None else root.leaf(exact)
+        if node is None:
+            return MISSING
+        return trees.decode(node, self._handle, restores=CHILDREN)
+
+    def _handle(self, index: int) -> Tensor:
+        return Tensor(self.fetcher, index, self._first_paths(index), self.verifies)
 
     # ---- reading
 

@@ -9,17 +9,18 @@ from ..format import manifest as manifests
 from ..format.digests import digest_named
 from ..format.limits import Limits
 from ..format.manifest import Manifest
+from ..format.pages import Read
 from ..layouts import Located
 
 
-def read_manifest(located: Located, limits: Limits) -> Manifest:
+def read_manifest(located: Located, limits: Limits, read: Read) -> Manifest:
     """Raises `manifest-digest`, `bad-manifest` and what decoding it raises."""
     record, raw = located.record, located.manifest
     memory = limits.values(max(located.size, len(raw)))
     if hashlib.sha256(raw).digest() != record.sha256:  # [COM-003]
         raise fault("manifest-digest", "the manifest's bytes do not match their sha256 [COM-003]", offset=record.offset)
     if record.format[0] == manifests.FORMAT[0]:
-        manifest = manifests.decode(raw, memory)
+        manifest = manifests.decode(raw, memory, read)
     else:  # an earlier one: commit.decode refuses later ones
         from ..format.older import decode_older  # here, as it is seldom met
 
@@ -29,5 +30,5 @@ def read_manifest(located: Located, limits: Limits) -> Manifest:
     if len(record.frame) != digest_named(manifest.digest).size:  # [COM-001]
         raise fault("bad-manifest", "the commit record's frame digest is not of the manifest's algorithm [COM-001]")
     if manifest.layout == "file":
-        manifest.table.check_extents(record.offset)
+        manifest.check_extents(record.offset)
     return manifest

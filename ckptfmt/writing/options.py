@@ -50,3 +50,4 @@ class WriteOptions(RequestOptions, PublishOptions, total=False):
     layout: str | None
     storage_options: Mapping[str, Any] | None
     extra: Mapping[str, Any] | None
+    paged: bool | None

@@ -16,10 +16,12 @@ from ..errors import CkptError, fault
 from ..format.arrays import COMPRESSED_CHUNK, LOOSE_CHUNK, ArraySpec, grid_for
 from ..format.codecs import RAW, Codec, codec_asked
 from ..format.digests import DIGEST, Digest, digest_named
+from ..format.documents import unpack
 from ..format.dtypes import dtype_of
-from ..format.manifest import KEYS, MAX_RANK, Schema, unpack
+from ..format.manifest import KEYS, Schema
 from ..format.names import MAX_LENGTH, Path, escape, path_label
 from ..format.node import Node
+from ..format.spec_columns import MAX_RANK
 from ..format.tree import Tree
 from ..frameworks.sources import KeptTensor, Sharded
 from ..patterns import Patterns, selector

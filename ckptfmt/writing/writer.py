@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from ..brief import Brief
@@ -54,6 +54,7 @@ def save(
     storage_options: Mapping[str, Any] | None = None,
     max_bytes_in_flight: int = IN_FLIGHT,
     extra: Mapping[str, Any] | None = None,
+    paged: bool | None = None,
     **asked: Unpack[RequestOptions],
 ) -> SaveReport:
     """Save what one process holds; see `ckptfmt.save`. `check(storage)` is called with what was written, before it
@@ -68,7 +69,7 @@ def save(
         error.path = error.path or name
         raise
     report = counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs))
-    draft = drafted(made, specs, report=report, extra=further)
+    draft = replace(drafted(made, specs, report=report, extra=further), paged=paged)
     attempt = attempt_for(
         name,
         directory=layout != "file",

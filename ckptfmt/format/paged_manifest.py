@@ -1,0 +1,144 @@
+"""The paged manifest (SPEC.md section 7.1): a small document that says where the pages of names, specs, chunk tables
+and the tree are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import msgpack
+
+from . import tree
+from .digests import digest_named
+from .documents import bad
+from .manifest import PAGED_FORMAT, PAGES, Manifest, Part, decode_schema, decoded_with, fingerprint
+from .names import Key, Path, escape, exact_path, path_of_text
+from .node import Node, PagedNode
+from .pages import Read, decode_pages, encode_pages
+from .tensor_pages import Column, TensorPages, decode_tensors, encode_tensors
+from .tree import decode_key
+from .tree_pages import Cutter, TreePages, has_plain_keys
+
+LEAST_TENSORS, LEAST_TREE = 8192, 1 << 20  # tensors, or bytes of a tree, from which on a manifest is paged [PAGE-010]
+
+
+class PagedTree(PagedNode):
+    """The tree of a paged manifest."""
+
+    def __init__(self, pages: TreePages, tensors: TensorPages, has_plain_keys: bool, fingerprint: bytes) -> None:
+        self.pages, self._tensors, self.has_plain_keys = pages, tensors, has_plain_keys
+        self.fingerprint = fingerprint  # that of the schema
+
+    @cached_property
+    def whole(self) -> Node:
+        node = self.pages.whole
+        tree.check(node, [spec.dtype.name for spec in self._tensors.specs])
+        return node
+
+    def exact(self, path: Key | Path) -> Path | None:
+        if not isinstance(path, str):
+            return exact_path(path)
+        return path_of_text(path) if self.has_plain_keys and path else None  # [PAGE-008]
+
+    def leaf(self, path: Path) -> Node | None:
+        node = self.pages.leaf(path)
+        if node is not None:
+            tree.check_leaf(node, Column(self._tensors, lambda page: [spec.dtype.name for spec in page.specs]))
+        return node
+
+
+class PagedParts(Sequence[Part]):
+    """The only part of a paged checkpoint, whose table is joined when it is asked for."""
+
+    def __init__(self, pages: TensorPages) -> None:
+        self.pages = pages
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return (Part("", self.pages.table),)[index]
+
+
+def decode_paged(
+    document: Mapping[str, Any], version: tuple[int, int], layout: str, memory: int | None, read: Read | None
+) -> Manifest:
+    """Check what the manifest says by itself; pages are checked when they are read. [PAGE-001] to [PAGE-008]"""
+    if layout != "file" or document["parts"] or "placement" in document or read is None:
+        raise bad("a paged manifest has layout 'file', and no other parts [PAGE-001]")
+    digest = digest_named(document["digest"])
+    plain = document.get("plain_keys")
+    if type(plain) is not bool:
+        raise bad("`plain_keys` is missing or of another type [PAGE-008]")
+    pages = decode_pages(document.get("pages"), read, memory)
+    tensors = decode_tensors(document["tensors"], pages, document["codecs"], digest, document["block"])
+    tree.check(document["metadata"], ())
+    schema, expected = decode_schema(document["schema"])
+    root = PagedTree(TreePages(document["tree"], pages, len(tensors)), tensors, plain, expected)
+    return decoded_with(document, version, root, tensors.names, tensors.specs, PagedParts(tensors), schema)
+
+
+class Paged(NamedTuple):
+    """A manifest as it will be written: its pages, and what its document says beside where they are."""
+
+    manifest: Manifest
+    pages: list[bytes]
+    tree: Node
+    tensors: dict[str, Any]
+    chains: list[Any]
+
+    def encode(self, offset: int) -> bytes:
+        """The document, whose pages lie from `offset` on."""
+        more = {"pages": encode_pages(offset, self.pages), "plain_keys": has_plain_keys(self.manifest.tree)}
+        return self.manifest.encode_with(self.tree, self.chains, self.tensors, [], **more)
+
+
+def paged(manifest: Manifest) -> Paged:
+    """A manifest, whose names are in order, in pages. [PAGE-009]"""
+    chains, codecs = manifest.chains()
+    tensors, pages = encode_tensors(manifest.names, manifest.specs, manifest.table, manifest.first_chunks, codecs)
+    cutter = Cutter(len(pages))
+    root = cutter.cut(manifest.tree)
+    return Paged(
+        manifest._replace(format=PAGED_FORMAT, requires=(PAGES,)), [*pages, *cutter.pages], root, tensors, chains
+    )
+
+
+def is_paged(names: Sequence[str], root: Node) -> bool:
+    """Whether a canonical writer pages a manifest. [PAGE-010]"""
+    return len(names) >= LEAST_TENSORS or len(msgpack.packb(root)) >= LEAST_TREE
+
+
+def check_whole(manifest: Manifest) -> None:
+    """Refuse a paged manifest in which pages contradict each other, or the document; reads all of them.
+    [PAGE-005] [PAGE-008] [SCH-002]"""
+    root = manifest.root
+    if not isinstance(root, PagedTree):
+        return
+    for tensor, name in _first_names(root.whole, "", set()):
+        if manifest.names[tensor] != name:
+            raise bad(f"tensor {name!r:.200} is called {manifest.names[tensor]!r:.200} [PAGE-005]")
+    if root.has_plain_keys and not has_plain_keys(root.whole):
+        raise bad("`plain_keys` is true, but a key is not plain [PAGE-008]")
+    if manifest.schema is not None and fingerprint(manifest.names, manifest.specs) != root.fingerprint:
+        raise bad("the schema's fingerprint is not that of the tensors [SCH-002]")
+
+
+def _first_names(node: Node, name: str, met: set[int]) -> Iterator[tuple[int, str]]:
+    """The number of each tensor, and the name that its first path gives it."""
+    below = f"{name}/" if name else ""
+    match node:
+        case ["tensor", number] if number not in met:
+            met.add(number)
+            yield number, name
+        case ["dict", keys, items]:
+            for key, item in zip(keys, items, strict=True):
+                if type(item) is list:
+                    yield from _first_names(item, below + escape(decode_key(key)), met)
+        case ["list" | "tuple", items]:
+            for number, item in enumerate(items):
+                if type(item) is list:
+                    yield from _first_names(item, f"{below}{number}", met)
+        case ["tag", _, _, child]:
+            yield from _first_names(child, name, met)

@@ -1,0 +1,94 @@
+"""Pages (SPEC.md section 7.1): runs of bytes to which a paged manifest refers, read when what stands in them is asked
+for. Pure: how bytes are read is handed in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ..errors import fault
+from .documents import bad
+from .limits import DEFAULT
+
+TOGETHER = 16 << 20  # bytes of pages that are read at once
+_U64 = np.dtype("<u8")
+
+Read = Callable[[int, int], bytes]  # the bytes of the checkpoint at an offset, so many
+
+
+class Pages:
+    """The pages of one checkpoint, one after another from `offset` on. `memory`: bytes that the values of all of them
+    may take. [LIM-007]"""
+
+    def __init__(self, offset: int, lengths: list[int], sha256: bytes, read: Read, memory: int | None = None) -> None:
+        self.offset, self.lengths = offset, lengths
+        self._sha256, self._read = sha256, read
+        self._starts = list(accumulate(lengths, initial=offset))
+        self._memory = DEFAULT.values(self.nbytes) if memory is None else memory
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def end(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.offset
+
+    def raw(self, number: int) -> bytes:
+        """The bytes of a page; raises `manifest-digest`. [PAGE-003]"""
+        return next(self.some(range(number, number + 1)))
+
+    def some(self, numbers: range) -> Iterator[bytes]:
+        """The bytes of consecutive pages, many read at once."""
+        at = numbers.start
+        while at < numbers.stop:
+            stop = at + 1
+            while stop < numbers.stop and self._starts[stop + 1] - self._starts[at] <= TOGETHER:
+                stop += 1
+            start = self._starts[at]
+            together = memoryview(self._read(start, self._starts[stop] - start))
+            for number in range(at, stop):
+                yield self._checked(number, together[self._starts[number] - start : self._starts[number + 1] - start])
+            at = stop
+
+    def _checked(self, number: int, raw: memoryview) -> bytes:
+        if hashlib.sha256(raw).digest() != self._sha256[32 * number : 32 * number + 32]:
+            message = f"page {number} of the manifest does not match its sha256 [PAGE-003]"
+            raise fault("manifest-digest", message, offset=self._starts[number])
+        return bytes(raw)
+
+    def memory(self, number: int) -> int:
+        """What the values of a page may take: its share."""
+        return self._memory * self.lengths[number] // self.nbytes + (64 << 10)
+
+
+def decode_pages(document: Any, read: Read, memory: int | None) -> Pages:
+    """Parse and check the map of pages. [PAGE-002]"""
+    match document:
+        case {"offset": int(offset), "length": bytes(lengths), "sha256": bytes(sha256)} if type(offset) is int:
+            pass
+        case _:
+            raise bad("`pages` lacks a key, or has one of another type [PAGE-002]")
+    if len(lengths) % 8 or len(sha256) != len(lengths) * 4 or not lengths:
+        raise bad("`pages` has columns that differ in length [PAGE-002]")
+    sizes: list[int] = np.frombuffer(lengths, _U64).tolist()
+    if min(sizes) == 0 or offset < 0 or offset + sum(sizes) >= 1 << 63:
+        raise fault("bad-extent", "a page is empty, or lies outside the file [PAGE-002]", offset=offset)
+    return Pages(offset, sizes, sha256, read, memory)
+
+
+def encode_pages(offset: int, pages: Iterable[bytes]) -> dict[str, Any]:
+    """The map of pages that lie from `offset` on."""
+    listed = list(pages)
+    return {
+        "offset": offset,
+        "length": np.fromiter(map(len, listed), _U64, len(listed)).tobytes(),
+        "sha256": b"".join([hashlib.sha256(page).digest() for page in listed]),
+    }

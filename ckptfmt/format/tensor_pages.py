@@ -1,0 +1,260 @@
+"""Pages of tensors (SPEC.md section 7): names in order, specs and chunk tables, a few thousand tensors a page.
+
+Each page is read, checked and kept when the first of its tensors is asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate, chain
+from operator import lt
+from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+import msgpack
+import numpy as np
+
+from ..errors import fault
+from .arrays import ArraySpec
+from .chunk_table import ChunkTable, decode_table, encode_table
+from .digests import Digest
+from .documents import bad, unpack
+from .dtypes import Array
+from .names import MAX_LENGTH, are_names
+from .pages import Pages
+from .spec_columns import decode_specs, encode_specs
+
+ROWS = 4096  # tensors of a page
+_U32, _U64 = np.dtype("<u4"), np.dtype("<u8")
+
+T = TypeVar("T")
+
+
+class _PageFields(NamedTuple):
+    names: list[str]
+    kinds: tuple[ArraySpec, ...]
+    kind: Array
+    table: ChunkTable
+    firsts: Array
+
+
+class TensorPage(_PageFields):
+    """Some tensors: their names, what each is like (`kind` is a number of `kinds`), the chunks of all of them, and the
+    number of each one's first chunk in that table, with the number of all at the end."""
+
+    @cached_property
+    def specs(self) -> list[ArraySpec]:
+        return list(map(self.kinds.__getitem__, self.kind.tolist()))
+
+
+class Column(Sequence[T], Generic[T]):
+    """What each tensor has, page by page."""
+
+    def __init__(self, pages: TensorPages, of: Callable[[TensorPage], Sequence[T]]) -> None:
+        self._pages, self._of = pages, of
+
+    def __len__(self) -> int:
+        return self._pages.count
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if "all" in self.__dict__ or isinstance(index, slice):
+            return self.all[index]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        page, row = self._pages.locate(index % len(self))
+        return self._of(page)[row]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.all)
+
+    @cached_property
+    def all(self) -> tuple[T, ...]:
+        """Of all tensors."""
+        return tuple(chain.from_iterable(map(self._of, self._pages.load())))
+
+
+class TensorPages:
+    """The pages of all tensors. `first` names and `counts` of tensors and `chunks`: one of each for each page."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        first: list[str],
+        counts: list[int],
+        chunks: list[int],
+        chains: list[Any],
+        digest: Digest,
+        block: int,
+    ) -> None:
+        self._pages, self._first, self._counts, self._chunks = pages, first, counts, chunks
+        self._chains, self._digest, self._block = chains, digest, block
+        self._starts = list(accumulate(counts, initial=0))
+        self._loaded: dict[int, TensorPage] = {}
+        self.names: Sequence[str] = Column(self, lambda page: page.names)
+        self.specs: Sequence[ArraySpec] = Column(self, lambda page: page.specs)
+
+    def __len__(self) -> int:
+        """Number of pages."""
+        return len(self._first)
+
+    @property
+    def count(self) -> int:
+        """Number of tensors."""
+        return self._starts[-1]
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Offset and length of all pages of the manifest."""
+        return self._pages.offset, self._pages.nbytes
+
+    def find(self, name: str) -> int | None:
+        """The number of the tensor of a name; None if there is none."""
+        at = bisect_right(self._first, name) - 1
+        if at < 0:
+            return None
+        names = self._page(at).names
+        row = bisect_right(names, name) - 1
+        return self._starts[at] + row if names[row] == name else None
+
+    def locate(self, tensor: int) -> tuple[TensorPage, int]:
+        """The page of a tensor, and its row there."""
+        at = bisect_right(self._starts, tensor) - 1
+        return self._page(at), tensor - self._starts[at]
+
+    def place(self, tensor: int, chunk: int) -> tuple[ChunkTable, int]:
+        """The table of a chunk, and its row there."""
+        page, row = self.locate(tensor)
+        return page.table, int(page.firsts[row]) + chunk
+
+    def load(self) -> list[TensorPage]:
+        """All pages."""
+        missing = [at for at in range(len(self._first)) if at not in self._loaded]
+        if missing:
+            numbers = range(missing[0], missing[-1] + 1)
+            for at, raw in zip(numbers, self._pages.some(numbers), strict=True):
+                if at not in self._loaded:
+                    self._loaded[at] = self._decoded(at, raw)
+        return [self._loaded[at] for at in range(len(self._first))]
+
+    @cached_property
+    def table(self) -> ChunkTable:
+        """That of all chunks; raises `bad-extent`. [CHK-005]"""
+        tables = [page.table for page in self.load()]
+        offset = np.concatenate([table.offset for table in tables if table.offset is not None])
+        length = np.concatenate([table.length for table in tables])
+        digest = b"".join([table.digest for table in tables])
+        table = ChunkTable(offset, length, digest, self._digest.size, self._block)
+        table.check_extents(self._pages.offset)
+        return table
+
+    def _page(self, at: int) -> TensorPage:
+        page = self._loaded.get(at)
+        if page is None:
+            page = self._loaded[at] = self._decoded(at, self._pages.raw(at))
+        return page
+
+    def _decoded(self, at: int, raw: bytes) -> TensorPage:
+        """Parse and check a page."""
+        match unpack(raw, self._pages.memory(at)):
+            case {"name": bytes(blob), "kinds": dict(kinds), "kind": bytes(column), "chunks": dict(chunks)}:
+                pass
+            case _:
+                raise bad(f"page {at} lacks a key, or has one of another type [PAGE-004]")
+        names = self._names(at, blob)
+        specs = decode_specs(kinds, self._chains)
+        kind = np.frombuffer(column, _U32) if len(column) == 4 * len(names) else None
+        if kind is None or (len(names) and int(kind.max()) >= len(specs)):
+            raise bad(f"page {at} does not say of each tensor what it is like [PAGE-004]")
+        table = decode_table(chunks, specs, self._digest, self._block, kind)
+        if len(table.length) != self._chunks[at]:
+            raise bad(f"page {at} has another number of chunks [PAGE-004]")
+        counts = np.array([spec.chunks for spec in specs], np.int64)[kind]
+        firsts = np.concatenate([[0], np.cumsum(counts)])
+        if table.numbers is not None or table.offset is None:
+            raise bad(f"the chunk table of page {at} is not of the kind that layout 'file' has [CHK-002]")
+        table.check_extents(self._pages.offset)
+        return TensorPage(names, specs, kind, table, firsts)
+
+    def _names(self, at: int, blob: bytes) -> list[str]:
+        """[NAME-006] [PAGE-005]"""
+        try:
+            text = blob.decode("ascii")
+        except UnicodeDecodeError:
+            raise bad(f"page {at} has a name that is not ASCII [NAME-006]") from None
+        names = text.split("\n")
+        if names.pop() or len(names) != self._counts[at]:
+            raise bad(f"page {at} has another number of names [PAGE-004]")
+        if names != [""] or self.count > 1:
+            if not are_names(text) or max(map(len, names)) > MAX_LENGTH:
+                raise bad(f"page {at} has an illegal name [NAME-006]")
+            if not all(map(lt, names, names[1:])):
+                raise bad(f"the names of page {at} are not in order, or repeat [PAGE-005]")
+        if names[0] != self._first[at] or not all(name > names[-1] for name in self._first[at + 1 : at + 2]):
+            raise bad(f"the names of page {at} are not those that it begins with and ends before [PAGE-005]")
+        return names
+
+
+def decode_tensors(document: Any, pages: Pages, chains: list[Any], digest: Digest, block: int) -> TensorPages:
+    """Parse and check what a paged manifest says of its pages of tensors. [PAGE-004]"""
+    match document:
+        case {"first": list(first), "count": bytes(counts), "chunks": bytes(chunks)}:
+            pass
+        case _:
+            raise bad("`tensors` lacks a column, or has one of another type [PAGE-004]")
+    if not len(counts) == len(chunks) == 8 * len(first) or len(first) > len(pages):
+        raise bad("the columns of `tensors` differ in length, or name more pages than there are [PAGE-004]")
+    if not all(type(name) is str and len(name) <= MAX_LENGTH for name in first) or not all(map(lt, first, first[1:])):
+        raise bad("the pages of tensors are not in order [PAGE-005]")
+    rows: list[int] = np.frombuffer(counts, _U64).tolist()
+    held: list[int] = np.frombuffer(chunks, _U64).tolist()
+    if any(not 0 < count <= length for count, length in zip(rows, pages.lengths, strict=False)):  # a name takes a byte
+        raise bad("a page has no tensors, or more than its bytes can say [PAGE-004]")
+    if sum(held) >= 1 << 62:
+        raise fault("bad-manifest", "there are 2^62 chunks or more [LIM-006]")
+    return TensorPages(pages, first, rows, held, chains, digest, block)
+
+
+def encode_tensors(
+    names: Sequence[str], specs: Sequence[ArraySpec], table: ChunkTable, firsts: Sequence[int], codecs: Sequence[int]
+) -> tuple[dict[str, Any], list[bytes]]:
+    """What a paged manifest says of tensors, whose names are in order, and the pages; `firsts` as `first_chunks` gives
+    them, `codecs` are the numbers of the specs' chains."""
+    starts = range(0, len(names), ROWS)
+    pages = [_encoded(slice(start, start + ROWS), names, specs, table, firsts, codecs) for start in starts]
+    ends = [*starts[1:], len(names)]
+    listed = {
+        "first": [names[start] for start in starts],
+        "count": np.diff([*starts, len(names)]).astype(_U64).tobytes(),
+        "chunks": np.array([firsts[e] - firsts[s] for s, e in zip(starts, ends, strict=True)], _U64).tobytes(),
+    }
+    return listed, pages
+
+
+def _encoded(
+    run: slice,
+    names: Sequence[str],
+    specs: Sequence[ArraySpec],
+    table: ChunkTable,
+    firsts: Sequence[int],
+    codecs: Sequence[int],
+) -> bytes:
+    """The page of a run of tensors."""
+    rows = slice(firsts[run.start], firsts[min(run.stop, len(names))])
+    blocks = slice(*(table.digest_size * table.first_blocks[row] for row in (rows.start, rows.stop)))
+    assert table.offset is not None
+    part = ChunkTable(table.offset[rows], table.length[rows], table.digest[blocks], table.digest_size, table.block)
+    kinds: dict[ArraySpec, int] = {}
+    column = [kinds.setdefault(spec, len(kinds)) for spec in specs[run]]
+    chains = dict(zip(specs[run], codecs[run], strict=True))
+    page = {
+        "name": "".join([f"{name}\n" for name in names[run]]).encode(),
+        "kinds": encode_specs(list(kinds), [chains[spec] for spec in kinds]),
+        "kind": np.array(column, _U32).tobytes(),
+        "chunks": encode_table(part),
+    }
+    return bytes(msgpack.packb(page))

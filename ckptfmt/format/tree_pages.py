@@ -1,0 +1,201 @@
+"""Pages of the tree (SPEC.md section 7): what of a large tree stands apart, and how a tree is cut. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import msgpack
+
+from .documents import bad, unpack_item
+from .limits import uncollected
+from .names import Key, Path
+from .node import Node
+from .pages import Pages
+from .tree import MAX_DEPTH, bare, decode_keys
+
+SIZE = 65_536  # bytes of a node from which on parts of it stand in pages of their own
+_MARKS = (b"\xa4page", b"\xa6joined")  # what stands in the bytes of every node that has parts elsewhere
+
+
+class TreePages:
+    """The tree of a paged manifest. `first` is the number of its first page."""
+
+    def __init__(self, root: Node, pages: Pages, first: int) -> None:
+        self.root = root
+        self._pages, self._first = pages, first
+
+    @cached_property
+    def whole(self) -> Node:
+        """The tree without pages, not checked yet."""
+        with uncollected():
+            found = list(self._pages.some(range(self._first, len(self._pages))))
+            left = dict(enumerate(found, self._first))
+            node = self._whole(self.root, left, len(self._pages), 0)
+        if left:
+            raise bad(f"page {min(left)} stands nowhere in the tree [PAGE-006]")
+        return node
+
+    def _whole(self, node: Node, left: dict[int, bytes], below: int, depth: int) -> Node:
+        """A node with what stands in pages, of which those that are `left` were not met yet; only such with a number
+        `below` one may be. What is no node is left to `tree.check`."""
+        if depth > MAX_DEPTH:
+            raise bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
+        match node:
+            case ["page", number]:
+                raw = left.pop(number, None) if type(number) is int and number < below else None
+                if raw is None:
+                    raise bad(f"no page {number!r:.40}, or not here [PAGE-006]")
+                found = self._node(number, raw)
+                return self._whole(found, left, number, depth) if any(mark in raw for mark in _MARKS) else found
+            case ["joined", [*pieces]] if pieces:
+                return _joined([self._whole(piece, left, below, depth) for piece in pieces])
+            case ["dict", _, [*_]] | ["list" | "tuple", [*_]]:
+                items = node[-1]
+                for at, item in enumerate(items):
+                    if type(item) is list and item[:1] != ["tensor"]:
+                        items[at] = self._whole(item, left, below, depth + 1)
+            case ["tag", _, _, list(child)]:
+                node[3] = self._whole(child, left, below, depth + 1)
+        return node
+
+    def leaf(self, path: Path) -> Node | None:
+        """The node at a path, with the tags over it, read through as few pages as can be; None where there is none,
+        or one of which parts may stand in pages."""
+        node, below = self.root, len(self._pages)
+        for depth, key in enumerate(path):
+            if depth > MAX_DEPTH:
+                return None
+            for kind, keys, items, number in self._pieces(node, below):
+                at = _position(kind, keys, key)
+                if at is not None and at < len(items):
+                    node, below = items[at], number
+                    break
+                if kind != "dict" and type(key) is int:
+                    key -= len(items)
+            else:
+                return None
+        found = next(self._resolved(node, below), None)
+        inner = bare(found[0]) if found else None
+        is_whole = type(inner) is not list or inner[:1] in (["tensor"], ["int"], ["complex"], ["scalar"])
+        return found[0] if found and is_whole else None
+
+    def _resolved(self, node: Node, below: int) -> Iterator[tuple[Node, int]]:
+        """A node that may stand in a page, and below which number the pages in it are."""
+        match node:
+            case ["page", int(number)] if self._first <= number < below:
+                yield self._node(number, self._pages.raw(number)), number
+            case ["page", *_]:
+                raise bad("no such page, or not here [PAGE-006]")
+            case _:
+                yield node, below
+
+    def _pieces(self, node: Node, below: int) -> Iterator[tuple[str, list[Key], list[Node], int]]:
+        """Kind, keys and items of a container, piece by piece."""
+        for found, number in self._resolved(node, below):
+            match bare(found):
+                case ["joined", [*pieces]]:
+                    for piece in pieces:
+                        if type(piece) is not list or piece[:1] == ["joined"]:
+                            raise bad("what is joined is no container [PAGE-007]")
+                        yield from self._pieces(piece, number)
+                case ["page", *_] as inner:
+                    yield from self._pieces(inner, number)
+                case ["dict", [*keys], [*items]] if len(keys) == len(items):
+                    yield "dict", decode_keys(keys), items, number
+                case ["list" | "tuple" as kind, [*items]]:
+                    yield kind, [], items, number
+
+    def _node(self, number: int, raw: bytes) -> Node:
+        node = unpack_item(raw, self._pages.memory(number))
+        if type(node) is list and node[:1] in (["page"], ["joined"]):
+            raise bad(f"page {number} holds nothing but another [PAGE-006]")
+        return node
+
+
+def _position(kind: str, keys: list[Key], key: Key) -> int | None:
+    """Where the item of a key stands in a piece."""
+    if kind == "dict":
+        return next((at for at, known in enumerate(keys) if known == key and type(known) is type(key)), None)
+    return key if type(key) is int and key >= 0 else None
+
+
+def _joined(pieces: list[Node]) -> Node:
+    """The container whose items are those of some of one kind, one after another. [PAGE-007]"""
+    kinds = {piece[0] if type(piece) is list and piece and type(piece[0]) is str else None for piece in pieces}
+    if len(kinds) != 1:
+        raise bad("what is joined is of different kinds [PAGE-007]")
+    match kinds.pop():
+        case "dict" if all(len(p) == 3 and type(p[1]) is type(p[2]) is list for p in pieces):
+            keys, items = ([*chain.from_iterable(piece[at] for piece in pieces)] for at in (1, 2))
+            return ["dict", keys, items]
+        case "list" | "tuple" as kind if all(len(piece) == 2 and type(piece[1]) is list for piece in pieces):
+            return [kind, [*chain.from_iterable(piece[1] for piece in pieces)]]
+    raise bad("what is joined is no container [PAGE-007]")
+
+
+class Cutter:
+    """Cuts a tree into pages, whose numbers begin at `first`. [PAGE-009]"""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.pages: list[bytes] = []
+        self._pack = msgpack.Packer(autoreset=True).pack
+
+    def cut(self, node: Node) -> Node:
+        """The node with references to pages, if it takes more than `SIZE` bytes; `pages` are added."""
+        raw = self._pack(node)
+        return self._cut(node, raw) if len(raw) > SIZE else node
+
+    def _cut(self, node: Node, raw: bytes) -> Node:
+        match node:
+            case ["dict", keys, items]:
+                made = [self.cut(item) for item in items]
+                sizes = [len(self._pack(key)) + len(self._pack(item)) for key, item in zip(keys, made, strict=True)]
+                runs = [["dict", keys[run], made[run]] for run in _runs(sizes)]
+                return self._placed(runs, ["dict", keys, made])
+            case ["list" | "tuple" as kind, items]:
+                made = [self.cut(item) for item in items]
+                runs = [[kind, made[run]] for run in _runs([len(self._pack(item)) for item in made])]
+                return self._placed(runs, [kind, made])
+            case ["tag", name, param, child]:
+                return ["tag", name, param, self.cut(child)]
+        return self._page(raw)
+
+    def _placed(self, runs: list[Node], whole: Node) -> Node:
+        return whole if len(runs) < 2 else ["joined", [self._page(self._pack(run)) for run in runs]]
+
+    def _page(self, raw: bytes) -> Node:
+        self.pages.append(bytes(raw))
+        return ["page", self.first + len(self.pages) - 1]
+
+
+def _runs(sizes: Sequence[int]) -> Iterator[slice]:
+    """Consecutive items that take at most `SIZE` bytes together, or are one."""
+    start = taken = 0
+    for at, size in enumerate(sizes):
+        if at > start and taken + size > SIZE:
+            yield slice(start, at)
+            start, taken = at, 0
+        taken += size
+    if sizes:
+        yield slice(start, len(sizes))
+
+
+def has_plain_keys(node: Any) -> bool:
+    """Whether each path text of a tree stands for one path: no key of a dict is empty, has a `/` or is the text of an
+    int. [PAGE-008]"""
+    match node:
+        case ["dict", keys, items]:
+            return _are_plain(keys) and all(has_plain_keys(item) for item in items if type(item) is list)
+        case ["list" | "tuple", items]:
+            return all(has_plain_keys(item) for item in items if type(item) is list)
+        case ["tag", _, _, child]:
+            return has_plain_keys(child)
+    return True
+
+
+def _are_plain(keys: list[Node]) -> bool:
+    return all(key and "/" not in key and not key.removeprefix("-").isdigit() for key in keys if type(key) is str)

@@ -1,0 +1,136 @@
+"""Layout `file` with a paged manifest (SPEC.md section 7.1): small tensors in stacks, names in order, then pages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..format.arrays import ArraySpec
+from ..format.chunk_table import ChunkTable, first_chunks
+from ..format.digests import Digest
+from ..format.dtypes import Array
+from ..format.manifest import PAGED_FORMAT, Part
+from ..format.paged_manifest import is_paged, paged
+from ..format.stacks import Stack, is_stacked, stack_documents, stacks_of
+from ..format.tree import renumbered
+from ..format.zarr_nodes import node_members
+from ..frameworks.sources import KeptTensor, Source
+from .draft import Draft
+from .pack_writer import Chunk, PackWriter
+from .pieces import stored_bytes
+
+PAGES_MEMBER = b"pages.bin"
+
+Sources = Sequence[Source]
+
+
+def wants_pages(draft: Draft) -> bool:
+    """Whether the manifest is to be paged."""
+    return is_paged(draft.names, draft.tree) if draft.paged is None else draft.paged
+
+
+def add(writer: PackWriter, draft: Draft) -> bytes:
+    """Write node documents, chunks and pages; gives the manifest. [PAGE-009]"""
+    draft = _in_order(draft)
+    stacks = stacks_of(draft.specs)
+    writer.add_documents(_documents(draft, stacks))
+    manifest = paged(draft.manifest("file", (Part("", _add_tensors(writer, draft, stacks)),)))
+    member = writer.add_member(PAGES_MEMBER, b"".join(manifest.pages), aligned=False)
+    return manifest.encode(member.payload)
+
+
+def _documents(draft: Draft, stacks: list[Stack]) -> Iterator[tuple[str, bytes]]:
+    """The node documents of the stacks, and of what stands in none."""
+    alone = [number for number, spec in enumerate(draft.specs) if not is_stacked(spec)]
+    names, specs = [draft.names[number] for number in alone], [draft.specs[number] for number in alone]
+    root, *others = node_members(tuple(names), specs, PAGED_FORMAT)
+    yield root
+    yield from stack_documents(stacks, draft.names)
+    yield from others
+
+
+def _in_order(draft: Draft) -> Draft:
+    """The draft with its tensors in the order of their names. [PAGE-005]"""
+    order = sorted(range(len(draft.names)), key=draft.names.__getitem__)
+    numbers = [0] * len(order)
+    for number, tensor in enumerate(order):
+        numbers[tensor] = number
+    return replace(
+        draft,
+        sources=[draft.sources[tensor] for tensor in order],
+        names=tuple([draft.names[tensor] for tensor in order]),
+        specs=tuple([draft.specs[tensor] for tensor in order]),
+        tree=renumbered(draft.tree, numbers),
+    )
+
+
+def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[Stack]) -> ChunkTable:
+    """Write the stacks, then all other chunks; gives the table of all."""
+    firsts = np.array(first_chunks(draft.specs), np.int64)
+    rows = int(firsts[-1])
+    offset, length = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
+    digests = [b""] * rows
+    for stack in stacks:
+        for chunk in range(stack.chunks):
+            tensors = stack.tensors[chunk * stack.rows : (chunk + 1) * stack.rows]
+            payload, found = _add_rows(writer, stack, chunk, [draft.sources[tensor] for tensor in tensors.tolist()])
+            numbers = firsts[tensors]
+            size = stack.spec.chunk_nbytes
+            offset[numbers] = payload + np.arange(len(numbers), dtype=np.uint64) * np.uint64(size)
+            length[numbers] = size
+            for number, digest in zip(numbers.tolist(), found, strict=True):
+                digests[number] = digest
+            draft.report(size * len(numbers))
+    others = [number for number, spec in enumerate(draft.specs) if not is_stacked(spec)]
+    begun = len(writer.members)
+    writer.add_chunks(
+        Chunk(draft.names[number], draft.specs[number], draft.sources[number], chunk)
+        for number in others
+        for chunk in range(draft.specs[number].chunks)
+    )
+    table = writer.table(begun=begun)
+    numbers = np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in others] or [firsts[:0]])
+    assert table.offset is not None
+    offset[numbers], length[numbers] = table.offset, table.length
+    for row, number in enumerate(numbers.tolist()):
+        digests[number] = table.extent(row).digests
+    return ChunkTable(offset, length, b"".join(digests), draft.digest.size, draft.block)
+
+
+def _add_rows(writer: PackWriter, stack: Stack, chunk: int, sources: Sources) -> tuple[int, list[bytes]]:
+    """Write a chunk of a stack; gives where its first row begins, and the digests of each row's blocks."""
+    size = stack.spec.chunk_nbytes
+    data = rows_of(stack.spec, sources) + bytes((stack.rows - len(sources)) * size)  # [ZARR-004]
+    view, taken = memoryview(data), len(sources) * size
+    digests = _digests(view[:taken], size, writer.digest, writer.block)
+    for row, source in enumerate(sources):
+        if isinstance(source, KeptTensor):  # damage stays damage [MIG-020]
+            digests[row] = source.chunk(0).digests
+    member = writer.add_member(stack.chunk_object(chunk).encode(), data, aligned=True, framed=data[taken:])
+    return member.payload, digests
+
+
+def _digests(rows: memoryview, size: int, digest: Digest, block: int) -> list[bytes]:
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return list(map(digest.of, parts)) if size <= block else [digest.of_blocks(part, block) for part in parts]
+
+
+def rows_of(spec: ArraySpec, sources: Sources) -> bytes:
+    """The stored bytes of tensors that are alike, one after another, as a copy."""
+    is_plain = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool" and spec.shape and sys.byteorder == "little"
+    if is_plain and all(type(source) is np.ndarray for source in sources):
+        arrays: Any = sources
+        joined: Array = np.concatenate(arrays, dtype=spec.dtype.numpy, casting="equiv")
+        return joined.tobytes()
+    return b"".join([_stored_row(source, spec) for source in sources])
+
+
+def _stored_row(source: Source, spec: ArraySpec) -> bytes:
+    if isinstance(source, KeptTensor):
+        chunk = source.chunk(0)
+        return bytes(chunk.storage.read(chunk.object, chunk.offset, chunk.length))
+    return stored_bytes(source, spec, 0)
