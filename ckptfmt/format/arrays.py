@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -82,6 +82,14 @@ class ArraySpec(_ArrayFields):
 
     def chunk_keys(self) -> Iterator[str]:
         return map(self.chunk_key, range(self.chunks))
+
+
+def kinds_of(specs: Sequence[ArraySpec]) -> tuple[list[ArraySpec], list[int]]:
+    """The distinct specs in order of first use, and the number of each tensor's. Those that are alike are mostly one
+    object, so few are compared."""
+    numbers: dict[ArraySpec, int] = {}
+    by_id = {id(spec): numbers.setdefault(spec, len(numbers)) for spec in {id(spec): spec for spec in specs}.values()}
+    return list(numbers), [by_id[id(spec)] for spec in specs]
 
 
 def grid_for(storage_shape: Shape, itemsize: int, target: int | None) -> Shape:

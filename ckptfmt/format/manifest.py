@@ -13,7 +13,7 @@ import msgpack
 from .._version import FORMAT as FORMAT
 from ..errors import CkptError, fault
 from . import tree
-from .arrays import ArraySpec
+from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, columns, decode_table, encode_table, first_chunks
 from .digests import Digest, digest_named
 from .documents import bad, unpack
@@ -24,7 +24,7 @@ from .placement import Placement, decode_placement
 from .spec_columns import decode_specs, encode_specs
 
 if TYPE_CHECKING:
-    from .pages import Read
+    from .pages import ReadBytes
     from .tensor_pages import TensorPages
 
 PAGES = "pages"  # the feature of section 7.1
@@ -138,9 +138,10 @@ class Manifest(_ManifestFields):
 
     def chains(self) -> tuple[list[Any], list[int]]:
         """The codec chains in order of first use, and the number of each tensor's."""
+        kinds, column = kinds_of(self.specs)
         numbers: dict[Any, int] = {}
-        column = [numbers.setdefault(spec.codec, len(numbers)) for spec in self.specs]
-        return [codec.chain for codec in numbers], column
+        codecs = [numbers.setdefault(spec.codec, len(numbers)) for spec in kinds]
+        return [codec.chain for codec in numbers], list(map(codecs.__getitem__, column))
 
     def encode_with(
         self, root: Node, chains: list[Any], tensors: Mapping[str, Any], parts: list[Any], **more: Any
@@ -196,7 +197,7 @@ def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
 
 
 @uncollected()
-def decode(raw: bytes, memory: int | None = None, read: Read | None = None) -> Manifest:
+def decode(raw: bytes, memory: int | None = None, read: ReadBytes | None = None) -> Manifest:
     """Parse and check a manifest, whose values may take `memory` bytes; `read(offset, length)` gives the bytes of its
     pages. Raises `bad-manifest`, `bad-extent`, `limit-exceeded` or one of the `unknown-…` codes."""
     try:

@@ -21,6 +21,8 @@ MAX_INTEGER_BITS = 8192  # of an int key that is part of a name [NAME-001]
 _LONGEST_INT = 20  # characters of an int64
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+_PLAINEST = re.compile(r"(?:[A-Za-z_.][^/\n]*(?:\n(?!\Z)|\Z))+").fullmatch
+_DIGITS = re.compile(r"-?[0-9]+").fullmatch
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
 _SEGMENT = r"(?!__|\.+[/\n]|zarr\.json[/\n])[A-Za-z0-9_.~-]++"
 _NAMES = re.compile(rf"(?:{_SEGMENT}(?:/{_SEGMENT})*+\n)*+").fullmatch
@@ -64,6 +66,15 @@ def _unescaped(segment: str) -> Key:
 def name_of(path: Path) -> str:
     """The name of a tensor that is first met at a path. [NAME-001] to [NAME-005]"""
     return "/".join(map(escape, path))
+
+
+def are_plain(keys: Iterable[Any]) -> bool:
+    """Whether no str among keys is empty, has a `/` or is the text of an int. [PAGE-008]"""
+    texts = [key for key in keys if type(key) is str]
+    joined = "\n".join(texts)
+    if joined.isascii() and _PLAINEST(joined):  # as almost always
+        return True
+    return not any(not key or "/" in key or _DIGITS(key) for key in texts)
 
 
 def path_of_text(text: str) -> Path:

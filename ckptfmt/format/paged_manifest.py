@@ -15,7 +15,7 @@ from .documents import bad
 from .manifest import PAGED_FORMAT, PAGES, Manifest, Part, decode_schema, decoded_with, fingerprint
 from .names import Key, Path, escape, exact_path, path_of_text
 from .node import Node, PagedNode
-from .pages import Read, decode_pages, encode_pages
+from .pages import ReadBytes, decode_pages, encode_pages
 from .tensor_pages import Column, TensorPages, decode_tensors, encode_tensors
 from .tree import decode_key
 from .tree_pages import Cutter, TreePages, has_plain_keys
@@ -62,7 +62,7 @@ class PagedParts(Sequence[Part]):
 
 
 def decode_paged(
-    document: Mapping[str, Any], version: tuple[int, int], layout: str, memory: int | None, read: Read | None
+    document: Mapping[str, Any], version: tuple[int, int], layout: str, memory: int | None, read: ReadBytes | None
 ) -> Manifest:
     """Check what the manifest says by itself; pages are checked when they are read. [PAGE-001] to [PAGE-008]"""
     if layout != "file" or document["parts"] or "placement" in document or read is None:

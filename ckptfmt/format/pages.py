@@ -17,14 +17,16 @@ from .limits import DEFAULT
 TOGETHER = 16 << 20  # bytes of pages that are read at once
 _U64 = np.dtype("<u8")
 
-Read = Callable[[int, int], bytes]  # the bytes of the checkpoint at an offset, so many
+ReadBytes = Callable[[int, int], bytes]  # the bytes of the checkpoint at an offset, so many
 
 
 class Pages:
     """The pages of one checkpoint, one after another from `offset` on. `memory`: bytes that the values of all of them
     may take. [LIM-007]"""
 
-    def __init__(self, offset: int, lengths: list[int], sha256: bytes, read: Read, memory: int | None = None) -> None:
+    def __init__(
+        self, offset: int, lengths: list[int], sha256: bytes, read: ReadBytes, memory: int | None = None
+    ) -> None:
         self.offset, self.lengths = offset, lengths
         self._sha256, self._read = sha256, read
         self._starts = list(accumulate(lengths, initial=offset))
@@ -69,7 +71,7 @@ class Pages:
         return self._memory * self.lengths[number] // self.nbytes + (64 << 10)
 
 
-def decode_pages(document: Any, read: Read, memory: int | None) -> Pages:
+def decode_pages(document: Any, read: ReadBytes, memory: int | None) -> Pages:
     """Parse and check the map of pages. [PAGE-002]"""
     match document:
         case {"offset": int(offset), "length": bytes(lengths), "sha256": bytes(sha256)} if type(offset) is int:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import ArraySpec
+from .arrays import ArraySpec, kinds_of
 from .dtypes import Array
 from .pack import LARGE
 from .zarr_nodes import DOCUMENT, group_document, stack_document
@@ -19,7 +19,7 @@ CHUNK = 4 << 20  # bytes of a chunk of a stack, at most [STACK-003]
 ROOT = "stacks/"
 
 
-class Stack(NamedTuple):
+class TensorStack(NamedTuple):
     """Tensors that are alike, by their numbers, and how many of them stand in one chunk."""
 
     spec: ArraySpec
@@ -49,21 +49,21 @@ def is_stacked(spec: ArraySpec) -> bool:
     return spec.is_raw and spec.chunks == 1 and spec.chunk_nbytes < LARGE
 
 
-def stacks_of(specs: Sequence[ArraySpec]) -> list[Stack]:
+def stacks_of(specs: Sequence[ArraySpec]) -> list[TensorStack]:
     """The stacks of a checkpoint whose tensors are so, in the order of their names."""
-    numbers: dict[ArraySpec, int] = {}
-    kinds = np.fromiter((numbers.setdefault(spec, len(numbers)) for spec in specs), np.int64, len(specs))
-    order = np.argsort(kinds, kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(kinds, minlength=len(numbers)))[:-1]) if len(specs) else []
+    kinds, column = kinds_of(specs)
+    numbers = np.array(column, np.int64)
+    ends = np.cumsum(np.bincount(numbers, minlength=len(kinds)))
+    groups = np.split(np.argsort(numbers, kind="stable"), ends[:-1]) if kinds else []
     found = []
-    for spec, tensors in zip(numbers, groups, strict=True):
+    for spec, tensors in zip(kinds, groups, strict=True):
         if is_stacked(spec):
             chunks = -(-len(tensors) * spec.chunk_nbytes // CHUNK)
-            found.append(Stack(spec, tensors, -(-len(tensors) // chunks)))  # [STACK-003]
+            found.append(TensorStack(spec, tensors, -(-len(tensors) // chunks)))  # [STACK-003]
     return sorted(found, key=lambda stack: stack.name)
 
 
-def stack_documents(stacks: Sequence[Stack], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+def stack_documents(stacks: Sequence[TensorStack], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """(member name, canonical text) of the nodes of stacks, in C-string order."""
     if stacks:
         named = [(f"{ROOT}{stack.name}/{DOCUMENT}", stack.document(names)) for stack in stacks]

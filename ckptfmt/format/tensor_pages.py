@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 
 from ..errors import fault
-from .arrays import ArraySpec
+from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, decode_table, encode_table
 from .digests import Digest
 from .documents import bad, unpack
@@ -248,12 +248,11 @@ def _encoded(
     blocks = slice(*(table.digest_size * table.first_blocks[row] for row in (rows.start, rows.stop)))
     assert table.offset is not None
     part = ChunkTable(table.offset[rows], table.length[rows], table.digest[blocks], table.digest_size, table.block)
-    kinds: dict[ArraySpec, int] = {}
-    column = [kinds.setdefault(spec, len(kinds)) for spec in specs[run]]
-    chains = dict(zip(specs[run], codecs[run], strict=True))
+    kinds, column = kinds_of(specs[run])
+    chains = dict(zip(column, codecs[run], strict=True))
     page = {
         "name": "".join([f"{name}\n" for name in names[run]]).encode(),
-        "kinds": encode_specs(list(kinds), [chains[spec] for spec in kinds]),
+        "kinds": encode_specs(kinds, [chains[kind] for kind in range(len(kinds))]),
         "kind": np.array(column, _U32).tobytes(),
         "chunks": encode_table(part),
     }

@@ -236,18 +236,20 @@ def _leaf(node: Node) -> Any:
 
 def renumbered(node: Node, numbers: Sequence[int]) -> Node:
     """A checked node in which tensor n is tensor `numbers[n]`."""
-    if type(node) is not list:
-        return node
-    match node[0]:
-        case "tensor":
-            return ["tensor", numbers[node[1]]]
-        case "dict":
-            return ["dict", node[1], [renumbered(item, numbers) if type(item) is list else item for item in node[2]]]
-        case "list" | "tuple" as kind:
-            return [kind, [renumbered(item, numbers) if type(item) is list else item for item in node[1]]]
-        case "tag":
-            return ["tag", node[1], node[2], renumbered(node[3], numbers)]
-    return node
+    kind = node[0] if type(node) is list else None
+    if kind == "tensor":
+        return ["tensor", numbers[node[1]]]
+    if kind in ("dict", "list", "tuple"):
+        items = [
+            item
+            if type(item) is not list
+            else ["tensor", numbers[item[1]]]
+            if item[0] == "tensor"
+            else renumbered(item, numbers)
+            for item in node[-1]
+        ]
+        return [*node[:-1], items]
+    return [*node[:3], renumbered(node[3], numbers)] if kind == "tag" else node
 
 
 def bare(node: Node) -> Node:

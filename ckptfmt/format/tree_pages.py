@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from operator import add
 
 import msgpack
 
 from .documents import bad, unpack_item
 from .limits import uncollected
-from .names import Key, Path
+from .names import Key, Path, are_plain
 from .node import Node
 from .pages import Pages
 from .tree import MAX_DEPTH, bare, decode_keys
 
 SIZE = 65_536  # bytes of a node from which on parts of it stand in pages of their own
+_CONTAINERS = frozenset(("dict", "list", "tuple"))
 _MARKS = (b"\xa4page", b"\xa6joined")  # what stands in the bytes of every node that has parts elsewhere
 
 
@@ -137,7 +138,7 @@ def _joined(pieces: list[Node]) -> Node:
 
 
 class Cutter:
-    """Cuts a tree into pages, whose numbers begin at `first`. [PAGE-009]"""
+    """Cuts a tree into pages, whose numbers begin at `first`. [PAGE-011]"""
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -145,31 +146,43 @@ class Cutter:
         self._pack = msgpack.Packer(autoreset=True).pack
 
     def cut(self, node: Node) -> Node:
-        """The node with references to pages, if it takes more than `SIZE` bytes; `pages` are added."""
-        raw = self._pack(node)
-        return self._cut(node, raw) if len(raw) > SIZE else node
+        """The node with references to pages, which are added to `pages`, for what takes more than `SIZE` bytes."""
+        return self._cut(node)[0]
 
-    def _cut(self, node: Node, raw: bytes) -> Node:
-        match node:
-            case ["dict", keys, items]:
-                made = [self.cut(item) for item in items]
-                sizes = [len(self._pack(key)) + len(self._pack(item)) for key, item in zip(keys, made, strict=True)]
-                runs = [["dict", keys[run], made[run]] for run in _runs(sizes)]
-                return self._placed(runs, ["dict", keys, made])
-            case ["list" | "tuple" as kind, items]:
-                made = [self.cut(item) for item in items]
-                runs = [[kind, made[run]] for run in _runs([len(self._pack(item)) for item in made])]
-                return self._placed(runs, [kind, made])
-            case ["tag", name, param, child]:
-                return ["tag", name, param, self.cut(child)]
-        return self._page(raw)
+    def _cut(self, node: Node) -> tuple[Node, int]:
+        """The same, and how many bytes it takes then."""
+        kind = node[0] if type(node) is list else None
+        if kind == "tag":
+            child, size = self._cut(node[3])
+            return ["tag", node[1], node[2], child], size + len(self._pack(node[:3]))
+        if kind not in _CONTAINERS:
+            raw = self._pack(node)
+            return (node, len(raw)) if len(raw) <= SIZE else self._page(raw)
+        items = node[-1]
+        if all(type(item) is not list or item[0] == "tensor" for item in items):
+            size = len(self._pack(node))  # at once, as nothing in it can be cut
+            if size <= SIZE:
+                return node, size
+        made, sizes = zip(*map(self._cut, items), strict=True) if items else ((), ())
+        of_keys = [len(self._pack(key)) for key in node[1]] if kind == "dict" else [0] * len(items)
+        taken = list(map(add, sizes, of_keys))
+        runs = list(_runs(taken))
+        if len(runs) < 2:
+            head = [*node[:-1], list(made)]
+            return head, sum(sizes) + len(self._pack([*node[:-1], []])) - 1 + _head(len(items))
+        parts = [[kind, *([node[1][run]] if kind == "dict" else ()), list(made[run])] for run in runs]
+        joined = ["joined", [self._page(self._pack(part))[0] for part in parts]]
+        return joined, len(self._pack(joined))
 
-    def _placed(self, runs: list[Node], whole: Node) -> Node:
-        return whole if len(runs) < 2 else ["joined", [self._page(self._pack(run)) for run in runs]]
-
-    def _page(self, raw: bytes) -> Node:
+    def _page(self, raw: bytes) -> tuple[Node, int]:
         self.pages.append(bytes(raw))
-        return ["page", self.first + len(self.pages) - 1]
+        node = ["page", self.first + len(self.pages) - 1]
+        return node, len(self._pack(node))
+
+
+def _head(count: int) -> int:
+    """Bytes of what stands before so many items of a msgpack array."""
+    return 1 if count < 16 else 3 if count < 65_536 else 5
 
 
 def _runs(sizes: Sequence[int]) -> Iterator[slice]:
@@ -184,18 +197,14 @@ def _runs(sizes: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(sizes))
 
 
-def has_plain_keys(node: Any) -> bool:
+def has_plain_keys(node: Node) -> bool:
     """Whether each path text of a tree stands for one path: no key of a dict is empty, has a `/` or is the text of an
     int. [PAGE-008]"""
-    match node:
-        case ["dict", keys, items]:
-            return _are_plain(keys) and all(has_plain_keys(item) for item in items if type(item) is list)
-        case ["list" | "tuple", items]:
-            return all(has_plain_keys(item) for item in items if type(item) is list)
-        case ["tag", _, _, child]:
-            return has_plain_keys(child)
-    return True
-
-
-def _are_plain(keys: list[Node]) -> bool:
-    return all(key and "/" not in key and not key.removeprefix("-").isdigit() for key in keys if type(key) is str)
+    kind = node[0] if type(node) is list else None
+    if kind == "tag":
+        return has_plain_keys(node[3])
+    if kind not in _CONTAINERS:
+        return True
+    if kind == "dict" and not are_plain(node[1]):
+        return False
+    return all(has_plain_keys(item) for item in node[-1] if type(item) is list and item[0] != "tensor")

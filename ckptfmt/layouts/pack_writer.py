@@ -20,7 +20,7 @@ from ..errors import os_fault
 from ..format import pack
 from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable
-from ..format.digests import Digest
+from ..format.digests import Buffer, Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.pack import Member
 from ..frameworks.sources import Buffers, KeptTensor, Source, StoredChunk
@@ -114,12 +114,19 @@ class PackWriter:
         self.end = self._position + self._joined_size
         self._first_chunk = len(self.members)
 
-    def add_member(self, name: bytes, data: bytes, *, aligned: bool, framed: bytes = b"") -> Member:
-        """A member other than a chunk; `framed` is what of its bytes no digest but that of the frame covers."""
+    def add_member(self, name: bytes, data: Buffer, *, aligned: bool, framed: bytes = b"") -> Member:
+        """A member other than a chunk, whose bytes nobody changes any more; `framed` is what of them only the digest of
+        the frame is of."""
         member = pack.place(name, self.end, len(data), zlib_ng.crc32(data), aligned=aligned)
         header = pack.local_header(member)
         self._frame += (header, framed)
-        self._append(header, data)
+        if member.size >= INLINE:
+            self._append(header)
+            self._flush()
+            self._behind.write(member.payload, data)
+            self._position = member.end
+        else:
+            self._append(header, data)
         self.members.append(member)
         self.end = member.end
         return member

@@ -12,10 +12,10 @@ import numpy as np
 from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable, first_chunks
 from ..format.digests import Digest
-from ..format.dtypes import Array
+from ..format.dtypes import Array, bytes_of
 from ..format.manifest import PAGED_FORMAT, Part
 from ..format.paged_manifest import is_paged, paged
-from ..format.stacks import Stack, is_stacked, stack_documents, stacks_of
+from ..format.stacks import TensorStack, is_stacked, stack_documents, stacks_of
 from ..format.tree import renumbered
 from ..format.zarr_nodes import node_members
 from ..frameworks.sources import KeptTensor, Source
@@ -43,7 +43,7 @@ def add(writer: PackWriter, draft: Draft) -> bytes:
     return manifest.encode(member.payload)
 
 
-def _documents(draft: Draft, stacks: list[Stack]) -> Iterator[tuple[str, bytes]]:
+def _documents(draft: Draft, stacks: list[TensorStack]) -> Iterator[tuple[str, bytes]]:
     """The node documents of the stacks, and of what stands in none."""
     alone = [number for number, spec in enumerate(draft.specs) if not is_stacked(spec)]
     names, specs = [draft.names[number] for number in alone], [draft.specs[number] for number in alone]
@@ -68,7 +68,7 @@ def _in_order(draft: Draft) -> Draft:
     )
 
 
-def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[Stack]) -> ChunkTable:
+def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[TensorStack]) -> ChunkTable:
     """Write the stacks, then all other chunks; gives the table of all."""
     firsts = np.array(first_chunks(draft.specs), np.int64)
     rows = int(firsts[-1])
@@ -101,16 +101,19 @@ def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[Stack]) -> Chunk
     return ChunkTable(offset, length, b"".join(digests), draft.digest.size, draft.block)
 
 
-def _add_rows(writer: PackWriter, stack: Stack, chunk: int, sources: Sources) -> tuple[int, list[bytes]]:
+def _add_rows(writer: PackWriter, stack: TensorStack, chunk: int, sources: Sources) -> tuple[int, list[bytes]]:
     """Write a chunk of a stack; gives where its first row begins, and the digests of each row's blocks."""
     size = stack.spec.chunk_nbytes
-    data = rows_of(stack.spec, sources) + bytes((stack.rows - len(sources)) * size)  # [ZARR-004]
-    view, taken = memoryview(data), len(sources) * size
-    digests = _digests(view[:taken], size, writer.digest, writer.block)
+    taken = len(sources) * size
+    data = np.empty(stack.rows * size, np.uint8)
+    data[taken:] = 0  # [ZARR-004]
+    fill_rows(data[:taken], stack.spec, sources)
+    digests = _digests(bytes_of(data)[:taken], size, writer.digest, writer.block)
     for row, source in enumerate(sources):
         if isinstance(source, KeptTensor):  # damage stays damage [MIG-020]
             digests[row] = source.chunk(0).digests
-    member = writer.add_member(stack.chunk_object(chunk).encode(), data, aligned=True, framed=data[taken:])
+    name = stack.chunk_object(chunk).encode()
+    member = writer.add_member(name, data, aligned=True, framed=data[taken:].tobytes())
     return member.payload, digests
 
 
@@ -119,14 +122,15 @@ def _digests(rows: memoryview, size: int, digest: Digest, block: int) -> list[by
     return list(map(digest.of, parts)) if size <= block else [digest.of_blocks(part, block) for part in parts]
 
 
-def rows_of(spec: ArraySpec, sources: Sources) -> bytes:
-    """The stored bytes of tensors that are alike, one after another, as a copy."""
+def fill_rows(out: Array, spec: ArraySpec, sources: Sources) -> None:
+    """Fill bytes with the stored ones of tensors that are alike, one after another."""
     is_plain = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool" and spec.shape and sys.byteorder == "little"
     if is_plain and all(type(source) is np.ndarray for source in sources):
         arrays: Any = sources
-        joined: Array = np.concatenate(arrays, dtype=spec.dtype.numpy, casting="equiv")
-        return joined.tobytes()
-    return b"".join([_stored_row(source, spec) for source in sources])
+        shape = (len(sources) * spec.shape[0], *spec.shape[1:])
+        np.concatenate(arrays, out=out.view(spec.dtype.numpy).reshape(shape), casting="equiv")
+    else:
+        out[:] = np.frombuffer(b"".join([_stored_row(source, spec) for source in sources]), np.uint8)
 
 
 def _stored_row(source: Source, spec: ArraySpec) -> bytes:

@@ -9,11 +9,11 @@ from ..format import manifest as manifests
 from ..format.digests import digest_named
 from ..format.limits import Limits
 from ..format.manifest import Manifest
-from ..format.pages import Read
+from ..format.pages import ReadBytes
 from ..layouts import Located
 
 
-def read_manifest(located: Located, limits: Limits, read: Read) -> Manifest:
+def read_manifest(located: Located, limits: Limits, read: ReadBytes) -> Manifest:
     """Raises `manifest-digest`, `bad-manifest` and what decoding it raises."""
     record, raw = located.record, located.manifest
     memory = limits.values(max(located.size, len(raw)))

@@ -27,6 +27,7 @@ from .refusals import Refusal, raise_for
 
 _ITSELF = frozenset((type(None), bool, float, bytes))  # values that are their nodes
 _STR = frozenset((str,))
+_ARRAY = np.ndarray
 _LEAST, _MOST = -(1 << 63), 1 << 64  # of ints: so are these
 
 
@@ -52,16 +53,20 @@ def encode(tree: Tree, *, allow_tensors: bool = True, skip: Callable[[Path], boo
     encoder = _TreeEncoder(allow_tensors, skip)
     with uncollected():
         node = encoder.node(tree, (), 0)
-    if encoder.refused:
-        raise_for(tuple(encoder.refused))
-    return EncodedTree(node, encoder.tensors, _shared_views(encoder.tensors, list(encoder.index_of_memory)))
+        if encoder.refused:
+            raise_for(tuple(encoder.refused))
+        tensors, memories = encoder.distinct()
+    return EncodedTree(node, tensors, _shared_views(tensors, memories) if memories else ())
 
 
 class _TreeEncoder:
     def __init__(self, allow_tensors: bool, skip: Callable[[Path], bool] | None = None) -> None:
         self.allow_tensors, self.skip = allow_tensors, skip
-        self.tensors: list[TensorLeaf] = []
-        self.index_of_memory: dict[Hashable, int] = {}
+        self.paths: list[Path] = []  # of tensors that are other objects than those before
+        self.sources: list[Source] = []
+        self.index_of: dict[int, int] = {}  # by their ids
+        self.nodes: list[Node] = []  # that refer to them
+        self.dtypes: dict[int, Any] = {}  # of tensors that can be stored as they are, by their ids
         self.refused: list[Refusal] = []
 
     def refuse(self, path: Path, found: str, advice: str = "", code: str = "unsupported-leaf") -> Node:
@@ -130,13 +135,23 @@ class _TreeEncoder:
         return [kind.__name__, self.items(enumerate(value), path, depth)]
 
     def items(self, items: Iterable[tuple[Any, Any]], path: Path, depth: int) -> list[Node]:
-        """The nodes of what stands in a container; without a call and a path for each plain value, of which there may
-        be very many."""
-        node, nodes = self.node, []
+        """The nodes of what stands in a container; without a call for each plain value and each array like one before,
+        of which there may be very many."""
+        nodes: list[Node] = []
+        node, dtypes, index_of = self.node, self.dtypes, self.index_of
+        paths, sources, tensors = self.paths, self.sources, self.nodes
         for key, item in items:
             kind = type(item)
             if kind in _ITSELF or (kind is str and item.isascii()) or (kind is int and _LEAST <= item < _MOST):
                 nodes.append(item)
+            elif kind is _ARRAY and id(item.dtype) in dtypes:
+                index = index_of.get(id(item))
+                if index is None:
+                    index = index_of[id(item)] = len(index_of)
+                    paths.append((*path, key))
+                    sources.append(item)
+                nodes.append(["tensor", index])
+                tensors.append(nodes[-1])
             else:
                 nodes.append(node(item, (*path, key), depth + 1))
         return nodes
@@ -183,12 +198,29 @@ class _TreeEncoder:
         if dtype_of(array.dtype) is None:
             found, advice = f"a tensor of dtype {array.dtype}", advice_for_dtype(array.dtype)
             return self.refuse(path, found, advice, "unsupported-dtype")
-        memory = memory_key(array)
-        index = self.index_of_memory.get(memory)
+        self.dtypes[id(array.dtype)] = array.dtype
+        index = self.index_of.get(id(array))
         if index is None:
-            index = self.index_of_memory[memory] = len(self.tensors)
-            self.tensors.append(TensorLeaf(path, array))  # keeps it alive, so its id and memory stay its own
-        return ["tensor", index]
+            index = self.index_of[id(array)] = len(self.sources)
+            self.paths.append(path)
+            self.sources.append(array)  # keeps it alive, so its id and memory stay its own
+        node = ["tensor", index]
+        self.nodes.append(node)
+        return node
+
+    def distinct(self) -> tuple[list[TensorLeaf], list[Hashable]]:
+        """The tensors, aliases once [TREE-011], and the memory of each; none where all of them own theirs."""
+        leaves = list(map(TensorLeaf, self.paths, self.sources))
+        if all(type(source) is _ARRAY and source.base is None and source.flags.owndata for source in self.sources):
+            return leaves, []
+        found: dict[Hashable, int] = {}
+        numbers = [found.setdefault(memory_key(source), len(found)) for source in self.sources]
+        if len(found) < len(numbers):
+            for node in self.nodes:
+                node[1] = numbers[node[1]]
+            firsts = dict(zip(reversed(numbers), reversed(leaves), strict=True))
+            leaves = [firsts[number] for number in range(len(found))]
+        return leaves, list(found)
 
     def scalar(self, value: np.generic, path: Path, depth: int) -> Node:
         if isinstance(value, np.str_ | np.bytes_ | np.datetime64 | np.timedelta64):

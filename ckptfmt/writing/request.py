@@ -19,7 +19,7 @@ from ..format.digests import DIGEST, Digest, digest_named
 from ..format.documents import unpack
 from ..format.dtypes import dtype_of
 from ..format.manifest import KEYS, Schema
-from ..format.names import MAX_LENGTH, Path, escape, path_label
+from ..format.names import MAX_LENGTH, Key, Path, escape, path_label
 from ..format.node import Node
 from ..format.spec_columns import MAX_RANK
 from ..format.tree import Tree
@@ -60,7 +60,7 @@ def request(
     return Request(
         encoded=encoded,
         names=_names(encoded.tensors),
-        codecs=tuple(_codec_of(leaf, rules) for leaf in encoded.tensors),
+        codecs=_codecs(encoded.tensors, rules),
         metadata=encode(metadata, allow_tensors=False).node,
         schema=_schema(schema),
         digest=_digest(digest),
@@ -81,8 +81,16 @@ def skipped(patterns: Patterns) -> Callable[[Path], bool] | None:
 def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
     """How a process that holds all of every tensor stores them; raises `shards-missing`."""
     specs = []
+    known: dict[tuple[int, tuple[int, ...], int], ArraySpec] = {}  # by dtype and codec, which the tree keeps alive
     for leaf, codec in zip(asked.encoded.tensors, asked.codecs, strict=True):
         source = leaf.source
+        if type(source) is np.ndarray:
+            key = (id(source.dtype), source.shape, id(codec))
+            spec = known.get(key)
+            if spec is None:
+                spec = known[key] = _array_spec(source.dtype, source.shape, codec, layout)
+            specs.append(spec)
+            continue
         if isinstance(source, KeptTensor):
             specs.append(source.spec)
             continue
@@ -125,16 +133,28 @@ def _all(path: Path) -> bool:
 ALL_RAW = (_all, RAW)
 
 
-def _codec_of(leaf: TensorLeaf, rules: _Rules) -> Codec:
-    _check_shape(leaf)
+def _codecs(tensors: list[TensorLeaf], rules: _Rules) -> tuple[Codec, ...]:
+    for leaf in tensors:
+        if type(leaf.source) is not np.ndarray:  # which has no more axes, nor more memory, than there may be
+            _check_shape(leaf)
     if rules[0] == ALL_RAW:
-        return RAW
-    return next(codec for is_selected, codec in rules if is_selected(leaf.path))
+        return (RAW,) * len(tensors)
+    return tuple(next(codec for is_selected, codec in rules if is_selected(leaf.path)) for leaf in tensors)
+
+
+class _Escaped(dict[Key, str]):
+    """The names of path segments."""
+
+    def __missing__(self, key: Key) -> str:
+        self[key] = name = escape(key)
+        return name
 
 
 def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
-    escaped = lru_cache(maxsize=1 << 16, typed=True)(escape)
+    escaped = _Escaped().__getitem__
     names = tuple(["/".join(map(escaped, leaf.path)) for leaf in tensors])
+    if max(map(len, names), default=0) <= MAX_LENGTH:
+        return names
     for name, leaf in zip(names, tensors, strict=True):
         if len(name) > MAX_LENGTH:  # [NAME-006]
             raise fault(
