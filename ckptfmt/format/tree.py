@@ -93,8 +93,14 @@ def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> Non
 def _check_items(items: list[Node], dtypes: Sequence[str], used: set[int], depth: int) -> None:
     if depth >= MAX_DEPTH:
         raise _bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
+    count, met = len(dtypes), used.add
     for item in items:
-        if type(item) not in _LEAVES:
+        if type(item) is list:
+            if len(item) == 2 and item[0] == "tensor" and type(item[1]) is int and 0 <= item[1] < count:
+                met(item[1])  # here, as there are most of them
+            else:
+                _check(item, dtypes, used, depth + 1)
+        elif type(item) not in _LEAVES:
             _check(item, dtypes, used, depth + 1)
 
 

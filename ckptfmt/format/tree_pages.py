@@ -159,18 +159,20 @@ class Cutter:
             raw = self._pack(node)
             return (node, len(raw)) if len(raw) <= SIZE else self._page(raw)
         items = node[-1]
+        made, sizes = items, []
         if all(type(item) is not list or item[0] == "tensor" for item in items):
-            size = len(self._pack(node))  # at once, as nothing in it can be cut
+            size = len(self._pack(node))  # at once, as most have no containers in them, and few items
             if size <= SIZE:
                 return node, size
-        made, sizes = zip(*map(self._cut, items), strict=True) if items else ((), ())
-        of_keys = [len(self._pack(key)) for key in node[1]] if kind == "dict" else [0] * len(items)
-        taken = list(map(add, sizes, of_keys))
+            sizes = list(map(len, map(self._pack, items)))
+        if not sizes or max(sizes) > SIZE:
+            cut = list(map(self._cut, items))
+            made, sizes = [item for item, _ in cut], [size for _, size in cut]
+        taken = list(map(add, sizes, map(len, map(self._pack, node[1])))) if kind == "dict" else sizes
         runs = list(_runs(taken))
         if len(runs) < 2:
-            head = [*node[:-1], list(made)]
-            return head, sum(sizes) + len(self._pack([*node[:-1], []])) - 1 + _head(len(items))
-        parts = [[kind, *([node[1][run]] if kind == "dict" else ()), list(made[run])] for run in runs]
+            return [*node[:-1], made], sum(sizes) + len(self._pack([*node[:-1], []])) - 1 + _head(len(items))
+        parts = [[kind, *([node[1][run]] if kind == "dict" else ()), made[run]] for run in runs]
         joined = ["joined", [self._page(self._pack(part))[0] for part in parts]]
         return joined, len(self._pack(joined))
 

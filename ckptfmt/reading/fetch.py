@@ -7,34 +7,24 @@ for. Small neighbouring tensors of a pack are read together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ..errors import CkptError, fault
+from ..errors import fault
 from ..format.arrays import ArraySpec
-from ..format.chunk_table import ChunkTable
-from ..format.chunks import check_bools, decoded_array, decoded_chunk, logical
+from ..format.chunks import decoded_array, decoded_chunk, logical
 from ..format.dtypes import Array, bytes_of
 from ..format.grid import Axis, Shape, Span, pieces, spans
 from ..format.manifest import Manifest
 from ..frameworks.memory import aligned
 from .blocks import BlockReader, ChunkPlace, ReadJob, Runner, in_turn
+from .neighbours import RUN, SMALL, read_run, runs_of
 
 SPAN = 32 << 20  # most bytes read at once for scattered elements
 SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
-SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
-RUN = 4 << 20  # bytes of such a common read
-
-
-class _PackRun(NamedTuple):
-    """Small tensors of one pack that are read together: (row of `table`, tensor) by offset."""
-
-    object: str
-    table: ChunkTable
-    members: list[tuple[int, int]]
 
 
 class Wanted(NamedTuple):
@@ -58,24 +48,32 @@ class Fetcher:
 
     def admit(self, wanted: Iterable[int]) -> None:
         """Refuse tensors for whose memory too little is stored; see `BlockReader.admit`."""
-        specs = self.manifest.specs
+        specs = self.specs(wanted := list(wanted))
+        if self.manifest.layout == "file":  # where nothing is read that is not there
+            wanted = [tensor for tensor in wanted if not specs[tensor].is_raw]
         self.blocks.admit((tensor, specs[tensor].nbytes, range(specs[tensor].chunks)) for tensor in wanted)
+
+    def specs(self, wanted: list[int]) -> Sequence[ArraySpec]:
+        """The specs, of which those of `wanted` are to be looked at."""
+        specs = self.manifest.specs
+        return tuple(specs) if len(wanted) * 8 > len(specs) else specs
 
     def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
         """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
-        wanted = list(wanted)
-        self.blocks.prepare((tensor, range(self.manifest.specs[tensor].chunks)) for tensor in wanted)
+        specs = self.specs(wanted := list(wanted))
+        self.blocks.prepare((tensor, range(specs[tensor].chunks)) for tensor in wanted)
         self.admit(tensor for tensor in wanted if tensor not in targets)
         found: dict[int, Array] = {tensor: targets[tensor] for tensor in wanted if tensor in targets}
         jobs: list[ReadJob] = []
         fills: list[ReadJob] = []  # with memory of their own for a chunk and what it decodes to
         chunk_bytes = 0
-        small: list[int] = []
         joinable = self.manifest.layout != "loose"
-        for tensor in wanted:
-            spec = self.manifest.specs[tensor]
-            if joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous:
-                small.append(tensor)
+        kinds = {id(spec): spec for spec in map(specs.__getitem__, wanted)}
+        alike = {key for key, spec in kinds.items() if joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous}
+        small = [tensor for tensor in wanted if id(specs[tensor]) in alike]
+        for tensor in wanted if len(small) < len(wanted) else ():
+            spec = specs[tensor]
+            if id(spec) in alike:
                 continue
             if tensor not in found:
                 found[tensor] = self._array(tensor, spec.shape)
@@ -83,12 +81,12 @@ class Fetcher:
             self._add_jobs(tensor, found[tensor], verify, jobs, fills)
             if len(fills) > before:
                 chunk_bytes = max(chunk_bytes, spec.chunk_nbytes)
-        runs = self._runs(small) if small else ()
+        runs = runs_of(self.blocks, small) if small else iter(())
+        reads = (partial(read_run, self.blocks, run, specs, verify, found, targets) for run in runs)
         if self.blocks.storage.is_remote:
-            jobs = [*(partial(self._read_run, group, verify, found, targets) for group in runs), *jobs]
+            jobs = [*reads, *jobs]
         else:
-            for group in runs:  # of which a disk, and what is to be done with them, keeps one thread busy
-                self._read_run(group, verify, found, targets)
+            in_turn(list(reads))  # of which a disk, and what is to be done with them, keeps one thread busy
         self.blocks.run(jobs, RUN + SMALL if small else 0)
         self.blocks.run(fills, 2 * chunk_bytes)
         return found
@@ -122,62 +120,6 @@ class Fetcher:
         stored = self.blocks.chunk(place, verify, in_turn)
         region = spec.chunk_region(place.chunk)
         array[region] = self.blocks.decoded(place, lambda: decoded_array(stored, spec, place.chunk))
-
-    def _runs(self, tensors: list[int]) -> Iterator[_PackRun]:
-        """Groups of small tensors that lie close together in a pack, each to be read at once."""
-        numbers = np.asarray(self.manifest.first_chunks)[tensors]
-        try:
-            found = list(self.blocks.index.find_all(numbers))
-        except CkptError:
-            for tensor in tensors:
-                self.blocks.place(tensor, 0)  # raises for the tensor that is to blame
-            raise
-        for part, table, rows, positions in found:
-            offsets, lengths = table.offsets, table.lengths
-            group: list[tuple[int, int]] = []
-            start = end = 0
-            for row, position in sorted(zip(rows, positions, strict=True), key=lambda pair: offsets[pair[0]]):
-                if group and (offsets[row] + lengths[row] - start > RUN or offsets[row] - end > SMALL):
-                    yield _PackRun(part.object or "", table, group)
-                    group = []
-                if not group:
-                    start = offsets[row]
-                group.append((row, tensors[position]))
-                end = offsets[row] + lengths[row]
-            if group:
-                yield _PackRun(part.object or "", table, group)
-
-    def _read_run(self, group: _PackRun, verify: bool, found: dict[int, Array], targets: dict[int, Array]) -> None:
-        """Read neighbouring small tensors at once, and copy each into its target or an array of its own."""
-        blocks, specs, table = self.blocks, self.manifest.specs, group.table
-        offsets, lengths, first_blocks = table.offsets, table.lengths, table.first_blocks
-        digest, size, digests = blocks.digest.of, blocks.digest.size, table.digest
-        first_row, last_row = group.members[0][0], group.members[-1][0]
-        start, end = offsets[first_row], offsets[last_row] + lengths[last_row]
-        buffer = bytes_of(np.empty(end - start, np.uint8))
-        try:
-            blocks.read(group.object, start, buffer)
-        except CkptError:
-            for _, tensor in group.members:
-                blocks.chunk(blocks.place(tensor, 0), verify)  # raises for the tensor that is to blame
-            raise
-        for row, tensor in group.members:
-            at = offsets[row] - start
-            data = buffer[at : at + lengths[row]]
-            first = first_blocks[row] * size
-            # one comparison for the usual tensor of one block; anything else takes the careful way
-            if verify and digest(data) != digests[first : first_blocks[row + 1] * size]:
-                blocks.check_chunk(blocks.place(tensor, 0), data)
-            spec = specs[tensor]
-            array: Array = np.ndarray(spec.shape, spec.dtype.stored, data)
-            if spec.dtype.name == "bool":
-                blocks.decoded(blocks.place(tensor, 0), partial(check_bools, array, spec))
-            if tensor in targets:
-                targets[tensor].view(spec.dtype.stored.newbyteorder("="))[...] = array
-                continue
-            found[tensor] = (
-                array.astype(spec.dtype.numpy) if spec.dtype.is_core else array.copy().view(spec.dtype.numpy)
-            )
 
     def select(self, tensor: int, axes: tuple[Axis, ...], verify: bool) -> Array:
         """The elements at `axes` (over the tensor's shape), as an array of the logical dtype and one axis for each of

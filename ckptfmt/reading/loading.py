@@ -32,9 +32,10 @@ from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
 from .below import as_stored, below, leave_out, taken_whole
-from .fetch import SMALL, Fetcher
+from .fetch import Fetcher
 from .filling import TargetPlace, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
+from .neighbours import SMALL
 from .selection import no_match
 from .shared import shared
 from .stand_ins import stand_in, warn_of_times
@@ -136,7 +137,8 @@ class Loader:
     # ---- a new tree
 
     def _tree(self) -> Tree:
-        self._note_times(self.supply.times)
+        if self._lacks_times:
+            self._note_times(self.supply.times)
         tree = self.supply.tree(self.keep, self._tensors, self._restores())
         if tree is OMITTED:
             raise self._no_match()

@@ -1,0 +1,142 @@
+"""Small tensors that lie close together in a pack: read together, and checked and copied with little work for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import CkptError
+from ..format.arrays import ArraySpec
+from ..format.chunk_table import ChunkTable
+from ..format.chunks import check_bools
+from ..format.dtypes import Array
+from .blocks import BlockReader
+
+SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
+RUN = 4 << 20  # bytes of such a common read
+FEW = 4  # rows of a stack, for which it is no use to look at them as one array
+
+
+class PackRun(NamedTuple):
+    """Small tensors of one object that are read together, by their places: rows of `table`, and their numbers."""
+
+    object: str
+    table: ChunkTable
+    rows: Array
+    tensors: Array
+
+    @property
+    def offsets(self) -> Array:
+        assert self.table.offset is not None
+        return self.table.offset[self.rows].astype(np.int64)
+
+    @property
+    def lengths(self) -> Array:
+        return self.table.length[self.rows].astype(np.int64)
+
+
+def runs_of(blocks: BlockReader, tensors: list[int]) -> Iterator[PackRun]:
+    """Groups of small tensors that lie close together."""
+    numbered = np.array(tensors, np.int64)
+    numbers = np.asarray(blocks.manifest.first_chunks)[numbered]
+    try:
+        found = list(blocks.index.find_all(numbers))
+    except CkptError:
+        for tensor in tensors:
+            blocks.place(tensor, 0)  # raises for the tensor that is to blame
+        raise
+    for part, table, rows, positions in found:
+        run = PackRun(part.object or "", table, np.array(rows, np.int64), numbered[positions])
+        order = np.argsort(run.offsets, kind="stable")
+        run = run._replace(rows=run.rows[order], tensors=run.tensors[order])
+        starts, ends = run.offsets, run.offsets + run.lengths
+        for first, stop in _groups(starts, ends):
+            yield run._replace(rows=run.rows[first:stop], tensors=run.tensors[first:stop])
+
+
+def _groups(starts: Array, ends: Array) -> Iterator[tuple[int, int]]:
+    """Consecutive extents, ascending, with no more than `SMALL` bytes between them, that span at most `RUN` bytes."""
+    gaps = (np.flatnonzero(starts[1:] - ends[:-1] > SMALL) + 1).tolist()
+    for first, stop in zip([0, *gaps], [*gaps, len(starts)], strict=True):
+        while first < stop:
+            last = max(first + 1, first + int(np.searchsorted(ends[first:stop], starts[first] + RUN, side="right")))
+            yield first, last
+            first = last
+
+
+def read_run(
+    blocks: BlockReader,
+    run: PackRun,
+    specs: Sequence[ArraySpec],
+    verify: bool,
+    found: dict[int, Array],
+    targets: dict[int, Array],
+) -> None:
+    """Read a run at once, and copy each of its tensors into its target or an array of its own."""
+    starts, lengths, tensors = run.offsets, run.lengths, run.tensors.tolist()
+    first = int(starts[0])
+    buffer = np.empty(int(starts[-1] + lengths[-1]) - first, np.uint8)
+    memory: Any = buffer
+    try:
+        blocks.read(run.object, first, memoryview(memory))
+    except CkptError:
+        for tensor in tensors:
+            blocks.chunk(blocks.place(tensor, 0), verify)  # raises for the tensor that is to blame
+        raise
+    places = (starts - first).tolist()
+    view = memoryview(memory)
+    parts = [view[at : at + length] for at, length in zip(places, lengths.tolist(), strict=True)]
+    if verify:
+        _check(blocks, run, parts)
+    kinds = np.fromiter((id(specs[tensor]) for tensor in tensors), np.int64, len(tensors))
+    is_begun = (np.diff(kinds) != 0) | (starts[1:] != starts[:-1] + lengths[:-1])
+    cuts = [0, *(np.flatnonzero(is_begun) + 1).tolist(), len(tensors)]
+    for low, high in pairwise(cuts):
+        count, spec, size = high - low, specs[tensors[low]], len(parts[low])
+        if count < FEW:
+            alone = zip(parts[low:high], tensors[low:high], strict=True)
+            values: Any = [_value(blocks, spec, part, tensor) for part, tensor in alone]
+        else:
+            rows = buffer[places[low] : places[low] + size * count].reshape(count, size)
+            values = _values(blocks, spec, rows, tensors[low:high])
+        alike = tensors[low:high]
+        if targets:
+            for tensor, value in zip(alike, values, strict=True):
+                if tensor in targets:
+                    targets[tensor][...] = value
+                else:
+                    found[tensor] = value.copy()
+        else:
+            found.update(zip(alike, [value.copy() for value in values], strict=True))
+
+
+def _check(blocks: BlockReader, run: PackRun, parts: list[memoryview]) -> None:
+    """Check the digests of tensors, whose stored bytes are at hand: all at once where each is one block. [BLK-004]"""
+    table = run.table
+    if int(run.lengths.max()) <= table.block:
+        digests = np.frombuffer(table.digest, f"V{table.digest_size}")[np.asarray(table.first_blocks)[run.rows]]
+        if b"".join(map(blocks.digest.of, parts)) == digests.tobytes():
+            return
+    for tensor, part in zip(run.tensors.tolist(), parts, strict=True):
+        blocks.check_chunk(blocks.place(tensor, 0), part)
+
+
+def _value(blocks: BlockReader, spec: ArraySpec, stored: memoryview, tensor: int) -> Array:
+    """A tensor, of its logical dtype, in the memory of its stored bytes where that can be."""
+    value: Array = np.ndarray(spec.shape, spec.dtype.stored, stored)
+    if spec.dtype.name == "bool":
+        blocks.decoded(blocks.place(tensor, 0), partial(check_bools, value, spec))
+    return value.view(spec.dtype.numpy)
+
+
+def _values(blocks: BlockReader, spec: ArraySpec, rows: Array, tensors: list[int]) -> Array:
+    """The same of tensors that are alike, as the rows of one array."""
+    stored = rows.view(spec.dtype.stored).reshape(len(tensors), *spec.shape)
+    if spec.dtype.name == "bool" and rows.max() > 1:
+        for tensor, one in zip(tensors, stored, strict=True):
+            blocks.decoded(blocks.place(tensor, 0), partial(check_bools, one, spec))
+    return stored.view(spec.dtype.numpy)
