@@ -129,9 +129,12 @@ def save(path: str | os.PathLike[str], tree: Tree, **options: Unpack[SaveOptions
     - `max_bytes_in_flight`: bounds the memory of uploads, of each process, but for eight parts of 5 MiB, or larger
       ones where the checkpoint would need more than 9,000 of them.
     - `extra`: further keys of the manifest, which readers ignore [MAN-003].
+    - `paged`: whether names, tree and chunk tables stand in pages that are read when they are asked for, and small
+      tensors in stacks: None, the default, for a file with 8192 tensors or a tree of 1 MiB and more. Such a file takes
+      ckptfmt 1.1 to be read. [PAGE-010]
     - `check(checkpoint)`: called with what was written, opened, before it takes its name. What it raises is raised, and
-      what was there before stays. A file for a store is made on this machine first. None of `extra`, `check` and
-      `before_commit` goes together with `coordinator`.
+      what was there before stays. A file for a store is made on this machine first. None of `extra`, `check`,
+      `before_commit` and `paged` goes together with `coordinator`.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
     anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
@@ -142,7 +145,7 @@ def save(path: str | os.PathLike[str], tree: Tree, **options: Unpack[SaveOptions
     if coordinator is not None:
         from .parallel.save import save_together
 
-        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit")}
+        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit", "paged")}
         return save_together(path, tree, coordinator, alone={"check": check, **alone}, **asked)
 
     def examine(storage: Storage) -> None:

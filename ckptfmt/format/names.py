@@ -23,6 +23,7 @@ _LONGEST_INT = 20  # characters of an int64
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _PLAINEST = re.compile(r"(?:[A-Za-z_.][^/\n]*(?:\n(?!\Z)|\Z))+").fullmatch
 _DIGITS = re.compile(r"-?[0-9]+").fullmatch
+_UNESCAPED = re.compile(r"(?:[A-Za-y](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?\n)*+").fullmatch
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
 _SEGMENT = r"(?!__|\.+[/\n]|zarr\.json[/\n])[A-Za-z0-9_.~-]++"
 _NAMES = re.compile(rf"(?:{_SEGMENT}(?:/{_SEGMENT})*+\n)*+").fullmatch
@@ -86,6 +87,11 @@ def exact_path(path: Key | Path) -> Path | None:
     """A caller's exact path, with ints of NumPy as ints; None for one that no tree has."""
     keys = [_exact_key(key) for key in (path if isinstance(path, tuple) else (path,))]
     return None if None in keys else tuple([key for key in keys if key is not None])
+
+
+def are_names_themselves(keys: Sequence[str]) -> bool:
+    """Whether surely none of these keys is escaped: what `escape` looks at first, for many at once."""
+    return _UNESCAPED("".join([f"{key}\n" for key in keys])) is not None and "\n" not in "".join(keys)
 
 
 def path_text(path: Path) -> str:

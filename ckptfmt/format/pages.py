@@ -78,10 +78,10 @@ def decode_pages(document: Any, read: ReadBytes, memory: int | None) -> Pages:
             pass
         case _:
             raise bad("`pages` lacks a key, or has one of another type [PAGE-002]")
-    if len(lengths) % 8 or len(sha256) != len(lengths) * 4 or not lengths:
+    if len(lengths) % 8 or len(sha256) != len(lengths) * 4:
         raise bad("`pages` has columns that differ in length [PAGE-002]")
     sizes: list[int] = np.frombuffer(lengths, _U64).tolist()
-    if min(sizes) == 0 or offset < 0 or offset + sum(sizes) >= 1 << 63:
+    if 0 in sizes or offset < 0 or offset + sum(sizes) >= 1 << 63:
         raise fault("bad-extent", "a page is empty, or lies outside the file [PAGE-002]", offset=offset)
     return Pages(offset, sizes, sha256, read, memory)
 

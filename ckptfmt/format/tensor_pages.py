@@ -145,8 +145,9 @@ class TensorPages:
     def table(self) -> ChunkTable:
         """That of all chunks; raises `bad-extent`. [CHK-005]"""
         tables = [page.table for page in self.load()]
-        offset = np.concatenate([table.offset for table in tables if table.offset is not None])
-        length = np.concatenate([table.length for table in tables])
+        none = np.zeros(0, _U64)
+        offset = np.concatenate([none, *(table.offset for table in tables if table.offset is not None)])
+        length = np.concatenate([none, *(table.length for table in tables)])
         digest = b"".join([table.digest for table in tables])
         table = ChunkTable(offset, length, digest, self._digest.size, self._block)
         table.check_extents(self._pages.offset)
@@ -226,7 +227,7 @@ def encode_tensors(
     them, `codecs` are the numbers of the specs' chains."""
     starts = range(0, len(names), ROWS)
     pages = [_encoded(slice(start, start + ROWS), names, specs, table, firsts, codecs) for start in starts]
-    ends = [*starts[1:], len(names)]
+    ends = [min(start + ROWS, len(names)) for start in starts]
     listed = {
         "first": [names[start] for start in starts],
         "count": np.diff([*starts, len(names)]).astype(_U64).tobytes(),

@@ -18,6 +18,7 @@ from .tree import MAX_DEPTH, bare, decode_keys
 
 SIZE = 65_536  # bytes of a node from which on parts of it stand in pages of their own
 _CONTAINERS = frozenset(("dict", "list", "tuple"))
+_KINDS = (["dict"], ["list"], ["tuple"])
 _MARKS = (b"\xa4page", b"\xa6joined")  # what stands in the bytes of every node that has parts elsewhere
 
 
@@ -51,8 +52,8 @@ class TreePages:
                     raise bad(f"no page {number!r:.40}, or not here [PAGE-006]")
                 found = self._node(number, raw)
                 return self._whole(found, left, number, depth) if any(mark in raw for mark in _MARKS) else found
-            case ["joined", [*pieces]] if pieces:
-                return _joined([self._whole(piece, left, below, depth) for piece in pieces])
+            case ["joined", [*pieces], [*counts]] if pieces and len(counts) == len(pieces):
+                return _joined([self._whole(piece, left, below, depth) for piece in pieces], counts)
             case ["dict", _, [*_]] | ["list" | "tuple", [*_]]:
                 items = node[-1]
                 for at, item in enumerate(items):
@@ -65,49 +66,53 @@ class TreePages:
     def leaf(self, path: Path) -> Node | None:
         """The node at a path, with the tags over it, read through as few pages as can be; None where there is none,
         or one of which parts may stand in pages."""
-        node, below = self.root, len(self._pages)
+        node, below = self._resolved(self.root, len(self._pages))
         for depth, key in enumerate(path):
-            if depth > MAX_DEPTH:
+            found = self._child(key, node, below) if depth < MAX_DEPTH else None
+            if found is None:
                 return None
-            for kind, keys, items, number in self._pieces(node, below):
-                at = _position(kind, keys, key)
-                if at is not None and at < len(items):
-                    node, below = items[at], number
-                    break
-                if kind != "dict" and type(key) is int:
-                    key -= len(items)
-            else:
-                return None
-        found = next(self._resolved(node, below), None)
-        inner = bare(found[0]) if found else None
+            node, below = self._resolved(*found)
+        inner = bare(node)
         is_whole = type(inner) is not list or inner[:1] in (["tensor"], ["int"], ["complex"], ["scalar"])
-        return found[0] if found and is_whole else None
+        return node if is_whole else None
 
-    def _resolved(self, node: Node, below: int) -> Iterator[tuple[Node, int]]:
+    def _resolved(self, node: Node, below: int) -> tuple[Node, int]:
         """A node that may stand in a page, and below which number the pages in it are."""
         match node:
             case ["page", int(number)] if self._first <= number < below:
-                yield self._node(number, self._pages.raw(number)), number
+                return self._node(number, self._pages.raw(number)), number
             case ["page", *_]:
                 raise bad("no such page, or not here [PAGE-006]")
-            case _:
-                yield node, below
+        return node, below
 
-    def _pieces(self, node: Node, below: int) -> Iterator[tuple[str, list[Key], list[Node], int]]:
-        """Kind, keys and items of a container, piece by piece."""
-        for found, number in self._resolved(node, below):
-            match bare(found):
-                case ["joined", [*pieces]]:
-                    for piece in pieces:
-                        if type(piece) is not list or piece[:1] == ["joined"]:
-                            raise bad("what is joined is no container [PAGE-007]")
-                        yield from self._pieces(piece, number)
-                case ["page", *_] as inner:
-                    yield from self._pieces(inner, number)
-                case ["dict", [*keys], [*items]] if len(keys) == len(items):
-                    yield "dict", decode_keys(keys), items, number
-                case ["list" | "tuple" as kind, [*items]]:
-                    yield kind, [], items, number
+    def _child(self, key: Key, node: Node, below: int) -> tuple[Node, int] | None:
+        """The item of a container, and below which number the pages in it are."""
+        node, below = self._resolved(bare(node), below)
+        match bare(node):
+            case ["joined", [first, *_] as pieces, [*counts]] if len(pieces) == len(counts):
+                if self._piece(first, below)[0][0] == "dict":
+                    found = (self._child(key, *self._piece(piece, below)) for piece in pieces)
+                    return next((item for item in found if item is not None), None)
+                for piece, count in zip(pieces, counts, strict=True):
+                    if type(key) is not int or type(count) is not int:
+                        return None
+                    if key < count:
+                        return self._child(key, *self._piece(piece, below))
+                    key -= count
+            case ["dict", [*keys], [*items]] if len(keys) == len(items):
+                known = decode_keys(keys)
+                at = next((at for at, name in enumerate(known) if name == key and type(name) is type(key)), None)
+                return None if at is None else (items[at], below)
+            case ["list" | "tuple", [*items]] if type(key) is int and 0 <= key < len(items):
+                return items[key], below
+        return None
+
+    def _piece(self, node: Node, below: int) -> tuple[Node, int]:
+        """What is joined, which is a container."""
+        found, number = self._resolved(node, below)
+        if type(found) is not list or found[:1] not in _KINDS:
+            raise bad("what is joined is no container [PAGE-007]")
+        return found, number
 
     def _node(self, number: int, raw: bytes) -> Node:
         node = unpack_item(raw, self._pages.memory(number))
@@ -123,18 +128,20 @@ def _position(kind: str, keys: list[Key], key: Key) -> int | None:
     return key if type(key) is int and key >= 0 else None
 
 
-def _joined(pieces: list[Node]) -> Node:
+def _joined(pieces: list[Node], counts: list[Node]) -> Node:
     """The container whose items are those of some of one kind, one after another. [PAGE-007]"""
-    kinds = {piece[0] if type(piece) is list and piece and type(piece[0]) is str else None for piece in pieces}
-    if len(kinds) != 1:
-        raise bad("what is joined is of different kinds [PAGE-007]")
-    match kinds.pop():
-        case "dict" if all(len(p) == 3 and type(p[1]) is type(p[2]) is list for p in pieces):
-            keys, items = ([*chain.from_iterable(piece[at] for piece in pieces)] for at in (1, 2))
-            return ["dict", keys, items]
-        case "list" | "tuple" as kind if all(len(piece) == 2 and type(piece[1]) is list for piece in pieces):
-            return [kind, [*chain.from_iterable(piece[1] for piece in pieces)]]
-    raise bad("what is joined is no container [PAGE-007]")
+    for piece in pieces:
+        match piece:
+            case ["dict", [*keys], [*items]] if len(keys) == len(items):
+                pass
+            case ["list" | "tuple", [*_]]:
+                pass
+            case _:
+                raise bad("what is joined is no container [PAGE-007]")
+    if len({piece[0] for piece in pieces}) != 1 or [len(piece[-1]) for piece in pieces] != counts:
+        raise bad("what is joined is of different kinds, or has another number of items [PAGE-007]")
+    joined = [[*chain.from_iterable(part)] for part in zip(*(piece[1:] for piece in pieces), strict=True)]
+    return [pieces[0][0], *joined]
 
 
 class Cutter:
@@ -173,7 +180,7 @@ class Cutter:
         if len(runs) < 2:
             return [*node[:-1], made], sum(sizes) + len(self._pack([*node[:-1], []])) - 1 + _head(len(items))
         parts = [[kind, *([node[1][run]] if kind == "dict" else ()), made[run]] for run in runs]
-        joined = ["joined", [self._page(self._pack(part))[0] for part in parts]]
+        joined = ["joined", [self._page(self._pack(part))[0] for part in parts], [len(part[-1]) for part in parts]]
         return joined, len(self._pack(joined))
 
     def _page(self, raw: bytes) -> tuple[Node, int]:

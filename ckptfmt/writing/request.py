@@ -19,7 +19,7 @@ from ..format.digests import DIGEST, Digest, digest_named
 from ..format.documents import unpack
 from ..format.dtypes import dtype_of
 from ..format.manifest import KEYS, Schema
-from ..format.names import MAX_LENGTH, Key, Path, escape, path_label
+from ..format.names import MAX_LENGTH, Key, Path, are_names_themselves, escape, path_label
 from ..format.node import Node
 from ..format.spec_columns import MAX_RANK
 from ..format.tree import Tree
@@ -151,7 +151,11 @@ class _Escaped(dict[Key, str]):
 
 
 def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
-    escaped = _Escaped().__getitem__
+    known = _Escaped()
+    texts = [key for key in {key for leaf in tensors for key in leaf.path} if type(key) is str]
+    if are_names_themselves(texts):  # as almost always
+        known.update(zip(texts, texts, strict=True))
+    escaped = known.__getitem__
     names = tuple(["/".join(map(escaped, leaf.path)) for leaf in tensors])
     if max(map(len, names), default=0) <= MAX_LENGTH:
         return names

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from ..brief import Brief
-from ..errors import CkptError
+from ..errors import CkptError, fault
 from ..format.arrays import ArraySpec
 from ..format.manifest import BLOCK
 from ..format.tree import Tree
@@ -63,6 +63,8 @@ def save(
     layout = layout or "file"
     try:
         module = layout_named(layout)
+        if paged and layout != "file":  # [PAGE-001]
+            raise fault("bad-option", f"layout {layout!r} has no pages", found="paged=True", expected="layout='file'")
         made, further = request(tree, **asked), extra_keys(extra or {})
         specs = whole_specs(made, layout)
     except CkptError as error:
