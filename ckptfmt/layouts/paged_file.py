@@ -13,6 +13,7 @@ from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable, first_chunks
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
+from ..format.limits import uncollected
 from ..format.manifest import PAGED_FORMAT, Part
 from ..format.paged_manifest import is_paged, paged
 from ..format.stacks import TensorStack, is_stacked, stack_documents, stacks_of
@@ -35,10 +36,13 @@ def wants_pages(draft: Draft) -> bool:
 
 def add(writer: PackWriter, draft: Draft) -> bytes:
     """Write node documents, chunks and pages; gives the manifest. [PAGE-009]"""
-    draft = _in_order(draft)
-    stacks = stacks_of(draft.specs)
+    with uncollected():
+        draft = _in_order(draft)
+        stacks = stacks_of(draft.specs)
     writer.add_documents(_documents(draft, stacks))
-    manifest = paged(draft.manifest("file", (Part("", _add_tensors(writer, draft, stacks)),)))
+    table = _add_tensors(writer, draft, stacks)
+    with uncollected():
+        manifest = paged(draft.manifest("file", (Part("", table),)))
     member = writer.add_member(PAGES_MEMBER, b"".join(manifest.pages), aligned=False)
     return manifest.encode(member.payload)
 

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from ..brief import Brief
 from ..errors import CkptError, fault
 from ..format.arrays import ArraySpec
+from ..format.limits import uncollected
 from ..format.manifest import BLOCK
 from ..format.tree import Tree
 from ..layouts import Layout, Written, layout_named
@@ -65,8 +66,9 @@ def save(
         module = layout_named(layout)
         if paged and layout != "file":  # [PAGE-001]
             raise fault("bad-option", f"layout {layout!r} has no pages", found="paged=True", expected="layout='file'")
-        made, further = request(tree, **asked), extra_keys(extra or {})
-        specs = whole_specs(made, layout)
+        with uncollected():
+            made, further = request(tree, **asked), extra_keys(extra or {})
+            specs = whole_specs(made, layout)
     except CkptError as error:
         error.path = error.path or name
         raise
