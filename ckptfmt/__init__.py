@@ -8,7 +8,7 @@ from .on_demand import exports
 TYPE_CHECKING = False  # typing takes a fifth of the time in which Python starts
 if TYPE_CHECKING:
     from . import errors
-    from .api import SaveOptions, load, open, save
+    from .api import load, open, save
     from .checkpoint import Checkpoint
     from .conversion import ConvertReport, convert, convert_each
     from .conversion.comparison import Change, DiffReport, diff
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
     from .reading.tensor import Tensor
+    from .save_options import SaveOptions
     from .writing.refusals import CheckReport, Refusal, check
     from .writing.writer import SaveReport
 
@@ -126,7 +127,6 @@ __all__ = [
 # Everything is imported at its first use, so that reading a slice costs little more than NumPy, and the help of the
 # command line little more than Python.
 _ON_DEMAND = {
-    "SaveOptions": "api",
     "load": "api",
     "open": "api",
     "save": "api",
@@ -190,6 +190,7 @@ _ON_DEMAND = {
     "MPICoordinator": "parallel.mpi",
     "progress_bar": "progress",
     "Tensor": "reading.tensor",
+    "SaveOptions": "save_options",
     "CheckReport": "writing.refusals",
     "Refusal": "writing.refusals",
     "check": "writing.refusals",

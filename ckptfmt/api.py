@@ -3,32 +3,24 @@ stands in the room that does it alone; `ckptfmt` names them all."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .calls import takes
 from .checkpoint import Checkpoint, within
 from .errors import CorruptError
-from .format.tree import Tree
-from .options import LoadOptions, OpenOptions, divided
 from .reading.checkpoint import REPLACED
-from .storage import Storage
-from .writing.options import WriteOptions
 
 if TYPE_CHECKING:
-    from .parallel.coordinator import Coordinator
+    import os
+
+    from .format.tree import Tree
+    from .options import LoadOptions, OpenOptions
+    from .save_options import SaveOptions
+    from .storage import Storage
     from .writing.writer import SaveReport
 
 
-class SaveOptions(WriteOptions, total=False):
-    """What is saved, how and where; see `ckptfmt.save`."""
-
-    coordinator: Coordinator | None
-    check: Callable[[Checkpoint], object] | None
-
-
-@takes(OpenOptions)
+@takes("ckptfmt.options.OpenOptions")
 def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open the checkpoint at `path`: reads commit record and manifest only. [READ-001] [READ-002]
 
@@ -55,7 +47,7 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Checkp
     return Checkpoint(path, **options)
 
 
-@takes(LoadOptions)
+@takes("ckptfmt.options.LoadOptions")
 def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
     """Load a checkpoint as the tree that was saved, with NumPy arrays.
 
@@ -92,6 +84,8 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
     Raises what `open` raises, `no-match` for a pattern that selects nothing, and `CorruptError` for damage in what is
     read.
     """
+    from .options import divided  # here, as opening needs no options where none is given
+
     opening, loading = divided(dict(options))
     for attempts_left in reversed(range(REPLACED + 1)):
         with Checkpoint(path, **opening) as checkpoint:
@@ -104,7 +98,7 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
     raise AssertionError("the last attempt returns or raises")
 
 
-@takes(SaveOptions)
+@takes("ckptfmt.save_options.SaveOptions")
 def save(path: str | os.PathLike[str], tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 

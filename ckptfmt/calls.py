@@ -2,53 +2,84 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import fault
+
+if TYPE_CHECKING:
+    import inspect
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 T = TypeVar("T")
 FIRST = frozenset({"self", "cls", "_cls"})  # what a method is called with
 
 # of each call that has been imported, by its name in messages: its options, and the package that it stands in
-_CALLS: dict[str, tuple[frozenset[str], str]] = {}
+_CALLS: dict[str, tuple[Callable[[], frozenset[str]], str]] = {}
 
 
-def takes(*options: type, name: str = "", former: Mapping[str, str] | None = None) -> Callable[[Call], Call]:
+def takes(*options: type | str, name: str = "", former: Mapping[str, str] | None = None) -> Callable[[Call], Call]:
     """A call whose keyword options are those in its signature and the keys of some TypedDicts. What is no option of it
     raises `bad-option`, before anything else. `name`: what messages call it, if not by its own. `former`: names that
     options had before, and have now: they go on, with a DeprecationWarning.
 
-    Its signature names every option, for `help` and editors; type checkers read the TypedDicts (`Unpack`).
+    A TypedDict may be named ("ckptfmt.options.OpenOptions"): it is imported once an option is given. The signature of
+    the call names every option, for `help` and editors; type checkers read the TypedDicts (`Unpack`).
     """
 
     def decorate(call: Call) -> Call:
-        signature = inspect.signature(call)
+        title = name or _title(call)
+        described = _Described(call, options)
+        _know(title, described.names, call.__module__)
+
+        @wraps(call)
+        def checked(*arguments: Any, **given: Any) -> Any:
+            if given and not given.keys() <= (has := described.names()):
+                given = _renamed(title, given, former or {})
+                refuse_others(title, given, has)
+            return call(*arguments, **given)
+
+        checked.__wrapped__ = described
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+class _Described:
+    """What a call takes, found when somebody asks: most programs give few options, and look at no signature. `inspect`
+    finds it in the place of the call that is wrapped."""
+
+    __slots__ = ("__wrapped__", "_names", "_options")
+
+    def __init__(self, call: Callable[..., Any], options: tuple[type | str, ...]) -> None:
+        self.__wrapped__ = call
+        self._options = options
+        self._names: frozenset[str] | None = None
+
+    def names(self) -> frozenset[str]:
+        """The options."""
+        if self._names is None:
+            self._names = named_by(self)
+        return self._names
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        import inspect  # here, as opening and reading a slice need none of it
+
+        signature = inspect.signature(self.__wrapped__)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        hints = {key: hint for one in options for key, hint in one.__annotations__.items()}
+        hints = {key: hint for one in map(_imported, self._options) for key, hint in one.__annotations__.items()}
         further = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=_text(hint))
             for key, hint in hints.items()
             if key not in signature.parameters
         ]
-        title = name or _title(call)
-        names = frozenset(one.name for one in (*own, *further)) - FIRST
-        has = known(title, names, call.__module__)
+        return signature.replace(parameters=[*own, *further])
 
-        @wraps(call)
-        def checked(*arguments: Any, **given: Any) -> Any:
-            if not given.keys() <= has:
-                given = _renamed(title, given, former or {})
-                refuse_others(title, given, has)
-            return call(*arguments, **given)
-
-        checked.__signature__ = signature.replace(parameters=[*own, *further])  # type: ignore[attr-defined]
-        return checked  # type: ignore[return-value]
-
-    return decorate
+    def __call__(self, *arguments: Any, **given: Any) -> Any:
+        return self.__wrapped__(*arguments, **given)
 
 
 def checked_class(cls: type[T]) -> type[T]:
@@ -60,10 +91,21 @@ def checked_class(cls: type[T]) -> type[T]:
     return cls
 
 
-def known(call: str, options: frozenset[str], module: str) -> frozenset[str]:
-    """Have errors point at a call that has these options, where another is given one; gives them."""
+def known(call: str, options: frozenset[str], module: str) -> None:
+    """Have errors point at a call that has these options, where another is given one."""
+    _know(call, lambda: options, module)
+
+
+def _know(call: str, options: Callable[[], frozenset[str]], module: str) -> None:
     _CALLS[call] = options, module.rpartition(".")[0]
-    return options
+
+
+def _imported(options: type | str) -> type:
+    """A TypedDict that may be named."""
+    if not isinstance(options, str):
+        return options
+    module, _, name = options.rpartition(".")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
 def refuse_others(call: str, given: Iterable[str], has: Collection[str]) -> None:
@@ -80,12 +122,14 @@ def refuse_others(call: str, given: Iterable[str], has: Collection[str]) -> None
 def _owners(option: str, call: str) -> list[str]:
     """The calls that have an option which another does not have: at most three, those of its own package first."""
     package = _CALLS[call][1] if call in _CALLS else ""
-    owners = [other for other, (has, _) in _CALLS.items() if option in has and other != call]
+    owners = [other for other, (has, _) in _CALLS.items() if option in has() and other != call]
     return sorted(owners, key=lambda other: _CALLS[other][1] != package)[:3]
 
 
 def named_by(call: Callable[..., object]) -> frozenset[str]:
     """The parameters of a call that may be given by name."""
+    import inspect  # here, as opening and reading a slice need none of it
+
     found = inspect.signature(call).parameters.values()
     names = {one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
     return frozenset(names - FIRST)

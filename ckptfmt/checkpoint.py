@@ -3,7 +3,6 @@ and for tensors of any framework."""
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,29 +12,35 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from .calls import takes
 from .errors import CkptError, fault
 from .format.limits import DEFAULT
-from .format.manifest import Schema
-from .format.names import Key, Path, PathIndex
-from .format.tree import Tags, Tree, tags_of
-from .options import MatchOptions, OpenOptions, ReadOptions
+from .format.tree import tags_of
 from .reading.checkpoint import StoredCheckpoint
 from .reading.lookup import Lookup
-from .reading.options import StoredOptions, taken_names
 from .reading.tensor import ArrayLike
-from .storage import Storage, path_of
 
 if TYPE_CHECKING:
+    import os
+
     import zarr
 
+    from .format.manifest import Schema
+    from .format.names import Key, Path, PathIndex
+    from .format.tree import Tags, Tree
     from .frameworks.adapter import Adapter
     from .frameworks.target import MatchReport
     from .maintenance.verification import VerifyReport
     from .migration.plan import MigrationPlan
+    from .options import MatchOptions, OpenOptions, ReadOptions
     from .progress import Progress
     from .reading.framework_tensor import FrameworkTensor
     from .reading.view import CheckpointView
+    from .storage import Storage
+
+    AnyTensor = ArrayLike | FrameworkTensor
+else:
+    from .reading.tensor import ArrayLike as AnyTensor  # as a text in its place would be compiled
 
 
-class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
+class Checkpoint(Lookup[AnyTensor]):
     """An open checkpoint: its tree with tensors that have not been read, its metadata, and partial reads. It is a
     mapping of its tensors, with `keys()`, `values()`, `items()`, `get()`, `in`, `len()` and indexing.
 
@@ -47,10 +52,19 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
     _adapter: Adapter | None = None
     _plan: MigrationPlan | None = None
 
-    @takes(OpenOptions)
+    @takes("ckptfmt.options.OpenOptions")
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         """Open the checkpoint at `path`; see `ckptfmt.open`."""
-        found: dict[str, Any] = dict(options)
+        self._view: CheckpointView[Any]
+        if options:
+            self._open_as_asked(path, dict(options))
+        else:  # which needs less to be imported
+            self._view = StoredCheckpoint(path)
+
+    def _open_as_asked(self, path: str | os.PathLike[str], found: dict[str, Any]) -> None:
+        from .reading.options import StoredOptions, taken_names
+        from .storage import path_of
+
         schema, framework = found.pop("schema", None), found.pop("framework", None)
         renaming = taken_names(found, path_of(path))
         opening = {name: found.pop(name) for name in StoredOptions.__annotations__ if name in found}
@@ -59,7 +73,7 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
             raise fault("bad-option", message, path=path)
         stored = StoredCheckpoint(path, **opening)
         try:
-            self._view: CheckpointView[Any] = stored.renamed(renaming)
+            self._view = stored.renamed(renaming)
             if schema is not None:
                 from .migration.view import migrated
 
@@ -154,7 +168,7 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
         return self._seen(self._view.tree)
 
     @property
-    def tensors(self) -> Mapping[Path, ArrayLike | FrameworkTensor]:
+    def tensors(self) -> Mapping[Path, AnyTensor]:
         """Every path at which a tensor stands, aliases included."""
         if self._adapter is None:
             return self._view.tensors
@@ -206,18 +220,22 @@ class Checkpoint(Lookup["ArrayLike | FrameworkTensor"]):
 
     # ---- reading
 
-    @takes(ReadOptions)
+    @takes("ckptfmt.options.ReadOptions")
     def load(self, **options: Unpack[ReadOptions]) -> Tree:
         """Load the tree, or the part of it that `select` names, with NumPy arrays or the framework's tensors, or `into`
         a target; options and errors are those of `ckptfmt.load`. Names are those under which it was opened."""
+        from .reading.options import taken_names
+
         found: dict[str, Any] = {"framework": self._adapter, **options}
         return self._view.renamed(taken_names(found, self.path)).loader(**found).load()
 
-    @takes(MatchOptions)
+    @takes("ckptfmt.options.MatchOptions")
     def match(self, target: Tree, **options: Unpack[MatchOptions]) -> MatchReport:
         """Compare a target tree with this checkpoint, without reading a tensor or writing anything. What an object
         loads through its own code, only that code can compare. Options are those of `ckptfmt.load`. Raises
         `SelectionError` and `bad-option`."""
+        from .reading.options import taken_names
+
         found: dict[str, Any] = dict(options)
         return self._view.renamed(taken_names(found, self.path)).loader(into=target, **found).match()
 

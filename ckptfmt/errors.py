@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from .tuples import NamedTuple
 
 
 class CkptError(Exception):

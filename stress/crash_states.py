@@ -16,7 +16,7 @@ from ckptfmt.layouts import pack_writer
 from ckptfmt.manager.retention import read_reasons
 from ckptfmt.manager.run_on_disk import RunOnDisk
 from ckptfmt.manager.steps import FixedNames
-from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
+from ckptfmt.storage import TEMPORARY_SUFFIX
 from ckptfmt.testing import equal_trees, using_disk
 from ckptfmt.testing.crash_states import CrashState, crash_states
 from ckptfmt.testing.recording import DiskRecord, RecordingDisk

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import ckptfmt
+from ckptfmt.storage import TEMPORARY_SUFFIX
 from ckptfmt.storage.disk import Disk
-from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
 from ckptfmt.testing import using_disk
 
 from .crash_states import entries, recorded

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import ckptfmt
-from ckptfmt.storage.temporaries import TEMPORARY_SUFFIX
+from ckptfmt.storage import TEMPORARY_SUFFIX
 from ckptfmt.testing import equal_trees
 
 from .processes import CONTEXT, PATIENCE, child

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt.errors import UnsupportedError
-from ckptfmt.format.digests import digest_named
+from ckptfmt.format.digests import FEW, digest_named, sha256
 
 NAMES = ("xxh3-128", "sha256", "blake3")
 KNOWN = [
@@ -35,6 +37,21 @@ def test_streams_give_the_digest_of_the_whole(name: str, parts: list[bytes]) -> 
     for part in parts:
         hasher.update(part)
     assert hasher.digest() == digest.of(b"".join(parts))
+
+
+@pytest.mark.parametrize("size", [0, 55, 56, 64, 1000, FEW, FEW + 1])
+@pytest.mark.parametrize(
+    "without", [(), ("hashlib",), ("hashlib", "_sha2", "_sha256")], ids=["openssl", "own", "built"]
+)
+def test_sha256_is_one_whatever_gives_it(monkeypatch: pytest.MonkeyPatch, size: int, without: tuple[str, ...]) -> None:
+    """Whether a program has imported OpenSSL already, has not, or has a Python without a sha256 of its own."""
+    data = bytes(range(250)) * (size // 250) + bytes(size % 250)
+    expected = hashlib.sha256(data).digest()
+    if "hashlib" in without:
+        monkeypatch.delitem(sys.modules, "hashlib")
+    for name in without[1:]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert sha256(memoryview(data)) == expected == sha256(data)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,9 +22,9 @@ from damage import LAYOUTS, child, leftovers, semaphore, use_disk
 import ckptfmt
 from ckptfmt.frameworks.sources import Lazy
 from ckptfmt.storage import disk as disks
+from ckptfmt.storage.attempt import LocalAttempt
 from ckptfmt.storage.disk import Disk
 from ckptfmt.storage.leases import claim, is_leased, lease
-from ckptfmt.storage.local import LocalAttempt
 from ckptfmt.storage.temporaries import take_away
 from ckptfmt.testing import assert_same_tree, using_disk
 from stress.gc import LocklessDisk, beside_collections

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ckptfmt
 
-LIGHT = {"ckptfmt", "numpy", "msgpack", "xxhash", "zlib_ng"}  # beyond the standard library; zlib_ng when saving
+# beyond the standard library; xxhash when a checkpoint is opened, zlib_ng when saving
+LIGHT = {"ckptfmt", "numpy", "msgpack", "xxhash", "zlib_ng"}
 HEAVY = {"torch", "jax", "tensorflow", "tensorstore", "zarr", "fsspec", "click", "rich", "asyncio"}
 SAVE_AND_LOAD = """
 path = sys.argv[1]
@@ -40,7 +43,67 @@ def imported(code: str, *arguments: object) -> set[str]:
 
 def test_importing_is_light() -> None:
     assert imported("") == {"ckptfmt"}
-    assert imported("ckptfmt.open") == LIGHT - {"zlib_ng"}
+    assert imported("ckptfmt.open") == LIGHT - {"xxhash", "zlib_ng"}
+
+
+# all modules of the package that opening a file and reading a slice import: what a program waits for that does no more
+OF_A_SLICE = """
+ckptfmt ckptfmt._version ckptfmt.api ckptfmt.calls ckptfmt.checkpoint ckptfmt.errors ckptfmt.format
+ckptfmt.format.arrays ckptfmt.format.chunk_table ckptfmt.format.chunks ckptfmt.format.codecs ckptfmt.format.commit
+ckptfmt.format.digests ckptfmt.format.dtypes ckptfmt.format.grid ckptfmt.format.limits ckptfmt.format.manifest
+ckptfmt.format.names ckptfmt.format.tree ckptfmt.frameworks ckptfmt.frameworks.memory ckptfmt.layouts
+ckptfmt.layouts.chunk_index ckptfmt.layouts.file ckptfmt.on_demand ckptfmt.reading ckptfmt.reading.blocks
+ckptfmt.reading.checkpoint ckptfmt.reading.fetch ckptfmt.reading.located ckptfmt.reading.lookup ckptfmt.reading.tensor
+ckptfmt.reading.view ckptfmt.storage ckptfmt.storage.descriptor ckptfmt.storage.disk ckptfmt.storage.local
+ckptfmt.tuples
+"""
+# of the standard library, those that a small program has not: each takes longer than the slice
+NOT_OF_A_SLICE = """
+_hashlib asyncio concurrent copy dataclasses decimal difflib email fcntl fractions hashlib heapq http importlib.metadata
+json logging mmap multiprocessing queue random secrets shutil signal socket subprocess tempfile threading uuid zipfile
+"""
+SLICE = """
+import re, sys, numpy
+before, compiled = set(sys.modules), []
+import msgpack  # which compiles something
+re._compile = None  # no regular expression is compiled
+sys.addaudithook(lambda event, arguments: compiled.append(arguments) if event == "compile" else None)
+import ckptfmt
+with ckptfmt.open(sys.argv[1]) as checkpoint:
+    assert checkpoint["layers/1/w"][1:3].tolist() == [1, 1]
+print(*sorted(set(sys.modules) - before))
+print(*[arguments[0] for arguments in compiled])
+"""
+
+
+def test_opening_and_slicing_import_what_they_need(tmp_path: Path) -> None:
+    """And nothing is compiled for them: no annotation, no constructor of a class, no regular expression."""
+    ckptfmt.save(tmp_path / "x", {"layers": [{"w": np.full(4, i), "b": np.zeros(2, "f4")} for i in range(9)]})
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    for _ in range(2):  # the first time Python compiles the modules
+        done = subprocess.run(
+            [sys.executable, "-c", SLICE, tmp_path / "x"],
+            env={**environment, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    found, compiled = done.stdout.split("\n")[:2]
+    names = set(found.split())
+    assert {name for name in names if name.partition(".")[0] == "ckptfmt"} == set(OF_A_SLICE.split())
+    others = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ckptfmt"}
+    assert {name for name in others if "cython" not in name} == {"msgpack", "xxhash"}
+    assert names & set(NOT_OF_A_SLICE.split()) == set()
+    assert compiled == ""
+
+
+def test_more_is_imported_when_it_is_needed(tmp_path: Path) -> None:
+    """Of a tree with tags, options, and a cast: so the list above says something."""
+    ckptfmt.save(tmp_path / "x", {"a": np.zeros(3, "M8[s]"), "b": np.arange(4)})
+    code = "import ckptfmt, sys\nwith ckptfmt.open(sys.argv[1], prefix='a') as checkpoint: checkpoint[()]"
+    code += "\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x"], capture_output=True, text=True, check=True)
+    assert {"ckptfmt.format.tags", "ckptfmt.format.renaming", "ckptfmt.options"} <= set(done.stdout.split())
 
 
 def test_every_public_name_is_there() -> None:
@@ -68,7 +131,7 @@ def test_what_is_used_is_imported(tmp_path: Path, options: str, array: str, more
     code = "import numpy as np, ml_dtypes" if more == {"ml_dtypes"} else "import numpy as np"
     code += f"; ckptfmt.save(sys.argv[1], {array}, {options}); ckptfmt.load(sys.argv[1])"
     found = imported(code, tmp_path / "x")
-    assert found >= LIGHT | more
+    assert found >= LIGHT - {"xxhash"} | more
     assert not found & HEAVY
 
 

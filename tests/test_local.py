@@ -20,7 +20,8 @@ import pytest
 from damage import LAYOUTS, exit_code, save_varied, varied_tree, zones
 
 import ckptfmt
-from ckptfmt.storage.local import LocalAttempt, LocalStorage
+from ckptfmt.storage.attempt import LocalAttempt
+from ckptfmt.storage.local import LocalStorage
 from ckptfmt.testing import assert_same_tree
 
 TREE = {"x": np.arange(3), "deep": {"y": [np.zeros(2)]}}

@@ -28,6 +28,7 @@ LAYERS = (
         "packages",
         "progress",
         "threads",
+        "tuples",
         "warning",
     ),
     ("format", "patterns"),
@@ -37,7 +38,7 @@ LAYERS = (
     ("parallel",),
     ("conversion", "migration"),
     ("maintenance",),
-    ("api", "checkpoint", "options"),  # what the users of the package see
+    ("api", "checkpoint", "options", "save_options"),  # what the users of the package see
     ("manager",),
     ("testing", "cli"),  # which use it as they do
 )

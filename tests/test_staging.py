@@ -17,8 +17,8 @@ from ckptfmt.format.digests import digest_named
 from ckptfmt.frameworks.sources import Buffers
 from ckptfmt.layouts import staging
 from ckptfmt.layouts.staging import BEHIND, Checks, WriteBehind, staged
+from ckptfmt.storage.attempt import LocalFile
 from ckptfmt.storage.disk import Disk
-from ckptfmt.storage.local import LocalFile
 from ckptfmt.threads import Pool
 
 

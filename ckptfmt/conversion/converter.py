@@ -26,7 +26,7 @@ from ..patterns import Patterns
 from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
 from ..storage import Storage, options_at, path_of
-from ..storage.local import LocalAttempt
+from ..storage.attempt import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
 from . import formats, own

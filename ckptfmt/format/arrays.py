@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from .codecs import Codec
 from .dtypes import DType
 from .grid import Shape

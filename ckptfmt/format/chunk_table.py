@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import fault
+from ..tuples import NamedTuple
 from .arrays import ArraySpec
 from .digests import Digest
 from .dtypes import Array

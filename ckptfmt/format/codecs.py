@@ -6,13 +6,13 @@ bounded by the size that the chunk must have, so a small stored chunk cannot ask
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Container, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import fault
+from ..tuples import NamedTuple
 from .dtypes import Array
 
 CodecChain = list[dict[str, Any]]
@@ -44,6 +44,8 @@ class Codec(NamedTuple):
         """The stored bytes of a contiguous chunk of storage elements."""
         options = dict(self.options)
         if self.name == "gzip":
+            import zlib  # here, as raw chunks need none
+
             return zlib.compress(chunk.tobytes(), options["level"], wbits=31)  # a header without a clock [MAN-009]
         from ..threads import Pool  # here, as reading needs no threads of its own
 
@@ -55,6 +57,8 @@ class Codec(NamedTuple):
     def decode(self, stored: memoryview, nbytes: int) -> Array:
         """`nbytes` decoded bytes (uint8); ValueError if the stored bytes decode to more, to less, or not at all."""
         if self.name == "gzip":
+            import zlib
+
             inflater = zlib.decompressobj(wbits=31)
             try:
                 decoded = inflater.decompress(stored, nbytes + 1)
@@ -128,6 +132,8 @@ def codec_asked(option: str | Mapping[str, Any] | None) -> Codec:
                 found=key,
                 expected=", ".join(defaults),
             )
+    import zlib
+
     codec = Codec(name, tuple(sorted({**defaults, **options}.items())))
     try:
         codec.encode(np.zeros(1, np.uint8))

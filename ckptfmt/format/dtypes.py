@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import fault
+from ..tuples import NamedTuple
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

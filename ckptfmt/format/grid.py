@@ -11,9 +11,10 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import fault
+from ..tuples import NamedTuple
 
 Shape = tuple[int, ...]
 

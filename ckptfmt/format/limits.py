@@ -15,12 +15,13 @@ from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..calls import checked_class
 from ..errors import fault
+from ..tuples import NamedTuple
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from .._version import FORMAT as FORMAT
 from ..errors import CkptError, fault
+from ..tuples import NamedTuple
 from . import tree
 from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, columns, decode_table, encode_table, first_chunks
-from .digests import Digest, digest_named
+from .digests import Digest, digest_named, sha256
 from .documents import bad, unpack
 from .limits import uncollected
 from .names import check_names, check_paths
-from .node import Node, PagedNode
-from .placement import Placement, decode_placement
+from .node import PagedNode
 from .spec_columns import decode_specs, encode_specs
 
 if TYPE_CHECKING:
+    from .node import Node
     from .pages import ReadBytes
+    from .placement import Placement
     from .tensor_pages import TensorPages
 
 PAGES = "pages"  # the feature of section 7.1
@@ -193,7 +194,7 @@ def fingerprint(names: Sequence[str], specs: Sequence[ArraySpec]) -> bytes:
 def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
     """The same of (name, dtype, shape)."""
     ordered = sorted([name, dtype, list(shape)] for name, dtype, shape in rows)
-    return hashlib.sha256(msgpack.packb(ordered)).digest()
+    return sha256(msgpack.packb(ordered))
 
 
 @uncollected()
@@ -223,9 +224,7 @@ def decode(raw: bytes, memory: int | None = None, read: ReadBytes | None = None)
     parts = tuple(_part(part, layout, specs, known_digest, block) for part in document["parts"])
     if not parts or (layout != "packed" and len(parts) > 1):
         raise bad(f"layout {layout!r} has {len(parts)} parts [CHK-002] [LAY-004]")
-    if ("placement" in document) != (layout == "packed"):
-        raise bad("`placement` stands in layout 'packed', and only there [MAN-002]")
-    placement = decode_placement(document["placement"], first_chunks(specs), len(parts)) if layout == "packed" else None
+    placement = _placement(document, layout, specs, len(parts))
     schema, expected = decode_schema(document["schema"])
     if schema is not None and fingerprint(names, specs) != expected:
         raise bad("the schema's fingerprint is not that of the tensors [SCH-002]")
@@ -262,6 +261,16 @@ def decoded_with(
         placement=placement,
         unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
     )
+
+
+def _placement(document: Mapping[str, Any], layout: str, specs: Sequence[ArraySpec], parts: int) -> Placement | None:
+    if ("placement" in document) != (layout == "packed"):
+        raise bad("`placement` stands in layout 'packed', and only there [MAN-002]")
+    if layout != "packed":
+        return None
+    from .placement import decode_placement  # here, as other layouts need none of it
+
+    return decode_placement(document["placement"], first_chunks(specs), parts)
 
 
 def _head(document: Any) -> tuple[tuple[int, int], str]:

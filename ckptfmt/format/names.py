@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 from ..errors import fault
-from ..near import did_you_mean
 from .limits import FACTOR, VALUES
 
 Key = str | int
@@ -20,13 +19,15 @@ MAX_LENGTH = 65_000  # bytes of a name [NAME-006]
 MAX_INTEGER_BITS = 8192  # of an int key that is part of a name [NAME-001]
 _LONGEST_INT = 20  # characters of an int64
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
-_PLAINEST = re.compile(r"(?:[A-Za-z_.][^/\n]*(?:\n(?!\Z)|\Z))+").fullmatch
-_DIGITS = re.compile(r"-?[0-9]+").fullmatch
-_UNESCAPED = re.compile(r"(?:[A-Za-y](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?\n)*+").fullmatch
-_INTEGER = re.compile(rb"-?[0-9]+").fullmatch
-_SEGMENT = r"(?!__|\.+[/\n]|zarr\.json[/\n])[A-Za-z0-9_.~-]++"
-_NAMES = re.compile(rf"(?:{_SEGMENT}(?:/{_SEGMENT})*+\n)*+").fullmatch
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
+_PLAIN = frozenset(_LETTERS)  # what stands for itself
+_LEGAL = frozenset(_LETTERS + "~")  # what names of nodes are made of
+_BETWEEN = f"{_LETTERS}~/\n".encode()
+# without which all names with such letters are legal, whose lines stand between these
+_SUSPICIOUS = ("//", "/\n", "\n/", "\n\n", "/__", "\n__", "/.", "\n.", "/zarr.json", "\nzarr.json")
+# expressions, which are compiled where they are first needed: not for a slice
+_PLAINEST = r"(?:[A-Za-z_.][^/\n]*(?:\n(?!\Z)|\Z))+"
+_UNESCAPED = r"(?:[A-Za-y](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?\n)*+"
 
 
 def escape(key: Key) -> str:
@@ -37,13 +38,13 @@ def escape(key: Key) -> str:
                 "name-too-long", f"an int key has {key.bit_length()} bits", expected=f"at most {MAX_INTEGER_BITS}"
             )
         return str(key)  # [NAME-001]
-    if _PLAIN(key) and not (key[0] in "-0123456789_z" or key[-1] == "."):
+    if key and _PLAIN.issuperset(key) and not (key[0] in "-0123456789_z" or key[-1] == "."):
         return key
     raw = key.encode()
     if not raw:
         return "~"  # [NAME-004]
-    name = "".join(chr(b) if _PLAIN(chr(b)) else f"~{b:02X}" for b in raw)  # [NAME-002]
-    if _INTEGER(raw) or raw.startswith(b"__") or raw == b"zarr.json":
+    name = "".join(chr(b) if chr(b) in _PLAIN else f"~{b:02X}" for b in raw)  # [NAME-002]
+    if raw.removeprefix(b"-").isdigit() or raw.startswith(b"__") or raw == b"zarr.json":
         name = f"~{raw[0]:02X}{name[1:]}"  # [NAME-003]
     if name.endswith("."):
         name = f"{name[:-1]}~2E"  # [NAME-003]
@@ -57,7 +58,7 @@ def unescape(name: str) -> Path:
 
 def _unescaped(segment: str) -> Key:
     if "~" not in segment:
-        return int(segment) if _INTEGER(segment.encode()) else segment
+        return int(segment) if _is_integer_text(segment) else segment
     if segment == "~":
         return ""  # [NAME-004]
     first, *others = segment.split("~")
@@ -73,9 +74,9 @@ def are_plain(keys: Iterable[Any]) -> bool:
     """Whether no str among keys is empty, has a `/` or is the text of an int. [PAGE-008]"""
     texts = [key for key in keys if type(key) is str]
     joined = "\n".join(texts)
-    if joined.isascii() and _PLAINEST(joined):  # as almost always
+    if joined.isascii() and re.fullmatch(_PLAINEST, joined):  # as almost always
         return True
-    return not any(not key or "/" in key or _DIGITS(key) for key in texts)
+    return not any(not key or "/" in key or _is_integer_text(key) for key in texts)
 
 
 def path_of_text(text: str) -> Path:
@@ -91,7 +92,7 @@ def exact_path(path: Key | Path) -> Path | None:
 
 def are_names_themselves(keys: Sequence[str]) -> bool:
     """Whether surely none of these keys is escaped: what `escape` looks at first, for many at once."""
-    return _UNESCAPED("".join([f"{key}\n" for key in keys])) is not None and "\n" not in "".join(keys)
+    return re.fullmatch(_UNESCAPED, "".join([f"{key}\n" for key in keys])) is not None and "\n" not in "".join(keys)
 
 
 def path_text(path: Path) -> str:
@@ -154,6 +155,8 @@ class PathIndex:
         return [] if exact is None else [fit for fit in self._by_text.get(path_text(exact), []) if fit == exact]
 
     def _near(self, path: Key | Path) -> str:
+        from ..near import did_you_mean  # here, as it is seldom needed
+
         keys = path if isinstance(path, tuple) else (path,)
         labels = (path_label(fit) for fits in self._by_text.values() for fit in fits)
         return did_you_mean("/".join(map(str, keys)), labels)
@@ -179,6 +182,11 @@ def is_int_text(key: object) -> bool:
     return key.removeprefix("-").isdecimal() and key.isascii() and str(int(key)) == key
 
 
+def _is_integer_text(text: str) -> bool:
+    """Whether a text is made of digits, after a minus or not."""
+    return text.isascii() and text.removeprefix("-").isdigit()
+
+
 def _exact_key(key: Any) -> Key | None:
     """A key that a path may have: a str, or an int, of NumPy too; None for anything else. [TREE-007]"""
     if isinstance(key, str):
@@ -195,8 +203,12 @@ def _integer_text(key: int) -> str:
 
 
 def are_names(lines: str) -> bool:
-    """Whether lines, each with a line feed at its end, are legal names. [NAME-006]"""
-    return _NAMES(lines) is not None
+    """Whether names, a line each, are legal: at a glance where none has anything odd, without a look at each."""
+    text = f"\n{lines}"
+    is_usual = text.isascii() and not text.encode().translate(None, _BETWEEN)
+    if is_usual and not any(found in text for found in _SUSPICIOUS):
+        return True
+    return all(map(_is_name, lines.split("\n")[:-1]))
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -207,7 +219,7 @@ def check_names(names: Sequence[str]) -> None:
         raise fault("bad-manifest", f"a tensor name is longer than {MAX_LENGTH} bytes [NAME-006]")
     lines = "".join([f"{name}\n" for name in names])
     if not are_names(lines) or lines.count("\n") != len(names):
-        bad = next(name for name in names if not are_names(f"{name}\n") or "\n" in name)
+        bad = next(name for name in names if not _is_name(name))
         raise fault("bad-manifest", f"illegal tensor name {bad!r:.200} [NAME-006]")
     ordered = sorted([f"{name}/" for name in names])  # what begins with a text comes right after it
     for name, following in pairwise(ordered):
@@ -215,6 +227,14 @@ def check_names(names: Sequence[str]) -> None:
             what = "stands twice" if name == following else "has tensors beneath it"
             raise fault("bad-manifest", f"tensor {name[:-1]!r:.200} {what} [NAME-006]")
     _check_nesting(names, lines)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name is one of a node. [NAME-006]"""
+    return all(
+        segment.strip(".") and _LEGAL.issuperset(segment) and segment[:2] != "__" and segment != "zarr.json"
+        for segment in name.split("/")
+    )
 
 
 def _check_nesting(names: Sequence[str], lines: str) -> None:
@@ -229,7 +249,7 @@ def _check_nesting(names: Sequence[str], lines: str) -> None:
 def check_paths(paths: Sequence[str]) -> None:
     """Refuse paths of objects that are illegal or not distinct. [CHK-007]"""
     for path in paths:
-        if not path or "\n" in path or not are_names(f"{path}\n") or len(path) > MAX_LENGTH:
+        if not _is_name(path) or len(path) > MAX_LENGTH:
             raise fault("bad-manifest", f"illegal path of an object {path!r:.200} [CHK-007]")
     if len(set(paths)) != len(paths):
         raise fault("bad-manifest", "two parts name one object [LAY-004]")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import fault
+from ..tuples import NamedTuple
 from .chunk_table import columns
 from .dtypes import Array
 

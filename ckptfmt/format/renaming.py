@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import CkptError, fault
+from ..tuples import NamedTuple
 from .names import Key, Path, PathIndex, label, path_text
 from .node import Node
 from .tree import bare, decode_key, leaves, node_at

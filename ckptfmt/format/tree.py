@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
+from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UnknownTagWarning, fault
-from ..warning import warn
 from .dtypes import DTYPES, dtype_named, unpack
 from .limits import SMALL, table, uncollected
 from .names import Key, Path, path_label
-from .node import Node, Restore
-from .tags import TAGS, Tag
+
+if TYPE_CHECKING:
+    from .node import Node, Restore
+    from .tags import Tag
 
 AppliedTag = tuple[str, Any]  # its name and param
 Tags = Mapping[Path, Sequence[AppliedTag]]  # by path, the outermost first
@@ -45,6 +47,14 @@ class _Omitted:
 
 
 OMITTED = _Omitted()
+
+
+@cache
+def _known_tags() -> Mapping[str, Tag]:
+    """The tags, imported when one is met: most trees of tensors have none."""
+    from .tags import TAGS
+
+    return TAGS
 
 
 def check(node: Node, dtypes: Sequence[str]) -> None:
@@ -84,7 +94,8 @@ def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> Non
         case ["tag", str(name), param, child]:
             _check(param, (), used, depth + 1)  # [TREE-014]
             _check_items([child], dtypes, used, depth)
-            if name in TAGS and not TAGS[name].accepts(param, child, dtypes):
+            tag = _known_tags().get(name)
+            if tag is not None and not tag.accepts(param, child, dtypes):
                 raise _bad(f"tag {name!r} has a param or child of another form [TAG-003]")
         case _:
             raise _bad(f"no such node: {str(node)[:60]} [TREE-001]")
@@ -131,13 +142,14 @@ def decode(
     node: Node,
     tensor: Callable[[int], Any],
     keep: Callable[[Path], bool] | None = None,
-    restores: Mapping[str, Restore] = MappingProxyType({}),
+    restores: Mapping[str, Restore] | None = MappingProxyType({}),
     path: Path = (),
 ) -> Tree:
     """The value of a checked node, which stands at a path; `tensor(index)` gives the leaf of a tensor node.
 
     With `keep`, leaves whose path it refuses are left out: dict entries vanish, items of lists and tuples become
-    `OMITTED`. `restores` makes the values of tags that belong to a framework.
+    `OMITTED`. `restores` makes the values of tags that belong to a framework; None is for trees of tensors that are not
+    read (`tags.CHILDREN`).
     """
     with uncollected():
         return _Decoder(tensor, keep, restores).value(node, path)
@@ -145,7 +157,7 @@ def decode(
 
 class _Decoder:
     def __init__(
-        self, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None, restores: Mapping[str, Restore]
+        self, tensor: Callable[[int], Any], keep: Callable[[Path], bool] | None, restores: Mapping[str, Restore] | None
     ) -> None:
         self.tensor, self.keep, self.restores = tensor, keep, restores
         self.announced: set[str] = set()
@@ -196,7 +208,11 @@ class _Decoder:
 
     def tagged(self, node: Node, path: Path) -> Tree:
         _, name, param, child = node
-        tag = TAGS.get(name)
+        tag = _known_tags().get(name)
+        if self.restores is None:
+            from .tags import CHILDREN
+
+            self.restores = CHILDREN
         if tag is not None and tag.is_leaf and self.keep is not None:
             if not self.keep(path):
                 return OMITTED
@@ -224,6 +240,8 @@ class _Decoder:
             self.announced.add(node[1])
             text = f"{node[1]} {node[2]}" if tag else node[1]
             message = f"{text!r}, first at {path_label(path)!r}, {hint} [TAG-001]"
+            from ..warning import warn  # here, as it is seldom needed
+
             warn(message, UnknownTagWarning)
         return value
 
@@ -308,7 +326,7 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         case ["list" | "tuple", items] if items:
             for i, item in enumerate(items):
                 yield from leaves(item, (*path, i))
-        case ["tag", name, _, child] if name not in TAGS or not TAGS[name].is_leaf:
+        case ["tag", name, _, child] if (tag := _known_tags().get(name)) is None or not tag.is_leaf:
             yield from leaves(child, path)
         case _:
             yield path, node

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ..errors import fault
 from ..format.arrays import ArraySpec
 from ..format.dtypes import Array, bytes_of
 from ..format.grid import Shape
+from ..tuples import NamedTuple
+from . import Lazy as Lazy
 
 if TYPE_CHECKING:
     from ..storage import Storage
@@ -34,12 +36,6 @@ class Source(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
 
     def __getitem__(self, region: Region, /) -> Array: ...
-
-
-class Lazy:
-    """Base of the sources that are not arrays: whatever derives from it stands in a tree as a tensor."""
-
-    __slots__ = ()
 
 
 class StoredChunk(NamedTuple):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import fault
 from ..format.arrays import ArraySpec
@@ -21,7 +21,7 @@ from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import Manifest
 from ..storage import Attempt, Storage
-from ..storage.ahead import ahead
+from ..tuples import NamedTuple
 from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Located(NamedTuple):
 
 def bytes_between(storage: Storage, name: str, taken: list[tuple[int, int]], end: int) -> Iterator[bytes]:
     """The bytes of an object before `end` that lie in none of the `taken` extents (offset, length), in order."""
+    from ..storage.ahead import ahead  # here, as opening needs none
+
     windows = _windows(_gaps(storage, name, taken, end))
     for pieces in ahead(storage, (partial(_read_window, storage, name, window) for window in windows)):
         yield from pieces

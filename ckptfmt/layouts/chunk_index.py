@@ -3,23 +3,21 @@ when they are first needed [CHK-006]."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
+from _thread import RLock
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import fault
 from ..format.chunk_table import ChunkTable
-from ..format.digests import digest_named
+from ..format.digests import digest_named, sha256
 from ..format.dtypes import Array
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest, Part, PartReference, check_part, decode_part
 from ..storage import Storage
-from ..storage.ahead import ahead
+from ..tuples import NamedTuple
 
 
 class Found(NamedTuple):
@@ -38,7 +36,7 @@ class ChunkIndex:
         self._storage, self._limits = storage, limits
         self.manifest: Manifest = manifest
         self._loaded: dict[int, ChunkTable] = {}
-        self._loading = [threading.RLock() for _ in range(len(manifest.parts))]
+        self._loading = [RLock() for _ in range(len(manifest.parts))]
 
     def find(self, tensor: int, chunk: int) -> tuple[Part, ChunkTable, int]:
         """The part, table and row of one chunk."""
@@ -78,6 +76,8 @@ class ChunkIndex:
     def load(self, numbers: Array) -> None:
         """Load the tables that chunks with these numbers are in, many at a time over a network; raises as `table`."""
         if self.manifest.placement is not None:
+            from ..storage.ahead import ahead
+
             parts = np.unique(self.manifest.placement.parts_of(numbers)).tolist()
             deque(ahead(self._storage, (partial(self.table, part) for part in parts)), maxlen=0)
 
@@ -86,7 +86,7 @@ class ChunkIndex:
         self._limits.check_manifest(reference.length, self._storage.path)
         length = self._storage.size(reference.path)
         raw = self._storage.read(reference.path, 0, length) if length == reference.length else b""
-        if hashlib.sha256(raw).digest() != reference.sha256:  # [CHK-006]
+        if sha256(raw) != reference.sha256:  # [CHK-006]
             raise fault(
                 "manifest-digest",
                 f"the part manifest {reference.path} does not match its length and sha256 [CHK-006]",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import fault
-from ..format import commit, pack
-from ..format.chunks import PIECE
+from ..format import commit
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import FORMAT, PAGED_FORMAT, Manifest, Part
@@ -19,6 +17,7 @@ from . import Frame, Located, Written, bytes_between, chunk_object, first_differ
 from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
+    from ..format import pack
     from .draft import Draft
     from .pack_writer import PackWriter
 
@@ -73,6 +72,7 @@ def frame_damage(
 ) -> Iterator[tuple[str, int, str]]:
     """(object, offset, what) of each place where the frame differs from the canonical one; nothing if it was written
     in another legal way."""
+    from ..format import pack  # here, as opening needs none of it
     from .pack_writer import documents
 
     if manifest.pages is not None:
@@ -111,6 +111,8 @@ def frame_damage(
 def _crc32(storage: Storage, member: pack.Member) -> int:
     from zlib_ng import zlib_ng
 
+    from ..format.chunks import PIECE
+
     crc = 0
     for start in range(0, member.size, PIECE):
         crc = zlib_ng.crc32(storage.read(OBJECT, member.payload + start, min(PIECE, member.size - start)), crc)
@@ -122,6 +124,8 @@ def _crc32(storage: Storage, member: pack.Member) -> int:
 
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write the whole file: node documents, chunks, manifest, central directory, end record, commit record."""
+    from ..format import pack
+    from ..format.digests import sha256
     from ..threads import Pool  # these here, as opening needs neither threads nor a writer
     from . import paged_file
     from .pack_writer import Changed, PackWriter
@@ -143,7 +147,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
             writer, raw = filled(attempt.create(OBJECT), holds=True)
         last = _manifest_member(writer.end, raw)
         frame = bytes(draft.digest.size)
-        record = CommitRecord(version, "file", last.payload, len(raw), hashlib.sha256(raw).digest(), frame)
+        record = CommitRecord(version, "file", last.payload, len(raw), sha256(raw), frame)
         header = pack.local_header(last)
         directory = pack.directory([*writer.members, last], len(record.encode()))
         record = record._replace(frame=writer.frame(header, directory))
@@ -162,5 +166,7 @@ def _add(writer: PackWriter, draft: Draft) -> bytes:
 
 def _manifest_member(end: int, raw: bytes) -> pack.Member:
     from zlib_ng import zlib_ng
+
+    from ..format import pack
 
     return pack.place(MANIFEST.encode(), end, len(raw), zlib_ng.crc32(raw), aligned=False)

@@ -19,11 +19,11 @@ from typing import Any, Unpack
 from ..errors import CkptError, StorageError, fault, os_fault
 from ..format import commit
 from ..options import OpenOptions
-from ..storage import COMMIT, leases
+from ..storage import COMMIT, TEMPORARY_SUFFIX, leases
 from ..storage import disk as disks
+from ..storage.attempt import LocalAttempt, make_directories
 from ..storage.folders import entries_below
-from ..storage.local import LocalAttempt, make_directories
-from ..storage.temporaries import TEMPORARY_SUFFIX, beside, destroy, take_away
+from ..storage.temporaries import beside, destroy, take_away
 from .run import REASONS, Listing, RunDirectory, record_in
 from .steps import Number, Step, StepNames
 

@@ -7,14 +7,13 @@ Nothing else is read.
 
 from __future__ import annotations
 
-import copy
-import threading
+from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from ..format.names import Path, path_label
 from ..layouts import chunk_object
 from ..layouts.chunk_index import ChunkIndex
 from ..storage import IN_FLIGHT, Storage
-from ..threads import Call, start_thread
+from ..tuples import NamedTuple
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
 SCRAP = 256 << 10  # bytes that are read at a time to be digested and forgotten
@@ -49,6 +48,11 @@ def in_turn(jobs: list[ReadJob]) -> None:
 def run(jobs: list[ReadJob], threads: int) -> None:
     """Run jobs, on several threads if there is more than one, this one among them; the first failure in order is
     raised, after all have ended. By hand, as importing the library's pools takes longer than most small reads."""
+    if len(jobs) <= 1:
+        in_turn(jobs)
+        return
+    from ..threads import Call, start_thread  # here, as reading a slice needs none
+
     pending = deque(enumerate(jobs))
     failures: dict[int, BaseException] = {}
 
@@ -98,7 +102,7 @@ class Count:
 
     def __init__(self) -> None:
         self.value: int = 0
-        self._adding = threading.RLock()  # which a signal handler may need, too
+        self._adding = RLock()  # which a signal handler may need, too
 
     def add(self, number: int) -> None:
         with self._adding:
@@ -127,6 +131,8 @@ class BlockReader:
 
     def for_load(self, in_flight: int) -> BlockReader:
         """A reader of the same chunks for one load."""
+        import copy  # here, as reading a slice needs none
+
         other = copy.copy(self)
         other.in_flight, other.on_read = in_flight, None
         return other

@@ -14,9 +14,6 @@ from ..format.limits import DEFAULT, Limits, table
 from ..format.manifest import Manifest, Schema
 from ..format.names import Key, Path, PathIndex, name_of, path_label, unescape
 from ..format.node import PagedNode
-from ..format.renaming import Renaming
-from ..format.tags import CHILDREN, TIMES
-from ..format.tree import Tags, Tree
 from ..layouts import Frame, Layout, Located, layout_of
 from ..storage import Storage, path_of, storage_for
 from .blocks import BlockReader
@@ -28,6 +25,8 @@ from .view import CheckpointView
 if TYPE_CHECKING:
     import zarr
 
+    from ..format.renaming import Renaming
+    from ..format.tree import Tags, Tree
     from .supply import Reads, StoredSupply
 
 
@@ -63,8 +62,6 @@ class StoredCheckpoint(CheckpointView[Tensor]):
 
     path = ""
     _numbers: Sequence[int] | None = None  # of the tensors in the tree, where these are not all that are stored
-
-    renaming = Renaming()  # how its names came about, from those that are stored
 
     def __init__(
         self,
@@ -198,7 +195,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
 
     @cached_property
     def tree(self) -> Tree:
-        return trees.decode(self.manifest.tree, self.handles.__getitem__, restores=CHILDREN)
+        return trees.decode(self.manifest.tree, self.handles.__getitem__, restores=None)
 
     @cached_property
     def tensors(self) -> dict[Path, Tensor]:
@@ -222,6 +219,8 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     @cached_property
     def times(self) -> list[Path]:
         """The places of NumPy's times."""
+        from ..format.tags import TIMES
+
         return [path for path, name, _ in trees.tags(self.manifest.tree) if name in TIMES]
 
     def __len__(self) -> int:
@@ -240,9 +239,16 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         """The label of a tensor's path, by its number."""
         return path_label(self.path_of(index))
 
+    @cached_property
+    def renaming(self) -> Renaming:
+        """How its names came about, from those that are stored."""
+        from ..format.renaming import Renaming  # here, as most checkpoints keep their names
+
+        return Renaming()
+
     def renamed(self, renaming: Renaming) -> Self:
         """Its Zarr hierarchies keep the stored names."""
-        if renaming == Renaming():
+        if renaming == type(renaming)():
             return self
         other = type(self).__new__(type(self))
         for name in ("path", "verifies", "limits", "_storage_options", "_storage", "rules", "located", "fetcher"):
@@ -279,7 +285,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         node: Any = ["tensor", index] if index is not None else root.leaf(exact)
         if node is None:
             return MISSING
-        return trees.decode(node, self._handle, restores=CHILDREN)
+        return trees.decode(node, self._handle, restores=None)
 
     def _handle(self, index: int) -> Tensor:
         return Tensor(self.fetcher, index, self._first_paths(index), self.verifies)

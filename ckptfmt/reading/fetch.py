@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..format.dtypes import Array, bytes_of
 from ..format.grid import Axis, Shape, Span, pieces, spans
 from ..format.manifest import Manifest
 from ..frameworks.memory import aligned
+from ..tuples import NamedTuple
 from .blocks import BlockReader, ChunkPlace, ReadJob, Runner, in_turn
 from .neighbours import RUN, SMALL, read_run, runs_of
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from ..errors import fault
 from ..format import manifest as manifests
-from ..format.digests import digest_named
+from ..format.digests import digest_named, sha256
 from ..format.limits import Limits
 from ..format.manifest import Manifest
 from ..format.pages import ReadBytes
@@ -17,7 +15,7 @@ def read_manifest(located: Located, limits: Limits, read: ReadBytes) -> Manifest
     """Raises `manifest-digest`, `bad-manifest` and what decoding it raises."""
     record, raw = located.record, located.manifest
     memory = limits.values(max(located.size, len(raw)))
-    if hashlib.sha256(raw).digest() != record.sha256:  # [COM-003]
+    if sha256(raw) != record.sha256:  # [COM-003]
         raise fault("manifest-digest", "the manifest's bytes do not match their sha256 [COM-003]", offset=record.offset)
     if record.format[0] == manifests.FORMAT[0]:
         manifest = manifests.decode(raw, memory, read)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..calls import takes
 from ..errors import CkptError, fault
 from ..format.names import Key, Path, PathIndex, value_at
-from ..format.tree import Tree
-from ..frameworks.sources import Region
+
+if TYPE_CHECKING:
+    from ..format.tree import Tree
+    from ..frameworks.sources import Region
 
 T = TypeVar("T")
 
 
-class Lookup(ABC, Generic[T]):
+class Lookup(Generic[T]):
     """Base of what has a tree with tensors that have not been read."""
 
     @property

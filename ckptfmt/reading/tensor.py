@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ..calls import takes
 from ..errors import CkptError, fault
-from ..format.arrays import ArraySpec
-from ..format.dtypes import Array
-from ..format.grid import Axis, Selection, Shape
+from ..format.grid import Axis
 from ..format.grid import select as normalise
-from ..format.names import Path, path_label
+from ..format.names import path_label
+from ..frameworks import Lazy
 from ..frameworks.memory import aligned
-from ..frameworks.sources import Lazy, Region, whole
-from .fetch import Fetcher, Wanted
+from .fetch import Wanted
+
+if TYPE_CHECKING:
+    from ..format.arrays import ArraySpec
+    from ..format.dtypes import Array
+    from ..format.grid import Selection, Shape
+    from ..format.names import Path
+    from ..frameworks.sources import Region
+    from .fetch import Fetcher
 
 
 class ArrayLike(Lazy):
@@ -207,7 +213,8 @@ class Tensor(ArrayLike):
             return read_into(self, out, region, self._fetcher.blocks.storage.path)
         if region is None and out is None:
             return self.seen(self._fetcher.tensors([self.index], self._verify, {})[self.index])
-        axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in region or whole(self.shape))
+        sides = region or tuple(slice(0, n) for n in self.shape)
+        axes = tuple(Axis(side.start, side.stop - side.start, 1) for side in sides)
         shape = tuple(axis.length for axis in axes)
         if out is None:
             out = aligned(shape, self.dtype)

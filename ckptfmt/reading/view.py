@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-from ..format.manifest import Schema
-from ..format.renaming import Renaming
-from ..format.tree import Tags, Tree
 from .lookup import Lookup
 
 if TYPE_CHECKING:
+    from ..format.manifest import Schema
+    from ..format.renaming import Renaming
+    from ..format.tree import Tags, Tree
     from .checkpoint import StoredCheckpoint
     from .loading import Loader
     from .options import ViewLoadOptions

@@ -7,24 +7,25 @@ object is named by its path relative to the checkpoint; the empty name is the ch
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CkptError, fault
-from ..format.digests import Buffer
 
 if TYPE_CHECKING:
+    from ..format.digests import Buffer
     from .engine import Engine
 
 
+TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
 COMMIT, MANIFEST = "COMMIT", "manifest.msgpack"  # the objects of a directory that are written last
 CLAIM = "CLAIM"  # on object stores, the one that is written first [PUB-012]
 TAIL = 64 << 10  # bytes of the first read of a file: record, end record, directory and manifest of most checkpoints
 
 IN_FLIGHT = 256 << 20  # bytes of host memory for what is on its way, to a device or over a network
 COPIED = 8 << 20  # bytes copied through memory at a time
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_OF_SCHEMES = _LETTERS | frozenset("0123456789+.-")
 
 
 def path_of(path: Any, following: Any = None) -> str:
@@ -171,7 +172,7 @@ def attempt_for(
 
         kind = StagedFile if is_read else RemoteFile
         return kind(*_writable(path, options), os.fspath(path), overwrite=overwrite, in_flight=in_flight)
-    from .local import LocalAttempt
+    from .attempt import LocalAttempt
 
     return LocalAttempt(_local(path, options), directory=False, overwrite=overwrite, durable=durable)
 
@@ -191,15 +192,16 @@ def directory_attempt_for(
         return RemoteDirectory.begin(
             *_writable(path, options), os.fspath(path), overwrite=overwrite, in_flight=in_flight
         )
-    from .local import LocalAttempt
+    from .attempt import LocalAttempt
 
     return LocalAttempt(_local(path, options), directory=True, overwrite=overwrite, durable=durable)
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path names its own file system: "s3://bucket/model.ckpt", "file:///model.ckpt"."""
-    name = path_of(path)
-    return _SCHEME(name) is not None and not name.startswith("file://")
+    scheme, colon, _ = path_of(path).partition("://")
+    is_scheme = len(scheme) > 1 and scheme[0] in _LETTERS and _OF_SCHEMES.issuperset(scheme)
+    return bool(colon) and is_scheme and scheme != "file"
 
 
 def options_at(path: str | os.PathLike[str], options: Options | None) -> Options | None:
@@ -220,7 +222,7 @@ def join_attempt(
         from .remote_directory import RemoteDirectory
 
         return RemoteDirectory.join(*_writable(path, options), os.fspath(path), token, in_flight=in_flight)
-    from .local import LocalAttempt
+    from .attempt import LocalAttempt
 
     return LocalAttempt.join(_local(path, options), token, durable=durable)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
+from _thread import RLock
 
 
 class Descriptor:
@@ -18,7 +18,7 @@ class Descriptor:
         self._number: int | None = number
         self._users = 0
         self._is_closed = False
-        self._changing = threading.RLock()  # which a signal handler may need, too
+        self._changing = RLock()  # which a signal handler may need, too
 
     @property
     def number(self) -> int | None:

@@ -6,15 +6,15 @@ All of the package uses the disk that `current` gives; `ckptfmt.testing.using_di
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import functools
-import mmap
 import os
 import stat
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import mmap
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -50,6 +50,9 @@ class Disk:
         """The whole file as private, copy-on-write memory. Unlike Python's own mappings of files it keeps no
         descriptor, as a checkpoint may have more objects than a process may have descriptors, and sets no memory aside
         for pages that are never written, as it may be larger than memory."""
+        import ctypes
+        import mmap
+
         libc = _libc()
         if libc is None:
             return mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)
@@ -70,12 +73,16 @@ class Disk:
         """Lock an open file or directory, for this process alone or together with others, until `unlock`, or until the
         last copy of the descriptor is closed; raises BlockingIOError if others' locks forbid that and it is not to
         wait. Files on SMB are not locked (EOPNOTSUPP): there a lock keeps its holder, too, from writing (flock(2))."""
+        import fcntl
+
         if _is_on_smb(fd) and stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
 
     def unlock(self, fd: int) -> None:
         """Unlock it, also for those who have a copy of the descriptor."""
+        import fcntl
+
         fcntl.flock(fd, fcntl.LOCK_UN)
 
     # ---- changing
@@ -132,6 +139,8 @@ class Disk:
         """Ask the system to begin writing out, so that the later flush waits less; a hint, and no promise."""
         libc = _libc()
         if libc is not None and hasattr(libc, "sync_file_range"):
+            import ctypes
+
             libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
 
     def flush(self, fd: int) -> None:
@@ -209,6 +218,8 @@ def _raise(error: OSError) -> None:
 
 @functools.cache
 def _libc() -> Any:
+    import ctypes  # these where they are used, as reading a slice needs none
+
     try:
         return ctypes.CDLL(None, use_errno=True)
     except (OSError, TypeError):
@@ -219,11 +230,15 @@ def _is_on_smb(fd: int) -> bool:
     libc = _libc()
     if libc is None or sys.platform != "linux":
         return False
+    import ctypes
+
     status = (ctypes.c_long * 64)()  # struct statfs, which begins with the type
     return libc.fstatfs(fd, status) == 0 and status[0] & 0xFFFFFFFF in _SMB
 
 
 def _renameat2(source: str, target: str, flags: int) -> None:
+    import ctypes
+
     libc = _libc()
     if libc is None or not hasattr(libc, "renameat2"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source)

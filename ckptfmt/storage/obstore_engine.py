@@ -21,9 +21,9 @@ import obstore
 from obstore import exceptions
 from obstore.store import HTTPStore, from_url
 
+from . import TEMPORARY_SUFFIX
 from .engine import Child, Engine, ListedObject, ObjectReplaced, SeenObject, Unfinished, Upload
 from .retry import TRIES, retried
-from .temporaries import TEMPORARY_SUFFIX
 
 PIECE = 256 << 10  # bytes of a body that are handed on at a time
 _STATUS = re.compile(r"status code: (\d{3})").search

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeGuard, TypeVar
 
 from ..errors import CkptError, fault
-from . import COMMIT, TAIL
+from . import COMMIT, TAIL, TEMPORARY_SUFFIX
 from .engine import Engine, ObjectReplaced, SeenObject, engine_for, storage_fault
 from .retry import status_of
-from .temporaries import TEMPORARY_SUFFIX
 
 T = TypeVar("T")
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from ..errors import CkptError, CorruptError, NotACheckpointError, fault, os_fault
+from . import TEMPORARY_SUFFIX
 from . import disk as disks
 from .leases import Lease, hold
 
-TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
 _NAME = re.compile(r"\.(.+)\.[0-9a-f]{12}\.ckptfmt-tmp", re.DOTALL).fullmatch
 _LONGEST = 160  # bytes of a checkpoint's name in that of its temporary; a file name has at most 255
 _RACES = 16  # times that making or removing one begins anew when others come between

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import CkptError, fault, os_fault
-from . import COMMIT, ObjectWriter, Storage, copy_pieces
+from . import COMMIT, TEMPORARY_SUFFIX, ObjectWriter, Storage, copy_pieces
 from . import disk as disks
+from .attempt import LocalFile
 from .engine import LEAST_PART, PART, Engine, Upload, storage_fault
 from .exclusive import check_exclusive, settle
-from .local import LocalFile, LocalStorage
-from .temporaries import TEMPORARY_SUFFIX
+from .local import LocalStorage
 
 MAX_PARTS = 9_000  # of an upload; S3 has 10,000
 IN_MEMORY = 8  # parts for which there is room in memory
