@@ -6,8 +6,10 @@ import collections
 import enum
 import pickle
 import struct
+import sys
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import ckptfmt
 from ckptfmt.errors import CkptError, CorruptError, InputError, UnknownTagWarning
 from ckptfmt.format.tree import MAX_DEPTH, OMITTED, check, decode, leaves
 from ckptfmt.testing import assert_same_tree
@@ -473,3 +476,30 @@ def test_leaves_and_their_paths() -> None:
     found = list(leaves(encode(tree).node))
     assert [path for path, _ in found] == [("a", 0), ("a", 1), (2, "x"), ("e",)]
     assert found[1][1] == ["dict", [], []]
+
+
+def calls_of_a_load(path: Path) -> int:
+    """How many functions of Python a load calls."""
+    calls = 0
+
+    def count(_: Any, event: str, __: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        ckptfmt.load(path)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_a_load_calls_little_for_each_plain_value(tmp_path: Path) -> None:
+    """Histories and buffers have a million of them: a small dict is checked once and decoded once, and no other pass
+    goes over the tree."""
+    found = []
+    for count in (1000, 3000):
+        ckptfmt.save(tmp_path / f"{count}", {"history": [{"loss": 0.5, "step": i, "at": None} for i in range(count)]})
+        ckptfmt.load(tmp_path / f"{count}")
+        found.append(calls_of_a_load(tmp_path / f"{count}"))
+    assert (found[1] - found[0]) / 2000 < 8

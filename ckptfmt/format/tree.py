@@ -76,10 +76,13 @@ def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> Non
         if type(node) in _LEAVES:
             return
         raise _bad(f"a {type(node).__name__} is no node")
-    match node:  # the forms of which there are most come first
-        case ["dict", list(keys), list(items)] if len(keys) == len(items):  # [TREE-006]
+    if len(node) == 3 and node[0] == "dict" and type(node[1]) is type(node[2]) is list:  # of these there are most
+        _, keys, items = node
+        if len(keys) == len(items):  # [TREE-006]
             _check_keys(keys)
             _check_items(items, dtypes, used, depth)
+            return
+    match node:
         case ["tensor", int(index)] if type(index) is int and 0 <= index < len(dtypes):
             used.add(index)
         case ["list" | "tuple", list(items)]:
@@ -102,6 +105,7 @@ def _check(node: Node, dtypes: Sequence[str], used: set[int], depth: int) -> Non
 
 
 def _check_items(items: list[Node], dtypes: Sequence[str], used: set[int], depth: int) -> None:
+    """Check what is in a container; the forms of which there may be a million without a call for each."""
     if depth >= MAX_DEPTH:
         raise _bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
     count, met = len(dtypes), used.add
@@ -116,7 +120,7 @@ def _check_items(items: list[Node], dtypes: Sequence[str], used: set[int], depth
 
 
 def _check_keys(keys: list[Node]) -> None:
-    decoded = decode_keys(keys)
+    decoded = keys if _KEYS.issuperset(map(type, keys)) else decode_keys(keys)
     if len(set(decoded) if len(keys) <= SMALL else table(zip(decoded, decoded, strict=True))) != len(keys):
         raise _bad("a dict repeats a key [TREE-006]")
 
@@ -299,10 +303,12 @@ def tags(node: Node, path: Path = ()) -> Iterator[tuple[Path, str, Node]]:
     match node:
         case ["dict", keys, items]:
             for key, item in zip(keys, items, strict=True):
-                yield from tags(item, (*path, decode_key(key)))
+                if type(item) is list and item[0] != "tensor":
+                    yield from tags(item, (*path, decode_key(key)))
         case ["list" | "tuple", items]:
             for i, item in enumerate(items):
-                yield from tags(item, (*path, i))
+                if type(item) is list and item[0] != "tensor":
+                    yield from tags(item, (*path, i))
         case ["tag", name, param, child]:
             yield path, name, param
             yield from tags(child, path)

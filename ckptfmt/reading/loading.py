@@ -137,8 +137,7 @@ class Loader:
     # ---- a new tree
 
     def _tree(self) -> Tree:
-        if self._lacks_times:
-            self._note_times(self.supply.times)
+        self._note_times()
         tree = self.supply.tree(self.keep, self._tensors, self._restores())
         if tree is OMITTED:
             raise self._no_match()
@@ -153,9 +152,10 @@ class Loader:
     def _lacks_times(self) -> bool:
         return self.adapter is not None and self.adapter.framework != "numpy"
 
-    def _note_times(self, paths: Iterable[Path]) -> None:
+    def _note_times(self) -> None:
         if self._lacks_times and self.adapter is not None:
-            self.times |= {path: self.adapter.framework for path in paths if self.keep is None or self.keep(path)}
+            paths = (path for path in self.supply.times if self.keep is None or self.keep(path))
+            self.times |= dict.fromkeys(paths, self.adapter.framework)
 
     def _restores(self) -> Mapping[str, Restore]:
         """What makes the values of tags for the framework; what views of int64 stand for, frameworks lack."""
