@@ -51,7 +51,7 @@ OF_A_SLICE = """
 ckptfmt ckptfmt._version ckptfmt.api ckptfmt.calls ckptfmt.checkpoint ckptfmt.errors ckptfmt.format
 ckptfmt.format.arrays ckptfmt.format.chunk_table ckptfmt.format.chunks ckptfmt.format.codecs ckptfmt.format.commit
 ckptfmt.format.digests ckptfmt.format.dtypes ckptfmt.format.grid ckptfmt.format.limits ckptfmt.format.manifest
-ckptfmt.format.names ckptfmt.format.tree ckptfmt.frameworks ckptfmt.frameworks.memory ckptfmt.layouts
+ckptfmt.format.memory ckptfmt.format.names ckptfmt.format.tree ckptfmt.layouts
 ckptfmt.layouts.chunk_index ckptfmt.layouts.file ckptfmt.on_demand ckptfmt.reading ckptfmt.reading.blocks
 ckptfmt.reading.checkpoint ckptfmt.reading.fetch ckptfmt.reading.located ckptfmt.reading.lookup ckptfmt.reading.tensor
 ckptfmt.reading.view ckptfmt.storage ckptfmt.storage.descriptor ckptfmt.storage.disk ckptfmt.storage.local

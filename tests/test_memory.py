@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptfmt.frameworks import memory
-from ckptfmt.frameworks.memory import ALIGNMENT, HUGE_PAGE, LARGE, aligned
+from ckptfmt.format.memory import ALIGNMENT, HUGE_PAGE, LARGE, aligned
 
 DTYPES = [
     np.dtype(kind) for kind in (np.bool_, np.int16, np.float64, np.complex128, ml_dtypes.bfloat16, ml_dtypes.int4)
@@ -65,7 +64,7 @@ def test_without_mappings_an_array_is_made_as_ever(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(memory.mmap, "mmap", refuse)
+    monkeypatch.setattr(mmap, "mmap", refuse)
     array = aligned((LARGE,), np.dtype(np.uint8))
     assert address(array) % ALIGNMENT == 0
     assert array.nbytes == LARGE

@@ -15,8 +15,8 @@ from jax.sharding import AbstractMesh, NamedSharding, Sharding
 from ckptfmt.errors import CkptError, fault
 from ckptfmt.format.dtypes import Array
 from ckptfmt.format.grid import Shape
+from ckptfmt.format.memory import aligned
 from ckptfmt.frameworks.adapter import Blank, SlotPart
-from ckptfmt.frameworks.memory import aligned
 from ckptfmt.frameworks.sources import Region, shifted, whole
 
 Spans = tuple[tuple[int, int], ...]  # start and stop along each axis

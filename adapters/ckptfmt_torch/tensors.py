@@ -15,8 +15,8 @@ import torch
 from ckptfmt.errors import fault
 from ckptfmt.format.dtypes import Array, unpack
 from ckptfmt.format.grid import Shape
+from ckptfmt.format.memory import aligned
 from ckptfmt.frameworks.adapter import SlotPart
-from ckptfmt.frameworks.memory import aligned
 from ckptfmt.frameworks.sources import Region, Source, whole
 
 from .dtypes import NAMES, array_of, bits, row_of, tensor_of

@@ -33,6 +33,12 @@ MAX_DEPTH = 256  # [TREE-012]
 COMPLEX = struct.Struct("<dd")
 
 
+class Lazy:
+    """Base of what is no array and stands in a tree as a tensor."""
+
+    __slots__ = ()
+
+
 class _Omitted:
     """The type of `OMITTED`: stands for list and tuple items that `select=` leaves out."""
 

@@ -18,10 +18,10 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import Array
 from ..format.grid import Shape
+from ..format.memory import aligned
 from ..format.node import Restore
 from ..format.tags import TAGS, made
 from ..packages import missing
-from .memory import aligned
 from .own_dicts import without_own_dicts
 from .sources import Lazy, Region, Source, whole
 from .values import parts_of

@@ -15,8 +15,8 @@ from ..errors import fault
 from ..format.arrays import ArraySpec
 from ..format.dtypes import Array, bytes_of
 from ..format.grid import Shape
+from ..format.tree import Lazy as Lazy
 from ..tuples import NamedTuple
-from . import Lazy as Lazy
 
 if TYPE_CHECKING:
     from ..storage import Storage

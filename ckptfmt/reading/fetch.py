@@ -19,7 +19,7 @@ from ..format.chunks import decoded_array, decoded_chunk, logical
 from ..format.dtypes import Array, bytes_of
 from ..format.grid import Axis, Shape, Span, pieces, spans
 from ..format.manifest import Manifest
-from ..frameworks.memory import aligned
+from ..format.memory import aligned
 from ..tuples import NamedTuple
 from .blocks import BlockReader, ChunkPlace, ReadJob, Runner, in_turn
 from .neighbours import RUN, SMALL, read_run, runs_of

@@ -13,9 +13,9 @@ from ..errors import fault
 from ..format.casts import cast
 from ..format.dtypes import Array
 from ..format.grid import Axis
+from ..format.memory import aligned
 from ..format.names import path_label
 from ..frameworks.adapter import SlotPart, slot
-from ..frameworks.memory import aligned
 from ..frameworks.overflows import Tally, TensorCast, name_of, place_of
 from ..frameworks.sources import Region, memory_key, whole
 from ..storage import IN_FLIGHT

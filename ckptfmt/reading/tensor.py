@@ -11,9 +11,9 @@ from ..calls import takes
 from ..errors import CkptError, fault
 from ..format.grid import Axis
 from ..format.grid import select as normalise
+from ..format.memory import aligned
 from ..format.names import path_label
-from ..frameworks import Lazy
-from ..frameworks.memory import aligned
+from ..format.tree import Lazy
 from .fetch import Wanted
 
 if TYPE_CHECKING:

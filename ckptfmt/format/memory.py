@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..format.dtypes import Array
+from .dtypes import Array
 
 ALIGNMENT = 64  # bytes; memory that begins so is taken over by JAX, without a copy
 HUGE_PAGE = 2 << 20  # bytes
