@@ -145,3 +145,19 @@ def test_the_command_line_is_imported_by_nobody_else() -> None:
     assert "click" not in imported(
         "import ckptfmt.maintenance.verification, ckptfmt.api, ckptfmt.writing.writer, ckptfmt.testing"
     )
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_an_adapter_imports_no_way_to_save(framework: str) -> None:
+    """Nor what many processes say to each other: beside the framework it is cheap."""
+    pytest.importorskip(framework)
+    code = f"import sys, ckptfmt_{framework}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {
+        "ckptfmt.api",
+        "ckptfmt.layouts",
+        "ckptfmt.parallel",
+        "ckptfmt.reading.checkpoint",
+        "ckptfmt.storage",
+        "ckptfmt.writing.writer",
+    }

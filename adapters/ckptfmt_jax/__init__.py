@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import ckptfmt
-from ckptfmt import Checkpoint, OpenOptions, SaveOptions, SaveReport
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.format.dtypes import Array
 from ckptfmt.format.node import Restore
 from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
+from ckptfmt.on_demand import exports
 from ckptfmt.options import FillOptions
 from ckptfmt.packages import needed_by
 
@@ -27,7 +27,10 @@ with needed_by("ckptfmt_jax"):
     import jax
 
     from . import arrays, keys, nodes, templates
-    from . import coordinator as coordinators
+
+if TYPE_CHECKING:
+    from ckptfmt import Checkpoint, OpenOptions, SaveOptions, SaveReport
+
     from .coordinator import JaxCoordinator
 
 __all__ = ["ADAPTER", "JaxAdapter", "JaxCoordinator", "load", "open", "save"]
@@ -84,9 +87,10 @@ class JaxLoadOptions(FillOptions, total=False):
 
 ADAPTER = JaxAdapter()
 register(ADAPTER)
+__getattr__ = exports(__name__, {"JaxCoordinator": "coordinator"})  # which programs of one process do without
 
 
-@takes(SaveOptions)
+@takes("ckptfmt.save_options.SaveOptions")
 def save(path: str | os.PathLike[str], tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save a pytree as one checkpoint: all of it, or nothing. `options` are those of `ckptfmt.save`.
 
@@ -95,11 +99,13 @@ def save(path: str | os.PathLike[str], tree: Any, **options: Unpack[SaveOptions]
     whole by itself, else `shards-missing` is raised. Raises what `ckptfmt.save` raises.
     """
     if "coordinator" not in options:
-        options["coordinator"] = coordinators.coordinator()
+        from .coordinator import coordinator  # here, as loading needs none
+
+        options["coordinator"] = coordinator()
     return ckptfmt.save(path, tree, **options)
 
 
-@takes(OpenOptions)
+@takes("ckptfmt.options.OpenOptions")
 def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open a checkpoint, whose slices and whole tensors are arrays of JAX on the default device. `options` and errors
     are those of `ckptfmt.open`."""

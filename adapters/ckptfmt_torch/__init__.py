@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ckptfmt.frameworks.adapter import register
+from ckptfmt.on_demand import exports
 from ckptfmt.packages import needed_by
 
 with needed_by("ckptfmt_torch"):
     from .adapter import ADAPTER, Saved, TorchAdapter
     from .checkpoint import load, load_into, open, save
+
+if TYPE_CHECKING:
     from .coordinator import TorchCoordinator
 
 register(ADAPTER)
+__getattr__ = exports(__name__, {"TorchCoordinator": "coordinator"})  # which programs of one process do without
 
 __all__ = ["ADAPTER", "Saved", "TorchAdapter", "TorchCoordinator", "load", "load_into", "open", "save"]

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
 import ckptfmt
-from ckptfmt import Checkpoint, LoadOptions, MatchReport, OpenOptions, SaveOptions, SaveReport
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
-from ckptfmt.options import FillOptions
 
 from .adapter import ADAPTER, TorchAdapter
-from .coordinator import coordinator
+
+if TYPE_CHECKING:
+    from ckptfmt import Checkpoint, LoadOptions, MatchReport, OpenOptions, SaveOptions, SaveReport
+    from ckptfmt.options import FillOptions
 
 PathLike = str | os.PathLike[str]
 Device = str | int | torch.device | None
 
 
-@takes(SaveOptions)
+@takes("ckptfmt.save_options.SaveOptions")
 def save(path: PathLike, tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save a tree in which tensors, Parameters, modules, optimizers and other objects with `state_dict()` may stand;
     an object is stored as its state. Host memory is written as it is, without a copy.
@@ -31,18 +32,20 @@ def save(path: PathLike, tree: Any, **options: Unpack[SaveOptions]) -> SaveRepor
     errors are those of `ckptfmt.save`.
     """
     if "coordinator" not in options:
+        from .coordinator import coordinator  # here, as loading needs none
+
         options["coordinator"] = coordinator()
     return ckptfmt.save(path, tree, **options)
 
 
-@takes(OpenOptions)
+@takes("ckptfmt.options.OpenOptions")
 def open(path: PathLike, *, device: Device = None, **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open a checkpoint, whose slices and whole tensors are torch's, on the host or on `device`: `ckpt["w"][:2]`,
     `ckpt["w"].read()`, `ckpt["w"].read(out=tensor)`. `options` and errors are those of `ckptfmt.open`."""
     return ckptfmt.open(path, **_for_torch(device, None, options))
 
 
-@takes(LoadOptions)
+@takes("ckptfmt.options.LoadOptions")
 def load(
     path: PathLike,
     *,
@@ -67,7 +70,7 @@ def load(
     return ckptfmt.load(path, **_for_torch(device, map_location, options))
 
 
-@takes(FillOptions)
+@takes("ckptfmt.options.FillOptions")
 def load_into(
     path: PathLike,
     module: torch.nn.Module,

@@ -143,7 +143,7 @@ class Budget:
                 continue
             if kind is str:
                 if len(item) > 1:
-                    cost += 64 if len(item) < 16 and item.isascii() else _size(item)
+                    cost += _TEXTS[len(item)] if len(item) < _SHORT and item.isascii() else _size(item)
             elif kind is bytes:
                 cost += _size(item) if len(item) > 1 else 0
             elif kind is float:
@@ -184,3 +184,5 @@ def _costs() -> list[int]:
 
 
 _COSTS = _costs()
+_SHORT = 32  # characters
+_TEXTS = [_size("x" * length) for length in range(_SHORT)]  # what short texts take
