@@ -50,12 +50,12 @@ def test_importing_is_light() -> None:
 OF_A_SLICE = """
 ckptfmt ckptfmt._version ckptfmt.api ckptfmt.calls ckptfmt.checkpoint ckptfmt.errors ckptfmt.format
 ckptfmt.format.arrays ckptfmt.format.chunk_table ckptfmt.format.chunks ckptfmt.format.codecs ckptfmt.format.commit
-ckptfmt.format.digests ckptfmt.format.dtypes ckptfmt.format.grid ckptfmt.format.limits ckptfmt.format.manifest
-ckptfmt.format.memory ckptfmt.format.names ckptfmt.format.tree ckptfmt.layouts
-ckptfmt.layouts.chunk_index ckptfmt.layouts.file ckptfmt.on_demand ckptfmt.reading ckptfmt.reading.blocks
-ckptfmt.reading.checkpoint ckptfmt.reading.fetch ckptfmt.reading.located ckptfmt.reading.lookup ckptfmt.reading.tensor
-ckptfmt.reading.view ckptfmt.storage ckptfmt.storage.descriptor ckptfmt.storage.disk ckptfmt.storage.local
-ckptfmt.tuples
+ckptfmt.format.digests ckptfmt.format.documents ckptfmt.format.dtypes ckptfmt.format.grid ckptfmt.format.limits
+ckptfmt.format.manifest ckptfmt.format.memory ckptfmt.format.names ckptfmt.format.node ckptfmt.format.spec_columns
+ckptfmt.format.tree ckptfmt.layouts ckptfmt.layouts.chunk_index ckptfmt.layouts.file ckptfmt.on_demand ckptfmt.reading
+ckptfmt.reading.blocks ckptfmt.reading.checkpoint ckptfmt.reading.fetch ckptfmt.reading.located ckptfmt.reading.lookup
+ckptfmt.reading.tensor ckptfmt.reading.view ckptfmt.storage ckptfmt.storage.descriptor ckptfmt.storage.disk
+ckptfmt.storage.local ckptfmt.tuples
 """
 # of the standard library, those that a small program has not: each takes longer than the slice
 NOT_OF_A_SLICE = """

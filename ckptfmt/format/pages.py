@@ -3,7 +3,6 @@ for. Pure: how bytes are read is handed in."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
+from .digests import sha256
 from .documents import bad
 from .limits import DEFAULT
 
@@ -61,7 +61,7 @@ class Pages:
             at = stop
 
     def _checked(self, number: int, raw: memoryview) -> bytes:
-        if hashlib.sha256(raw).digest() != self._sha256[32 * number : 32 * number + 32]:
+        if sha256(raw) != self._sha256[32 * number : 32 * number + 32]:
             message = f"page {number} of the manifest does not match its sha256 [PAGE-003]"
             raise fault("manifest-digest", message, offset=self._starts[number])
         return bytes(raw)
@@ -92,5 +92,5 @@ def encode_pages(offset: int, pages: Iterable[bytes]) -> dict[str, Any]:
     return {
         "offset": offset,
         "length": np.fromiter(map(len, listed), _U64, len(listed)).tobytes(),
-        "sha256": b"".join([hashlib.sha256(page).digest() for page in listed]),
+        "sha256": b"".join([sha256(page) for page in listed]),
     }

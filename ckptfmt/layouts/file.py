@@ -11,7 +11,6 @@ from ..format import commit
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import FORMAT, PAGED_FORMAT, Manifest, Part
-from ..format.zarr_nodes import node_members
 from ..storage import MANIFEST, TAIL, Attempt, ObjectWriter, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 from .chunk_index import ChunkIndex
@@ -73,6 +72,7 @@ def frame_damage(
     """(object, offset, what) of each place where the frame differs from the canonical one; nothing if it was written
     in another legal way."""
     from ..format import pack  # here, as opening needs none of it
+    from ..format.zarr_nodes import node_members
     from .pack_writer import documents
 
     if manifest.pages is not None:
@@ -156,6 +156,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 
 def _add(writer: PackWriter, draft: Draft) -> bytes:
     """Write node documents and chunks; gives the manifest."""
+    from ..format.zarr_nodes import node_members
     from .pack_writer import Chunk
 
     writer.add_documents(node_members(draft.names, draft.specs))

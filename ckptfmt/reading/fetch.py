@@ -22,7 +22,6 @@ from ..format.manifest import Manifest
 from ..format.memory import aligned
 from ..tuples import NamedTuple
 from .blocks import BlockReader, ChunkPlace, ReadJob, Runner, in_turn
-from .neighbours import RUN, SMALL, read_run, runs_of
 
 SPAN = 32 << 20  # most bytes read at once for scattered elements
 SPAN_UNVERIFIED, GAP_UNVERIFIED = 64 << 10, 512  # without verification only gaps this small are read along
@@ -61,6 +60,8 @@ class Fetcher:
 
     def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
         """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
+        from .neighbours import RUN, SMALL, read_run, runs_of  # here, as reading a slice needs none
+
         specs = self.specs(wanted := list(wanted))
         self.blocks.prepare((tensor, range(specs[tensor].chunks)) for tensor in wanted)
         self.admit(tensor for tensor in wanted if tensor not in targets)

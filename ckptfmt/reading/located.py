@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import fault
 from ..format import manifest as manifests
 from ..format.digests import digest_named, sha256
 from ..format.limits import Limits
 from ..format.manifest import Manifest
-from ..format.pages import ReadBytes
 from ..layouts import Located
+
+if TYPE_CHECKING:
+    from ..format.pages import ReadBytes
 
 
 def read_manifest(located: Located, limits: Limits, read: ReadBytes) -> Manifest:
