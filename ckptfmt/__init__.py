@@ -7,7 +7,7 @@ from .on_demand import exports
 
 TYPE_CHECKING = False  # typing takes a fifth of the time in which Python starts
 if TYPE_CHECKING:
-    from . import errors
+    from . import errors, manager, testing
     from .api import load, open, save
     from .checkpoint import Checkpoint
     from .conversion import ConvertReport, convert, convert_each
@@ -111,6 +111,7 @@ __all__ = [
     "errors",
     "gc",
     "load",
+    "manager",
     "migrate",
     "open",
     "progress_bar",
@@ -119,6 +120,7 @@ __all__ = [
     "repair",
     "save",
     "stats",
+    "testing",
     "upgrade",
     "verify",
     "verify_folder",
@@ -175,6 +177,7 @@ _ON_DEMAND = {
     "FolderReport": "maintenance.verification_of_folders",
     "verify_folder": "maintenance.verification_of_folders",
     "CheckpointManager": "manager",
+    "manager": "manager",
     "MigrationReport": "migration.apply",
     "migrate": "migration.apply",
     "Migration": "migration.document",
@@ -194,6 +197,7 @@ _ON_DEMAND = {
     "CheckReport": "writing.refusals",
     "Refusal": "writing.refusals",
     "check": "writing.refusals",
+    "testing": "testing",
     "SaveReport": "writing.writer",
 }
 
