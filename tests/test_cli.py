@@ -143,7 +143,7 @@ def test_without_click_or_rich_one_line_says_what_to_install(missing: str) -> No
     code = f"import sys; sys.modules[{missing!r}] = None; from ckptfmt.cli import main; sys.exit(main(['ls', '.']))"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "ckptfmt: the command line needs click and rich: pip install 'ckptfmt[cli]'\n"
+    assert done.stderr == "ckptfmt: the command line requires click and rich: pip install 'ckptfmt[cli]'\n"
 
 
 # ---- streams
