@@ -140,6 +140,10 @@ class UnknownTagWarning(UserWarning):
     """A tagged node was read as its plain child, as its tag is not known here (TAG-001)."""
 
 
+class ParameterOrderWarning(UserWarning):
+    """An optimizer was filled whose state is numbered by the order of parameters, which the module has otherwise."""
+
+
 class CastWarning(UserWarning):
     """Elements that were cast lie beyond the range of the dtype that was asked for (DTYPE-009). `overflows`: a
     `ckptfmt.Overflow` for each such tensor."""
