@@ -44,7 +44,7 @@ def warn_of_order(
 def _said(optimizer: Path, module: Path, first: str, second: str) -> str:
     here, there = path_label(optimizer), path_label(module)
     return (
-        f"the state of the optimizer at {here!r} is numbered by the order of parameters, and the module at {there!r} has "
-        f"them in another order than the checkpoint, where {first!r} stands before {second!r}: it may go to other "
+        f"the state of the optimizer at {here!r} is numbered by the order of parameters, and the module at {there!r} "
+        f"has them in another order than the checkpoint, where {first!r} stands before {second!r}: it may go to other "
         "parameters. Begin with a new optimizer"
     )
