@@ -16,7 +16,6 @@ from ckptfmt.format.names import path_label
 from ckptfmt.testing import equal_trees
 from stress import bitflips
 
-
 EDGE = 16  # bytes at either end of a zone of which none is passed over
 
 
