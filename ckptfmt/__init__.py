@@ -7,7 +7,7 @@ from .on_demand import exports
 
 TYPE_CHECKING = False  # typing takes a fifth of the time in which Python starts
 if TYPE_CHECKING:
-    from . import errors
+    from . import errors, manager, testing
     from .api import load, open, save
     from .checkpoint import Checkpoint
     from .conversion import ConvertReport, convert, convert_each
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MismatchError,
         MissingError,
         NotACheckpointError,
+        ParameterOrderWarning,
         SelectionError,
         StorageError,
         UnknownTagWarning,
@@ -86,6 +87,7 @@ __all__ = [
     "NotACheckpointError",
     "OpenOptions",
     "Overflow",
+    "ParameterOrderWarning",
     "PruneReport",
     "Pruned",
     "ReadOptions",
@@ -111,6 +113,7 @@ __all__ = [
     "errors",
     "gc",
     "load",
+    "manager",
     "migrate",
     "open",
     "progress_bar",
@@ -119,6 +122,7 @@ __all__ = [
     "repair",
     "save",
     "stats",
+    "testing",
     "upgrade",
     "verify",
     "verify_folder",
@@ -146,6 +150,7 @@ _ON_DEMAND = {
     "MismatchError": "errors",
     "MissingError": "errors",
     "NotACheckpointError": "errors",
+    "ParameterOrderWarning": "errors",
     "SelectionError": "errors",
     "StorageError": "errors",
     "UnknownTagWarning": "errors",
@@ -175,6 +180,7 @@ _ON_DEMAND = {
     "FolderReport": "maintenance.verification_of_folders",
     "verify_folder": "maintenance.verification_of_folders",
     "CheckpointManager": "manager",
+    "manager": "manager",
     "MigrationReport": "migration.apply",
     "migrate": "migration.apply",
     "Migration": "migration.document",
@@ -194,6 +200,7 @@ _ON_DEMAND = {
     "CheckReport": "writing.refusals",
     "Refusal": "writing.refusals",
     "check": "writing.refusals",
+    "testing": "testing",
     "SaveReport": "writing.writer",
 }
 

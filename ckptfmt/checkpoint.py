@@ -69,7 +69,7 @@ class Checkpoint(Lookup[AnyTensor]):
         renaming = taken_names(found, path_of(path))
         opening = {name: found.pop(name) for name in StoredOptions.__annotations__ if name in found}
         if schema is None and found:
-            message = f"{', '.join(f'{name}=' for name in found)} needs schema=, the version that migrations lead to"
+            message = f"{', '.join(f'{name}=' for name in found)} requires schema=, the version that migrations lead to"
             raise fault("bad-option", message, path=path)
         stored = StoredCheckpoint(path, **opening)
         try:
@@ -257,7 +257,7 @@ class Checkpoint(Lookup[AnyTensor]):
     @property
     def zarr(self) -> zarr.Group | zarr.Array[Any]:
         """The tensors as a read-only `zarr.Group` (a `zarr.Array` if the tree is one tensor) over the same, verified
-        bytes: as stock Zarr readers see them, bfloat16 as uint16. Needs zarr (`missing-package`)."""
+        bytes: as stock Zarr readers see them, bfloat16 as uint16. Requires zarr (`missing-package`)."""
         from .reading.zarr_store import open_zarr
 
         return open_zarr(self._as_stored("zarr"))

@@ -122,7 +122,7 @@ class CorruptError(CkptError):
 
 
 class UnsupportedError(CkptError):
-    """The checkpoint needs a newer or richer reader, or a higher limit."""
+    """The checkpoint requires a newer or richer reader, or a higher limit."""
 
 
 class LinkedError(UnsupportedError):
@@ -138,6 +138,10 @@ DAMAGED = (CorruptError, LinkedError)  # what a whole verification lists: a plac
 
 class UnknownTagWarning(UserWarning):
     """A tagged node was read as its plain child, as its tag is not known here (TAG-001)."""
+
+
+class ParameterOrderWarning(UserWarning):
+    """An optimizer was filled whose state is numbered by the order of parameters, which the module has otherwise."""
 
 
 class CastWarning(UserWarning):
@@ -396,7 +400,7 @@ CODES: dict[str, Code] = {
         "Restore the checkpoint of the earlier version, or allow what is merely lossy",
     ),
     "unknown-extern": Code(
-        InputError, "migrate", "a migration needs a function that was not given", "Give the function with externs="
+        InputError, "migrate", "a migration requires a function that was not given", "Give the function with externs="
     ),
     # convert
     "unknown-format": Code(
@@ -409,7 +413,7 @@ CODES: dict[str, Code] = {
         InputError, "convert", "a folder with several checkpoints, of which none comes first", "Give the path of one"
     ),
     "missing-package": Code(
-        UnsupportedError, "convert", "a package that is needed here is missing", "Install it, then try again"
+        UnsupportedError, "convert", "a package that is required here is missing", "Install it, then try again"
     ),
     "bad-source": Code(
         CorruptError, "convert", "a file of another format breaks that format's rules", "Fetch or write the file again"

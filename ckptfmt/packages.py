@@ -1,4 +1,4 @@
-"""Packages that not everybody needs: what brings each, and what is said where one is missing."""
+"""Packages that not everybody requires: what brings each, and what is said where one is missing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def install(name: str) -> str:
 
 
 def package(name: str, what: str) -> Any:
-    """The module of a package, which `what` needs; raises `missing-package` with the command that installs it."""
+    """The module of a package, which `what` requires; raises `missing-package` with the command that installs it."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -57,15 +57,15 @@ def package(name: str, what: str) -> Any:
 
 
 def missing(what: str, error: ImportError, name: str) -> CkptError:
-    """The exception where `what` needs the package `name`, and it or one that it needs cannot be imported."""
+    """The exception where `what` requires the package `name`, and it or one that it requires cannot be imported."""
     if error.name is None or error.name.partition(".")[0] == name:
-        return fault("missing-package", f"{what} needs the package {name}", advice=f"Install it: {install(name)}")
-    message = f"{what} needs the package {name}, which cannot be imported: {error}"
+        return fault("missing-package", f"{what} requires the package {name}", advice=f"Install it: {install(name)}")
+    message = f"{what} requires the package {name}, which cannot be imported: {error}"
     return fault("missing-package", message, advice=f"Install it anew: {install(name)}")
 
 
 @contextmanager
-def needed_by(module: str) -> Iterator[None]:
+def required_by(module: str) -> Iterator[None]:
     """Imports of packages without which a module that a program imports is of no use: the error names what brings
     them."""
     try:
@@ -74,7 +74,7 @@ def needed_by(module: str) -> Iterator[None]:
         name = (error.name or "").partition(".")[0]
         if name not in INSTALLED_BY:
             raise
-        raise ModuleNotFoundError(f"{module} needs the package {name}: {install(name)}", name=error.name) from error
+        raise ModuleNotFoundError(f"{module} requires the package {name}: {install(name)}", name=error.name) from error
 
 
 def is_there(name: str) -> bool:
@@ -88,7 +88,6 @@ def missing_for(protocol: str, engine: str, error: ImportError | None = None) ->
     """The exception where something is missing to reach the URLs of a protocol through an engine: all that is."""
     behind = engine if engine == "obstore" else BEHIND.get(protocol)
     absent = [name for name in ("tenacity", behind) if name is not None and not is_there(name)]
-    needs = (
-        f"needs the package{'s' * (len(absent) > 1)} {' and '.join(absent)}" if absent else f"cannot be used: {error}"
-    )
-    return fault("missing-package", f"{protocol}:// {needs}", advice=f"Install it: {install(behind or 'tenacity')}")
+    packages = f"package{'s' * (len(absent) > 1)} {' and '.join(absent)}"
+    lack = f"requires the {packages}" if absent else f"cannot be used: {error}"
+    return fault("missing-package", f"{protocol}:// {lack}", advice=f"Install it: {install(behind or 'tenacity')}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import pytest
@@ -28,3 +31,23 @@ def peer(module: str) -> Any:
         if error.name is None or error.name.startswith("ckptfmt"):
             raise  # our own are never lacking
         return Lacking(error.name.partition(".")[0])
+
+
+# what the extra `test` has beyond `test-without-torch`, as modules
+WITH_TORCH = ("torch", "accelerate", "lightning", "transformers")
+
+
+@contextmanager
+def as_far_as_packages_go() -> Iterator[None]:
+    """Skips what comes to a package that `test-without-torch` lacks, itself or in what it calls, where that is not
+    installed."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            name = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
+            if name in WITH_TORCH and find_spec(name) is None:
+                pytest.skip(f"{name} is not installed")
+            cause = cause.__cause__
+        raise

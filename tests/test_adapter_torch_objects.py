@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import collections
 import copy
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +225,81 @@ def test_a_generator_comes_back_as_one_where_the_target_has_one(tmp_path: Path, 
     found = load(tmp_path / "a.ckpt", **{option: {"g": torch.Generator(), "n": 0}})
     assert found["n"] == 1
     assert torch.equal(torch.rand(3, generator=found["g"]), torch.rand(3, generator=generator))
+
+
+# ---- the order of parameters
+
+
+def net(names: str) -> Any:
+    return nn.ModuleDict({name: nn.Linear(2, 2) for name in names})
+
+
+def all_of(module: Any) -> Any:
+    return module.parameters()
+
+
+def named(module: Any) -> Any:
+    return module.named_parameters()
+
+
+def two_groups(module: Any) -> Any:
+    """Weights apart from biases, and these backwards."""
+    weights = [one for one in module.parameters() if one.ndim == 2]
+    biases = [one for one in module.parameters() if one.ndim == 1]
+    return [{"params": weights}, {"params": biases[::-1], "weight_decay": 0.0}]
+
+
+def stepped(module: Any, parameters: Callable[[Any], Any]) -> Any:
+    optimizer = torch.optim.Adam(parameters(module))
+    sum(one.sum() for one in module.parameters()).backward()
+    optimizer.step()
+    return optimizer
+
+
+RENAMED = {
+    "ckptfmt_migration": 1,
+    "schema": "net",
+    "from": "1",
+    "to": "2",
+    "at": "model",
+    "rest": "keep",
+    "rules": [{"from": "b.{f}", "to": "d.{f}"}, {"from": "a.{f}", "to": "c.{f}"}],
+}
+
+
+@pytest.mark.parametrize("way", ["as it is", "migrated on load", "migrated before"])
+@pytest.mark.parametrize("parameters", [all_of, two_groups, named])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_another_order_of_parameters_is_told(tmp_path: Path, way: str, parameters: Any, is_turned: bool) -> None:
+    """To an optimizer whose state has numbers alone: they are those of other parameters then."""
+    model = net("ab")
+    ckptfmt_torch.save(tmp_path / "c", {"model": model, "optimizer": stepped(model, parameters)}, schema=("net", "1"))
+    path, options = tmp_path / "c", {}
+    if way == "migrated on load":
+        options = {"schema": "2", "migrations": RENAMED}
+    elif way == "migrated before":
+        path = tmp_path / "new"
+        ckptfmt.migrate(tmp_path / "c", path, RENAMED, schema="2")
+    names = "ab" if way == "as it is" else "cd"
+    target = net(names[::-1] if is_turned else names)
+    into = {"model": target, "optimizer": torch.optim.Adam(parameters(target))}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ckptfmt_torch.load(path, into=into, **options)
+    assert [one.category for one in told] == [ckptfmt.ParameterOrderWarning] * (is_turned and parameters is not named)
+    if told:
+        assert "at 'optimizer'" in str(told[0].message)
+        assert "at 'model'" in str(told[0].message)
+
+
+def test_nothing_is_told_of_an_order_that_nobody_goes_by(tmp_path: Path) -> None:
+    """A module alone; an optimizer without a state; one of another module."""
+    model = net("ab")
+    fresh = torch.optim.Adam(model.parameters())
+    ckptfmt_torch.save(tmp_path / "c", {"model": model, "optimizer": stepped(model, all_of), "fresh": fresh})
+    turned, other = net("ba"), net("ab")
+    ckptfmt_torch.load_into(tmp_path / "c", turned, prefix="model")
+    into = {"model": turned, "fresh": torch.optim.Adam(turned.parameters())}
+    ckptfmt_torch.load(tmp_path / "c", into=into, select=["model/**", "fresh/**"])
+    into = {"model": turned, "optimizer": torch.optim.Adam(other.parameters())}
+    ckptfmt_torch.load(tmp_path / "c", into=into, select=["model/**", "optimizer/**"])

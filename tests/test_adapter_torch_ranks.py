@@ -1,13 +1,18 @@
 """Many ranks over gloo: DTensors and FSDP2 state, through DCP and through `ckptfmt_torch.save`, at one number of ranks
-and read at another. Each rank is a process of its own that runs this file."""
+and read at another. Each rank is a process of its own: a fork of one that runs this file and has imported torch."""
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import traceback
+from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +35,16 @@ def launch(case: str, size: int, folder: Path) -> list[tuple[int, str]]:
     """Run a case on `size` ranks; gives each rank's exit status and last words."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, __file__, case, str(folder), str(size)]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for rank in range(size)
-    ]
-    try:
-        return [(process.returncode, words) for process in ranks for words in [process.communicate(timeout=240)[0]]]
-    finally:
-        for process in ranks:
-            process.kill()
-            process.wait()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            answer, words = process.communicate(timeout=240)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, words
+    return [(status, text) for status, text in json.loads(answer)]
 
 
 def expected(name: str, shape: tuple[int, ...]) -> Any:
@@ -271,13 +274,45 @@ def killed(folder: Path, rank: int) -> None:
     _attempt(folder, rank, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def main(case: str, folder: str, size: str, rank: str) -> None:
+IMPORTED = ("torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor", "ckptfmt_torch.dcp")
+
+
+def main(case: str, folder: str, size: str) -> None:
+    """Start the ranks and wait for them; prints what each ended with and said."""
+    for name in IMPORTED:
+        import_module(name)
+    torch.set_num_threads(1)
+    with ExitStack() as files:
+        said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(int(size))]
+        ranks = [started(case, folder, rank, said) for rank in range(int(size))]
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks]
+        for words in said:
+            words.seek(0)
+        answer = [[n, words.read().decode(errors="replace")] for n, words in zip(statuses, said, strict=True)]
+    print(json.dumps(answer))
+
+
+def started(case: str, folder: str, rank: int, said: list[Any]) -> int:
+    """The process of a rank."""
+    process = os.fork()
+    if process == 0:
+        for stream in (1, 2):
+            os.dup2(said[rank].fileno(), stream)
+        try:
+            take_part(case, folder, rank, len(said))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(1)
+    return process
+
+
+def take_part(case: str, folder: str, rank: int, size: int) -> None:
     import torch.distributed as dist
 
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=int(rank), world_size=int(size))
-    {"matrix": matrix, "failure": failure, "killed": killed}[case](Path(folder), int(rank))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    {"matrix": matrix, "failure": failure, "killed": killed}[case](Path(folder), rank)
     if case != "killed":
         dist.barrier()
     sys.stdout.flush()

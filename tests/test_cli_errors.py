@@ -61,7 +61,7 @@ def whole(tmp_path: Path) -> Path:
         ("convert", "Name it with source_format= or target_format=;", "Name it with --from or --to;"),
         ("diff", "Name it with source_format= or target_format=;", "Name it with --from or --to;"),
         ("migrate", "Give the function with externs=", "Give the function with externs= in Python"),
-        ("migrate", "migrations= needs schema=", "--migrations needs --schema"),
+        ("migrate", "migrations= requires schema=", "--migrations requires --schema"),
         ("verify", "resume= belongs to another folder", "--resume belongs to another folder"),
         ("gc", "grace=", "--grace"),
         ("get", "strict=False, cast=True, select=", "strict=False in Python"),

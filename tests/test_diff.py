@@ -162,6 +162,31 @@ def test_metadata(tmp_path: Path) -> None:
     report = ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "c.ckpt")
     assert report.metadata
     assert not report.equal
+    assert report.metadata_changes == (Change("step", "type", "int", "float"),)
+
+
+def test_what_of_the_metadata_differs_is_named(tmp_path: Path) -> None:
+    """Each entry, with what it was and is; one that has none at all differs in the whole."""
+    before = {"run": {"step": 1, "host": "a"}, "same": [1, 2], "gone": "x" * 300, "nan": math.nan}
+    after = {"run": {"step": 2, "host": "a"}, "same": [1, 2], "new\x1b[31m": None, "nan": math.nan}
+    for name, metadata in (("a", before), ("b", after), ("c", None)):
+        ckptfmt.save(tmp_path / f"{name}.ckpt", {}, metadata=metadata)
+    report = ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "b.ckpt")
+    assert [(one.path, one.kind, one.before, one.after) for one in report.metadata_changes] == [
+        ("run/step", "value", "1", "2"),
+        ("gone", "removed", f"'{'x' * 119}…", None),
+        ("'new\\x1b[31m'", "added", None, "None"),
+    ]
+    result = run("diff", tmp_path / "a.ckpt", tmp_path / "b.ckpt")
+    assert result.stdout.splitlines()[:3] == [
+        "~ metadata run/step: value 1 -> 2",
+        f"~ metadata gone: removed '{'x' * 119}…",
+        "~ metadata 'new\\x1b[31m': added None",
+    ]
+    document = json.loads(run("diff", "--json", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout)
+    assert [one["path"] for one in document["metadata_changes"]][:2] == ["run/step", "gone"]
+    assert ckptfmt.diff(tmp_path / "a.ckpt", tmp_path / "c.ckpt").metadata
+    assert ckptfmt.diff(tmp_path / "c.ckpt", tmp_path / "c.ckpt").metadata_changes == ()
 
 
 def test_keys_are_typed(tmp_path: Path) -> None:

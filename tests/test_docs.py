@@ -87,14 +87,17 @@ def test_commands_exist(page: Path) -> None:
 REFERENCE = ROOT / "docs/reference"
 PUBLIC = {"ckptfmt": ckptfmt, "ckptfmt.manager": manager, "ckptfmt.testing": testing}
 PUBLIC |= {"ckptfmt_torch": ckptfmt_torch, "ckptfmt_jax": ckptfmt_jax, "ckptfmt_numpy": ckptfmt_numpy}
-NO_PAGE = {"ckptfmt.errors", "ckptfmt.__version__", "ckptfmt.CheckpointManager"}  # a module, a str; stands in its room
+# modules, which have pages of their own; a str; what stands in its room
+NO_PAGE = {"errors", "manager", "testing", "__version__", "CheckpointManager"}
 
 
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     told = [name for page in REFERENCE.glob("*.md") for name in re.findall(r"^::: (\S+)$", page.read_text(), re.M)]
     assert len(told) == len(set(told))
     public = {f"{home}.{name}" for home, module in PUBLIC.items() for name in module.__all__}
-    assert public - set(told) == NO_PAGE  # the strict build of the site looks for what is told
+    assert public - set(told) == {
+        f"ckptfmt.{name}" for name in NO_PAGE
+    }  # the strict build of the site looks for what is told
 
 
 def test_every_option_is_in_the_table() -> None:

@@ -112,6 +112,14 @@ def test_every_public_name_is_there() -> None:
         assert getattr(ckptfmt, name) is not None
 
 
+@pytest.mark.parametrize("name", ["errors", "manager", "testing"])
+def test_a_public_module_is_there_without_an_import_of_its_own(name: str) -> None:
+    """And is imported when it is asked for, not before."""
+    code = f"assert 'ckptfmt.{name}' not in sys.modules; ckptfmt.{name}.__name__"
+    assert "ckptfmt" in imported(code)
+    assert not imported(code) & HEAVY
+
+
 def test_plain_work_is_light(tmp_path: Path) -> None:
     """Raw tensors of dtypes that NumPy has: no zarr, no numcodecs, no ml_dtypes."""
     assert imported(f"import numpy as np\n{SAVE_AND_LOAD}", tmp_path / "x") == LIGHT

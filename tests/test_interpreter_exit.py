@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_open_checkpoints_at_exit(tmp_path: Path, way: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 def test_readers_and_writers_of_torch_at_exit(tmp_path: Path) -> None:
     ckptfmt.save(tmp_path / "x.ckpt", {"w": np.zeros((10, 3))}, durable=False)
     program = """

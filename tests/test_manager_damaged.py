@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from damage import LAYOUTS, WatchedDisk, use_disk
+from damage import LAYOUTS, WatchedDisk, use_disk, zones
 
 import ckptfmt
 from ckptfmt.cli.app import cli
@@ -117,6 +117,68 @@ def test_one_without_a_record(run: CheckpointManager) -> None:
     (aside,) = path.parent.glob("*.damaged")
     assert aside.name.startswith(path.name)
     assert aside.is_dir() == path.is_dir()
+
+
+def flip(path: str) -> None:
+    """Damage a tensor: the commit record stays sound."""
+    zone = next(zone for zone in zones(Path(path)) if zone.where == "block")
+    data = bytearray(zone.file.read_bytes())
+    data[zone.start] ^= 1
+    zone.file.write_bytes(data)
+
+
+@pytest.mark.parametrize("block", [True, False])
+def test_the_run_goes_on_from_what_it_fell_back_to(run: CheckpointManager, block: bool) -> None:
+    """Over what was passed over with a sound record, too: steps after the whole one are new again."""
+    for step in (2, 3):
+        flip(run._run.path_of(step))
+    assert numbers(run) == [1, 2, 3], "nobody has read all of them yet"
+    assert not run.should_save(2)
+    with pytest.warns(FallbackWarning) as said:
+        assert equal_trees(run.restore(fallback=True), tree(1))
+    assert len(said) == 2
+    assert numbers(run) == [1], "and it is told once"
+    assert [(found.step, type(found.error)) for found in run.damaged()] == [(n, ckptfmt.CorruptError) for n in (2, 3)]
+    with pytest.raises(ckptfmt.CorruptError):
+        run.restore(3)
+    run.prune()
+    assert run.should_save(2)
+    for step in (2, 3):
+        assert run.save(step, tree(10 * step), block=block)
+    run.wait()
+    assert numbers(run) == [2, 3]
+    assert equal_trees(run.restore(fallback=True), tree(30))
+    assert len(list(Path(run.directory).glob("*.damaged"))) == 2, "which can be mended"
+    again = CheckpointManager(run.directory)
+    assert [found.step for found in again.steps()] == [2, 3]
+    assert again.damaged() == []
+
+
+def test_what_was_passed_over_counts_again_once_it_is_another(run: CheckpointManager) -> None:
+    path = Path(run._run.path_of(3))
+    whole = path.with_name("whole")
+    (shutil.copytree if path.is_dir() else shutil.copy)(path, whole)
+    flip(str(path))
+    with pytest.warns(FallbackWarning):
+        run.restore(fallback=True)
+    assert numbers(run) == [1, 2]
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
+    whole.rename(path)
+    (path / "COMMIT" if path.is_dir() else path).touch()
+    assert numbers(run) == [1, 2, 3]
+    assert equal_trees(run.restore(fallback=True), tree(3))
+
+
+def test_where_none_is_whole_none_is_passed_over(run: CheckpointManager) -> None:
+    """Then nothing says where to go on, and no step is free to be written anew."""
+    for step in (1, 2, 3):
+        flip(run._run.path_of(step))
+    with pytest.warns(FallbackWarning), pytest.raises(ckptfmt.MissingError, match="no whole checkpoint"):
+        run.restore(fallback=True)
+    assert numbers(run) == [1, 2, 3]
+    with pytest.raises(ckptfmt.ExistsError):
+        run.save(3, tree(3))
 
 
 def test_where_none_can_be_read_nothing_begins_anew(run: CheckpointManager) -> None:

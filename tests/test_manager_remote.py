@@ -205,6 +205,10 @@ def test_walking_back_to_what_is_whole(store: dict[str, Any]) -> None:
     damage(run, 2)
     with pytest.warns(FallbackWarning, match="going back to step 1"):
         assert equal_trees(run.restore(fallback=True), tree(1))
+    assert numbers(run) == [1]
+    assert run.save(2, tree(20)), "it takes the place of the damaged one, as nothing can be renamed on a store"
+    assert numbers(run) == numbers(CheckpointManager(**store)) == [1, 2]
+    assert equal_trees(run.restore(fallback=True), tree(20))
 
 
 def test_a_store_that_may_only_be_read(store: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,7 @@ def test_names_change_before(capsys: pytest.CaptureFixture[str]) -> None:
         (["src", "dst", "--to", "2"], "[migration-mismatch]"),
         (["src", "dst", "--to", "9"], "[no-migration]"),
         (["bare", "dst", "--to", "2"], "[no-migration]"),
+        (["src", "dst", "--to", "2", "--down"], "leave out --down [no-migration]"),
         (["src", "src", "--to", "2", "--set", "n=1"], "[exists]"),
         (["src", "dst", "--to", "2", "--set", "n"], "NAME=NUMBER"),
         (["src", "dst", "--to", "2", "--source-schema", "net"], "ID@VERSION"),

@@ -193,6 +193,10 @@ def test_missing_and_ambiguous_chains_show_the_graph() -> None:  # [MIG-012]
     assert "a → c" in str(error)
     error = refusal("no-migration", graph.chain, "s", "c", "a")
     assert "s: a → b (exact); s: b → c (exact); s: a → c (exact)" in str(error)
+    assert error.advice == "Migrations lead from there to here: down=True goes back"
+    error = refusal("no-migration", graph.chain, "s", "a", "b", down=True)
+    assert error.advice == "Migrations lead there: leave out down=True"
+    assert "Add the missing migration" in refusal("no-migration", graph.chain, "s", "a", "x").advice
     assert "other schemas: s" in str(refusal("no-migration", graph.chain, "t", "a", "b"))
 
 

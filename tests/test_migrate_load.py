@@ -170,7 +170,7 @@ def test_a_tag_that_is_left_out_is_told(tmp_path: Path) -> None:
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     path = checkpoint(tmp_path)
-    assert "needs schema=" in str(refusal("bad-option", ckptfmt.load, path, migrations=RULES))
+    assert "requires schema=" in str(refusal("bad-option", ckptfmt.load, path, migrations=RULES))
     refusal("bad-option", ckptfmt.load, path, schema="2", migrations=RULES, into={}, mmap=True)
     said = str(refusal("bad-option", ckptfmt.load, path, schema="2", migrations_=RULES))
     assert "no option 'migrations_'; did you mean 'migrations'?" in said

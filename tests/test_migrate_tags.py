@@ -230,9 +230,21 @@ def test_versions_of_what_goes_apart_are_told(tmp_path: Path) -> None:
         {"from": "qk.bias", "with": halves, "to": ["q.bias", "k.bias"]},
         {"from": "h.1.norm.{name}", "with": [{"op": "drop"}], "to": []},
     ]
-    found = versions(migrated(tmp_path, state, *rules, rest="keep", said="versions of modules are left out"))
-    assert not found.keys() & {"qk", "h.1.norm", "q"}
+    found = versions(migrated(tmp_path, state, *rules, rest="keep"))
+    assert not found.keys() & {"qk", "h.1.norm", "q"}, "of which 1 says nothing"
     assert found["h.0.norm"] == 2
+    apart = {"from": "h.0.norm.weight", "with": halves, "to": ["one", "two"]}
+    found = versions(
+        migrated(
+            tmp_path,
+            state,
+            *rules,
+            apart,
+            rest="keep",
+            said="are left out, as their tensors went apart: 'h.0.norm' [MIG",
+        )
+    )
+    assert not found.keys() & {"qk", "h.0.norm"}
 
 
 def test_a_wrapper_comes_and_goes(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_module_that_is_imported() -> None:
     pytest.importorskip("torch", reason="torch is not installed, and what stands on it says that first")
     code = IMPORTS.format(modules=MODULES)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
-    lines = [f"{module} needs the package {package}: {install(package)}" for module, package in MODULES.items()]
+    lines = [f"{module} requires the package {package}: {install(package)}" for module, package in MODULES.items()]
     assert done.stdout.splitlines() == lines, done.stderr
 
 
@@ -183,12 +183,12 @@ def test_the_command_line(tmp_path: Path, hide: Callable[..., None]) -> None:
     code = "import sys; sys.modules['rich'] = None\nfrom ckptfmt.cli import main\nsys.exit(main(['ls', '--help']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "ckptfmt: the command line needs click and rich: pip install 'ckptfmt[cli]'\n"
+    assert done.stderr == "ckptfmt: the command line requires click and rich: pip install 'ckptfmt[cli]'\n"
     hide("tenacity")
     result = CliRunner().invoke(cli, ["inspect", "s3://bucket/x"])
     assert result.exit_code == 2
     assert result.stderr.endswith(
-        "needs the package tenacity. Install it: pip install 'ckptfmt[s3]' [missing-package]\n"
+        "requires the package tenacity. Install it: pip install 'ckptfmt[s3]' [missing-package]\n"
     )
 
 

@@ -97,9 +97,9 @@ PUBLIC = ("ckptfmt", "ckptfmt.manager", "ckptfmt.testing", "ckptfmt_jax", "ckptf
 
 
 def names(module: str) -> set[str]:
-    """The public names, each as that of the place where it is defined."""
+    """The public names, each as that of the place where it is defined; packages among them are asked for themselves."""
     home = peer(module)
-    values = ((name, getattr(home, name)) for name in home.__all__)
+    values = ((name, getattr(home, name)) for name in home.__all__ if f"{module}.{name}" not in PUBLIC)
     return {f"{getattr(value, '__module__', module)}.{getattr(value, '__qualname__', name)}" for name, value in values}
 
 

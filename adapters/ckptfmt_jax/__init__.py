@@ -21,9 +21,9 @@ from ckptfmt.frameworks.adapter import Slot, Tagged, Template, register
 from ckptfmt.frameworks.sources import Source
 from ckptfmt.on_demand import exports
 from ckptfmt.options import FillOptions
-from ckptfmt.packages import needed_by
+from ckptfmt.packages import required_by
 
-with needed_by("ckptfmt_jax"):
+with required_by("ckptfmt_jax"):
     import jax
 
     from . import arrays, keys, nodes, templates

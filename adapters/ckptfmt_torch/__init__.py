@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ckptfmt.frameworks.adapter import register
 from ckptfmt.on_demand import exports
-from ckptfmt.packages import needed_by
+from ckptfmt.packages import required_by
 
-with needed_by("ckptfmt_torch"):
+with required_by("ckptfmt_torch"):
     from .adapter import ADAPTER, Saved, TorchAdapter
     from .checkpoint import load, load_into, open, save
 

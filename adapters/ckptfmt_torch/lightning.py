@@ -1,4 +1,4 @@
-"""PyTorch Lightning's checkpoints in this format: `Trainer(plugins=[CkptfmtIO()])`. Needs the package lightning.
+"""PyTorch Lightning's checkpoints in this format: `Trainer(plugins=[CkptfmtIO()])`. Requires the package lightning.
 
 Lightning chooses when to save and what to keep (`ModelCheckpoint`); its file is one checkpoint of this format, without
 pickle, saved atomically, and with a digest for every byte. Hyperparameters and states of callbacks must be what a
@@ -22,7 +22,7 @@ from ckptfmt.calls import takes
 from ckptfmt.format.names import Path, path_label
 from ckptfmt.frameworks.adapter import is_stateful
 from ckptfmt.frameworks.target import flatten
-from ckptfmt.packages import needed_by
+from ckptfmt.packages import required_by
 from ckptfmt.patterns import Patterns
 from ckptfmt.storage import is_url, path_of
 from ckptfmt.storage.temporaries import take_away
@@ -30,7 +30,7 @@ from ckptfmt.writing.request import skipped
 
 from .checkpoint import load, save
 
-with needed_by("ckptfmt_torch.lightning"):
+with required_by("ckptfmt_torch.lightning"):
     from lightning.fabric.plugins import CheckpointIO
     from lightning.pytorch import Callback
 

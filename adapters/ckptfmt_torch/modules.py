@@ -84,7 +84,12 @@ class _Filling:
         report = sum((self._foreseen(sub, claims[sub.prefix]) for sub in own), MatchReport())
         parts = [self._part(sub, claims[sub.prefix]) for sub in own]
         names = sum(self._wants(name) for sub in own for name in own_code.names(self._below(sub)))
-        return Intake(self._in_place(), tuple(parts), report, self._put, names, self._adopts, self._after)
+        direct, order = self._in_place(), self._parameters()
+        return Intake(direct, tuple(parts), report, self._put, names, self._adopts, self._after, parameters=order)
+
+    def _parameters(self) -> dict[Path, int]:
+        """Those of the module in its order, as optimizers number them."""
+        return {(*self.at, name): id(one) for name, one in self.module.named_parameters() if name in self.keys}
 
     def _of_nothing(self) -> Intake:
         """No state, or that of a module which has none."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,14 @@ class OptimizerReceiver(StateReceiver):
     """An optimizer gets its state by its `load_state_dict()`; the groups of its parameters are compared before, and
     whether its state is that of parameters in them."""
 
+    def _numbered(self, stored: StoredState) -> frozenset[int]:
+        """The parameters, if there is a state of any, and the state does not say their names, too."""
+        inside = [path[len(stored.at) :] for path in stored.leaves]
+        if any(path[:1] == ("param_groups",) and "param_names" in path for path in inside):
+            return frozenset()
+        has_state = any(len(path) > 1 and path[0] == "state" for path in inside)
+        return frozenset(id(one) for group in self.value.param_groups for one in group["params"] if has_state)
+
     def intake(self, stored: StoredState, strict: bool, cast: bool) -> Intake:
         intake = super().intake(stored, strict, cast)
         optimizer = self.value
@@ -93,7 +102,7 @@ class OptimizerReceiver(StateReceiver):
         here = [len(group["params"]) for group in optimizer.param_groups]
         there = _group_sizes(stored.at, stored.leaves)
         if here == there:
-            return intake
+            return replace(intake, numbered=self._numbered(stored))
         where = path_label((*stored.at, "param_groups"))
         return Intake(report=MatchReport(kind=((where, _groups(there), _groups(here)),)), parts=intake.parts)
 

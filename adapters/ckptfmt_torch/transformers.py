@@ -1,4 +1,4 @@
-"""Checkpoints of a Hugging Face `Trainer` through a checkpoint manager. Needs the package transformers.
+"""Checkpoints of a Hugging Face `Trainer` through a checkpoint manager. Requires the package transformers.
 
     with CheckpointManager("runs/7", schedule=100, keep=[Last(2), Best("eval_loss")]) as manager:
         manager.on_preemption()
@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from ckptfmt import CheckpointManager
-from ckptfmt.packages import needed_by
+from ckptfmt.packages import required_by
 from ckptfmt.storage import path_of
 
-with needed_by("ckptfmt_torch.transformers"):
+with required_by("ckptfmt_torch.transformers"):
     from transformers import TrainerCallback
 
 _FILES = {"model": "pytorch_model.bin", "optimizer": "optimizer.pt", "scheduler": "scheduler.pt"}

@@ -32,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         from ..packages import install
 
-        print(f"ckptfmt: the command line needs click and rich: {install('click')}", file=sys.stderr)
+        print(f"ckptfmt: the command line requires click and rich: {install('click')}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

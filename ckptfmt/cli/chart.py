@@ -50,7 +50,7 @@ def write_png(path: str, series: Series) -> None:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise click.UsageError(f"--png needs matplotlib: {install('matplotlib')}") from error
+        raise click.UsageError(f"--png requires matplotlib: {install('matplotlib')}") from error
     figure = Figure(figsize=(8, 1 + 2 * max(1, len(series))), layout="constrained")
     axes = None
     for place, (name, points) in enumerate(series.items()):

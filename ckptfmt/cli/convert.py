@@ -145,7 +145,7 @@ def convert(
         _show_formats(as_json)
         return 0
     if source is None or target is None:
-        raise click.UsageError("SOURCE and TARGET are needed")
+        raise click.UsageError("SOURCE and TARGET are required")
     chosen = {"layout": layout, "compression": compression, "select": select or None}
     more |= {name: value for name, value in chosen.items() if value is not None}
     if each:

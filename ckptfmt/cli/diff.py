@@ -25,8 +25,9 @@ Examples:
   ckptfmt diff --json a.ckpt b.ckpt | jq '.changed[] | select(.max_relative > 1e-3).path'
 
 The object of --json has: a, b, equal, added, removed, renamed (pairs), metadata (whether it differs), same (leaves
-that do not differ), and changed, a list of objects with path, kind, before, after, elements, different,
-max_difference, max_relative and nan (how many elements differ and are NaN on either side; the others are measured).
+that do not differ), and changed and metadata_changes, lists of objects with path, kind, before, after, elements,
+different, max_difference, max_relative and nan (how many elements differ and are NaN on either side; the others are
+measured).
 
 Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 """,
@@ -64,6 +65,7 @@ def _document(report: DiffReport) -> dict[str, object]:
         "renamed": [list(pair) for pair in report.renamed],
         "changed": [dataclasses.asdict(change) for change in report.changed],
         "metadata": report.metadata,
+        "metadata_changes": [dataclasses.asdict(change) for change in report.metadata_changes],
         "same": report.same,
         "equal": report.equal,
     }
@@ -86,11 +88,15 @@ def _lines(report: DiffReport) -> Iterator[tuple[str, str, str]]:
     yield from (
         ("~", "yellow", f"{change.path}{': ' * bool(change.path)}{_words(change)}") for change in report.changed
     )
-    if report.metadata:
-        yield "~", "yellow", "metadata"
+    yield from (
+        ("~", "yellow", f"metadata{' ' * bool(change.path)}{change.path}: {_words(change)}")
+        for change in report.metadata_changes
+    )
 
 
 def _words(change: Change) -> str:
+    if change.kind in ("added", "removed"):  # of metadata
+        return f"{change.kind} {change.after if change.before is None else change.before}"
     words = change.kind if change.before is None else f"{change.kind} {change.before} -> {change.after}"
     if change.different is not None:
         words += f", {change.different:,} of {count(change.elements or 0, 'element')} differ"

@@ -18,20 +18,20 @@ from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
 from ..frameworks.target import flatten
 from ..storage import path_of
-from .equality import bits, coarser, plain_bits, plain_leaves
+from .equality import bits, coarser, plain_bits
 from .formats import has_tags, open_source
 from .options import SourceOptions
 from .source import OpenedSource, SourceTensor, is_tensor, slabs
 
-PARAM = 120  # characters of a tag's param that are shown
+PARAM = 120  # characters of a tag's param, or of an entry of the metadata, that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One leaf that stands in both and differs. `kind`: "type" (a tensor against a plain value, or plain values of two
     types), "shape", "dtype", "values" (of tensors) or "value" (plain), and between checkpoints of this format "tag" and
-    "schema" (at the empty path). `before` and `after` are types, shapes, dtypes
-    or plain values as text; None for "values".
+    "schema" (at the empty path). What of the metadata stands in one alone is "added" or "removed". `before` and `after`
+    are types, shapes, dtypes or plain values as text; None for "values", and where there is nothing.
 
     For tensors of one shape, also of two dtypes: how many of the `elements` are `different` in value or in bits, and
     how many of these are `nan` on either side. Of the others, the greatest absolute difference, and the greatest one
@@ -52,8 +52,8 @@ class Change:
 @dataclass(frozen=True, slots=True, repr=False)
 class DiffReport(Brief):
     """How `target` differs from `source`, by labels of paths. `renamed` tensors are the same, bit by bit, at another
-    path; they are not in `added` and `removed`. `metadata` says whether the metadata differ; `same` counts leaves that
-    do not."""
+    path; they are not in `added` and `removed`. `metadata` says whether the metadata differ, `metadata_changes` in
+    what; `same` counts leaves that do not."""
 
     source: str
     target: str
@@ -63,6 +63,7 @@ class DiffReport(Brief):
     changed: tuple[Change, ...]
     metadata: bool
     same: int
+    metadata_changes: tuple[Change, ...] = ()
 
     @property
     @formerly("source")
@@ -111,6 +112,7 @@ def diff(
         changed = [change for change in found if change is not None]
         same = len(both) - len(changed)
         changed += _beside(first, second, renamed)
+        metadata = tuple(_metadata_changes(dict(flatten(first.metadata)), dict(flatten(second.metadata))))
         return DiffReport(
             one,
             other,
@@ -118,9 +120,29 @@ def diff(
             tuple(path_label(path) for path in removed if path not in renamed),
             tuple((path_label(old), path_label(new)) for old, new in renamed.items()),
             tuple(changed),
-            plain_leaves(first.metadata) != plain_leaves(second.metadata),
+            bool(metadata),
             same,
+            metadata,
         )
+
+
+def _metadata_changes(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> Iterator[Change]:
+    """What differs in metadata, in the order of the first ones and then the others."""
+    for path in dict.fromkeys([*before, *after]):
+        label = path_label(path)
+        if path not in after:
+            yield Change(label, "removed", _text(before[path]), None)
+        elif path not in before:
+            yield Change(label, "added", None, _text(after[path]))
+        else:
+            found = _change(label, before[path], after[path])
+            if found is not None:
+                yield found
+
+
+def _text(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= PARAM else f"{text[:PARAM]}…"
 
 
 def _beside(a: OpenedSource, b: OpenedSource, renamed: Mapping[Path, Path]) -> Iterator[Change]:

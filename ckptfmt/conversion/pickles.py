@@ -296,7 +296,7 @@ class _Machine:
             case "BINPERSID" if self.persistent is not None:
                 self.push(self.persistent(stack.pop()))
             case _:
-                raise fault("unsafe-source", f"the pickle has the instruction {name}, which weights do not need")
+                raise fault("unsafe-source", f"the pickle has the instruction {name}, which weights do not require")
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -333,7 +333,7 @@ class _Machine:
         if name in self.table:
             return Global(name, self.table[name])
         if self.is_strict or module.partition(".")[0] in _MODULES or (module in _CORE and attribute in _RUNNING):
-            raise fault("unsafe-source", f"the pickle names {name[:200]!r}, which is not needed to read weights")
+            raise fault("unsafe-source", f"the pickle names {name[:200]!r}, which is not required to read weights")
         return Unknown(name)
 
     def call(self, made: Any, arguments: Any) -> Any:

@@ -69,7 +69,7 @@ def digest_named(name: str) -> Digest:
         except ImportError:
             from ..packages import install
 
-            message = "digest blake3 needs the package blake3"
+            message = "digest blake3 requires the package blake3"
             raise fault("unknown-digest", message, advice=f"Install it: {install('blake3')}") from None
         return Digest(name, 32, lambda data: bytes(blake3(data).digest()), blake3)
     raise fault("unknown-digest", f"unknown digest {name!r}", found=name, expected="xxh3-128, sha256 or blake3")

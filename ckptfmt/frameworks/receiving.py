@@ -7,7 +7,7 @@ An adapter knows the objects of its framework; all others get their whole state 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -50,7 +50,10 @@ class Intake:
     compared with it and filled in place, then `filled` is called; then the `parts` are taken in their order. `report`:
     what is known not to fit before anything is read; `names`: how many names, besides those in `direct`, it and the
     parts may call missing. `adopt()`: those of `direct` that can have the memory of a mapping in place of their own.
-    `after`, called at the end, gives what the report of the load says besides."""
+    `after`, called at the end, gives what the report of the load says besides.
+
+    `parameters`: the owners of a module's parameters, in its order, by their paths in the checkpoint. `numbered`: of an
+    optimizer whose state has their numbers and not their names, the owners of its parameters."""
 
     direct: Mapping[Path, Any] = field(default_factory=dict)
     parts: tuple[StatePart, ...] = ()
@@ -59,6 +62,8 @@ class Intake:
     names: int = 0
     adopt: Callable[[], Mapping[Path, Adopt]] = dict
     after: Callable[[], MatchReport] = MatchReport
+    parameters: Mapping[Path, Hashable] = field(default_factory=dict)
+    numbered: Collection[Hashable] = ()
 
 
 def everything(_: Path) -> bool:

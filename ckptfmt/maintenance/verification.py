@@ -84,9 +84,9 @@ def verify(
 
     `progress(done, total)` is called with bytes as they are checked. `resume`: a file that keeps how far a verification
     has come, for as long as it has not ended, so that the next one goes on there. `limits`, `storage_options` and
-    `follow_links`: as in `open`. Damage is reported, not raised; what is no checkpoint, needs a newer reader or cannot
-    be opened raises as `open` does, and so does a `resume` file of another checkpoint (`bad-option`); what the system
-    cannot read afterwards is damage (`io`). `verify_folder` goes through many checkpoints.
+    `follow_links`: as in `open`. Damage is reported, not raised; what is no checkpoint, requires a newer reader or
+    cannot be opened raises as `open` does, and so does a `resume` file of another checkpoint (`bad-option`); what the
+    system cannot read afterwards is damage (`io`). `verify_folder` goes through many checkpoints.
     """
     options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
     return checked(path, options, lambda found: verify_stored(found, progress, resume))

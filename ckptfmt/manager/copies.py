@@ -122,8 +122,9 @@ class Copier:
         return steps
 
     def known(self) -> list[Step]:
-        """The same as it was when last listed."""
-        return self.there() if self._known is None else self._known
+        """The same as it was when last listed, but for what was found damaged since."""
+        steps = self.there() if self._known is None else self._known
+        return [step for step in steps if not self.second.is_passed_over(step)]
 
     # ---- asking for work
 

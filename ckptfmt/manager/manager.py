@@ -334,11 +334,14 @@ class CheckpointManager:
         say, which fills modules and optimizers, and has options of its own.
 
         `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
-        with a `FallbackWarning` for each that is not.
+        with a `FallbackWarning` for each that is not. From then on these count as damaged for this manager: the run
+        goes on from the one that was restored.
 
         Raises `not-found`, `bad-option`, and what `load` raises; for a step that is damaged, without `fallback`, what
         is wrong with it.
         """
+        if fallback:
+            self._last = None  # it may be passed over
         return self._reader.restore(which, fallback=fallback, load=load, **options)
 
     # ---- what to keep

@@ -14,7 +14,7 @@ from typing import Any, Literal, Unpack
 from ..api import load as load_checkpoint
 from ..calls import refuse_others, takes
 from ..checkpoint import Checkpoint
-from ..errors import MissingError, StorageError, fault
+from ..errors import CkptError, LinkedError, MissingError, StorageError, fault
 from ..format.tree import Tree
 from ..options import OpenOptions
 from ..parallel.coordinator import Alone, Coordinator, Rounds
@@ -212,7 +212,7 @@ class RunReader:
         say, which fills modules and optimizers, and has options of its own.
 
         `fallback=True` checks every byte first, and walks back from `which` to the newest checkpoint that is whole,
-        with a `FallbackWarning` for each that is not.
+        with a `FallbackWarning` for each that is not. From then on these count as damaged here.
 
         Raises `not-found`, `bad-option`, and what `load` raises; for a step that is damaged, without `fallback`, what
         is wrong with it.
@@ -225,7 +225,9 @@ class RunReader:
             which = self._readable(self._run.checked(which))
         with contextlib.ExitStack() as stack:
             step = stack.enter_context(self._lease(which, self._group))
-            while fallback and not self._is_whole(step, links):
+            passed: list[tuple[Step, CkptError]] = []
+            while fallback and (error := self._fault_of(step, links)) is not None:
+                passed.append((step, error))
                 other = self._fallback(step)
                 if other is None:
                     raise fault("not-found", f"no whole checkpoint at or before {which!r}", path=self._run.path)
@@ -234,12 +236,24 @@ class RunReader:
                 stack.close()
                 _hold(stack, other, self._group)
                 step = other
+            for damaged, error in passed:  # only now: where none is whole there is nothing to go on from
+                if not isinstance(error, LinkedError):  # which options may allow
+                    damaged.run.pass_over(damaged, error)
             asked: dict[str, Any] = {**options}
             return together(self._group, True, lambda: step.run.load(step, load, asked), f"load of step {step.step}")
 
-    def _is_whole(self, step: Step, options: OpenOptions) -> bool:
-        """Whether all processes find it whole."""
-        return all(_said(self._group, lambda: step.run.is_whole(step, **options), f"check of step {step.step}"))
+    def _fault_of(self, step: Step, options: OpenOptions) -> CkptError | None:
+        """What is wrong with a step here or in another process; None if all find it whole."""
+        found: list[CkptError] = []
+
+        def look() -> str:
+            found.extend(error for error in [step.run.fault_of(step, **options)] if error is not None)
+            return found[0].code if found else ""
+
+        codes = [code for code in _said(self._group, look, f"check of step {step.step}") if code]
+        if not codes:
+            return None
+        return found[0] if found else fault(codes[0], "another process finds it damaged", path=step.path)
 
     def _readable(self, number: Number) -> Number:
         """A step, or where that is none, or cannot be read, the one before it."""

@@ -6,7 +6,7 @@ a valid commit record is listed. What was seen is remembered for as long as it s
 listing again opens nothing; finding the latest step opens one.
 
 What is named like a step and is none, or cannot be read, is passed over, and is in `damaged`: it does not keep a run
-from going on, counts for nothing, and nothing deletes it.
+from going on, counts for nothing, and nothing deletes it. So is what was found damaged when all of it was read.
 
 What is being read has a lease and is not deleted. A step that is deleted first vanishes from the listing, at once, and
 then its bytes go; what a crash leaves between the two is left over, and `sweep` removes it.
@@ -127,6 +127,18 @@ class RunDirectory(ABC):
             self._known[number] = (identity, found)
         return found
 
+    def pass_over(self, step: Step, error: CkptError) -> None:
+        """Count a step as damaged for as long as it is the same file or object, as the whole of it was read; who calls
+        tells it."""
+        self._known[step.step] = (step.identity, error)
+        self._judged(step.step, error)
+        self._warned_of.add((self.path_of(step.step), error.code))
+
+    def is_passed_over(self, step: Step) -> bool:
+        """Whether a step that was listed before is counted as damaged by now."""
+        identity, found = self._known.get(step.step, (None, None))
+        return identity == step.identity and isinstance(found, CkptError)
+
     def latest(self) -> Step | None:
         """The last committed step; looks at names, and at no checkpoint but the last."""
         looks = (self._look(number, entry) for number, entry in reversed(self._list().named))
@@ -177,9 +189,10 @@ class RunDirectory(ABC):
         own: dict[str, Any] = {"storage_options": self.options} if self.options else {}
         return {**own, **({"follow_links": True} if self.follows_links else {}), **options}
 
-    def is_whole(self, step: Step, **options: Unpack[OpenOptions]) -> bool:
-        """Whether every byte of a step can be read, and is as it was saved."""
-        return not self.damage_of(step, **options)
+    def fault_of(self, step: Step, **options: Unpack[OpenOptions]) -> CkptError | None:
+        """What is wrong with a step, after reading every byte; None if all are as they were saved."""
+        damage = self.damage_of(step, **options)
+        return fault(damage[0].code, damage[0].message, path=step.path) if damage else None
 
     def damage_of(self, step: Step, **options: Unpack[OpenOptions]) -> tuple[Damage, ...]:
         """What is damaged in a step, after checking every byte; bytes of the frame are in no value. [FRM-004]"""
@@ -196,10 +209,10 @@ class RunDirectory(ABC):
     def saving(self, step: Number) -> AbstractContextManager[None]:
         """While the block runs, a step is saved: makes the directory, and keeps `sweep` from what is written."""
 
-    def set_aside(self, step: Number) -> None:
-        """If the place of a step is taken by something damaged, move that out of the way where this can be done; it
-        stays beside the steps, for those who can mend it."""
-        return
+    @abstractmethod
+    def set_aside(self, step: Number) -> bool:
+        """If the place of a step is taken by something damaged, move that out of the way; it stays beside the steps,
+        for those who can mend it. Gives whether it stands there still, and is to be replaced."""
 
     @abstractmethod
     def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:

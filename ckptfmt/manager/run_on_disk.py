@@ -111,11 +111,11 @@ class RunOnDisk(RunDirectory):
         found = [os.path.relpath(entry.path, step.path) for entry in entries_below(step.path) if not entry.is_dir()]
         return sorted(found, key=lambda name: (name == COMMIT, name))
 
-    def is_whole(self, step: Step, **options: Unpack[OpenOptions]) -> bool:
+    def fault_of(self, step: Step, **options: Unpack[OpenOptions]) -> CkptError | None:
         try:
-            return super().is_whole(step, **options)
-        except StorageError:  # a disk that cannot read it now will hardly do so later
-            return False
+            return super().fault_of(step, **options)
+        except StorageError as error:  # a disk that cannot read it now will hardly do so later
+            return error
 
     def lease(self, step: Step) -> AbstractContextManager[None]:
         return leases.lease(step.path)
@@ -134,11 +134,11 @@ class RunOnDisk(RunDirectory):
             raise os_fault(error, "cannot make the run directory", self.path) from error
         return leases.lease(self.path)
 
-    def set_aside(self, step: Number) -> None:
+    def set_aside(self, step: Number) -> bool:
         """It gets a name that ends in `.damaged`, after it was looked at once more."""
         path = self.path_of(step)
         if self.find(step) is not None or not os.path.lexists(path):
-            return
+            return False
         disk = disks.current()
         try:
             disk.replace(path, f"{path}.{os.urandom(6).hex()}.damaged")
@@ -148,6 +148,7 @@ class RunOnDisk(RunDirectory):
             if error.errno == errno.EXDEV:
                 raise fault("not-replaceable", message, path=path) from error
             raise os_fault(error, message, path) from error
+        return False
 
     def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
         if not steps:

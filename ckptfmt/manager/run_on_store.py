@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import CkptError, StorageError, fault
+from ..errors import DAMAGED, CkptError, StorageError, fault
 from ..format import commit
 from ..storage import COMMIT
 from ..storage.engine import Child, engine_for, storage_fault
@@ -165,6 +165,11 @@ class RunOnStore(RunDirectory):
         if self.names.name(step) in self._tombstones:
             self._destroy(self.names.name(step))
         yield
+
+    def set_aside(self, step: Number) -> bool:
+        """Nothing can be renamed here."""
+        found = None if self.find(step) is not None else self._damaged.get(step)
+        return found is not None and isinstance(found.error, DAMAGED)
 
     def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
         names = [self.names.name(step.step) for step in steps]

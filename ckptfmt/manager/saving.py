@@ -11,7 +11,7 @@ from ..api import save
 from ..errors import CkptError, fault
 from ..format.tree import Tree
 from ..frameworks.adapter import settle
-from ..parallel.coordinator import Coordinator
+from ..parallel.coordinator import Coordinator, Rounds
 from ..writing.writer import SaveReport
 from . import retention, snapshot
 from .agreement import together
@@ -131,16 +131,23 @@ class Saver:
             together(savers, acts, lambda: self._refuse_late(step), f"order of step {step}")
         with contextlib.ExitStack() as held:
             together(savers, acts, lambda: held.enter_context(run.saving(step)), f"begin of step {step}")
-            if not order.overwrite:
-                together(savers, acts, lambda: run.set_aside(step), f"place of step {step}")
+            replaces = bool(order.overwrite) or self._takes_damaged_place(savers, step)
             return save(
                 run.path_of(step),
                 order.tree,
-                overwrite=bool(order.overwrite),
+                overwrite=replaces,
                 metadata=order.metadata,
                 coordinator=None if savers.size == 1 else savers,
                 **options,
             )
+
+    def _takes_damaged_place(self, savers: Coordinator, step: Number) -> bool:
+        """Whether something damaged stands where a step is to be, and is to be replaced, as all savers are told."""
+
+        def place() -> bool:
+            return self.acts and self._run.set_aside(step)
+
+        return bool(Rounds(savers).round(f"place of step {step}", place, lambda said: [any(said)] * len(said)))
 
     def _options_for(self, job: Job) -> dict[str, Any]:
         """The options of a save that ends when its job is dropped."""

@@ -252,7 +252,7 @@ def _rule(number: int, document: Any, externs: Mapping[str, Extern]) -> Rule:
         rule = Rule(number, sources, operators, targets, document.get("optional", False))
         _check(rule)
     except KeyError as error:
-        raise fault("unknown-extern", f"{where} needs the extern {error.args[0]!r} [MIG-009]") from None
+        raise fault("unknown-extern", f"{where} requires the extern {error.args[0]!r} [MIG-009]") from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return rule

@@ -36,18 +36,20 @@ class MigrationSet:
         """
         edges = [edge for edge in self.migrations if edge.schema == schema]
         if down:
-            forward = self._only(schema, edges, end, start)
+            forward = self._only(schema, edges, end, start, "Migrations lead there: leave out down=True")
             _check_reversible(forward, lossy)
             return tuple(edge.inverse() for edge in reversed(forward))
-        return self._only(schema, edges, start, end)
+        return self._only(schema, edges, start, end, "Migrations lead from there to here: down=True goes back")
 
-    def _only(self, schema: str, edges: list[Migration], start: str, end: str) -> MigrationChain:
+    def _only(self, schema: str, edges: list[Migration], start: str, end: str, turned: str) -> MigrationChain:
+        """The one chain; `turned` is the advice where there is one the other way round alone."""
         found = _chains(edges, start, end, _reaching(edges, end))
         if len(found) == 1:
             return found[0]
         way = f"of schema {schema!r} from {start!r} to {end!r}"
         if not found:
-            raise fault("no-migration", f"there is no chain {way}. {self._shown(schema)}")
+            advice = turned if _chains(edges, end, start, _reaching(edges, start)) else None
+            raise fault("no-migration", f"there is no chain {way}. {self._shown(schema)}", advice=advice)
         chains = " and ".join(" → ".join([start, *(edge.end for edge in chain)]) for chain in found)
         raise fault("ambiguous-migration", f"there is more than one chain {way}: {chains}. {self._shown(schema)}")
 

@@ -131,7 +131,7 @@ def parse_step(document: Any, externs: Mapping[str, Extern]) -> RuleStep:
         return RuleStep(kind(**arguments), None if on is None else tuple(on))
     except TypeError:
         needed = [item.name for item in dataclasses.fields(kind) if _is_required(item)]  # type: ignore[arg-type]
-        raise ValueError(f"{name} needs {', '.join(needed)}") from None
+        raise ValueError(f"{name} requires {', '.join(needed)}") from None
 
 
 def _is_required(item: dataclasses.Field[Any]) -> bool:

@@ -25,6 +25,7 @@ TagNodes = Mapping[Path, list[AppliedTag]]  # at one path the outermost first
 
 _CONTAINERS = (dict, OrderedDict, list, tuple)
 VERSIONS = "torch.state_dict"  # its param has the name of each module
+FIRST = {"version": 1}
 
 
 def over_tensors(node: Any) -> TagNodes:
@@ -42,7 +43,8 @@ def _is_tensor(node: Any) -> bool:
 
 
 class Followed(NamedTuple):
-    """The tags of a result; each tag that is left out; and the names of modules whose versions are."""
+    """The tags of a result; each tag that is left out; and the names of modules whose versions are, and say something:
+    1 is what every module has whose code never read its tensors otherwise, and the same as none."""
 
     tags: TagNodes
     lost: list[AppliedTag]
@@ -152,7 +154,7 @@ def _kind(tree: Tree, path: Path) -> type | None:
 
 def _versions(at: Path, tag: AppliedTag, places: _Places) -> tuple[list[Path], AppliedTag, list[str]]:
     """A state dict's versions under the names that its modules got: where the dict is, the tag, and the modules whose
-    tensors went apart."""
+    tensors went apart, and with them a version that is to be told."""
     name, (_, modules, versions) = tag
     ends = {path: places.landing(path) for path in places.inside[at]}
     dicts = {end[: len(end) - len(path) + len(at)] for path, end in ends.items() if end}
@@ -163,8 +165,10 @@ def _versions(at: Path, tag: AppliedTag, places: _Places) -> tuple[list[Path], A
     moved = {path[-1]: end and end[-1] for path, end in tops.items()}
     gone = {path[-1] for path in ends.keys() - tops.keys()}
     renamed, left = _renamed(modules, moved, gone)
-    pairs = {renamed[one]: of for one, of in zip(modules, versions, strict=True) if one in renamed}
-    return [place], (name, ["dict", list(pairs), list(pairs.values())]), left
+    of = dict(zip(modules, versions, strict=True))
+    pairs = {renamed[one]: version for one, version in of.items() if one in renamed}
+    told = [one for one in left if plain_value(of[one]) != FIRST]
+    return [place], (name, ["dict", list(pairs), list(pairs.values())]), told
 
 
 def _renamed(

@@ -36,6 +36,7 @@ from .fetch import Fetcher
 from .filling import TargetPlace, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
 from .neighbours import SMALL
+from .parameter_order import warn_of_order
 from .selection import no_match
 from .shared import shared
 from .stand_ins import stand_in, warn_of_times
@@ -230,6 +231,8 @@ class Loader:
         adopted = self._adopted(slots, objects, stored) if self.maps_into else None
         self._check(report, names, final=not parts)
         self._check(shared(slots, stored, self.blocks, self.verify))
+        known = self.view.stored
+        warn_of_order(((one.at, one.intake) for one in objects), stored, self.supply.origin, lambda: known.leaves)
         own = slots if adopted is None else adopted.others
         asked = [(stored[path], found) for path, found in own.items() if found is not None and path in stored]
         places = [TargetPlace(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]

@@ -6,7 +6,7 @@
         def tensor(self, array): ...
         def array(self, tensor): ...
 
-pytest collects the class like any other; `tmp_path` is its fixture. Needs the packages pytest and hypothesis.
+pytest collects the class like any other; `tmp_path` is its fixture. Requires the packages pytest and hypothesis.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..format.casts import cast
 from ..format.dtypes import DTYPES, Array, DType
 from ..format.grid import Shape
 from ..frameworks.adapter import Adapter, adapter_named
-from ..packages import needed_by
+from ..packages import required_by
 from .equality import assert_same_tree
 from .strategies import filled
 
-with needed_by("ckptfmt.testing.adapters"):
+with required_by("ckptfmt.testing.adapters"):
     import pytest
 
 SHAPES: tuple[Shape, ...] = ((), (0,), (3, 0, 2), (1,), (7,), (6, 4), (2, 3, 1, 4))

@@ -1,7 +1,7 @@
 """Hypothesis strategies for everything that a checkpoint holds: trees, arrays of every dtype and memory layout, and
 basic indices.
 
-Needs the package hypothesis. Floats are drawn as bit patterns, so that signed zeros, infinities and NaN payloads are
+Requires the package hypothesis. Floats are drawn as bit patterns, so that signed zeros, infinities and NaN payloads are
 common.
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 
 from ..format.dtypes import DTYPES, Array
 from ..format.tree import Tree
-from ..packages import needed_by
+from ..packages import required_by
 
-with needed_by("ckptfmt.testing.strategies"):
+with required_by("ckptfmt.testing.strategies"):
     from hypothesis import strategies as st
     from hypothesis.extra.numpy import array_shapes
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
     "zarr3": lambda path: zarr_folder(path, 3),
     "orbax2": lambda path: orbax_folder(path, 2),
     "orbax3": lambda path: orbax_folder(path, 3),
-    "dcp": dcp_folder,
+    **({"dcp": dcp_folder} if find_spec("torch") else {}),
     "index": index_folder,
 }
 
