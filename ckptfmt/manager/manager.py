@@ -180,8 +180,8 @@ class CheckpointManager:
         that is older than one that exists; True replaces the step atomically; "later" also deletes all later steps,
         after the new one is committed.
 
-        Raises what `ckptfmt.save` raises, and `ExistsError`; first of all a failure of an earlier save in the
-        background, after which nothing of this one was done.
+        Raises what `ckptfmt.save` raises, and `ExistsError`; with another process also `no-memory` and `writer-lost`;
+        first of all a failure of an earlier save in the background, after which nothing of this one was done.
         """
 
         def asked() -> dict[str, Any]:
@@ -231,7 +231,7 @@ class CheckpointManager:
             self._saver.check_later(step, last)
 
     def wait(self) -> None:
-        """Wait until all saves are committed; raises a failure of one in the background."""
+        """Wait until all saves are committed; raises a failure of one in the background, `writer-lost` among them."""
         self._worker.wait()
         self._warn()
         together(self._group, True, self._raise_failure, "wait() of a manager")
@@ -249,7 +249,8 @@ class CheckpointManager:
 
     def close(self) -> None:
         """Wait for what is in flight or abort it, as chosen, and for copies; give signals back. Raises a failure of a
-        save in the background, and what keeps a copy from being made. The manager can still be used."""
+        save in the background (also `writer-lost`), and what keeps a copy from being made. The manager can still be
+        used."""
         self._preemption.uninstall()
         if self._worker.finishes_at_exit:
             self._worker.wait()

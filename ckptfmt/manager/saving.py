@@ -21,7 +21,7 @@ from .options import Background, StepOptions
 from .policies import Policy
 from .retention import RetentionPlan
 from .run import RunDirectory
-from .steps import Number
+from .steps import Number, metrics_in
 from .writer_process import WriterProcess
 
 Overwrite = bool | Literal["later"]
@@ -149,6 +149,7 @@ class Saver:
         step = order.step
         try:
             report = self._written(savers, order, self._options if job is None else self._options_for(job))
+            self._run.wrote(report.manifest_sha256, metrics_in(order.metadata))
             self._saved = step if order.overwrite == "later" else self.later(step, self._saved)
             if order.overwrite == "later":
                 together(savers, self.acts, lambda: self._rewind(step), f"going back to step {step}")

@@ -9,8 +9,10 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from ..errors import fault
@@ -31,7 +33,6 @@ class SharedMemory:
         self.fd, self.size = fd, size
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         self._bytes = mmap.mmap(fd, size, mmap.MAP_SHARED, access)
-        self._address: int = np.frombuffer(self._bytes, np.uint8).__array_interface__["data"][0]
 
     def __del__(self) -> None:
         os.close(self.fd)
@@ -57,15 +58,9 @@ class SharedMemory:
                 made._bytes.madvise(mmap.MADV_HUGEPAGE)
         return made
 
-    def array(self, dtype: str, shape: Sequence[int], strides: Sequence[int], offset: int) -> Array:
-        """An array that lies here, as `describe` has it; it keeps the mapping."""
-        return np.ndarray(shape, dtype_named(dtype).numpy, self._bytes, offset, strides)
-
-    def describe(self, array: Array) -> Description:
-        dtype = dtype_of(array.dtype)
-        assert dtype is not None  # encode refused others
-        offset = array.__array_interface__["data"][0] - self._address if array.nbytes else 0
-        return [dtype.name, list(array.shape), list(array.strides), offset]
+    def array(self, dtype: np.dtype[Any], shape: Sequence[int], strides: Sequence[int] | None, offset: int) -> Array:
+        """An array that lies here; it keeps the mapping."""
+        return np.ndarray(shape, dtype, self._bytes, offset, strides)
 
 
 def _nameless_file() -> int:
@@ -92,7 +87,7 @@ class SharedCopies:
     def __init__(self) -> None:
         self.memory: SharedMemory | None = None
         self._process = os.getpid()
-        self.descriptions: list[Description] = []
+        self.described = b""  # where the copies are, as msgpack: for `seen_in`
         self._later: list[tuple[Array, Source]] = []
 
     @property
@@ -103,14 +98,18 @@ class SharedCopies:
     def take(self, sources: Sequence[Source]) -> list[Source]:
         """Copy these; those that never change `finish` copies. No former copy may be looked at any more; raises
         `no-memory`."""
-        self._later, self.descriptions = [], []
+        self._later, self.described = [], b""
         size = sum(_room(part) for source in sources for part in _parts(source))
         if self.memory is None or not size <= self.memory.size <= 2 * max(size, PAGE):
             self.memory = None  # first, so that there are never two
             self.memory = SharedMemory.of(size)
         self._end = 0
-        copies = [self._copy(source) for source in sources]
-        self.descriptions = [self._describe(copy) for copy in copies]
+        copies, descriptions = [], []
+        for source in sources:
+            copy, description = self._copy(source)
+            copies.append(copy)
+            descriptions.append(description)
+        self.described = msgpack.packb(descriptions)
         return copies
 
     def finished(self) -> SharedMemory:
@@ -122,44 +121,52 @@ class SharedCopies:
         assert self.memory is not None
         return self.memory
 
-    def _copy(self, source: Source) -> Source:
+    def _copy(self, source: Source) -> tuple[Source, Description]:
+        shape, (dtype, name) = tuple(source.shape), _native(source.dtype)
         if isinstance(source, Sharded):
-            shards = tuple(Shard(shard.start, self._copy(shard.source)) for shard in source.shards)
-            return Sharded(source.shape, source.dtype, shards)
-        target = self._place(source)
+            parts = [(shard.start, *self._copy(shard.source)) for shard in source.shards]
+            copy = Sharded(shape, dtype, tuple(Shard(start, part) for start, part, _ in parts))
+            return copy, [name, shape, [[start, description] for start, _, description in parts]]
+        assert self.memory is not None
+        start, self._end = self._end, self._end + _room(source)
+        target = self.memory.array(dtype, shape, _strides(source), start)
         if getattr(source, "immutable", False):
             self._later.append((target, source))
         else:
             _fill(target, source)
-        return target
-
-    def _place(self, source: Source) -> Array:
-        """Where a tensor goes: its axes lie in memory as its own do, as that is copied fastest."""
-        assert self.memory is not None
-        dtype, shape = source.dtype.newbyteorder("="), tuple(source.shape)
-        strides = source.strides if isinstance(source, np.ndarray) else ()
-        axes = sorted(range(len(shape)), key=lambda axis: -abs(strides[axis])) if strides else list(range(len(shape)))
-        start, self._end = self._end, self._end + _room(source)
-        packed = np.ndarray([shape[axis] for axis in axes], dtype, self.memory._bytes, start)
-        return packed.transpose(np.argsort(axes)) if axes else packed
-
-    def _describe(self, copy: Source) -> Description:
-        assert self.memory is not None
-        if not isinstance(copy, Sharded):
-            return self.memory.describe(np.asarray(copy))
-        dtype = dtype_of(copy.dtype)
-        assert dtype is not None
-        shards = [[list(shard.start), self._describe(shard.source)] for shard in copy.shards]
-        return [dtype.name, list(copy.shape), shards]
+        return target, [name, shape, target.strides, start]
 
 
-def seen_in(memory: SharedMemory, description: Description) -> Source:
-    """The tensor that was described."""
-    if len(description) == 4:
-        return memory.array(*description)
-    dtype, shape, shards = description
-    parts = tuple(Shard(tuple(start), seen_in(memory, part)) for start, part in shards)
-    return Sharded(tuple(shape), dtype_named(dtype).numpy, parts)
+@lru_cache
+def _native(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], str]:
+    """A dtype in the order of bytes of this machine, and its name."""
+    row = dtype_of(dtype)
+    assert row is not None  # encode refused others
+    return dtype.newbyteorder("="), row.name
+
+
+def _strides(source: Source) -> tuple[int, ...] | None:
+    """Those of a copy without gaps whose axes lie in memory as the tensor's own do, as that is copied fastest."""
+    if not isinstance(source, np.ndarray) or source.flags.c_contiguous:
+        return None
+    strides, step = [0] * source.ndim, source.itemsize
+    for axis in sorted(range(source.ndim), key=lambda axis: (abs(source.strides[axis]), -axis)):
+        strides[axis], step = step, step * source.shape[axis]
+    return tuple(strides)
+
+
+def seen_in(memory: SharedMemory, described: bytes) -> list[Source]:
+    """The tensors of which it was described where they are."""
+    return [_seen(memory, description) for description in msgpack.unpackb(described)]
+
+
+def _seen(memory: SharedMemory, description: Description) -> Source:
+    name, shape, *where = description
+    dtype = dtype_named(name).numpy
+    if len(where) == 2:
+        return memory.array(dtype, shape, *where)
+    parts = tuple(Shard(tuple(start), _seen(memory, part)) for start, part in where[0])
+    return Sharded(tuple(shape), dtype, parts)
 
 
 def _parts(source: Source) -> Iterator[Source]:

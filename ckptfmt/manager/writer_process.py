@@ -95,7 +95,7 @@ class WriterProcess:
         assert taken.shared is not None
         memory = taken.shared.finished()
         node = encode(metadata, allow_tensors=False).node
-        message = [step, taken.node, memory.size, taken.shared.descriptions, node, overwrite]
+        message = [step, taken.node, memory.size, taken.shared.described, node, overwrite]
         self.start()
         assert self._channel is not None
         try:

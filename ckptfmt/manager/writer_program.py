@@ -74,11 +74,10 @@ class WriterProgram:
             return ["failed", *failure(error)]
 
     def _saved(
-        self, fd: int, step: Number, node: Node, size: int, described: list[Any], metadata: Node, overwrite: bool
+        self, fd: int, step: Number, node: Node, size: int, described: bytes, metadata: Node, overwrite: bool
     ) -> SaveReport:
         memory = SharedMemory(fd, size)
-        tensors = [seen_in(memory, description) for description in described]
-        tree = trees.decode(node, tensors.__getitem__, None, KEPT)
+        tree = trees.decode(node, seen_in(memory, described).__getitem__, None, KEPT)
         return write_step(self._run, Alone(), SaveOrder(step, tree, _values(metadata), overwrite), self._options)
 
     def _progress(self, done: int, total: int) -> None:
