@@ -13,7 +13,13 @@ memory and disk, and its cores if no two are free: so the CPU time of the loop's
 which does not count waiting for a core, or for the interpreter. A step that takes longer by the clock than by that
 waited; one that takes longer by both found memory and caches busy.
 
-`--only memory|training|blocking|steps` measures one of these.
+A loop in pure Python shares its interpreter with a thread that saves, and shares none with another process. Beside a
+save it runs, or is ready to run and waits for a core, or sleeps because another thread has the interpreter: the kernel
+counts the first two (`schedstat`), so that the last is known however many programs the machine runs. Told are that
+time, and the CPU time of all other threads of the program, both in per cent of the loop's own CPU time, and how much
+longer a step takes by the clock, which means something on a machine with a free core alone.
+
+`--only memory|training|python|blocking|steps` measures one of these.
 """
 
 from __future__ import annotations
@@ -27,14 +33,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
 import ckptfmt
 from ckptfmt.manager import CheckpointManager
+from ckptfmt.manager.options import By
 
 from .memory import Sampler, Spell, status
 from .states import STATES
@@ -62,26 +70,26 @@ def _cpu_seconds(call: Callable[..., Any], *arguments: Any) -> tuple[float, floa
 
 
 @contextmanager
-def _ckptfmt(folder: Path, arrays: Arrays) -> Iterator[Calls]:
-    with CheckpointManager(folder, keep=1) as manager:
+def _ckptfmt(folder: Path, arrays: Arrays, by: By = "thread") -> Iterator[Calls]:
+    with CheckpointManager(folder, keep=1, background=by) as manager:
         yield lambda step: manager.save(step, arrays, block=False), manager.wait
 
 
 @contextmanager
-def _ckptfmt_torch(folder: Path, arrays: Arrays) -> Iterator[Calls]:
+def _ckptfmt_torch(folder: Path, arrays: Arrays, by: By = "thread") -> Iterator[Calls]:
     import ckptfmt_torch  # noqa: F401  the adapter
     import torch
 
-    with _ckptfmt(folder, {name: torch.from_numpy(array) for name, array in _seen(arrays).items()}) as calls:
+    with _ckptfmt(folder, {name: torch.from_numpy(array) for name, array in _seen(arrays).items()}, by) as calls:
         yield calls
 
 
 @contextmanager
-def _ckptfmt_jax(folder: Path, arrays: Arrays) -> Iterator[Calls]:
+def _ckptfmt_jax(folder: Path, arrays: Arrays, by: By = "thread") -> Iterator[Calls]:
     import ckptfmt_jax  # noqa: F401  the adapter
     import jax
 
-    with _ckptfmt(folder, jax.block_until_ready(jax.device_put(arrays))) as calls:
+    with _ckptfmt(folder, jax.block_until_ready(jax.device_put(arrays)), by) as calls:
         yield calls
 
 
@@ -125,15 +133,19 @@ def _dcp(folder: Path, arrays: Arrays) -> Iterator[Calls]:
         dist.destroy_process_group()
 
 
-CONTENDERS = {
+CONTENDERS: dict[str, Callable[..., AbstractContextManager[Calls]]] = {
     "ckptfmt": _ckptfmt,
     "ckptfmt, torch": _ckptfmt_torch,
     "ckptfmt, JAX": _ckptfmt_jax,
+    "ckptfmt, process": partial(_ckptfmt, by="process"),
+    "ckptfmt, torch, process": partial(_ckptfmt_torch, by="process"),
+    "ckptfmt, JAX, process": partial(_ckptfmt_jax, by="process"),
     "Orbax": _orbax,
     "Orbax, sync": _orbax_sync,
     "torch DCP": _dcp,
 }
-PARTS = ("memory", "training", "blocking", "steps")
+PARTS = ("memory", "training", "python", "blocking", "steps")
+BY: tuple[By, ...] = ("thread", "process")
 
 
 # ---- measurements
@@ -212,6 +224,49 @@ def training(folder: Path, arrays: Arrays) -> dict[str, float]:
     }
 
 
+class Loop(NamedTuple):
+    """Seconds that a loop in pure Python took by the clock, those in which its thread ran or waited for a core, the CPU
+    time of all other threads of the program meanwhile; and its steps."""
+
+    clock: float
+    ran: float
+    queued: float
+    others: float
+    steps: int
+
+    @classmethod
+    def of(cls, goes_on: Callable[[int], object]) -> Loop:
+        def now() -> tuple[float, float, float, float]:
+            ran, queued = (int(part) / 1e9 for part in Path("/proc/thread-self/schedstat").read_text().split()[:2])
+            return time.perf_counter(), ran, queued, time.process_time()
+
+        steps, began = 0, now()
+        while goes_on(steps):
+            total = 0
+            for number in range(20_000):
+                total += number * number % 7
+            steps += 1
+        clock, ran, queued, cpu = (end - start for end, start in zip(now(), began, strict=True))
+        return cls(clock, ran, queued, cpu - ran, steps)
+
+
+def python(folder: Path, arrays: Arrays, by: By) -> dict[str, float]:
+    """By how many per cent a loop in pure Python is slower beside a save: see above."""
+    with CheckpointManager(folder, keep=1, durable=False, background=by) as manager:
+        for step in range(2):  # the first takes memory, and finds nothing to delete
+            manager.save(step, arrays, block=False)
+            manager.wait()
+        gc.collect()
+        alone = Loop.of(lambda steps: steps < 300)
+        manager.save(2, arrays, block=False)
+        beside = Loop.of(lambda _: manager._worker.steps)
+    return {
+        "waiting for the interpreter": 100 * (beside.clock - beside.ran - beside.queued) / beside.ran,
+        "CPU of other threads": 100 * beside.others / beside.ran,
+        "by the clock": 100 * (beside.clock / beside.steps * alone.steps / alone.clock - 1),
+    }
+
+
 def listing(folder: Path, steps: int) -> dict[str, float]:
     """Seconds to list `steps` steps for the first time and again, to find the latest, and to restore it; all but the
     second by a new manager."""
@@ -253,8 +308,10 @@ def _contend(name: str, contender: Callable[..., AbstractContextManager[Calls]],
         return
     ratios = [save / copy for save, copy in zip(found["blocking"], found["memcpy"], strict=True)]
     cpu = [save / copy for save, copy in zip(found["blocking, CPU"], found["memcpy, CPU"], strict=True)]
-    click.echo(f"  {name:14}  blocking / memcpy {_spread(ratios)}; in CPU time of the caller {_spread(cpu)}")
-    click.echo("                  " + "; ".join(f"{key} {_spread(seconds, ' s')}" for key, seconds in found.items()))
+    click.echo(f"  {name:23}  blocking / memcpy {_spread(ratios)}; in CPU time of the caller {_spread(cpu)}")
+    click.echo(
+        "                           " + "; ".join(f"{key} {_spread(seconds, ' s')}" for key, seconds in found.items())
+    )
 
 
 @click.command()
@@ -291,6 +348,11 @@ def main(
                         found = training(place, arrays)
                     text = ", ".join(f"{slower:+.0f} % {what}" for what, slower in found.items())
                     click.echo(f"  a training step beside a save: {text}")
+            for by in BY * rounds if "python" in parts else ():
+                with _emptied(folder / "python") as place:
+                    found = python(place, arrays, by)
+                text = ", ".join(f"{slower:+.2f} % {what}" for what, slower in found.items())
+                click.echo(f"  a loop in Python beside a save by a {by:8} {text}")
             for title in (names or CONTENDERS) if "blocking" in parts else ():
                 contender = CONTENDERS[title]
                 _contend(title, contender, folder / "save", arrays, rounds=rounds)

@@ -352,6 +352,18 @@ CODES: dict[str, Code] = {
         "a process that takes part has ended, or did not answer in time",
         "Look at the processes named, and make a new coordinator; until rank 0 has published nothing is committed",
     ),
+    "writer-lost": Code(
+        StorageError,
+        "storage",
+        "the process that writes for a manager has ended, or cannot be started",
+        "Save again: another process is started; look for the step first, as it may be there as a whole",
+    ),
+    "no-memory": Code(
+        StorageError,
+        "storage",
+        "the system has no memory for the copy of a tree",
+        "Save with block=True, which needs no copy, or with fewer saves in flight",
+    ),
     "name-too-long": Code(
         InputError, "save", "a node name that the storage cannot hold", "Shorten it; layout='file' takes longer keys"
     ),

@@ -91,6 +91,10 @@ class Worker:
         return [job.step for job in self._jobs.copy() if job.step is not None and not job.is_dropped]
 
     @property
+    def is_idle(self) -> bool:
+        return not self._jobs
+
+    @property
     def is_full(self) -> bool:
         return len(self.steps) >= self.limit
 

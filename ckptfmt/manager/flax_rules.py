@@ -36,7 +36,7 @@ class FlaxNames:
     def __init__(self, prefix: str = PREFIX) -> None:
         if not prefix or "/" in prefix or prefix.startswith("."):
             raise fault("bad-option", "prefix=", found=prefix, expected="the beginning of a visible file name")
-        self._prefix = prefix
+        self.prefix = prefix
         self._name = re.compile(f"{re.escape(prefix)}({_NUMBER})").fullmatch
 
     def checked(self, step: Any) -> Number:
@@ -46,7 +46,7 @@ class FlaxNames:
         return number
 
     def name(self, step: Number) -> str:
-        return f"{self._prefix}{step}"
+        return f"{self.prefix}{step}"
 
     def step(self, name: str) -> Number | None:
         found = self._name(name)

@@ -22,7 +22,7 @@ from .agreement import Decision, Vote, decide, together
 from .copies import Copier, CopyTo, CopyWarning
 from .former import takes_former
 from .imports import import_all
-from .options import Background, RestoreOptions, StepOptions, one_of
+from .options import Background, By, RestoreOptions, StepOptions, background_asked, one_of
 from .policies import Mode, Policy, policies_asked
 from .preemption import Preemption
 from .reader import RunReader, Which, tell_damage
@@ -47,9 +47,9 @@ class CheckpointManager:
     int the last so many, else a policy or several, joined as a union; the newest step is always kept, and so is what is
     being read. Saving comes first, deleting after.
 
-    `background`: how `save(block=False)` does it, see `Background`. `on_commit(step, report)` and
-    `on_error(step, error)` are called for each save, from the manager's thread, or with many processes from the one
-    that saves.
+    `background`: how `save(block=False)` does it, see `Background`; "process" is `Background(by="process")`.
+    `on_commit(step, report)` and `on_error(step, error)` are called for each save, from the manager's thread, or with
+    many processes from the one that saves.
 
     `copy_to`: a second directory, or a `CopyTo`: committed checkpoints are copied there in the background, and are
     found there where they are not in the first.
@@ -75,7 +75,7 @@ class CheckpointManager:
         *,
         schedule: int | Schedule | None = None,
         keep: int | Policy | Iterable[Policy] | None = None,
-        background: Background | None = None,
+        background: Background | By | None = None,
         on_commit: OnCommit | None = None,
         on_error: OnError | None = None,
         copy_to: str | os.PathLike[str] | CopyTo | None = None,
@@ -83,9 +83,7 @@ class CheckpointManager:
         per_process: bool = False,
         **options: Unpack[StepOptions],
     ) -> None:
-        background = Background() if background is None else background
-        if not isinstance(background, Background):
-            raise fault("bad-option", "background=", found=type(background).__name__, expected="Background(...)")
+        background = background_asked(background)
         import_all(options)
         self._group = coordinator or Alone()
         own = f"process-{self._group.rank:05d}" if per_process else ""
@@ -182,8 +180,8 @@ class CheckpointManager:
         that is older than one that exists; True replaces the step atomically; "later" also deletes all later steps,
         after the new one is committed.
 
-        Raises what `ckptfmt.save` raises, and `ExistsError`; first of all a failure of an earlier save in the
-        background, after which nothing of this one was done.
+        Raises what `ckptfmt.save` raises, and `ExistsError`; with another process also `no-memory` and `writer-lost`;
+        first of all a failure of an earlier save in the background, after which nothing of this one was done.
         """
 
         def asked() -> dict[str, Any]:
@@ -233,7 +231,7 @@ class CheckpointManager:
             self._saver.check_later(step, last)
 
     def wait(self) -> None:
-        """Wait until all saves are committed; raises a failure of one in the background."""
+        """Wait until all saves are committed; raises a failure of one in the background, `writer-lost` among them."""
         self._worker.wait()
         self._warn()
         together(self._group, True, self._raise_failure, "wait() of a manager")
@@ -251,13 +249,15 @@ class CheckpointManager:
 
     def close(self) -> None:
         """Wait for what is in flight or abort it, as chosen, and for copies; give signals back. Raises a failure of a
-        save in the background, and what keeps a copy from being made. The manager can still be used."""
+        save in the background (also `writer-lost`), and what keeps a copy from being made. The manager can still be
+        used."""
         self._preemption.uninstall()
         if self._worker.finishes_at_exit:
             self._worker.wait()
         else:
             self._worker.give_up()
             self._last = None
+        self._saver.close()
         if self._copier is not None and self._copier.finishes_at_exit:
             self._saver.wake()  # there may be copies that an earlier process was to make
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WhenFull = Literal["wait", "skip"]
 AtExit = Literal["wait", "abort"]
+By = Literal["thread", "process"]
 
 
 def one_of(name: str, value: object, *allowed: object) -> None:
@@ -50,7 +51,7 @@ class ManagerOptions(StepOptions, total=False):
     """The options of `CheckpointManager` that managers of every kind have."""
 
     schedule: int | Schedule | None
-    background: Background | None
+    background: Background | By | None
     on_commit: Callable[[Number, SaveReport], Any] | None
     on_error: Callable[[Number, BaseException], Any] | None
     copy_to: str | os.PathLike[str] | CopyTo | None
@@ -120,15 +121,37 @@ class Background:
     those in flight: "wait", or "abort": what has not begun is dropped, and what is being written is lost whole if the
     process ends first.
 
+    `by`: a "thread" of the program writes, or another "process", which does not keep a program in pure Python from
+    running meanwhile. That needs options that are plain values, no `check=`, and nobody to save together with; `nice`
+    is by how much it gives way to others, as of `os.nice`.
+
     Raises `InputError` (`bad-option`).
     """
 
     max_in_flight: int = 1
     when_full: WhenFull = "wait"
     at_exit: AtExit = "wait"
+    by: By = "thread"
+    nice: int = 0
 
     def __post_init__(self) -> None:
         if type(self.max_in_flight) is not int or self.max_in_flight < 1:
             raise fault("bad-option", "max_in_flight=", found=self.max_in_flight, expected="1 or more")
         one_of("when_full", self.when_full, "wait", "skip")
         one_of("at_exit", self.at_exit, "wait", "abort")
+        one_of("by", self.by, "thread", "process")
+        if type(self.nice) is not int or self.nice < 0:
+            raise fault("bad-option", "nice=", found=self.nice, expected="0 or more")
+
+
+def background_asked(background: Any) -> Background:
+    """What `background=` means; raises `bad-option`."""
+    if background is None:
+        return Background()
+    if isinstance(background, str):
+        one_of("background", background, "thread", "process")
+        return Background(by=background)  # type: ignore[arg-type]  # it is one of these
+    if not isinstance(background, Background):
+        expected = 'Background(...), "thread" or "process"'
+        raise fault("bad-option", "background=", found=type(background).__name__, expected=expected)
+    return background

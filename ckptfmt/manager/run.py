@@ -67,6 +67,7 @@ class RunDirectory(ABC):
         self.follows_links = False  # whether steps may have links in the place of objects
         self._known: dict[Number, tuple[Hashable, Step | CkptError]] = {}
         self._damaged: dict[Number, DamagedStep] = {}  # as of the last look at each
+        self._wrote: tuple[bytes, Mapping[str, float]] | None = None  # what was written last, see `wrote`
         self._warned_of: set[tuple[str, str]] = set()  # paths and codes of what is damaged
 
     def path_of(self, step: Number) -> str:
@@ -124,6 +125,8 @@ class RunDirectory(ABC):
             found = no_record(path, is_directory=is_directory)
             if read is not None:
                 found = Step(number, path, time, identity, read, self)
+                if self._wrote is not None and self._wrote[0] in read:
+                    found.__dict__["_stored_metrics"] = self._wrote[1]
             self._known[number] = (identity, found)
         return found
 
@@ -138,6 +141,10 @@ class RunDirectory(ABC):
         """Whether a step that was listed before is counted as damaged by now."""
         identity, found = self._known.get(step.step, (None, None))
         return identity == step.identity and isinstance(found, CkptError)
+
+    def wrote(self, manifest_sha256: str, metrics: Mapping[str, float]) -> None:
+        """Know the metrics of a step that was just written, without reading its manifest."""
+        self._wrote = f"sha256={manifest_sha256}".encode(), metrics  # as a commit record names it
 
     def latest(self) -> Step | None:
         """The last committed step; looks at names, and at no checkpoint but the last."""

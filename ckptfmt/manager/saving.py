@@ -21,7 +21,8 @@ from .options import Background, StepOptions
 from .policies import Policy
 from .retention import RetentionPlan
 from .run import RunDirectory
-from .steps import Number
+from .steps import Number, metrics_in
+from .writer_process import WriterProcess
 
 Overwrite = bool | Literal["later"]
 OnCommit = Callable[[Number, SaveReport], Any]
@@ -29,13 +30,38 @@ OnError = Callable[[Number, BaseException], Any]
 
 
 class SaveOrder(NamedTuple):
-    """What is to be saved. `views`: where `tree` is a snapshot, the groups of paths whose arrays overlapped in it."""
+    """What is to be saved: a tree, or what was taken of one."""
 
     step: Number
     tree: Tree
     metadata: Tree
     overwrite: Overwrite
-    views: tuple[tuple[str, ...], ...] | None = None
+    taken: snapshot.Snapshot | None = None
+
+
+def write_step(run: RunDirectory, savers: Coordinator, order: SaveOrder, options: Mapping[str, Any]) -> SaveReport:
+    """Write and commit the tree of a step, under a lease on the run."""
+    step, acts = order.step, savers.rank == 0
+    with contextlib.ExitStack() as held:
+        together(savers, acts, lambda: held.enter_context(run.saving(step)), f"begin of step {step}")
+        replaces = bool(order.overwrite) or _takes_damaged_place(run, savers, step)
+        return save(
+            run.path_of(step),
+            order.tree,
+            overwrite=replaces,
+            metadata=order.metadata,
+            coordinator=None if savers.size == 1 else savers,
+            **options,
+        )
+
+
+def _takes_damaged_place(run: RunDirectory, savers: Coordinator, step: Number) -> bool:
+    """Whether something damaged stands where a step is to be, and is to be replaced, as all savers are told."""
+
+    def place() -> bool:
+        return savers.rank == 0 and run.set_aside(step)
+
+    return bool(Rounds(savers).round(f"place of step {step}", place, lambda said: [any(said)] * len(said)))
 
 
 class Saver:
@@ -53,6 +79,7 @@ class Saver:
     ) -> None:
         self._run, self.savers, self.policies = run, savers, policies
         self.worker = Worker(background.max_in_flight, finishes_at_exit=background.at_exit == "wait")
+        self._process = self._writer_process(background, options) if background.by == "process" else None
         self._options: dict[str, Any] = {**options}
         self._on_commit, self._on_error = on_commit, on_error
         self._copier: Copier | None = None
@@ -65,6 +92,24 @@ class Saver:
         """From now on `copier` copies what is saved, and what waits for that is kept."""
         self._copier = copier
         self.policies = (*self.policies, Waiting(copier))
+
+    def _writer_process(self, background: Background, options: StepOptions) -> WriterProcess:
+        if self.savers.size > 1:
+            expected = 'background="thread", or per_process=True'
+            raise fault("bad-option", "processes that save together have no other process save", expected=expected)
+        if options.get("check") is not None:
+            expected = 'background="thread", in which it is called'
+            raise fault("bad-option", "check= cannot be called in another process", expected=expected)
+        if self._run.path.startswith("memory:"):
+            expected = 'background="thread", or another store'
+            raise fault("bad-option", "no other process sees this store", path=self._run.path, expected=expected)
+        return WriterProcess(self._run, options, background.nice)
+
+    def close(self) -> None:
+        """End the process that writes, unless it is at work, and give its memory back; the next save begins another."""
+        if self._process is not None and self.worker.is_idle:
+            self._process.end()
+            self._buffers.clear()
 
     # ---- saving
 
@@ -85,7 +130,7 @@ class Saver:
         try:
             buffers = self._buffers.pop()
         except IndexError:
-            buffers = snapshot.SnapshotBuffers()
+            buffers = snapshot.SnapshotBuffers(is_shared=self._process is not None)
 
         def take() -> snapshot.Snapshot:
             try:
@@ -96,7 +141,7 @@ class Saver:
 
         taken = together(self.savers, True, take, f"snapshot of step {order.step}")
         assert taken is not None
-        own = order._replace(tree=taken.tree, views=taken.copied_views)
+        own = order._replace(tree=None, taken=taken)
 
         def run(_: Job) -> None:
             try:
@@ -112,10 +157,12 @@ class Saver:
         step = order.step
         try:
             report = self._written(savers, order, self._options if job is None else self._options_for(job))
+            self._run.wrote(report.manifest_sha256, metrics_in(order.metadata))
             self._saved = step if order.overwrite == "later" else self.later(step, self._saved)
             if order.overwrite == "later":
                 together(savers, self.acts, lambda: self._rewind(step), f"going back to step {step}")
-            report = report if order.views is None else dataclasses.replace(report, copied_views=order.views)
+            if order.taken is not None:
+                report = dataclasses.replace(report, copied_views=order.taken.copied_views)
             together(savers, True, lambda: self._committed(step, report), f"end of step {step}")
             self.wake()
         except DroppedError:
@@ -126,28 +173,16 @@ class Saver:
             raise
 
     def _written(self, savers: Coordinator, order: SaveOrder, options: Mapping[str, Any]) -> SaveReport:
-        step, acts, run = order.step, self.acts, self._run
+        step, run, taken = order.step, self._run, order.taken
         if not order.overwrite and self._saved is not None and run.key(self._saved) >= run.key(step):
-            together(savers, acts, lambda: self._refuse_late(step), f"order of step {step}")
-        with contextlib.ExitStack() as held:
-            together(savers, acts, lambda: held.enter_context(run.saving(step)), f"begin of step {step}")
-            replaces = bool(order.overwrite) or self._takes_damaged_place(savers, step)
-            return save(
-                run.path_of(step),
-                order.tree,
-                overwrite=replaces,
-                metadata=order.metadata,
-                coordinator=None if savers.size == 1 else savers,
-                **options,
-            )
-
-    def _takes_damaged_place(self, savers: Coordinator, step: Number) -> bool:
-        """Whether something damaged stands where a step is to be, and is to be replaced, as all savers are told."""
-
-        def place() -> bool:
-            return self.acts and self._run.set_aside(step)
-
-        return bool(Rounds(savers).round(f"place of step {step}", place, lambda said: [any(said)] * len(said)))
+            together(savers, self.acts, lambda: self._refuse_late(step), f"order of step {step}")
+        if taken is None:
+            return write_step(run, savers, order, options)
+        if self._process is not None:
+            with run.saving(step):  # here, as that process does not know what was passed over
+                replaces = bool(order.overwrite) or _takes_damaged_place(run, savers, step)
+            return self._process.write(step, taken, order.metadata, replaces)
+        return write_step(run, savers, order._replace(tree=taken.tree), options)
 
     def _options_for(self, job: Job) -> dict[str, Any]:
         """The options of a save that ends when its job is dropped."""

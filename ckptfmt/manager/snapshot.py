@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,73 +18,100 @@ import numpy as np
 from ..errors import InputError
 from ..format import tree as trees
 from ..format.dtypes import Array
+from ..format.node import Node
 from ..format.tree import Tree
-from ..frameworks.adapter import KEPT, Plain, Tagged, kept, lower, seen
+from ..frameworks.adapter import KEPT, Plain, Tagged, lower, seen
 from ..frameworks.sources import Shard, Sharded, Source, whole
 from ..patterns import Patterns
 from ..writing.encoder import encode
 from ..writing.request import skipped
+from .shared_memory import SharedCopies
 
-_PLAIN = {type(None), bool, int, float, complex, bytes, np.bool_, np.int32, np.int64, np.float32, np.float64}
+_ITSELF = {type(None), bool, float, bytes}  # values that are their nodes
+_PLAIN = {*_ITSELF, int, complex, np.bool_, np.int32, np.int64, np.float32, np.float64}
 _ABOUT = tuple(map(operator.attrgetter, ("dtype", "ndim", "nbytes")))  # what can be set; a copy tells other shapes
 
 
 class Snapshot(NamedTuple):
-    """A tree of its own, equal to that which it was taken from, aliases included; and the groups of paths whose arrays
-    overlapped in it, as `SaveReport.copied_views` has them."""
+    """A tree as its node and copies of its tensors, and the groups of paths whose arrays overlapped in it, as
+    `SaveReport.copied_views` has them. `shared`: the memory of the copies, where another process sees it."""
 
-    tree: Tree
+    node: Node
+    tensors: Sequence[Source]
     copied_views: tuple[tuple[str, ...], ...]
+    shared: SharedCopies | None = None
+
+    @property
+    def tree(self) -> Tree:
+        """A tree of its own, equal to that which it was taken from, aliases included."""
+        return trees.decode(self.node, self.tensors.__getitem__, None, KEPT)
 
 
 class _TensorGroup(NamedTuple):
-    """Tensors of a framework that stand together in a tree: how they are seen there, and what they are copied into: as
-    arrays, and as tensors of that framework."""
+    """Tensors of a framework that stand together in a tree: how they are seen there, their nodes, and what they are
+    copied into, as tensors of that framework."""
 
     adapter: Any
     look: Any
-    arrays: list[Array]
+    nodes: list[Node]
     tensors: list[Any]
 
 
 class SnapshotBuffers:
-    """What a snapshot copied into, and from where; for the next one, once nobody needs it any more."""
+    """What a snapshot copied into, and from where; for the next one, once nobody needs it any more. `is_shared`: into
+    memory that another process can see, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self._shared = SharedCopies() if is_shared else None
         self._targets: list[Any] = []
+        self._forget()
+
+    def _forget(self) -> None:
         # NumPy arrays that stand in the tree themselves, by id, while they live (NumPy resizes none that has a weak
-        # reference, so their memory stays); and what each is copied into
+        # reference, so their memory stays); what each is copied into, and its node
         self._arrays: dict[int, weakref.ref[Array]] = {}
         self._target_of: dict[int, Array] = {}
+        self._node_of: dict[int, Node] = {}
         # tensors of frameworks, by where they are in memory: a `state_dict()` makes new objects that see the same
         self._groups: dict[tuple[int, ...], _TensorGroup] = {}
-        self._keys: set[tuple[Any, ...]] = set()  # of dicts, which were checked
+        self._keys: dict[tuple[Any, ...], list[Node]] = {}  # of dicts, which were checked, and their nodes
 
     def take(self, tree: Tree, skip: Patterns = None) -> Snapshot:
-        """Copy `tree`, but for what a save is to skip. Raises what `save` raises for a tree that cannot be saved."""
+        """Copy `tree`, but for what a save is to skip. Raises what `save` raises for a tree that cannot be saved, and
+        `no-memory`."""
+        if self._shared is not None and self._shared.is_of_a_fork:
+            self._forget()
+            self._targets, self._shared = [], SharedCopies()
         if self._keys or self._arrays or self._groups:
-            again = _Again(self._arrays, self._target_of, self._groups, self._keys)
+            again = _Again(self._arrays, self._target_of, self._node_of, self._groups, self._keys)
             try:
-                copy = again.value(tree, 0)
+                node = again.node(tree, 0)
                 again.copy()
-                return Snapshot(copy, ())
+                return Snapshot(node, self._targets, (), self._shared)
             except (_OtherError, ValueError):
                 pass
         return self._take_new(tree, skip)
 
     def _take_new(self, tree: Tree, skip: Patterns) -> Snapshot:
         encoded = encode(tree, skip=skipped(skip))
-        reused = [*self._targets, *[None] * (len(encoded.tensors) - len(self._targets))]
-        self._targets = [copied(leaf.source, buffer) for leaf, buffer in zip(encoded.tensors, reused, strict=False)]
-        self._arrays, self._target_of, self._groups, self._keys = {}, {}, {}, set()
+        self._forget()
+        self._copy([leaf.source for leaf in encoded.tensors])
         if not encoded.copied_views and skip is None:  # else they are found anew each time
-            for leaf, target in zip(encoded.tensors, self._targets, strict=True):
+            for number, (leaf, target) in enumerate(zip(encoded.tensors, self._targets, strict=True)):
                 if type(leaf.source) is np.ndarray:
                     self._arrays[id(leaf.source)] = weakref.ref(leaf.source)
                     self._target_of[id(leaf.source)] = target
+                    self._node_of[id(leaf.source)] = ["tensor", number]
             self._learn(tree, encoded.node)
-        copy = trees.decode(encoded.node, self._targets.__getitem__, None, KEPT)
-        return Snapshot(copy, encoded.copied_views)
+        return Snapshot(encoded.node, self._targets, encoded.copied_views, self._shared)
+
+    def _copy(self, sources: list[Source]) -> None:
+        if self._shared is not None:
+            self._targets = []  # first, as they keep the memory that is given back where it does not fit
+            self._targets = self._shared.take(sources)
+            return
+        reused = [*self._targets, *[None] * (len(sources) - len(self._targets))]
+        self._targets = [copied(source, buffer) for source, buffer in zip(sources, reused, strict=False)]
 
     def _learn(self, value: Any, node: Any) -> None:
         """Learn the keys of dicts, and which tensors of frameworks stand together, from a tree and its node."""
@@ -93,7 +121,7 @@ class SnapshotBuffers:
         if kind is OrderedDict:
             node = node[3]  # of its tag
         if kind is dict or kind is OrderedDict:
-            self._keys.add(tuple(value))
+            self._keys[tuple(value)] = node[1]
             values, nodes = list(value.values()), node[2]
         elif kind is list or kind is tuple:
             values, nodes = list(value), node[1]
@@ -115,7 +143,7 @@ class SnapshotBuffers:
             return False
         adapter, addresses, look = found
         arrays = [self._targets[node[1]] for node in nodes]
-        self._groups[addresses] = _TensorGroup(adapter, look, arrays, list(map(adapter.wrap, arrays)))
+        self._groups[addresses] = _TensorGroup(adapter, look, nodes, list(map(adapter.wrap, arrays)))
         return True
 
 
@@ -124,47 +152,57 @@ class _OtherError(Exception):
 
 
 class _Again:
-    """The copy of a tree whose arrays are all known, and what is to be copied for it."""
+    """The node of a tree whose arrays are all known, and what is to be copied for it."""
 
     def __init__(
         self,
         arrays: dict[int, weakref.ref[Array]],
         target_of: dict[int, Array],
+        node_of: dict[int, Node],
         groups: dict[tuple[int, ...], _TensorGroup],
-        keys: set[tuple[Any, ...]],
+        keys: dict[tuple[Any, ...], list[Node]],
     ) -> None:
-        self._arrays, self._target_of, self._groups, self._keys = arrays, target_of, groups, keys
+        self._arrays, self._target_of, self._node_of = arrays, target_of, node_of
+        self._groups, self._keys = groups, keys
         self._from: list[Array] = []
         self._to: list[Array] = []
         self._tensors: list[tuple[_TensorGroup, list[Any]]] = []
 
-    def value(self, value: Tree, depth: int) -> Tree:
+    def node(self, value: Tree, depth: int) -> Node:
         kind = type(value)
         if kind is OrderedDict and vars(value) and isinstance(lowered := lower(value), Tagged):
-            return kept(lowered.tag)(lowered.param, self.value(lowered.child, depth + 1))
+            return ["tag", lowered.tag, _plain_node(lowered.param), self.node(lowered.child, depth + 1)]
         if kind is dict or kind is OrderedDict:
-            if tuple(value) not in self._keys:
-                raise _OtherError
-            return kind(zip(value, self._values(list(value.values()), depth), strict=True))
+            node = ["dict", self._keys_of(value), self._nodes(list(value.values()), depth)]
+            return node if kind is dict else ["tag", "collections.OrderedDict", None, node]
         if kind is list or kind is tuple:
-            return kind(self._values(list(value), depth))
+            return [kind.__name__, self._nodes(list(value), depth)]
         if kind is np.ndarray:
             found = self._known([value])
             if found is not None:
                 return found[0]
-        if kind in _PLAIN or (kind is str and value.isascii()):
+        if kind in _ITSELF or (kind is str and value.isascii()):
             return value
+        if kind in _PLAIN:
+            return _plain_node(value)
         group = self._group([value])
         if group is not None:
             return group[0]
         lowered = lower(value)
         if isinstance(lowered, Plain):
-            return self.value(lowered.value, depth)
+            return self.node(lowered.value, depth)
         if isinstance(lowered, Tagged):
-            return _plain_copy(value)
+            return _plain_node(value)
         raise _OtherError
 
-    def _values(self, values: list[Any], depth: int) -> list[Any]:
+    def _keys_of(self, value: dict[Any, Any]) -> list[Node]:
+        """The nodes of a dict's keys, if it was checked; True is equal to 1, and no key."""
+        nodes = self._keys.get(tuple(value))
+        if nodes is None or list(map(type, value)) != list(map(type, nodes)):
+            raise _OtherError
+        return nodes
+
+    def _nodes(self, values: list[Any], depth: int) -> list[Node]:
         found = self._known(values)
         if found is None and values and type(values[0]) not in _PLAIN:
             found = self._group(values)
@@ -172,10 +210,10 @@ class _Again:
             return found
         if depth >= trees.MAX_DEPTH:
             raise _OtherError
-        return [self.value(value, depth + 1) for value in values]
+        return [self.node(value, depth + 1) for value in values]
 
-    def _known(self, values: list[Any]) -> list[Any] | None:
-        """What these are copied into, if all are arrays that are known."""
+    def _known(self, values: list[Any]) -> list[Node] | None:
+        """The nodes of these, if all are arrays that are known."""
         numbers = list(map(id, values))
         try:
             alive = map(operator.call, map(self._arrays.__getitem__, numbers))
@@ -189,10 +227,10 @@ class _Again:
                 raise _OtherError
         self._from += values
         self._to += targets
-        return targets
+        return list(map(self._node_of.__getitem__, numbers))
 
-    def _group(self, values: list[Any]) -> list[Any] | None:
-        """What these are copied into, if all are tensors of one framework that were together before."""
+    def _group(self, values: list[Any]) -> list[Node] | None:
+        """The nodes of these, if all are tensors of one framework that were together before."""
         found = seen(values)
         if found is None:
             return None
@@ -201,7 +239,7 @@ class _Again:
         if group is None or group.adapter is not adapter or group.look != look:
             raise _OtherError
         self._tensors.append((group, values))
-        return group.arrays
+        return group.nodes
 
     def copy(self) -> None:
         any(map(np.copyto, self._to, self._from))  # which gives None
@@ -209,13 +247,14 @@ class _Again:
             group.adapter.copy(group.tensors, values)
 
 
-def _plain_copy(value: Any) -> Any:
-    """A copy of a value that has a tag and no tensors."""
+def _plain_node(value: Any) -> Node:
+    """The node of a value that has no tensors."""
+    if type(value) is int and -(1 << 63) <= value < 1 << 63:  # of which there may be many
+        return value
     try:
-        node = encode(value, allow_tensors=False).node
+        return encode(value, allow_tensors=False).node
     except InputError:
         raise _OtherError from None
-    return trees.decode(node, [].__getitem__, None, KEPT)
 
 
 def copied(source: Source, buffer: Any) -> Source:

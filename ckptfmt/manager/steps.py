@@ -64,14 +64,9 @@ class Step:
     @cached_property
     def _stored_metrics(self) -> Mapping[str, float]:
         try:
-            found = self._stored_metadata
+            return metrics_in(self._stored_metadata)
         except DAMAGED:
             return {}
-        entry = found.get(RESERVED) if isinstance(found, dict) else None
-        metrics = entry.get("metrics") if isinstance(entry, dict) else None
-        if not isinstance(metrics, dict):
-            return {}
-        return {name: value for name, value in metrics.items() if type(name) is str and type(value) is float}
 
     @cached_property
     def metadata(self) -> Tree:
@@ -87,6 +82,15 @@ class Step:
             return None
         with self.run.opened(self) as checkpoint:
             return checkpoint.metadata
+
+
+def metrics_in(metadata: Tree) -> Mapping[str, float]:
+    """The metrics that stand in a checkpoint's metadata."""
+    entry = metadata.get(RESERVED) if isinstance(metadata, dict) else None
+    metrics = entry.get("metrics") if isinstance(entry, dict) else None
+    if not isinstance(metrics, dict):
+        return {}
+    return {name: value for name, value in metrics.items() if type(name) is str and type(value) is float}
 
 
 def metadata_for(step: Number, metrics: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None) -> Tree:

@@ -69,6 +69,8 @@ def training(folder: Path) -> None:
             assert_type(step_held.metrics["loss"], float)
             assert_type(step_held.path, str)
             assert_type(step_held.time, float)
+    CheckpointManager("run", background="process")
+    FlaxCheckpointManager("run", background=Background(by="process", nice=5))
     CheckpointManager("run", keep=3, schedule=100, per_process=True, layout="loose", schema=("gpt", "1"))
 
 

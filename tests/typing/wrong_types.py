@@ -24,6 +24,8 @@ CheckpointManager("run").save("1", tree)  # wrong: SupportsIndex
 CheckpointManager("run").restore("newest")  # wrong: newest
 CheckpointManager("run").save(1, tree, overwrite="all")  # wrong: overwrite
 Background(when_full="drop")  # wrong: when_full
+Background(by="fork")  # wrong: by
+CheckpointManager("run", background="fork")  # wrong: background
 Best("loss", mode="least")  # wrong: mode
 Schedule(seconds="60")  # wrong: seconds
 options: LoadOptions = {"select": "model/**", "overwrite": True}  # wrong: overwrite
