@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-BASELINE = "safetensors"
+BASELINE = "safetensors.torch"
 OURS = "ckptfmt"
 
 

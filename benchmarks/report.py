@@ -36,7 +36,7 @@ class Table:
         return table
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1e3:.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.2f} ms"
@@ -46,7 +46,7 @@ def _mebibytes(size: float) -> str:
     return f"{size / (1 << 20):,.0f} MiB"
 
 
-def _ratio(spread: Spread | None) -> str:
+def ratio_text(spread: Spread | None) -> str:
     return f"{spread.median:.2f} ({spread.least:.2f} to {spread.greatest:.2f})" if spread else ABSENT
 
 
@@ -61,7 +61,7 @@ def targets(results: Results) -> Table:
     for speed in SPEED_TARGETS:
         ratio = results.ratio(speed.operation, OURS)
         verdict = _verdict(ratio.median, speed.needed, speed.aimed) if ratio else "not measured"
-        rows.append((titles[speed.operation], _ratio(ratio), f"≥ {speed.needed:g}", f"≥ {speed.aimed:g}", verdict))
+        rows.append((titles[speed.operation], ratio_text(ratio), f"≥ {speed.needed:g}", f"≥ {speed.aimed:g}", verdict))
     for memory in MEMORY_TARGETS:
         footprint, limit = results.footprint(memory.operation, OURS), memory.limit(results.tree_bytes["llama"])
         figure = _mebibytes(footprint.resident) if footprint else ABSENT
@@ -77,7 +77,13 @@ def _operation(results: Results, operation: Operation) -> Table:
     for name in results.contenders(operation.name):
         seconds = list(results.seconds(operation.name, name).values())
         speed = f"{results.tree_bytes[operation.state] / median(seconds) / 1e9:.2f}" if operation.throughput else ""
-        cells = [name, _time(median(seconds)), speed, _ratio(results.ratio(operation.name, name)), str(len(seconds))]
+        cells = [
+            name,
+            time_text(median(seconds)),
+            speed,
+            ratio_text(results.ratio(operation.name, name)),
+            str(len(seconds)),
+        ]
         rows.append(tuple(cell for cell in cells if cell))
     header = ("contender", "median", *(["GB/s"] if operation.throughput else []), f"speed beside {BASELINE}", "rounds")
     return Table(operation.title, header, tuple(rows))

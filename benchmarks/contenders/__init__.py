@@ -8,14 +8,22 @@ from benchmarks.contenders.arrays import Hdf5, Npz, TensorStore, ZarrPython
 from benchmarks.contenders.ckptfmt import Ckptfmt
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.orbax import Orbax
-from benchmarks.contenders.torch import Safetensors, SafetensorsPread, TorchDcp, TorchSave
+from benchmarks.contenders.safetensors import (
+    SafetensorsNumpy,
+    SafetensorsNumpyPread,
+    SafetensorsTorch,
+    SafetensorsTorchPread,
+)
+from benchmarks.contenders.torch import TorchDcp, TorchSave
 
 CONTENDERS: tuple[Contender, ...] = (
     Ckptfmt("ckptfmt", 'layout "file", every block verified on load; the mapped load does not verify.'),
     Ckptfmt("ckptfmt loose", 'layout "loose": a plain Zarr hierarchy and a manifest.', layout="loose", slow=True),
     Ckptfmt("ckptfmt zstd", 'layout "file", compression "zstd", for information.', compression="zstd", slow=True),
-    Safetensors(),
-    SafetensorsPread(),
+    SafetensorsNumpy(),
+    SafetensorsNumpyPread(),
+    SafetensorsTorch(),
+    SafetensorsTorchPread(),
     TorchSave(),
     TorchDcp(),
     Npz(),

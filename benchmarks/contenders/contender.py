@@ -34,6 +34,8 @@ class Contender(ABC):
     """
 
     name: str
+    # The library, where the contender is one of its faces.
+    peer: str = ""
     note: str
     requires: ClassVar[tuple[str, ...]]
     # Operations beyond save and eager load that the library has a natural face for.

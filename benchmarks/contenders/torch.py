@@ -1,8 +1,8 @@
-"""safetensors through its torch face, torch.save and torch.distributed.checkpoint."""
+"""torch.save and torch.distributed.checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,69 +28,6 @@ class TorchContender(Contender):
 
 
 PART_OF_TENSOR = "part.view(torch.uint16).numpy()"
-
-
-class Safetensors(TorchContender):
-    """The baseline."""
-
-    name = "safetensors"
-    note = (
-        "torch face. Eager: `load_file` (maps) and a `clone` of each tensor. Mapped: `load_file`. "
-        'Open: `safe_open` and its keys. Slice: `safe_open(framework="np")` with ml_dtypes imported, beside "pt".'
-    )
-    requires = ("safetensors", "torch")
-    faces = frozenset({"map", "open"})
-    slices: tuple[SliceCode, ...] = (
-        SliceCode(
-            # Without ml_dtypes NumPy does not know bfloat16, and safetensors fails.
-            "import ml_dtypes\nfrom safetensors import safe_open",
-            'with safe_open(path, framework="np") as file: part = file.get_slice(name)[start:stop]',
-        ),
-        SliceCode(
-            "import torch\nfrom safetensors import safe_open",
-            'with safe_open(path, framework="pt") as file: part = file.get_slice(name)[start:stop]',
-            PART_OF_TENSOR,
-            face=" (pt)",
-        ),
-    )
-
-    def save(self, path: Path, tree: Any) -> None:
-        from safetensors.torch import save_file
-
-        save_file(tree, path)
-
-    def load(self, path: Path) -> Mapping[str, Any]:
-        from safetensors.torch import load_file
-
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-
-    def map(self, path: Path) -> Mapping[str, Any]:
-        from safetensors.torch import load_file
-
-        return load_file(path)
-
-    def open(self, path: Path) -> Collection[str]:
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            names: list[str] = list(file.keys())
-        return names
-
-
-class SafetensorsPread(Safetensors):
-    """The other backend of safetensors 0.8, which reads into private memory by itself."""
-
-    name = "safetensors pread"
-    note = '`load_file(backend="pread")`: private memory without a clone. Only its loads are new.'
-    faces = frozenset()
-    slices = ()
-    slow = True
-    omits = frozenset({"save", "save_durable", "small_save"})
-
-    def load(self, path: Path) -> Mapping[str, Any]:
-        from safetensors.torch import load_file
-
-        return load_file(path, backend="pread")
 
 
 class TorchSave(TorchContender):
