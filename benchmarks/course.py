@@ -119,17 +119,16 @@ class Course:
         self._results.samples += samples
 
     def _slice(self, contender: Contender, number: int) -> list[Sample]:
-        samples = []
-        for code in contender.slices:
-            figures = self._slices.read(code, self._path, ROOT)
-            name = contender.name + code.face
-            samples.append(Sample("slice_process", name, number, figures.process))
-            samples.append(Sample("slice_read", name, number, figures.read))
-        return samples
+        if contender.slice is None:
+            return []
+        figures = self._slices.read(contender.slice, self._path, ROOT)
+        return [Sample(f"slice_{what}", contender.name, number, seconds) for what, seconds in asdict(figures).items()]
 
     def _weigh(self, contender: Contender) -> None:
         """Memory, in processes that are sampled and therefore not timed."""
         for operation in ("save", "load"):
+            if operation in contender.omits and "load" in contender.omits:
+                continue  # what omits its saves alone still needs a checkpoint to load
             sampled: list[Sampler] = []
             outcome = self._process(contender, "llama", (operation,), sampled)
             spell = outcome.spells.get(operation)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from benchmarks.contenders.contender import Contender, SliceCode
+from benchmarks.contenders.contender import ONLY_LOADS, Contender, SliceCode
 from benchmarks.contenders.torch import PART_OF_TENSOR, TorchContender
 
 
@@ -35,11 +35,9 @@ class SafetensorsNumpy(Safetensors):
     )
     requires = ("safetensors",)
     framework = "np"
-    slices: tuple[SliceCode, ...] = (
-        SliceCode(
-            "import ml_dtypes\nfrom safetensors import safe_open",
-            'with safe_open(path, framework="np") as file: part = file.get_slice(name)[start:stop]',
-        ),
+    slice: SliceCode | None = SliceCode(
+        "import ml_dtypes\nfrom safetensors import safe_open",
+        'with safe_open(path, framework="np") as file: part = file.get_slice(name)[start:stop]',
     )
 
     def save(self, path: Path, tree: Any) -> None:
@@ -59,15 +57,13 @@ class SafetensorsTorch(Safetensors, TorchContender):
 
     name = "safetensors.torch"
     note = 'Eager: `load_file`, which maps, and a `clone` of each tensor. Mapped: `load_file`. Open, slice: "pt".'
-    requires = ("safetensors", "torch")
+    requires: ClassVar[tuple[str, ...]] = ("safetensors", "torch")
     framework = "pt"
     faces = frozenset({"map", "open"})
-    slices: tuple[SliceCode, ...] = (
-        SliceCode(
-            "import torch\nfrom safetensors import safe_open",
-            'with safe_open(path, framework="pt") as file: part = file.get_slice(name)[start:stop]',
-            PART_OF_TENSOR,
-        ),
+    slice: SliceCode | None = SliceCode(
+        "import torch\nfrom safetensors import safe_open",
+        'with safe_open(path, framework="pt") as file: part = file.get_slice(name)[start:stop]',
+        PART_OF_TENSOR,
     )
 
     def save(self, path: Path, tree: Any) -> None:
@@ -87,16 +83,13 @@ class SafetensorsTorch(Safetensors, TorchContender):
         return tree
 
 
-ONLY_LOADS = frozenset({"save", "save_durable", "small_save"})
-
-
 class SafetensorsNumpyPread(SafetensorsNumpy):
     """The other backend of safetensors 0.8."""
 
     name = "safetensors.numpy pread"
     note = '`load_file(backend="pread")`. Only its loads are new.'
     faces = frozenset()
-    slices = ()
+    slice = None
     omits = ONLY_LOADS
 
     def load(self, path: Path) -> Mapping[str, Any]:
@@ -112,7 +105,7 @@ class SafetensorsTorchPread(SafetensorsTorch):
     name = "safetensors.torch pread"
     note = '`load_file(backend="pread")`: private memory without a clone. Only its loads are new.'
     faces = frozenset()
-    slices = ()
+    slice = None
     omits = ONLY_LOADS
 
     def load(self, path: Path) -> Mapping[str, Any]:

@@ -43,7 +43,8 @@ class First:
     """Opens a checkpoint and reads a slice of the tensor in its middle, as a program of the user's would."""
 
     def __init__(self, contender: Contender) -> None:
-        code = contender.slices[0]
+        code = contender.slice
+        assert code is not None
         self._names: dict[str, Any] = {}
         exec(code.imports, self._names)
         self._read, self._data = compile(code.read, "slice", "exec"), code.data
