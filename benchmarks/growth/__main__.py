@@ -18,13 +18,13 @@ from rich.console import Console
 from benchmarks.contenders import BY_NAME, missing
 from benchmarks.growth import report
 from benchmarks.growth.course import Course, Found, Racer
-from benchmarks.growth.lines import Line, by_bytes, by_count
+from benchmarks.growth.lines import Line, by_bytes, by_count, by_values
 
-BASELINE = "safetensors.numpy"
-USUAL = ("ckptfmt", BASELINE)
+USUAL = ("ckptfmt", "safetensors.numpy")
 COUNTS, MOST = (1_000, 10_000, 100_000), 1_000_000
 MEGABYTES, GREATEST = (1, 16, 256, 2_000), 8_000
 TENSORS = (512, 2048)
+VALUES = (1_000, 20_000, 200_000)
 PACKAGES = ("ckptfmt", "safetensors", "numpy")
 
 
@@ -46,9 +46,11 @@ def _trees(context: click.Context, parameter: click.Parameter, words: tuple[str,
     return tuple(racers)
 
 
-def _lines(counts: tuple[int, ...], tensors: tuple[int, ...], megabytes: tuple[int, ...]) -> tuple[Line, ...]:
-    lines = [by_count(nbytes, counts) for nbytes in tensors] if counts else []
-    return (*lines, by_bytes(megabytes)) if megabytes else tuple(lines)
+def _lines(
+    counts: tuple[int, ...], tensors: tuple[int, ...], megabytes: tuple[int, ...], values: tuple[int, ...]
+) -> tuple[Line, ...]:
+    lines = [*(by_count(nbytes, counts) for nbytes in tensors), by_bytes(megabytes), by_values(values)]
+    return tuple(line for line in lines if line.points)
 
 
 def _setting(racers: tuple[Racer, ...], rounds: int, seed: int, cold: bool) -> dict[str, str]:
@@ -72,13 +74,15 @@ def _setting(racers: tuple[Racer, ...], rounds: int, seed: int, cold: bool) -> d
 @click.option(
     "--sizes", callback=_numbers, help="MB of a tree of few tensors [default: 1,16,256,2000; full: 8000, too]."
 )
+@click.option(
+    "--values", callback=_numbers, help="Numbers of small dicts of plain values [default: 1000,20000,200000]."
+)
 @click.option("--full", is_flag=True, help="With the ends of the lines, which take long.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
     "--only", multiple=True, type=click.Choice(list(BY_NAME)), help=f"Contenders [default: {', '.join(USUAL)}]."
 )
 @click.option("--tree", "trees", multiple=True, callback=_trees, help="NAME=PATH: the ckptfmt of another tree, too.")
-@click.option("--baseline", default=BASELINE, show_default=True, help="Whom the ratios stand beside.")
 @click.option("--seed", default=1, show_default=True, help="Of the order.")
 @click.option("--cold", is_flag=True, help="Drop the files from the page cache before each load and opening.")
 @click.option("--dir", "parent", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path())
@@ -88,11 +92,11 @@ def main(
     counts: tuple[int, ...] | None,
     tensors: tuple[int, ...] | None,
     sizes: tuple[int, ...] | None,
+    values: tuple[int, ...] | None,
     full: bool,
     rounds: int,
     only: tuple[str, ...],
     trees: tuple[Racer, ...],
-    baseline: str,
     seed: int,
     cold: bool,
     parent: Path,
@@ -108,13 +112,14 @@ def main(
         counts if counts is not None else (*COUNTS, MOST) if full else COUNTS,
         tensors if tensors is not None else TENSORS,
         sizes if sizes is not None else (*MEGABYTES, GREATEST) if full else MEGABYTES,
+        values if values is not None else VALUES,
     )
     found = Found(_setting(racers, rounds, seed, cold))
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as folder:
         course = Course(racers, Path(folder).resolve(), found, cold=cold, seed=seed)
         course.run(lines, rounds, lambda text: console.print(text, style="dim", highlight=False))
     shown = [racer.name for racer in racers]
-    parts = list(report.tables(found, lines, shown, baseline))
+    parts = list(report.tables(found, lines, shown))
     for part in parts:
         console.print(part.rich())
     for absence in found.absences:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import disk
+from benchmarks.contenders import BY_NAME, missing
 from benchmarks.growth.lines import Line, Point
 from benchmarks.growth.worker import Job
 from benchmarks.results import Absence, Spread
@@ -92,9 +93,16 @@ class Course:
         for number in range(rounds):
             for line in lines:
                 for point in line.points:
-                    for racer in self._shuffler.sample(self._racers, len(self._racers)):
-                        report(f"round {number + 1}, {point.count:,} of {point.nbytes:,} B: {racer.name}")
+                    racers = self._of(line)
+                    for racer in self._shuffler.sample(racers, len(racers)):
+                        report(f"round {number + 1}, {line.title}, {line.at(point):,} {line.unit}: {racer.name}")
                         self._turn(line, point, racer, number)
+
+    def _of(self, line: Line) -> tuple[Racer, ...]:
+        if not line.beside:
+            return self._racers
+        ours = (racer for racer in self._racers if racer.contender == "ckptfmt")
+        return (*ours, *(Racer(name, name) for name in line.beside if not missing(BY_NAME[name])))
 
     def _turn(self, line: Line, point: Point, racer: Racer, number: int) -> None:
         at = line.at(point)

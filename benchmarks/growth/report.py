@@ -28,23 +28,21 @@ def _points(found: Found, line: Line, action: str, racer: str) -> list[tuple[int
     return [(at, seconds) for at, seconds in medians if seconds is not None]
 
 
-def _times(found: Found, line: Line, action: str, racers: list[str], baseline: str) -> Table:
+def _times(found: Found, line: Line, action: str, racers: list[str]) -> Table:
     rows = []
     for point in line.points:
         at = line.at(point)
-        for racer in racers:
+        for racer in (*racers, *line.beside):
             seconds = found.median(line, at, action, racer)
             if seconds is None:
                 continue
-            each = (
-                f"{seconds / point.count * 1e6:,.1f} µs" if line.unit == "tensors" else f"{at / seconds / 1e3:.2f} GB/s"
-            )
-            ratios = (found.ratio(line, at, action, racer, baseline, what) for what in ("seconds", "processor"))
+            each = f"{seconds / point.count * 1e6:,.1f} µs" if line.counts else f"{at / seconds / 1e3:.2f} GB/s"
+            ratios = (found.ratio(line, at, action, racer, line.baseline, what) for what in ("seconds", "processor"))
             size = found.stored.get(line.title, {}).get(at, {}).get(racer)
             beyond = f"{(size - point.total) / point.count:,.0f} B" if size else ABSENT
             rows.append((f"{at:,}", racer, time_text(seconds), each, *map(ratio_text, ratios), beyond))
-    each = "a tensor" if line.unit == "tensors" else "rate"
-    beside = f"beside {baseline}"
+    each = f"a {line.unit[:-1]}" if line.counts else "rate"
+    beside = f"beside {line.baseline}"
     header = (
         line.unit,
         "contender",
@@ -52,7 +50,7 @@ def _times(found: Found, line: Line, action: str, racers: list[str], baseline: s
         each,
         f"speed {beside}",
         "the same in processor time",
-        "bytes beyond, a tensor",
+        f"bytes beyond, {each}" if line.counts else "bytes beyond, a tensor",
     )
     return Table(f"{line.title}: {TITLES[action]}", header, tuple(rows))
 
@@ -61,7 +59,7 @@ def _slopes(found: Found, lines: tuple[Line, ...], racers: list[str]) -> Table:
     rows = []
     for line in lines:
         for action in line.actions:
-            for racer in racers:
+            for racer in (*racers, *line.beside):
                 points = _points(found, line, action, racer)
                 power = slope(points)
                 if power is None:
@@ -76,11 +74,11 @@ def _slopes(found: Found, lines: tuple[Line, ...], racers: list[str]) -> Table:
     return Table("Slopes: 1 is in proportion, 0 does not grow", header, tuple(rows))
 
 
-def tables(found: Found, lines: tuple[Line, ...], racers: list[str], baseline: str) -> Iterator[Table]:
+def tables(found: Found, lines: tuple[Line, ...], racers: list[str]) -> Iterator[Table]:
     yield _slopes(found, lines, racers)
     for line in lines:
         for action in line.actions:
-            yield _times(found, line, action, racers, baseline)
+            yield _times(found, line, action, racers)
 
 
 def markdown(found: Found, parts: list[Table]) -> str:
@@ -103,7 +101,7 @@ def draw(found: Found, lines: tuple[Line, ...], racers: list[str], path: Path) -
         for panel in row[len(line.actions) :]:
             panel.set_visible(False)
         for panel, action in zip(row, line.actions, strict=False):
-            for racer in racers:
+            for racer in (*racers, *line.beside):
                 points = _points(found, line, action, racer)
                 if points:
                     power = slope(points)
