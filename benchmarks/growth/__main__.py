@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import signal
-import sys
 import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
@@ -104,7 +103,7 @@ def main(
 ) -> None:
     """Measure how times grow. An empty list (--sizes "") leaves a line out."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a terminated run, too, removes its gigabytes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run, too, shows what it has
     console = Console(width=max(150, Console().width))
     names = [name for name in only or USUAL if not missing(BY_NAME[name])]
     racers = (*(Racer(name, name) for name in names), *trees)
@@ -117,7 +116,10 @@ def main(
     found = Found(_setting(racers, rounds, seed, cold))
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as folder:
         course = Course(racers, Path(folder).resolve(), found, cold=cold, seed=seed)
-        course.run(lines, rounds, lambda text: console.print(text, style="dim", highlight=False))
+        try:
+            course.run(lines, rounds, lambda text: console.print(text, style="dim", highlight=False))
+        except KeyboardInterrupt:
+            found.setting["ended early"] = "rounds are missing"
     shown = [racer.name for racer in racers]
     parts = list(report.tables(found, lines, shown))
     for part in parts:
