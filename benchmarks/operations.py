@@ -17,15 +17,17 @@ class Operation:
     name: str
     title: str
     state: Literal["llama", "small"]
-    action: Literal["save", "save_durable", "load", "map", "open", "slice"]
+    action: Literal["save", "save_durable", "copy", "load", "map", "open", "slice"]
     # Operations of a millisecond or so are repeated, and the median taken.
     repeats: int = 1
     throughput: bool = False
 
 
+SAVES = ("save", "save_durable", "copy")  # what is given a tree
 OPERATIONS = (
     Operation("save", "Save, not durable", "llama", "save", throughput=True),
     Operation("save_durable", "Save, durable: everything fsynced", "llama", "save_durable", throughput=True),
+    Operation("copy", "A copy of the tree in memory, nothing saved", "llama", "copy", throughput=True),
     Operation("load", "Eager load, every byte in private memory", "llama", "load", throughput=True),
     Operation("map", "Mapped load: the whole tree, no bytes read", "llama", "map", repeats=7),
     Operation("open", "Open and list the tensors", "llama", "open", repeats=7),

@@ -26,7 +26,7 @@ def draw(results: Results, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    measured = [operation for operation in OPERATIONS if results.contenders(operation.name)]
+    measured = [operation for operation in OPERATIONS if results.ratio(operation.name, OURS)]
     rows = ceil(len(measured) / COLUMNS)
     figure, panels = pyplot.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 4.6 * rows), squeeze=False)
     for panel, operation in zip(panels.flat, measured, strict=False):
@@ -51,6 +51,6 @@ def draw(results: Results, path: Path) -> None:
     figure.suptitle(
         f"Speed beside the fastest face of {BASELINE} (1 = as fast, to the right is faster)", x=0.01, ha="left"
     )
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
