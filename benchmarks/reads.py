@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Way:
     direct: bool = False
     verified: bool = True
     in_stripes: bool = False  # each thread its own part of the file, not the next piece
+    used: bool = False  # the memory is not fresh, as with into=
     mapped: str = ""  # "copy" or "populate": out of a mapping of the file
 
 
@@ -47,6 +48,7 @@ USUAL = Way()
 WAYS = {
     "as ckptfmt does": USUAL,
     "without digests": replace(USUAL, verified=False),
+    "into memory used before": replace(USUAL, used=True),
     "1 thread": replace(USUAL, threads=1),
     "4 threads": replace(USUAL, threads=4),
     "8 threads": replace(USUAL, threads=8),
@@ -69,6 +71,41 @@ WAYS = {
 }
 
 
+WHY_NOT = {
+    "without digests": "verification is what a load is for",
+    "into memory used before": "it is so with `into=`",
+    "1 thread": "slower where there is a second core",
+    "4 threads": "no faster on 2 cores; ckptfmt takes as many as there are cores, 2 to 8",
+    "8 threads": "no faster on 2 cores",
+    "pieces of 256 KiB": "no faster",
+    "pieces of 1 MiB": "no faster beyond the noise",
+    "pieces of 4 MiB": "no faster beyond the noise",
+    "pieces of 16 MiB": "no longer in the processor's cache when they are digested",
+    "small pages": "four times as long: taking pages is most of a load",
+    "MAP_POPULATE": "takes small pages, as huge ones are asked for after it",
+    "MADV_POPULATE_WRITE": "no faster: the pages are cleared all the same",
+    "WILLNEED, 32 MiB ahead": "no faster: the system reads ahead by itself",
+    "WILLNEED, all at once": "no faster",
+    "POSIX_FADV_SEQUENTIAL": "no faster",
+    "each thread its own half": "no faster, and pieces come out of the file's order",
+    "O_DIRECT, 8 threads, 8 MiB": "faster from a cold disk alone; the page cache stays empty for the next rank",
+    "mapped, and copied": "a file that is cut, or a bad sector, ends the process with SIGBUS in place of an error",
+}
+ALONE = replace(USUAL, threads=1)
+PARTS = {
+    "as ckptfmt does": ALONE,
+    "without digests": replace(ALONE, verified=False),
+    "into memory used before": replace(ALONE, used=True),
+    "into memory used before, without digests": replace(ALONE, used=True, verified=False),
+    "mapped, and copied": replace(ALONE, mapped="copy"),
+    "mapped, and copied, without digests": replace(ALONE, mapped="copy", verified=False),
+    "pieces of 256 KiB": replace(ALONE, piece=MIB // 4),
+    "pieces of 16 MiB": replace(ALONE, piece=16 * MIB),
+    "small pages": replace(ALONE, huge=False),
+    "MAP_POPULATE": replace(ALONE, populate="map"),
+}
+
+
 def _memory(way: Way) -> memoryview:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (mmap.MAP_POPULATE if way.populate == "map" else 0)
     memory = mmap.mmap(-1, SIZE + HUGE_PAGE, flags=flags)
@@ -82,12 +119,12 @@ def _memory(way: Way) -> memoryview:
 class Reading:
     """One pass over the file."""
 
-    def __init__(self, path: Path, way: Way) -> None:
+    def __init__(self, path: Path, way: Way, out: memoryview | None) -> None:
         self._way = way
         self._fd = os.open(path, os.O_RDONLY | (os.O_DIRECT if way.direct else 0))
         if way.sequential:
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        self._out = _memory(way)
+        self._out = _memory(way) if out is None else out
         self._source: memoryview | None = None
         if way.mapped:
             populate = mmap.MAP_POPULATE if way.mapped == "populate" else 0
@@ -125,9 +162,21 @@ def _turn(path: Path, way: Way, cold: bool) -> tuple[float, float]:
     if cold:
         disk.forget(path)
     touch(SIZE * 5 // 4)
+    out = _memory(way) if way.used else None
+    if out is not None:
+        out[:: mmap.PAGESIZE] = bytes(SIZE // mmap.PAGESIZE)
     processor, began = time.process_time(), time.perf_counter()
-    Reading(path, way).run()
+    Reading(path, way, out).run()
     return time.perf_counter() - began, time.process_time() - processor
+
+
+@contextmanager
+def _file() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=Path.cwd()) as folder:
+        path = Path(folder, "file")
+        path.write_bytes(np.random.default_rng(0).bytes(SIZE))
+        os.sync()
+        yield path
 
 
 def _race(path: Path, rounds: int) -> Iterator[tuple[str, bool, tuple[float, float]]]:
@@ -144,13 +193,10 @@ def reads(rounds: int = 9) -> Iterator[tuple[str, ...]]:
     """Ways to read 256 MiB with digests into fresh memory: speed beside ckptfmt's own in the same shuffled round, by
     the clock with the page cache warm and cold, and by processor time; and the best rate. Wants an idle machine."""
     seconds: dict[tuple[str, bool], list[tuple[float, float]]] = {(n, c): [] for n in WAYS for c in (False, True)}
-    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=Path.cwd()) as folder:
-        path = Path(folder, "file")
-        path.write_bytes(np.random.default_rng(0).bytes(SIZE))
-        os.sync()
+    with _file() as path:
         for name, cold, took in _race(path, rounds):
             seconds[name, cold].append(took)
-    yield "way", "clock, warm", "clock, cold", "processor, warm", "best, warm"
+    yield "way", "clock, warm", "clock, cold", "processor, warm", "best, warm", "why it is not so"
     for name in WAYS:
         columns = []
         for cold, what in ((False, 0), (True, 0), (False, 1)):
@@ -158,4 +204,17 @@ def reads(rounds: int = 9) -> Iterator[tuple[str, ...]]:
             ratios = [usual[what] / own[what] for usual, own in pairs]
             columns.append(str(Spread.of(ratios)) if ratios else "-")
         best = min((each[0] for each in seconds[name, False]), default=None)
-        yield name, *columns, f"{SIZE / best / 1e9:.1f} GB/s" if best else "-"
+        yield name, *columns, f"{SIZE / best / 1e9:.1f} GB/s" if best else "-", WHY_NOT.get(name, "")
+
+
+def load_time(rounds: int = 9) -> Iterator[tuple[str, ...]]:
+    """Where the time of a load goes: 256 MiB from the page cache on one thread, processor time, best of the rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in PARTS}
+    with _file() as path:
+        for number in range(rounds):
+            for name in random.Random(number).sample(list(PARTS), len(PARTS)):
+                seconds[name].append(_turn(path, PARTS[name], False)[1])
+    usual = min(seconds["as ckptfmt does"])
+    yield "way", "rate", "beside ckptfmt's"
+    for name, found in seconds.items():
+        yield name, f"{SIZE / min(found) / 1e9:.1f} GB/s", f"{usual / min(found):.2f}"

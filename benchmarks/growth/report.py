@@ -75,7 +75,9 @@ def _slopes(found: Found, lines: tuple[Line, ...], racers: list[str]) -> Table:
 
 
 def tables(found: Found, lines: tuple[Line, ...], racers: list[str]) -> Iterator[Table]:
-    yield _slopes(found, lines, racers)
+    slopes = _slopes(found, lines, racers)
+    if slopes.rows:  # there are two points at least
+        yield slopes
     for line in lines:
         for action in line.actions:
             yield _times(found, line, action, racers)
