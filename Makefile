@@ -40,6 +40,7 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.growth --out benchmarks/results
 
 bench-quick: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick

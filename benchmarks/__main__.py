@@ -24,7 +24,20 @@ from benchmarks.operations import BASELINE
 from benchmarks.results import Absence, Results
 from benchmarks.states import STATES
 
-PACKAGES = ("ckptfmt", "safetensors", "torch", "numpy", "h5py", "zarr", "tensorstore", "orbax-checkpoint")
+PACKAGES = (
+    "ckptfmt",
+    "safetensors",
+    "fastsafetensors",
+    "runai-model-streamer",
+    "tensorizer",
+    "torch",
+    "numpy",
+    "h5py",
+    "zarr",
+    "tensorstore",
+    "orbax-checkpoint",
+)
+FACES = tuple(contender.name for contender in CONTENDERS if contender.library == BASELINE)
 
 
 def _version(package: str) -> str:
@@ -71,7 +84,9 @@ def _present(console: Console, results: Results, names: tuple[str, ...]) -> None
 @click.option("--slow-rounds", type=click.IntRange(1), help="Rounds of the slow contenders [default: 3, quick 1].")
 @click.option("--seed", default=1, show_default=True, help="Of the order within the rounds.")
 @click.option("--cold", is_flag=True, help="Drop the files from the page cache before each load and slice.")
-@click.option("--only", multiple=True, type=click.Choice(list(BY_NAME)), help=f"Only these and {BASELINE}.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(list(BY_NAME)), help=f"Only these and the faces of {BASELINE}."
+)
 def main(
     *,
     quick: bool,
@@ -89,7 +104,7 @@ def main(
     # So that a terminated run, too, removes its gigabytes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console()
-    names = (*only, BASELINE) if only else tuple(BY_NAME)
+    names = (*only, *FACES) if only else tuple(BY_NAME)
     contenders = tuple(c for c in CONTENDERS if c.name in names and not missing(c))
     plan = Plan(contenders, quick, rounds or (2 if quick else 5), slow_rounds or (1 if quick else 3), seed, cold)
     sizes = {name: make(quick=quick).nbytes for name, make in STATES.items()}

@@ -22,7 +22,7 @@ from benchmarks import disk
 from benchmarks.contenders.contender import Contender
 from benchmarks.job import Job, Outcome
 from benchmarks.memory import Sampler, Spell
-from benchmarks.operations import OPERATIONS
+from benchmarks.operations import OPERATIONS, SAVES
 from benchmarks.results import Absence, Footprint, Results, Sample
 from benchmarks.slices import ChildError, SliceReader
 from benchmarks.states import STATES
@@ -49,7 +49,7 @@ class Plan:
         for state in STATES:
             for number in range(self.rounds):
                 present = [c for c in self.contenders if number < (self.slow_rounds if c.slow else self.rounds)]
-                present = [c for c in present if self.operations(c, state, "save", "load")]
+                present = [c for c in present if self.operations(c, state, *SAVES, "load")]
                 visits.append((state, number, shuffler.sample(present, len(present))))
         return visits
 
@@ -105,11 +105,14 @@ class Course:
 
     def _turn(self, contender: Contender, state: str, number: int) -> None:
         """Save, load, slice."""
-        saves = self._plan.operations(contender, state, "save", "save_durable")
+        saves = self._plan.operations(contender, state, *SAVES)
         loads = self._plan.operations(contender, state, "load", "map", "open")
         # A contender that shows no saves still needs a checkpoint to load.
         outcome = self._process(contender, state, saves or (("save",) if state == "llama" else ("small_save",)))
         seconds = {name: outcome.seconds[name] for name in saves}
+        if "copy" in saves:
+            self._results.samples.append(Sample("copy", contender.name, number, outcome.seconds["copy"]))
+            return
         if saves:
             self._results.stored_bytes.setdefault(state, {})[contender.name] = disk.size(self._path)
         seconds |= self._process(contender, state, loads).seconds
@@ -119,17 +122,16 @@ class Course:
         self._results.samples += samples
 
     def _slice(self, contender: Contender, number: int) -> list[Sample]:
-        samples = []
-        for code in contender.slices:
-            figures = self._slices.read(code, self._path, ROOT)
-            name = contender.name + code.face
-            samples.append(Sample("slice_process", name, number, figures.process))
-            samples.append(Sample("slice_read", name, number, figures.read))
-        return samples
+        if contender.slice is None:
+            return []
+        figures = self._slices.read(contender.slice, self._path, ROOT)
+        return [Sample(f"slice_{what}", contender.name, number, seconds) for what, seconds in asdict(figures).items()]
 
     def _weigh(self, contender: Contender) -> None:
         """Memory, in processes that are sampled and therefore not timed."""
         for operation in ("save", "load"):
+            if not contender.can(operation) or (operation in contender.omits and "load" in contender.omits):
+                continue  # what omits its saves alone still needs a checkpoint to load
             sampled: list[Sampler] = []
             outcome = self._process(contender, "llama", (operation,), sampled)
             spell = outcome.spells.get(operation)

@@ -31,6 +31,7 @@ import xxhash
 from zlib_ng import zlib_ng
 
 import ckptfmt
+from benchmarks.reads import load_time, reads
 from benchmarks.results import Spread
 from ckptfmt.format.casts import cast
 from ckptfmt.format.digests import digest_named
@@ -206,7 +207,7 @@ def rounding() -> Iterator[Row]:
         yield name, f"{int(farther.sum()):,} of {len(values):,}"
 
 
-EXPERIMENTS = (digests, staging, flips, exclusive, manifests, imports, rounding)
+EXPERIMENTS = (digests, staging, flips, exclusive, manifests, imports, rounding, load_time, reads)
 
 
 @click.command()

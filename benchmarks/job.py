@@ -24,7 +24,7 @@ from benchmarks import disk
 from benchmarks.contenders import BY_NAME
 from benchmarks.contenders.contender import Contender
 from benchmarks.memory import Meter, Spell, touch
-from benchmarks.operations import OPERATIONS, Operation
+from benchmarks.operations import OPERATIONS, SAVES, Operation
 from benchmarks.states import STATES, Array, State
 
 # Enough pages for the checkpoint in the page cache, or the loaded tree, and some buffers.
@@ -92,11 +92,11 @@ class Worker:
 
     def run(self) -> Outcome:
         warm_up(self._contender, self._state.excerpt(), self._path.with_name("warm-up"))
-        saves = any(operation.action.startswith("save") for operation in self._operations)
+        saves = any(operation.action in SAVES for operation in self._operations)
         tree = self._contender.adopt(self._state.arrays()) if saves else None
         outcome = Outcome()
         for operation in self._operations:
-            if operation.action.startswith("save"):
+            if operation.action in SAVES:
                 seconds, spell = self._save(operation, tree)
             else:
                 runs = [self._load(operation) for _ in range(operation.repeats)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-BASELINE = "safetensors"
+BASELINE = "safetensors"  # a library: ratios stand beside that of its faces that is fastest at the operation
+LIMITS = "the machine"
 OURS = "ckptfmt"
 
 
@@ -16,19 +17,22 @@ class Operation:
     name: str
     title: str
     state: Literal["llama", "small"]
-    action: Literal["save", "save_durable", "load", "map", "open", "slice"]
+    action: Literal["save", "save_durable", "copy", "load", "map", "open", "slice"]
     # Operations of a millisecond or so are repeated, and the median taken.
     repeats: int = 1
     throughput: bool = False
 
 
+SAVES = ("save", "save_durable", "copy")  # what is given a tree
 OPERATIONS = (
     Operation("save", "Save, not durable", "llama", "save", throughput=True),
     Operation("save_durable", "Save, durable: everything fsynced", "llama", "save_durable", throughput=True),
+    Operation("copy", "A copy of the tree in memory, nothing saved", "llama", "copy", throughput=True),
     Operation("load", "Eager load, every byte in private memory", "llama", "load", throughput=True),
     Operation("map", "Mapped load: the whole tree, no bytes read", "llama", "map", repeats=7),
     Operation("open", "Open and list the tensors", "llama", "open", repeats=7),
     Operation("slice_process", "A 1 % slice, fresh process, imports included", "llama", "slice"),
+    Operation("slice_beyond", "The same, counted from `import numpy` on", "llama", "slice"),
     Operation("slice_read", "The same slice, counted after the imports", "llama", "slice"),
     Operation("small_save", "Many small tensors: save, not durable", "small", "save"),
     Operation("small_load", "Many small tensors: eager load", "small", "load"),
@@ -37,11 +41,21 @@ OPERATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class SpeedTarget:
-    """How many times as fast as safetensors ckptfmt has to be, and should be."""
+    """How many times as fast as the fastest of these contenders ckptfmt has to be; near the machine's own limit the
+    share of that, where one is named, will do."""
 
     operation: str
+    rivals: tuple[str, ...]
     needed: float
-    aimed: float
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTarget:
+    """The most seconds that ckptfmt may take."""
+
+    operation: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +70,20 @@ class MemoryTarget:
         return int(self.trees * tree_bytes) + (self.mebibytes << 20)
 
 
+FACES = ("safetensors.numpy", "safetensors.torch")
+PREAD = ("safetensors.numpy pread", "safetensors.torch pread")
 SPEED_TARGETS = (
-    SpeedTarget("save", 1.0, 1.3),
-    SpeedTarget("save_durable", 1.0, 1.2),
-    SpeedTarget("load", 1.5, 1.5),
-    SpeedTarget("map", 1.0, 1.0),
-    SpeedTarget("slice_process", 1.0, 1.0),
-    SpeedTarget("slice_read", 1.0, 1.0),
-    SpeedTarget("small_save", 0.5, 0.5),
-    SpeedTarget("small_load", 1.0, 1.0),
+    SpeedTarget("save", FACES, 1.4, share=0.95),
+    SpeedTarget("save_durable", FACES, 1.4, share=0.95),
+    SpeedTarget("load", (*PREAD, "run:ai streamer", "tensorizer"), 2.5, share=0.95),
+    SpeedTarget("load", ("safetensors.torch",), 2.2, share=0.95),
+    SpeedTarget("map", FACES, 1.0),
+    SpeedTarget("slice_process", FACES, 1.0),
+    SpeedTarget("slice_read", FACES, 1.0),
+    SpeedTarget("small_save", ("safetensors.numpy",), 1.0),
+    SpeedTarget("small_load", ("safetensors.numpy",), 1.2),
 )
+TIME_TARGETS = (TimeTarget("slice_beyond", 0.020),)
 
 # The tree itself is in the baseline of a save and is what a load adds.
 MEMORY_TARGETS = (

@@ -5,16 +5,18 @@ from __future__ import annotations
 from math import ceil
 from pathlib import Path
 
-from benchmarks.operations import BASELINE, OPERATIONS, OURS
+from benchmarks.contenders import BY_NAME
+from benchmarks.operations import BASELINE, LIMITS, OPERATIONS, OURS
 from benchmarks.results import Results
 
 COLUMNS = 3
-COLOURS = {"own": "#c2410c", "variant": "#fdba74", "baseline": "#1e3a8a", "peer": "#94a3b8"}
+COLOURS = {"own": "#c2410c", "variant": "#fdba74", "baseline": "#1e3a8a", "peer": "#94a3b8", "limit": "#16a34a"}
 
 
 def _colour(name: str) -> str:
-    kind = "own" if name == OURS else "variant" if name.startswith(OURS) else "baseline" if name == BASELINE else "peer"
-    return COLOURS[kind]
+    if name.startswith(OURS):
+        return COLOURS["own" if name == OURS else "variant"]
+    return COLOURS[{BASELINE: "baseline", LIMITS: "limit"}.get(BY_NAME[name].library, "peer")]
 
 
 def draw(results: Results, path: Path) -> None:
@@ -24,9 +26,9 @@ def draw(results: Results, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    measured = [operation for operation in OPERATIONS if results.contenders(operation.name)]
+    measured = [operation for operation in OPERATIONS if results.ratio(operation.name, OURS)]
     rows = ceil(len(measured) / COLUMNS)
-    figure, panels = pyplot.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 3.6 * rows), squeeze=False)
+    figure, panels = pyplot.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 4.6 * rows), squeeze=False)
     for panel, operation in zip(panels.flat, measured, strict=False):
         ratios = [(name, results.ratio(operation.name, name)) for name in results.contenders(operation.name)]
         for name, ratio in reversed(ratios):
@@ -46,7 +48,9 @@ def draw(results: Results, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels.flat[len(measured) :]:
         panel.set_visible(False)
-    figure.suptitle(f"Speed beside {BASELINE} (1 = as fast, to the right is faster)", x=0.01, ha="left")
-    figure.tight_layout()
+    figure.suptitle(
+        f"Speed beside the fastest face of {BASELINE} (1 = as fast, to the right is faster)", x=0.01, ha="left"
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
+from benchmarks.contenders import BY_NAME
 from benchmarks.operations import BASELINE
 
 
@@ -77,11 +78,19 @@ class Results:
         names = {sample.contender for sample in self.samples if sample.operation == operation}
         return sorted(names, key=lambda name: statistics.median(self.seconds(operation, name).values()))
 
-    def ratio(self, operation: str, contender: str) -> Spread | None:
-        """Speed beside the baseline, paired within each round: above 1 is faster than the baseline."""
-        baseline, own = self.seconds(operation, BASELINE), self.seconds(operation, contender)
-        pairs = [baseline[number] / seconds for number, seconds in own.items() if number in baseline]
+    def fastest(self, operation: str, library: str) -> str | None:
+        """The face of a library that is fastest at an operation, by its median."""
+        return next((name for name in self.contenders(operation) if BY_NAME[name].library == library), None)
+
+    def beside(self, operation: str, contender: str, other: str | None) -> Spread | None:
+        """Speed beside another's, paired within each round: above 1 is faster than the other."""
+        others, own = self.seconds(operation, other or ""), self.seconds(operation, contender)
+        pairs = [others[number] / seconds for number, seconds in own.items() if number in others]
         return Spread.of(pairs) if pairs else None
+
+    def ratio(self, operation: str, contender: str) -> Spread | None:
+        """Speed beside the baseline, in its fastest face."""
+        return self.beside(operation, contender, self.fastest(operation, BASELINE))
 
     def footprint(self, operation: str, contender: str) -> Footprint | None:
         """The memory of one operation, if it was measured."""

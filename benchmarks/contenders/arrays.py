@@ -26,7 +26,7 @@ class Npz(UintContender):
     note = "uint16 views. A slice reads the whole member: the format has no other way."
     requires = ("numpy",)
     faces = frozenset({"open"})
-    slices = (SliceCode("import numpy as np", "part = np.load(path)[name][start:stop]"),)
+    slice = SliceCode("import numpy as np", "part = np.load(path)[name][start:stop]")
 
     def save(self, path: Path, tree: Any) -> None:
         import numpy as np
@@ -55,7 +55,7 @@ class Hdf5(UintContender):
     note = "uint16 views, contiguous datasets, defaults."
     requires = ("h5py",)
     faces = frozenset({"open"})
-    slices = (SliceCode("import h5py", 'with h5py.File(path, "r") as file: part = file[name][start:stop]'),)
+    slice = SliceCode("import h5py", 'with h5py.File(path, "r") as file: part = file[name][start:stop]')
 
     def save(self, path: Path, tree: Any) -> None:
         import h5py
@@ -87,7 +87,7 @@ class ZarrPython(UintContender):
     )
     requires = ("zarr",)
     faces = frozenset({"open"})
-    slices = (SliceCode("import zarr", 'part = zarr.open_group(path, mode="r")[name][start:stop]'),)
+    slice = SliceCode("import zarr", 'part = zarr.open_group(path, mode="r")[name][start:stop]')
     slow = True
     tedious = True
 
@@ -115,12 +115,10 @@ class TensorStore(Contender):
     name = "TensorStore"
     note = "zarr3 driver, defaults, all tensors in flight at once; not durable: `file_io_sync` off."
     requires = ("tensorstore",)
-    slices = (
-        SliceCode(
-            "import tensorstore as ts",
-            'spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": path + "/" + name}}\n'
-            "part = ts.open(spec).result()[start:stop].read().result()",
-        ),
+    slice: SliceCode | None = SliceCode(
+        "import tensorstore as ts",
+        'spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": path + "/" + name}}\n'
+        "part = ts.open(spec).result()[start:stop].read().result()",
     )
     slow = True
 

@@ -16,7 +16,7 @@ class Ckptfmt(Contender):
 
     requires = ("ckptfmt",)
     faces = frozenset({"map", "open"})
-    slices = (SLICE,)
+    slice = SLICE
 
     def __init__(
         self, name: str, note: str, *, layout: str = "file", compression: str | None = None, slow: bool = False

@@ -13,6 +13,9 @@ import numpy as np
 from benchmarks import disk
 from benchmarks.states import Array
 
+# What those omit whose saves are another's.
+ONLY_LOADS = frozenset({"save", "save_durable", "small_save"})
+
 
 @dataclass(frozen=True, slots=True)
 class SliceCode:
@@ -24,7 +27,6 @@ class SliceCode:
     imports: str
     read: str
     data: str = "part.tobytes()"
-    face: str = ""
 
 
 class Contender(ABC):
@@ -34,17 +36,23 @@ class Contender(ABC):
     """
 
     name: str
+    # The library, where it has several faces that take part.
+    peer: str = ""
     note: str
     requires: ClassVar[tuple[str, ...]]
     # Operations beyond save and eager load that the library has a natural face for.
     faces: frozenset[str] = frozenset()
-    slices: tuple[SliceCode, ...] = ()
+    slice: SliceCode | None = None
     # Runs in fewer rounds.
     slow: bool = False
     # Operations that would show nothing of its own, with the reason in `note`.
-    omits: ClassVar[frozenset[str]] = frozenset()
+    omits: frozenset[str] = frozenset()
     # Minutes a round on 20,000 tensors: takes part in the small state of a quick run alone.
     tedious: ClassVar[bool] = False
+
+    @property
+    def library(self) -> str:
+        return self.peer or self.name
 
     def adopt(self, arrays: Mapping[str, Array]) -> Any:
         """The state as the library wants it, sharing the arrays' memory; never timed."""

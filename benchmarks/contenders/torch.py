@@ -1,13 +1,13 @@
-"""safetensors through its torch face, torch.save and torch.distributed.checkpoint."""
+"""torch.save and torch.distributed.checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import disk
-from benchmarks.contenders.contender import Contender, SliceCode, as_uint16
+from benchmarks.contenders.contender import ONLY_LOADS, Contender, SliceCode, as_uint16
 from benchmarks.states import Array
 
 
@@ -30,82 +30,17 @@ class TorchContender(Contender):
 PART_OF_TENSOR = "part.view(torch.uint16).numpy()"
 
 
-class Safetensors(TorchContender):
-    """The baseline."""
-
-    name = "safetensors"
-    note = (
-        "torch face. Eager: `load_file` (maps) and a `clone` of each tensor. Mapped: `load_file`. "
-        'Open: `safe_open` and its keys. Slice: `safe_open(framework="np")` with ml_dtypes imported, beside "pt".'
-    )
-    requires = ("safetensors", "torch")
-    faces = frozenset({"map", "open"})
-    slices: tuple[SliceCode, ...] = (
-        SliceCode(
-            # Without ml_dtypes NumPy does not know bfloat16, and safetensors fails.
-            "import ml_dtypes\nfrom safetensors import safe_open",
-            'with safe_open(path, framework="np") as file: part = file.get_slice(name)[start:stop]',
-        ),
-        SliceCode(
-            "import torch\nfrom safetensors import safe_open",
-            'with safe_open(path, framework="pt") as file: part = file.get_slice(name)[start:stop]',
-            PART_OF_TENSOR,
-            face=" (pt)",
-        ),
-    )
-
-    def save(self, path: Path, tree: Any) -> None:
-        from safetensors.torch import save_file
-
-        save_file(tree, path)
-
-    def load(self, path: Path) -> Mapping[str, Any]:
-        from safetensors.torch import load_file
-
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-
-    def map(self, path: Path) -> Mapping[str, Any]:
-        from safetensors.torch import load_file
-
-        return load_file(path)
-
-    def open(self, path: Path) -> Collection[str]:
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            names: list[str] = list(file.keys())
-        return names
-
-
-class SafetensorsPread(Safetensors):
-    """The other backend of safetensors 0.8, which reads into private memory by itself."""
-
-    name = "safetensors pread"
-    note = '`load_file(backend="pread")`: private memory without a clone. Only its loads are new.'
-    faces = frozenset()
-    slices = ()
-    slow = True
-    omits = frozenset({"save", "save_durable", "small_save"})
-
-    def load(self, path: Path) -> Mapping[str, Any]:
-        from safetensors.torch import load_file
-
-        return load_file(path, backend="pread")
-
-
 class TorchSave(TorchContender):
     """PyTorch's own file."""
 
-    name = "torch.save"
+    name, peer = "torch.save", "torch.save"
     note = "`torch.save`; `torch.load(weights_only=True)`, for the mapped load and the slice with `mmap=True`."
     requires = ("torch",)
     faces = frozenset({"map"})
-    slices = (
-        SliceCode(
-            "import torch",
-            "part = torch.load(path, mmap=True, weights_only=True)[name][start:stop].clone()",
-            PART_OF_TENSOR,
-        ),
+    slice: SliceCode | None = SliceCode(
+        "import torch",
+        "part = torch.load(path, mmap=True, weights_only=True)[name][start:stop].clone()",
+        PART_OF_TENSOR,
     )
 
     def save(self, path: Path, tree: Any) -> None:
@@ -126,10 +61,23 @@ class TorchSave(TorchContender):
         return tree
 
 
+class TorchSaveMapped(TorchSave):
+    """Its file mapped, and each tensor copied, which is faster than its own reading."""
+
+    name = "torch.save mmap"
+    note = "`torch.load(mmap=True)` and a `clone` of each tensor. Only its loads are new."
+    faces = frozenset()
+    slice = None
+    omits = ONLY_LOADS
+
+    def load(self, path: Path) -> Mapping[str, Any]:
+        return {name: tensor.clone() for name, tensor in self.map(path).items()}
+
+
 class TorchDcp(TorchContender):
     """torch.distributed.checkpoint in one process."""
 
-    name = "torch DCP"
+    name, peer = "torch DCP", "torch DCP"
     note = (
         "one process (`no_dist`), defaults; not durable: `sync_files=False`. "
         "The load allocates the tensors that DCP fills, from the checkpoint's own metadata."

@@ -1,0 +1,1 @@
+"""How times grow with the number of tensors, and with their bytes: `python -m benchmarks.growth`."""
