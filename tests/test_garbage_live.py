@@ -6,6 +6,7 @@ All operations, for long: `python -m stress gc`.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -356,7 +357,7 @@ def test_nfs_locks_for_one_alone_what_is_open_for_writing(tmp_path: Path) -> Non
 
 def test_on_smb_files_are_not_locked_and_age_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There a lock would keep the save itself from writing."""
-    status = (disks.ctypes.c_long * 64)()
+    status = (ctypes.c_long * 64)()
     assert disks._libc().statfs(os.fsencode(tmp_path), status) == 0
     monkeypatch.setattr(disks, "_SMB", (status[0] & 0xFFFFFFFF,))
     with open(tmp_path / TEMPORARY, "wb") as file, pytest.raises(OSError, match="not supported"):

@@ -389,6 +389,8 @@ def save_as_nobody(path: Path, layout: str, overwrite: bool) -> None:
 
 
 def load_as_nobody(path: Path) -> None:
+    import mmap  # noqa: F401  # as a load does, while its file can be read
+
     become_nobody()
     with pytest.raises(ckptfmt.StorageError) as caught:
         ckptfmt.load(path)

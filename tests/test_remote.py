@@ -40,7 +40,7 @@ from stores import (
 
 import ckptfmt
 from ckptfmt.layouts import packed
-from ckptfmt.reading.fetch import RUN, SMALL
+from ckptfmt.reading.neighbours import RUN, SMALL
 from ckptfmt.storage import TAIL, exclusive, fsspec_engine, retry
 from ckptfmt.storage.engine import PART, engine_for
 from ckptfmt.testing import assert_same_tree
