@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import Array, dtype_named, dtype_of
-from ..frameworks.memory import ALIGNMENT
+from ..format.memory import ALIGNMENT
 from ..frameworks.sources import Shard, Sharded, Source, whole
 
 PAGE = mmap.PAGESIZE
