@@ -2,9 +2,7 @@
 
 Classes say what a caller can do: fix the call (`InputError`), choose another path (`MissingError`, `ExistsError`,
 `NotACheckpointError`), restore from elsewhere (`CorruptError`), upgrade (`UnsupportedError`) or look at the disk
-(`StorageError`). Codes are stable and say what happened. `fault` makes the exception of the class that a code belongs
-to.
-"""
+(`StorageError`). Codes are stable and say what happened. `fault` makes the exception of a code's class."""
 
 from __future__ import annotations
 
@@ -484,12 +482,8 @@ _ERRNO = {
     errno.EPERM: "permission",
     errno.EROFS: "permission",
     errno.EEXIST: "exists",
-}
-_ERRNO |= {
-    errno.ENOSPC: "disk-full",
-    errno.EDQUOT: "disk-full",
-    errno.EFBIG: "disk-full",
     errno.ENAMETOOLONG: "name-too-long",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "disk-full"),
 }
 
 

@@ -126,17 +126,7 @@ def decode_table(
 ) -> ChunkTable:
     """Parse and check a table against the tensors that it serves, which are as `specs` say, one by one or, with
     `kinds`, as that of its number there; raises `bad-manifest` or `bad-extent`."""
-    match document:
-        case {
-            "tensor": (bytes() | None) as tensors,
-            "chunk": (bytes() | None) as chunks,
-            "offset": (bytes() | None) as offsets,
-            "length": bytes(lengths),
-            "digest": bytes(digests),
-        } if (tensors is None) == (chunks is None):
-            pass
-        case _:
-            raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [MAN-002] [CHK-011]")
+    tensors, chunks, offsets, lengths, digests = _columns_of(document)
     counts = [spec.chunks for spec in specs]
     if kinds is not None:
         counts = list(map(counts.__getitem__, kinds.tolist()))
@@ -166,6 +156,19 @@ def decode_table(
             expected=table.blocks,
         )
     return table
+
+
+def _columns_of(document: Any) -> tuple[bytes | None, bytes | None, bytes | None, bytes, bytes]:
+    match document:
+        case {
+            "tensor": (bytes() | None) as tensors,
+            "chunk": (bytes() | None) as chunks,
+            "offset": (bytes() | None) as offsets,
+            "length": bytes(lengths),
+            "digest": bytes(digests),
+        } if (tensors is None) == (chunks is None):
+            return tensors, chunks, offsets, lengths, digests
+    raise fault("bad-manifest", "a chunk table lacks a column, or has one of another type [MAN-002] [CHK-011]")
 
 
 def _check_lengths(length: Array, specs: Sequence[ArraySpec], spec: Array) -> None:

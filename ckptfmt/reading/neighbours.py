@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -96,22 +96,25 @@ def read_run(
     is_begun = (np.diff(kinds) != 0) | (starts[1:] != starts[:-1] + lengths[:-1])
     cuts = [0, *(np.flatnonzero(is_begun) + 1).tolist(), len(tensors)]
     for low, high in pairwise(cuts):
-        count, spec, size = high - low, specs[tensors[low]], len(parts[low])
+        count, spec, size, alike = high - low, specs[tensors[low]], len(parts[low]), tensors[low:high]
+        values: Iterable[Array]
         if count < FEW:
-            alone = zip(parts[low:high], tensors[low:high], strict=True)
-            values: Any = [_value(blocks, spec, part, tensor) for part, tensor in alone]
+            values = [_value(blocks, spec, part, tensor) for part, tensor in zip(parts[low:high], alike, strict=True)]
         else:
-            rows = buffer[places[low] : places[low] + size * count].reshape(count, size)
-            values = _values(blocks, spec, rows, tensors[low:high])
-        alike = tensors[low:high]
-        if targets:
-            for tensor, value in zip(alike, values, strict=True):
-                if tensor in targets:
-                    targets[tensor][...] = value
-                else:
-                    found[tensor] = value.copy()
+            values = _values(blocks, spec, buffer[places[low] : places[low] + size * count].reshape(count, size), alike)
+        _give(values, alike, found, targets)
+
+
+def _give(values: Iterable[Array], tensors: list[int], found: dict[int, Array], targets: dict[int, Array]) -> None:
+    """Copy tensors into their targets, or arrays of their own."""
+    if not targets:
+        found.update(zip(tensors, [value.copy() for value in values], strict=True))
+        return
+    for tensor, value in zip(tensors, values, strict=True):
+        if tensor in targets:
+            targets[tensor][...] = value
         else:
-            found.update(zip(alike, [value.copy() for value in values], strict=True))
+            found[tensor] = value.copy()
 
 
 def _check(blocks: BlockReader, run: PackRun, parts: list[memoryview]) -> None:

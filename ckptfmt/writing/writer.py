@@ -64,8 +64,7 @@ def save(
     layout = layout or "file"
     try:
         module = layout_named(layout)
-        if paged and layout != "file":  # [PAGE-001]
-            raise fault("bad-option", f"layout {layout!r} has no pages", found="paged=True", expected="layout='file'")
+        _check_paged(paged, layout)
         with uncollected():
             made, further = request(tree, **asked), extra_keys(extra or {})
             specs = whole_specs(made, layout)
@@ -85,6 +84,11 @@ def save(
     )
     written = committed(module, draft, attempt, check, before_commit)
     return report_of(name, layout, written, made, len(specs))
+
+
+def _check_paged(paged: bool | None, layout: str) -> None:
+    if paged and layout != "file":  # [PAGE-001]
+        raise fault("bad-option", f"layout {layout!r} has no pages", found="paged=True", expected="layout='file'")
 
 
 def committed(
