@@ -315,6 +315,7 @@ def test_each_folder_of_a_folder_is_converted(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == ["checkpoint-1.ckpt", "checkpoint-2.ckpt"]
 
 
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # of what an old transformers imports
 def test_what_a_model_needs_beside_its_weights_is_named(tmp_path: Path) -> None:
     """A folder of transformers, one of peft, and one in shards, of which those that were read are not passed over."""
     config = transformers.LlamaConfig(
