@@ -45,6 +45,7 @@ class StepOptions(FormOptions, FlowOptions, total=False):
     storage_options: Mapping[str, Any] | None
     extra: Mapping[str, Any] | None
     check: Callable[[Checkpoint], object] | None
+    paged: bool | None
 
 
 class ManagerOptions(StepOptions, total=False):
