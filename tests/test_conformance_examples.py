@@ -114,7 +114,7 @@ def test_node_documents() -> None:
     )
     assert json.loads(group) == {"zarr_format": 3, "node_type": "group", "attributes": {}}
     other = Tensor("bfloat16", (4, 2), bytes(16))
-    assert array.replace("\n", "").encode() == node_document(other, root=False)
+    assert array.replace("\n", "").encode() == node_document(other)
 
 
 def test_layouts() -> None:
