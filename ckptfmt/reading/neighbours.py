@@ -42,9 +42,8 @@ class PackRun(NamedTuple):
 def runs_of(blocks: BlockReader, tensors: list[int]) -> Iterator[PackRun]:
     """Groups of small tensors that lie close together."""
     numbered = np.array(tensors, np.int64)
-    numbers = np.asarray(blocks.manifest.first_chunks)[numbered]
     try:
-        found = list(blocks.index.find_all(numbers))
+        found = list(blocks.index.find_first(numbered))
     except CkptError:
         for tensor in tensors:
             blocks.place(tensor, 0)  # raises for the tensor that is to blame
