@@ -18,12 +18,13 @@ import numpy as np
 from ..errors import fault
 from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, decode_table, encode_table
+from .codecs import Codec
 from .digests import Digest
 from .documents import bad, unpack
 from .dtypes import Array
 from .names import MAX_LENGTH, are_names
 from .pages import Pages
-from .spec_columns import decode_specs, encode_specs
+from .spec_columns import decode_codecs, decode_specs, encode_specs
 
 ROWS = 4096  # tensors of a page
 _U32, _U64 = np.dtype("<u4"), np.dtype("<u8")
@@ -87,12 +88,12 @@ class TensorPages:
         first: list[str],
         counts: list[int],
         chunks: list[int],
-        chains: list[Any],
+        codecs: list[Codec],
         digest: Digest,
         block: int,
     ) -> None:
         self._pages, self._first, self._counts, self._chunks = pages, first, counts, chunks
-        self._chains, self._digest, self._block = chains, digest, block
+        self._codecs, self._digest, self._block = codecs, digest, block
         self._starts = list(accumulate(counts, initial=0))
         self._loaded: dict[int, TensorPage] = {}
         self.names: Sequence[str] = Column(self, lambda page: page.names)
@@ -183,7 +184,7 @@ class TensorPages:
             case _:
                 raise bad(f"page {at} lacks a key, or has one of another type [PAGE-004]")
         names = self._names(at, blob)
-        specs = decode_specs(kinds, self._chains)
+        specs = decode_specs(kinds, self._codecs)
         kind = np.frombuffer(column, _U32) if len(column) == 4 * len(names) else None
         if kind is None or (len(names) and int(kind.max()) >= len(specs)):
             raise bad(f"page {at} does not say of each tensor what it is like [PAGE-004]")
@@ -233,7 +234,7 @@ def decode_tensors(document: Any, pages: Pages, chains: list[Any], digest: Diges
         raise bad("a page has no tensors, or more than its bytes can say [PAGE-004]")
     if sum(held) >= 1 << 62:
         raise fault("bad-manifest", "there are 2^62 chunks or more [LIM-006]")
-    return TensorPages(pages, first, rows, held, chains, digest, block)
+    return TensorPages(pages, first, rows, held, decode_codecs(chains), digest, block)
 
 
 def encode_tensors(

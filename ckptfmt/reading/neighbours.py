@@ -135,10 +135,11 @@ def _value(blocks: BlockReader, spec: ArraySpec, stored: memoryview, tensor: int
     return value.view(spec.dtype.numpy)
 
 
-def _values(blocks: BlockReader, spec: ArraySpec, rows: Array, tensors: list[int]) -> Array:
-    """The same of tensors that are alike, as the rows of one array."""
+def _values(blocks: BlockReader, spec: ArraySpec, rows: Array, tensors: list[int]) -> Any:
+    """The same of tensors that are alike, which are the rows of one array."""
     stored = rows.view(spec.dtype.stored).reshape(len(tensors), *spec.shape)
     if spec.dtype.name == "bool" and rows.max() > 1:
         for tensor, one in zip(tensors, stored, strict=True):
             blocks.decoded(blocks.place(tensor, 0), partial(check_bools, one, spec))
-    return stored.view(spec.dtype.numpy)
+    values = stored.view(spec.dtype.numpy)
+    return values if spec.shape else [values[row, ...] for row in range(len(tensors))]  # arrays, where rows are scalars
