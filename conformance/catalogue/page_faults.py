@@ -116,7 +116,7 @@ REFERENCES: dict[str, tuple[str, str, Steps]] = {
     ),
     "joined-deep": (
         "joined nodes in joined nodes, hundreds deep",
-        "PAGE-007 SEC-006",
+        "PAGE-007",
         [node(S, ["list", [["page", 3], Literal(b"\x92\xa6joined\x91" * 490 + pack(["list", []]))]])],
     ),
     "joined-repeats": (
