@@ -59,11 +59,12 @@ class Paged(Judged):
                 self.hold(number not in self.met, f"page {number} is referred to twice [PAGE-006]")
                 self.met.add(number)
                 return self.joined(unpack(self.pages[number]), number, top=True)
-            case ["joined", [*pieces]]:
+            case ["joined", [*pieces], [*counts]]:
                 self.need(pieces and not top, "a joined node of nothing, or that is a page [PAGE-007]")
                 found = [self.joined(piece, below, top=False) for piece in pieces]
                 alike = all(piece[0] in ("dict", "list", "tuple") and piece[0] == found[0][0] for piece in found)
                 self.need(alike, "what is joined are not containers of one kind [PAGE-007]")
+                self.need([len(piece[-1]) for piece in found] == counts, "counts of what is joined [PAGE-007]")
                 columns = zip(*(piece[1:] for piece in found), strict=True)
                 return [found[0][0], *([item for part in column for item in part] for column in columns)]
             case ["dict", keys, items]:

@@ -61,7 +61,9 @@ class Cut:
             start = stop
 
     def joined(self, runs: list[Any], whole: Any) -> Any:
-        return ["joined", [self.page(run) for run in runs]] if len(runs) > 1 else whole
+        if len(runs) < 2:
+            return whole
+        return ["joined", [self.page(run) for run in runs], [len(run[-1]) for run in runs]]
 
     def page(self, node: Any) -> Any:
         self.pages.append(pack(node))

@@ -77,7 +77,7 @@ HOSTILE: dict[str, tuple[Any, list[Any]]] = {
     "none": (["page", 5], []),
     "no number": (["page", True], [1, 1]),
     "a page": (["page", 1], [1, ["page", 0]]),
-    "joined": (["page", 1], [["list", [1]], ["joined", [["page", 0]]]]),
+    "joined": (["page", 1], [["list", [1]], ["joined", [["page", 0]], [1]]]),
     "tags without end": (["page", 999], [1, *(["tag", "x", None, ["page", at]] for at in range(999))]),
     "a tag of one item": (["page", 0], [["tag"]]),
     "nothing": (["page", 0], [[]]),
@@ -87,7 +87,7 @@ HOSTILE: dict[str, tuple[Any, list[Any]]] = {
 def nested(depth: int) -> Any:
     node: Any = ["list", [1]]
     for _ in range(depth):
-        node = ["joined", [node]]
+        node = ["joined", [node], [1]]
     return node
 
 
@@ -95,7 +95,7 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize("path", [(), (0,), (0, 0), ("a",), ("a", 0)])
 def test_references_that_lead_nowhere(name: str, path: tuple[Any, ...]) -> None:
     root, pages = HOSTILE[name]
-    for outer in (root, ["dict", ["a"], [root]], ["joined", [root]], ["list", [root, root]]):
+    for outer in (root, ["dict", ["a"], [root]], ["joined", [root], [1]], ["list", [root, root]]):
         whole = tree_of(outer, *pages)
         try:
             found = whole.leaf(path)

@@ -291,12 +291,12 @@ def test_the_grammar_fits_the_manifests_of_the_vectors(grammar: Grammar) -> None
         ("table", {"tensor": None, "chunk": b"", "offset": b"", "length": b"", "digest": b""}),
         ("manifest", {"format": [1, 0]}),
         ("node", ["page", 0]),
-        ("node", ["tag", "x", None, ["joined", [["list", []]]]]),
+        ("node", ["tag", "x", None, ["joined", [["list", []]], [0]]]),
         ("paged-node", ["tag", "x", ["page", 0], 1]),
-        ("paged-node", ["joined", []]),
-        ("paged-node", ["joined", [["tensor", 0]]]),
+        ("paged-node", ["joined", [], []]),
+        ("paged-node", ["joined", [["tensor", 0]], [1]]),
         ("tree-page", ["page", 0]),
-        ("tree-page", ["joined", [["list", []]]]),
+        ("tree-page", ["joined", [["list", []]], [0]]),
     ],
 )
 def test_the_grammar_refuses(grammar: Grammar, rule: str, bad: object) -> None:

@@ -41,12 +41,23 @@ def u64(*values: int) -> bytes:
 # ---- references: the pages of `pages-nodes` are one of tensors, two that are joined at `l`, and one at `s`
 
 L, S, T = "/2/0", "/2/1", "/2/2"
+
+
+def counted(*counts: Any) -> dict[str, Any]:
+    """A step that gives what is joined other counts."""
+    return node(L, ["joined", [["page", 1], ["page", 2]], list(counts)])
+
+
 REFERENCES: dict[str, tuple[str, str, Steps]] = {
     "beyond": ("a page that is not there", "PAGE-006", [node(S, ["page", 4])]),
     "of-tensors": ("a page of tensors", "PAGE-006", [node(S, ["page", 0])]),
     "negative": ("a page of a negative number", "PAGE-006", [node(S, ["page", -1])]),
     "float": ("a page of no integer number", "PAGE-006", [node(S, ["page", 3.0])]),
-    "bool": ("a page of the number `true`", "PAGE-006", [node(S, ["page", True]), node(L, ["joined", [["page", 2]]])]),
+    "bool": (
+        "a page of the number `true`",
+        "PAGE-006",
+        [node(S, ["page", True]), node(L, ["joined", [["page", 2]], [26]])],
+    ),
     "text": ("a page of a name", "PAGE-006", [node(S, ["page", "3"])]),
     "no-number": ("a page without a number", "PAGE-006", [node(S, ["page"])]),
     "further-item": ("a page with a further item", "PAGE-006", [node(S, ["page", 3, 0])]),
@@ -62,12 +73,12 @@ REFERENCES: dict[str, tuple[str, str, Steps]] = {
     "to-page": (
         "a page that is nothing but a reference",
         "PAGE-006",
-        [page(3, ["page", 2]), node(L, ["joined", [["page", 1]]])],
+        [page(3, ["page", 2]), node(L, ["joined", [["page", 1]], [64]])],
     ),
     "to-joined": (
         "a page that is a joined node",
         "PAGE-006",
-        [page(3, ["joined", [["page", 2]]]), node(L, ["joined", [["page", 1]]])],
+        [page(3, ["joined", [["page", 2]], [26]]), node(L, ["joined", [["page", 1]], [64]])],
     ),
     "in-param": (
         "a reference in the param of a tag",
@@ -77,62 +88,74 @@ REFERENCES: dict[str, tuple[str, str, Steps]] = {
     "joined-in-param": (
         "a joined node in the param of a tag",
         "PAGE-007",
-        [node(T, ["tag", "example.org/x", ["joined", [["list", []]]], ["tensor", 0]])],
+        [node(T, ["tag", "example.org/x", ["joined", [["list", []]], [0]], ["tensor", 0]])],
     ),
-    "joined-nothing": ("a joined node of nothing", "PAGE-007", [node(S, ["list", [["page", 3], ["joined", []]]])]),
+    "joined-nothing": ("a joined node of nothing", "PAGE-007", [node(S, ["list", [["page", 3], ["joined", [], []]]])]),
     "joined-no-array": (
         "a joined node without an array",
         "PAGE-007",
-        [node(S, ["list", [["page", 3], ["joined", 5]]])],
+        [node(S, ["list", [["page", 3], ["joined", 5, []]]])],
     ),
     "joined-further-item": (
         "a joined node with a further item",
         "PAGE-007",
-        [node(L, ["joined", [["page", 1], ["page", 2]], 0])],
+        [node(L, ["joined", [["page", 1], ["page", 2]], [64, 26], 0])],
     ),
-    "joined-kinds": ("a list joined with a tuple", "PAGE-007", [page(2, ["tuple", [1]])]),
-    "joined-dict-list": ("a list joined with a dict", "PAGE-007", [page(2, ["dict", [1], [1]])]),
-    "joined-leaf": ("a list joined with a page of a leaf", "PAGE-007", [page(2, 7)]),
+    "joined-kinds": ("a list joined with a tuple", "PAGE-007", [page(2, ["tuple", [1]]), counted(64, 1)]),
+    "joined-dict-list": ("a list joined with a dict", "PAGE-007", [page(2, ["dict", [1], [1]]), counted(64, 1)]),
+    "joined-leaf": ("a list joined with a page of a leaf", "PAGE-007", [page(2, 7), counted(64, 1)]),
     "joined-inline-leaf": (
         "a list joined with a leaf",
         "PAGE-007",
-        [node(L, ["joined", [["page", 1], ["page", 2], 7]])],
+        [node(L, ["joined", [["page", 1], ["page", 2], 7], [64, 26, 1]])],
     ),
     "joined-tag": (
         "a list joined with a tagged one",
         "PAGE-007",
-        [page(2, ["tag", "example.org/x", None, ["list", []]])],
+        [page(2, ["tag", "example.org/x", None, ["list", []]]), counted(64, 0)],
     ),
-    "joined-leaves": ("leaves that are joined", "PAGE-007", [page(1, "a"), page(2, "b")]),
+    "joined-leaves": ("leaves that are joined", "PAGE-007", [page(1, "a"), page(2, "b"), counted(1, 1)]),
     "joined-tensors": (
         "tensors that are joined",
         "PAGE-007",
-        [node(T, ["joined", [["tensor", 0]]])],
+        [node(T, ["joined", [["tensor", 0]], [0]])],
     ),
     "joined-joined": (
         "a joined node of a joined node",
         "PAGE-007",
-        [node(L, ["joined", [["joined", [["page", 1], ["page", 2]]]]])],
+        [node(L, ["joined", [["joined", [["page", 1], ["page", 2]], [64, 26]]], [90]])],
     ),
     "joined-deep": (
         "joined nodes in joined nodes, hundreds deep",
         "PAGE-007",
-        [node(S, ["list", [["page", 3], Literal(b"\x92\xa6joined\x91" * 490 + pack(["list", []]))]])],
+        [node(S, ["list", [["page", 3], Literal(b"\x93\xa6joined\x91" * 490 + pack(["list", []]) + b"\x91\0" * 490)]])],
+    ),
+    "joined-no-counts": ("a joined node without counts", "PAGE-007", [node(L, ["joined", [["page", 1], ["page", 2]]])]),
+    "joined-fewer-counts": ("a joined node with a count too few", "PAGE-007", [counted(64)]),
+    "joined-more-counts": ("a joined node with a count too many", "PAGE-007", [counted(64, 26, 0)]),
+    "joined-other-counts": ("a joined node with counts of other pages", "PAGE-007", [counted(26, 64)]),
+    "joined-count-less": ("a joined node that counts an item less", "PAGE-007", [counted(64, 25)]),
+    "joined-count-float": ("a joined node with a count that is no integer", "PAGE-007", [counted(64, 26.0)]),
+    "joined-count-negative": ("a joined node with a negative count", "PAGE-007", [counted(64, -26)]),
+    "joined-count-bool": (
+        "a joined node with a count that is `true`",
+        "PAGE-007",
+        [page(2, ["list", [1]]), node(L, ["joined", [["page", 1], ["page", 2]], [64, True]])],
     ),
     "joined-repeats": (
         "a key in two dicts that are joined",
         "PAGE-007 TREE-006",
-        [page(1, ["dict", ["a"], [1]]), page(2, ["dict", ["a"], [2]])],
+        [page(1, ["dict", ["a"], [1]]), page(2, ["dict", ["a"], [2]]), counted(1, 1)],
     ),
     "joined-repeats-int": (
         "a key in two dicts that are joined, in two forms",
         "PAGE-007 TREE-006",
-        [page(1, ["dict", [5], [1]]), page(2, ["dict", [["int", b"\5"]], [2]])],
+        [page(1, ["dict", [5], [1]]), page(2, ["dict", [["int", b"\5"]], [2]]), counted(1, 1)],
     ),
     "joined-other-length": (
         "dicts that are joined, each with other numbers of keys and values, which make up for each other",
         "PAGE-007 TREE-006",
-        [page(1, ["dict", ["a"], []]), page(2, ["dict", ["b"], [1, 2]])],
+        [page(1, ["dict", ["a"], []]), page(2, ["dict", ["b"], [1, 2]]), counted(0, 2)],
     ),
     "node-map": ("a page that is a map", "TREE-001 PAGE-013", [page(3, {})]),
     "node-form": ("a page that is no node", "TREE-001 PAGE-013", [page(3, ["list", 5])]),
@@ -175,7 +198,7 @@ for _name, (_title, _spec, _steps) in REFERENCES.items():
             VERIFY,
             needs=("verify",),
         )
-for _name, _item in {"page": ["page", 3], "joined": ["joined", [["list", []]]]}.items():
+for _name, _item in {"page": ["page", 3], "joined": ["joined", [["list", []]], [0]]}.items():
     fault(
         f"pages-metadata-{_name}",
         f"A `{_name}` node in the metadata.",

@@ -154,7 +154,7 @@ valid(
 
 
 def _joined(*pieces: Any) -> Any:
-    return ["joined", list(pieces)]
+    return ["joined", list(pieces), [len(piece[-1]) for piece in pieces]]
 
 
 def _nested(depth: int, value: Any) -> Any:

@@ -62,8 +62,8 @@ VALUES += [
     ["tag", "x", None, 1],
     ["page", 0],
     ["page", 3],
-    ["joined", [["page", 2], ["list", [1]]]],
-    ["joined", []],
+    ["joined", [["page", 2], ["list", [1]]], [3, 1]],
+    ["joined", [], []],
 ]
 VALUES += [["dict", ["a", "a"], [1, 2]], ["dict", [["int", b"\5"], 5], [1, 2]], ["scalar", "bool", b"\2"], [[], []]]
 VALUES += [["tag", "numpy.datetime64", "2147483648s", ["scalar", "int64", bytes(8)]], {"path": "parts/0", "length": 1}]

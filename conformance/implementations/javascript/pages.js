@@ -185,11 +185,13 @@ export class PagedTree extends Tree {
   }
 
   /** The containers that are joined, all of one kind, each with the number that those of the pages in it lie below. */
-  #pieces([, pieces, ...rest], below, page) {
-    need(Array.isArray(pieces) && pieces.length > 0 && rest.length === 0, 'PAGE-007', 'nothing is joined');
+  #pieces([, pieces, counts, ...rest], below, page) {
+    const form = Array.isArray(pieces) && Array.isArray(counts) && rest.length === 0;
+    need(form && pieces.length > 0 && pieces.length === counts.length, 'PAGE-007', 'a joined node of another form');
     const found = pieces.map((piece) => (Array.isArray(piece) && piece[0] === 'page' ? page(piece) : [piece, below]));
-    const good = found.every(([node]) => isContainer(node) && node[0] === found[0][0][0]);
-    need(good, 'PAGE-007', 'what is joined are not containers of one kind');
+    const good = found.every(([node], i) => isContainer(node) && node[0] === found[0][0][0]
+      && typeof counts[i] === 'bigint' && counts[i] === BigInt(node.at(-1).length));
+    need(good, 'PAGE-007', 'what is joined are not containers of one kind, each with as many items as are counted');
     return found;
   }
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .faults import need
-from .manifest import TABLE, Chunk, Tensor, chunks_in, decode, fits, is_name, item, tensors_of
+from .manifest import ANY, TABLE, Chunk, Tensor, chunks_in, decode, fits, is_name, item, tensors_of
 from .tree import Path, Tree
 
 if TYPE_CHECKING:
@@ -179,14 +179,17 @@ class PagedTree(Tree):
 
     def joined(self, placed: Placed, met: set[int] | None = None) -> Iterator[Placed]:
         """The containers that are joined, all of one kind."""
-        pieces = placed.node[1] if len(placed.node) == 2 and type(placed.node[1]) is list else []
-        need(pieces, "nothing is joined [PAGE-007]")
+        need(fits(placed.node[1:], [[ANY]]) and len(placed.node) == 3, "a joined node of another form [PAGE-007]")
+        pieces, counts = placed.node[1:]
+        need(pieces and len(pieces) == len(counts), "nothing is joined, or not as much as is counted [PAGE-007]")
         kinds = set()
-        for piece in pieces:
+        for piece, count in zip(pieces, counts, strict=True):
             found = self.resolved(Placed(piece, placed.below), met)
             need(is_container(found.node), "what is joined is no container [PAGE-007]")
             kinds.add(found.node[0])
             need(len(kinds) == 1, "what is joined is of different kinds [PAGE-007]")
+            good = type(count) is int and count == len(found.node[-1])
+            need(good, "what is joined has not as many items as are counted [PAGE-007]")
             yield found
 
     def at(self, path: Path) -> Any:
