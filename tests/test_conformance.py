@@ -140,6 +140,24 @@ def test_independent_readers_pass(name: str) -> None:
     assert sum(result.outcome == PASSED for result in results) > 500
 
 
+OLDER = """
+from ckptfmt.format import manifest
+manifest.KNOWN_FEATURES = frozenset()
+from conformance.implementations.ckptfmt import Adapter
+Adapter.features = [feature for feature in Adapter.features if feature != "pages"]
+Adapter().serve()
+"""
+
+
+def test_a_reader_of_1_0_refuses_pages_by_name() -> None:
+    cases = [case for case in read_cases(["pages-"]) if "pages" in case.features]
+    with implementation("x", 60) as found:
+        found.command = [sys.executable, "-c", OLDER]
+        results = run_cases(found, cases)
+    assert {r.case.id: r.message for r in results if r.outcome != UNSUPPORTED} == {}
+    assert len(results) > 150
+
+
 # ---- the tester is tested
 
 

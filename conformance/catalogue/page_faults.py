@@ -366,4 +366,5 @@ fault(
     "pages-nodes",
     edit("/requires", []),
     "bad-manifest",
+    lacks=("pages",),
 )
