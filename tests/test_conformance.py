@@ -100,7 +100,7 @@ def test_vectors_are_what_the_descriptions_give() -> None:
 def test_every_case_matches_the_schema() -> None:
     validator = jsonschema.Draft202012Validator(json.loads((HERE / "case.schema.json").read_text()))
     for case in read_cases(large=True):
-        if "deepest" not in case.id and "too-deep" not in case.id:  # on which a validator takes hours
+        if not re.search("deepest|too-deep|4097", case.id):  # on which a validator takes minutes, or hours
             validator.validate(case.document())
         assert case.folder.is_dir()
 

@@ -150,9 +150,9 @@ plain(
 )
 written(
     "write-paged-by-itself",
-    "A manifest of 8192 tensors is paged, where nobody says whether it is to be.",
+    "A manifest with a tree of 1 MiB is paged, where nobody says whether it is to be.",
     "PAGE-010 FMT-001",
-    [Tensor("uint16", (), i.to_bytes(2, "little")) for i in range(8192)],
+    ["x" * 1_048_576],
     needs=["pages", "canonical"],
     digest="sha256",
 )

@@ -150,6 +150,7 @@ valid(
     "4097 tensors, in two pages as a canonical writer makes them.",
     "PAGE-011",
     Checkpoint([Tensor("uint16", (), i.to_bytes(2, "little")) for i in range(4097)], paged=Paging()),
+    {"op": "read", "path": [{"int": "4096"}]},
 )
 
 
