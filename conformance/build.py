@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from . import xxh3
 from .model import Encoder, Tensor, Value, name_of
 from .packing import pack
+from .pages import Cut, Paging, Stack, has_plain_keys, is_stacked, listed, placed, stacks_of, tensor_pages
 
 Piece = bytes | int  # bytes, or a number of zeros that need no room on a disk
 Files = dict[str, list[Piece]]  # by path in the checkpoint; "" is the file itself
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
+ROOT = "tensors/zarr.json"
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
@@ -46,6 +48,7 @@ class Checkpoint:
     its member name. `gap`: bytes of a frame between members; `hole`: zeros before the first chunk. `foreign`: further
     members. `align`: alignment of small and large chunks. `directory`: whether the ZIP's directory tells the truth.
     `parts`: in layout `packed`, the part of each row of the table; `inline`: whether the tables stand in the manifest.
+    `paged`: what pages hold, if the manifest has such.
     """
 
     tree: Any
@@ -69,9 +72,14 @@ class Checkpoint:
     directory: bool = True
     parts: Callable[[int], int] = lambda _: 0
     inline: bool = True
+    paged: Paging | None = None
+
+    def __post_init__(self) -> None:
+        if self.paged is not None:
+            self.version = (1, 1)
 
     def build(self) -> Files:
-        built = Built(self)
+        built = Built(self) if self.paged is None else BuiltPaged(self)
         if self.layout == "file":
             return built.file()
         return built.loose() if self.layout == "loose" else built.packed()
@@ -80,7 +88,8 @@ class Checkpoint:
         """What a reader needs for it."""
         tensors = Built(self).tensors
         codecs = {f"codec:{tensor.chain['name']}" for tensor in tensors if tensor.chain}
-        return [f"layout:{self.layout}", f"digest:{self.digest}", *sorted(codecs)]
+        pages = [] if self.paged is None else ["pages"]
+        return [f"layout:{self.layout}", f"digest:{self.digest}", *sorted(codecs), *pages]
 
     def values(self) -> tuple[Value, Value]:
         """Tree and metadata as values of the protocol."""
@@ -117,49 +126,70 @@ class Built:
 
     def documents(self) -> Iterator[tuple[str, bytes]]:
         """Node documents: root first, then in C-string order. [ZARR-001] [PACK-004]"""
-        nodes: dict[str, Tensor | None] = {"": None}
-        for name in self.names:
-            for end in range(len(name)):
-                if name[end] == "/":
-                    nodes[name[:end]] = None
-        nodes |= dict(zip(self.names, self.tensors, strict=True))
-        members = {name: _join("tensors", name, "zarr.json") for name in nodes}
-        for name, member in sorted(members.items(), key=lambda item: (item[0] != "", item[1])):
-            text: bytes | None = node_document(nodes[name], root=name == "")
+        texts = self.texts()
+        for member in sorted(texts, key=lambda member: (member != ROOT, member)):
+            text: bytes | None = texts[member]
             if self.of.document:
                 text = self.of.document(member, text or b"")
             if text is not None:
                 yield member, text
 
-    def manifest(self, parts: list[dict[str, Any]], placement: dict[str, bytes] | None = None) -> bytes:
-        chains = [[BYTES, tensor.chain] if tensor.chain else [BYTES] for tensor in self.tensors]
+    def texts(self) -> dict[str, bytes]:
+        """The canonical text of each node by its member name."""
+        return self.hierarchy(dict(zip(self.names, self.tensors, strict=True)))
+
+    def hierarchy(self, tensors: dict[str, Tensor]) -> dict[str, bytes]:
+        """Those of arrays, and of the groups above them."""
+        nodes: dict[str, Tensor | None] = {"": None}
+        for name in tensors:
+            for end in range(len(name)):
+                if name[end] == "/":
+                    nodes[name[:end]] = None
+        version = self.of.version if self.of.paged else (1, 0)
+        return {
+            _join("tensors", name, "zarr.json"): node_document(found, root=version if name == "" else None)
+            for name, found in (nodes | tensors).items()
+        }
+
+    def chains(self) -> tuple[list[Any], list[int]]:
+        """The codec chains in order of first use, and the number of each tensor's. [MAN-004]"""
         distinct: list[Any] = []
-        for chain in chains:
-            if chain not in distinct:
-                distinct.append(chain)
+        column = []
+        for tensor in self.tensors:
+            chain = [BYTES, tensor.chain] if tensor.chain else [BYTES]
+            distinct += [] if chain in distinct else [chain]
+            column.append(distinct.index(chain))
+        return distinct, column
+
+    def manifest(self, parts: list[dict[str, Any]], placement: dict[str, bytes] | None = None) -> bytes:
+        distinct, codecs = self.chains()
         shapes = [(list(tensor.shape), list(tensor.chunk_shape)) for tensor in self.tensors]
+        tensors = {
+            "name": list(self.names),
+            "dtype": [tensor.dtype for tensor in self.tensors],
+            "shape": [shape for shape, _ in shapes],
+            "grid": [grid for _, grid in shapes],
+            "codec": codecs,
+        }
+        placed = {} if placement is None else {"placement": placement}
+        return self.document(self.node, distinct, tensors, {"parts": parts, **placed})
+
+    def document(self, tree: Any, chains: list[Any], tensors: dict[str, Any], rest: dict[str, Any]) -> bytes:
+        """The bytes of a manifest."""
         document = {
             "format": list(self.of.version),
             "layout": self.of.layout,
-            "requires": [],
+            "requires": [] if self.of.paged is None else ["pages"],
             "generator": self.of.generator,
             "digest": self.of.digest,
             "block": self.of.block,
             "schema": self.schema(),
             "metadata": self.metadata,
-            "tree": self.node,
-            "codecs": distinct,
-            "tensors": {
-                "name": list(self.names),
-                "dtype": [tensor.dtype for tensor in self.tensors],
-                "shape": [shape for shape, _ in shapes],
-                "grid": [grid for _, grid in shapes],
-                "codec": [distinct.index(chain) for chain in chains],
-            },
-            "parts": parts,
+            "tree": tree,
+            "codecs": chains,
+            "tensors": tensors,
+            **rest,
         }
-        if placement is not None:
-            document["placement"] = placement
         if self.of.edit:
             self.of.edit(document)
         return self.of.pack(document)
@@ -189,7 +219,12 @@ class Built:
             zip_.add(member, text)
         zip_.skip(self.of.hole)
         offsets = zip_.chunks(rows, self.of.order)
-        raw = self.manifest([{"object": "", "size": None, "frame": None, "chunks": self.table(rows, offsets)}])
+        return self.sealed(
+            zip_, self.manifest([{"object": "", "size": None, "frame": None, "chunks": self.table(rows, offsets)}])
+        )
+
+    def sealed(self, zip_: Zip, raw: bytes) -> Files:
+        """A file that ends with this manifest."""
         offset = zip_.add("manifest.msgpack", raw, framed=False)
         template = record("file", offset, raw, bytes(len(digest(self.of.digest, b""))), self.of.version)
         zip_.finish(len(template))
@@ -243,30 +278,102 @@ class Built:
         return files
 
 
-def node_document(tensor: Tensor | None, *, root: bool) -> bytes:
-    """The canonical text. [ZARR-012] to [ZARR-014]"""
-    own: dict[str, Any] = {"format": [1, 0]} if root else {}
+class BuiltPaged(Built):
+    """One whose manifest is paged. [PAGE-011] [PAGE-012] [STACK-004]"""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        if not checkpoint.numbering:  # [PAGE-005]
+            order = sorted(range(len(self.names)), key=self.names.__getitem__)
+            encoder = Encoder([self.tensors[number] for number in order])
+            self.node, self.value = encoder.encode(checkpoint.tree)
+            self.names, self.tensors = [self.names[number] for number in order], encoder.tensors
+        self.stacks = stacks_of(self.tensors)
+
+    def texts(self) -> dict[str, bytes]:
+        arrays = zip(self.names, self.tensors, strict=True)
+        found = self.hierarchy({name: tensor for name, tensor in arrays if not is_stacked(tensor)})
+        if self.stacks:
+            found["stacks/zarr.json"] = node_document(None)
+        return found | {f"stacks/{stack.name}/zarr.json": stack_document(stack, self.names) for stack in self.stacks}
+
+    def file(self) -> Files:
+        rows, zip_ = self.rows(), Zip(self.of)
+        for member, text in self.documents():
+            zip_.add(member, text)
+        offsets = self.chunks(zip_, rows)
+        pages, rest = self.pages(rows, offsets)
+        rest["pages"]["offset"] = zip_.add("pages.bin", b"".join(pages), framed=False)
+        chains, _ = self.chains()
+        return self.sealed(zip_, self.document(self.root, chains, rest.pop("tensors"), rest))
+
+    def chunks(self, zip_: Zip, rows: list[Row]) -> list[int]:
+        """Add the chunks of stacks, then all others; where those of the tensors lie."""
+        of_tensor = {row.tensor: row for row in rows}
+        offsets: dict[tuple[int, int], int] = {}
+        for stack in self.stacks:
+            for member, numbers in stack.chunks():
+                data = b"".join(of_tensor[number].data for number in numbers)
+                size = len(data) // len(numbers)
+                zeros = bytes((stack.rows - len(numbers)) * size)
+                payload = zip_.add(member, data + zeros, aligned=True, framed=False, tail=len(zeros))
+                offsets |= {(number, 0): payload + at * size for at, number in enumerate(numbers)}
+        others = [row for row in rows if (row.tensor, 0) not in offsets]
+        found = zip_.chunks(others, None)
+        offsets |= {(row.tensor, row.chunk): offset for row, offset in zip(others, found, strict=True)}
+        return [offsets[row.tensor, row.chunk] for row in rows]
+
+    def pages(self, rows: list[Row], offsets: list[int]) -> tuple[list[bytes], dict[str, Any]]:
+        """All pages, and the keys of the manifest that are about them."""
+        paging = self.of.paged
+        assert paging is not None
+        tables = []
+        for start in range(0, len(self.names), paging.tensors):
+            own = [at for at, row in enumerate(rows) if start <= row.tensor < start + paging.tensors]
+            tables.append(self.table([rows[at] for at in own], [offsets[at] for at in own]))
+        of_tensors = tensor_pages(self.names, self.tensors, self.chains()[1], tables, paging.tensors)
+        cut = Cut(self.node, len(of_tensors), paging.size)
+        self.root = cut.root
+        pages = [*map(self.of.pack, of_tensors), *cut.pages]
+        rest = {"parts": [], "pages": placed(0, pages), "plain_keys": has_plain_keys(self.node)}
+        return pages, {"tensors": listed(of_tensors), **rest}
+
+
+def node_document(tensor: Tensor | None, *, root: tuple[int, int] | None = None) -> bytes:
+    """The canonical text; that of the `root` says the version. [ZARR-012] to [ZARR-014]"""
+    own: dict[str, Any] = {"format": list(root)} if root else {}
     if tensor is None:
         return _json({"zarr_format": 3, "node_type": "group", "attributes": {"ckptfmt": own} if own else {}})
     if tensor.dtype != tensor.row.storage:
         own |= {"dtype": tensor.dtype, "shape": list(tensor.shape)}
+    return _array(tensor, tensor.storage_shape, tensor.chunk_shape, own)
+
+
+def stack_document(stack: Stack, names: list[str]) -> bytes:
+    """The canonical text of a stack's node. [STACK-002] [STACK-003]"""
+    like = stack.like
+    own = {"dtype": like.dtype, "shape": list(like.shape), "names": [names[number] for number in stack.numbers]}
+    return _array(like, (len(stack.numbers), *like.storage_shape), (stack.rows, *like.storage_shape), own)
+
+
+def _array(like: Tensor, shape: tuple[int, ...], chunk: tuple[int, ...], own: dict[str, Any]) -> bytes:
     fill: Any = 0
-    if tensor.row.storage.startswith("complex"):
+    if like.row.storage.startswith("complex"):
         fill = [0.0, 0.0]
-    elif tensor.row.storage.startswith("float"):
+    elif like.row.storage.startswith("float"):
         fill = 0.0
-    elif tensor.row.storage == "bool":
+    elif like.row.storage == "bool":
         fill = False
     return _json(
         {
             "zarr_format": 3,
             "node_type": "array",
-            "shape": list(tensor.storage_shape),
-            "data_type": tensor.row.storage,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(tensor.chunk_shape)}},
+            "shape": list(shape),
+            "data_type": like.row.storage,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": fill,
-            "codecs": [BYTES, tensor.chain] if tensor.chain else [BYTES],
+            "codecs": [BYTES, like.chain] if like.chain else [BYTES],
             "attributes": {"ckptfmt": own} if own else {},
         }
     )
@@ -321,8 +428,9 @@ class Zip:
             self.add(name, data)
         return offsets
 
-    def add(self, name: str, data: bytes, *, aligned: bool = False, framed: bool = True) -> int:
-        """Append a member; where its payload begins. `framed`: whether its bytes are part of the frame."""
+    def add(self, name: str, data: bytes, *, aligned: bool = False, framed: bool = True, tail: int = 0) -> int:
+        """Append a member; where its payload begins. `framed`: whether its bytes are part of the frame, of which the
+        last `tail` ones are in any case."""
         raw, start, size = name.encode(), self.position, len(data)
         extra = b""
         if aligned:  # [PACK-002] [PACK-008]
@@ -335,7 +443,8 @@ class Zip:
             struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 33, crc, size, size, len(raw), len(extra)) + raw + extra
         )
         payload = self.position
-        self._append(data, framed=framed)
+        self._append(data[: size - tail], framed=framed)
+        self._append(data[size - tail :])
         if not self.options.directory:
             start, size, crc = 0, 0, 0
         extra, needed, start32 = b"", 20, start

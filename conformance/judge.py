@@ -15,11 +15,12 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from zipfile import BadZipFile
 
-from .build import Built, Checkpoint, Row, digest, digests, node_document
+from .build import Built, Checkpoint, Row, digest, digests
 from .cases import flatten, read_flat
+from .judge_chunks import Unfit, assembled, decoded
 from .model import DTYPES, Form, Tensor, Value, bytes_form, escape, integer, key_value, leaf, meaning
 from .packing import Bad, Single, pack, unpack
 
@@ -45,10 +46,6 @@ class Judgement(NamedTuple):
     manifest: dict[str, Any]
 
 
-class _Broken(Exception):
-    """What was written is so wrong that nothing more can be said."""
-
-
 def snapshot(path: Path) -> Any:
     """Everything at a path, to be compared."""
     if path.is_symlink():
@@ -61,29 +58,28 @@ def judge(path: Path, *, canonical: bool) -> Judgement:
     judged = _judged(read_flat(path), canonical)
     try:
         judged.all()
-    except (_Broken, Bad) as error:
+    except (Unfit, Bad) as error:
         judged.violations.append(str(error))
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error, BadZipFile) as error:
         judged.violations.append(f"what was written has another form than SPEC.md says: {error!r:.200}")
     return Judgement(judged.violations, judged.tree, judged.metadata, judged.complete, judged.document)
 
 
-def nodes(path: Path) -> dict[str, Value]:
-    """Name to storage array of every tensor of a checkpoint that was written rightly."""
+def nodes(path: Path) -> dict[tuple[str, str], Value]:
+    """The storage array of every node of a checkpoint that was written rightly, by `tensors` or `stacks`, and its name
+    there."""
     judged = _judged(read_flat(path), False)
     judged.all()
-    found = {}
-    for name, tensor in zip(judged.names, judged.tensors, strict=True):
-        if name not in judged.undecoded:
-            shape = list(tensor.storage_shape)
-            found[name] = {"type": "tensor", "dtype": tensor.row.storage, "shape": shape, **bytes_form(tensor.data)}
-    return found
+    return {("tensors", name): value for name, value in judged.arrays().items()} | judged.stacked()
 
 
 def _judged(files: dict[str, bytes], canonical: bool) -> Judged:
-    from .judge_packed import Packed  # which builds on what stands here
+    from .judge_packed import Packed  # which build on what stands here
+    from .judge_paged import Paged
 
-    return (Packed if any(name.startswith("packs/") for name in files) else Judged)(files, canonical)
+    if any(name.startswith("packs/") for name in files):
+        return Packed(files, canonical)
+    return (Paged if files.get("", b"").rpartition(b"ckptfmt/")[2].startswith(b"1.1 ") else Judged)(files, canonical)
 
 
 @dataclass
@@ -100,6 +96,7 @@ class Judged:
     tensors: list[Tensor] = field(default_factory=list)
     undecoded: set[str] = field(default_factory=set)
     rows: list[Row] = field(default_factory=list)
+    extents: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -111,7 +108,7 @@ class Judged:
 
     def need(self, condition: object, message: str) -> None:
         if not condition:
-            raise _Broken(message)
+            raise Unfit(message)
 
     def all(self) -> None:
         self.commit_record()
@@ -127,7 +124,23 @@ class Judged:
         if self.canonical and self.layout != "packed" and not self.violations:
             self.canonical_form()
 
+    def arrays(self) -> dict[str, Value]:
+        """The storage array of each tensor that is one below `tensors/`."""
+        found = {}
+        for name, tensor in zip(self.names, self.tensors, strict=True):
+            if name not in self.undecoded:
+                shape = list(tensor.storage_shape)
+                found[name] = {"type": "tensor", "dtype": tensor.row.storage, "shape": shape, **bytes_form(tensor.data)}
+        return found
+
+    def stacked(self) -> dict[tuple[str, str], Value]:
+        """The same of stacks."""
+        return {}
+
     # ---- record and manifest
+
+    version: ClassVar[tuple[int, int]] = (1, 0)  # of what is not paged
+    requires: ClassVar[tuple[str, ...]] = ()
 
     def commit_record(self) -> None:
         packed = any(name.startswith("packs/") for name in self.files)
@@ -142,7 +155,8 @@ class Judged:
         assert found is not None
         crc = zlib.crc32(self.line[: self.line.rindex(b"crc32=")])
         self.hold(int(found[8], 16) == crc, "the record's crc32 is wrong [COM-001]")
-        self.hold((found[1], found[2]) == (b"1", b"0"), "the record's version is not 1.0 [VER-001]")
+        right = (int(found[1]), int(found[2])) == self.version
+        self.hold(right, "the record's version is not the earliest that has what is written [FMT-001]")
         self.need(found[3].decode() == self.layout, "the record names another layout [LAY-006]")
         self.start, length = int(found[4]), int(found[5])
         self.end = self.start + length
@@ -159,9 +173,9 @@ class Judged:
         self.document = document
         self.need(set(_TOP) <= set(document), f"keys are missing: {set(_TOP) - set(document)} [MAN-002]")
         self.hold(("placement" in document) == (self.layout == "packed"), "`placement` is there or not [MAN-002]")
-        self.hold(document["format"] == [1, 0], "`format` is not that of the record [MAN-005]")
+        self.hold(document["format"] == [*self.version], "`format` is not that of the record [MAN-005]")
         self.need(document["layout"] == self.layout, "`layout` is not that of the record [LAY-006]")
-        self.hold(document["requires"] == [], "`requires` is not empty [MAN-002]")
+        self.hold(document["requires"] == [*self.requires], f"`requires` is {document['requires']} [MAN-002]")
         self.block, self.digest = document["block"], document["digest"]
         self.need(self.digest in ("xxh3-128", "sha256", "blake3"), f"digest {self.digest!r} [BLK-002]")
         self.need(self.block % 4096 == 0 and 4096 <= self.block <= 1 << 30, f"block {self.block} [BLK-003]")
@@ -198,7 +212,6 @@ class Judged:
         lengths = _u64(table["length"])
         offsets = _u64(table["offset"]) if table["offset"] is not None else [0] * len(lengths)
         self.need(len(keys) == len(lengths) == len(offsets), "not one row for each chunk [CHK-004] [ZARR-005]")
-        self.extents: list[tuple[int, int]] = []
         expected = b""
         for (index, position), offset, length in zip(keys, offsets, lengths, strict=True):
             member = member_of(self.names[index], position)
@@ -225,7 +238,7 @@ class Judged:
         for row, position in zip(self.rows, positions, strict=True):
             tensor = self.tensors[row.tensor]
             size = math.prod(tensor.chunk_shape) * tensor.row.size
-            data = _decoded(tensor, row.data)
+            data = decoded(tensor, row.data)
             if data is None:
                 self.undecoded.add(self.names[row.tensor])
                 continue
@@ -234,7 +247,7 @@ class Judged:
         for index, tensor in enumerate(self.tensors):
             if self.names[index] in self.undecoded:
                 continue
-            tensor.data, padding = _assembled(tensor, pieces.get(index, {}))
+            tensor.data, padding = assembled(tensor, pieces.get(index, {}))
             name = self.names[index]
             self.hold(not padding.strip(b"\0"), f"padding of {name} is not zero [ZARR-004]")
             if tensor.row.per > 1:  # 6-bit floats stand in the low bits of bytes whose high bits mean nothing
@@ -248,7 +261,7 @@ class Judged:
     def values(self) -> None:
         self.paths: dict[int, tuple[Any, ...]] = {}
         self.tree = self.value(self.document["tree"], (), 0, tensors=True)
-        self.hold(list(self.paths) == list(range(len(self.tensors))), "tensors are numbered otherwise [TREE-016]")
+        self.numbering()
         self.metadata = self.value(self.document["metadata"], (), 0, tensors=False)
         schema = self.document["schema"]
         if schema is not None:
@@ -256,6 +269,9 @@ class Judged:
             fingerprint = hashlib.sha256(pack(sorted(rows, key=lambda row: str(row[0]).encode()))).digest()
             self.hold(schema["fingerprint"] == fingerprint, "the schema's fingerprint is wrong [SCH-002]")
             self.hold(schema["id"] and schema["version"], "an empty schema [SCH-001]")
+
+    def numbering(self) -> None:
+        self.hold(list(self.paths) == list(range(len(self.tensors))), "tensors are numbered otherwise [TREE-016]")
 
     def value(self, node: Any, path: tuple[Any, ...], depth: int, *, tensors: bool) -> Value:
         """The value of a node [TREE-001]."""
@@ -295,7 +311,7 @@ class Judged:
                     "param": shown,
                     "child": self.value(child, path, depth + 1, tensors=tensors),
                 }
-        raise _Broken(f"no such node: {str(node)[:80]} [TREE-001]")
+        raise Unfit(f"no such node: {str(node)[:80]} [TREE-001]")
 
     def key(self, key: Any) -> Any:
         if type(key) in (str, int):
@@ -313,26 +329,30 @@ class Judged:
 
     def documents(self) -> None:
         """[ZARR-001] [ZARR-012] to [ZARR-014]"""
-        expected: dict[str, Tensor | None] = {"": None}
-        for name in self.names:
-            segments = name.split("/")
-            expected |= {"/".join(segments[:i]): None for i in range(1, len(segments))}
-        expected |= dict(zip(self.names, self.tensors, strict=True))
-        members = self.member_bytes()
+        members, wanted = self.member_bytes(), self.wanted_documents()
         self.texts = {}
-        for name, tensor in expected.items():
-            member = f"tensors/{name}/zarr.json" if name else "tensors/zarr.json"
+        for member, canonical in wanted.items():
             text = members.get(member)
             self.need(text is not None, f"there is no {member} [ZARR-001]")
             assert text is not None
             self.texts[member] = text
-            wanted = node_document(tensor, root=name == "")
-            self.hold(json.loads(text) == json.loads(wanted), f"{member} says something else [ZARR-012]")
+            self.hold(json.loads(text) == json.loads(canonical), f"{member} says something else [ZARR-012]")
             if self.canonical:
-                self.hold(text == wanted, f"{member} is not in canonical form [PACK-004]")
-        chunks = {row.member for row in self.rows}
-        known = {*self.texts, *chunks, "manifest.msgpack", *(() if self.layout == "file" else ("COMMIT",))}
-        self.hold(set(members) == known, f"members that do not belong there: {set(members) ^ known} [ZARR-001]")
+                self.hold(text == canonical, f"{member} is not in canonical form [PACK-004]")
+        known = {*self.texts, *self.places(), "manifest.msgpack", *(() if self.layout == "file" else ("COMMIT",))}
+        self.further_members(set(members) ^ known)
+
+    def wanted_documents(self) -> dict[str, bytes]:
+        """The canonical text of each node document by its member name."""
+        return Built(self.described()).texts()
+
+    def places(self) -> dict[str, int]:
+        """Where the payload of each member with chunks has to begin."""
+        rows = zip(self.rows, self.extents or [(0, 0)] * len(self.rows), strict=True)
+        return {row.member: low for row, (low, _) in rows}
+
+    def further_members(self, found: set[str]) -> None:
+        self.hold(not found, f"members that do not belong there: {found} [ZARR-001]")
 
     def member_bytes(self) -> dict[str, bytes]:
         if self.layout != "file":
@@ -366,7 +386,7 @@ class Judged:
         data, found = self.files[""], self.members()
         names = [member.name for member in found]
         self.hold(len(set(names)) == len(names), "a member's name is repeated [PACK-001]")
-        offsets = {row.member: low for row, (low, _) in zip(self.rows, self.extents, strict=True)}
+        offsets = self.places()
         position = 0
         for member in sorted(found, key=lambda member: member.header):
             self.hold(member.header >= position, f"{member.name} overlaps another member [PACK-001]")
@@ -394,14 +414,18 @@ class Judged:
             content = b"".join(self.texts[member] for member in sorted(self.texts))
         else:
             data, out, position = self.files[""], [], 0
-            for low, high in sorted([*self.extents, (self.start, self.end)]):
+            for low, high in sorted([*self.extents, *self.besides(), (self.start, self.end)]):
                 out.append(data[position:low])
                 position = high
             content = b"".join([*out, data[position : self.record_at]])
         self.hold(digest(self.digest, content) == self.frame_digest, "the frame digest is wrong [FRM-001] [FRM-002]")
 
-    def canonical_form(self) -> None:
-        """Build the same checkpoint anew, and compare every byte. [MAN-004] [PACK-004] [PACK-005] [PACK-008]"""
+    def besides(self) -> list[tuple[int, int]]:
+        """What else is not of the frame."""
+        return []
+
+    def described(self) -> Checkpoint:
+        """The checkpoint, to be built anew."""
         described = Checkpoint(
             Form(self.document["tree"], None),
             Form(self.document["metadata"], None),
@@ -415,12 +439,19 @@ class Judged:
         schema = self.document["schema"]
         if schema is not None:
             described.schema = (schema["id"], schema["version"])
-        built = _Rebuilt(described, self.rows)
+        return described
+
+    def canonical_form(self) -> None:
+        """Build the same checkpoint anew, and compare every byte. [MAN-004] [PACK-004] [PACK-005] [PACK-008]"""
+        built = self.rebuilt()
         files = flatten(built.file() if self.layout == "file" else built.loose())
         self.hold(
             files == self.files,
             "the bytes are not those of the canonical form [MAN-004] [PACK-004] [PACK-005] [PACK-008]",
         )
+
+    def rebuilt(self) -> Built:
+        return _Rebuilt(self.described(), self.rows)
 
 
 class _Rebuilt(Built):
@@ -451,46 +482,3 @@ def member_of(name: str, position: tuple[int, ...]) -> str:
 
 def _u64(column: bytes) -> list[int]:
     return list(struct.unpack(f"<{len(column) // 8}Q", column))
-
-
-def _decoded(tensor: Tensor, stored: bytes) -> bytes | None:
-    """A chunk before compression; None if its codec is not in the standard library."""
-    if tensor.chain is None:
-        return stored
-    if tensor.chain["name"] != "gzip":
-        return None
-    decoder = zlib.decompressobj(wbits=31)
-    data = decoder.decompress(stored)
-    if not decoder.eof or decoder.unused_data:
-        raise _Broken("a gzip chunk is not one member [ZARR-016]")
-    if stored[4:8] != bytes(4):
-        raise _Broken("a gzip chunk has a time [ZARR-016]")
-    return data
-
-
-def _assembled(tensor: Tensor, pieces: dict[tuple[int, ...], bytes]) -> tuple[bytes, bytes]:
-    """The elements of a tensor in C order, and what lies outside of it in its chunks."""
-    shape, grid, size = tensor.storage_shape, tensor.chunk_shape, tensor.row.size
-    if len(pieces) == 1 and shape == grid:
-        return next(iter(pieces.values())), b""
-    out, padding = bytearray(math.prod(shape) * size), bytearray()
-    for position, data in pieces.items():
-        width = grid[-1] * size
-        for number in range(len(data) // width):
-            row = data[number * width : (number + 1) * width]
-            index, rest = [], number
-            for side in reversed(grid[:-1]):
-                rest, i = divmod(rest, side)
-                index.append(i)
-            place = [p * side + i for p, side, i in zip(position, grid[:-1], reversed(index), strict=False)]
-            if any(i >= n for i, n in zip(place, shape, strict=False)):
-                padding += row
-                continue
-            first = position[-1] * grid[-1]
-            kept = min(grid[-1], shape[-1] - first) * size
-            start = 0
-            for i, n in zip([*place, first], shape, strict=True):
-                start = start * n + i
-            out[start * size : start * size + kept] = row[:kept]
-            padding += row[kept:]
-    return bytes(out), bytes(padding)

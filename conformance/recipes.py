@@ -6,16 +6,19 @@ again, so that the fault stands alone and no reader can pass by noticing a diges
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
 from .build import digest, digests, record, sealed
-from .model import name_of
+from .model import DTYPES, name_of, storage_shape
 from .packing import Literal, pack
 
 Flat = dict[str, bytes]  # a checkpoint's objects; "" is the file itself
@@ -44,6 +47,12 @@ class Mutation:
         self.record_at = at
         self.document: dict[str, Any] = msgpack.unpackb(self.manifest, strict_map_key=False)
         self.original: dict[str, Any] = msgpack.unpackb(self.manifest, strict_map_key=False)
+        self.is_paged = "pages" in self.original.get("requires", [])
+        self.pages: dict[str, Any] = self.original["pages"] if self.is_paged else {"offset": 0, "length": b""}
+        self.page_lengths = _column(self.pages["length"], "Q")
+        self.is_repaged = False  # whether pages have changed since their digests were made
+        of_tensors = len(self.original["tensors"]["first"]) if self.is_paged else 0
+        self._pages_of_base = [self.page(number) for number in range(of_tensors)]
 
     @property
     def manifest(self) -> bytes:
@@ -99,10 +108,12 @@ class Mutation:
         checkpoint."""
         self.links[object] = target
 
-    def edit_manifest(self, pointer: str, msgpack: str) -> None:
-        """Replace, add or (with empty bytes) remove one item; `-` at the end of a pointer appends to an array."""
+    def edit_manifest(self, pointer: str, msgpack: str, page: int | None = None) -> None:
+        """Replace, add or (with empty bytes) remove one item of the manifest, or of a page of it; `-` at the end of a
+        pointer appends to an array."""
+        document = self.document if page is None else self.page(page)
         *way, last = [key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]]
-        holder: Any = self.document
+        holder: Any = document
         for key in way:
             holder = holder[int(key)] if isinstance(holder, list) else holder[key]
         if isinstance(holder, list) and last == "-":
@@ -111,25 +122,47 @@ class Mutation:
             del holder[int(last) if isinstance(holder, list) else last]
         else:
             holder[int(last) if isinstance(holder, list) else last] = Literal(bytes.fromhex(msgpack))
-        self._replace_manifest(pack(self.document))
+        self.replace_manifest(pack(document).hex(), page)
 
-    def edit_bin(self, pointer: str, offset: int, hex: str) -> None:
-        """Other bytes within a bin of the manifest."""
-        holder: Any = self.document
+    def edit_bin(self, pointer: str, offset: int, hex: str, page: int | None = None) -> None:
+        """Other bytes within a bin of the manifest, or of a page of it."""
+        holder: Any = self.document if page is None else self.page(page)
         for key in pointer.split("/")[1:]:
             holder = holder[int(key)] if isinstance(holder, list) else holder[key]
         new = bytes.fromhex(hex)
-        self.edit_manifest(pointer, pack(holder[:offset] + new + holder[offset + len(new) :]).hex())
+        self.edit_manifest(pointer, pack(holder[:offset] + new + holder[offset + len(new) :]).hex(), page)
 
-    def replace_manifest(self, hex: str) -> None:
-        """Other bytes in place of the whole manifest."""
-        self._replace_manifest(bytes.fromhex(hex))
+    def replace_manifest(self, hex: str, page: int | None = None) -> None:
+        """Other bytes in place of the whole manifest, or of a page of it."""
+        new = bytes.fromhex(hex)
+        if page is None:
+            self._replace_manifest(new)
+            return
+        start, length = self._page_place(page)
+        self.files[""] = self.files[""][:start] + new + self.files[""][start + length :]
+        self.page_lengths[page] = len(new)
+        self.is_repaged = True
+        moved = len(new) - length
+        self.start, self.end, self.record_at = self.start + moved, self.end + moved, self.record_at + moved
+
+    def page(self, number: int) -> Any:
+        """What stands in a page."""
+        start, length = self._page_place(number)
+        return msgpack.unpackb(self.files[""][start : start + length], strict_map_key=False)
+
+    def _page_place(self, number: int) -> tuple[int, int]:
+        """Offset and length of a page, as it is now."""
+        start: int = self.pages["offset"]
+        return start + sum(self.page_lengths[:number]), self.page_lengths[number]
 
     def reseal(self, digests: bool = False, **fields: Any) -> None:
-        """Make everything fit again: with `digests` those of the blocks, then ZIP headers, frame, and the record, in
-        which `fields` (`version`, `layout`, `offset`, `length`, `sha256`, `frame`, `text`) stand as given."""
+        """Make everything fit again: with `digests` those of the blocks, then lengths and digests of pages that were
+        changed, ZIP headers, frame, and the record, in which `fields` (`version`, `layout`, `offset`, `length`,
+        `sha256`, `frame`, `text`) stand as given."""
         if digests:
             self._redigest()
+        if self.is_repaged:
+            self._repage()
         if self.is_file:
             self._rezip()
         raw = self.manifest
@@ -160,6 +193,9 @@ class Mutation:
             low, high = self.end, self.record_at
         elif region == "object":
             high = len(self.files[name])
+        elif "page" in region:
+            low, length = self._page_place(region["page"])
+            high = low + length
         else:
             name, low, high = self._chunk(region["tensor"], region["chunk"])
         return name, (high if offset < 0 else low) + offset - at.get("before", 0)
@@ -183,11 +219,13 @@ class Mutation:
     def _chunk(self, path: list[Any], chunk: int) -> tuple[str, int, int]:
         """(object, start, end) of a chunk, by the manifest of the base. The base's tables stand inline."""
         name = name_of(tuple(key if isinstance(key, str) else int(key["int"]) for key in path))
-        tensor = self.original["tensors"]["name"].index(name)
+        tensor = self._names().index(name)
         return next((o, low, high) for t, c, o, low, high in self._extents() if (t, c) == (tensor, chunk))
 
     def _extents(self) -> list[tuple[int, int, str, int, int]]:
         """(tensor, chunk, object, start, end) of every row of every table."""
+        if self.is_paged:
+            return list(self._paged_extents())
         names, found = self._chunk_names(), []
         for part in self.original["parts"]:
             table = part["chunks"]
@@ -199,20 +237,32 @@ class Mutation:
                 found.append((tensor, chunk, holder, low, low + length))
         return found
 
+    def _names(self) -> list[str]:
+        if not self.is_paged:
+            return list(self.original["tensors"]["name"])
+        return [name for page in self._pages_of_base for name in page["name"].decode().split("\n")[:-1]]
+
+    def _paged_extents(self) -> Iterator[tuple[int, int, str, int, int]]:
+        """The same of a paged manifest. A tensor of the suite's has as many chunks as its grid says, or none."""
+        tensor = -1
+        for page in self._pages_of_base:
+            table, kinds = page["chunks"], page["kinds"]
+            rows = zip(_column(table["offset"], "Q"), _column(table["length"], "Q"), strict=True)
+            for kind in _column(page["kind"], "I"):
+                tensor += 1
+                for chunk in range(_chunk_count(*(kinds[key][kind] for key in ("dtype", "shape", "grid")))):
+                    offset, length = next(rows)
+                    yield tensor, chunk, "", offset, offset + length
+
     def _chunk_names(self) -> list[tuple[int, int, str]]:
         """(tensor, chunk, member) in the order of CHK-002."""
         tensors, found = self.original["tensors"], []
-        per = {"int4": 2, "uint4": 2, "float4_e2m1fn": 2, "int2": 4, "uint2": 4, "int1": 8, "uint1": 8}
         columns = zip(tensors["name"], tensors["dtype"], tensors["shape"], tensors["grid"], strict=True)
         for index, (name, dtype, shape, grid) in enumerate(columns):
             if 0 in shape:
                 continue
-            stored = [*shape[:-1], -(-shape[-1] // per.get(dtype, 1))] if shape else []
-            counts = [-(-n // side) for n, side in zip(stored, grid, strict=True)]
-            total = 1
-            for count in counts:
-                total *= count
-            for number in range(total):
+            counts = _counts(dtype, shape, grid)
+            for number in range(math.prod(counts)):
                 position, rest = [], number
                 for count in reversed(counts):
                     rest, i = divmod(rest, count)
@@ -226,6 +276,11 @@ class Mutation:
     def _redigest(self) -> None:
         """Give every chunk the digests of the bytes that it has now; in layout `loose` its length, too."""
         extents = iter(self._extents())
+        for number, page in enumerate(self._pages_of_base):
+            rows = [next(extents) for _ in range(len(page["chunks"]["length"]) // 8)]
+            chunks = [self.files[""][low:high] for *_, low, high in rows]
+            blocks = [digests(self.original["digest"], data, self.original["block"]) for data in chunks]
+            self.edit_manifest("/chunks/digest", pack(b"".join(blocks)).hex(), number)
         for part, original in zip(self.document["parts"], self.original["parts"], strict=True):
             rows = [next(extents) for _ in range(len(original["chunks"]["length"]) // 8)]
             chunks = [self.files[name][low : None if part["object"] is None else high] for *_, name, low, high in rows]
@@ -233,6 +288,18 @@ class Mutation:
             part["chunks"]["length"] = struct.pack(f"<{len(chunks)}Q", *map(len, chunks))
             part["chunks"]["digest"] = b"".join(blocks)
         self._replace_manifest(pack(self.document))
+
+    def _repage(self) -> None:
+        """Lengths and digests of the pages that are there now."""
+        pages = [self.files[""][start : start + length] for start, length in map(self._page_place, self._numbers())]
+        placed = self.document["pages"]
+        placed["length"] = struct.pack(f"<{len(pages)}Q", *map(len, pages))
+        placed["sha256"] = b"".join(hashlib.sha256(page).digest() for page in pages)
+        self.is_repaged = False
+        self._replace_manifest(pack(self.document))
+
+    def _numbers(self) -> range:
+        return range(len(self.page_lengths))
 
     def _rezip(self) -> None:
         """Sizes, crc32 and places in the ZIP's headers and directory, as they are now."""
@@ -246,7 +313,11 @@ class Mutation:
             payload = header + 30 + local_name + local_extra
             (size,) = struct.unpack_from("<I", data, at + 24)
             if bytes(data[at + 46 : at + 46 + name]) == MANIFEST.encode():
-                size = self.end - self.start
+                header = self.start - 30 - name
+                payload, size = self.start, self.end - self.start
+                data[at + 42 : at + 46] = struct.pack("<I", header)
+            elif bytes(data[at + 46 : at + 46 + name]) == b"pages.bin":
+                size = sum(self.page_lengths)
             new = struct.pack("<3I", zlib.crc32(bytes(data[payload : payload + size])), size, size)
             data[at + 16 : at + 28] = new
             data[header + 14 : header + 26] = new
@@ -264,6 +335,8 @@ class Mutation:
             return digest(name, b"".join(self.files[member] for member in documents))
         data, out, position = self.files[""], [], 0
         taken = [(low, high) for *_, low, high in self._extents()]
+        if self.is_paged:
+            taken.append((self.pages["offset"], self.pages["offset"] + sum(self.page_lengths)))
         for low, high in sorted([*taken, (self.start, self.end)]):
             out.append(data[position:low])
             position = high
@@ -284,6 +357,16 @@ def _with_fields(line: bytes, fields: dict[str, Any]) -> bytes:
         if key in fields:
             text = re.sub(rf"(?<={key}=)[0-9a-f]+", fields[key], text)
     return sealed(text[: text.index("crc32=")].encode())
+
+
+def _counts(dtype: str, shape: list[int], grid: list[int]) -> list[int]:
+    """Of chunks along each axis."""
+    stored = storage_shape(DTYPES[dtype], tuple(shape))
+    return [-(-n // side) for n, side in zip(stored, grid, strict=True)]
+
+
+def _chunk_count(dtype: str, shape: list[int], grid: list[int]) -> int:
+    return 0 if 0 in shape else math.prod(_counts(dtype, shape, grid))
 
 
 def _column(data: bytes, code: str) -> list[int]:

@@ -20,7 +20,7 @@ from .spec import codes
 
 sys.setrecursionlimit(10_000)  # the deepest trees are hundreds of values deep
 
-SOFT = ("layout", "digest", "codec", "format")  # features whose cases are run even where they are not declared
+SOFT = ("layout", "digest", "codec", "format", "pages")  # features whose cases are run even where they are not declared
 UNKNOWN = {"unknown-digest", "unknown-codec", "unknown-feature", "older-format"}
 PASSED, FAILED, UNSUPPORTED, SKIPPED, BROKEN = "passed", "failed", "unsupported", "skipped", "broken"
 OUTCOMES = (PASSED, FAILED, BROKEN, UNSUPPORTED, SKIPPED)
@@ -148,7 +148,8 @@ class Question:
                 raise Verdict(FAILED, f"damage found where there is none: {one}")
 
     def read_node(self) -> None:
-        self.value(self.ask("read_node", file=self.input(), name=self.operation["name"]))
+        arguments = {key: self.operation[key] for key in ("name", "root") if key in self.operation}
+        self.value(self.ask("read_node", file=self.input(), **arguments))
 
     def read_into(self) -> None:
         self.must_open()
@@ -277,8 +278,9 @@ class Question:
             raise Verdict(FAILED, f"{reader.name} reads back another tree: {text}")
 
     def read_nodes(self, reader: Implementation) -> None:
-        for name, value in judge.nodes(self.target).items():
-            reply = reader.ask({"op": "read_node", "file": str(self.target), "name": name})
+        for (root, name), value in judge.nodes(self.target).items():
+            further = {} if root == "tensors" else {"root": root}
+            reply = reader.ask({"op": "read_node", "file": str(self.target), "name": name, **further})
             if reply.kind == "unsupported":
                 continue
             text = same(reply.body.get("value"), value) if reply.kind == "ok" else str(reply.whole)

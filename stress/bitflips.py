@@ -25,23 +25,34 @@ METADATA = {"step": 7, "note": "before"}
 
 
 def run(folder: Path, *, seed: int, count: int = COUNT) -> Result:
-    """`count` flips, spread evenly over all layouts, digests and compressions."""
+    """`count` flips, spread evenly over all layouts, digests and compressions, and paged manifests."""
     rng = random.Random(seed)
-    kinds = list(itertools.product(LAYOUTS, DIGESTS, COMPRESSIONS))
+    kinds = [
+        *itertools.product(LAYOUTS, DIGESTS, COMPRESSIONS, (False,)),
+        *itertools.product(("file",), DIGESTS, COMPRESSIONS, (True,)),
+    ]
     bad: list[str] = []
     flips = 0
-    for number, (layout, digest, compression) in enumerate(kinds):
+    for number, (layout, digest, compression, paged) in enumerate(kinds):
         path = folder / f"{number}.ckpt"
         saved = tree()
         ckptfmt.save(
-            path, saved, layout=layout, digest=digest, compression=compression, metadata=METADATA, durable=False
+            path,
+            saved,
+            layout=layout,
+            digest=digest,
+            compression=compression,
+            metadata=METADATA,
+            paged=paged,
+            durable=False,
         )
         files = [file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
         sizes = [file.stat().st_size for file in files]
         for _ in range(count * (number + 1) // len(kinds) - count * number // len(kinds)):
             file = rng.choices(files, sizes)[0]
             offset, bit = rng.randrange(file.stat().st_size), rng.randrange(8)
-            place = f"{layout}, {digest}, {compression}: bit {bit} of byte {offset} of {file.relative_to(folder)}"
+            what = f"{layout}{', paged' if paged else ''}"
+            place = f"{what}, {digest}, {compression}: bit {bit} of byte {offset} of {file.relative_to(folder)}"
             flip(file, offset, bit)
             bad += [f"{place}: {text}" for text in problems(path, saved)]
             flip(file, offset, bit)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 Form = Callable[[Any], bool]
-_TOKEN = re.compile(r'\s*(?:;.*\s*)*("[^"]*"|-?\d+|\.\.|\.size|=>|[a-zA-Z][a-zA-Z0-9-]*|[\[\]{}()=/:,?*+])')
+_TOKEN = re.compile(r'\s*(?:;.*\s*)*("[^"]*"|-?\d+|\.\.|\.size|=>|[a-zA-Z][a-zA-Z0-9_-]*|[\[\]{}()=/:,?*+])')
 _PRELUDE: dict[str, Form] = {
     "any": lambda value: True,
     "nil": lambda value: value is None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 from inside import inside
 
 import ckptfmt
-from ckptfmt.format import commit
+from ckptfmt.format import commit, tensor_pages, tree_pages
 from ckptfmt.format.names import Path as TreePath
 from ckptfmt.layouts import pack_writer
 from ckptfmt.storage import disk
@@ -52,9 +53,15 @@ def varied_tree() -> dict[Any, Any]:
     }
 
 
+KINDS = (*LAYOUTS, "paged")  # what of a checkpoint decides which bytes are where
+
+
 def save_varied(path: Path, layout: str, **options: Any) -> dict[Any, Any]:
-    """Save `varied_tree` and give it."""
+    """Save `varied_tree` and give it; `layout` may be "paged", a `file` of several pages."""
     tree = varied_tree()
+    if layout == "paged":
+        with small_pages():
+            return save_varied(path, "file", paged=True, **options)
     rules = {"zipped": "zstd"}
     ckptfmt.save(path, tree, layout=layout, compression=rules, metadata=METADATA, durable=False, **options)
     return tree
@@ -71,6 +78,15 @@ def small_chunks(*, block: int = 4096, chunk: int = 64 << 10) -> Iterator[None]:
         request._array_spec.cache_clear()
         yield
     request._array_spec.cache_clear()
+
+
+@contextlib.contextmanager
+def small_pages() -> Iterator[None]:
+    """Save with little in a page, so that there are some pages of tensors and of the tree."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor_pages, "ROWS", 3)
+        patch.setattr(tree_pages, "SIZE", 60)
+        yield
 
 
 # ---- places
@@ -93,7 +109,9 @@ def zones(path: Path) -> list[Zone]:
     with ckptfmt.open(path) as checkpoint:
         tensors = {tensor.name: tensor.path for tensor in checkpoint.tensors.values()}
     if path.is_file():
-        return [*_pack_zones(path, "", tensors)]
+        zones = [*_pack_zones(path, "", tensors)]
+        pages = [zone for zone in zones if zone.where == "pages"]
+        return [*(zone for zone in zones if zone not in pages), *(one for zone in pages for one in _pages(zone))]
     found: list[Zone] = []
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         name = file.relative_to(path).as_posix()
@@ -116,12 +134,39 @@ def _pack_zones(file: Path, name: str, tensors: dict[str, TreePath]) -> Iterator
             if zone.where == "frame":
                 continue
             yield Zone(file, name, position, payload, "frame")
-            yield zone._replace(object=name, start=payload, stop=payload + zone.stop)
+            if member.filename.startswith("stacks/"):
+                stack = json.loads(archive.read(member.filename.partition("/c/")[0] + "/zarr.json"))
+                yield from _rows(zone._replace(object=name, start=payload, stop=payload + zone.stop), stack, tensors)
+            else:
+                yield zone._replace(object=name, start=payload, stop=payload + zone.stop)
             position = payload + zone.stop
     end = len(data) - comment
     yield Zone(file, name, position, end, "frame")
     if comment:
         yield Zone(file, name, end, len(data), "commit")
+
+
+def _rows(member: Zone, stack: dict[str, Any], tensors: dict[str, TreePath]) -> Iterator[Zone]:
+    """The tensors in the only chunk of a stack."""
+    names = stack["attributes"]["ckptfmt"]["names"]
+    size = (member.stop - member.start) // len(names)
+    assert stack["chunk_grid"]["configuration"]["chunk_shape"][0] == len(names)
+    for row, name in enumerate(names):
+        start = member.start + row * size
+        yield member._replace(start=start, stop=start + size, tensor=tensors[name])
+
+
+def _pages(member: Zone) -> Iterator[Zone]:
+    """The pages of a paged manifest, in their member."""
+    data = member.file.read_bytes()
+    offset, length = map(int, re.findall(rb"manifest=(\d+)\+(\d+) ", data)[-1])
+    placed = msgpack.unpackb(data[offset : offset + length])["pages"]
+    assert placed["offset"] == member.start
+    at = member.start
+    for (size,) in struct.iter_unpack("<Q", placed["length"]):
+        yield member._replace(start=at, stop=at + size, where="manifest")
+        at += size
+    assert at == member.stop
 
 
 def _zone(file: Path, name: str, size: int, tensors: dict[str, TreePath]) -> Zone:
@@ -131,6 +176,10 @@ def _zone(file: Path, name: str, size: int, tensors: dict[str, TreePath]) -> Zon
         return Zone(file, name, 0, size, "commit")
     if name.endswith("zarr.json"):
         return Zone(file, name, 0, size, "frame")
+    if name == "pages.bin":
+        return Zone(file, name, 0, size, "pages")
+    if name.startswith("stacks/"):
+        return Zone(file, name, 0, size, "block")
     chunk = _CHUNK(name)
     assert chunk is not None, f"{name} is no part of a checkpoint"
     return Zone(file, name, 0, size, "block", tensors[chunk[1] or ""])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from threading import Thread
@@ -85,6 +86,23 @@ def save_second(folder: Path) -> Path:
     return folder / "packed"
 
 
+A, B = np.array([1, 2], np.float32), np.array([3, 4], np.float32)
+
+
+def save_third(folder: Path) -> Path:
+    """The tree of section 18.3."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request, "__version__", "1.1.0")
+        ckptfmt.save(folder / "paged", {"b": B, "a": A, "step": 7}, paged=True)
+    return folder / "paged"
+
+
+def page_of(data: bytes) -> bytes:
+    """The only page of a checkpoint."""
+    pages = msgpack.unpackb(manifest_of(data))["pages"]
+    return data[pages["offset"] : pages["offset"] + int.from_bytes(pages["length"], "little")]
+
+
 def dump(data: bytes) -> str:
     """A hexadecimal dump: offset, sixteen bytes, and what is printable of them."""
     lines = []
@@ -127,11 +145,18 @@ def manifest_of(data: bytes) -> bytes:
 def generated(folder: Path) -> dict[str, str]:
     """The example blocks that are what the writer writes, by their names."""
     file, loose, packed = save_first(folder, "file"), save_first(folder, "loose"), save_second(folder)
+    paged = save_third(folder)
+    with zipfile.ZipFile(paged) as members:
+        stack = members.read("stacks/float32-2/zarr.json").decode()
     parts = [(packed / f"parts/{number:05}.msgpack").read_bytes() for number in range(2)]
     return {
         "manifest": map_lines(manifest_of(file.read_bytes())),
         "file": dump(file.read_bytes()),
         "loose-commit-record": (loose / "COMMIT").read_text(),
+        "paged-stack": re.sub('(?<=,)(?="(data_type|codecs|attributes))', "\n", stack) + "\n",
+        "page": map_lines(page_of(paged.read_bytes())),
+        "paged-manifest": map_lines(manifest_of(paged.read_bytes())),
+        "paged-file": dump(paged.read_bytes()),
         "packed-part-manifests": "".join(map(map_lines, parts)),
         "packed-manifest": map_lines((packed / "manifest.msgpack").read_bytes()),
         "packed-commit-record": (packed / "COMMIT").read_text(),

@@ -17,6 +17,8 @@ from conformance.build import Checkpoint, node_document
 from conformance.cases import flatten, read_cases
 from conformance.model import Tag, Tensor
 from conformance.packing import pack
+from conformance.pages import Paging
+from conformance.recipes import Mutation
 
 BLOCKS: dict[str, str] = {}
 for _page in DOCUMENTS:
@@ -63,6 +65,14 @@ def second_example() -> dict[str, bytes]:
     return flatten(checkpoint.build())
 
 
+def third_example() -> bytes:
+    """The worked example of section 18.3."""
+    a, b = (Tensor("float32", (2,), struct.pack("<2f", *values)) for values in ((1, 2), (3, 4)))
+    tree = {"b": b, "a": a, "step": 7}
+    options: dict[str, Any] = {"digest": "xxh3-128", "block": 4 << 20, "generator": "ckptfmt 1.1.0"}
+    return flatten(Checkpoint(tree, paged=Paging(), **options).build())[""]
+
+
 def dumped(name: str) -> bytes:
     """The bytes of a hexadecimal dump."""
     return bytes.fromhex("".join(line[6:46].replace(" ", "") for line in BLOCKS[name].splitlines()))
@@ -79,7 +89,18 @@ def test_every_block_has_a_name_and_is_carried_out() -> None:
     carried_out = {"byte-map", "node-documents", "layouts", "commit-record", "manifest", "file", "loose-commit-record"}
     packed = {"pack-0", "pack-1", "part-manifest-0", "part-manifest-1", "packed-part-manifests", "packed-commit-record"}
     elsewhere = {"cddl"}  # tests/test_spec.py
-    assert BLOCKS.keys() == carried_out | packed | elsewhere | {"packed-manifest", "pattern-grammar"}
+    paged = {"paged-stack", "page", "paged-manifest", "paged-file"}
+    assert BLOCKS.keys() == carried_out | packed | paged | elsewhere | {"packed-manifest", "pattern-grammar"}
+
+
+def test_the_file_of_pages() -> None:
+    """The file, and what is shown of it, come out byte for byte."""
+    data = third_example()
+    assert dumped("paged-file") == data
+    made = Mutation({"": data})
+    assert made.page(0) == value_of(BLOCKS["page"])
+    assert made.document == value_of(BLOCKS["paged-manifest"])
+    assert BLOCKS["paged-stack"].replace("\n", "").encode() in data
 
 
 def test_byte_map() -> None:
@@ -114,7 +135,7 @@ def test_node_documents() -> None:
     )
     assert json.loads(group) == {"zarr_format": 3, "node_type": "group", "attributes": {}}
     other = Tensor("bfloat16", (4, 2), bytes(16))
-    assert array.replace("\n", "").encode() == node_document(other, root=False)
+    assert array.replace("\n", "").encode() == node_document(other)
 
 
 def test_layouts() -> None:

@@ -18,6 +18,7 @@ import ckptfmt
 from ckptfmt import CorruptError, InputError, SelectionError, UnsupportedError
 from ckptfmt.format import manifest as manifests
 from ckptfmt.format import tree_pages
+from ckptfmt.format.limits import Budget
 from ckptfmt.format.names import escape, unescape
 from ckptfmt.format.paged_manifest import LEAST_TENSORS
 from ckptfmt.format.tree_pages import Cutter, TreePages, has_plain_keys
@@ -222,12 +223,10 @@ class _Pages:
 
     def __init__(self, pages: list[bytes]) -> None:
         self._pages = [b"", b"", b"", *pages]
+        self.memory, self.budget = 1 << 20, Budget(1 << 20)
 
     def __len__(self) -> int:
         return len(self._pages)
 
     def some(self, numbers: range) -> Any:
         return (self._pages[number] for number in numbers)
-
-    def memory(self, number: int) -> int:
-        return 1 << 20

@@ -4,15 +4,17 @@ and the form of the manifest."""
 from __future__ import annotations
 
 import re
+import struct
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgpack
 import numpy as np
 import pytest
 from cddl import Grammar
-from spec_text import DOCUMENTS, ROOT, SPEC, STATEMENT, Q, W, blocks, generated, registry, value_of
+from spec_text import DOCUMENTS, ROOT, SPEC, STATEMENT, B, Q, W, blocks, generated, registry, value_of
 
 import ckptfmt
 from ckptfmt.errors import CODES
@@ -159,6 +161,7 @@ def test_the_worked_example_is_what_the_writer_writes(tmp_path: Path) -> None:
         shown["loose-commit-record"],
         shown["packed-commit-record"],
         bytes_of(shown["file"])[-180:].decode("latin1"),
+        bytes_of(shown["paged-file"])[-180:].decode("latin1"),
     ]
     assert sizes == {int(re.findall(r"manifest=\d+\+(\d+)", record)[0]) for record in records}
 
@@ -185,6 +188,21 @@ def test_the_second_example_is_what_is_read(tmp_path: Path) -> None:
     loaded = ckptfmt.load(tmp_path)
     assert loaded["model"]["w"].tobytes() == W.tobytes()
     assert loaded["ema"]["q"].tobytes() == Q.tobytes()
+
+
+def test_the_third_example_is_what_is_read(tmp_path: Path) -> None:
+    shown = blocks()
+    data = bytes_of(shown["paged-file"])
+    (tmp_path / "paged").write_bytes(data)
+    assert ckptfmt.verify(tmp_path / "paged").ok
+    with ckptfmt.open(tmp_path / "paged") as checkpoint:
+        assert checkpoint["b"].read().tobytes() == B.tobytes()
+    page = value_of(shown["page"])
+    offset, size = int.from_bytes(page["chunks"]["offset"][8:], "little"), len(B.tobytes())
+    assert f"{size} bytes at {offset}" in SPEC.read_text()
+    assert data[offset : offset + size] == B.tobytes()
+    assert msgpack.packb(value_of(shown["paged-manifest"])) in data
+    assert shown["paged-stack"].replace("\n", "").encode() in data
 
 
 # ---- the form of the manifest
@@ -216,10 +234,32 @@ def documents(case: Case) -> tuple[object, list[object]]:
     return found[0], found[1:]
 
 
+def pages_of(case: Case) -> Iterator[tuple[str, object]]:
+    """The pages of a paged manifest, each with the rule that it fits."""
+    files = read_flat(case.folder / INPUT)
+    manifest = msgpack.unpackb(manifest_in(files))
+    at = manifest["pages"]["offset"]
+    for number, (length,) in enumerate(struct.iter_unpack("<Q", manifest["pages"]["length"])):
+        rule = "tensor-page" if number < len(manifest["tensors"]["first"]) else "tree-page"
+        yield rule, msgpack.unpackb(files[""][at : at + length])
+        at += length
+
+
+def test_the_grammar_fits_the_pages_of_the_vectors(grammar: Grammar) -> None:
+    seen = set()
+    for case in read_cases(["pages-", "crash-paged", "zarr-stack"]):
+        if (case.folder / INPUT).exists() and not {"error", "damage"} & case.expect.keys():
+            for rule, page in pages_of(case):
+                assert grammar.fits(rule, page), case.id
+                seen.add(rule)
+            assert grammar.fits("paged-manifest", msgpack.unpackb(manifest_in(read_flat(case.folder / INPUT)))), case.id
+    assert seen == {"tensor-page", "tree-page"}
+
+
 def test_the_grammar_fits_the_manifests_of_the_vectors(grammar: Grammar) -> None:
     opened = refused = parts = 0
     for case in read_cases():
-        if not (case.folder / INPUT).exists():
+        if not (case.folder / INPUT).exists() or "pages" in case.features:
             continue
         manifest, tables = documents(case)
         error = case.expect.get("error") if case.operation["op"] == "open" else None
@@ -250,6 +290,13 @@ def test_the_grammar_fits_the_manifests_of_the_vectors(grammar: Grammar) -> None
         ("reference", {"path": "parts/0", "length": 1 << 63, "sha256": bytes(32)}),
         ("table", {"tensor": None, "chunk": b"", "offset": b"", "length": b"", "digest": b""}),
         ("manifest", {"format": [1, 0]}),
+        ("node", ["page", 0]),
+        ("node", ["tag", "x", None, ["joined", [["list", []]], [0]]]),
+        ("paged-node", ["tag", "x", ["page", 0], 1]),
+        ("paged-node", ["joined", [], []]),
+        ("paged-node", ["joined", [["tensor", 0]], [1]]),
+        ("tree-page", ["page", 0]),
+        ("tree-page", ["joined", [["list", []]], [0]]),
     ],
 )
 def test_the_grammar_refuses(grammar: Grammar, rule: str, bad: object) -> None:

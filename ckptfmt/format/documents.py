@@ -10,18 +10,22 @@ from ..errors import CkptError, fault
 from .limits import DEFAULT, Budget, costs_at_most, exceeded
 
 
-def unpack(raw: bytes, memory: int | None = None) -> dict[str, Any]:
-    """One msgpack map [MAN-001], whose values take at most `memory` bytes [LIM-007]."""
+def unpack(raw: bytes, memory: int | Budget | None = None) -> dict[str, Any]:
+    """One msgpack map [MAN-001], whose values take at most `memory` bytes, or what is left of it [LIM-007]."""
     document = unpack_item(raw, memory)
     if type(document) is not dict:
         raise bad(f"a {type(document).__name__}, not a map [MAN-001]")
     return document
 
 
-def unpack_item(raw: bytes, memory: int | None = None) -> Any:
+def unpack_item(raw: bytes, memory: int | Budget | None = None) -> Any:
     """One msgpack item of any type, within the same bounds."""
-    memory = DEFAULT.values(len(raw)) if memory is None else memory
-    hooks: dict[str, Any] = {} if costs_at_most(raw, memory) else _counting(memory)
+    hooks: dict[str, Any] = {}
+    if isinstance(memory, Budget):
+        hooks = _counting(memory)
+    else:
+        memory = DEFAULT.values(len(raw)) if memory is None else memory
+        hooks = {} if costs_at_most(raw, memory) else _counting(Budget(memory))
     try:
         document = msgpack.unpackb(
             raw, **{"raw": False, "strict_map_key": True, "object_pairs_hook": _map, "ext_hook": _no_extension, **hooks}
@@ -30,7 +34,7 @@ def unpack_item(raw: bytes, memory: int | None = None) -> Any:
         raise
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         if hooks and "exceeds max_" in str(error):
-            raise exceeded(memory) from error
+            raise exceeded(memory.limit if isinstance(memory, Budget) else memory) from error
         raise bad(f"not one msgpack value: {error} [MAN-001]") from error
     return document
 
@@ -46,9 +50,8 @@ def _map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     return found
 
 
-def _counting(memory: int) -> dict[str, Any]:
-    """Options of msgpack that stop at so much memory."""
-    budget = Budget(memory)
+def _counting(budget: Budget) -> dict[str, Any]:
+    """Options of msgpack that stop where the memory ends."""
 
     def counted(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
         found = _map(pairs)
@@ -56,7 +59,7 @@ def _counting(memory: int) -> dict[str, Any]:
         return found
 
     # what the items of one container take before they can be counted
-    most = {"max_array_len": memory // 72, "max_map_len": memory // 250}
+    most = {"max_array_len": budget.left // 72, "max_map_len": budget.left // 250}
     return {"list_hook": budget.take, "object_pairs_hook": counted, **most}
 
 

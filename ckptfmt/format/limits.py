@@ -116,16 +116,19 @@ _PATIENCE, _LOOK = 0.5, 20e-6  # seconds, for all keys and for each: a hundred t
 
 def costs_at_most(raw: bytes, limit: int) -> bool:
     """Whether the values of a msgpack document surely take no more than `limit` bytes of memory: a cheap bound."""
-    if len(raw) * max(_COSTS) <= limit:
-        return True
+    return len(raw) * max(_COSTS) <= limit or most_cost(raw) <= limit
+
+
+def most_cost(raw: bytes) -> int:
+    """Bytes of memory that the values of a msgpack document take at most."""
     array, cost = np.frombuffer(raw, np.uint8), 0
     for start in range(0, array.size, 1 << 20):
         cost += int(np.bincount(array[start : start + (1 << 20)], minlength=256) @ np.array(_COSTS))
-    return cost <= limit
+    return cost
 
 
 class Budget:
-    """Memory for the values of a document, which its hooks are told of one by one. [LIM-007]"""
+    """Memory for the values of documents, which their hooks are told of one by one. [LIM-007]"""
 
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit

@@ -20,7 +20,7 @@ from .documents import bad, unpack
 from .limits import uncollected
 from .names import check_names, check_paths
 from .node import PagedNode
-from .spec_columns import decode_specs, encode_specs
+from .spec_columns import decode_codecs, decode_specs, encode_specs
 
 if TYPE_CHECKING:
     from .node import Node
@@ -216,7 +216,7 @@ def decode(raw: bytes, memory: int | None = None, read: ReadBytes | None = None)
     known_digest = digest_named(digest)
     columns = document["tensors"]
     names = _names(columns)
-    specs = decode_specs(columns, document["codecs"])
+    specs = decode_specs(columns, decode_codecs(document["codecs"]))
     if len(names) != len(specs):
         raise bad("the columns of `tensors` differ in length [MAN-007]")
     tree.check(document["tree"], columns["dtype"])

@@ -52,8 +52,11 @@ def escape(key: Key) -> str:
 
 
 def unescape(name: str) -> Path:
-    """The path that a name was made from."""
-    return tuple(map(_unescaped, name.split("/"))) if name else ()
+    """The path that a name was made from; raises `bad-manifest` for one that no path gives."""
+    try:
+        return tuple(map(_unescaped, name.split("/"))) if name else ()
+    except ValueError:  # an escape that is none, bytes that are no UTF-8, or more digits than NAME-001 allows
+        raise fault("bad-manifest", f"no path gives the tensor name {name!r:.200} [PAGE-005]") from None
 
 
 def _unescaped(segment: str) -> Key:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from ..errors import CkptError
 
 Node = Any  # nil, bool, int, float, str, bytes, or a list whose first item names its kind
 Accepts = Callable[[Node, Node, Sequence[str]], bool]  # param, child node, dtypes of the manifest's tensors
@@ -27,4 +29,8 @@ class PagedNode:
     def leaf(self, path: tuple[str | int, ...]) -> Node | None:
         """The plain value or tensor at a path, checked, with the tags over it; None where there is none, or a
         container."""
+        raise NotImplementedError
+
+    def damage(self) -> Iterator[CkptError]:
+        """What is wrong with each page that does not match its sha256."""
         raise NotImplementedError

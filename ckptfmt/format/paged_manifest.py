@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from ..errors import CkptError
 from . import tree
 from .digests import digest_named
 from .documents import bad
 from .manifest import PAGED_FORMAT, PAGES, Manifest, Part, decode_schema, decoded_with, fingerprint
-from .names import Key, Path, escape, exact_path, path_of_text
+from .names import Key, Path, exact_path, name_of, path_label, path_of_text
 from .node import Node, PagedNode
 from .pages import ReadBytes, decode_pages, encode_pages
 from .tensor_pages import Column, TensorPages, decode_tensors, encode_tensors
@@ -35,6 +36,9 @@ class PagedTree(PagedNode):
         node = self.pages.whole
         tree.check(node, [spec.dtype.name for spec in self._tensors.specs])
         return node
+
+    def damage(self) -> Iterator[CkptError]:
+        return self.pages.damage()
 
     def exact(self, path: Key | Path) -> Path | None:
         if not isinstance(path, str):
@@ -65,8 +69,8 @@ def decode_paged(
     document: Mapping[str, Any], version: tuple[int, int], layout: str, memory: int | None, read: ReadBytes | None
 ) -> Manifest:
     """Check what the manifest says by itself; pages are checked when they are read. [PAGE-001] to [PAGE-008]"""
-    if layout != "file" or document["parts"] or "placement" in document or read is None:
-        raise bad("a paged manifest has layout 'file', and no other parts [PAGE-001]")
+    if version < PAGED_FORMAT or layout != "file" or document["parts"] or "placement" in document or read is None:
+        raise bad("a paged manifest has version 1.1, layout 'file', and no other parts [PAGE-001]")
     digest = digest_named(document["digest"])
     plain = document.get("plain_keys")
     if type(plain) is not bool:
@@ -112,33 +116,43 @@ def is_paged(names: Sequence[str], root: Node) -> bool:
 
 def check_whole(manifest: Manifest) -> None:
     """Refuse a paged manifest in which pages contradict each other, or the document; reads all of them.
-    [PAGE-005] [PAGE-008] [SCH-002]"""
+    [PAGE-005] [PAGE-008] [PAGE-009] [CHK-005] [SCH-002]"""
     root = manifest.root
     if not isinstance(root, PagedTree):
         return
-    for tensor, name in _first_names(root.whole, "", set()):
-        if manifest.names[tensor] != name:
-            raise bad(f"tensor {name!r:.200} is called {manifest.names[tensor]!r:.200} [PAGE-005]")
-    if root.has_plain_keys and not has_plain_keys(root.whole):
-        raise bad("`plain_keys` is true, but a key is not plain [PAGE-008]")
+    for tensor, path in _first_paths(root.whole, (), set()):
+        if not _is_name(manifest.names[tensor], path):
+            found = manifest.names[tensor]
+            raise bad(f"the tensor at {path_label(path)!r:.200} is called {found!r:.200} [PAGE-005]")
+    if root.has_plain_keys != has_plain_keys(root.whole):
+        raise bad(f"`plain_keys` is {root.has_plain_keys}, and the keys are not so [PAGE-008]")
+    assert manifest.pages is not None
+    manifest.pages.table.check_extents(manifest.pages.extent[0])
     if manifest.schema is not None and fingerprint(manifest.names, manifest.specs) != root.fingerprint:
         raise bad("the schema's fingerprint is not that of the tensors [SCH-002]")
 
 
-def _first_names(node: Node, name: str, met: set[int]) -> Iterator[tuple[int, str]]:
-    """The number of each tensor, and the name that its first path gives it."""
-    below = f"{name}/" if name else ""
+def _is_name(name: str, path: Path) -> bool:
+    """Whether a tensor that is first met at a path has the right name."""
+    try:
+        return name_of(path) == name
+    except CkptError:  # no name is so long
+        return False
+
+
+def _first_paths(node: Node, path: Path, met: set[int]) -> Iterator[tuple[int, Path]]:
+    """The number of each tensor of a checked tree, and its first path."""
     match node:
         case ["tensor", number] if number not in met:
             met.add(number)
-            yield number, name
+            yield number, path
         case ["dict", keys, items]:
             for key, item in zip(keys, items, strict=True):
                 if type(item) is list:
-                    yield from _first_names(item, below + escape(decode_key(key)), met)
+                    yield from _first_paths(item, (*path, decode_key(key)), met)
         case ["list" | "tuple", items]:
             for number, item in enumerate(items):
                 if type(item) is list:
-                    yield from _first_names(item, f"{below}{number}", met)
+                    yield from _first_paths(item, (*path, number), met)
         case ["tag", _, _, child]:
-            yield from _first_names(child, name, met)
+            yield from _first_paths(child, path, met)

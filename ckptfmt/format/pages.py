@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import fault
 from .digests import sha256
 from .documents import bad
-from .limits import DEFAULT
+from .limits import DEFAULT, Budget
 
 TOGETHER = 16 << 20  # bytes of pages that are read at once
 _U64 = np.dtype("<u8")
@@ -22,7 +22,7 @@ ReadBytes = Callable[[int, int], bytes]  # the bytes of the checkpoint at an off
 
 class Pages:
     """The pages of one checkpoint, one after another from `offset` on. `memory`: bytes that the values of all of them
-    may take. [LIM-007]"""
+    may take together, `budget` what is left of it for those that are kept. [LIM-007]"""
 
     def __init__(
         self, offset: int, lengths: list[int], sha256: bytes, read: ReadBytes, memory: int | None = None
@@ -30,7 +30,8 @@ class Pages:
         self.offset, self.lengths = offset, lengths
         self._sha256, self._read = sha256, read
         self._starts = list(accumulate(lengths, initial=offset))
-        self._memory = DEFAULT.values(self.nbytes) if memory is None else memory
+        self.memory = DEFAULT.values(self.nbytes) if memory is None else memory
+        self.budget = Budget(self.memory)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -65,10 +66,6 @@ class Pages:
             message = f"page {number} of the manifest does not match its sha256 [PAGE-003]"
             raise fault("manifest-digest", message, offset=self._starts[number])
         return bytes(raw)
-
-    def memory(self, number: int) -> int:
-        """What the values of a page may take: its share."""
-        return self._memory * self.lengths[number] // self.nbytes + (64 << 10)
 
 
 def decode_pages(document: Any, read: ReadBytes, memory: int | None) -> Pages:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import fault
 from .arrays import ArraySpec
-from .codecs import codec_of
+from .codecs import Codec, codec_of
 from .documents import bad
 from .dtypes import dtype_named
 
@@ -27,7 +27,12 @@ def encode_specs(specs: Sequence[ArraySpec], codecs: Sequence[int]) -> dict[str,
     }
 
 
-def decode_specs(columns: Mapping[str, Any], chains: list[Any]) -> tuple[ArraySpec, ...]:
+def decode_codecs(chains: list[Any]) -> list[Codec]:
+    """The codecs of a manifest; raises `unknown-codec`. [ZARR-006]"""
+    return [codec_of(chain) for chain in chains]
+
+
+def decode_specs(columns: Mapping[str, Any], known_codecs: Sequence[Codec]) -> tuple[ArraySpec, ...]:
     """Parse and check the columns: one `ArraySpec` for each row; rows that are alike share one."""
     if not all(isinstance(columns.get(column), list) for column in COLUMNS):
         raise bad("a column of tensors is missing or of another type [MAN-002]")
@@ -36,7 +41,6 @@ def decode_specs(columns: Mapping[str, Any], chains: list[Any]) -> tuple[ArraySp
         raise bad("the columns of `tensors` differ in length [MAN-007]")
     if not all(type(name) is str for name in dtypes):
         raise bad("a dtype is no string [MAN-002]")
-    known_codecs = [codec_of(chain) for chain in chains]
     seen: dict[bytes, ArraySpec] = {}
     specs = []
     for dtype, shape, grid, codec in zip(dtypes, shapes, grids, codecs, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from operator import lt
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
@@ -18,12 +18,13 @@ import numpy as np
 from ..errors import fault
 from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, decode_table, encode_table
+from .codecs import Codec
 from .digests import Digest
 from .documents import bad, unpack
 from .dtypes import Array
 from .names import MAX_LENGTH, are_names
 from .pages import Pages
-from .spec_columns import decode_specs, encode_specs
+from .spec_columns import decode_codecs, decode_specs, encode_specs
 
 ROWS = 4096  # tensors of a page
 _U32, _U64 = np.dtype("<u4"), np.dtype("<u8")
@@ -87,12 +88,12 @@ class TensorPages:
         first: list[str],
         counts: list[int],
         chunks: list[int],
-        chains: list[Any],
+        codecs: list[Codec],
         digest: Digest,
         block: int,
     ) -> None:
         self._pages, self._first, self._counts, self._chunks = pages, first, counts, chunks
-        self._chains, self._digest, self._block = chains, digest, block
+        self._codecs, self._digest, self._block = codecs, digest, block
         self._starts = list(accumulate(counts, initial=0))
         self._loaded: dict[int, TensorPage] = {}
         self.names: Sequence[str] = Column(self, lambda page: page.names)
@@ -117,19 +118,41 @@ class TensorPages:
         at = bisect_right(self._first, name) - 1
         if at < 0:
             return None
-        names = self._page(at).names
+        names = self.page(at).names
         row = bisect_right(names, name) - 1
         return self._starts[at] + row if names[row] == name else None
 
     def locate(self, tensor: int) -> tuple[TensorPage, int]:
         """The page of a tensor, and its row there."""
         at = bisect_right(self._starts, tensor) - 1
-        return self._page(at), tensor - self._starts[at]
+        return self.page(at), tensor - self._starts[at]
 
     def place(self, tensor: int, chunk: int) -> tuple[ChunkTable, int]:
         """The table of a chunk, and its row there."""
         page, row = self.locate(tensor)
         return page.table, int(page.firsts[row]) + chunk
+
+    def pages_of(self, tensors: Array) -> Array:
+        """The number of the page that each of these tensors is in."""
+        return np.searchsorted(self._starts, tensors, side="right") - 1
+
+    def first_rows(self, at: int, tensors: Array) -> tuple[ChunkTable, Array]:
+        """The table of a page, and the rows of the first chunks of tensors in it."""
+        page = self.page(at)
+        return page.table, page.firsts[tensors - self._starts[at]]
+
+    def page(self, at: int) -> TensorPage:
+        """A page; raises what is wrong with it. [PAGE-003] [PAGE-004]"""
+        page = self._loaded.get(at)
+        if page is None:
+            page = self._loaded[at] = self._decoded(at, self._pages.raw(at))
+        return page
+
+    def keys(self, at: int) -> tuple[Array, Array]:
+        """For each chunk of a page its tensor, and its number in that."""
+        firsts = self.page(at).firsts
+        rows = np.repeat(np.arange(self._counts[at]), np.diff(firsts))
+        return rows + self._starts[at], np.arange(len(rows)) - firsts[rows]
 
     def load(self) -> list[TensorPage]:
         """All pages."""
@@ -145,7 +168,7 @@ class TensorPages:
     def table(self) -> ChunkTable:
         """That of all chunks; raises `bad-extent`. [CHK-005]"""
         tables = [page.table for page in self.load()]
-        none = np.zeros(0, _U64)
+        none = np.zeros(0, _U64)  # where there are no tensors
         offset = np.concatenate([none, *(table.offset for table in tables if table.offset is not None)])
         length = np.concatenate([none, *(table.length for table in tables)])
         digest = b"".join([table.digest for table in tables])
@@ -153,21 +176,15 @@ class TensorPages:
         table.check_extents(self._pages.offset)
         return table
 
-    def _page(self, at: int) -> TensorPage:
-        page = self._loaded.get(at)
-        if page is None:
-            page = self._loaded[at] = self._decoded(at, self._pages.raw(at))
-        return page
-
     def _decoded(self, at: int, raw: bytes) -> TensorPage:
         """Parse and check a page."""
-        match unpack(raw, self._pages.memory(at)):
+        match unpack(raw, self._pages.budget):
             case {"name": bytes(blob), "kinds": dict(kinds), "kind": bytes(column), "chunks": dict(chunks)}:
                 pass
             case _:
                 raise bad(f"page {at} lacks a key, or has one of another type [PAGE-004]")
         names = self._names(at, blob)
-        specs = decode_specs(kinds, self._chains)
+        specs = decode_specs(kinds, self._codecs)
         kind = np.frombuffer(column, _U32) if len(column) == 4 * len(names) else None
         if kind is None or (len(names) and int(kind.max()) >= len(specs)):
             raise bad(f"page {at} does not say of each tensor what it is like [PAGE-004]")
@@ -217,7 +234,7 @@ def decode_tensors(document: Any, pages: Pages, chains: list[Any], digest: Diges
         raise bad("a page has no tensors, or more than its bytes can say [PAGE-004]")
     if sum(held) >= 1 << 62:
         raise fault("bad-manifest", "there are 2^62 chunks or more [LIM-006]")
-    return TensorPages(pages, first, rows, held, chains, digest, block)
+    return TensorPages(pages, first, rows, held, decode_codecs(chains), digest, block)
 
 
 def encode_tensors(
@@ -227,11 +244,11 @@ def encode_tensors(
     them, `codecs` are the numbers of the specs' chains."""
     starts = range(0, len(names), ROWS)
     pages = [_encoded(slice(start, start + ROWS), names, specs, table, firsts, codecs) for start in starts]
-    ends = [min(start + ROWS, len(names)) for start in starts]
+    runs = list(pairwise([*starts, len(names)])) if starts else []
     listed = {
         "first": [names[start] for start in starts],
-        "count": np.diff([*starts, len(names)]).astype(_U64).tobytes(),
-        "chunks": np.array([firsts[e] - firsts[s] for s, e in zip(starts, ends, strict=True)], _U64).tobytes(),
+        "count": np.array([end - start for start, end in runs], _U64).tobytes(),
+        "chunks": np.array([firsts[end] - firsts[start] for start, end in runs], _U64).tobytes(),
     }
     return listed, pages
 

@@ -9,17 +9,18 @@ from operator import add
 
 import msgpack
 
+from ..errors import CkptError, CorruptError
 from .documents import bad, unpack_item
-from .limits import uncollected
+from .limits import Budget, most_cost, uncollected
 from .names import Key, Path, are_plain
 from .node import Node
 from .pages import Pages
-from .tree import MAX_DEPTH, bare, decode_keys
+from .tree import MAX_DEPTH, decode_keys
 
 SIZE = 65_536  # bytes of a node from which on parts of it stand in pages of their own
 _CONTAINERS = frozenset(("dict", "list", "tuple"))
 _KINDS = (["dict"], ["list"], ["tuple"])
-_MARKS = (b"\xa4page", b"\xa6joined")  # what stands in the bytes of every node that has parts elsewhere
+_MARKS = (b"page", b"joined")  # what stands in the bytes of every node that has parts elsewhere
 
 
 class TreePages:
@@ -28,6 +29,7 @@ class TreePages:
     def __init__(self, root: Node, pages: Pages, first: int) -> None:
         self.root = root
         self._pages, self._first = pages, first
+        self._memory: int | Budget = pages.budget  # of the pages of the whole tree
 
     @cached_property
     def whole(self) -> Node:
@@ -35,10 +37,20 @@ class TreePages:
         with uncollected():
             found = list(self._pages.some(range(self._first, len(self._pages))))
             left = dict(enumerate(found, self._first))
+            budget = self._pages.budget  # nothing is counted where all of it surely is enough
+            self._memory = self._pages.memory if sum(map(most_cost, found)) <= budget.left else budget
             node = self._whole(self.root, left, len(self._pages), 0)
         if left:
             raise bad(f"page {min(left)} stands nowhere in the tree [PAGE-006]")
         return node
+
+    def damage(self) -> Iterator[CkptError]:
+        """What is wrong with each page that does not match its sha256. [PAGE-003]"""
+        for number in range(self._first, len(self._pages)):
+            try:
+                self._pages.raw(number)
+            except CorruptError as error:
+                yield error
 
     def _whole(self, node: Node, left: dict[int, bytes], below: int, depth: int) -> Node:
         """A node with what stands in pages, of which those that are `left` were not met yet; only such with a number
@@ -50,9 +62,10 @@ class TreePages:
                 raw = left.pop(number, None) if type(number) is int and number < below else None
                 if raw is None:
                     raise bad(f"no page {number!r:.40}, or not here [PAGE-006]")
-                found = self._node(number, raw)
+                found = _node(number, raw, self._memory)
                 return self._whole(found, left, number, depth) if any(mark in raw for mark in _MARKS) else found
             case ["joined", [*pieces], [*counts]] if pieces and len(counts) == len(pieces):
+                _check_pieces(pieces)
                 return _joined([self._whole(piece, left, below, depth) for piece in pieces], counts)
             case ["dict", _, [*_]] | ["list" | "tuple", [*_]]:
                 items = node[-1]
@@ -72,40 +85,44 @@ class TreePages:
             if found is None:
                 return None
             node, below = self._resolved(*found)
-        inner = bare(node)
+        inner = _bare(node)
         is_whole = type(inner) is not list or inner[:1] in (["tensor"], ["int"], ["complex"], ["scalar"])
         return node if is_whole else None
 
     def _resolved(self, node: Node, below: int) -> tuple[Node, int]:
         """A node that may stand in a page, and below which number the pages in it are."""
         match node:
-            case ["page", int(number)] if self._first <= number < below:
-                return self._node(number, self._pages.raw(number)), number
+            case ["page", int(number)] if type(number) is int and self._first <= number < below:
+                return _node(number, self._pages.raw(number), self._pages.memory), number
             case ["page", *_]:
                 raise bad("no such page, or not here [PAGE-006]")
         return node, below
 
+    def _container(self, node: Node, below: int) -> tuple[Node, int]:
+        """What tags and references to pages lead to, and below which number the pages in it are."""
+        for _ in range(MAX_DEPTH):
+            node, below = self._resolved(node, below)
+            node = _bare(node)
+            if type(node) is not list or node[:1] != ["page"]:
+                return node, below
+        raise bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")
+
     def _child(self, key: Key, node: Node, below: int) -> tuple[Node, int] | None:
         """The item of a container, and below which number the pages in it are."""
-        node, below = self._resolved(bare(node), below)
-        match bare(node):
+        node, below = self._container(node, below)
+        match node:
             case ["joined", [first, *_] as pieces, [*counts]] if len(pieces) == len(counts):
+                _check_pieces(pieces)
                 if self._piece(first, below)[0][0] == "dict":
-                    found = (self._child(key, *self._piece(piece, below)) for piece in pieces)
+                    found = (_item(key, *self._piece(piece, below)) for piece in pieces)
                     return next((item for item in found if item is not None), None)
                 for piece, count in zip(pieces, counts, strict=True):
                     if type(key) is not int or type(count) is not int:
                         return None
                     if key < count:
-                        return self._child(key, *self._piece(piece, below))
+                        return _item(key, *self._piece(piece, below))
                     key -= count
-            case ["dict", [*keys], [*items]] if len(keys) == len(items):
-                known = decode_keys(keys)
-                at = next((at for at, name in enumerate(known) if name == key and type(name) is type(key)), None)
-                return None if at is None else (items[at], below)
-            case ["list" | "tuple", [*items]] if type(key) is int and 0 <= key < len(items):
-                return items[key], below
-        return None
+        return _item(key, node, below)
 
     def _piece(self, node: Node, below: int) -> tuple[Node, int]:
         """What is joined, which is a container."""
@@ -114,18 +131,42 @@ class TreePages:
             raise bad("what is joined is no container [PAGE-007]")
         return found, number
 
-    def _node(self, number: int, raw: bytes) -> Node:
-        node = unpack_item(raw, self._pages.memory(number))
-        if type(node) is list and node[:1] in (["page"], ["joined"]):
-            raise bad(f"page {number} holds nothing but another [PAGE-006]")
-        return node
+
+def _item(key: Key, node: Node, below: int) -> tuple[Node, int] | None:
+    """The item of a container that stands in one place, and `below`."""
+    match node:
+        case ["dict", [*keys], [*items]] if len(keys) == len(items):
+            known = decode_keys(keys)
+            at = next((at for at, name in enumerate(known) if name == key and type(name) is type(key)), None)
+            return None if at is None else (items[at], below)
+        case ["list" | "tuple", [*items]] if type(key) is int and 0 <= key < len(items):
+            return items[key], below
+    return None
 
 
-def _position(kind: str, keys: list[Key], key: Key) -> int | None:
-    """Where the item of a key stands in a piece."""
-    if kind == "dict":
-        return next((at for at, known in enumerate(keys) if known == key and type(known) is type(key)), None)
-    return key if type(key) is int and key >= 0 else None
+def _node(number: int, raw: bytes, memory: int | Budget) -> Node:
+    """The node of a page."""
+    node = unpack_item(raw, memory)
+    if type(node) is list and node[:1] in (["page"], ["joined"]):
+        raise bad(f"page {number} holds nothing but another [PAGE-006]")
+    return node
+
+
+def _bare(node: Node) -> Node:
+    """A node, not checked yet, without the tags over it."""
+    while True:
+        match node:
+            case ["tag", _, _, child]:
+                node = child
+            case _:
+                return node
+
+
+def _check_pieces(pieces: list[Node]) -> None:
+    """Refuse what cannot be joined before anything is done with it; what stands in pages shows later. [PAGE-007]"""
+    for piece in pieces:
+        if type(piece) is not list or not piece or piece[0] not in ("dict", "list", "tuple", "page"):
+            raise bad("what is joined is no container [PAGE-007]")
 
 
 def _joined(pieces: list[Node], counts: list[Node]) -> Node:
@@ -138,7 +179,8 @@ def _joined(pieces: list[Node], counts: list[Node]) -> Node:
                 pass
             case _:
                 raise bad("what is joined is no container [PAGE-007]")
-    if len({piece[0] for piece in pieces}) != 1 or [len(piece[-1]) for piece in pieces] != counts:
+    lengths = [len(piece[-1]) for piece in pieces]
+    if len({piece[0] for piece in pieces}) != 1 or lengths != counts or set(map(type, counts)) != {int}:
         raise bad("what is joined is of different kinds, or has another number of items [PAGE-007]")
     joined = [[*chain.from_iterable(part)] for part in zip(*(piece[1:] for piece in pieces), strict=True)]
     return [pieces[0][0], *joined]

@@ -49,6 +49,18 @@ class ChunkIndex:
         table = self.table(part)
         return self.manifest.parts[part], table, table.row(number)
 
+    def find_first(self, tensors: Array) -> Iterator[Found]:
+        """The first chunk of each of these tensors, part by part, or page by page where some pages do."""
+        pages = self.manifest.pages
+        at = None if pages is None else pages.pages_of(tensors)
+        if pages is None or at is None or len(asked := np.unique(at)) == len(pages):
+            yield from self.find_all(np.asarray(self.manifest.first_chunks)[tensors])
+            return
+        for number in asked.tolist():
+            positions = np.flatnonzero(at == number)
+            table, rows = pages.first_rows(number, tensors[positions])
+            yield Found(Part("", table), table, rows.tolist(), positions.tolist())
+
     def find_all(self, numbers: Array) -> Iterator[Found]:
         """All of the chunks with these numbers, part by part."""
         placement = self.manifest.placement

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ..errors import fault
+from ..errors import DAMAGED, StorageError, fault
 from ..format import commit
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
@@ -57,8 +57,12 @@ def locate(storage: Storage, limits: Limits) -> Located:
 
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
-    """[FRM-001]"""
-    record, table = located.record, index.manifest.table
+    """None where a page of tensors is damaged, which is damage enough: nobody knows then where chunks are. [FRM-001]"""
+    record = located.record
+    try:
+        table = index.manifest.table
+    except (*DAMAGED, StorageError):
+        return
     taken = [*zip(table.offsets, table.lengths, strict=True), (record.offset, record.length)]
     if index.manifest.pages is not None:
         taken.append(index.manifest.pages.extent)

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest
 from ..format.names import Path
 from ..format.node import Node
+from ..format.pages import ReadBytes
 from ..frameworks.sources import Lazy, Region
 from ..layouts import layout_named
 from ..layouts.draft import Draft
@@ -218,12 +220,17 @@ class _ProvenManifest(NamedTuple):
     proof: str
 
 
-def _found(raw: bytes, left: bytes, proof: str, limits: Limits, size: int) -> _ProvenManifest | None:
-    """A manifest, if its bytes are proven: by what is `left` of a commit record, or else by `proof`."""
+def _found(
+    raw: bytes, left: bytes, proof: str, limits: Limits, size: int, read: ReadBytes | None = None
+) -> _ProvenManifest | None:
+    """A manifest, if its bytes are proven: by what is `left` of a commit record, or else by `proof`; `read` gives the
+    bytes of its pages."""
     digest = hashlib.sha256(raw).digest()
     if any(found == digest.hex().encode() for found in _SHA256.findall(left)):
         proof = "sha256"
-    return _ProvenManifest(manifests.decode(raw, limits.values(max(size, len(raw)))), digest, proof) if proof else None
+    if not proof:
+        return None
+    return _ProvenManifest(manifests.decode(raw, limits.values(max(size, len(raw))), read), digest, proof)
 
 
 def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _ProvenManifest | None:
@@ -250,9 +257,9 @@ def _in_file(storage: Storage, limits: Limits) -> _ProvenManifest | None:
         raw = storage.read("", offset, length)
         if zlib_ng.crc32(raw) != crc:
             continue
-        found = _found(raw, left, "crc32", limits, size)
+        found = _found(raw, left, "crc32", limits, size, partial(storage.read, ""))
         if found is not None and found.manifest.layout == "file":
-            found.manifest.table.check_extents(offset)
+            found.manifest.check_extents(offset)
             return found
     return None
 

@@ -18,11 +18,12 @@ import numpy as np
 from ..brief import Brief
 from ..calls import takes
 from ..errors import CODES, DAMAGED, CkptError, CorruptError, StorageError, fault, os_fault
-from ..format.chunk_table import ChunkTable
+from ..format.chunk_table import ChunkTable, columns
 from ..format.chunks import check_bools, decoded_array
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest
 from ..format.names import Path, path_label
+from ..format.node import PagedNode
 from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
@@ -120,7 +121,7 @@ def verify_stored(
     manifest = blocks.manifest
     mark = None if resume is None else Mark.at(path_of(resume), located.record.sha256.hex())
     checked = verify_chunks(blocks, progress, mark)
-    damage = list(checked.damage)
+    damage = [*checked.damage, *_check_pages(manifest, checked.damage)]
     damaged = {(found.offset or 0) - (found.block or 0) * manifest.block for found in damage if found.chunk is not None}
     damage += _check_frames(blocks, layout, located, damaged)
     if mark is not None:
@@ -137,22 +138,23 @@ class Checked(NamedTuple):
 
 
 def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | None = None) -> Checked:
-    """Check every part manifest and every chunk."""
+    """Check every part manifest, or page of tensors, and every chunk."""
     from concurrent.futures import ThreadPoolExecutor
 
     damage: list[Damage] = []
-    parts = range(len(blocks.manifest.parts))
-    tables: list[ChunkTable] = []
-    for table in ahead(blocks.storage, (partial(_table, blocks, part) for part in parts)):
+    pages = blocks.manifest.pages
+    parts = range(len(blocks.manifest.parts if pages is None else pages))
+    tables: dict[int, ChunkTable] = {}
+    for part, table in enumerate(ahead(blocks.storage, (partial(_table, blocks, part) for part in parts))):
         if isinstance(table, Damage):
             damage.append(table)
         else:
-            tables.append(table)
-    total = sum(sum(table.lengths) for table in tables)
+            tables[part] = table
+    total = sum(sum(table.lengths) for table in tables.values())
     report = counter(progress, total)
     if mark is not None and mark.checked:
-        report(sum(islice(chain.from_iterable(table.lengths for table in tables), mark.checked)))
-    batches = (batch for table in tables for batch in _batches(table, blocks))
+        report(sum(islice(chain.from_iterable(table.lengths for table in tables.values()), mark.checked)))
+    batches = (batch for part, table in tables.items() for batch in _batches(part, table, blocks))
     again = [Work(mark.again)] if mark is not None and mark.again else []
     rest = (work for batch in (mark.rest(batches) if mark else batches) for work in _works(batch, blocks.manifest))
     readers = blocks.storage.readers
@@ -166,7 +168,7 @@ def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | N
         finally:
             if mark is not None:
                 mark.write()
-    return Checked(damage, sum(table.blocks for table in tables), total)
+    return Checked(damage, sum(table.blocks for table in tables.values()), total)
 
 
 class Work(NamedTuple):
@@ -262,22 +264,41 @@ class Mark:
 
 
 def _table(blocks: BlockReader, part: int) -> ChunkTable | Damage:
-    """The chunk table of a part, or what is wrong with it. [CHK-006]"""
+    """The chunk table of a part, or of a page of tensors, or what is wrong with it. [CHK-006] [PAGE-009]"""
+    pages = blocks.manifest.pages
     try:
-        return blocks.index.table(part)
+        return blocks.index.table(part) if pages is None else pages.page(part).table
     except (*DAMAGED, StorageError) as error:
-        chunks = blocks.manifest.parts[part].chunks
-        return Damage(error.code, "manifest", error.message, getattr(chunks, "path", ""))
+        chunks = blocks.manifest.parts[part].chunks if pages is None else None
+        return Damage(error.code, "manifest", error.message, getattr(chunks, "path", ""), offset=error.offset)
 
 
-def _batches(table: ChunkTable, blocks: BlockReader) -> Iterator[list[ChunkKey]]:
+def _check_pages(manifest: Manifest, damage: list[Damage]) -> Iterator[Damage]:
+    """Check the pages of the tree, and where no page is damaged whether all of them agree. [PAGE-009]"""
+    root = manifest.root
+    if not isinstance(root, PagedNode):
+        return
+    found = [Damage(error.code, "manifest", error.message, offset=error.offset) for error in root.damage()]
+    yield from found
+    if found or any(place.where == "manifest" for place in damage):
+        return
+    from ..format.paged_manifest import check_whole  # here, as it is seldom met
+
+    try:
+        check_whole(manifest)
+    except DAMAGED as error:
+        yield Damage(error.code, "manifest", error.message, offset=error.offset)
+
+
+def _batches(part: int, table: ChunkTable, blocks: BlockReader) -> Iterator[list[ChunkKey]]:
     """A large chunk, or neighbouring small ones, but for those that are objects of their own on a store."""
     manifest = blocks.manifest
     most = 0 if blocks.storage.is_remote and manifest.layout == "loose" else RUN
-    firsts = np.asarray(manifest.first_chunks)
-    numbers = np.arange(len(table.lengths)) if table.numbers is None else table.numbers
-    tensors = np.searchsorted(firsts, numbers, side="right") - 1
-    chunks = numbers - firsts[tensors]
+    if manifest.pages is not None:
+        tensors, chunks = manifest.pages.keys(part)
+    else:
+        numbers = np.arange(len(table.lengths)) if table.numbers is None else table.numbers
+        tensors, chunks = columns(numbers, manifest.first_chunks)
     batch: list[ChunkKey] = []
     size = 0
     for tensor, chunk, length in zip(tensors.tolist(), chunks.tolist(), table.lengths, strict=True):

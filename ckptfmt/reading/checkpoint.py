@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FILE = ""  # the object that a checkpoint of layout `file` is
 MISSING: Any = object()
+TIMES_OF = frozenset({"int64"})  # dtypes over whose tensors a tag may stand that makes others of them: TIMES
 REPLACED = 16  # times that a checkpoint is opened anew as another has taken its place; some systems always say so
 
 
@@ -280,9 +281,11 @@ class StoredCheckpoint(CheckpointView[Tensor]):
             return MISSING
         try:
             index = pages.find(name_of(exact))
-        except (CkptError, UnicodeError):  # no tensor has such a path
+        except (CkptError, UnicodeError):  # no tensor has such a path, or its page is damaged, which shows below
             index = None
-        node: Any = ["tensor", index] if index is not None else root.leaf(exact)
+        if index is not None and self.manifest.specs[index].dtype.name not in TIMES_OF:
+            return self._handle(index)
+        node = root.leaf(exact)
         if node is None:
             return MISSING
         return trees.decode(node, self._handle, restores=None)

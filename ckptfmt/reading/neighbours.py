@@ -42,9 +42,8 @@ class PackRun(NamedTuple):
 def runs_of(blocks: BlockReader, tensors: list[int]) -> Iterator[PackRun]:
     """Groups of small tensors that lie close together."""
     numbered = np.array(tensors, np.int64)
-    numbers = np.asarray(blocks.manifest.first_chunks)[numbered]
     try:
-        found = list(blocks.index.find_all(numbers))
+        found = list(blocks.index.find_first(numbered))
     except CkptError:
         for tensor in tensors:
             blocks.place(tensor, 0)  # raises for the tensor that is to blame
@@ -136,10 +135,11 @@ def _value(blocks: BlockReader, spec: ArraySpec, stored: memoryview, tensor: int
     return value.view(spec.dtype.numpy)
 
 
-def _values(blocks: BlockReader, spec: ArraySpec, rows: Array, tensors: list[int]) -> Array:
-    """The same of tensors that are alike, as the rows of one array."""
+def _values(blocks: BlockReader, spec: ArraySpec, rows: Array, tensors: list[int]) -> Any:
+    """The same of tensors that are alike, which are the rows of one array."""
     stored = rows.view(spec.dtype.stored).reshape(len(tensors), *spec.shape)
     if spec.dtype.name == "bool" and rows.max() > 1:
         for tensor, one in zip(tensors, stored, strict=True):
             blocks.decoded(blocks.place(tensor, 0), partial(check_bools, one, spec))
-    return stored.view(spec.dtype.numpy)
+    values = stored.view(spec.dtype.numpy)
+    return values if spec.shape else [values[row, ...] for row in range(len(tensors))]  # arrays, where rows are scalars

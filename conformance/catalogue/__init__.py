@@ -208,7 +208,7 @@ MODULES = (
         "tags",
         "values",
     ),
-    *("packed", "zarr", "crashes", "large", "writing"),
+    *("packed", "pages", "page_faults", "page_damage", "zarr", "crashes", "large", "writing", "paged_writing"),
     *("migrations", "migration_chains", "migration_faults", "casts", "formats", "golden", "agreement"),
 )
 

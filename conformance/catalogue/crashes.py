@@ -8,15 +8,16 @@ from typing import Any
 from ..build import Checkpoint
 from ..cases import flatten
 from ..model import tensor
+from ..pages import Paging
 from . import plain
 
 OLD, NEW = {"step": 1, "w": tensor("int16", (4,), "old")}, {"step": 2, "w": tensor("int16", (4,), "new")}
 TARGET, TEMPORARY = "model.ckpt", ".model.ckpt.00.ckptfmt-tmp"
 
 
-def trace(layout: str, *, replaces: bool, flushed: bool = True) -> str:
-    """A commit as PUB-002 wants it; without `flushed` as it does not."""
-    files = flatten(Checkpoint(NEW, layout=layout).build())
+def trace(layout: str, *, replaces: bool, flushed: bool = True, new: Any = NEW, paged: Paging | None = None) -> str:
+    """A commit of `new` as PUB-002 wants it; without `flushed` as it does not."""
+    files = flatten(Checkpoint(new, layout=layout, paged=paged).build())
     before = flatten(Checkpoint(OLD, layout=layout).build()) if replaces else None
     old = None if before is None else {name: data.hex() for name, data in before.items()}
     lines: list[dict[str, Any]] = [{"target": TARGET, "before": old}]

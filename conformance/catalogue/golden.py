@@ -44,18 +44,28 @@ TREES: dict[str, Any] = {
     "loose": {"a/b": tensor("int32", (20, 30), "a"), "tied": [_TIED, _TIED], "scalar": tensor("bfloat16", ())},
     "zstd": {"x": tensor("int32", (20, 30), "c"), "y": tensor("bool", (9,))},
     "packed": {"x": tensor("int32", (20, 30), "p"), "tied": [_TIED, _TIED], "y": tensor("uint2", (9,))},
+    "paged": {
+        "layers": [{"w": tensor("bfloat16", (2, 3), str(i)), "b": tensor("bool", (9,), str(i))} for i in range(3)],
+        "large": tensor("int32", (130, 130), "l"),
+        "tied": [_TIED, (_TIED, None)],
+        "scalar": tensor("float64", ()),
+        "history": [f"{i}: {'x' * 900}" for i in range(80)],
+        "a/b": tensor("int4", (3,)),
+    },
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"schema": ["golden", "1"]},
     "loose": {"layout": "loose"},
     "zstd": {"compression": "zstd", "digest": "sha256"},
     "packed": {"layout": "packed"},
+    "paged": {"paged": True, "schema": ["golden", "1"]},
 }
 _NEEDS = {
     "file": ["layout:file", "digest:xxh3-128"],
     "loose": ["layout:loose", "digest:xxh3-128"],
     "zstd": ["layout:file", "digest:sha256", "codec:zstd"],
     "packed": ["layout:packed", "digest:xxh3-128"],
+    "paged": ["layout:file", "digest:xxh3-128", "pages"],
 }
 OLDER = {"0.9.0": (_DRAFT, ["format:0.9", "codec:gzip"])}  # trees and needs of versions that wrote something else
 
@@ -66,7 +76,7 @@ for _path in sorted(GOLDEN.glob("*/*.ckpt")):
     _case = Case(
         f"golden-{_version.replace('.', '-')}-{_name}",
         f"What version {_version} of ckptfmt wrote: {_name}.",
-        ["VER-003", "READ-001", *(["FMT-005"] if _more else [])],
+        ["VER-003", "READ-001", *(["FMT-005"] if _more else ["FMT-001"])],
         "must",
         ["reader", *_NEEDS[_name], *_more],
         SINCE,

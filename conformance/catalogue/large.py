@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..build import Checkpoint, Files
 from ..model import Tensor, pattern, tensor
+from ..pages import Paging
 from . import plain
 
 
@@ -39,7 +40,15 @@ def far() -> Files:
     return Checkpoint(FAR, hole=(1 << 32) + 4096).build()
 
 
-BUILDERS: dict[str, Callable[[], Files]] = {"wide": wide, "many": many, "far": far}
+STACK = {f"t{i:02}": Tensor("uint8", (65_535,), pattern(13_107, f"stack-{i}") * 5) for i in range(65)}
+
+
+def stack() -> Files:
+    """Small tensors that take more than one chunk of a stack."""
+    return Checkpoint(STACK, paged=Paging()).build()
+
+
+BUILDERS: dict[str, Callable[[], Files]] = {"wide": wide, "many": many, "far": far, "stack": stack}
 
 _NEEDS = ("reader", "layout:file", "digest:sha256")
 plain(

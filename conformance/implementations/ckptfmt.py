@@ -13,6 +13,8 @@ from typing import IO, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
+import zarr
+import zarr.storage
 
 import ckptfmt
 from ckptfmt.format.tags import CHILDREN, TAGS
@@ -59,7 +61,7 @@ class Adapter(Server):
             "tag:python",
             "tag:values",
         ),
-        *("migrate", "extern", "upgrade", "format:0.9"),
+        *("pages", "migrate", "extern", "upgrade", "format:0.9"),
     ]
 
     def __init__(self) -> None:
@@ -146,6 +148,10 @@ class Adapter(Server):
         return {"damage": [{k: v for k, v in entry.items() if v is not None} for entry in found]}
 
     def do_read_node(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "root" in request:  # stacks are for stock readers [STACK-004]
+            with zarr.storage.ZipStore(request["file"], mode="r") as store:
+                array = np.asarray(zarr.open_array(store, path=f"{request['root']}/{request['name']}", mode="r")[...])
+            return {"value": shown_array(array, array.dtype.name)}
         with ckptfmt.open(request["file"]) as checkpoint:
             node: Any = checkpoint.zarr
             array = np.asarray((node[request["name"]] if request["name"] else node)[...])

@@ -18,7 +18,7 @@ class TensorStore(Server):
     features = STOCK_FEATURES
 
     def do_read_node(self, request: dict[str, Any]) -> dict[str, Any]:
-        path, node = request["file"], "/".join(filter(None, ["tensors", request["name"], ""]))
+        path, node = request["file"], "/".join(filter(None, [request.get("root", "tensors"), request["name"]]))
         if os.path.isdir(os.path.join(path, "packs")):
             raise Refused("unsupported", "layout:packed")
         if os.path.isdir(path):

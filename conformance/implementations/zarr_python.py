@@ -14,7 +14,7 @@ from .server import Refused, Server
 
 # digests are not looked at
 STOCK_FEATURES = ["zarr", "sparse", "layout:file", "layout:loose", "codec:zstd", "codec:gzip", "codec:blosc"]
-STOCK_FEATURES += ["digest:sha256", "digest:xxh3-128", "digest:blake3"]
+STOCK_FEATURES += ["digest:sha256", "digest:xxh3-128", "digest:blake3", "pages"]
 
 
 def shown(array: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class ZarrPython(Server):
     features = STOCK_FEATURES
 
     def do_read_node(self, request: dict[str, Any]) -> dict[str, Any]:
-        path, node = request["file"], "/".join(["tensors", request["name"]]).rstrip("/")
+        path, node = request["file"], "/".join([request.get("root", "tensors"), request["name"]]).rstrip("/")
         if os.path.isdir(os.path.join(path, "packs")):
             raise Refused("unsupported", "layout:packed")
         store = LocalStore(path, read_only=True) if os.path.isdir(path) else ZipStore(path, mode="r")

@@ -31,4 +31,6 @@ MUST_FAIL: dict[str, list[str]] = {
     "migrates-in-place": ["migrate-move"],
     "upgrades-by-copying": ["upgrade-0-9-file", "upgrade-0-9-loose"],
     "forgets-provenance": ["migrate-move", "migrate-provenance"],
+    "trusts-pages": ["pages-damaged-tensors", "pages-damaged-tree", "pages-tensors-sha256"],
+    "forgets-what-pages-show-together": ["pages-verify-name", "pages-verify-plain-keys-true", "pages-verify-overlap"],
 }

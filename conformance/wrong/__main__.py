@@ -14,9 +14,10 @@ import numpy as np
 
 import ckptfmt
 from ckptfmt.errors import fault
-from ckptfmt.format import commit, digests
+from ckptfmt.format import commit, digests, pages
 from ckptfmt.format import tree as trees
 from ckptfmt.layouts import pieces
+from ckptfmt.maintenance import verification
 from ckptfmt.migration import apply
 from ckptfmt.reading import blocks, located
 from ckptfmt.storage import disk
@@ -273,6 +274,16 @@ def forgets_provenance() -> Adapter:
     return Adapter()
 
 
+def trusts_pages() -> Adapter:
+    vars(pages)["Pages"]._checked = lambda self, number, raw: bytes(raw)
+    return Adapter()
+
+
+def forgets_what_pages_show_together() -> Adapter:
+    vars(verification)["_check_pages"] = lambda *_: ()
+    return Adapter()
+
+
 WRONG: dict[str, Any] = {
     "accepts-everything": AcceptsEverything,
     "refuses-everything": RefusesEverything,
@@ -299,6 +310,8 @@ WRONG: dict[str, Any] = {
     "migrates-in-place": MigratesInPlace,
     "upgrades-by-copying": UpgradesByCopying,
     "forgets-provenance": forgets_provenance,
+    "trusts-pages": trusts_pages,
+    "forgets-what-pages-show-together": forgets_what_pages_show_together,
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ these digests is reached. A byte string that is no bundle is taken as it is, as 
 from __future__ import annotations
 
 import hashlib
+import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ import msgpack
 from ckptfmt.errors import fault
 from ckptfmt.format import commit
 from ckptfmt.format.commit import CommitRecord
+from ckptfmt.format.pages import encode_pages
 
 LAYOUTS = ("file", "packed", "loose")
+PAGES = "pages/"
 MANIFEST, COMMIT = "manifest.msgpack", "COMMIT"
 
 
@@ -66,7 +69,8 @@ class MemoryStorage:
 
 
 class Bundle(NamedTuple):
-    """`objects` by name, in layout `file` what stands before the manifest under the empty name; `tail`: what stands
+    """`objects` by name, in layout `file` what stands before the manifest under the empty name, and each page of it by
+    its number, beginning with `pages/`; `tail`: what stands
     between the manifest and the record there. `record`: other bytes in the place of the commit record that fits."""
 
     layout: str
@@ -92,7 +96,7 @@ class Bundle(NamedTuple):
     def storage(self) -> MemoryStorage:
         """The checkpoint, with digests that fit."""
         manifest = self.manifest if self.layout == "file" else _refer(self.manifest, self.objects)
-        body = self.objects.get("", b"") if self.layout == "file" else b""
+        body = self.objects.get("", b"") + b"".join(pages_of(self.objects)) if self.layout == "file" else b""
         line = self.record or _record(self.layout, len(body), manifest)
         if self.layout == "file":
             return MemoryStorage({"": body + manifest + self.tail + line})
@@ -101,7 +105,23 @@ class Bundle(NamedTuple):
 
 def _record(layout: str, offset: int, manifest: bytes) -> bytes:
     frame = bytes(32 if b"\xa6digest\xa6sha256" in manifest else 16)
-    return CommitRecord((1, 0), layout, offset, len(manifest), hashlib.sha256(manifest).digest(), frame).encode()
+    version = (1, 1 if b"\xa5pages" in manifest else 0)
+    return CommitRecord(version, layout, offset, len(manifest), hashlib.sha256(manifest).digest(), frame).encode()
+
+
+def pages_of(objects: dict[str, bytes]) -> list[bytes]:
+    """The pages of a manifest."""
+    return [objects[name] for name in sorted(objects) if name.startswith(PAGES)]
+
+
+def repaged(manifest: bytes, objects: dict[str, bytes]) -> bytes:
+    """The manifest with lengths and digests that fit its pages."""
+    try:
+        document = msgpack.unpackb(manifest, strict_map_key=False)
+        document["pages"].update(encode_pages(len(objects.get("", b"")), pages_of(objects)))
+        return bytes(msgpack.packb(document))
+    except Exception:
+        return manifest
 
 
 def _refer(manifest: bytes, objects: dict[str, bytes]) -> bytes:
@@ -127,7 +147,15 @@ def bundle_of(path: Path) -> Bundle:
         assert line is not None
         record = commit.decode(line, 1)
         end = record.offset + record.length
-        return Bundle("file", data[record.offset : end], {"": data[: record.offset]}, data[end : -len(line)])
+        manifest, objects = data[record.offset : end], {"": data[: record.offset]}
+        placed = msgpack.unpackb(manifest, strict_map_key=False).get("pages")
+        if placed is not None:
+            at = placed["offset"]
+            objects = {"": data[:at]}
+            for number, (length,) in enumerate(struct.iter_unpack("<Q", placed["length"])):
+                objects[f"{PAGES}{number:05}"] = data[at : at + length]
+                at += length
+        return Bundle("file", manifest, objects, data[end : -len(line)])
     objects = {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
     layout = commit.decode(objects.pop(COMMIT), 1).layout
     return Bundle(layout, objects.pop(MANIFEST), objects)

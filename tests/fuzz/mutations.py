@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from .bundles import LAYOUTS, Bundle
+from .bundles import LAYOUTS, PAGES, Bundle, repaged
 
 NUMBERS = [0, 1, 2, 3, 7, 16, 63, 64, 65, 127, 128, 255, 256, 4095, 4096, 65535, 65536, 1 << 20, 1 << 24, (1 << 31) - 1]
 NUMBERS += [1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 48, (1 << 53) + 1, 1 << 61, (1 << 61) - 1, 1 << 62]
@@ -60,6 +60,10 @@ VALUES += [
     ["list", []],
     ["int", b"\xff" * 40],
     ["tag", "x", None, 1],
+    ["page", 0],
+    ["page", 3],
+    ["joined", [["page", 2], ["list", [1]]], [3, 1]],
+    ["joined", [], []],
 ]
 VALUES += [["dict", ["a", "a"], [1, 2]], ["dict", [["int", b"\5"], 5], [1, 2]], ["scalar", "bool", b"\2"], [[], []]]
 VALUES += [["tag", "numpy.datetime64", "2147483648s", ["scalar", "int64", bytes(8)]], {"path": "parts/0", "length": 1}]
@@ -250,7 +254,7 @@ def _bundle(found: Bundle, rng: Random) -> Bundle:
         name = rng.choice(sorted(found.objects))
         raw = found.objects[name]
         change: Callable[[bytes, Random], bytes] = any_bytes
-        if name.startswith("parts/"):
+        if name.startswith(("parts/", PAGES)):
             change = document
         elif name.endswith("zarr.json"):
             change = text
@@ -259,7 +263,7 @@ def _bundle(found: Bundle, rng: Random) -> Bundle:
             del objects[name]
         else:
             objects[name] = change(raw, rng)
-        return found._replace(objects=objects)
+        return found._replace(objects=objects, manifest=repaged(found.manifest, objects))
     if chance < 0.93:
         return found._replace(tail=any_bytes(found.tail, rng))
     if chance < 0.98:

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 import ckptfmt
 from ckptfmt.conversion import convert
+from ckptfmt.format import tensor_pages, tree_pages
 from ckptfmt.writing import request, writer
 
 from .bundles import LAYOUTS, bundle_of
@@ -48,7 +49,7 @@ def trees() -> dict[str, tuple[Any, dict[str, Any]]]:
 
 def checkpoints() -> Iterator[tuple[str, bytes]]:
     """Bundles, by name."""
-    before = writer.BLOCK, request.LOOSE_CHUNK
+    before, of_pages = (writer.BLOCK, request.LOOSE_CHUNK), (tensor_pages.ROWS, tree_pages.SIZE)
     writer.BLOCK, request.LOOSE_CHUNK = 4096, 8192
     request._array_spec.cache_clear()
     try:
@@ -58,8 +59,15 @@ def checkpoints() -> Iterator[tuple[str, bytes]]:
                     path = Path(folder) / f"{name}-{layout}"
                     ckptfmt.save(path, tree, layout=layout, durable=False, **options)
                     yield path.name, bundle_of(path).encode()
+            for name, (tree, options) in trees().items():
+                path = Path(folder) / f"{name}-paged"
+                tensor_pages.ROWS, tree_pages.SIZE = 3, 40  # so that there are some pages
+                ckptfmt.save(path, tree, paged=True, durable=False, **options)
+                tensor_pages.ROWS, tree_pages.SIZE = of_pages
+                yield path.name, bundle_of(path).encode()
     finally:
         writer.BLOCK, request.LOOSE_CHUNK = before
+        tensor_pages.ROWS, tree_pages.SIZE = of_pages
         request._array_spec.cache_clear()
 
 

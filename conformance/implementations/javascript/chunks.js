@@ -48,6 +48,11 @@ export class Parts {
     need(TABLE(part.get('chunks')), 'MAN-002', 'a chunk table lacks a column, or has another type');
   }
 
+  /** Where the chunks of a file end. */
+  limit() {
+    return this.storage.record.offset;
+  }
+
   partOf() {
     return 0;
   }
@@ -75,7 +80,7 @@ export class Parts {
     const numbers = this.numbers(index, table, lengths.length);
     const offsets = offset ? column(offset, 8) : lengths.map(() => 0);
     need(offsets.length === lengths.length, 'CHK-001', 'the columns differ in length');
-    const limit = object === '' ? this.storage.record.offset : Number(part.get('size') ?? Infinity);
+    const limit = object === '' ? this.limit() : Number(part.get('size') ?? Infinity);
     const extents = new Map();
     let [owner, at] = [0, 0];
     lengths.forEach((length, row) => {

@@ -60,6 +60,11 @@ const MANIFEST = {
   tensors: map({ name: list(str), dtype: list(str), shape: list(list(uint)), grid: list(list(uint)), codec: list(uint) }),
   parts: list(map({ object: orNil(str), size: orNil(uint), frame: orNil(bin), chunks: map({}) })),
 };
+const PAGED = { // [PAGE-001]
+  ...MANIFEST,
+  tensors: map({ first: list(str), count: bin, chunks: bin }), parts: (value) => Array.isArray(value) && value.length === 0,
+  pages: map({ offset: uint, length: bin, sha256: bin }), plain_keys: (value) => typeof value === 'boolean',
+};
 const PLACEMENT = { tensor: bin, chunk: bin, count: bin, part: bin, step: bin };
 
 const level = (value) => int(value) && value >= 0n && value <= 9n;
@@ -83,7 +88,7 @@ export function checkRequired(bytes) {
     throw error;
   }
   for (const feature of list(str)(requires) ? requires : []) {
-    need(false, 'MAN-006', `it requires ${feature}, which this reader does not know`, 'unknown-feature');
+    need(feature === 'pages', 'MAN-006', `it requires ${feature}, which this reader does not know`, 'unknown-feature');
   }
 }
 
@@ -95,9 +100,14 @@ export function checkHead(manifest, record) {
   need(layout === record.layout, 'LAY-006', `layout ${layout}, not that of the commit record`);
 }
 
+export const isPaged = (manifest) => manifest.get('requires').includes('pages');
+
 /** The form of every item; digest and block size. */
 export function checkBody(manifest, frame) {
-  for (const [key, form] of Object.entries(MANIFEST)) {
+  const paged = isPaged(manifest);
+  const fits = !paged || (manifest.get('layout') === 'file' && manifest.get('format')[1] >= 1n);
+  need(fits, 'PAGE-001', 'a paged manifest of another layout, or of version 1.0');
+  for (const [key, form] of Object.entries(paged ? PAGED : MANIFEST)) {
     need(manifest.has(key) && form(manifest.get(key)), 'MAN-002', `\`${key}\` is missing or of another type`);
   }
   const placed = manifest.get('layout') === 'packed'
@@ -122,11 +132,16 @@ function checkChain(chain) {
   return chain;
 }
 
-export function tensorsOf(manifest) {
-  const chains = manifest.get('codecs').map(checkChain);
-  const [names, ...rest] = ['name', 'dtype', 'shape', 'grid', 'codec'].map((key) => manifest.get('tensors').get(key));
+export function chainsOf(manifest) {
+  return manifest.get('codecs').map(checkChain);
+}
+
+/** The tensors of all rows; those of kinds, of which many tensors may be, have no names. */
+export function tensorsOf(columns, chains) {
+  const rest = ['dtype', 'shape', 'grid', 'codec'].map((key) => columns.get(key));
+  const names = columns.get('name') ?? rest[0].map(() => '');
   need(rest.every((column) => column.length === names.length), 'MAN-007', 'the columns of `tensors` differ in length');
-  checkNames(names);
+  if (columns.has('name')) checkNames(names);
   return names.map((name, index) => {
     const [dtype, shape, grid, codec] = rest.map((column) => column[index]);
     const { size, packed } = dtypeOf(dtype);
@@ -164,9 +179,13 @@ export function isPath(name) {
     (segment) => /^[A-Za-z0-9_.~-]+$/.test(segment) && !/^(\.+$|__|zarr\.json$)/.test(segment));
 }
 
-export function checkSchema(schema, tensors) {
+export function checkSchema(schema) {
+  need(schema === null || (schema.get('id') && schema.get('version')), 'SCH-001', 'schema id or version is empty');
+}
+
+/** [SCH-002] */
+export function checkFingerprint(schema, tensors) {
   if (schema === null) return;
-  need(schema.get('id') && schema.get('version'), 'SCH-001', 'schema id or version is empty');
   const rows = tensors.map(({ name, dtype, shape }) => [name, dtype, shape]);
   rows.sort(([one], [two]) => (one < two ? -1 : 1)); // names are ASCII and distinct
   const fingerprint = createHash('sha256').update(encode(rows)).digest();

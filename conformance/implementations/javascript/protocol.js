@@ -9,7 +9,7 @@ import { DTYPES } from './manifest.js';
 import { Checkpoint, Complex, Fault, Float, Scalar, Tensor, Tuple, Unsupported, repack } from './reader.js';
 import { verify } from './verify.js';
 
-const FEATURES = ['reader', 'unverified', 'verify', 'layout:file', 'layout:loose', 'layout:packed',
+const FEATURES = ['reader', 'unverified', 'verify', 'pages', 'layout:file', 'layout:loose', 'layout:packed',
   ...Object.keys(DIGESTS).map((name) => `digest:${name}`), ...KNOWN.map((name) => `codec:${name}`)];
 const INLINE = 1024; // bytes of a tensor that are given as hex
 
@@ -95,8 +95,8 @@ function reply({ op, ...request }) {
 }
 
 function errorOf({ code, message, where }) {
-  const tensor = checkpoint?.tensors.find(({ name }) => name === where.tensor);
-  return { code, message, ...where, ...(tensor && { tensor: checkpoint.paths.get(tensor).join('/') }) };
+  const named = checkpoint !== undefined && where.tensor !== undefined;
+  return { code, message, ...where, ...(named && { tensor: checkpoint.labelOf(where.tensor) }) };
 }
 
 const MARK = randomUUID();

@@ -12,9 +12,12 @@ import { createHash } from 'node:crypto';
 import { Chunk } from './chunk.js';
 import { Parts } from './chunks.js';
 import { Fault, Unsupported, need } from './faults.js';
-import { DTYPES, Tensor, checkBody, checkHead, checkRequired, checkSchema, tensorsOf } from './manifest.js';
+import {
+  DTYPES, Tensor, chainsOf, checkBody, checkFingerprint, checkHead, checkRequired, checkSchema, isPaged, tensorsOf,
+} from './manifest.js';
 import { Float, decode } from './msgpack.js';
 import { PackedParts } from './packed.js';
+import { PagedTree, TensorPages } from './pages.js';
 import { Storage } from './storage.js';
 import { Complex, Scalar, Tree, Tuple } from './tree.js';
 
@@ -24,6 +27,8 @@ const LIMIT = 2 ** 30; // bytes of a manifest [LIM-001]
 
 /** An open checkpoint. Throws Fault, or Unsupported for what this reader lacks. */
 export class Checkpoint {
+  #tree;
+
   constructor(path) {
     this.storage = new Storage(path);
     try {
@@ -51,13 +56,21 @@ export class Checkpoint {
     checkBody(manifest, record.frame);
     const schema = manifest.get('schema');
     this.schema = schema && { id: schema.get('id'), version: schema.get('version') };
-    this.tensors = tensorsOf(manifest);
-    checkSchema(schema, this.tensors);
+    checkSchema(schema);
+    this.manifest = manifest;
+    this.isPaged = isPaged(manifest);
+    this.tensors = this.isPaged
+      ? new TensorPages(this.storage, manifest) : tensorsOf(manifest.get('tensors'), chainsOf(manifest));
     const tree = new Tree(this.tensors);
-    this.tree = tree.value(manifest.get('tree'), []);
     this.metadata = tree.value(manifest.get('metadata'), undefined);
-    this.paths = tree.paths; // the path at which each tensor stands first
-    this.unknownTags = [...tree.tags]; // tags whose child is given
+    this.tags = tree.tags; // those whose child is given
+    this.paths = tree.paths; // the path at which each tensor stands first, as far as the tree was looked at
+    if (this.isPaged) {
+      this.parts = this.tensors;
+      return;
+    }
+    checkFingerprint(schema, this.tensors);
+    this.#tree = tree.value(manifest.get('tree'), []);
     need(this.paths.size === this.tensors.length, 'TREE-009', 'a tensor stands nowhere in the tree');
     const Kind = record.layout === 'packed' ? PackedParts : Parts;
     this.parts = new Kind(this.storage, manifest, this.tensors);
@@ -67,8 +80,33 @@ export class Checkpoint {
     this.storage.close();
   }
 
+  get unknownTags() {
+    return [...this.tags];
+  }
+
+  get tree() {
+    if (this.#tree === undefined) {
+      const paged = new PagedTree(this.tensors, this.manifest.get('tree'), this.tags);
+      this.#tree = paged.whole();
+      this.paths = paged.paths;
+    }
+    return this.#tree;
+  }
+
+  /** The path text at which a tensor stands first; that of a paged checkpoint is told by its name [PAGE-005]. */
+  labelOf(name) {
+    if (this.isPaged) return name.split('/').map(unescape).join('/');
+    return this.paths.get(this.tensors.find((tensor) => tensor.name === name)).join('/');
+  }
+
   /** The value at a typed path: strings, and BigInts for int keys and positions. */
   at(path) {
+    if (this.isPaged && path.length > 0) {
+      const paged = new PagedTree(this.tensors, this.manifest.get('tree'), this.tags);
+      const found = paged.at(path);
+      need(found !== undefined, 'section 2', `the tree has no ${path.join('/')}`, 'no-such-path');
+      return found.value;
+    }
     let value = this.tree;
     for (const key of path) {
       const items = value instanceof Tuple ? value.items : value;
@@ -127,6 +165,13 @@ export class Checkpoint {
     }
     return out;
   }
+}
+
+/** The key that a segment of a name stands for, as text [NAME-002]. */
+function unescape(segment) {
+  if (segment === '~') return '';
+  const bytes = segment.replaceAll(/~([0-9A-F]{2})/g, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
+  return Buffer.from(bytes, 'latin1').toString();
 }
 
 /** The chunks along one axis: `count` positions of the box from the `first` on, which begin at `offset` in the chunk. */

@@ -6,6 +6,13 @@ import { bin, dtypeOf, int, str } from './manifest.js';
 
 const DEPTH = 256; // [TREE-012]
 
+/** Whether a node is a dict, with as many keys as values [TREE-006], a list or a tuple. */
+export function isContainer(node) {
+  if (!Array.isArray(node) || !node.slice(1).every(Array.isArray)) return false;
+  if (node[0] === 'dict') return node.length === 3 && node[1].length === node[2].length;
+  return (node[0] === 'list' || node[0] === 'tuple') && node.length === 2;
+}
+
 export class Tuple {
   constructor(items) {
     this.items = items;
@@ -40,8 +47,19 @@ export class Tree {
     this.tensors = tensors;
   }
 
-  /** The value of a node at a path; undefined is the path of what may have no tensors [TREE-014]. */
-  value(node, path, depth = 0) {
+  static key(node) {
+    return dictKey(node);
+  }
+
+  deeper(depth) {
+    need(depth < DEPTH, 'TREE-012', `containers are nested deeper than ${DEPTH}`);
+  }
+
+  /**
+   * The value of a node at a path; undefined is the path of what may have no tensors [TREE-014]. `from` is handed on: of
+   * what stands in pages the number of the page that a node is in, or a function that gives it for each item.
+   */
+  value(node, path, depth = 0, from = undefined) {
     if (node === null || typeof node !== 'object' || node instanceof Float || bin(node)) return node;
     need(Array.isArray(node), 'TREE-001', 'a map is no node');
     const [kind, one, two, three] = node;
@@ -60,25 +78,25 @@ export class Tree {
     if (is('tensor', int)) {
       need(path !== undefined, 'TREE-014', 'a tensor in metadata or in the param of a tag');
       need(one >= 0n && one < this.tensors.length, 'TREE-009', `tensor ${one} of ${this.tensors.length}`);
-      const tensor = this.tensors[Number(one)];
+      const tensor = this.tensors.at(Number(one));
       if (!this.paths.has(tensor)) this.paths.set(tensor, path);
       return tensor;
     }
-    need(depth < DEPTH, 'TREE-012', `containers are nested deeper than ${DEPTH}`);
-    const item = (child, key) => this.value(child, path && [...path, key], depth + 1);
-    if (is('list', Array.isArray)) return one.map((child, i) => item(child, BigInt(i)));
-    if (is('tuple', Array.isArray)) return new Tuple(one.map((child, i) => item(child, BigInt(i))));
+    this.deeper(depth);
+    const item = (child, key, i) => this.value(child, path && [...path, key], depth + 1, typeof from === 'function' ? from(i) : from);
+    if (is('list', Array.isArray)) return one.map((child, i) => item(child, BigInt(i), i));
+    if (is('tuple', Array.isArray)) return new Tuple(one.map((child, i) => item(child, BigInt(i), i)));
     if (is('dict', Array.isArray, Array.isArray)) {
       need(one.length === two.length, 'TREE-006', `${one.length} keys and ${two.length} values`);
       const keys = one.map(dictKey);
-      const items = new Map(keys.map((key, i) => [key, item(two[i], key)]));
+      const items = new Map(keys.map((key, i) => [key, item(two[i], key, i)]));
       need(items.size === keys.length, 'TREE-006', 'a dict repeats a key');
       return items;
     }
     need(kind === 'tag' && node.length === 4 && str(one), 'TREE-001', `an array of ${node.length} is no node`);
     this.tags.add(one);
     this.value(two, undefined, depth + 1);
-    return this.value(three, path, depth + 1);
+    return this.value(three, path, depth + 1, from);
   }
 }
 

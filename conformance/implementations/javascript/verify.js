@@ -2,7 +2,8 @@
 
 import { Chunk, DIGESTS } from './chunk.js';
 import { Fault, Unsupported, need } from './faults.js';
-import { DTYPES } from './manifest.js';
+import { DTYPES, checkFingerprint } from './manifest.js';
+import { hasPlainKeys, nameOf } from './pages.js';
 import { product } from './reader.js';
 
 /** All damage of an open checkpoint, as Faults; throws Unsupported if this reader cannot tell. */
@@ -11,7 +12,9 @@ export function verify(checkpoint) {
   if (!Object.hasOwn(DIGESTS, parts.digest)) throw new Unsupported(`digest:${parts.digest}`);
   const damage = [];
   const sound = parts.parts.map((_, number) => collect(damage, () => parts.load(number)));
-  for (const tensor of tensors.filter(({ chunkCount }) => chunkCount > 0)) {
+  const isPaged = checkpoint.isPaged && verifyPages(checkpoint, sound, damage);
+  const there = checkpoint.isPaged ? sound.flatMap((good, page) => (good ? tensors.page(page).tensors : [])) : tensors;
+  for (const tensor of there.filter(({ chunkCount }) => chunkCount > 0)) {
     for (const at of product(tensor.chunkCounts.map((count) => [...Array(count).keys()]))) {
       verifyChunk(checkpoint, tensor, at, damage);
     }
@@ -22,19 +25,48 @@ export function verify(checkpoint) {
   collect(damage, () => {
     if (layout === 'packed') check(Buffer.alloc(0), frame, 'COMMIT'); // [FRM-003]
     else if (layout === 'loose') check(nodeDocuments(storage, tensors), frame, 'a node document'); // [FRM-002]
-    else { // [FRM-001]
+    else if (!checkpoint.isPaged || isPaged) { // [FRM-001]; else nobody knows where the chunks are
       const end = storage.size('') - size;
-      check(outsideChunks(storage, parts, 0, end, [[offset, length]]), frame, 'the file');
+      const { pages } = storage;
+      const skipped = pages ? [[pages.offset, pages.starts.at(-1) - pages.offset]] : [];
+      check(outsideChunks(storage, parts, sound.keys(), end, [[offset, length], ...skipped]), frame, 'the file');
     }
   });
   for (const [number, part] of layout === 'packed' ? parts.parts.entries() : []) {
     collect(damage, () => {
       const [name, whole] = [part.get('object'), Number(part.get('size'))];
       need(storage.size(name) === whole, 'LAY-004', `${name} has not the size of its part`, 'bad-extent');
-      if (sound[number]) check(outsideChunks(storage, parts, number, whole, []), part.get('frame'), name);
+      if (sound[number]) check(outsideChunks(storage, parts, [number], whole, [], name), part.get('frame'), name);
     });
   }
   return damage;
+}
+
+const extentsOf = (parts, number) => [...parts.load(number).values()].map(({ offset, length }) => [offset, length]);
+
+/** Every page of the tree, and what shows only when all pages are there [PAGE-009]; whether the chunks are known. */
+function verifyPages(checkpoint, sound, damage) {
+  const { tensors, parts, manifest } = checkpoint;
+  const { pages } = tensors;
+  const known = sound.every(Boolean);
+  let whole = known;
+  for (let number = sound.length; number < pages.count; number++) {
+    whole = collect(damage, () => pages.bytes(number)) && whole;
+  }
+  if (!whole) return known;
+  collect(damage, () => {
+    const plain = hasPlainKeys(checkpoint.tree);
+    for (const [tensor, path] of checkpoint.paths) {
+      need(nameOf(path) === tensor.name, 'PAGE-005', `the tensor at ${path.join('/')} is named ${tensor.name}`);
+    }
+    need(plain === manifest.get('plain_keys'), 'PAGE-008', '`plain_keys` is not as the keys are');
+    checkFingerprint(manifest.get('schema'), [...sound.keys()].flatMap((page) => tensors.page(page).tensors));
+  });
+  return collect(damage, () => {
+    const extents = [...sound.keys()].flatMap((page) => extentsOf(parts, page)).sort(([one], [two]) => one - two);
+    const apart = extents.every(([start], i) => i === 0 || extents[i - 1][0] + extents[i - 1][1] <= start);
+    need(apart, 'CHK-005', 'two chunks overlap', 'bad-extent');
+  });
 }
 
 /** Run an action, and add the fault that it meets to `damage`; whether it met none. */
@@ -73,13 +105,13 @@ function regionOf(tensor, at) {
   });
 }
 
-/** The bytes of an object but for chunks and what is skipped besides, as [offset, length]. */
-function outsideChunks(storage, parts, number, size, skipped) {
-  const extents = [...parts.load(number).values()].map(({ offset, length }) => [offset, length]);
+/** The bytes of an object but for chunks of these parts and what is skipped besides, as [offset, length]. */
+function outsideChunks(storage, parts, numbers, size, skipped, name = '') {
+  const extents = [...numbers].flatMap((number) => extentsOf(parts, number));
   const holes = [...extents, ...skipped, [size, 0]].sort(([one], [two]) => one - two);
   let position = 0;
   return Buffer.concat(holes.map(([offset, length]) => {
-    const bytes = storage.read(parts.parts[number].get('object'), position, offset - position);
+    const bytes = storage.read(name, position, offset - position);
     position = offset + length;
     return bytes;
   }));

@@ -8,7 +8,10 @@ import sys
 from typing import Any, ClassVar
 
 from ..server import Refused, Server
-from .reader import DTYPES, Checkpoint, Fault, Scalar, Tensor, need, repack
+from .faults import Fault, need
+from .manifest import DTYPES, Tensor
+from .reader import Checkpoint, repack
+from .tree import Scalar
 
 INLINE = 1024  # bytes of a tensor that are given as hex
 Value = dict[str, Any]
@@ -17,7 +20,16 @@ Value = dict[str, Any]
 class PythonReader(Server):
     name, version = "ckptfmt-python", "1.0.0"
     features: ClassVar[list[str]] = [
-        *("reader", "unverified", "layout:file", "layout:loose", "digest:xxh3-128", "digest:sha256", "codec:gzip"),
+        *(
+            "reader",
+            "unverified",
+            "layout:file",
+            "layout:loose",
+            "digest:xxh3-128",
+            "digest:sha256",
+            "codec:gzip",
+            "pages",
+        ),
     ]
     checkpoint: Checkpoint
 
@@ -26,8 +38,7 @@ class PythonReader(Server):
             return super().refusal(error)
         where = dict(error.where)
         if "tensor" in where:
-            number = next(tensor.number for tensor in self.checkpoint.tensors if tensor.name == where["tensor"])
-            where["tensor"] = "/".join(map(str, self.checkpoint.paths[number]))
+            where["tensor"] = self.checkpoint.label(str(where["tensor"]))
         return Refused("error", {"code": error.code, "message": str(error), **where})
 
     def do_open(self, request: Value) -> Value:
@@ -59,13 +70,7 @@ class PythonReader(Server):
 
     def at(self, path: list[Any]) -> Any:
         """The value at a path of the protocol."""
-        value = self.checkpoint.tree
-        for key in path:
-            key = key if isinstance(key, str) else int(key["int"])
-            position = type(value) in (list, tuple) and key in range(len(value))
-            need(position or (type(value) is dict and key in value), f"the tree has no {path}", "no-such-path")
-            value = value[key]
-        return value
+        return self.checkpoint.at(tuple(key if isinstance(key, str) else int(key["int"]) for key in path))
 
     def describe(self, value: Any, verify: bool | None) -> Value:
         """A value as the protocol has it; tensors without bytes if `verify` is None."""
