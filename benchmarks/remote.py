@@ -31,7 +31,8 @@ from rich.table import Table
 import ckptfmt
 from benchmarks.memory import touch
 from ckptfmt.storage import IN_FLIGHT
-from ckptfmt.storage.remote import READERS, SPAN
+from ckptfmt.storage.engine import MOST_REQUESTS
+from ckptfmt.storage.remote import READERS, SPAN, RemoteStorage
 
 ENGINES = ("fsspec", "obstore")
 MB = 1e6
@@ -231,12 +232,40 @@ def small_tensors(count: int, latency: float, rounds: int) -> Table:
     return table
 
 
+def growing(megabytes: int, latency: float, rounds: int) -> Table:
+    """Loads of tensors of 4 MiB, each a request: 16 at a time all along, and as many as a load makes."""
+    table = Table(title=f"load of {megabytes} MB in requests of 4 MiB, each {1000 * latency:.0f} ms longer")
+    for heading in ("engine", "16 at a time, s", "more and more, s", "ratio (least–greatest)"):
+        table.add_column(heading)
+    tree = [np.full(1 << 20, number, np.float32) for number in range(megabytes // 4)]
+    with server(latency) as endpoint:
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
+        size = ckptfmt.save("s3://bucket/x.ckpt", tree, storage_options=options_of("obstore", endpoint)).bytes
+        tree.clear()
+        for engine in ENGINES:
+            load = partial(ckptfmt.load, "s3://bucket/x.ckpt", storage_options=options_of(engine, endpoint))
+            times: dict[int, list[float]] = {READERS: [], MOST_REQUESTS: []}
+            for number in range(rounds + 1):
+                for most in sorted(times, reverse=bool(number % 2)):
+                    RemoteStorage.most_readers = most
+                    times[most].append(timed(load, size))
+            few, more = (spent[1:] for spent in times.values())
+            ratios = [before / now for before, now in zip(few, more, strict=True)]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+            table.add_row(engine, f"{statistics.median(few):.1f}", f"{statistics.median(more):.1f}", spread)
+    return table
+
+
 @click.command(help=__doc__)
 @click.option("--small", default=0, help="Instead, load so many small tensors.")
-@click.option("--latency", default=30.0, show_default=True, help="Of the server, for --small, in milliseconds.")
+@click.option("--growing", "grows", default=0, help="Instead, load so many MB from a server with a latency.")
+@click.option("--latency", default=30.0, show_default=True, help="Of the server, for these, in milliseconds.")
 @click.option("--megabytes", default=512, show_default=True, help="Size of the checkpoint.")
 @click.option("--rounds", default=7, show_default=True, help="Turns of each side.")
-def main(small: int, latency: float, megabytes: int, rounds: int) -> None:
+def main(small: int, grows: int, latency: float, megabytes: int, rounds: int) -> None:
+    if grows:
+        Console().print(growing(grows, latency / 1000, rounds))
+        return
     if small:
         Console().print(small_tensors(small, latency / 1000, rounds))
         return

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import itertools
 import json
 import subprocess
 import sys
@@ -40,8 +41,9 @@ from stores import (
 
 import ckptfmt
 from ckptfmt.layouts import packed
+from ckptfmt.reading import neighbours, pace
 from ckptfmt.reading.neighbours import RUN, SMALL
-from ckptfmt.storage import TAIL, exclusive, fsspec_engine, retry
+from ckptfmt.storage import TAIL, exclusive, fsspec_engine, remote, retry
 from ckptfmt.storage.engine import PART, engine_for
 from ckptfmt.testing import assert_same_tree
 
@@ -92,6 +94,28 @@ def test_opening_a_file_takes_two_requests_at_most(s3_store: Store, proxy: s3.Pr
         with open_(store) as checkpoint:
             assert len(checkpoint) == tensors
         assert [request.method for request in seen.requests] == ["GET"] * (1 if tensors == 1 else 2)
+
+
+MANY = {f"layer{number}.w": np.full(8, number, np.float32) for number in range(20_000)}
+
+
+def test_a_slice_of_very_many_tensors_takes_few_requests(s3_store: Store, proxy: s3.Proxy) -> None:  # [PAGE-003]
+    """The end of the file with the record, the manifest's own document if it is not there, a page, a block; then what
+    is not on that page. A whole load reads all pages together."""
+    save(s3_store, MANY)
+    with watched(s3_store, proxy) as (store, seen):
+        with open_(store) as checkpoint:
+            assert len(seen.requests) <= 2
+            assert seen.bytes_got <= 2 * TAIL
+            assert np.array_equal(checkpoint["layer7777.w"][2:5], np.full(3, 7777, np.float32))
+            assert len(seen.requests) <= 4
+            before = len(seen.requests)
+            assert np.array_equal(checkpoint["layer7778.w"][...], np.full(8, 7778, np.float32))
+            assert len(seen.requests) <= before + 1
+        assert seen.bytes_got < 2 << 20
+    with watched(s3_store, proxy) as (store, seen):
+        assert_same_tree(load(store), MANY)
+        assert len(seen.requests) <= 4
 
 
 def test_few_requests_to_save(s3_store: Store, proxy: s3.Proxy) -> None:
@@ -147,16 +171,22 @@ class UnderWay:
 
 @pytest.fixture
 def reads(store: Store, monkeypatch: pytest.MonkeyPatch) -> UnderWay:
-    """The bytes of all reads that the engine is asked for at a time."""
+    """The bytes that all reads which the engine is asked for at a time hold beside their destinations, and those that
+    are a destination themselves only on the way: groups of small tensors, parts of blocks, chunks to decode."""
     engine = type(engine_for(store.url, store.options)[0])
-    before, reads = engine.read_into, UnderWay()
+    before, run, reads = engine.read_into, neighbours.read_run, UnderWay()
 
     def counted(self: Any, key: str, offset: int, out: memoryview, seen: Any) -> int:
-        with reads.hold(len(out)):
+        with reads.hold(len(out) if engine.held is None else min(len(out), engine.held)):
             time.sleep(0.01)
             return before(self, key, offset, out, seen)
 
+    def counted_run(blocks: Any, group: Any, *more: Any) -> None:
+        with reads.hold(sum(group.lengths.tolist())):
+            run(blocks, group, *more)
+
     monkeypatch.setattr(engine, "read_into", counted)
+    monkeypatch.setattr(neighbours, "read_run", counted_run)
     return reads
 
 
@@ -179,11 +209,45 @@ def requests_under_way(proxy: s3.Proxy, name: str) -> Iterator[UnderWay]:
 def test_bytes_in_flight_bound_what_is_read(store: Store, reads: UnderWay, verify: bool) -> None:
     tree = {"w": np.arange(5 << 20, dtype=np.float64), "small": [np.full(1000, n) for n in range(2000)]}
     save(store, tree)
-    for budget, most in ((1, 4 << 20 if verify else 0), (9 << 20, 9 << 20), (256 << 20, 256 << 20)):
+    for budget in (1, 9 << 20, 12 << 20, 256 << 20):
         reads.most = 0
         assert_same_tree(load(store, verify=verify, max_bytes_in_flight=budget), tree)
-        assert reads.most <= max(most, RUN + SMALL)  # one request there is in any case
-        assert budget == 1 or reads.most > 4 << 20
+        assert reads.most <= max(budget, 2 * (RUN + SMALL))  # one group, and its request, there is in any case
+        assert budget == 1 or reads.most > RUN
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_requests_become_more_where_they_take_no_longer(
+    store: Store, reads: UnderWay, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """Of a store whose requests take as long as ever, or longer by as many as there are, by a clock that says so; and
+    never more than memory has room for."""
+    monkeypatch.setattr(remote.RemoteStorage, "span", span := 1 << 14)
+    requests, clock, ticks = UnderWay(), threading.local(), itertools.count(1)
+    held = engine_for(store.url, store.options)[0].held
+    tree = {"w": np.arange(1 << 20, dtype=np.int32)}
+    save(store, tree)
+    fill = remote.RemoteStorage.read_into
+
+    def counted(*arguments: Any) -> None:
+        with requests.hold(1):
+            fill(*arguments)
+
+    ended = pace.Pace.ended
+
+    def told(self: pace.Pace, begun: float, room: int) -> bool:
+        clock.now = 1000 * next(ticks)
+        return ended(self, clock.now - (self.threads if waits else 1), room)
+
+    monkeypatch.setattr(remote.RemoteStorage, "read_into", counted)
+    monkeypatch.setattr(pace.Pace, "ended", told)
+    monkeypatch.setattr(pace, "monotonic", lambda: getattr(clock, "now", 0))
+    assert_same_tree(load(store, verify=False), tree)
+    assert 16 < requests.most <= (24 if waits else 64)
+    assert waits or requests.most > 36
+    requests.most = 0
+    assert_same_tree(load(store, verify=False, max_bytes_in_flight=4 * (held or span)), tree)
+    assert requests.most <= 4
 
 
 def test_bytes_in_flight_bound_what_is_decoded(store: Store, reads: UnderWay) -> None:

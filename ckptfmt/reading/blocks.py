@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import chain, islice
-from typing import Any
+from itertools import chain, count, islice
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +29,10 @@ from ..layouts import chunk_object
 from ..layouts.chunk_index import ChunkIndex
 from ..storage import IN_FLIGHT, Storage
 from ..tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from ..threads import Call
+    from .pace import Pace
 
 UNVERIFIED = 16 << 20  # bytes of one read without verification
 SCRAP = 256 << 10  # bytes that are read at a time to be digested and forgotten
@@ -45,42 +50,66 @@ def in_turn(jobs: list[ReadJob]) -> None:
         job()
 
 
-def run(jobs: list[ReadJob], threads: int) -> None:
-    """Run jobs, on several threads if there is more than one, this one among them; the first failure in order is
-    raised, after all have ended. By hand, as importing the library's pools takes longer than most small reads."""
+def run(jobs: list[ReadJob], threads: int, pace: Pace | None = None) -> None:
+    """Run jobs, on several threads if there is more than one, this one among them, and on no more than a `pace` says;
+    the first failure in order is raised, after all have ended. By hand, as importing the library's pools takes longer
+    than most small reads."""
     if len(jobs) <= 1:
         in_turn(jobs)
         return
-    from ..threads import Call, start_thread  # here, as reading a slice needs none
+    if pace is not None and len(jobs) <= pace.threads:  # too few to tell what more threads would do
+        threads, pace = min(threads, pace.threads), None
+    _Running(jobs, threads, pace).finish()
 
-    pending = deque(enumerate(jobs))
-    failures: dict[int, BaseException] = {}
 
-    def work() -> None:
-        while pending and not failures:
+class _Running:
+    """Jobs that several threads do."""
+
+    def __init__(self, jobs: list[ReadJob], threads: int, pace: Pace | None) -> None:
+        self.threads, self.pace = min(threads, len(jobs)), pace
+        self.pending = deque(enumerate(jobs))
+        self.failures: dict[int, BaseException] = {}
+        self.helpers: list[Call[None]] = []
+        self.numbers = count(1)  # of the helpers
+
+    def finish(self) -> None:
+        try:
+            self.begin()
+            self.work(0)
+        except BaseException as error:  # an interrupt, which ends the others after the jobs that they have begun
+            self.failures[-1] = error
+        for helper in self.helpers:  # also those that one of them begins meanwhile
+            helper.wait()
+        if self.failures:  # jobs begin in order, so every earlier one that fails is here too
+            raise self.failures[min(self.failures)]
+
+    def most(self) -> int:
+        """Threads that there are to be."""
+        return min(self.threads, self.pace.threads) if self.pace else self.threads
+
+    def begin(self) -> None:
+        from ..threads import Call, start_thread  # here, as reading a slice needs none
+
+        while len(self.helpers) < self.most() - 1:
+            helper = Call(self.work, next(self.numbers))
+            if not start_thread("ckptfmt-read", helper.make):  # there are no more, so those that there are do it all
+                break
+            self.helpers.append(helper)
+
+    def work(self, number: int) -> None:
+        while self.pending and not self.failures and number < self.most():
             try:
-                number, job = pending.popleft()
+                place, job = self.pending.popleft()
             except IndexError:  # another thread took the last one
                 return
+            begun = monotonic()
             try:
                 job()
             except BaseException as error:
-                failures[number] = error
-
-    helpers: list[Call[None]] = []
-    try:
-        while len(helpers) < min(threads, len(jobs)) - 1:
-            helper = Call(work)
-            if not start_thread("ckptfmt-read", helper.make):  # there are no more, so those that there are do it all
-                break
-            helpers.append(helper)
-        work()
-    except BaseException as error:  # an interrupt, which ends the others after the jobs that they have begun
-        failures[-1] = error
-    for helper in helpers:
-        helper.wait()
-    if failures:  # jobs begin in order, so every earlier one that fails is here too
-        raise failures[min(failures)]
+                self.failures[place] = error
+                return
+            if self.pace and self.pending and self.pace.ended(begun, self.threads):
+                self.begin()
 
 
 def _cut(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
@@ -128,13 +157,14 @@ class BlockReader:
         self.on_read: Callable[[int], None] | None = None  # told the bytes of each read, from any thread
         self.digest: Digest = digest_named(manifest.digest)
         self.in_flight = IN_FLIGHT  # bytes of memory for what comes over a network, beside its destination
+        self._pace: Pace | None = None  # once many requests were made of a store
 
     def for_load(self, in_flight: int) -> BlockReader:
         """A reader of the same chunks for one load."""
         import copy  # here, as reading a slice needs none
 
         other = copy.copy(self)
-        other.in_flight, other.on_read = in_flight, None
+        other.in_flight, other.on_read, other._pace = in_flight, None, None
         return other
 
     def describe(self, tensor: int) -> str:
@@ -191,7 +221,7 @@ class BlockReader:
                     self._check_object(place)
             if not is_raw:
                 decoded, largest = decoded + nbytes, max(largest, self.manifest.specs[tensor].chunk_nbytes)
-        decoded += min(decoded, largest * self.storage.readers)  # what is decoded before it comes into its place
+        decoded += min(decoded, largest * self.storage.most_readers)  # what is decoded before it comes into its place
         if decoded > UNCHECKED:
             self.limits.check_expansion(decoded, stored)
 
@@ -247,18 +277,24 @@ class BlockReader:
 
     def run(self, jobs: list[ReadJob], each: int = 0) -> None:
         """Run jobs, as many at a time as the storage likes, and over a network as `in_flight` has room for: each takes
-        as many bytes as one request, or `each`, beside its destination."""
-        readers = self.storage.readers
-        if self.storage.is_remote:
-            readers = max(1, min(readers, self.in_flight // max(each, self._span)))
-        run(jobs, readers)
+        `each` bytes beside its destination, and what a request holds."""
+        storage = self.storage
+        if not storage.is_remote:
+            run(jobs, storage.readers)
+            return
+        from .pace import Pace  # here, as a disk needs none
+
+        held = min(each, self._span) if storage.held is None else storage.held
+        taken = max(each + held, self._span if storage.held is None else 0)
+        self._pace = self._pace or Pace(storage.readers, storage.most_readers)
+        run(jobs, max(1, min(storage.most_readers, self.in_flight // taken)), self._pace)
 
     @property
     def _span(self) -> int:
-        """Bytes of one request, at least a block: fewer where `in_flight` has no room for as many of them as are best
-        made at a time."""
+        """Bytes of one request, at least a block: fewer where memory holds all of it, and `in_flight` has no room for
+        as many of them as are best made at a time."""
         storage = self.storage
-        if not storage.is_remote:
+        if storage.held is not None:
             return storage.span
         return min(storage.span, max(self.manifest.block, self.in_flight // storage.readers))
 

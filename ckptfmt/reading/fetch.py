@@ -180,7 +180,7 @@ class Fetcher:
             else:
                 picks.append(partial(self._pick, place, axes, out, verify, run))
                 each = max(each, SPAN if spec.is_raw else 2 * spec.chunk_nbytes)
-        self.blocks.run(jobs)
+        self.blocks.run(jobs, self.manifest.block if verify else 0)  # of which some is wanted
         self.blocks.run(picks, each)
 
     def _pick(self, place: ChunkPlace, axes: tuple[Axis, ...], out: Array, verify: bool, run: Runner) -> None:

@@ -54,6 +54,10 @@ class Storage(Protocol):
     """Requests that are best made at a time."""
     is_remote: bool
     """Whether requests mostly wait, so that small ones, too, are best made many at a time."""
+    most_readers: int
+    """Requests that may be made at a time where more of them take no longer."""
+    held: int | None
+    """Most bytes of memory that a request takes beside its destination; None: as many as it reads."""
 
     def size(self, name: str) -> int:
         """Size of an object in bytes; raises `missing-object`."""

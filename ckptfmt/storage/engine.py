@@ -19,6 +19,7 @@ from ..packages import is_there, missing_for
 
 ENGINES = ("fsspec", "obstore")  # each a module of this package, named after it, imported when used
 PART, LEAST_PART = 16 << 20, 5 << 20  # bytes of one part of an upload; S3 takes no smaller ones
+MOST_REQUESTS = 64  # that read at a time
 
 
 class SeenObject(NamedTuple):
@@ -77,6 +78,8 @@ class Engine(Protocol):
     name: str
     """Tells this store from others, credentials included; never shown."""
     writable: bool
+    held: int | None
+    """Most bytes of memory that a read takes beside its destination; None: as many as it reads."""
 
     def head(self, key: str) -> SeenObject: ...
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import fault
-from .engine import Child, Engine, ListedObject, ObjectReplaced, SeenObject, Unfinished, Upload
+from .engine import MOST_REQUESTS, Child, Engine, ListedObject, ObjectReplaced, SeenObject, Unfinished, Upload
 from .retry import retried, status_of
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def connect(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
     try:
         from fsspec.core import url_to_fs
 
-        fs, path = url_to_fs(url, **options)
+        fs, path = url_to_fs(url, **_with_connections(url, options))
     except ValueError as error:
         raise fault("bad-option", f"cannot reach {url.partition('://')[0]}://: {error}", path=url) from error
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
@@ -43,8 +43,17 @@ def connect(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
     return FsspecEngine(fs, protocols), str(path)
 
 
+def _with_connections(url: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options, with which s3fs has a connection for each request: by itself it has ten."""
+    if url.partition("://")[0] not in ("s3", "s3a"):
+        return options
+    return {**options, "config_kwargs": {"max_pool_connections": MOST_REQUESTS, **(options.get("config_kwargs") or {})}}
+
+
 class FsspecEngine:
     """Any file system, by the calls that all of them have."""
+
+    held: int | None = None
 
     def __init__(self, fs: Any, protocols: set[str]) -> None:
         self._fs = fs
@@ -135,6 +144,8 @@ class _FileUpload:
 
 class S3Engine(FsspecEngine):
     """S3 through s3fs, with requests that say more than the calls which all file systems have."""
+
+    held: int | None = 1 << 20  # what has come of a body, and is not in its place
 
     def head(self, key: str) -> SeenObject:
         async def head() -> dict[str, Any]:

@@ -21,6 +21,8 @@ class LocalStorage:
 
     span = 2 << 20  # bytes read are still in the processor's cache when they are digested
     readers = max(2, min(8, os.cpu_count() or 2))
+    most_readers = readers
+    held: int | None = 0
     is_remote = False
 
     def __init__(self, path: str, *, is_temporary: bool = False, follow_links: bool = False) -> None:

@@ -26,6 +26,7 @@ from .engine import Child, Engine, ListedObject, ObjectReplaced, SeenObject, Unf
 from .retry import TRIES, retried
 
 PIECE = 256 << 10  # bytes of a body that are handed on at a time
+HELD = 1 << 20  # bytes of memory that a read takes at most: a piece, and what has come of the next
 _STATUS = re.compile(r"status code: (\d{3})").search
 UPLOADS = 4  # parts of one object under way at a time
 WAITING = 4  # others in memory: one that fills, its copy, one in the queue, and one that obstore has taken from there
@@ -53,6 +54,8 @@ def connect(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
 
 class ObstoreEngine:
     """A store of obstore."""
+
+    held: int | None = HELD
 
     def __init__(self, store: Any, name: str) -> None:
         self._store, self.name = store, name

@@ -11,13 +11,13 @@ from typing import Any, Self, TypeGuard, TypeVar
 
 from ..errors import CkptError, fault
 from . import COMMIT, TAIL, TEMPORARY_SUFFIX
-from .engine import Engine, ObjectReplaced, SeenObject, engine_for, storage_fault
+from .engine import MOST_REQUESTS, Engine, ObjectReplaced, SeenObject, engine_for, storage_fault
 from .retry import status_of
 
 T = TypeVar("T")
 
 SPAN = 16 << 20  # bytes of one request, in which consecutive blocks are read
-READERS = 16  # requests at a time
+READERS = 16  # requests at a time, to begin with
 
 
 class RemoteStorage:
@@ -25,11 +25,13 @@ class RemoteStorage:
 
     span = SPAN
     readers = READERS
+    most_readers = MOST_REQUESTS
     is_remote = True
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.path = url
         self._engine, self._root = engine_for(url, options)
+        self.held = self._engine.held
         if self._root.rstrip("/").endswith(TEMPORARY_SUFFIX):  # [PUB-021]
             raise fault("temporary", "this is the temporary of a save that has not been committed", path=url)
         self._seen: dict[str, SeenObject] = {}
@@ -45,6 +47,7 @@ class RemoteStorage:
         """Of a directory that will have these bytes as its `COMMIT`."""
         storage = cls.__new__(cls)
         storage.path, storage._engine, storage._root, storage.is_directory = path, engine, root, True
+        storage.held = engine.held
         storage._seen, storage._tails = {COMMIT: SeenObject(len(commit), None)}, {COMMIT: commit}
         return storage
 

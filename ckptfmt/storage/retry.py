@@ -10,6 +10,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIES = 5
+
+
+class Tries:
+    """How often this process has made a request again, as far as it is done here and not by a client."""
+
+    again = 0
+
+
 _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _PASSING_ERRNO = {
@@ -61,5 +69,10 @@ def _retrying(when: Callable[[BaseException], bool]) -> Any:
         retry=retry_if_exception(when),
         stop=stop_after_attempt(TRIES),
         wait=wait_random_exponential(multiplier=0.1, max=5.0),
+        before_sleep=_count,
         reraise=True,
     )
+
+
+def _count(_: Any) -> None:
+    Tries.again += 1

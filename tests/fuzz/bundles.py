@@ -30,6 +30,8 @@ class MemoryStorage:
     path = "fuzz.ckpt"
     span = 1 << 20
     readers = 2
+    most_readers = readers
+    held: int | None = 0
     is_remote = False
 
     def __init__(self, objects: dict[str, bytes]) -> None:
