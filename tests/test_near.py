@@ -84,7 +84,7 @@ def test_errors_of_lookups(tmp_path: Path) -> None:
 
 def test_nobody_pays_for_a_hint_that_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ckptfmt.save(tmp_path / "c.ckpt", {"a": 1}, durable=False)
-    monkeypatch.setattr("ckptfmt.format.names.did_you_mean", None)
+    monkeypatch.setattr("ckptfmt.near.did_you_mean", None)
     with ckptfmt.open(tmp_path / "c.ckpt") as checkpoint:
         assert "b" not in checkpoint
         with pytest.raises(ckptfmt.SelectionError):

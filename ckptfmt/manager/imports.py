@@ -7,12 +7,15 @@ the handler interrupted was importing, waits for that for ever, and so does a pr
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 
+from ..errors import CkptError
+from ..format.digests import DIGEST, digest_named
 from ..frameworks.adapter import adapters
 from .options import StepOptions
 
-_ALWAYS = ("pack_writer", "part_writer", "staging", "file", "packed", "loose")
+_ALWAYS = ("pack_writer", "part_writer", "staging", "file", "paged_file", "packed", "loose")
 
 
 def import_all(options: StepOptions) -> None:
@@ -20,7 +23,10 @@ def import_all(options: StepOptions) -> None:
     adapters()
     for name in _ALWAYS:
         import_module(f"...layouts.{name}", __name__)
+    with suppress(CkptError):  # which saves raise
+        digest_named(options.get("digest", DIGEST))
     for name in (
+        "ckptfmt.save_options",
         "zlib_ng.zlib_ng",
         "numpy.ma",
         *(("numcodecs.zstd", "numcodecs.blosc") if options.get("compression") else ()),
