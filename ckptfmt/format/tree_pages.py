@@ -18,6 +18,7 @@ from .pages import Pages
 from .tree import MAX_DEPTH, decode_keys
 
 SIZE = 65_536  # bytes of a node from which on parts of it stand in pages of their own
+FEW = 64  # items of a container that is mostly small
 _CONTAINERS = frozenset(("dict", "list", "tuple"))
 _KINDS = (["dict"], ["list"], ["tuple"])
 _MARKS = (b"page", b"joined")  # what stands in the bytes of every node that has parts elsewhere
@@ -209,10 +210,12 @@ class Cutter:
             return (node, len(raw)) if len(raw) <= SIZE else self._page(raw)
         items = node[-1]
         made, sizes = items, []
-        if all(type(item) is not list or item[0] == "tensor" for item in items):
-            size = len(self._pack(node))  # at once, as most have no containers in them, and few items
+        has_leaves = all(type(item) is not list or item[0] == "tensor" for item in items) if len(items) > FEW else None
+        if has_leaves is not False:
+            size = len(self._pack(node))  # at once, as most are small, or have no containers in them
             if size <= SIZE:
                 return node, size
+        if has_leaves:
             sizes = list(map(len, map(self._pack, items)))
         if not sizes or max(sizes) > SIZE:
             cut = list(map(self._cut, items))
@@ -251,11 +254,23 @@ def _runs(sizes: Sequence[int]) -> Iterator[slice]:
 def has_plain_keys(node: Node) -> bool:
     """Whether each path text of a tree stands for one path: no key of a dict is empty, has a `/` or is the text of an
     int. [PAGE-008]"""
+    keys: set[Node] = set()
+    _collect_keys(node, keys)
+    return are_plain(keys)
+
+
+def _collect_keys(node: Node, keys: set[Node]) -> None:
+    """Add the keys of all dicts, but for those that are nodes of long ints; most dicts of a tree have the same."""
     kind = node[0] if type(node) is list else None
     if kind == "tag":
-        return has_plain_keys(node[3])
+        _collect_keys(node[3], keys)
     if kind not in _CONTAINERS:
-        return True
-    if kind == "dict" and not are_plain(node[1]):
-        return False
-    return all(has_plain_keys(item) for item in node[-1] if type(item) is list and item[0] != "tensor")
+        return
+    if kind == "dict":
+        try:
+            keys.update(node[1])
+        except TypeError:
+            keys.update(key for key in node[1] if type(key) is not list)
+    for item in node[-1]:
+        if type(item) is list and item[0] != "tensor":
+            _collect_keys(item, keys)

@@ -60,6 +60,8 @@ def _documents(draft: Draft, stacks: list[TensorStack]) -> Iterator[tuple[str, b
 def _in_order(draft: Draft) -> Draft:
     """The draft with its tensors in the order of their names. [PAGE-005]"""
     order = sorted(range(len(draft.names)), key=draft.names.__getitem__)
+    if order == list(range(len(order))):
+        return draft
     numbers = [0] * len(order)
     for number, tensor in enumerate(order):
         numbers[tensor] = number
