@@ -99,7 +99,7 @@ def save_together(label: str, folder: Path, **options: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    shutil.rmtree(mail)  # a session in which a rank was lost stays
+    shutil.rmtree(mail, ignore_errors=True)  # a session in which a rank was lost stays, another may just be ending
     if failures:
         raise min(failures, key=lambda error: getattr(error, "errno", None) is None)  # the cause before its echoes
 
