@@ -6,6 +6,7 @@ import itertools
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,9 @@ def save_together(label: str, folder: Path, **options: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    shutil.rmtree(mail, ignore_errors=True)  # a session in which a rank was lost stays, another may just be ending
+    while mail.exists():  # a session in which a rank was lost stays, another may just be ending
+        with suppress(FileNotFoundError):
+            shutil.rmtree(mail)
     if failures:
         raise min(failures, key=lambda error: getattr(error, "errno", None) is None)  # the cause before its echoes
 
