@@ -100,7 +100,7 @@ def save_together(label: str, folder: Path, **options: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    while mail.exists():  # a session in which a rank was lost stays, another may just be ending
+    while mail.exists():  # a session in which a rank was lost stays; a collection beside may be at it, too
         with suppress(FileNotFoundError):
             shutil.rmtree(mail)
     if failures:
