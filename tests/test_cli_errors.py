@@ -162,7 +162,7 @@ def test_a_hint_looks_at_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / f"{number}.txt").touch()
     looked: list[Any] = []
     monkeypatch.setattr("ckptfmt.cli.folders.LOOKED_AT", 5)
-    monkeypatch.setattr("ckptfmt.conversion.own.looks_like", lambda probe: bool(looked.append(probe)))
+    monkeypatch.setattr("ckptfmt.conversion.formats.own.looks_like", lambda probe: bool(looked.append(probe)))
     said("get", tmp_path, "w")
     assert len(looked) == 10, "five here, and five below"
 

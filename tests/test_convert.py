@@ -201,7 +201,7 @@ def test_gguf(tmp_path: Path) -> None:
 
 def test_gguf_knows_every_type_of_its_library() -> None:
     gguf = pytest.importorskip("gguf")
-    from ckptfmt.conversion.gguf import PLAIN, QUANTISED_TYPES
+    from ckptfmt.conversion.formats.gguf import PLAIN, QUANTISED_TYPES
 
     sizes = {int(kind): size for kind, size in gguf.GGML_QUANT_SIZES.items()}
     assert set(PLAIN) | set(QUANTISED_TYPES) >= set(sizes), "and those of later versions"
@@ -259,7 +259,7 @@ def test_flax_both_ways(written: Any, name: str, tmp_path: Path) -> None:
 
 
 def test_flax_cuts_large_arrays_as_flax_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ckptfmt.conversion import flax
+    from ckptfmt.conversion.formats import flax
 
     monkeypatch.setattr(flax, "CHUNK", 16)
     big = np.arange(11, dtype=np.int64).reshape(11, 1)

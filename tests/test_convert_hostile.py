@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 import ckptfmt
 from ckptfmt.conversion import FORMATS, gate, open_source
 from ckptfmt.conversion.claims import EXPANSION, allowing
-from ckptfmt.conversion.formats import reader_of
 from ckptfmt.conversion.source import mapped_arrays
+from ckptfmt.conversion.table import reader_of
 
 # ---- archives
 

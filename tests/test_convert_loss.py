@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.conversion import formats, open_source
+from ckptfmt.conversion import open_source, table
 from ckptfmt.conversion.fit import fit, nest
 from ckptfmt.conversion.source import LazyArray, slabs, unflatten
 from ckptfmt.format.names import path_text
@@ -179,7 +179,7 @@ def test_slabs_cover_a_tensor_in_order(shape: tuple[int, ...], rows: int | None,
 
 
 def test_ordered_dicts_lose_their_name_alone() -> None:
-    holds = formats.writer_of(formats.FORMATS["flax"]).HOLDS
+    holds = table.writer_of(table.FORMATS["flax"]).HOLDS
     fitted = fit(OrderedDict(a=OrderedDict(b=MATRIX)), None, holds)
     assert not fitted.losses
     assert type(fitted.tree["a"]) is dict
@@ -309,7 +309,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_the_command_lists_formats_and_wants_two_paths(tmp_path: Path) -> None:
     listed = run("convert", "--formats")
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(formats.FORMATS)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(table.FORMATS)
     rows = json.loads(run("convert", "--formats", "--json").stdout)["formats"]
     assert {row["name"] for row in rows if row["writable"]} >= {
         "ckptfmt",

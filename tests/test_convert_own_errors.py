@@ -11,7 +11,8 @@ import safetensors.numpy
 from peers import peer
 
 import ckptfmt
-from ckptfmt.conversion import formats, npz
+from ckptfmt.conversion import table
+from ckptfmt.conversion.formats import npz
 
 torch = peer("torch")
 
@@ -63,7 +64,7 @@ def test_what_a_writer_raises_gets_a_code(
         def write(*_: object) -> None:
             raise error
 
-    monkeypatch.setattr(formats, "writer_of", lambda _: Failing("failing"))
+    monkeypatch.setattr(table, "writer_of", lambda _: Failing("failing"))
     with pytest.raises(ckptfmt.CkptError) as raised:
         ckptfmt.convert(tmp_path / "s.ckpt", tmp_path / "x.npz")
     assert raised.value.code == code

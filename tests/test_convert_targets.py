@@ -41,7 +41,7 @@ NAMES: dict[str, tuple[str, Any, str]] = {
 def test_names_that_targets_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, verify: bool) -> None:
     suffix, tree, code = NAMES[what]
     if what == "a long name":
-        monkeypatch.setattr("ckptfmt.conversion.npz.LONGEST", 300)
+        monkeypatch.setattr("ckptfmt.conversion.formats.npz.LONGEST", 300)
     ckptfmt.save(tmp_path / "x.ckpt", tree, durable=False)
 
     def unread(*_: Any) -> Any:

@@ -10,9 +10,10 @@ import click
 
 from ..conversion import FORMATS
 from ..conversion.folders import INDEX
-from ..conversion.formats import OWN, place_of
+from ..conversion.opening import place_of
 from ..conversion.probe import CheckpointPlace
 from ..conversion.shards import numbered
+from ..conversion.table import OWN
 from ..errors import CkptError, fault
 from ..storage import is_url
 from .text import count
@@ -62,7 +63,7 @@ def _hint(folder: str, goes_below: bool) -> str:
 
 def _number_of_ours(folder: str, *, recursive: bool) -> int:
     """How many checkpoints are among the first files of a folder."""
-    from ..conversion import own
+    from ..conversion.formats import own
     from ..conversion.probe import Probe
     from ..maintenance.candidates import candidates_in
 

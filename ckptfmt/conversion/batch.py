@@ -12,9 +12,10 @@ from ..errors import CkptError, fault, os_fault
 from ..progress import Progress
 from ..storage import is_url, path_of
 from .converter import ConvertReport, convert
-from .formats import FORMATS, Format, place_of
-from .formats import target_format as format_of_target
+from .opening import place_of
 from .options import EachOptions
+from .table import FORMATS, Format
+from .table import target_format as format_of_target
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from ..format.names import Path, path_label
 from ..frameworks.target import flatten
 from ..storage import path_of
 from .equality import bits, coarser, plain_bits
-from .formats import has_tags, open_source
+from .opening import open_source
 from .options import SourceOptions
 from .source import OpenedSource, SourceTensor, is_tensor, slabs
+from .table import has_tags
 
 PARAM = 120  # characters of a tag's param, or of an entry of the metadata, that are shown
 

@@ -29,12 +29,13 @@ from ..storage import Storage, options_at, path_of
 from ..storage.attempt import LocalAttempt
 from ..writing.encoder import encode
 from ..writing.writer import save
-from . import formats, own
+from . import table
 from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
 from .fit import Fitted, fit, with_more
 from .fit import nest as nested
-from .formats import OWN, Format, open_source
+from .formats import own
 from .losses import AllowLoss, allowed_kinds, refusal
+from .opening import open_source
 from .options import OwnOptions
 from .selection import reduce
 from .source import (
@@ -51,6 +52,7 @@ from .source import (
     said,
     walk,
 )
+from .table import OWN, Format
 
 THREADS = 2  # that compare
 UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked to be
@@ -115,8 +117,8 @@ def convert(
     """
     here, there = path_of(source), path_of(target)
     save_options: dict[str, Any] = dict(options)
-    format = formats.target_format(there, target_format)
-    formats.on_disks(format, there)
+    format = table.target_format(there, target_format)
+    table.on_disks(format, there)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
     allowed = allowed_kinds(allow_loss)
@@ -139,12 +141,12 @@ def convert(
 def _take(source: OpenedSource, format: Format, select: Patterns, root: str | None, nest: bool) -> None:
     """Leave of an open source what is asked for, in containers and arrays as the target takes them."""
     if select is not None or root is not None:
-        has_lists = format.name == OWN or list in formats.writer_of(format).HOLDS.containers
+        has_lists = format.name == OWN or list in table.writer_of(format).HOLDS.containers
         reduce(source, select, root, source.place.path, has_lists=has_lists)
     if nest:
         with _naming(source, "Rename one, or leave out nest="):
             source.tree, source.mapped = nested(source.tree, "."), None
-    if format.name != OWN and formats.writer_of(format).HOLDS.arrays and source.mapped is not None:
+    if format.name != OWN and table.writer_of(format).HOLDS.arrays and source.mapped is not None:
         source.tree = source.mapped()
 
 
@@ -169,7 +171,7 @@ def _made(source: OpenedSource, format: Format, metadata: Tree, allowed: frozens
         ours, left = (source.ours, None) if has_names or source.ours is None else source.ours.without_names()
         of_weights = False
     else:
-        holds = formats.writer_of(format).HOLDS
+        holds = table.writer_of(format).HOLDS
         with _naming(source, "Rename it, take a part (root=, select=), or choose another target"):
             fitted = fit(source.tree, source.metadata, holds)
         ours, left = None, source.ours
@@ -223,7 +225,7 @@ def _write(
     target: str, format: Format, made: _Made, counter: _Counter, *, overwrite: bool, durable: bool, verify: bool
 ) -> None:
     """A file of another format, which is compared before it takes its name."""
-    writer = formats.writer_of(format)
+    writer = table.writer_of(format)
     with _writing(target, format):
         folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
         tree = mapped_arrays(made.tree, folder) if writer.HOLDS.arrays else made.tree

@@ -35,7 +35,7 @@ class FlaxRunOnDisk(RunOnDisk):
 
 def format_of(path: str) -> str | None:
     """The format (of `ckptfmt.conversion`) of what flax wrote at a path; None for anything else."""
-    from ..conversion import flax, orbax
+    from ..conversion.formats import flax, orbax
     from ..conversion.probe import Probe
 
     try:

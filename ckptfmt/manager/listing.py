@@ -13,9 +13,10 @@ from ..checkpoint import Checkpoint
 from ..conversion import FORMATS
 from ..conversion.entries import folder_size
 from ..conversion.folders import INDEX
-from ..conversion.formats import OWN, place_of
+from ..conversion.opening import place_of
 from ..conversion.probe import CheckpointPlace
 from ..conversion.shards import numbered
+from ..conversion.table import OWN
 from ..errors import CkptError, MissingError, NotACheckpointError
 from ..format.dtypes import dtype_of
 from ..maintenance.candidates import Candidate, candidates_in

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from ..brief import Brief
 from ..calls import takes
-from ..conversion.formats import OWN
+from ..conversion.table import OWN
 from ..errors import CkptError, fault
 from ..maintenance.candidates import check_folder
 from ..storage import COMMIT, MANIFEST, is_url, path_of

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from ckptfmt.conversion import FORMATS
-from ckptfmt.conversion.formats import reader_of
+from ckptfmt.conversion.table import reader_of
 
 T = TypeVar("T")
 

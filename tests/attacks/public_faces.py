@@ -20,7 +20,7 @@ import ckptfmt.migration.view
 import ckptfmt.reading.loading
 import ckptfmt.reading.zarr_store
 from ckptfmt.conversion import FORMATS
-from ckptfmt.conversion.formats import reader_of
+from ckptfmt.conversion.table import reader_of
 
 for _format in FORMATS.values():
     reader_of(_format)  # its memory is not what is measured

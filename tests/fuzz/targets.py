@@ -22,7 +22,7 @@ import numpy as np
 
 import ckptfmt
 from ckptfmt import CkptError
-from ckptfmt.conversion.formats import open_source
+from ckptfmt.conversion.opening import open_source
 from ckptfmt.conversion.source import is_tensor, walk
 from ckptfmt.format.zarr_nodes import node_documents
 from ckptfmt.reading import checkpoint as opening

@@ -6,22 +6,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from ..format import tree as trees
-from ..format.arrays import ArraySpec
-from ..format.commit import find
-from ..format.dtypes import Array, bytes_of
-from ..format.names import Path
-from ..format.tags import NATIVE, child_of
-from ..frameworks.adapter import KEPT
-from ..frameworks.sources import FILE_PIECE, Buffers, InFile
-from ..frameworks.target import rebuild
-from ..reading.blocks import BlockReader
-from ..reading.checkpoint import StoredCheckpoint
-from ..reading.loading import Loader
-from ..reading.tensor import Tensor
-from ..storage import COMMIT, MANIFEST
-from .probe import Probe
-from .source import DigestedPart, LazyArray, OpenedSource, Ours, in_file, mapped_file
+from ...format import tree as trees
+from ...format.arrays import ArraySpec
+from ...format.commit import find
+from ...format.dtypes import Array, bytes_of
+from ...format.names import Path
+from ...format.tags import NATIVE, child_of
+from ...frameworks.adapter import KEPT
+from ...frameworks.sources import FILE_PIECE, Buffers, InFile
+from ...frameworks.target import rebuild
+from ...reading.blocks import BlockReader
+from ...reading.checkpoint import StoredCheckpoint
+from ...reading.loading import Loader
+from ...reading.tensor import Tensor
+from ...storage import COMMIT, MANIFEST
+from ..probe import Probe
+from ..source import DigestedPart, LazyArray, OpenedSource, Ours, in_file, mapped_file
 
 PIECE = 1 << 20  # bytes that are still in the processor's cache when they are digested and written
 

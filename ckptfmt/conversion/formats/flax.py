@@ -17,15 +17,15 @@ from typing import IO, Any
 import msgpack
 import numpy as np
 
-from ..errors import fault
-from ..format.dtypes import DTYPES, Array, dtype_of
-from ..format.limits import FACTOR, VALUES
-from ..format.tree import MAX_DEPTH, Tree
-from ..layouts.foreign import is_map
-from .claims import shape_of, shown
-from .fit import Holds, dtype_name
-from .probe import Probe
-from .source import (
+from ...errors import fault
+from ...format.dtypes import DTYPES, Array, dtype_of
+from ...format.limits import FACTOR, VALUES
+from ...format.tree import MAX_DEPTH, Tree
+from ...layouts.foreign import is_map
+from ..claims import shape_of, shown
+from ..fit import Holds, dtype_name
+from ..probe import Probe
+from ..source import (
     Advance,
     LazyArray,
     LeadingSlices,

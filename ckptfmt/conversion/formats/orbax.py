@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CkptError, fault
-from ..format.dtypes import dtype_of
-from ..format.names import Path, path_label
-from ..packages import package
-from .claims import json_document, shown
-from .entries import check_folder, folder_size, read_json
-from .probe import Probe
-from .source import LazyArray, Loss, OpenedSource, Ours, parsing, unflatten
-from .zarr_claims import check_array
+from ...errors import CkptError, fault
+from ...format.dtypes import dtype_of
+from ...format.names import Path, path_label
+from ...packages import package
+from ..claims import json_document, shown
+from ..entries import check_folder, folder_size, read_json
+from ..probe import Probe
+from ..source import LazyArray, Loss, OpenedSource, Ours, parsing, unflatten
+from ..zarr_claims import check_array
 
 METADATA_FILE = "_METADATA"
 ABOUT = "_CHECKPOINT_METADATA"

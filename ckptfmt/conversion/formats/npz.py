@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from ..errors import fault
-from ..format.dtypes import DTYPES, Array, dtype_of
-from ..format.tree import Tree
-from .archive import Archive
-from .claims import check_at_once, shape_of
-from .fit import CORE, Holds
-from .probe import Probe
-from .source import Advance, LazyArray, OpenedSource, SourceTensor, array_over, check_strings, elements, mapped_file
+from ...errors import fault
+from ...format.dtypes import DTYPES, Array, dtype_of
+from ...format.tree import Tree
+from ..archive import Archive
+from ..claims import check_at_once, shape_of
+from ..fit import CORE, Holds
+from ..probe import Probe
+from ..source import Advance, LazyArray, OpenedSource, SourceTensor, array_over, check_strings, elements, mapped_file
 
 SUFFIX = ".npy"  # of members, which NumPy leaves out of the names
 LONGEST = (1 << 16) - 1  # bytes of a member's name

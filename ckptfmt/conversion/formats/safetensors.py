@@ -23,20 +23,31 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CkptError, fault
-from ..format.dtypes import DTYPES, Array, unpack
-from ..format.manifest import Schema
-from ..format.names import path_text
-from ..format.tree import Tree
-from . import shards
-from .claims import count, json_document, shape_of, shown
-from .copying import write_tensors
-from .equality import same_plain
-from .fit import Holds, KeptMetadata, dtype_name
-from .pairs import packed, unpacked
-from .parts import TensorPart, joined
-from .probe import Probe
-from .source import Advance, LazyArray, Loss, OpenedSource, Ours, SourceTensor, array_over, cut_off, mapped_file, nbytes
+from ...errors import CkptError, fault
+from ...format.dtypes import DTYPES, Array, unpack
+from ...format.manifest import Schema
+from ...format.names import path_text
+from ...format.tree import Tree
+from .. import shards
+from ..claims import count, json_document, shape_of, shown
+from ..copying import write_tensors
+from ..equality import same_plain
+from ..fit import Holds, KeptMetadata, dtype_name
+from ..pairs import packed, unpacked
+from ..parts import TensorPart, joined
+from ..probe import Probe
+from ..source import (
+    Advance,
+    LazyArray,
+    Loss,
+    OpenedSource,
+    Ours,
+    SourceTensor,
+    array_over,
+    cut_off,
+    mapped_file,
+    nbytes,
+)
 
 INDEX = ".safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import fault
-from ..format.dtypes import DTYPES, Array
-from ..format.tree import Tree
-from . import shards
-from .probe import Probe
-from .source import OpenedSource, array_over, cut_off, mapped_file
+from ...errors import fault
+from ...format.dtypes import DTYPES, Array
+from ...format.tree import Tree
+from .. import shards
+from ..probe import Probe
+from ..source import OpenedSource, array_over, cut_off, mapped_file
 
 MAGIC = b"GGUF"
 METADATA = "gguf.metadata"  # metadata: the pairs

@@ -13,23 +13,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import fault
-from ..format.dtypes import Array, dtype_of
-from ..format.names import Path, path_text
-from ..format.tags import made
-from ..format.tree import Tree
-from ..format.values import ATOMS, CONTAINERS
-from ..frameworks.adapter import Tagged
-from ..frameworks.target import rebuild
-from ..packages import package
-from . import shards
-from .archive import Archive, Window
-from .fit import Holds, KeptMetadata, keys_of
-from .pairs import packed
-from .pickles import Unknown
-from .probe import Probe
-from .source import Advance, OpenedSource, Ours, cut_off, is_tensor, mapped_file, nbytes, truths, walk
-from .torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
+from ...errors import fault
+from ...format.dtypes import Array, dtype_of
+from ...format.names import Path, path_text
+from ...format.tags import made
+from ...format.tree import Tree
+from ...format.values import ATOMS, CONTAINERS
+from ...frameworks.adapter import Tagged
+from ...frameworks.target import rebuild
+from ...packages import package
+from .. import shards
+from ..archive import Archive, Window
+from ..fit import Holds, KeptMetadata, keys_of
+from ..pairs import packed
+from ..pickles import Unknown
+from ..probe import Probe
+from ..source import Advance, OpenedSource, Ours, cut_off, is_tensor, mapped_file, nbytes, truths, walk
+from ..torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

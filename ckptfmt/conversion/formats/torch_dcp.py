@@ -15,19 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import fault
-from ..format.dtypes import DTYPES, Array, DType
-from ..format.names import Key, Path, is_int_text, path_label
-from ..format.tree import MAX_DEPTH, Tree
-from . import pickles, torch_file
-from .archive import Window
-from .claims import count, shape_of, shown
-from .parts import TensorPart, joined
-from .pickles import Record, record
-from .probe import Probe
-from .source import Loss, OpenedSource, Ours, array_over, cut_off, is_tensor, mapped_file, unflatten
-from .torch_pickle import LEFT, OTHER_DTYPES, PACKED, TORCH_DTYPES
-from .torch_values import joined_path
+from ...errors import fault
+from ...format.dtypes import DTYPES, Array, DType
+from ...format.names import Key, Path, is_int_text, path_label
+from ...format.tree import MAX_DEPTH, Tree
+from .. import pickles
+from ..archive import Window
+from ..claims import count, shape_of, shown
+from ..parts import TensorPart, joined
+from ..pickles import Record, record
+from ..probe import Probe
+from ..source import Loss, OpenedSource, Ours, array_over, cut_off, is_tensor, mapped_file, unflatten
+from ..torch_pickle import LEFT, OTHER_DTYPES, PACKED, TORCH_DTYPES
+from ..torch_values import joined_path
+from . import torch_file
 
 FILE = ".metadata"
 READINGS = 2  # times that a slice is read: what optimizers say of their parameters is looked at before

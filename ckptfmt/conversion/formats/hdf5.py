@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import fault
-from ..format.dtypes import DTYPES, Array, DType, dtype_of
-from ..format.names import Path, path_label, path_text
-from ..format.tree import MAX_DEPTH, Tree
-from ..packages import package
-from . import hdf5_attributes
-from .fit import CORE, Holds
-from .hdf5_attributes import ATTRIBUTES, DTYPE, OPAQUE, is_opaque, kept
-from .hdf5_bounds import Bounds, leads_out
-from .probe import Probe
-from .source import (
+from ...errors import fault
+from ...format.dtypes import DTYPES, Array, DType, dtype_of
+from ...format.names import Path, path_label, path_text
+from ...format.tree import MAX_DEPTH, Tree
+from ...packages import package
+from .. import hdf5_attributes
+from ..fit import CORE, Holds
+from ..hdf5_attributes import ATTRIBUTES, DTYPE, OPAQUE, is_opaque, kept
+from ..hdf5_bounds import Bounds, leads_out
+from ..probe import Probe
+from ..source import (
     Advance,
     LazyArray,
     Loss,

@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import fault
-from ..format.dtypes import DTYPES, DType, dtype_of
-from ..format.names import Path, path_label, path_text
-from ..format.tree import MAX_DEPTH, Tree
-from ..packages import package
-from ..storage import COMMIT
-from .claims import at_once
-from .entries import check_folder, folder_size, read_json
-from .probe import Probe
-from .source import LazyArray, Loss, OpenedSource, check_strings, parsing
-from .zarr_claims import check_array
+from ...errors import fault
+from ...format.dtypes import DTYPES, DType, dtype_of
+from ...format.names import Path, path_label, path_text
+from ...format.tree import MAX_DEPTH, Tree
+from ...packages import package
+from ...storage import COMMIT
+from ..claims import at_once
+from ..entries import check_folder, folder_size, read_json
+from ..probe import Probe
+from ..source import LazyArray, Loss, OpenedSource, check_strings, parsing
+from ..zarr_claims import check_array
 
 ATTRIBUTES = "zarr.attributes"  # metadata: attributes by path text
 DIMENSIONS = "zarr.dimension_names"  # metadata: names of axes by path text
@@ -75,7 +75,7 @@ class _ZarrWalker:
     def __init__(self, path: str) -> None:
         check_folder(path)
         package("zarr", "this format")
-        from .zarr_chunks import Chunks
+        from ..zarr_chunks import Chunks
 
         self.path, self.size, self.visited = os.path.abspath(path), folder_size(path), 0
         self.store = Chunks(self.path)

@@ -1,0 +1,113 @@
+"""The table of formats: their names, what they look like, and the modules that read and write them.
+
+Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`; one that can be written has
+`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file at `path`, too. Errors of a module that
+are no `CkptError` mean that the bytes it reads break its format.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+from ..errors import fault
+from ..format.tree import Tree
+from ..storage import is_url
+from .fit import Holds
+from .probe import Probe
+from .source import Advance, OpenedSource
+
+
+class Format(NamedTuple):
+    """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
+    libraries come with (None: none needed; that of torch is for writing alone), whether it is `writable`, and whether
+    it always is a `folder`."""
+
+    name: str
+    title: str
+    module: str
+    suffixes: tuple[str, ...] = ()
+    extra: str | None = None
+    writable: bool = False
+    folder: bool = False
+
+
+OWN = "ckptfmt"
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in [
+        Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
+        Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
+        Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
+        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", folder=True),
+        Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
+        Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
+        Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
+        Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
+        Format("gguf", "GGUF", "gguf", (".gguf",)),
+        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
+    ]
+}
+
+
+class Reader(Protocol):
+    """A module of a format."""
+
+    def looks_like(self, probe: Probe) -> bool: ...
+
+    def read(self, path: str) -> OpenedSource: ...
+
+
+class Writer(Reader, Protocol):
+    """A module of a format that can be written."""
+
+    HOLDS: Holds
+
+    def write(self, path: str, tree: Tree, metadata: Tree, advance: Advance) -> None: ...
+
+
+def reader_of(format: Format) -> Reader:
+    module: Reader = import_module(f".formats.{format.module}", __package__)
+    return module
+
+
+def writer_of(format: Format) -> Writer:
+    module: Writer = import_module(f".formats.{format.module}", __package__)
+    return module
+
+
+def has_tags(name: str) -> bool:
+    """Whether a source of that format says what its plain values and tensors were, as far as it knows."""
+    format = FORMATS[name]
+    return name == OWN or not format.writable or bool(writer_of(format).HOLDS.tags)
+
+
+def format_named(name: str) -> Format:
+    """The format of that name; raises `unknown-format`."""
+    if name not in FORMATS:
+        raise fault("unknown-format", f"there is no format {name!r}", found=name, expected=" or ".join(FORMATS))
+    return FORMATS[name]
+
+
+def target_format(path: str, name: str | None) -> Format:
+    """The format to write at a path: the one named, else the one of its suffix, else this format itself."""
+    format = format_named(name) if name is not None else _by_suffix(path)
+    if not format.writable:
+        hint = "; layout='loose' has a plain Zarr group in tensors/" if format.name == "zarr" else ""
+        written = ", ".join(format.name for format in FORMATS.values() if format.writable)
+        raise fault("unknown-format", f"{format.name} can be read only, {written} also written{hint}", path=path)
+    return format
+
+
+def on_disks(format: Format, path: str) -> None:
+    """Refuse a URL of another format; raises `bad-option`."""
+    if format.name != OWN and is_url(path):
+        message = f"{format.name} is read and written on disks alone; only checkpoints of this format lie on stores"
+        raise fault("bad-option", message, path=path, found="a URL", expected="a path")
+
+
+def _by_suffix(path: str) -> Format:
+    name = os.path.basename(os.path.normpath(path)).lower()
+    fits = (format for format in FORMATS.values() if name.endswith(format.suffixes or ("\0",)))
+    return next(fits, FORMATS[OWN])
