@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 2
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -10,15 +11,16 @@ SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
-# the virtual environment's own programs come first: Node and MPI, which some tests start
+# the virtual environment's own programs come first: Node and MPI, which some tests start. Bytecode is written, as of any
+# installed package: the tests start hundreds of processes, and each would compile what it imports
 test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # every property with many more examples, and the tests marked slow (files past 4 GiB)
 test-thorough: $(VENV)/.test
-	$(BIN)/python -m pytest --run-slow --hypothesis-profile=thorough $(PYTEST_ARGS)
+	$(PYTEST) --run-slow --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 # under every Python of pyproject.toml that this machine has, with the newest packages and the oldest
 test-matrix:

@@ -26,6 +26,7 @@ from ckptfmt.testing import using_disk
 
 LAYOUTS = ("file", "packed", "loose")
 RANKS = 3
+PATIENCE = 10.0  # seconds that a rank waits for others, one of which may have been lost
 PATH = "model.ckpt"
 
 State = dict[str, str]  # what stands at each path below the folder: a key of `TREES`, or "before" or "after"
@@ -88,7 +89,7 @@ def save_together(label: str, folder: Path, **options: Any) -> None:
         shard = Shard((0, number * mine.shape[1]), mine)
         large = Sharded(whole.shape, whole.dtype, (shard,))
         try:
-            with ckptfmt.FileCoordinator(mail, number, RANKS, timeout=60) as coordinator:
+            with ckptfmt.FileCoordinator(mail, number, RANKS, timeout=PATIENCE) as coordinator:
                 ckptfmt.save(folder / PATH, {**TREES[label], "large": large}, coordinator=coordinator, **options)
         except BaseException as error:
             failures.append(error)

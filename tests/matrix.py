@@ -80,6 +80,7 @@ def run(python: str, packages: str, folder: Path, log: Path, arguments: list[str
     call(log, *install, "--editable", f".[{extra}]")
     call(log, binaries / "uv", "pip", "freeze", "--python", own)
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as `make test`
     tests = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *arguments]
     try:
         call(log, *tests, env=environment)
