@@ -6,20 +6,26 @@ The inputs that must be refused stand in the conformance suite; here is what onl
 
 from __future__ import annotations
 
+import tempfile
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ckptfmt
 from ckptfmt.errors import CkptError
 from ckptfmt.format import manifest as manifests
+from ckptfmt.format import tensor_pages, tree_pages
 from ckptfmt.format.names import unescape
 from ckptfmt.format.pages import Pages, encode_pages
 from ckptfmt.format.tree import MAX_DEPTH
 from ckptfmt.format.tree_pages import TreePages
+from ckptfmt.reading.checkpoint import StoredCheckpoint
 from ckptfmt.testing import equal_trees
 from conformance.build import Checkpoint
 from conformance.cases import flatten
@@ -204,9 +210,105 @@ def test_repair_reads_pages_where_the_record_is_lost(tmp_path: Path) -> None:
     assert equal_trees(ckptfmt.load(target), TREE)
 
 
-def test_repair_of_a_damaged_page_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "x.ckpt"
-    flip(path, paged(path)[0][0])
-    with pytest.raises(ckptfmt.CorruptError, match="manifest-digest"):
-        ckptfmt.repair(path, tmp_path / "y.ckpt")
-    assert not (tmp_path / "y.ckpt").exists()
+# ---- what is whole beside damaged pages
+
+
+def leaves_of(tree: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
+    """Every leaf by its path."""
+    if not isinstance(tree, dict | list | tuple):
+        return {path: tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {at: leaf for key, item in items for at, leaf in leaves_of(item, (*path, key)).items()}
+
+
+PAGED: dict[str, Any] = {
+    "dicts": {f"t{number}": np.full(3, number, np.int16) for number in range(4)},
+    "ints": {number: np.full(2, number, np.int32) for number in range(5, 8)},
+    "list": [np.full(2, number, np.float32) for number in range(3)],
+    "mixed": ("x" * 150, np.arange(4.0), None),
+    "text": "y" * 150,
+    "words": ["z" * 50] * 9,
+}
+
+
+TENSOR_PAGES = 6  # of eleven tensors
+PAGES = TENSOR_PAGES + 15
+
+
+def in_pages(path: Path) -> list[int]:
+    """Where each page of a checkpoint of `PAGED` begins, of which each has two tensors or 100 bytes; those of tensors
+    first, then one after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor_pages, "ROWS", 2)
+        patch.setattr(tree_pages, "SIZE", 100)
+        ckptfmt.save(path, PAGED, paged=True, durable=False)
+    with StoredCheckpoint(path) as stored:
+        assert stored.manifest.pages is not None
+        pages = stored.manifest.pages._pages
+    assert len(pages) > TENSOR_PAGES
+    return list(accumulate(pages.lengths[:-1], initial=pages.offset))
+
+
+@pytest.mark.parametrize("page", range(PAGES))
+def test_what_other_pages_tell_of_is_whole(tmp_path: Path, page: int) -> None:
+    """Whichever page is damaged: each tensor is at its path as it was, or named as lost, and so is what is there."""
+    source, target = tmp_path / "x.ckpt", tmp_path / "y.ckpt"
+    pages = in_pages(source)
+    assert len(pages) == PAGES
+    flip(source, pages[page] + 1)
+    report = ckptfmt.repair(source, target)
+    assert not report.ok
+    assert [damage.offset for damage in report.damage] == [pages[page]]
+    was, now = leaves_of(PAGED), leaves_of(ckptfmt.load(target))
+    lost = {one.path for one in report.lost}
+    arrays = {path for path, leaf in was.items() if isinstance(leaf, np.ndarray)}
+    assert len(lost) + report.tensors == len(arrays)
+    assert bool(lost) is (page < TENSOR_PAGES)
+    for path in arrays - lost:
+        np.testing.assert_array_equal(now[path], was[path])
+    for path, leaf in now.items():
+        assert leaf is None or isinstance(leaf, np.ndarray) or leaf == was[path]
+    assert ckptfmt.verify(target).ok
+
+
+@settings(max_examples=20)
+@given(st.sets(st.integers(0, PAGES - 1), min_size=2))
+def test_any_pages_may_be_damaged(pages: set[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "x.ckpt", Path(folder) / "y.ckpt"
+        places = in_pages(source)
+        for page in pages:
+            flip(source, places[page] + 1)
+        try:
+            report = ckptfmt.repair(source, target)
+        except ckptfmt.CorruptError as error:
+            assert error.code == "manifest-digest"  # there is nothing left
+            assert pages >= set(range(TENSOR_PAGES))
+            return
+        assert len(report.damage) == len(pages)
+        was, now = leaves_of(PAGED), leaves_of(ckptfmt.load(target))
+        for path in {path for path, leaf in now.items() if isinstance(leaf, np.ndarray)}:
+            np.testing.assert_array_equal(now[path], was[path])
+
+
+def test_a_real_checkpoint_of_many_tensors_loses_a_page_of_them(tmp_path: Path) -> None:
+    tree = {"step": 7, "layers": {f"l{number:05}": np.full(2, number) for number in range(10_000)}}
+    source, target = saved(tmp_path, tree), tmp_path / "y.ckpt"
+    with StoredCheckpoint(source) as stored:
+        assert stored.manifest.pages is not None
+        offset = stored.manifest.pages.extent[0]
+    flip(source, offset + 1)
+    report = ckptfmt.repair(source, target)
+    assert len(report.lost) == 4096
+    assert (report.lost[0].dtype, report.lost[0].shape, report.lost[0].bytes) == (None, None, None)
+    rest = ckptfmt.load(target)
+    assert rest["step"] == 7
+    assert len(rest["layers"]) == 10_000 - 4096
+    assert all(array[0] == int(name[1:]) for name, array in rest["layers"].items())
+    with ckptfmt.open(target) as checkpoint:
+        assert checkpoint.provenance[-1]["lost"][0] == {
+            "name": "layers/l00000",
+            "dtype": None,
+            "shape": None,
+            "bytes": None,
+        }

@@ -81,12 +81,17 @@ def _show(target: str, report: RepairReport) -> None:
     if PROOFS[report.proof]:
         out.print(f"{visible(report.path)}: {PROOFS[report.proof]}")
     state = ("whole", "bold green") if report.ok else (f"{count(len(report.lost), 'tensor')} lost", "bold red")
+    pages = [damage for damage in report.damage if damage.where == "manifest" and not damage.object]
     kept = f": {count(report.tensors, 'tensor')} taken over, {size(report.saved.bytes)}"
     out.print(Text.assemble(f"{visible(target)}: ", state, kept))
+    for damage in pages:  # with which plain values may be lost, of which there is no list
+        out.print(Text.assemble("  ", ("damaged", "red"), f": {visible(damage.message)}"))
     for lost in report.lost:
         out.print(Text.assemble("  ", ("filled" if lost.filled else "left out", "red"), f": {visible(_place(lost))}"))
 
 
 def _place(lost: Lost) -> str:
+    if lost.shape is None or lost.bytes is None:
+        return f"tensor {path_label(lost.path)}, of which a damaged page tells"
     shape = f"[{', '.join(map(str, lost.shape))}]"
     return f"tensor {path_label(lost.path)}, {lost.dtype} {shape}, {size(lost.bytes)} damaged"

@@ -38,7 +38,7 @@ class PagedTree(PagedNode):
         return node
 
     def damage(self) -> Iterator[CkptError]:
-        return self.pages.damage()
+        yield from self.pages.damaged().values()
 
     def exact(self, path: Key | Path) -> Path | None:
         if not isinstance(path, str):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, CorruptError, fault
 from .digests import sha256
 from .documents import bad
 from .limits import DEFAULT, Budget
@@ -60,6 +60,16 @@ class Pages:
             for number in range(at, stop):
                 yield self._checked(number, together[self._starts[number] - start : self._starts[number + 1] - start])
             at = stop
+
+    def damaged(self, numbers: range) -> dict[int, CkptError]:
+        """What is wrong with each of these pages that does not match its sha256. [PAGE-003]"""
+        found: dict[int, CkptError] = {}
+        for number in numbers:
+            try:
+                self.raw(number)
+            except CorruptError as error:
+                found[number] = error
+        return found
 
     def _checked(self, number: int, raw: memoryview) -> bytes:
         if sha256(raw) != self._sha256[32 * number : 32 * number + 32]:

@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 import msgpack
 import numpy as np
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, decode_table, encode_table
 from .codecs import Codec
@@ -112,6 +112,14 @@ class TensorPages:
     def extent(self) -> tuple[int, int]:
         """Offset and length of all pages of the manifest."""
         return self._pages.offset, self._pages.nbytes
+
+    def damaged(self) -> dict[int, CkptError]:
+        """What is wrong with each page that does not match its sha256, by its number."""
+        return self._pages.damaged(range(len(self)))
+
+    def numbers(self, at: int) -> range:
+        """Those of the tensors of a page."""
+        return range(self._starts[at], self._starts[at + 1])
 
     def find(self, name: str) -> int | None:
         """The number of the tensor of a name; None if there is none."""

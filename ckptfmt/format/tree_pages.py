@@ -9,7 +9,7 @@ from operator import add
 
 import msgpack
 
-from ..errors import CkptError, CorruptError
+from ..errors import CkptError
 from .documents import bad, unpack_item
 from .limits import Budget, most_cost, uncollected
 from .names import Key, Path, are_plain
@@ -29,15 +29,15 @@ class TreePages:
 
     def __init__(self, root: Node, pages: Pages, first: int) -> None:
         self.root = root
-        self._pages, self._first = pages, first
+        self._pages, self.first = pages, first
         self._memory: int | Budget = pages.budget  # of the pages of the whole tree
 
     @cached_property
     def whole(self) -> Node:
         """The tree without pages, not checked yet."""
         with uncollected():
-            found = list(self._pages.some(range(self._first, len(self._pages))))
-            left = dict(enumerate(found, self._first))
+            found = list(self._pages.some(range(self.first, len(self._pages))))
+            left = dict(enumerate(found, self.first))
             budget = self._pages.budget  # nothing is counted where all of it surely is enough
             self._memory = self._pages.memory if sum(map(most_cost, found)) <= budget.left else budget
             node = self._whole(self.root, left, len(self._pages), 0)
@@ -45,13 +45,18 @@ class TreePages:
             raise bad(f"page {min(left)} stands nowhere in the tree [PAGE-006]")
         return node
 
-    def damage(self) -> Iterator[CkptError]:
-        """What is wrong with each page that does not match its sha256. [PAGE-003]"""
-        for number in range(self._first, len(self._pages)):
-            try:
-                self._pages.raw(number)
-            except CorruptError as error:
-                yield error
+    def damaged(self) -> dict[int, CkptError]:
+        """What is wrong with each page that does not match its sha256, by its number."""
+        return self._pages.damaged(range(self.first, self.stop))
+
+    @property
+    def stop(self) -> int:
+        """The number after that of the last page."""
+        return len(self._pages)
+
+    def node(self, number: int) -> Node:
+        """What stands in a page, not checked yet."""
+        return _node(number, self._pages.raw(number), self._pages.budget)
 
     def _whole(self, node: Node, left: dict[int, bytes], below: int, depth: int) -> Node:
         """A node with what stands in pages, of which those that are `left` were not met yet; only such with a number
@@ -93,7 +98,7 @@ class TreePages:
     def _resolved(self, node: Node, below: int) -> tuple[Node, int]:
         """A node that may stand in a page, and below which number the pages in it are."""
         match node:
-            case ["page", int(number)] if type(number) is int and self._first <= number < below:
+            case ["page", int(number)] if type(number) is int and self.first <= number < below:
                 return _node(number, self._pages.raw(number), self._pages.memory), number
             case ["page", *_]:
                 raise bad("no such page, or not here [PAGE-006]")

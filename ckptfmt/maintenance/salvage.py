@@ -30,9 +30,10 @@ from ..format.dtypes import Array, bytes_of
 from ..format.grid import Axis, Piece, Shape, pieces, spans
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest
-from ..format.names import Path
+from ..format.names import Path, name_of
 from ..format.node import Node
 from ..format.pages import ReadBytes
+from ..format.remains import remains_of
 from ..frameworks.sources import Lazy, Region
 from ..layouts import layout_named
 from ..layouts.draft import Draft
@@ -44,7 +45,7 @@ from ..reading.fetch import SPAN
 from ..reading.tensor import Tensor
 from ..storage import COMMIT, MANIFEST, Storage, attempt_for, options_at, path_of, storage_for
 from ..writing.writer import SaveReport, committed
-from .verification import Damage, verify_chunks
+from .verification import Damage, page_damage, verify_chunks
 
 WINDOW = 1 << 20  # bytes looked through at a time
 _HEADER = re.compile(rb"PK\x03\x04.{10}(....)(....)(....)\x10\x00..manifest\.msgpack", re.DOTALL)
@@ -54,13 +55,14 @@ _SHA256 = re.compile(rb"sha256=([0-9a-f]{64})")
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A tensor that is damaged: its typed path, Zarr name, dtype and shape; the bytes that could not be read; and
-    whether they were filled, or the tensor left out."""
+    whether they were filled, or the tensor left out. `dtype`, `shape` and `bytes` are None where the page of the
+    manifest that said them is damaged."""
 
     path: Path
     name: str
-    dtype: str
-    shape: Shape
-    bytes: int
+    dtype: str | None
+    shape: Shape | None
+    bytes: int | None
     filled: bool
 
 
@@ -80,7 +82,7 @@ class RepairReport(Brief):
     @property
     def ok(self) -> bool:
         """Whether nothing is lost."""
-        return not self.lost
+        return not (self.lost or self.damage)
 
 
 @takes(former={"src": "source", "dst": "target"})
@@ -105,6 +107,8 @@ def repair(
     - A commit record that is damaged is done without where what is left of it, or the ZIP, proves that the manifest is
       whole. `uncommitted=True` takes a directory's manifest as it is, without proof and without `COMMIT`: it may be of
       a save that never ended.
+    - Where a page of a paged manifest is damaged, the tensors that it tells of are lost, or that part of the tree with
+      its plain values; tensors of which another page tells stand then where their names say, in dicts and lists.
     - `layout` (that of the source by default), `overwrite` and `durable` are those of `save`. `storage_options` are for
       whichever of `source` and `target` is a URL; `limits` are as in `ckptfmt.open`.
     - `follow_links`: also through links in the source's folder, as in `ckptfmt.open`; those that may not be followed
@@ -118,8 +122,10 @@ def repair(
     if _is_same(source, target):
         raise fault("bad-option", "a checkpoint cannot be repaired in its own place", path=target)
     read_options = options_at(source, storage_options)
-    checkpoint, proof = _opened(source, uncommitted, limits, read_options, follow_links)
-    with checkpoint:
+    opened, proof = _opened(source, uncommitted, limits, read_options, follow_links)
+    with opened:
+        remains = remains_of(opened.manifest)
+        checkpoint = opened if remains is None else opened.with_manifest(remains.manifest)
         manifest = checkpoint.manifest
         stored = sum(spec.chunks * spec.chunk_nbytes for spec in manifest.specs)
         report = counter(progress, 2 * stored)
@@ -128,13 +134,17 @@ def repair(
             _refuse_links(source, damage)
         broken = _broken(checkpoint.blocks, checkpoint.handles, damage)
         lost = tuple(_lost(checkpoint, index, damaged, fill) for index, damaged in broken.items())
+        kept = len(manifest.names) - len(lost)
+        if remains is not None:
+            damage = (*(page_damage(error) for error in remains.damage), *damage)
+            lost += tuple(Lost(path, name_of(path), None, None, None, False) for path in remains.lost)
         draft = _drafted(checkpoint, broken, lost, fill, report)
         layout, options = layout or manifest.layout, options_at(target, storage_options)
         module = layout_named(layout)
         attempt = attempt_for(target, directory=layout != "file", overwrite=overwrite, durable=durable, options=options)
         written = committed(module, draft, attempt)
         saved = SaveReport(target, layout, written.bytes, len(draft.names), written.record.sha256.hex(), ())
-        return RepairReport(source, proof, len(manifest.names) - len(lost), lost, damage, saved)
+        return RepairReport(source, proof, kept, lost, damage, saved)
 
 
 def _share(report: Report, stored: int) -> Progress:
@@ -410,5 +420,8 @@ def _record(checkpoint: StoredCheckpoint, lost: tuple[Lost, ...], fill: float | 
         "generator": f"ckptfmt {__version__}",
         "source": bytes.fromhex(checkpoint.manifest_sha256),
         "fill": None if fill is None else float(fill),
-        "lost": [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape), "bytes": one.bytes} for one in lost],
+        "lost": [
+            {"name": one.name, "dtype": one.dtype, "shape": one.shape and list(one.shape), "bytes": one.bytes}
+            for one in lost
+        ],
     }

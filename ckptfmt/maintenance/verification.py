@@ -273,12 +273,17 @@ def _table(blocks: BlockReader, part: int) -> ChunkTable | Damage:
         return Damage(error.code, "manifest", error.message, getattr(chunks, "path", ""), offset=error.offset)
 
 
+def page_damage(error: CkptError) -> Damage:
+    """What is wrong with a page of the manifest."""
+    return Damage(error.code, "manifest", error.message, offset=error.offset)
+
+
 def _check_pages(manifest: Manifest, damage: list[Damage]) -> Iterator[Damage]:
     """Check the pages of the tree, and where no page is damaged whether all of them agree. [PAGE-009]"""
     root = manifest.root
     if not isinstance(root, PagedNode):
         return
-    found = [Damage(error.code, "manifest", error.message, offset=error.offset) for error in root.damage()]
+    found = list(map(page_damage, root.damage()))
     yield from found
     if found or any(place.where == "manifest" for place in damage):
         return
@@ -287,7 +292,7 @@ def _check_pages(manifest: Manifest, damage: list[Damage]) -> Iterator[Damage]:
     try:
         check_whole(manifest)
     except DAMAGED as error:
-        yield Damage(error.code, "manifest", error.message, offset=error.offset)
+        yield page_damage(error)
 
 
 def _batches(part: int, table: ChunkTable, blocks: BlockReader) -> Iterator[list[ChunkKey]]:

@@ -99,6 +99,12 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         checkpoint.fetcher = Fetcher(checkpoint.blocks)
         return checkpoint
 
+    def with_manifest(self, manifest: Manifest) -> StoredCheckpoint:
+        """What a manifest tells of, in the same storage, which is closed with this one."""
+        assert self._storage is not None
+        sha256 = self.located.record.sha256
+        return StoredCheckpoint.over(self._storage, self.rules, manifest, sha256, self.path, self.limits)
+
     @classmethod
     def within(cls, storage: Storage, limits: Limits = DEFAULT) -> Self:
         """The checkpoint that a storage reads, which it closes."""
