@@ -61,8 +61,9 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
     - `into`: a tree whose tensors (of any framework with an adapter) are filled in place; returns that tree with the
       checkpoint's plain values. Objects with `state_dict()` and `load_state_dict()` get their state as they load it
       themselves. Differences raise `MismatchError` before anything is written; `strict=False` allows missing and
-      unexpected leaves, `cast=True` other dtypes of the same or a wider kind. `on_match(report)` is called at the end,
-      for `like`, too, with the differences that were allowed.
+      unexpected leaves, `cast=True` other dtypes of the same or a wider kind, `mismatched="skip"` tensors of other
+      shapes, which stay as they are in the target. `on_match(report)` is called at the end, for `like`, too, with the
+      differences that were allowed.
     - `like`: a tree of tensors or descriptions of tensors (such as `jax.ShapeDtypeStruct` with a sharding): returns a
       new tree of the same containers, NamedTuples and dataclasses too, with such tensors. Differences raise as for
       `into`; the text of an int where the template has that int as a key or an index, and None for an empty container

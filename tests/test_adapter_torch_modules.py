@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,6 +125,25 @@ def test_what_is_missing_stays_on_the_meta_device(tmp_path: Path, model: Any) ->
     assert blank.tied.weight is blank.embed.weight  # filled under its other name
     assert torch.equal(blank.embed.weight, model.embed.weight)
     assert torch.equal(blank.conv.weight, model.conv.weight)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_head_of_another_size_is_passed_over(tmp_path: Path, model: Any, device: str, mmap: bool) -> None:
+    other = copy.deepcopy(model)
+    ckptfmt_torch.save(tmp_path / "x.ckpt", model, durable=False)
+    name, sub = next((name, sub) for name, sub in other.named_modules() if isinstance(sub, torch.nn.Linear))
+    sub.weight = torch.nn.Parameter(torch.full((3, 2), 7.0))
+    other.to(device)
+    with pytest.raises(ckptfmt.MismatchError, match="mismatched='skip'"):
+        ckptfmt_torch.load_into(tmp_path / "x.ckpt", other)
+    report = ckptfmt_torch.load_into(tmp_path / "x.ckpt", other, mismatched="skip", mmap=mmap)
+    assert [label for label, _, _ in report.skipped] == [f"{name}.weight"]
+    assert (f"{name}.weight" in report.meta) is (device == "meta") is sub.weight.is_meta
+    assert device == "meta" or (sub.weight == 7).all()
+    for key, value in model.state_dict().items():
+        if key != f"{name}.weight":
+            assert torch.equal(other.state_dict()[key], value)
 
 
 def test_a_part_of_a_module_is_selected(tmp_path: Path, model: Any) -> None:

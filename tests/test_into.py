@@ -121,6 +121,40 @@ def test_strict_false_forgives_no_other_difference(tmp_path: Path, target: Any) 
     refusal(saved(tmp_path, STORED), target, strict=False)
 
 
+@pytest.mark.parametrize("into", [True, False], ids=["into", "like"])
+def test_tensors_of_other_shapes_are_passed_over_if_that_is_asked_for(tmp_path: Path, into: bool) -> None:
+    stored = {"body": np.arange(6.0), "head": {"w": np.ones((10, 3)), "b": np.ones(10)}, "step": 7}
+    ckptfmt.save(tmp_path / "x.ckpt", stored, durable=False)
+    head = {"w": np.full((4, 3), 2.0), "b": np.full(4, 3.0)}
+    target = {"body": np.zeros(6), "head": dict(head), "step": 0}
+    told: list[ckptfmt.MatchReport] = []
+    how: Any = {"into" if into else "like": target}
+    found = ckptfmt.load(tmp_path / "x.ckpt", **how, mismatched="skip", on_match=told.append)
+    np.testing.assert_array_equal(found["body"], stored["body"])
+    assert found["step"] == 7
+    assert found["head"]["w"] is head["w"]
+    assert (head["w"] == 2).all()
+    assert (head["b"] == 3).all()
+    assert told[0].ok
+    assert told[0].skipped == (("head/w", (10, 3), (4, 3)), ("head/b", (10,), (4,)))
+    assert "passed over, of another shape: head/w (found (10, 3), expected (4, 3))" in str(told[0])
+
+
+def test_only_shapes_are_passed_over(tmp_path: Path) -> None:
+    ckptfmt.save(tmp_path / "x.ckpt", {"a": np.ones(3), "b": np.ones(2)}, durable=False)
+    for target in ({"a": np.ones(3, np.int8), "b": np.ones(1)}, {"a": 1, "b": np.ones(1)}, {"b": np.ones(1)}):
+        with pytest.raises(ckptfmt.MismatchError):
+            ckptfmt.load(tmp_path / "x.ckpt", into=target, mismatched="skip")
+    with pytest.raises(ckptfmt.MismatchError, match="mismatched='skip'"):
+        ckptfmt.load(tmp_path / "x.ckpt", into={"a": np.ones(3), "b": np.ones(1)})
+    with pytest.raises(ckptfmt.MismatchError, match="nothing of the target is in the checkpoint"):
+        ckptfmt.load(
+            tmp_path / "x.ckpt", into={"a": np.ones(1), "b": np.ones(1), "c": 1}, mismatched="skip", strict=False
+        )
+    with pytest.raises(ckptfmt.InputError, match="bad-option"):
+        ckptfmt.load(tmp_path / "x.ckpt", into={}, mismatched="leave")  # type: ignore[arg-type]
+
+
 def test_empty_containers_are_neither_missing_nor_unexpected(tmp_path: Path) -> None:
     stored = {"w": np.ones(1), "state": {}, "list": [], "deep": {"x": ()}}
     path = saved(tmp_path, stored)

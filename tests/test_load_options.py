@@ -62,6 +62,12 @@ CASES = {
     "select": Case(STATE, {"select": "lin.w"}, {"lin.w": W}),
     "mmap": Case(STATE, {"mmap": True}, damaged=True, refused=("arrays", "like")),
     "verify": Case(STATE, {"verify": False}, damaged=True),
+    "mismatched": Case(
+        {"lin.w": W, "lin.b": np.ones(7, np.float32)},
+        {"mismatched": "skip"},
+        {"lin.w": W, "lin.b": np.zeros_like(B)},
+        target=True,
+    ),
     "strict": Case({"lin.w": W}, {"strict": False}, {"lin.w": W, "lin.b": np.zeros_like(B)}, target=True),
     "cast": Case({"lin.w": W.astype("f8"), "lin.b": B}, {"cast": True}, target=True),
     "progress": Case(STATE, {"progress": ...}),

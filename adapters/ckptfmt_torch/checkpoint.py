@@ -93,7 +93,9 @@ def load_into(
 
     `weights_only` is always True. `options` are those of `ckptfmt.load`: `prefix="model"` takes the part of a
     checkpoint that is the module's, and `strip_prefix="module."` what a wrapper put before the names; `strict=False`
-    allows missing and unexpected entries, which the report names, but not that nothing matches. With `mmap=True`
+    allows missing and unexpected entries, which the report names, but not that nothing matches; `mismatched="skip"`
+    leaves plain parameters of other shapes as they are, a head for other classes, and the report's `skipped` names
+    them; on the meta device they stay there. With `mmap=True`
     parameters and buffers on the host become private mappings of the file, as with torch's `assign=True` but that they
     stay the objects that they are: nothing is read until it is used, what is changed stays in memory, and `verify=True`
     checks it before.

@@ -11,7 +11,7 @@ import copy
 import itertools
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -85,7 +85,8 @@ class _Filling:
         parts = [self._part(sub, claims[sub.prefix]) for sub in own]
         names = sum(self._wants(name) for sub in own for name in own_code.names(self._below(sub)))
         direct, order = self._in_place(), self._parameters()
-        return Intake(direct, tuple(parts), report, self._put, names, self._adopts, self._after, parameters=order)
+        calls = (self._adopts, self._skip, self._after)
+        return Intake(direct, tuple(parts), report, self._put, names, *calls, parameters=order)
 
     def _parameters(self) -> dict[Path, int]:
         """Those of the module in its order, as optimizers number them."""
@@ -190,6 +191,11 @@ class _Filling:
             for held in sub.held
             if held.name in self.keys and in_host_memory(self._with_memory(held.value)) and not is_dtensor(held.value)
         }
+
+    def _skip(self, paths: Collection[Path]) -> None:
+        """Leave these as they are: what is on the meta device stays there."""
+        names = {path[-1] for path in paths if path[:-1] == self.at}
+        self.filled -= {id(held.value) for name, held in self.held.items() if name in names}
 
     def _adopt(self, value: torch.Tensor, array: Array) -> None:
         if value.is_meta:

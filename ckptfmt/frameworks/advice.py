@@ -139,9 +139,10 @@ def _of_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> t
         return "stack", f"{name} looks like one of {expected[0]} in the target: {migration} with `stack` joins them"
     if len(found) == len(expected) and found[1:] == expected[1:]:
         what = f"{found[0]} along its first axis, not {expected[0]} (another vocabulary or number of classes?)"
-        way = "make the target of that size, and change it after loading"
+        way = "make the target of that size, and change it after loading, or leave it as it is: mismatched='skip'"
         return (found[0], expected[0]), f"{name} has {what}: {way}"
-    return None, "No option changes a shape: make the target as the checkpoint has it"
+    way = "make the target as the checkpoint has it, or leave it as it is: mismatched='skip'"
+    return None, f"No option changes a shape: {way}"
 
 
 def _of_dtypes(differences: Iterable[Difference]) -> list[str]:

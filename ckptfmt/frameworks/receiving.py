@@ -50,7 +50,8 @@ class Intake:
     compared with it and filled in place, then `filled` is called; then the `parts` are taken in their order. `report`:
     what is known not to fit before anything is read; `names`: how many names, besides those in `direct`, it and the
     parts may call missing. `adopt()`: those of `direct` that can have the memory of a mapping in place of their own.
-    `after`, called at the end, gives what the report of the load says besides.
+    `skip` is told which of `direct` are not filled after all; `after`, called at the end, gives what the report of the
+    load says besides.
 
     `parameters`: the owners of a module's parameters, in its order, by their paths in the checkpoint. `numbered`: of an
     optimizer whose state has their numbers and not their names, the owners of its parameters."""
@@ -61,6 +62,7 @@ class Intake:
     filled: Callable[[], None] = nothing
     names: int = 0
     adopt: Callable[[], Mapping[Path, Adopt]] = dict
+    skip: Callable[[Collection[Path]], None] = lambda paths: None
     after: Callable[[], MatchReport] = MatchReport
     parameters: Mapping[Path, Hashable] = field(default_factory=dict)
     numbered: Collection[Hashable] = ()

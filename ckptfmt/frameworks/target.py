@@ -40,7 +40,8 @@ class MatchReport(Brief):
     written. `shared`: pairs that are one memory in the target, and tensors of different values in the checkpoint.
 
     No differences are `overflows`: tensors that `cast` takes to a dtype that may not hold all their numbers; and
-    `meta`: parameters and buffers of modules that are still on the meta device, as nothing in the checkpoint is theirs.
+    `meta`: parameters and buffers of modules that are still on the meta device, as nothing in the checkpoint is theirs;
+    and `skipped`: what `mismatched="skip"` passed over, as in `shape`.
     """
 
     missing: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class MatchReport(Brief):
     shared: tuple[tuple[str, str], ...] = ()
     overflows: tuple[Overflow, ...] = field(default=(), compare=False)
     meta: tuple[str, ...] = field(default=(), compare=False)
+    skipped: tuple[Difference, ...] = field(default=(), compare=False)
 
     @property
     def ok(self) -> bool:
@@ -65,14 +67,8 @@ class MatchReport(Brief):
         lines = [f"missing from the checkpoint: {_few(self.missing)}"] if self.missing else []
         lines += [f"unexpected in the checkpoint: {_few(self.unexpected)}"] if self.unexpected else []
         for name in ("shape", "dtype", "kind"):
-            differences = getattr(self, name)
-            if differences:
-                lines.append(
-                    f"{name}: "
-                    + _few(
-                        tuple(f"{path} (found {found}, expected {expected})" for path, found, expected in differences)
-                    )
-                )
+            if differences := getattr(self, name):
+                lines.append(f"{name}: {_found(differences)}")
         lines += [f"read-only in the target: {_few(self.readonly)} (like= makes new ones)"] if self.readonly else []
         if self.shared:
             pairs = _few(tuple(f"{first} and {second}" for first, second in self.shared))
@@ -80,6 +76,7 @@ class MatchReport(Brief):
         if not lines:
             lines.append("target and checkpoint match")
             lines += [f"cast: {listed(self.overflows)}"] if self.overflows else []
+        lines += [f"passed over, of another shape: {_found(self.skipped)}"] if self.skipped else []
         lines += [f"still on the meta device: {_few(self.meta)}"] if self.meta else []
         return "; ".join(lines)
 
@@ -99,6 +96,10 @@ class NameCounts(NamedTuple):
 def filled(leaves: Mapping[Path, Any]) -> int:
     """How many leaves there are but for empty containers."""
     return sum(not is_empty(leaf) for leaf in leaves.values())
+
+
+def _found(differences: tuple[Difference, ...]) -> str:
+    return _few(tuple(f"{path} (found {found}, expected {expected})" for path, found, expected in differences))
 
 
 def _few(items: tuple[str, ...], most: int = 8) -> str:

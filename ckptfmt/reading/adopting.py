@@ -39,7 +39,7 @@ class Adopted:
         self.others = dict(slots)
         taken: dict[Hashable, int] = {}
         for path, adopt in ((path, adopt) for intake in intakes for path, adopt in intake.adopt().items()):
-            tensor, found = stored.get(path), slots[path]
+            tensor, found = stored.get(path), slots.get(path)
             tensor = origin(tensor) if is_tensor(tensor) else None
             if tensor is None or found is None or tensor.dtype != found.dtype or tensor.shape != found.shape:
                 continue

@@ -35,6 +35,7 @@ from .below import as_stored, below, leave_out, taken_whole
 from .fetch import Fetcher
 from .filling import TargetPlace, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
+from .mismatched import Mismatched, skip, skips
 from .neighbours import SMALL
 from .parameter_order import warn_of_order
 from .selection import no_match
@@ -62,6 +63,7 @@ class _Fit(NamedTuple):
     slots: dict[Path, Slot | None]
     objects: list[_Object]
     opened: dict[Path, frozenset[Path]]
+    stored: Mapping[Path, Any]
     report: MatchReport
     names: NameCounts
 
@@ -81,6 +83,7 @@ class Loader:
         verify: bool | None = None,
         strict: bool = True,
         cast: bool = False,
+        mismatched: Mismatched = "raise",
         progress: Progress | None = None,
         max_bytes_in_flight: int = IN_FLIGHT,
         on_match: Callable[[MatchReport], None] | None = None,
@@ -99,6 +102,7 @@ class Loader:
         self.verify = (view.stored.verifies and not self.mmap) if verify is None else verify
         self.verifies_maps = bool(verify)
         self.strict, self.cast, self.tally = strict, cast, Tally()
+        self.skips = skips(mismatched, view.path)
         self.supply = view.supply(Reads(self.fetcher, self.verify, self.tally))
         self.restores = restores
         self.times: dict[Path, str] = {}  # the places of times that came as numbers, and the framework that lacks them
@@ -226,7 +230,7 @@ class Loader:
     # ---- into a target
 
     def _fill_target(self) -> Tree:
-        stored, (slots, objects, opened, report, names) = self._stored, self._fit()
+        slots, objects, opened, stored, report, names = self._fit()
         parts = [part for one in objects for part in one.intake.parts]
         adopted = self._adopted(slots, objects, stored) if self.maps_into else None
         self._check(report, names, final=not parts)
@@ -269,9 +273,9 @@ class Loader:
 
     def _fit(self) -> _Fit:
         """Compare the target with the checkpoint."""
-        leaves = dict(flatten(self.into, is_stateful))
+        leaves, all_stored = dict(flatten(self.into, is_stateful)), self._stored
         values = {path: leaves.pop(path) for path, leaf in list(leaves.items()) if is_stateful(leaf)}
-        stored = dict(self._stored)
+        stored = dict(all_stored)
         there = filled(stored)
         objects: list[_Object] = []
         tags = self.supply.params(values)
@@ -292,9 +296,12 @@ class Loader:
         held = [path for path, found in slots.items() if found is not None]
         opened = taken_whole(self.into, [*held, *values, *left], stored, self.supply.leaves)
         leave_out(opened, leaves, slots, stored)
-        report = match(leaves, slots, stored, is_tensor, self.cast)
-        names = NameCounts(len(slots) + sum(one.intake.names for one in objects), there)
-        return _Fit(slots, objects, opened, reduce(add, (one.intake.report for one in objects), report), names)
+        skipped = skip(leaves, slots, stored, [one.intake for one in objects]) if self.skips else {}
+        report = match(leaves, slots, stored, is_tensor, self.cast) + MatchReport(skipped=tuple(skipped.values()))
+        names = NameCounts(len(slots) + sum(one.intake.names for one in objects), there - len(skipped))
+        report = reduce(add, (one.intake.report for one in objects), report)
+        given = {at: leaf for at, leaf in all_stored.items() if at not in skipped} if skipped else all_stored
+        return _Fit(slots, objects, opened, given, report, names)
 
     def _adopted(self, slots: dict[Path, Slot | None], objects: list[_Object], stored: Mapping[Path, Any]) -> Adopted:
         intakes = [one.intake for one in objects]
@@ -392,7 +399,8 @@ class Loader:
         whole = taken_whole(self.like, held, stored, {given(path): leaf for path, leaf in self.supply.leaves.items()})
         lists = {at: paths for at, paths in whole.items() if at not in leaves}  # a template's None is no place
         leave_out(lists, leaves, templates, stored)
-        report = match(leaves, templates, stored, is_tensor, self.cast)
+        skipped = skip(leaves, templates, stored) if self.skips else {}
+        report = match(leaves, templates, stored, is_tensor, self.cast) + MatchReport(skipped=tuple(skipped.values()))
         self._check(report, NameCounts(len(leaves), filled(stored)))
         asked = {
             (found.identity, ask): found  # aliases that are asked for alike are one object [TREE-010]

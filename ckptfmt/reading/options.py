@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..frameworks.target import MatchReport
     from ..patterns import Patterns
     from ..progress import Progress
+    from .mismatched import Mismatched
 
 
 class NameOptions(TypedDict, total=False):
@@ -57,6 +58,7 @@ class ViewFillOptions(TypedDict, total=False):
     verify: bool | None
     strict: bool
     cast: bool
+    mismatched: Mismatched
     progress: Progress | None
     max_bytes_in_flight: int
     on_match: Callable[[MatchReport], None] | None
