@@ -32,6 +32,7 @@ PLACES = 1 << 26  # most of the memo's numbers, which writers count from 0
 ALIKE = 32  # most keys with one hash
 PATIENCE, STEP = 0.5, 10e-6  # seconds, and for each instruction: several times what it takes
 BUFFER = 64 << 10
+SCRIPT = "__torch__."  # what the names of TorchScript's own classes begin with
 NAME = 1000  # most characters of a module and an object in it
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -337,6 +338,8 @@ class _Machine:
         return Unknown(name)
 
     def call(self, made: Any, arguments: Any) -> Any:
+        if type(made) is Global and made.name.startswith(SCRIPT) and type(arguments) is not tuple:
+            arguments = (arguments,)  # of an enum
         if type(made) not in (Global, Unknown) or type(arguments) is not tuple:
             raise fault("unsafe-source", f"the pickle calls a {type(made).__name__}")
         if type(made) is Unknown:

@@ -39,6 +39,8 @@ FORMATS: dict[str, Format] = {
     for format in [
         Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
         Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
+        Format("torchscript", "TorchScript, of torch.jit.save", "torchscript", (".jit", ".ptl", ".torchscript")),
+        Format("torch-export", "exported program of torch.export.save", "torch_export", (".pt2",)),
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", folder=True),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),

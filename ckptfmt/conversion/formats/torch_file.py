@@ -9,13 +9,13 @@ import warnings
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ...errors import fault
 from ...format.dtypes import Array, dtype_of
-from ...format.names import Path, path_text
+from ...format.names import path_text
 from ...format.tags import made
 from ...format.tree import Tree
 from ...format.values import ATOMS, CONTAINERS
@@ -26,16 +26,14 @@ from .. import shards
 from ..archive import Archive, Window
 from ..fit import Holds, KeptMetadata, keys_of
 from ..pairs import packed
-from ..pickles import Unknown
 from ..probe import Probe
-from ..source import Advance, OpenedSource, Ours, cut_off, is_tensor, mapped_file, nbytes, truths, walk
-from ..torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
+from ..source import Advance, OpenedSource, cut_off, is_tensor, mapped_file, nbytes, truths, walk
+from ..torch_archive import ATTRIBUTES, read_archive, source_of
+from ..torch_pickle import PACKED, TORCH_DTYPES, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
-BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 INDEX = ".bin.index.json"
-ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts that are no state dicts, and tensors, by path text
 
 CONTAINING = (dict, OrderedDict, list, tuple)
 
@@ -109,20 +107,6 @@ def _read_file(path: str) -> OpenedSource:
     return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else _read_legacy(data)
 
 
-def read_archive(data: Array, root: Path = ()) -> OpenedSource:
-    """The ZIP form, in all of `data`, whose value stands at the path `root` of a tree."""
-    archive = Archive(data)
-    (main,) = [name for name in archive.members if name.endswith("/data.pkl")]
-    folder = main.removesuffix("data.pkl")
-    if f"{folder}constants.pkl" in archive.members:
-        raise fault("unsafe-source", "this is a TorchScript program, not a file of weights")
-    byteorder: Literal["<", ">"] = "<"
-    if f"{folder}byteorder" in archive.members:
-        byteorder = BYTEORDERS[bytes(archive.stored(f"{folder}byteorder"))]
-    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder, root)
-    return _source(reader, reader.load(Window(archive.stored(main))), root)
-
-
 def _read_legacy(data: Array) -> OpenedSource:
     """The form of before torch 1.6: pickles in a row, then for each storage its number of elements and its bytes,
     which are little-endian whatever the pickles say."""
@@ -149,20 +133,7 @@ def _read_in_a_row(file: Window, data: Array) -> OpenedSource:
         file.seek(at + size)
     file.seek(start)
     reader = TensorPickle(storages.__getitem__)
-    return _source(reader, reader.load(file))
-
-
-def _source(reader: TensorPickle, value: Any, root: Path = ()) -> OpenedSource:
-    tree = reader.tree(value)
-    left_out = reader.left_out()
-    if tree is LEFT and not root:
-        message = f"the file is one object, not a dict of values: {reader.losses[-1].message}"
-        within = f"; in it lie {left_out[0]:,} tensors of {left_out[1]:,} bytes" if left_out[0] else ""
-        is_module = isinstance(value, Unknown) and value.is_module
-        advice = "In the program that wrote it: torch.save(module.state_dict(), path)" if is_module else None
-        raise fault("unsupported-source", message + within, advice=advice)
-    metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
-    return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}), left_out=left_out)
+    return source_of(reader, reader.load(file))
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
