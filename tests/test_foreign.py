@@ -106,7 +106,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
         "cut off in its header: 100 bytes",
         FETCH,
     ),
-    "npy": (npy(), "a NumPy .npy file", "numpy.load"),
+    "npy": (npy(), "a NumPy .npy file", LINE),
     "npz": (npz(), "a NumPy .npz file", LINE),
     "half an npz": (npz()[:-30], "a NumPy .npz file that is cut off", FETCH),
     "torch": (torch_file, "a torch.save file", LINE),

@@ -44,6 +44,7 @@ FORMATS: dict[str, Format] = {
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", folder=True),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
+        Format("npy", "NumPy .npy, also several in a row (Equinox)", "npy", (".npy", ".eqx")),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
         Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),

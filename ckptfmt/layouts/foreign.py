@@ -32,7 +32,7 @@ _OPEN = "Load it with the program that wrote it, and save its arrays and plain v
 _SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", ForeignKind("an HDF5 file")),
     (0, b"GGUF", ForeignKind("a GGUF file")),
-    (0, b"\x93NUMPY", ForeignKind("a NumPy .npy file", "Load it with numpy.load, and save it in a tree")),
+    (0, b"\x93NUMPY", ForeignKind("a NumPy .npy file")),
     (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ForeignKind("a torch.save file of before torch 1.6")),
     *((0, bytes([0x80, protocol]), ForeignKind("a Python pickle", _OPEN)) for protocol in (2, 3, 4, 5)),
     (0, b"\x1f\x8b", ForeignKind("a gzip file", _UNPACK)),
@@ -55,7 +55,9 @@ _MEMBERS: tuple[tuple[str, ForeignKind], ...] = (
     ),
     ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
 )
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf)(\.index\.json)?").fullmatch
+_WEIGHTS = re.compile(
+    r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|npy|eqx|pt2|jit|msgpack|gguf)(\.index\.json)?"
+).fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,10 +90,33 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             yield from _gguf()
         elif format == "torch":
             yield from _torch(path)
+        elif format == "npy":
+            np.savez(path.with_suffix(".npz"), **arrays)
+            with zipfile.ZipFile(path.with_suffix(".npz")) as archive:
+                yield "a row", b"".join(map(archive.read, archive.namelist()))
+        elif format in PROGRAMS:
+            yield "program", _program(format)
         elif format == "flax":
             ckptfmt.save(path, {"params": arrays, "step": 3}, durable=False)
             convert(path, path.with_suffix(".msgpack"), target_format="flax")
             yield "small", path.with_suffix(".msgpack").read_bytes()
+
+
+PROGRAMS = {"torchscript", "torch-export"}
+
+
+def _program(format: str) -> bytes:
+    """A small program of torch."""
+    import torch
+
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if format == "torchscript":
+            torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 3), torch.ones(1, 2)), out)
+        else:
+            torch.export.save(torch.export.export(torch.nn.Linear(2, 3), (torch.ones(1, 2),)), out)
+    return out.getvalue()
 
 
 def _gguf() -> Iterator[tuple[str, bytes]]:
