@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import re
 import threading
 from collections import Counter, OrderedDict, deque
@@ -335,6 +336,8 @@ def save_as(format: str, path: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+    elif format == "pickle":
+        path.write_bytes(pickle.dumps(state()))
     elif format == "torch-export":
         module = torch.nn.Module()
         module.a = torch.nn.Module()
@@ -348,7 +351,7 @@ def save_as(format: str, path: Path) -> None:
             group.create_array(name, data=array)
 
 
-OTHERWISE = {"torchscript", "npy"}  # whose names are never joined with periods
+OTHERWISE = {"torchscript", "npy", "skops", "stable-baselines3"}  # whose names are others
 
 
 @pytest.mark.filterwarnings("ignore")

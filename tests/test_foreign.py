@@ -128,7 +128,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
     "gzip": (gzip.compress(b"data"), "a gzip file", UNPACK),
     "zstd": (Zstd().encode(b"data"), "a zstd file", UNPACK),
     "tar": (tar(), "a tar archive", UNPACK),
-    "pickle": (pickle.dumps(ARRAYS), "a Python pickle", "the program that wrote it"),
+    "pickle": (pickle.dumps(ARRAYS), "a Python pickle", LINE),
     "pointer": (POINTER, "a Git LFS pointer: it stands for a file of 4,976,698,672 bytes", "git lfs pull"),
     "page": (
         b"<!DOCTYPE html>\n<html><head>",
@@ -224,6 +224,23 @@ def test_the_command_line_says_it_too(tmp_path: Path) -> None:
         assert done.exit_code == 2
         assert "a Git LFS pointer" in done.stderr
         assert "git lfs pull" in done.stderr
+
+
+ARCHIVES = {
+    "model/data/0": "a torch.save file",  # TorchScript
+    "archive/version": "a torch.save file",
+    "model/data/weights/weight_0": "an exported program of torch",
+    "serialized_exported_program.json": "an exported program of torch",
+    "data": "an archive of Stable-Baselines3",
+    "schema.json": "a skops file",
+}
+
+
+@pytest.mark.parametrize("member", ARCHIVES)
+def test_archives_are_told_by_their_first_member(tmp_path: Path, member: str) -> None:
+    error = refusal(tmp_path / "model.bin", zipped(member))
+    assert ARCHIVES[member] in error.message
+    assert LINE in error.advice
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

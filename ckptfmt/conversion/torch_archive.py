@@ -12,9 +12,11 @@ from ..format.names import Path
 from ..format.tree import Tree
 from .archive import Archive, Window
 from .pickles import Unknown
-from .source import Loss, OpenedSource, Ours
+from .source import Loss, OpenedSource, Ours, cut_off
 from .torch_pickle import LEFT, TensorPickle
 
+MAGIC = 0x1950A86A20F9469CFC6C  # of files of before torch 1.6
+PROTOCOL = 1001
 BYTEORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts that are no state dicts, and tensors, by path text
 MAIN, CONSTANTS = "data.pkl", "constants.pkl"
@@ -51,6 +53,35 @@ def source_of(reader: TensorPickle, value: Any, root: Path = ()) -> OpenedSource
         raise fault("unsupported-source", message + within, advice=advice)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
     return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}), left_out=left_out)
+
+
+def read_in_a_row(data: Array) -> tuple[TensorPickle, Any]:
+    """The value of a file in the form of before torch 1.6, and what read it: pickles in a row, then for each storage
+    its number of elements and its bytes, which are little-endian whatever the pickles say."""
+    try:
+        return _read_in_a_row(Window(data), data)
+    except EOFError as error:
+        raise cut_off(data.size, data.size + 1, or_more=True) from error
+
+
+def _read_in_a_row(file: Window, data: Array) -> tuple[TensorPickle, Any]:
+    listing = TensorPickle(None)
+    if listing.load(file) != MAGIC or listing.load(file) != PROTOCOL:
+        raise ValueError("this is no file of torch.save")
+    listing.load(file)  # the byte order and sizes of the machine
+    start = file.tell()
+    listing.load(file)
+    storages: dict[str, Array] = {}
+    for key in listing.load(file):
+        counted = file.read(8)
+        at, size = file.tell(), int.from_bytes(counted, "little") * listing.itemsizes[key]
+        if len(counted) < 8 or at + size > data.size:
+            raise cut_off(data.size, at + max(size, 8 - len(counted)), or_more=True)
+        storages[key] = data[at : at + size]
+        file.seek(at + size)
+    file.seek(start)
+    reader = TensorPickle(storages.__getitem__)
+    return reader, reader.load(file)
 
 
 class Together:

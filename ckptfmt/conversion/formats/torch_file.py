@@ -23,16 +23,14 @@ from ...frameworks.adapter import Tagged
 from ...frameworks.target import rebuild
 from ...packages import package
 from .. import shards
-from ..archive import Archive, Window
+from ..archive import Archive
 from ..fit import Holds, KeptMetadata, keys_of
 from ..pairs import packed
 from ..probe import Probe
-from ..source import Advance, OpenedSource, cut_off, is_tensor, mapped_file, nbytes, truths, walk
-from ..torch_archive import ATTRIBUTES, read_archive, source_of
-from ..torch_pickle import PACKED, TORCH_DTYPES, TensorPickle
+from ..source import Advance, OpenedSource, is_tensor, mapped_file, nbytes, truths, walk
+from ..torch_archive import ATTRIBUTES, MAGIC, read_archive, read_in_a_row, source_of
+from ..torch_pickle import PACKED, TORCH_DTYPES
 
-MAGIC = 0x1950A86A20F9469CFC6C
-PROTOCOL = 1001
 INDEX = ".bin.index.json"
 
 CONTAINING = (dict, OrderedDict, list, tuple)
@@ -104,36 +102,7 @@ def read(path: str) -> OpenedSource:
 
 def _read_file(path: str) -> OpenedSource:
     data = mapped_file(path)
-    return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else _read_legacy(data)
-
-
-def _read_legacy(data: Array) -> OpenedSource:
-    """The form of before torch 1.6: pickles in a row, then for each storage its number of elements and its bytes,
-    which are little-endian whatever the pickles say."""
-    try:
-        return _read_in_a_row(Window(data), data)
-    except EOFError as error:
-        raise cut_off(data.size, data.size + 1, or_more=True) from error
-
-
-def _read_in_a_row(file: Window, data: Array) -> OpenedSource:
-    listing = TensorPickle(None)
-    if listing.load(file) != MAGIC or listing.load(file) != PROTOCOL:
-        raise ValueError("this is no file of torch.save")
-    listing.load(file)  # the byte order and sizes of the machine
-    start = file.tell()
-    listing.load(file)
-    storages: dict[str, Array] = {}
-    for key in listing.load(file):
-        counted = file.read(8)
-        at, size = file.tell(), int.from_bytes(counted, "little") * listing.itemsizes[key]
-        if len(counted) < 8 or at + size > data.size:
-            raise cut_off(data.size, at + max(size, 8 - len(counted)), or_more=True)
-        storages[key] = data[at : at + size]
-        file.seek(at + size)
-    file.seek(start)
-    reader = TensorPickle(storages.__getitem__)
-    return source_of(reader, reader.load(file))
+    return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else source_of(*read_in_a_row(data))
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
