@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import pickle
 import re
+import tarfile
 import threading
 from collections import Counter, OrderedDict, deque
 from pathlib import Path
@@ -338,6 +340,13 @@ def save_as(format: str, path: Path) -> None:
         writer.close()
     elif format == "pickle":
         path.write_bytes(pickle.dumps(state()))
+    elif format == "compressed":
+        path.write_bytes(gzip.compress(pickle.dumps(state())))
+    elif format == "tar":
+        save_file(state(), path.with_suffix(".safetensors"))
+        with tarfile.open(path, "w") as archive:
+            archive.add(path.with_suffix(".safetensors"), "model.safetensors")
+        path.with_suffix(".safetensors").unlink()
     elif format == "torch-export":
         module = torch.nn.Module()
         module.a = torch.nn.Module()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import pickle
 import shlex
 import tarfile
@@ -58,7 +60,9 @@ def zipped(*names: str) -> bytes:
 def tar() -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("member"))
+        member = tarfile.TarInfo("model.npz")
+        member.size = len(npz())
+        archive.addfile(member, io.BytesIO(npz()))
     return out.getvalue()
 
 
@@ -125,9 +129,13 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
         "Keras's .keras",
         "convert its model.weights.h5",
     ),
-    "gzip": (gzip.compress(b"data"), "a gzip file", UNPACK),
-    "zstd": (Zstd().encode(b"data"), "a zstd file", UNPACK),
-    "tar": (tar(), "a tar archive", UNPACK),
+    "gzip": (gzip.compress(npz()), "a gzip file", LINE),
+    "zstd": (Zstd().encode(npz()), "a zstd file", LINE),
+    "bzip2": (bz2.compress(npz()), "a bzip2 file", LINE),
+    "xz": (lzma.compress(npz()), "an xz file", LINE),
+    "lz4": (b"\x04\x22\x4d\x18" + bytes(range(100)), "an lz4 file", UNPACK),
+    "7-Zip": (b"7z\xbc\xaf\x27\x1c" + bytes(range(100)), "a 7-Zip archive", UNPACK),
+    "tar": (tar(), "a tar archive", LINE),
     "pickle": (pickle.dumps(ARRAYS), "a Python pickle", LINE),
     "pointer": (POINTER, "a Git LFS pointer: it stands for a file of 4,976,698,672 bytes", "git lfs pull"),
     "page": (

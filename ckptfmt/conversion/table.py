@@ -50,6 +50,8 @@ FORMATS: dict[str, Format] = {
         Format("npy", "NumPy .npy, also several in a row (Equinox)", "npy", (".npy", ".eqx")),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
         Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
+        Format("tar", "tar archive with a checkpoint, also NeMo's", "tar", (".tar", ".nemo")),
+        Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",)),
         Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),

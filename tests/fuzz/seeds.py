@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import pickle
+import tarfile
 import tempfile
 import warnings
 import zipfile
@@ -16,6 +20,7 @@ import joblib
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
+from numcodecs.zstd import Zstd
 
 import ckptfmt
 from ckptfmt.conversion import convert
@@ -97,6 +102,14 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             np.savez(path.with_suffix(".npz"), **arrays)
             with zipfile.ZipFile(path.with_suffix(".npz")) as archive:
                 yield "a row", b"".join(map(archive.read, archive.namelist()))
+        elif format == "tar":
+            yield "small", _tar(safetensors.numpy.save(arrays))
+        elif format == "compressed":
+            small = safetensors.numpy.save(arrays)
+            yield "gzip", gzip.compress(_tar(small))
+            yield "bzip2", bz2.compress(small)
+            yield "xz", lzma.compress(small)
+            yield "zstd", bytes(Zstd().encode(small))
         elif format == "pickle":
             yield from _pickles(arrays, path)
         elif format == "skops":
@@ -109,6 +122,16 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             ckptfmt.save(path, {"params": arrays, "step": 3}, durable=False)
             convert(path, path.with_suffix(".msgpack"), target_format="flax")
             yield "small", path.with_suffix(".msgpack").read_bytes()
+
+
+def _tar(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in (("model.safetensors", data), ("config.json", b"{}")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
 
 
 class Held:
