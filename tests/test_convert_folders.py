@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -347,3 +348,22 @@ def test_the_command_says_what_it_took(tmp_path: Path) -> None:
     assert "passed over pytorch_model.bin, optimizer.pt" in result.stdout
     result = CliRunner().invoke(cli, ["convert", "--json", "-f", str(source), str(tmp_path / "x.ckpt")])
     assert json.loads(result.stdout)["passed_over"] == ["pytorch_model.bin", *sorted(RUN), *OTHERS]
+
+
+def test_pickles_and_archives_come_after_what_lies_below(tmp_path: Path) -> None:
+    """As those of preprocessors lie beside weights."""
+    for name in ("encoder.pkl", "model.pkl", "data.tar.gz", "points.npy"):
+        (tmp_path / "m").mkdir(exist_ok=True)
+        (tmp_path / "m" / name).write_bytes(pickle.dumps(OTHER))
+    write(tmp_path / "m/step-1/weights.npz")
+    report, tree = converted(tmp_path / "m")
+    assert report.source == str(tmp_path / "m/step-1/weights.npz")
+    write(tmp_path / "m/weights.npz")
+    report, _ = converted(tmp_path / "m")
+    assert report.source == str(tmp_path / "m/weights.npz")
+    assert "encoder.pkl" in report.passed_over
+    for path in ("weights.npz", "step-1/weights.npz"):
+        (tmp_path / "m" / path).unlink()
+    report, tree = converted(tmp_path / "m")
+    assert report.source == str(tmp_path / "m/model.pkl")
+    assert np.array_equal(tree["w"], OTHER["w"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -135,13 +134,6 @@ def test_a_tensor_without_a_storage(tmp_path: Path) -> None:
 def test_expanded_tensors_that_would_fill_any_disk(tmp_path: Path) -> None:
     torch_zip(tmp_path / "x.pt", storage_pickle("I1000000\nI1000000\n", "I0\nI0\n"), **{"0": bytes(16)})
     refused(tmp_path / "x.pt", "limit-exceeded")
-
-
-def test_a_torchscript_program(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
-        archive.writestr("x/data.pkl", pickle.dumps({}, 2))
-        archive.writestr("x/constants.pkl", pickle.dumps((), 2))
-    refused(tmp_path / "x.pt", "unsafe-source", "TorchScript")
 
 
 PRIME = (1 << 61) - 1  # modulo which Python hashes ints

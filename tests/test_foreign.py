@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import pickle
 import shlex
 import tarfile
@@ -58,7 +60,9 @@ def zipped(*names: str) -> bytes:
 def tar() -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("member"))
+        member = tarfile.TarInfo("model.npz")
+        member.size = len(npz())
+        archive.addfile(member, io.BytesIO(npz()))
     return out.getvalue()
 
 
@@ -106,7 +110,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
         "cut off in its header: 100 bytes",
         FETCH,
     ),
-    "npy": (npy(), "a NumPy .npy file", "numpy.load"),
+    "npy": (npy(), "a NumPy .npy file", LINE),
     "npz": (npz(), "a NumPy .npz file", LINE),
     "half an npz": (npz()[:-30], "a NumPy .npz file that is cut off", FETCH),
     "torch": (torch_file, "a torch.save file", LINE),
@@ -125,10 +129,14 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
         "Keras's .keras",
         "convert its model.weights.h5",
     ),
-    "gzip": (gzip.compress(b"data"), "a gzip file", UNPACK),
-    "zstd": (Zstd().encode(b"data"), "a zstd file", UNPACK),
-    "tar": (tar(), "a tar archive", UNPACK),
-    "pickle": (pickle.dumps(ARRAYS), "a Python pickle", "the program that wrote it"),
+    "gzip": (gzip.compress(npz()), "a gzip file", LINE),
+    "zstd": (Zstd().encode(npz()), "a zstd file", LINE),
+    "bzip2": (bz2.compress(npz()), "a bzip2 file", LINE),
+    "xz": (lzma.compress(npz()), "an xz file", LINE),
+    "lz4": (b"\x04\x22\x4d\x18" + bytes(range(100)), "an lz4 file", UNPACK),
+    "7-Zip": (b"7z\xbc\xaf\x27\x1c" + bytes(range(100)), "a 7-Zip archive", UNPACK),
+    "tar": (tar(), "a tar archive", LINE),
+    "pickle": (pickle.dumps(ARRAYS), "a Python pickle", LINE),
     "pointer": (POINTER, "a Git LFS pointer: it stands for a file of 4,976,698,672 bytes", "git lfs pull"),
     "page": (
         b"<!DOCTYPE html>\n<html><head>",
@@ -224,6 +232,23 @@ def test_the_command_line_says_it_too(tmp_path: Path) -> None:
         assert done.exit_code == 2
         assert "a Git LFS pointer" in done.stderr
         assert "git lfs pull" in done.stderr
+
+
+ARCHIVES = {
+    "model/data/0": "a torch.save file",  # TorchScript
+    "archive/version": "a torch.save file",
+    "model/data/weights/weight_0": "an exported program of torch",
+    "serialized_exported_program.json": "an exported program of torch",
+    "data": "an archive of Stable-Baselines3",
+    "schema.json": "a skops file",
+}
+
+
+@pytest.mark.parametrize("member", ARCHIVES)
+def test_archives_are_told_by_their_first_member(tmp_path: Path, member: str) -> None:
+    error = refusal(tmp_path / "model.bin", zipped(member))
+    assert ARCHIVES[member] in error.message
+    assert LINE in error.advice
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,12 @@ class Archive:
                 yield piece
         if left:
             raise ValueError(f"member {name!r} has not the size that its header says")
+
+
+def folder_of(members: Iterable[str], name: str) -> str | None:
+    """The outermost folder that has a member of that name, with a slash at its end: archives of torch have all in
+    one."""
+    return next((found[: -len(name)] for found in members if found.partition("/")[2] == name), None)
 
 
 class Window(io.RawIOBase):

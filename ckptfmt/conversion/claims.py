@@ -88,6 +88,11 @@ def allowing_values() -> str:
     return allowing_more(8 * patience() * EXPANSION)
 
 
+def expanded(size: int) -> int:
+    """Bytes that a source of `size` bytes may have in all when it is decompressed."""
+    return size * _expansion.get()
+
+
 def at_once(size: int) -> int:
     """Bytes that a source of `size` bytes may have decoded at once."""
     return AT_ONCE + size * _expansion.get() // SHARE

@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 from ..errors import fault
 from ..storage import disk as disks
@@ -18,6 +21,33 @@ from ..storage.links import blobs_of
 from .claims import Pairs, json_document
 
 JSON = 1 << 28  # most bytes of a JSON document
+
+
+class FilePart(NamedTuple):
+    """A part of a file that is a file itself, such as a member of an archive."""
+
+    path: str
+    offset: int
+    size: int
+
+
+_part: ContextVar[FilePart | None] = ContextVar("part", default=None)
+
+
+@contextmanager
+def reading_part(part: FilePart) -> Iterator[None]:
+    """Who looks at the file, or maps it, gets that part meanwhile."""
+    token = _part.set(part)
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
+def part_of(path: str) -> FilePart | None:
+    """The part that stands for all of a file, if it is one."""
+    part = _part.get()
+    return part if part is not None and part.path == path else None
 
 
 def open_file(path: str, folder: str | None = None) -> int:

@@ -20,8 +20,14 @@ from .shards import numbered
 # of the same weights, from what is taken first
 FORMS = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"),
-    *(".msgpack", ".h5", ".hdf5", ".npz", ".gguf"),
+    *(".msgpack", ".h5", ".hdf5", ".npz", ".gguf", ".pt2", ".jit", ".ptl", ".torchscript", ".eqx", ".nemo", ".pth.tar"),
 )
+# of weights or of what lies beside them, as preprocessors do: where there is nothing of the forms above
+OTHER_FORMS = (
+    *(".skops", ".joblib", ".pkl", ".pickle", ".npy", ".zip", ".tar", ".tgz"),
+    *(".gz", ".zst", ".xz", ".bz2"),
+)
+ALL_FORMS = (*FORMS, *OTHER_FORMS)
 INDEX = ".index.json"
 # names that mean the same weights, written by another framework
 ALIASES = {"pytorch_model": "model", "flax_model": "model", "tf_model": "model"}
@@ -29,7 +35,7 @@ ALIASES = {"pytorch_model": "model", "flax_model": "model", "tf_model": "model"}
 WEIGHTS = {"model", "diffusion_pytorch_model", "adapter_model", "pytorch_lora_weights"}
 # what lies beside weights, as a Trainer and accelerate write it: the state of a run
 _BESIDE = re.compile(r"(optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args|dl_state_dict)").match
-LAST = 2  # the rank of these, after what lies in folders below
+OTHERS, LAST = 2, 4  # the ranks of other forms, after what lies in folders below, and of these
 DEPTH = 3  # folders below each other that are looked into: models--a--b/snapshots/REVISION
 LOOKED_INTO = 256  # folders in all
 SHOWN = 8  # most checkpoints named in an error
@@ -76,7 +82,7 @@ class _Search:
         families = list(_families(names))
         before = self.wrong
         for rank in range(LAST + 1):
-            if rank == LAST and depth and self.wrong is before and (found := list(self._below(folder, names, depth))):
+            if rank == OTHERS and depth and self.wrong is before and (found := list(self._below(folder, names, depth))):
                 return found
             tried = [self._first(folder, forms) for rank_of, forms in families if rank_of == rank]
             if found := [place for place in tried if place is not None]:
@@ -115,14 +121,15 @@ def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
     others. Files that an index names stand for nothing by themselves, nor does a part of a GGUF model but the first."""
     families: dict[str, list[str]] = {}
     for name in names:
-        form = next((form for form in reversed(FORMS) if name.endswith(form) and name != form), None)
+        form = next((form for form in reversed(ALL_FORMS) if name.endswith(form) and name != form), None)
         if form is None:
             continue
         stem = name.removesuffix(form)
         if not _is_part(name, form, names):
             families.setdefault(ALIASES.get(stem, stem), []).append(name)
     for family, forms in families.items():
-        rank = LAST if _BESIDE(family) else 0 if family in WEIGHTS else 1
+        of_others = 0 if any(name.endswith(FORMS) for name in forms) else OTHERS
+        rank = LAST if _BESIDE(family) else of_others + (family not in WEIGHTS)
         yield rank, sorted(forms, key=_order)
 
 
@@ -139,12 +146,12 @@ def _others(folder: str, names: list[str], known: set[str]) -> Iterator[str]:
     """What lies in a folder beside weights and the state of a run: configurations, tokenizers, other folders ("name/").
     Parts that an index stands for are not named."""
     for name in names:
-        if name not in known and not any(name.endswith(form) and _is_part(name, form, names) for form in FORMS):
+        if name not in known and not any(name.endswith(form) and _is_part(name, form, names) for form in ALL_FORMS):
             yield f"{name}/" if os.path.isdir(os.path.join(folder, name)) else name
 
 
 def _order(name: str) -> int:
-    return max(number for number, form in enumerate(FORMS) if name.endswith(form))
+    return max(number for number, form in enumerate(ALL_FORMS) if name.endswith(form))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

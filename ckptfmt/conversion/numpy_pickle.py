@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
-from .claims import shape_of
-from .pickles import Record, Unknown, record
+from .claims import count, shape_of
+from .pickles import RawBytes, Record, Unknown, record
 
 _CODE = re.compile(r"[?biufcMmSU][0-9]{0,9}").fullmatch
 _UNIT = re.compile(r"generic|[a-zA-Z]{1,2}").fullmatch
+LISTS = 1 << 16  # that an array of objects may become, beside two for each of them
 SCALAR, ARRAY, BUFFER = "a NumPy scalar", "a NumPy array", "a NumPy array of a buffer"
 
 
@@ -38,31 +40,69 @@ TABLE: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def value_of(found: Record) -> Array | np.generic | None:
-    """The array or scalar of a record; None if it has elements that are no numbers, bools, times or text. Raises
-    ValueError where its bytes are not what it says."""
+def value_of(found: Record, *, with_fields: bool = False) -> Array | np.generic | None:
+    """The array or scalar of a record; None if it has elements that are no numbers, bools, times or text, or with
+    `with_fields` have such fields. Raises ValueError where its bytes are not what it says."""
     match found:
         case Record(name, (dtype, bytes(raw)), _) if name == SCALAR:
-            array = _array(dtype, (), raw, "C")
+            array = _array(dtype, (), raw, "C", with_fields)
             return None if array is None else array[()]
         case Record(name, (raw, dtype, shape, order), _) if name == BUFFER:
-            return _array(dtype, shape, raw, order)
+            return _array(dtype, shape, raw, order, with_fields)
         case Record(name, _, (_, shape, dtype, bool(is_fortran), raw)) if name == ARRAY:
-            return _array(dtype, shape, raw, "F" if is_fortran else "C")
+            return _array(dtype, shape, raw, "F" if is_fortran else "C", with_fields)
     return None
 
 
-def _array(dtype: Any, shape: Any, raw: Any, order: Any) -> Array | None:
-    found = _dtype(dtype)
-    if found is None or not isinstance(raw, bytes | bytearray) or order not in ("C", "F"):
+def is_of_objects(dtype: Any) -> bool:
+    """Whether a record is the dtype of Python objects."""
+    return (
+        isinstance(dtype, Record) and dtype.name == "numpy.dtype" and dtype.arguments[:1] in (("O8",), ("O4",), ("O",))
+    )
+
+
+def objects_of(found: Record) -> Any:
+    """The elements of an array of Python objects, as nested lists; None if it is none."""
+    match found:
+        case Record(name, _, (_, shape, dtype, bool(), list(items))) if name == ARRAY and is_of_objects(dtype):
+            shape = shape_of(shape)
+            if prod(shape) != len(items):
+                raise ValueError(f"an array of shape {shape} has {len(items)} objects")
+            if (len(shape) - 1) * len(items) > LISTS + 2 * len(items):
+                raise fault("limit-exceeded", f"an array of objects with {len(shape)} axes")
+            for side in reversed(shape[1:]):
+                items = [items[at : at + side] for at in range(0, len(items), side)] if side else []
+            return items if shape else items[0]
+    return None
+
+
+def _array(dtype: Any, shape: Any, raw: Any, order: Any, with_fields: bool) -> Array | None:
+    found = dtype_of_record(dtype)
+    if found is None and with_fields:
+        found = dtype_with_fields(dtype)
+    if isinstance(raw, str):  # as Python 2 wrote it
+        raw = raw.encode("latin1")
+    if found is None or not isinstance(raw, bytes | bytearray | RawBytes) or order not in ("C", "F"):
         return None
     shape = shape_of(shape)
     if not found.itemsize or prod(shape) * found.itemsize != len(raw):
         raise ValueError(f"an array of shape {shape} and dtype {found} has {len(raw)} bytes")
-    return np.frombuffer(bytes(raw), found).reshape(shape, order=order)
+    raw = raw.view(np.ndarray) if isinstance(raw, RawBytes) else bytes(raw)
+    return np.frombuffer(raw, found).reshape(shape, order=order)
 
 
-def _dtype(found: Any) -> np.dtype[Any] | None:
+def dtype_with_fields(found: Any) -> np.dtype[Any] | None:
+    """The dtype of records whose fields have known ones."""
+    match found:
+        case Record("numpy.dtype", _, (_, _, None, tuple(names), dict(fields), int(itemsize), *_)) if names:
+            formats = [dtype_of_record(fields[name][0]) for name in names]
+            if all(dtype is not None for dtype in formats) and all(type(name) is str for name in names):
+                offsets = [count(fields[name][1]) for name in names]
+                return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
+    return None
+
+
+def dtype_of_record(found: Any) -> np.dtype[Any] | None:
     """The dtype of a record; None for records, objects, subarrays and what else is unknown."""
     match found:
         case Record("numpy.dtype", (kind, *_), (_, order, None, None, None, _, _, _, *more)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -107,7 +107,19 @@ def open_source(
         except BaseException:
             source.resources.close()
             raise
-    source.place = place
+    source.place = place._replace(passed_over=place.passed_over or source.place.passed_over)
+    return source
+
+
+def open_inner(path: str, formats: Collection[str] = ()) -> OpenedSource:
+    """Open what lies within a source that is being opened, as one of some formats, or of all: with what is wrong with
+    it, and not yet through the gate."""
+    if formats:
+        place = CheckpointPlace(path, _format_of(Probe.of(path), [FORMATS[name] for name in formats]).name)
+    else:
+        place = place_of(path)
+    source, _ = _on_disk(place, False)
+    source.place, source.size = place, None
     return source
 
 

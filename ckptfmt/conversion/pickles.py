@@ -17,11 +17,15 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
+
 from ..errors import CkptError, fault
+from ..format.dtypes import Array
 from ..format.limits import FACTOR, SMALL, VALUES
 from .claims import allowing_values, patience, shown
 
@@ -32,6 +36,8 @@ PLACES = 1 << 26  # most of the memo's numbers, which writers count from 0
 ALIKE = 32  # most keys with one hash
 PATIENCE, STEP = 0.5, 10e-6  # seconds, and for each instruction: several times what it takes
 BUFFER = 64 << 10
+LONG = 1 << 20  # bytes of a string that is left in a mapped file
+SCRIPT = "__torch__."  # what the names of TorchScript's own classes begin with
 NAME = 1000  # most characters of a module and an object in it
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -85,6 +91,41 @@ def record(name: str) -> Callable[..., Record]:
     return lambda *arguments: Record(name, arguments)
 
 
+@dataclass(slots=True, eq=False, repr=False)
+class Instance(Record):
+    """An object of any class, where a reader keeps what pickles say of such: also what was put into it as into a dict,
+    or a list."""
+
+    mapping: dict[Any, Any] = field(default_factory=dict)
+    sequence: list[Any] = field(default_factory=list)
+
+
+class Followed(Record):
+    """A record that has bytes of its own behind its state, outside the pickle."""
+
+    def value(self, behind: Behind) -> Any:
+        """What it stands for, taken from these bytes."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What lies behind a place in a file: `data`, of which the next byte is at `at`; `go` moves that; `pickle` is the
+    value of a pickle that begins there."""
+
+    data: Array
+    at: int
+    go: Callable[[int], Any]
+    pickle: Callable[[], Any]
+
+
+class RawBytes(np.ndarray[Any, Any]):
+    """The bytes of a long string of bytes, where they lie in a mapped file."""
+
+    def decode(self, *how: Any) -> str:
+        return self.tobytes().decode(*how)
+
+
 class OtherDict(dict[Any, Any]):
     """A dict of another class, which is known by name alone; the tag that says it, if one does, and its param."""
 
@@ -111,16 +152,19 @@ def load(
     persistent: Callable[[Any], Any] | None = None,
     *,
     is_strict: bool = True,
+    data: Array | None = None,
 ) -> Any:
     """The value of the pickle at the file's position, which is left behind it.
 
     `table` maps full names ("torch._utils._rebuild_tensor_v2") to what makes their objects. `persistent` gives the
-    object of a persistent id. With `is_strict` other names are refused; else each stands for an `Unknown`. Raises
+    object of a persistent id. With `is_strict` other names are refused; else each stands for an `Unknown`. With `data`,
+    the mapped bytes of the file, long strings of bytes stay where they are (`RawBytes`), bytes behind records are taken
+    (`Followed`), and objects of unknown classes are kept (`Instance`). Raises
     `unsafe-source`, `limit-exceeded`, EOFError for a pickle that is cut off, and any exception for one that is broken.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(file, BUFFER)
     try:
-        value = _Machine(table, persistent, is_strict).run(buffered)
+        value = _Machine(table, persistent, is_strict, data).run(buffered)
         end = buffered.tell()
     except ValueError as error:
         if isinstance(error, CkptError) or buffered.peek(1):
@@ -130,6 +174,16 @@ def load(
         buffered.detach()
     file.seek(end)
     return value
+
+
+def _read(file: io.BufferedReader[Any], data: Array, size: int) -> Any:
+    """The next bytes of a file, where they are if they are many."""
+    if size < LONG:
+        return file.read(size)
+    at = file.tell()
+    found = data[at : at + size].view(RawBytes)
+    file.seek(at + found.size)
+    return found
 
 
 # bytes of memory that instructions may take, beside their argument: what they make, and its place on the stack
@@ -149,9 +203,14 @@ _BYTES = {
 
 class _Machine:
     def __init__(
-        self, table: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None, is_strict: bool
+        self,
+        table: Mapping[str, Callable[..., Any]],
+        persistent: Callable[[Any], Any] | None,
+        is_strict: bool,
+        data: Array | None,
     ) -> None:
-        self.table, self.persistent, self.is_strict = table, persistent, is_strict
+        self.table, self.persistent, self.is_strict, self.data = table, persistent, is_strict, data
+        self.file: io.BufferedReader[Any] | None = None  # of a pickle that is read, and of none within it
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
@@ -160,7 +219,9 @@ class _Machine:
         self.alike: dict[int, list[Any]] = {}  # keys whose hash others can have, by it
 
     def run(self, file: io.BufferedReader[Any]) -> Any:
-        source = SimpleNamespace(read=file.read, readline=file.readline)  # no `tell`, which would be asked each time
+        is_inner, self.file = self.file is not None, file
+        read = file.read if self.data is None else partial(_read, file, self.data)
+        source = SimpleNamespace(read=read, readline=file.readline)  # no `tell`, which would be asked each time
         for opcode, argument, _ in pickletools.genops(cast(Any, source)):
             name = opcode.name
             self.account(_COSTS.get(name, _PLACE) - FACTOR * _BYTES[name])
@@ -172,7 +233,19 @@ class _Machine:
                 return self.stack.pop()
             else:
                 self.step(name, argument)
+                if name == "BUILD" and isinstance(self.stack[-1], Followed) and not is_inner:
+                    self.stack[-1] = self.followed(self.stack[-1], file)
         raise ValueError("the pickle has no end")
+
+    def followed(self, found: Followed, file: io.BufferedReader[Any]) -> Any:
+        """What a record stands for whose bytes follow, in which may be another pickle."""
+        if self.data is None:
+            return found
+        outer = self.stack, self.below, self.memo
+        self.stack, self.below, self.memo = [], [], {}
+        value = found.value(Behind(self.data, file.tell(), file.seek, partial(self.run, file)))
+        self.stack, self.below, self.memo = outer
+        return value
 
     # ---- what it may take
 
@@ -261,11 +334,11 @@ class _Machine:
                 count = 1 if name == "APPEND" else 2
                 items = stack[-count:]
                 del stack[-count:]
-                self.extend(items)
+                self.extend(items, in_pairs=count == 2)
             case "APPENDS" | "SETITEMS" | "ADDITEMS":
                 items = self.marked()
                 self.left -= _ITEM[name] * len(items)
-                self.extend(items)
+                self.extend(items, in_pairs=name == "SETITEMS")
             case _:
                 self.make(name, argument)
 
@@ -282,7 +355,8 @@ class _Machine:
                 arguments, made = stack.pop(), stack.pop()
                 self.push(self.call(made, arguments))
             case "NEWOBJ_EX" if type(stack[-3]) is Unknown:
-                del stack[-2:]
+                named, arguments, made = stack.pop(), stack.pop(), stack.pop()
+                self.push(self.call(made, arguments if self.data is None else (*arguments, named)))
             case "FROZENSET":
                 items = self.marked()
                 self.left -= _ITEM["ADDITEMS"] * len(items)
@@ -306,9 +380,11 @@ class _Machine:
         items, self.stack = self.stack, self.below.pop()
         return items
 
-    def extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[Any], *, in_pairs: bool) -> None:
         """Add items to the container on top of the stack."""
         container = self.stack[-1]
+        if isinstance(container, Instance):
+            container = container.mapping if in_pairs else container.sequence
         if isinstance(container, dict):
             for start in range(0, len(items), SMALL):
                 part = items[start : start + SMALL]
@@ -337,8 +413,14 @@ class _Machine:
         return Unknown(name)
 
     def call(self, made: Any, arguments: Any) -> Any:
-        if type(made) not in (Global, Unknown) or type(arguments) is not tuple:
+        if type(made) is Global and made.name.startswith(SCRIPT) and type(arguments) is not tuple:
+            arguments = (arguments,)  # of an enum
+        if type(made) not in (Global, Unknown, Instance) or type(arguments) is not tuple:
             raise fault("unsafe-source", f"the pickle calls a {type(made).__name__}")
+        if isinstance(made, Instance) or (
+            type(made) is Unknown and self.data is not None and made.name != "builtins.getattr"
+        ):
+            return Instance(made.name, arguments)
         if type(made) is Unknown:
             return _attribute(made, arguments)
         for items in (argument for argument in arguments if type(argument) in (list, tuple)):

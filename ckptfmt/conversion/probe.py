@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple, Self
 
 from ..errors import CkptError, os_fault
-from .entries import open_file
+from .entries import open_file, part_of
 
 HEAD = 4096  # bytes
 
@@ -37,6 +37,9 @@ class Probe(NamedTuple):
             if os.path.isdir(path):
                 return cls(path, True, 0, entries=frozenset(os.listdir(path)))
             with open(open_file(path), "rb") as file:
+                if (part := part_of(path)) is not None:
+                    head = os.pread(file.fileno(), min(HEAD, part.size), part.offset)
+                    return cls(path, False, part.size, head)
                 return cls(path, False, os.fstat(file.fileno()).st_size, file.read(HEAD))
         except CkptError as error:
             error.path = path
@@ -46,5 +49,6 @@ class Probe(NamedTuple):
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the file."""
+        begin = 0 if (part := part_of(self.path)) is None else part.offset
         with open(open_file(self.path), "rb") as file:
-            return os.pread(file.fileno(), length, offset)
+            return os.pread(file.fileno(), max(0, min(length, self.size - offset)), begin + offset)

@@ -36,7 +36,7 @@ from ..layouts.foreign import INCOMPLETE
 from ..storage import disk as disks
 from ..storage.local import fill_from
 from .claims import EXPANSION as EXPANSION
-from .entries import open_file
+from .entries import open_file, part_of
 from .probe import CheckpointPlace
 
 SLAB = 4 << 20  # bytes of a tensor read at once
@@ -265,7 +265,9 @@ def mapped_file(path: str, folder: str | None = None) -> Array:
             return np.empty(0, np.uint8)
         mapping = FileMapping(file.fileno(), 0, access=mmap.ACCESS_READ)
     mapping.file = SourceFile(path, stat)
-    return np.frombuffer(mapping, np.uint8)
+    data = np.frombuffer(mapping, np.uint8)
+    part = part_of(path)
+    return data if part is None else data[part.offset : part.offset + part.size]
 
 
 def in_file(leaf: Any, buffers: Buffers) -> Any:

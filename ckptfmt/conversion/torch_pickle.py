@@ -101,10 +101,10 @@ class TensorPickle:
         self.attributes: dict[str, Tree] = {}
         self.tags: dict[Path, list[tuple[str, Any]]] = {}
 
-    def load(self, file: Readable) -> Any:
-        """The value of a pickle, with arrays for its tensors; see `plain`."""
+    def load(self, file: Readable, data: Array | None = None) -> Any:
+        """The value of a pickle, with arrays for its tensors; see `plain`. `data`: as of `pickles.load`."""
         start = file.tell()
-        value = pickles.load(file, self._table(), self._persistent, is_strict=False)
+        value = pickles.load(file, self._table(), self._persistent, is_strict=False, data=data)
         self._most += file.tell() - start
         return value
 
@@ -252,8 +252,12 @@ class TensorPickle:
                 self._lose("alias", path, "shares a storage with others, and becomes a copy")
         if isinstance(value, np.ndarray | LazyArray):
             self._placed.add(id(value))
-        parts = None if isinstance(value, np.ndarray | np.generic | LazyArray) else parts_of(value)
+            return self._array(value, path)
+        parts = None if isinstance(value, np.generic) else parts_of(value)
         return value if parts is None else self._plain(parts, path)
+
+    def _array(self, value: SourceTensor, path: Path) -> Any:
+        return value
 
     def _say(self, parts: Lowered, path: Path, other: str) -> None:
         """That the child that was given stands for a value; a loss, if it does not."""

@@ -32,30 +32,39 @@ _OPEN = "Load it with the program that wrote it, and save its arrays and plain v
 _SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", ForeignKind("an HDF5 file")),
     (0, b"GGUF", ForeignKind("a GGUF file")),
-    (0, b"\x93NUMPY", ForeignKind("a NumPy .npy file", "Load it with numpy.load, and save it in a tree")),
+    (0, b"\x93NUMPY", ForeignKind("a NumPy .npy file")),
     (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ForeignKind("a torch.save file of before torch 1.6")),
-    *((0, bytes([0x80, protocol]), ForeignKind("a Python pickle", _OPEN)) for protocol in (2, 3, 4, 5)),
-    (0, b"\x1f\x8b", ForeignKind("a gzip file", _UNPACK)),
-    (0, b"\x28\xb5\x2f\xfd", ForeignKind("a zstd file", _UNPACK)),
-    (0, b"BZh", ForeignKind("a bzip2 file", _UNPACK)),
-    (0, b"\xfd7zXZ\0", ForeignKind("an xz file", _UNPACK)),
+    *((0, bytes([0x80, protocol]), ForeignKind("a Python pickle")) for protocol in (2, 3, 4, 5)),
+    (0, b"\x1f\x8b", ForeignKind("a gzip file")),
+    (0, b"\x28\xb5\x2f\xfd", ForeignKind("a zstd file")),
+    (0, b"BZh", ForeignKind("a bzip2 file")),
+    (0, b"\xfd7zXZ\0", ForeignKind("an xz file")),
+    (0, b"\x04\x22\x4d\x18", ForeignKind("an lz4 file", _UNPACK)),
     (0, b"7z\xbc\xaf\x27\x1c", ForeignKind("a 7-Zip archive", _UNPACK)),
-    (257, b"ustar", ForeignKind("a tar archive", _UNPACK)),
+    (257, b"ustar", ForeignKind("a tar archive")),
     (4, b"TFL3", ForeignKind("a TensorFlow Lite model", _OPEN)),
     (0, b"PAR1", ForeignKind("a Parquet file", _OPEN)),
     (0, b"ARROW1", ForeignKind("an Arrow file", _OPEN)),
 )
-# the first member of a ZIP archive that ends so
-_MEMBERS: tuple[tuple[str, ForeignKind], ...] = (
-    ("/data.pkl", ForeignKind("a torch.save file")),
-    (".npy", ForeignKind("a NumPy .npz file")),
-    (
-        "metadata.json",
-        ForeignKind("a ZIP archive, such as Keras's .keras", "Unzip it, and convert its model.weights.h5"),
-    ),
-    ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
+# by the first member of a ZIP archive
+_MEMBERS: tuple[tuple[re.Pattern[str], ForeignKind], ...] = tuple(
+    (re.compile(pattern), kind)
+    for pattern, kind in (
+        (r"/data\.pkl$|^[^/]+/(data/\d+|bytecode\.pkl|version)$", ForeignKind("a torch.save file")),
+        (r"^[^/]+/data/(weights|constants)/|^serialized_\w+\.|^version$", ForeignKind("an exported program of torch")),
+        (r"^data$", ForeignKind("an archive of Stable-Baselines3")),
+        (r"^schema\.json$", ForeignKind("a skops file")),
+        (r"\.npy$", ForeignKind("a NumPy .npz file")),
+        (
+            r"metadata\.json$",
+            ForeignKind("a ZIP archive, such as Keras's .keras", "Unzip it, and convert its model.weights.h5"),
+        ),
+        ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
+    )
 )
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf)(\.index\.json)?").fullmatch
+_SUFFIXES = ("safetensors", "bin", "pt", "pth", "pt2", "jit", "ckpt", "h5", "hdf5", "npz", "npy", "eqx", "msgpack")
+_SUFFIXES += ("gguf", "pkl", "pickle", "joblib", "skops", "nemo", "tar", "tgz", "gz", "zst", "xz", "bz2")
+_WEIGHTS = re.compile(rf".*\.({'|'.join(_SUFFIXES)})(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),
@@ -144,7 +153,7 @@ def _safetensors(head: bytes, size: int, read: Read) -> ForeignKind | None:
 
 def _archive(head: bytes, size: int, read: Read) -> ForeignKind:
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
-    kind = next(kind for ending, kind in _MEMBERS if name.endswith(ending))
+    kind = next(kind for pattern, kind in _MEMBERS if pattern.search(name))
     tail = read(max(0, size - _TAIL), min(size, _TAIL))
     if 0 <= tail.rfind(b"PK\5\6") <= len(tail) - 22:
         return kind

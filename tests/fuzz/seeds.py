@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import tarfile
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
+from numcodecs.zstd import Zstd
 
 import ckptfmt
 from ckptfmt.conversion import convert
@@ -87,10 +98,85 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             yield from _gguf()
         elif format == "torch":
             yield from _torch(path)
+        elif format == "npy":
+            np.savez(path.with_suffix(".npz"), **arrays)
+            with zipfile.ZipFile(path.with_suffix(".npz")) as archive:
+                yield "a row", b"".join(map(archive.read, archive.namelist()))
+        elif format == "tar":
+            yield "small", _tar(safetensors.numpy.save(arrays))
+        elif format == "compressed":
+            small = safetensors.numpy.save(arrays)
+            yield "gzip", gzip.compress(_tar(small))
+            yield "bzip2", bz2.compress(small)
+            yield "xz", lzma.compress(small)
+            yield "zstd", bytes(Zstd().encode(small))
+        elif format == "pickle":
+            yield from _pickles(arrays, path)
+        elif format == "skops":
+            yield "small", _skops(arrays)
+        elif format == "stable-baselines3":
+            yield "small", (Path(__file__).parent.parent / "data/stable_baselines3.zip").read_bytes()
+        elif format in PROGRAMS:
+            yield "program", _program(format)
         elif format == "flax":
             ckptfmt.save(path, {"params": arrays, "step": 3}, durable=False)
             convert(path, path.with_suffix(".msgpack"), target_format="flax")
             yield "small", path.with_suffix(".msgpack").read_bytes()
+
+
+def _tar(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in (("model.safetensors", data), ("config.json", b"{}")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+class Held:
+    """An object of a class."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _pickles(arrays: dict[str, Any], path: Path) -> Iterator[tuple[str, bytes]]:
+    tree = {**arrays, "held": Held([1, Held("x")]), "text": np.array(["a"]), "objects": np.array([None, 1], object)}
+    for protocol in (2, 5):
+        yield f"protocol {protocol}", pickle.dumps(tree, protocol)
+    joblib.dump(tree, path)
+    yield "joblib", path.read_bytes()
+
+
+def _skops(arrays: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    about = {"__class__": "A", "__module__": "b"}
+    nodes: list[Any] = [{**about, "__loader__": "ObjectNode", "content": None}]
+    with zipfile.ZipFile(out, "w") as archive:
+        for number, array in enumerate(arrays.values()):
+            nodes.append({**about, "__loader__": "NdArrayNode", "type": "numpy", "file": f"{number}.npy"})
+            with archive.open(f"{number}.npy", "w") as file:
+                np.save(file, array)
+        archive.writestr("schema.json", json.dumps({**about, "__loader__": "ListNode", "content": nodes}))
+    return out.getvalue()
+
+
+PROGRAMS = {"torchscript", "torch-export"}
+
+
+def _program(format: str) -> bytes:
+    """A small program of torch."""
+    import torch
+
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if format == "torchscript":
+            torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 3), torch.ones(1, 2)), out)
+        else:
+            torch.export.save(torch.export.export(torch.nn.Linear(2, 3), (torch.ones(1, 2),)), out)
+    return out.getvalue()
 
 
 def _gguf() -> Iterator[tuple[str, bytes]]:

@@ -182,4 +182,7 @@ def importer(format: str) -> Callable[[bytes], None]:
     return target
 
 
-IMPORTERS = ("safetensors", "gguf", "torch", "npz", "flax")
+IMPORTERS = (
+    *("safetensors", "gguf", "torch", "torchscript", "torch-export", "stable-baselines3", "pickle", "skops"),
+    *("npz", "npy", "flax", "tar", "compressed"),
+)

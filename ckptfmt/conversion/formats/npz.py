@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Collection
-from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.lib import format as npy
 
 from ...errors import fault
-from ...format.dtypes import DTYPES, Array, dtype_of
 from ...format.tree import Tree
 from ..archive import Archive
-from ..claims import check_at_once, shape_of
 from ..fit import CORE, Holds
+from ..npy_members import npy_member
 from ..probe import Probe
-from ..source import Advance, LazyArray, OpenedSource, SourceTensor, array_over, check_strings, elements, mapped_file
+from ..source import Advance, OpenedSource, elements, mapped_file
 
 SUFFIX = ".npy"  # of members, which NumPy leaves out of the names
 LONGEST = (1 << 16) - 1  # bytes of a member's name
-HEADER = 1 << 16  # bytes in which the header of a member must end
-BEGIN = 12  # most bytes before the text of a header
-# dtypes of ml_dtypes that NumPy writes and does not read, where no other has the same text; both are as long
-EXTENDED = {b"<V2": (b"<u2", "bfloat16"), b"<f1": (b"|u1", "float8_e5m2")}
 
 
 def check_name(name: str, beside: Collection[str]) -> None:
@@ -55,92 +47,9 @@ def read(path: str) -> OpenedSource:
         name = member.removesuffix(SUFFIX)
         if name in tree:
             raise fault("bad-source", f"two members are the array {name!r}", tensor=name)
-        tensor = _tensor(archive, member)
+        tensor = npy_member(archive, member, name)
         tree[name] = tensor[()].tolist() if tensor.dtype.kind in "SU" else tensor
     return OpenedSource(tree)
-
-
-def _tensor(archive: Archive, name: str) -> SourceTensor:
-    label, size = name.removesuffix(SUFFIX), archive.members[name].file_size
-    try:
-        shape, fortran, dtype, begin = _header(archive.head(name, HEADER))
-    except ValueError as error:
-        if not str(error).startswith("descr is not a valid dtype descriptor"):
-            raise
-        why = f"member {name!r} has a dtype that NumPy lacks: {error}"
-        raise fault("unsupported-source", why, tensor=label) from error
-    if dtype.hasobject:
-        raise fault("unsafe-source", f"member {name!r} is an array of objects, which is a pickle", tensor=label)
-    if dtype.kind in "SU":
-        check_strings(shape, dtype, label)
-    elif dtype.kind not in "mM" and dtype_of(dtype) is None:
-        why = ": NumPy kept the bits alone" if dtype.kind == "V" and dtype.names is None else ""
-        raise fault("unsupported-source", f"member {name!r} has the dtype {dtype}{why}", tensor=label)
-    shape = shape_of(shape)
-    if begin + prod(shape) * dtype.itemsize != size:
-        raise ValueError(f"member {name!r} has {size} bytes, which is wrong for {dtype} of shape {shape}")
-    order = shape[::-1] if fortran else shape
-    if archive.is_stored(name):
-        array = array_over(archive.stored(name), begin, dtype, order)
-        return array.T if fortran else array
-
-    stream, row = _MemberStream(archive, name), prod(shape[1:]) * dtype.itemsize
-
-    def decoded(index: tuple[slice, ...]) -> Array:
-        if fortran or not index:
-            data = stream.read(begin, size)
-            return np.ndarray(order, dtype, data).T[index] if fortran else np.ndarray(order, dtype, data)
-        first, last, _ = index[0].indices(shape[0])
-        part = stream.read(begin + first * row, begin + last * row)
-        return np.ndarray((last - first, *shape[1:]), dtype, part)[(slice(None), *index[1:])]
-
-    if dtype.kind in "SU":
-        check_at_once(size, archive.data.size, f"member {name!r}")
-    return LazyArray(shape, dtype, decoded, rows=shape[0] if fortran and shape else 1)
-
-
-class _MemberStream:
-    """The bytes of a compressed member, which are decoded in their order; for what lies before, from the beginning."""
-
-    def __init__(self, archive: Archive, name: str) -> None:
-        self._archive, self._name = archive, name
-        self._pieces, self._at, self._rest = archive.pieces(name), 0, b""
-
-    def read(self, low: int, high: int) -> Array:
-        """Bytes [low, high). Reading up to the end checks them all."""
-        if low < self._at:
-            self._pieces, self._at, self._rest = self._archive.pieces(self._name), 0, b""
-        found = np.empty(high - low, np.uint8)
-        while self._at < high:
-            if not self._rest:
-                self._rest = next(self._pieces)
-            skip = min(len(self._rest), max(0, low - self._at))
-            take = min(len(self._rest) - skip, high - self._at - skip)
-            at = self._at + skip - low
-            if take:
-                found[at : at + take] = np.frombuffer(self._rest, np.uint8, take, skip)
-            self._at, self._rest = self._at + skip + take, self._rest[skip + take :]
-        if high == self._archive.members[self._name].file_size and next(self._pieces, None) is not None:
-            raise ValueError(f"member {self._name!r} has not the size that its header says")
-        return found
-
-
-def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether the order is Fortran's, dtype, and where the elements begin."""
-    extended = None
-    for descr, (storage, name) in EXTENDED.items():
-        begin = b"{'descr': '%b'," % descr
-        at = head.find(begin, 0, BEGIN + len(begin))
-        if at >= 0:
-            head = head[:at] + begin.replace(descr, storage) + head[at + len(begin) :]
-            extended = DTYPES[name].numpy
-    file = io.BytesIO(head)
-    version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f".npy of version {version}")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file, max_header_size=HEADER)
-    return shape, fortran, dtype if extended is None else extended, file.tell()
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:

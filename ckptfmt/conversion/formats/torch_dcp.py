@@ -26,9 +26,9 @@ from ..parts import TensorPart, joined
 from ..pickles import Record, record
 from ..probe import Probe
 from ..source import Loss, OpenedSource, Ours, array_over, cut_off, is_tensor, mapped_file, unflatten
+from ..torch_archive import ATTRIBUTES, read_archive
 from ..torch_pickle import LEFT, OTHER_DTYPES, PACKED, TORCH_DTYPES
 from ..torch_values import joined_path
-from . import torch_file
 
 FILE = ".metadata"
 READINGS = 2  # times that a slice is read: what optimizers say of their parameters is looked at before
@@ -62,7 +62,7 @@ def read(path: str) -> OpenedSource:
         leaves = _without_left(leaves)
         leaves |= {at: {} for at in _empty_states(paths.values())}
         tree = _rekeyed(unflatten(leaves), ints)
-    metadata = {torch_file.ATTRIBUTES: reader.attributes} if reader.attributes else None
+    metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
     return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
 
 
@@ -195,7 +195,7 @@ class _DcpReader:
             if is_kept:
                 self.losses += source.losses
                 self.tags |= source.ours.tags if source.ours is not None else {}
-                self.attributes |= (source.metadata or {}).get(torch_file.ATTRIBUTES, {})
+                self.attributes |= (source.metadata or {}).get(ATTRIBUTES, {})
             return source.tree
         shape = shape_of(entry.state["size"])
         name_of_dtype = entry.state["properties"].state[0].name.removeprefix("torch.")
@@ -227,7 +227,7 @@ class _DcpReader:
         if self.taken > READINGS * sum(file.size for file in self.files.values()):
             raise ValueError("slices of the files overlap")
         slice = array_over(self.files[name], offset, np.dtype(np.uint8), (length,))
-        return torch_file.read_archive(slice, at)
+        return read_archive(slice, at)
 
 
 def _in_elements(sides: Start, row: DType) -> Start:

@@ -9,13 +9,13 @@ import warnings
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ...errors import fault
 from ...format.dtypes import Array, dtype_of
-from ...format.names import Path, path_text
+from ...format.names import path_text
 from ...format.tags import made
 from ...format.tree import Tree
 from ...format.values import ATOMS, CONTAINERS
@@ -23,19 +23,15 @@ from ...frameworks.adapter import Tagged
 from ...frameworks.target import rebuild
 from ...packages import package
 from .. import shards
-from ..archive import Archive, Window
+from ..archive import Archive
 from ..fit import Holds, KeptMetadata, keys_of
 from ..pairs import packed
-from ..pickles import Unknown
 from ..probe import Probe
-from ..source import Advance, OpenedSource, Ours, cut_off, is_tensor, mapped_file, nbytes, truths, walk
-from ..torch_pickle import LEFT, PACKED, TORCH_DTYPES, TensorPickle
+from ..source import Advance, OpenedSource, is_tensor, mapped_file, nbytes, truths, walk
+from ..torch_archive import ATTRIBUTES, MAGIC, read_archive, read_in_a_row, source_of
+from ..torch_pickle import PACKED, TORCH_DTYPES
 
-MAGIC = 0x1950A86A20F9469CFC6C
-PROTOCOL = 1001
-BYTEORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 INDEX = ".bin.index.json"
-ATTRIBUTES = "torch.attributes"  # metadata: of OrderedDicts that are no state dicts, and tensors, by path text
 
 CONTAINING = (dict, OrderedDict, list, tuple)
 
@@ -106,63 +102,7 @@ def read(path: str) -> OpenedSource:
 
 def _read_file(path: str) -> OpenedSource:
     data = mapped_file(path)
-    return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else _read_legacy(data)
-
-
-def read_archive(data: Array, root: Path = ()) -> OpenedSource:
-    """The ZIP form, in all of `data`, whose value stands at the path `root` of a tree."""
-    archive = Archive(data)
-    (main,) = [name for name in archive.members if name.endswith("/data.pkl")]
-    folder = main.removesuffix("data.pkl")
-    if f"{folder}constants.pkl" in archive.members:
-        raise fault("unsafe-source", "this is a TorchScript program, not a file of weights")
-    byteorder: Literal["<", ">"] = "<"
-    if f"{folder}byteorder" in archive.members:
-        byteorder = BYTEORDERS[bytes(archive.stored(f"{folder}byteorder"))]
-    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder, root)
-    return _source(reader, reader.load(Window(archive.stored(main))), root)
-
-
-def _read_legacy(data: Array) -> OpenedSource:
-    """The form of before torch 1.6: pickles in a row, then for each storage its number of elements and its bytes,
-    which are little-endian whatever the pickles say."""
-    try:
-        return _read_in_a_row(Window(data), data)
-    except EOFError as error:
-        raise cut_off(data.size, data.size + 1, or_more=True) from error
-
-
-def _read_in_a_row(file: Window, data: Array) -> OpenedSource:
-    listing = TensorPickle(None)
-    if listing.load(file) != MAGIC or listing.load(file) != PROTOCOL:
-        raise ValueError("this is no file of torch.save")
-    listing.load(file)  # the byte order and sizes of the machine
-    start = file.tell()
-    listing.load(file)
-    storages: dict[str, Array] = {}
-    for key in listing.load(file):
-        counted = file.read(8)
-        at, size = file.tell(), int.from_bytes(counted, "little") * listing.itemsizes[key]
-        if len(counted) < 8 or at + size > data.size:
-            raise cut_off(data.size, at + max(size, 8 - len(counted)), or_more=True)
-        storages[key] = data[at : at + size]
-        file.seek(at + size)
-    file.seek(start)
-    reader = TensorPickle(storages.__getitem__)
-    return _source(reader, reader.load(file))
-
-
-def _source(reader: TensorPickle, value: Any, root: Path = ()) -> OpenedSource:
-    tree = reader.tree(value)
-    left_out = reader.left_out()
-    if tree is LEFT and not root:
-        message = f"the file is one object, not a dict of values: {reader.losses[-1].message}"
-        within = f"; in it lie {left_out[0]:,} tensors of {left_out[1]:,} bytes" if left_out[0] else ""
-        is_module = isinstance(value, Unknown) and value.is_module
-        advice = "In the program that wrote it: torch.save(module.state_dict(), path)" if is_module else None
-        raise fault("unsupported-source", message + within, advice=advice)
-    metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
-    return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}), left_out=left_out)
+    return read_archive(data) if bytes(data[:4]) == b"PK\3\4" else source_of(*read_in_a_row(data))
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
