@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from click.testing import CliRunner, Result
+from fuzz.wire import SMALL_MODEL
 from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs.zstd import Zstd
@@ -118,6 +119,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
     ),
     "hdf5": (hdf5(), "an HDF5 file", LINE),
     "gguf": (gguf_file(), "a GGUF file", LINE),
+    "onnx": (SMALL_MODEL, "an ONNX model", LINE),
     "flax": (flax.serialization.msgpack_serialize(ARRAYS), "a msgpack file, as flax writes it", LINE),
     "zip": (zipped("readme.txt"), "a ZIP archive without a commit record", "the program that wrote it"),
     "keras": (

@@ -55,7 +55,7 @@ _MEMBERS: tuple[tuple[str, ForeignKind], ...] = (
     ),
     ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
 )
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf)(\.index\.json)?").fullmatch
+_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf|onnx)(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),
@@ -128,6 +128,8 @@ def kind_of(head: bytes, size: int, read: Read) -> ForeignKind | None:
     found = next((kind for at, magic, kind in _SIGNATURES if head[at : at + len(magic)] == magic), None)
     if found is not None:
         return found
+    if _is_onnx(head):
+        return ForeignKind("an ONNX model")
     return ForeignKind("a msgpack file, as flax writes it") if is_map(head) else _text(head)
 
 
@@ -154,6 +156,14 @@ def _archive(head: bytes, size: int, read: Read) -> ForeignKind:
     return ForeignKind(f"{words} missing", INCOMPLETE)
 
 
+def _is_onnx(head: bytes) -> bool:
+    """Whether these are the first bytes of a ModelProto: a version, some short texts, a graph."""
+    at = 2 if head[:1] == b"\x08" else len(head)
+    while at + 1 < len(head) and head[at : at + 1] in _ONNX_TEXTS:
+        at += 2 + head[at + 1]
+    return head[at : at + 1] == b"\x3a"
+
+
 def is_map(head: bytes) -> bool:
     """Whether these are the first bytes of a msgpack map whose first key is a string."""
     skip = 1 if 0x81 <= head[0] <= 0x8F else {0xDE: 3, 0xDF: 5}.get(head[0], 0)
@@ -161,6 +171,7 @@ def is_map(head: bytes) -> bool:
 
 
 _POINTER = re.compile(r"version https://git-lfs\.github\.com/spec/.*?^size ([0-9]+)$", re.DOTALL | re.MULTILINE).match
+_ONNX_TEXTS = {b"\x12", b"\x1a", b"\x22", b"\x32"}  # producer, its version, domain, description
 _PAGE = re.compile(r"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE).match
 _XML_CODE = re.compile(r"\s*<\?xml.*?<Error>.*?<Code>(\w+)</Code>", re.DOTALL).match
 

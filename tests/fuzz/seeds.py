@@ -17,6 +17,7 @@ from ckptfmt.format import tensor_pages, tree_pages
 from ckptfmt.writing import request, writer
 
 from .bundles import LAYOUTS, bundle_of
+from .wire import SMALL_MODEL
 
 
 def trees() -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -85,6 +86,8 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             yield "compressed", path.with_suffix(".npz").read_bytes()
         elif format == "gguf":
             yield from _gguf()
+        elif format == "onnx":
+            yield "small", SMALL_MODEL
         elif format == "torch":
             yield from _torch(path)
         elif format == "flax":
