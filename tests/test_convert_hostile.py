@@ -425,6 +425,9 @@ SEEDS: dict[str, Callable[[Path], None]] = {
     "flax": lambda path: path.write_bytes(b"\x81\xa1a" + array((4,), "float32", bytes(16))) and None,
     "gguf": lambda path: path.write_bytes(gguf((b"a", (4,), 0, 0), (b"b", (32,), 8, 32))) and None,
     "onnx": lambda path: path.write_bytes(SMALL_MODEL) and None,
+    "tflite": lambda path: (
+        path.write_bytes(Path(__file__).with_name("data").joinpath("tflite/small.tflite").read_bytes()) and None
+    ),
 }
 
 
@@ -460,9 +463,13 @@ def test_any_bytes_give_a_code(scratch: Callable[[], Any], raw: bytes, name: str
 
 def reader_seed(name: str) -> bytes:
     assert reader_of(FORMATS[name])
-    return {"gguf": b"GGUF\3\0\0\0", "hdf5": b"\x89HDF\r\n\x1a\n", "torch": b"\x80\x02", "onnx": b"\x08\x08:\x7f"}.get(
-        name, b"\x81\xa1a"
-    )
+    return {
+        "gguf": b"GGUF\3\0\0\0",
+        "hdf5": b"\x89HDF\r\n\x1a\n",
+        "torch": b"\x80\x02",
+        "onnx": b"\x08\x08:\x7f",
+        "tflite": b"\x1c\0\0\0TFL3",
+    }.get(name, b"\x81\xa1a")
 
 
 def test_crc_is_zlib_s(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tensors whose elements are decoded in C order, any part of them for about its own cost."""
+"""Tensors that lie as bytes in C order: as arrays, or decoded, any part of them for about its own cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..format.dtypes import Array, DType, unpack
-from .source import LazyArray, LeadingSlices
+from .claims import shown
+from .source import LazyArray, LeadingSlices, SourceTensor, array_over
 
 ElementsOf = Callable[[int, int], Array]  # from one element to another, in C order
 
@@ -32,6 +33,17 @@ def in_order(shape: tuple[int, ...], dtype: np.dtype[Any], elements: ElementsOf)
         return rows[index]
 
     return LazyArray(shape, dtype, read)
+
+
+def stored(name: str, octets: Array, row: DType, shape: tuple[int, ...]) -> SourceTensor:
+    """A tensor of raw bytes, little-endian, of which small elements lie several in a byte; raises ValueError."""
+    due = -(-prod(shape) * row.bits // 8)
+    if octets.size != due:
+        raise ValueError(f"{shown(name)} has {octets.size:,} bytes, where {due:,} are due for {row.name} {list(shape)}")
+    if row.bits >= 8:
+        return array_over(octets, 0, row.numpy.newbyteorder("<"), shape)
+    elements = sixes if row.bits == 6 else several_in_a_byte
+    return in_order(shape, row.numpy, elements(lambda first, last: octets[first:last], row))
 
 
 def several_in_a_byte(octets: ElementsOf, row: DType) -> ElementsOf:

@@ -258,9 +258,9 @@ class Numbers:
             at += len(piece)
         return out
 
-    def ints(self) -> list[int]:
-        """All of them as int64, which is meant for a few."""
-        return list(map(int, self.part(0, len(self), np.dtype(np.int64))))
+    def ints(self, most: int) -> list[int]:
+        """The first of them, as int64."""
+        return list(map(int, self.part(0, min(len(self), most), np.dtype(np.int64))))
 
 
 class PackedVarints:

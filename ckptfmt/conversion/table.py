@@ -47,6 +47,7 @@ FORMATS: dict[str, Format] = {
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",)),
         Format("onnx", "ONNX, also with external data", "onnx", (".onnx",)),
+        Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
         Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
     ]
 }

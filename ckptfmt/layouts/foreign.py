@@ -41,7 +41,7 @@ _SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
     (0, b"\xfd7zXZ\0", ForeignKind("an xz file", _UNPACK)),
     (0, b"7z\xbc\xaf\x27\x1c", ForeignKind("a 7-Zip archive", _UNPACK)),
     (257, b"ustar", ForeignKind("a tar archive", _UNPACK)),
-    (4, b"TFL3", ForeignKind("a TensorFlow Lite model", _OPEN)),
+    (4, b"TFL3", ForeignKind("a TensorFlow Lite model")),
     (0, b"PAR1", ForeignKind("a Parquet file", _OPEN)),
     (0, b"ARROW1", ForeignKind("an Arrow file", _OPEN)),
 )
@@ -55,7 +55,9 @@ _MEMBERS: tuple[tuple[str, ForeignKind], ...] = (
     ),
     ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
 )
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf|onnx)(\.index\.json)?").fullmatch
+_WEIGHTS = re.compile(
+    r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf|onnx|tflite)(\.index\.json)?"
+).fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),

@@ -88,6 +88,8 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             yield from _gguf()
         elif format == "onnx":
             yield "small", SMALL_MODEL
+        elif format == "tflite":
+            yield "small", (Path(__file__).parent.parent / "data/tflite/small.tflite").read_bytes()
         elif format == "torch":
             yield from _torch(path)
         elif format == "flax":

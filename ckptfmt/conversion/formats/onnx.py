@@ -20,9 +20,10 @@ import numpy as np
 
 from ...errors import fault
 from ...format.dtypes import DTYPES, Array, DType
+from ...format.names import path_text
 from ...format.tree import Tree
 from ..claims import MAX_AXES, Room, shape_of, shown
-from ..flat import in_order, several_in_a_byte, sixes
+from ..flat import in_order, several_in_a_byte, stored
 from ..probe import Probe
 from ..protobuf import (
     BYTES,
@@ -44,7 +45,7 @@ from ..protobuf import (
 from ..source import Loss, OpenedSource, SourceTensor, array_over, mapped_file, plain_text
 
 METADATA = "onnx.metadata"  # metadata: what the model says of itself
-SPARSE = "onnx.sparse"  # metadata: name -> {"dims"} of sparse tensors
+SPARSE = "onnx.sparse"  # metadata: path of the values -> {"dims"} of sparse tensors
 NESTED = 64  # graphs within each other
 STRING, EXTERNAL = 8, 1
 _TENSOR_COST, _TEXT_COST = 1500, 100  # bytes of memory
@@ -260,7 +261,7 @@ class _OnnxWalker:
         name = name or above + values.get("name", "")
         self.add(f"{name}.values", values)
         self.add(f"{name}.indices", self.reader.read(found.get("indices", ()), _TENSOR))
-        self.sparse[name] = {"dims": list(_dims(found))}
+        self.sparse[path_text((f"{name}.values",))] = {"dims": list(_dims(found))}
 
     # ---- one tensor
 
@@ -274,14 +275,14 @@ class _OnnxWalker:
         if found.get("data_location") == EXTERNAL:
             if kind == STRING:
                 raise ValueError(f"the strings {shown(name)} lie in another file")
-            return _stored(name, self.external(name, found), DTYPES[TYPES[kind]], shape)
+            return stored(name, self.external(name, found), DTYPES[TYPES[kind]], shape)
         if len(having := [field for field in _IN_FILE if field in found]) > 1:
             raise ValueError(f"the tensor {shown(name)} has both {having[0]} and {having[1]}")
         if kind == STRING:
             return self.strings(name, found, shape)
         row = DTYPES[TYPES[kind]]
         if "raw_data" in found:
-            return _stored(name, self.reader.octets(found["raw_data"]), row, shape)
+            return stored(name, self.reader.octets(found["raw_data"]), row, shape)
         return _typed(name, found.get(_FIELDS.get(row.name, "int32_data")), row, shape)
 
     def strings(self, name: str, found: dict[str, Any], shape: tuple[int, ...]) -> Tree:
@@ -332,20 +333,7 @@ def _number(text: str) -> int:
 
 def _dims(found: dict[str, Any]) -> tuple[int, ...]:
     dims = found.get("dims", ())
-    if len(dims) > MAX_AXES:
-        raise ValueError(f"a shape of {len(dims):,} axes, of at most {MAX_AXES}")
-    return shape_of(dims.ints() if dims else ())
-
-
-def _stored(name: str, octets: Array, row: DType, shape: tuple[int, ...]) -> SourceTensor:
-    """A tensor of raw bytes."""
-    due = -(-prod(shape) * row.bits // 8)
-    if octets.size != due:
-        raise ValueError(f"{shown(name)} has {octets.size:,} bytes, where {due:,} are due for {row.name} {list(shape)}")
-    if row.bits >= 8:
-        return array_over(octets, 0, row.numpy.newbyteorder("<"), shape)
-    elements = sixes if row.bits == 6 else several_in_a_byte
-    return in_order(shape, row.numpy, elements(lambda first, last: octets[first:last], row))
+    return shape_of(dims.ints(MAX_AXES + 1) if dims else ())
 
 
 def _typed(name: str, numbers: Numbers | None, row: DType, shape: tuple[int, ...]) -> SourceTensor:
