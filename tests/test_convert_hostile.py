@@ -418,6 +418,7 @@ def google_crc32c(data: bytes) -> int:
 
 # ---- any bytes
 
+DATA = Path(__file__).with_name("data")
 SEEDS: dict[str, Callable[[Path], None]] = {
     "safetensors": lambda path: safetensors.numpy.save_file({"a": MATRIX, "b": MATRIX[0]}, path),
     "npz": lambda path: npz(path, zipfile.ZIP_STORED, a=npy((4,), bytes(16))),
@@ -425,9 +426,8 @@ SEEDS: dict[str, Callable[[Path], None]] = {
     "flax": lambda path: path.write_bytes(b"\x81\xa1a" + array((4,), "float32", bytes(16))) and None,
     "gguf": lambda path: path.write_bytes(gguf((b"a", (4,), 0, 0), (b"b", (32,), 8, 32))) and None,
     "onnx": lambda path: path.write_bytes(SMALL_MODEL) and None,
-    "tflite": lambda path: (
-        path.write_bytes(Path(__file__).with_name("data").joinpath("tflite/small.tflite").read_bytes()) and None
-    ),
+    "tflite": lambda path: shutil.copyfile(DATA / "tflite/small.tflite", path) and None,
+    "coreml": lambda path: shutil.copyfile(DATA / "coreml/pipeline.mlmodel", path) and None,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..format.dtypes import Array, DType, unpack
 from .claims import shown
+from .protobuf import VARINTS, Numbers
 from .source import LazyArray, LeadingSlices, SourceTensor, array_over
 
 ElementsOf = Callable[[int, int], Array]  # from one element to another, in C order
@@ -42,8 +44,38 @@ def stored(name: str, octets: Array, row: DType, shape: tuple[int, ...]) -> Sour
         raise ValueError(f"{shown(name)} has {octets.size:,} bytes, where {due:,} are due for {row.name} {list(shape)}")
     if row.bits >= 8:
         return array_over(octets, 0, row.numpy.newbyteorder("<"), shape)
-    elements = sixes if row.bits == 6 else several_in_a_byte
-    return in_order(shape, row.numpy, elements(lambda first, last: octets[first:last], row))
+    part: ElementsOf = lambda first, last: octets[first:last]  # noqa: E731
+    if row.per > 1:
+        return in_order(shape, row.numpy, several_in_a_byte(part, row))
+    few = codes(part, row.bits)
+    return in_order(shape, row.numpy, lambda first, last: few(first, last).view(row.numpy))
+
+
+def of_numbers(name: str, numbers: Numbers | None, row: DType, shape: tuple[int, ...]) -> SourceTensor:
+    """A tensor of numbers in a field for their type: two for a complex element, one for several that make a byte."""
+    due = 2 * prod(shape) if row.part else -(-prod(shape) // row.per)
+    if (count := 0 if numbers is None else len(numbers)) != due:
+        raise ValueError(f"{shown(name)} has {count:,} numbers, where {due:,} are due for {row.name} {list(shape)}")
+    if numbers is None:
+        return np.empty(shape, row.numpy)
+    if numbers.kind != VARINTS and numbers.dtype != np.dtype(row.part or row.name).newbyteorder("<"):
+        raise ValueError(f"{shown(name)} has {numbers.kind} where {row.name} is due")
+    if numbers.kind != VARINTS and len(numbers.pieces) == 1:
+        return array_over(numbers.pieces[0].view(np.uint8), 0, row.numpy.newbyteorder("<"), shape)
+    elements = partial(_elements, numbers, row)
+    return in_order(shape, row.numpy, several_in_a_byte(elements, row) if row.per > 1 else elements)
+
+
+def _elements(numbers: Numbers, row: DType, first: int, last: int) -> Array:
+    """Elements of some numbers, or bytes in which several of them lie."""
+    if row.part:
+        return numbers.part(2 * first, 2 * last, numbers.dtype).view(row.numpy)
+    if numbers.kind != VARINTS:
+        return numbers.part(first, last, numbers.dtype)
+    if row.name == "bool":
+        return numbers.part(first, last, row.numpy)
+    bits = numbers.part(first, last, np.dtype(f"u{row.numpy.itemsize}"))  # of floats, too
+    return bits if row.per > 1 else bits.view(row.numpy)
 
 
 def several_in_a_byte(octets: ElementsOf, row: DType) -> ElementsOf:
@@ -56,16 +88,13 @@ def several_in_a_byte(octets: ElementsOf, row: DType) -> ElementsOf:
     return elements
 
 
-def sixes(octets: ElementsOf, row: DType) -> ElementsOf:
-    """The elements of a dtype of six bits, of which four lie in three bytes, the first in the lowest bits."""
+def codes(octets: ElementsOf, bits: int) -> ElementsOf:
+    """Numbers of a few bits, from the lowest bit of the first byte on, some of them in two bytes; each as a byte."""
 
     def elements(first: int, last: int) -> Array:
-        low, high = first // 4, -(-last // 4)
-        found = np.zeros(3 * (high - low), np.uint8)
-        part = octets(3 * low, -(-last * 3 // 4))
-        found[: part.size] = part
-        words = found.reshape(-1, 3).astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
-        codes = (words[:, None] >> np.array([0, 6, 12, 18], np.uint32) & np.uint32(63)).astype(np.uint8)
-        return codes.reshape(-1)[first - 4 * low : last - 4 * low].view(row.numpy)
+        low = first - first % 8  # a whole byte begins there
+        found = np.unpackbits(octets(low * bits // 8, -(-last * bits // 8)), bitorder="little")
+        cells = found[: (last - low) * bits].reshape(-1, bits)
+        return np.packbits(cells, axis=-1, bitorder="little").reshape(-1)[first - low :]
 
     return elements

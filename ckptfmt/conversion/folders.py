@@ -20,7 +20,7 @@ from .shards import numbered
 # of the same weights, from what is taken first
 FORMS = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"),
-    *(".msgpack", ".h5", ".hdf5", ".npz", ".gguf", ".onnx", ".tflite"),
+    *(".msgpack", ".h5", ".hdf5", ".npz", ".gguf", ".onnx", ".tflite", ".mlmodel"),
 )
 INDEX = ".index.json"
 # names that mean the same weights, written by another framework

@@ -71,7 +71,11 @@ class PartList:
         return len(self._places) // 2
 
     def __iter__(self) -> Iterator[ByteSpan]:
-        for at in range(0, len(self._places), 2):
+        return self.first(len(self))
+
+    def first(self, most: int) -> Iterator[ByteSpan]:
+        """The first of them."""
+        for at in range(0, 2 * min(most, len(self)), 2):
             yield ByteSpan(self._places[at], self._places[at + 1])
 
 

@@ -18,7 +18,7 @@ BETWEEN = "."  # in a flat name
 # metadata that are dicts whose keys are path texts
 _BY_PATH = (
     *("torch.attributes", "hdf5.attributes", "zarr.attributes", "zarr.dimension_names"),
-    *("gguf.quantised", "onnx.sparse", "tflite.quantised"),
+    *("gguf.quantised", "onnx.sparse", "tflite.quantised", "coreml.quantised"),
 )
 
 

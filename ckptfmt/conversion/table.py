@@ -48,6 +48,7 @@ FORMATS: dict[str, Format] = {
         Format("gguf", "GGUF", "gguf", (".gguf",)),
         Format("onnx", "ONNX, also with external data", "onnx", (".onnx",)),
         Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
+        Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage")),
         Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
     ]
 }

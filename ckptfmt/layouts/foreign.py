@@ -56,7 +56,7 @@ _MEMBERS: tuple[tuple[str, ForeignKind], ...] = (
     ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
 )
 _WEIGHTS = re.compile(
-    r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf|onnx|tflite)(\.index\.json)?"
+    r".*\.(safetensors|bin|pt|pth|ckpt|h5|hdf5|npz|msgpack|gguf|onnx|tflite|mlmodel)(\.index\.json)?"
 ).fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (

@@ -19,6 +19,8 @@ from ckptfmt.writing import request, writer
 from .bundles import LAYOUTS, bundle_of
 from .wire import SMALL_MODEL
 
+DATA = Path(__file__).parent.parent / "data"
+
 
 def trees() -> dict[str, tuple[Any, dict[str, Any]]]:
     """Trees with the options that they are saved with."""
@@ -89,7 +91,9 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
         elif format == "onnx":
             yield "small", SMALL_MODEL
         elif format == "tflite":
-            yield "small", (Path(__file__).parent.parent / "data/tflite/small.tflite").read_bytes()
+            yield "small", (DATA / "tflite/small.tflite").read_bytes()
+        elif format == "coreml":
+            yield from ((path.stem, path.read_bytes()) for path in sorted((DATA / "coreml").rglob("*.mlmodel")))
         elif format == "torch":
             yield from _torch(path)
         elif format == "flax":

@@ -182,4 +182,4 @@ def importer(format: str) -> Callable[[bytes], None]:
     return target
 
 
-IMPORTERS = ("safetensors", "gguf", "torch", "npz", "flax", "onnx", "tflite")
+IMPORTERS = ("safetensors", "gguf", "torch", "npz", "flax", "onnx", "tflite", "coreml")

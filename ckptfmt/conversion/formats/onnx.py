@@ -12,18 +12,18 @@ node. A sparse tensor is two, `NAME.values` and `NAME.indices`, and the metadata
 from __future__ import annotations
 
 import os
-from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...errors import fault
-from ...format.dtypes import DTYPES, Array, DType
+from ...format.dtypes import DTYPES, Array
 from ...format.names import path_text
 from ...format.tree import Tree
+from ..beside import FilesBeside
 from ..claims import MAX_AXES, Room, shape_of, shown
-from ..flat import in_order, several_in_a_byte, stored
+from ..flat import of_numbers, stored
 from ..probe import Probe
 from ..protobuf import (
     BYTES,
@@ -37,12 +37,11 @@ from ..protobuf import (
     VARINTS,
     ByteSpan,
     Message,
-    Numbers,
     Table,
     WireReader,
     first_fields,
 )
-from ..source import Loss, OpenedSource, SourceTensor, array_over, mapped_file, plain_text
+from ..source import Loss, OpenedSource, mapped_file, plain_text
 
 METADATA = "onnx.metadata"  # metadata: what the model says of itself
 SPARSE = "onnx.sparse"  # metadata: path of the values -> {"dims"} of sparse tensors
@@ -139,7 +138,7 @@ def read(path: str) -> OpenedSource:
     model = reader.read(reader.whole, _MODEL)
     if "graph" not in model:
         raise ValueError("the model has no graph")
-    walker = _OnnxWalker(reader, os.path.dirname(os.path.abspath(path)))
+    walker = _OnnxWalker(reader, FilesBeside(os.path.dirname(os.path.abspath(path))))
     walker.graph(model["graph"], "", 0)
     for number, training in enumerate(model.get("training_info", ())):
         for name, graph in reader.read((training,), _TRAINING).items():
@@ -149,8 +148,7 @@ def read(path: str) -> OpenedSource:
         name = "::".join(filter(None, (function.get(key) for key in ("domain", "name", "overload"))))
         walker.nodes(function.get("node", ()), f"{name}.", 0)
     metadata = {METADATA: _metadata(reader, model), **({SPARSE: walker.sparse} if walker.sparse else {})}
-    size = reader.data.size + sum(data.size for data in walker.files.values())
-    return OpenedSource(walker.tree, metadata, _losses(model), size=size)
+    return OpenedSource(walker.tree, metadata, _losses(model), size=reader.data.size + walker.files.size)
 
 
 def _metadata(reader: WireReader, model: dict[str, Any]) -> dict[str, Tree]:
@@ -186,13 +184,12 @@ def _pairs(reader: WireReader, entries: Message) -> dict[str, str]:
 
 
 class _OnnxWalker:
-    """Collects the tensors of graphs into `tree`; `files` are those in which some of them lie, by their names."""
+    """Collects the tensors of graphs into `tree`; some of them lie in `files`."""
 
-    def __init__(self, reader: WireReader, folder: str) -> None:
-        self.reader, self.folder, self.room = reader, folder, Room(reader.data.size)
+    def __init__(self, reader: WireReader, files: FilesBeside) -> None:
+        self.reader, self.files, self.room = reader, files, Room(reader.data.size)
         self.tree: dict[str, Any] = {}
         self.sparse: dict[str, Tree] = {}
-        self.files: dict[str, Array] = {}
 
     def graph(self, message: Message, above: str, depth: int) -> None:
         """The tensors of a graph, whose names get `above` before them."""
@@ -283,7 +280,7 @@ class _OnnxWalker:
         row = DTYPES[TYPES[kind]]
         if "raw_data" in found:
             return stored(name, self.reader.octets(found["raw_data"]), row, shape)
-        return _typed(name, found.get(_FIELDS.get(row.name, "int32_data")), row, shape)
+        return of_numbers(name, found.get(_FIELDS.get(row.name, "int32_data")), row, shape)
 
     def strings(self, name: str, found: dict[str, Any], shape: tuple[int, ...]) -> Tree:
         spans = found.get("string_data", ())
@@ -299,29 +296,13 @@ class _OnnxWalker:
         """The bytes of a tensor in another file."""
         entries = _pairs(self.reader, found.get("external_data", ()))
         location = entries.get("location", "")
-        data = self.file(name, location)
+        data = self.files.bytes_of(location, name)
         offset = _number(entries.get("offset", "0"))
         length = _number(entries["length"]) if "length" in entries else max(0, data.size - offset)
         if offset + length > data.size:
             message = f"{shown(name)} lies in {shown(location)} up to byte {offset + length:,}, of {data.size:,}"
             raise fault("bad-source", message, tensor=name, advice="Fetch that file again, with the model beside it")
         return data[offset : offset + length]
-
-    def file(self, name: str, location: str) -> Array:
-        """All bytes of a file beside the model; raises `unsafe-source` where it lies outside."""
-        place = os.path.normpath(location)
-        if not location or "\0" in location:
-            raise ValueError(f"the tensor {shown(name)} lies in the file {shown(location)}")
-        if os.path.isabs(place) or place.split(os.sep)[0] == os.pardir:
-            message = f"the tensor {shown(name)} lies at {shown(location)}, outside of the folder of the model"
-            raise fault("unsafe-source", message, tensor=name)
-        if place not in self.files:
-            path = os.path.join(self.folder, place)
-            if not os.path.lexists(path):
-                message = f"the file {shown(location)} is missing, in which {shown(name)} lies"
-                raise fault("bad-source", message, tensor=name, advice="Put it where the model names it, and try again")
-            self.files[place] = mapped_file(path, self.folder)
-        return self.files[place]
 
 
 def _number(text: str) -> int:
@@ -334,28 +315,3 @@ def _number(text: str) -> int:
 def _dims(found: dict[str, Any]) -> tuple[int, ...]:
     dims = found.get("dims", ())
     return shape_of(dims.ints(MAX_AXES + 1) if dims else ())
-
-
-def _typed(name: str, numbers: Numbers | None, row: DType, shape: tuple[int, ...]) -> SourceTensor:
-    """A tensor of numbers in a field for their type: two for a complex element, one for several that make a byte."""
-    due = 2 * prod(shape) if row.part else -(-prod(shape) // row.per)
-    if (count := 0 if numbers is None else len(numbers)) != due:
-        raise ValueError(f"{shown(name)} has {count:,} numbers, where {due:,} are due for {row.name} {list(shape)}")
-    if numbers is None:
-        return np.empty(shape, row.numpy)
-    if numbers.kind != VARINTS and len(numbers.pieces) == 1:
-        return array_over(numbers.pieces[0].view(np.uint8), 0, row.numpy.newbyteorder("<"), shape)
-    elements = partial(_elements, numbers, row)
-    return in_order(shape, row.numpy, several_in_a_byte(elements, row) if row.per > 1 else elements)
-
-
-def _elements(numbers: Numbers, row: DType, first: int, last: int) -> Array:
-    """Elements of some numbers, or bytes in which several of them lie."""
-    if row.part:
-        return numbers.part(2 * first, 2 * last, numbers.dtype).view(row.numpy)
-    if numbers.kind != VARINTS:
-        return numbers.part(first, last, numbers.dtype)
-    if row.name == "bool":
-        return numbers.part(first, last, row.numpy)
-    bits = numbers.part(first, last, np.dtype(f"u{row.numpy.itemsize}"))  # of floats, too
-    return bits if row.per > 1 else bits.view(row.numpy)
