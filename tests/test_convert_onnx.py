@@ -296,7 +296,6 @@ def test_many_packed_numbers(tmp_path: Path) -> None:
 def test_other_messages_are_no_models(tmp_path: Path) -> None:
     for data in (
         message((1, 1), (2, message((1, "meta graph")))),  # SavedModel of TensorFlow
-        message((1, 5), (2, message((1, "description"))), (502, b"")),  # Core ML
         message((1, 8), (7, b"\0")),
         message((1, 8), (7, 5)),
         message((1, 8), (7, message((99, "x")))),
@@ -306,6 +305,12 @@ def test_other_messages_are_no_models(tmp_path: Path) -> None:
     ):
         (tmp_path / "x.onnx").write_bytes(data)
         refused(tmp_path / "x.onnx", "unknown-format")
+
+
+def test_a_model_of_core_ml_is_none(tmp_path: Path) -> None:
+    """Its file begins with a version, too."""
+    (tmp_path / "x.onnx").write_bytes(message((1, 5), (2, message((1, "description"))), (502, b"")))
+    assert ckptfmt.convert(tmp_path / "x.onnx", tmp_path / "x.ckpt").source_format == "coreml"
 
 
 def test_a_model_that_names_no_operators_may_be_cut_off(tmp_path: Path) -> None:

@@ -92,21 +92,23 @@ class WireReader:
 
     def fields(self, message: Message) -> Iterator[tuple[int, int, Any]]:
         """The fields of a message: number, wire type, and an int, or the `ByteSpan` of what is no varint."""
+        view = self._view
         for first, last in message:
             at = first
             while at < last:
-                tag, at = self._varint(at, last, first)
+                tag, at = (view[at], at + 1) if view[at] < 0x80 else self._varint(at, last, first)
                 number, wire = tag >> 3, tag & 7
                 if not 0 < number < MAX_NUMBER:
                     raise ValueError(f"a field with the number {number} at byte {at:,}")
-                value: Any
-                if wire == VARINT:
-                    value, at = self._varint(at, last, first)
-                elif wire == BYTES:
-                    length, at = self._varint(at, last, first)
-                    value, at = ByteSpan(at, at + length), at + length
-                elif wire in _WIDTHS:
-                    value, at = ByteSpan(at, at + _WIDTHS[wire]), at + _WIDTHS[wire]
+                if wire in _WIDTHS:
+                    value: Any = ByteSpan(at, at + _WIDTHS[wire])
+                    at = value.last
+                elif wire in (VARINT, BYTES):
+                    is_short = at < last and view[at] < 0x80
+                    value, at = (view[at], at + 1) if is_short else self._varint(at, last, first)
+                    if wire == BYTES:
+                        value = ByteSpan(at, at + value)
+                        at = value.last
                 else:
                     raise ValueError(f"field {number} at byte {at:,} has the wire type {wire}")
                 if at > last:

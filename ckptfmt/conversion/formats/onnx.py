@@ -70,15 +70,10 @@ _TRAINING: Table = {1: ("initialization", PARTS), 2: ("algorithm", PARTS)}
 _FUNCTION: Table = {1: ("name", TEXT), 7: ("node", PARTS), 10: ("domain", TEXT), 13: ("overload", TEXT)}
 _GRAPH: Table = {1: ("node", PARTS), 2: ("name", TEXT), 5: ("initializer", PARTS), 15: ("sparse_initializer", PARTS)}
 _OF_GRAPHS = {1, 2, 5, *range(10, 17)}  # numbers of all their fields, which have bytes
-_NODE: Table = {
-    2: ("output", PARTS),
-    3: ("name", TEXT),
-    4: ("op_type", TEXT),
-    5: ("attribute", PARTS),
-    7: ("domain", TEXT),
-}
-_ATTRIBUTE: Table = {
-    1: ("name", TEXT),
+_NODE: Table = {2: ("output", PARTS), 3: ("name", TEXT), 4: ("op_type", TEXT), 7: ("domain", TEXT)}
+_ATTRIBUTES: Table = {5: ("attribute", PARTS)}
+_ATTRIBUTE_NAME: Table = {1: ("name", TEXT)}
+_HELD: Table = {  # what attributes have of tensors
     5: ("t", PARTS),
     6: ("g", PARTS),
     10: ("tensors", PARTS),
@@ -207,15 +202,17 @@ class _OnnxWalker:
 
     def nodes(self, nodes: Message, above: str, depth: int) -> None:
         taken: set[str] = set()
-        for number, span in enumerate(nodes):
-            node = self.reader.read((span,), _NODE)
+        for number, span in enumerate(nodes):  # of which most have no tensors: no more of them is read than that
+            node: dict[str, Any] | None = None
             label = ""
-            for part in node.get("attribute", ()):
-                attribute = self.reader.read((part,), _ATTRIBUTE)
-                if attribute.keys() <= {"name"}:
+            for part in self.reader.read((span,), _ATTRIBUTES).get("attribute", ()):
+                if not (found := self.reader.read((part,), _HELD)):
                     continue
-                label = label or self.label(node, number, taken)
-                self.attribute(node, attribute, f"{above}{label}", above, depth)
+                if node is None:
+                    node = self.reader.read((span,), _NODE)
+                    label = above + self.label(node, number, taken)
+                name = self.reader.read((part,), _ATTRIBUTE_NAME).get("name", "")
+                self.attribute(node, f"{label}.{name}", found, above, depth)
 
     def label(self, node: dict[str, Any], number: int, taken: set[str]) -> str:
         """What a node is called, as no other in its graph."""
@@ -226,9 +223,8 @@ class _OnnxWalker:
         taken.add(name)
         return name
 
-    def attribute(self, node: dict[str, Any], attribute: dict[str, Any], label: str, above: str, depth: int) -> None:
+    def attribute(self, node: dict[str, Any], name: str, attribute: dict[str, Any], above: str, depth: int) -> None:
         """The tensors of an attribute."""
-        name = f"{label}.{attribute.get('name', '')}"
         output = next(iter(node.get("output", ())), None)
         if (node.get("op_type"), node.get("domain", "")) == ("Constant", "") and output is not None:
             name = above + self.reader.text(output)
