@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import zarr
+from fuzz.wire import SMALL_MODEL
 from hostile import MARKER, MATRIX, Call, refused, storage_pickle, torch_zip
 from hypothesis import given
 from hypothesis import strategies as st
@@ -417,12 +418,16 @@ def google_crc32c(data: bytes) -> int:
 
 # ---- any bytes
 
+DATA = Path(__file__).with_name("data")
 SEEDS: dict[str, Callable[[Path], None]] = {
     "safetensors": lambda path: safetensors.numpy.save_file({"a": MATRIX, "b": MATRIX[0]}, path),
     "npz": lambda path: npz(path, zipfile.ZIP_STORED, a=npy((4,), bytes(16))),
     "torch": lambda path: torch_zip(path, storage_pickle("I4\n", "I1\n"), **{"0": bytes(16)}),
     "flax": lambda path: path.write_bytes(b"\x81\xa1a" + array((4,), "float32", bytes(16))) and None,
     "gguf": lambda path: path.write_bytes(gguf((b"a", (4,), 0, 0), (b"b", (32,), 8, 32))) and None,
+    "onnx": lambda path: path.write_bytes(SMALL_MODEL) and None,
+    "tflite": lambda path: shutil.copyfile(DATA / "tflite/small.tflite", path) and None,
+    "coreml": lambda path: shutil.copyfile(DATA / "coreml/pipeline.mlmodel", path) and None,
 }
 
 
@@ -458,7 +463,13 @@ def test_any_bytes_give_a_code(scratch: Callable[[], Any], raw: bytes, name: str
 
 def reader_seed(name: str) -> bytes:
     assert reader_of(FORMATS[name])
-    return {"gguf": b"GGUF\3\0\0\0", "hdf5": b"\x89HDF\r\n\x1a\n", "torch": b"\x80\x02"}.get(name, b"\x81\xa1a")
+    return {
+        "gguf": b"GGUF\3\0\0\0",
+        "hdf5": b"\x89HDF\r\n\x1a\n",
+        "torch": b"\x80\x02",
+        "onnx": b"\x08\x08:\x7f",
+        "tflite": b"\x1c\0\0\0TFL3",
+    }.get(name, b"\x81\xa1a")
 
 
 def test_crc_is_zlib_s(tmp_path: Path) -> None:

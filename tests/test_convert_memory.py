@@ -96,6 +96,12 @@ def gguf(path: Path) -> None:
     writer.close()
 
 
+def onnx(path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays().items()]
+    onnx.save_model(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), path)
+
+
 def torch_dcp(path: Path) -> None:
     torch = pytest.importorskip("torch")
     import torch.distributed.checkpoint as dcp
@@ -109,7 +115,9 @@ def torch_legacy(path: Path) -> None:
     torch.save(tree, path, _use_new_zipfile_serialization=False)
 
 
-@pytest.mark.parametrize("write", [npz, hdf5, zarr_group, gguf, torch_dcp, torch_legacy], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "write", [npz, hdf5, zarr_group, gguf, onnx, torch_dcp, torch_legacy], ids=lambda f: f.__name__
+)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_from_files_of_others(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write(tmp_path / "source")

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from click.testing import CliRunner, Result
+from fuzz.wire import SMALL_MODEL
 from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs.zstd import Zstd
@@ -122,6 +123,12 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
     ),
     "hdf5": (hdf5(), "an HDF5 file", LINE),
     "gguf": (gguf_file(), "a GGUF file", LINE),
+    "tflite": (
+        Path(__file__).with_name("data").joinpath("tflite/small.tflite").read_bytes(),
+        "a TensorFlow Lite model",
+        LINE,
+    ),
+    "onnx": (SMALL_MODEL, "an ONNX model", LINE),
     "flax": (flax.serialization.msgpack_serialize(ARRAYS), "a msgpack file, as flax writes it", LINE),
     "zip": (zipped("readme.txt"), "a ZIP archive without a commit record", "the program that wrote it"),
     "keras": (

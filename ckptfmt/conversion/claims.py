@@ -134,3 +134,22 @@ def json_document(raw: bytes, pairs: Pairs | None = None) -> Any:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("the JSON document is nested too deeply") from error
+
+
+# ---- what is read into memory
+
+
+class Room:
+    """Memory for the names and values of a source of `size` bytes, counted before they are made, as the gate counts
+    them once more."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._left = patience() * (VALUES + FACTOR * size)
+
+    def take(self, more: int) -> None:
+        """Count some bytes; raises `limit-exceeded`."""
+        self._left -= more
+        if self._left < 0:
+            message = f"what is in {self._size:,} bytes takes far more memory than that"
+            raise fault("limit-exceeded", f"{message}; {allowing_values()}")

@@ -16,7 +16,10 @@ from .source import Loss, OpenedSource, Ours, is_tensor
 
 BETWEEN = "."  # in a flat name
 # metadata that are dicts whose keys are path texts
-_BY_PATH = ("torch.attributes", "hdf5.attributes", "zarr.attributes", "zarr.dimension_names", "gguf.quantised")
+_BY_PATH = (
+    *("torch.attributes", "hdf5.attributes", "zarr.attributes", "zarr.dimension_names"),
+    *("gguf.quantised", "onnx.sparse", "tflite.quantised", "coreml.quantised"),
+)
 
 
 def reduce(source: OpenedSource, select: Patterns, root: str | None, path: str, *, has_lists: bool) -> None:

@@ -42,7 +42,7 @@ _SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
     (0, b"\x04\x22\x4d\x18", ForeignKind("an lz4 file", _UNPACK)),
     (0, b"7z\xbc\xaf\x27\x1c", ForeignKind("a 7-Zip archive", _UNPACK)),
     (257, b"ustar", ForeignKind("a tar archive")),
-    (4, b"TFL3", ForeignKind("a TensorFlow Lite model", _OPEN)),
+    (4, b"TFL3", ForeignKind("a TensorFlow Lite model")),
     (0, b"PAR1", ForeignKind("a Parquet file", _OPEN)),
     (0, b"ARROW1", ForeignKind("an Arrow file", _OPEN)),
 )
@@ -64,6 +64,7 @@ _MEMBERS: tuple[tuple[re.Pattern[str], ForeignKind], ...] = tuple(
 )
 _SUFFIXES = ("safetensors", "bin", "pt", "pth", "pt2", "jit", "ckpt", "h5", "hdf5", "npz", "npy", "eqx", "msgpack")
 _SUFFIXES += ("gguf", "pkl", "pickle", "joblib", "skops", "nemo", "tar", "tgz", "gz", "zst", "xz", "bz2")
+_SUFFIXES += ("onnx", "tflite", "mlmodel")
 _WEIGHTS = re.compile(rf".*\.({'|'.join(_SUFFIXES)})(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
@@ -137,6 +138,8 @@ def kind_of(head: bytes, size: int, read: Read) -> ForeignKind | None:
     found = next((kind for at, magic, kind in _SIGNATURES if head[at : at + len(magic)] == magic), None)
     if found is not None:
         return found
+    if _is_onnx(head):
+        return ForeignKind("an ONNX model")
     return ForeignKind("a msgpack file, as flax writes it") if is_map(head) else _text(head)
 
 
@@ -163,6 +166,14 @@ def _archive(head: bytes, size: int, read: Read) -> ForeignKind:
     return ForeignKind(f"{words} missing", INCOMPLETE)
 
 
+def _is_onnx(head: bytes) -> bool:
+    """Whether these are the first bytes of a ModelProto: a version, some short texts, a graph."""
+    at = 2 if head[:1] == b"\x08" else len(head)
+    while at + 1 < len(head) and head[at : at + 1] in _ONNX_TEXTS:
+        at += 2 + head[at + 1]
+    return head[at : at + 1] == b"\x3a"
+
+
 def is_map(head: bytes) -> bool:
     """Whether these are the first bytes of a msgpack map whose first key is a string."""
     skip = 1 if 0x81 <= head[0] <= 0x8F else {0xDE: 3, 0xDF: 5}.get(head[0], 0)
@@ -170,6 +181,7 @@ def is_map(head: bytes) -> bool:
 
 
 _POINTER = re.compile(r"version https://git-lfs\.github\.com/spec/.*?^size ([0-9]+)$", re.DOTALL | re.MULTILINE).match
+_ONNX_TEXTS = {b"\x12", b"\x1a", b"\x22", b"\x32"}  # producer, its version, domain, description
 _PAGE = re.compile(r"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE).match
 _XML_CODE = re.compile(r"\s*<\?xml.*?<Error>.*?<Code>(\w+)</Code>", re.DOTALL).match
 

@@ -28,6 +28,9 @@ from ckptfmt.format import tensor_pages, tree_pages
 from ckptfmt.writing import request, writer
 
 from .bundles import LAYOUTS, bundle_of
+from .wire import SMALL_MODEL
+
+DATA = Path(__file__).parent.parent / "data"
 
 
 def trees() -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -96,6 +99,12 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             yield "compressed", path.with_suffix(".npz").read_bytes()
         elif format == "gguf":
             yield from _gguf()
+        elif format == "onnx":
+            yield "small", SMALL_MODEL
+        elif format == "tflite":
+            yield "small", (DATA / "tflite/small.tflite").read_bytes()
+        elif format == "coreml":
+            yield from ((path.stem, path.read_bytes()) for path in sorted((DATA / "coreml").rglob("*.mlmodel")))
         elif format == "torch":
             yield from _torch(path)
         elif format == "npy":
