@@ -335,6 +335,10 @@ def save_as(format: str, path: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+    elif format == "diffusers":
+        (path / "unet").mkdir(parents=True)
+        (path / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DModel"]}')
+        save_file(state(), path / "unet" / "diffusion_pytorch_model.safetensors", metadata={"who": "me"})
     else:
         group = zarr.create_group(path)
         for name, array in state().items():

@@ -51,6 +51,7 @@ FORMATS: dict[str, Format] = {
         Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",)),
+        Format("diffusers", "folder of a diffusers pipeline", "diffusers", folder=True),
         Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
     ]
 }
