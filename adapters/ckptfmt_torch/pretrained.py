@@ -23,9 +23,10 @@ import torch
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.packages import required_by
-from ckptfmt.storage import COMMIT, is_url, path_of
+from ckptfmt.storage import is_url, path_of
 
 from .checkpoint import PathLike, load, open, save
+from .weights import WEIGHTS, weights_at
 
 with required_by("ckptfmt_torch.transformers"):
     from transformers import AutoConfig, GenerationConfig
@@ -33,7 +34,6 @@ with required_by("ckptfmt_torch.transformers"):
 if TYPE_CHECKING:
     from ckptfmt import SaveOptions, SaveReport
 
-WEIGHTS = "model.ckpt"
 CONFIG, GENERATION = "config", "generation_config"  # keys of metadata, and files with .json behind it
 _OF_WEIGHTS = ("dtype", "torch_dtype")  # options that are of the weights, though a configuration has them, too
 
@@ -100,7 +100,7 @@ def from_pretrained(
     Raises what `ckptfmt.load` and transformers raise, and `not-found` where there is no configuration.
     """
     place = path_of(path)
-    weights = _weights_at(place)
+    weights = weights_at(place)
     reading: dict[str, Any] = {"storage_options": storage_options}
     with _configured(weights, place, reading, options) as folder:
         of_weights = {name: options.pop(name) for name in _OF_WEIGHTS if name in options}
@@ -118,17 +118,6 @@ def from_pretrained(
     model = made[0] if isinstance(made, tuple) else made
     model.name_or_path = model.config.name_or_path = place
     return made
-
-
-def _weights_at(place: str) -> str:
-    """The checkpoint that a path means."""
-    if is_url(place) or not os.path.isdir(place) or os.path.exists(os.path.join(place, COMMIT)):
-        return place
-    names = [name for name in sorted(os.listdir(place)) if name.endswith(".ckpt")]
-    if WEIGHTS not in names and len(names) != 1:
-        found = ", ".join(names[:4]) or "none"
-        raise fault("not-found", f"this folder has no {WEIGHTS}, nor one other checkpoint", path=place, found=found)
-    return os.path.join(place, WEIGHTS if WEIGHTS in names else names[0])
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from ckptfmt.storage import path_of
 with required_by("ckptfmt_torch.transformers"):
     from transformers import TrainerCallback
 
+    from .model_card import write_model_card as write_model_card
     from .pretrained import from_pretrained as from_pretrained
     from .pretrained import save_pretrained as save_pretrained
 
