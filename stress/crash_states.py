@@ -91,6 +91,8 @@ def found_at(path: Path) -> str:
 def _weights_at(folder: Path) -> str:
     try:
         with open_source(str(folder), "safetensors") as source:
+            if any(loss.kind == "missing" for loss in source.losses):  # one file of several
+                return "lossy"
             tree = {name: np.array(tensor) for name, tensor in source.tree.items()}
     except ckptfmt.CkptError as error:
         return error.code

@@ -253,8 +253,12 @@ def _conversions_to_folders() -> Iterator[Operation]:
         yield Operation(f"convert to a folder, {name}", partial(save, "flat"), new, ({PATH: "flat"}, done), (done,))
         for before, old_size in SIZES.items():
             old = partial(_prepare_folder, old_size)
-            states = ({PATH: "flat", WEIGHTS: "older"}, done)
-            yield Operation(f"convert to a folder, {name} for {before}", old, new, states, (done,))
+            either = ({PATH: "flat", WEIGHTS: "older"}, done)
+            yield Operation(f"convert to a folder, {name} for {before}", old, new, either, (done,))
+        into = partial(new, overwrite=False)
+        nothing_whole = ({PATH: "flat", WEIGHTS: code} for code in ("unknown-format", "ambiguous-source", "lossy"))
+        states = (*nothing_whole, done)
+        yield Operation(f"convert into a folder, {name}", _prepare_configuration, into, states, (done,))
 
 
 TREES["flat"] = {"x": np.arange(400.0), "y": np.arange(7)}
@@ -285,14 +289,20 @@ WEIGHTS = "weights"  # a folder
 SIZES: dict[str, int | str] = {"one file": "1MB", "two files": 720}
 
 
-def _convert_to_folder(source: str, folder: Path, *, size: int | str) -> None:
-    _convert(source, WEIGHTS, folder, target_format="safetensors", max_shard_size=size, overwrite=True)
+def _convert_to_folder(source: str, folder: Path, *, size: int | str, overwrite: bool = True) -> None:
+    _convert(source, WEIGHTS, folder, target_format="safetensors", max_shard_size=size, overwrite=overwrite)
 
 
 def _prepare_folder(size: int | str, folder: Path) -> None:
     save("older", folder, path="older.ckpt")
     _convert_to_folder("older.ckpt", folder, size=size)
     (folder / "older.ckpt").unlink()
+    (folder / WEIGHTS / "config.json").write_text("{}")
+    save("flat", folder)
+
+
+def _prepare_configuration(folder: Path) -> None:
+    (folder / WEIGHTS).mkdir()
     (folder / WEIGHTS / "config.json").write_text("{}")
     save("flat", folder)
 

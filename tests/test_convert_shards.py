@@ -52,7 +52,7 @@ def in_folder(folder: Path) -> list[str]:
 
 def test_several_files_and_their_index(source: Path, tmp_path: Path) -> None:
     report = sharded(source, tmp_path / "model")
-    assert (report.losses, report.verified, report.target) == ((), True, str(tmp_path / "model"))
+    assert (report.losses, report.verified, report.target) == ((), True, str(tmp_path / "model" / INDEX))
     assert in_folder(tmp_path / "model") == [*PARTS, INDEX]
     index = json.loads((tmp_path / "model" / INDEX).read_text())
     assert index["metadata"]["total_size"] == 3 * 400 + 40
@@ -113,8 +113,9 @@ def test_other_sizes() -> None:
     ],
 )
 def test_what_a_target_means(source: Path, tmp_path: Path, target: str, size: Any, files: list[str]) -> None:
-    sharded(source, f"{tmp_path}/{target}", size)
+    report = sharded(source, f"{tmp_path}/{target}", size)
     assert in_folder(tmp_path / "new") == files
+    assert Path(report.target) == tmp_path / "new" / files[-1]
     ckptfmt.convert(tmp_path / "new", tmp_path / "back.ckpt")
     same(ckptfmt.load(tmp_path / "back.ckpt"), FLAT)
 
@@ -164,6 +165,43 @@ def test_weights_that_are_there_are_not_replaced_unasked(source: Path, tmp_path:
     with pytest.raises(ckptfmt.CkptError) as raised:
         sharded(source, tmp_path / "file")
     assert raised.value.code == "exists"
+
+
+def test_the_folder_where_we_are(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which stays the same folder, empty or not."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for overwrite in (False, True):
+        sharded(source, INDEX, overwrite=overwrite)
+        assert in_folder(Path()) == in_folder(tmp_path / "here") == [*PARTS, INDEX]
+
+
+@pytest.mark.parametrize("taken", [PARTS[0], PARTS[2], INDEX])
+def test_another_writer_was_first(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    honest = ckptfmt.conversion.converter.compare
+
+    def late(*arguments: Any, **more: Any) -> None:
+        honest(*arguments, **more)
+        (folder / taken).write_text("theirs")
+
+    monkeypatch.setattr(ckptfmt.conversion.converter, "compare", late)
+    with pytest.raises(ckptfmt.CkptError, match="another writer") as raised:
+        sharded(source, folder)
+    assert (raised.value.code, raised.value.path) == ("exists", str(folder))
+    assert in_folder(folder) == [taken]
+    assert (folder / taken).read_text() == "theirs"
+
+
+def test_mlx_reads_every_file(tmp_path: Path) -> None:
+    mlx = pytest.importorskip("mlx.core")
+    ckptfmt.save(tmp_path / "x.ckpt", {"a": W, "b": {"c": W + 1}, "tied": W})
+    sharded(tmp_path / "x.ckpt", tmp_path / "model")
+    found: dict[str, Any] = {}
+    for path in (tmp_path / "model").glob("*.safetensors"):
+        found |= mlx.load(str(path))
+    assert {name: np.array(array).tolist() for name, array in found.items()} == {"a": list(W), "b.c": list(W + 1)}
 
 
 @pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": "../../x"}}'])

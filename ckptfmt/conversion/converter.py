@@ -62,7 +62,8 @@ UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked 
 @dataclass(frozen=True, slots=True, repr=False)
 class ConvertReport(Brief):
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
-    lost, and whether every tensor was read back and compared. `source` is what was read; of a folder, `passed_over` are
+    lost, and whether every tensor was read back and compared. `target` is what is to be read, as the index of several
+    files. `source` is what was read; of a folder, `passed_over` are
     the names of what else lies in it: other weights and the state of a run, then configurations, tokenizers and all the
     rest, but for hidden files."""
 
@@ -137,7 +138,7 @@ def convert(
             writing |= {"storage_options": options_at(there, storage_options), **save_options}
             _save(there, opened, made, counter, **writing)
         else:
-            _write(there, format, shards, made, counter, **writing)
+            there = _write(there, format, shards, made, counter, **writing)
     place = opened.place
     names = (place.path, there, place.format, format.name)
     return ConvertReport(*names, made.tensors, made.bytes, made.losses, verify, place.passed_over)
@@ -247,8 +248,9 @@ def _write(
     overwrite: bool,
     durable: bool,
     verify: bool,
-) -> None:
-    """A file of another format, or several, which are compared before they take their names."""
+) -> str:
+    """A file of another format, or several, which are compared before they take their names; gives the path of what is
+    to be read."""
     writer = table.writer_of(format)
     with _writing(target, format), ExitStack() as stack:
         folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
@@ -257,16 +259,18 @@ def _write(
             tree = made.ours.tagged(tree, writer.HOLDS.tags)
             if made.ours.schema is not None and writer.HOLDS.schema is not None:
                 metadata = writer.HOLDS.schema(metadata, made.ours.schema)
+        place = target
         if shards is None:
             path = stack.enter_context(_published(target, overwrite, durable))
             writer.write(path, tree, metadata, counter.add)
         else:
             staging = stack.enter_context(staged(shards, target, overwrite, durable))
             name = table.shards_writer_of(format).write_shards(staging, tree, metadata, counter.add)
-            path = os.path.join(staging.folder, name)
+            path, place = os.path.join(staging.folder, name), os.path.join(shards.folder, name)
         if verify:
             with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
                 compare(written, target, made.tree, counter.add, ours=made.ours, metadata=made.metadata or None)
+    return place
 
 
 def _overlaps(tree: Tree) -> list[Loss]:

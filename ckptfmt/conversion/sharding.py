@@ -7,6 +7,7 @@ new ones, whenever the writer stops: what readers look for first changes last, a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -131,7 +132,7 @@ class Staging:
 def staged(shards: Shards, path: str, overwrite: bool, durable: bool) -> Iterator[Staging]:
     """Where the files are made that are at their place at the end; messages name the `path` that the caller gave.
     Raises `exists`, `not-replaceable` and what saving raises."""
-    into = _occupied(shards, path, overwrite)
+    into = _is_there(shards, path, overwrite)
     place = os.path.join(shards.folder, shards.index) if into else os.path.normpath(shards.folder)
     attempt = LocalAttempt(place, directory=True, overwrite=overwrite or into, durable=durable)
     attempt.path = path
@@ -140,7 +141,7 @@ def staged(shards: Shards, path: str, overwrite: bool, durable: bool) -> Iterato
         yield staging
         if into:
             attempt.flush()
-            _Replacement(staging, durable).receive()
+            _Replacement(staging, overwrite, durable, path).receive()
             attempt.abort()  # of which nothing is left but an empty folder
         else:
             attempt.publish()
@@ -152,8 +153,8 @@ def staged(shards: Shards, path: str, overwrite: bool, durable: bool) -> Iterato
         raise told from error
 
 
-def _occupied(shards: Shards, path: str, overwrite: bool) -> bool:
-    """Whether the folder is there, with files that stay; raises `exists` where weights of that name are among them."""
+def _is_there(shards: Shards, path: str, overwrite: bool) -> bool:
+    """Whether the folder is there, whose other files stay; raises `exists` where weights of that name are in it."""
     if not os.path.isdir(shards.folder):
         return False
     names = os.listdir(shards.folder)
@@ -162,21 +163,24 @@ def _occupied(shards: Shards, path: str, overwrite: bool) -> bool:
     odd = list(filter(shards.is_mine, names))
     if odd and not overwrite:
         raise fault("exists", f"there are weights in this folder already: {min(odd)}", path=path)
-    return bool(names)
+    return True
 
 
 class _Replacement:
-    """A folder with other files, into which those of a staging are moved."""
+    """A folder that is there, into which the files of a staging are moved."""
 
-    def __init__(self, staging: Staging, durable: bool) -> None:
-        self.staging, self.shards, self.durable = staging, staging.shards, durable
+    def __init__(self, staging: Staging, overwrite: bool, durable: bool, path: str) -> None:
+        self.staging, self.shards, self.path = staging, staging.shards, path
+        self.overwrite, self.durable = overwrite, durable
         self.disk = disks.current()
 
     def receive(self) -> None:
         """The parts come first, then what names them, and the old files go."""
         *parts, last = self.staging.names
-        names = os.listdir(self.shards.folder)
-        if self.shards.index in names:
+        if not self.overwrite:
+            self._add([*parts, last])
+            return
+        if self.shards.index in os.listdir(self.shards.folder):
             self._set_aside({*parts})
         for name in parts:
             self._move(name, name)
@@ -186,6 +190,23 @@ class _Replacement:
         old = filter(self.shards.is_mine, os.listdir(self.shards.folder))
         for name in sorted(set(old) - {*parts, last}):
             self.disk.unlink(self._at(name))
+        self._flush()
+
+    def _add(self, names: list[str]) -> None:
+        """Move the files to where none are; raises `exists` where another writer was first, and leaves its files."""
+        moved: list[str] = []
+        try:
+            for name in names:
+                self._flush() if name == names[-1] else None
+                self.disk.rename_exclusive(os.path.join(self.staging.folder, name), self._at(name))
+                moved.append(name)
+        except OSError as error:
+            for name in moved:
+                self.disk.unlink(self._at(name))
+            if error.errno == errno.EEXIST:
+                message = f"another writer put {name} into this folder first"
+                raise fault("exists", message, path=self.path) from error
+            raise
         self._flush()
 
     def _set_aside(self, names: set[str]) -> None:
