@@ -22,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # its warnings are its own
 
 from ckptfmt_torch.transformers import from_pretrained, save_pretrained, write_model_card  # noqa: E402
 from ckptfmt_torch.weights import weights  # noqa: E402
+from hub import hub  # noqa: E402
 from tiny_models import MODELS, logits, made  # noqa: E402
 
 
@@ -150,6 +151,21 @@ def test_a_card_has_nothing_of_a_checkpoint_that_is_no_name(tmp_path: Path) -> N
     assert "import" not in text
     assert "a\\|b'c" in text
     assert "201 more" in text
+
+
+def test_pushed_to_the_hub_and_pulled(tmp_path: Path) -> None:
+    """By huggingface_hub itself: one line each."""
+    huggingface_hub = pytest.importorskip("huggingface_hub", minversion="1.0")
+    model = made("gpt2")
+    save_pretrained(model, tmp_path / "saved")
+    write_model_card(tmp_path / "saved" / "model.ckpt", "me/tiny", license="mit")
+    with hub() as url:
+        api = huggingface_hub.HfApi(endpoint=url, token="of nobody")
+        api.upload_folder(repo_id="me/tiny", folder_path=tmp_path / "saved")
+        folder = api.snapshot_download("me/tiny", cache_dir=tmp_path / "cache")
+    assert {file.name for file in Path(folder).iterdir()} == {file.name for file in (tmp_path / "saved").iterdir()}
+    assert torch.equal(logits("gpt2", from_pretrained(MODELS["gpt2"].auto, folder)), logits("gpt2", model))
+    ckptfmt.convert(folder, tmp_path / "x.safetensors")
 
 
 def test_a_snapshot_of_the_hub(tmp_path: Path) -> None:
