@@ -24,6 +24,7 @@ INSTALLED_BY: dict[str, str] = {
     "lightning": "ckptfmt[lightning]",
     "matplotlib": "matplotlib",
     "obstore": "ckptfmt[obstore]",
+    "peft": "peft",
     "pytest": "pytest",
     "rich": "ckptfmt[cli]",
     "s3fs": "ckptfmt[s3]",

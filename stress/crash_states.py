@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
+
 import ckptfmt
+from ckptfmt.conversion import open_source
 from ckptfmt.layouts import pack_writer
 from ckptfmt.manager.retention import read_reasons
 from ckptfmt.manager.run_on_disk import RunOnDisk
@@ -21,7 +24,7 @@ from ckptfmt.testing import equal_trees, using_disk
 from ckptfmt.testing.crash_states import CrashState, crash_states
 from ckptfmt.testing.recording import DiskRecord, RecordingDisk
 
-from .operations import TREES, Operation, State, operations
+from .operations import TREES, WEIGHTS, Operation, State, operations
 from .result import Result
 
 COUNT = 48  # most states for each moment of each operation
@@ -71,7 +74,9 @@ def is_foreign(path: Path) -> bool:
 
 
 def found_at(path: Path) -> str:
-    """Which tree a checkpoint holds, as all ways of reading it agree."""
+    """Which tree a checkpoint holds, as all ways of reading it agree; of a folder of weights, which they hold."""
+    if path.name == WEIGHTS:
+        return _weights_at(path)
     try:
         with ckptfmt.open(path) as checkpoint:
             tree = checkpoint.load()
@@ -80,6 +85,17 @@ def found_at(path: Path) -> str:
         return error.code
     if not report.ok:
         return report.damage[0].code
+    return next((label for label, expected in TREES.items() if equal_trees(tree, expected)), "wrong")
+
+
+def _weights_at(folder: Path) -> str:
+    try:
+        with open_source(str(folder), "safetensors") as source:
+            if any(loss.kind == "missing" for loss in source.losses):  # one file of several
+                return "lossy"
+            tree = {name: np.array(tensor) for name, tensor in source.tree.items()}
+    except ckptfmt.CkptError as error:
+        return error.code
     return next((label for label, expected in TREES.items() if equal_trees(tree, expected)), "wrong")
 
 

@@ -243,6 +243,23 @@ def _rewrites() -> Iterator[Operation]:
         convert = partial(_convert, "model.npz", PATH, layout=layout)
         before, done = {"model.npz": "before"}, {"model.npz": "before", PATH: "flat"}
         yield Operation(f"convert from .npz {layout}", _prepare_npz, convert, (before, done), (done,))
+    yield from _conversions_to_folders()
+
+
+def _conversions_to_folders() -> Iterator[Operation]:
+    """Weights in one file or in several, into a new folder, and into one that has a configuration and other weights."""
+    done = {PATH: "flat", WEIGHTS: "flat"}
+    for name, size in SIZES.items():
+        new = partial(_convert_to_folder, PATH, size=size)
+        yield Operation(f"convert to a folder, {name}", partial(save, "flat"), new, ({PATH: "flat"}, done), (done,))
+        for before, old_size in SIZES.items():
+            old = partial(_prepare_folder, old_size)
+            either = ({PATH: "flat", WEIGHTS: "older"}, done)
+            yield Operation(f"convert to a folder, {name} for {before}", old, new, either, (done,))
+        into = partial(new, overwrite=False)
+        nothing_whole = ({PATH: "flat", WEIGHTS: code} for code in ("unknown-format", "ambiguous-source", "lossy"))
+        states = (*nothing_whole, done)
+        yield Operation(f"convert into a folder, {name}", _prepare_configuration, into, states, (done,))
 
 
 TREES["flat"] = {"x": np.arange(400.0), "y": np.arange(7)}
@@ -266,6 +283,28 @@ def _prepare_foreign(name: str, folder: Path) -> None:
     save("older", folder, path="older.ckpt")
     _convert("older.ckpt", name, folder)
     (folder / "older.ckpt").unlink()
+    save("flat", folder)
+
+
+WEIGHTS = "weights"  # a folder
+SIZES: dict[str, int | str] = {"one file": "1MB", "two files": 720}
+
+
+def _convert_to_folder(source: str, folder: Path, *, size: int | str, overwrite: bool = True) -> None:
+    _convert(source, WEIGHTS, folder, target_format="safetensors", max_shard_size=size, overwrite=overwrite)
+
+
+def _prepare_folder(size: int | str, folder: Path) -> None:
+    save("older", folder, path="older.ckpt")
+    _convert_to_folder("older.ckpt", folder, size=size)
+    (folder / "older.ckpt").unlink()
+    (folder / WEIGHTS / "config.json").write_text("{}")
+    save("flat", folder)
+
+
+def _prepare_configuration(folder: Path) -> None:
+    (folder / WEIGHTS).mkdir()
+    (folder / WEIGHTS / "config.json").write_text("{}")
     save("flat", folder)
 
 

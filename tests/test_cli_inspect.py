@@ -354,6 +354,10 @@ def save_as(format: str, path: Path) -> None:
             module.a.register_buffer(name.removeprefix("a."), torch.from_numpy(array))
         module.forward = lambda x: x + module.a.w.sum() + module.a.b.sum()
         torch.export.save(torch.export.export(module, (torch.ones(1),)), path)
+    elif format == "diffusers":
+        (path / "unet").mkdir(parents=True)
+        (path / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DModel"]}')
+        save_file(state(), path / "unet" / "diffusion_pytorch_model.safetensors", metadata={"who": "me"})
     else:
         group = zarr.create_group(path)
         for name, array in state().items():

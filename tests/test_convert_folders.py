@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import flax.serialization
+import flax.training.checkpoints
 import gguf
 import h5py
 import jax.numpy as jnp
@@ -200,7 +202,139 @@ def test_the_root_of_an_orbax_run(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tree["w"], ONE["w"])
         manager.save(1000, args=orbax.checkpoint.args.StandardSave({"w": jnp.zeros(3)}))
         manager.wait_until_finished()
-    assert "900 (orbax), 1000 (orbax)" in refused(run, "ambiguous-source").message
+    report, tree = converted(run)  # as Orbax restores the latest step
+    assert (report.source, report.passed_over) == (str(run / "1000"), ("900",))
+    np.testing.assert_array_equal(tree["w"], np.zeros(3))
+    shutil.copytree(run / "900", run / "2000.orbax-checkpoint-tmp-1")
+    assert converted(run)[0].source == str(run / "1000")
+    shutil.copytree(run / "900", run / "best")
+    assert "best (orbax)" in refused(run, "ambiguous-source").message
+
+
+@pytest.mark.filterwarnings("default")  # flax's own
+@pytest.mark.parametrize("format", ["flax", "orbax"])
+def test_the_run_of_flax(tmp_path: Path, format: str) -> None:
+    """Files without a suffix, or directories, of which flax restores the latest."""
+    before = flax.config.flax_use_orbax_checkpointing
+    flax.config.update("flax_use_orbax_checkpointing", format == "orbax")
+    try:
+        for step in (9, 80, 100):
+            tree = {"w": np.full(3, step, np.float32)}
+            flax.training.checkpoints.save_checkpoint(tmp_path / "run", tree, step, keep=9)
+            report, found = converted(tmp_path / "run")
+            assert (report.source, report.source_format) == (str(tmp_path / "run" / f"checkpoint_{step}"), format)
+            np.testing.assert_array_equal(found["w"], tree["w"])
+    finally:
+        flax.config.update("flax_use_orbax_checkpointing", before)
+    assert report.passed_over == ("checkpoint_9", "checkpoint_80")
+    if format == "flax":
+        write(tmp_path / "run" / "best.pt")
+        assert "best.pt (torch)" in refused(tmp_path / "run", "ambiguous-source").message
+
+
+@pytest.mark.parametrize("names", [["epoch=0-step=3.ckpt"], ["epoch=0-step=3.ckpt", "last.ckpt"]], ids=len)
+def test_the_run_of_lightning(tmp_path: Path, names: list[str]) -> None:
+    """What it saved last it calls `last.ckpt`, beside the best ones: which is wanted is for people to say."""
+    run = tmp_path / "lightning_logs" / "version_0"
+    (run / "checkpoints").mkdir(parents=True)
+    write(run / "hparams.yaml")
+    for name in names:
+        torch.save({"epoch": 0, "state_dict": {"w": torch.ones(2)}, "optimizer_states": []}, run / "checkpoints" / name)
+    for source in (tmp_path, tmp_path / "lightning_logs", run):
+        if len(names) == 1:
+            report, tree = converted(source, root="state_dict")
+            assert report.source == str(run / "checkpoints" / names[0])
+            assert list(tree) == ["w"]
+        else:
+            assert "last.ckpt (torch)" in refused(source, "ambiguous-source").message
+
+
+def test_the_state_of_a_run_in_folders_of_its_own(tmp_path: Path) -> None:
+    """As accelerate writes it with FSDP: a directory of DCP for the model, and one for the optimizer."""
+    for name in ("pytorch_model_fsdp_0", "optimizer_0"):
+        write(tmp_path / "run" / name / "x.safetensors")
+    write(tmp_path / "run" / "scheduler.bin")
+    assert converted(tmp_path / "run")[0].source == str(tmp_path / "run" / "pytorch_model_fsdp_0" / "x.safetensors")
+    shutil.rmtree(tmp_path / "run" / "pytorch_model_fsdp_0")
+    assert converted(tmp_path / "run")[0].source == str(tmp_path / "run" / "optimizer_0" / "x.safetensors")
+
+
+PIPELINE = {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.30.0",
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def pipeline(path: Path, **more: Any) -> Path:
+    path.mkdir()
+    (path / "model_index.json").write_text(json.dumps({**PIPELINE, **more}))
+    for name in ("scheduler", "tokenizer", "feature_extractor"):
+        folder(path / name)
+    folder(path / "text_encoder", "model.safetensors", "model.fp16.safetensors")
+    sharded(folder(path / "unet"), stem="diffusion_pytorch_model")
+    folder(path / "vae")
+    write(path / "vae" / "diffusion_pytorch_model.bin", {"v": np.full(2, 3, np.float32)})
+    return path
+
+
+def test_a_pipeline_is_one_tree(tmp_path: Path) -> None:
+    """A key for each model, whatever its form; what has no weights is passed over."""
+    source = pipeline(tmp_path / "it")
+    report, tree = converted(source)
+    assert (report.source, report.source_format, report.losses) == (str(source), "diffusers", ())
+    assert {name: sorted(of) for name, of in tree.items()} == {
+        "text_encoder": ["w"], "unet": ["w1", "w2"], "vae": ["v"]
+    }  # fmt: skip
+    np.testing.assert_array_equal(tree["unet"]["w2"], np.full(3, 2, np.float32))
+    assert converted(source, root="unet")[1].keys() == {"w1", "w2"}
+    assert converted(tmp_path)[0].source == str(source)
+
+
+def test_a_pipeline_of_which_something_is_missing(tmp_path: Path) -> None:
+    source = pipeline(tmp_path / "it", safety_checker=["diffusers", "Checker"])
+    assert "safety_checker" in refused(source, "lossy").message
+    assert len(converted(source, allow_loss="missing")[1]) == 3
+    (source / "unet" / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    assert "which is missing" in refused(source, "bad-source").message
+    shutil.rmtree(source)
+    source.mkdir()
+    (source / "model_index.json").write_text(json.dumps(PIPELINE))
+    folder(source / "vae")
+    refused(source, "unknown-format", allow_loss=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"../it2": ["a", "b"]}, "unsafe-source"),
+        ({"..": ["a", "b"]}, "unsafe-source"),
+        ({"a\0b": ["a", "b"]}, "lossy"),
+        ({"linked": ["a", "b"]}, "unsafe-source"),
+        ({"inside": ["a", "b"]}, "unsafe-source"),
+        ({"pipeline": ["a", "b"]}, "bad-source"),
+    ],
+)
+def test_a_pipeline_that_leads_out(tmp_path: Path, more: dict[str, Any], code: str) -> None:
+    folder(tmp_path / "it2", "model.safetensors")
+    source = pipeline(tmp_path / "it", **more)
+    (source / "linked").symlink_to(tmp_path / "it2")
+    (source / "inside").symlink_to(source)  # in a circle
+    pipeline(source / "pipeline")
+    refused(source, code)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"unet": ["a", "b"], "unet": ["a", "b"]}', "[" * 9999])
+def test_a_broken_index_of_a_pipeline(tmp_path: Path, text: str) -> None:
+    source = pipeline(tmp_path / "it")
+    (source / "model_index.json").write_text(text)
+    refused(source, "bad-source")
 
 
 def test_a_cache_of_hugging_face(tmp_path: Path) -> None:
@@ -367,3 +501,22 @@ def test_pickles_and_archives_come_after_what_lies_below(tmp_path: Path) -> None
     report, tree = converted(tmp_path / "m")
     assert report.source == str(tmp_path / "m/model.pkl")
     assert np.array_equal(tree["w"], OTHER["w"])
+
+
+@pytest.mark.filterwarnings("default")  # of what it imports
+def test_a_pipeline_that_diffusers_saves(tmp_path: Path) -> None:
+    """And a model of it goes back, in several files as diffusers divides them."""
+    diffusers = pytest.importorskip("diffusers")
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
+    model = diffusers.UNet2DModel(sample_size=8, layers_per_block=1, norm_num_groups=4, **blocks)
+    pipeline = diffusers.DDPMPipeline(unet=model, scheduler=diffusers.DDPMScheduler())
+    pipeline.save_pretrained(tmp_path / "it")
+    report, tree = converted(tmp_path / "it", nest=False)
+    assert report.losses == ()
+    assert {name: sorted(of) for name, of in tree.items()} == {"unet": sorted(model.state_dict())}
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    diffusers.DDPMPipeline.from_pretrained(tmp_path / "it").unet.save_config(weights.parent)
+    ckptfmt.convert(tmp_path / "it", weights, root="unet", max_shard_size="9KB")
+    assert (weights.parent / f"{weights.name}.index.json").exists()
+    again = diffusers.UNet2DModel.from_pretrained(weights.parent)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())

@@ -39,7 +39,7 @@ def saved(folder: Path, tree: Any, **options: Any) -> Path:
 
 
 LOSSES: dict[str, tuple[str, Any, set[tuple[str, str]]]] = {
-    "aliases": ("safetensors", {"a": MATRIX, "b": MATRIX}, {("alias", "b")}),
+    "aliases": ("npz", {"a": MATRIX, "b": MATRIX}, {("alias", "b")}),
     "a dtype": ("npz", {"a": np.zeros(2, ml_dtypes.bfloat16)}, {("dtype", "a")}),
     "a wide dtype": ("safetensors", {"a": np.zeros((2, 3), np.complex128)}, {("dtype", "a")}),
     "a list": ("safetensors", {"a": [MATRIX]}, {("nesting", "a")}),

@@ -1,4 +1,5 @@
-"""Checkpoints of a Hugging Face `Trainer` through a checkpoint manager. Requires the package transformers.
+"""Models of transformers in checkpoints (`from_pretrained`, `save_pretrained`), and checkpoints of a Hugging Face
+`Trainer` through a checkpoint manager. Requires the package transformers.
 
     with CheckpointManager("runs/7", schedule=100, keep=[Last(2), Best("eval_loss")]) as manager:
         manager.on_preemption()
@@ -29,6 +30,10 @@ from ckptfmt.storage import path_of
 
 with required_by("ckptfmt_torch.transformers"):
     from transformers import TrainerCallback
+
+    from .model_card import write_model_card as write_model_card
+    from .pretrained import from_pretrained as from_pretrained
+    from .pretrained import save_pretrained as save_pretrained
 
 _FILES = {"model": "pytorch_model.bin", "optimizer": "optimizer.pt", "scheduler": "scheduler.pt"}
 

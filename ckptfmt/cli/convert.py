@@ -70,6 +70,7 @@ Examples:
   ckptfmt convert --nest model.safetensors model.ckpt     # "a.b" becomes {"a": {"b": ...}}
   ckptfmt convert model.ckpt model.safetensors
   ckptfmt convert --root model run/step-0000001000.ckpt weights.safetensors
+  ckptfmt convert --max-shard-size 5GB model.ckpt folder/model.safetensors.index.json
   ckptfmt convert --allow-loss value,metadata training.pt model.ckpt
   ckptfmt convert run/step_1000 model.ckpt                # Orbax and torch DCP directories
   ckptfmt convert --layout loose model.pt model           # plain Zarr under model/tensors
@@ -111,6 +112,11 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     metavar="MODULE:FACTORY",
     help="With --each: what returns the concurrent.futures.Executor that does it.",
 )
+@click.option(
+    "--max-shard-size",
+    metavar="SIZE",
+    help="Write safetensors as files with at most SIZE of tensors each (5GB, 512MiB) and an index.",
+)
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of a ckptfmt TARGET.")
 @click.option("--compression", type=click.Choice(["zstd", "gzip", "blosc"]), help="Of a ckptfmt TARGET.")
 @click.option(
@@ -137,6 +143,7 @@ def convert(
     executor: Callable[[], Executor] | None,
     layout: str | None,
     compression: str | None,
+    max_shard_size: str | None,
     select: tuple[str, ...],
     **more: Any,
 ) -> int:
@@ -146,7 +153,7 @@ def convert(
         return 0
     if source is None or target is None:
         raise click.UsageError("SOURCE and TARGET are required")
-    chosen = {"layout": layout, "compression": compression, "select": select or None}
+    chosen = {"layout": layout, "compression": compression, "select": select or None, "max_shard_size": max_shard_size}
     more |= {name: value for name, value in chosen.items() if value is not None}
     if each:
         return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **more)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, Unpack
@@ -18,7 +18,7 @@ from ..calls import takes
 from ..errors import CkptError, fault, os_fault
 from ..format.digests import DIGEST, digest_named
 from ..format.dtypes import dtype_of
-from ..format.manifest import BLOCK
+from ..format.manifest import BLOCK, OF_RUN
 from ..format.names import Path, path_label
 from ..format.tree import Tree
 from ..frameworks.target import rebuild
@@ -31,13 +31,14 @@ from ..writing.encoder import encode
 from ..writing.writer import save
 from . import table
 from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
-from .fit import Fitted, fit, with_more
+from .fit import Fitted, Holds, fit, with_more
 from .fit import nest as nested
 from .formats import own
 from .losses import AllowLoss, allowed_kinds, refusal
 from .opening import open_source
 from .options import OwnOptions
 from .selection import reduce
+from .sharding import Shards, staged
 from .source import (
     EXPANSION,
     Advance,
@@ -61,7 +62,8 @@ UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked 
 @dataclass(frozen=True, slots=True, repr=False)
 class ConvertReport(Brief):
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
-    lost, and whether every tensor was read back and compared. `source` is what was read; of a folder, `passed_over` are
+    lost, and whether every tensor was read back and compared. `target` is what is to be read, as the index of several
+    files. `source` is what was read; of a folder, `passed_over` are
     the names of what else lies in it: other weights and the state of a run, then configurations, tokenizers and all the
     rest, but for hidden files."""
 
@@ -91,6 +93,7 @@ def convert(
     durable: bool = True,
     verify: bool = True,
     max_expansion: int = EXPANSION,
+    max_shard_size: int | str | None = None,
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
@@ -105,11 +108,13 @@ def convert(
     be kept, of any kind (True) or of those named (`conversion.KINDS`); the report says what. `overwrite`, `durable`: as
     in `ckptfmt.save`. `verify`: read every tensor back and compare it bit by bit with the source; for other formats
     than this before anything is at `target`. `max_expansion`: how many times larger than the source its tensors may be,
-    as a few bytes can stand for any number of zeros. `progress(done, total)` is told bytes of tensors, written and
-    compared. Checkpoints of this format may be at URLs, with `storage_options` as in `ckptfmt.save`, and are read with
-    `follow_links` as in `ckptfmt.open`. All other options (layout, compression, schema, digest, metadata …) are those
-    of `ckptfmt.save`: `metadata` and `extra` are added to those of the source key by key, `schema` takes the place of
-    its own.
+    as a few bytes can stand for any number of zeros. `max_shard_size`: the most bytes of tensors in one file (5000,
+    "5GB", "512MiB") of a safetensors target that may be several with an index, as `save_pretrained` writes them: a
+    folder, or an index (`model.safetensors.index.json`), for which it is "5GB" if it is not given, or a file.
+    `progress(done, total)` is told bytes of tensors, written and compared. Checkpoints of this format may be at URLs,
+    with `storage_options` as in `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All other
+    options (layout, compression, schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are
+    added to those of the source key by key, `schema` takes the place of its own.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
@@ -119,6 +124,7 @@ def convert(
     save_options: dict[str, Any] = dict(options)
     format = table.target_format(there, target_format)
     table.on_disks(format, there)
+    shards = table.shards_at(there, format, max_shard_size)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
     allowed = allowed_kinds(allow_loss)
@@ -132,7 +138,7 @@ def convert(
             writing |= {"storage_options": options_at(there, storage_options), **save_options}
             _save(there, opened, made, counter, **writing)
         else:
-            _write(there, format, made, counter, **writing)
+            there = _write(there, format, shards, made, counter, **writing)
     place = opened.place
     names = (place.path, there, place.format, format.name)
     return ConvertReport(*names, made.tensors, made.bytes, made.losses, verify, place.passed_over)
@@ -143,11 +149,22 @@ def _take(source: OpenedSource, format: Format, select: Patterns, root: str | No
     if select is not None or root is not None:
         has_lists = format.name == OWN or list in table.writer_of(format).HOLDS.containers
         reduce(source, select, root, source.place.path, has_lists=has_lists)
+        if format.name != OWN:
+            source.metadata = _of_part(source.metadata, table.writer_of(format).HOLDS)
     if nest:
         with _naming(source, "Rename one, or leave out nest="):
             source.tree, source.mapped = nested(source.tree, "."), None
     if format.name != OWN and table.writer_of(format).HOLDS.arrays and source.mapped is not None:
         source.tree = source.mapped()
+
+
+def _of_part(metadata: Tree, holds: Holds) -> Tree:
+    """Metadata for a part of a source: what a manager says of a step is kept only where a format can hold it."""
+    if not isinstance(metadata, dict) or OF_RUN not in metadata:
+        return metadata
+    if not holds.metadata({OF_RUN: metadata[OF_RUN]}, {}).lost:
+        return metadata
+    return {key: value for key, value in metadata.items() if key != OF_RUN} or None
 
 
 class _Made(NamedTuple):
@@ -222,22 +239,38 @@ def _save(target: str, source: OpenedSource, made: _Made, counter: _Counter, *, 
 
 
 def _write(
-    target: str, format: Format, made: _Made, counter: _Counter, *, overwrite: bool, durable: bool, verify: bool
-) -> None:
-    """A file of another format, which is compared before it takes its name."""
+    target: str,
+    format: Format,
+    shards: Shards | None,
+    made: _Made,
+    counter: _Counter,
+    *,
+    overwrite: bool,
+    durable: bool,
+    verify: bool,
+) -> str:
+    """A file of another format, or several, which are compared before they take their names; gives the path of what is
+    to be read."""
     writer = table.writer_of(format)
-    with _writing(target, format):
+    with _writing(target, format), ExitStack() as stack:
         folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
         tree = mapped_arrays(made.tree, folder) if writer.HOLDS.arrays else made.tree
         if made.ours is not None:
             tree = made.ours.tagged(tree, writer.HOLDS.tags)
             if made.ours.schema is not None and writer.HOLDS.schema is not None:
                 metadata = writer.HOLDS.schema(metadata, made.ours.schema)
-        with _published(target, overwrite, durable) as path:
+        place = target
+        if shards is None:
+            path = stack.enter_context(_published(target, overwrite, durable))
             writer.write(path, tree, metadata, counter.add)
-            if verify:
-                with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
-                    compare(written, target, made.tree, counter.add, ours=made.ours, metadata=made.metadata)
+        else:
+            staging = stack.enter_context(staged(shards, target, overwrite, durable))
+            name = table.shards_writer_of(format).write_shards(staging, tree, metadata, counter.add)
+            path, place = os.path.join(staging.folder, name), os.path.join(shards.folder, name)
+        if verify:
+            with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
+                compare(written, target, made.tree, counter.add, ours=made.ours, metadata=made.metadata or None)
+    return place
 
 
 def _overlaps(tree: Tree) -> list[Loss]:

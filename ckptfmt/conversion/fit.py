@@ -117,7 +117,7 @@ class _Fitter:
         self.holds = holds
         self.losses: list[Loss] = []
         self.first: dict[Any, Path] = {}
-        self.converted: dict[int, SourceTensor] = {}
+        self.converted: dict[Any, SourceTensor] = {}
 
     def lose(self, kind: str, path: Path, message: str) -> None:
         self.losses.append(Loss(kind, path_label(path), message))
@@ -216,13 +216,13 @@ class _Fitter:
         return _LEFT
 
     def tensor(self, tensor: SourceTensor, path: Path) -> SourceTensor:
-        first = self.first.setdefault(_identity(tensor), path)
+        key = _identity(tensor)
+        first = self.first.setdefault(key, path)
         if first != path and not self.holds.aliases:
             self.lose("alias", path, f"a second copy of {path_label(first)!r}")
-        found = self.converted.get(id(tensor))
-        if found is None:
-            found = self.converted[id(tensor)] = self.dtype(tensor, path)
-        return found
+        if key not in self.converted:
+            self.converted[key] = self.dtype(tensor, path)
+        return self.converted[key]
 
     def dtype(self, tensor: SourceTensor, path: Path) -> SourceTensor:
         """The tensor, or its bits as unsigned integers where its dtype has no place."""

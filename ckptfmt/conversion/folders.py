@@ -3,7 +3,8 @@
 A folder that is a checkpoint itself, as those of Orbax are, is that. Else its files count, and where it has none of
 weights the folders below it. Files that are called alike (`model.safetensors`, `pytorch_model.bin`) are forms of the
 same weights, of which the first in `FORMS` that can be read is taken, as transformers does. Whatever else lies beside
-it is passed over, and named. One checkpoint is taken; of several none is.
+it is passed over, and named. One checkpoint is taken; of several none is, but of the steps of a run of Orbax or flax
+the latest, as these take it when none is named.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ DEPTH = 3  # folders below each other that are looked into: models--a--b/snapsho
 LOOKED_INTO = 256  # folders in all
 SHOWN = 8  # most checkpoints named in an error
 
+OF_RUNS = {"orbax", "flax"}  # formats whose libraries take the latest step of a run
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a step that Orbax writes, or was writing
+_STEP = re.compile(r"(?P<prefix>.*?)(?P<step>[0-9]+)").fullmatch
+_OF_FLAX = re.compile(r"checkpoint_[0-9]+").fullmatch  # flax.training.checkpoints; a file without a suffix
+
 FormatOf = Callable[[str], str]  # the name of the format of what is at a path; raises `unknown-format`
 
 
@@ -48,7 +54,7 @@ def place_in(folder: str, format_of: FormatOf) -> CheckpointPlace:
     """The checkpoint in a folder; raises `ambiguous-source` where there are several, and `unknown-format` where there
     is none, or what is wrong with the one file that would be it."""
     search = _Search(format_of)
-    found = search.places(folder, DEPTH)
+    found = _latest(search.places(folder, DEPTH))
     if len(found) == 1:
         return found[0]
     if found:
@@ -63,6 +69,21 @@ def place_in(folder: str, format_of: FormatOf) -> CheckpointPlace:
     holds = f"it holds {', '.join(map(repr, names[:SHOWN]))}" if names else "it is empty"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     raise fault("unknown-format", f"this folder has no checkpoint of a known format in it; {holds}{more}", path=folder)
+
+
+def _latest(places: list[CheckpointPlace]) -> list[CheckpointPlace]:
+    """Of several steps of one run the latest, where it is of a library that takes it; else all places."""
+    finished = [place for place in places if UNFINISHED not in place.path]
+    steps = [(_STEP(os.path.basename(place.path)), place) for place in finished]
+    runs = {(place.format, os.path.dirname(place.path), found and found["prefix"]) for found, place in steps}
+    if len(runs) != 1 or next(iter(runs))[0] not in OF_RUNS or len(places) < 2:
+        return places
+    numbers = [(int(found["step"]), place) for found, place in steps if found is not None]
+    if len(numbers) < len(steps):
+        return places
+    latest = max(numbers, key=lambda pair: pair[0])[1]
+    others = [os.path.basename(place.path) for place in places if place is not latest]
+    return [latest._replace(passed_over=(*others, *latest.passed_over))]
 
 
 class _Search:
@@ -83,7 +104,7 @@ class _Search:
         families = list(_families(names))
         before = self.wrong
         for rank in range(LAST + 1):
-            if rank == OTHERS and depth and self.wrong is before and (found := list(self._below(folder, names, depth))):
+            if rank == OTHERS and depth and self.wrong is before and (found := self._below(folder, names, depth)):
                 return found
             tried = [self._first(folder, forms) for rank_of, forms in families if rank_of == rank]
             if found := [place for place in tried if place is not None]:
@@ -106,15 +127,23 @@ class _Search:
                 self.wrong = self.wrong or error
         return None
 
-    def _below(self, folder: str, names: list[str], depth: int) -> Iterator[CheckpointPlace]:
-        for name in names:
-            path = os.path.join(folder, name)
-            if not self.left or not os.path.isdir(path) or os.path.islink(path):
-                continue
-            try:
-                yield from self.places(path, depth - 1)
-            except (CkptError, OSError) as error:  # such as one that may not be read
-                self.wrong = self.wrong or error
+    def _below(self, folder: str, names: list[str], depth: int) -> list[CheckpointPlace]:
+        """All in the folders below; those of the state of a run count only where there are no others."""
+        for is_beside in (False, True):
+            wanted = [name for name in names if bool(_BESIDE(name)) is is_beside]
+            if found := [place for name in wanted for place in self._in(os.path.join(folder, name), depth)]:
+                return found
+        return []
+
+    def _in(self, path: str, depth: int) -> list[CheckpointPlace]:
+        """All in a folder below."""
+        if not self.left or not os.path.isdir(path) or os.path.islink(path):
+            return []
+        try:
+            return self.places(path, depth - 1)
+        except (CkptError, OSError) as error:  # such as one that may not be read
+            self.wrong = self.wrong or error
+            return []
 
 
 def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -122,16 +151,22 @@ def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
     others. Files that an index names stand for nothing by themselves, nor does a part of a GGUF model but the first."""
     families: dict[str, list[str]] = {}
     for name in names:
-        form = next((form for form in reversed(ALL_FORMS) if name.endswith(form) and name != form), None)
+        form = _form(name)
         if form is None:
             continue
         stem = name.removesuffix(form)
         if not _is_part(name, form, names):
             families.setdefault(ALIASES.get(stem, stem), []).append(name)
     for family, forms in families.items():
-        of_others = 0 if any(name.endswith(FORMS) for name in forms) else OTHERS
+        of_others = 0 if any(name.endswith(FORMS) or _OF_FLAX(name) for name in forms) else OTHERS
         rank = LAST if _BESIDE(family) else of_others + (family not in WEIGHTS)
         yield rank, sorted(forms, key=_order)
+
+
+def _form(name: str) -> str | None:
+    """The suffix of a name that looks like weights, which those of flax lack; None if it does not."""
+    found = next((form for form in reversed(ALL_FORMS) if name.endswith(form) and name != form), None)
+    return "" if found is None and _OF_FLAX(name) else found
 
 
 def _is_part(name: str, form: str, names: list[str]) -> bool:
@@ -152,7 +187,7 @@ def _others(folder: str, names: list[str], known: set[str]) -> Iterator[str]:
 
 
 def _order(name: str) -> int:
-    return max(number for number, form in enumerate(ALL_FORMS) if name.endswith(form))
+    return max((number for number, form in enumerate(ALL_FORMS) if name.endswith(form)), default=len(ALL_FORMS))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

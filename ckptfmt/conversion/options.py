@@ -40,3 +40,4 @@ class EachOptions(SourceOptions, OwnOptions, total=False):
     verify: bool
     overwrite: bool
     durable: bool
+    max_shard_size: int | str | None

@@ -164,7 +164,8 @@ def _unnamed(shards: Collection[str]) -> list[Loss]:
     return [Loss("missing", "", f"the index names {len(shards)} files, of {count} as they are called")]
 
 
-def _stored_bytes(tensor: SourceTensor) -> int:
+def stored_bytes(tensor: SourceTensor) -> int:
+    """Bytes of all elements in a file, where two of four bits share one."""
     row = dtype_of(tensor.dtype)
     return nbytes(tensor) if row is None else prod(tensor.shape) * row.bits // 8
 
@@ -172,8 +173,8 @@ def _stored_bytes(tensor: SourceTensor) -> int:
 def _size_told(told: Any, leaves: list[Any]) -> list[Loss]:
     """What is to be said of the bytes that an index counts: of each tensor, or of tied ones once."""
     tensors: list[SourceTensor] = [leaf for leaf in leaves if is_tensor(leaf)]
-    each = sum(map(_stored_bytes, tensors))
-    once = sum(map(_stored_bytes, {id(tensor): tensor for tensor in tensors}.values()))
+    each = sum(map(stored_bytes, tensors))
+    once = sum(map(stored_bytes, {id(tensor): tensor for tensor in tensors}.values()))
     if told is None or told in (each, once):
         return []
     return [Loss("missing", "", f"the index counts {told!s:.40} bytes of tensors, where its files have {each:,}")]

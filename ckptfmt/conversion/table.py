@@ -1,8 +1,9 @@
 """The table of formats: their names, what they look like, and the modules that read and write them.
 
 Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`; one that can be written has
-`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file at `path`, too. Errors of a module that
-are no `CkptError` mean that the bytes it reads break its format.
+`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file at `path`, too, and one of `shards` has
+`write_shards(staging, tree, metadata, advance)`. Errors of a module that are no `CkptError` mean that the bytes it
+reads break its format.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from ..format.tree import Tree
 from ..storage import is_url
 from .fit import Holds
 from .probe import Probe
+from .sharding import INDEX, Shards, Staging
 from .source import Advance, OpenedSource
 
 
 class Format(NamedTuple):
     """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
-    libraries come with (None: none needed; that of torch is for writing alone), whether it is `writable`, and whether
-    it always is a `folder`."""
+    libraries come with (None: none needed; that of torch is for writing alone), whether it is `writable`, whether it
+    always is a `folder`, and whether it can be written as several files, `shards`, with an index."""
 
     name: str
     title: str
@@ -31,6 +33,7 @@ class Format(NamedTuple):
     extra: str | None = None
     writable: bool = False
     folder: bool = False
+    shards: bool = False
 
 
 OWN = "ckptfmt"
@@ -38,7 +41,9 @@ FORMATS: dict[str, Format] = {
     format.name: format
     for format in [
         Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
-        Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
+        Format(
+            "safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True, shards=True
+        ),
         Format("torchscript", "TorchScript, of torch.jit.save", "torchscript", (".jit", ".ptl", ".torchscript")),
         Format("torch-export", "exported program of torch.export.save", "torch_export", (".pt2",)),
         Format("stable-baselines3", "archive of Stable-Baselines3", "stable_baselines3", (".zip",)),
@@ -57,6 +62,7 @@ FORMATS: dict[str, Format] = {
         Format("onnx", "ONNX, also with external data", "onnx", (".onnx",)),
         Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
         Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage")),
+        Format("diffusers", "folder of a diffusers pipeline", "diffusers", folder=True),
         Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
     ]
 }
@@ -78,6 +84,12 @@ class Writer(Reader, Protocol):
     def write(self, path: str, tree: Tree, metadata: Tree, advance: Advance) -> None: ...
 
 
+class ShardsWriter(Writer, Protocol):
+    """A module of a format that can be written as several files."""
+
+    def write_shards(self, staging: Staging, tree: Tree, metadata: Tree, advance: Advance) -> str: ...
+
+
 def reader_of(format: Format) -> Reader:
     module: Reader = import_module(f".formats.{format.module}", __package__)
     return module
@@ -86,6 +98,23 @@ def reader_of(format: Format) -> Reader:
 def writer_of(format: Format) -> Writer:
     module: Writer = import_module(f".formats.{format.module}", __package__)
     return module
+
+
+def shards_writer_of(format: Format) -> ShardsWriter:
+    module: ShardsWriter = import_module(f".formats.{format.module}", __package__)
+    return module
+
+
+def shards_at(path: str, format: Format, size: int | str | None) -> Shards | None:
+    """The several files that a target means, each with tensors of `size` bytes at most; None where it is one file.
+    Raises `bad-option`."""
+    if format.shards:
+        return Shards.at(path, format.suffixes[0], size)
+    if size is not None or path.endswith(INDEX):
+        names = ", ".join(other.name for other in FORMATS.values() if other.shards)
+        message = f"{format.name} is not written as several files with an index, as {names} is"
+        raise fault("bad-option", message, path=path, expected=f"target_format={names!r}")
+    return None
 
 
 def has_tags(name: str) -> bool:
@@ -119,6 +148,6 @@ def on_disks(format: Format, path: str) -> None:
 
 
 def _by_suffix(path: str) -> Format:
-    name = os.path.basename(os.path.normpath(path)).lower()
+    name = os.path.basename(os.path.normpath(path)).lower().removesuffix(INDEX)
     fits = (format for format in FORMATS.values() if name.endswith(format.suffixes or ("\0",)))
     return next(fits, FORMATS[OWN])

@@ -33,6 +33,7 @@ PAGED_FORMAT = (1, 1)  # (major, minor) of what has it
 KNOWN_FEATURES = frozenset((PAGES,))
 LAYOUTS = ("file", "packed", "loose")
 BLOCK = 4 << 20  # [BLK-003]
+OF_RUN = "ckptfmt.run"  # key of metadata under which a manager keeps the step and its metrics
 _TYPES: Mapping[str, type] = {
     "generator": str,
     "digest": str,

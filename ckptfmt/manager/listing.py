@@ -19,12 +19,13 @@ from ..conversion.shards import numbered
 from ..conversion.table import OWN
 from ..errors import CkptError, MissingError, NotACheckpointError
 from ..format.dtypes import dtype_of
+from ..format.manifest import OF_RUN
 from ..maintenance.candidates import Candidate, candidates_in
 from ..storage import is_url
 from .flax_rules import FlaxNames
 from .retention import read_reasons
 from .run import DamagedStep, run_at
-from .steps import RESERVED, FixedNames, Step
+from .steps import FixedNames, Step
 
 STEPS = ("step", "global_step", "iteration", "epoch")  # keys of metadata, and words in names, the best first
 _AT_END = re.compile(r"(?:^|ckpt|checkpoint|save|model)[-_=.]?([0-9]{1,18})$", re.IGNORECASE)
@@ -141,7 +142,7 @@ def _told(metadata: Any, step: Any) -> dict[str, Any]:
     """Step and metrics as metadata have them: as a manager stores them, or any numbers."""
     if not isinstance(metadata, dict):
         return {}
-    entry = metadata.get(RESERVED)
+    entry = metadata.get(OF_RUN)
     if isinstance(entry, dict):
         return {"step": _steps(entry, ("step",), step), "metrics": _numbers(entry.get("metrics"))}
     of_step = next((key for key in STEPS if _number(metadata.get(key)) is not None), None)

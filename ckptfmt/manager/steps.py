@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 from ..errors import DAMAGED, StorageError, fault
 from ..format import tree as trees
+from ..format.manifest import OF_RUN
 from ..format.tree import Tree
 from ..frameworks.adapter import KEPT
 from ..writing.encoder import encode
 
 if TYPE_CHECKING:
     from .run import RunDirectory
-
-RESERVED = "ckptfmt.run"  # key of a checkpoint's metadata under which its step and metrics stand
 
 Number = Any  # int; with the names of flax float, too
 Given = SupportsIndex | float  # what a program may give for one: NumPy has integers of its own
@@ -74,7 +73,7 @@ class Step:
         found = self._stored_metadata
         if not isinstance(found, dict):
             return found
-        return {key: value for key, value in found.items() if key != RESERVED} or None
+        return {key: value for key, value in found.items() if key != OF_RUN} or None
 
     @cached_property
     def _stored_metadata(self) -> Tree:
@@ -86,7 +85,7 @@ class Step:
 
 def metrics_in(metadata: Tree) -> Mapping[str, float]:
     """The metrics that stand in a checkpoint's metadata."""
-    entry = metadata.get(RESERVED) if isinstance(metadata, dict) else None
+    entry = metadata.get(OF_RUN) if isinstance(metadata, dict) else None
     metrics = entry.get("metrics") if isinstance(entry, dict) else None
     if not isinstance(metrics, dict):
         return {}
@@ -95,16 +94,14 @@ def metrics_in(metadata: Tree) -> Mapping[str, float]:
 
 def metadata_for(step: Number, metrics: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None) -> Tree:
     """What is stored as a checkpoint's metadata; raises `bad-option`."""
-    if metadata is not None and (not isinstance(metadata, Mapping) or RESERVED in metadata):
-        raise fault(
-            "bad-option", f"metadata= must be a dict without the key {RESERVED!r}", found=type(metadata).__name__
-        )
+    if metadata is not None and (not isinstance(metadata, Mapping) or OF_RUN in metadata):
+        raise fault("bad-option", f"metadata= must be a dict without the key {OF_RUN!r}", found=type(metadata).__name__)
     entry: dict[str, Any] = {"step": step}
     if metrics is not None and not isinstance(metrics, Mapping):
         raise fault("bad-option", "metrics= must be a dict", found=type(metrics).__name__, expected="names and numbers")
     if metrics:
         entry["metrics"] = {_metric_name(name): _metric(name, value) for name, value in metrics.items()}
-    node = encode({**(metadata or {}), RESERVED: entry}, allow_tensors=False).node  # checked now, and a copy
+    node = encode({**(metadata or {}), OF_RUN: entry}, allow_tensors=False).node  # checked now, and a copy
     return trees.decode(node, [].__getitem__, restores=KEPT)
 
 

@@ -2,8 +2,8 @@
 
 The disk is the one that POSIX promises and no better. What was flushed is there. Of what was not, each change may have
 happened or not, whatever came before or after it: bytes, by sectors of 512; the size of a file; and names, apart from
-the bytes of what they lead to. Only the names that one call changed go together. Space that a file was given, and whose
-bytes did not come, reads as zeros or as what was on the disk before.
+the bytes of what they lead to. Only the names that one call changed in one directory go together. Space that a file
+was given, and whose bytes did not come, reads as zeros or as what was on the disk before.
 
 All subsets cannot be had. Nearly all bugs of this kind need at most three lost changes (ALICE, OSDI 2014; CrashMonkey,
 OSDI 2018), so at each moment these states are made: nothing lost, all lost, each change lost alone, in each way that it

@@ -246,9 +246,11 @@ class RecordingDisk(Disk):
         self._change(path)
 
     def _change(self, *paths: str, folder: int | None = None) -> None:
-        """Note what each of these names in one directory leads to now."""
-        above = os.path.dirname(paths[0])
-        assert all(os.path.dirname(path) == above for path in paths), "names move within one directory"
+        """Note what each of these names leads to now: those of one directory go together."""
+        for above in dict.fromkeys(map(os.path.dirname, paths)):
+            self._change_in(above, [path for path in paths if os.path.dirname(path) == above], folder)
+
+    def _change_in(self, above: str, paths: list[str], folder: int | None) -> None:
         parent = self._node(os.fstat(folder) if folder is not None else os.stat(above))
         if parent is None:
             return

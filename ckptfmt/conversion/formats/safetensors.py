@@ -9,6 +9,9 @@ Read as strictly as the format is meant: no name twice, offsets without holes or
 
 torch's `HuggingFaceStorageWriter` puts parts of tensors into files `shard-00001-model-00001-of-00001.safetensors`, and
 says in the metadata of each where its parts begin: `DCP_SHARDING_INFO`. All of a directory make the tensors.
+
+A tensor that stands at several places is written once, under the first of its names. The others are metadata, as
+`safetensors.torch.save_model` has them: the name that was left out, and the one that was written.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from math import prod
@@ -36,6 +40,7 @@ from ..fit import Holds, KeptMetadata, dtype_name
 from ..pairs import packed, unpacked
 from ..parts import TensorPart, joined
 from ..probe import Probe
+from ..sharding import Staging
 from ..source import (
     Advance,
     LazyArray,
@@ -52,7 +57,8 @@ from ..source import (
 INDEX = ".safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes
 METADATA = "__metadata__"
-AS_JSON = "ckptfmt.json"  # of the strings: which are JSON, and which were added, as JSON
+FORMAT, PT = "format", "pt"  # of the strings: what transformers writes
+AS_JSON = "ckptfmt.json"  # of the strings: which are JSON, which were added, and which are aliases, as JSON
 SCHEMA = "ckptfmt.schema"  # of these: the id and version of a checkpoint's schema
 ALIGNMENT = 8  # of the data
 MOST_SHARDS = 1 << 16
@@ -92,16 +98,17 @@ def _is_strings(metadata: Tree) -> bool:
 
 def _kept(metadata: Tree, tree: Tree = None) -> KeptMetadata:
     """What of metadata strings can say, JSON for what is no string."""
-    if metadata is None or (_is_strings(metadata) and not metadata.keys() & _TAKEN):
+    aliases = _aliases(tree or {})
+    if not aliases and (metadata is None or (_is_strings(metadata) and not metadata.keys() & _TAKEN)):
         return KeptMetadata(metadata)
-    if not isinstance(metadata, dict):
-        found = _kept({"metadata": metadata})
+    if metadata is not None and not isinstance(metadata, dict):
+        found = _kept({"metadata": metadata}, tree)
         return KeptMetadata(found.value, ("they become the value of 'metadata'", *found.lost))
     kept: dict[str, Any] = {}
     lost: list[str] = []
-    for key, value in metadata.items():
+    for key, value in (metadata or {}).items():
         name = path_text((key,))
-        if name in kept or name in _TAKEN:
+        if name in kept or name in _TAKEN or name in aliases:
             lost.append(f"{key!r} is left out: its name is taken")
             continue
         try:
@@ -114,30 +121,66 @@ def _kept(metadata: Tree, tree: Tree = None) -> KeptMetadata:
     return KeptMetadata(kept or None, tuple(lost))
 
 
+def _aliases(tree: Tree) -> dict[str, str]:
+    """The names that are left out, each with the one that is written in its place; raises `unsupported-key`."""
+    first: dict[int, str] = {}
+    names = [(name, first.setdefault(id(tensor), name)) for name, tensor in tree.items()]
+    aliases = {name: written for name, written in names if name != written}
+    if odd := aliases.keys() & {FORMAT, *_TAKEN}:
+        message = f"a tensor that has another name, too, cannot be called {min(odd)!r}"
+        raise fault("unsupported-key", message, tensor=min(odd))
+    return aliases
+
+
 def _with_schema(metadata: Tree, schema: Schema) -> Tree:
     """Metadata that were kept, with a schema."""
     return {**(metadata or {}), SCHEMA: list(schema)}
 
 
-def _as_strings(metadata: Tree) -> dict[str, str]:
-    """Metadata as the strings of a file. transformers asks for `format` where there are any."""
-    if _is_strings(metadata):
-        return dict(metadata)
+def _as_strings(metadata: Tree, aliases: Mapping[str, str], *, has_format: bool = False) -> dict[str, str]:
+    """Metadata and aliases as the strings of a file, with `format`, for which transformers asks, where `has_format` or
+    where strings are added anyway."""
+    metadata = metadata or {}
+    lacks_format = has_format and FORMAT not in metadata
+    if not aliases and _is_strings(metadata) and not (metadata and lacks_format):
+        return {**({FORMAT: PT} if lacks_format else {}), **metadata}
     strings = {key: value if type(value) is str else json.dumps(value) for key, value in metadata.items()}
     as_json = [key for key, value in metadata.items() if type(value) is not str]
-    added = {"format": "pt"} if "format" not in metadata else {}
-    return {**added, **strings, AS_JSON: json.dumps({"keys": as_json, "added": list(added)})}
+    added = {} if FORMAT in metadata else {FORMAT: PT}
+    about: dict[str, Any] = {"keys": as_json, "added": list(added)}
+    if aliases:
+        about["aliases"] = list(aliases)
+    return {**added, **aliases, **strings, AS_JSON: json.dumps(about)}
 
 
-def _from_strings(strings: dict[str, str]) -> dict[str, Any]:
-    """What the strings of a file were; as they are where that is not said, or not true."""
+def _understood(source: OpenedSource, strings: dict[str, str]) -> OpenedSource:
+    """A source with metadata and aliases that the strings of its file stand for; with the strings as they are where
+    that is not said, or not true."""
     try:
         told = json_document(strings[AS_JSON].encode())
         values = {key: json_document(strings[key].encode()) for key in told["keys"]}
-        left = {AS_JSON, *told["added"]} - set(told["keys"])
-    except (KeyError, TypeError, ValueError, CkptError):
-        return strings
-    return {key: values.get(key, text) for key, text in strings.items() if key not in left}
+        aliases = {name: source.tree[strings[name]] for name in told.get("aliases", [])}
+        left = {AS_JSON, *told["added"], *aliases} - set(told["keys"])
+        if aliases.keys() & source.tree.keys():
+            return replace(source, metadata=strings)
+    except (AttributeError, KeyError, TypeError, ValueError, CkptError):
+        return replace(source, metadata=strings)
+    metadata = {key: values.get(key, text) for key, text in strings.items() if key not in left}
+    return replace(source, tree={**source.tree, **aliases}, metadata=metadata or None)
+
+
+def _of_whole(source: OpenedSource) -> OpenedSource:
+    """What several files hold, with the strings that their index has for all of them, if it was written here."""
+    others = dict(source.metadata or {})
+    try:
+        strings = json_document(others.pop(shards.INDEX_METADATA).encode())
+    except KeyError:
+        return source
+    if not _is_strings(strings) or AS_JSON not in strings:
+        return source
+    others.pop(FORMAT, None)
+    found = _understood(source, strings)
+    return replace(found, metadata={**others, **(found.metadata or {})} or None)
 
 
 def _told(source: OpenedSource) -> OpenedSource:
@@ -159,6 +202,7 @@ HOLDS = Holds(
     pairs=_PAIRS,
     reserved=frozenset({METADATA}),
     metadata=_kept,
+    aliases=True,
     schema=_with_schema,
 )
 
@@ -173,7 +217,7 @@ def looks_like(probe: Probe) -> bool:
 def read(path: str) -> OpenedSource:
     probe = Probe.of(path)
     if path.endswith(INDEX):
-        source = shards.read(path, _of_index)
+        source = _of_whole(shards.read(path, _of_index))
     elif probe.is_directory:
         source = _of_parts([os.path.join(path, name) for name in sorted(filter(_is_shard, probe.entries))])
     else:
@@ -194,7 +238,8 @@ def _read_file(path: str) -> OpenedSource:
     metadata = header.pop(METADATA, None)
     if metadata is not None and not _is_strings(metadata):
         raise ValueError(f"{METADATA} is not a map of strings")
-    return OpenedSource(_tensors(header, data, 8 + length), None if metadata is None else _from_strings(metadata))
+    source = OpenedSource(_tensors(header, data, 8 + length))
+    return source if metadata is None else _understood(source, metadata)
 
 
 def _of_index(path: str) -> OpenedSource:
@@ -311,8 +356,44 @@ def _tensor(name: str, code: str, shape: tuple[int, ...], size: int, data: Array
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
-    """Write a flat dict of tensors. Those of wider elements come first, so that all are aligned."""
-    header: dict[str, Any] = {} if metadata is None else {METADATA: _as_strings(metadata)}
+    """Write a flat dict of tensors."""
+    aliases = _aliases(tree)
+    strings = _as_strings(metadata, aliases) if metadata is not None or aliases else None
+    _write_file(path, _without(tree, aliases), strings, advance)
+    advance(sum(nbytes(tree[name]) for name in aliases))
+
+
+def write_shards(staging: Staging, tree: Tree, metadata: Tree, advance: Advance) -> str:
+    """Write a flat dict of tensors into one file or several with an index, as `save_pretrained` of transformers does;
+    gives the name of what is to be read."""
+    aliases = _aliases(tree)
+    once = _without(tree, aliases)
+    files = staging.shards.divided({name: shards.stored_bytes(tensor) for name, tensor in once.items()})
+    strings = _as_strings(metadata, aliases, has_format=True)
+    is_indexed = len(files) > 1 or staging.shards.has_index
+    for file, names in files.items():
+        with staging.file(file) as path:
+            about = {FORMAT: strings[FORMAT]} if is_indexed else strings
+            _write_file(path, {name: once[name] for name in names}, about, advance)
+    advance(sum(nbytes(tree[name]) for name in aliases))
+    if not is_indexed:
+        return next(iter(files))
+    of_all = {AS_JSON: json.dumps({"keys": [], "added": []}), **strings} if strings.keys() - {FORMAT} else {}
+    total = sum(map(shards.stored_bytes, once.values()))
+    weight_map = {name: file for file, names in files.items() for name in names}
+    index = {"metadata": {"total_size": total, **of_all}, "weight_map": weight_map}
+    with staging.file(staging.shards.index) as path, open(path, "w", encoding="utf-8") as document:
+        document.write(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    return staging.shards.index
+
+
+def _without(tree: Tree, aliases: Mapping[str, str]) -> dict[str, SourceTensor]:
+    return {name: tensor for name, tensor in tree.items() if name not in aliases}
+
+
+def _write_file(path: str, tree: Mapping[str, SourceTensor], strings: dict[str, str] | None, advance: Advance) -> None:
+    """Write one file. Tensors of wider elements come first, so that all are aligned."""
+    header: dict[str, Any] = {} if strings is None else {METADATA: strings}
     order = sorted(tree, key=lambda name: (-tree[name].dtype.itemsize, name))
     stored = {name: _stored(tree[name]) for name in order}
     end = 0
