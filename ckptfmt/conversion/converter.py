@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, Unpack
 
@@ -37,7 +38,9 @@ from .formats import own
 from .losses import AllowLoss, allowed_kinds, refusal
 from .opening import open_source
 from .options import OwnOptions
+from .probe import Probe
 from .selection import reduce
+from .shards import STATE_DICT
 from .source import (
     EXPANSION,
     Advance,
@@ -177,7 +180,8 @@ def _made(source: OpenedSource, format: Format, metadata: Tree, allowed: frozens
         ours, left = None, source.ours
         if source.ours is not None and has_names:
             ours, left = source.ours.divided(holds.tags, has_schema=holds.schema is not None)
-        of_weights = not holds.tags
+            ours = ours.moved(fitted.place)
+        of_weights = STATE_DICT not in holds.tags
     beside = () if left is None else left.losses(of_weights=of_weights)
     writing = (*_overlaps(source.tree), *fitted.losses, *beside)
     losses = (*source.losses, *writing)
@@ -224,7 +228,7 @@ def _save(target: str, source: OpenedSource, made: _Made, counter: _Counter, *, 
 def _write(
     target: str, format: Format, made: _Made, counter: _Counter, *, overwrite: bool, durable: bool, verify: bool
 ) -> None:
-    """A file of another format, which is compared before it takes its name."""
+    """A file or folder of another format, which is compared before it takes its name."""
     writer = table.writer_of(format)
     with _writing(target, format):
         folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
@@ -233,7 +237,7 @@ def _write(
             tree = made.ours.tagged(tree, writer.HOLDS.tags)
             if made.ours.schema is not None and writer.HOLDS.schema is not None:
                 metadata = writer.HOLDS.schema(metadata, made.ours.schema)
-        with _published(target, overwrite, durable) as path:
+        with _published(target, format, overwrite, durable) as path:
             writer.write(path, tree, metadata, counter.add)
             if verify:
                 with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
@@ -305,13 +309,20 @@ def _writing(target: str, format: Format) -> Iterator[None]:
 
 
 @contextmanager
-def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
-    """The path of an empty temporary file that takes the place of the target at the end, as checkpoints do."""
-    attempt = LocalAttempt(target, directory=False, overwrite=overwrite, durable=durable)
+def _published(target: str, format: Format, overwrite: bool, durable: bool) -> Iterator[str]:
+    """The path of an empty temporary file, or of an empty folder for a format of folders, that takes the place of the
+    target at the end, as checkpoints do. A folder takes that of one of its own format, too."""
+    options: Any = {"directory": format.folder, "overwrite": overwrite, "durable": durable}
+    attempt = LocalAttempt(target, may_replace=partial(_is_one, format), **options)
     try:
-        file = attempt.create("")
-        yield attempt.temporary
-        file.finish(os.path.getsize(attempt.temporary))
+        if format.folder:
+            attempt.make_folder()
+            yield attempt.temporary
+            attempt.adopt()
+        else:
+            file = attempt.create("")
+            yield attempt.temporary
+            file.finish(os.path.getsize(attempt.temporary))
         attempt.publish()
     except BaseException as error:
         told = attempt.fault(error, "cannot write the target") if isinstance(error, OSError | CkptError) else error
@@ -321,6 +332,14 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
         if told is error:
             raise
         raise told from error
+
+
+def _is_one(format: Format, folder: str) -> bool:
+    """Whether a folder looks like one of a format."""
+    try:
+        return table.reader_of(format).looks_like(Probe.of(folder))
+    except (CkptError, OSError):
+        return False
 
 
 def compare(

@@ -1,8 +1,8 @@
 """The table of formats: their names, what they look like, and the modules that read and write them.
 
 Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`; one that can be written has
-`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file at `path`, too. Errors of a module that
-are no `CkptError` mean that the bytes it reads break its format.
+`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file or folder at `path`, too. Errors of a
+module that are no `CkptError` mean that the bytes it reads break its format.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FORMATS: dict[str, Format] = {
         Format(OWN, "a checkpoint of this format, in any layout", "own", (".ckpt",), None, True),
         Format("safetensors", "safetensors, also with an index", "safetensors", (".safetensors",), None, True),
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
-        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", folder=True),
+        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", (), "torch", True, True),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
         Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
