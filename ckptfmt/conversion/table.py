@@ -43,7 +43,7 @@ FORMATS: dict[str, Format] = {
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", (), "torch", True, True),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
-        Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
+        Format("orbax", "directory of Orbax", "orbax", (), "orbax", True, True),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",)),
         Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
