@@ -46,7 +46,7 @@ FORMATS: dict[str, Format] = {
         Format("orbax", "directory of Orbax", "orbax", (), "orbax", True, True),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",)),
-        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
+        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", True, True),
     ]
 }
 
@@ -94,9 +94,8 @@ def target_format(path: str, name: str | None) -> Format:
     """The format to write at a path: the one named, else the one of its suffix, else this format itself."""
     format = format_named(name) if name is not None else _by_suffix(path)
     if not format.writable:
-        hint = "; layout='loose' has a plain Zarr group in tensors/" if format.name == "zarr" else ""
         written = ", ".join(format.name for format in FORMATS.values() if format.writable)
-        raise fault("unknown-format", f"{format.name} can be read only, {written} also written{hint}", path=path)
+        raise fault("unknown-format", f"{format.name} can be read only, {written} also written", path=path)
     return format
 
 
