@@ -49,5 +49,5 @@ def as_far_as_packages_go() -> Iterator[None]:
             name = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
             if name in WITH_TORCH and find_spec(name) is None:
                 pytest.skip(f"{name} is not installed")
-            cause = cause.__cause__
+            cause = cause.__cause__ if cause.__cause__ is not cause else None
         raise

@@ -168,9 +168,8 @@ def test_zarr(tmp_path: Path, zarr_format: Any) -> None:
     assert ("sharded" in tree) == (zarr_format == 3)
 
 
-def test_zarr_is_written_as_layout_loose(tmp_path: Path) -> None:
-    with pytest.raises(ckptfmt.InputError, match="layout='loose'"):
-        exported({"a": MATRIX}, tmp_path / "x.zarr")
+def test_layout_loose_is_zarr_too(tmp_path: Path) -> None:
+    exported({"a": MATRIX}, tmp_path / "x.zarr")
     ckptfmt.convert(tmp_path / "exported.ckpt", tmp_path / "x", layout="loose")
     assert_same_tree(zarr.open_group(tmp_path / "x/tensors", mode="r")["a"][...], MATRIX)
     assert_same_tree(imported(tmp_path / "x/tensors")[0], {"a": MATRIX})

@@ -146,6 +146,22 @@ def test_torch_types_without_a_place_are_a_loss(tmp_path: Path, torch: Any) -> N
     assert (found["set"], found["map"], found["1.5"]) == ({1}, {"(1, 2)": "x"}, 0)
 
 
+def test_sets_keep_their_order_whatever_their_hashes(tmp_path: Path, torch: Any) -> None:
+    tree = {"ints": {9, 10, -5}, "nested": {frozenset({b"x", None}), (1,), (), None}, "text": {"b", "aa"}}
+    ckptfmt.save(tmp_path / "x.ckpt", tree)
+    assert ckptfmt.convert(tmp_path / "x.ckpt", tmp_path / "x.pt").losses == ()
+    assert torch.load(tmp_path / "x.pt", weights_only=False) == tree
+    assert ckptfmt.convert(tmp_path / "x.pt", tmp_path / "y.ckpt").losses == ()
+    assert ckptfmt.diff(tmp_path / "x.ckpt", tmp_path / "y.ckpt").equal
+
+
+def test_what_is_left_out_of_a_list_leaves_its_place(tmp_path: Path, torch: Any) -> None:
+    ckptfmt.save(tmp_path / "x.ckpt", {"a": [np.str_("x"), {1}, 2]})
+    report = ckptfmt.convert(tmp_path / "x.ckpt", tmp_path / "x.pt", allow_loss=True)
+    assert [loss.path for loss in report.losses] == ["a/0"]
+    assert torch.load(tmp_path / "x.pt", weights_only=False) == {"a": [None, {1}, 2]}
+
+
 def test_dcp(tmp_path: Path, torch: Any) -> None:
     dcp = pytest.importorskip("torch.distributed.checkpoint")
     tree = {

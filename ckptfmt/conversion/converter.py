@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, Unpack
 
@@ -37,8 +38,10 @@ from .formats import own
 from .losses import AllowLoss, allowed_kinds, refusal
 from .opening import open_source
 from .options import OwnOptions
+from .probe import Probe
 from .selection import reduce
 from .sharding import Shards, staged
+from .shards import STATE_DICT
 from .source import (
     EXPANSION,
     Advance,
@@ -194,7 +197,8 @@ def _made(source: OpenedSource, format: Format, metadata: Tree, allowed: frozens
         ours, left = None, source.ours
         if source.ours is not None and has_names:
             ours, left = source.ours.divided(holds.tags, has_schema=holds.schema is not None)
-        of_weights = not holds.tags
+            ours = ours.moved(fitted.place)
+        of_weights = STATE_DICT not in holds.tags
     beside = () if left is None else left.losses(of_weights=of_weights)
     writing = (*_overlaps(source.tree), *fitted.losses, *beside)
     losses = (*source.losses, *writing)
@@ -249,8 +253,8 @@ def _write(
     durable: bool,
     verify: bool,
 ) -> str:
-    """A file of another format, or several, which are compared before they take their names; gives the path of what is
-    to be read."""
+    """A file or folder of another format, or several files, which are compared before they take their names; gives the
+    path of what is to be read."""
     writer = table.writer_of(format)
     with _writing(target, format), ExitStack() as stack:
         folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
@@ -261,7 +265,7 @@ def _write(
                 metadata = writer.HOLDS.schema(metadata, made.ours.schema)
         place = target
         if shards is None:
-            path = stack.enter_context(_published(target, overwrite, durable))
+            path = stack.enter_context(_published(target, format, overwrite, durable))
             writer.write(path, tree, metadata, counter.add)
         else:
             staging = stack.enter_context(staged(shards, target, overwrite, durable))
@@ -338,13 +342,20 @@ def _writing(target: str, format: Format) -> Iterator[None]:
 
 
 @contextmanager
-def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
-    """The path of an empty temporary file that takes the place of the target at the end, as checkpoints do."""
-    attempt = LocalAttempt(target, directory=False, overwrite=overwrite, durable=durable)
+def _published(target: str, format: Format, overwrite: bool, durable: bool) -> Iterator[str]:
+    """The path of an empty temporary file, or of an empty folder for a format of folders, that takes the place of the
+    target at the end, as checkpoints do. A folder takes that of one of its own format, too."""
+    options: Any = {"directory": format.folder, "overwrite": overwrite, "durable": durable}
+    attempt = LocalAttempt(target, may_replace=partial(_is_one, format), **options)
     try:
-        file = attempt.create("")
-        yield attempt.temporary
-        file.finish(os.path.getsize(attempt.temporary))
+        if format.folder:
+            attempt.make_folder()
+            yield attempt.temporary
+            attempt.adopt()
+        else:
+            file = attempt.create("")
+            yield attempt.temporary
+            file.finish(os.path.getsize(attempt.temporary))
         attempt.publish()
     except BaseException as error:
         told = attempt.fault(error, "cannot write the target") if isinstance(error, OSError | CkptError) else error
@@ -354,6 +365,14 @@ def _published(target: str, overwrite: bool, durable: bool) -> Iterator[str]:
         if told is error:
             raise
         raise told from error
+
+
+def _is_one(format: Format, folder: str) -> bool:
+    """Whether a folder looks like one of a format."""
+    try:
+        return table.reader_of(format).looks_like(Probe.of(folder))
+    except (CkptError, OSError):
+        return False
 
 
 def compare(

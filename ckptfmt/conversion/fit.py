@@ -24,6 +24,14 @@ ONLY = "tensor"  # the name of a leaf that is the whole tree
 CORE = frozenset(name for name, row in DTYPES.items() if row.is_core)
 
 
+class ShapedTree(NamedTuple):
+    """A tree whose containers are as a format has them, what they lost, and where each path of before stands now."""
+
+    tree: Tree
+    losses: tuple[Loss, ...] = ()
+    place: Callable[[Path], Path] = lambda path: path
+
+
 @dataclass(frozen=True, slots=True)
 class Holds:
     """What a format can hold.
@@ -36,7 +44,7 @@ class Holds:
     `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes beside a fitted
     tree, and what to say of the rest. `schema`: what puts a schema into such metadata, where they take one. `arrays`:
     whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what
-    makes their values.
+    makes their values. `shaped`: what becomes of fitted containers where the format has rules of its own for them.
     """
 
     dtypes: frozenset[str]
@@ -53,6 +61,7 @@ class Holds:
     schema: Callable[[Tree, Schema], Tree] | None = None
     arrays: bool = False
     tags: Mapping[str, Restore] = field(default_factory=dict)
+    shaped: Callable[[Tree], ShapedTree] = lambda tree: ShapedTree(tree)
 
 
 class KeptMetadata(NamedTuple):
@@ -84,11 +93,13 @@ def with_more(metadata: Tree, more: Tree) -> KeptMetadata:
 
 
 class Fitted(NamedTuple):
-    """A tree and metadata that a format can hold, and what they lost."""
+    """A tree and metadata that a format can hold, what they lost, and where each path of before stands now, as far as
+    the format has rules of its own for containers."""
 
     tree: Tree
     metadata: Tree
     losses: tuple[Loss, ...]
+    place: Callable[[Path], Path] = lambda path: path
 
 
 def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
@@ -98,11 +109,11 @@ def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
         fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
         tree = {ONLY: tree}
     fitted = fitter.nested(tree, ()) if holds.containers else fitter.flat(tree)
-    fitted = {} if fitted is _LEFT else fitted
-    held = holds.metadata(metadata, fitted)
+    shaped = holds.shaped({} if fitted is _LEFT else fitted)
+    held = holds.metadata(metadata, shaped.tree)
     for message in held.lost:
         fitter.lose("metadata", (), message)
-    return Fitted(fitted, held.value, tuple(fitter.losses))
+    return Fitted(shaped.tree, held.value, (*fitter.losses, *shaped.losses), shaped.place)
 
 
 class _Left:
@@ -155,6 +166,8 @@ class _Fitter:
         if isinstance(tree, dict):
             kind: Any = OrderedDict if type(tree) is OrderedDict else dict
             items = ((self.key(key, path), self.nested(item, (*path, key))) for key, item in tree.items())
+        elif type(tree) is list and list in self.holds.values and self.holds.fits(tree):
+            return tree
         elif type(tree) in (list, tuple):
             kind = type(tree)
             items = ((str(i), self.nested(item, (*path, i))) for i, item in enumerate(tree))
@@ -162,6 +175,8 @@ class _Fitter:
             return _LEFT
         else:
             return self.leaf(tree, path)
+        if kind in self.holds.containers and kind in (list, tuple) and type(None) in self.holds.values:
+            return kind(None if item is _LEFT else item for _, item in items)  # what follows keeps its place
         pairs = [(key, item) for key, item in items if item is not _LEFT]
         if kind not in (list, tuple) or kind not in self.holds.containers:
             self.check_names({(*path, key): key for key, _ in pairs if isinstance(key, str)})

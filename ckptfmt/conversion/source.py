@@ -156,6 +156,10 @@ class Ours(NamedTuple):
         schema = self.schema if has_schema else None
         return Ours(schema, kept, {}), self._replace(schema=None if has_schema else self.schema, tags=left)
 
+    def moved(self, place: Callable[[Path], Path]) -> Ours:
+        """The same of a tree whose paths have changed."""
+        return self._replace(tags={place(path): found for path, found in self.tags.items()})
+
     def tagged(self, tree: Tree, restores: Mapping[str, Restore] = MappingProxyType({}), path: Path = ()) -> Tree:
         """The same tree with its tags, whose values `restores` can make."""
         if isinstance(tree, dict):

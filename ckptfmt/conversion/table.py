@@ -1,9 +1,9 @@
 """The table of formats: their names, what they look like, and the modules that read and write them.
 
 Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`; one that can be written has
-`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file at `path`, too, and one of `shards` has
-`write_shards(staging, tree, metadata, advance)`. Errors of a module that are no `CkptError` mean that the bytes it
-reads break its format.
+`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file or folder at `path`, too, and one of
+`shards` has `write_shards(staging, tree, metadata, advance)`. Errors of a module that are no `CkptError` mean that the
+bytes it reads break its format.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ FORMATS: dict[str, Format] = {
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
         Format("pickle", "pickle of Python, also of joblib", "pickled", (".pkl", ".pickle", ".joblib")),
         Format("skops", "skops, of scikit-learn", "skops", (".skops",)),
-        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", folder=True),
+        Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", (), "torch", True, True),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
         Format("npy", "NumPy .npy, also several in a row (Equinox)", "npy", (".npy", ".eqx")),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
-        Format("orbax", "directory of Orbax", "orbax", (), "orbax", folder=True),
+        Format("orbax", "directory of Orbax", "orbax", (), "orbax", True, True),
         Format("tar", "tar archive with a checkpoint, also NeMo's", "tar", (".tar", ".nemo")),
         Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
@@ -63,7 +63,7 @@ FORMATS: dict[str, Format] = {
         Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
         Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage")),
         Format("diffusers", "folder of a diffusers pipeline", "diffusers", folder=True),
-        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", folder=True),
+        Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", True, True),
     ]
 }
 
@@ -134,9 +134,8 @@ def target_format(path: str, name: str | None) -> Format:
     """The format to write at a path: the one named, else the one of its suffix, else this format itself."""
     format = format_named(name) if name is not None else _by_suffix(path)
     if not format.writable:
-        hint = "; layout='loose' has a plain Zarr group in tensors/" if format.name == "zarr" else ""
         written = ", ".join(format.name for format in FORMATS.values() if format.writable)
-        raise fault("unknown-format", f"{format.name} can be read only, {written} also written{hint}", path=path)
+        raise fault("unknown-format", f"{format.name} can be read only, {written} also written", path=path)
     return format
 
 

@@ -19,7 +19,7 @@ from ..format.names import Path, path_label, path_text
 from ..format.tags import TAGS
 from ..format.tree import MAX_DEPTH, Tree
 from ..format.values import CONTAINERS
-from ..frameworks.values import Lowered, parts_of
+from ..frameworks.values import Lowered, order, parts_of
 from ..writing.encoder import encode
 from . import numpy_pickle, pickles, torch_values
 from .claims import count as count_of
@@ -334,10 +334,10 @@ class TensorPickle:
         self._lose("nesting", path, f"the key {name!r} becomes a string")
         return name
 
-    def _order(self, item: Any) -> str:
+    def _order(self, item: Any) -> tuple[Any, ...]:
         """By which the items of a set are sorted."""
         found = self._of_numpy(item) if isinstance(item, Record) else None
-        return repr(getattr(item, "name", item) if found is None else found)
+        return order(getattr(item, "name", item) if found is None else found)
 
     def _of_numpy(self, found: Record) -> Any:
         """The array or scalar of NumPy that a record stands for, the same each time; None if it is none."""

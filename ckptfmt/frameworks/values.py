@@ -89,18 +89,18 @@ def _path(system: str) -> Callable[[str, Any], Lowered]:
 
 def _in_order(values: Any) -> list[Any]:
     """The items of a set in an order that does not depend on their hashes."""
-    return sorted(values, key=_order)
+    return sorted(values, key=order)
 
 
-def _order(value: Any) -> tuple[Any, ...]:
-    """Equal types are compared by what they hold; what cannot be compared, by its text."""
+def order(value: Any) -> tuple[Any, ...]:
+    """By which the items of a set are sorted: equal types by what they hold, what cannot be compared by its text."""
     kind = _name_of(value)
     if type(value) in (bool, int, str, bytes):
         return kind, value
     if type(value) is tuple:
-        return kind, tuple(map(_order, value))
+        return kind, tuple(map(order, value))
     if type(value) is frozenset:
-        return kind, tuple(sorted(map(_order, value)))
+        return kind, tuple(sorted(map(order, value)))
     return kind, repr(value)
 
 

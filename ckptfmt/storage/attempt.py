@@ -96,8 +96,17 @@ class LocalAttempt:
     """A temporary sibling of the target, published by link, rename or exchange. [PUB-001] to [PUB-007] It is leased
     until then, by each process that writes into it. [PUB-018]"""
 
-    def __init__(self, path: str, *, directory: bool, overwrite: bool, durable: bool) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: str,
+        *,
+        directory: bool,
+        overwrite: bool,
+        durable: bool,
+        may_replace: Callable[[str], bool] = lambda folder: False,
+    ) -> None:
+        """`may_replace`: whether a directory that is no checkpoint of this format may be replaced, too."""
+        self.path, self._may_replace = path, may_replace
         self._target = absolute(path)
         self._parent, name = os.path.split(self._target)
         self._temporary = Temporary(self._target, path)
@@ -148,6 +157,26 @@ class LocalAttempt:
         file = self._made(name, lambda path: LocalFile(path, self._disk, self._durable, self.path))
         self._files = [f for f in self._files if f.number is not None] + [file]
         return file
+
+    def make_folder(self) -> None:
+        """Make the temporary, a directory into which another writer is to write; see `adopt`."""
+        self._make_folder("")
+
+    def adopt(self) -> None:
+        """Take for its own what another writer has put into the temporary, which must be there when it is published,
+        and outlasts a power loss if that is asked for."""
+        for folder, names, files in os.walk(self.temporary):
+            below = os.path.relpath(folder, self.temporary)
+            self._folders["" if below == "." else below] = len(names) + len(files)
+            for name in files if self._durable else ():
+                self._do(self._flush, os.path.join(folder, name))
+
+    def _flush(self, path: str) -> None:
+        number = self._disk.open(path)
+        try:
+            self._disk.flush(number)
+        finally:
+            self._disk.close(number)
 
     def link(self, name: str, storage: Storage, source: str) -> bool:
         if not isinstance(storage, LocalStorage):
@@ -261,7 +290,7 @@ class LocalAttempt:
             return
         if not self._overwrite:
             raise fault("exists", "there is something at this path already", path=self.path)  # [PUB-003]
-        if _is_directory(self._target) and not self._has_record():
+        if _is_directory(self._target) and not self._has_record() and not self._may_replace(self._target):
             raise fault("not-replaceable", "this directory is not a checkpoint", path=self.path)  # [PUB-005]
 
     def _is_vacant(self) -> bool:

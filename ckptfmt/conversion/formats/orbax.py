@@ -2,7 +2,7 @@
 
 `_METADATA` names every leaf of a tree by its keys and says its kind. Arrays have the keys joined with `.` as their
 name, strings the same as a JSON pointer into one file. Sequences become lists, as Orbax does not say which were tuples.
-A checkpoint is one tree, or a directory for each of its items: trees and JSON files.
+A checkpoint is one tree, or a directory for each of its items: trees and JSON files. Written by Orbax itself, with jax.
 """
 
 from __future__ import annotations
@@ -18,11 +18,26 @@ import numpy as np
 from ...errors import CkptError, fault
 from ...format.dtypes import dtype_of
 from ...format.names import Path, path_label
+from ...format.tree import Tree
+from ...frameworks.target import rebuild
 from ...packages import package
+from .. import orbax_trees
 from ..claims import json_document, shown
 from ..entries import check_folder, folder_size, read_json
+from ..fit import CORE, Holds
 from ..probe import Probe
-from ..source import LazyArray, Loss, OpenedSource, Ours, parsing, unflatten
+from ..source import (
+    Advance,
+    LazyArray,
+    Loss,
+    OpenedSource,
+    Ours,
+    is_tensor,
+    nbytes,
+    parsing,
+    unflatten,
+    walk,
+)
 from ..zarr_claims import check_array
 
 METADATA_FILE = "_METADATA"
@@ -38,6 +53,18 @@ SEQUENCE = 1  # a key_type
 KINDS = ("jax.Array", "np.ndarray", "scalar", "string")
 PYTHON = (np.bool_, np.int64, np.float64, np.complex128)  # of Python's numbers; uint64 for ints beyond int64
 EMPTY: dict[str, Any] = {"None": None, "Dict": {}, "List": [], "Tuple": (), "NamedTuple": None}
+
+
+HOLDS = Holds(
+    dtypes=CORE | orbax_trees.DTYPES,
+    containers=(dict, list, tuple),
+    values=(type(None), bool, int, float, str, np.generic),
+    fits=orbax_trees.fits,
+    metadata=orbax_trees.kept,
+    arrays=True,
+    tags={"jax.key": orbax_trees.random_key},
+    shaped=orbax_trees.shaped,
+)
 
 
 def looks_like(probe: Probe) -> bool:
@@ -101,6 +128,18 @@ def read(path: str) -> OpenedSource:
     return OpenedSource(
         next(iter(trees.values())) if single else trees, metadata, tuple(losses), ours=Ours(None, tags, {})
     )
+
+
+def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
+    """Write with `orbax.checkpoint`, which makes a folder of its own: what is in it goes up to `path`. Every tensor of
+    `tree` must be an array; one after another is written, from where it is."""
+    inside = os.path.join(path, ".saved")
+    value = rebuild(tree, lambda _, leaf: leaf)  # with random keys for what is tagged so
+    orbax_trees.save(inside, value, (metadata or {}).get(orbax_trees.TREE_METADATA))
+    for name in os.listdir(inside):
+        os.rename(os.path.join(inside, name), os.path.join(path, name))
+    os.rmdir(inside)
+    advance(sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)))
 
 
 def _check_finished(path: str, about: dict[str, Any]) -> None:
@@ -223,7 +262,7 @@ class _OrbaxReader:
             raise fault("unsafe-source", f"{name!r} lies outside the directory")
         store: Any = {"driver": "file", "path": f"{self.root}/" if self.ocdbt else f"{self.root}/{name}/"}
         if self.ocdbt:
-            store = {"driver": "ocdbt", "base": store, "path": f"{name}/"}
+            store = {"driver": "ocdbt", "base": store, "path": orbax_trees.folder(name)}
         spec = {"driver": self.driver, "kvstore": store, "fill_missing_data_reads": False}
         with self._reading(label):
             unit = self._claimed(store, label)

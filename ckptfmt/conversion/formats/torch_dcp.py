@@ -4,31 +4,49 @@
 `torch.save`. The parts of a sharded tensor become one tensor.
 
 torch writes int keys of dicts as text, and leaves out empty dicts. Both come back where the checkpoint itself says so:
-in the states of optimizers, whose groups have the ints, and in the milestones of schedulers.
+in the states of optimizers, whose groups have the ints, and in the milestones of schedulers. Written by torch itself.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...errors import fault
 from ...format.dtypes import DTYPES, Array, DType
-from ...format.names import Key, Path, is_int_text, path_label
+from ...format.names import Path, is_int_text, path_label
 from ...format.tree import MAX_DEPTH, Tree
+from ...format.values import ATOMS
+from ...packages import package
 from .. import pickles
 from ..archive import Window
 from ..claims import count, shape_of, shown
+from ..dcp_paths import empty_states, int_keys, keys_of, rekeyed, shaped, with_ints
+from ..fit import Holds
 from ..parts import TensorPart, joined
 from ..pickles import Record, record
 from ..probe import Probe
-from ..source import Loss, OpenedSource, Ours, array_over, cut_off, is_tensor, mapped_file, unflatten
+from ..source import (
+    Advance,
+    Loss,
+    OpenedSource,
+    Ours,
+    array_over,
+    cut_off,
+    is_tensor,
+    mapped_file,
+    nbytes,
+    unflatten,
+    walk,
+)
 from ..torch_archive import ATTRIBUTES, read_archive
 from ..torch_pickle import LEFT, OTHER_DTYPES, PACKED, TORCH_DTYPES
 from ..torch_values import joined_path
+from . import torch_file
 
 FILE = ".metadata"
 READINGS = 2  # times that a slice is read: what optimizers say of their parameters is looked at before
@@ -36,6 +54,19 @@ Start = tuple[int, ...]  # where a part of a tensor begins; () for other values
 _PACKAGE = "torch.distributed.checkpoint"
 _CLASSES = {"Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties"}
 _CLASSES |= {"MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"}
+# tags of what torch stores as one value, but for times, of which the protocol of its pickles forgets a part
+LEAVES = {*ATOMS, "torch.Size", "torch.dtype", "torch.device"} - {"datetime.datetime", "datetime.time"}
+
+HOLDS = Holds(
+    dtypes=torch_file.HOLDS.dtypes,
+    pairs=torch_file.HOLDS.pairs,
+    containers=torch_file.CONTAINING,
+    int_keys=True,
+    values=torch_file.HOLDS.values,
+    arrays=True,
+    tags={name: made for name, made in torch_file.HOLDS.tags.items() if name in LEAVES},
+    shaped=shaped,
+)
 
 
 def looks_like(probe: Probe) -> bool:
@@ -57,11 +88,11 @@ def read(path: str) -> OpenedSource:
     else:
         paths, ints = _paths(told, entries, reader)
         leaves = {
-            paths[name]: reader.leaf(name, entry, _with_ints(paths[name], ints)) for name, entry in entries.items()
+            paths[name]: reader.leaf(name, entry, with_ints(paths[name], ints)) for name, entry in entries.items()
         }
         leaves = _without_left(leaves)
-        leaves |= {at: {} for at in _empty_states(paths.values())}
-        tree = _rekeyed(unflatten(leaves), ints)
+        leaves |= {at: {} for at in empty_states(paths.values())}
+        tree = rekeyed(unflatten(leaves), ints)
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
     return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
 
@@ -82,6 +113,20 @@ def _slices(storage_data: dict[Any, Record], entries: dict[str, Record]) -> dict
     return slices
 
 
+def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
+    """Write with `torch.distributed.checkpoint`, as one process. Every tensor of `tree` must be an array, which is
+    written from where it is; what lies in a tuple is pickled in memory."""
+    dcp = package("torch.distributed.checkpoint", "a directory of torch.distributed.checkpoint")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = torch_file.values(tree)
+        try:
+            dcp.save(value, storage_writer=dcp.FileSystemWriter(path, sync_files=False), no_dist=True)
+        except dcp.CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from error
+    advance(sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)))
+
+
 # ---- paths
 
 
@@ -95,8 +140,13 @@ def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _DcpReader)
         raise fault("too-deep", f"containers nested deeper than {MAX_DEPTH}")
     if len(set(paths.values())) != len(paths):
         raise ValueError("two names have one path")
-    ints = _int_keys(paths, entries, reader)
-    for above, keys in _keys(paths.values()).items():
+
+    def params(name: str) -> Any:
+        is_plain = entries[name].name == "BytesStorageMetadata"
+        return reader.leaf(name, entries[name], paths[name], is_kept=False) if is_plain else None
+
+    ints = int_keys(paths, params)
+    for above, keys in keys_of(paths.values()).items():
         if above not in ints and any(map(is_int_text, keys)):
             message = "torch writes int keys as text: nothing says whether some here were ints"
             reader.losses.append(Loss("nesting", path_label(above), message))
@@ -104,56 +154,6 @@ def _paths(told: dict[str, Any], entries: dict[str, Record], reader: _DcpReader)
             message = "of this list torch has left out what was empty"
             reader.losses.append(Loss("nesting", path_label(above), message))
     return paths, ints
-
-
-def _int_keys(paths: dict[str, Path], entries: dict[str, Record], reader: _DcpReader) -> set[Path]:
-    """The dicts whose keys were ints: the `state` of an optimizer, whose groups say so, and the `milestones` of a
-    scheduler."""
-    keys, found = _keys(paths.values()), set[Path]()
-    ids: dict[Path, set[str]] = {}
-    for name, path in paths.items():
-        is_group = path[-1:] == ("params",) and path[-3:-2] == ("param_groups",)
-        if is_group and entries[name].name == "BytesStorageMetadata":
-            params = reader.leaf(name, entries[name], path, is_kept=False)
-            if type(params) is list and all(type(param) is int for param in params):
-                ids.setdefault(path[:-3], set()).update(map(str, params))
-        is_schedule = path[-2:-1] == ("milestones",) and "last_epoch" in keys[path[:-2]]
-        if is_schedule and all(map(is_int_text, keys[path[:-1]])):
-            found.add(path[:-1])
-    return found | {(*at, "state") for at, known in ids.items() if keys.get((*at, "state"), set()) <= known}
-
-
-def _empty_states(paths: Iterable[Path]) -> list[Path]:
-    """Where optimizers have groups and no state."""
-    keys = _keys(paths)
-    return [(*at, "state") for at, found in keys.items() if found == {"param_groups"} and _has_groups(keys, at)]
-
-
-def _has_groups(keys: dict[Path, set[Key]], at: Path) -> bool:
-    return "params" in keys.get((*at, "param_groups", 0), ())
-
-
-def _keys(paths: Iterable[Path]) -> dict[Path, set[Key]]:
-    """The keys right below each place."""
-    found: dict[Path, set[Key]] = {}
-    for path in paths:
-        for depth, key in enumerate(path):
-            found.setdefault(path[:depth], set()).add(key)
-    return found
-
-
-def _with_ints(path: Path, ints: set[Path]) -> Path:
-    return tuple(int(key) if path[:depth] in ints else key for depth, key in enumerate(path))
-
-
-def _rekeyed(tree: Tree, ints: set[Path], at: Path = ()) -> Tree:
-    """The tree with ints for the keys of some dicts."""
-    if isinstance(tree, dict):
-        items = ((key, _rekeyed(item, ints, (*at, key))) for key, item in tree.items())
-        return {int(key) if at in ints else key: item for key, item in items}
-    if isinstance(tree, list):
-        return [_rekeyed(item, ints, (*at, i)) for i, item in enumerate(tree)]
-    return tree
 
 
 def _without_left(leaves: dict[Path, Any]) -> dict[Path, Any]:

@@ -109,6 +109,19 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
     """Write with `torch.save`. Every tensor of `tree` must be an array: torch keeps those that are mapped where they
     are while it writes."""
     torch = package("torch", "a torch.save file or what lies in one")
+    attributes = (metadata or {}).get(ATTRIBUTES, {})
+    value = values(tree)
+    for where, holder in walk(value):
+        state = attributes.get(path_text(where)) if isinstance(holder, OrderedDict | torch.Tensor) else None
+        if state is not None:
+            vars(holder).update(state)
+    torch.save(value, path, pickle_protocol=4 if _has_fold(tree) else 2)
+    advance(sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)))
+
+
+def values(tree: Tree) -> Any:
+    """The same tree with torch's tensors over the memory of its arrays."""
+    torch = package("torch", "a torch.save file or what lies in one")
     tensors: dict[int, Any] = {}
 
     def tensor(array: Array) -> Any:
@@ -116,16 +129,9 @@ def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
             tensors[id(array)] = _tensor(torch, array)
         return tensors[id(array)]
 
-    attributes = (metadata or {}).get(ATTRIBUTES, {})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        value = rebuild(tree, lambda _, leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf)
-        for where, holder in walk(value):
-            state = attributes.get(path_text(where)) if isinstance(holder, OrderedDict | torch.Tensor) else None
-            if state is not None:
-                vars(holder).update(state)
-        torch.save(value, path, pickle_protocol=4 if _has_fold(tree) else 2)
-    advance(sum(nbytes(leaf) for _, leaf in walk(tree) if is_tensor(leaf)))
+        return rebuild(tree, lambda _, leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf)
 
 
 def _has_fold(tree: Tree) -> bool:

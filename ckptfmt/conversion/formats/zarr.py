@@ -1,9 +1,8 @@
-"""Plain Zarr groups and arrays of format 2 and 3, in a directory, read through zarr-python.
+"""Plain Zarr groups and arrays of format 2 and 3, in a directory, read and written through zarr-python.
 
 The hierarchy is walked here, node by node, so that one array that zarr-python cannot read is named and does not hide
 the others. Elements that it lacks (bfloat16, float8 …) it reads as the unsigned integers of their width. A chunk that
-is not there is the fill value, as the format says. There is nothing to write: `tensors/` of a checkpoint in layout
-`loose` is such a group.
+is not there is the fill value, as the format says. Groups of format 3 are written.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import base64
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -24,12 +23,12 @@ from ...packages import package
 from ...storage import COMMIT
 from ..claims import at_once
 from ..entries import check_folder, folder_size, read_json
+from ..fit import CORE, Holds
+from ..orbax_trees import DTYPES as OF_TENSORSTORE
 from ..probe import Probe
-from ..source import LazyArray, Loss, OpenedSource, check_strings, parsing
+from ..source import Advance, LazyArray, Loss, OpenedSource, check_strings, parsing
 from ..zarr_claims import check_array
-
-ATTRIBUTES = "zarr.attributes"  # metadata: attributes by path text
-DIMENSIONS = "zarr.dimension_names"  # metadata: names of axes by path text
+from ..zarr_groups import ATTRIBUTES, DIMENSIONS, GroupWriter, check_name, fits, kept, values_of
 
 # those that keep elements as they are, and those that compute with numbers; among the others is pickle, which runs code
 KEEPING = {"bytes", "transpose", "sharding_indexed", "blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd", "shuffle"}
@@ -42,6 +41,16 @@ NODES, NODE = 1024, 32  # folders that there may be in any case, and bytes of th
 FIELDS = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}  # of nodes of format 3
 FIELDS |= {"shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names"}
 FIELDS |= {"storage_transformers"}
+
+
+HOLDS = Holds(
+    dtypes=CORE | {"complex64", "complex128"} | OF_TENSORSTORE,
+    containers=(dict,),
+    check_name=check_name,
+    values=(type(None), bool, int, float, str, list),
+    fits=fits,
+    metadata=kept,
+)
 
 
 def looks_like(probe: Probe) -> bool:
@@ -59,13 +68,24 @@ def read(path: str) -> OpenedSource:
     return OpenedSource(tree, {key: found for key, found in metadata.items() if found} or None, tuple(walker.losses))
 
 
+def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
+    """Write with zarr-python, one part of a tensor after another."""
+    GroupWriter(metadata, advance).group(path, tree, ())
+
+
 class _ZarrNode(NamedTuple):
-    """A group or an array: its metadata document, and its attributes."""
+    """A group or an array: its metadata document, its attributes, and those of them that are `values` of the tree."""
 
     format: int
     is_array: bool
     document: dict[str, Any]
     attributes: dict[str, Any]
+    values: dict[str, Any]
+
+    @classmethod
+    def of(cls, format: int, is_array: bool, document: dict[str, Any], attributes: dict[str, Any] | None) -> Self:
+        values, rest = ({}, attributes) if is_array else values_of(attributes or {})
+        return cls(format, is_array, document, rest or {}, values)
 
 
 class _ZarrWalker:
@@ -92,7 +112,7 @@ class _ZarrWalker:
         node = self.node(folder, path)
         if node is not None and node.is_array:
             return self.array(node, folder, path)
-        children: dict[str, Any] = {}
+        children: dict[str, Any] = {} if node is None else dict(node.values)
         self.visited += 1
         if self.visited > NODES + self.size // NODE:  # each takes files, which have bytes
             raise fault("limit-exceeded", f"more than {self.visited:,} folders in {self.size:,} bytes")
@@ -100,6 +120,10 @@ class _ZarrWalker:
             if entry.is_dir():
                 below = os.path.join(folder, entry.name)
                 child = self.tree(below, (*path, _name(entry.name, path)))
+                if child is not None and entry.name in children:
+                    raise ValueError(
+                        f"{entry.name!r} stands twice, as a node and as a value, in {folder or 'the root'}"
+                    )
                 if child is not None:
                     children[entry.name] = child
         return children if children or node is not None else None
@@ -127,7 +151,7 @@ class _ZarrWalker:
         consolidated = document.get("consolidated_metadata")
         if consolidated is not None:
             self.listed[folder] = dict(consolidated["metadata"])
-        return _ZarrNode(3, document["node_type"] == "array", document, document.get("attributes") or {})
+        return _ZarrNode.of(3, document["node_type"] == "array", document, document.get("attributes"))
 
     def _version_2(self, folder: str) -> _ZarrNode | None:
         document = self.document(folder, ".zarray")
@@ -142,7 +166,7 @@ class _ZarrWalker:
             found = consolidated["metadata"].items()
             files = (".zarray", ".zgroup")
             self.listed[folder] = {os.path.dirname(key): value for key, value in found if key.endswith(files)}
-        return _ZarrNode(2, is_array, document, self.document(folder, ".zattrs") or {})
+        return _ZarrNode.of(2, is_array, document, self.document(folder, ".zattrs"))
 
     def document(self, folder: str, name: str) -> dict[str, Any] | None:
         try:
