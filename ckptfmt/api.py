@@ -11,26 +11,25 @@ from .errors import CorruptError
 from .reading.checkpoint import REPLACED
 
 if TYPE_CHECKING:
-    import os
-
     from .format.tree import Tree
     from .options import LoadOptions, OpenOptions
     from .save_options import SaveOptions
-    from .storage import Storage
+    from .storage import Place, Storage
     from .writing.writer import SaveReport
 
 
 @takes("ckptfmt.options.OpenOptions")
-def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Checkpoint:
+def open(path: Place, **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open the checkpoint at `path`: reads commit record and manifest only. [READ-001] [READ-002]
 
     `path`: a path, or a URL of any protocol that fsspec knows ("s3://bucket/model.ckpt"), for which `storage_options`
-    are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore. `verify=False` reads exactly the
-    wanted bytes, unchecked. `limits` bounds the memory that an untrusted checkpoint may take. `follow_links`: also
-    through symbolic links in a checkpoint's folder to files in it, or in `blobs` beside it or beside the `snapshots`
-    above it, as a cache of Hugging Face has them. [CHK-010] `prefix`, `strip_prefix` and `add_prefix` change the names
-    of the tensors as in `load`. `framework`: "torch", "jax" or another that has an adapter, or an adapter: slices and
-    whole tensors are that framework's.
+    are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore; or the bytes of a checkpoint in
+    layout "file", or an open binary file, which holds one from where it stands to its end (a pipe is read into memory).
+    `verify=False` reads exactly the wanted bytes, unchecked. `limits` bounds the memory that an untrusted checkpoint
+    may take. `follow_links`: also through symbolic links in a checkpoint's folder to files in it, or in `blobs` beside
+    it or beside the `snapshots` above it, as a cache of Hugging Face has them. [CHK-010] `prefix`, `strip_prefix` and
+    `add_prefix` change the names of the tensors as in `load`. `framework`: "torch", "jax" or another that has an
+    adapter, or an adapter: slices and whole tensors are that framework's.
 
     With `schema`, a version of the checkpoint's parameter layout, or its id and version: the checkpoint as it is there,
     planned on the manifest and read lazily. `migrations`: a `MigrationSet`, documents (as dicts), paths of JSON or
@@ -48,8 +47,8 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Checkp
 
 
 @takes("ckptfmt.options.LoadOptions")
-def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
-    """Load a checkpoint as the tree that was saved, with NumPy arrays.
+def load(path: Place, **options: Unpack[LoadOptions]) -> Tree:
+    """Load a checkpoint as the tree that was saved, with NumPy arrays. `path` is as in `open`.
 
     - `prefix`: only what stands at that path ("model", or its exact keys), or under names that begin with it
       ("model."), and without it. `strip_prefix`: a prefix, or several, that is taken off all names which begin with it:
@@ -100,7 +99,7 @@ def load(path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Tree:
 
 
 @takes("ckptfmt.save_options.SaveOptions")
-def save(path: str | os.PathLike[str], tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
+def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save `tree` as one checkpoint at `path`: all of it, or nothing.
 
     - `tree`: nested dict / list / tuple of NumPy arrays (any shape, byte order and strides), NumPy scalars, None, bool,
@@ -110,7 +109,8 @@ def save(path: str | os.PathLike[str], tree: Tree, **options: Unpack[SaveOptions
       as such, that are left out. Items of lists and tuples keep their places.
     - `layout`: "file" (one file, the default), "packed" (a directory of packs) or "loose" (one of plain Zarr chunks).
     - `path`: a path, or a URL of any protocol that fsspec can write ("s3://bucket/model.ckpt"); then
-      `storage_options` are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
+      `storage_options` are handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore. Or an open
+      binary file or pipe: once all is there it is written where that stands, as layout "file".
     - `overwrite=False` never touches what exists; True replaces it atomically: a file, or a directory that is a
       checkpoint with all that is in it. Permissions are those that the umask gives to new files.
     - `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its options, or rules
@@ -139,9 +139,10 @@ def save(path: str | os.PathLike[str], tree: Tree, **options: Unpack[SaveOptions
     coordinator, check = asked.pop("coordinator", None), asked.pop("check", None)
     if coordinator is not None:
         from .parallel.save import save_together
+        from .storage import path_of
 
         alone = {name: asked.pop(name, None) for name in ("extra", "before_commit", "paged")}
-        return save_together(path, tree, coordinator, alone={"check": check, **alone}, **asked)
+        return save_together(path_of(path, tree), tree, coordinator, alone={"check": check, **alone}, **asked)
 
     def examine(storage: Storage) -> None:
         with within(storage) as checkpoint:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .progress import Progress
     from .reading.framework_tensor import FrameworkTensor
     from .reading.view import CheckpointView
-    from .storage import Storage
+    from .storage import Place, Storage
 
     AnyTensor = ArrayLike | FrameworkTensor
 else:
@@ -53,7 +53,7 @@ class Checkpoint(Lookup[AnyTensor]):
     _plan: MigrationPlan | None = None
 
     @takes("ckptfmt.options.OpenOptions")
-    def __init__(self, path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
+    def __init__(self, path: Place, **options: Unpack[OpenOptions]) -> None:
         """Open the checkpoint at `path`; see `ckptfmt.open`."""
         self._view: CheckpointView[Any]
         if options:
@@ -61,12 +61,12 @@ class Checkpoint(Lookup[AnyTensor]):
         else:  # which needs less to be imported
             self._view = StoredCheckpoint(path)
 
-    def _open_as_asked(self, path: str | os.PathLike[str], found: dict[str, Any]) -> None:
+    def _open_as_asked(self, path: Place, found: dict[str, Any]) -> None:
         from .reading.options import StoredOptions, taken_names
-        from .storage import path_of
+        from .storage import place_of
 
         schema, framework = found.pop("schema", None), found.pop("framework", None)
-        renaming = taken_names(found, path_of(path))
+        renaming = taken_names(found, place_of(path))
         opening = {name: found.pop(name) for name in StoredOptions.__annotations__ if name in found}
         if schema is None and found:
             message = f"{', '.join(f'{name}=' for name in found)} requires schema=, the version that migrations lead to"

@@ -40,7 +40,7 @@ def test_the_order_of_torch(tmp_path: Path, save: Any, tree: Any) -> None:
     ckptfmt.save(tmp_path / "text.ckpt", "a text")  # is a tree
 
 
-@pytest.mark.parametrize("source", [io.BytesIO(), b"bytes", 3, None], ids=["file", "bytes", "int", "None"])
+@pytest.mark.parametrize("source", [3, None, {"w": 1}], ids=["int", "None", "dict"])
 def test_what_is_no_path(source: Any) -> None:
     module = torch.nn.Linear(2, 2)
     for call, *more in (
@@ -54,7 +54,17 @@ def test_what_is_no_path(source: Any) -> None:
     ):
         text = refusal(call, source, *more)
         assert f"not a {type(source).__name__}" in text
-        assert ("Write its bytes to a file" in text) == isinstance(source, io.BytesIO | bytes)
+
+
+def test_bytes_and_open_files() -> None:
+    file, module, other = io.BytesIO(), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    ckptfmt_torch.save(file, module)
+    for held in (file.getvalue(), io.BytesIO(file.getvalue())):
+        ckptfmt_torch.load_into(held, other)
+        assert torch.equal(module.weight, other.weight)
+        assert torch.equal(ckptfmt_torch.load(held)["bias"], module.bias)
+        with ckptfmt_torch.open(held) as checkpoint:
+            assert torch.equal(checkpoint["weight"][:1], module.weight[:1])
 
 
 def test_devices(path: Path) -> None:

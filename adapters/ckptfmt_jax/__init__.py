@@ -7,7 +7,6 @@ other registered nodes come back `like=` a template, which may be the result of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
@@ -30,6 +29,7 @@ with required_by("ckptfmt_jax"):
 
 if TYPE_CHECKING:
     from ckptfmt import Checkpoint, OpenOptions, SaveOptions, SaveReport
+    from ckptfmt.storage import Place
 
     from .coordinator import JaxCoordinator
 
@@ -91,7 +91,7 @@ __getattr__ = exports(__name__, {"JaxCoordinator": "coordinator"})  # which prog
 
 
 @takes("ckptfmt.save_options.SaveOptions")
-def save(path: str | os.PathLike[str], tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
+def save(path: Place, tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save a pytree as one checkpoint: all of it, or nothing. `options` are those of `ckptfmt.save`.
 
     Each element of a sharded array is stored once. In a cluster of `jax.distributed`, all processes call this together
@@ -106,16 +106,14 @@ def save(path: str | os.PathLike[str], tree: Any, **options: Unpack[SaveOptions]
 
 
 @takes("ckptfmt.options.OpenOptions")
-def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Checkpoint:
+def open(path: Place, **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open a checkpoint, whose slices and whole tensors are arrays of JAX on the default device. `options` and errors
     are those of `ckptfmt.open`."""
     return ckptfmt.open(path, **_for_jax(options))
 
 
 @takes(JaxLoadOptions)
-def load(
-    path: str | os.PathLike[str], like: Any = None, *, sharding: Any = None, **options: Unpack[JaxLoadOptions]
-) -> Any:
+def load(path: Place, like: Any = None, *, sharding: Any = None, **options: Unpack[JaxLoadOptions]) -> Any:
     """Load a checkpoint as a tree of JAX arrays. `options` are those of `ckptfmt.load`.
 
     - `like`: a pytree of arrays or of `jax.ShapeDtypeStruct`, such as `jax.eval_shape` returns: the containers, static

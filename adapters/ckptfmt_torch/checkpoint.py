@@ -17,13 +17,14 @@ from .adapter import ADAPTER, TorchAdapter
 if TYPE_CHECKING:
     from ckptfmt import Checkpoint, LoadOptions, MatchReport, OpenOptions, SaveOptions, SaveReport
     from ckptfmt.options import FillOptions
+    from ckptfmt.storage import Place
 
 PathLike = str | os.PathLike[str]
 Device = str | int | torch.device | None
 
 
 @takes("ckptfmt.save_options.SaveOptions")
-def save(path: PathLike, tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
+def save(path: Place, tree: Any, **options: Unpack[SaveOptions]) -> SaveReport:
     """Save a tree in which tensors, Parameters, modules, optimizers and other objects with `state_dict()` may stand;
     an object is stored as its state. Host memory is written as it is, without a copy.
 
@@ -39,7 +40,7 @@ def save(path: PathLike, tree: Any, **options: Unpack[SaveOptions]) -> SaveRepor
 
 
 @takes("ckptfmt.options.OpenOptions")
-def open(path: PathLike, *, device: Device = None, **options: Unpack[OpenOptions]) -> Checkpoint:
+def open(path: Place, *, device: Device = None, **options: Unpack[OpenOptions]) -> Checkpoint:
     """Open a checkpoint, whose slices and whole tensors are torch's, on the host or on `device`: `ckpt["w"][:2]`,
     `ckpt["w"].read()`, `ckpt["w"].read(out=tensor)`. `options` and errors are those of `ckptfmt.open`."""
     return ckptfmt.open(path, **_for_torch(device, None, options))
@@ -47,7 +48,7 @@ def open(path: PathLike, *, device: Device = None, **options: Unpack[OpenOptions
 
 @takes("ckptfmt.options.LoadOptions")
 def load(
-    path: PathLike,
+    path: Place,
     *,
     device: Device = None,
     map_location: Device = None,
@@ -72,7 +73,7 @@ def load(
 
 @takes("ckptfmt.options.FillOptions")
 def load_into(
-    path: PathLike,
+    path: Place,
     module: torch.nn.Module,
     *,
     device: Device = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
 from importlib import import_module
@@ -62,6 +63,9 @@ def _kinds(context: click.Context, parameter: click.Parameter, values: tuple[str
     return kinds
 
 
+PIPED = "-"  # stands for the standard streams
+
+
 @click.command(
     cls=_Command,
     epilog="""\b
@@ -75,6 +79,7 @@ Examples:
   ckptfmt convert run/step_1000 model.ckpt                # Orbax and torch DCP directories
   ckptfmt convert --layout loose model.pt model           # plain Zarr under model/tensors
   ckptfmt convert --each --executor concurrent.futures:ProcessPoolExecutor run/steps converted
+  curl -s https://host/model.safetensors | ckptfmt convert - model.ckpt
   ckptfmt convert --formats
 
 What the target cannot hold is named, and nothing is written, unless --allow-loss is given, for all kinds or some. Every
@@ -147,7 +152,10 @@ def convert(
     select: tuple[str, ...],
     **more: Any,
 ) -> int:
-    """Convert the checkpoint at SOURCE, of any format that is known, to TARGET."""
+    """Convert the checkpoint at SOURCE, of any format that is known, to TARGET.
+
+    "-" is the standard input, or the standard output, which gets nothing else then.
+    """
     if formats:
         _show_formats(as_json)
         return 0
@@ -159,11 +167,13 @@ def convert(
         return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **more)
     if executor is not None:
         raise click.UsageError("--executor is for --each")
+    piped = target == PIPED  # and so nothing else goes there
+    places = sys.stdin.buffer if source == PIPED else source, sys.stdout.buffer if piped else target
     with progress_bar("convert", quiet) as progress:
-        report = convert_checkpoint(source, target, verify=not no_verify, progress=progress, **more)
-    if as_json:
+        report = convert_checkpoint(*places, verify=not no_verify, progress=progress, **more)
+    if as_json and not piped:
         print_json(_document(report))
-    elif not quiet:
+    elif not quiet and not piped:
         _show(report)
     return 0
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from textwrap import shorten
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xxhash
@@ -17,12 +16,15 @@ from ..calls import formerly, takes
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
 from ..frameworks.target import flatten
-from ..storage import path_of
+from ..storage import place_of
 from .equality import bits, coarser, plain_bits
 from .opening import open_source
 from .options import SourceOptions
 from .source import OpenedSource, SourceTensor, is_tensor, slabs
 from .table import has_tags
+
+if TYPE_CHECKING:
+    from ..storage import Place
 
 PARAM = 120  # characters of a tag's param, or of an entry of the metadata, that are shown
 
@@ -89,8 +91,8 @@ FORMER = {"a": "source", "b": "target", "a_format": "source_format", "b_format":
 
 @takes(SourceOptions, former=FORMER)
 def diff(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: Place,
+    target: Place,
     *,
     source_format: str | None = None,
     target_format: str | None = None,
@@ -101,7 +103,7 @@ def diff(
     `source_format`, `target_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`,
     `storage_options` and `follow_links`: as in `convert`. Raises what `ckptfmt.conversion.open_source` raises.
     """
-    one, other = path_of(source), path_of(target)
+    one, other = place_of(source), place_of(target)
     opened = partial(open_source, **options)
     with opened(one, source_format) as first, opened(other, target_format) as second:
         before, after = dict(flatten(first.tree)), dict(flatten(second.tree))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 import numpy as np
 
@@ -26,8 +27,9 @@ from ..frameworks.target import rebuild
 from ..patterns import Patterns
 from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
-from ..storage import Storage, options_at, path_of
+from ..storage import Storage, options_at, place_of
 from ..storage.attempt import LocalAttempt
+from ..storage.held import HeldPlace
 from ..writing.encoder import encode
 from ..writing.writer import save
 from . import table
@@ -58,6 +60,9 @@ from .source import (
 )
 from .table import OWN, Format
 
+if TYPE_CHECKING:
+    from ..storage import Place
+
 THREADS = 2  # that compare
 UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked to be
 
@@ -83,8 +88,8 @@ class ConvertReport(Brief):
 
 @takes(OwnOptions)
 def convert(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: Place,
+    target: Place,
     *,
     source_format: str | None = None,
     target_format: str | None = None,
@@ -113,17 +118,18 @@ def convert(
     than this before anything is at `target`. `max_expansion`: how many times larger than the source its tensors may be,
     as a few bytes can stand for any number of zeros. `max_shard_size`: the most bytes of tensors in one file (5000,
     "5GB", "512MiB") of a safetensors target that may be several with an index, as `save_pretrained` writes them: a
-    folder, or an index (`model.safetensors.index.json`), for which it is "5GB" if it is not given, or a file.
-    `progress(done, total)` is told bytes of tensors, written and compared. Checkpoints of this format may be at URLs,
-    with `storage_options` as in `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All other
-    options (layout, compression, schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are
-    added to those of the source key by key, `schema` takes the place of its own.
+    folder, or an index (`model.safetensors.index.json`), for which it is "5GB" if it is not given, or a file. `source`
+    may be bytes, and both open binary files: of what is no file but a folder, none. `progress(done, total)` is told
+    bytes of tensors, written and compared. Checkpoints of this format may be at URLs, with `storage_options` as in
+    `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All other options (layout, compression,
+    schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are added to those of the source key
+    by key, `schema` takes the place of its own.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
     `ckptfmt.save` raise; and what `progress` raises, as it is.
     """
-    here, there = path_of(source), path_of(target)
+    here, there = place_of(source), place_of(target)
     save_options: dict[str, Any] = dict(options)
     format = table.target_format(there, target_format)
     table.on_disks(format, there)
@@ -257,7 +263,7 @@ def _write(
     path of what is to be read."""
     writer = table.writer_of(format)
     with _writing(target, format), ExitStack() as stack:
-        folder, metadata = os.path.dirname(os.path.abspath(target)), made.metadata
+        folder, metadata = _folder_of(target), made.metadata
         tree = mapped_arrays(made.tree, folder) if writer.HOLDS.arrays else made.tree
         if made.ours is not None:
             tree = made.ours.tagged(tree, writer.HOLDS.tags)
@@ -275,6 +281,11 @@ def _write(
             with open_source(path, format.name, max_expansion=UNBOUNDED) as written:
                 compare(written, target, made.tree, counter.add, ours=made.ours, metadata=made.metadata or None)
     return place
+
+
+def _folder_of(target: str) -> str:
+    """Where temporary files go that are as large as a target."""
+    return tempfile.gettempdir() if isinstance(target, HeldPlace) else os.path.dirname(os.path.abspath(target))
 
 
 def _overlaps(tree: Tree) -> list[Loss]:
@@ -344,7 +355,14 @@ def _writing(target: str, format: Format) -> Iterator[None]:
 @contextmanager
 def _published(target: str, format: Format, overwrite: bool, durable: bool) -> Iterator[str]:
     """The path of an empty temporary file, or of an empty folder for a format of folders, that takes the place of the
-    target at the end, as checkpoints do. A folder takes that of one of its own format, too."""
+    target at the end, as checkpoints do, or goes into the open file that the target is. A folder takes that of one of
+    its own format, too."""
+    if isinstance(target, HeldPlace):
+        if format.folder:
+            raise fault("bad-option", f"{format.title} is no file, and an open file holds nothing else", path=target)
+        with target.filled(durable=durable) as place:
+            yield place
+        return
     options: Any = {"directory": format.folder, "overwrite": overwrite, "durable": durable}
     attempt = LocalAttempt(target, may_replace=partial(_is_one, format), **options)
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from ..errors import CkptError, fault
 from ..layouts import foreign
 from ..storage import is_url
+from ..storage.held import HeldPlace
 from . import folders
 from .claims import allowing
 from .entries import folder_size
@@ -85,14 +87,16 @@ def open_source(
     follow_links: bool = False,
 ) -> OpenedSource:
     """Open what is at a path as the format named, or the one that it looks like, or the checkpoint of this format at a
-    URL, with `storage_options`; in a folder that is no checkpoint itself, the only one that lies in it. Its tensors may
-    have `max_expansion` times the bytes of the source, and 64 MiB in any case. `follow_links`: as in `ckptfmt.open`, of
-    checkpoints of this format.
+    URL, with `storage_options`, or what bytes or an open file hold (`storage.place_of`); in a folder that is no
+    checkpoint itself, the only one that lies in it. Its tensors may have `max_expansion` times the bytes of the source,
+    and 64 MiB in any case. `follow_links`: as in `ckptfmt.open`, of checkpoints of this format.
 
     Raises `bad-option` for other formats at a URL, `not-found`, `unknown-format`, `ambiguous-source`,
     `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`, `limit-exceeded`, `too-deep`, and for
     checkpoints what `ckptfmt.open` raises.
     """
+    if isinstance(path, HeldPlace):
+        return _of_held(path, name, max_expansion)
     if is_url(path):
         place = CheckpointPlace(path, format_named(name or OWN).name)
         on_disks(FORMATS[place.format], path)
@@ -120,6 +124,21 @@ def open_inner(path: str, formats: Collection[str] = ()) -> OpenedSource:
         place = place_of(path)
     source, _ = _on_disk(place, False)
     source.place, source.size = place, None
+    return source
+
+
+def _of_held(held: HeldPlace, name: str | None, max_expansion: int) -> OpenedSource:
+    """What bytes or an open file hold, which are put into a temporary file, as that of a source is mapped."""
+    with ExitStack() as stack:
+        path = stack.enter_context(held.at_path())
+        try:
+            source = open_source(path, name, max_expansion=max_expansion)
+        except CkptError as error:
+            error.path = held if error.path == path else error.path
+            raise
+        source.place = source.place._replace(path=held)
+        stack.push(source.resources)
+        source.resources = stack.pop_all()
     return source
 
 

@@ -115,6 +115,8 @@ def _refused(kind: ForeignKind, path: str) -> CkptError:
 
 def how_to_convert(path: str) -> str:
     """The command that makes a checkpoint of what is at a path."""
+    if type(path) is not str and isinstance(path, str):  # `storage.held.HeldPlace`
+        return "ckptfmt.convert makes a checkpoint of it"
     name = os.path.normpath(path)
     if is_url(path):
         name = os.path.basename(name)

@@ -35,7 +35,7 @@ from ..format.node import Node
 from ..format.pages import ReadBytes
 from ..format.remains import remains_of
 from ..frameworks.sources import Lazy, Region
-from ..layouts import layout_named
+from ..layouts import Written, layout_named
 from ..layouts.draft import Draft
 from ..migration.apply import further_keys
 from ..progress import Progress, Report, counter
@@ -142,9 +142,12 @@ def repair(
         layout, options = layout or manifest.layout, options_at(target, storage_options)
         module = layout_named(layout)
         attempt = attempt_for(target, directory=layout != "file", overwrite=overwrite, durable=durable, options=options)
-        written = committed(module, draft, attempt)
-        saved = SaveReport(target, layout, written.bytes, len(draft.names), written.record.sha256.hex(), ())
+        saved = _saved(committed(module, draft, attempt), target, layout, len(draft.names))
         return RepairReport(source, proof, kept, lost, damage, saved)
+
+
+def _saved(written: Written, target: str, layout: str, tensors: int) -> SaveReport:
+    return SaveReport(target, layout, written.bytes, tensors, written.record.sha256.hex(), ())
 
 
 def _share(report: Report, stored: int) -> Progress:

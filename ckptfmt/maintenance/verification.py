@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,11 @@ from ..layouts import Layout, Located
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader, ChunkPlace
 from ..reading.checkpoint import REPLACED, StoredCheckpoint
-from ..storage import path_of
+from ..storage import path_of, place_of
 from ..storage.ahead import ahead, in_order
+
+if TYPE_CHECKING:
+    from ..storage import Place
 
 RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
 PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
@@ -73,7 +76,7 @@ class VerifyReport(Brief):
 
 @takes()
 def verify(
-    path: str | os.PathLike[str],
+    path: Place,
     *,
     progress: Progress | None = None,
     resume: str | os.PathLike[str] | None = None,
@@ -94,7 +97,7 @@ def verify(
 
 
 def checked(
-    path: str | os.PathLike[str],
+    path: Place,
     options: Mapping[str, Any],
     check: Callable[[StoredCheckpoint], VerifyReport],
 ) -> VerifyReport:
@@ -105,7 +108,7 @@ def checked(
             checkpoint = StoredCheckpoint(path, **options)
         except CorruptError as error:
             damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
-            return VerifyReport(path_of(path), (damage,))
+            return VerifyReport(place_of(path), (damage,))
         with checkpoint:
             report = check(checkpoint)
             if report.ok or not attempts_left or not checkpoint.was_replaced():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -15,7 +14,7 @@ from ..format.manifest import Manifest, Schema
 from ..format.names import Key, Path, PathIndex, name_of, path_label, unescape
 from ..format.node import PagedNode
 from ..layouts import Frame, Layout, Located, layout_of
-from ..storage import Storage, path_of, storage_for
+from ..storage import Storage, place_of, storage_for
 from .blocks import BlockReader
 from .fetch import Fetcher
 from .located import read_manifest
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..format.renaming import Renaming
     from ..format.tree import Tags, Tree
+    from ..storage import Place
     from .supply import Reads, StoredSupply
 
 
@@ -66,7 +66,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Place,
         *,
         verify: bool | None = None,
         limits: Limits = DEFAULT,
@@ -74,7 +74,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         follow_links: bool = False,
     ) -> None:
         """Open the checkpoint at `path`; see `ckptfmt.open`."""
-        self.path = path_of(path)
+        self.path = place_of(path)
         self.verifies = verify is not False
         self._storage_options, self._follow_links = storage_options, follow_links
         self.limits = limits

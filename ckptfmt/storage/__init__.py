@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import CkptError, fault
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from ..format.digests import Buffer
     from .engine import Engine
+    from .held import HeldPlace
+
+    Place = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+    """Where a checkpoint is: a path or a URL, or the bytes or the open binary file that hold it."""
 
 
 TEMPORARY_SUFFIX = ".ckptfmt-tmp"  # [PUB-001]
@@ -40,7 +46,27 @@ def path_of(path: Any, following: Any = None) -> str:
         message = f"a {type(path).__name__} stands where the path should"
         raise fault("bad-option", message, advice=f"The path comes first: save({os.fspath(following)!r}, tree)")
     advice = "Write its bytes to a file, and give the path of that" if is_file else "Give a path or a URL"
-    raise fault("bad-option", f"a checkpoint is at a path or a URL, not a {type(path).__name__}", advice=advice)
+    raise fault("bad-option", f"this is to be a path or a URL, not a {type(path).__name__}", advice=advice)
+
+
+def place_of(place: Any, following: Any = None) -> str:
+    """As `path_of`; and for bytes and open binary files, which one checkpoint may be in, what stands for them
+    (`held.HeldPlace`)."""
+    if not isinstance(place, str | os.PathLike):
+        from .held import HeldPlace  # here, as most are at a path
+
+        if (held := HeldPlace.of(place)) is not None and not isinstance(following, str | os.PathLike):
+            return held
+    return path_of(place, following)
+
+
+def _held(place: Any) -> HeldPlace | None:
+    """What stands for bytes or an open file; None for a path."""
+    if type(place) is str or not isinstance(place, str):
+        return None
+    from .held import HeldPlace
+
+    return place if isinstance(place, HeldPlace) else None
 
 
 class Storage(Protocol):
@@ -147,6 +173,8 @@ Options = Mapping[str, Any]
 def storage_for(path: str | os.PathLike[str], options: Options | None = None, *, follow_links: bool = False) -> Storage:
     """The storage that reads the checkpoint at `path`, a path or a URL, for which `options` go to the client library.
     `follow_links`: also through links in its folder [CHK-010]. Raises `not-found` or `temporary`."""
+    if (held := _held(path)) is not None:
+        return held.storage()
     if is_url(path):
         from .remote import RemoteStorage
 
@@ -169,6 +197,10 @@ def attempt_for(
     """An attempt at `path`, a path or a URL, whose uploads take at most `in_flight` bytes of memory. `is_read`: what is
     `written` will be asked for, which of a file on a store nobody can read: it is made on this machine first. Raises
     `exists`, `not-replaceable`, `not-found` or `exclusive-unsupported` before anything is written."""
+    if (held := _held(path)) is not None:
+        if directory:
+            raise fault("bad-option", "an open file holds a checkpoint of layout 'file' alone", path=held)
+        return held.attempt(durable=durable)
     if directory:
         return directory_attempt_for(path, overwrite=overwrite, durable=durable, options=options, in_flight=in_flight)
     if is_url(path):

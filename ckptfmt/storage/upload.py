@@ -7,19 +7,14 @@ layout `file`.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import CkptError, fault, os_fault
 from . import COMMIT, TEMPORARY_SUFFIX, ObjectWriter, Storage, copy_pieces
-from . import disk as disks
-from .attempt import LocalFile
 from .engine import LEAST_PART, PART, Engine, Upload, storage_fault
 from .exclusive import check_exclusive, settle
-from .local import LocalStorage
+from .staged import StagedObject
 
 MAX_PARTS = 9_000  # of an upload; S3 has 10,000
 IN_MEMORY = 8  # parts for which there is room in memory
@@ -186,26 +181,15 @@ class RemoteFile:
 class StagedFile(RemoteFile):
     """The same, made in a temporary file of this machine, where it can be read before it is sent."""
 
-    _folder: str | None = None
-    _file: LocalFile | None = None
+    _staged: StagedObject | None = None
 
     def create(self, name: str) -> ObjectWriter:
-        try:
-            self._folder = tempfile.mkdtemp(prefix="ckptfmt-")
-            self._file = LocalFile(self._place, disks.current(), False, self.path)
-        except OSError as error:
-            raise os_fault(error, "cannot make the checkpoint on this machine before it is sent", self.path) from error
-        return self._file
-
-    @property
-    def _place(self) -> str:
-        assert self._folder is not None
-        return os.path.join(self._folder, "checkpoint")
+        self._staged = self._staged or StagedObject(self.path)
+        return self._staged.create()
 
     def written(self) -> Storage:
-        storage = LocalStorage(self._place)
-        storage.path = self.path  # for messages
-        return storage
+        assert self._staged is not None
+        return self._staged.written()
 
     def publish(self) -> None:
         storage = self.written()
@@ -221,13 +205,11 @@ class StagedFile(RemoteFile):
 
     def abort(self) -> None:
         super().abort()
-        if self._file is not None:
-            self._file.close()
         self._remove()
 
     def _remove(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._staged is not None:
+            self._staged.remove()
 
 
 def check_name(key: str, path: str) -> None:

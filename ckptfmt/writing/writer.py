@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..brief import Brief
 from ..errors import CkptError, fault
@@ -16,9 +15,12 @@ from ..format.tree import Tree
 from ..layouts import Layout, Written, layout_named
 from ..layouts.draft import Draft
 from ..progress import Progress, Report, counter
-from ..storage import IN_FLIGHT, Attempt, Storage, attempt_for, path_of
+from ..storage import IN_FLIGHT, Attempt, Storage, attempt_for, place_of
 from .options import RequestOptions
 from .request import Request, extra_keys, request, whole_specs
+
+if TYPE_CHECKING:
+    from ..storage import Place
 
 Check = Callable[[Storage], object]
 
@@ -43,7 +45,7 @@ def report_of(path: str, layout: str, written: Written, made: Request, tensors: 
 
 
 def save(
-    path: str | os.PathLike[str],
+    path: Place,
     tree: Tree,
     *,
     layout: str | None = None,
@@ -60,7 +62,7 @@ def save(
 ) -> SaveReport:
     """Save what one process holds; see `ckptfmt.save`. `check(storage)` is called with what was written, before it
     takes its name."""
-    name = path_of(path, tree)
+    name = place_of(path, tree)
     layout = layout or "file"
     try:
         module = layout_named(layout)
