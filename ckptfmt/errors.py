@@ -280,7 +280,7 @@ CODES: dict[str, Code] = {
     "bad-index": Code(
         SelectionError,
         "select",
-        "an index that basic indexing does not allow here",
+        "an index that does not fit, or that the interface does not take",
         "Use ints, slices and ..., or read the tensor and index the array",
     ),
     "mismatch": Code(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -29,7 +30,8 @@ def command_of(name: str) -> list[str]:
     words = known.get(name) or shlex.split(name)
     if not words:
         raise Unusable("an empty command starts nothing")
-    return [word.format(python=sys.executable, here=HERE) for word in words]
+    places = {"{python}": sys.executable, "{here}": str(HERE)}
+    return [re.sub(r"\{(?:python|here)\}", lambda found: places[found[0]], word) for word in words]
 
 
 def implementation(name: str, timeout: float) -> Implementation:

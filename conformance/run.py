@@ -125,7 +125,8 @@ class Question:
             raise Verdict(FAILED, f"unknown_tags names a tag more than once: {tags} [TAG-001]")
 
     def read(self) -> None:
-        self.must_open()
+        if self.refused_at_opening():
+            return
         arguments = {key: self.operation[key] for key in ("path", "slices", "verify") if key in self.operation}
         reply = self.ask(self.operation["op"], **arguments)
         self.value(reply)
@@ -340,6 +341,20 @@ class Question:
 
     def must_open(self) -> None:
         self.accept(self.ask("open", file=self.input()))
+
+    def refused_at_opening(self) -> bool:
+        """Open the input; whether it is refused for what the case asks a later request to refuse, and that is as
+        well. [PAGE-014]"""
+        reply = self.ask("open", file=self.input())
+        self.decline(reply)
+        error = self.expect.get("error", {})
+        if reply.kind == "error" and reply.body.get("code") in error.get("any_of", []):
+            if error.get("at_opening"):
+                return True
+            code, op, message = reply.body["code"], self.operation["op"], reply.body.get("message", "")
+            raise Verdict(FAILED, f"refused at `open` with {code}; expected at `{op}`: {message}")
+        self.accept(reply)
+        return False
 
     def value(self, reply: Reply) -> None:
         """Judge a reply that holds a value, then what must be readable all the same."""

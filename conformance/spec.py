@@ -28,10 +28,17 @@ def binding() -> frozenset[str]:
 
 @cache
 def classes() -> dict[str, tuple[str, ...]]:
-    """Every conformance class of section 1.2: its name to the ids of its statements."""
-    rows = SPEC.read_text().partition("| class |")[2].partition("\n\n")[0].splitlines()[2:]
+    """Every conformance class of annex D: its name to the ids of its statements."""
+    rows = SPEC.read_text().partition("| class | statements |")[2].partition("\n\n")[0].splitlines()[2:]
     cells = [row.strip("| ").split(" | ") for row in rows]
-    return {name: tuple(_identities(listed)) for name, _, listed in cells}
+    return {name: tuple(_identities(listed)) for name, listed in cells}
+
+
+@cache
+def least_reader() -> frozenset[str]:
+    """The statements of annex D that the least reader needs."""
+    listed = SPEC.read_text().partition("<!-- the least reader")[2].partition("\n")[2].rstrip(".\n")
+    return frozenset(_identities(listed.replace("\n", " ")))
 
 
 def _identities(listed: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ckptfmt
 from ckptfmt.format.arrays import ArraySpec, grid_for
-from ckptfmt.format.chunks import check_bools, decoded_chunk, logical
+from ckptfmt.format.chunks import decoded_chunk, logical
 from ckptfmt.format.codecs import RAW, Codec, codec_asked
-from ckptfmt.format.dtypes import DTYPES, dtype_of
+from ckptfmt.format.dtypes import DTYPES, dtype_of, settled
 from ckptfmt.layouts import pieces as piecewise
 from ckptfmt.layouts.pieces import is_direct, stored_parts
 from ckptfmt.testing import assert_same_tree
@@ -120,8 +122,41 @@ def test_bytes_that_are_no_bool_are_damage(value: int) -> None:  # [DTYPE-005]
     spec = ArraySpec(DTYPES["bool"], (3,), (3,), RAW)
     with pytest.raises(ValueError, match="bool"):
         logical(decoded_chunk(memoryview(bytes([0, 1, value])), spec), spec, 3)
-    check_bools(np.array([True, False]), spec)
-    check_bools(np.zeros(0, bool), spec)
+    settled(np.array([True, False]), DTYPES["bool"])
+    settled(np.zeros(0, bool), DTYPES["bool"])
+
+
+STRAY = np.array([0x43, 0xC1, 0x3F, 0x11], np.uint8)
+
+
+def test_bits_that_mean_nothing_are_0_in_memory_of_any_kind() -> None:  # [DTYPE-010]
+    """ml_dtypes takes the bits above the sixth of a float for its sign."""
+    dtype = DTYPES["float6_e2m3fn"]
+    for array in (STRAY.copy(), np.frombuffer(STRAY.tobytes(), np.uint8), STRAY[1:2].reshape(())):
+        assert settled(array.copy() if array.flags.writeable else array, dtype).tolist() == (array & 63).tolist()
+    spec = ArraySpec(dtype, (4,), (4,), RAW)
+    assert logical(STRAY.copy(), spec, 4).astype(np.float32).tolist() == [0.375, 0.125, -7.5, 2.25]
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_no_way_of_reading_gives_bits_that_mean_nothing(paged: bool, tmp_path: Path) -> None:  # [DTYPE-010]
+    large = np.tile(STRAY & 63, 1 << 18).view(DTYPES["float6_e2m3fn"].numpy)
+    tree = {"large": large, **{f"small-{n}": large[:4] for n in range(40)}, "one": large[:1].reshape(())}
+    ckptfmt.save(tmp_path / "x.ckpt", {key: value.copy() for key, value in tree.items()}, paged=paged)
+    data = (tmp_path / "x.ckpt").read_bytes()
+    clean = bytes(STRAY & 63)
+    assert data.count(clean) >= 1 << 18
+    (tmp_path / "x.ckpt").write_bytes(data.replace(clean, bytes(STRAY)))
+    into = {key: np.zeros_like(value) for key, value in tree.items()}
+    ways = [ckptfmt.load(tmp_path / "x.ckpt", verify=False)]
+    ckptfmt.load(tmp_path / "x.ckpt", into=into, verify=False)
+    with ckptfmt.open(tmp_path / "x.ckpt", verify=False) as checkpoint:
+        ways += [into, {key: checkpoint[key][...] for key in tree}]
+        assert checkpoint["large"][5:8].tobytes() == (STRAY & 63)[1:].tobytes()
+    for found in ways:
+        assert {key: np.asarray(value).tobytes() for key, value in found.items()} == {
+            key: value.tobytes() for key, value in tree.items()
+        }
 
 
 def test_bools_of_any_memory_are_stored_as_0_or_1() -> None:  # [DTYPE-005]

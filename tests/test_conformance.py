@@ -202,6 +202,23 @@ def test_replies_of_unheard_of_forms_do_not_end_the_run() -> None:
     assert "accepted" in two.message
 
 
+def test_what_is_refused_too_soon_is_said_and_passes_where_it_may_be() -> None:
+    for identity, outcome in {"pages-tensors-no-name": FAILED, "pages-tree-twice": PASSED}.items():
+        with implementation("x", 5) as found:
+            found.command = replying('"error": {"code": "bad-manifest", "message": "it is bad"}')
+            (result,) = run_cases(found, [read_case(VECTORS / identity)])
+        assert result.outcome == outcome
+        assert result.message == (
+            "refused at `open` with bad-manifest; expected at `read`: it is bad" if outcome == FAILED else ""
+        )
+
+
+def test_braces_of_a_command_are_its_own() -> None:
+    assert command_of("{python} -c 'print({1})' {here}/x {x}") == [
+        *(sys.executable, "-c", "print({1})", f"{HERE}/x", "{x}")
+    ]
+
+
 def test_a_program_that_always_hangs_is_not_asked_for_ever() -> None:
     with implementation("x", 0.2) as found:
         found.command = [sys.executable, "-c", f"import time; input(); print('{HELLO}', flush=True); time.sleep(60)"]

@@ -312,3 +312,14 @@ def test_a_real_checkpoint_of_many_tensors_loses_a_page_of_them(tmp_path: Path) 
             "shape": None,
             "bytes": None,
         }
+
+
+def test_a_page_beyond_the_limit_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:  # [LIM-011]
+    path = saved(tmp_path, {"a": 1, "long": "x" * 100_000, "w": np.arange(5.0)})
+    limits = ckptfmt.Limits(manifest=50_000)
+    with ckptfmt.open(path, limits=limits) as checkpoint:
+        assert checkpoint["w"].read().tolist() == [0, 1, 2, 3, 4]
+        with pytest.raises(CkptError, match="too large") as caught:
+            checkpoint["long"]
+    assert caught.value.code == "limit-exceeded"
+    assert ckptfmt.load(path, limits=ckptfmt.Limits(manifest=200_000))["a"] == 1

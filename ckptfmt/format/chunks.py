@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import ArraySpec
-from .dtypes import Array, unpack
+from .dtypes import Array, settled, unpack
 
 PIECE = 8 << 20  # bytes that are read or written at a time; a multiple of the block size
 
@@ -33,12 +33,6 @@ def logical(storage: Array, spec: ArraySpec, last: int | None) -> Array:
     """
     if spec.dtype.per > 1:
         return unpack(storage, spec.dtype, last)
-    check_bools(storage, spec)
+    storage = settled(storage, spec.dtype)
     native = storage.astype(spec.dtype.stored.newbyteorder("="), copy=False)
     return native if spec.dtype.is_core else native.view(spec.dtype.numpy)
-
-
-def check_bools(storage: Array, spec: ArraySpec) -> None:
-    """ValueError for a bool byte other than 0 and 1. [DTYPE-005]"""
-    if spec.dtype.name == "bool" and storage.size and storage.view(np.uint8).max() > 1:
-        raise ValueError("a bool byte is neither 0 nor 1")

@@ -73,6 +73,16 @@ class DType(_DTypeFields):
         """Whether the logical dtype is its own storage type."""
         return self.name == self.storage
 
+    @property
+    def used(self) -> int:
+        """How many low bits of a storage element with one element may be set."""
+        return 1 if self.name == "bool" else self.bits
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether a storage element holds one element, and not every byte in it is one."""
+        return self.per == 1 and self.used < 8
+
     def storage_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """`shape` (elements) as a shape of storage elements. [DTYPE-003]"""
         if self.per == 1 or not shape:
@@ -178,3 +188,18 @@ def unpack(packed: Array, dtype: DType, last: int | None) -> Array:
         cells[..., position] = (packed >> np.uint8(position * dtype.bits)) & mask
     values = cells.reshape(*packed.shape[:-1], packed.shape[-1] * dtype.per)[..., :last]
     return np.ascontiguousarray(values).view(dtype.numpy)
+
+
+def settled(storage: Array, dtype: DType) -> Array:
+    """Storage elements of a dtype with one in each. Raises ValueError for a bool byte other than 0 and 1 [DTYPE-005];
+    bits that mean nothing become 0, in place where that can be [DTYPE-010]."""
+    if not dtype.is_narrow or not storage.size:
+        return storage
+    data = storage.view(np.uint8)
+    if data.max() >> dtype.used == 0:
+        return storage
+    if dtype.name == "bool":
+        raise ValueError("a bool byte is neither 0 nor 1")
+    mask = np.uint8((1 << dtype.used) - 1)
+    found = np.bitwise_and(data, mask, out=data if data.flags.writeable else None)
+    return np.asarray(found).view(storage.dtype)

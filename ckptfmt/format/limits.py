@@ -34,7 +34,7 @@ VALUES = 48 << 20  # bytes that the values of a manifest may take beyond: with a
 class Limits(NamedTuple):
     """How much memory an untrusted checkpoint may take, in bytes.
 
-    - `manifest`: a manifest or part manifest [LIM-001].
+    - `manifest`: a manifest, part manifest or page of one [LIM-001] [LIM-011].
     - `expansion`: what one call may take beyond 16 times the stored bytes. By default the values of a manifest may take
       48 MiB more [LIM-007], and compressed tensors half of this machine's memory [LIM-008].
     """

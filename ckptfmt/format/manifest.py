@@ -17,7 +17,7 @@ from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, columns, decode_table, encode_table, first_chunks
 from .digests import Digest, digest_named, sha256
 from .documents import bad, unpack
-from .limits import uncollected
+from .limits import DEFAULT, uncollected
 from .names import check_names, check_paths
 from .node import PagedNode
 from .spec_columns import decode_codecs, decode_specs, encode_specs
@@ -199,9 +199,12 @@ def fingerprint_of(rows: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
 
 
 @uncollected()
-def decode(raw: bytes, memory: int | None = None, read: ReadBytes | None = None) -> Manifest:
+def decode(
+    raw: bytes, memory: int | None = None, read: ReadBytes | None = None, largest: int = DEFAULT.manifest
+) -> Manifest:
     """Parse and check a manifest, whose values may take `memory` bytes; `read(offset, length)` gives the bytes of its
-    pages. Raises `bad-manifest`, `bad-extent`, `limit-exceeded` or one of the `unknown-…` codes."""
+    pages, of which none may have more than `largest`. Raises `bad-manifest`, `bad-extent`, `limit-exceeded` or one of
+    the `unknown-…` codes."""
     try:
         document = unpack(raw, memory)
     except CkptError:
@@ -212,7 +215,7 @@ def decode(raw: bytes, memory: int | None = None, read: ReadBytes | None = None)
     if PAGES in document["requires"]:
         from .paged_manifest import decode_paged  # here, as it is seldom met
 
-        return decode_paged(document, version, layout, memory, read)
+        return decode_paged(document, version, layout, memory, read, largest)
     digest, block = document["digest"], document["block"]
     known_digest = digest_named(digest)
     columns = document["tensors"]

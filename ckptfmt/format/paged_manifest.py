@@ -66,7 +66,12 @@ class PagedParts(Sequence[Part]):
 
 
 def decode_paged(
-    document: Mapping[str, Any], version: tuple[int, int], layout: str, memory: int | None, read: ReadBytes | None
+    document: Mapping[str, Any],
+    version: tuple[int, int],
+    layout: str,
+    memory: int | None,
+    read: ReadBytes | None,
+    largest: int,
 ) -> Manifest:
     """Check what the manifest says by itself; pages are checked when they are read. [PAGE-001] to [PAGE-008]"""
     if version < PAGED_FORMAT or layout != "file" or document["parts"] or "placement" in document or read is None:
@@ -75,7 +80,7 @@ def decode_paged(
     plain = document.get("plain_keys")
     if type(plain) is not bool:
         raise bad("`plain_keys` is missing or of another type [PAGE-008]")
-    pages = decode_pages(document.get("pages"), read, memory)
+    pages = decode_pages(document.get("pages"), read, memory, largest)
     tensors = decode_tensors(document["tensors"], pages, document["codecs"], digest, document["block"])
     tree.check(document["metadata"], ())
     schema, expected = decode_schema(document["schema"])

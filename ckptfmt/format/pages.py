@@ -22,12 +22,20 @@ ReadBytes = Callable[[int, int], bytes]  # the bytes of the checkpoint at an off
 
 class Pages:
     """The pages of one checkpoint, one after another from `offset` on. `memory`: bytes that the values of all of them
-    may take together, `budget` what is left of it for those that are kept. [LIM-007]"""
+    may take together, `budget` what is left of it for those that are kept [LIM-007]; `largest`: the most bytes of one
+    page [LIM-011]."""
 
     def __init__(
-        self, offset: int, lengths: list[int], sha256: bytes, read: ReadBytes, memory: int | None = None
+        self,
+        offset: int,
+        lengths: list[int],
+        sha256: bytes,
+        read: ReadBytes,
+        memory: int | None = None,
+        largest: int = DEFAULT.manifest,
     ) -> None:
         self.offset, self.lengths = offset, lengths
+        self._largest = largest
         self._sha256, self._read = sha256, read
         self._starts = list(accumulate(lengths, initial=offset))
         self.memory = DEFAULT.values(self.nbytes) if memory is None else memory
@@ -53,6 +61,9 @@ class Pages:
         at = numbers.start
         while at < numbers.stop:
             stop = at + 1
+            if self.lengths[at] > self._largest:
+                message = f"page {at} of the manifest is too large [LIM-011]"
+                raise fault("limit-exceeded", message, found=self.lengths[at], expected=f"at most {self._largest}")
             while stop < numbers.stop and self._starts[stop + 1] - self._starts[at] <= TOGETHER:
                 stop += 1
             start = self._starts[at]
@@ -78,7 +89,7 @@ class Pages:
         return bytes(raw)
 
 
-def decode_pages(document: Any, read: ReadBytes, memory: int | None) -> Pages:
+def decode_pages(document: Any, read: ReadBytes, memory: int | None, largest: int) -> Pages:
     """Parse and check the map of pages. [PAGE-002]"""
     match document:
         case {"offset": int(offset), "length": bytes(lengths), "sha256": bytes(sha256)} if type(offset) is int:
@@ -90,7 +101,7 @@ def decode_pages(document: Any, read: ReadBytes, memory: int | None) -> Pages:
     sizes: list[int] = np.frombuffer(lengths, _U64).tolist()
     if 0 in sizes or offset < 0 or offset + sum(sizes) >= 1 << 63:
         raise fault("bad-extent", "a page is empty, or lies outside the file [PAGE-002]", offset=offset)
-    return Pages(offset, sizes, sha256, read, memory)
+    return Pages(offset, sizes, sha256, read, memory, largest)
 
 
 def encode_pages(offset: int, pages: Iterable[bytes]) -> dict[str, Any]:

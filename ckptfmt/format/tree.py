@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UnknownTagWarning, fault
-from .dtypes import DTYPES, dtype_named, unpack
+from .dtypes import DTYPES, dtype_named, settled, unpack
 from .limits import SMALL, table, uncollected
 from .names import Key, Path, path_label
 
@@ -265,7 +265,7 @@ def _leaf(node: Node) -> Any:
         case [_, name, raw]:  # scalar
             dtype = DTYPES[name]
             stored = np.frombuffer(raw, dtype.stored).astype(dtype.stored.newbyteorder("="))
-            return unpack(stored, dtype, 1)[0] if dtype.per > 1 else stored.view(dtype.numpy)[0]
+            return unpack(stored, dtype, 1)[0] if dtype.per > 1 else settled(stored, dtype).view(dtype.numpy)[0]
 
 
 def renumbered(node: Node, numbers: Sequence[int]) -> Node:

@@ -243,7 +243,9 @@ def _found(
         proof = "sha256"
     if not proof:
         return None
-    return _ProvenManifest(manifests.decode(raw, limits.values(max(size, len(raw))), read), digest, proof)
+    return _ProvenManifest(
+        manifests.decode(raw, limits.values(max(size, len(raw))), read, limits.manifest), digest, proof
+    )
 
 
 def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _ProvenManifest | None:

@@ -19,7 +19,8 @@ from ..brief import Brief
 from ..calls import takes
 from ..errors import CODES, DAMAGED, CkptError, CorruptError, StorageError, fault, os_fault
 from ..format.chunk_table import ChunkTable, columns
-from ..format.chunks import check_bools, decoded_array
+from ..format.chunks import decoded_array
+from ..format.dtypes import settled
 from ..format.limits import DEFAULT, Limits
 from ..format.manifest import Manifest
 from ..format.names import Path, path_label
@@ -417,7 +418,7 @@ def _check_contents(blocks: BlockReader, place: ChunkPlace, stored: memoryview |
     if spec.is_contiguous and stored is None:  # no padding, so bools can be looked at piece by piece
         for start in range(0, place.extent.length, RUN):
             piece = blocks.storage.read(place.object, place.extent.offset + start, min(RUN, spec.chunk_nbytes - start))
-            blocks.decoded(place, partial(check_bools, np.frombuffer(piece, np.bool_), spec))
+            blocks.decoded(place, partial(settled, np.frombuffer(piece, np.bool_), spec.dtype))
         return
     if stored is None:
         stored = blocks.chunk(place, False)

@@ -106,7 +106,7 @@ class Fetcher:
         """Jobs that fill a contiguous array of the tensor's own shape and dtype: straight from storage, or through
         memory."""
         spec = self.manifest.specs[tensor]
-        plain = spec.is_raw and spec.dtype.per == 1 and spec.dtype.stored.isnative and spec.dtype.name != "bool"
+        plain = spec.is_raw and spec.dtype.per == 1 and spec.dtype.stored.isnative and not spec.dtype.is_narrow
         for chunk in range(spec.chunks):
             place = self.blocks.place(tensor, chunk)
             region: Any = (*spec.chunk_region(chunk), ...)  # with the Ellipsis a view also of a 0-d array

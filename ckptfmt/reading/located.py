@@ -22,7 +22,7 @@ def read_manifest(located: Located, limits: Limits, read: ReadBytes) -> Manifest
     if sha256(raw) != record.sha256:  # [COM-003]
         raise fault("manifest-digest", "the manifest's bytes do not match their sha256 [COM-003]", offset=record.offset)
     if record.format[0] == manifests.FORMAT[0]:
-        manifest = manifests.decode(raw, memory, read)
+        manifest = manifests.decode(raw, memory, read, limits.manifest)
     else:  # an earlier one: commit.decode refuses later ones
         from ..format.older import decode_older  # here, as it is seldom met
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import fault
-from ..format.chunks import check_bools
-from ..format.dtypes import Array
+from ..format.dtypes import Array, settled
 from .blocks import BlockReader, ChunkPlace, ReadJob
 
 _POPULATE_READ = 22  # of madvise(2), Linux 5.14: what cannot be read is an error, where a look at it would be a signal
@@ -26,7 +25,7 @@ def mapped(blocks: BlockReader, wanted: Iterable[int], verify: bool) -> dict[int
         arrays[index] = _view(blocks, place, mapping)
         if verify:
             blocks.check_chunk(place, mapping[offset : offset + spec.nbytes])
-            blocks.decoded(place, partial(check_bools, arrays[index], spec))
+            arrays[index] = blocks.decoded(place, partial(settled, arrays[index], spec.dtype))
     return arrays
 
 
@@ -65,7 +64,8 @@ class Views:
             if self._verify:
                 blocks.check(place, number, blocks.digest.of(mapping[offset + start : offset + stop]))
             blocks.count(stop - start)
-        blocks.decoded(place, partial(check_bools, self.arrays[place.tensor], blocks.manifest.specs[place.tensor]))
+        dtype = blocks.manifest.specs[place.tensor].dtype
+        blocks.decoded(place, partial(settled, self.arrays[place.tensor], dtype))
 
 
 def _mappings(blocks: BlockReader, wanted: Iterable[int]) -> Iterator[tuple[int, tuple[ChunkPlace, memoryview]]]:

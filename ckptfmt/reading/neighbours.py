@@ -12,8 +12,7 @@ import numpy as np
 from ..errors import CkptError
 from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable
-from ..format.chunks import check_bools
-from ..format.dtypes import Array
+from ..format.dtypes import Array, settled
 from .blocks import BlockReader
 
 SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
@@ -130,16 +129,19 @@ def _check(blocks: BlockReader, run: PackRun, parts: list[memoryview]) -> None:
 def _value(blocks: BlockReader, spec: ArraySpec, stored: memoryview, tensor: int) -> Array:
     """A tensor, of its logical dtype, in the memory of its stored bytes where that can be."""
     value: Array = np.ndarray(spec.shape, spec.dtype.stored, stored)
-    if spec.dtype.name == "bool":
-        blocks.decoded(blocks.place(tensor, 0), partial(check_bools, value, spec))
+    if spec.dtype.is_narrow:
+        value = blocks.decoded(blocks.place(tensor, 0), partial(settled, value, spec.dtype))
     return value.view(spec.dtype.numpy)
 
 
 def _values(blocks: BlockReader, spec: ArraySpec, rows: Array, tensors: list[int]) -> Any:
     """The same of tensors that are alike, which are the rows of one array."""
     stored = rows.view(spec.dtype.stored).reshape(len(tensors), *spec.shape)
-    if spec.dtype.name == "bool" and rows.max() > 1:
-        for tensor, one in zip(tensors, stored, strict=True):
-            blocks.decoded(blocks.place(tensor, 0), partial(check_bools, one, spec))
+    if spec.dtype.is_narrow and rows.max() >> spec.dtype.used:
+        found = [
+            blocks.decoded(blocks.place(tensor, 0), partial(settled, one, spec.dtype))
+            for tensor, one in zip(tensors, stored, strict=True)
+        ]
+        stored = np.stack(found)
     values = stored.view(spec.dtype.numpy)
     return values if spec.shape else [values[row, ...] for row in range(len(tensors))]  # arrays, where rows are scalars

@@ -208,7 +208,18 @@ MODULES = (
         "tags",
         "values",
     ),
-    *("packed", "pages", "page_faults", "page_damage", "zarr", "crashes", "large", "writing", "paged_writing"),
+    *(
+        "packed",
+        "labels",
+        "pages",
+        "page_faults",
+        "page_damage",
+        "zarr",
+        "crashes",
+        "large",
+        "writing",
+        "paged_writing",
+    ),
     *("migrations", "migration_chains", "migration_faults", "casts", "formats", "golden", "agreement"),
 )
 

@@ -211,7 +211,7 @@ for _name, _bad in {
     fault(
         f"slice-bad-{_name}",
         f"A slice that does not fit the tensor: {_name.replace('-', ' ')}.",
-        "ERR-001",
+        "ERR-001 READ-011",
         "slice-all",
         [],
         "bad-index",

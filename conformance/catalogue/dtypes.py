@@ -108,15 +108,23 @@ for _dtype in PACKED:
     valid(
         f"dtype-{name(_dtype)}-unused-bits",
         f"Unused high bits of {_dtype} are ignored.",
-        "DTYPE-004",
+        "DTYPE-004 DTYPE-010",
         Checkpoint({"x": Tensor(_dtype, _shape, _data), "s": Tensor(_dtype, (), b"\xff")}),
     )
 for _dtype in ("float6_e2m3fn", "float6_e3m2fn"):
     valid(
         f"dtype-{name(_dtype)}-high-bits",
         f"The two high bits of {_dtype} mean nothing.",
-        "DTYPE-001",
+        "DTYPE-010",
         Checkpoint({"x": Tensor(_dtype, (64,), bytes(range(3, 256, 4)))}),
+    )
+    valid(
+        f"dtype-{name(_dtype)}-high-bits-slice",
+        f"The two high bits of a part of a tensor of {_dtype} mean nothing.",
+        "DTYPE-010",
+        Checkpoint({"x": Tensor(_dtype, (8, 8), bytes(range(3, 256, 4)), grid=(3, 5))}),
+        {"op": "read_slice", "path": ["x"], "slices": [[1, 7, 2], [2, 8, 1]]},
+        {"value": sliced(Tensor(_dtype, (8, 8), bytes(range(3, 256, 4))), [(1, 7, 2), (2, 8, 1)])},
     )
 valid(
     "dtype-nan-payloads",

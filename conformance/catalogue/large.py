@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
-from ..build import Checkpoint, Files
+from ..build import Checkpoint, Files, record
 from ..model import Tensor, pattern, tensor
+from ..packing import pack
 from ..pages import Paging
 from . import plain
 
@@ -48,7 +50,25 @@ def stack() -> Files:
     return Checkpoint(STACK, paged=Paging()).build()
 
 
-BUILDERS: dict[str, Callable[[], Files]] = {"wide": wide, "many": many, "far": far, "stack": stack}
+def page() -> Files:
+    """A paged manifest of which one page has 2 GiB, all of it a hole."""
+    hole = 2 << 30
+    manifest = pack(
+        {
+            **{"format": [1, 1], "layout": "file", "requires": ["pages"], "generator": "conformance"},
+            **{"digest": "sha256", "block": 4096, "schema": None, "metadata": None},
+            "tree": ["dict", ["a", "b"], [1, ["page", 0]]],
+            "codecs": [],
+            "tensors": {"first": [], "count": b"", "chunks": b""},
+            "parts": [],
+            "pages": {"offset": 4, "length": struct.pack("<Q", hole), "sha256": bytes(32)},
+            "plain_keys": True,
+        }
+    )
+    return {"": [b"PK\3\4", hole, manifest, record("file", 4 + hole, manifest, bytes(32), (1, 1))]}
+
+
+BUILDERS: dict[str, Callable[[], Files]] = {"wide": wide, "many": many, "far": far, "stack": stack, "page": page}
 
 _NEEDS = ("reader", "layout:file", "digest:sha256")
 plain(
@@ -89,5 +109,19 @@ plain(
     {"op": "read_node", "name": "far"},
     {"value": FAR["far"].value(None)},
     needs=("zarr", "layout:file", "sparse"),
+    large=True,
+)
+plain(
+    "limit-page",
+    "A page of 2 GiB is refused before it is read, and when it is asked for.",
+    "LIM-011",
+    {"build": "page", "generated": True},
+    {"op": "read", "path": ["b"]},
+    {
+        "error": {"any_of": ["limit-exceeded"]},
+        "still_readable": [{"path": ["a"], "value": {"type": "int", "value": "1"}}],
+        "budget": {"bytes": 64 << 20},
+    },
+    needs=(*_NEEDS, "pages", "sparse"),
     large=True,
 )

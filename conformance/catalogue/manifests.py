@@ -110,6 +110,15 @@ DOCUMENTS: dict[str, tuple[str, Any]] = {
     "two-items": ("Two maps.", Literal(b"\x80\x80")),
     "int-keys": ("A map with a key that is a number.", Literal(b"\x81\x01\x02")),
 }
+for _name in ("array", "nil"):
+    fault(
+        f"manifest-document-{_name}-file",
+        f"{DOCUMENTS[_name][0]} In layout file.",
+        "MAN-001 ERR-001",
+        "manifest-base",
+        [{"do": "replace_manifest", "hex": pack(DOCUMENTS[_name][1]).hex()}, {"do": "reseal"}],
+        "bad-manifest",
+    )
 for _name, (_title, _document) in DOCUMENTS.items():
     fault(
         f"manifest-document-{_name}",
@@ -359,6 +368,18 @@ for _name, _title, _new in (
         "manifest-base",
         [*edit("/metadata", _new)[:1], *edit("/requires", ["sparse-tensors"])],
         "unknown-feature",
+    )
+for _name, _title, _new in (
+    ("nested", "an array nested 1024 deep within the map", Literal(b"\x91" * 1024 + b"\x90")),
+    ("utf-8", "a string that is not UTF-8", Literal(b"\xa1\xff")),
+):
+    fault(
+        f"requires-first-{_name}",
+        f"A decoder may judge nesting and UTF-8 before anyone looks at `requires`: {_title}.",
+        "MAN-006",
+        "manifest-base",
+        [*edit("/metadata", _new)[:1], *edit("/requires", ["sparse-tensors"])],
+        "unknown-feature bad-manifest",
     )
 
 # ---- extents

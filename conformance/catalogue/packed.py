@@ -449,6 +449,16 @@ VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, An
         [{"do": "flip_bit", "at": {"object": "parts/00001.msgpack", "offset": 30}, "bit": 0}],
         [{"code": "manifest-digest"}],
     ),
+    "part-manifest-and-frame": (
+        "a part manifest, and not the changed frame of its pack, as nobody knows where its chunks are",
+        "FRM-007",
+        "packed-part-manifests",
+        [
+            {"do": "flip_bit", "at": {"object": "parts/00001.msgpack", "offset": 30}, "bit": 0},
+            {"do": "flip_bit", "at": {"object": "packs/00001.zip", "offset": 0}, "bit": 0},
+        ],
+        [{"code": "manifest-digest"}],
+    ),
     "block": (
         "a block of the second pack",
         "BLK-007",

@@ -9,10 +9,11 @@ from ..cases import flatten
 from ..packing import pack
 from ..recipes import Mutation
 from . import ENTRIES, edit, fault
-from .page_faults import ALL, RESEAL, VERIFY, Steps, column, page, u32, u64
+from .page_faults import ALL, RESEAL, SOON_OR_LATE, VERIFY, Steps, column, page, u32, u64
 
 READ_W = {"op": "read", "path": ["w"]}
 READ_L = {"op": "read", "path": ["layers", {"int": "0"}, "w"]}
+_BASE = Mutation(flatten(ENTRIES["pages-base"].files or {}))
 
 # ---- pages of tensors: page 1 of `pages-base` has layers/0/b, layers/0/w and layers/1/b
 
@@ -103,6 +104,33 @@ for _name, (_title, _spec, _steps) in COLUMNS.items():
         READ_L,
         still=OTHERS,
     )
+_FIRST = _BASE.page(0)["name"].decode().split("\n")
+fault(
+    "pages-tensors-name-empty-first",
+    "A page of tensors with the empty name beside others; the manifest shows it, too.",
+    "NAME-006 PAGE-014",
+    "pages-base",
+    [
+        column("/name", "\n".join(["", *_FIRST[1:]]).encode(), 0),
+        {"do": "edit_manifest", "pointer": "/tensors/first/0", "msgpack": pack("").hex()},
+        RESEAL,
+    ],
+    SOON_OR_LATE,
+    {"op": "read", "path": ["big"]},
+)
+fault(
+    "pages-tensors-name-empty-alone",
+    "The empty name alone in its page, but not in the checkpoint.",
+    "NAME-006 PAGE-014",
+    "pages-one-each",
+    [
+        column("/name", b"\n", 0),
+        {"do": "edit_manifest", "pointer": "/tensors/first/0", "msgpack": pack("").hex()},
+        RESEAL,
+    ],
+    SOON_OR_LATE,
+    {"op": "read", "path": ["a"]},
+)
 CODES: dict[str, tuple[str, str, str, Steps]] = {
     "dtype": (
         "with a dtype that nobody knows",
@@ -200,11 +228,10 @@ fault(
     {"op": "read", "path": ["layers", {"int": "1"}, "w"]},
     still=(["layers", 0, "w"], ["layers", 2, "w"], ["w"]),
 )
-_BASE = Mutation(flatten(ENTRIES["pages-base"].files or {}))
 DIGEST_OF_TIED = _BASE.page(3)["chunks"]["digest"][-32:]
 (OFFSET_OF_TIED,) = struct.unpack("<Q", _BASE.page(3)["chunks"]["offset"][-8:])
 FOUND: dict[str, tuple[str, str, str, Steps, list[str]]] = {
-    "tensors": ("a damaged page of tensors", "PAGE-009 BLK-007", "pages-base", [flip(1)], ["manifest-digest"]),
+    "tensors": ("a damaged page of tensors", "PAGE-009 BLK-007 FRM-007", "pages-base", [flip(1)], ["manifest-digest"]),
     "tree": ("a damaged page of the tree", "PAGE-009 BLK-007", "pages-nodes", [flip(3)], ["manifest-digest"]),
     "pages": ("two damaged pages", "PAGE-009 BLK-007", "pages-nodes", [flip(0), flip(2)], ["manifest-digest"] * 2),
     "plain-keys-false": (
@@ -258,10 +285,24 @@ FOUND: dict[str, tuple[str, str, str, Steps, list[str]]] = {
     ),
     "overlap": (
         "chunks of different pages that overlap",
-        "CHK-005 PAGE-009",
+        "CHK-005 PAGE-009 FRM-007",
         "pages-base",
         [column("/chunks/offset", u64(OFFSET_OF_TIED), 4), column("/chunks/digest", DIGEST_OF_TIED, 4)],
         ["bad-extent"],
+    ),
+    "tensors-and-frame": (
+        "a damaged page of tensors, and not the changed node document, as nobody knows where chunks are",
+        "FRM-007",
+        "pages-base",
+        [flip(1), {"do": "flip_bit", "at": {"object": "", "offset": 60}, "bit": 0}],
+        ["manifest-digest"],
+    ),
+    "tree-and-frame": (
+        "a damaged page of the tree, and a changed node document",
+        "FRM-004 PAGE-009",
+        "pages-nodes",
+        [flip(3), {"do": "flip_bit", "at": {"object": "", "offset": 60}, "bit": 0}],
+        ["manifest-digest", "frame-digest"],
     ),
     "frame": (
         "a changed node document",

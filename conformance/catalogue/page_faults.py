@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from ..cases import flatten
 from ..packing import Literal, pack
-from . import edit, fault, msgpack, remove
+from ..recipes import Mutation
+from . import ENTRIES, edit, fault, msgpack, remove, value_of
 
 ALL, VERIFY = {"op": "read", "path": []}, {"op": "verify"}
 RESEAL: dict[str, Any] = {"do": "reseal"}
@@ -37,6 +39,8 @@ def u32(*values: int) -> bytes:
 def u64(*values: int) -> bytes:
     return struct.pack(f"<{len(values)}Q", *values)
 
+
+SOON_OR_LATE = {"error": {"any_of": ["bad-manifest"], "at_opening": True}}  # [PAGE-014]
 
 # ---- references: the pages of `pages-nodes` are one of tensors, two that are joined at `l`, and one at `s`
 
@@ -135,6 +139,21 @@ REFERENCES: dict[str, tuple[str, str, Steps]] = {
     "joined-more-counts": ("a joined node with a count too many", "PAGE-007", [counted(64, 26, 0)]),
     "joined-other-counts": ("a joined node with counts of other pages", "PAGE-007", [counted(26, 64)]),
     "joined-count-less": ("a joined node that counts an item less", "PAGE-007", [counted(64, 25)]),
+    "joined-inline-count-less": (
+        "a joined node that counts an item less of what stands in it",
+        "PAGE-007",
+        [node(L, ["joined", [["page", 1], ["page", 2], ["list", [7, 8]]], [64, 26, 1]])],
+    ),
+    "joined-inline-count-more": (
+        "a joined node that counts an item more of what stands in it",
+        "PAGE-007",
+        [node(L, ["joined", [["list", []], ["page", 1], ["page", 2]], [1, 64, 26]])],
+    ),
+    "joined-inline-kinds": (
+        "a page of a list joined with a tuple that stands there",
+        "PAGE-007",
+        [node(L, ["joined", [["page", 1], ["page", 2], ["tuple", [7]]], [64, 26, 1]])],
+    ),
     "joined-count-float": ("a joined node with a count that is no integer", "PAGE-007", [counted(64, 26.0)]),
     "joined-count-negative": ("a joined node with a negative count", "PAGE-007", [counted(64, -26)]),
     "joined-count-bool": (
@@ -181,10 +200,10 @@ for _name, (_title, _spec, _steps) in REFERENCES.items():
     fault(
         f"pages-tree-{_name}",
         f"The tree of a paged manifest has {_title}.",
-        _spec if "PAGE-009" in _spec else f"{_spec} PAGE-009",
+        f"{_spec if 'PAGE-009' in _spec else f'{_spec} PAGE-009'} PAGE-014",
         "pages-nodes",
         [*_steps, RESEAL],
-        "bad-manifest",
+        SOON_OR_LATE,
         ALL,
     )
     if _name in ("never", "twice", "joined-kinds", "unused-tensor"):
@@ -198,6 +217,38 @@ for _name, (_title, _spec, _steps) in REFERENCES.items():
             VERIFY,
             needs=("verify",),
         )
+fault(
+    "pages-tree-doubling",
+    "Forty pages, each of which refers twice to the one before: they would stand for 2⁴⁰ nodes.",
+    "PAGE-016 PAGE-006",
+    "pages-many",
+    [
+        page(0, ["list", []]),
+        *(page(number, ["list", [["page", number - 1]] * 2]) for number in range(1, 40)),
+        {"do": "edit_manifest", "pointer": "/tree", "msgpack": msgpack(["page", 39])},
+        RESEAL,
+    ],
+    SOON_OR_LATE,
+    ALL,
+)
+fault(
+    "pages-joined-mixed",
+    "What is joined may stand in pages and in the manifest, one beside the other.",
+    "PAGE-007",
+    "pages-nodes",
+    [node(L, ["joined", [["list", [-1]], ["page", 1], ["list", []], ["page", 2]], [1, 64, 0, 26]]), RESEAL],
+    {"value": value_of([-1, *range(90)])},
+    {"op": "read", "path": ["l"]},
+)
+fault(
+    "pages-joined-mixed-item",
+    "An item of a page that is joined with what stands in the manifest.",
+    "PAGE-007",
+    "pages-nodes",
+    [node(L, ["joined", [["list", [-1]], ["page", 1], ["list", []], ["page", 2]], [1, 64, 0, 26]]), RESEAL],
+    {"value": value_of(69)},
+    {"op": "read", "path": ["l", {"int": "70"}]},
+)
 for _name, _item in {"page": ["page", 3], "joined": ["joined", [["list", []]], [0]]}.items():
     fault(
         f"pages-metadata-{_name}",
@@ -268,12 +319,15 @@ for _name, _pointer in {
         remove(_pointer),
         "bad-manifest",
     )
+_LENGTHS = Mutation(flatten(ENTRIES["pages-nodes"].files or {})).page_lengths
 EXTENTS: dict[str, tuple[str, str, Any]] = {
     "empty": ("a page of no bytes", "/pages/length", u64(1, 1, 1, 0)),
     "beyond": ("a page that reaches beyond the manifest's first byte", "/pages/length", u64(1, 1, 1, 1 << 30)),
     "far": ("a page of 2⁶³ bytes", "/pages/length", u64(1, 1, 1, 1 << 63)),
     "sum": ("pages whose lengths make up more than 2⁶⁴", "/pages/length", u64(*[(1 << 62) + 1] * 4)),
     "offset": ("pages behind the manifest", "/pages/offset", 1 << 30),
+    "offset-far-2-63": ("pages from 2⁶³ on", "/pages/offset", 1 << 63),
+    "offset-far-wraps": ("pages that would begin anew at 2⁶⁴", "/pages/offset", (1 << 64) - sum(_LENGTHS) + 64),
     "offset-far": ("pages from 2⁶³ − 1 on", "/pages/offset", (1 << 63) - 1),
 }
 for _name, (_title, _pointer, _item) in EXTENTS.items():
@@ -283,6 +337,15 @@ for _name, (_title, _pointer, _item) in EXTENTS.items():
         "PAGE-002" if "far" not in _name else "PAGE-002 MAN-011",
         "pages-nodes",
         edit(_pointer, _item),
+        "bad-extent",
+    )
+for _name, _offset in {"beyond": 1 << 30, "far": 1 << 63}.items():
+    fault(
+        f"pages-none-{_name}",
+        f"A paged manifest without pages, whose offset lies {_name} the manifest.".replace("far", "far beyond"),
+        "PAGE-002",
+        "pages-none",
+        edit("/pages/offset", _offset),
         "bad-extent",
     )
 fault(

@@ -72,6 +72,18 @@ valid(
 )
 valid("pages-root-page", "A tree that is one long string.", "PAGE-006", Checkpoint("x" * 300, paged=SMALL))
 valid("pages-no-tensors", "Pages of the tree alone.", "PAGE-004", Checkpoint({"l": list(range(200))}, paged=SMALL))
+valid(
+    "pages-many",
+    "Forty pages of the tree, which are joined.",
+    "PAGE-007",
+    Checkpoint(["x" * 50] * 40, paged=Paging(3, 58)),
+)
+valid(
+    "pages-one-each",
+    "Pages of one tensor each.",
+    "PAGE-004",
+    Checkpoint({key: tensor("int8", (2,), key) for key in "abc"}, paged=Paging(1, 10_000)),
+)
 valid("pages-none", "A paged manifest without pages.", "PAGE-002 PAGE-004", Checkpoint({"a": 1}, paged=SMALL))
 valid(
     "pages-empty-tensors",
@@ -197,7 +209,7 @@ for _name, _path in PARTS.items():
     valid(
         f"pages-read-{_name}",
         f"A part of a paged checkpoint: {'/'.join(map(str, _path))}.",
-        "PAGE-003 PAGE-009",
+        "PAGE-003 PAGE-009 PAGE-015",
         Checkpoint(TREE, paged=SMALL),
         {"op": "read", "path": [key if isinstance(key, str) else {"int": str(key)} for key in _path]},
     )
@@ -223,6 +235,21 @@ valid(
     {"op": "read_slice", "path": ["big"], "slices": [[1, 2, 1], [4000, 4100, 1]]},
     {"value": Tensor("uint8", (1, 100), TREE["big"].data[9000:9100]).value(None)},
 )
+
+_PARAM = Tag("example.org/x", {"a/b": 1, "": {"0": 2}}, [tensor("int8", (2,), "p"), 5])
+for _name, _operation, _expected in (
+    ("", None, None),
+    ("-verify", {"op": "verify"}, {"damage": []}),
+):
+    valid(
+        f"pages-plain-keys-param{_name}",
+        "Keys in metadata and in the param of a tag are not of the tree: `plain_keys` is true all the same.",
+        "PAGE-008",
+        Checkpoint({"t": _PARAM}, metadata={"a/b": 1, "0": 2}, paged=SMALL),
+        _operation,
+        _expected,
+        needs=("reader", *(["verify"] if _name else [])),
+    )
 
 NODES = {"l": list(range(90)), "s": "x" * 70, "t": tensor("int8", (2,), "t")}
 valid(

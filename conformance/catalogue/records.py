@@ -71,6 +71,37 @@ BYTES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 for _name, (_title, _step) in BYTES.items():
     fault(f"record-{_name}", _title, "COM-001 COM-005", "tree-base", [_step], "bad-record")
+
+
+def _other_digit(base: str, offset: int) -> dict[str, Any]:
+    """A step that puts another digit in the place of one of the record, which matches the grammar still."""
+    made = Mutation(flatten(ENTRIES[base].files or {}))
+    name, start = ("", made.record_at) if made.is_file else ("COMMIT", 0)
+    found = chr(made.files[name][start:][offset])
+    new = next(digit for digit in "123" if digit != found)
+    return {"do": "overwrite", "at": place("record", offset), "hex": new.encode().hex()}
+
+
+DIGITS = {"crc32": -2, "crc32-first": -9, "offset": 26, "length": 29, "sha256": 60, "frame": -17}
+for _of, _suffix in (("tree-base", ""), ("tree-base-loose", "-loose")):
+    for _name, _offset in DIGITS.items():
+        if _name != "offset" or not _suffix:
+            fault(
+                f"record-digit-in-{_name}{_suffix}",
+                f"Another digit in the {_name.removesuffix('-first')}: the crc32 alone tells.",
+                "COM-006",
+                _of,
+                [_other_digit(_of, _offset)],
+                "bad-record",
+            )
+    fault(
+        f"record-frame-size{_suffix}",
+        "A frame digest of 16 bytes, where digests are of 32.",
+        "COM-007",
+        _of,
+        [{**RESEAL, "frame": "0" * 32}],
+        "bad-manifest",
+    )
 fault(
     "record-bytes-after",
     "A byte after the record: it is not the last of the file.",
@@ -159,6 +190,20 @@ fault(
     ],
     "newer-format",
 )
+for _name, _of, _line in (
+    ("no-point", "tree-base", "ckptfmt/2 file manifest=0+9\n"),
+    ("no-point-directory", "tree-base-loose", "ckptfmt/2 loose manifest=0+9\n"),
+    ("number-alone", "tree-base-loose", "ckptfmt/2"),
+    ("comma", "tree-base", "ckptfmt/2,0 file manifest=0+9\n"),
+):
+    fault(
+        f"version-{_name}",
+        "What has no `.` after its number has no version.",
+        "VER-002",
+        _of,
+        [{"do": "replace_record", "hex": _line.encode().hex()}],
+        "bad-record",
+    )
 fault(
     "version-0",
     "A record of the draft version 0.9, before a manifest of 1.0.",
@@ -292,6 +337,20 @@ fault(
     [{"do": "overwrite", "at": place("manifest", 0), "hex": "c1"}],
     "manifest-digest",
 )
+for _name, _steps, _code in (
+    ("record", [{"do": "overwrite", "at": place("record", -2), "hex": "67"}], "bad-record"),
+    ("manifest", [{"do": "flip_bit", "at": place("manifest", 100), "bit": 3}], "manifest-digest"),
+):
+    fault(
+        f"verify-damaged-{_name}",
+        f"A whole verification of what cannot be opened, as its {_name} is damaged, tells that alone.",
+        "BLK-010",
+        "tree-base",
+        _steps,
+        {"damage": [{"code": _code}]},
+        {"op": "verify"},
+        needs=("verify",),
+    )
 fault(
     "manifest-missing",
     "A directory without a manifest.",

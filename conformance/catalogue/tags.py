@@ -71,6 +71,22 @@ valid(
     Checkpoint({"t": Tag("x", None, {"a": TIMES})}),
     {"op": "read", "path": ["t", "a"]},
 )
+_NESTED = Checkpoint({"t": Tag("example.org/outer", 1, Tag("example.org/inner", 2, [TIMES]))})
+valid(
+    "tag-path-nested",
+    "What stands at the path of two tags is the outer one.",
+    "TREE-018 TAG-001",
+    _NESTED,
+    {"op": "read", "path": ["t"]},
+)
+valid(
+    "tag-path-known",
+    "What stands at the path of a tagged node is that, not its child.",
+    "TREE-018",
+    Checkpoint({"t": Tag("collections.OrderedDict", None, {"a": 1})}),
+    {"op": "read", "path": ["t"]},
+    needs=("reader", ORDERED),
+)
 valid(
     "tag-alias",
     "One tensor, tagged and plain.",

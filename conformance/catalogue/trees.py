@@ -154,8 +154,16 @@ valid("tree-root-tensor-loose", "One tensor alone, in plain files.", "NAME-005 L
 valid(
     "tree-scalar-unused-bits",
     "Unused bits of a scalar below eight bits mean nothing.",
-    "TREE-005 DTYPE-004",
+    "TREE-005 DTYPE-010",
     Checkpoint({"s": Form(["scalar", "int4", b"\xf7"], Scalar("int4", b"\x07")), "t": Scalar("uint2", b"\x02")}),
+)
+valid(
+    "tree-scalar-high-bits",
+    "The two high bits of a scalar of six bits mean nothing.",
+    "DTYPE-010",
+    Checkpoint(
+        {name: Form(["scalar", name, b"\xc3"], Scalar(name, b"\x03")) for name in ("float6_e2m3fn", "float6_e3m2fn")}
+    ),
 )
 
 # ---- tensors in the tree

@@ -8,13 +8,14 @@ import shutil
 import struct
 import sys
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
 
 import ckptfmt
 from ckptfmt.errors import fault
-from ckptfmt.format import commit, digests, pages
+from ckptfmt.format import commit, digests, pages, tree_pages
 from ckptfmt.format import tree as trees
 from ckptfmt.layouts import pieces
 from ckptfmt.maintenance import verification
@@ -232,6 +233,35 @@ def ignores_commit_record() -> Adapter:
     return Adapter()
 
 
+def ignores_crc32() -> Adapter:
+    """Reads every record as if its crc32 were right."""
+    found = commit.decode
+
+    def decode(line: bytes, major: int) -> commit.CommitRecord:
+        body, mark, _ = line.rpartition(b"crc32=")
+        return found(body + b"crc32=%08x\n" % zlib.crc32(body) if mark else line, major)
+
+    vars(commit)["decode"] = decode
+    return Adapter()
+
+
+class _OfAnySize(bytes):
+    """A frame digest that is as long as is wanted."""
+
+    def __len__(self) -> int:
+        return 32
+
+
+def ignores_frame_size() -> Adapter:
+    found = commit.decode
+    vars(commit)["decode"] = lambda line, major: _with_any_frame(found(line, major))
+    return Adapter()
+
+
+def _with_any_frame(record: commit.CommitRecord) -> commit.CommitRecord:
+    return record._replace(frame=_OfAnySize(record.frame))
+
+
 def follows_links() -> Adapter:
     vars(disk)["os"] = _Following()
     return Adapter()
@@ -274,6 +304,29 @@ def forgets_provenance() -> Adapter:
     return Adapter()
 
 
+class _Kept(dict[int, bytes]):
+    """Pages that are there again whenever they are asked for."""
+
+    met: set[int]
+
+    def pop(self, key: int, *default: Any) -> Any:
+        self.met.add(key)
+        return self.get(key, *default)
+
+    def __bool__(self) -> bool:
+        return not self.met >= self.keys()
+
+
+def expands_pages_twice() -> Adapter:
+    def kept(*values: Any) -> Any:
+        made = _Kept(*values)
+        made.met = set()
+        return made
+
+    vars(tree_pages)["dict"] = kept
+    return Adapter()
+
+
 def trusts_pages() -> Adapter:
     vars(pages)["Pages"]._checked = lambda self, number, raw: bytes(raw)
     return Adapter()
@@ -289,6 +342,8 @@ WRONG: dict[str, Any] = {
     "refuses-everything": RefusesEverything,
     "ignores-digests": ignores_digests,
     "ignores-commit-record": ignores_commit_record,
+    "ignores-crc32": ignores_crc32,
+    "ignores-frame-size": ignores_frame_size,
     "follows-links": follows_links,
     "trusts-zip-directory": TrustsZipDirectory,
     "swaps-endianness": SwapsEndianness,
@@ -310,6 +365,7 @@ WRONG: dict[str, Any] = {
     "migrates-in-place": MigratesInPlace,
     "upgrades-by-copying": UpgradesByCopying,
     "forgets-provenance": forgets_provenance,
+    "expands-pages-twice": expands_pages_twice,
     "trusts-pages": trusts_pages,
     "forgets-what-pages-show-together": forgets_what_pages_show_together,
 }

@@ -9,6 +9,7 @@ import { decode } from './msgpack.js';
 import { Tree, isContainer } from './tree.js';
 
 const END = 2 ** 63;
+const LIMIT = 2 ** 30; // bytes of a page
 const KINDS = map({ dtype: list(str), shape: list(list(uint)), grid: list(list(uint)), codec: list(uint) });
 const PAGE = map({ name: bin, kinds: KINDS, kind: bin, chunks: TABLE });
 
@@ -28,6 +29,8 @@ export class Pages {
 
   /** The bytes of a page [PAGE-003]. */
   bytes(number) {
+    const length = this.lengths[number];
+    need(length <= LIMIT, 'LIM-011', `page ${number} has ${length} bytes`, 'limit-exceeded');
     const bytes = this.storage.read('', this.starts[number], this.lengths[number]);
     const right = createHash('sha256').update(bytes).digest().equals(this.sha256.subarray(32 * number, 32 * number + 32));
     need(right, 'PAGE-003', `page ${number} has another sha256`, 'manifest-digest');

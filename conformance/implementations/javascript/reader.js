@@ -93,10 +93,10 @@ export class Checkpoint {
     return this.#tree;
   }
 
-  /** The path text at which a tensor stands first; that of a paged checkpoint is told by its name [PAGE-005]. */
+  /** The label of the path at which a tensor stands first [BLK-009]; a paged checkpoint tells it by the name [PAGE-005]. */
   labelOf(name) {
-    if (this.isPaged) return name.split('/').map(unescape).join('/');
-    return this.paths.get(this.tensors.find((tensor) => tensor.name === name)).join('/');
+    if (this.isPaged) return name.split('/').map((segment) => (isNumber(segment) ? segment : label(unescape(segment)))).join('/');
+    return this.paths.get(this.tensors.find((tensor) => tensor.name === name)).map(label).join('/');
   }
 
   /** The value at a typed path: strings, and BigInts for int keys and positions. */
@@ -165,6 +165,14 @@ export class Checkpoint {
     }
     return out;
   }
+}
+
+const isNumber = (text) => /^-?[0-9]+$/.test(text);
+
+/** A key in the label of a path: between quotes where it could be mistaken. */
+function label(key) {
+  const mistaken = typeof key === 'string' && (key === '' || key.includes('/') || isNumber(key));
+  return mistaken ? `'${key}'` : String(key);
 }
 
 /** The key that a segment of a name stands for, as text [NAME-002]. */

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .faults import need
 from .manifest import ANY, TABLE, Chunk, Tensor, chunks_in, decode, fits, is_name, item, tensors_of
-from .tree import Path, Tree
+from .tree import Path, Tree, label
 
 if TYPE_CHECKING:
     from .reader import Storage
@@ -20,7 +21,7 @@ PAGE = {
     **{"name": bytes, "kind": bytes, "chunks": TABLE},
     "kinds": {"dtype": [str], "shape": [UINTS], "grid": [UINTS], "codec": UINTS},
 }
-CONTAINERS = ("dict", "list", "tuple")
+LIMIT = 1 << 30  # bytes of a page
 
 
 def column(data: bytes, form: str = "Q") -> tuple[int, ...]:
@@ -41,6 +42,9 @@ class Pages:
         need(self.starts[-1] <= storage.start, "a page reaches into the manifest [PAGE-002]", "bad-extent")
 
     def read(self, number: int) -> bytes:
+        need(
+            self.lengths[number] <= LIMIT, f"page {number} has {self.lengths[number]} bytes [LIM-011]", "limit-exceeded"
+        )
         data = self.storage.read("", self.starts[number], self.lengths[number])
         good = hashlib.sha256(data).digest() == self.sha256[32 * number : 32 * number + 32]
         need(good, f"page {number} has another sha256 [PAGE-003]", "manifest-digest")
@@ -239,13 +243,17 @@ def is_container(node: Any) -> bool:
     return False
 
 
-def path_of(name: str) -> Path:
-    """The keys of a name, as they are written in path texts."""
+def label_of(name: str) -> str:
+    """The label of the path that a name stands for [PAGE-005] [BLK-009]."""
 
-    def key(segment: str) -> str:
-        first, *others = segment.split("~")
-        if segment == "~":
-            return ""
-        return (first.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in others)).decode()
+    def unescaped(segment: str) -> str:
+        first, *others = re.split("~([0-9A-F]{2})", segment)
+        data = first.encode() + b"".join(
+            bytes.fromhex(other) if number % 2 == 0 else other.encode() for number, other in enumerate(others)
+        )
+        return label(data.decode(errors="replace"))
 
-    return tuple(map(key, name.split("/")))
+    return "/".join(
+        segment if re.fullmatch("-?[0-9]+", segment) else label("") if segment == "~" else unescaped(segment)
+        for segment in name.split("/")
+    )

@@ -40,8 +40,8 @@ from .manifest import (
     required,
     tensors_of,
 )
-from .pages import PagedTree, TensorPages, path_of
-from .tree import Path, Tree
+from .pages import PagedTree, TensorPages, label_of
+from .tree import Path, Tree, label
 
 # ---- sections 8 and 10: layouts and the commit record
 
@@ -173,11 +173,11 @@ class Checkpoint:
         return value
 
     def label(self, tensor: str) -> str:
-        """The path text at which a tensor stands first, by its name, which tells it where pages are [PAGE-005]."""
+        """That of the path at which a tensor stands first, by its name [BLK-009]."""
         if self.pages is not None:
-            return "/".join(map(str, path_of(tensor)))
+            return label_of(tensor)
         number = next(found.number for found in self.tensors if found.name == tensor)
-        return "/".join(map(str, self.paths[number]))
+        return "/".join(map(label, self.paths[number]))
 
     def read(self, tensor: Tensor, box: list[range] | None = None, verify: bool = True) -> bytes:
         """The elements at the positions that `box` gives for each axis (all of them by default), as one raw chunk

@@ -1,6 +1,7 @@
 """The tree: SPEC.md section 2."""
 
 import itertools
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,6 +10,12 @@ from .faults import Fault, need
 from .manifest import DTYPES, Tensor
 
 Path = tuple[str | int, ...]
+
+
+def label(key: str | int) -> str:
+    """A key in the label of a path: between quotes where it could be mistaken [BLK-009]."""
+    mistaken = isinstance(key, str) and (not key or "/" in key or re.fullmatch("-?[0-9]+", key))
+    return f"'{key}'" if mistaken else str(key)
 
 
 class Scalar(NamedTuple):
