@@ -92,7 +92,7 @@ def record(name: str) -> Callable[..., Record]:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Instance(Record):
+class ObjectRecord(Record):
     """An object of any class, where a reader keeps what pickles say of such: also what was put into it as into a dict,
     or a list."""
 
@@ -100,7 +100,7 @@ class Instance(Record):
     sequence: list[Any] = field(default_factory=list)
 
 
-class Followed(Record):
+class FollowedRecord(Record):
     """A record that has bytes of its own behind its state, outside the pickle."""
 
     def value(self, behind: Behind) -> Any:
@@ -159,7 +159,7 @@ def load(
     `table` maps full names ("torch._utils._rebuild_tensor_v2") to what makes their objects. `persistent` gives the
     object of a persistent id. With `is_strict` other names are refused; else each stands for an `Unknown`. With `data`,
     the mapped bytes of the file, long strings of bytes stay where they are (`RawBytes`), bytes behind records are taken
-    (`Followed`), and objects of unknown classes are kept (`Instance`). Raises
+    (`FollowedRecord`), and objects of unknown classes are kept (`ObjectRecord`). Raises
     `unsafe-source`, `limit-exceeded`, EOFError for a pickle that is cut off, and any exception for one that is broken.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(file, BUFFER)
@@ -233,11 +233,11 @@ class _Machine:
                 return self.stack.pop()
             else:
                 self.step(name, argument)
-                if name == "BUILD" and isinstance(self.stack[-1], Followed) and not is_inner:
+                if name == "BUILD" and isinstance(self.stack[-1], FollowedRecord) and not is_inner:
                     self.stack[-1] = self.followed(self.stack[-1], file)
         raise ValueError("the pickle has no end")
 
-    def followed(self, found: Followed, file: io.BufferedReader[Any]) -> Any:
+    def followed(self, found: FollowedRecord, file: io.BufferedReader[Any]) -> Any:
         """What a record stands for whose bytes follow, in which may be another pickle."""
         if self.data is None:
             return found
@@ -383,7 +383,7 @@ class _Machine:
     def extend(self, items: list[Any], *, in_pairs: bool) -> None:
         """Add items to the container on top of the stack."""
         container = self.stack[-1]
-        if isinstance(container, Instance):
+        if isinstance(container, ObjectRecord):
             container = container.mapping if in_pairs else container.sequence
         if isinstance(container, dict):
             for start in range(0, len(items), SMALL):
@@ -415,12 +415,12 @@ class _Machine:
     def call(self, made: Any, arguments: Any) -> Any:
         if type(made) is Global and made.name.startswith(SCRIPT) and type(arguments) is not tuple:
             arguments = (arguments,)  # of an enum
-        if type(made) not in (Global, Unknown, Instance) or type(arguments) is not tuple:
+        if type(made) not in (Global, Unknown, ObjectRecord) or type(arguments) is not tuple:
             raise fault("unsafe-source", f"the pickle calls a {type(made).__name__}")
-        if isinstance(made, Instance) or (
+        if isinstance(made, ObjectRecord) or (
             type(made) is Unknown and self.data is not None and made.name != "builtins.getattr"
         ):
-            return Instance(made.name, arguments)
+            return ObjectRecord(made.name, arguments)
         if type(made) is Unknown:
             return _attribute(made, arguments)
         for items in (argument for argument in arguments if type(argument) in (list, tuple)):

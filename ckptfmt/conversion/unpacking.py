@@ -32,7 +32,7 @@ ZSTD_BLOCK = 128 << 10  # most bytes that a block of zstd stands for
 DICTIONARY = 128 << 20  # bytes that an xz stream may have its decoder hold
 
 
-class Decoder(Protocol):
+class StreamDecoder(Protocol):
     """What decodes one stream, as those of bz2 and lzma do."""
 
     @property
@@ -71,7 +71,7 @@ class _Zlib:
         return bytes(found)
 
 
-class Compression(NamedTuple):
+class CompressedForm(NamedTuple):
     """A way to compress files: what it is called, and how they begin."""
 
     name: str
@@ -79,15 +79,15 @@ class Compression(NamedTuple):
 
 
 COMPRESSIONS = (
-    Compression("gzip", (b"\x1f\x8b\x08",)),
-    Compression("bzip2", (b"BZh",)),
-    Compression("xz", (b"\xfd7zXZ\0",)),
-    Compression("zstd", (b"\x28\xb5\x2f\xfd",)),
-    Compression("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")),  # of joblib, as is the next
-    Compression("lzma", (b"\x5d\0\0",)),
+    CompressedForm("gzip", (b"\x1f\x8b\x08",)),
+    CompressedForm("bzip2", (b"BZh",)),
+    CompressedForm("xz", (b"\xfd7zXZ\0",)),
+    CompressedForm("zstd", (b"\x28\xb5\x2f\xfd",)),
+    CompressedForm("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")),  # of joblib, as is the next
+    CompressedForm("lzma", (b"\x5d\0\0",)),
 )
 _SHORT = ("bzip2", "zlib", "lzma")  # whose first bytes other files have, too
-_DECODERS: dict[str, Callable[[], Decoder]] = {
+_DECODERS: dict[str, Callable[[], StreamDecoder]] = {
     "gzip": _Zlib,
     "zlib": _Zlib,
     "bzip2": bz2.BZ2Decompressor,
@@ -96,19 +96,19 @@ _DECODERS: dict[str, Callable[[], Decoder]] = {
 }
 
 
-def compression_of(head: bytes) -> Compression | None:
+def compression_of(head: bytes) -> CompressedForm | None:
     """How a file is compressed that begins so; what merely has the same first bytes is not."""
     found = next((kind for kind in COMPRESSIONS if head.startswith(kind.begins)), None)
     if found is None or found.name not in _SHORT:
         return found
     try:
         _DECODERS[found.name]().decompress(head, 1)
-    except (zlib_ng.error, OSError, lzma.LZMAError):
+    except Exception:  # of each module another one
         return None
     return found
 
 
-def decompressed(data: Array, kind: Compression) -> Iterator[bytes]:
+def decompressed(data: Array, kind: CompressedForm) -> Iterator[bytes]:
     """The bytes that a file of one stream or several stands for, in pieces."""
     if kind.name == "zstd":
         yield from _zstd(data)
