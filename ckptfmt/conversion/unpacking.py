@@ -188,14 +188,14 @@ def _within(data: Array, end: int) -> int:
     return end
 
 
-class _Room:
+class _UnpackingRoom:
     """What may still be unpacked of a source: bytes, and how deep."""
 
     def __init__(self, most: int) -> None:
         self.most, self.left, self.depth = most, most, DEPTH
 
 
-_room: ContextVar[_Room | None] = ContextVar("room", default=None)
+_room: ContextVar[_UnpackingRoom | None] = ContextVar("room", default=None)
 
 
 @contextmanager
@@ -203,7 +203,7 @@ def unpacking(size: int) -> Iterator[Unpacked]:
     """Unpack a source of `size` bytes, or what lies in one: the temporary folder for it, which is removed when that is
     closed, or with an error."""
     room = _room.get()
-    token = _room.set(_Room(max(SMALL, expanded(size)))) if room is None else None
+    token = _room.set(_UnpackingRoom(max(SMALL, expanded(size)))) if room is None else None
     room = _room.get()
     assert room is not None
     room.depth -= 1
@@ -221,7 +221,7 @@ def unpacking(size: int) -> Iterator[Unpacked]:
 class Unpacked:
     """A temporary folder for what is unpacked, made when something is written."""
 
-    def __init__(self, room: _Room, stack: ExitStack) -> None:
+    def __init__(self, room: _UnpackingRoom, stack: ExitStack) -> None:
         self._room, self._stack = room, stack
         self._folder: str | None = None
 
