@@ -26,7 +26,7 @@ from mangling import only_errors
 from numcodecs.zstd import Zstd
 
 import ckptfmt
-from ckptfmt.conversion import open_source, unpacking
+from ckptfmt.conversion import claims, open_source, pickles, unpacking
 
 ARRAYS = {"w": MATRIX, "b": np.arange(5000.0)}
 RAW = safetensors.numpy.save(ARRAYS)
@@ -212,6 +212,22 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(path, "limit-exceeded", "archives within each other")
     path.write_bytes(COMPRESSED["zst"](bytes(64 << 20)))
     refused(path, "limit-exceeded")
+
+
+def test_what_was_unpacked_allows_no_more_memory_than_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pickles, claims):
+        monkeypatch.setattr(module, "VALUES", 1 << 16)
+    header = b'{"__metadata__":{' + b",".join(b'"%05d":"xxxxxxxx"' % i for i in range(20_000)) + b"}}"
+    programs = (b"\x80\x04](" + b"N" * 50_000 + b"e.", len(header).to_bytes(8, "little") + header)
+    for data in programs:
+        path = tmp_path / "a.gz"
+        path.write_bytes(gzip.compress(data))
+        refused(path, "limit-exceeded", "far more memory" if data is programs[0] else "too much memory")
+        path.write_bytes(data)
+        with open_source(str(path)):
+            pass
 
 
 def test_xz_that_asks_for_a_large_dictionary(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from ..format.dtypes import Array
-from ..format.limits import FACTOR, SMALL, VALUES
-from .claims import allowing_values, patience, shown
+from ..format.limits import SMALL, VALUES
+from .claims import allowing_values, factor, patience, shown
 
 Readable = io.RawIOBase  # what a pickle is read from
 
@@ -214,6 +214,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
+        self.factor = factor()
         self.left, self.count, self.start = patience() * VALUES, 0, time.thread_time()
         self.weights: dict[int, tuple[Any, int]] = {}  # of tuples of tuples: them, and how many items they stand for
         self.alike: dict[int, list[Any]] = {}  # keys whose hash others can have, by it
@@ -224,7 +225,7 @@ class _Machine:
         source = SimpleNamespace(read=read, readline=file.readline)  # no `tell`, which would be asked each time
         for opcode, argument, _ in pickletools.genops(cast(Any, source)):
             name = opcode.name
-            self.account(_COSTS.get(name, _PLACE) - FACTOR * _BYTES[name])
+            self.account(_COSTS.get(name, _PLACE) - self.factor * _BYTES[name])
             if name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[name]())
             elif name in _ARGUMENTS:
@@ -264,7 +265,7 @@ class _Machine:
     def take(self, argument: Any) -> None:
         """A value that stands in the pickle, and allows as much as it has bytes."""
         if type(argument) in (str, bytes, bytearray):
-            self.left += FACTOR * len(argument) - sys.getsizeof(argument)
+            self.left += self.factor * len(argument) - sys.getsizeof(argument)
         self.stack.append(argument)
 
     def tuple(self, items: list[Any]) -> None:

@@ -191,8 +191,10 @@ def _within(data: Array, end: int) -> int:
 class _UnpackingRoom:
     """What may still be unpacked of a source: bytes, and how deep."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.left, self.depth = most, most, DEPTH
+    def __init__(self, size: int) -> None:
+        self.size = size  # of the source
+        self.most = self.left = max(SMALL, expanded(size))
+        self.depth = DEPTH
 
 
 _room: ContextVar[_UnpackingRoom | None] = ContextVar("room", default=None)
@@ -203,7 +205,7 @@ def unpacking(size: int) -> Iterator[Unpacked]:
     """Unpack a source of `size` bytes, or what lies in one: the temporary folder for it, which is removed when that is
     closed, or with an error."""
     room = _room.get()
-    token = _room.set(_UnpackingRoom(max(SMALL, expanded(size)))) if room is None else None
+    token = _room.set(_UnpackingRoom(size)) if room is None else None
     room = _room.get()
     assert room is not None
     room.depth -= 1
@@ -230,6 +232,11 @@ class Unpacked:
         if self._folder is None:
             self._folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ckptfmt-"))
         return self._folder
+
+    @property
+    def ratio(self) -> int:
+        """How many times larger than the source is what was unpacked of it."""
+        return (self._room.most - self._room.left) // max(1, self._room.size)
 
     def write(self, name: str, pieces: Iterator[bytes]) -> str:
         """Write a file in the folder, or below; its path. Raises `limit-exceeded`."""
