@@ -19,7 +19,7 @@ from . import numpy_pickle
 from .archive import Window
 from .claims import shape_of
 from .npy_records import fields_of
-from .pickles import Behind, FollowedRecord, Global, ObjectRecord, RawBytes, Record, Unknown
+from .pickles import Behind, FollowedRecord, Global, ObjectRecord, RawBytearray, RawBytes, Record, Unknown
 from .source import LazyArray, Loss, OpenedSource, array_over, check_strings, cut_off, plain_text
 from .torch_archive import read_in_a_row, source_of
 from .torch_pickle import TensorPickle, TorchStorage
@@ -105,6 +105,8 @@ class ObjectPickle(TensorPickle):
         return found
 
     def _array(self, value: Any, path: Path) -> Any:
+        if isinstance(value, RawBytearray):
+            return self._plain(bytearray(value.tobytes()), path)
         return value.tobytes() if isinstance(value, RawBytes) else self._converted(value, path)
 
     def _named(self, value: Any, path: Path) -> Any:

@@ -1,6 +1,6 @@
 """A pickle is a program. This runs the few instructions that build plain values, and nothing else.
 
-`load` interprets the instructions that `pickletools.genops` reads. Objects come from a table of names alone. What has
+`load` interprets the instructions that `pickletools` knows. Objects come from a table of names alone. What has
 another name is an `Unknown`, and so is whatever is made by it or taken from it: it stands where it stands, holds
 nothing and does nothing. Nothing is ever imported, and an instruction that calls can call only what the table gives.
 Instructions outside the set below, and names that are there to run something, are refused (`unsafe-source`).
@@ -16,11 +16,11 @@ import pickletools
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -126,6 +126,10 @@ class RawBytes(np.ndarray[Any, Any]):
         return self.tobytes().decode(*how)
 
 
+class RawBytearray(RawBytes):
+    """Those of a bytearray."""
+
+
 class OtherDict(dict[Any, Any]):
     """A dict of another class, which is known by name alone; the tag that says it, if one does, and its param."""
 
@@ -186,6 +190,24 @@ def _read(file: io.BufferedReader[Any], data: Array, size: int) -> Any:
     return found
 
 
+_CODES = {code.code.encode("latin1"): code for code in pickletools.opcodes}
+
+
+def _instructions(source: Any) -> Iterator[tuple[str, Any]]:
+    """The instructions of a pickle, by name, and their arguments, up to the end of it."""
+    name = ""
+    while name != "STOP":
+        code = source.read(1)
+        if not code or (opcode := _CODES.get(code)) is None:
+            raise ValueError(f"the pickle has no instruction {code!r}" if code else "the pickle ends in its middle")
+        name = opcode.name
+        if name == "BYTEARRAY8":  # of which pickletools would make a copy
+            found: Any = pickletools.read_bytes8(source)
+            yield name, found.view(RawBytearray) if isinstance(found, RawBytes) else bytearray(found)
+        else:
+            yield name, None if opcode.arg is None else opcode.arg.reader(source)
+
+
 # bytes of memory that instructions may take, beside their argument: what they make, and its place on the stack
 _COSTS = {"EMPTY_LIST": 96, "EMPTY_DICT": 104, "EMPTY_SET": 240, "MARK": 120, "MEMOIZE": 120, "REDUCE": 400}
 _COSTS |= {"BINPUT": 120, "LONG_BINPUT": 120, "PUT": 120, "GLOBAL": 160, "STACK_GLOBAL": 160, "NEWOBJ": 400}
@@ -223,8 +245,7 @@ class _Machine:
         is_inner, self.file = self.file is not None, file
         read = file.read if self.data is None else partial(_read, file, self.data)
         source = SimpleNamespace(read=read, readline=file.readline)  # no `tell`, which would be asked each time
-        for opcode, argument, _ in pickletools.genops(cast(Any, source)):
-            name = opcode.name
+        for name, argument in _instructions(source):
             self.account(_COSTS.get(name, _PLACE) - self.factor * _BYTES[name])
             if name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[name]())
