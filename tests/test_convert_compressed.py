@@ -283,7 +283,7 @@ def test_damage(tmp_path: Path, suffix: str) -> None:
     only_errors(path, "compressed")
 
 
-@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
 def test_a_cut_is_told(tmp_path: Path, suffix: str) -> None:
     path, data = tmp_path / f"a.{suffix}", COMPRESSED[suffix](RAW)
     for size in (200, len(data) // 2, len(data) - 1):

@@ -147,18 +147,19 @@ def streaming_zstd() -> Callable[[Any], Any] | None:
 
 def _zstd(data: Array) -> Iterator[bytes]:
     """Zstandard: piece by piece where a package does that, else frame by frame."""
+    frames, at = list[tuple[int, int, int]](), 0
+    while at < data.size:  # of which some packages would not miss the end
+        end, size = zstd_frame(data, at)
+        frames += [] if size is None else [(at, end, size)]
+        at = end
     if (opener := streaming_zstd()) is not None:
         with opener(Window(data)) as stream:
             while piece := stream.read(PIECE):
                 yield piece
         return
-    at = 0
-    while at < data.size:
-        end, size = zstd_frame(data, at)
-        if size is not None:
-            check_at_once(size, data.size, "a frame of zstd")
-            yield bytes(numcodecs.zstd.decompress(data[at:end]))
-        at = end
+    for begin, end, size in frames:
+        check_at_once(size, data.size, "a frame of zstd")
+        yield bytes(numcodecs.zstd.decompress(data[begin:end]))
 
 
 def zstd_frame(data: Array, at: int) -> tuple[int, int | None]:
