@@ -19,13 +19,13 @@ def read_all(path: Path, format: str | None = None) -> int:
         return sum(1 for _, leaf in walk(source.tree) if is_tensor(leaf) and leaf[()] is not None)
 
 
-def cuts(data: bytes, most: int = 40) -> Iterator[bytes]:
+def cuts(data: bytes, most: int = 16) -> Iterator[bytes]:
     """The first bytes of a file, up to many places."""
     yield from (data[: len(data) * part // most] for part in range(1, most))
     yield data[:-1]
 
 
-def flips(data: bytes, most: int = 150) -> Iterator[bytes]:
+def flips(data: bytes, most: int = 50) -> Iterator[bytes]:
     """A file with one byte changed, at places that are drawn."""
     draw = random.Random(len(data))
     for _ in range(most):

@@ -26,7 +26,7 @@ from mangling import only_errors
 from numcodecs.zstd import Zstd
 
 import ckptfmt
-from ckptfmt.conversion import open_source, unpacking
+from ckptfmt.conversion import claims, open_source, pickles, unpacking
 
 ARRAYS = {"w": MATRIX, "b": np.arange(5000.0)}
 RAW = safetensors.numpy.save(ARRAYS)
@@ -214,6 +214,22 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(path, "limit-exceeded")
 
 
+def test_what_was_unpacked_allows_no_more_memory_than_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pickles, claims):
+        monkeypatch.setattr(module, "VALUES", 1 << 16)
+    header = b'{"__metadata__":{' + b",".join(b'"%05d":"xxxxxxxx"' % i for i in range(20_000)) + b"}}"
+    programs = (b"\x80\x04](" + b"N" * 50_000 + b"e.", len(header).to_bytes(8, "little") + header)
+    for data in programs:
+        path = tmp_path / "a.gz"
+        path.write_bytes(gzip.compress(data))
+        refused(path, "limit-exceeded", "far more memory" if data is programs[0] else "too much memory")
+        path.write_bytes(data)
+        with open_source(str(path)):
+            pass
+
+
 def test_xz_that_asks_for_a_large_dictionary(tmp_path: Path) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
     (tmp_path / "a.xz").write_bytes(lzma.compress(RAW, filters=filters))
@@ -267,7 +283,7 @@ def test_damage(tmp_path: Path, suffix: str) -> None:
     only_errors(path, "compressed")
 
 
-@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
 def test_a_cut_is_told(tmp_path: Path, suffix: str) -> None:
     path, data = tmp_path / f"a.{suffix}", COMPRESSED[suffix](RAW)
     for size in (200, len(data) // 2, len(data) - 1):

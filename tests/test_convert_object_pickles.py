@@ -81,10 +81,11 @@ def test_data_is_read(tmp_path: Path, writer: str, protocol: int) -> None:
     assert same(tree, DATA)
 
 
+@pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("writer", WRITERS)
-def test_arrays_stay_in_the_file(tmp_path: Path, writer: str) -> None:
+def test_arrays_stay_in_the_file(tmp_path: Path, writer: str, protocol: int) -> None:
     large = {f"w{i}": np.full(1 << 19, i, np.float64) for i in range(6)}
-    path = WRITERS[writer](tmp_path / "a.pkl", large)
+    path = WRITERS[writer](tmp_path / "a.pkl", large, protocol)
     tracemalloc.start()
     with open_source(str(path)) as source:
         assert not any(array.flags.writeable for array in source.tree.values())
@@ -97,6 +98,7 @@ def test_long_bytes_are_bytes(tmp_path: Path) -> None:
     value = {"a": b"x" * (1 << 20), "b": bytearray(b"y" * (1 << 20)), "c": "z" * (1 << 20)}
     tree, _ = imported(pickled(tmp_path / "a.pkl", value, 5))
     assert tree == value
+    assert type(tree["b"]) is bytearray
 
 
 def test_estimators_are_their_attributes(tmp_path: Path) -> None:

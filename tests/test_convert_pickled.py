@@ -206,6 +206,7 @@ def test_a_generator_of_python_keeps_its_state(tmp_path: Path) -> None:
 OTHERS = {
     "defaultdict of a function": (defaultdict(dict.fromkeys, {"a": 1}), {"a": 1}),
     "array of text": (np.array([["a", "é"]]), [["a", "é"]]),
+    "version of torch": (torch.__version__, str(torch.__version__)),
     "keys that are scalars": ({np.int64(3): 1, (1, "a"): 2}, {"3": 1, "(1, 'a')": 2}),
 }
 

@@ -89,6 +89,12 @@ def test_values(tmp_path: Path) -> None:
         assert source.tree["array"] is source.tree["same"]
 
 
+def test_two_keys_of_one_text(tmp_path: Path) -> None:
+    """findings/skops-keys-of-one-text.sh"""
+    skops.dump({1: "int", "1": "text"}, tmp_path / "a.skops")
+    refused(tmp_path / "a.skops", "bad-source", "the name '1' stands twice")
+
+
 # ---- of the same form
 
 

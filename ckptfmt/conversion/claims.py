@@ -88,6 +88,24 @@ def allowing_values() -> str:
     return allowing_more(8 * patience() * EXPANSION)
 
 
+_ratio: ContextVar[int] = ContextVar("ratio", default=1)
+
+
+@contextmanager
+def unpacked_by(ratio: int) -> Iterator[None]:
+    """What is read meanwhile was unpacked, and is `ratio` times as large as the source."""
+    token = _ratio.set(max(1, ratio))
+    try:
+        yield
+    finally:
+        _ratio.reset(token)
+
+
+def factor() -> int:
+    """Bytes of memory that values may take for each byte that they are read from."""
+    return max(1, FACTOR // _ratio.get())
+
+
 def expanded(size: int) -> int:
     """Bytes that a source of `size` bytes may have in all when it is decompressed."""
     return size * _expansion.get()
@@ -95,7 +113,7 @@ def expanded(size: int) -> int:
 
 def at_once(size: int) -> int:
     """Bytes that a source of `size` bytes may have decoded at once."""
-    return AT_ONCE + size * _expansion.get() // SHARE
+    return AT_ONCE + size * _expansion.get() // SHARE // _ratio.get()
 
 
 def check_at_once(found: int, size: int, what: str) -> None:
@@ -127,7 +145,7 @@ def json_document(raw: bytes, pairs: Pairs | None = None) -> Any:
     data = np.frombuffer(raw, np.uint8)
     for start in range(0, data.size, 1 << 20):
         cost += int(np.bincount(data[start : start + (1 << 20)], minlength=256) @ costs)
-    if cost > (room := (FACTOR - _TEXT) * len(raw) + VALUES):
+    if cost > (room := max(0, factor() - _TEXT) * len(raw) + VALUES):
         message = f"the values of a JSON document of {len(raw):,} bytes take too much memory"
         raise fault("limit-exceeded", message, found=f"up to {cost}", expected=f"at most {room}")
     try:
@@ -145,7 +163,7 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._left = patience() * (VALUES + FACTOR * size)
+        self._left = patience() * (VALUES + factor() * size)
 
     def take(self, more: int) -> None:
         """Count some bytes; raises `limit-exceeded`."""

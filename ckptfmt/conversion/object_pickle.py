@@ -19,7 +19,7 @@ from . import numpy_pickle
 from .archive import Window
 from .claims import shape_of
 from .npy_records import fields_of
-from .pickles import Behind, Followed, Global, Instance, RawBytes, Record, Unknown
+from .pickles import Behind, FollowedRecord, Global, ObjectRecord, RawBytearray, RawBytes, Record, Unknown
 from .source import LazyArray, Loss, OpenedSource, array_over, check_strings, cut_off, plain_text
 from .torch_archive import read_in_a_row, source_of
 from .torch_pickle import TensorPickle, TorchStorage
@@ -29,7 +29,7 @@ ARGUMENTS, STATE, ITEMS = "arguments", "state", "items"  # of an object, beside 
 _ARRAYS = {"numpy.ndarray", "numpy.memmap"}
 
 
-class JoblibArray(Followed):
+class JoblibArray(FollowedRecord):
     """joblib's `NumpyArrayWrapper`: dtype, shape and order of an array, whose elements follow."""
 
     def value(self, behind: Behind) -> Any:
@@ -59,9 +59,9 @@ def _name(found: Any) -> str:
     return found.name if isinstance(found, Global | Unknown) else type(found).__name__
 
 
-def _reconstructed(kind: Any, base: Any = None, state: Any = None) -> Instance:
+def _reconstructed(kind: Any, base: Any = None, state: Any = None) -> ObjectRecord:
     """An object as protocols 0 and 1 make it: with the value of a base class."""
-    made = Instance(_name(kind), ())
+    made = ObjectRecord(_name(kind), ())
     if isinstance(state, dict):
         made.mapping = state
     elif isinstance(state, list):
@@ -87,9 +87,13 @@ class ObjectPickle(TensorPickle):
 
     def _table(self) -> Mapping[str, Callable[..., Any]]:
         name = "joblib.numpy_pickle.NumpyArrayWrapper"
-        table = {name: lambda *arguments: JoblibArray(name, arguments), "copyreg._reconstructor": _reconstructed}
+        table: dict[str, Callable[..., Any]] = {
+            name: lambda *arguments: JoblibArray(name, arguments),
+            "copyreg._reconstructor": _reconstructed,
+            "torch.storage._load_from_bytes": self._storage,
+        }
         table |= {f"numpy.{core}.multiarray._reconstruct": _array_to_be for core in ("core", "_core")}
-        return {**super()._table(), "torch.storage._load_from_bytes": self._storage, **table}
+        return {**super()._table(), **table}
 
     def _storage(self, raw: Any) -> TorchStorage:
         """A storage that torch pickles as a file of its own."""
@@ -101,10 +105,12 @@ class ObjectPickle(TensorPickle):
         return found
 
     def _array(self, value: Any, path: Path) -> Any:
+        if isinstance(value, RawBytearray):
+            return self._plain(bytearray(value.tobytes()), path)
         return value.tobytes() if isinstance(value, RawBytes) else self._converted(value, path)
 
     def _named(self, value: Any, path: Path) -> Any:
-        if not isinstance(value, Instance):
+        if not isinstance(value, ObjectRecord):
             return super()._named(value, path)
         if id(value) in self._within:
             return self._plain(Nothing(f"a {value.name} that stands within itself"), path)
@@ -143,7 +149,7 @@ class ObjectPickle(TensorPickle):
         return found
 
 
-def _parts(value: Instance) -> tuple[Any, str]:
+def _parts(value: ObjectRecord) -> tuple[Any, str]:
     """What an object is made of, and how that is called."""
     state, held = value.state, {}
     if type(state) is tuple and len(state) == 2 and all(part is None or isinstance(part, dict) for part in state):

@@ -119,7 +119,8 @@ def open_inner(path: str, formats: Collection[str] = ()) -> OpenedSource:
     """Open what lies within a source that is being opened, as one of some formats, or of all: with what is wrong with
     it, and not yet through the gate."""
     if formats:
-        place = CheckpointPlace(path, _format_of(Probe.of(path), [FORMATS[name] for name in formats]).name)
+        asked = [format for name, format in FORMATS.items() if name in formats]
+        place = CheckpointPlace(path, _format_of(Probe.of(path), asked).name)
     else:
         place = place_of(path)
     source, _ = _on_disk(place, False)

@@ -1,6 +1,6 @@
 """A pickle is a program. This runs the few instructions that build plain values, and nothing else.
 
-`load` interprets the instructions that `pickletools.genops` reads. Objects come from a table of names alone. What has
+`load` interprets the instructions that `pickletools` knows. Objects come from a table of names alone. What has
 another name is an `Unknown`, and so is whatever is made by it or taken from it: it stands where it stands, holds
 nothing and does nothing. Nothing is ever imported, and an instruction that calls can call only what the table gives.
 Instructions outside the set below, and names that are there to run something, are refused (`unsafe-source`).
@@ -16,18 +16,18 @@ import pickletools
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..errors import CkptError, fault
 from ..format.dtypes import Array
-from ..format.limits import FACTOR, SMALL, VALUES
-from .claims import allowing_values, patience, shown
+from ..format.limits import SMALL, VALUES
+from .claims import allowing_values, factor, patience, shown
 
 Readable = io.RawIOBase  # what a pickle is read from
 
@@ -92,7 +92,7 @@ def record(name: str) -> Callable[..., Record]:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Instance(Record):
+class ObjectRecord(Record):
     """An object of any class, where a reader keeps what pickles say of such: also what was put into it as into a dict,
     or a list."""
 
@@ -100,7 +100,7 @@ class Instance(Record):
     sequence: list[Any] = field(default_factory=list)
 
 
-class Followed(Record):
+class FollowedRecord(Record):
     """A record that has bytes of its own behind its state, outside the pickle."""
 
     def value(self, behind: Behind) -> Any:
@@ -124,6 +124,10 @@ class RawBytes(np.ndarray[Any, Any]):
 
     def decode(self, *how: Any) -> str:
         return self.tobytes().decode(*how)
+
+
+class RawBytearray(RawBytes):
+    """Those of a bytearray."""
 
 
 class OtherDict(dict[Any, Any]):
@@ -159,7 +163,7 @@ def load(
     `table` maps full names ("torch._utils._rebuild_tensor_v2") to what makes their objects. `persistent` gives the
     object of a persistent id. With `is_strict` other names are refused; else each stands for an `Unknown`. With `data`,
     the mapped bytes of the file, long strings of bytes stay where they are (`RawBytes`), bytes behind records are taken
-    (`Followed`), and objects of unknown classes are kept (`Instance`). Raises
+    (`FollowedRecord`), and objects of unknown classes are kept (`ObjectRecord`). Raises
     `unsafe-source`, `limit-exceeded`, EOFError for a pickle that is cut off, and any exception for one that is broken.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(file, BUFFER)
@@ -184,6 +188,24 @@ def _read(file: io.BufferedReader[Any], data: Array, size: int) -> Any:
     found = data[at : at + size].view(RawBytes)
     file.seek(at + found.size)
     return found
+
+
+_CODES = {code.code.encode("latin1"): code for code in pickletools.opcodes}
+
+
+def _instructions(source: Any) -> Iterator[tuple[str, Any]]:
+    """The instructions of a pickle, by name, and their arguments, up to the end of it."""
+    name = ""
+    while name != "STOP":
+        code = source.read(1)
+        if not code or (opcode := _CODES.get(code)) is None:
+            raise ValueError(f"the pickle has no instruction {code!r}" if code else "the pickle ends in its middle")
+        name = opcode.name
+        if name == "BYTEARRAY8":  # of which pickletools would make a copy
+            found: Any = pickletools.read_bytes8(source)
+            yield name, found.view(RawBytearray) if isinstance(found, RawBytes) else bytearray(found)
+        else:
+            yield name, None if opcode.arg is None else opcode.arg.reader(source)
 
 
 # bytes of memory that instructions may take, beside their argument: what they make, and its place on the stack
@@ -214,6 +236,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
+        self.factor = factor()
         self.left, self.count, self.start = patience() * VALUES, 0, time.thread_time()
         self.weights: dict[int, tuple[Any, int]] = {}  # of tuples of tuples: them, and how many items they stand for
         self.alike: dict[int, list[Any]] = {}  # keys whose hash others can have, by it
@@ -222,9 +245,8 @@ class _Machine:
         is_inner, self.file = self.file is not None, file
         read = file.read if self.data is None else partial(_read, file, self.data)
         source = SimpleNamespace(read=read, readline=file.readline)  # no `tell`, which would be asked each time
-        for opcode, argument, _ in pickletools.genops(cast(Any, source)):
-            name = opcode.name
-            self.account(_COSTS.get(name, _PLACE) - FACTOR * _BYTES[name])
+        for name, argument in _instructions(source):
+            self.account(_COSTS.get(name, _PLACE) - self.factor * _BYTES[name])
             if name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[name]())
             elif name in _ARGUMENTS:
@@ -233,11 +255,11 @@ class _Machine:
                 return self.stack.pop()
             else:
                 self.step(name, argument)
-                if name == "BUILD" and isinstance(self.stack[-1], Followed) and not is_inner:
+                if name == "BUILD" and isinstance(self.stack[-1], FollowedRecord) and not is_inner:
                     self.stack[-1] = self.followed(self.stack[-1], file)
         raise ValueError("the pickle has no end")
 
-    def followed(self, found: Followed, file: io.BufferedReader[Any]) -> Any:
+    def followed(self, found: FollowedRecord, file: io.BufferedReader[Any]) -> Any:
         """What a record stands for whose bytes follow, in which may be another pickle."""
         if self.data is None:
             return found
@@ -264,7 +286,7 @@ class _Machine:
     def take(self, argument: Any) -> None:
         """A value that stands in the pickle, and allows as much as it has bytes."""
         if type(argument) in (str, bytes, bytearray):
-            self.left += FACTOR * len(argument) - sys.getsizeof(argument)
+            self.left += self.factor * len(argument) - sys.getsizeof(argument)
         self.stack.append(argument)
 
     def tuple(self, items: list[Any]) -> None:
@@ -383,7 +405,7 @@ class _Machine:
     def extend(self, items: list[Any], *, in_pairs: bool) -> None:
         """Add items to the container on top of the stack."""
         container = self.stack[-1]
-        if isinstance(container, Instance):
+        if isinstance(container, ObjectRecord):
             container = container.mapping if in_pairs else container.sequence
         if isinstance(container, dict):
             for start in range(0, len(items), SMALL):
@@ -415,12 +437,12 @@ class _Machine:
     def call(self, made: Any, arguments: Any) -> Any:
         if type(made) is Global and made.name.startswith(SCRIPT) and type(arguments) is not tuple:
             arguments = (arguments,)  # of an enum
-        if type(made) not in (Global, Unknown, Instance) or type(arguments) is not tuple:
+        if type(made) not in (Global, Unknown, ObjectRecord) or type(arguments) is not tuple:
             raise fault("unsafe-source", f"the pickle calls a {type(made).__name__}")
-        if isinstance(made, Instance) or (
+        if isinstance(made, ObjectRecord) or (
             type(made) is Unknown and self.data is not None and made.name != "builtins.getattr"
         ):
-            return Instance(made.name, arguments)
+            return ObjectRecord(made.name, arguments)
         if type(made) is Unknown:
             return _attribute(made, arguments)
         for items in (argument for argument in arguments if type(argument) in (list, tuple)):

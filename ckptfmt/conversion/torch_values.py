@@ -239,6 +239,7 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_device_tensor_from_numpy": _of_device,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": lambda tensor, *_: tensor,
     "torch.Size": TorchSize,
+    "torch.torch_version.TorchVersion": lambda text: Replaced("the version of torch becomes a string", text),
     "torch.device": lambda *parts: Record("torch.device", parts),
     "torch.serialization._get_layout": record("torch.layout"),
     "_codecs.encode": _latin1,

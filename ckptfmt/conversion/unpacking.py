@@ -32,7 +32,7 @@ ZSTD_BLOCK = 128 << 10  # most bytes that a block of zstd stands for
 DICTIONARY = 128 << 20  # bytes that an xz stream may have its decoder hold
 
 
-class Decoder(Protocol):
+class StreamDecoder(Protocol):
     """What decodes one stream, as those of bz2 and lzma do."""
 
     @property
@@ -71,7 +71,7 @@ class _Zlib:
         return bytes(found)
 
 
-class Compression(NamedTuple):
+class CompressedForm(NamedTuple):
     """A way to compress files: what it is called, and how they begin."""
 
     name: str
@@ -79,15 +79,15 @@ class Compression(NamedTuple):
 
 
 COMPRESSIONS = (
-    Compression("gzip", (b"\x1f\x8b\x08",)),
-    Compression("bzip2", (b"BZh",)),
-    Compression("xz", (b"\xfd7zXZ\0",)),
-    Compression("zstd", (b"\x28\xb5\x2f\xfd",)),
-    Compression("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")),  # of joblib, as is the next
-    Compression("lzma", (b"\x5d\0\0",)),
+    CompressedForm("gzip", (b"\x1f\x8b\x08",)),
+    CompressedForm("bzip2", (b"BZh",)),
+    CompressedForm("xz", (b"\xfd7zXZ\0",)),
+    CompressedForm("zstd", (b"\x28\xb5\x2f\xfd",)),
+    CompressedForm("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")),  # of joblib, as is the next
+    CompressedForm("lzma", (b"\x5d\0\0",)),
 )
 _SHORT = ("bzip2", "zlib", "lzma")  # whose first bytes other files have, too
-_DECODERS: dict[str, Callable[[], Decoder]] = {
+_DECODERS: dict[str, Callable[[], StreamDecoder]] = {
     "gzip": _Zlib,
     "zlib": _Zlib,
     "bzip2": bz2.BZ2Decompressor,
@@ -96,19 +96,19 @@ _DECODERS: dict[str, Callable[[], Decoder]] = {
 }
 
 
-def compression_of(head: bytes) -> Compression | None:
+def compression_of(head: bytes) -> CompressedForm | None:
     """How a file is compressed that begins so; what merely has the same first bytes is not."""
     found = next((kind for kind in COMPRESSIONS if head.startswith(kind.begins)), None)
     if found is None or found.name not in _SHORT:
         return found
     try:
         _DECODERS[found.name]().decompress(head, 1)
-    except (zlib_ng.error, OSError, lzma.LZMAError):
+    except Exception:  # of each module another one
         return None
     return found
 
 
-def decompressed(data: Array, kind: Compression) -> Iterator[bytes]:
+def decompressed(data: Array, kind: CompressedForm) -> Iterator[bytes]:
     """The bytes that a file of one stream or several stands for, in pieces."""
     if kind.name == "zstd":
         yield from _zstd(data)
@@ -147,18 +147,19 @@ def streaming_zstd() -> Callable[[Any], Any] | None:
 
 def _zstd(data: Array) -> Iterator[bytes]:
     """Zstandard: piece by piece where a package does that, else frame by frame."""
+    frames, at = list[tuple[int, int, int]](), 0
+    while at < data.size:  # of which some packages would not miss the end
+        end, size = zstd_frame(data, at)
+        frames += [] if size is None else [(at, end, size)]
+        at = end
     if (opener := streaming_zstd()) is not None:
         with opener(Window(data)) as stream:
             while piece := stream.read(PIECE):
                 yield piece
         return
-    at = 0
-    while at < data.size:
-        end, size = zstd_frame(data, at)
-        if size is not None:
-            check_at_once(size, data.size, "a frame of zstd")
-            yield bytes(numcodecs.zstd.decompress(data[at:end]))
-        at = end
+    for begin, end, size in frames:
+        check_at_once(size, data.size, "a frame of zstd")
+        yield bytes(numcodecs.zstd.decompress(data[begin:end]))
 
 
 def zstd_frame(data: Array, at: int) -> tuple[int, int | None]:
@@ -188,14 +189,16 @@ def _within(data: Array, end: int) -> int:
     return end
 
 
-class _Room:
+class _UnpackingRoom:
     """What may still be unpacked of a source: bytes, and how deep."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.left, self.depth = most, most, DEPTH
+    def __init__(self, size: int) -> None:
+        self.size = size  # of the source
+        self.most = self.left = max(SMALL, expanded(size))
+        self.depth = DEPTH
 
 
-_room: ContextVar[_Room | None] = ContextVar("room", default=None)
+_room: ContextVar[_UnpackingRoom | None] = ContextVar("room", default=None)
 
 
 @contextmanager
@@ -203,7 +206,7 @@ def unpacking(size: int) -> Iterator[Unpacked]:
     """Unpack a source of `size` bytes, or what lies in one: the temporary folder for it, which is removed when that is
     closed, or with an error."""
     room = _room.get()
-    token = _room.set(_Room(max(SMALL, expanded(size)))) if room is None else None
+    token = _room.set(_UnpackingRoom(size)) if room is None else None
     room = _room.get()
     assert room is not None
     room.depth -= 1
@@ -221,7 +224,7 @@ def unpacking(size: int) -> Iterator[Unpacked]:
 class Unpacked:
     """A temporary folder for what is unpacked, made when something is written."""
 
-    def __init__(self, room: _Room, stack: ExitStack) -> None:
+    def __init__(self, room: _UnpackingRoom, stack: ExitStack) -> None:
         self._room, self._stack = room, stack
         self._folder: str | None = None
 
@@ -230,6 +233,11 @@ class Unpacked:
         if self._folder is None:
             self._folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ckptfmt-"))
         return self._folder
+
+    @property
+    def ratio(self) -> int:
+        """How many times larger than the source is what was unpacked of it."""
+        return (self._room.most - self._room.left) // max(1, self._room.size)
 
     def write(self, name: str, pieces: Iterator[bytes]) -> str:
         """Write a file in the folder, or below; its path. Raises `limit-exceeded`."""

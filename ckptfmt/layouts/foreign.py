@@ -62,10 +62,10 @@ _MEMBERS: tuple[tuple[re.Pattern[str], ForeignKind], ...] = tuple(
         ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
     )
 )
-_SUFFIXES = ("safetensors", "bin", "pt", "pth", "pt2", "jit", "ckpt", "h5", "hdf5", "npz", "npy", "eqx", "msgpack")
-_SUFFIXES += ("gguf", "pkl", "pickle", "joblib", "skops", "nemo", "tar", "tgz", "gz", "zst", "xz", "bz2")
-_SUFFIXES += ("onnx", "tflite", "mlmodel")
-_WEIGHTS = re.compile(rf".*\.({'|'.join(_SUFFIXES)})(\.index\.json)?").fullmatch
+_SUFFIXES = {"safetensors", "bin", "pt", "pth", "pt2", "jit", "ckpt", "h5", "hdf5", "npz", "npy", "eqx", "msgpack"}
+_SUFFIXES |= {"gguf", "onnx", "tflite", "mlmodel", "pkl", "pickle", "joblib", "skops", "nemo"}
+_SUFFIXES |= {"tar", "tgz", "gz", "zst", "xz", "bz2"}
+_WEIGHTS = re.compile(rf".*\.({'|'.join(sorted(_SUFFIXES))})(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..claims import unpacked_by
 from ..opening import open_inner
 from ..probe import Probe
 from ..source import OpenedSource, mapped_file
@@ -25,4 +26,5 @@ def read(path: str) -> OpenedSource:
     with unpacking(data.size) as unpacked, told_of(path, unpacked.folder):
         stem, suffix = os.path.splitext(os.path.basename(path))
         inner = unpacked.write((stem or "content") + SUFFIXES.get(suffix.lower(), ""), decompressed(data, kind))
-        return unpacked.kept(open_inner(inner))
+        with unpacked_by(unpacked.ratio):
+            return unpacked.kept(open_inner(inner))

@@ -19,10 +19,10 @@ import numpy as np
 
 from ...errors import fault
 from ...format.dtypes import DTYPES, Array, dtype_of
-from ...format.limits import FACTOR, VALUES
+from ...format.limits import VALUES
 from ...format.tree import MAX_DEPTH, Tree
 from ...layouts.foreign import is_map
-from ..claims import shape_of, shown
+from ..claims import factor, shape_of, shown
 from ..fit import Holds, dtype_name
 from ..probe import Probe
 from ..source import (
@@ -92,7 +92,7 @@ class _FlaxReader:
 
     def __init__(self, data: Array, *, is_file: bool = True) -> None:
         self.data, self.at, self.is_file = data, 0, is_file
-        self.left = VALUES + FACTOR * data.size
+        self.left = VALUES + factor() * data.size
 
     def take(self, count: int) -> Array:
         if count > self.data.size - self.at:

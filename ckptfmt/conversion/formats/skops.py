@@ -40,14 +40,14 @@ def read(path: str) -> OpenedSource:
     if archive.members[SCHEMA].file_size > JSON:
         raise fault("limit-exceeded", f"{SCHEMA!r} is larger than {JSON:,} bytes")
     check_at_once(archive.members[SCHEMA].file_size, archive.data.size, f"{SCHEMA!r}")
-    reader = _Reader(archive)
+    reader = _SkopsReader(archive)
     tree = reader.value(json_document(b"".join(archive.pieces(SCHEMA)), distinct), ())
     if tree is _LEFT:
         raise fault("unsupported-source", f"the file is one object: {reader.losses[-1].message}")
     return OpenedSource(tree, None, tuple(reader.losses))
 
 
-class _Reader:
+class _SkopsReader:
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self.losses: list[Loss] = []
@@ -65,7 +65,7 @@ class _Reader:
             case "JsonNode":
                 return json_document(node["content"].encode(), distinct)
             case "DictNode":
-                return self.dict(node, path)
+                return self.items(node, path)
             case "ListNode" | "TupleNode" | "SetNode":
                 return self.sequence(node, path)
             case "NdArrayNode" | "SparseMatrixNode":
@@ -98,7 +98,7 @@ class _Reader:
         parts = {key: self.value(item, (*path, key)) for key, item in content.items()}
         return {key: part for key, part in parts.items() if part is not _LEFT}
 
-    def dict(self, node: dict[str, Any], path: Path) -> Tree:
+    def items(self, node: dict[str, Any], path: Path) -> Tree:
         kinds, content = node["key_types"]["content"], node["content"]
         found: dict[Any, Any] = {}
         for (text, item), kind in zip(content.items(), kinds, strict=True):

@@ -25,13 +25,13 @@ from ..unpacking import told_of, unpacking
 MEMBERS = 1 << 16
 MAGIC, AT = b"ustar", 257
 # what is read from mapped bytes alone
-IN_PLACE = ("safetensors", "torchscript", "torch-export", "stable-baselines3", "torch", "pickle", "skops")
-IN_PLACE += ("npz", "npy", "flax")
+IN_PLACE = {"safetensors", "torchscript", "torch-export", "stable-baselines3", "torch", "pickle", "skops"}
+IN_PLACE |= {"npz", "npy", "flax"}
 CONFIGURATION = "model_config.yaml"  # of NeMo
 TEXT = 1 << 20  # most bytes of it
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A file in an archive."""
 
     name: str
@@ -58,15 +58,15 @@ def read(path: str) -> OpenedSource:
     return source
 
 
-def _members(data: Array) -> Iterator[Member]:
+def _members(data: Array) -> Iterator[TarMember]:
     """The files of an archive. Raises `unsafe-source` for what is neither a file nor a folder, and for names that lead
     out of it."""
     seen: set[str] = set()
-    with tarfile.open(fileobj=Window(data), mode="r:", errorlevel=2) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=Window(data), mode="r:", errorlevel=2) as archive:
         before = -1
         while (found := archive.next()) is not None:
             name = os.path.normpath(found.name)
-            archive.members = []  # which it would keep
+            vars(archive)["members"] = []  # which it would keep
             if found.offset <= before or len(seen) == MEMBERS:
                 raise fault("limit-exceeded", f"the archive goes in circles, or has more than {MEMBERS:,} members")
             before = found.offset
@@ -83,10 +83,10 @@ def _members(data: Array) -> Iterator[Member]:
             end = found.offset_data + found.size
             if end > data.size:
                 raise cut_off(data.size, end, or_more=True)
-            yield Member(name, found.offset_data, found.size)
+            yield TarMember(name, found.offset_data, found.size)
 
 
-def _in_place(path: str, member: Member, others: tuple[str, ...]) -> OpenedSource | None:
+def _in_place(path: str, member: TarMember, others: tuple[str, ...]) -> OpenedSource | None:
     """The member where it lies; None if it is of no format that can be read so."""
     with reading_part(FilePart(path, member.offset, member.size)):
         try:
@@ -100,14 +100,14 @@ def _in_place(path: str, member: Member, others: tuple[str, ...]) -> OpenedSourc
     return source
 
 
-def _unpacked(path: str, data: Array, members: dict[str, Member]) -> OpenedSource:
+def _unpacked(path: str, data: Array, members: dict[str, TarMember]) -> OpenedSource:
     with unpacking(data.size) as unpacked, told_of(path, unpacked.folder):
         for name, member in members.items():
             unpacked.write(name, _pieces(data, member))
         return unpacked.kept(open_inner(unpacked.folder))
 
 
-def _pieces(data: Array, member: Member) -> Iterator[bytes]:
+def _pieces(data: Array, member: TarMember) -> Iterator[bytes]:
     end = member.offset + member.size
     for at in range(member.offset, end, PIECE):
         yield data[at : min(at + PIECE, end)].tobytes()

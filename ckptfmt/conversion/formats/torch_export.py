@@ -48,7 +48,7 @@ def looks_like(probe: Probe) -> bool:
 def read(path: str) -> OpenedSource:
     archive = Archive(mapped_file(path))
     folder = folder_of(archive.members, _FORMAT)
-    return _read_before(archive) if folder is None else _Reader(archive, folder).source()
+    return _read_before(archive) if folder is None else _ExportReader(archive, folder).source()
 
 
 def _read_before(archive: Archive) -> OpenedSource:
@@ -70,7 +70,7 @@ def _add(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
     tree.update(more)
 
 
-class _Reader:
+class _ExportReader:
     def __init__(self, archive: Archive, folder: str) -> None:
         self.archive, self.folder = archive, folder
         self.byteorder = byteorder_of(archive, folder)
