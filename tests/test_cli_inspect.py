@@ -23,6 +23,7 @@ import pytest
 import zarr
 from click.testing import CliRunner
 from damage import LAYOUTS, rewrite_manifest, save_varied, zones
+from fuzz.wire import ml_program
 from peers import peer
 from safetensors.numpy import save_file
 
@@ -338,6 +339,16 @@ def save_as(format: str, path: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+    elif format == "onnx":
+        onnx = pytest.importorskip("onnx")
+        tensors = [onnx.numpy_helper.from_array(array, name) for name, array in state().items()]
+        onnx.save_model(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), path)
+    elif format == "tflite":
+        tflite = pytest.importorskip("tflite_models")
+        tensors = [tflite.of(name, array, int(array.dtype == np.float16)) for name, array in state().items()]
+        path.write_bytes(tflite.model((None, tensors)))
+    elif format == "coreml":
+        path.write_bytes(ml_program(state()))
     elif format == "pickle":
         path.write_bytes(pickle.dumps(state()))
     elif format == "compressed":

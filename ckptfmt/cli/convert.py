@@ -78,6 +78,7 @@ Examples:
   ckptfmt convert --allow-loss value,metadata training.pt model.ckpt
   ckptfmt convert run/step_1000 model.ckpt                # Orbax and torch DCP directories
   ckptfmt convert --layout loose model.pt model           # plain Zarr under model/tensors
+  ckptfmt convert --template model.onnx tuned.ckpt tuned.onnx
   ckptfmt convert --each --executor concurrent.futures:ProcessPoolExecutor run/steps converted
   curl -s https://host/model.safetensors | ckptfmt convert - model.ckpt
   ckptfmt convert --formats
@@ -105,6 +106,12 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     type=options.FormatChoice(),
     metavar="FORMAT",
     help="What TARGET shall be [default: by its suffix].",
+)
+@click.option(
+    "--template",
+    type=click.Path(),
+    metavar="MODEL",
+    help="TARGET is a copy of MODEL (ONNX, TensorFlow Lite, Core ML, GGUF) with these tensors in place of its own.",
 )
 @click.option("--formats", is_flag=True, help="List the formats.")
 @options.select
@@ -150,6 +157,7 @@ def convert(
     compression: str | None,
     max_shard_size: str | None,
     select: tuple[str, ...],
+    template: str | None,
     **more: Any,
 ) -> int:
     """Convert the checkpoint at SOURCE, of any format that is known, to TARGET.
@@ -163,6 +171,8 @@ def convert(
         raise click.UsageError("SOURCE and TARGET are required")
     chosen = {"layout": layout, "compression": compression, "select": select or None, "max_shard_size": max_shard_size}
     more |= {name: value for name, value in chosen.items() if value is not None}
+    if each and template is not None:
+        raise click.UsageError("--template is for one TARGET, not for --each")
     if each:
         return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **more)
     if executor is not None:
@@ -170,7 +180,7 @@ def convert(
     piped = target == PIPED  # and so nothing else goes there
     places = sys.stdin.buffer if source == PIPED else source, sys.stdout.buffer if piped else target
     with progress_bar("convert", quiet) as progress:
-        report = convert_checkpoint(*places, verify=not no_verify, progress=progress, **more)
+        report = convert_checkpoint(*places, verify=not no_verify, progress=progress, template=template, **more)
     if as_json and not piped:
         print_json(_document(report))
     elif not quiet and not piped:

@@ -157,7 +157,7 @@ def json_document(raw: bytes, pairs: Pairs | None = None) -> Any:
 # ---- what is read into memory
 
 
-class Room:
+class MemoryRoom:
     """Memory for the names and values of a source of `size` bytes, counted before they are made, as the gate counts
     them once more."""
 

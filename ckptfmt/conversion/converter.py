@@ -27,7 +27,7 @@ from ..frameworks.target import rebuild
 from ..patterns import Patterns
 from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
-from ..storage import Storage, options_at, place_of
+from ..storage import Storage, options_at, path_of, place_of
 from ..storage.attempt import LocalAttempt
 from ..storage.held import HeldPlace
 from ..writing.encoder import encode
@@ -58,7 +58,8 @@ from .source import (
     said,
     walk,
 )
-from .table import OWN, Format
+from .table import OWN, Format, Writer
+from .template import ModelTemplate, format_of
 
 if TYPE_CHECKING:
     from ..storage import Place
@@ -105,6 +106,7 @@ def convert(
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
+    template: str | os.PathLike[str] | None = None,
     **options: Unpack[OwnOptions],
 ) -> ConvertReport:
     """Convert a checkpoint at `source` into another format at `target`, tensor by tensor, with bounded memory.
@@ -121,9 +123,11 @@ def convert(
     folder, or an index (`model.safetensors.index.json`), for which it is "5GB" if it is not given, or a file. `source`
     may be bytes, and both open binary files: of what is no file but a folder, none. `progress(done, total)` is told
     bytes of tensors, written and compared. Checkpoints of this format may be at URLs, with `storage_options` as in
-    `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All other options (layout, compression,
-    schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are added to those of the source key
-    by key, `schema` takes the place of its own.
+    `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. `template`: a model of a format that holds
+    more than tensors (ONNX, TensorFlow Lite, Core ML, GGUF), of which the target becomes a copy, with these tensors in
+    place of those of the same name, dtype and shape; a folder, where it has several files. All other options (layout,
+    compression, schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are added to those of
+    the source key by key, `schema` takes the place of its own.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
@@ -131,39 +135,48 @@ def convert(
     """
     here, there = place_of(source), place_of(target)
     save_options: dict[str, Any] = dict(options)
-    format = table.target_format(there, target_format)
+    model = None if template is None else path_of(template)
+    format = table.target_format(there, target_format, None if model is None else format_of(model))
     table.on_disks(format, there)
     shards = table.shards_at(there, format, max_shard_size)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
     allowed = allowed_kinds(allow_loss)
     reading: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
-    with _Counter(progress) as counter, open_source(here, source_format, **reading) as opened:
-        _take(opened, format, select, root, nest)
-        made = _made(opened, format, save_options.pop("metadata", None), allowed, has_names=not nest)
+    with ExitStack() as stack:
+        counter = stack.enter_context(_Counter(progress))
+        opened = stack.enter_context(open_source(here, source_format, **reading))
+        writer: Writer | ModelTemplate | None = None if format.name == OWN else table.writer_of(format)
+        if model is not None:
+            writer = ModelTemplate(model, format.name, stack, max_expansion=max_expansion)
+        _take(opened, writer, select, root, nest)
+        made = _made(opened, format, writer, save_options.pop("metadata", None), allowed, has_names=not nest)
         counter.total = made.bytes * (1 + verify)
         writing: Any = {"overwrite": overwrite, "durable": durable, "verify": verify}
-        if format.name == OWN:
+        if writer is None:
             writing |= {"storage_options": options_at(there, storage_options), **save_options}
             _save(there, opened, made, counter, **writing)
         else:
-            there = _write(there, format, shards, made, counter, **writing)
+            there = _write(there, format, writer, shards, made, counter, **writing)
     place = opened.place
     names = (place.path, there, place.format, format.name)
     return ConvertReport(*names, made.tensors, made.bytes, made.losses, verify, place.passed_over)
 
 
-def _take(source: OpenedSource, format: Format, select: Patterns, root: str | None, nest: bool) -> None:
-    """Leave of an open source what is asked for, in containers and arrays as the target takes them."""
+def _take(
+    source: OpenedSource, writer: Writer | ModelTemplate | None, select: Patterns, root: str | None, nest: bool
+) -> None:
+    """Leave of an open source what is asked for, in containers and arrays as the target takes them: without a writer
+    one of this format."""
     if select is not None or root is not None:
-        has_lists = format.name == OWN or list in table.writer_of(format).HOLDS.containers
+        has_lists = writer is None or list in writer.HOLDS.containers
         reduce(source, select, root, source.place.path, has_lists=has_lists)
-        if format.name != OWN:
-            source.metadata = _of_part(source.metadata, table.writer_of(format).HOLDS)
+        if writer is not None:
+            source.metadata = _of_part(source.metadata, writer.HOLDS)
     if nest:
         with _naming(source, "Rename one, or leave out nest="):
             source.tree, source.mapped = nested(source.tree, "."), None
-    if format.name != OWN and table.writer_of(format).HOLDS.arrays and source.mapped is not None:
+    if writer is not None and writer.HOLDS.arrays and source.mapped is not None:
         source.tree = source.mapped()
 
 
@@ -188,18 +201,27 @@ class _Made(NamedTuple):
     bytes: int
 
 
-def _made(source: OpenedSource, format: Format, metadata: Tree, allowed: frozenset[str], *, has_names: bool) -> _Made:
+def _made(
+    source: OpenedSource,
+    format: Format,
+    writer: Writer | ModelTemplate | None,
+    metadata: Tree,
+    allowed: frozenset[str],
+    *,
+    has_names: bool,
+) -> _Made:
     """What a target gets of a source, with more `metadata`; unless it `has_names` as in the source, without its schema
     and tags. Raises `lossy`."""
-    if format.name == OWN:
+    if writer is None:
         kept = with_more(source.metadata, metadata)
         fitted = Fitted(source.tree, kept.value, tuple(Loss("metadata", "", message) for message in kept.lost))
         ours, left = (source.ours, None) if has_names or source.ours is None else source.ours.without_names()
         of_weights = False
     else:
-        holds = table.writer_of(format).HOLDS
+        holds = writer.HOLDS
         with _naming(source, "Rename it, take a part (root=, select=), or choose another target"):
             fitted = fit(source.tree, source.metadata, holds)
+            fitted = writer.filled(fitted) if isinstance(writer, ModelTemplate) else fitted
         ours, left = None, source.ours
         if source.ours is not None and has_names:
             ours, left = source.ours.divided(holds.tags, has_schema=holds.schema is not None)
@@ -251,6 +273,7 @@ def _save(target: str, source: OpenedSource, made: _Made, counter: _Counter, *, 
 def _write(
     target: str,
     format: Format,
+    writer: Writer | ModelTemplate,
     shards: Shards | None,
     made: _Made,
     counter: _Counter,
@@ -261,7 +284,6 @@ def _write(
 ) -> str:
     """A file or folder of another format, or several files, which are compared before they take their names; gives the
     path of what is to be read."""
-    writer = table.writer_of(format)
     with _writing(target, format), ExitStack() as stack:
         folder, metadata = _folder_of(target), made.metadata
         tree = mapped_arrays(made.tree, folder) if writer.HOLDS.arrays else made.tree
@@ -271,8 +293,9 @@ def _write(
                 metadata = writer.HOLDS.schema(metadata, made.ours.schema)
         place = target
         if shards is None:
-            path = stack.enter_context(_published(target, format, overwrite, durable))
+            path = stack.enter_context(_published(target, format, writer, overwrite, durable))
             writer.write(path, tree, metadata, counter.add)
+            path = writer.main(path) if isinstance(writer, ModelTemplate) else path
         else:
             staging = stack.enter_context(staged(shards, target, overwrite, durable))
             name = table.shards_writer_of(format).write_shards(staging, tree, metadata, counter.add)
@@ -353,20 +376,24 @@ def _writing(target: str, format: Format) -> Iterator[None]:
 
 
 @contextmanager
-def _published(target: str, format: Format, overwrite: bool, durable: bool) -> Iterator[str]:
-    """The path of an empty temporary file, or of an empty folder for a format of folders, that takes the place of the
-    target at the end, as checkpoints do, or goes into the open file that the target is. A folder takes that of one of
-    its own format, too."""
+def _published(
+    target: str, format: Format, writer: Writer | ModelTemplate, overwrite: bool, durable: bool
+) -> Iterator[str]:
+    """The path of an empty temporary file or folder that takes the place of the target at the end, as checkpoints do,
+    or goes into the open file that the target is. A folder takes that of one of its own format, too, or of another copy
+    of the same template."""
+    is_folder = writer.is_folder if isinstance(writer, ModelTemplate) else format.folder
+    may_replace = writer.is_copy if isinstance(writer, ModelTemplate) else partial(_is_one, format)
     if isinstance(target, HeldPlace):
-        if format.folder:
+        if is_folder:
             raise fault("bad-option", f"{format.title} is no file, and an open file holds nothing else", path=target)
         with target.filled(durable=durable) as place:
             yield place
         return
-    options: Any = {"directory": format.folder, "overwrite": overwrite, "durable": durable}
-    attempt = LocalAttempt(target, may_replace=partial(_is_one, format), **options)
+    options: Any = {"directory": is_folder, "overwrite": overwrite, "durable": durable}
+    attempt = LocalAttempt(target, may_replace=may_replace, **options)
     try:
-        if format.folder:
+        if is_folder:
             attempt.make_folder()
             yield attempt.temporary
             attempt.adopt()

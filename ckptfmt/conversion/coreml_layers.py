@@ -14,7 +14,7 @@ from ..errors import fault
 from ..format.dtypes import DTYPES
 from ..format.names import path_text
 from ..format.tree import Tree
-from .claims import MAX_AXES, Room
+from .claims import MAX_AXES, MemoryRoom
 from .flat import of_numbers, stored
 from .protobuf import FLOATS, INT, PART, PARTS, TEXT, UINT, VARINTS, ByteSpan, Message, Table, WireReader
 
@@ -162,7 +162,7 @@ class NetworkReader:
     """Reads the weights of networks and gives them to `add`, which says what they are called."""
 
     def __init__(
-        self, reader: WireReader, room: Room, add: Callable[[str, Any], str], quantised: dict[str, Tree]
+        self, reader: WireReader, room: MemoryRoom, add: Callable[[str, Any], str], quantised: dict[str, Tree]
     ) -> None:
         self.reader, self.room, self.add, self.quantised = reader, room, add, quantised
 

@@ -17,8 +17,10 @@ from .source import LazyArray, LeadingSlices, SourceTensor, array_over
 ElementsOf = Callable[[int, int], Array]  # from one element to another, in C order
 
 
-def in_order(shape: tuple[int, ...], dtype: np.dtype[Any], elements: ElementsOf) -> LazyArray:
-    """A tensor of the elements that `elements` gives."""
+def in_order(
+    shape: tuple[int, ...], dtype: np.dtype[Any], elements: ElementsOf, octets: Array | None = None
+) -> LazyArray:
+    """A tensor of the elements that `elements` gives, from `octets` in which several lie in a byte."""
 
     def read(index: LeadingSlices) -> Array:
         if not shape:
@@ -34,7 +36,7 @@ def in_order(shape: tuple[int, ...], dtype: np.dtype[Any], elements: ElementsOf)
         index = (..., *(slice(*span) for span in spans[axis + 1 :]))
         return rows[index]
 
-    return LazyArray(shape, dtype, read)
+    return LazyArray(shape, dtype, read, octets=octets)
 
 
 def stored(name: str, octets: Array, row: DType, shape: tuple[int, ...]) -> SourceTensor:
@@ -46,9 +48,9 @@ def stored(name: str, octets: Array, row: DType, shape: tuple[int, ...]) -> Sour
         return array_over(octets, 0, row.numpy.newbyteorder("<"), shape)
     part: ElementsOf = lambda first, last: octets[first:last]  # noqa: E731
     if row.per > 1:
-        return in_order(shape, row.numpy, several_in_a_byte(part, row))
+        return in_order(shape, row.numpy, several_in_a_byte(part, row), octets)
     few = codes(part, row.bits)
-    return in_order(shape, row.numpy, lambda first, last: few(first, last).view(row.numpy))
+    return in_order(shape, row.numpy, lambda first, last: few(first, last).view(row.numpy), octets)
 
 
 def of_numbers(name: str, numbers: Numbers | None, row: DType, shape: tuple[int, ...]) -> SourceTensor:

@@ -231,7 +231,7 @@ class Numbers:
             raise ValueError(f"{self.kind} with the wire type {wire}: {shown(value)}")
 
     def _add_many(self, octets: Array, few: Callable[[Array], Array], many: Callable[[Array], Any]) -> None:
-        if octets.size < SMALL:
+        if octets.size < SMALL and (self._pieces or self.kind == VARINTS):
             self._scattered().frombytes(few(octets).tobytes())
         else:
             self._pieces.append(many(octets))

@@ -56,7 +56,7 @@ class LazyArray(Lazy):
     `rows` is the number of rows (items of the first axis) that are decoded together, or None where any part can be
     read for about its own cost. `unit`: the bytes that are decoded at once where this is not what these rows have, as
     chunks may be larger than their tensor. `stored` is there where the elements lie in a checkpoint as they are in
-    memory.
+    memory. `octets`: where they lie in a mapped file, several in a byte, one row after another.
     """
 
     shape: tuple[int, ...]
@@ -66,6 +66,7 @@ class LazyArray(Lazy):
     stored: StoredBytes | None = None
     identity: Hashable = None
     unit: int | None = None
+    octets: Array | None = None
 
     @property
     def decoded_at_once(self) -> int:
@@ -241,16 +242,16 @@ class SourceFile:
     """A mapped file that is also read. It is opened for each read, as a source may have many files."""
 
     def __init__(self, path: str, stat: os.stat_result) -> None:
-        self._path, self._stat, self._disk = path, stat, disks.current()
+        self.path, self._stat, self._disk = path, stat, disks.current()
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill `out` from `offset` on; raises `bad-source` where another file stands there now."""
-        number = open_file(self._path)
+        number = open_file(self.path)
         try:
             found = os.fstat(number)
             if not os.path.samestat(found, self._stat) or found.st_size != self._stat.st_size:
-                raise fault("bad-source", "the file was replaced while it was read", path=self._path)
-            fill_from(self._disk, number, offset, out, self._path)
+                raise fault("bad-source", "the file was replaced while it was read", path=self.path)
+            fill_from(self._disk, number, offset, out, self.path)
         finally:
             os.close(number)
 
@@ -274,17 +275,23 @@ def mapped_file(path: str, folder: str | None = None) -> Array:
     return data if part is None else data[part.offset : part.offset + part.size]
 
 
+def place_in_file(array: Array) -> tuple[SourceFile, int] | None:
+    """The mapped file in which an array lies, and where; None for one that lies in none."""
+    base: Any = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if not isinstance(base, FileMapping):
+        return None
+    start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    return base.file, array.__array_interface__["data"][0] - start
+
+
 def in_file(leaf: Any, buffers: Buffers) -> Any:
     """A large array over a mapped file as a source that is read from the file; any other leaf as it is."""
     if not isinstance(leaf, np.ndarray) or not leaf.flags.c_contiguous or leaf.nbytes < LARGE:
         return leaf
-    base: Any = leaf.base
-    while isinstance(base, np.ndarray | memoryview):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    if not isinstance(base, FileMapping):
-        return leaf
-    start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
-    return InFile(leaf, base.file, leaf.__array_interface__["data"][0] - start, buffers)
+    place = place_in_file(leaf)
+    return leaf if place is None else InFile(leaf, place[0], place[1], buffers)
 
 
 class DigestedPart(InFile):

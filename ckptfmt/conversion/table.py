@@ -24,7 +24,8 @@ from .source import Advance, OpenedSource
 class Format(NamedTuple):
     """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
     libraries come with (None: none needed; that of torch is for writing alone), whether it is `writable`, whether it
-    always is a `folder`, and whether it can be written as several files, `shards`, with an index."""
+    always is a `folder`, whether it can be written as several files, `shards`, with an index, and whether it is written
+    into a copy of a model, its `template`."""
 
     name: str
     title: str
@@ -34,6 +35,7 @@ class Format(NamedTuple):
     writable: bool = False
     folder: bool = False
     shards: bool = False
+    template: bool = False
 
 
 OWN = "ckptfmt"
@@ -58,10 +60,10 @@ FORMATS: dict[str, Format] = {
         Format("tar", "tar archive with a checkpoint, also NeMo's", "tar", (".tar", ".nemo")),
         Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
-        Format("gguf", "GGUF", "gguf", (".gguf",)),
-        Format("onnx", "ONNX, also with external data", "onnx", (".onnx",)),
-        Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
-        Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage")),
+        Format("gguf", "GGUF", "gguf", (".gguf",), template=True),
+        Format("onnx", "ONNX, also with external data", "onnx", (".onnx",), template=True),
+        Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",), template=True),
+        Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage"), template=True),
         Format("diffusers", "folder of a diffusers pipeline", "diffusers", folder=True),
         Format("zarr", "Zarr 2 or 3 group in a directory", "zarr", (".zarr",), "zarr", True, True),
     ]
@@ -130,12 +132,21 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def target_format(path: str, name: str | None) -> Format:
-    """The format to write at a path: the one named, else the one of its suffix, else this format itself."""
+def target_format(path: str, name: str | None, template: str | None = None) -> Format:
+    """The format to write at a path: the one named, else the one of its suffix, else that of the `template`, a copy of
+    which it is to be, else this format itself."""
     format = format_named(name) if name is not None else _by_suffix(path)
-    if not format.writable:
+    if template is not None:
+        if name is None and format.name == OWN and not path.endswith(format.suffixes):
+            format = FORMATS[template]
+        if format.name != template or not format.template:
+            into = ", ".join(other.name for other in FORMATS.values() if other.template)
+            message = f"a target of {format.name} is no copy of a template of {template}"
+            raise fault("bad-option", message, path=path, expected=f"both of one of {into}")
+    elif not format.writable:
         written = ", ".join(format.name for format in FORMATS.values() if format.writable)
-        raise fault("unknown-format", f"{format.name} can be read only, {written} also written", path=path)
+        hint = "; template= names a model whose tensors are replaced" if format.template else ""
+        raise fault("unknown-format", f"{format.name} can be read only, {written} also written{hint}", path=path)
     return format
 
 

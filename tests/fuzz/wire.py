@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 Value = int | float | str | bytes  # a varint, 4 bytes of a float, or what has a length
 
@@ -53,3 +54,23 @@ SMALL_MODEL = model(
     (1, message((2, "out"), (4, "Constant"), (5, message((1, "value"), (5, tensor("", 2, (1,), (5, 9))))))),
     (1, message((4, "If"), (5, message((1, "g"), (6, message((5, tensor("in", 3, (), (5, 4))))))))),
 )
+
+
+# ---- Core ML
+
+MIL_KINDS = {"float16": 10, "float32": 11}
+
+
+def ml_program(arrays: dict[str, Any]) -> bytes:
+    """A Model of Core ML whose program has these constants."""
+    operations = []
+    for name, array in arrays.items():
+        sides = [(3, message((1, message((1, side))))) for side in array.shape]
+        kind = message((1, message((1, MIL_KINDS[array.dtype.name]), (2, array.ndim), *sides)))
+        elements = (1 if array.dtype.name == "float32" else 7, message((1, array.tobytes())))
+        value = message((2, kind), (3, message((1, message(elements)))))
+        attribute = message((1, "val"), (2, value))
+        operations.append((3, message((1, "const"), (3, message((1, name), (2, kind))), (5, attribute))))
+    function = message((2, "CoreML5"), (3, message((1, "CoreML5"), (2, message(*operations)))))
+    program = message((1, 1), (2, message((1, "main"), (2, function))))
+    return message((1, 6), (2, b""), (502, program))

@@ -26,7 +26,7 @@ from ...errors import fault
 from ...format.dtypes import DTYPES, Array
 from ...format.tree import Tree
 from ..beside import FilesBeside
-from ..claims import MAX_AXES, Room, shape_of, shown
+from ..claims import MAX_AXES, MemoryRoom, shape_of, shown
 from ..coreml_layers import NetworkReader
 from ..entries import check_inside, read_json
 from ..flat import codes, in_order, of_numbers, stored
@@ -205,7 +205,7 @@ class _CoremlWalker:
     """Collects the tensors of models into `tree`; those of programs may lie in `files`."""
 
     def __init__(self, reader: WireReader, files: FilesBeside) -> None:
-        self.reader, self.files, self.room = reader, files, Room(reader.data.size)
+        self.reader, self.files, self.room = reader, files, MemoryRoom(reader.data.size)
         self.tree: dict[str, Any] = {}
         self.about: dict[str, Tree] = {}
         self.quantised: dict[str, Tree] = {}

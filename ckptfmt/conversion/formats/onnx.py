@@ -22,7 +22,7 @@ from ...format.dtypes import DTYPES, Array
 from ...format.names import path_text
 from ...format.tree import Tree
 from ..beside import FilesBeside
-from ..claims import MAX_AXES, Room, shape_of, shown
+from ..claims import MAX_AXES, MemoryRoom, shape_of, shown
 from ..flat import of_numbers, stored
 from ..probe import Probe
 from ..protobuf import (
@@ -182,7 +182,7 @@ class _OnnxWalker:
     """Collects the tensors of graphs into `tree`; some of them lie in `files`."""
 
     def __init__(self, reader: WireReader, files: FilesBeside) -> None:
-        self.reader, self.files, self.room = reader, files, Room(reader.data.size)
+        self.reader, self.files, self.room = reader, files, MemoryRoom(reader.data.size)
         self.tree: dict[str, Any] = {}
         self.sparse: dict[str, Tree] = {}
 

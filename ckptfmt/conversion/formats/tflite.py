@@ -20,7 +20,7 @@ from ...errors import fault
 from ...format.dtypes import DTYPES, Array
 from ...format.names import path_text
 from ...format.tree import Tree
-from ..claims import MAX_AXES, Room, shape_of, shown
+from ..claims import MAX_AXES, MemoryRoom, shape_of, shown
 from ..flat import stored
 from ..flatbuffer import TABLE, TABLES, TEXT, FlatReader, FlatTable, FlatVector, numbers
 from ..probe import Probe
@@ -95,7 +95,7 @@ class _TfliteWalker:
     """Collects the constants of subgraphs into `tree`."""
 
     def __init__(self, reader: FlatReader, buffers: FlatVector) -> None:
-        self.reader, self.room = reader, Room(reader.data.size)
+        self.reader, self.room = reader, MemoryRoom(reader.data.size)
         self.buffers = buffers
         self.tree: dict[str, Any] = {}
         self.quantised: dict[str, dict[str, Tree]] = {}  # by path texts
