@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint
 import pytest
+import tensor_bundles
 import zarr
 from click.testing import CliRunner
 from damage import LAYOUTS, rewrite_manifest, save_varied, zones
@@ -330,6 +331,8 @@ def save_as(format: str, path: Path) -> None:
         with h5py.File(path, "w") as file:
             for name, array in state().items():
                 file[name] = array
+    elif format == "tensorflow":
+        tensor_bundles.save(path, state())
     elif format == "gguf":
         writer = gguf.GGUFWriter(path, "llama")
         for name, array in state().items():

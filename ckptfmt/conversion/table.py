@@ -59,6 +59,7 @@ FORMATS: dict[str, Format] = {
         Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",)),
+        Format("tensorflow", "TensorFlow checkpoint or SavedModel", "tensorflow", (".index",), "tensorflow"),
         Format("onnx", "ONNX, also with external data", "onnx", (".onnx",)),
         Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
         Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage")),
