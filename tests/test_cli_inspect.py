@@ -9,6 +9,7 @@ import pickle
 import re
 import tarfile
 import threading
+import zipfile
 from collections import Counter, OrderedDict, deque
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -327,10 +328,14 @@ def save_as(format: str, path: Path) -> None:
     elif format == "orbax":
         with orbax.checkpoint.StandardCheckpointer() as saver:
             saver.save(path, state())
-    elif format == "hdf5":
+    elif format in ("hdf5", "keras"):
         with h5py.File(path, "w") as file:
             for name, array in state().items():
                 file[name] = array
+        if format == "keras":
+            weights = path.read_bytes()
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("model.weights.h5", weights)
     elif format == "tensorflow":
         tensor_bundles.save(path, state())
     elif format == "gguf":

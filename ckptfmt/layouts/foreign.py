@@ -55,22 +55,20 @@ _MEMBERS: tuple[tuple[re.Pattern[str], ForeignKind], ...] = tuple(
         (r"^data$", ForeignKind("an archive of Stable-Baselines3")),
         (r"^schema\.json$", ForeignKind("a skops file")),
         (r"\.npy$", ForeignKind("a NumPy .npz file")),
-        (
-            r"metadata\.json$",
-            ForeignKind("a ZIP archive, such as Keras's .keras", "Unzip it, and convert its model.weights.h5"),
-        ),
+        (r"metadata\.json$", ForeignKind("a Keras model (.keras)")),
         ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
     )
 )
 _SUFFIXES = ("safetensors", "bin", "pt", "pth", "pt2", "jit", "ckpt", "h5", "hdf5", "npz", "npy", "eqx", "msgpack")
 _SUFFIXES += ("gguf", "pkl", "pickle", "joblib", "skops", "nemo", "tar", "tgz", "gz", "zst", "xz", "bz2")
-_SUFFIXES += ("onnx", "tflite", "mlmodel")
+_SUFFIXES += ("onnx", "tflite", "mlmodel", "keras", "index")
 _WEIGHTS = re.compile(rf".*\.({'|'.join(_SUFFIXES)})(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),
     (frozenset({"_METADATA", "_CHECKPOINT_METADATA"}), "a directory of Orbax"),
     (frozenset({"zarr.json", ".zgroup", ".zarray"}), "a Zarr group"),
+    (frozenset({"saved_model.pb", "saved_model.pbtxt"}), "a SavedModel of TensorFlow"),
 )
 _NUMBERS = re.compile(r"[0-9]+").fullmatch
 LISTED = 4  # names that are shown
