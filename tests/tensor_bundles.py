@@ -83,11 +83,10 @@ def graph_of(graph: bytes, *keys: bytes) -> tuple[bytes, list[tuple[bytes, bytes
 
 def save(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
     """An index at a path, and beside it its file of tensors, of float32, int64 or float16."""
-    codes = {"float32": 1, "int64": 9, "float16": 19}
-    data, entries = b"", []
-    for name, array in sorted(arrays.items()):
-        raw = array.tobytes()
-        entries.append((name.encode(), entry(raw, codes[array.dtype.name], array.shape, offset=len(data))))
-        data += raw
-    Path(f"{path}.data-00000-of-00001").write_bytes(data)
+    codes, entries = {"float32": 1, "int64": 9, "float16": 19}, []
+    with open(f"{path}.data-00000-of-00001", "wb") as file:
+        for name, array in sorted(arrays.items()):
+            raw = array.tobytes()
+            entries.append((name.encode(), entry(raw, codes[array.dtype.name], array.shape, offset=file.tell())))
+            file.write(raw)
     path.write_bytes(index_of([HEADER, *entries]))
