@@ -201,6 +201,14 @@ def test_hostile_archives(tmp_path: Path, name: str) -> None:
     refused(archive_of(tmp_path / "x.keras", **members), code)
 
 
+def test_links_out_of_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "other.h5").write_bytes(weights("vars"))
+    with io.BytesIO() as stream:
+        with h5py.File(stream, "w") as file:
+            file["layers"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/vars")
+        refused(archive_of(tmp_path / "x.keras", **{"model.weights.h5": stream.getvalue()}), "unsafe-source")
+
+
 def test_members_that_decompress_to_far_more(tmp_path: Path) -> None:
     for member in ("model.weights.h5", "config.json"):
         path = archive_of(tmp_path / "x.keras", zipfile.ZIP_DEFLATED, **{member: bytes(32 << 20)})

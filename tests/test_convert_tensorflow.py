@@ -20,6 +20,7 @@ from ckptfmt.conversion import open_source
 from ckptfmt.conversion.source import is_tensor, nbytes, walk
 from ckptfmt.conversion.tensor_bundle import _key_of_part
 from ckptfmt.format.names import path_text
+from ckptfmt.manager.listing import listed
 from ckptfmt.testing.equality import assert_same_tree
 
 DATA = Path(__file__).parent / "data" / "tensorflow"
@@ -135,6 +136,19 @@ def test_the_latest_of_a_folder(tmp_path: Path) -> None:
 def test_a_saved_model_without_variables(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"")
     assert refused(tmp_path).code == "unsupported-source"
+
+
+def test_a_folder_of_many(tmp_path: Path) -> None:
+    shutil.copytree(DATA / "objects", tmp_path / "run")
+    shutil.copytree(DATA / "sharded", tmp_path / "run", dirs_exist_ok=True)
+    found = ckptfmt.convert_each(tmp_path / "run", tmp_path / "made", allow_loss="value", durable=False)
+    assert [outcome.error for outcome in found] == [None] * 3
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"ckpt-1.ckpt", "ckpt-2.ckpt", "model.ckpt"}
+    rows = {row.name: row for row in listed(str(tmp_path / "run"))}
+    assert {name: row.format for name, row in rows.items()} == dict.fromkeys(rows, "tensorflow")
+    files = (tmp_path / "run").glob("model.*")
+    assert rows["model.index"].size == sum(path.stat().st_size for path in files)
+    assert len(rows) == 3
 
 
 # ---- damage and malice
@@ -308,7 +322,7 @@ def test_odd_graphs_of_objects(tmp_path: Path) -> None:
 
 def test_any_change_of_a_graph(tmp_path: Path) -> None:
     """Whose checksums are right."""
-    graph = node(("w", f"a/0{VALUE}"), ("v", f"a/1{VALUE}"), child=0) * 2
+    graph = node(("w", f"a/0{VALUE}"), ("v", f"a/1{VALUE}"), child=0)
     for at in range(len(graph)):
         for value in (1, 0xFF):
             changed = graph[:at] + bytes([value]) + graph[at + 1 :]

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
+import tensor_bundles
 from click.testing import CliRunner, Result
 from fuzz.wire import SMALL_MODEL
 from hypothesis import given
@@ -126,6 +127,11 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
     "tflite": (
         Path(__file__).with_name("data").joinpath("tflite/small.tflite").read_bytes(),
         "a TensorFlow Lite model",
+        LINE,
+    ),
+    "tensorflow": (
+        tensor_bundles.index_of([tensor_bundles.HEADER, (b"w", tensor_bundles.entry(b""))]),
+        "the index of a TensorFlow checkpoint",
         LINE,
     ),
     "onnx": (SMALL_MODEL, "an ONNX model", LINE),

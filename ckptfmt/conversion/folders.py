@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from ..errors import CkptError, fault
 from .entries import check_inside, open_file
@@ -178,7 +178,7 @@ def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
         if form is None:
             continue
         stem = name.removesuffix(form)
-        if not _is_part(name, names):
+        if not is_part(name, names):
             families.setdefault(ALIASES.get(stem, stem), []).append(name)
     for family, forms in families.items():
         of_others = 0 if any(name.endswith(FORMS) or _OF_FLAX(name) for name in forms) else OTHERS
@@ -192,11 +192,15 @@ def _form(name: str) -> str | None:
     return "" if found is None and _OF_FLAX(name) else found
 
 
-def _is_part(name: str, names: list[str]) -> bool:
+def index_of(name: str) -> str | None:
+    """The index, if there is one, that stands for a file of TensorFlow or Keras which holds some of the tensors."""
+    return next((f"{shard[1]}{index}" for shard_of, index in _SHARDS if (shard := shard_of(name)) is not None), None)
+
+
+def is_part(name: str, names: Collection[str]) -> bool:
     """Whether an index among the names stands for a file, or the first part of its GGUF model."""
-    for shard_of, index in _SHARDS:
-        if (shard := shard_of(name)) is not None:
-            return f"{shard[1]}{index}" in names
+    if (index := index_of(name)) is not None:
+        return index in names
     part = numbered(name)
     if part is None:
         return False
@@ -223,7 +227,7 @@ def _others(folder: str, names: list[str], known: set[str]) -> Iterator[str]:
     if any(name.endswith(BUNDLE) for name in names):
         known = {*known, LATEST}
     for name in names:
-        if name not in known and not _is_part(name, names):
+        if name not in known and not is_part(name, names):
             yield f"{name}/" if os.path.isdir(os.path.join(folder, name)) else name
 
 

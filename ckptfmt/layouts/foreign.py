@@ -32,6 +32,7 @@ _OPEN = "Load it with the program that wrote it, and save its arrays and plain v
 _SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", ForeignKind("an HDF5 file")),
     (0, b"GGUF", ForeignKind("a GGUF file")),
+    (0, b"\0\0\6\x08", ForeignKind("the index of a TensorFlow checkpoint")),  # its header, of six bytes, without a key
     (0, b"\x93NUMPY", ForeignKind("a NumPy .npy file")),
     (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ForeignKind("a torch.save file of before torch 1.6")),
     *((0, bytes([0x80, protocol]), ForeignKind("a Python pickle")) for protocol in (2, 3, 4, 5)),

@@ -8,7 +8,6 @@ TensorFlow 1 have flat names. Of a SavedModel the variables are read, and its gr
 from __future__ import annotations
 
 import os
-import re
 
 from ...errors import CkptError, fault
 from ...format.limits import FACTOR, VALUES
@@ -16,6 +15,7 @@ from ...format.names import path_label, path_text
 from .. import object_graph
 from ..entries import check_inside
 from ..fit import nested
+from ..folders import index_of
 from ..probe import Probe
 from ..sorted_table import FOOTER, MAGIC
 from ..source import OpenedSource
@@ -25,7 +25,6 @@ KEYS = "tensorflow.keys"  # metadata: path text -> the key of a tensor as it is 
 NAMES = "tensorflow.names"  # metadata: path text -> the name of a variable
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 VARIABLES = os.path.join("variables", f"variables{INDEX}")
-_SHARD = re.compile(r"(.+)\.data-[0-9]{5}-of-[0-9]{5}").fullmatch
 
 
 def looks_like(probe: Probe) -> bool:
@@ -38,8 +37,8 @@ def looks_like(probe: Probe) -> bool:
 
 def _index_of_shard(path: str) -> str | None:
     """The index beside a file that holds the bytes of tensors, and nothing that says so but its name."""
-    found = _SHARD(path)
-    return f"{found[1]}{INDEX}" if found is not None and os.path.isfile(f"{found[1]}{INDEX}") else None
+    index = index_of(path)
+    return index if index is not None and index.endswith(INDEX) and os.path.isfile(index) else None
 
 
 def read(path: str) -> OpenedSource:
