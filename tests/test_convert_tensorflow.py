@@ -25,7 +25,7 @@ from ckptfmt.testing.equality import assert_same_tree
 
 DATA = Path(__file__).parent / "data" / "tensorflow"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((DATA / "expected.json").read_text())
-MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
+QUANTISED = ["int8", "int16", "int32", "uint8", "uint16"]
 
 
 def as_tensorflow_reads(dtype: str, shape: list[int], value: Any) -> Any:
@@ -54,6 +54,12 @@ def test_every_tensor_is_what_tensorflow_reads(index: str) -> None:
             assert_same_tree(found, as_tensorflow_reads(*EXPECTED[index][key]))
             if is_tensor(leaf) and leaf.shape:
                 assert_same_tree(leaf[(slice(0, 1),)], found[:1])
+
+
+def test_quantised_integers() -> None:
+    with open_source(str(DATA / "dtypes")) as source:
+        losses = {loss.path: loss.message for loss in source.losses if loss.kind == "dtype"}
+    assert losses == {f"q{name}": f"q{name} becomes {name} with the same bits" for name in QUANTISED}
 
 
 def test_names_of_objects() -> None:

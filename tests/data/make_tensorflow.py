@@ -23,7 +23,7 @@ MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
 DTYPES = [
     *("float32", "float64", "int32", "uint8", "int16", "int8", "complex64", "int64", "bool", "bfloat16", "uint16"),
     *("complex128", "float16", "uint32", "uint64", "float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz"),
-    *("float8_e4m3b11fnuz", "float8_e5m2fnuz", "int4", "uint4"),
+    *("float8_e4m3b11fnuz", "float8_e5m2fnuz", "int4", "uint4", "int2", "uint2", "float4_e2m1fn"),
 ]
 
 
@@ -87,7 +87,7 @@ def saver(folder: Path) -> None:
 
 def save(prefix: Path, tensors: dict[str, Any], slices: dict[str, str]) -> None:
     names = list(tensors)
-    data = [tf.constant(value) for value in tensors.values()]
+    data = [tf.convert_to_tensor(value) for value in tensors.values()]
     places = [slices.get(name, "") for name in names]
     tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=places, tensors=data)
 
@@ -111,9 +111,11 @@ def dtypes(folder: Path) -> None:
     tensors: dict[str, Any] = {}
     for name in DTYPES:
         dtype = np.dtype(getattr(ml_dtypes, name, name))
-        tensors[name] = (np.arange(6) % 7).astype(np.float32).astype(dtype).reshape(2, 3)
+        tensors[name] = (np.arange(6) % 2).astype(np.float32).astype(dtype).reshape(2, 3)
         tensors[f"{name}/scalar"] = np.ones((), dtype)
         tensors[f"{name}/empty"] = np.zeros((0, 3), dtype)
+    for name in ("qint8", "quint8", "qint16", "quint16", "qint32"):
+        tensors[name] = tf.bitcast(tf.constant(np.array([1, 2], name[1:])), tf.dtypes.as_dtype(name))
     tensors["text"] = np.array([["a", "ü"], ["", "x" * 300]], object)
     tensors["text/scalar"] = np.array(b"\xff", object)
     save(folder / "all", tensors, {})
