@@ -18,7 +18,7 @@ from tensor_bundles import HEADER, block, bundle, entry, graph_of, index_of, mas
 import ckptfmt
 from ckptfmt.conversion import open_source
 from ckptfmt.conversion.source import is_tensor, nbytes, walk
-from ckptfmt.conversion.tensor_bundle import _key_of_part
+from ckptfmt.conversion.tensor_bundle import key_of_part
 from ckptfmt.format.names import path_text
 from ckptfmt.manager.listing import listed
 from ckptfmt.testing.equality import assert_same_tree
@@ -214,7 +214,7 @@ def test_what_is_written_here_is_read(tmp_path: Path) -> None:
 
 
 DATA_OF = b"abcdefgh"
-PART = _key_of_part(b"a", (0,), (4,))
+PART = key_of_part(b"a", (0,), (4,))
 EXTENT = message(1, number(1, 0) + number(2, 4))
 HOSTILE: dict[str, tuple[str, list[tuple[bytes, bytes]]]] = {
     "beyond the file": ("bad-source", [(b"a", entry(DATA_OF, offset=1))]),
@@ -243,6 +243,7 @@ HOSTILE: dict[str, tuple[str, list[tuple[bytes, bytes]]]] = {
         "bad-source",
         [(PART, entry(DATA_OF[:4])), (b"a", entry(b"", shape=(8,), size=0) + message(7, EXTENT) * 2)],
     ),
+    "strings in parts": ("unsupported-source", [(b"a", entry(b"", 7, (8,), size=0) + message(7, EXTENT))]),
     "strings without bytes": ("limit-exceeded", [(b"a", entry(DATA_OF, dtype=7, shape=(1 << 40,)))]),
     "lists of no strings": ("limit-exceeded", [(b"a", entry(DATA_OF, dtype=7, shape=(1 << 40, 0)))]),
     "strings that are too long": ("bad-source", [(b"a", entry(DATA_OF, dtype=7, shape=(2,)))]),

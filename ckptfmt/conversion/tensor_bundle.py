@@ -95,7 +95,7 @@ class TensorBundle:
         parts: set[bytes] = set()
         for key, entry in self.entries.items():
             if entry.slices:
-                parts.update(_key_of_part(key, *place) for place in entry.slices)
+                parts.update(key_of_part(key, *place) for place in entry.slices)
         for key, entry in self.entries.items():
             if key in parts:
                 continue
@@ -105,10 +105,10 @@ class TensorBundle:
             dtype = self._dtype(entry, name)
             if dtype is None:
                 continue
-            if entry.slices:
-                yield name, self._of_parts(key, name, entry, np.dtype(dtype))
-            elif dtype == _STRING:
+            if dtype == _STRING:
                 yield name, self._strings(entry, name)
+            elif entry.slices:
+                yield name, self._of_parts(key, name, entry, DTYPES[dtype].numpy)
             else:
                 yield name, self._array(entry, name, DTYPES[dtype].numpy)
 
@@ -134,7 +134,7 @@ class TensorBundle:
     def _of_parts(self, key: bytes, name: str, entry: BundleEntry, dtype: np.dtype[Any]) -> SourceTensor:
         parts: list[TensorPart] = []
         for starts, lengths in entry.slices:
-            part = self.entries.get(_key_of_part(key, starts, lengths))
+            part = self.entries.get(key_of_part(key, starts, lengths))
             if part is None:
                 raise ValueError(f"a part of {shown(name)} from {starts} on is missing in the index")
             if part.dtype != entry.dtype or part.slices or len(lengths) != len(entry.shape):
@@ -147,6 +147,8 @@ class TensorBundle:
 
     def _strings(self, entry: BundleEntry, name: str) -> Tree:
         """Strings as nested lists: their lengths, a checksum of these, and their bytes."""
+        if entry.slices:
+            raise fault("unsupported-source", f"{shown(name)} has strings, in parts", tensor=label(name))
         if prod(side or 1 for side in entry.shape) > LEAVES or prod(entry.shape) > entry.size:
             message = f"{shown(name)} would have {prod(entry.shape):,} strings in {entry.size:,} bytes"
             raise fault("limit-exceeded", message, tensor=label(name))
@@ -194,7 +196,7 @@ class TensorBundle:
                 raise ValueError(f"a tensor lies in file {shard} of {self.shards}, from 0 on")
             path = os.path.join(self.folder, name)
             if not os.path.lexists(path):
-                advice = "Give all files of the checkpoint, as they were written, one folder"
+                advice = "Put all files of the checkpoint into one folder, under the names that they were written with"
                 raise fault("bad-source", f"{name} is missing, which the index names", path=path, advice=advice)
             self._files[shard] = mapped_file(path, self.folder)
             self.size += self._files[shard].size
@@ -275,7 +277,7 @@ def _slice(reader: WireReader, message: Message) -> Place:
 # ---- keys of parts, which sort as what they are made of does
 
 
-def _key_of_part(name: bytes, starts: tuple[int, ...], lengths: tuple[int | None, ...]) -> bytes:
+def key_of_part(name: bytes, starts: tuple[int, ...], lengths: tuple[int | None, ...]) -> bytes:
     """The key of a part: 0, the name, the number of axes, and of each its start and length."""
     escaped = re.sub(rb"[\0\xff]", lambda byte: byte[0] + bytes([byte[0][0] ^ 0xFF]), name)
     axes = bytes([1, len(starts)]) if starts else b"\0"

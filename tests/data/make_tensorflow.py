@@ -96,12 +96,11 @@ def sharded(folder: Path) -> None:
     """Two files, with a part of a variable in each, and names that are escaped in the keys of parts."""
     long = np.arange(200, dtype=np.int16)
     odd = "odd\xff\0name"
-    save(folder / "a", {"first": MATRIX, "long": long[:70], odd: MATRIX[:1]}, {"long": "200 0,70", odd: "3 4 0,1:-"})
-    save(
-        folder / "b",
-        {"second": MATRIX + 1, "long": long[70:], odd: MATRIX[1:]},
-        {"long": "200 70,130", odd: "3 4 1,2:-"},
-    )
+    half = MATRIX.astype(ml_dtypes.bfloat16)
+    some = {"first": MATRIX, "long": long[:70], odd: MATRIX[:1], "half": half[:, :1]}
+    save(folder / "a", some, {"long": "200 0,70", odd: "3 4 0,1:-", "half": "3 4 -:0,1"})
+    more = {"second": MATRIX + 1, "long": long[70:], odd: MATRIX[1:], "half": half[:, 1:]}
+    save(folder / "b", more, {"long": "200 70,130", odd: "3 4 1,2:-", "half": "3 4 -:1,3"})
     prefixes = [str(folder / "a"), str(folder / "b")]
     tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=prefixes, destination_prefix=str(folder / "model"))
 

@@ -49,7 +49,8 @@ def read(path: str) -> OpenedSource:
     if not tensors and os.path.isdir(path):
         raise _without_variables(path)
     if graph is None:
-        return OpenedSource(tensors, losses=tuple(bundle.losses), size=size)
+        losses = tuple(loss._replace(path=path_label((loss.path,))) for loss in bundle.losses)
+        return OpenedSource(tensors, losses=losses, size=size)
     said = object_graph.full_names(graph.encode() if isinstance(graph, str) else graph)
     keys = {**tensors, **dict.fromkeys(loss.path for loss in bundle.losses)}
     places = object_graph.paths(keys.keys(), said, VALUES + FACTOR * size)
