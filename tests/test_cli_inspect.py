@@ -309,6 +309,13 @@ def test_tensors_are_never_abbreviated(tmp_path: Path) -> None:
 # ---- other formats, several paths, folders
 
 
+def test_what_the_files_of_a_checkpoint_begin_with(tmp_path: Path) -> None:
+    """By which TensorFlow calls it; nothing lies there."""
+    tensor_bundles.save(tmp_path / "run-5.index", state())
+    (tmp_path / "run-5.index.data-00000-of-00001").rename(tmp_path / "run-5.data-00000-of-00001")
+    assert inspect(tmp_path / "run-5").splitlines()[1:2] == [FORMATS["tensorflow"].title]
+
+
 def state() -> dict[str, np.ndarray[Any, Any]]:
     return {"a.w": np.zeros((2, 3), np.float32), "a.b": np.ones(3, np.float16)}
 
