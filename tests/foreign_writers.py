@@ -207,25 +207,93 @@ def orbax_all(folder: Path) -> None:
         WRITERS[name](folder / name)
 
 
-def keras_weights(folder: Path) -> None:
+def keras_models() -> dict[str, Any]:
+    """Models of Keras 3, some with the state of their optimizer."""
     import os
 
-    os.environ["KERAS_BACKEND"] = "jax"
+    os.environ["KERAS_BACKEND"] = "numpy"  # which needs nothing else, and writes the same
     import keras
+    from keras import layers
 
-    layers = [keras.layers.Input((4,)), keras.layers.Dense(3, dtype="bfloat16"), keras.layers.Dense(2)]
-    model = keras.Sequential(layers)
-    again = folder / "again.weights.h5"
-    if not again.exists():
-        model.save_weights(folder / "m.weights.h5")
-    else:  # what was made of it is read
-        model.load_weights(again)
-    name = "again.npz" if again.exists() else "weights.npz"
-    np.savez(folder / name, *[np.asarray(array, np.float32) for array in model.get_weights()])
+    class Subclassed(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="subclassed")
+            self.blocks = [layers.Dense(3, name="a"), layers.Dense(3, name="b")]
+            self.by_name = {"x": layers.Dense(2, use_bias=False)}
+
+        def call(self, x: Any) -> Any:
+            for block in self.blocks:
+                x = block(x)
+            return self.by_name["x"](x)
+
+    keras.utils.set_random_seed(1)
+    middle = [layers.Dense(3, dtype="bfloat16", name="half"), layers.Dropout(0.5, seed=3), layers.BatchNormalization()]
+    trained = keras.Sequential([layers.Input((4,)), *middle, layers.Dense(2)], name="small")
+    trained.compile("adam", "mse")
+    trained.optimizer.build(trained.trainable_variables)  # and no training, which JAX would compile
+    for number, variable in enumerate(trained.optimizer.variables):
+        variable.assign(np.full(variable.shape, number))
+    subclassed = Subclassed()
+    subclassed(np.ones((1, 3)))
+    models = {"trained": trained, "subclassed": subclassed}
+    for mode in ("int8", "int4", "float8"):
+        models[mode] = keras.Sequential([layers.Input((4,)), layers.Dense(5)])
+        models[mode].quantize(mode)
+    return models
+
+
+def keras_files(folder: Path) -> None:
+    """Models in all forms, and below `expected/` what Keras reads from its weights."""
+    models = keras_models()
+    import h5py
+    from keras.src.saving.saving_lib import H5IOStore
+
+    for name, model in models.items():
+        path = folder / f"{name}.weights.h5"
+        model.save_weights(path)
+        if name != "subclassed":  # whose class is not registered
+            model.save(folder / f"{name}.keras")
+        if name == "trained":
+            model.save(folder / f"{name}.h5")
+        with h5py.File(path) as file:
+            groups: list[str] = []
+            file.visititems(lambda place, item: groups.append(place[:-5]) if place.endswith("/vars") else None)
+        store = H5IOStore(path)
+        found = {}
+        for group in groups:
+            entry = store.get(group)
+            found |= {f"{group}/vars/{key}|{entry[key].dtype}": entry[key] for key in list(entry.keys())}
+        np.savez(folder / f"{name}.npz", **{key: _as_numbers(array) for key, array in found.items()})
+    models["trained"].save_weights(folder / "parts.weights.json", max_shard_size=1e-7)
+
+
+def _as_numbers(array: Any) -> Any:
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def keras_load(folder: Path) -> None:
+    """Load what was made of weights into models with others; `loaded.npz` says by file which come out otherwise."""
+    for name, model in keras_models().items():
+        for path in sorted(folder.glob(f"back-{name}*.weights.h5")):
+            before = [np.asarray(variable) for variable in _variables(model)]
+            for variable in _variables(model):
+                variable.assign(np.zeros(variable.shape, np.float32))
+            model.load_weights(path)
+            for variable, value in zip(_variables(model), before, strict=True):
+                found = np.asarray(variable)
+                if found.dtype != value.dtype or found.tobytes() != value.tobytes():
+                    raise AssertionError(f"{path.name}: {variable.path}")
+            path.with_suffix(".loaded").touch()
+
+
+def _variables(model: Any) -> list[Any]:
+    """What Keras stores of a model, which is all but the states of random generators and metrics."""
+    return [*model.weights, *(model.optimizer.variables if model.name == "small" else ())]
 
 
 WRITERS = {"flax": flax, "orbax": orbax, "orbax-kinds": orbax_kinds, "orbax-lost": orbax_lost}
-WRITERS |= {"orbax-restore": orbax_restore, "orbax-trees": orbax_trees, "orbax-all": orbax_all, "keras": keras_weights}
+WRITERS |= {"orbax-restore": orbax_restore, "orbax-trees": orbax_trees, "orbax-all": orbax_all, "keras": keras_files}
+WRITERS["keras-load"] = keras_load
 
 if __name__ == "__main__":
     match sys.argv[1:]:

@@ -9,6 +9,7 @@ import pickle
 import re
 import tarfile
 import threading
+import zipfile
 from collections import Counter, OrderedDict, deque
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint
 import pytest
+import tensor_bundles
 import zarr
 from click.testing import CliRunner
 from damage import LAYOUTS, rewrite_manifest, save_varied, zones
@@ -308,6 +310,13 @@ def test_tensors_are_never_abbreviated(tmp_path: Path) -> None:
 # ---- other formats, several paths, folders
 
 
+def test_what_the_files_of_a_checkpoint_begin_with(tmp_path: Path) -> None:
+    """By which TensorFlow calls it; nothing lies there."""
+    tensor_bundles.save(tmp_path / "run-5.index", state())
+    (tmp_path / "run-5.index.data-00000-of-00001").rename(tmp_path / "run-5.data-00000-of-00001")
+    assert inspect(tmp_path / "run-5").splitlines()[1:2] == [FORMATS["tensorflow"].title]
+
+
 def state() -> dict[str, np.ndarray[Any, Any]]:
     return {"a.w": np.zeros((2, 3), np.float32), "a.b": np.ones(3, np.float16)}
 
@@ -327,10 +336,16 @@ def save_as(format: str, path: Path) -> None:
     elif format == "orbax":
         with orbax.checkpoint.StandardCheckpointer() as saver:
             saver.save(path, state())
-    elif format == "hdf5":
+    elif format in ("hdf5", "keras"):
         with h5py.File(path, "w") as file:
             for name, array in state().items():
                 file[name] = array
+        if format == "keras":
+            weights = path.read_bytes()
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("model.weights.h5", weights)
+    elif format == "tensorflow":
+        tensor_bundles.save(path, state())
     elif format == "gguf":
         writer = gguf.GGUFWriter(path, "llama")
         for name, array in state().items():

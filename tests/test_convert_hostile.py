@@ -464,6 +464,15 @@ def test_any_bytes_give_a_code(scratch: Callable[[], Any], raw: bytes, name: str
                 assert error.code in ("bad-source", "unsafe-source", "unsupported-source", "limit-exceeded", "too-deep")
 
 
+def test_no_error_is_its_own_cause(tmp_path: Path) -> None:
+    """Which is what walks through causes would take for ever to find out."""
+    for name, raw in (("x.gguf", b"GGUF\3\0\0\0"), ("x", b"\xf0\1"), ("x.npz", b"PK\3\4")):
+        (tmp_path / name).write_bytes(raw)
+        with pytest.raises(ckptfmt.CkptError) as raised:
+            open_source(str(tmp_path / name))
+        assert raised.value.__cause__ is not raised.value
+
+
 def reader_seed(name: str) -> bytes:
     assert reader_of(FORMATS[name])
     return {

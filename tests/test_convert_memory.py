@@ -14,6 +14,7 @@ import foreign_writers
 import h5py
 import numpy as np
 import pytest
+import tensor_bundles
 import zarr
 
 import ckptfmt
@@ -102,6 +103,20 @@ def onnx(path: Path) -> None:
     onnx.save_model(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)), path)
 
 
+def keras(path: Path) -> None:
+    weights = path.with_suffix(".h5")
+    with h5py.File(weights, "w") as file:
+        file.update(arrays())
+    with zipfile.ZipFile(
+        path, "w", zipfile.ZIP_DEFLATED, compresslevel=0
+    ) as archive:  # to be decompressed all the same
+        archive.write(weights, "model.weights.h5")
+
+
+def tensorflow(path: Path) -> None:
+    tensor_bundles.save(path, arrays())
+
+
 def torch_dcp(path: Path) -> None:
     torch = pytest.importorskip("torch")
     import torch.distributed.checkpoint as dcp
@@ -116,7 +131,7 @@ def torch_legacy(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [npz, hdf5, zarr_group, gguf, onnx, torch_dcp, torch_legacy], ids=lambda f: f.__name__
+    "write", [npz, hdf5, zarr_group, gguf, onnx, keras, tensorflow, torch_dcp, torch_legacy], ids=lambda f: f.__name__
 )
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_from_files_of_others(tmp_path: Path, write: Callable[[Path], None]) -> None:

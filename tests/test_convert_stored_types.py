@@ -3,15 +3,11 @@ named. Against files that h5py and NumPy wrote and read in the same test."""
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import foreign_writers
 import h5py
 import ml_dtypes
 import numpy as np
@@ -24,7 +20,6 @@ from hypothesis.extra import numpy as hnp
 
 import ckptfmt
 from ckptfmt.conversion import open_source
-from ckptfmt.frameworks.target import flatten
 from ckptfmt.testing.equality import assert_same_tree
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -211,7 +206,7 @@ def test_a_link_over_a_link_into_another_file(tmp_path: Path) -> None:
 
 
 def test_keras_models(tmp_path: Path) -> None:
-    """bfloat16 as Keras 3 stores it: opaque, with an attribute; and models in shards."""
+    """bfloat16 as Keras 3 stores it: opaque, with an attribute, and without one in its older form."""
     values = np.array([1, -2.5, 3], ml_dtypes.bfloat16)
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         for name, chunks in (("0", None), ("1", (2,))):
@@ -219,10 +214,16 @@ def test_keras_models(tmp_path: Path) -> None:
             file[f"layers/dense/vars/{name}"].attrs["dtype"] = "bfloat16"
     tree, _ = imported(tmp_path / "m.weights.h5")
     assert_same_tree(tree["layers"]["dense"]["vars"], {"0": values, "1": values.copy()})
-    (tmp_path / "m.weights.h5").rename(tmp_path / "m_00000.weights.h5")
-    (tmp_path / "m.weights.json").write_text('{"weight_map": {"/layers/dense/vars": ["m_00000.weights.h5"]}}')
-    assert losses(tmp_path / "m_00000.weights.h5") == {("missing", "")}
-    refused(tmp_path / "m.weights.json", "unsupported-source", "shards")
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["model_weights/dense/kernel"] = values.view("V2")
+    refused(tmp_path / "m.h5", "unsupported-source", "V2")
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file.attrs["keras_version"] = "3.15.1"
+        file["odd"] = np.zeros(2, "V3")
+    refused(tmp_path / "m.h5", "unsupported-source", "V3")
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        del file["odd"]
+    assert_same_tree(imported(tmp_path / "m.h5")[0]["model_weights"]["dense"]["kernel"], values)
 
 
 def as_keras_reads(value: Any) -> Any:
@@ -316,24 +317,6 @@ def test_attributes_that_hdf5_cannot_have_are_named(tmp_path: Path) -> None:
         for suffix in ("h5", "pt"):
             with pytest.raises(ckptfmt.InputError, match="attributes' is left out: it is no dict of dicts"):
                 ckptfmt.convert(tmp_path / "b.ckpt", tmp_path / f"b.{suffix}")
-
-
-def test_keras_s_own_files(tmp_path: Path) -> None:
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("keras is not installed")
-    command = [sys.executable, "-W", "ignore", foreign_writers.__file__, "keras", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
-    tree, _ = imported(tmp_path / "m.weights.h5")
-    found = [leaf for _, leaf in flatten(tree) if isinstance(leaf, np.ndarray)]
-    assert [leaf.dtype.name for leaf in found] == ["bfloat16", "bfloat16", "float32", "float32"]
-    with np.load(tmp_path / "weights.npz") as weights:
-        for leaf, weight in zip(found, weights.values(), strict=True):
-            assert_same_tree(leaf.astype(np.float32), weight)
-    assert ckptfmt.convert(tmp_path / "m.weights.h5", tmp_path / "m.ckpt").losses == ()
-    assert ckptfmt.convert(tmp_path / "m.ckpt", tmp_path / "again.weights.h5").losses == ()
-    subprocess.run(command, check=True, capture_output=True)
-    with np.load(tmp_path / "weights.npz") as before, np.load(tmp_path / "again.npz") as after:
-        assert_same_tree(dict(after), dict(before))
 
 
 integers = [stored for stored, _ in STORED.values() if isinstance(stored, h5t.TypeIntegerID)]

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
+import tensor_bundles
 from click.testing import CliRunner, Result
 from fuzz.wire import SMALL_MODEL
 from hypothesis import given
@@ -50,12 +51,12 @@ def npz() -> bytes:
     return out.getvalue()
 
 
-def zipped(*names: str) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name in names:
-            archive.writestr(name, b"data")
-    return out.getvalue()
+def zipped(*names: str, **members: bytes) -> bytes:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, data in {**dict.fromkeys(names, b"{}"), **members}.items():
+                archive.writestr(name, data)
+        return file.getvalue()
 
 
 def tar() -> bytes:
@@ -128,14 +129,15 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
         "a TensorFlow Lite model",
         LINE,
     ),
+    "tensorflow": (
+        tensor_bundles.index_of([tensor_bundles.HEADER, (b"w", tensor_bundles.entry(b""))]),
+        "the index of a TensorFlow checkpoint",
+        LINE,
+    ),
     "onnx": (SMALL_MODEL, "an ONNX model", LINE),
     "flax": (flax.serialization.msgpack_serialize(ARRAYS), "a msgpack file, as flax writes it", LINE),
     "zip": (zipped("readme.txt"), "a ZIP archive without a commit record", "the program that wrote it"),
-    "keras": (
-        zipped("metadata.json", "config.json", "model.weights.h5"),
-        "Keras's .keras",
-        "convert its model.weights.h5",
-    ),
+    "keras": (zipped("metadata.json", "config.json", **{"model.weights.h5": hdf5()}), "a Keras model (.keras)", LINE),
     "gzip": (gzip.compress(npz()), "a gzip file", LINE),
     "zstd": (Zstd().encode(npz()), "a zstd file", LINE),
     "bzip2": (bz2.compress(npz()), "a bzip2 file", LINE),

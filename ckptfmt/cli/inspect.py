@@ -12,6 +12,7 @@ from rich.text import Text
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..conversion import FORMATS, open_source
+from ..conversion.folders import completed
 from ..conversion.probe import CheckpointPlace
 from ..conversion.source import OpenedSource
 from ..errors import CkptError, NotACheckpointError, fault
@@ -97,6 +98,7 @@ class _Inspection:
         """Show one checkpoint, or give it as JSON; raises what opening it raises."""
         if self.source_format is not None:
             return self._foreign(path, CheckpointPlace(path, self.source_format))
+        path = completed(path)
         try:
             with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
                 return self._ours(checkpoint)

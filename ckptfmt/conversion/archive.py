@@ -7,7 +7,9 @@ file, and the CRC-32 of whatever is read is checked.
 from __future__ import annotations
 
 import io
+import mmap
 import struct
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from ..format.dtypes import Array, bytes_of
+from .claims import check_at_once
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 PIECE = 1 << 20  # bytes checked at once
@@ -79,6 +82,23 @@ class Archive:
         """The first bytes of a member, unchecked."""
         with self._zip.open(name) as file:
             return file.read(size)
+
+    def whole(self, name: str) -> bytes:
+        """All bytes of a small member; raises `limit-exceeded`."""
+        check_at_once(self.members[name].file_size, self.data.size, f"member {name!r}")
+        return b"".join(self.pieces(name))
+
+    def mapped(self, name: str) -> Array:
+        """The bytes of a member, checked: as a part of the mapping, or of an unnamed temporary file to which it is
+        decompressed. Raises `limit-exceeded`."""
+        if self.is_stored(name):
+            return self.stored(name)
+        check_at_once(self.members[name].file_size, self.data.size, f"member {name!r}")
+        with tempfile.TemporaryFile() as file:
+            for piece in self.pieces(name):
+                file.write(piece)
+            file.flush()
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a member that may be compressed, at most as many as its header says, checked at the end."""

@@ -12,6 +12,7 @@ from ..errors import CkptError, fault, os_fault
 from ..progress import Progress
 from ..storage import is_url, path_of
 from .converter import ConvertReport, convert
+from .folders import index_of
 from .opening import place_of
 from .options import EachOptions
 from .table import FORMATS, Format
@@ -88,6 +89,8 @@ def _pairs(source: str, target: str, format: Format) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     taken: dict[str, str] = {}  # names of targets, and those of their sources
     for name in names:
+        if index_of(name) in names:  # which is one checkpoint with the files that it names
+            continue
         path = os.path.join(source, name)
         try:
             found = FORMATS[place_of(path).format]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -303,18 +303,26 @@ def _joined(tree: Tree, separator: str, path: Path) -> Iterator[tuple[Path, str]
 
 
 def nest(tree: Tree, separator: str) -> Tree:
-    """Dicts from the joined names of a flat dict; int keys, and a tree that is no dict, stay as they are. Raises
-    `name-collision` for a name that is also part of another, `too-deep`, and `limit-exceeded` for far more dicts than
-    names."""
+    """Dicts from the joined names of a flat dict; int keys, and a tree that is no dict, stay as they are. Raises what
+    `nested` does."""
     if not isinstance(tree, dict):
         return tree
-    nested: dict[Key, Any] = {}
-    left = DICTS + 2 * len(tree)
-    for name, leaf in tree.items():
-        *parents, last = name.split(separator) if isinstance(name, str) else (name,)
+    paths = (tuple(name.split(separator)) if isinstance(name, str) else (name,) for name in tree)
+    found = nested(zip(paths, tree.values(), strict=True), len(tree))
+    return OrderedDict(found) if type(tree) is OrderedDict else found  # whose attributes are kept by its path
+
+
+def nested(leaves: Iterable[tuple[Path, Any]], count: int) -> dict[Key, Any]:
+    """Dicts from the paths of `count` leaves. Raises `name-collision` for a path that is also part of another,
+    `too-deep`, and `limit-exceeded` for far more dicts than leaves."""
+    found: dict[Key, Any] = {}
+    left = DICTS + 2 * count
+    for path, leaf in leaves:
+        *parents, last = path
         if len(parents) >= MAX_DEPTH:
-            raise fault("too-deep", f"{name[:SHOWN]!r} ... has {len(parents) + 1:,} parts", expected=MAX_DEPTH)
-        place = nested
+            message = f"{path_label(path[:8])[:SHOWN]!r} ... has {len(path):,} parts"
+            raise fault("too-deep", message, expected=MAX_DEPTH)
+        place = found
         for parent in parents:
             if parent not in place:
                 left -= 1
@@ -322,11 +330,11 @@ def nest(tree: Tree, separator: str) -> Tree:
             if not isinstance(place, dict):
                 break
         if not isinstance(place, dict) or last in place:
-            label = path_label((name,))
+            label = path_label(path)
             raise fault("name-collision", f"{label!r} is, or lies under, the name of another tensor", tensor=label)
         if left < 0:
-            raise fault("limit-exceeded", f"nested, {len(tree):,} names would make far more dicts than that")
+            raise fault("limit-exceeded", f"nested, {count:,} names would make far more dicts than that")
         place[last] = leaf
-    for _ in walk(nested):  # what is nested may be deep itself
+    for _ in walk(found):  # what is nested may be deep itself
         pass
-    return OrderedDict(nested) if type(tree) is OrderedDict else nested  # whose attributes are kept by its path
+    return found

@@ -11,18 +11,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from ..errors import CkptError, fault
-from .entries import check_inside
+from .entries import check_inside, open_file
 from .probe import CheckpointPlace
 from .shards import numbered
 
+BUNDLE = ".index"  # of TensorFlow
+LATEST = "checkpoint"  # a file in which TensorFlow says which of the checkpoints in a folder is the latest
+_LATEST_SAID = re.compile(rb'^\s*model_checkpoint_path:\s*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE).search
+_LATEST_BYTES = 1 << 20  # most of such a file, which names older ones, too
+# files that hold tensors, by the index that stands for them
+_SHARDS = (
+    (re.compile(r"(.+)\.data-[0-9]{5}-of-[0-9]{5}").fullmatch, BUNDLE),
+    (re.compile(r"(.+)_[0-9]{5}\.weights\.h5").fullmatch, ".weights.json"),
+)
 # of the same weights, from what is taken first
 FORMS = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"),
-    *(".msgpack", ".h5", ".hdf5", ".npz", ".gguf", ".pt2", ".jit", ".ptl", ".torchscript", ".eqx", ".nemo", ".pth.tar"),
-    *(".onnx", ".tflite", ".mlmodel"),
+    *(".msgpack", ".keras", ".weights.json", ".h5", ".hdf5", ".npz", ".gguf", ".pt2", ".jit", ".ptl", ".torchscript"),
+    *(".eqx", ".nemo", ".pth.tar", ".onnx", ".tflite", ".mlmodel", BUNDLE),
 )
 # of weights or of what lies beside them, as preprocessors do: where there is nothing of the forms above
 OTHER_FORMS = (
@@ -86,6 +95,12 @@ def _latest(places: list[CheckpointPlace]) -> list[CheckpointPlace]:
     return [latest._replace(passed_over=(*others, *latest.passed_over))]
 
 
+def completed(path: str) -> str:
+    """A path; where nothing lies there, and TensorFlow would call a checkpoint so, that of its index."""
+    index = f"{path}{BUNDLE}"
+    return index if not os.path.lexists(path) and os.path.isfile(index) else path
+
+
 class _Search:
     def __init__(self, format_of: FormatOf) -> None:
         self.format_of = format_of
@@ -101,7 +116,7 @@ class _Search:
             if error.code != "unknown-format":
                 raise
         names = sorted((name for name in os.listdir(folder) if not name.startswith(".")), key=_natural)
-        families = list(_families(names))
+        families = list(_families(self._without_older(folder, names)))
         before = self.wrong
         for rank in range(LAST + 1):
             if rank == OTHERS and depth and self.wrong is before and (found := self._below(folder, names, depth)):
@@ -113,6 +128,14 @@ class _Search:
                 beside += _others(folder, names, {*beside, *taken})
                 return [place._replace(passed_over=tuple(beside)) for place in found]
         return []
+
+    def _without_older(self, folder: str, names: list[str]) -> list[str]:
+        """Names without the checkpoints of TensorFlow that are not the latest, where a file says which is."""
+        latest = _latest_bundle(folder, names)
+        if latest is not None and latest not in names:
+            message = f"{LATEST!r} names {latest.removesuffix(BUNDLE)}, which is not in the folder"
+            self.wrong = self.wrong or fault("bad-source", message, path=folder, advice="Give the path of another one")
+        return [name for name in names if latest in (None, name) or not name.endswith(BUNDLE)]
 
     def _first(self, folder: str, forms: list[str]) -> CheckpointPlace | None:
         """The first of some forms that can be read."""
@@ -155,7 +178,7 @@ def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
         if form is None:
             continue
         stem = name.removesuffix(form)
-        if not _is_part(name, form, names):
+        if not is_part(name, names):
             families.setdefault(ALIASES.get(stem, stem), []).append(name)
     for family, forms in families.items():
         of_others = 0 if any(name.endswith(FORMS) or _OF_FLAX(name) for name in forms) else OTHERS
@@ -169,20 +192,42 @@ def _form(name: str) -> str | None:
     return "" if found is None and _OF_FLAX(name) else found
 
 
-def _is_part(name: str, form: str, names: list[str]) -> bool:
+def index_of(name: str) -> str | None:
+    """The index, if there is one, that stands for a file of TensorFlow or Keras which holds some of the tensors."""
+    return next((f"{shard[1]}{index}" for shard_of, index in _SHARDS if (shard := shard_of(name)) is not None), None)
+
+
+def is_part(name: str, names: Collection[str]) -> bool:
     """Whether an index among the names stands for a file, or the first part of its GGUF model."""
+    if (index := index_of(name)) is not None:
+        return index in names
     part = numbered(name)
     if part is None:
         return False
-    whole = part.others(1).partition("-00001-of-")[0]
+    whole, form = part.others(1).partition("-00001-of-")[0], os.path.splitext(name)[1]
     return f"{whole}{form}{INDEX}" in names or (form == ".gguf" and part.others(1) in names and part.number != 1)
+
+
+def _latest_bundle(folder: str, names: list[str]) -> str | None:
+    """The name of the index that a folder of TensorFlow says is that of its latest checkpoint; None if it does not."""
+    path = os.path.join(folder, LATEST)
+    if LATEST not in names or not os.path.isfile(path):
+        return None
+    with open(open_file(path, folder), "rb") as file:
+        found = _LATEST_SAID(file.read(_LATEST_BYTES))
+    if found is None:
+        return None
+    said = re.sub(rb"\\(.)", rb"\1", found[1]).decode("utf-8", "replace")
+    return os.path.basename(said) + BUNDLE  # a folder may have been moved since
 
 
 def _others(folder: str, names: list[str], known: set[str]) -> Iterator[str]:
     """What lies in a folder beside weights and the state of a run: configurations, tokenizers, other folders ("name/").
-    Parts that an index stands for are not named."""
+    Parts that an index stands for are not named, nor what says which is the latest."""
+    if any(name.endswith(BUNDLE) for name in names):
+        known = {*known, LATEST}
     for name in names:
-        if name not in known and not any(name.endswith(form) and _is_part(name, form, names) for form in ALL_FORMS):
+        if name not in known and not is_part(name, names):
             yield f"{name}/" if os.path.isdir(os.path.join(folder, name)) else name
 
 

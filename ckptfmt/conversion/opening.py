@@ -26,6 +26,7 @@ def place_of(path: str, name: str | None = None) -> CheckpointPlace:
     """The checkpoint at a path, or the one in the folder there: of any format, or of the one named. Raises
     `unknown-format`, `ambiguous-source`, `not-found`, and what reading its first bytes can show."""
     asked = None if name is None else format_named(name)
+    path = folders.completed(path)
 
     def format_of(place: str) -> str:
         return _format_of(Probe.of(place), [asked] if asked else list(FORMATS.values())).name
@@ -46,7 +47,9 @@ def _format_of(probe: Probe, formats: list[Format]) -> Format:
                 if reader_of(format).looks_like(probe):
                     return format
     except CkptError as error:
-        raise _told(error, probe) from error
+        if (told := _told(error, probe)) is error:  # which cannot be its own cause
+            raise
+        raise told from error
     raise _told(fault("unknown-format", "this looks like no format that can be read", path=probe.path), probe)
 
 
@@ -152,7 +155,9 @@ def _on_disk(place: CheckpointPlace, follow_links: bool) -> tuple[OpenedSource, 
             else:
                 source = reader_of(FORMATS[place.format]).read(place.path)
     except CkptError as error:
-        raise _misnamed(error, place, probe) or _told(error, probe) from error
+        if (told := _misnamed(error, place, probe) or _told(error, probe)) is error:
+            raise
+        raise told from error
     if source.size is not None:
         return source, source.size
     return source, folder_size(place.path) if probe.is_directory else probe.size

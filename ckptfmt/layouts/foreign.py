@@ -32,6 +32,7 @@ _OPEN = "Load it with the program that wrote it, and save its arrays and plain v
 _SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", ForeignKind("an HDF5 file")),
     (0, b"GGUF", ForeignKind("a GGUF file")),
+    (0, b"\0\0\6\x08", ForeignKind("the index of a TensorFlow checkpoint")),  # its header, of six bytes, without a key
     (0, b"\x93NUMPY", ForeignKind("a NumPy .npy file")),
     (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ForeignKind("a torch.save file of before torch 1.6")),
     *((0, bytes([0x80, protocol]), ForeignKind("a Python pickle")) for protocol in (2, 3, 4, 5)),
@@ -55,22 +56,20 @@ _MEMBERS: tuple[tuple[re.Pattern[str], ForeignKind], ...] = tuple(
         (r"^data$", ForeignKind("an archive of Stable-Baselines3")),
         (r"^schema\.json$", ForeignKind("a skops file")),
         (r"\.npy$", ForeignKind("a NumPy .npz file")),
-        (
-            r"metadata\.json$",
-            ForeignKind("a ZIP archive, such as Keras's .keras", "Unzip it, and convert its model.weights.h5"),
-        ),
+        (r"metadata\.json$", ForeignKind("a Keras model (.keras)")),
         ("", ForeignKind("a ZIP archive without a commit record", _OPEN)),
     )
 )
 _SUFFIXES = {"safetensors", "bin", "pt", "pth", "pt2", "jit", "ckpt", "h5", "hdf5", "npz", "npy", "eqx", "msgpack"}
-_SUFFIXES |= {"gguf", "onnx", "tflite", "mlmodel", "pkl", "pickle", "joblib", "skops", "nemo"}
-_SUFFIXES |= {"tar", "tgz", "gz", "zst", "xz", "bz2"}
+_SUFFIXES |= {"gguf", "onnx", "tflite", "mlmodel", "keras", "index", "pkl", "pickle"}
+_SUFFIXES |= {"joblib", "skops", "nemo", "tar", "tgz", "gz", "zst", "xz", "bz2"}
 _WEIGHTS = re.compile(rf".*\.({'|'.join(sorted(_SUFFIXES))})(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),
     (frozenset({"_METADATA", "_CHECKPOINT_METADATA"}), "a directory of Orbax"),
     (frozenset({"zarr.json", ".zgroup", ".zarray"}), "a Zarr group"),
+    (frozenset({"saved_model.pb", "saved_model.pbtxt"}), "a SavedModel of TensorFlow"),
 )
 _NUMBERS = re.compile(r"[0-9]+").fullmatch
 LISTED = 4  # names that are shown

@@ -12,7 +12,7 @@ import numpy as np
 from ..checkpoint import Checkpoint
 from ..conversion import FORMATS
 from ..conversion.entries import folder_size
-from ..conversion.folders import INDEX
+from ..conversion.folders import INDEX, index_of
 from ..conversion.opening import place_of
 from ..conversion.probe import CheckpointPlace
 from ..conversion.shards import numbered
@@ -68,8 +68,9 @@ def _joined(rows: Mapping[str, CheckpointRow]) -> Iterator[CheckpointRow]:
     """The rows, with those of a model in several files as the one of their index."""
     parts: dict[str, list[CheckpointRow]] = {}
     for name, row in rows.items():
-        part = numbered(name)
-        index = "" if part is None else re.sub(r"-[0-9]+-of-[0-9]+(?=\.\w+$)", "", name) + INDEX
+        part, index = numbered(name), index_of(name) or ""
+        if part is not None:
+            index = re.sub(r"-[0-9]+-of-[0-9]+(?=\.\w+$)", "", name) + INDEX
         parts.setdefault(index if index in rows else name, []).append(row)
     for name, found in parts.items():
         sizes = [row.size for row in found if row.size is not None]

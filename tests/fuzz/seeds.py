@@ -127,6 +127,8 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             yield "small", (Path(__file__).parent.parent / "data/stable_baselines3.zip").read_bytes()
         elif format in PROGRAMS:
             yield "program", _program(format)
+        elif format == "tensorflow":
+            yield from _tensorflow()
         elif format == "flax":
             ckptfmt.save(path, {"params": arrays, "step": 3}, durable=False)
             convert(path, path.with_suffix(".msgpack"), target_format="flax")
@@ -201,6 +203,12 @@ def _gguf() -> Iterator[tuple[str, bytes]]:
     infos = string("w") + u(2) + u(3, 8) + u(2, 8) + u(0) + u(0, 8) + string("q") + u(1) + u(32, 8) + u(2) + u(32, 8)
     head = b"GGUF" + u(3) + u(2, 8) + u(2, 8) + pairs + infos
     yield "small", head + bytes(-len(head) % 32) + bytes(64)
+
+
+def _tensorflow() -> Iterator[tuple[str, bytes]]:
+    """Indexes, whose tensors are zeros."""
+    for index in sorted((Path(__file__).parent.parent / "data" / "tensorflow").rglob("*.index")):
+        yield index.stem, index.read_bytes()
 
 
 def _torch(path: Path) -> Iterator[tuple[str, bytes]]:

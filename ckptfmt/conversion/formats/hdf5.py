@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ...format.names import Path, path_label, path_text
 from ...format.tree import MAX_DEPTH, Tree
 from ...packages import package
 from .. import hdf5_attributes
+from ..archive import Window
 from ..fit import CORE, Holds
 from ..hdf5_attributes import ATTRIBUTES, DTYPE, OPAQUE, is_opaque, kept
 from ..hdf5_bounds import Bounds, leads_out
@@ -45,6 +47,7 @@ from ..source import (
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCKS = (0, 512, 1024, 2048)  # bytes that may stand before the signature; larger ones are rare
+KERAS = "keras_version"  # an attribute of the older form of Keras's files
 KERAS_INDEX = ".weights.json"
 KERAS_SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5").fullmatch
 _is_cut_off = re.compile(r"truncated file: eof = ([0-9]+), .*stored_eof = ([0-9]+)").search  # as HDF5 says it
@@ -61,29 +64,29 @@ HOLDS = Holds(dtypes=CORE | {OPAQUE}, containers=(dict,), check_name=check_name,
 
 
 def looks_like(probe: Probe) -> bool:
-    if probe.path.endswith(KERAS_INDEX) and not probe.is_directory:
-        return True
     return any(probe.head.startswith(SIGNATURE, at) for at in USER_BLOCKS)
 
 
 def read(path: str) -> OpenedSource:
-    if path.endswith(KERAS_INDEX):
-        raise fault(
-            "unsupported-source", "the index of a Keras model in shards; each .weights.h5 that it names is read"
-        )
+    source = read_file(path)
+    return replace(source, losses=(*_shards(path), *source.losses))
+
+
+def read_file(path: str, data: Array | None = None) -> OpenedSource:
+    """What is in a file, or in `data`, which is a part of it, whatever lies beside it."""
     h5py = package("h5py", "HDF5")
     with ExitStack() as stack:
-        file = stack.enter_context(_opened(h5py, path))
-        walker = _Hdf5Walker(h5py, path, file)
+        file = stack.enter_context(_opened(h5py, path if data is None else Window(data)))
+        walker = _Hdf5Walker(h5py, path, file, mapped_file(path) if data is None else data)
         tree = walker.group(file, ())
         metadata = {ATTRIBUTES: walker.attributes} if walker.attributes else None
-        return OpenedSource(tree, metadata, (*_shards(path), *walker.losses), resources=stack.pop_all())
+        return OpenedSource(tree, metadata, tuple(walker.losses), resources=stack.pop_all())
 
 
-def _opened(h5py: Any, path: str) -> Any:
+def _opened(h5py: Any, file: str | Window) -> Any:
     try:
         # chunks are decoded once, in rows of them: a cache with each dataset would hold a part of each until the end
-        return h5py.File(path, "r", rdcc_nbytes=0)
+        return h5py.File(file, "r", rdcc_nbytes=0)
     except OSError as error:
         if (found := _is_cut_off(str(error))) is not None:
             raise cut_off(int(found[1]), int(found[2])) from error
@@ -100,10 +103,10 @@ def _shards(path: str) -> list[Loss]:
 
 
 class _Hdf5Walker:
-    def __init__(self, h5py: Any, path: str, file: Any) -> None:
+    def __init__(self, h5py: Any, path: str, file: Any, data: Array) -> None:
         self.h5py, self.path = h5py, path
         self.number = h5py.h5o.get_info(file.id).fileno
-        self.file, self.data = file, mapped_file(path)
+        self.file, self.data = file, data
         self.bounds = Bounds(h5py, self.data)
         self.tensors: dict[Any, Any] = {}
         self.attributes: dict[str, Tree] = {}
@@ -200,11 +203,15 @@ class _Hdf5Walker:
         return found if is_text else np.dtype(found.str)  # without what h5py notes with it
 
     def told(self, dataset: Any) -> DType | None:
-        """What the elements of a dataset are that are stored as opaque bytes, as Keras says it in an attribute."""
-        if not isinstance(dataset.id.get_type(), self.h5py.h5t.TypeOpaqueID) or DTYPE not in dataset.attrs:
+        """What the elements of a dataset are that are stored as opaque bytes, as Keras says it in an attribute, or does
+        not in its older form of files: there two bytes can be nothing else."""
+        if not isinstance(dataset.id.get_type(), self.h5py.h5t.TypeOpaqueID):
             return None
-        self.bounds.check_attribute(dataset.attrs, DTYPE)
-        said = dataset.attrs[DTYPE]
+        if DTYPE in dataset.attrs:
+            self.bounds.check_attribute(dataset.attrs, DTYPE)
+            said = dataset.attrs[DTYPE]
+        else:
+            said = OPAQUE if KERAS in self.file.attrs else None
         row = DTYPES.get(said) if isinstance(said, str) else None
         is_it = row is not None and dataset.dtype.kind == "V" and row.numpy.itemsize == dataset.dtype.itemsize
         return row if is_it else None
