@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ckptfmt import SaveOptions, SaveReport
 
 CONFIG, GENERATION = "config", "generation_config"  # keys of metadata, and files with .json behind it
-_OF_WEIGHTS = ("dtype", "torch_dtype")  # options that are of the weights, though a configuration has them, too
 
 
 @takes("ckptfmt.save_options.SaveOptions")
@@ -50,7 +49,7 @@ def save_pretrained(model: Any, path: PathLike, **options: Unpack[SaveOptions]) 
     place = path_of(path)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__.removeprefix("FSDP")]
-    config.dtype = str(model.dtype).removeprefix("torch.")
+    setattr(config, _dtype_of(config), str(model.dtype).removeprefix("torch."))
     about = {CONFIG: json.loads(config.to_json_string())}
     generation = model.generation_config if model.can_generate() else None
     if generation is not None:
@@ -63,6 +62,11 @@ def save_pretrained(model: Any, path: PathLike, **options: Unpack[SaveOptions]) 
             generation.save_pretrained(place)
         place = os.path.join(place, WEIGHTS)
     return save(place, _state(model), **options)
+
+
+def _dtype_of(config: Any) -> str:
+    """How a configuration, and `from_pretrained`, call the dtype of weights: before transformers 4.56 otherwise."""
+    return "dtype" if hasattr(config, "dtype") else "torch_dtype"
 
 
 def _state(model: Any) -> Mapping[str, Any]:
@@ -103,7 +107,7 @@ def from_pretrained(
     weights = weights_at(place)
     reading: dict[str, Any] = {"storage_options": storage_options}
     with _configured(weights, place, reading, options) as folder:
-        of_weights = {name: options.pop(name) for name in _OF_WEIGHTS if name in options}
+        dtypes = [options.pop(name) for name in ("dtype", "torch_dtype") if name in options]
         config = options.pop("config", None)
         if config is None:
             config, options = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **options)
@@ -114,7 +118,9 @@ def from_pretrained(
     found = load(weights, mmap=mmap and not is_url(weights), verify=verify, **reading)
     state = {name: value.detach() for name, value in found.items() if isinstance(value, torch.Tensor)}
     model_class = _chosen(model_class, config)
-    made = model_class.from_pretrained(None, config=config, state_dict=state, **of_weights, **options)
+    if dtypes:
+        options[_dtype_of(config)] = dtypes[0]
+    made = model_class.from_pretrained(None, config=config, state_dict=state, **options)
     model = made[0] if isinstance(made, tuple) else made
     model.name_or_path = model.config.name_or_path = place
     return made
