@@ -37,18 +37,17 @@ def test_from_a_folder_and_from_a_file_alone(tmp_path: Path, name: str) -> None:
     assert ours == sorted({*os.listdir(tmp_path / "theirs"), "model.ckpt"} - {"model.safetensors"})
     for file in ours[:-1]:
         assert (tmp_path / "folder" / file).read_text() == (tmp_path / "theirs" / file).read_text()
-    for path, options in (
-        ("folder", {}),
-        ("folder", {"mmap": False, "verify": False}),
-        ("folder/model.ckpt", {}),
-        ("file.ckpt", {}),
+    for path, cls, options in (
+        ("folder", kind, {}),
+        ("folder", auto, {"mmap": False, "verify": False}),
+        ("folder/model.ckpt", auto, {}),
+        ("file.ckpt", auto, {}),
     ):
-        for cls in (kind, auto):
-            again = from_pretrained(cls, tmp_path / path, **options)
-            assert type(again) is type(model)
-            assert torch.equal(logits(name, again), logits(name, model))
-            same_state(again, theirs)
-            assert again.name_or_path == str(tmp_path / path)
+        again = from_pretrained(cls, tmp_path / path, **options)
+        assert type(again) is type(model)
+        assert torch.equal(logits(name, again), logits(name, model))
+        same_state(again, theirs)
+        assert again.name_or_path == str(tmp_path / path)
 
 
 def same_state(model: Any, expected: Any) -> None:
@@ -114,7 +113,7 @@ def test_options_of_transformers(tmp_path: Path) -> None:
     classifier, info = from_pretrained(
         transformers.AutoModelForSequenceClassification, tmp_path / "m", num_labels=3, output_loading_info=True
     )
-    assert info["missing_keys"] == {"score.weight"}
+    assert set(info["missing_keys"]) == {"score.weight"}
     assert classifier.score.weight.shape == (3, 16)
 
 
