@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -169,6 +170,41 @@ def test_the_weights_go_to_others(tmp_path: Path) -> None:
     assert torch.equal(logits("t5", again), logits("t5", model))
     with ckptfmt.open(tmp_path / "m" / "model.ckpt") as checkpoint:
         assert checkpoint.metadata["config"] == json.loads((tmp_path / "m" / "config.json").read_text())
+
+
+CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(3, 2)
+        self.post_init()
+"""
+
+
+def test_a_model_with_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which goes along, as with transformers, and runs for those who trust it alone."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (tmp_path / "of_my_own.py").write_text(CODE)
+    own = importlib.import_module("of_my_own")
+    own.OwnConfig.register_for_auto_class()
+    own.OwnModel.register_for_auto_class("AutoModel")
+    model = own.OwnModel(own.OwnConfig())
+    save_pretrained(model, tmp_path / "m")
+    assert (tmp_path / "m" / "of_my_own.py").read_text() == CODE
+    again = from_pretrained(transformers.AutoModel, tmp_path / "m", trust_remote_code=True)
+    assert type(again).__name__ == "OwnModel"
+    assert torch.equal(again.layer.weight, model.layer.weight)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        from_pretrained(transformers.AutoModel, tmp_path / "m", trust_remote_code=False)
 
 
 def lora(**more: Any) -> Any:

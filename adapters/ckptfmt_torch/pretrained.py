@@ -30,6 +30,7 @@ from .weights import WEIGHTS, weights_at
 
 with required_by("ckptfmt_torch.transformers"):
     from transformers import AutoConfig, GenerationConfig
+    from transformers.dynamic_module_utils import custom_object_save
 
 if TYPE_CHECKING:
     from ckptfmt import SaveOptions, SaveReport
@@ -57,6 +58,8 @@ def save_pretrained(model: Any, path: PathLike, **options: Unpack[SaveOptions]) 
     options["metadata"] = {**(options.get("metadata") or {}), **about}
     if not is_url(place) and not place.endswith(".ckpt"):
         os.makedirs(place, exist_ok=True)
+        if getattr(type(model), "_auto_class", None) is not None:  # a class of the caller's, whose source goes along
+            custom_object_save(model, place, config=config)
         config.save_pretrained(place)
         if generation is not None:
             generation.save_pretrained(place)
@@ -108,7 +111,7 @@ def from_pretrained(
     reading: dict[str, Any] = {"storage_options": storage_options}
     with _configured(weights, place, reading, options) as folder:
         dtypes = [options.pop(name) for name in ("dtype", "torch_dtype") if name in options]
-        config = options.pop("config", None)
+        config, trusted = options.pop("config", None), options.get("trust_remote_code")
         if config is None:
             config, options = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **options)
         if os.path.exists(os.path.join(folder, f"{GENERATION}.json")):
@@ -117,7 +120,7 @@ def from_pretrained(
         reading["prefix"] = prefix
     found = load(weights, mmap=mmap and not is_url(weights), verify=verify, **reading)
     state = {name: value.detach() for name, value in found.items() if isinstance(value, torch.Tensor)}
-    model_class = _chosen(model_class, config)
+    model_class = _chosen(model_class, config, trusted)
     if dtypes:
         options[_dtype_of(config)] = dtypes[0]
     made = model_class.from_pretrained(None, config=config, state_dict=state, **options)
@@ -145,7 +148,7 @@ def _configured(weights: str, place: str, reading: dict[str, Any], options: Mapp
         yield made
 
 
-def _chosen(model_class: Any, config: Any) -> Any:
+def _chosen(model_class: Any, config: Any, trusted: bool | None) -> Any:
     """The class of models that one which chooses, such as `AutoModel`, takes for a configuration."""
     mapping = getattr(model_class, "_model_mapping", None)
     if mapping is None:
@@ -154,4 +157,4 @@ def _chosen(model_class: Any, config: Any) -> Any:
     if isinstance(found, type):
         return found
     with torch.device("meta"):
-        return type(model_class.from_config(config))
+        return type(model_class.from_config(config, trust_remote_code=trusted))
