@@ -63,7 +63,7 @@ MODELS: dict[str, Tiny] = {
 def made(name: str) -> Any:
     """A model with random weights."""
     torch.manual_seed(0)
-    return MODELS[name].kind(MODELS[name].config()).eval()
+    return MODELS[name].kind._from_config(MODELS[name].config()).eval()
 
 
 def logits(name: str, model: Any) -> torch.Tensor:
