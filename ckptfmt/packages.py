@@ -33,6 +33,7 @@ INSTALLED_BY: dict[str, str] = {
     "tensorstore": "ckptfmt[orbax]",
     "torch": "ckptfmt[torch]",
     "transformers": "ckptfmt[transformers]",
+    "vllm": "vllm",
     "zarr": "ckptfmt[zarr]",
 }
 # the package behind the URLs of a protocol, by fsspec

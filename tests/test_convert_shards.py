@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -128,6 +129,15 @@ def test_an_index_is_told_by_its_name(source: Path, tmp_path: Path) -> None:
     assert raised.value.code == "bad-option"
     with pytest.raises(ckptfmt.InputError, match="target_format='safetensors'"):
         ckptfmt.convert(source, tmp_path / "a folder", max_shard_size="5GB")
+
+
+def test_an_open_file_is_one_file(source: Path) -> None:
+    for format in ("safetensors", "npz"):
+        with pytest.raises(ckptfmt.InputError, match="for files at paths") as raised:
+            ckptfmt.convert(source, io.BytesIO(), target_format=format, max_shard_size="5GB")
+        assert raised.value.code == "bad-option"
+    ckptfmt.convert(source, written := io.BytesIO(), target_format="safetensors")
+    same(safetensors.numpy.load(written.getvalue()), FLAT)
 
 
 def test_a_folder_of_others_keeps_what_it_has(source: Path, tmp_path: Path) -> None:

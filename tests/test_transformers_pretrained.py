@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -37,18 +38,17 @@ def test_from_a_folder_and_from_a_file_alone(tmp_path: Path, name: str) -> None:
     assert ours == sorted({*os.listdir(tmp_path / "theirs"), "model.ckpt"} - {"model.safetensors"})
     for file in ours[:-1]:
         assert (tmp_path / "folder" / file).read_text() == (tmp_path / "theirs" / file).read_text()
-    for path, options in (
-        ("folder", {}),
-        ("folder", {"mmap": False, "verify": False}),
-        ("folder/model.ckpt", {}),
-        ("file.ckpt", {}),
+    for path, cls, options in (
+        ("folder", kind, {}),
+        ("folder", auto, {"mmap": False, "verify": False}),
+        ("folder/model.ckpt", auto, {}),
+        ("file.ckpt", auto, {}),
     ):
-        for cls in (kind, auto):
-            again = from_pretrained(cls, tmp_path / path, **options)
-            assert type(again) is type(model)
-            assert torch.equal(logits(name, again), logits(name, model))
-            same_state(again, theirs)
-            assert again.name_or_path == str(tmp_path / path)
+        again = from_pretrained(cls, tmp_path / path, **options)
+        assert type(again) is type(model)
+        assert torch.equal(logits(name, again), logits(name, model))
+        same_state(again, theirs)
+        assert again.name_or_path == str(tmp_path / path)
 
 
 def same_state(model: Any, expected: Any) -> None:
@@ -93,9 +93,9 @@ def test_parameters_are_mappings_of_the_file(tmp_path: Path) -> None:
 
 
 def test_options_of_transformers(tmp_path: Path) -> None:
-    model = made("gpt2", dtype=torch.bfloat16)
+    model = made("gpt2").to(torch.bfloat16)
     save_pretrained(model, tmp_path / "m")
-    assert from_pretrained(AUTO, tmp_path / "m").dtype == torch.bfloat16  # as it was saved
+    assert from_pretrained(AUTO, tmp_path / "m", dtype="auto").dtype == torch.bfloat16  # as it was saved
     found, info = from_pretrained(
         AUTO,
         tmp_path / "m",
@@ -114,7 +114,7 @@ def test_options_of_transformers(tmp_path: Path) -> None:
     classifier, info = from_pretrained(
         transformers.AutoModelForSequenceClassification, tmp_path / "m", num_labels=3, output_loading_info=True
     )
-    assert info["missing_keys"] == {"score.weight"}
+    assert set(info["missing_keys"]) == {"score.weight"}
     assert classifier.score.weight.shape == (3, 16)
 
 
@@ -170,6 +170,41 @@ def test_the_weights_go_to_others(tmp_path: Path) -> None:
     assert torch.equal(logits("t5", again), logits("t5", model))
     with ckptfmt.open(tmp_path / "m" / "model.ckpt") as checkpoint:
         assert checkpoint.metadata["config"] == json.loads((tmp_path / "m" / "config.json").read_text())
+
+
+CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(3, 2)
+        self.post_init()
+"""
+
+
+def test_a_model_with_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which goes along, as with transformers, and runs for those who trust it alone."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (tmp_path / "of_my_own.py").write_text(CODE)
+    own = importlib.import_module("of_my_own")
+    own.OwnConfig.register_for_auto_class()
+    own.OwnModel.register_for_auto_class("AutoModel")
+    model = own.OwnModel(own.OwnConfig())
+    save_pretrained(model, tmp_path / "m")
+    assert (tmp_path / "m" / "of_my_own.py").read_text() == CODE
+    again = from_pretrained(transformers.AutoModel, tmp_path / "m", trust_remote_code=True)
+    assert type(again).__name__ == "OwnModel"
+    assert torch.equal(again.layer.weight, model.layer.weight)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        from_pretrained(transformers.AutoModel, tmp_path / "m", trust_remote_code=False)
 
 
 def lora(**more: Any) -> Any:

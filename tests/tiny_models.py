@@ -60,10 +60,10 @@ MODELS: dict[str, Tiny] = {
 }
 
 
-def made(name: str, **options: Any) -> Any:
+def made(name: str) -> Any:
     """A model with random weights."""
     torch.manual_seed(0)
-    return MODELS[name].kind._from_config(MODELS[name].config(), **options).eval()
+    return MODELS[name].kind._from_config(MODELS[name].config()).eval()
 
 
 def logits(name: str, model: Any) -> torch.Tensor:

@@ -30,12 +30,12 @@ from .weights import WEIGHTS, weights_at
 
 with required_by("ckptfmt_torch.transformers"):
     from transformers import AutoConfig, GenerationConfig
+    from transformers.dynamic_module_utils import custom_object_save
 
 if TYPE_CHECKING:
     from ckptfmt import SaveOptions, SaveReport
 
 CONFIG, GENERATION = "config", "generation_config"  # keys of metadata, and files with .json behind it
-_OF_WEIGHTS = ("dtype", "torch_dtype")  # options that are of the weights, though a configuration has them, too
 
 
 @takes("ckptfmt.save_options.SaveOptions")
@@ -50,7 +50,7 @@ def save_pretrained(model: Any, path: PathLike, **options: Unpack[SaveOptions]) 
     place = path_of(path)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__.removeprefix("FSDP")]
-    config.dtype = str(model.dtype).removeprefix("torch.")
+    setattr(config, _dtype_of(config), str(model.dtype).removeprefix("torch."))
     about = {CONFIG: json.loads(config.to_json_string())}
     generation = model.generation_config if model.can_generate() else None
     if generation is not None:
@@ -58,11 +58,18 @@ def save_pretrained(model: Any, path: PathLike, **options: Unpack[SaveOptions]) 
     options["metadata"] = {**(options.get("metadata") or {}), **about}
     if not is_url(place) and not place.endswith(".ckpt"):
         os.makedirs(place, exist_ok=True)
+        if getattr(type(model), "_auto_class", None) is not None:  # a class of the caller's, whose source goes along
+            custom_object_save(model, place, config=config)
         config.save_pretrained(place)
         if generation is not None:
             generation.save_pretrained(place)
         place = os.path.join(place, WEIGHTS)
     return save(place, _state(model), **options)
+
+
+def _dtype_of(config: Any) -> str:
+    """How a configuration, and `from_pretrained`, call the dtype of weights: before transformers 4.56 otherwise."""
+    return "dtype" if hasattr(config, "dtype") else "torch_dtype"
 
 
 def _state(model: Any) -> Mapping[str, Any]:
@@ -103,8 +110,8 @@ def from_pretrained(
     weights = weights_at(place)
     reading: dict[str, Any] = {"storage_options": storage_options}
     with _configured(weights, place, reading, options) as folder:
-        of_weights = {name: options.pop(name) for name in _OF_WEIGHTS if name in options}
-        config = options.pop("config", None)
+        dtypes = [options.pop(name) for name in ("dtype", "torch_dtype") if name in options]
+        config, trusted = options.pop("config", None), options.get("trust_remote_code")
         if config is None:
             config, options = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **options)
         if os.path.exists(os.path.join(folder, f"{GENERATION}.json")):
@@ -113,8 +120,10 @@ def from_pretrained(
         reading["prefix"] = prefix
     found = load(weights, mmap=mmap and not is_url(weights), verify=verify, **reading)
     state = {name: value.detach() for name, value in found.items() if isinstance(value, torch.Tensor)}
-    model_class = _chosen(model_class, config)
-    made = model_class.from_pretrained(None, config=config, state_dict=state, **of_weights, **options)
+    model_class = _chosen(model_class, config, trusted)
+    if dtypes:
+        options[_dtype_of(config)] = dtypes[0]
+    made = model_class.from_pretrained(None, config=config, state_dict=state, **options)
     model = made[0] if isinstance(made, tuple) else made
     model.name_or_path = model.config.name_or_path = place
     return made
@@ -139,7 +148,7 @@ def _configured(weights: str, place: str, reading: dict[str, Any], options: Mapp
         yield made
 
 
-def _chosen(model_class: Any, config: Any) -> Any:
+def _chosen(model_class: Any, config: Any, trusted: bool | None) -> Any:
     """The class of models that one which chooses, such as `AutoModel`, takes for a configuration."""
     mapping = getattr(model_class, "_model_mapping", None)
     if mapping is None:
@@ -148,4 +157,4 @@ def _chosen(model_class: Any, config: Any) -> Any:
     if isinstance(found, type):
         return found
     with torch.device("meta"):
-        return type(model_class.from_config(config))
+        return type(model_class.from_config(config, trust_remote_code=trusted))

@@ -112,6 +112,10 @@ def shards_writer_of(format: Format) -> ShardsWriter:
 def shards_at(path: str, format: Format, size: int | str | None) -> Shards | None:
     """The several files that a target means, each with tensors of `size` bytes at most; None where it is one file.
     Raises `bad-option`."""
+    if type(path) is not str:  # what stands for an open file
+        if size is not None:
+            raise fault("bad-option", "max_shard_size= is for files at paths", path=path, found="an open file")
+        return None
     if format.shards:
         return Shards.at(path, format.suffixes[0], size)
     if size is not None or path.endswith(INDEX):
