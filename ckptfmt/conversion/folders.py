@@ -169,6 +169,11 @@ class _Search:
             return []
 
 
+def has_weights(names: list[str]) -> bool:
+    """Whether there are files of weights among the names of a folder, and not of the state of a run alone."""
+    return any(rank < LAST for rank, _ in _families(names))
+
+
 def _families(names: list[str]) -> Iterator[tuple[int, list[str]]]:
     """File names by the weights that they hold: how far from what people look for, and the forms, the first before the
     others. Files that an index names stand for nothing by themselves, nor does a part of a GGUF model but the first."""

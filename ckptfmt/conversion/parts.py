@@ -65,3 +65,23 @@ def _overlap(parts: list[TensorPart]) -> bool:
 def _shifted(spans: list[tuple[int, int]], origin: Sequence[int]) -> tuple[slice, ...]:
     """Spans of a tensor as an index into a part of it that begins at `origin`."""
     return tuple(slice(first - zero, last - zero) for (first, last), zero in zip(spans, origin, strict=True))
+
+
+def reshaped(flat: SourceTensor, shape: tuple[int, ...]) -> SourceTensor:
+    """The elements of a tensor of one axis in another shape; of a part of it only that is read."""
+    if not shape:
+        return flat[(slice(0, 1),)].reshape(())
+    if isinstance(flat, np.ndarray):
+        return flat.reshape(shape)
+
+    def read(index: LeadingSlices) -> Array:
+        bounds = [axis.indices(n)[:2] for axis, n in zip(index, shape, strict=False)] or [(0, shape[0])]
+        depth = next((i for i, (low, high) in enumerate(bounds) if high - low != 1), len(bounds) - 1)
+        steps = [prod(shape[i + 1 :]) for i in range(depth + 1)]
+        start = sum(low * step for (low, _), step in zip(bounds, steps, strict=False))
+        low, high = bounds[depth]
+        part = flat[(slice(start, start + max(0, high - low) * steps[depth]),)]
+        whole = part.reshape([1] * depth + [max(0, high - low), *shape[depth + 1 :]])
+        return whole[(*[slice(None)] * (depth + 1), *index[depth + 1 :])]
+
+    return LazyArray(shape, flat.dtype, read)

@@ -53,6 +53,7 @@ FORMATS: dict[str, Format] = {
         Format("pickle", "pickle of Python, also of joblib", "pickled", (".pkl", ".pickle", ".joblib")),
         Format("skops", "skops, of scikit-learn", "skops", (".skops",)),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", (), "torch", True, True),
+        Format("deepspeed", "DeepSpeed: ZeRO 1 to 3, universal", "deepspeed", folder=True),
         Format("npz", "NumPy .npz", "npz", (".npz",), None, True),
         Format("npy", "NumPy .npy, also several in a row (Equinox)", "npy", (".npy", ".eqx")),
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),

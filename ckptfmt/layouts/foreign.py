@@ -67,6 +67,7 @@ _WEIGHTS = re.compile(rf".*\.({'|'.join(sorted(_SUFFIXES))})(\.index\.json)?").f
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({".metadata"}), "a directory of torch.distributed.checkpoint"),
+    (frozenset({"zero_to_fp32.py", "mp_rank_00_model_states.pt"}), "a run of DeepSpeed"),
     (frozenset({"_METADATA", "_CHECKPOINT_METADATA"}), "a directory of Orbax"),
     (frozenset({"zarr.json", ".zgroup", ".zarray"}), "a Zarr group"),
     (frozenset({"saved_model.pb", "saved_model.pbtxt"}), "a SavedModel of TensorFlow"),

@@ -1,5 +1,5 @@
 """Folders of other formats: links that lead out, pipes, circles, and metadata that claim what is not there, of Zarr 2
-and 3, Orbax, torch's distributed checkpoints and indexes. `--all`: every mutant.
+and 3, Orbax, torch's distributed checkpoints, DeepSpeed and indexes. `--all`: every mutant.
 
 What a library is given are only files that it wrote itself; mutants are of the JSON that is checked before.
 """
@@ -49,6 +49,11 @@ def dcp_folder(path: Path) -> None:
         dcp.save({"a": torch.ones(2), "n": 5}, checkpoint_id=path, no_dist=True)
 
 
+def deepspeed_folder(path: Path) -> None:
+    """One that DeepSpeed wrote."""
+    shutil.copytree(Path(__file__).parent.parent / "data/deepspeed/zero3", path)
+
+
 def index_folder(path: Path) -> None:
     path.mkdir()
     safetensors.numpy.save_file({"a": np.ones(3)}, path / "x.safetensors")
@@ -62,6 +67,7 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
     "orbax2": lambda path: orbax_folder(path, 2),
     "orbax3": lambda path: orbax_folder(path, 3),
     **({"dcp": dcp_folder} if find_spec("torch") else {}),
+    "deepspeed": deepspeed_folder,
     "index": index_folder,
 }
 

@@ -3,6 +3,8 @@
 `.metadata` is a pickle of dataclasses that says which slice of which file holds what. Each slice is a file of
 `torch.save`. The parts of a sharded tensor become one tensor.
 
+Megatron's are of that form, too (`torch_dist`), with flat names, and `common.pt` beside.
+
 torch writes int keys of dicts as text, and leaves out empty dicts. Both come back where the checkpoint itself says so:
 in the states of optimizers, whose groups have the ints, and in the milestones of schedulers. Written by torch itself.
 """
@@ -54,6 +56,8 @@ Start = tuple[int, ...]  # where a part of a tensor begins; () for other values
 _PACKAGE = "torch.distributed.checkpoint"
 _CLASSES = {"Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties"}
 _CLASSES |= {"MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"}
+_PLANS = {"SavePlan", "WriteItem", "TensorWriteData", "WriteItemType"}  # which Megatron keeps, and nobody needs to read
+COMMON, ABOUT = "common.pt", "metadata.json"  # what Megatron has beside: plain values, and how it has saved
 # tags of what torch stores as one value, but for times, of which the protocol of its pickles forgets a part
 LEAVES = {*ATOMS, "torch.Size", "torch.dtype", "torch.device"} - {"datetime.datetime", "datetime.time"}
 
@@ -93,6 +97,8 @@ def read(path: str) -> OpenedSource:
         leaves = _without_left(leaves)
         leaves |= {at: {} for at in empty_states(paths.values())}
         tree = rekeyed(unflatten(leaves), ints)
+    if all(os.path.isfile(os.path.join(path, name)) for name in (COMMON, ABOUT)):
+        tree = {**tree, **reader.common(tree)}
     metadata = {ATTRIBUTES: reader.attributes} if reader.attributes else None
     return OpenedSource(tree, metadata, tuple(reader.losses), ours=Ours(None, reader.tags, {}))
 
@@ -167,6 +173,7 @@ def _without_left(leaves: dict[Path, Any]) -> dict[Path, Any]:
 
 _TABLE: dict[str, Callable[..., Any]] = {
     **{f"{_PACKAGE}.metadata.{name}": record(name) for name in _CLASSES},
+    **{f"{_PACKAGE}.planner.{name}": record(name) for name in _PLANS},
     f"{_PACKAGE}.filesystem._StorageInfo": record("_StorageInfo"),
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.serialization._get_layout": record("layout"),
@@ -192,11 +199,7 @@ class _DcpReader:
         slices = self.slices[name]
         if entry.name == "BytesStorageMetadata":
             source = self.source(slices[()], at)
-            if is_kept:
-                self.losses += source.losses
-                self.tags |= source.ours.tags if source.ours is not None else {}
-                self.attributes |= (source.metadata or {}).get(ATTRIBUTES, {})
-            return source.tree
+            return self.kept(source) if is_kept else source.tree
         shape = shape_of(entry.state["size"])
         name_of_dtype = entry.state["properties"].state[0].name.removeprefix("torch.")
         if name_of_dtype not in TORCH_DTYPES and name_of_dtype not in PACKED:
@@ -210,6 +213,21 @@ class _DcpReader:
                 raise ValueError(f"the part of {name!r} at {offsets} is not what the metadata says")
             parts.append((_in_elements(offsets, row), part))
         return joined(name, _in_elements(shape, row), row.numpy, parts)
+
+    def kept(self, source: OpenedSource) -> Any:
+        """The tree of a file of torch, of which all comes along."""
+        self.losses += source.losses
+        self.tags |= source.ours.tags if source.ours is not None else {}
+        self.attributes |= (source.metadata or {}).get(ATTRIBUTES, {})
+        return source.tree
+
+    def common(self, tree: Tree) -> dict[str, Any]:
+        """What Megatron has in a file of its own: all that is the same in each process."""
+        name = COMMON.removesuffix(".pt")
+        if name in tree:
+            raise ValueError(f"{name!r} is also the name of a tensor")
+        data = mapped_file(os.path.join(self.path, COMMON), self.path)
+        return {name: self.kept(read_archive(data, (name,)))}
 
     def source(self, place: dict[str, Any], at: Path) -> OpenedSource:
         """What lies in a slice of a file, and stands at a path."""
