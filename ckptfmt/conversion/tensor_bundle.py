@@ -55,7 +55,7 @@ _NAMES = {
 _QUANTISED = {name: name[1:] for name in ("qint8", "quint8", "qint16", "quint16", "qint32")}
 
 
-Place = tuple[tuple[int, ...], tuple[int | None, ...]]  # of a part: starts and lengths, None for a whole axis
+BundlePlace = tuple[tuple[int, ...], tuple[int | None, ...]]  # of a part: starts and lengths, None for a whole axis
 
 
 class BundleEntry(NamedTuple):
@@ -67,7 +67,7 @@ class BundleEntry(NamedTuple):
     offset: int
     size: int
     crc: int
-    slices: tuple[Place, ...]
+    slices: tuple[BundlePlace, ...]
 
 
 class TensorBundle:
@@ -264,7 +264,7 @@ def _shape(reader: WireReader, message: Message) -> Shape:
     return shape_of(reader.read((side,), {1: ("size", INT)}).get("size", 0) for side in said.get("sides", ()))
 
 
-def _slice(reader: WireReader, message: Message) -> Place:
+def _slice(reader: WireReader, message: Message) -> BundlePlace:
     said = reader.read(message, {1: ("extents", PARTS)})
     extents = [reader.read((extent,), {1: ("start", INT), 2: ("length", INT)}) for extent in said.get("extents", ())]
     lengths = (extent.get("length") for extent in extents)

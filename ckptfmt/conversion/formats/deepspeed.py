@@ -65,7 +65,7 @@ def read(path: str) -> OpenedSource:
     return _ZeroReader(path).source()
 
 
-Joined = Callable[[int, list[Any]], dict[str, SourceTensor]]  # of some parameters, by their number and those of ranks
+JoinedWeights = Callable[[int, list[Any]], dict[str, SourceTensor]]  # of some parameters, by their number and those of ranks
 
 
 class _ZeroReader:
@@ -212,7 +212,7 @@ class _ZeroReader:
         bases = [of[STATE] for of in said]
         return weights, self.optimizer(bases, lambda of, ranks: in_shares(self.shapes[of], [[rank] for rank in ranks]))
 
-    def optimizer(self, bases: list[Any], joined: Joined) -> dict[str, Any]:
+    def optimizer(self, bases: list[Any], joined: JoinedWeights) -> dict[str, Any]:
         """The state of each parameter by its name, and the groups with names for parameters. `joined` puts the tensors
         of some parameters together, of which each rank has an array."""
         groups = self.named(same_on_all("the groups of parameters", [base["param_groups"] for base in bases]))
