@@ -18,6 +18,7 @@ INSTALLED_BY: dict[str, str] = {
     "click": "ckptfmt[cli]",
     "fsspec": "ckptfmt[remote]",
     "gcsfs": "ckptfmt[gs]",
+    "gguf": "ckptfmt[gguf]",
     "h5py": "ckptfmt[hdf5]",
     "hypothesis": "hypothesis",
     "jax": "ckptfmt[jax]",

@@ -27,7 +27,7 @@ from ..frameworks.target import rebuild
 from ..patterns import Patterns
 from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
-from ..storage import Storage, options_at, place_of
+from ..storage import Storage, options_at, path_of, place_of
 from ..storage.attempt import LocalAttempt
 from ..storage.held import HeldPlace
 from ..writing.encoder import encode
@@ -105,6 +105,8 @@ def convert(
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
+    dequantize: str | None = None,
+    template: str | os.PathLike[str] | None = None,
     **options: Unpack[OwnOptions],
 ) -> ConvertReport:
     """Convert a checkpoint at `source` into another format at `target`, tensor by tensor, with bounded memory.
@@ -119,11 +121,13 @@ def convert(
     as a few bytes can stand for any number of zeros. `max_shard_size`: the most bytes of tensors in one file (5000,
     "5GB", "512MiB") of a safetensors target that may be several with an index, as `save_pretrained` writes them: a
     folder, or an index (`model.safetensors.index.json`), for which it is "5GB" if it is not given, or a file. `source`
-    may be bytes, and both open binary files: of what is no file but a folder, none. `progress(done, total)` is told
-    bytes of tensors, written and compared. Checkpoints of this format may be at URLs, with `storage_options` as in
-    `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All other options (layout, compression,
-    schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are added to those of the source key
-    by key, `schema` takes the place of its own.
+    may be bytes, and both open binary files: of what is no file but a folder, none. `dequantize`: "float16",
+    "bfloat16" or "float32", which the elements of quantised blocks of GGUF become, rounded from float32; else the
+    blocks stay. `template`: a file of the target's format (GGUF), whose names, order, shapes, types and metadata the
+    target gets. `progress(done, total)` is told bytes of tensors, written and compared. Checkpoints of this format may
+    be at URLs, with `storage_options` as in `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All
+    other options (layout, compression, schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra`
+    are added to those of the source key by key, `schema` takes the place of its own.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
@@ -138,8 +142,13 @@ def convert(
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
     allowed = allowed_kinds(allow_loss)
     reading: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
+    reading["dequantize"] = dequantize
+    if template is not None:
+        table.has_option(format, "template", there)
     with _Counter(progress) as counter, open_source(here, source_format, **reading) as opened:
         _take(opened, format, select, root, nest)
+        if template is not None:
+            _follow(opened, format, path_of(template))
         made = _made(opened, format, save_options.pop("metadata", None), allowed, has_names=not nest)
         counter.total = made.bytes * (1 + verify)
         writing: Any = {"overwrite": overwrite, "durable": durable, "verify": verify}
@@ -174,6 +183,14 @@ def _of_part(metadata: Tree, holds: Holds) -> Tree:
     if not holds.metadata({OF_RUN: metadata[OF_RUN]}, {}).lost:
         return metadata
     return {key: value for key, value in metadata.items() if key != OF_RUN} or None
+
+
+def _follow(source: OpenedSource, format: Format, template: str) -> None:
+    """Give an open source the form of a template."""
+    with open_source(template, format.name) as found:
+        followed = table.writer_of(format).follow(source, found)
+    source.tree, source.metadata, source.losses = followed.tree, followed.metadata, followed.losses
+    source.mapped = None
 
 
 class _Made(NamedTuple):

@@ -1,16 +1,17 @@
 """The table of formats: their names, what they look like, and the modules that read and write them.
 
-Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`; one that can be written has
-`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file or folder at `path`, too, and one of
-`shards` has `write_shards(staging, tree, metadata, advance)`. Errors of a module that are no `CkptError` mean that the
-bytes it reads break its format.
+Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`, which takes the options of
+reading that the row names; one that can be written has `HOLDS` and `write(path, tree, metadata, advance)`, which fills
+the empty file or folder at `path`, too. One of `shards` has `write_shards(staging, tree, metadata, advance)`, and one
+whose row names `template` has `follow(source, template)`, which gives a source in the form of a template. Errors of a
+module that are no `CkptError` mean that the bytes it reads break its format.
 """
 
 from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import fault
 from ..format.tree import Tree
@@ -23,8 +24,9 @@ from .source import Advance, OpenedSource
 
 class Format(NamedTuple):
     """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
-    libraries come with (None: none needed; that of torch is for writing alone), whether it is `writable`, whether it
-    always is a `folder`, and whether it can be written as several files, `shards`, with an index."""
+    libraries come with (None: none needed; that of torch is for writing alone, that of GGUF for computing with blocks),
+    whether it is `writable`, whether it always is a `folder`, whether it can be written as several files, `shards`,
+    with an index, and the `options` of reading and writing that not every format has."""
 
     name: str
     title: str
@@ -34,6 +36,7 @@ class Format(NamedTuple):
     writable: bool = False
     folder: bool = False
     shards: bool = False
+    options: tuple[str, ...] = ()
 
 
 OWN = "ckptfmt"
@@ -58,7 +61,7 @@ FORMATS: dict[str, Format] = {
         Format("tar", "tar archive with a checkpoint, also NeMo's", "tar", (".tar", ".nemo")),
         Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
-        Format("gguf", "GGUF", "gguf", (".gguf",)),
+        Format("gguf", "GGUF", "gguf", (".gguf",), "gguf", True, options=("dequantize", "template")),
         Format("onnx", "ONNX, also with external data", "onnx", (".onnx",)),
         Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
         Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage")),
@@ -73,7 +76,7 @@ class Reader(Protocol):
 
     def looks_like(self, probe: Probe) -> bool: ...
 
-    def read(self, path: str) -> OpenedSource: ...
+    def read(self, path: str, **options: Any) -> OpenedSource: ...
 
 
 class Writer(Reader, Protocol):
@@ -82,6 +85,8 @@ class Writer(Reader, Protocol):
     HOLDS: Holds
 
     def write(self, path: str, tree: Tree, metadata: Tree, advance: Advance) -> None: ...
+
+    def follow(self, source: OpenedSource, template: OpenedSource) -> OpenedSource: ...
 
 
 class ShardsWriter(Writer, Protocol):
@@ -137,6 +142,14 @@ def target_format(path: str, name: str | None) -> Format:
         written = ", ".join(format.name for format in FORMATS.values() if format.writable)
         raise fault("unknown-format", f"{format.name} can be read only, {written} also written", path=path)
     return format
+
+
+def has_option(format: Format, option: str, path: str) -> None:
+    """Refuse an option of reading or writing that a format does not have; raises `bad-option`."""
+    if option not in format.options:
+        having = " or ".join(other.name for other in FORMATS.values() if option in other.options)
+        message = f"{option}= can be said of {having} only, and not of {format.name}"
+        raise fault("bad-option", message, path=path, found=format.name, expected=having, advice=f"Leave out {option}=")
 
 
 def on_disks(format: Format, path: str) -> None:
