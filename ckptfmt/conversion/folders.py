@@ -22,7 +22,7 @@ from .shards import numbered
 FORMS = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"),
     *(".msgpack", ".h5", ".hdf5", ".npz", ".gguf", ".pt2", ".jit", ".ptl", ".torchscript", ".eqx", ".nemo", ".pth.tar"),
-    *(".onnx", ".tflite", ".mlmodel"),
+    *(".onnx", ".tflite", ".mlmodel", ".pdparams"),
 )
 # of weights or of what lies beside them, as preprocessors do: where there is nothing of the forms above
 OTHER_FORMS = (

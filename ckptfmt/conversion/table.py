@@ -51,6 +51,7 @@ FORMATS: dict[str, Format] = {
         Format("torch-export", "exported program of torch.export.save", "torch_export", (".pt2",)),
         Format("stable-baselines3", "archive of Stable-Baselines3", "stable_baselines3", (".zip",)),
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
+        Format("paddle", "paddle.save", "paddle", (".pdparams", ".pdopt", ".pdtensor")),
         Format("pickle", "pickle of Python, also of joblib", "pickled", (".pkl", ".pickle", ".joblib")),
         Format("skops", "skops, of scikit-learn", "skops", (".skops",)),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", (), "torch", True, True),

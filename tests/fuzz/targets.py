@@ -184,5 +184,5 @@ def importer(format: str) -> Callable[[bytes], None]:
 
 IMPORTERS = (
     *("safetensors", "gguf", "torch", "torchscript", "torch-export", "stable-baselines3", "pickle", "skops"),
-    *("npz", "npy", "flax", "tar", "compressed", "onnx", "tflite", "coreml"),
+    *("npz", "npy", "flax", "tar", "compressed", "onnx", "tflite", "coreml", "paddle"),
 )
