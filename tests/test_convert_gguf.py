@@ -136,6 +136,23 @@ def test_a_large_tensor_is_dequantised_in_parts(tmp_path: Path) -> None:
         assert source.tree["w"].decoded_at_once == 0
 
 
+def test_all_parts_of_a_model_are_dequantised(tmp_path: Path) -> None:
+    raw = gguf.quants.quantize(np.ones((2, 32), "f4"), Kind.Q8_0)
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=1)
+    writer.add_uint64("k", 7)
+    for name in "ab":
+        writer.add_tensor(name, raw, raw_dtype=Kind.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tree, metadata = imported(tmp_path / "m-00002-of-00002.gguf", dequantize="bfloat16")
+    assert_same_tree(tree, dict.fromkeys("ab", gguf.quants.dequantize(raw, Kind.Q8_0).astype(ml_dtypes.bfloat16)))
+    assert (metadata["gguf.types"], "gguf.quantised" in metadata) == ({"k": "uint64"}, False)
+    ckptfmt.convert(tmp_path / "m-00001-of-00002.gguf", tmp_path / "one.gguf", durable=False)
+    assert [tensor.name for tensor in gguf.GGUFReader(tmp_path / "one.gguf").tensors] == ["a", "b"]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in BLOCKS if kind not in COMPUTED], ids=lambda kind: kind.name)
 def test_a_type_that_the_library_cannot_compute_is_named(tmp_path: Path, kind: Any) -> None:
     raw = np.zeros(gguf.quants.quant_shape_to_byte_shape((1, 256), kind), np.uint8)
