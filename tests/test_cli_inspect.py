@@ -338,6 +338,8 @@ def save_as(format: str, path: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+    elif format == "paddle":
+        path.write_bytes(pickle.dumps({**state(), "StructuredToParameterName@@": dict.fromkeys(state(), "w")}, 4))
     elif format == "pickle":
         path.write_bytes(pickle.dumps(state()))
     elif format == "compressed":

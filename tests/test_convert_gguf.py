@@ -147,7 +147,8 @@ def test_all_parts_of_a_model_are_dequantised(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     tree, metadata = imported(tmp_path / "m-00002-of-00002.gguf", dequantize="bfloat16")
-    assert_same_tree(tree, dict.fromkeys("ab", gguf.quants.dequantize(raw, Kind.Q8_0).astype(ml_dtypes.bfloat16)))
+    expected = gguf.quants.dequantize(raw, Kind.Q8_0).astype(ml_dtypes.bfloat16)
+    assert_same_tree(tree, {name: expected.copy() for name in "ab"})
     assert (metadata["gguf.types"], "gguf.quantised" in metadata) == ({"k": "uint64"}, False)
     ckptfmt.convert(tmp_path / "m-00001-of-00002.gguf", tmp_path / "one.gguf", durable=False)
     assert [tensor.name for tensor in gguf.GGUFReader(tmp_path / "one.gguf").tensors] == ["a", "b"]
