@@ -359,16 +359,22 @@ def test_blocks_stay_as_they_are_beside_a_template(tmp_path: Path) -> None:
     assert (tensor.tensor_type, tensor.data.tobytes()) == (Kind.Q6_K, raw.tobytes())
 
 
-def test_a_template_of_another_model_is_refused(tmp_path: Path) -> None:
-    template = written(tmp_path / "form.gguf", {"w": (np.ones((2, 3), "f4"), None)})
-    for tree, words in (
-        ({}, "the template has 1 tensors that the source has not, such as 'w'"),
-        ({"w": np.ones((2, 3), "f4"), "v": np.ones(3)}, "the source has 1 tensors"),
-        ({"w": np.ones((3, 2), "f4")}, "another shape"),
-    ):
-        with pytest.raises(ckptfmt.InputError, match=words) as raised:
-            exported(tree, tmp_path / "x.gguf", template=template)
-        assert raised.value.code == "bad-option"
+def test_what_has_no_place_in_a_template_and_what_stays(tmp_path: Path) -> None:
+    raw = blocks_of(Kind.Q8_0, (2, 32))
+    forms = {"w": (np.ones((2, 3), "f4"), None), "kept": (np.ones(3, "f2"), None), "blocks": (raw, Kind.Q8_0)}
+    template = written(tmp_path / "form.gguf", forms)
+    values = {"w": np.zeros((3, 2), "f4"), "other": np.ones(3), "kept": 3, "n": "text"}
+    report = exported(values, tmp_path / "x.gguf", template=template, allow_loss="value")
+    assert [str(loss) for loss in report.losses] == [
+        "value of 'other': the tensor has no place in the template, and is left out",
+        "value of 'n': the str has no place in the template, and is left out",
+        "value of 'w': the tensor has another shape in the template, and is left out",
+        "value of 'kept': the int is a tensor in the template, and is left out",
+    ]
+    assert (tmp_path / "x.gguf").read_bytes() == template.read_bytes()
+    exported({"model": {"w": np.zeros((2, 3), "f4")}}, tmp_path / "y.gguf", template=template, root="model")
+    found = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "y.gguf").tensors}
+    assert (found["w"].any(), found["blocks"].tobytes()) == (False, raw.tobytes())
     with pytest.raises(ckptfmt.InputError, match="template= can be said of gguf only"):
         exported({"w": np.ones(3)}, tmp_path / "x.safetensors", template=template)
 

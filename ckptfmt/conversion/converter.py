@@ -187,8 +187,8 @@ def _of_part(metadata: Tree, holds: Holds) -> Tree:
 
 def _follow(source: OpenedSource, format: Format, template: str) -> None:
     """Give an open source the form of a template."""
-    with open_source(template, format.name) as found:
-        followed = table.writer_of(format).follow(source, found)
+    found = source.resources.enter_context(open_source(template, format.name))
+    followed = table.writer_of(format).follow(source, found)
     source.tree, source.metadata, source.losses = followed.tree, followed.metadata, followed.losses
     source.mapped = None
 

@@ -150,7 +150,11 @@ def _of_held(held: HeldPlace, name: str | None, max_expansion: int, dequantize: 
 
 def dequantizes(path: str, name: str | None = None) -> bool:
     """Whether what is at a path may have quantised blocks, which `dequantize` is said of."""
-    return not isinstance(path, HeldPlace) and not is_url(path) and "dequantize" in FORMATS[place_of(path, name).format].options
+    return (
+        not isinstance(path, HeldPlace)
+        and not is_url(path)
+        and "dequantize" in FORMATS[place_of(path, name).format].options
+    )
 
 
 def _check_dtype(dtype: str) -> None:

@@ -3,7 +3,7 @@
 Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`, which takes the options of
 reading that the row names; one that can be written has `HOLDS` and `write(path, tree, metadata, advance)`, which fills
 the empty file or folder at `path`, too. One of `shards` has `write_shards(staging, tree, metadata, advance)`, and one
-whose row names `template` has `follow(source, template)`, which gives a source in the form of a template. Errors of a
+that takes a `template` has `follow(source, template)`, which gives a source in the form of a model. Errors of a
 module that are no `CkptError` mean that the bytes it reads break its format.
 """
 
@@ -26,7 +26,7 @@ class Format(NamedTuple):
     """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
     libraries come with (None: none needed; that of torch is for writing alone, that of GGUF for computing with blocks),
     whether it is `writable`, whether it always is a `folder`, whether it can be written as several files, `shards`,
-    with an index, and the `options` of reading and writing that not every format has."""
+    with an index, whether a model can be its `template`, and the `options` of reading that not every format has."""
 
     name: str
     title: str
@@ -36,6 +36,7 @@ class Format(NamedTuple):
     writable: bool = False
     folder: bool = False
     shards: bool = False
+    template: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -62,7 +63,7 @@ FORMATS: dict[str, Format] = {
         Format("tar", "tar archive with a checkpoint, also NeMo's", "tar", (".tar", ".nemo")),
         Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
-        Format("gguf", "GGUF", "gguf", (".gguf",), "gguf", True, options=("dequantize", "template")),
+        Format("gguf", "GGUF", "gguf", (".gguf",), "gguf", True, template=True, options=("dequantize",)),
         Format("onnx", "ONNX, also with external data", "onnx", (".onnx",)),
         Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",)),
         Format("coreml", "Core ML, a model or a package of one", "coreml", (".mlmodel", ".mlpackage")),
@@ -147,8 +148,9 @@ def target_format(path: str, name: str | None) -> Format:
 
 def has_option(format: Format, option: str, path: str) -> None:
     """Refuse an option of reading or writing that a format does not have; raises `bad-option`."""
-    if option not in format.options:
-        having = " or ".join(other.name for other in FORMATS.values() if option in other.options)
+    has = {name: {*other.options, *(["template"] if other.template else [])} for name, other in FORMATS.items()}
+    if option not in has[format.name]:
+        having = " or ".join(name for name, options in has.items() if option in options)
         message = f"{option}= can be said of {having} only, and not of {format.name}"
         raise fault("bad-option", message, path=path, found=format.name, expected=having, advice=f"Leave out {option}=")
 

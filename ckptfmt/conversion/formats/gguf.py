@@ -321,49 +321,50 @@ def _info(info: _Info) -> bytes:
 
 def follow(source: OpenedSource, template: OpenedSource) -> OpenedSource:
     """A source in the form of a template: names, order, shapes and metadata are those of the template, and so are types
-    as far as they can be computed. Blocks stay as they are. Raises `bad-option` where the two do not fit."""
+    as far as they can be computed. Blocks stay as they are, and so do tensors of the template that the source has not;
+    what of the source has no place in it is lost."""
     leaves = {".".join(path_text((key,)) for key in path): leaf for path, leaf in flatten(source.tree)}
-    _check_names(leaves, template.tree)
-    losses: list[Loss] = []
+    own, forms = (_dict_in(found.metadata, QUANTISED) for found in (source, template))
+    losses = [_homeless(name, leaf, "has no place") for name, leaf in leaves.items() if name not in template.tree]
     quantised: dict[str, Tree] = {}
     tree: dict[str, SourceTensor] = {}
     for name, form in template.tree.items():
-        row = _dict_in(template.metadata, QUANTISED).get(name)
-        own = _dict_in(source.metadata, QUANTISED)[name] if _is_blocks(source.metadata, name, leaves[name]) else None
-        _check_shape(name, own["shape"] if own else leaves[name].shape, row["shape"] if row else form.shape)
-        kind = row["type"] if row else dtype_name(form.dtype)
-        tree[name] = found = leaves[name] if own else _of_type(name, leaves[name], kind)
-        if own or (row and found.dtype == np.uint8):
-            quantised[name] = own or row
-        was, now = dtype_name(leaves[name].dtype), kind if name in quantised else dtype_name(found.dtype)
-        if not own and was != now and (was, now) not in WIDENED:
-            losses.append(Loss("dtype", path_label((name,)), f"{was} becomes {now}, as in the template"))
+        leaf: Any = leaves.get(name)
+        row = forms.get(name)
+        held = own[name] if is_tensor(leaf) and _is_blocks(source.metadata, name, leaf) else None
+        tree[name] = form
+        if is_tensor(leaf):
+            if tuple(held["shape"] if held else leaf.shape) == tuple(row["shape"] if row else form.shape):
+                tree[name] = leaf if held else _of_type(name, leaf, row["type"] if row else dtype_name(form.dtype))
+                losses += _rounding(name, leaf, tree[name], row) if held is None else ()
+            else:
+                losses.append(_homeless(name, leaf, "has another shape"))
+        elif name in leaves:
+            losses.append(_homeless(name, leaf, "is a tensor"))
+        told = held if tree[name] is leaf else row
+        if told and tree[name].dtype == np.uint8:
+            quantised[name] = told
     metadata = source.metadata if isinstance(source.metadata, dict) else {}
     metadata = {key: value for key, value in metadata.items() if key not in (METADATA, TYPES, QUANTISED)}
-    form_metadata = {key: value for key, value in template.metadata.items() if key != QUANTISED}
-    if quantised:
-        form_metadata[QUANTISED] = quantised
-    return OpenedSource(tree, {**metadata, **form_metadata}, (*source.losses, *losses))
+    metadata |= {key: value for key, value in template.metadata.items() if key != QUANTISED}
+    metadata |= {QUANTISED: quantised} if quantised else {}
+    return OpenedSource(tree, metadata, (*source.losses, *losses))
 
 
 # floats that others hold without loss
 WIDENED = {("float16", "float32"), ("bfloat16", "float32"), *((name, "float64") for name in FLOATS)}
 
 
-def _check_names(leaves: dict[str, Any], template: Tree) -> None:
-    absent = [name for name in template if not is_tensor(leaves.get(name))]
-    others = [name for name in leaves if name not in template]
-    for names, which, other in ((absent, "template", "source"), (others, "source", "template")):
-        if names:
-            message = f"the {which} has {len(names)} tensors that the {other} has not, such as {names[0]!r}"
-            advice = "Give the template of this model, or what of the source it has: root=, select="
-            raise fault("bad-option", message, tensor=names[0], advice=advice)
+def _homeless(name: str, leaf: Any, why: str) -> Loss:
+    what = "the tensor" if is_tensor(leaf) else f"the {type(leaf).__name__}"
+    return Loss("value", path_label((name,)), f"{what} {why} in the template, and is left out")
 
 
-def _check_shape(name: str, found: Iterable[int], expected: Iterable[int]) -> None:
-    if tuple(found) != tuple(expected):
-        message = f"tensor {name!r} has another shape than in the template"
-        raise fault("bad-option", message, tensor=name, found=tuple(found), expected=tuple(expected))
+def _rounding(name: str, tensor: SourceTensor, found: SourceTensor, row: Any) -> Iterable[Loss]:
+    """What is lost where a tensor gets the type that it has in the template."""
+    was, now = dtype_name(tensor.dtype), row["type"] if row and found is not tensor else dtype_name(found.dtype)
+    if was != now and (was, now) not in WIDENED:
+        yield Loss("dtype", path_label((name,)), f"{was} becomes {now}, as in the template")
 
 
 def _of_type(name: str, tensor: SourceTensor, kind: str) -> SourceTensor:
