@@ -19,6 +19,7 @@ INSTALLED_BY: dict[str, str] = {
     "fsspec": "ckptfmt[remote]",
     "gcsfs": "ckptfmt[gs]",
     "google_crc32c": "ckptfmt[tensorflow]",
+    "gguf": "ckptfmt[gguf]",
     "h5py": "ckptfmt[hdf5]",
     "hypothesis": "hypothesis",
     "jax": "ckptfmt[jax]",

@@ -364,6 +364,8 @@ def save_as(format: str, path: Path) -> None:
         path.write_bytes(tflite.model((None, tensors)))
     elif format == "coreml":
         path.write_bytes(ml_program(state()))
+    elif format == "paddle":
+        path.write_bytes(pickle.dumps({**state(), "StructuredToParameterName@@": dict.fromkeys(state(), "w")}, 4))
     elif format == "pickle":
         path.write_bytes(pickle.dumps(state()))
     elif format == "compressed":

@@ -428,6 +428,7 @@ SEEDS: dict[str, Callable[[Path], None]] = {
     "onnx": lambda path: path.write_bytes(SMALL_MODEL) and None,
     "tflite": lambda path: shutil.copyfile(DATA / "tflite/small.tflite", path) and None,
     "coreml": lambda path: shutil.copyfile(DATA / "coreml/pipeline.mlmodel", path) and None,
+    "paddle": lambda path: shutil.copyfile(DATA / "paddle/sliced.pdparams", path) and None,
 }
 
 

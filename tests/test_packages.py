@@ -54,6 +54,13 @@ def hdf5(folder: Path) -> Path:
     return folder / "a.h5"
 
 
+def blocks(folder: Path) -> Path:
+    metadata = {"gguf.quantised": {"w": {"type": "Q8_0", "shape": [1, 32]}}}
+    ckptfmt.save(folder / "b.ckpt", {"w": np.zeros((1, 34), np.uint8)}, metadata=metadata, durable=False)
+    ckptfmt.convert(folder / "b.ckpt", folder / "b.gguf", durable=False)  # which requires no package
+    return folder / "b.gguf"
+
+
 def orbax_folder(folder: Path) -> Path:
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "a", {"w": jnp.ones(3)})
@@ -74,6 +81,7 @@ def progress_bar(_: Any) -> None:
 CALLS: dict[str, tuple[tuple[str, ...], Callable[[Path], Any], Callable[[Any], Any], str]] = {
     "read HDF5": (("h5py",), hdf5, lambda p: ckptfmt.convert(p, p.with_suffix(".ckpt")), "ckptfmt[hdf5]"),
     "write HDF5": (("h5py",), saved, lambda p: ckptfmt.convert(p, p.with_suffix(".h5")), "ckptfmt[hdf5]"),
+    "dequantise GGUF": (("gguf",), blocks, lambda p: ckptfmt.stats(p, dequantize="float32"), "ckptfmt[gguf]"),
     "read Orbax": (("tensorstore",), orbax_folder, lambda p: ckptfmt.convert(p, f"{p}.ckpt"), "ckptfmt[orbax]"),
     "write torch": (("torch",), saved, lambda p: ckptfmt.convert(p, p.with_suffix(".pt")), "ckptfmt[torch]"),
     "blake3, written": (("blake3",), Path, lambda p: saved(p, digest="blake3"), "ckptfmt[blake3]"),

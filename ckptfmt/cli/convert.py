@@ -79,6 +79,7 @@ Examples:
   ckptfmt convert run/step_1000 model.ckpt                # Orbax and torch DCP directories
   ckptfmt convert --layout loose model.pt model           # plain Zarr under model/tensors
   ckptfmt convert --template model.onnx tuned.ckpt tuned.onnx
+  ckptfmt convert --dequantize float16 model.gguf model.ckpt
   ckptfmt convert --each --executor concurrent.futures:ProcessPoolExecutor run/steps converted
   curl -s https://host/model.safetensors | ckptfmt convert - model.ckpt
   ckptfmt convert --formats
@@ -142,6 +143,8 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 @options.follow_links
 @click.option("--no-verify", is_flag=True, help="Do not read TARGET back.")
 @options.max_expansion("SOURCE")
+@options.dequantize("SOURCE")
+@click.option("--template", metavar="FILE", type=click.Path(), help="A GGUF file whose form TARGET gets.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress.")
 @options.as_json
 def convert(

@@ -37,6 +37,7 @@ Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 @options.source_format("--from", "source_format", "SOURCE", "--from-a")
 @options.source_format("--to", "target_format", "TARGET", "--from-b")
 @options.max_expansion("SOURCE and TARGET")
+@options.dequantize("SOURCE or TARGET")
 @options.follow_links
 @click.option("--quiet", "-q", is_flag=True, help="No report: the exit code says it.")
 @options.as_json

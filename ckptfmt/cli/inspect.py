@@ -87,11 +87,13 @@ class _Inspection:
         source_format: str | None,
         max_expansion: int,
         follow_links: bool,
+        dequantize: str | None,
         as_json: bool,
     ) -> None:
         self.select, self.depth, self.folds, self.as_json = select, depth, not everything, as_json
         self.recursive, self.source_format, self.follow_links = recursive, source_format, follow_links
         self.reading: dict[str, Any] = {"max_expansion": max_expansion, "follow_links": follow_links}
+        self.reading["dequantize"] = dequantize
         self.shown = 0
 
     def look(self, path: str) -> dict[str, Any] | None:
@@ -99,6 +101,8 @@ class _Inspection:
         if self.source_format is not None:
             return self._foreign(path, CheckpointPlace(path, self.source_format))
         path = completed(path)
+        if self.reading["dequantize"] is not None:
+            return self._foreign(path, place_for(path, recursive=self.recursive))
         try:
             with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
                 return self._ours(checkpoint)

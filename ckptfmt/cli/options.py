@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..conversion import FORMATS
+from ..conversion.ggml import FLOATS
 from ..conversion.source import EXPANSION
 from ..layouts import LAYOUTS
 from ..near import did_you_mean
@@ -64,9 +65,19 @@ def max_expansion(what: str) -> Decorator:
     return click.option("--max-expansion", type=click.IntRange(min=1), default=EXPANSION, show_default=True, help=help)
 
 
+def dequantize(what: str) -> Decorator:
+    help = f"Quantised blocks of {what} (GGUF) as elements of that dtype: {', '.join(FLOATS)}."
+    return click.option("--dequantize", type=click.Choice(FLOATS), metavar="DTYPE", help=help)
+
+
 # of commands that look at several checkpoints of any format
 reading = together(
-    select, recursive, source_format("--from", "source_format", "PATH"), max_expansion("PATH"), follow_links
+    select,
+    recursive,
+    source_format("--from", "source_format", "PATH"),
+    max_expansion("PATH"),
+    dequantize("PATH"),
+    follow_links,
 )
 
 # ---- what is written

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -18,7 +17,7 @@ from ..format.names import Path, path_label
 from ..frameworks.target import flatten
 from ..storage import place_of
 from .equality import bits, coarser, plain_bits
-from .opening import open_source
+from .opening import dequantizes, open_source
 from .options import SourceOptions
 from .source import OpenedSource, SourceTensor, is_tensor, slabs
 from .table import has_tags
@@ -101,10 +100,11 @@ def diff(
     """Compare two checkpoints leaf by leaf, by their typed paths. Order and kinds of containers do not count.
 
     `source_format`, `target_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`,
-    `storage_options` and `follow_links`: as in `convert`. Raises what `ckptfmt.conversion.open_source` raises.
+    `storage_options` and `follow_links`: as in `convert`, and `dequantize`, of whichever has blocks. Raises what
+    `ckptfmt.conversion.open_source` raises.
     """
     one, other = place_of(source), place_of(target)
-    opened = partial(open_source, **options)
+    opened = _opening(dict(options), (one, source_format), (other, target_format))
     with opened(one, source_format) as first, opened(other, target_format) as second:
         before, after = dict(flatten(first.tree)), dict(flatten(second.tree))
         removed = [path for path in before if path not in after]
@@ -127,6 +127,18 @@ def diff(
             same,
             metadata,
         )
+
+
+def _opening(options: Any, *places: tuple[str, str | None]) -> Callable[[str, str | None], OpenedSource]:
+    """What opens two sources, of which `dequantize` is said of those that may have blocks, if either has."""
+    dtype = options.pop("dequantize", None)
+    having = [place for place in places if dtype is not None and dequantizes(*place)]
+
+    def opened(path: str, name: str | None) -> OpenedSource:
+        is_said = (path, name) in having or not having
+        return open_source(path, name, dequantize=dtype if is_said else None, **options)
+
+    return opened
 
 
 def _metadata_changes(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> Iterator[Change]:

@@ -106,6 +106,7 @@ def convert(
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
+    dequantize: str | None = None,
     template: str | os.PathLike[str] | None = None,
     **options: Unpack[OwnOptions],
 ) -> ConvertReport:
@@ -121,13 +122,15 @@ def convert(
     as a few bytes can stand for any number of zeros. `max_shard_size`: the most bytes of tensors in one file (5000,
     "5GB", "512MiB") of a safetensors target that may be several with an index, as `save_pretrained` writes them: a
     folder, or an index (`model.safetensors.index.json`), for which it is "5GB" if it is not given, or a file. `source`
-    may be bytes, and both open binary files: of what is no file but a folder, none. `progress(done, total)` is told
-    bytes of tensors, written and compared. Checkpoints of this format may be at URLs, with `storage_options` as in
-    `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. `template`: a model of a format that holds
-    more than tensors (ONNX, TensorFlow Lite, Core ML, GGUF), of which the target becomes a copy, with these tensors in
-    place of those of the same name, dtype and shape; a folder, where it has several files. All other options (layout,
-    compression, schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are added to those of
-    the source key by key, `schema` takes the place of its own.
+    may be bytes, and both may be open binary files: of what is no file but a folder, none. `dequantize`: "float16",
+    "bfloat16" or "float32", which the elements of quantised blocks of GGUF become, rounded from float32; else the
+    blocks stay. `template`: a model of a format that holds more than tensors. Of ONNX, TensorFlow Lite and Core ML the
+    target becomes a copy of it, with these tensors in place of those of the same name, dtype and shape (a folder, where
+    it has several files); one of GGUF gets its names, order, shapes, types and metadata. `progress(done, total)` is
+    told bytes of tensors, written and compared. Checkpoints of this format may be at URLs, with `storage_options` as in
+    `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All other options (layout, compression,
+    schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are added to those of the source key
+    by key, `schema` takes the place of its own.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
@@ -143,13 +146,16 @@ def convert(
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
     allowed = allowed_kinds(allow_loss)
     reading: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
+    reading["dequantize"] = dequantize
     with ExitStack() as stack:
         counter = stack.enter_context(_Counter(progress))
         opened = stack.enter_context(open_source(here, source_format, **reading))
         writer: Writer | ModelTemplate | None = None if format.name == OWN else table.writer_of(format)
-        if model is not None:
+        if model is not None and not format.writable:
             writer = ModelTemplate(model, format.name, stack, max_expansion=max_expansion)
         _take(opened, writer, select, root, nest)
+        if model is not None and format.writable:
+            _follow(opened, format, model)
         made = _made(opened, format, writer, save_options.pop("metadata", None), allowed, has_names=not nest)
         counter.total = made.bytes * (1 + verify)
         writing: Any = {"overwrite": overwrite, "durable": durable, "verify": verify}
@@ -187,6 +193,14 @@ def _of_part(metadata: Tree, holds: Holds) -> Tree:
     if not holds.metadata({OF_RUN: metadata[OF_RUN]}, {}).lost:
         return metadata
     return {key: value for key, value in metadata.items() if key != OF_RUN} or None
+
+
+def _follow(source: OpenedSource, format: Format, template: str) -> None:
+    """Give an open source the form of a template."""
+    found = source.resources.enter_context(open_source(template, format.name))
+    followed = table.writer_of(format).follow(source, found)
+    source.tree, source.metadata, source.losses = followed.tree, followed.metadata, followed.losses
+    source.mapped = None
 
 
 class _Made(NamedTuple):

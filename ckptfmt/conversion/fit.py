@@ -43,8 +43,9 @@ class Holds:
     cannot have beside the others given. `values`: types of plain leaves; `fits`: whether it takes one of such a type.
     `aliases`: whether one tensor can stand at several places. `metadata`: what of metadata it takes beside a fitted
     tree, and what to say of the rest. `schema`: what puts a schema into such metadata, where they take one. `arrays`:
-    whether every tensor must be an array to be written. `tags`: those of SPEC.md section 13 that it can keep, with what
-    makes their values. `shaped`: what becomes of fitted containers where the format has rules of its own for them.
+    whether every tensor must be an array to be written. `raw`: whether metadata explain the bytes of a tensor with a
+    flat name, which is written as it is, whatever its dtype. `tags`: those of SPEC.md section 13 that it can keep, with
+    what makes their values. `shaped`: what becomes of fitted containers where the format has rules of its own for them.
     """
 
     dtypes: frozenset[str]
@@ -60,6 +61,7 @@ class Holds:
     metadata: Callable[[Tree, Tree], KeptMetadata] = lambda metadata, tree: keys_of(metadata, ())
     schema: Callable[[Tree, Schema], Tree] | None = None
     arrays: bool = False
+    raw: Callable[[Tree, str, SourceTensor], bool] = lambda metadata, name, tensor: False
     tags: Mapping[str, Restore] = field(default_factory=dict)
     shaped: Callable[[Tree], ShapedTree] = lambda tree: ShapedTree(tree)
 
@@ -104,7 +106,7 @@ class Fitted(NamedTuple):
 
 def fit(tree: Tree, metadata: Tree, holds: Holds) -> Fitted:
     """Make a tree fit; raises `name-collision` where two leaves would get one name, and `unsupported-key`."""
-    fitter = _Fitter(holds)
+    fitter = _Fitter(holds, metadata)
     if list not in holds.containers and not isinstance(tree, dict | list | tuple):
         fitter.lose("nesting", (), f"a tree that is one leaf gets the name {ONLY!r}")
         tree = {ONLY: tree}
@@ -124,14 +126,18 @@ _LEFT = _Left()
 
 
 class _Fitter:
-    def __init__(self, holds: Holds) -> None:
-        self.holds = holds
+    def __init__(self, holds: Holds, metadata: Tree) -> None:
+        self.holds, self.metadata = holds, metadata
         self.losses: list[Loss] = []
         self.first: dict[Any, Path] = {}
         self.converted: dict[Any, SourceTensor] = {}
 
     def lose(self, kind: str, path: Path, message: str) -> None:
         self.losses.append(Loss(kind, path_label(path), message))
+
+    def name(self, path: Path) -> str:
+        """The joined name of what stands at a path."""
+        return self.holds.separator.join(path_text((key,)) for key in path)
 
     # ---- containers
 
@@ -144,7 +150,7 @@ class _Fitter:
         fitted: dict[str, Any] = {}
         places: dict[Path, str] = {}
         for path, leaf in leaves.items():
-            name = self.holds.separator.join(path_text((key,)) for key in path)
+            name = self.name(path)
             if leaf is OMITTED:
                 continue
             if isinstance(leaf, dict | list | tuple):
@@ -235,6 +241,8 @@ class _Fitter:
         first = self.first.setdefault(key, path)
         if first != path and not self.holds.aliases:
             self.lose("alias", path, f"a second copy of {path_label(first)!r}")
+        if self.holds.raw(self.metadata, self.name(path), tensor):
+            return tensor
         if key not in self.converted:
             self.converted[key] = self.dtype(tensor, path)
         return self.converted[key]
@@ -245,19 +253,24 @@ class _Fitter:
         is_even = tensor.ndim > 0 and tensor.shape[-1] % 2 == 0
         if name in self.holds.dtypes or (name in self.holds.pairs and is_even):
             return tensor
-        unsigned = np.dtype(f"uint{8 * tensor.dtype.itemsize}") if tensor.dtype.itemsize <= 8 else None
-        if unsigned is not None and unsigned.name in self.holds.dtypes:
-            self.lose("dtype", path, f"{name} becomes {unsigned.name} with the same bits")
-            return LazyArray(tensor.shape, unsigned, lambda index: _native(tensor[index]).view(unsigned), _rows(tensor))
+        same = self.integer(tensor.dtype.itemsize)
+        if same is not None:
+            self.lose("dtype", path, f"{name} becomes {same.name} with the same bits")
+            return LazyArray(tensor.shape, same, lambda index: _native(tensor[index]).view(same), _rows(tensor))
         self.lose("dtype", path, f"{name} becomes bytes, along an axis more")
-        shape = (*tensor.shape, tensor.dtype.itemsize)
+        shape, octet = (*tensor.shape, tensor.dtype.itemsize), self.integer(1) or np.dtype(np.uint8)
 
         def bits(index: LeadingSlices) -> Array:
             part = _native(tensor[index[: len(tensor.shape)]])
-            octets: Array = part.reshape(-1).view(np.uint8).reshape(*part.shape, tensor.dtype.itemsize)
+            octets: Array = part.reshape(-1).view(octet).reshape(*part.shape, tensor.dtype.itemsize)
             return octets[(..., *index[len(tensor.shape) :])] if len(index) == len(shape) else octets
 
-        return LazyArray(shape, np.dtype(np.uint8), bits, _rows(tensor))
+        return LazyArray(shape, octet, bits, _rows(tensor))
+
+    def integer(self, size: int) -> np.dtype[Any] | None:
+        """The integers of that many bytes which the format has, unsigned ones if it has both."""
+        names = (f"{kind}{8 * size}" for kind in ("uint", "int"))
+        return next((np.dtype(name) for name in names if name in self.holds.dtypes), None)
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

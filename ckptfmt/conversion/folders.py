@@ -31,7 +31,7 @@ _SHARDS = (
 FORMS = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"),
     *(".msgpack", ".keras", ".weights.json", ".h5", ".hdf5", ".npz", ".gguf", ".pt2", ".jit", ".ptl", ".torchscript"),
-    *(".eqx", ".nemo", ".pth.tar", ".onnx", ".tflite", ".mlmodel", BUNDLE),
+    *(".eqx", ".nemo", ".pth.tar", ".onnx", ".tflite", ".mlmodel", ".pdparams", BUNDLE),
 )
 # of weights or of what lies beside them, as preprocessors do: where there is nothing of the forms above
 OTHER_FORMS = (

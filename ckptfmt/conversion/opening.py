@@ -17,9 +17,10 @@ from .claims import allowing
 from .entries import folder_size
 from .formats import own
 from .gate import admit
+from .ggml import FLOATS
 from .probe import CheckpointPlace, Probe
 from .source import EXPANSION, OpenedSource, parsing
-from .table import FORMATS, OWN, Format, format_named, on_disks, reader_of
+from .table import FORMATS, OWN, Format, format_named, has_option, on_disks, reader_of
 
 
 def place_of(path: str, name: str | None = None) -> CheckpointPlace:
@@ -88,25 +89,30 @@ def open_source(
     max_expansion: int = EXPANSION,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
+    dequantize: str | None = None,
 ) -> OpenedSource:
     """Open what is at a path as the format named, or the one that it looks like, or the checkpoint of this format at a
     URL, with `storage_options`, or what bytes or an open file hold (`storage.place_of`); in a folder that is no
     checkpoint itself, the only one that lies in it. Its tensors may have `max_expansion` times the bytes of the source,
-    and 64 MiB in any case. `follow_links`: as in `ckptfmt.open`, of checkpoints of this format.
+    and 64 MiB in any case. `follow_links`: as in `ckptfmt.open`, of checkpoints of this format. `dequantize`: the dtype
+    that elements of quantised blocks get, of GGUF.
 
-    Raises `bad-option` for other formats at a URL, `not-found`, `unknown-format`, `ambiguous-source`,
-    `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`, `limit-exceeded`, `too-deep`, and for
-    checkpoints what `ckptfmt.open` raises.
+    Raises `bad-option` for other formats at a URL and options that a format does not have, `not-found`,
+    `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
+    `limit-exceeded`, `too-deep`, and for checkpoints what `ckptfmt.open` raises.
     """
     if isinstance(path, HeldPlace):
-        return _of_held(path, name, max_expansion)
+        return _of_held(path, name, max_expansion, dequantize)
     if is_url(path):
         place = CheckpointPlace(path, format_named(name or OWN).name)
         on_disks(FORMATS[place.format], path)
         read = partial(own.on_store, path, storage_options)
     else:
         place = place_of(path, name)
-        read = partial(_on_disk, place, follow_links)
+        read = partial(_on_disk, place, follow_links, {} if dequantize is None else {"dequantize": dequantize})
+    if dequantize is not None:
+        _check_dtype(dequantize)
+        has_option(FORMATS[place.format], "dequantize", place.path)
     with parsing(place.path), allowing(max_expansion):
         source, size = read()
         try:
@@ -126,17 +132,17 @@ def open_inner(path: str, formats: Collection[str] = ()) -> OpenedSource:
         place = CheckpointPlace(path, _format_of(Probe.of(path), asked).name)
     else:
         place = place_of(path)
-    source, _ = _on_disk(place, False)
+    source, _ = _on_disk(place, False, {})
     source.place, source.size = place, None
     return source
 
 
-def _of_held(held: HeldPlace, name: str | None, max_expansion: int) -> OpenedSource:
+def _of_held(held: HeldPlace, name: str | None, max_expansion: int, dequantize: str | None) -> OpenedSource:
     """What bytes or an open file hold, which are put into a temporary file, as that of a source is mapped."""
     with ExitStack() as stack:
         path = stack.enter_context(held.at_path())
         try:
-            source = open_source(path, name, max_expansion=max_expansion)
+            source = open_source(path, name, max_expansion=max_expansion, dequantize=dequantize)
         except CkptError as error:
             error.path = held if error.path == path else error.path
             raise
@@ -146,14 +152,28 @@ def _of_held(held: HeldPlace, name: str | None, max_expansion: int) -> OpenedSou
     return source
 
 
-def _on_disk(place: CheckpointPlace, follow_links: bool) -> tuple[OpenedSource, int]:
+def dequantizes(path: str, name: str | None = None) -> bool:
+    """Whether what is at a path may have quantised blocks, which `dequantize` is said of."""
+    return (
+        not isinstance(path, HeldPlace)
+        and not is_url(path)
+        and "dequantize" in FORMATS[place_of(path, name).format].options
+    )
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in FLOATS:
+        raise fault("bad-option", f"dequantize={dtype!r} is no dtype for it", found=dtype, expected=" or ".join(FLOATS))
+
+
+def _on_disk(place: CheckpointPlace, follow_links: bool, options: Mapping[str, Any]) -> tuple[OpenedSource, int]:
     probe = Probe.of(place.path)  # which also refuses what is no file, before a library waits for it
     try:
         with parsing(place.path):
             if place.format == OWN:
                 source = own.read(place.path, follow_links=follow_links)
             else:
-                source = reader_of(FORMATS[place.format]).read(place.path)
+                source = reader_of(FORMATS[place.format]).read(place.path, **options)
     except CkptError as error:
         if (told := _misnamed(error, place, probe) or _told(error, probe)) is error:
             raise

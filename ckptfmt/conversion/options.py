@@ -8,6 +8,7 @@ from ..reading.options import StoreOptions
 from ..writing.options import RequestOptions
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
     from ..patterns import Patterns
@@ -18,6 +19,7 @@ class SourceOptions(StoreOptions, total=False):
     """How a source is read; see `ckptfmt.convert`."""
 
     max_expansion: int
+    dequantize: str | None
 
 
 class OwnOptions(RequestOptions, total=False):
@@ -36,6 +38,7 @@ class EachOptions(SourceOptions, OwnOptions, total=False):
     select: Patterns
     root: str | None
     nest: bool
+    template: str | os.PathLike[str] | None
     allow_loss: AllowLoss
     verify: bool
     overwrite: bool

@@ -1,16 +1,17 @@
 """The table of formats: their names, what they look like, and the modules that read and write them.
 
-Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`; one that can be written has
-`HOLDS` and `write(path, tree, metadata, advance)`, which fills the empty file or folder at `path`, too, and one of
-`shards` has `write_shards(staging, tree, metadata, advance)`. Errors of a module that are no `CkptError` mean that the
-bytes it reads break its format.
+Each format is a module of the room `formats` with `looks_like(probe)` and `read(path)`, which takes the options of
+reading that the row names; one that can be written has `HOLDS` and `write(path, tree, metadata, advance)`, which fills
+the empty file or folder at `path`, too. One of `shards` has `write_shards(staging, tree, metadata, advance)`, and one
+that takes a `template` has `follow(source, template)`, which gives a source in the form of a model. Errors of a
+module that are no `CkptError` mean that the bytes it reads break its format.
 """
 
 from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import fault
 from ..format.tree import Tree
@@ -23,9 +24,9 @@ from .source import Advance, OpenedSource
 
 class Format(NamedTuple):
     """A format: its `name`, a `title` for people, its `module`, the `suffixes` of its files, the `extra` that its
-    libraries come with (None: none needed; that of torch is for writing alone), whether it is `writable`, whether it
-    always is a `folder`, whether it can be written as several files, `shards`, with an index, and whether it is written
-    into a copy of a model, its `template`."""
+    libraries come with (None: none needed; that of torch is for writing alone, that of GGUF for computing with blocks),
+    whether it is `writable`, whether it always is a `folder`, whether it can be written as several files, `shards`,
+    with an index, whether a model can be its `template`, and the `options` of reading that not every format has."""
 
     name: str
     title: str
@@ -36,6 +37,7 @@ class Format(NamedTuple):
     folder: bool = False
     shards: bool = False
     template: bool = False
+    options: tuple[str, ...] = ()
 
 
 OWN = "ckptfmt"
@@ -50,6 +52,7 @@ FORMATS: dict[str, Format] = {
         Format("torch-export", "exported program of torch.export.save", "torch_export", (".pt2",)),
         Format("stable-baselines3", "archive of Stable-Baselines3", "stable_baselines3", (".zip",)),
         Format("torch", "torch.save, also with an index", "torch_file", (".pt", ".pth", ".bin"), "torch", True),
+        Format("paddle", "paddle.save", "paddle", (".pdparams", ".pdopt", ".pdtensor")),
         Format("pickle", "pickle of Python, also of joblib", "pickled", (".pkl", ".pickle", ".joblib")),
         Format("skops", "skops, of scikit-learn", "skops", (".skops",)),
         Format("torch-dcp", "directory of torch.distributed.checkpoint", "torch_dcp", (), "torch", True, True),
@@ -62,7 +65,7 @@ FORMATS: dict[str, Format] = {
         Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
         Format("keras", "Keras model, or weights in shards", "keras", (".keras", ".weights.json"), "hdf5"),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
-        Format("gguf", "GGUF", "gguf", (".gguf",), template=True),
+        Format("gguf", "GGUF", "gguf", (".gguf",), "gguf", True, template=True, options=("dequantize",)),
         Format("tensorflow", "TensorFlow checkpoint or SavedModel", "tensorflow", (".index",), "tensorflow"),
         Format("onnx", "ONNX, also with external data", "onnx", (".onnx",), template=True),
         Format("tflite", "TensorFlow Lite (LiteRT)", "tflite", (".tflite",), template=True),
@@ -78,7 +81,7 @@ class Reader(Protocol):
 
     def looks_like(self, probe: Probe) -> bool: ...
 
-    def read(self, path: str) -> OpenedSource: ...
+    def read(self, path: str, **options: Any) -> OpenedSource: ...
 
 
 class Writer(Reader, Protocol):
@@ -87,6 +90,8 @@ class Writer(Reader, Protocol):
     HOLDS: Holds
 
     def write(self, path: str, tree: Tree, metadata: Tree, advance: Advance) -> None: ...
+
+    def follow(self, source: OpenedSource, template: OpenedSource) -> OpenedSource: ...
 
 
 class ShardsWriter(Writer, Protocol):
@@ -155,6 +160,14 @@ def target_format(path: str, name: str | None, template: str | None = None) -> F
         hint = "; template= names a model whose tensors are replaced" if format.template else ""
         raise fault("unknown-format", f"{format.name} can be read only, {written} also written{hint}", path=path)
     return format
+
+
+def has_option(format: Format, option: str, path: str) -> None:
+    """Refuse an option of reading or writing that a format does not have; raises `bad-option`."""
+    if option not in format.options:
+        having = " or ".join(name for name, other in FORMATS.items() if option in other.options)
+        message = f"{option}= can be said of {having} only, and not of {format.name}"
+        raise fault("bad-option", message, path=path, found=format.name, expected=having, advice=f"Leave out {option}=")
 
 
 def on_disks(format: Format, path: str) -> None:

@@ -66,6 +66,15 @@ class Nothing:
     name: str
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Wrapper:
+    """A tensor of a class whose elements are tensors among its attributes, before it gets these: what it says of
+    itself."""
+
+    dtype: Any
+    size: Any
+
+
 def never(*_: Any) -> Any:
     raise fault("unsafe-source", "the pickle calls what only stands for a dtype or a class")
 
@@ -87,9 +96,24 @@ def _attributed(made: Any, kind: Any, arguments: Any, state: Any) -> Any:
     if not isinstance(made, Global):
         return made
     found, name = made.make(*arguments), str(getattr(kind, "name", type(kind).__name__))
+    if isinstance(found, Wrapper):
+        return _parts(found, name, state)
     if isinstance(found, Attributed):
         return Attributed(found.tensor, found.requires_grad, state, name)
     return Attributed(found, None, state, name)
+
+
+def _wrapper(kind: Any, dtype: Any, size: Any, *_: Any) -> Wrapper:
+    return Wrapper(dtype, size)
+
+
+def _parts(wrapper: Wrapper, name: str, state: Any) -> Any:
+    """The attributes of a tensor of a class such as torchao has for quantised ones, which are what it is made of."""
+    if type(state) is tuple and len(state) == 2 and isinstance(state[1], dict):  # with slots
+        state = {**(state[0] or {}), **state[1]}
+    if not isinstance(state, dict) or not state:
+        return Nothing(f"a {name}")
+    return Replaced(f"a {name} becomes a dict of its parts", {"dtype": wrapper.dtype, "size": wrapper.size, **state})
 
 
 def _sparse(layout: Any, data: Any) -> Replaced:
@@ -235,7 +259,7 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_sparse_tensor": _sparse,
     "torch._utils._rebuild_nested_tensor": _nested,
     "torch._utils._rebuild_meta_tensor_no_storage": lambda *_: Nothing("a tensor of the meta device"),
-    "torch._utils._rebuild_wrapper_subclass": lambda *_: Nothing("a tensor of a wrapper subclass"),
+    "torch._utils._rebuild_wrapper_subclass": _wrapper,
     "torch._utils._rebuild_device_tensor_from_numpy": _of_device,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": lambda tensor, *_: tensor,
     "torch.Size": TorchSize,

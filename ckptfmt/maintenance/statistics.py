@@ -73,6 +73,7 @@ def stats(
     max_expansion: int = EXPANSION,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
+    dequantize: str | None = None,
 ) -> StatsReport:
     """Measure the values of a checkpoint at a path, or of any format that `convert` reads: all of them are read, and
     verified where they have digests. Memory is a few parts of 4 MiB, or what the source decodes at once, for each
@@ -83,6 +84,7 @@ def stats(
     """
     name = path_of(path)
     options: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
+    options["dequantize"] = dequantize
     with open_source(name, source_format, **options) as source, Pool(THREADS, "ckptfmt-stats") as pool:
         found = [_stats(where, leaf, summary(leaf, pool)) for where, leaf in _chosen(name, source.tree, select)]
     return StatsReport(name, tuple(found))

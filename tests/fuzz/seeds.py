@@ -105,6 +105,8 @@ def foreign(format: str) -> Iterator[tuple[str, bytes]]:
             yield "small", (DATA / "tflite/small.tflite").read_bytes()
         elif format == "coreml":
             yield from ((path.stem, path.read_bytes()) for path in sorted((DATA / "coreml").rglob("*.mlmodel")))
+        elif format == "paddle":
+            yield from ((path.name, path.read_bytes()) for path in sorted((DATA / "paddle").iterdir()))
         elif format == "torch":
             yield from _torch(path)
         elif format == "npy":

@@ -187,5 +187,5 @@ def importer(format: str) -> Callable[[bytes], None]:
 
 IMPORTERS = (
     *("safetensors", "gguf", "torch", "torchscript", "torch-export", "stable-baselines3", "pickle", "skops"),
-    *("npz", "npy", "flax", "tar", "compressed", "onnx", "tflite", "coreml", "tensorflow"),
+    *("npz", "npy", "flax", "tar", "compressed", "onnx", "tflite", "coreml", "tensorflow", "paddle"),
 )

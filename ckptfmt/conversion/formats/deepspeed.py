@@ -65,7 +65,9 @@ def read(path: str) -> OpenedSource:
     return _ZeroReader(path).source()
 
 
-JoinedWeights = Callable[[int, list[Any]], dict[str, SourceTensor]]  # of some parameters, by their number and those of ranks
+JoinedWeights = Callable[
+    [int, list[Any]], dict[str, SourceTensor]
+]  # of parameters, by number and ranks
 
 
 class _ZeroReader:
