@@ -384,6 +384,19 @@ CODES: dict[str, Code] = {
         "the target cannot be replaced atomically",
         "Choose another path, or remove the target yourself",
     ),
+    # recompute
+    "not-deterministic": Code(
+        InputError,
+        "recompute",
+        "a step gives another state when it is called again",
+        "Put all that a step draws from into the state, generators of random numbers, too",
+    ),
+    "state-changed": Code(
+        InputError,
+        "recompute",
+        "the tree of a state differs from that of the initial one",
+        "Give all states the same containers, shapes and dtypes: pad what grows",
+    ),
     # migrate
     "bad-migration": Code(
         InputError,
