@@ -143,6 +143,8 @@ class Driver:
                 self._carry_out(action)
                 continue
             state, self._state = self._state, None
+            if state is None:  # of a run that is resumed before its first adjoint step
+                state = self._computed_again(action.first)
             adjoint = self._computation.reverse(state, action.first, adjoint)
             del state
             self.adjoint_steps += 1
@@ -189,11 +191,9 @@ class Driver:
 
     def _restored(self, number: int, tier: int, last: bool) -> Any:
         state = self._snapshots.take(number, tier, last=last)
-        if state is None:
-            state = self._computed_again(number, tier, last)
         if last:
             self._live.discard((tier, number))
-        return state
+        return self._computed_again(number) if state is None else state
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -210,13 +210,11 @@ class Driver:
 
     # ---- what was lost
 
-    def _computed_again(self, number: int, tier: int, last: bool) -> Any:
-        """The state of a snapshot that is lost, from the nearest older one. On the way there what else is lost is
-        stored again."""
+    def _computed_again(self, number: int) -> Any:
+        """A state that is lost, from the nearest older one. On the way there what else is lost, and will be asked for,
+        is stored again."""
         begins, state = self._older(number)
         lost = {slot for slot in self._live if begins <= slot[1] <= number} - self._snapshots.held()
-        if last:
-            lost.discard((tier, number))
         stops = sorted({at for _, at in lost} | {number})
         for stop in stops:
             if begins < stop:
@@ -240,4 +238,3 @@ class Driver:
             advice = "Call it again with the initial state, which was changed in place since"
             raise fault("missing-object", message, advice=advice)
         return 0, self._computation.give(self._computation.hold(initial), last=True)
-

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..calls import takes
 from ..errors import fault, os_fault
 from ..format.tree import Tree
+from ..packages import package
 from ..storage import is_url, path_of
 from ..storage.attempt import make_directories
 from ..storage.temporaries import folder_beside
@@ -90,6 +91,7 @@ def gradient(
     Raises `InputError` (`bad-option`, `not-deterministic`, `state-changed`, `unsupported-…`), `ExistsError` (`exists`,
     where another process is at work in the folder), `StorageError`, and `UnsupportedError` (`missing-package`).
     """
+    package("checkpoint_schedules", "recomputing")  # before anything is made
     computation = PlainSteps(step, adjoint, state)
     asked, goes_on = _asked(computation, state, steps, memory, disk, folder, schedule, period, resume)
     run = _Run(computation, state, seed, goes_on, check, progress)
@@ -138,9 +140,7 @@ def _asked(
     return Asked(steps, slots, name, Costs()), None
 
 
-def _with_schedule(
-    asked: Asked, computation: PlainSteps, state: Tree, costs: Costs | None, place: str | None
-) -> Asked:
+def _with_schedule(asked: Asked, computation: PlainSteps, state: Tree, costs: Costs | None, place: str | None) -> Asked:
     """With costs, and with the best schedule where that is asked for."""
     if asked.schedule != "auto":
         return asked._replace(costs=costs or Costs())
@@ -208,9 +208,7 @@ class _Run:
         table = None if asked.steps is None else self._table(asked, asked.steps)
         snapshots = Snapshots(self._computation, disk, self._traffic)
         return (
-            Driver(
-                self._computation, snapshots, table, check=self._check, journal=journal, progress=self._progress
-            ),
+            Driver(self._computation, snapshots, table, check=self._check, journal=journal, progress=self._progress),
             snapshots,
         )
 
@@ -332,4 +330,3 @@ def _even(asked: Asked) -> tuple[int, int]:
     """How far apart the snapshots of a schedule lie whose run may end at any step, and the tier that they are in."""
     kind = SCHEDULES[asked.schedule]
     return (1 if kind.keeps_all else period_of(asked.slots)), MEMORY if asked.schedule == "memory" else DISK
-

@@ -25,10 +25,9 @@ from ..api import save
 from ..checkpoint import Checkpoint
 from ..errors import CkptError, UnknownTagWarning, fault, os_fault
 from ..format.tree import Tree
-from ..maintenance.garbage import gc
 from ..storage.attempt import make_directories
 from ..storage.leases import claim
-from ..storage.temporaries import destroy
+from ..storage.temporaries import destroy, is_temporary, take_away
 from ..warning import warn
 from ..writing.encoder import encode
 from .computation import Computation
@@ -62,8 +61,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Have the folder for oneself while the block runs; raises `exists` where another run has it. Temporaries of
-        saves that were killed in it are removed."""
+        """Have the folder for oneself while the block runs; raises `exists` where another process has it."""
         try:
             make_directories(self.path)
         except OSError as error:
@@ -72,8 +70,15 @@ class RunFolder:
             if not is_ours:
                 advice = "Wait until it ends, or give another folder"
                 raise fault("exists", "another process is at work in this folder", path=self.path, advice=advice)
-            gc(self.path, delete=True, grace=0)
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove the temporaries of saves that were killed; what locks cannot tell of, `gc` removes when it is old."""
+        for name in filter(is_temporary, os.listdir(self.path)):
+            with claim(self.file(name), without_locks=False) as is_dead:
+                if is_dead:
+                    take_away(self.file(name))
 
     def file(self, name: str) -> str:
         return os.path.join(self.path, name)

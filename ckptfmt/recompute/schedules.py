@@ -107,9 +107,7 @@ SCHEDULES: dict[str, Kind] = {
         _BOTH,
         lambda steps, slots: steps * steps * (min(slots.memory, steps) + 1) // 2,
     ),
-    "periodic-disk-revolve": Kind(
-        "the same with snapshots on the disk at even distances", _periodic, _both, _BOTH
-    ),
+    "periodic-disk-revolve": Kind("the same with snapshots on the disk at even distances", _periodic, _both, _BOTH),
     "mixed": Kind(
         "one tier, which holds what adjoint steps need, too",
         _mixed,
@@ -166,7 +164,9 @@ def check_slots(name: str, slots: Slots, *, is_online: bool = False) -> None:
         raise fault("bad-option", f"schedule={name!r}", found=found, expected=kind.wants)
     if is_online and not kind.is_online:
         expected = ", ".join(other for other, about in SCHEDULES.items() if about.is_online)
-        raise fault("bad-option", f"schedule={name!r} needs the number of steps", expected=f"an int, or one of {expected}")
+        raise fault(
+            "bad-option", f"schedule={name!r} needs the number of steps", expected=f"an int, or one of {expected}"
+        )
 
 
 def shown(count: int) -> str:

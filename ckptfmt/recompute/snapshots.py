@@ -236,4 +236,3 @@ def closing(disk: DiskTier | None) -> Iterator[None]:
     finally:
         if disk is not None:
             disk.close()
-
