@@ -74,9 +74,9 @@ def gradient(
     - `memory`, `disk`: how many snapshots, the initial state among them, or bytes ("512MiB"), or "unlimited". Those on
       the disk are checkpoints of this format in `folder`, written in the background and read ahead; a folder without
       `disk` is one without limit.
-    - `schedule`: a name of `ckptfmt.recompute.SCHEDULES`, or "auto": the one that takes the least time by `costs`, which
-      are measured where they are not given. By default "revolve", for one tier, or "multistage", for two: the fewest
-      steps. `period`: of "two-level".
+    - `schedule`: a name, of which `plan` has all, or "auto": the one that takes the least time by `costs`, which are
+      measured where they are not given. By default "revolve", for one tier, or "multistage", for two: the fewest steps.
+      `period`: of "two-level", how far apart its snapshots on the disk lie.
     - `resume`: the snapshots are durable, and a journal goes with them, in a `folder` that no other run has. The same
       call goes on where an earlier one ended, however that was, and gives the same gradient to the bit, provided that
       the same values give the same bits. `journal_every`: seconds between two notes of the adjoint.
@@ -253,7 +253,7 @@ class _Run:
     # ---- a run that can be resumed
 
     def resumable(self, asked: Asked, path: str, costs: Costs | None, every: float, durable: bool) -> Gradient:
-        folder = RunFolder(path)
+        folder = RunFolder(path, durable=durable)
         with folder.claimed():
             print_ = self._computation.fingerprint(self._state)
             noted = folder.begin(self._identity(asked, print_), lambda: self._chosen(asked, costs, path))

@@ -55,8 +55,8 @@ class Noted(NamedTuple):
 class RunFolder:
     """A folder that one process at a time works in."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, *, durable: bool) -> None:
+        self.path, self._durable = path, durable
         self.run = ""
 
     @contextlib.contextmanager
@@ -95,7 +95,7 @@ class RunFolder:
                 raise fault("exists", "there are checkpoints that are of no run", path=self.path, advice=advice)
             noted = {**asked, **choose()}
             self.run = secrets.token_hex(8)
-            save(self.file(RUN), noted, metadata={"run": self.run})
+            save(self.file(RUN), noted, metadata={"run": self.run}, durable=self._durable)
             return noted
         with Checkpoint(self.file(RUN)) as checkpoint:
             there: Any = checkpoint.load()

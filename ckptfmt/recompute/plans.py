@@ -62,9 +62,11 @@ def plan(
     period: int | None = None,
     schedule: str | None = None,
 ) -> RecomputePlan:
-    """Say what each schedule takes over so many steps with so many snapshots in memory and on the disk. `snapshot_bytes`
-    is what a budget in bytes is divided by. `schedule`: that one alone, however long its table takes to compute; of all
-    of them those are left out whose table takes more than a few seconds. Raises `InputError` (`bad-option`) and
+    """Say what each schedule takes over so many steps, with so many snapshots in memory and on the disk.
+
+    `memory`, `disk`: as in `gradient`; a budget in bytes is divided by `snapshot_bytes`. `costs`: one of each unless
+    they are given, and two for a snapshot on the disk. `period`: of "two-level". `schedule`: that one alone, however
+    long its table takes to compute; else those are left out whose table takes more than a few seconds. Raises `InputError` (`bad-option`) and
     `UnsupportedError` (`missing-package`)."""
     if type(steps) is not int or steps < 1:
         raise fault("bad-option", "steps=", found=steps, expected="1 or more")
