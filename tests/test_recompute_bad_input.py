@@ -40,6 +40,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"memory": 1, "disk": 1, "folder": "x", "schedule": "periodic-disk-revolve", "costs": Costs(write=0, read=0)},
         "disk= holds too few snapshots",
     ),
+    "a table without end": (
+        {"memory": 3, "disk": 9, "folder": "x", "schedule": "periodic-disk-revolve", "costs": Costs(write=1e6)},
+        "takes very long to compute",
+    ),
     "fewer steps than none": ({"memory": 3, "steps": -1}, "steps="),
     "half a step": ({"memory": 3, "steps": 2.0}, "steps="),
     "no period": ({"disk": 3, "folder": "x", "schedule": "two-level", "period": 0}, "period="),

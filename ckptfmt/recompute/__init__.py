@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .costs import Costs
     from .gradients import gradient
+    from .measuring import measure
     from .plans import PlannedSchedule, RecomputePlan, plan
     from .report import Gradient, RecomputeReport
     from .snapshots import SnapshotWarning
@@ -25,6 +26,7 @@ __all__ = [
     "RecomputeReport",
     "SnapshotWarning",
     "gradient",
+    "measure",
     "plan",
 ]
 
@@ -36,6 +38,7 @@ _ON_DEMAND = {
     "RecomputeReport": "report",
     "SnapshotWarning": "snapshots",
     "gradient": "gradients",
+    "measure": "measuring",
     "plan": "plans",
 }
 

@@ -21,11 +21,11 @@ from .computation import AdjointStep, PlainSteps, Step
 from .costs import Costs
 from .driver import Driver, Progress
 from .journal import Journal, RunFolder
-from .measure import measured
+from .measuring import measured
 from .optimum import fewest_steps
 from .plans import best_schedule
 from .report import Gradient, RecomputeReport
-from .schedules import SCHEDULES, Slots, check_slots, kind_named, period_of, table_of, usual
+from .schedules import SCHEDULES, Slots, check_slots, kind_named, period_of, slots_for, table_of, usual
 from .snapshots import DiskTier, Snapshots, Traffic, closing
 from .states import copied
 
@@ -148,7 +148,7 @@ def _with_schedule(asked: Asked, computation: PlainSteps, state: Tree, costs: Co
         costs = measured(computation, state, place)
     assert asked.steps is not None
     name = best_schedule(max(asked.steps, 1), asked.slots, costs)
-    return asked._replace(schedule=name, costs=costs)
+    return asked._replace(schedule=name, slots=slots_for(name, asked.slots), costs=costs)
 
 
 def _local(folder: str | os.PathLike[str] | None) -> str:
@@ -257,7 +257,9 @@ class _Run:
         with folder.claimed():
             print_ = self._computation.fingerprint(self._state)
             noted = folder.begin(self._identity(asked, print_), lambda: self._chosen(asked, costs, path))
-            asked = asked._replace(schedule=noted["schedule"], costs=Costs(*noted["costs"]))
+            name = noted["schedule"]
+            slots = slots_for(name, asked.slots)
+            asked = asked._replace(schedule=name, slots=slots, costs=Costs(*noted["costs"]))
             disk = DiskTier(path, self._computation, folder.run, self._traffic, durable=durable)
             with closing(disk):
                 journal = Journal(folder, disk, every)

@@ -15,6 +15,8 @@ def fewest_steps(steps: int, slots: int) -> int:
     """
     if steps <= 1:
         return steps
+    if slots == 1:
+        return steps * (steps - 1) // 2 + 1  # r is the number of steps less one
     r = 1
     while comb(slots + r, slots) < steps:
         r += 1

@@ -11,7 +11,7 @@ from .actions import DISK, MEMORY
 from .budget import Budget, snapshots_in
 from .costs import Costs
 from .optimum import fewest_steps
-from .schedules import NEVER_SLOW, SCHEDULES, Slots, check_slots, kind_named, table_of
+from .schedules import NEVER_SLOW, SCHEDULES, Slots, kind_named, slots_for, table_of
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,9 +65,10 @@ def plan(
     """Say what each schedule takes over so many steps, with so many snapshots in memory and on the disk.
 
     `memory`, `disk`: as in `gradient`; a budget in bytes is divided by `snapshot_bytes`. `costs`: one of each unless
-    they are given, and two for a snapshot on the disk. `period`: of "two-level". `schedule`: that one alone, however
-    long its table takes to compute; else those are left out whose table takes more than a few seconds. Raises `InputError` (`bad-option`) and
-    `UnsupportedError` (`missing-package`)."""
+    they are given, and two for a snapshot on the disk; `measure` gives those of a program. `period`: of "two-level".
+    `schedule`: that one alone, however long its table takes to compute; else those are left out whose table takes more
+    than a few seconds. Raises `InputError` (`bad-option`) and `UnsupportedError` (`missing-package`).
+    """
     if type(steps) is not int or steps < 1:
         raise fault("bad-option", "steps=", found=steps, expected="1 or more")
     for name, budget in (("memory", memory), ("disk", disk)):
@@ -86,17 +87,17 @@ def plan(
 
 
 def _planned(name: str, steps: int, slots: Slots, costs: Costs, *, is_asked: bool) -> PlannedSchedule:
-    kind = SCHEDULES[name]
+    kind, slots = SCHEDULES[name], slots_for(name, slots)
+    if not kind.needs(slots):
+        return PlannedSchedule(name, kind.does, why_not=f"it takes {kind.wants}")
+    if not is_asked and kind.work(steps, slots, costs) > NEVER_SLOW:
+        return PlannedSchedule(name, kind.does, why_not="its table takes long to compute: ask for it by its name")
     try:
-        check_slots(name, slots)
-        if not is_asked and kind.work(steps, slots) > NEVER_SLOW:
-            return PlannedSchedule(name, kind.does, why_not="its table takes long to compute: ask for it by its name")
         table = table_of(name, steps, slots, costs)
     except CkptError as error:
         if error.code != "bad-option":
             raise
-        expected = "" if error.expected is None else f": {error.expected}"
-        return PlannedSchedule(name, kind.does, why_not=f"{error.message}{expected}")
+        return PlannedSchedule(name, kind.does, why_not=f"{error.message}: {error.expected}")
     memory, disk = table.tiers[MEMORY], table.tiers[DISK]
     time = table.forward_steps * costs.forward + steps * costs.adjoint
     return PlannedSchedule(

@@ -17,7 +17,8 @@ from .actions import ADJOINT, ADVANCE, DISK, MEMORY, RESTORE, STORE, TURN, Actio
 from .costs import Costs
 
 UNLIMITED = sys.maxsize  # snapshots that a tier takes
-NEVER_SLOW = 10_000_000  # pieces of a table, which Python fills in a few seconds
+NEVER_SLOW = 5_000_000  # numbers of a table, each a sum that Python makes: some seconds
+STILL_DONE = 500_000_000  # some minutes
 
 
 class Slots(NamedTuple):
@@ -37,7 +38,7 @@ class Kind(NamedTuple):
     make: Callable[[Any, int, Slots, Costs], Any]
     needs: Callable[[Slots], bool]
     wants: str
-    work: Callable[[int, Slots], int] = lambda steps, slots: 0
+    work: Callable[[int, Slots, Costs], int] = lambda *_: 0
     is_online: bool = False
     keeps_all: bool = False
 
@@ -71,6 +72,14 @@ def _periodic(library: Any, steps: int, slots: Slots, costs: Costs) -> Any:
     return library.PeriodicDiskRevolve(steps, memory, costs.forward, costs.adjoint, costs.write, costs.read)
 
 
+def _periodic_work(steps: int, slots: Slots, costs: Costs) -> int:
+    """Its table is for the longest distance that the costs allow, however few steps there are."""
+    memory, rounds = _clipped(steps, slots.memory), 0
+    while comb(memory + rounds, memory) <= (costs.write + costs.read) / costs.forward:
+        rounds += 1
+    return (2 * comb(memory + rounds + 1, memory)) ** 2 * (memory + 1) // 8
+
+
 def _mixed(library: Any, steps: int, slots: Slots, _: Costs) -> Any:
     storage = library.StorageType.RAM if slots.memory else library.StorageType.DISK
     return library.MixedCheckpointSchedule(steps, slots.memory or slots.disk, storage=storage)
@@ -98,22 +107,24 @@ SCHEDULES: dict[str, Kind] = {
         _hierarchical,
         _both,
         _BOTH,
-        lambda steps, slots: steps * steps * (min(slots.memory, steps) + min(slots.disk, steps)) // 2,
+        lambda steps, slots, _: steps * steps * (min(slots.memory, steps) + min(slots.disk, steps)) // 2,
     ),
     "disk-revolve": Kind(
         "two tiers, the disk without limit, the least time by the costs, each snapshot on it read once",
         _disk,
         _both,
         _BOTH,
-        lambda steps, slots: steps * steps * (min(slots.memory, steps) + 1) // 2,
+        lambda steps, slots, _: steps * steps * (min(slots.memory, steps) + 1) // 2,
     ),
-    "periodic-disk-revolve": Kind("the same with snapshots on the disk at even distances", _periodic, _both, _BOTH),
+    "periodic-disk-revolve": Kind(
+        "the same with snapshots on the disk at even distances", _periodic, _both, _BOTH, _periodic_work
+    ),
     "mixed": Kind(
         "one tier, which holds what adjoint steps need, too",
         _mixed,
         _one,
         _ONE,
-        lambda steps, slots: steps * steps * min(slots.memory or slots.disk, steps) // 2,
+        lambda steps, slots, _: steps * steps * min(slots.memory or slots.disk, steps) // 2,
     ),
     "two-level": Kind(
         "snapshots on the disk at even distances, those between in memory; the number of steps may be unknown",
@@ -169,6 +180,11 @@ def check_slots(name: str, slots: Slots, *, is_online: bool = False) -> None:
         )
 
 
+def slots_for(name: str, slots: Slots) -> Slots:
+    """What of the tiers a schedule uses that is chosen among all: one for one tier, of two, the memory."""
+    return slots._replace(disk=0) if SCHEDULES[name].needs is _one and _both(slots) else slots
+
+
 def shown(count: int) -> str:
     return "unlimited" if count >= UNLIMITED else f"{count:,}"
 
@@ -178,6 +194,9 @@ def table_of(name: str, steps: int, slots: Slots, costs: Costs) -> ActionTable:
     check_slots(name, slots)
     if not steps:
         return ActionTable(0, [Action(TURN, 0)])
+    if SCHEDULES[name].work(steps, slots, costs) > STILL_DONE:
+        message = f"schedule={name!r} has a table that takes very long to compute for so many steps or such costs"
+        raise fault("bad-option", message, found=f"{steps:,} steps", expected="another schedule")
     library = package("checkpoint_schedules", "recomputing")
     if steps == 1 and not SCHEDULES[name].is_online:  # HRevolve has no schedule of one step
         name = "revolve"

@@ -106,3 +106,8 @@ def _in_order(array: Array, order: list[int] | None) -> Array:
         return array
     back = np.argsort(order)
     return np.ascontiguousarray(array.transpose(order)).transpose(back)
+
+
+def bytes_of(tree: Tree) -> int:
+    """Bytes of the tensors of a tree."""
+    return size_of(encode(tree))

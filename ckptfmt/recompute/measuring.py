@@ -8,11 +8,25 @@ from collections.abc import Callable
 from typing import Any
 
 from ..api import load, save
+from ..calls import takes
+from ..format.tree import Tree
+from ..storage import path_of
 from ..storage.temporaries import folder_beside
-from .computation import Computation
+from .computation import AdjointStep, Computation, PlainSteps, Step
 from .costs import Costs
 
 ROUNDS = 3
+
+
+@takes()
+def measure(
+    step: Step, adjoint: AdjointStep, state: Tree, seed: Any, *, folder: str | os.PathLike[str] | None = None
+) -> Costs:
+    """Measure what a program costs, in seconds: the first step, its adjoint, and a snapshot of the initial state in
+    `folder`, which is removed again; without one the disk costs nothing. The arguments are those of `gradient`, but
+    `seed` is an adjoint as that of the state after a step."""
+    where = None if folder is None else path_of(folder)
+    return measured(PlainSteps(step, adjoint, state), state, where, seed)
 
 
 def measured(computation: Computation, state: Any, folder: str | None, seed: Any = None) -> Costs:
