@@ -104,7 +104,7 @@ def killed(
     process = child(compute, folder, way, pause, every, resume, begun)
     begun.wait(120)
     process.join(seconds)
-    was_killed = process.is_alive()
+    was_killed: bool = process.is_alive()
     process.kill()
     process.join()
     return was_killed

@@ -27,7 +27,7 @@ def _budget(context: click.Context, parameter: click.Parameter, value: str | Non
     return int(value) if value is not None and value.isdecimal() else value
 
 
-def _cost(name: str, default: float, what: str) -> Any:
+def _cost(name: str, default: float, what: str) -> options.Decorator:
     help = f"What {what} takes, in seconds or any other unit."
     return click.option(
         f"--{name}-cost", name, type=click.FloatRange(min=0), default=default, show_default=True, help=help

@@ -28,7 +28,7 @@ class Action(NamedTuple):
     tier: int = MEMORY
 
 
-Slot = tuple[int, int]  # a tier, and the number of the state that it holds
+TierSlot = tuple[int, int]  # a tier, and the number of the state that it holds
 
 
 class TierCounts(NamedTuple):
@@ -65,7 +65,7 @@ class ActionTable:
         """Follow the actions: where the forward sweep ends, the calls of the step, and what becomes of each tier."""
         at: int | None = 0  # where the state in hand is
         turn, forward, left = -1, 0, self.steps
-        held: set[Slot] = set()
+        held: set[TierSlot] = set()
         peaks, writes, reads, sizes = [0, 0], [0, 0], [0, 0], [0, 0]
         for index, (kind, first, last, tier) in enumerate(self):
             fits = at == first
@@ -101,9 +101,9 @@ class ActionTable:
         adjoints = np.flatnonzero(self._rows[:, 0] == ADJOINT)
         return int(adjoints[reversed_steps - 1]) + 1 if reversed_steps else self.turn + 1
 
-    def live(self, index: int) -> set[Slot]:
+    def live(self, index: int) -> set[TierSlot]:
         """The snapshots that are needed before the action at an index."""
-        held: set[Slot] = set()
+        held: set[TierSlot] = set()
         for kind, first, last, tier in self._rows[:index].tolist():
             if kind == STORE:
                 held.add((tier, first))
@@ -123,7 +123,7 @@ class ActionTable:
 
 def _without_useless(actions: list[Action]) -> list[Action]:
     """The actions without what is stored and never fetched; with the last fetch of each snapshot marked as such."""
-    needed: Counter[Slot] = Counter()
+    needed: Counter[TierSlot] = Counter()
     kept: list[Action] = []
     for action in reversed(actions):
         slot = (action.tier, action.first)

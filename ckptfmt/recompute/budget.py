@@ -7,7 +7,7 @@ import re
 from ..errors import fault
 from .schedules import UNLIMITED
 
-Budget = int | str | None  # snapshots; bytes as "512MiB" or "2GB"; "unlimited"; none
+SnapshotBudget = int | str | None  # snapshots; bytes as "512MiB" or "2GB"; "unlimited"; none
 
 UNITS = {"B": 1}
 UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGT", 1)}
@@ -15,7 +15,7 @@ UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
 _BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGT]?i?B)").fullmatch
 
 
-def snapshots_in(name: str, budget: Budget, size: int) -> int:
+def snapshots_in(name: str, budget: SnapshotBudget, size: int) -> int:
     """The snapshots of so many bytes that a budget is enough for; `name` is its option. Raises `bad-option`."""
     if budget is None:
         return 0

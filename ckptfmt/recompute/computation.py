@@ -14,8 +14,8 @@ from ..format.tree import Tree
 from ..writing.encoder import EncodedTree, encode
 from .states import Form, copied, fingerprint, form_of, orders_of, reordered, size_of, template_of
 
-Step = Callable[[Any, int], Any]
-AdjointStep = Callable[[Any, int, Any], Any]
+StepFunction = Callable[[Any, int], Any]
+AdjointFunction = Callable[[Any, int, Any], Any]
 
 
 class Computation(Protocol):
@@ -51,7 +51,7 @@ class Computation(Protocol):
 class PlainSteps:
     """Plain functions of Python on trees of NumPy arrays and plain values. They may change what they are given."""
 
-    def __init__(self, step: Step, adjoint: AdjointStep, state: Tree) -> None:
+    def __init__(self, step: StepFunction, adjoint: AdjointFunction, state: Tree) -> None:
         """`state` is the initial one, which all others are like."""
         self._step, self._adjoint = step, adjoint
         encoded = _encoded(state, 0)

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import fault
-from .actions import ADJOINT, ADVANCE, DISK, RESTORE, STORE, Action, ActionTable, Slot
+from .actions import ADJOINT, ADVANCE, DISK, RESTORE, STORE, Action, ActionTable, TierSlot
 from .computation import Computation
 from .journal import Journal
 from .snapshots import Snapshots
 from .states import copied
 
-Progress = Callable[[int, int | None], Any]
+StepProgress = Callable[[int, int | None], Any]
 
 
 class Driver:
@@ -37,7 +37,7 @@ class Driver:
         *,
         check: bool = False,
         journal: Journal | None = None,
-        progress: Progress | None = None,
+        progress: StepProgress | None = None,
     ) -> None:
         """`table` is None while the number of steps is unknown, see `online`. `check`: compare each state that is
         computed again with what it was before. `progress(done, total)` counts steps and adjoint steps."""
@@ -49,7 +49,7 @@ class Driver:
         self._prints: dict[int, bytes] | None = {} if check else None
         self._index = 0  # of the action that is next
         self._state: Any = None  # the state in hand
-        self._live: set[Slot] = set()  # what the schedule counts on
+        self._live: set[TierSlot] = set()  # what the schedule counts on
         self._initial: Any = None
         self._initial_print: bytes | None = None
         self.forward_steps = self.adjoint_steps = self.again = 0

@@ -16,10 +16,10 @@ from ..storage import is_url, path_of
 from ..storage.attempt import make_directories
 from ..storage.temporaries import folder_beside
 from .actions import DISK, MEMORY, ActionTable
-from .budget import Budget, snapshots_in
-from .computation import AdjointStep, PlainSteps, Step
+from .budget import SnapshotBudget, snapshots_in
+from .computation import AdjointFunction, PlainSteps, StepFunction
 from .costs import Costs
-from .driver import Driver, Progress
+from .driver import Driver, StepProgress
 from .journal import Journal, RunFolder
 from .measuring import measured
 from .optimum import fewest_steps
@@ -43,14 +43,14 @@ class Asked(NamedTuple):
 
 @takes()
 def gradient(
-    step: Step,
-    adjoint: AdjointStep,
+    step: StepFunction,
+    adjoint: AdjointFunction,
     state: Tree,
     steps: Steps,
     seed: Any,
     *,
-    memory: Budget = None,
-    disk: Budget = None,
+    memory: SnapshotBudget = None,
+    disk: SnapshotBudget = None,
     folder: str | os.PathLike[str] | None = None,
     schedule: str | None = None,
     period: int | None = None,
@@ -59,7 +59,7 @@ def gradient(
     journal_every: float = 10.0,
     durable: bool | None = None,
     check: bool = False,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> Gradient:
     """Go forward over many steps and back again with few of their states, and as few steps as that allows.
 
@@ -105,8 +105,8 @@ def _asked(
     computation: PlainSteps,
     state: Tree,
     steps: Steps,
-    memory: Budget,
-    disk: Budget,
+    memory: SnapshotBudget,
+    disk: SnapshotBudget,
     folder: str | os.PathLike[str] | None,
     schedule: str | None,
     period: int | None,
@@ -184,7 +184,7 @@ class _Run:
         seed: Any,
         goes_on: Callable[[Any, int], object] | None,
         check: bool,
-        progress: Progress | None,
+        progress: StepProgress | None,
     ) -> None:
         self._computation, self._state, self._seed, self._goes_on = computation, state, seed, goes_on
         self._check, self._progress = check, progress

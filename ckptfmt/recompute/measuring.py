@@ -12,7 +12,7 @@ from ..calls import takes
 from ..format.tree import Tree
 from ..storage import path_of
 from ..storage.temporaries import folder_beside
-from .computation import AdjointStep, Computation, PlainSteps, Step
+from .computation import AdjointFunction, Computation, PlainSteps, StepFunction
 from .costs import Costs
 
 ROUNDS = 3
@@ -20,7 +20,12 @@ ROUNDS = 3
 
 @takes()
 def measure(
-    step: Step, adjoint: AdjointStep, state: Tree, seed: Any, *, folder: str | os.PathLike[str] | None = None
+    step: StepFunction,
+    adjoint: AdjointFunction,
+    state: Tree,
+    seed: Any,
+    *,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Costs:
     """Measure what a program costs, in seconds: the first step, its adjoint, and a snapshot of the initial state in
     `folder`, which is removed again; without one the disk costs nothing. The arguments are those of `gradient`, but

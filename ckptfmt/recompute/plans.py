@@ -8,7 +8,7 @@ from ..brief import Brief
 from ..calls import takes
 from ..errors import CkptError, fault
 from .actions import DISK, MEMORY
-from .budget import Budget, snapshots_in
+from .budget import SnapshotBudget, snapshots_in
 from .costs import Costs
 from .optimum import fewest_steps
 from .schedules import NEVER_SLOW, SCHEDULES, Slots, kind_named, slots_for, table_of
@@ -55,8 +55,8 @@ class RecomputePlan(Brief):
 def plan(
     steps: int,
     *,
-    memory: Budget = None,
-    disk: Budget = None,
+    memory: SnapshotBudget = None,
+    disk: SnapshotBudget = None,
     costs: Costs | None = None,
     snapshot_bytes: int = 0,
     period: int | None = None,

@@ -16,7 +16,7 @@ from ..format.tree import Tree
 from ..storage.temporaries import destroy
 from ..threads import Call, Pool
 from ..warning import warn
-from .actions import DISK, MEMORY, Slot
+from .actions import DISK, MEMORY, TierSlot
 from .computation import Computation
 
 _NAME = re.compile(r"snapshot-([0-9]{8,})\.ckpt").fullmatch
@@ -184,7 +184,7 @@ class Snapshots:
         assert self.disk is not None, "a schedule without a disk stores nothing there"
         return self.disk
 
-    def held(self) -> set[Slot]:
+    def held(self) -> set[TierSlot]:
         on_disk = self.disk.sizes if self.disk is not None else {}
         return {(MEMORY, number) for number in self._memory} | {(DISK, number) for number in on_disk}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgpack
@@ -16,8 +16,7 @@ from ..format.tree import Tree
 from ..frameworks.sources import Source, whole
 from ..writing.encoder import EncodedTree, encode
 
-Copy = Callable[[Tree], Tree]
-copied: Copy = copy.deepcopy  # arrays with their order in memory, generators with their state, whatever class there is
+copied = copy.deepcopy  # arrays with their order in memory, generators with their state, whatever class there is
 
 
 class Form(NamedTuple):
@@ -57,7 +56,7 @@ def fingerprint(tree: Tree) -> bytes:
         hasher.update(f"{leaf.source.dtype.str}{tuple(leaf.source.shape)}".encode())
         array = np.ascontiguousarray(_elements(leaf.source))
         if array.size:
-            hasher.update(memoryview(array.reshape(-1).view(np.uint8)))
+            hasher.update(array.reshape(-1).view(np.uint8).data)
     return hasher.digest()
 
 
