@@ -12,8 +12,8 @@ from ..errors import fault
 @checked_class
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What things cost, in seconds or in any other unit: a step, an adjoint step, and to write and to read a snapshot
-    on the disk. Memory costs nothing. Raises `bad-option`."""
+    """What things cost, in seconds or in any other unit. `forward`: a step. `adjoint`: an adjoint step. `write` and
+    `read`: a snapshot on the disk. Those in memory cost nothing. Raises `InputError` (`bad-option`)."""
 
     forward: float = 1.0
     adjoint: float = 1.0

@@ -61,7 +61,8 @@ def gradient(
     check: bool = False,
     progress: StepProgress | None = None,
 ) -> Gradient:
-    """Go forward over many steps and back again with few of their states, and as few steps as that allows.
+    """Return the gradient of a computation of many steps, with few of its states kept, and as few steps done again as
+    that allows.
 
         result = gradient(step, adjoint, state, 10_000, seed=lambda final: final - data, memory=20)
 
