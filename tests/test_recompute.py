@@ -15,6 +15,7 @@ from adjoints import Chain, Counter, bits
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from peers import peer
 
 import ckptfmt
 from ckptfmt.recompute import Costs, gradient, plan
@@ -230,3 +231,26 @@ def test_the_best_schedule_is_taken(tmp_path: Path) -> None:
         assert found(memory=3, disk=9, costs=costs) == best.schedule
     assert found(memory=3, disk=9) in SCHEDULES
     assert found(memory=60, disk=9, costs=dear) == "revolve"  # in memory alone
+
+
+@pytest.mark.parametrize("name", ["torch", "jax.numpy"])
+def test_states_of_other_frameworks(tmp_path: Path, name: str) -> None:
+    """Each comes back as what it was, from memory, from the disk and from a journal."""
+    xp = peer(name)
+    start = xp.asarray(np.linspace(0, 1, 5, dtype="f4"))
+
+    def step(state: Any, number: int) -> Any:
+        assert type(state["x"]) is type(start)
+        return {"x": xp.sin(state["x"]) * 1.01}
+
+    def adjoint(state: Any, number: int, after: Any) -> Any:
+        assert type(after) is type(state["x"]) is type(start)
+        return 1.01 * xp.cos(state["x"]) * after
+
+    ways: tuple[dict[str, Any], ...] = ({"schedule": "memory"}, {"memory": 3}, {"memory": 1, "disk": 2})
+    found = []
+    for way in ways:
+        more: dict[str, Any] = {"folder": tmp_path / "x", "resume": True, "journal_every": 0} if "disk" in way else {}
+        result = gradient(step, adjoint, {"x": start}, 20, xp.ones_like(start), **{"memory": 20, **way, **more})
+        found.append(np.asarray(result.adjoint).tobytes())
+    assert len(set(found)) == 1

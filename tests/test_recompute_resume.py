@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_recompute import Scratch
 
 import ckptfmt
-from ckptfmt.recompute import Gradient, SnapshotWarning, gradient
+from ckptfmt.recompute import Costs, Gradient, SnapshotWarning, gradient
 from ckptfmt.storage import leases
 from stress import recompute as kills
 
@@ -287,6 +287,7 @@ def test_a_folder_in_use(tmp_path: Path) -> None:
         ({"disk": 4}, "disk budget"),
         ({"schedule": "h-revolve"}, "schedule asked for"),
         ({"period": 2}, "period"),
+        ({"costs": Costs()}, "costs asked for"),
     ],
 )
 def test_another_run_s_folder(tmp_path: Path, change: dict[str, Any], named: str) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, NamedTuple
 
 from ..calls import takes
-from ..errors import fault, os_fault
+from ..errors import fault
 from ..format.tree import Tree
 from ..packages import package
-from ..storage import is_url, path_of
-from ..storage.attempt import make_directories
-from ..storage.temporaries import folder_beside
 from .actions import DISK, MEMORY, ActionTable
 from .budget import SnapshotBudget, snapshots_in
 from .computation import AdjointFunction, PlainSteps, StepFunction
@@ -22,11 +19,10 @@ from .costs import Costs
 from .driver import Driver, StepProgress
 from .journal import Journal, RunFolder
 from .measuring import measured
-from .optimum import fewest_steps
 from .plans import best_schedule
-from .report import Gradient, RecomputeReport
+from .report import Gradient, report_of
 from .schedules import SCHEDULES, Slots, check_slots, kind_named, period_of, slots_for, table_of, usual
-from .snapshots import DiskTier, Snapshots, Traffic, closing
+from .snapshots import DiskTier, Snapshots, Traffic, closing, local_folder, scratch
 from .states import copied
 
 Steps = int | Callable[[Any, int], object]
@@ -97,8 +93,8 @@ def gradient(
     asked, goes_on = _asked(computation, state, steps, memory, disk, folder, schedule, period, resume)
     run = _Run(computation, state, seed, goes_on, check, progress)
     if resume:
-        return run.resumable(asked, _local(folder), costs, journal_every, durable is not False)
-    with _scratch(folder, asked) as place:
+        return run.resumable(asked, local_folder(folder), costs, journal_every, durable is not False)
+    with scratch(folder) if asked.slots.disk else contextlib.nullcontext() as place:
         return run.once(_with_schedule(asked, computation, state, costs, place), place, bool(durable))
 
 
@@ -150,29 +146,6 @@ def _with_schedule(asked: Asked, computation: PlainSteps, state: Tree, costs: Co
     assert asked.steps is not None
     name = best_schedule(max(asked.steps, 1), asked.slots, costs)
     return asked._replace(schedule=name, slots=slots_for(name, asked.slots), costs=costs)
-
-
-def _local(folder: str | os.PathLike[str] | None) -> str:
-    """The path of a folder; raises `bad-option` for a URL."""
-    path = path_of(folder)
-    if is_url(path):
-        raise fault("bad-option", "folder=", found=path, expected="a folder of this machine")
-    return path.removeprefix("file://")
-
-
-@contextlib.contextmanager
-def _scratch(folder: str | os.PathLike[str] | None, asked: Asked) -> Iterator[str | None]:
-    """A folder in `folder` that is removed at the end, and by `gc` if this process dies; None where there is none."""
-    if folder is None or not asked.slots.disk:
-        yield None
-        return
-    path = _local(folder)
-    try:
-        make_directories(path)
-    except OSError as error:
-        raise os_fault(error, "cannot make the folder of snapshots", path) from error
-    with folder_beside(os.path.join(path, "recompute")) as place:
-        yield place
 
 
 class _Run:
@@ -229,26 +202,7 @@ class _Run:
         return self._seed(copied(final)) if callable(self._seed) else copied(self._seed)
 
     def _result(self, driver: Driver, snapshots: Snapshots, asked: Asked, final: Any, adjoint: Any) -> Gradient:
-        steps = driver.table.steps
-        slots = min(asked.slots.memory + asked.slots.disk, max(steps - 1, 1))
-        traffic = self._traffic
-        report = RecomputeReport(
-            schedule=asked.schedule,
-            steps=steps,
-            forward_steps=driver.forward_steps,
-            planned_steps=driver.table.forward_steps,
-            fewest_steps=fewest_steps(steps, slots),
-            adjoint_steps=driver.adjoint_steps,
-            memory_snapshots=traffic.peak[MEMORY],
-            memory_bytes=traffic.peak_bytes[MEMORY],
-            disk_snapshots=traffic.peak[DISK],
-            disk_bytes=traffic.peak_bytes[DISK],
-            bytes_written=traffic.written,
-            bytes_read=traffic.read,
-            again=driver.again,
-            damaged=tuple(snapshots.damaged),
-            resumed=self._resumed,
-        )
+        report = report_of(asked.schedule, asked.slots, driver, snapshots, self._resumed)
         return Gradient(adjoint, final, report)
 
     # ---- a run that can be resumed
@@ -257,7 +211,7 @@ class _Run:
         folder = RunFolder(path, durable=durable)
         with folder.claimed():
             print_ = self._computation.fingerprint(self._state)
-            noted = folder.begin(self._identity(asked, print_), lambda: self._chosen(asked, costs, path))
+            noted = folder.begin(self._identity(asked, costs, print_), lambda: self._chosen(asked, costs, path))
             name = noted["schedule"]
             slots = slots_for(name, asked.slots)
             asked = asked._replace(schedule=name, slots=slots, costs=Costs(*noted["costs"]))
@@ -270,7 +224,7 @@ class _Run:
             folder.remove(disk)
             return self._result(driver, snapshots, asked, final, adjoint)
 
-    def _identity(self, asked: Asked, print_: bytes) -> dict[str, Any]:
+    def _identity(self, asked: Asked, costs: Costs | None, print_: bytes) -> dict[str, Any]:
         """What a run that goes on must have been asked for, too."""
         slots = asked.slots
         return {
@@ -279,6 +233,7 @@ class _Run:
             "disk_budget": slots.disk,
             "period": slots.period,
             "schedule_asked_for": asked.schedule,
+            "costs_asked_for": None if costs is None else list(astuple(costs)),
             "initial_state": print_,
         }
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..brief import Brief
+from .actions import DISK, MEMORY
+from .driver import Driver
+from .optimum import fewest_steps
+from .schedules import Slots
+from .snapshots import Snapshots
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,3 +49,27 @@ class Gradient(Brief):
     adjoint: Any
     state: Any
     report: RecomputeReport
+
+
+def report_of(
+    schedule: str, slots: Slots, driver: Driver, snapshots: Snapshots, resumed: tuple[str, int] | None = None
+) -> RecomputeReport:
+    """What a driver has done."""
+    steps, traffic = driver.table.steps, snapshots.traffic
+    return RecomputeReport(
+        schedule=schedule,
+        steps=steps,
+        forward_steps=driver.forward_steps,
+        planned_steps=driver.table.forward_steps,
+        fewest_steps=fewest_steps(steps, min(slots.memory + slots.disk, max(steps - 1, 1))),
+        adjoint_steps=driver.adjoint_steps,
+        memory_snapshots=traffic.peak[MEMORY],
+        memory_bytes=traffic.peak_bytes[MEMORY],
+        disk_snapshots=traffic.peak[DISK],
+        disk_bytes=traffic.peak_bytes[DISK],
+        bytes_written=traffic.written,
+        bytes_read=traffic.read,
+        again=driver.again,
+        damaged=tuple(snapshots.damaged),
+        resumed=resumed,
+    )

@@ -11,9 +11,11 @@ from typing import Any
 
 from ..api import save
 from ..checkpoint import Checkpoint
-from ..errors import CkptError, fault
+from ..errors import CkptError, fault, os_fault
 from ..format.tree import Tree
-from ..storage.temporaries import destroy
+from ..storage import is_url, path_of
+from ..storage.attempt import make_directories
+from ..storage.temporaries import destroy, folder_beside
 from ..threads import Call, Pool
 from ..warning import warn
 from .actions import DISK, MEMORY, TierSlot
@@ -165,7 +167,7 @@ class Snapshots:
     """The snapshots of a run in both tiers, by their numbers."""
 
     def __init__(self, computation: Computation, disk: DiskTier | None, traffic: Traffic) -> None:
-        self._computation, self.disk, self._traffic = computation, disk, traffic
+        self._computation, self.disk, self.traffic = computation, disk, traffic
         self._memory: dict[int, Any] = {}
         self._sizes: dict[int, int] = {}
         self.damaged: list[int] = []  # numbers of snapshots that could not be read
@@ -177,7 +179,7 @@ class Snapshots:
             return
         self._memory[number] = held = self._computation.hold(state)
         self._sizes[number] = self._computation.size(held)
-        self._traffic.holds(MEMORY, self._sizes)
+        self.traffic.holds(MEMORY, self._sizes)
 
     @property
     def _on_disk(self) -> DiskTier:
@@ -236,3 +238,24 @@ def closing(disk: DiskTier | None) -> Iterator[None]:
     finally:
         if disk is not None:
             disk.close()
+
+
+def local_folder(folder: str | os.PathLike[str] | None) -> str:
+    """The path of a folder; raises `bad-option` for a URL."""
+    path = path_of(folder)
+    if is_url(path):
+        raise fault("bad-option", "folder=", found=path, expected="a folder of this machine")
+    return path.removeprefix("file://")
+
+
+@contextlib.contextmanager
+def scratch(folder: str | os.PathLike[str] | None) -> Iterator[str]:
+    """A new folder in `folder` for snapshots that nobody resumes with: it is removed after the block, and by `gc` if
+    this process dies."""
+    path = local_folder(folder)
+    try:
+        make_directories(path)
+    except OSError as error:
+        raise os_fault(error, "cannot make the folder of snapshots", path) from error
+    with folder_beside(os.path.join(path, "recompute")) as place:
+        yield place
