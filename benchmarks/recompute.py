@@ -115,7 +115,8 @@ def peak(steps: int, mib: int, options: dict[str, Any]) -> dict[str, Any]:
 
 def in_a_process(*arguments: Any) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.recompute", "--peak", json.dumps(arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # type: ignore[no-any-return]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 # ---- traffic

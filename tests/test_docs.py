@@ -24,7 +24,19 @@ ckptfmt_torch = peer("ckptfmt_torch")
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path for path in ROOT.glob("docs/**/*.md"))
 PAGES = [*ROOT.glob("*.md"), *(ROOT / name for name in ("adapters/README.md", "conformance/README.md")), *DOCS]
-GUIDES = ["convert", "frameworks", "guide", "index", "jax", "manager", "migrations", "parallel", "recompute", "repair", "torch"]
+GUIDES = [
+    "convert",
+    "frameworks",
+    "guide",
+    "index",
+    "jax",
+    "manager",
+    "migrations",
+    "parallel",
+    "recompute",
+    "repair",
+    "torch",
+]
 RUN = [*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/howto/*.md"), *(ROOT / f"docs/{name}.md" for name in GUIDES)]
 REPOSITORY = re.compile("^https://github.com/ckptfmt/ckptfmt/(blob|tree)/main/")
 

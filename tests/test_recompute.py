@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from adjoints import Chain, Counter, bits
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from peers import peer
 
 import ckptfmt
+from benchmarks.recompute import beside_the_optimum, in_a_process
 from ckptfmt.recompute import Costs, gradient, plan
 from ckptfmt.recompute.optimum import fewest_steps
 from ckptfmt.recompute.schedules import SCHEDULES
@@ -69,6 +70,7 @@ def test_any_schedule_gives_the_gradient_of_full_storage(
     assert report.resumed is None
 
 
+@settings(max_examples=20)
 @given(
     schedule=st.sampled_from([name for name, kind in SCHEDULES.items() if kind.is_online]),
     steps=st.integers(0, 30),
@@ -106,6 +108,7 @@ trees = st.recursive(
 )
 
 
+@settings(max_examples=25)
 @given(tree=trees, plain=st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary()))
 def test_any_tree_is_a_state(scratch: Scratch, tree: Any, plain: Any) -> None:
     """Each step sees the very state that it saw before, whether it was copied, or saved and loaded."""
@@ -182,6 +185,20 @@ def test_as_few_steps_as_can_be(slots: int) -> None:
         assert counter.calls == found.report.forward_steps == fewest_steps(steps, slots)
         assert found.adjoint == 0
         assert found.report.memory_snapshots <= slots
+
+
+def test_the_benchmark_s_pairs() -> None:
+    """Of a computation that is no plain functions."""
+    assert beside_the_optimum(30, 6) == {"pairs": 180, "difference in steps": 0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no figures of memory here")
+def test_peak_memory(tmp_path: Path) -> None:
+    """Budget, a step's own memory, and 64 MiB; in a process of its own. The benchmark has 10,000 steps."""
+    for options in ({"memory": 8}, {"memory": 4, "disk": 30, "folder": str(tmp_path), "schedule": "two-level"}):
+        found = in_a_process(60, 4, options)
+        assert found["rise MiB"] <= found["allowed MiB"]
+        assert found["memory budget MiB"] <= 4 * options["memory"]
 
 
 def test_a_long_run() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from adjoints import Counter
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ckptfmt
@@ -27,6 +27,7 @@ def printed(line: str, code: int = 0) -> str:
     return result.output
 
 
+@settings(max_examples=20)
 @given(steps=st.integers(1, 30), memory=st.integers(0, 4), disk=st.integers(0, 9))
 def test_what_a_plan_says_is_what_a_run_takes(tmp_path_factory: Any, steps: int, memory: int, disk: int) -> None:
     if not memory and not disk:

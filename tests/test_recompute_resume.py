@@ -75,7 +75,7 @@ def test_a_run_that_stops_at_any_call_goes_on(tmp_path: Path, way: dict[str, Any
     calls = Stopping()
     calls.run(tmp_path / "x", way)
     total = calls.calls + calls.adjoint_calls
-    for stop in range(0, total, 5):
+    for stop in range(0, total, 8):
         chain = Stopping(stop)
         with pytest.raises(Stop):
             chain.run(tmp_path / "x", way)
@@ -87,7 +87,7 @@ def test_a_run_that_stops_at_any_call_goes_on(tmp_path: Path, way: dict[str, Any
         assert os.listdir(tmp_path) == []
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     way=st.sampled_from(WAYS), stops=st.lists(st.integers(0, 80), min_size=1, max_size=5), every=st.sampled_from([0, 9])
 )
@@ -106,7 +106,7 @@ def test_again_and_again(scratch: Scratch, way: dict[str, Any], stops: list[int]
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """The long run is `python -m stress recompute`."""
-    result = kills.run(tmp_path, seed=7, count=6)
+    result = kills.run(tmp_path, seed=7, count=4)
     assert result.bad == [], result.counts
 
 
@@ -147,7 +147,7 @@ def cut(path: Path) -> None:
 each_damage = pytest.mark.parametrize("damage", [flip, cut, os.unlink], ids=["flipped", "cut", "gone"])
 
 
-@pytest.mark.parametrize("way", [WAYS[0], WAYS[3], WAYS[4], WAYS[5]], ids=lambda way: "-".join(map(str, way.values())))
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[4]], ids=lambda way: "-".join(map(str, way.values())))
 @each_damage
 def test_a_damaged_snapshot_is_computed_again(tmp_path: Path, way: dict[str, Any], damage: Any) -> None:
     """Of any number, one at a time; told, where there is one."""

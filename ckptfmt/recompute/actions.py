@@ -15,7 +15,6 @@ import numpy as np
 
 ADVANCE, STORE, RESTORE, TURN, ADJOINT = range(5)
 MEMORY, DISK = range(2)  # tiers
-TIERS = ("memory", "disk")
 
 
 class Action(NamedTuple):

@@ -49,6 +49,7 @@ class Driver:
         self._prints: dict[int, bytes] | None = {} if check else None
         self._index = 0  # of the action that is next
         self._state: Any = None  # the state in hand
+        self._number_in_hand = 0  # while the number of steps is unknown
         self._live: set[TierSlot] = set()  # what the schedule counts on
         self._initial: Any = None
         self._initial_print: bytes | None = None
@@ -112,8 +113,6 @@ class Driver:
             self._state = self._advance(self._state, number, number + 1)
             number += 1
         return number
-
-    _number_in_hand = 0
 
     def resume_online(self, number: int, tier: int, period: int) -> bool:
         """The same where the number of steps is unknown: go on with the snapshot on the disk at a number."""

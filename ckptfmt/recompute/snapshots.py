@@ -32,13 +32,16 @@ class Traffic:
     """What became of snapshots: the most at a time, and their bytes, for each tier; the bytes written and read."""
 
     def __init__(self) -> None:
-        self.peak = [0, 0]
-        self.peak_bytes = [0, 0]
+        self.peak, self.peak_bytes = [0, 0], [0, 0]
         self.written = self.read = 0
+        self._count, self._bytes = [0, 0], [0, 0]
 
-    def holds(self, tier: int, sizes: dict[int, int]) -> None:
-        self.peak[tier] = max(self.peak[tier], len(sizes))
-        self.peak_bytes[tier] = max(self.peak_bytes[tier], sum(sizes.values()))
+    def add(self, tier: int, count: int, size: int) -> None:
+        """So many snapshots more, of so many bytes all together; fewer, where these are below 0."""
+        self._count[tier] += count
+        self._bytes[tier] += size
+        self.peak[tier] = max(self.peak[tier], self._count[tier])
+        self.peak_bytes[tier] = max(self.peak_bytes[tier], self._bytes[tier])
 
 
 class DiskTier:
@@ -62,9 +65,19 @@ class DiskTier:
 
     def store(self, number: int, held: Any) -> None:
         """Write a snapshot in the background; the one before is written, see `settle`."""
-        self.sizes[number] = self._computation.size(held)
-        self._traffic.holds(DISK, self.sizes)
+        self._put(number, self._computation.size(held))
         self._calls[number] = self._pending = self._writer.submit(self._write, number, held)
+
+    def _put(self, number: int, size: int) -> None:
+        self._forget(number)
+        self.sizes[number] = size
+        self._traffic.add(DISK, 1, size)
+
+    def _forget(self, number: int) -> None:
+        self._calls.pop(number, None)
+        size = self.sizes.pop(number, None)
+        if size is not None:
+            self._traffic.add(DISK, -1, -size)
 
     def _write(self, number: int, held: Any) -> int:
         tree, beside = self._computation.pack(held)
@@ -89,8 +102,7 @@ class DiskTier:
 
     def drop(self, number: int) -> None:
         """Delete a snapshot, after what is to be written before."""
-        self._calls.pop(number, None)
-        self.sizes.pop(number, None)
+        self._forget(number)
         self._writer.submit(destroy, self.path(number))
 
     # ---- reading
@@ -101,8 +113,7 @@ class DiskTier:
         for number in found - numbers:
             destroy(self.path(number))
         for number in found & numbers:
-            self.sizes[number] = os.path.getsize(self.path(number))
-        self._traffic.holds(DISK, self.sizes)
+            self._put(number, os.path.getsize(self.path(number)))
         return found & numbers
 
     def numbers(self) -> Iterator[int]:
@@ -125,12 +136,6 @@ class DiskTier:
             ahead[1].wait()
         return self._read(number)
 
-    def forget_ahead(self) -> None:
-        """Let go what was read ahead."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead[1].wait()
-
     def _read(self, number: int) -> Any:
         path, call = self.path(number), self._calls.get(number)
         if call is not None:
@@ -149,13 +154,10 @@ class DiskTier:
         return about
 
     def close(self) -> None:
-        """Until both threads have nothing to do; raises what the last save has raised."""
-        self.forget_ahead()
+        """Until both threads have nothing to do, and let go what was read ahead."""
+        self._ahead = None
         with self._reader, self._writer:
             pass
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.folder!r})"
 
 
 def loaded(checkpoint: Checkpoint, like: Tree) -> Tree:
@@ -169,7 +171,6 @@ class Snapshots:
     def __init__(self, computation: Computation, disk: DiskTier | None, traffic: Traffic) -> None:
         self._computation, self.disk, self.traffic = computation, disk, traffic
         self._memory: dict[int, Any] = {}
-        self._sizes: dict[int, int] = {}
         self.damaged: list[int] = []  # numbers of snapshots that could not be read
 
     def store(self, number: int, tier: int, state: Any) -> None:
@@ -178,8 +179,7 @@ class Snapshots:
             self._on_disk.store(number, self._computation.hold(state))
             return
         self._memory[number] = held = self._computation.hold(state)
-        self._sizes[number] = self._computation.size(held)
-        self.traffic.holds(MEMORY, self._sizes)
+        self.traffic.add(MEMORY, 1, self._computation.size(held))
 
     @property
     def _on_disk(self) -> DiskTier:
@@ -210,8 +210,9 @@ class Snapshots:
             return None
         if not last:
             return self._computation.give(self._memory[number], last=False)
-        del self._sizes[number]
-        return self._computation.give(self._memory.pop(number), last=True)
+        held = self._memory.pop(number)
+        self.traffic.add(MEMORY, -1, -self._computation.size(held))
+        return self._computation.give(held, last=True)
 
     def _lose(self, number: int, error: CkptError) -> None:
         self._on_disk.settle()  # a save that failed is what is wrong, then
@@ -221,11 +222,6 @@ class Snapshots:
 
     def read_ahead(self, number: int) -> None:
         self._on_disk.read_ahead(number)
-
-    def clear(self) -> None:
-        """Let go what is in memory."""
-        self._memory.clear()
-        self._sizes.clear()
 
 
 @contextlib.contextmanager
