@@ -7,7 +7,7 @@ from .on_demand import exports
 
 TYPE_CHECKING = False  # typing takes a fifth of the time in which Python starts
 if TYPE_CHECKING:
-    from . import errors, manager, testing
+    from . import errors, manager, recompute, testing
     from .api import load, open, save
     from .checkpoint import Checkpoint
     from .conversion import ConvertReport, convert, convert_each
@@ -118,6 +118,7 @@ __all__ = [
     "open",
     "progress_bar",
     "prune",
+    "recompute",
     "register",
     "repair",
     "save",
@@ -195,6 +196,7 @@ _ON_DEMAND = {
     "FileCoordinator": "parallel.files",
     "MPICoordinator": "parallel.mpi",
     "progress_bar": "progress",
+    "recompute": "recompute",
     "Tensor": "reading.tensor",
     "SaveOptions": "save_options",
     "CheckReport": "writing.refusals",

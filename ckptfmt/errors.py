@@ -296,24 +296,9 @@ CODES: dict[str, Code] = {
         "Ask for cast=True, leave the tensor out with select=, or load it as NumPy array",
     ),
     # save
-    "unsupported-leaf": Code(
-        InputError,
-        "save",
-        "a leaf that has no encoding",
-        _CHECK,
-    ),
-    "unsupported-key": Code(
-        InputError,
-        "save",
-        "a dict key that is neither str nor int",
-        _CHECK,
-    ),
-    "unsupported-dtype": Code(
-        InputError,
-        "save",
-        "an array dtype that has no encoding",
-        _CHECK,
-    ),
+    "unsupported-leaf": Code(InputError, "save", "a leaf that has no encoding", _CHECK),
+    "unsupported-key": Code(InputError, "save", "a dict key that is neither str nor int", _CHECK),
+    "unsupported-dtype": Code(InputError, "save", "an array dtype that has no encoding", _CHECK),
     "too-deep": Code(
         InputError,
         "save",
@@ -383,6 +368,19 @@ CODES: dict[str, Code] = {
         "save",
         "the target cannot be replaced atomically",
         "Choose another path, or remove the target yourself",
+    ),
+    # recompute
+    "not-deterministic": Code(
+        InputError,
+        "recompute",
+        "a step that is called again gives another state",
+        "Put what it draws from into the state",
+    ),
+    "state-changed": Code(
+        InputError,
+        "recompute",
+        "a state has another tree than the initial one",
+        "Give all states one form: pad what grows",
     ),
     # migrate
     "bad-migration": Code(

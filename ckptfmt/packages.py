@@ -15,6 +15,7 @@ INSTALLED_BY: dict[str, str] = {
     "adlfs": "ckptfmt[az]",
     "aiohttp": "ckptfmt[http]",
     "blake3": "ckptfmt[blake3]",
+    "checkpoint_schedules": "ckptfmt[recompute]",
     "click": "ckptfmt[cli]",
     "fsspec": "ckptfmt[remote]",
     "gcsfs": "ckptfmt[gs]",

@@ -29,6 +29,7 @@ PHASES = {
     "chunk": "Chunks and objects",
     "select": "Paths, patterns and targets",
     "save": "Saving",
+    "recompute": "Recomputing",
     "migrate": "Migrations",
     "convert": "Other formats",
 }

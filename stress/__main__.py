@@ -14,6 +14,7 @@ RUNS = {
     "crash-states": "every operation that changes a disk, and what a power loss may leave of it at any moment",
     "faults": "a disk that fails, at every call of everything that changes it or reads from it",
     "sigkill": "saves that are killed at random moments",
+    "recompute": "gradients that are killed at random moments, and go on",
     "writers": "processes that write for a manager and are killed at random moments",
     "gc": "everything that changes a disk, beside collections of garbage by any clock",
     "races": "many writers at once on one path",

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 HOMES = tuple(
     home
-    for home in ("ckptfmt", "ckptfmt.manager", "ckptfmt.testing", "ckptfmt_torch", "ckptfmt_jax", "ckptfmt_numpy")
+    for home in (
+        *("ckptfmt", "ckptfmt.manager", "ckptfmt.recompute", "ckptfmt.testing"),
+        *("ckptfmt_torch", "ckptfmt_jax", "ckptfmt_numpy"),
+    )
     if home not in ("ckptfmt_torch", "ckptfmt_jax") or find_spec(home.removeprefix("ckptfmt_"))  # those that are here
 )
 OPTIONAL = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

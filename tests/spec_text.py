@@ -29,7 +29,7 @@ SPEC = ROOT / "SPEC.md"
 MIGRATIONS = ROOT / "docs" / "spec" / "migrations.md"
 DOCUMENTS = (SPEC, MIGRATIONS)
 STATEMENT = re.compile(r"^- `\[([A-Z]{2,6}-[0-9]{3})\]` (.*(?:\n  .*)*)", re.MULTILINE)
-OTHERS = ("save", "migrate", "convert")  # phases whose codes stand in MIGRATIONS
+OTHERS = ("save", "recompute", "migrate", "convert")  # phases whose codes stand in MIGRATIONS
 _BLOCK = re.compile(r"^(<!-- example: ([a-z0-9-]+) -->\n```\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 _REGISTRY = re.compile(r"(?<=errors.py -->\n).*?(?=\n<!-- end of registry)", re.DOTALL)
 

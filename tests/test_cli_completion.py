@@ -76,7 +76,7 @@ def test_every_argument_that_is_a_path_says_so() -> None:
         assert command is not None
         arguments = {one.name: one.type for one in command.params if isinstance(one, click.Argument)}
         others = {name for name, kind in arguments.items() if not isinstance(kind, click.Path)}
-        assert others <= {"tensor", "index", "shell"}, name
+        assert others <= {"tensor", "index", "shell", "action"}, name
 
 
 @pytest.mark.parametrize(("shell", "words"), [("bash", "complete -o nosort -F"), ("zsh", "#compdef ckptfmt"),

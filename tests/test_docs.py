@@ -16,7 +16,7 @@ from peers import peer
 from public import CALLS
 
 import ckptfmt
-from ckptfmt import manager, testing
+from ckptfmt import manager, recompute, testing
 from ckptfmt.cli.overview import COMMANDS
 
 ckptfmt_torch = peer("ckptfmt_torch")
@@ -24,7 +24,19 @@ ckptfmt_torch = peer("ckptfmt_torch")
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path for path in ROOT.glob("docs/**/*.md"))
 PAGES = [*ROOT.glob("*.md"), *(ROOT / name for name in ("adapters/README.md", "conformance/README.md")), *DOCS]
-GUIDES = ["convert", "frameworks", "guide", "index", "jax", "manager", "migrations", "parallel", "repair", "torch"]
+GUIDES = [
+    "convert",
+    "frameworks",
+    "guide",
+    "index",
+    "jax",
+    "manager",
+    "migrations",
+    "parallel",
+    "recompute",
+    "repair",
+    "torch",
+]
 RUN = [*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/howto/*.md"), *(ROOT / f"docs/{name}.md" for name in GUIDES)]
 REPOSITORY = re.compile("^https://github.com/ckptfmt/ckptfmt/(blob|tree)/main/")
 
@@ -85,10 +97,11 @@ def test_commands_exist(page: Path) -> None:
 
 
 REFERENCE = ROOT / "docs/reference"
-PUBLIC = {"ckptfmt": ckptfmt, "ckptfmt.manager": manager, "ckptfmt.testing": testing}
+PUBLIC = {"ckptfmt": ckptfmt, "ckptfmt.manager": manager}
+PUBLIC |= {"ckptfmt.recompute": recompute, "ckptfmt.testing": testing}
 PUBLIC |= {"ckptfmt_torch": ckptfmt_torch, "ckptfmt_jax": ckptfmt_jax, "ckptfmt_numpy": ckptfmt_numpy}
 # modules, which have pages of their own; a str; what stands in its room
-NO_PAGE = {"errors", "manager", "testing", "__version__", "CheckpointManager"}
+NO_PAGE = {"errors", "manager", "recompute", "testing", "__version__", "CheckpointManager"}
 
 
 def test_every_public_name_has_its_place_in_the_reference() -> None:

@@ -42,6 +42,7 @@ PHASES = {
     "chunk": {CorruptError, LinkedError},
     "select": {SelectionError, MismatchError},
     "save": {InputError, ExistsError},
+    "recompute": {InputError},
     "migrate": {InputError},
     "convert": {InputError, CorruptError, UnsupportedError},
 }

@@ -12,6 +12,14 @@ def test_training_resumes_to_the_bit(tmp_path):
     assert straight.read_bytes() == stopped.read_bytes()
 
 
+def test_few_activations_give_the_losses_of_all(tmp_path):
+    options = ["--depth", 100, "--rounds", 2, "--memory", 10]
+    done = run(EXAMPLES / "recompute_training.py", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the same to the bit: True" in done.stdout
+    assert int(done.stdout.split()[-1].rstrip("%")) < 33
+
+
 def test_digits_tells_its_story_and_cleans_up(tmp_path):
     done = run(EXAMPLES / "digits.py", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -24,6 +24,7 @@ VERBS = re.compile(
 # made by calls of the package, not by programs
 RESULTS = re.compile(r".*Report|Change|Damage|DamagedStep|Garbage|Lost|Migration|MigrationPlan|Overflow|Pruned|Refusal")
 RESULTS = re.compile(rf"({RESULTS.pattern}|RetentionPlan|RunReader|Saved|Step|Tensor|TensorStats)")
+RESULTS = re.compile(rf"({RESULTS.pattern}|Gradient|PlannedSchedule|RecomputePlan)")
 
 
 def is_made_here(one: Call) -> bool:

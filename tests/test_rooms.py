@@ -39,7 +39,7 @@ LAYERS = (
     ("conversion", "migration"),
     ("maintenance",),
     ("api", "checkpoint", "options", "save_options"),  # what the users of the package see
-    ("manager",),
+    ("manager", "recompute"),
     ("testing", "cli"),  # which use it as they do
 )
 LAYER_OF = {room: number for number, layer in enumerate(LAYERS) for room in layer}

@@ -22,6 +22,7 @@ COMMANDS = {
     "ls": "List the checkpoints of a run or of any folder.",
     "migrate": "Write a checkpoint at another version of its schema.",
     "prune": "Remove checkpoints of a folder, but the last, the best …",
+    "recompute": "Plan gradients with few snapshots: steps, memory, disk, time.",
     "repair": "Save what is whole of a damaged checkpoint.",
     "stats": "Show what values are like: least, greatest, mean, NaN, infinities.",
     "upgrade": "Write a checkpoint in the format version of today.",

@@ -1,0 +1,34 @@
+"""How many snapshots a budget is: a count, or bytes."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import fault
+from .schedules import UNLIMITED
+
+SnapshotBudget = int | str | None  # snapshots; bytes as "512MiB" or "2GB"; "unlimited"; none
+
+UNITS = {"B": 1}
+UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGT", 1)}
+UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
+_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGT]?i?B)").fullmatch
+
+
+def snapshots_in(name: str, budget: SnapshotBudget, size: int) -> int:
+    """The snapshots of so many bytes that a budget is enough for; `name` is its option. Raises `bad-option`."""
+    if budget is None:
+        return 0
+    if budget == "unlimited":
+        return UNLIMITED
+    found = _BYTES(budget) if isinstance(budget, str) else None
+    if found is not None and found[2] in UNITS:
+        count = int(float(found[1]) * UNITS[found[2]]) // max(size, 1)
+        if not count:
+            expected = f"at least {size:,} bytes, as one snapshot takes"
+            raise fault("bad-option", f"{name}= is not enough for one snapshot", found=budget, expected=expected)
+        return min(count, UNLIMITED)
+    if type(budget) is not int or budget < 0:
+        expected = 'snapshots as an int, bytes such as "512MiB", or "unlimited"'
+        raise fault("bad-option", f"{name}=", found=repr(budget), expected=expected)
+    return budget
