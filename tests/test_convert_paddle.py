@@ -151,7 +151,7 @@ class _Evaluated:
         ({"UnpackBigParamInfor@@": 3}, "bad-source"),
         ({"StructuredToParameterName@@": [1]}, "bad-source"),
     ],
-    ids=str,
+    ids=map(str, range(8)),
 )
 def test_hostile_values(tmp_path: Path, value: Any, code: str) -> None:
     (tmp_path / "x.pdparams").write_bytes(pickle.dumps(value, 2))

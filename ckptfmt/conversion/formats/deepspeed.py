@@ -65,9 +65,7 @@ def read(path: str) -> OpenedSource:
     return _ZeroReader(path).source()
 
 
-JoinedWeights = Callable[
-    [int, list[Any]], dict[str, SourceTensor]
-]  # of parameters, by number and ranks
+JoinedWeights = Callable[[int, list[Any]], dict[str, SourceTensor]]  # of parameters, by number and ranks
 
 
 class _ZeroReader:
