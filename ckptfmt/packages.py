@@ -25,6 +25,7 @@ INSTALLED_BY: dict[str, str] = {
     "hypothesis": "hypothesis",
     "jax": "ckptfmt[jax]",
     "lightning": "ckptfmt[lightning]",
+    "lz4": "ckptfmt[lz4]",
     "matplotlib": "matplotlib",
     "obstore": "ckptfmt[obstore]",
     "peft": "peft",
@@ -49,7 +50,7 @@ BEHIND: dict[str, str] = {
 
 def install(name: str) -> str:
     """The command that installs a package."""
-    what = INSTALLED_BY.get(name, name)
+    what = INSTALLED_BY.get(name.partition(".")[0], name)
     return f"pip install '{what}'" if "[" in what else f"pip install {what}"
 
 
@@ -63,7 +64,7 @@ def package(name: str, what: str) -> Any:
 
 def missing(what: str, error: ImportError, name: str) -> CkptError:
     """The exception where `what` requires the package `name`, and it or one that it requires cannot be imported."""
-    if error.name is None or error.name.partition(".")[0] == name:
+    if error.name is None or error.name.partition(".")[0] == name.partition(".")[0]:
         return fault("missing-package", f"{what} requires the package {name}", advice=f"Install it: {install(name)}")
     message = f"{what} requires the package {name}, which cannot be imported: {error}"
     return fault("missing-package", message, advice=f"Install it anew: {install(name)}")

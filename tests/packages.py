@@ -79,7 +79,8 @@ def leaves(value: Any) -> Iterator[Any]:
 def by_torch(path: Path) -> Tensors:
     import torch
 
-    return leaves(torch.load(path, map_location="cpu", weights_only=True))
+    with torch.serialization.safe_globals([torch.torch_version.TorchVersion]):
+        return list(leaves(torch.load(path, map_location="cpu", weights_only=True)))
 
 
 def by_torchscript(path: Path) -> Tensors:
@@ -120,7 +121,9 @@ def by_onnx(path: Path) -> Tensors:
     while graphs:
         graph = graphs.pop()
         found += map(onnx.numpy_helper.to_array, graph.initializer)
-        graphs += [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        attributes = [attribute for node in graph.node for attribute in node.attribute]
+        found += [onnx.numpy_helper.to_array(a.t) for a in attributes if a.type == onnx.AttributeProto.TENSOR]
+        graphs += [a.g for a in attributes if a.type == onnx.AttributeProto.GRAPH]
     return found
 
 

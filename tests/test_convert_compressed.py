@@ -17,6 +17,7 @@ from typing import Any
 
 import h5py
 import joblib
+import lz4.frame
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -37,6 +38,7 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
     "zst": lambda data: bytes(Zstd().encode(data)),
     "z": zlib.compress,
+    "lz4": lz4.frame.compress,
 }
 
 
@@ -67,13 +69,13 @@ def test_what_is_compressed_is_read_as_what_it_is(tmp_path: Path, suffix: str, t
     refused(path, "unknown-format", "in 'model.safetensors' of it: this is text, which begins 'Entry not found'")
 
 
-@pytest.mark.parametrize("how", ["zlib", "gzip", "bz2", "lzma", "xz"])
+@pytest.mark.parametrize("how", ["zlib", "gzip", "bz2", "lzma", "xz", "lz4"])
 def test_joblib_compresses_so(tmp_path: Path, how: str) -> None:
     joblib.dump(ARRAYS, tmp_path / "a.joblib", compress=(how, 3))
     assert same(imported(tmp_path / "a.joblib")[0])
 
 
-@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "lz4"])
 def test_several_streams_and_padding(tmp_path: Path, suffix: str) -> None:
     compress = COMPRESSED[suffix]
     path = tmp_path / "a"

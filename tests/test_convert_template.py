@@ -228,9 +228,12 @@ def test_the_command(tmp_path: Path) -> None:
         cli, ["convert", "--template", f"{tmp_path}/model.onnx", str(source), f"{tmp_path}/n.onnx"]
     )
     assert done.exit_code == 0, done.output
-    done = CliRunner().invoke(cli, ["convert", "--template", "m", "--each", str(tmp_path), str(tmp_path / "n")])
-    assert done.exit_code == 2
-    assert "--template is for one TARGET" in done.output
+    (tmp_path / "some").mkdir()
+    saved(tmp_path / "some" / "y.ckpt", others())
+    each = ["--each", "--to", "onnx", str(tmp_path / "some"), str(tmp_path / "all")]
+    done = CliRunner().invoke(cli, ["convert", "--template", f"{tmp_path}/model.onnx", *each])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "all" / "y.onnx").read_bytes() == (tmp_path / "n.onnx").read_bytes()
     done = CliRunner().invoke(cli, ["convert", str(source), f"{tmp_path}/m.onnx"])
     assert "--template" in done.output
 

@@ -112,7 +112,8 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     "--template",
     type=click.Path(),
     metavar="MODEL",
-    help="TARGET is a copy of MODEL (ONNX, TensorFlow Lite, Core ML, GGUF) with these tensors in place of its own.",
+    help="TARGET is a copy of MODEL (ONNX, TensorFlow Lite, Core ML) with these tensors in place of its own, or has "
+    "its keys, names and types (GGUF).",
 )
 @click.option("--formats", is_flag=True, help="List the formats.")
 @options.select
@@ -144,7 +145,6 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
 @click.option("--no-verify", is_flag=True, help="Do not read TARGET back.")
 @options.max_expansion("SOURCE")
 @options.dequantize("SOURCE")
-@click.option("--template", metavar="FILE", type=click.Path(), help="A GGUF file whose form TARGET gets.")
 @click.option("--quiet", "-q", is_flag=True, help="No report and no progress.")
 @options.as_json
 def convert(
@@ -160,7 +160,6 @@ def convert(
     compression: str | None,
     max_shard_size: str | None,
     select: tuple[str, ...],
-    template: str | None,
     **more: Any,
 ) -> int:
     """Convert the checkpoint at SOURCE, of any format that is known, to TARGET.
@@ -174,8 +173,6 @@ def convert(
         raise click.UsageError("SOURCE and TARGET are required")
     chosen = {"layout": layout, "compression": compression, "select": select or None, "max_shard_size": max_shard_size}
     more |= {name: value for name, value in chosen.items() if value is not None}
-    if each and template is not None:
-        raise click.UsageError("--template is for one TARGET, not for --each")
     if each:
         return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **more)
     if executor is not None:
@@ -183,7 +180,7 @@ def convert(
     piped = target == PIPED  # and so nothing else goes there
     places = sys.stdin.buffer if source == PIPED else source, sys.stdout.buffer if piped else target
     with progress_bar("convert", quiet) as progress:
-        report = convert_checkpoint(*places, verify=not no_verify, progress=progress, template=template, **more)
+        report = convert_checkpoint(*places, verify=not no_verify, progress=progress, **more)
     if as_json and not piped:
         print_json(_document(report))
     elif not quiet and not piped:

@@ -17,6 +17,7 @@ from .opening import place_of
 from .options import EachOptions
 from .table import FORMATS, Format
 from .table import target_format as format_of_target
+from .template import format_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ def convert_each(
     name.
     """
     here, there = path_of(source), path_of(target)
-    format = format_of_target("", target_format)
+    model = options.get("template")
+    format = format_of_target("", target_format, None if model is None else format_of(path_of(model)))
     for folder in (here, there):
         if is_url(folder):
             raise fault("bad-option", "folders of checkpoints are converted on disks alone", path=folder)

@@ -36,7 +36,7 @@ FORMS = (
 # of weights or of what lies beside them, as preprocessors do: where there is nothing of the forms above
 OTHER_FORMS = (
     *(".skops", ".joblib", ".pkl", ".pickle", ".npy", ".zip", ".tar", ".tgz"),
-    *(".gz", ".zst", ".xz", ".bz2"),
+    *(".gz", ".zst", ".xz", ".bz2", ".lz4"),
 )
 ALL_FORMS = (*FORMS, *OTHER_FORMS)
 INDEX = ".index.json"

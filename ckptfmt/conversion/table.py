@@ -62,7 +62,7 @@ FORMATS: dict[str, Format] = {
         Format("flax", "flax msgpack", "flax", (".msgpack",), None, True),
         Format("orbax", "directory of Orbax", "orbax", (), "orbax", True, True),
         Format("tar", "tar archive with a checkpoint, also NeMo's", "tar", (".tar", ".nemo")),
-        Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2")),
+        Format("compressed", "any of these, compressed", "compressed", (".gz", ".tgz", ".zst", ".xz", ".bz2", ".lz4")),
         Format("keras", "Keras model, or weights in shards", "keras", (".keras", ".weights.json"), "hdf5"),
         Format("hdf5", "HDF5, also Keras .weights.h5", "hdf5", (".h5", ".hdf5"), "hdf5", True),
         Format("gguf", "GGUF", "gguf", (".gguf",), "gguf", True, template=True, options=("dequantize",)),

@@ -22,6 +22,7 @@ from zlib_ng import zlib_ng
 
 from ..errors import CkptError, fault
 from ..format.dtypes import Array
+from ..packages import package
 from .archive import Window
 from .claims import check_at_once, expanded
 from .source import SMALL, OpenedSource, cut_off
@@ -71,6 +72,28 @@ class _Zlib:
         return bytes(found)
 
 
+class _Lz4:
+    """A frame of lz4."""
+
+    def __init__(self) -> None:
+        self._frame = package("lz4.frame", "a file that lz4 has compressed").LZ4FrameDecompressor()
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._frame.eof)
+
+    @property
+    def needs_input(self) -> bool:
+        return bool(self._frame.needs_input)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._frame.unused_data or b"")
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return bytes(self._frame.decompress(data, max_length))
+
+
 class CompressedForm(NamedTuple):
     """A way to compress files: what it is called, and how they begin."""
 
@@ -83,15 +106,19 @@ COMPRESSIONS = (
     CompressedForm("bzip2", (b"BZh",)),
     CompressedForm("xz", (b"\xfd7zXZ\0",)),
     CompressedForm("zstd", (b"\x28\xb5\x2f\xfd",)),
+    CompressedForm("lz4", (b"\x04\x22\x4d\x18",)),
     CompressedForm("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")),  # of joblib, as is the next
     CompressedForm("lzma", (b"\x5d\0\0",)),
 )
 _SHORT = ("bzip2", "zlib", "lzma")  # whose first bytes other files have, too
+
+
 _DECODERS: dict[str, Callable[[], StreamDecoder]] = {
     "gzip": _Zlib,
     "zlib": _Zlib,
     "bzip2": bz2.BZ2Decompressor,
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, DICTIONARY),
+    "lz4": _Lz4,
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, DICTIONARY),
 }
 

@@ -40,7 +40,7 @@ _SIGNATURES: tuple[tuple[int, bytes, ForeignKind], ...] = (
     (0, b"\x28\xb5\x2f\xfd", ForeignKind("a zstd file")),
     (0, b"BZh", ForeignKind("a bzip2 file")),
     (0, b"\xfd7zXZ\0", ForeignKind("an xz file")),
-    (0, b"\x04\x22\x4d\x18", ForeignKind("an lz4 file", _UNPACK)),
+    (0, b"\x04\x22\x4d\x18", ForeignKind("an lz4 file")),
     (0, b"7z\xbc\xaf\x27\x1c", ForeignKind("a 7-Zip archive", _UNPACK)),
     (257, b"ustar", ForeignKind("a tar archive")),
     (4, b"TFL3", ForeignKind("a TensorFlow Lite model")),
@@ -62,7 +62,7 @@ _MEMBERS: tuple[tuple[re.Pattern[str], ForeignKind], ...] = tuple(
 )
 _SUFFIXES = {"safetensors", "bin", "pt", "pth", "pt2", "jit", "ckpt", "h5", "hdf5", "npz", "npy", "eqx", "msgpack"}
 _SUFFIXES |= {"gguf", "onnx", "tflite", "mlmodel", "keras", "index", "pkl", "pickle"}
-_SUFFIXES |= {"joblib", "skops", "nemo", "tar", "tgz", "gz", "zst", "xz", "bz2"}
+_SUFFIXES |= {"joblib", "skops", "nemo", "tar", "tgz", "gz", "zst", "xz", "bz2", "lz4"}
 _WEIGHTS = re.compile(rf".*\.({'|'.join(sorted(_SUFFIXES))})(\.index\.json)?").fullmatch
 # what lies in a folder that is a checkpoint of others
 _FOLDERS: tuple[tuple[frozenset[str], str], ...] = (
