@@ -68,10 +68,16 @@ def convert_each(
             report = started[number].result() if started else convert(*pair, **asked)
             outcomes.append(Outcome(*pair, report))
         except CkptError as error:
-            outcomes.append(Outcome(*pair, error=error))
+            outcomes.append(Outcome(*pair, error=_bare(error)))
         if progress is not None:
             progress(len(outcomes), len(pairs))
     return tuple(outcomes)
+
+
+def _bare(error: CkptError) -> CkptError:
+    """An error as it was raised: Ray gives one that is of its own class, too, and has that as its cause."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, CkptError) else error
 
 
 def _make_folder(path: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url, path_of
 from .candidates import candidates_in
-from .verification import Mark, VerifyReport, checked, verify_stored
+from .verification import Mark, VerifyReport, checked, verify, verify_stored
 
 FORM = "ckptfmt_verify_folder"
 SUFFIX = ".ckpt"  # of the names that people and managers give to checkpoints
@@ -57,6 +58,7 @@ def verify_folder(
     folder: str | os.PathLike[str],
     *,
     recursive: bool = False,
+    executor: Executor | None = None,
     progress: Progress | None = None,
     resume: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT,
@@ -67,23 +69,31 @@ def verify_folder(
     Hidden ones, which temporaries are, and links are passed over, but for links to files with `follow_links`, which is
     as in `open`; so are `limits` and `storage_options`.
 
-    `progress(done, total)` is called with bytes of all of them. `resume`: a file that keeps which checkpoints were
-    whole, and how far the one being checked has come (in a second file beside it), until all are checked. Raises
-    `not-found` where there is no such folder, `bad-option` for a `resume` file of anything else, and `StorageError` for
-    a folder that cannot be listed.
+    `executor`: any `concurrent.futures.Executor` (of processes, of a cluster of Dask or Ray whose machines see the same
+    paths), which checks them one by one; here they are checked one after another, each by several threads.
+    `progress(done, total)` is called with bytes of all of them. `resume`, not with `executor`: a file that keeps which
+    checkpoints were whole, and how far the one being checked has come (in a second file beside it), until all are
+    checked. Raises `not-found` where there is no such folder, `bad-option` for a `resume` file of anything else, and
+    `StorageError` for a folder that cannot be listed.
     """
     name = path_of(folder)
     options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
     candidates = list(
         candidates_in(name, recursive=recursive, storage_options=storage_options, follow_links=follow_links)
     )
+    if executor is not None and resume is not None:
+        raise fault("bad-option", "resume= keeps how far this process has come, and goes not with executor=", path=name)
+    pending = [] if executor is None else [executor.submit(verify, path, **options) for path, *_ in candidates]
     total, before = sum(candidate.size for candidate in candidates), 0
     known = None if resume is None else Known.at(path_of(resume), name)
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
-    for path, size, _ in candidates:
+    for number, (path, size, _) in enumerate(candidates):
         try:
-            reports.append(_verified(path, _part_of(progress, before, size, total), known, options))
+            if pending:
+                reports.append(pending[number].result())
+            else:
+                reports.append(_verified(path, _part_of(progress, before, size, total), known, options))
         except NotACheckpointError as error:
             if _is_lost(path, size):
                 errors.append(error)
