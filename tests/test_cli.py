@@ -260,7 +260,7 @@ BAD: dict[str, tuple[str, int, Callable[[Path, Path], object]]] = {
     "nothing": ("not-found", 2, lambda whole, path: None),
     "empty file": ("not-a-checkpoint", 2, _file(b"")),
     "text": ("not-a-checkpoint", 2, _file(b"hello\n" * 100)),
-    "pickle": ("not-a-checkpoint", 2, _file(b"\x80\x04" + bytes(100))),
+    "7-Zip": ("not-a-checkpoint", 2, _file(b"7z\xbc\xaf\x27\x1c" + bytes(100))),
     "empty directory": ("not-a-checkpoint", 2, lambda whole, path: path.mkdir()),
     "pipe": ("not-a-checkpoint", 2, lambda whole, path: os.mkfifo(path)),
     "newer format": ("newer-format", 2, _version),

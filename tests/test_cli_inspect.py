@@ -392,7 +392,7 @@ def save_as(format: str, path: Path) -> None:
             group.create_array(name, data=array)
 
 
-OTHERWISE = {"torchscript", "npy", "skops", "stable-baselines3"}  # whose names are others
+OTHERWISE = {"torchscript", "npy", "skops", "stable-baselines3", "deepspeed"}  # whose names are others
 
 
 @pytest.mark.filterwarnings("ignore")

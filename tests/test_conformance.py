@@ -100,7 +100,8 @@ def test_vectors_are_what_the_descriptions_give() -> None:
 def test_every_case_matches_the_schema() -> None:
     validator = jsonschema.Draft202012Validator(json.loads((HERE / "case.schema.json").read_text()))
     for case in read_cases(large=True):
-        if not re.search("deepest|too-deep|4097", case.id):  # on which a validator takes minutes, or hours
+        # on these a validator takes many seconds, or hours
+        if not re.search("deepest|too-deep|4097|^value-random|^value-generator-mt", case.id):
             validator.validate(case.document())
         assert case.folder.is_dir()
 

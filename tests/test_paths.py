@@ -143,7 +143,10 @@ def test_any_kind_of_path(home: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(CALLS.keys() - {"write dcp", "read migrations"}))
 def test_bytes_are_no_path(home: Path, kind: str) -> None:
-    with pytest.raises(ckptfmt.InputError, match=r"a path or a URL, not a bytes") as raised:
+    said = (
+        "not a bytes|nothing can be saved into this|layout 'file' alone" if kind.startswith("write") else "not a bytes"
+    )
+    with pytest.raises(ckptfmt.InputError, match=said) as raised:
         CALLS[kind][1](os.fsencode(home / CALLS[kind][0]))
     assert raised.value.code == "bad-option"
 

@@ -45,7 +45,7 @@ def path_of(path: Any, following: Any = None) -> str:
     if isinstance(following, str | os.PathLike):
         message = f"a {type(path).__name__} stands where the path should"
         raise fault("bad-option", message, advice=f"The path comes first: save({os.fspath(following)!r}, tree)")
-    advice = "Write its bytes to a file, and give the path of that" if is_file else "Give a path or a URL"
+    advice = "Give a path as text, or write to a file what is no path" if is_file else "Give a path or a URL"
     raise fault("bad-option", f"this is to be a path or a URL, not a {type(path).__name__}", advice=advice)
 
 

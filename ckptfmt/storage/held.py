@@ -16,6 +16,7 @@ from ..errors import CkptError, fault, os_fault
 from . import COPIED, Attempt, ObjectWriter, Storage, copy_pieces
 from .staged import StagedObject
 
+LONGEST_PATH = 4096  # bytes
 _BYTES = (bytes, bytearray, memoryview, mmap.mmap)
 
 
@@ -26,9 +27,12 @@ class HeldPlace(str):
 
     @classmethod
     def of(cls, value: Any) -> HeldPlace | None:
-        """None for what is neither; raises `bad-option` for a file that is open for text."""
+        """None for what is neither, and for bytes that are a path; raises `bad-option` for a file that is open for
+        text."""
         if isinstance(value, cls):
             return value
+        if isinstance(value, bytes) and len(value) < LONGEST_PATH and b"\0" not in value and os.path.lexists(value):
+            return None
         if isinstance(value, _BYTES):
             held = cls(f"<{type(value).__name__} of {memoryview(value).nbytes:,} bytes>")
         elif hasattr(value, "read") or hasattr(value, "write"):
