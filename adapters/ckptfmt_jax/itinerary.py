@@ -61,7 +61,7 @@ def _rows_of(table: ActionTable) -> Itinerary:
         else:
             rows[-1][FROM_DISK if tier == DISK else FROM_MEMORY] = first if tier == DISK else places.of(first, last)
             rows[-1][IS_LAST] = last
-    numbers = np.array(rows or [_EMPTY], np.int32)  # a loop that never runs is traced, too
+    numbers = np.array(rows or [list(_EMPTY)], np.int32)  # a loop that never runs is traced, too
     fetched = numbers[:, FROM_DISK]
     return Itinerary(
         numbers,

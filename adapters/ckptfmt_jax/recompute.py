@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -24,7 +23,7 @@ from ckptfmt.recompute.snapshots import local_folder
 from .arrays import Same
 from .itinerary import Itinerary, itinerary
 from .keys import is_key
-from .sweeps import sweeps
+from .sweeps import JaxprStep, Leaves, remainder, sweeps
 
 __all__ = ["scan"]
 
@@ -76,54 +75,42 @@ def scan(
     where.check()
     steps, reverse = _steps_of(xs, length), bool(reverse)
     xs = jax.tree.map(jnp.asarray, xs)
-    if segment is None or segment == 1:
-        return _kept(f, init, xs, steps, reverse, where)
-    return _in_segments(f, init, xs, steps, reverse, where, segment)
-
-
-def _kept(f: ScanStep, init: Any, xs: Any, steps: int, reverse: bool, where: _Where) -> tuple[Any, Any]:
-    """A scan with snapshots of carries before some of its steps."""
     jaxpr, outputs, carry = _traced(f, init, xs, steps, reverse)
     leaves, structure = jax.tree.flatten(carry)
     slots = where.slots(leaves)
-    if steps < 1:
+    if not steps:
         last, ys = lax.scan(f, init, xs, steps, reverse)
         return last, ys
-    followed = where.itinerary(steps, slots)
-    place = local_folder(where.folder) if followed.fetched else None
-    run = sweeps(Same(jaxpr.jaxpr), len(leaves), steps, reverse, Same(followed), place)
-    last, ys = run.call(list(jaxpr.consts), leaves, jax.tree.leaves(xs))
+    step = JaxprStep(jaxpr.jaxpr, len(leaves), reverse, segment or 1)
+    last, ys = _kept(step, list(jaxpr.consts), leaves, jax.tree.leaves(xs), steps, where, slots)
     return structure.unflatten(last), jax.tree.structure(outputs[1]).unflatten(ys)
 
 
-def _in_segments(
-    f: ScanStep, init: Any, xs: Any, steps: int, reverse: bool, where: _Where, segment: int
-) -> tuple[Any, Any]:
-    """The same with steps that are segments. What is left over is the last of them, and shorter."""
-    count, left = divmod(steps, segment)
-    whole = steps - left
-    parts = [slice(0, whole), slice(whole, steps)]
-    if reverse:
-        parts = [slice(left, steps), slice(0, left)]
-    first, rest = (jax.tree.map(lambda leaf, part=part: leaf[part], xs) for part in parts)
-    first = jax.tree.map(lambda leaf: leaf.reshape(count, segment, *leaf.shape[1:]), first)
-    carry, ys = _kept(segment_of(f, segment, reverse), init, first, count, reverse, where)
-    ys = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), ys)
-    if not left:
-        return carry, ys
-    carry, others = jax.checkpoint(segment_of(f, left, reverse))(carry, rest)  # type: ignore[no-untyped-call]
-    in_order = (lambda one, other: (other, one)) if reverse else (lambda one, other: (one, other))
-    return carry, jax.tree.map(lambda one, other: jnp.concatenate(in_order(one, other)), ys, others)
-
-
-@lru_cache(maxsize=64)
-def segment_of(f: ScanStep, length: int, reverse: bool) -> ScanStep:
-    """So many steps as one; the same for the same, so that nothing is compiled twice."""
-
-    def steps(carry: Any, xs: Any) -> Any:
-        return lax.scan(f, carry, xs, length, reverse)
-
-    return steps
+def _kept(
+    step: JaxprStep, consts: Leaves, carry: Leaves, xs: Leaves, steps: int, where: _Where, slots: Slots
+) -> tuple[Leaves, Leaves]:
+    """Go over whole segments with snapshots, and then over the steps that are left, which are fewer than a segment."""
+    count, left = divmod(steps, step.segment)
+    if not count:
+        return remainder(step, left)(consts, carry, xs)
+    rest: Leaves = xs
+    if step.segment > 1:
+        parts = (
+            (slice(left, steps), slice(0, left)) if step.reverse else (slice(steps - left), slice(steps - left, None))
+        )
+        xs, rest = ([leaf[part] for leaf in xs] for part in parts)
+        xs = [leaf.reshape(count, step.segment, *leaf.shape[1:]) for leaf in xs]
+    rows = where.itinerary(count, slots)
+    carry, ys = sweeps(step, count, Same(rows), local_folder(where.folder) if rows.fetched else None).call(
+        consts, carry, xs
+    )
+    if step.segment > 1:
+        ys = [leaf.reshape(steps - left, *leaf.shape[2:]) for leaf in ys]
+    if left:
+        carry, others = remainder(step, left)(consts, carry, rest)
+        pairs = zip(others, ys, strict=True) if step.reverse else zip(ys, others, strict=True)
+        ys = [jnp.concatenate(pair) for pair in pairs]
+    return carry, ys
 
 
 @dataclass(frozen=True, slots=True)

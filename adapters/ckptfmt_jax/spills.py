@@ -48,7 +48,7 @@ class Spill:
         self._fetched, self._next = fetched, 0
 
     def store(self, number: int, arrays: list[Array]) -> None:
-        self._disk.settle()  # before there is another copy
+        self.settle()  # before there is another copy
         if number in self._disk.sizes:
             raise _out_of_order()
         self._disk.store(number, [np.array(array) for array in arrays])  # whose memory is XLA's
@@ -56,13 +56,21 @@ class Spill:
     def fetch(self, number: int, *, last: bool) -> list[Array]:
         if self._next == len(self._fetched) or number != self._fetched[self._next]:
             raise _out_of_order()
-        arrays: list[Array] = self._disk.take(number)
+        try:
+            arrays: list[Array] = self._disk.take(number)
+        except CkptError:
+            self.settle()  # a save that failed is what is wrong, then
+            raise
         if last:
             self._disk.drop(number)
         self._next += 1
         if self._next < len(self._fetched):
             self._disk.read_ahead(self._fetched[self._next])
         return arrays
+
+    def settle(self) -> None:
+        """Until all is written."""
+        self._disk.settle()
 
     def close(self) -> None:
         """Remove all of it; raises what a save has raised that nobody asked for."""
@@ -131,9 +139,14 @@ def give_up(name: int) -> None:
             spill.close()
 
 
-def _give_up_all() -> None:
-    for name in list(_OPEN):
+def open_runs() -> list[int]:
+    """The names of runs whose backward pass has not ended."""
+    return list(_OPEN)
+
+
+def give_up_all() -> None:
+    for name in open_runs():
         give_up(name)
 
 
-atexit.register(_give_up_all)
+atexit.register(give_up_all)

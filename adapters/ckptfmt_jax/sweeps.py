@@ -7,7 +7,7 @@ Loops that run once or not at all stand where a condition might: XLA changes in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from .itinerary import FIRST, FROM_DISK, FROM_MEMORY, IS_LAST, LAST, NOWHERE, TO
 from .refusals import without_map_or_derivative, without_second_derivative
 
 Leaves = Sequence[Any]
+Remainder = Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
 
 
 def is_differentiable(leaf: Any) -> bool:
@@ -49,16 +50,46 @@ class Raw(NamedTuple):
         ]
 
 
-def raw(avals: Iterable[Any]) -> Raw:
-    """How leaves are kept that have these avals."""
+def raw(shapes: Iterable[Any]) -> Raw:
+    """How leaves of these shapes are kept."""
     generators: list[Any] = []
 
     def note(leaf: Any) -> None:
         generators.append(jax.random.key_impl(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else None)
 
-    for aval in avals:
-        jax.eval_shape(note, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+    for shape in shapes:
+        jax.eval_shape(note, shape)
     return Raw(tuple(generators))
+
+
+@dataclass(frozen=True, slots=True)
+class JaxprStep:
+    """A step as a jaxpr, which takes leaves of constants, of a carry, of an x, and gives those of a carry, of a y.
+    Of a segment, so many steps are one: its x and y have an axis more."""
+
+    jaxpr: Any
+    carried: int
+    reverse: bool
+    segment: int
+
+    def once(self, consts: Leaves, carry: Leaves, x: Leaves) -> tuple[list[Any], list[Any]]:
+        if self.segment > 1:
+            return replace(self, segment=1).over(consts, carry, x, self.segment)
+        outputs = eval_jaxpr(self.jaxpr, consts, *carry, *x)
+        return outputs[: self.carried], outputs[self.carried :]
+
+    def over(self, consts: Leaves, carry: Leaves, xs: Leaves, steps: int) -> tuple[list[Any], list[Any]]:
+        """Go over steps by `lax.scan`."""
+        last, ys = lax.scan(partial(self.once, consts), list(carry), list(xs), steps, self.reverse)
+        return last, ys
+
+    def shapes(self) -> tuple[list[Any], list[Any]]:
+        """Of a carry, and of a y."""
+        shapes = [jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in self.jaxpr.outvars]
+        carry, y = shapes[: self.carried], shapes[self.carried :]
+        if self.segment > 1:
+            y = [jax.ShapeDtypeStruct((self.segment, *shape.shape), shape.dtype) for shape in y]
+        return carry, y
 
 
 _NAME = jax.ShapeDtypeStruct((), np.int32)  # of a run on the disk
@@ -77,19 +108,14 @@ class Sweeps:
     """One scan: its step, how many, and the rows that it follows. `call(consts, carry, xs)` gives the last carry and
     the ys, all of them lists of leaves."""
 
-    def __init__(
-        self, jaxpr: Any, carried: int, steps: int, reverse: bool, rows: Itinerary, folder: str | None
-    ) -> None:
-        """`jaxpr` takes leaves of constants, of a carry, of an x; it gives those of a carry, of a y."""
-        self._jaxpr, self._carried, self._steps, self._reverse = jaxpr, carried, steps, reverse
-        self._rows, self._folder = rows, folder
+    def __init__(self, step: JaxprStep, steps: int, rows: Itinerary, folder: str | None) -> None:
+        self._step, self._steps, self._rows, self._folder = step, steps, rows, folder
         self._on_disk = bool(rows.fetched)
-        given = [variable.aval for variable in jaxpr.outvars]
-        carry, y = given[:carried], given[carried:]
-        self._moving = tuple(is_differentiable(aval) for aval in carry)
-        self._form, self._y_form, self._form_avals = raw(carry), raw(y), carry
-        self._kept_shapes = _raw_shapes(self._form, carry)
-        self._y_shapes = _raw_shapes(self._y_form, y)
+        carry, y = step.shapes()
+        self._moving = tuple(is_differentiable(shape) for shape in carry)
+        self._form, self._y_form, self._carry_shapes = raw(carry), raw(y), carry
+        self._kept_shapes = jax.eval_shape(self._form.lower, carry)
+        self._y_shapes = jax.eval_shape(self._y_form.lower, y)
         self._forward = jax.jit(self._forward_sweep)
         self._backward = jax.jit(self._backward_sweep, static_argnums=0)
         self.call = jax.custom_vjp(self._plain)
@@ -100,11 +126,7 @@ class Sweeps:
     def _plain(self, consts: Leaves, carry: Leaves, xs: Leaves) -> tuple[list[Any], list[Any]]:
         """Where nobody wants a derivative."""
 
-        def step(carry: Leaves, x: Leaves) -> tuple[list[Any], list[Any]]:
-            return self._step(consts, carry, x)
-
-        last, ys = lax.scan(step, list(carry), list(xs), self._steps, self._reverse)
-        return last, ys
+        return self._step.over(consts, carry, xs, self._steps)
 
     def _forward_rule(self, consts: Leaves, carry: Leaves, xs: Leaves) -> Any:
         wanted = Wanted(_wanted(consts), _wanted(xs))
@@ -119,8 +141,8 @@ class Sweeps:
     def _backward_rule(self, residuals: Any, adjoints: Any) -> Any:
         wanted, consts, xs, kept = residuals
         after, ys = ([_known(leaf) for leaf in leaves] for leaves in adjoints)
-        pairs = zip(after, self._form_avals, self._moving, strict=True)
-        after = [jnp.zeros(aval.shape, aval.dtype) if leaf is None else leaf for leaf, aval, moves in pairs if moves]
+        pairs = zip(after, self._carry_shapes, self._moving, strict=True)
+        after = [jnp.zeros(shape.shape, shape.dtype) if leaf is None else leaf for leaf, shape, moves in pairs if moves]
         if self._on_disk:
             xs, kept, after, ys = without_map_or_derivative((xs, kept, after, ys))
         found = without_second_derivative(self._backward(wanted, consts, xs, kept, after, ys))
@@ -130,13 +152,9 @@ class Sweeps:
 
     # ---- a step
 
-    def _step(self, consts: Leaves, carry: Leaves, x: Leaves) -> tuple[list[Any], list[Any]]:
-        outputs = eval_jaxpr(self._jaxpr, consts, *carry, *x)
-        return outputs[: self._carried], outputs[self._carried :]
-
     def _place(self, number: Any) -> Any:
         """Where the x of a step stands."""
-        return self._steps - 1 - number if self._reverse else number
+        return self._steps - 1 - number if self._step.reverse else number
 
     # ---- forward
 
@@ -147,7 +165,7 @@ class Sweeps:
         def step(number: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
             carry, recorded = state
             place = self._place(number)
-            carry, y = self._step(consts, carry, _at(xs, place))
+            carry, y = self._step.once(consts, carry, _at(xs, place))
             return carry, _put(recorded, place, self._y_form.lower(y))
 
         def advance(first: Any, last: Any, state: tuple[Any, Any]) -> Any:
@@ -224,7 +242,7 @@ class Sweeps:
         slots, in_hand, name = kept
 
         def step(number: Any, carry: Leaves) -> list[Any]:
-            return self._step(consts, carry, _at(xs, self._place(number)))[0]
+            return self._step.once(consts, carry, _at(xs, self._place(number)))[0]
 
         def advance(first: Any, last: Any, state: tuple[Any, Any]) -> Any:
             return lax.fori_loop(first, last, step, state[0]), state[1]
@@ -257,7 +275,7 @@ class Sweeps:
         there = [leaf is not None for leaf in y_after]
 
         def outputs(consts_: Leaves, carry_: Leaves, x_: Leaves) -> tuple[list[Any], list[Any]]:
-            carry_, y = self._step(
+            carry_, y = self._step.once(
                 _merged(consts, consts_, wanted.consts),
                 _merged(carry, carry_, self._moving),
                 _merged(x, x_, wanted.xs),
@@ -270,9 +288,17 @@ class Sweeps:
 
 
 @lru_cache(maxsize=64)
-def sweeps(jaxpr: Same, carried: int, steps: int, reverse: bool, rows: Same, folder: str | None) -> Sweeps:
+def sweeps(step: JaxprStep, steps: int, rows: Same, folder: str | None) -> Sweeps:
     """The same for the same, so that nothing is compiled twice."""
-    return Sweeps(jaxpr.of, carried, steps, reverse, rows.of, folder)
+    return Sweeps(step, steps, rows.of, folder)
+
+
+@lru_cache(maxsize=64)
+def remainder(step: JaxprStep, steps: int) -> Remainder:
+    """Single steps that are left over, of which only the first carry is kept."""
+    checkpoint: Any = jax.checkpoint
+    compiled: Remainder = jax.jit(checkpoint(partial(replace(step, segment=1).over, steps=steps)))
+    return compiled
 
 
 def _wanted(leaves: Leaves) -> tuple[bool, ...]:
@@ -283,11 +309,6 @@ def _known(leaf: Any) -> Any:
     """An adjoint; None for one that is nothing."""
     is_nothing = isinstance(leaf, SymbolicZero) or leaf.dtype == jax.dtypes.float0
     return None if is_nothing else leaf
-
-
-def _raw_shapes(form: Raw, avals: Iterable[Any]) -> list[Any]:
-    shapes: list[Any] = jax.eval_shape(form.lower, [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals])
-    return shapes
 
 
 def _at(leaves: Leaves, place: Any) -> list[Any]:
