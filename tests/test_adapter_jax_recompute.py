@@ -28,6 +28,7 @@ import jax.numpy as jnp  # noqa: E402
 from ckptfmt_jax import spills  # noqa: E402
 from ckptfmt_jax.recompute import scan  # noqa: E402
 from jax import lax  # noqa: E402
+from jax.sharding import AxisType, PartitionSpec  # noqa: E402
 
 WEIGHT = jax.random.normal(jax.random.key(1), (4, 4)) * 0.4
 START = jnp.linspace(-1.0, 1.0, 4)
@@ -196,35 +197,64 @@ def test_the_program_does_not_grow_with_the_number_of_steps() -> None:
     assert operations(12) == operations(120)
 
 
+def test_what_nobody_differentiates_is_left_out() -> None:
+    xs = jnp.ones((8, 1 << 16))
+
+    def loss(scale: Any, xs: Any) -> Any:
+        return scan(lambda carry, x: (carry * scale + x[:4], None), START, xs, memory=2)[0].sum()
+
+    program = jax.jit(jax.grad(loss)).lower(jnp.float32(1), xs).compile()
+    assert program.memory_analysis().temp_size_in_bytes < xs.nbytes // 8
+
+
 # ---- what else goes on
 
 
-def test_in_another_scan_and_under_vmap(tmp_path: Path) -> None:
-    """Several runs are on their way then: each has snapshots of its own."""
-    xs = XS[:7]
+def test_in_another_scan_under_vmap_and_under_checkpoint(tmp_path: Path) -> None:
+    """In another scan several runs are on their way: each has snapshots of its own."""
 
-    def summed(loss: Callable[..., Any], weight: Any) -> Any:
-        return lax.scan(lambda total, scale: (total + loss(weight * scale, START, xs), None), 0.0, jnp.arange(1.0, 4))[
-            0
-        ]
+    def in_a_scan(loss: Callable[..., Any], weight: Any) -> Any:
+        def add(total: Any, scale: Any) -> Any:
+            return total + loss(weight * scale, START, XS[:7]), None
 
-    on_disk = partial(plain_loss, scan, memory=1, disk=2, folder=tmp_path)
-    check_same(
-        jax.grad(partial(summed, on_disk))(WEIGHT), jax.grad(partial(summed, partial(plain_loss, lax.scan)))(WEIGHT)
-    )
+        return lax.scan(add, 0.0, jnp.arange(1.0, 4))[0]
+
+    def mapped(loss: Callable[..., Any], weight: Any) -> Any:
+        return jax.vmap(loss, (0, None, None))(jnp.stack([weight, weight * 2]), START, XS[:7]).sum()
+
+    def checkpointed(loss: Callable[..., Any], weight: Any) -> Any:
+        return jax.checkpoint(loss)(weight, START, XS[:7])
+
+    for around, options in (
+        (in_a_scan, {"memory": 1, "disk": 2, "folder": tmp_path}),
+        (mapped, {"memory": 2}),
+        (checkpointed, {"memory": 2}),
+    ):
+        found, wanted = (
+            jax.jit(jax.grad(partial(around, partial(plain_loss, run, **given))))(WEIGHT)
+            for run, given in ((scan, options), (lax.scan, {}))
+        )
+        check_same(found, wanted)
     assert list(tmp_path.iterdir()) == []
 
-    weights = jnp.stack([WEIGHT, WEIGHT * 2])
-    mapped = [
-        jax.vmap(jax.grad(partial(plain_loss, run, **options)), (0, None, None))(weights, START, xs)
+
+def spread_over_a_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(AxisType.Auto,))
+    split = PartitionSpec("devices")
+    return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split)
+
+
+def test_under_shard_map() -> None:
+    found = [
+        jax.jit(spread_over_a_mesh(jax.grad(lambda start: plain_loss(run, WEIGHT, start, XS[:5], **options))))(START)
         for run, options in ((scan, {"memory": 2}), (lax.scan, {}))
     ]
-    check_same(*mapped)
+    check_same(*found)
 
 
 def test_forward_over_reverse() -> None:
     def hessian(run: Callable[..., Any], **options: Any) -> Any:
-        return jax.jacfwd(jax.grad(lambda start: plain_loss(run, WEIGHT, start, XS[:5], **options)))(START)
+        return jax.jit(jax.jacfwd(jax.grad(lambda start: plain_loss(run, WEIGHT, start, XS[:5], **options))))(START)
 
     check_same(hessian(scan, memory=2), hessian(lax.scan))
 
@@ -240,6 +270,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ckptfmt.InputError, match=words):
             refused(jnp.stack([START, START]))
+    with pytest.raises(ckptfmt.InputError, match="goes under no shard_map"):
+        jax.jit(spread_over_a_mesh(jax.grad(on_disk)))(START)
     assert jax.vmap(on_disk)(jnp.stack([START, START])).shape == (2,)  # the value alone
     for loss, outer, words in (
         (in_memory, jax.grad, "has no backward derivative"),

@@ -188,8 +188,8 @@ def _traced(f: ScanStep, init: Any, xs: Any, steps: int, reverse: bool) -> tuple
     carry = jax.tree.map(_strong, init)
 
     def once(carry: Any) -> tuple[Any, Any]:
-        row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), xs)
-        jaxpr, outputs = jax.make_jaxpr(f, return_shape=True)(jax.tree.map(_shaped, carry), row)
+        given = jax.eval_shape(lambda carry, xs: (carry, jax.tree.map(_first, xs)), carry, xs)
+        jaxpr, outputs = jax.make_jaxpr(f, return_shape=True)(*given)
         return jaxpr, outputs
 
     jaxpr, outputs = once(carry)
@@ -198,6 +198,10 @@ def _traced(f: ScanStep, init: Any, xs: Any, steps: int, reverse: bool) -> tuple
         carry = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), carry, last)
         jaxpr, outputs = once(carry)
     return jaxpr, outputs, carry
+
+
+def _first(leaf: Any) -> Any:
+    return leaf[0] if len(leaf) else jnp.zeros(leaf.shape[1:], leaf.dtype)
 
 
 def _shaped(leaf: Any) -> jax.ShapeDtypeStruct:

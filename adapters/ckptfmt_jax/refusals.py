@@ -15,9 +15,17 @@ _ON_DISK = "a scan with snapshots on a disk (disk=, folder=)"
 
 
 def without_map_or_derivative(tree: Any) -> Any:
-    """The same; under `vmap`, and where it is differentiated, `bad-option` is raised."""
+    """The same; under `vmap` and `shard_map`, and where it is differentiated, `bad-option` is raised."""
     leaves, structure = jax.tree.flatten(tree)
+    if any(varying_axes(jax.typeof(leaf)) for leaf in leaves):
+        advice = "Give memory= alone"
+        raise fault("bad-option", f"{_ON_DISK} goes under no shard_map", found="shard_map", advice=advice)
     return structure.unflatten(_host_bound(leaves))
+
+
+def varying_axes(shape: Any) -> tuple[str, ...]:
+    """The axes of a mesh along which devices have values of their own, within `shard_map`."""
+    return tuple(getattr(getattr(shape, "manual_axis_type", None), "varying", ()))
 
 
 @jax.custom_batching.custom_vmap  # type: ignore[untyped-decorator]

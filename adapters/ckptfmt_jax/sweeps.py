@@ -18,11 +18,12 @@ from jax import lax
 from jax.core import eval_jaxpr
 from jax.custom_derivatives import SymbolicZero
 from jax.experimental import io_callback
+from jax.sharding import NamedSharding, PartitionSpec
 
 from . import spills
 from .arrays import Same
 from .itinerary import FIRST, FROM_DISK, FROM_MEMORY, IS_LAST, LAST, NOWHERE, TO_DISK, TO_MEMORY, Itinerary
-from .refusals import without_map_or_derivative, without_second_derivative
+from .refusals import varying_axes, without_map_or_derivative, without_second_derivative
 
 Leaves = Sequence[Any]
 Remainder = Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
@@ -115,7 +116,6 @@ class Sweeps:
         self._moving = tuple(is_differentiable(shape) for shape in carry)
         self._form, self._y_form, self._carry_shapes = raw(carry), raw(y), carry
         self._kept_shapes = jax.eval_shape(self._form.lower, carry)
-        self._y_shapes = jax.eval_shape(self._y_form.lower, y)
         self._forward = jax.jit(self._forward_sweep)
         self._backward = jax.jit(self._backward_sweep, static_argnums=0)
         self.call = jax.custom_vjp(self._plain)
@@ -172,8 +172,9 @@ class Sweeps:
             return lax.fori_loop(first, last, step, state)
 
         name = self._begun((consts, carry, xs)) if self._on_disk else jnp.int32(0)
-        recorded = [jnp.zeros((steps, *leaf.shape), leaf.dtype) for leaf in self._y_shapes]
-        slots = [jnp.zeros((rows.slots, *leaf.shape), leaf.dtype) for leaf in self._kept_shapes]
+        _, y = jax.eval_shape(self._step.once, consts, carry, _at(xs, 0))
+        recorded = [_room(steps, leaf) for leaf in jax.eval_shape(self._y_form.lower, y)]
+        slots = [_room(rows.slots, leaf) for leaf in jax.eval_shape(self._form.lower, carry)]
         follow = partial(self._follow, advance, slice(0, rows.turn))
         name, in_hand, slots, recorded = lax.fori_loop(0, rows.turn, follow, (name, list(carry), slots, recorded))
         last, recorded = advance(rows.in_hand, steps, (in_hand, recorded))
@@ -309,6 +310,16 @@ def _known(leaf: Any) -> Any:
     """An adjoint; None for one that is nothing."""
     is_nothing = isinstance(leaf, SymbolicZero) or leaf.dtype == jax.dtypes.float0
     return None if is_nothing else leaf
+
+
+def _room(count: int, like: Any) -> Any:
+    """Room for so many; over a mesh of explicit axes, split as they are."""
+    sharding = like.sharding
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+    room = jnp.zeros((count, *like.shape), like.dtype, device=sharding)
+    varying = varying_axes(like)
+    return lax.pcast(room, varying, to="varying") if varying else room
 
 
 def _at(leaves: Leaves, place: Any) -> list[Any]:
