@@ -82,7 +82,7 @@ def check_same(found: Any, wanted: Any) -> None:
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)  # each is compiled
 @given(
     *(st.integers(1, 24), st.integers(0, 5), st.integers(0, 4), st.integers(1, 5), st.booleans()),
 )
@@ -97,20 +97,17 @@ def test_the_gradient_is_that_of_lax_scan(steps: int, memory: int, disk: int, se
 def test_each_budget_gives_the_same_bits(tmp_path: Path) -> None:
     ways: tuple[dict[str, Any], ...] = (
         {"memory": 3},
-        {"memory": "64B", "disk": 2, "folder": tmp_path},  # four carries of 16 bytes
-        {"folder": tmp_path, "schedule": "disk"},
+        {"memory": "32B", "disk": 2, "folder": tmp_path},  # two carries of 16 bytes
     )
     found = [gradients(plain_loss, scan, XS[:9], **way) for way in ways]
-    for one, other in itertools.pairwise(found):
-        assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, other))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), *found))
     check_same(found[0], gradients(plain_loss, lax.scan, XS[:9]))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_segments(reverse: bool) -> None:
+def test_segments() -> None:
     """With one that is shorter at the end."""
-    found = gradients(plain_loss, scan, XS[:11], memory=2, segment=4, reverse=reverse)
-    check_same(found, gradients(plain_loss, lax.scan, XS[:11], reverse=reverse))
+    found = gradients(plain_loss, scan, XS[:11], memory=2, segment=4, reverse=True)
+    check_same(found, gradients(plain_loss, lax.scan, XS[:11], reverse=True))
 
 
 def test_without_jit_and_without_xs(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def itinerary(schedule: str, steps: int, slots: Slots, costs: Costs) -> Itinerar
 def _rows_of(table: ActionTable) -> Itinerary:
     rows: list[list[int]] = []
     before = [0] * (table.steps + 1)
-    places = _Places(table.tiers[MEMORY].peak)
+    free = _FreeSlots(table.tiers[MEMORY].peak)
     begun = True  # whether a new row is to begin
     for kind, first, last, tier in table:
         if kind in (TURN, ADJOINT):
@@ -57,9 +57,9 @@ def _rows_of(table: ActionTable) -> Itinerary:
         if kind == ADVANCE:
             rows[-1][FIRST], rows[-1][LAST] = first, last
         elif kind == STORE:
-            rows[-1][TO_DISK if tier == DISK else TO_MEMORY] = first if tier == DISK else places.take(first)
+            rows[-1][TO_DISK if tier == DISK else TO_MEMORY] = first if tier == DISK else free.take(first)
         else:
-            rows[-1][FROM_DISK if tier == DISK else FROM_MEMORY] = first if tier == DISK else places.of(first, last)
+            rows[-1][FROM_DISK if tier == DISK else FROM_MEMORY] = first if tier == DISK else free.of(first, last)
             rows[-1][IS_LAST] = last
     numbers = np.array(rows or [list(_EMPTY)], np.int32)  # a loop that never runs is traced, too
     fetched = numbers[:, FROM_DISK]
@@ -68,7 +68,7 @@ def _rows_of(table: ActionTable) -> Itinerary:
         before[table.steps],
         table[table.turn].first,
         np.array(before, np.int32),
-        places.count,
+        free.count,
         tuple(fetched[fetched != NOWHERE].tolist()),
         table.forward_steps,
     )
@@ -79,7 +79,7 @@ def _stores(row: Iterable[int]) -> bool:
     return memory != NOWHERE or disk != NOWHERE
 
 
-class _Places:
+class _FreeSlots:
     """Which slot has which snapshot."""
 
     def __init__(self, count: int) -> None:

@@ -67,27 +67,27 @@ def scan(
     what it cannot do. An error of the disk ends the computation as `jax.errors.JaxRuntimeError`, which has its text;
     there is no gradient then.
     """
-    where = _Where(memory, disk, folder, schedule, period, costs, segment)
+    budget = _ScanBudget(memory, disk, folder, schedule, period, costs, segment)
     if (memory, disk, folder) == (None, None, None):
-        where.check_empty()
+        budget.check_empty()
         last, ys = lax.scan(f, init, xs, length, reverse)
         return last, ys
-    where.check()
+    budget.check()
     steps, reverse = _steps_of(xs, length), bool(reverse)
     xs = jax.tree.map(jnp.asarray, xs)
     jaxpr, outputs, carry = _traced(f, init, xs, steps, reverse)
     leaves, structure = jax.tree.flatten(carry)
-    slots = where.slots(leaves)
+    slots = budget.slots(leaves)
     if not steps:
         last, ys = lax.scan(f, init, xs, steps, reverse)
         return last, ys
     step = JaxprStep(jaxpr.jaxpr, len(leaves), reverse, segment or 1)
-    last, ys = _kept(step, list(jaxpr.consts), leaves, jax.tree.leaves(xs), steps, where, slots)
+    last, ys = _kept(step, list(jaxpr.consts), leaves, jax.tree.leaves(xs), steps, budget, slots)
     return structure.unflatten(last), jax.tree.structure(outputs[1]).unflatten(ys)
 
 
 def _kept(
-    step: JaxprStep, consts: Leaves, carry: Leaves, xs: Leaves, steps: int, where: _Where, slots: Slots
+    step: JaxprStep, consts: Leaves, carry: Leaves, xs: Leaves, steps: int, budget: _ScanBudget, slots: Slots
 ) -> tuple[Leaves, Leaves]:
     """Go over whole segments with snapshots, and then over the steps that are left, which are fewer than a segment."""
     count, left = divmod(steps, step.segment)
@@ -100,8 +100,8 @@ def _kept(
         )
         xs, rest = ([leaf[part] for leaf in xs] for part in parts)
         xs = [leaf.reshape(count, step.segment, *leaf.shape[1:]) for leaf in xs]
-    rows = where.itinerary(count, slots)
-    carry, ys = sweeps(step, count, Same(rows), local_folder(where.folder) if rows.fetched else None).call(
+    rows = budget.itinerary(count, slots)
+    carry, ys = sweeps(step, count, Same(rows), local_folder(budget.folder) if rows.fetched else None).call(
         consts, carry, xs
     )
     if step.segment > 1:
@@ -114,7 +114,7 @@ def _kept(
 
 
 @dataclass(frozen=True, slots=True)
-class _Where:
+class _ScanBudget:
     """What a scan was asked to keep, and how."""
 
     memory: SnapshotBudget

@@ -22,7 +22,7 @@ _OPEN: dict[int, Spill] = {}  # runs whose backward sweep has not ended
 _NAMES = itertools.count(1)
 
 
-class Leaves:
+class LeafSnapshot:
     """A snapshot as the list of its arrays."""
 
     def size(self, held: list[Array]) -> int:
@@ -43,7 +43,7 @@ class Spill:
         """`fetched`: numbers of what is asked for, in order."""
         self._stack = contextlib.ExitStack()
         place = self._stack.enter_context(scratch(folder))
-        self._disk = DiskTier(place, Leaves(), os.path.basename(place), Traffic(), durable=False)
+        self._disk = DiskTier(place, LeafSnapshot(), os.path.basename(place), Traffic(), durable=False)
         self._stack.enter_context(closing(self._disk))
         self._fetched, self._next = fetched, 0
 

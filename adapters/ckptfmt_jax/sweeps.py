@@ -98,7 +98,7 @@ _NAME = jax.ShapeDtypeStruct((), np.int32)  # of a run on the disk
 
 @jax.tree_util.register_static
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedAdjoints:
     """Of which leaves somebody wants the derivative."""
 
     consts: tuple[bool, ...]
@@ -129,7 +129,7 @@ class Sweeps:
         return self._step.over(consts, carry, xs, self._steps)
 
     def _forward_rule(self, consts: Leaves, carry: Leaves, xs: Leaves) -> Any:
-        wanted = Wanted(_wanted(consts), _wanted(xs))
+        wanted = WantedAdjoints(_wanted(consts), _wanted(xs))
         given = tuple([leaf.value for leaf in leaves] for leaves in (consts, carry, xs))
         if self._on_disk:
             given = without_map_or_derivative(given)
@@ -237,7 +237,7 @@ class Sweeps:
     # ---- back
 
     def _backward_sweep(
-        self, wanted: Wanted, consts: Leaves, xs: Leaves, kept: Any, after: Leaves, ys: Leaves
+        self, wanted: WantedAdjoints, consts: Leaves, xs: Leaves, kept: Any, after: Leaves, ys: Leaves
     ) -> tuple[list[Any], list[Any], list[Any]]:
         rows, steps = self._rows, self._steps
         slots, in_hand, name = kept
@@ -270,7 +270,7 @@ class Sweeps:
         return _spread(sums, wanted.consts), _spread(after, self._moving), _spread(by_x, wanted.xs)
 
     def _adjoint(
-        self, wanted: Wanted, consts: Leaves, carry: Leaves, x: Leaves, after: Leaves, y_after: Leaves
+        self, wanted: WantedAdjoints, consts: Leaves, carry: Leaves, x: Leaves, after: Leaves, y_after: Leaves
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Adjoints of constants, carry and x of one step, as far as they are wanted."""
         there = [leaf is not None for leaf in y_after]
