@@ -235,7 +235,7 @@ def test_in_another_scan_under_vmap_and_under_checkpoint(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def spread_over_a_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
+def spread_over_a_mesh(function: Callable[..., Any]) -> Any:
     mesh = jax.make_mesh((1,), ("devices",), axis_types=(AxisType.Auto,))
     split = PartitionSpec("devices")
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split)
