@@ -1,5 +1,6 @@
 """`python -m benchmarks.recompute`: gradients with few states kept. Steps beside the optimum, peak memory of a long
-run, snapshots beside a plain loop of saves and loads; and the picture of docs/recompute.md."""
+run, a scan of JAX beside nested `jax.checkpoint`, snapshots beside a plain loop of saves and loads; and the picture of
+docs/recompute.md."""
 
 from __future__ import annotations
 
@@ -145,6 +146,56 @@ def traffic(folder: Path, steps: int, mib: int, rounds: int) -> dict[str, Any]:
     }
 
 
+# ---- JAX
+
+
+def beside_nested_checkpoints(steps: int, width: int, rounds: int) -> list[dict[str, Any]]:
+    """The gradient of a scan of JAX with a budget, beside `jax.checkpoint` nested by hand that holds as much: around
+    each step and each segment of steps, or around segments alone. The best of rounds that take turns."""
+    import jax  # so that all else runs without it
+    import jax.numpy as jnp
+    from ckptfmt_jax.recompute import scan
+
+    segment = round(steps**0.5)
+    assert segment**2 == steps
+    weight = jax.random.normal(jax.random.key(1), (width, width)) / width**0.5
+    xs = jax.random.normal(jax.random.key(2), (steps, width)) * 0.1
+    start = jnp.ones((64, width))
+
+    def f(weight: Any, carry: Any, x: Any) -> Any:
+        return jnp.tanh(carry @ weight + x), None
+
+    def by_hand(around: Callable[..., Any]) -> Callable[..., Any]:
+        def run(step: Any, carry: Any, xs: Any) -> Any:
+            inner = jax.checkpoint(lambda carry, xs: jax.lax.scan(around(step), carry, xs))
+            return jax.lax.scan(inner, carry, xs.reshape(segment, segment, width))
+
+        return run
+
+    def compiled(run: Callable[..., Any]) -> Any:
+        def loss(weight: Any, start: Any) -> Any:
+            return (run(lambda carry, x: f(weight, carry, x), start, xs)[0] ** 2).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1))).lower(weight, start).compile()
+
+    pairs = {
+        "each step": (by_hand(jax.checkpoint), lambda *given: scan(*given, memory=2 * segment)),
+        "segments": (by_hand(lambda step: step), lambda *given: scan(*given, memory=segment, segment=segment)),
+    }
+    rows = []
+    for name, runs in pairs.items():
+        programs = [compiled(run) for run in runs]
+        best = [float("inf")] * 2
+        for _ in range(rounds):
+            for place, program in enumerate(programs):
+                begun = time.monotonic()
+                jax.block_until_ready(program(weight, start))
+                best[place] = min(best[place], time.monotonic() - begun)
+        by_hand_kib, kib = (program.memory_analysis().temp_size_in_bytes >> 10 for program in programs)
+        rows.append({"around": name, "ratio": round(best[1] / best[0], 2), "KiB": kib, "by hand KiB": by_hand_kib})
+    return rows
+
+
 def picture() -> None:
     found = plan(1000, memory=10, disk=100, costs=Costs(write=5, read=3))
     write_tradeoff(str(PICTURE), found)
@@ -168,6 +219,8 @@ def main(quick: bool, parent: Path, arguments: str | None, picture_only: bool) -
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as folder:
         for options in ({"memory": 20}, {"memory": 10, "disk": "unlimited", "schedule": "two-level", "folder": folder}):
             click.echo(f"memory, {steps:,} steps of 4 MiB: {in_a_process(steps, 4, options)}")
+        for row in beside_nested_checkpoints(256 if quick else 1024, 256, 3 if quick else 20):
+            click.echo(f"scan of JAX beside nested jax.checkpoint: {row}")
         click.echo(f"traffic: {traffic(Path(folder), *((10, 16, 1) if quick else (20, 64, 5)))}")
 
 

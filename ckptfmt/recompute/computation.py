@@ -18,7 +18,21 @@ StepFunction = Callable[[Any, int], Any]
 AdjointFunction = Callable[[Any, int, Any], Any]
 
 
-class Computation(Protocol):
+class Packing(Protocol):
+    """What a disk asks of snapshots."""
+
+    def size(self, held: Any) -> int:
+        """Bytes of memory of a snapshot."""
+
+    def pack(self, held: Any) -> tuple[Tree, Tree]:
+        """A snapshot as a tree that is saved, and plain values that are saved with it."""
+
+    def unpack(self, load: Callable[[Tree], Tree], beside: Any) -> Any:
+        """A snapshot from what `load(like)` gives, which loads the tree like a template (None: as it is), and from the
+        plain values."""
+
+
+class Computation(Packing, Protocol):
     """Steps, and their adjoints. The state before step `n` is the one "at" n."""
 
     def advance(self, state: Any, first: int, last: int) -> Any:
@@ -34,18 +48,8 @@ class Computation(Protocol):
     def give(self, held: Any, *, last: bool) -> Any:
         """The state of a snapshot; if it is the last time, the snapshot's own memory may become the state's."""
 
-    def size(self, held: Any) -> int:
-        """Bytes of memory of a snapshot."""
-
     def fingerprint(self, state: Any) -> bytes:
         """A digest of every bit of a state."""
-
-    def pack(self, held: Any) -> tuple[Tree, Tree]:
-        """A snapshot as a tree that is saved, and plain values that are saved with it."""
-
-    def unpack(self, load: Callable[[Tree], Tree], beside: Any) -> Any:
-        """A snapshot from what `load(like)` gives, which loads the tree like a template (None: as it is), and from the
-        plain values."""
 
 
 class PlainSteps:

@@ -19,7 +19,7 @@ from ..storage.temporaries import destroy, folder_beside
 from ..threads import Call, Pool
 from ..warning import warn
 from .actions import DISK, MEMORY, TierSlot
-from .computation import Computation
+from .computation import Computation, Packing
 
 _NAME = re.compile(r"snapshot-([0-9]{8,})\.ckpt").fullmatch
 
@@ -48,7 +48,7 @@ class DiskTier:
     """Snapshots in a folder. One thread writes and deletes, in order; another one reads. At most one copy waits to be
     written, and one that was read ahead to be asked for."""
 
-    def __init__(self, folder: str, computation: Computation, run: str, traffic: Traffic, *, durable: bool) -> None:
+    def __init__(self, folder: str, computation: Packing, run: str, traffic: Traffic, *, durable: bool) -> None:
         """`run` is a word that all files of a run have, and those of no other."""
         self.folder = folder
         self._computation, self._run, self._durable, self._traffic = computation, run, durable, traffic
