@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..brief import Brief
@@ -77,23 +78,20 @@ def verify_folder(
     `StorageError` for a folder that cannot be listed.
     """
     name = path_of(folder)
-    options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
+    options: dict[str, Any] = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
     candidates = list(
         candidates_in(name, recursive=recursive, storage_options=storage_options, follow_links=follow_links)
     )
     if executor is not None and resume is not None:
         raise fault("bad-option", "resume= keeps how far this process has come, and goes not with executor=", path=name)
-    pending = [] if executor is None else [executor.submit(verify, path, **options) for path, *_ in candidates]
     total, before = sum(candidate.size for candidate in candidates), 0
     known = None if resume is None else Known.at(path_of(resume), name)
+    checks = _checks([candidate.path for candidate in candidates], known, options, executor)
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
-    for number, (path, size, _) in enumerate(candidates):
+    for (path, size, _), check in zip(candidates, checks, strict=True):
         try:
-            if pending:
-                reports.append(pending[number].result())
-            else:
-                reports.append(_verified(path, _part_of(progress, before, size, total), known, options))
+            reports.append(check(_part_of(progress, before, size, total)))
         except NotACheckpointError as error:
             if _is_lost(path, size):
                 errors.append(error)
@@ -109,6 +107,20 @@ def verify_folder(
     if known is not None:
         known.remove()
     return FolderReport(name, tuple(reports), tuple(errors))
+
+
+def _checks(
+    paths: list[str], known: Known | None, options: dict[str, Any], executor: Executor | None
+) -> list[Callable[[Progress], VerifyReport]]:
+    """What verifies each checkpoint, or waits for who does."""
+    if executor is None:
+        return [partial(_verified, path, known, options) for path in paths]
+    pending = [executor.submit(verify, path, **options) for path in paths]
+    return [partial(_awaited, future) for future in pending]
+
+
+def _awaited(future: Future[VerifyReport], _: Progress) -> VerifyReport:
+    return future.result()
 
 
 def _part_of(progress: Progress | None, before: int, size: int, total: int) -> Progress:
@@ -133,7 +145,7 @@ def _is_lost(path: str, size: int) -> bool:
     return False
 
 
-def _verified(path: str, progress: Progress, known: Known | None, options: Mapping[str, Any]) -> VerifyReport:
+def _verified(path: str, known: Known | None, options: Mapping[str, Any], progress: Progress) -> VerifyReport:
     def check(checkpoint: StoredCheckpoint) -> VerifyReport:
         if known is None:
             return verify_stored(checkpoint, progress)
