@@ -40,7 +40,7 @@ from .formats import own
 from .losses import AllowLoss, allowed_kinds, refusal
 from .opening import open_source
 from .options import OwnOptions
-from .probe import Probe
+from .probe import CheckpointPlace, Probe
 from .selection import reduce
 from .sharding import Shards, staged
 from .shards import STATE_DICT
@@ -164,9 +164,12 @@ def convert(
             _save(there, opened, made, counter, **writing)
         else:
             there = _write(there, format, writer, shards, made, counter, **writing)
-    place = opened.place
-    names = (place.path, there, place.format, format.name)
-    return ConvertReport(*names, made.tensors, made.bytes, made.losses, verify, place.passed_over)
+    return _report(opened.place, there, format, made, verify)
+
+
+def _report(place: CheckpointPlace, target: str, format: Format, made: _Made, verified: bool) -> ConvertReport:
+    names = (place.path, target, place.format, format.name)
+    return ConvertReport(*names, made.tensors, made.bytes, made.losses, verified, place.passed_over)
 
 
 def _take(

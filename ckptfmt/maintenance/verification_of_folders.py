@@ -78,15 +78,13 @@ def verify_folder(
     `StorageError` for a folder that cannot be listed.
     """
     name = path_of(folder)
-    options: dict[str, Any] = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
-    candidates = list(
-        candidates_in(name, recursive=recursive, storage_options=storage_options, follow_links=follow_links)
-    )
+    looking: dict[str, Any] = {"storage_options": storage_options, "follow_links": follow_links}
+    candidates = list(candidates_in(name, recursive=recursive, **looking))
     if executor is not None and resume is not None:
         raise fault("bad-option", "resume= keeps how far this process has come, and goes not with executor=", path=name)
     total, before = sum(candidate.size for candidate in candidates), 0
     known = None if resume is None else Known.at(path_of(resume), name)
-    checks = _checks([candidate.path for candidate in candidates], known, options, executor)
+    checks = _checks([candidate.path for candidate in candidates], known, {"limits": limits, **looking}, executor)
     reports: list[VerifyReport] = []
     errors: list[CkptError] = []
     for (path, size, _), check in zip(candidates, checks, strict=True):

@@ -26,7 +26,7 @@ from ..frameworks.advice import advice
 from ..frameworks.int_keys import as_asked
 from ..frameworks.overflows import Tally, TensorCast, name_of
 from ..frameworks.receiving import Intake, StatePart, StoredState, everything, receiver
-from ..frameworks.target import MatchReport, NameCounts, filled, flatten, is_blank, is_empty, match, rebuild
+from ..frameworks.target import MatchReport, NameCounts, filled, flatten, is_blank, is_empty, rebuild
 from ..patterns import Patterns, selector
 from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
@@ -35,7 +35,7 @@ from .below import as_stored, below, leave_out, taken_whole
 from .fetch import Fetcher
 from .filling import TargetPlace, beside_buffers, fill, grouped, put
 from .mapping import Views, mapped
-from .mismatched import Mismatched, skip, skips
+from .mismatched import Mismatched, matched, skips
 from .neighbours import SMALL
 from .parameter_order import warn_of_order
 from .selection import no_match
@@ -296,8 +296,7 @@ class Loader:
         held = [path for path, found in slots.items() if found is not None]
         opened = taken_whole(self.into, [*held, *values, *left], stored, self.supply.leaves)
         leave_out(opened, leaves, slots, stored)
-        skipped = skip(leaves, slots, stored, [one.intake for one in objects]) if self.skips else {}
-        report = match(leaves, slots, stored, is_tensor, self.cast) + MatchReport(skipped=tuple(skipped.values()))
+        report, skipped = matched(leaves, slots, stored, self.cast, self.skips, [one.intake for one in objects])
         names = NameCounts(len(slots) + sum(one.intake.names for one in objects), there - len(skipped))
         report = reduce(add, (one.intake.report for one in objects), report)
         given = {at: leaf for at, leaf in all_stored.items() if at not in skipped} if skipped else all_stored
@@ -399,8 +398,7 @@ class Loader:
         whole = taken_whole(self.like, held, stored, {given(path): leaf for path, leaf in self.supply.leaves.items()})
         lists = {at: paths for at, paths in whole.items() if at not in leaves}  # a template's None is no place
         leave_out(lists, leaves, templates, stored)
-        skipped = skip(leaves, templates, stored) if self.skips else {}
-        report = match(leaves, templates, stored, is_tensor, self.cast) + MatchReport(skipped=tuple(skipped.values()))
+        report, _ = matched(leaves, templates, stored, self.cast, self.skips)
         self._check(report, NameCounts(len(leaves), filled(stored)))
         asked = {
             (found.identity, ask): found  # aliases that are asked for alike are one object [TREE-010]
