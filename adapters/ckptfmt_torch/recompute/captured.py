@@ -59,7 +59,14 @@ def _around(value: Any) -> list[Any]:
         except ValueError:  # it is set later, or was deleted
             continue
     names = (value.__globals__.get(name) for name in value.__code__.co_names)
-    return around + [there for there in names if isinstance(there, torch.nn.Module | torch.Tensor)]
+    return around + [there for there in names if _is_followed(there, value)]
+
+
+def _is_followed(there: Any, function: FunctionType) -> bool:
+    """Whether it is looked into what a function has found among its globals: not the functions of other modules."""
+    if isinstance(there, FunctionType):
+        return there.__globals__ is function.__globals__
+    return isinstance(there, (torch.nn.Module, torch.Tensor, functools.partial, MethodType, *CONTAINERS, dict))
 
 
 Edge = tuple[Any, int]

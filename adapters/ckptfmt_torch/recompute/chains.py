@@ -28,7 +28,7 @@ from .storages import memory_of, version
 Step = Callable[..., Any]
 
 
-@takes()
+@takes(name="ckptfmt_torch.recompute.chain")
 def chain(
     steps: Iterable[Step],
     *x: Any,
@@ -191,7 +191,8 @@ class _ChainRun:
             self._end()
             raise
         self.gives_one = final.is_one
-        return final.values  # type: ignore[no-any-return]
+        # none is a view then, which could not be changed in place
+        return tuple(value.detach() if isinstance(value, torch.Tensor) else value for value in final.values)
 
     def backward(self, adjoints: Adjoints, needs: tuple[bool, ...]) -> tuple[Adjoints, Adjoints]:
         """The gradients of the inputs, and of the parameters that are needed, which `needs` says of each."""

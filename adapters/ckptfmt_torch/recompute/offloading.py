@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import threading
 import weakref
@@ -16,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from ckptfmt.api import save
 from ckptfmt.calls import takes
 from ckptfmt.checkpoint import Checkpoint
-from ckptfmt.errors import fault
+from ckptfmt.errors import CkptError, fault
 from ckptfmt.recompute.budget import bytes_in
 from ckptfmt.recompute.snapshots import scratch
 from ckptfmt.storage.temporaries import destroy
@@ -26,6 +27,30 @@ from .ending import THREADS, closed_with
 from .storages import ALIGNED, Seen, is_plain, part, seen, span, version
 
 AHEAD = 2  # storages that wait to be written at a time, and that are read ahead
+
+
+class _Trim:
+    """Gives memory back that was freed. glibc keeps what lies between pieces that are still used, and seldom finds place
+    for another tensor there: its aligned allocations look for more than they then take."""
+
+    EVERY = 32 << 20  # bytes
+
+    def __init__(self) -> None:
+        self._freed = 0
+        try:
+            self._trim: Any = ctypes.CDLL(None).malloc_trim
+        except (AttributeError, OSError, TypeError):  # of another C library, or none that has a name
+            self._trim = None
+
+    def freed(self, size: int) -> None:
+        """Note what was freed on the host, and trim from time to time."""
+        self._freed += size
+        if self._trim is not None and self._freed >= self.EVERY:
+            self._freed = 0
+            self._trim(0)
+
+
+TRIM = _Trim()
 
 
 class OffloadReport:
@@ -48,7 +73,7 @@ class OffloadReport:
         return f"{type(self).__name__}({shown})"
 
 
-@takes()
+@takes(name="ckptfmt_torch.recompute.offload")
 @contextlib.contextmanager
 def offload(
     folder: str | os.PathLike[str],
@@ -179,7 +204,7 @@ class _Spill:
         """Begin to write it. What is on a device comes to the host first, in the order of its stream."""
         assert self._raw is not None
         host, path = self._raw.cpu(), self._path
-        self._written = self._room.writer.submit(_write, weakref.ref(self), path, host)
+        self._written = self._room.writer.submit(_write, weakref.ref(self), path, host, self._room.failed)
         return self._written
 
     def wrote(self, size: int) -> None:
@@ -225,18 +250,26 @@ class _Spill:
             self._room.writer.submit(destroy, self._path)
 
 
-def _write(spill: weakref.ref[_Spill], path: str, host: torch.Tensor) -> None:
+def _write(spill: weakref.ref[_Spill], path: str, host: torch.Tensor, failed: deque[CkptError]) -> None:
+    """Write it, unless it is gone. Where that fails, it stays in memory, and who saves next is told."""
     if spill() is None:
         return
-    done = save(path, {"bytes": host}, durable=False, overwrite=True)
+    try:
+        done = save(path, {"bytes": host}, durable=False, overwrite=True)
+    except CkptError as error:
+        failed.append(error)
+        return
     there = spill()
     if there is not None:
         there.wrote(done.bytes)
+    del host, there
+    TRIM.freed(done.bytes)
 
 
 def _read(path: str, device: torch.device) -> torch.Tensor:
     with Checkpoint(path) as checkpoint:
         raw = torch.from_numpy(checkpoint.load()["bytes"])
+    TRIM.freed(raw.numel())  # what the backward pass has had before
     return raw.to(device)
 
 
@@ -249,6 +282,7 @@ class _Room:
         self.report = OffloadReport()
         self.writer, self.reader = Pool(1, f"{THREADS}-write"), Pool(1, f"{THREADS}-read")
         self.let_go: deque[int] = deque()  # sizes of what was kept in memory, and went with its part of the graph
+        self.failed: deque[CkptError] = deque()
         self._kept: deque[weakref.ref[_Spill]] = deque()
         self._kept_bytes = 0
         self._pending: deque[Call[None]] = deque()
@@ -320,7 +354,9 @@ class _Room:
                 continue
             self._kept_bytes -= earliest.size
             while len(self._pending) >= AHEAD:
-                self._pending.popleft().result()
+                self._pending.popleft().wait()
+            if self.failed:
+                raise self.failed.popleft()  # which nobody holds then, as its frames hold the graph
             self._pending.append(earliest.write())
 
     def read_ahead(self, number: int) -> None:

@@ -201,7 +201,8 @@ def _values(outputs: Any, number: int) -> tuple[tuple[Any, ...], bool]:
         outputs = other
     message = f"step {number} gives what cannot be passed on"
     expected = "a tensor, or a tuple of tensors and plain values"
-    raise fault("unsupported-leaf", message, found=type(outputs).__name__, expected=expected)
+    advice = "Give what a dict or an object has one by one"
+    raise fault("unsupported-leaf", message, found=type(outputs).__name__, expected=expected, advice=advice)
 
 
 def _detached(values: tuple[Any, ...]) -> tuple[Any, ...]:
