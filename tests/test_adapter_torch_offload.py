@@ -1,5 +1,5 @@
-"""Saved activations on a disk: gradients stay what they were, to the bit; what is shared is written once, what is changed
-is refused, and nothing is left."""
+"""Saved activations on a disk: gradients stay what they were, to the bit; what is shared is written once, what is
+changed is refused, and nothing is left."""
 
 from __future__ import annotations
 
@@ -143,10 +143,9 @@ def test_files_go_with_the_graph(tmp_path: Path) -> None:
         y = squares(x * 1, 5)
     del y
     assert os.listdir(tmp_path) == []
-    with pytest.raises(KeyError), offload(tmp_path, smallest=1):
-        y = squares(x * 1, 5)
-        raise KeyError
-    del y
+    with pytest.raises(ZeroDivisionError), offload(tmp_path, smallest=1):
+        squares(x * 1, 5) / (1 // 0)
+    gc.collect()
     assert os.listdir(tmp_path) == []
     with offload(tmp_path / "never made", memory="1GiB"):
         squares(x * 1, 5)
@@ -176,13 +175,14 @@ def test_what_is_left_when_the_process_ends(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("memory", [0, "1GiB"])
 def test_changes_in_place_are_found(tmp_path: Path, memory: int | str) -> None:
-    """Through any view, before or after the bytes are written; as torch does itself. What is not asked for may change."""
+    """Through any view, before or after the bytes are written; as torch does itself. What nobody asks for may."""
     x = ones(requires_grad=True)
-    for change in (
+    changes: list[Callable[[Any], Any]] = [
         lambda h: h.add_(1),
         lambda h: h.detach()[3:].zero_(),
         lambda h: h.view(-1)[:1].copy_(torch.ones(1)),
-    ):
+    ]
+    for change in changes:
         for context in (nullcontext(), offload(tmp_path, smallest=1, memory=memory)):
             with context:
                 h = x * 1
@@ -318,15 +318,15 @@ x = torch.ones(1 << 20)
 for kind in (None, False, True):
     before = status("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
-    run(x, 50, kind)
+    run(x, 60, kind)
     print(status("VmHWM") - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_peak_memory(tmp_path: Path) -> None:
-    """Of 50 activations of 4 MiB; also where they are inputs of what torch recomputes, of either kind."""
+    """Of 60 activations of 4 MiB; also where they are inputs of what torch recomputes, of either kind."""
     done = subprocess.run([sys.executable, "-c", PEAK, tmp_path], check=True, capture_output=True, text=True)
     rises = list(map(int, done.stdout.split()))
     assert len(rises) == 3
-    assert max(rises) <= (10 * 4 + 64) << 20
+    assert max(rises) <= (16 * 4 + 64) << 20

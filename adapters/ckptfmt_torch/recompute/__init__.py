@@ -1,5 +1,5 @@
-"""Gradient checkpointing in torch: `chain` recomputes the steps of a part of a model, `offload` puts what a forward pass
-saves for the backward one on a disk."""
+"""Gradient checkpointing in torch: `chain` recomputes the steps of a part of a model, `offload` puts what a forward
+pass saves for the backward one on a disk."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Which tensors a step computes gradients for beside those that it is given: the parameters of modules, and what functions
-have taken from around them."""
+"""Which tensors a step computes gradients for beside those that it is given: the parameters of modules, and what
+functions have taken from around them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def unknown_leaf(outputs: list[torch.Tensor], known: list[torch.Tensor]) -> torc
     """A tensor that requires grad, that the graph of some outputs comes to, and that is none of those known."""
     leaves = {id(tensor) for tensor in known if tensor.grad_fn is None}
     edges: set[Edge] = {(tensor.grad_fn, tensor.output_nr) for tensor in known if tensor.grad_fn is not None}
-    waiting = [(output.grad_fn, output.output_nr) for output in outputs if output.grad_fn is not None]
+    waiting: list[Edge] = [(output.grad_fn, output.output_nr) for output in outputs if output.grad_fn is not None]
     visited: set[Any] = set()
     while waiting:
         node, _ = edge = waiting.pop()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
@@ -25,12 +26,12 @@ from .ending import closed_with
 from .steps import Adjoints, ChainSteps
 from .storages import memory_of, version
 
-Step = Callable[..., Any]
+TorchStep = Callable[..., Any]
 
 
 @takes(name="ckptfmt_torch.recompute.chain")
 def chain(
-    steps: Iterable[Step],
+    steps: Iterable[TorchStep],
     *x: Any,
     memory: SnapshotBudget = None,
     disk: SnapshotBudget = None,
@@ -61,8 +62,8 @@ def chain(
     - `check`: compare each state that is computed again with what it was; raise `not-deterministic` where it differs.
     - `report`: called with a `RecomputeReport` once the backward pass is over.
 
-    Where no gradient is asked for, the steps are just called. A chain is gone back through once, without `create_graph`.
-    Its files are removed then, or when the graph is let go; after a crash, by `gc`.
+    Where no gradient is asked for, the steps are just called. A chain is gone back through once, without
+    `create_graph`. Its files are removed then, or when the graph is let go; after a crash, by `gc`.
 
     Raises `InputError` (`bad-option`, `state-changed`, `not-deterministic`, `unsupported-leaf`), `StorageError`, and
     `UnsupportedError` (`missing-package`).
@@ -84,11 +85,11 @@ def chain(
     slots = slots_for(name, slots)
     run = _ChainRun(computation, every, report)
     run.begin(name, len(functions), slots, costs, folder, check)
-    outputs = _ChainFunction.apply(run, len(x), *x, *every)
+    outputs = _ChainFunction.apply(run, len(x), *x, *every)  # type: ignore[no-untyped-call]
     return outputs[0] if run.gives_one else outputs
 
 
-def _callables(steps: Iterable[Step]) -> list[Step]:
+def _callables(steps: Iterable[TorchStep]) -> list[TorchStep]:
     found = list(steps) if isinstance(steps, Iterable) else []
     other = next((step for step in found if not callable(step)), None)
     if not found or other is not None:
@@ -103,10 +104,11 @@ def _refuse_transforms(x: tuple[Any, ...]) -> None:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         message = "a chain cannot be within a transform of torch.func (grad, vmap, jvp, ...)"
         raise fault("unsupported-leaf", message, advice="Call the steps themselves there")
-    if torch.autograd.forward_ad._current_level >= 0:
-        duals = [torch.autograd.forward_ad.unpack_dual(tensor) for tensor in tensors]
+    if forward_ad._current_level >= 0:
+        duals = [forward_ad.unpack_dual(tensor) for tensor in tensors]  # type: ignore[no-untyped-call]
         if any(dual.tangent is not None for dual in duals):
-            raise fault("unsupported-leaf", "a chain has no forward-mode derivatives")
+            advice = "Call the steps themselves there"
+            raise fault("unsupported-leaf", "a chain has no forward-mode derivatives", advice=advice)
 
 
 def _asked(
@@ -143,7 +145,7 @@ def _once(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     return list({id(tensor): tensor for tensor in tensors}.values())
 
 
-def _called(functions: list[Step], x: tuple[Any, ...]) -> Any:
+def _called(functions: list[TorchStep], x: tuple[Any, ...]) -> Any:
     values: Any = x
     for function in functions:
         values = function(*values) if isinstance(values, tuple | list) else function(values)

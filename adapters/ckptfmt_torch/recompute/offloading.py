@@ -24,14 +24,14 @@ from ckptfmt.storage.temporaries import destroy
 from ckptfmt.threads import Call, Pool
 
 from .ending import THREADS, closed_with
-from .storages import ALIGNED, Seen, is_plain, part, seen, span, version
+from .storages import ALIGNED, is_plain, part, seen, span, version
 
 AHEAD = 2  # storages that wait to be written at a time, and that are read ahead
 
 
 class _Trim:
-    """Gives memory back that was freed. glibc keeps what lies between pieces that are still used, and seldom finds place
-    for another tensor there: its aligned allocations look for more than they then take."""
+    """Gives memory back that was freed. glibc keeps what lies between pieces that are still used, and seldom finds
+    place for another tensor there: its aligned allocations look for more than they then take."""
 
     EVERY = 32 << 20  # bytes
 
@@ -122,6 +122,11 @@ def _check(counter: torch.Tensor, expected: int) -> None:
         raise fault("state-changed", message, found=found, expected=before, advice="Copy it before it is changed")
 
 
+def _weak(tensor: torch.Tensor) -> Any:
+    """A tensor's storage, as a key that keeps its address from being used again, and none of its memory."""
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+
+
 class _Watch:
     """Sees whether a tensor is changed in place, by the counter that it shares with all that share its memory; holds
     none of that memory."""
@@ -140,7 +145,7 @@ class _Watch:
             _check(self._counter, self._version)
 
 
-class _KeptTensor:
+class _StayingTensor:
     """A saved tensor that stays where it is."""
 
     __slots__ = ("_bare", "_version")
@@ -278,7 +283,7 @@ class _Room:
 
     def __init__(self, folder: str | os.PathLike[str], memory: int, smallest: int, keep: list[torch.Tensor]) -> None:
         self._folder, self._memory, self._smallest = folder, memory, smallest
-        self._keep = {StorageWeakRef(t.untyped_storage()) for t in keep if is_plain(t)}
+        self._keep = {_weak(t) for t in keep if is_plain(t)}
         self.report = OffloadReport()
         self.writer, self.reader = Pool(1, f"{THREADS}-write"), Pool(1, f"{THREADS}-read")
         self.let_go: deque[int] = deque()  # sizes of what was kept in memory, and went with its part of the graph
@@ -301,14 +306,14 @@ class _Room:
             closed_with(self, stack.close)
         return self._place
 
-    def pack(self, tensor: torch.Tensor) -> _KeptTensor | _SpilledTensor:
+    def pack(self, tensor: torch.Tensor) -> _StayingTensor | _SpilledTensor:
         """What is saved in place of a tensor."""
         if self._stays(tensor):
-            return _KeptTensor(tensor)
+            return _StayingTensor(tensor)
         with self._lock, torch.no_grad():
             return _SpilledTensor(self._spill_of(tensor), tensor)
 
-    def unpack(self, packed: _KeptTensor | _SpilledTensor) -> torch.Tensor:
+    def unpack(self, packed: _StayingTensor | _SpilledTensor) -> torch.Tensor:
         return packed.tensor()
 
     def _stays(self, tensor: torch.Tensor) -> bool:
@@ -320,7 +325,7 @@ class _Room:
         for one in (tensor, tensor._base):
             if one is not None and (isinstance(one, torch.nn.Parameter) or (one.is_leaf and one.requires_grad)):
                 return True
-        return bool(self._keep) and StorageWeakRef(tensor.untyped_storage()) in self._keep
+        return bool(self._keep) and _weak(tensor) in self._keep
 
     def _spill_of(self, tensor: torch.Tensor) -> _Spill:
         """The bytes that a tensor sees, or, if it sees half of them or more, those of its whole storage."""
@@ -329,7 +334,7 @@ class _Room:
         if 2 * (end - start) >= storage.nbytes():
             start, end = 0, storage.nbytes()
         start = start // ALIGNED * ALIGNED
-        key = (StorageWeakRef(storage), start, end, version(tensor))  # which keeps its address from being used again
+        key = (_weak(tensor), start, end, version(tensor))
         known = self._spills.get(key)
         spill = None if known is None else known()
         if spill is None:

@@ -15,7 +15,7 @@ from ckptfmt.format.digests import DIGEST, digest_named
 from ..dtypes import array_of
 from . import captured
 from .storages import memory_of, packed, part, span, unpacked, version
-from .surroundings import Autocast, Buffers, Generators, RandomState
+from .surroundings import Autocast, ModuleBuffers, Generators, RandomState
 
 PLAIN = (type(None), bool, int, float, str)
 Adjoints = list[torch.Tensor | None]
@@ -56,7 +56,7 @@ class ChainSteps:
         everything = [*state.tensors, *(each for some in parameters for each in some)]
         self._generators = Generators(everything)
         self._autocast = Autocast(self._generators.kind)
-        self._buffers = Buffers(steps)
+        self._buffers = ModuleBuffers(steps)
         self._first_needs = [tensor.requires_grad for tensor in state.tensors]
         self._is_going_back = False
         self._needed: set[int] = set()
@@ -229,7 +229,7 @@ def _without_hooks(tensors: list[torch.Tensor]) -> Iterator[None]:
     """Hooks of tensors see the sum over all steps, once, when the outer pass comes to them; not each step's part."""
     hooked = [tensor for tensor in tensors if tensor._backward_hooks]
     if any(tensor.grad_fn is not None for tensor in hooked):
-        message = "a tensor that was captured, and is no leaf, has a hook, which would see the gradients of single steps"
+        message = "a captured tensor that is no leaf has a hook, which would see the gradients of single steps"
         raise fault("bad-option", message, advice="Give it to the steps as an input")
     kept = [tensor._backward_hooks for tensor in hooked]
     for tensor in hooked:

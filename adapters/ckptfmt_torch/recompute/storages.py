@@ -52,23 +52,24 @@ def is_plain(tensor: torch.Tensor) -> bool:
 def span(tensor: torch.Tensor) -> tuple[int, int]:
     """The bytes of its storage from the first to the last that a tensor sees."""
     itemsize = tensor.element_size()
-    start = tensor.storage_offset() * itemsize
+    start = int(tensor.storage_offset()) * itemsize
     if not tensor.numel():
         return start, start
     last = sum((side - 1) * step for side, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return start, start + (last + 1) * itemsize
+    return start, start + int(last + 1) * itemsize
 
 
 def seen(tensor: torch.Tensor, start: int) -> Seen:
     """How a tensor sees its storage from a byte on."""
-    offset = tensor.storage_offset() * tensor.element_size() - start
+    offset = int(tensor.storage_offset()) * tensor.element_size() - start
     return Seen(tensor.dtype, tuple(tensor.shape), tensor.stride(), offset, tensor.is_conj(), tensor.is_neg())
 
 
 def part(tensor: torch.Tensor, start: int, end: int) -> torch.Tensor:
     """Bytes of a tensor's storage, without a copy."""
     raw = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-    return raw.set_(tensor.untyped_storage(), start, (end - start,))
+    raw.set_(tensor.untyped_storage(), start, (end - start,), (1,))
+    return raw
 
 
 def version(tensor: torch.Tensor) -> int:

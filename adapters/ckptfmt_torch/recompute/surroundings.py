@@ -1,4 +1,5 @@
-"""What a step depends on beside its inputs, and finds again when it is recomputed: random numbers, autocast, buffers."""
+"""What a step depends on beside its inputs, and finds again when it is recomputed: random numbers, autocast,
+buffers."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from .captured import modules_of
 from .storages import is_plain
@@ -64,8 +66,8 @@ class Autocast:
             yield
 
 
-class Buffers:
-    """Buffers that steps change: running statistics, iterates of spectral norms. A step that is recomputed finds those
+class ModuleBuffers:
+    """ModuleBuffers that steps change: running statistics, iterates of spectral norms. A step that is recomputed finds those
     that it found first, and leaves no trace of having been called again."""
 
     def __init__(self, steps: Sequence[Any]) -> None:
@@ -98,12 +100,15 @@ def _buffers(step: Any) -> list[torch.Tensor]:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one, other) or (one.is_floating_point() and torch.equal(one.isnan(), other.isnan())
-                                       and torch.equal(one.nan_to_num(), other.nan_to_num()))
+    return torch.equal(one, other) or (
+        one.is_floating_point()
+        and torch.equal(one.isnan(), other.isnan())
+        and torch.equal(one.nan_to_num(), other.nan_to_num())
+    )
 
 
 def _put(values: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Without autograd's notice: no graph saw the other values."""
-    with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(tuple(buffer for buffer, _ in values)):
+    with torch.no_grad(), _unsafe_preserve_version_counter(tuple(buffer for buffer, _ in values)):
         for buffer, value in values:
             buffer.copy_(value)
