@@ -193,6 +193,21 @@ def test_what_needs_no_gradient_is_just_called() -> None:
     assert isinstance(counts, tuple)
 
 
+def test_what_is_frozen_is_not_gone_back_over() -> None:
+    modules, x = layers(6), batch()
+    calls: list[int] = []
+    for number, module in enumerate(modules):
+        module.register_forward_pre_hook(lambda *_, n=number: calls.append(n) if torch.is_grad_enabled() else None)
+        module.requires_grad_(number in (3, 5))
+    parameters = [*modules[3].parameters(), *modules[5].parameters()]
+    found = torch.autograd.grad(chain(modules, x, memory=2).sum(), parameters)
+    assert calls == [5, 4, 3]
+    wanted = torch.autograd.grad(through(modules, x).sum(), parameters)
+    assert list(map(bits, found)) == list(map(bits, wanted))
+    (last,) = torch.autograd.grad(chain(modules, x, memory=2).sum(), parameters[-1:])
+    assert bits(last) == bits(wanted[-1])
+
+
 def test_what_is_not_differentiable() -> None:
     x = batch().requires_grad_()
     index, plain, y = chain([lambda x: (x.argmax(), "as it is", x * 2), lambda *values: values], x, memory=1)

@@ -7,6 +7,6 @@ from ckptfmt.packages import required_by
 
 with required_by("ckptfmt_torch"):
     from .chains import chain
-    from .offloading import OffloadReport, offload
+    from .offloading import OffloadTraffic, offload
 
-__all__ = ["OffloadReport", "chain", "offload"]
+__all__ = ["OffloadTraffic", "chain", "offload"]

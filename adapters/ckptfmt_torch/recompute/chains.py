@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from torch.autograd import forward_ad
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.packages import package
+from ckptfmt.recompute.actions import ActionTable
 from ckptfmt.recompute.budget import SnapshotBudget, snapshots_in
 from ckptfmt.recompute.costs import Costs
 from ckptfmt.recompute.driver import Driver
@@ -43,8 +45,8 @@ def chain(
     check: bool = False,
     report: Callable[[RecomputeReport], Any] | None = None,
 ) -> Any:
-    """Call each of `steps` with what the one before gave, the first with `x`, and keep few of the states between them:
-    going back, the others are recomputed. Gives what the last one gives.
+    """Return what the last of `steps` gives, where each is called with what the one before gave, and the first with
+    `x`. Few of the states between them are kept; going back, the others are recomputed.
 
         y = chain(model.layers, x, memory=8)
 
@@ -81,7 +83,7 @@ def chain(
     computation = ChainSteps(functions, x, parameters)
     costs = costs or Costs()
     if name == "auto":
-        name = best_schedule(len(functions), slots, costs)
+        name = _best(len(functions), slots, costs)
     slots = slots_for(name, slots)
     run = _ChainRun(computation, every, report)
     run.begin(name, len(functions), slots, costs, folder, check)
@@ -100,6 +102,9 @@ def _callables(steps: Iterable[TorchStep]) -> list[TorchStep]:
 
 def _refuse_transforms(x: tuple[Any, ...]) -> None:
     """Refuse what would ask for derivatives of another kind."""
+    if torch.compiler.is_compiling():
+        message = "a chain cannot be compiled"
+        raise fault("unsupported-leaf", message, advice="Compile its steps, and call the chain outside")
     tensors = [value for value in x if isinstance(value, torch.Tensor)]
     if torch._C._functorch.peek_interpreter_stack() is not None:
         message = "a chain cannot be within a transform of torch.func (grad, vmap, jvp, ...)"
@@ -152,6 +157,15 @@ def _called(functions: list[TorchStep], x: tuple[Any, ...]) -> Any:
     return tuple(values) if isinstance(values, list) else values
 
 
+@functools.lru_cache(16)
+def _table(name: str, steps: int, slots: Slots, costs: Costs) -> ActionTable:
+    """The actions of a schedule, which every pass through a model asks for again."""
+    return table_of(name, steps, slots, costs)
+
+
+_best = functools.lru_cache(16)(best_schedule)
+
+
 class _ChainRun:
     """One forward pass through a chain, and one back. It is let go with the graph, and its files with it."""
 
@@ -169,7 +183,7 @@ class _ChainRun:
     def begin(
         self, name: str, steps: int, slots: Slots, costs: Costs, folder: str | os.PathLike[str] | None, check: bool
     ) -> None:
-        table = table_of(name, steps, slots, costs)
+        table = _table(name, steps, slots, costs)
         traffic, stack = Traffic(), contextlib.ExitStack()
         self._disk: DiskTier | None = None
         if slots.disk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 import weakref
@@ -25,35 +24,12 @@ from ckptfmt.threads import Call, Pool
 
 from .ending import THREADS, closed_with
 from .storages import ALIGNED, is_plain, part, seen, span, version
+from .trimming import TRIM
 
 AHEAD = 2  # storages that wait to be written at a time, and that are read ahead
 
 
-class _Trim:
-    """Gives memory back that was freed. glibc keeps what lies between pieces that are still used, and seldom finds
-    place for another tensor there: its aligned allocations look for more than they then take."""
-
-    EVERY = 32 << 20  # bytes
-
-    def __init__(self) -> None:
-        self._freed = 0
-        try:
-            self._trim: Any = ctypes.CDLL(None).malloc_trim
-        except (AttributeError, OSError, TypeError):  # of another C library, or none that has a name
-            self._trim = None
-
-    def freed(self, size: int) -> None:
-        """Note what was freed on the host, and trim from time to time."""
-        self._freed += size
-        if self._trim is not None and self._freed >= self.EVERY:
-            self._freed = 0
-            self._trim(0)
-
-
-TRIM = _Trim()
-
-
-class OffloadReport:
+class OffloadTraffic:
     """What became of saved tensors: bytes `saved` of those that may go to the disk, `written`, and `read`; the most of
     them in memory at a time (`peak_bytes`, with what waits to be written or was read), and how many storages
     (`storages`)."""
@@ -81,9 +57,10 @@ def offload(
     memory: int | str = 0,
     keep: Iterable[torch.Tensor | torch.nn.Module] = (),
     smallest: int | str = "1MiB",
-) -> Iterator[OffloadReport]:
-    """Within the block, what torch saves for the backward pass goes to checkpoints in `folder`; they are written in the
-    background, read ahead in the order in which a backward pass asks for them, verified, and removed with the graph.
+) -> Iterator[OffloadTraffic]:
+    """Let what torch saves for the backward pass, within the block, go to checkpoints in `folder`. They are written in
+    the background, read ahead in the order in which a backward pass asks for them, verified, and removed with the
+    graph.
 
         with offload("/scratch", memory="2GiB"):
             loss = model(x)
@@ -284,7 +261,7 @@ class _Room:
     def __init__(self, folder: str | os.PathLike[str], memory: int, smallest: int, keep: list[torch.Tensor]) -> None:
         self._folder, self._memory, self._smallest = folder, memory, smallest
         self._keep = {_weak(t) for t in keep if is_plain(t)}
-        self.report = OffloadReport()
+        self.report = OffloadTraffic()
         self.writer, self.reader = Pool(1, f"{THREADS}-write"), Pool(1, f"{THREADS}-read")
         self.let_go: deque[int] = deque()  # sizes of what was kept in memory, and went with its part of the graph
         self.failed: deque[CkptError] = deque()

@@ -15,7 +15,8 @@ from ckptfmt.format.digests import DIGEST, digest_named
 from ..dtypes import array_of
 from . import captured
 from .storages import memory_of, packed, part, span, unpacked, version
-from .surroundings import Autocast, ModuleBuffers, Generators, RandomState
+from .surroundings import Autocast, Generators, ModuleBuffers, RandomState
+from .trimming import TRIM
 
 PLAIN = (type(None), bool, int, float, str)
 Adjoints = list[torch.Tensor | None]
@@ -60,6 +61,7 @@ class ChainSteps:
         self._first_needs = [tensor.requires_grad for tensor in state.tensors]
         self._is_going_back = False
         self._needed: set[int] = set()
+        self._needs_state: list[bool] = []  # of each step, whether anything before it asks for a gradient
         self._counts: dict[int, int] = {}
         self.gradients: dict[int, torch.Tensor] = {}
 
@@ -69,6 +71,10 @@ class ChainSteps:
     def go_back(self, needed: set[int]) -> None:
         """From now on states are computed again. `needed`: ids of parameters whose gradients are."""
         self._is_going_back, self._needed = True, needed
+        self._needs_state = [any(self._first_needs)]
+        for parameters in self.parameters:
+            needs = any(id(parameter) in needed for parameter in parameters)
+            self._needs_state.append(needs or self._needs_state[-1])
 
     # ---- what the driver asks for
 
@@ -106,6 +112,8 @@ class ChainSteps:
             yield
 
     def reverse(self, state: ChainState, number: int, adjoint: Adjoints) -> Adjoints:
+        if not self._needs_state[number + 1]:
+            return [None] * len(state.tensors)
         inputs, leaves = self._leaves(state, number)
         with self._as_before(state, number, with_grad=True):
             outputs, _ = _values(self._steps[number](*inputs), number)
@@ -125,6 +133,9 @@ class ChainSteps:
             if gradient is not None:
                 so_far = self.gradients.get(id(parameter))
                 self.gradients[id(parameter)] = gradient if so_far is None else so_far + gradient
+        for leaf in leaves:
+            if leaf.device.type == "cpu":
+                TRIM.freed(leaf.numel() * leaf.element_size())
         return [found.get(id(leaf)) for leaf in leaves]
 
     def _leaves(self, state: ChainState, number: int) -> tuple[list[Any], list[torch.Tensor]]:
@@ -133,7 +144,7 @@ class ChainSteps:
         for value in state.values:
             if isinstance(value, torch.Tensor):
                 value = value.detach()
-                value.requires_grad_(value.is_floating_point() or value.is_complex())
+                value.requires_grad_(self._needs_state[number] and (value.is_floating_point() or value.is_complex()))
             inputs.append(value)
         leaves = [value for value in inputs if isinstance(value, torch.Tensor)]
         if number == 0:

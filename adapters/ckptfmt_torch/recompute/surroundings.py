@@ -67,7 +67,7 @@ class Autocast:
 
 
 class ModuleBuffers:
-    """ModuleBuffers that steps change: running statistics, iterates of spectral norms. A step that is recomputed finds those
+    """Buffers that steps change: running statistics, iterates of spectral norms. A step that is recomputed finds those
     that it found first, and leaves no trace of having been called again."""
 
     def __init__(self, steps: Sequence[Any]) -> None:
