@@ -80,13 +80,8 @@ def chain(
     inputs = [value for value in x if isinstance(value, torch.Tensor)]
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in [*inputs, *every]):
         return _called(functions, x)
-    computation = ChainSteps(functions, x, parameters)
-    costs = costs or Costs()
-    if name == "auto":
-        name = _best(len(functions), slots, costs)
-    slots = slots_for(name, slots)
-    run = _ChainRun(computation, every, report)
-    run.begin(name, len(functions), slots, costs, folder, check)
+    run = _ChainRun(ChainSteps(functions, x, parameters), every, report)
+    run.begin(name, len(functions), slots, costs or Costs(), folder, check)
     outputs = _ChainFunction.apply(run, len(x), *x, *every)  # type: ignore[no-untyped-call]
     return outputs[0] if run.gives_one else outputs
 
@@ -183,6 +178,9 @@ class _ChainRun:
     def begin(
         self, name: str, steps: int, slots: Slots, costs: Costs, folder: str | os.PathLike[str] | None, check: bool
     ) -> None:
+        if name == "auto":
+            name = _best(steps, slots, costs)
+        slots = slots_for(name, slots)
         table = _table(name, steps, slots, costs)
         traffic, stack = Traffic(), contextlib.ExitStack()
         self._disk: DiskTier | None = None
