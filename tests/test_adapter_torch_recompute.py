@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import subprocess
@@ -111,6 +112,17 @@ def test_autocast_is_what_it_was(tmp_path: Path, options: dict[str, Any]) -> Non
     assert y.dtype == z.dtype == torch.bfloat16
     assert bits(y) == bits(z)
     assert gradients(modules, y.float().sum()) == gradients(modules, z.float().sum())
+
+
+def test_buffers_that_decide_what_a_step_gives() -> None:
+    """Of a spectral norm, each call moves the vectors that the weight is divided with."""
+    norm = torch.nn.utils.parametrizations.spectral_norm
+    torch.manual_seed(0)
+    modules = [norm(torch.nn.Linear(6, 6)) for _ in range(6)]
+    other, x = copy.deepcopy(modules), batch()
+    assert gradients(modules, chain(modules, x, memory=2).sum()) == gradients(other, through(other, x).sum())
+    for mine, its in zip(modules, other, strict=True):
+        assert list(map(bits, mine.buffers())) == list(map(bits, its.buffers()))
 
 
 def test_strides_and_shared_memory_come_back_from_the_disk(tmp_path: Path) -> None:
