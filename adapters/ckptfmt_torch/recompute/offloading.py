@@ -140,7 +140,7 @@ class _SpilledTensor:
 
     __slots__ = ("_asked", "_seen", "_spill", "_watch")
 
-    def __init__(self, spill: _Spill, tensor: torch.Tensor) -> None:
+    def __init__(self, spill: _StorageSpill, tensor: torch.Tensor) -> None:
         self._spill, self._seen, self._watch = spill, seen(tensor, spill.start), _Watch(tensor)
         self._asked = False
         spill.waiting += 1
@@ -162,7 +162,7 @@ class _SpilledTensor:
         self._done()
 
 
-class _Spill:
+class _StorageSpill:
     """Bytes of a storage: in memory, or on the disk. `waiting`: saved tensors in it that were not asked for yet."""
 
     def __init__(self, room: _Room, number: int, raw: torch.Tensor, start: int) -> None:
@@ -232,7 +232,7 @@ class _Spill:
             self._room.writer.submit(destroy, self._path)
 
 
-def _write(spill: weakref.ref[_Spill], path: str, host: torch.Tensor, failed: deque[CkptError]) -> None:
+def _write(spill: weakref.ref[_StorageSpill], path: str, host: torch.Tensor, failed: deque[CkptError]) -> None:
     """Write it, unless it is gone. Where that fails, it stays in memory, and who saves next is told."""
     if spill() is None:
         return
@@ -265,11 +265,11 @@ class _Room:
         self.writer, self.reader = Pool(1, f"{THREADS}-write"), Pool(1, f"{THREADS}-read")
         self.let_go: deque[int] = deque()  # sizes of what was kept in memory, and went with its part of the graph
         self.failed: deque[CkptError] = deque()
-        self._kept: deque[weakref.ref[_Spill]] = deque()
+        self._kept: deque[weakref.ref[_StorageSpill]] = deque()
         self._kept_bytes = 0
         self._pending: deque[Call[None]] = deque()
-        self._all: list[weakref.ref[_Spill]] = []
-        self._spills: dict[tuple[Any, ...], weakref.ref[_Spill]] = {}
+        self._all: list[weakref.ref[_StorageSpill]] = []
+        self._spills: dict[tuple[Any, ...], weakref.ref[_StorageSpill]] = {}
         self._lock = threading.RLock()
         self._place: str | None = None
 
@@ -304,7 +304,7 @@ class _Room:
                 return True
         return bool(self._keep) and _weak(tensor) in self._keep
 
-    def _spill_of(self, tensor: torch.Tensor) -> _Spill:
+    def _spill_of(self, tensor: torch.Tensor) -> _StorageSpill:
         """The bytes that a tensor sees, or, if it sees half of them or more, those of its whole storage."""
         storage = tensor.untyped_storage()
         start, end = span(tensor)
@@ -315,7 +315,7 @@ class _Room:
         known = self._spills.get(key)
         spill = None if known is None else known()
         if spill is None:
-            spill = _Spill(self, len(self._all), part(tensor, start, end), start)
+            spill = _StorageSpill(self, len(self._all), part(tensor, start, end), start)
             there = weakref.ref(spill)
             self._all.append(there)
             self._spills[key] = there
@@ -324,7 +324,7 @@ class _Room:
             self._keep_or_write(spill)
         return spill
 
-    def _keep_or_write(self, spill: _Spill) -> None:
+    def _keep_or_write(self, spill: _StorageSpill) -> None:
         """Make room for it among what stays in memory, by writing the earliest."""
         self._kept.append(weakref.ref(spill))
         self._kept_bytes += spill.size
