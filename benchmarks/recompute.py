@@ -1,6 +1,6 @@
 """`python -m benchmarks.recompute`: gradients with few states kept. Steps beside the optimum, peak memory of a long
-run, a scan of JAX beside nested `jax.checkpoint`, snapshots beside a plain loop of saves and loads; and the picture of
-docs/recompute.md."""
+run, chains of torch and a scan of JAX beside their own checkpointing, snapshots beside a plain loop of saves and loads;
+and the picture of docs/recompute.md."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,17 @@ def main(quick: bool, parent: Path, arguments: str | None, picture_only: bool) -
         for row in beside_nested_checkpoints(256 if quick else 1024, 256, 3 if quick else 20):
             click.echo(f"scan of JAX beside nested jax.checkpoint: {row}")
         click.echo(f"traffic: {traffic(Path(folder), *((10, 16, 1) if quick else (20, 64, 5)))}")
+        in_torch(Path(folder), 2 if quick else 9)
+
+
+def in_torch(folder: Path, rounds: int) -> None:
+    if find_spec("torch") is None:
+        click.echo("torch: it is not installed")
+        return
+    from benchmarks import recompute_torch
+
+    click.echo(f"torch, a chain beside torch.utils.checkpoint: {recompute_torch.chains(rounds)}")
+    click.echo(f"torch, offload beside none: {recompute_torch.offloading(folder, rounds)}")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ HOMES = tuple(
     home
     for home in (
         *("ckptfmt", "ckptfmt.manager", "ckptfmt.recompute", "ckptfmt.testing"),
-        *("ckptfmt_torch", "ckptfmt_jax", "ckptfmt_numpy"),
+        *("ckptfmt_torch", "ckptfmt_torch.recompute", "ckptfmt_jax", "ckptfmt_numpy"),
     )
-    if home not in ("ckptfmt_torch", "ckptfmt_jax") or find_spec(home.removeprefix("ckptfmt_"))  # those that are here
+    if find_spec(home.partition(".")[0].removeprefix("ckptfmt_"))  # those whose framework is here
 )
 OPTIONAL = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -19,7 +19,7 @@ import ckptfmt
 from ckptfmt import manager, recompute, testing
 from ckptfmt.cli.overview import COMMANDS
 
-ckptfmt_torch = peer("ckptfmt_torch")
+ckptfmt_torch, torch_recompute = peer("ckptfmt_torch"), peer("ckptfmt_torch.recompute")
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path for path in ROOT.glob("docs/**/*.md"))
@@ -99,6 +99,7 @@ def test_commands_exist(page: Path) -> None:
 REFERENCE = ROOT / "docs/reference"
 PUBLIC = {"ckptfmt": ckptfmt, "ckptfmt.manager": manager}
 PUBLIC |= {"ckptfmt.recompute": recompute, "ckptfmt.testing": testing}
+PUBLIC |= {"ckptfmt_torch.recompute": torch_recompute}
 PUBLIC |= {"ckptfmt_torch": ckptfmt_torch, "ckptfmt_jax": ckptfmt_jax, "ckptfmt_numpy": ckptfmt_numpy}
 # modules, which have pages of their own; a str; what stands in its room
 NO_PAGE = {"errors", "manager", "recompute", "testing", "__version__", "CheckpointManager"}

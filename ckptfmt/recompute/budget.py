@@ -15,6 +15,16 @@ UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
 _BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGT]?i?B)").fullmatch
 
 
+def bytes_in(name: str, budget: int | str) -> int:
+    """The bytes that an option gives, as a number or "512MiB". Raises `bad-option`."""
+    found = _BYTES(budget) if isinstance(budget, str) else None
+    if found is not None and found[2] in UNITS:
+        return int(float(found[1]) * UNITS[found[2]])
+    if type(budget) is not int or budget < 0:
+        raise fault("bad-option", f"{name}=", found=repr(budget), expected='bytes, as an int or as "512MiB"')
+    return budget
+
+
 def snapshots_in(name: str, budget: SnapshotBudget, size: int) -> int:
     """The snapshots of so many bytes that a budget is enough for; `name` is its option. Raises `bad-option`."""
     if budget is None:
