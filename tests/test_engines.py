@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_processes_verify_a_folder(folder: Path) -> None:
     path.write_bytes(data)
     (folder / "target" / "lost.ckpt").touch()
     told: list[tuple[int, int]] = []
-    with ProcessPoolExecutor(2) as executor:
+    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
         report = ckptfmt.verify_folder(folder / "target", executor=executor, progress=lambda *at: told.append(at))
         with pytest.raises(ckptfmt.InputError, match="resume="):
             ckptfmt.verify_folder(folder / "target", executor=executor, resume=folder / "state")
