@@ -134,14 +134,20 @@ class Call(Generic[T]):
         self._value: Any = None
         self._error: BaseException | None = None
         self._process = os.getpid()
+        self._is_wanted = True
         self.is_over = False
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: if it has not begun it will not."""
+        self._is_wanted = False
 
     def make(self) -> None:
         (call, arguments), self._call = self._call, None
-        try:
-            self._value = call(*arguments)
-        except BaseException as error:
-            self._error = error
+        if self._is_wanted:
+            try:
+                self._value = call(*arguments)
+            except BaseException as error:
+                self._error = error
         self.is_over = True
         self._bell.ring()
         del call, arguments, self  # what it was given is let go; and the error holds this frame
@@ -193,6 +199,10 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait until all calls are over, and end."""
         self._end()
         for made in self._calls.copy():
             made.wait()

@@ -143,7 +143,7 @@ class Checked(NamedTuple):
 
 def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | None = None) -> Checked:
     """Check every part manifest, or page of tensors, and every chunk."""
-    from concurrent.futures import ThreadPoolExecutor
+    from ..threads import Pool
 
     damage: list[Damage] = []
     pages = blocks.manifest.pages
@@ -162,7 +162,7 @@ def verify_chunks(blocks: BlockReader, progress: Progress | None, mark: Mark | N
     again = [Work(mark.again)] if mark is not None and mark.again else []
     rest = (work for batch in (mark.rest(batches) if mark else batches) for work in _works(batch, blocks.manifest))
     readers = blocks.storage.readers
-    with ThreadPoolExecutor(readers, thread_name_prefix="ckptfmt-verify") as pool:
+    with Pool(readers, "ckptfmt-verify") as pool:
         try:
             for done in in_order(pool, (partial(_check, blocks, work) for work in chain(again, rest)), 4 * readers):
                 damage += done.damage

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
-
+    from ..threads import Call, Pool
     from . import Storage
 
 T = TypeVar("T")
@@ -20,15 +19,15 @@ def ahead(storage: Storage, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
     if not storage.is_remote:
         yield from (call() for call in calls)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from ..threads import Pool  # here, as a disk needs none
 
-    with ThreadPoolExecutor(storage.readers, thread_name_prefix="ckptfmt-ahead") as pool:
+    with Pool(storage.readers, "ckptfmt-ahead") as pool:
         yield from in_order(pool, calls, storage.readers)
 
 
-def in_order(pool: Executor, calls: Iterable[Callable[[], T]], most: int) -> Iterator[T]:
+def in_order(pool: Pool, calls: Iterable[Callable[[], T]], most: int) -> Iterator[T]:
     """The results of calls in their order, of which at most `most` are under way."""
-    running: deque[Future[T]] = deque()
+    running: deque[Call[T]] = deque()
     try:
         for call in calls:
             running.append(pool.submit(call))
@@ -37,5 +36,5 @@ def in_order(pool: Executor, calls: Iterable[Callable[[], T]], most: int) -> Ite
         while running:
             yield running.popleft().result()
     finally:
-        for future in running:
-            future.cancel()
+        for made in running:
+            made.cancel()

@@ -11,9 +11,10 @@ import contextlib
 import re
 import secrets
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
 
 from ..errors import CkptError, ExistsError, fault, os_fault
+from ..threads import Call, Pool
 from . import CLAIM, COMMIT, IN_FLIGHT, MANIFEST, Storage
 from .engine import Engine, storage_fault
 from .exclusive import check_exclusive, settle
@@ -35,8 +36,8 @@ class RemoteDirectory:
         self._in_flight = in_flight // 2
         self._objects: list[RemoteObject] = []
         self._commit: RemoteObject | None = None
-        self._sending: set[Future[None]] = set()
-        self._senders: ThreadPoolExecutor | None = None
+        self._sending: deque[Call[None]] = deque()
+        self._senders: Pool | None = None
         self._is_commit_sent = False
 
     @classmethod
@@ -129,12 +130,10 @@ class RemoteDirectory:
             made.complete()
             return
         if len(self._sending) == SENDERS:
-            done, self._sending = wait(self._sending, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
+            self._sending.popleft().result()
         if self._senders is None:
-            self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="ckptfmt-upload")
-        self._sending.add(self._senders.submit(made.complete))
+            self._senders = Pool(SENDERS, "ckptfmt-upload")
+        self._sending.append(self._senders.submit(made.complete))
 
     def link(self, name: str, storage: Storage, source: str) -> bool:
         """Stores have no links."""
@@ -148,7 +147,7 @@ class RemoteDirectory:
         """Wait until every object is there."""
         self._end_senders()
         while self._sending:
-            self._sending.pop().result()
+            self._sending.popleft().result()
 
     def written(self) -> Storage:
         """With `COMMIT`, which waits in memory."""
@@ -160,8 +159,10 @@ class RemoteDirectory:
         return error if isinstance(error, CkptError) else os_fault(error, doing, self.path)
 
     def _end_senders(self, *, cancel: bool = False) -> None:
+        for made in self._sending if cancel else ():
+            made.cancel()
         if self._senders is not None:
-            self._senders.shutdown(cancel_futures=cancel)
+            self._senders.close()
             self._senders = None
 
     def publish(self) -> None:

@@ -85,7 +85,8 @@ class Inline(concurrent.futures.Executor):
 @contextlib.contextmanager
 def in_this_thread() -> Iterator[None]:
     """For targets, which run within: no other thread, and warnings go nowhere."""
-    with warnings.catch_warnings(), mock.patch("concurrent.futures.ThreadPoolExecutor", Inline):
+    no_thread = mock.patch("ckptfmt.threads.start_thread", return_value=False)
+    with warnings.catch_warnings(), no_thread, mock.patch("concurrent.futures.ThreadPoolExecutor", Inline):
         warnings.simplefilter("ignore")
         yield
 
