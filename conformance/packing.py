@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 
@@ -31,10 +33,9 @@ def pack(item: Any) -> bytes:
         case bytes():
             return _head(len(item), None, (0xC4, 0xC5, 0xC6)) + item
         case list() | tuple():
-            return _head(len(item), (0x90, 15), (None, 0xDC, 0xDD)) + b"".join(map(pack, item))
+            return _head(len(item), (0x90, 15), (None, 0xDC, 0xDD)) + _packed(pack, item)
         case dict():
-            body = b"".join(pack(key) + pack(value) for key, value in item.items())
-            return _head(len(item), (0x80, 15), (None, 0xDE, 0xDF)) + body
+            return _head(len(item), (0x80, 15), (None, 0xDE, 0xDF)) + _packed(pack, chain.from_iterable(item.items()))
     raise TypeError(f"no msgpack form for {item!r}")
 
 
@@ -53,11 +54,18 @@ def pack_long(item: Any) -> bytes:
         case bytes():
             return struct.pack(">BI", 0xC6, len(item)) + item
         case list() | tuple():
-            return struct.pack(">BI", 0xDD, len(item)) + b"".join(map(pack_long, item))
+            return struct.pack(">BI", 0xDD, len(item)) + _packed(pack_long, item)
         case dict():
-            body = b"".join(pack_long(key) + pack_long(value) for key, value in item.items())
-            return struct.pack(">BI", 0xDF, len(item)) + body
+            return struct.pack(">BI", 0xDF, len(item)) + _packed(pack_long, chain.from_iterable(item.items()))
     raise TypeError(f"no msgpack form for {item!r}")
+
+
+def _packed(form: Callable[[Any], bytes], items: Iterable[Any]) -> bytes:
+    """Items one after another. A loop: through `map` or `join` Python 3.12 does not go as deep."""
+    parts = []
+    for item in items:
+        parts.append(form(item))  # noqa: PERF401
+    return b"".join(parts)
 
 
 def _head(count: int, small: tuple[int, int] | None, codes: tuple[int | None, int, int]) -> bytes:

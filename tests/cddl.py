@@ -67,7 +67,7 @@ class Grammar:
         while self.peek() == "/":
             self.take()
             forms.append(self.single())
-        return forms[0] if len(forms) == 1 else lambda value: any(form(value) for form in forms)
+        return forms[0] if len(forms) == 1 else lambda value: _any_fits(forms, value)
 
     def single(self) -> Form:
         token = self.take()
@@ -139,9 +139,20 @@ class Grammar:
         def form(value: Any) -> bool:
             if type(value) is not dict or not (is_open or value.keys() <= entries.keys()):
                 return False
-            return all(one(value[key]) if key in value else optional for key, (optional, one) in entries.items())
+            for key, (optional, one) in entries.items():  # noqa: SIM110
+                if not (one(value[key]) if key in value else optional):
+                    return False
+            return True
 
         return form
+
+
+def _any_fits(forms: list[Form], value: Any) -> bool:
+    """No `any`, nor `all` elsewhere, through which Python 3.12 does not go as deep."""
+    for form in forms:  # noqa: SIM110
+        if form(value):
+            return True
+    return False
 
 
 def _all_fit(items: list[tuple[str, Form]], values: list[Any]) -> bool:
@@ -150,7 +161,10 @@ def _all_fit(items: list[tuple[str, Form]], values: list[Any]) -> bool:
     for often, form in items:
         if often in ("*", "+"):
             rest = values[at:]
-            return len(rest) >= (often == "+") and all(map(form, rest))
+            for value in rest:
+                if not form(value):
+                    return False
+            return len(rest) >= (often == "+")
         if at < len(values) and form(values[at]):
             at += 1
         elif often != "?":

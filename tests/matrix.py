@@ -109,6 +109,7 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: there is no python{version} on this machine", flush=True)
             continue
         folder = Path(tempfile.mkdtemp(prefix="ckptfmt-matrix-"))
+        folder.chmod(0o755)  # for tests that become another user
         log = folder / "log.txt"
         try:
             print(f"{name}: {run(python, packages, folder, log, rest)}", flush=True)

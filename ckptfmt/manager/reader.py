@@ -181,15 +181,15 @@ class RunReader:
     def _lease(self, which: Which, group: Coordinator) -> Iterator[Step]:
         while True:
             step = self._found(which, group)
-            with contextlib.ExitStack() as stack:
-                try:
-                    _hold(stack, step, group)
-                except MissingError:
-                    if isinstance(which, str) and group.size == 1:
-                        continue  # pruned between finding and holding: there is a newer one
-                    raise
+            try:
+                held = _HeldStep(step, group)
+            except MissingError:
+                if isinstance(which, str) and group.size == 1:
+                    continue  # pruned between finding and holding: there is a newer one
+                raise
+            with held:
                 yield step
-                return
+            return
 
     @contextlib.contextmanager
     @takes(OpenOptions, name="open() of a run")
@@ -234,7 +234,7 @@ class RunReader:
                 where = f"back to step {other.step}" if other.step != step.step else f"to its copy {other.path}"
                 warn(f"{step.path} is damaged; going {where}", FallbackWarning)
                 stack.close()
-                _hold(stack, other, self._group)
+                stack.enter_context(_HeldStep(other, self._group))
                 step = other
             for damaged, error in passed:  # only now: where none is whole there is nothing to go on from
                 if not isinstance(error, LinkedError):  # which options may allow
@@ -342,8 +342,30 @@ def tell_damage(run: RunDirectory) -> None:
         warn(f"passed over: {error}", FallbackWarning)
 
 
-def _hold(stack: contextlib.ExitStack, step: Step, group: Coordinator) -> None:
-    together(group, True, lambda: stack.enter_context(step.run.lease(step)), f"lease of step {step.step}")
+class _HeldStep:
+    """The lease of a step, which has begun in each process of a group. No `ExitStack`: one that is left open and so
+    outlives the interpreter is no more able to end."""
+
+    def __init__(self, step: Step, group: Coordinator) -> None:
+        self._lease: Any = step.run.lease(step)
+        self._has_begun = False
+        try:
+            together(group, True, self._begin, f"lease of step {step.step}")
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _begin(self) -> None:
+        self._lease.__enter__()
+        self._has_begun = True
+
+    def __enter__(self) -> None:
+        """It has begun."""
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_begun:
+            self._has_begun = False
+            self._lease.__exit__(None, None, None)
 
 
 def _said(group: Coordinator, work: Callable[[], Any], call: str) -> list[Any]:
