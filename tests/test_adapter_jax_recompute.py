@@ -30,9 +30,10 @@ from ckptfmt_jax.recompute import scan  # noqa: E402
 from jax import lax  # noqa: E402
 from jax.sharding import AxisType, PartitionSpec  # noqa: E402
 
-WEIGHT = jax.random.normal(jax.random.key(1), (4, 4)) * 0.4
-START = jnp.linspace(-1.0, 1.0, 4)
-XS = jax.random.normal(jax.random.key(2), (24, 4))
+RANDOM = np.random.default_rng(1)  # of NumPy: devices are not used before all tests are collected
+WEIGHT = RANDOM.standard_normal((4, 4), np.float32) * np.float32(0.4)
+START = np.linspace(-1.0, 1.0, 4, dtype=np.float32)
+XS = RANDOM.standard_normal((24, 4), np.float32)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 

@@ -16,6 +16,7 @@ from ckptfmt.cli.overview import COMMANDS
 from ckptfmt.errors import CODES
 
 ckptfmt_torch = peer("ckptfmt_torch")
+peer("ckptfmt_torch.recompute")  # which is then an attribute
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def test_an_entry(generator: ModuleType, code: str) -> None:
             assert name.split()[1] in COMMANDS
             continue
         home, _, method = name.removeprefix("ckptfmt_torch.").removeprefix("ckptfmt_jax.").partition(".")
-        found = getattr(ckptfmt, home, None) or getattr(ckptfmt_torch, home)
+        places = (ckptfmt_torch, ckptfmt) if name.startswith("ckptfmt_torch.") else (ckptfmt, ckptfmt_torch)
+        found = next(getattr(place, home) for place in places if hasattr(place, home))
         assert not method or hasattr(found, method)
         for option in re.findall(r"(\w+)=", call):
             assert option in source_of(found, method), call

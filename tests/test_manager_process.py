@@ -744,8 +744,8 @@ def test_interrupts_of_a_terminal(run: Path) -> None:
     """Ctrl-C comes to all processes of a terminal; the save is whole."""
     text = """
         manager = CheckpointManager(sys.argv[1], background="process")
-        print(pid(manager), flush=True)
         try:
+            print(pid(manager), flush=True)
             while True:
                 time.sleep(0.01)
         except KeyboardInterrupt:
