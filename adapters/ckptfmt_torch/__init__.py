@@ -11,6 +11,7 @@ from ckptfmt.packages import required_by
 with required_by("ckptfmt_torch"):
     from .adapter import ADAPTER, Saved, TorchAdapter
     from .checkpoint import load, load_into, open, save
+    from .subclasses import register_tensor_class
 
 if TYPE_CHECKING:
     from .coordinator import TorchCoordinator
@@ -18,4 +19,14 @@ if TYPE_CHECKING:
 register(ADAPTER)
 __getattr__ = exports(__name__, {"TorchCoordinator": "coordinator"})  # which programs of one process do without
 
-__all__ = ["ADAPTER", "Saved", "TorchAdapter", "TorchCoordinator", "load", "load_into", "open", "save"]
+__all__ = [
+    "ADAPTER",
+    "Saved",
+    "TorchAdapter",
+    "TorchCoordinator",
+    "load",
+    "load_into",
+    "open",
+    "register_tensor_class",
+    "save",
+]

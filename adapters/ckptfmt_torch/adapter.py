@@ -23,7 +23,7 @@ from ckptfmt.frameworks.own_dicts import without_own_dicts
 from ckptfmt.frameworks.receiving import Receiver
 from ckptfmt.frameworks.sources import Source
 
-from . import dtensor, states
+from . import dtensor, states, subclasses
 from .dtypes import TORCH, array_of, row_of, tensor_of
 from .modules import ModuleReceiver
 from .tensors import MetaTensor, blank_like, check, is_dtensor, logical_shape, places, source_of, to_device
@@ -73,6 +73,7 @@ RESTORES: Mapping[str, Restore] = MappingProxyType(
         "torch.device": _device,
         "torch.Generator": _generator,
         "torch.saved": lambda _, data: Saved(data),
+        **subclasses.RESTORES,
     }
 )
 
@@ -92,7 +93,8 @@ class TorchAdapter:
 
     def lower(self, value: Any) -> Source | Tagged | Plain | None:
         """Describe what is stored of a value of torch. Raises `unsupported-leaf` for tensors whose elements cannot be
-        told: sparse, quantized, nested, subclasses, DTensors of partial sums; and `unsupported-dtype`. [TREE-013]"""
+        told: sparse, quantized, nested, DTensors of partial sums, subclasses that do not say what they are made of; and
+        `unsupported-dtype`. [TREE-013]"""
         if isinstance(value, torch.Tensor):
             return _lowered(value)
         if isinstance(value, torch.Size):
@@ -152,7 +154,7 @@ class TorchAdapter:
         the meta device."""
         if isinstance(leaf, MetaTensor):
             raise fault("mismatch", "a tensor on the meta device cannot be filled; load into its module instead")
-        if not isinstance(leaf, torch.Tensor):
+        if not isinstance(leaf, torch.Tensor) or subclasses.is_made_of_others(leaf):
             return None
         check(leaf)
         tensor = leaf.detach()
@@ -178,7 +180,7 @@ class TorchAdapter:
         elements only the local ones are read. One on the meta device asks for a tensor on the host."""
         if isinstance(leaf, MetaTensor):
             leaf = leaf.tensor
-        if not isinstance(leaf, torch.Tensor):
+        if not isinstance(leaf, torch.Tensor) or subclasses.is_made_of_others(leaf):
             return None
         check(leaf)
         shape = tuple(leaf.shape) if is_dtensor(leaf) else logical_shape(leaf)
@@ -193,6 +195,8 @@ def _changed(tensor: torch.Tensor, parts: Sequence[SlotPart]) -> Callable[[], No
 
 
 def _lowered(value: torch.Tensor) -> Source | Tagged | Plain:
+    if subclasses.is_made_of_others(value):
+        return subclasses.lowered(value)
     check(value)
     bare = value.detach()
     if isinstance(value, torch.nn.Parameter):

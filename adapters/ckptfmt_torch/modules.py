@@ -27,6 +27,7 @@ from ckptfmt.frameworks.target import MatchReport, castable
 from . import own_code
 from .dtypes import row_of, tensor_of
 from .own_code import Held, Sub, submodules
+from .prequantised import Prequantised
 from .tensors import blank_like, check, in_host_memory, is_dtensor
 
 _BASE = "torch.nn.modules.module.Module._load_from_state_dict"
@@ -147,11 +148,15 @@ class _Filling:
         hooks = (*module._load_state_dict_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
         if _name(kind._load_from_state_dict) not in known or any(_name(hook) not in known for hook in hooks):
             return True
-        return not all(_is_plain(held.value) and not self._is_of_one(held) for held in sub.held)
+        return not all(_is_plain(held.value) and not self._is_otherwise(held) for held in sub.held)
 
-    def _is_of_one(self, held: Held) -> bool:
-        """Whether a number is stored with one axis, as torch did once, and takes it still."""
-        return not held.value.shape and getattr(self.stored.get((*self.at, held.name)), "shape", None) == (1,)
+    def _is_otherwise(self, held: Held) -> bool:
+        """Whether what is stored is for torch to take: a tensor made of others, or a number with one axis, as torch had
+        it once."""
+        path = (*self.at, held.name)
+        if any(len(leaf) > len(path) for leaf in self.keys.get(held.name, ())):
+            return True
+        return not held.value.shape and getattr(self.stored.get(path), "shape", None) == (1,)
 
     def _claims(self) -> dict[str, list[Any]]:
         """The keys of the state that each submodule with code of its own takes, by its prefix."""
@@ -237,6 +242,8 @@ class _Filling:
     def _foreseen(self, sub: Sub, names: list[Any]) -> MatchReport:
         """What is known not to fit before the code is called: other dtypes and, where it is given other names or shapes
         than the module has, what it says of them in a trial."""
+        prequantised = Prequantised(self._below(sub), names)
+        names = [name for name in names if name not in set(prequantised.beside)]
         found: dict[Any, Any] = {name: self.stored.get((*self.at, name), own_code.OPAQUE) for name in names}
         dtypes = []
         differs = set(names) != set(own_code.names(self._below(sub)))
@@ -254,6 +261,7 @@ class _Filling:
         said = own_code.tried(sub, found, self.versions)
         if said is None:
             return report
+        said.shapes = [shape for shape in said.shapes if shape[0] not in prequantised.held]
         foreseen = self._said(said)
         return report + (foreseen if self.strict else MatchReport(shape=foreseen.shape))
 
@@ -266,6 +274,7 @@ class _Filling:
             self._part_aliases(mine)
         said = own_code.Said()
         with refusals(sub.module, (*self.at, *filter(None, [sub.prefix[:-1]])), lambda: self._said(said)):
+            Prequantised(self._below(sub), names).take(mine)
             strict = self.strict and all(map(self._wants, own_code.names(self._below(sub))))
             own_code.load(sub, mine, said, strict=strict, assign=assign)
         if assign:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import CkptError, fault
 from ..format.dtypes import DTYPES, Array
 from ..format.names import Path, path_label, path_text
-from ..format.tags import TAGS
+from ..format.tags import TAGS, TENSOR_SUBCLASS
 from ..format.tree import MAX_DEPTH, Tree
 from ..format.values import CONTAINERS
 from ..frameworks.values import Lowered, order, parts_of
@@ -265,7 +265,7 @@ class TensorPickle:
             node = encode(parts.child, allow_tensors=False).node
             is_fit = TAGS[parts.tag].accepts(encode(parts.param).node, node, ())
         except CkptError:
-            is_fit = parts.tag in CONTAINERS  # which may hold tensors
+            is_fit = parts.tag in CONTAINERS or parts.tag == TENSOR_SUBCLASS  # which may hold tensors
         if is_fit:
             self._tag(path, parts.tag, parts.param)
         else:

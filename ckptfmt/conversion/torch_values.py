@@ -18,7 +18,9 @@ import numpy as np
 
 from ..errors import fault
 from ..format.dtypes import Array
+from ..format.tags import BESIDE_TENSORS, TENSOR_SUBCLASS
 from ..format.values import FACTORIES
+from ..frameworks.quantisers import ENUMS, RECORDS
 from ..frameworks.values import Lowered
 from . import numpy_pickle
 from .pickles import AttributedDict, Global, OtherDict, OtherList, Record, record
@@ -73,6 +75,8 @@ class Wrapper:
 
     dtype: Any
     size: Any
+    stride: Any = None
+    requires_grad: Any = None
 
 
 def never(*_: Any) -> Any:
@@ -103,8 +107,8 @@ def _attributed(made: Any, kind: Any, arguments: Any, state: Any) -> Any:
     return Attributed(found, None, state, name)
 
 
-def _wrapper(kind: Any, dtype: Any, size: Any, *_: Any) -> Wrapper:
-    return Wrapper(dtype, size)
+def _wrapper(kind: Any, dtype: Any, size: Any, stride: Any = None, *others: Any) -> Wrapper:
+    return Wrapper(dtype, size, stride, others[3] if len(others) > 3 else None)
 
 
 def _parts(wrapper: Wrapper, name: str, state: Any) -> Any:
@@ -113,7 +117,25 @@ def _parts(wrapper: Wrapper, name: str, state: Any) -> Any:
         state = {**(state[0] or {}), **state[1]}
     if not isinstance(state, dict) or not state:
         return Nothing(f"a {name}")
-    return Replaced(f"a {name} becomes a dict of its parts", {"dtype": wrapper.dtype, "size": wrapper.size, **state})
+    tensors = {key: item for key, item in state.items() if _is_tensor(item)}
+    others = {key: item for key, item in state.items() if key not in tensors and key != "_is_param"}
+    if not _are_sides(wrapper.size) or not _are_sides(wrapper.stride) or not tensors.keys().isdisjoint(BESIDE_TENSORS):
+        parts = {"dtype": wrapper.dtype, "size": wrapper.size, **state}
+        return Replaced(f"a {name} becomes a dict of its parts", parts)
+    sides = {"shape": tuple(wrapper.size), "stride": tuple(wrapper.stride)}
+    beside: dict[str, Any] = {"context": {"dtype": wrapper.dtype, **others}, **sides}
+    if state.get("_is_param"):
+        beside["requires_grad"] = bool(wrapper.requires_grad)
+    return Lowered(TENSOR_SUBCLASS, name, {**tensors, **beside})
+
+
+def _is_tensor(value: Any) -> bool:
+    is_one = isinstance(value, np.ndarray | LazyArray | Attributed)
+    return is_one or (isinstance(value, Lowered) and value.tag == TENSOR_SUBCLASS)
+
+
+def _are_sides(sides: Any) -> bool:
+    return isinstance(sides, tuple) and all(type(side) is int and side >= 0 for side in sides)
 
 
 def _sparse(layout: Any, data: Any) -> Replaced:
@@ -233,7 +255,13 @@ def of_record(found: Record) -> Lowered | None:
             return Lowered("uuid.UUID", None, str(UUID(int=number)))
         case Record("random.Random", (), tuple() as state):
             return Lowered("random.Random", None, state)
+        case Record(name, (), dict() | None as state) if name in RECORDS:
+            return Lowered("python.dataclass", name, state or {})
     return None
+
+
+def _member(name: str, value: Any) -> Lowered:
+    return Lowered("python.enum", name, value)
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -249,6 +277,8 @@ def _bytearray(data: Any = b"", encoding: str = "latin1") -> bytearray:
 
 
 TABLE: Mapping[str, Callable[..., Any]] = {
+    **{name: partial(_member, name) for name in ENUMS},
+    **{name: record(name) for name in RECORDS},
     "collections.OrderedDict": _ordered,
     "collections.Counter": _counter,
     "collections.defaultdict": _default_dict,

@@ -16,6 +16,10 @@ from .node import Accepts, Node, Restore
 _TIME_UNIT = re.compile(r"([1-9][0-9]{0,9})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)|generic").fullmatch
 
 
+TENSOR_SUBCLASS = "torch.tensor_subclass"
+BESIDE_TENSORS = ("context", "shape", "stride", "requires_grad")  # keys of its child of what is none of its tensors
+
+
 class Tag(NamedTuple):
     """`restore` makes the value; where it is None, an adapter or a template does, and without one the child is given
     [TAG-004], with a warning where `hint` says how to get more. `binds`: whether a template's param must be the stored
@@ -61,6 +65,22 @@ def _is_state(param: Node, child: Node, _: Sequence[str]) -> bool:
     return False
 
 
+def _is_made_of_tensors(param: Node, child: Node, _: Sequence[str]) -> bool:
+    match param, child:
+        case str(), ["dict", keys, items] if all(type(key) is str for key in keys):
+            found = dict(zip(keys, items, strict=True))
+            sides = (found.get(key) for key in ("shape", "stride"))
+            return "context" in found and all(map(_are_sides, sides)) and type(found.get("requires_grad", True)) is bool
+    return False
+
+
+def _are_sides(node: Node) -> bool:
+    match node:
+        case ["tuple", items]:
+            return all(type(item) is int and item >= 0 for item in items)
+    return False
+
+
 def _is_key(param: Node, child: Node, dtypes: Sequence[str]) -> bool:
     return _node("tensor", str)(param, child, dtypes) and dtypes[child[1]] == "uint32"
 
@@ -93,6 +113,7 @@ def _holds_tensor(node: Node) -> bool:
 
 _RECORD = Tag(_node("dict", str), hint="was read as a dict; like= and ckptfmt.register give it back")
 _NO_UNIT = "was read as int64, as this NumPy has no times without a unit"
+_OF_TENSORS = "was read as a dict of what it is made of; torch gives it back where its class is imported, or registered"
 _HINTS = {"collections.defaultdict": "was read as a dict, as what makes its values is none of those that are known"}
 
 TAGS: dict[str, Tag] = {
@@ -111,6 +132,7 @@ TAGS: dict[str, Tag] = {
     "jax.key": Tag(_is_key, binds=True),
     "torch.state_dict": Tag(_is_state),
     "torch.Parameter": Tag(_node("tensor", bool)),
+    TENSOR_SUBCLASS: Tag(_is_made_of_tensors, hint=_OF_TENSORS, binds=True),
     "torch.Size": Tag(_node("tuple", type(None))),
     "torch.dtype": Tag(_plain(str)),
     "torch.device": Tag(_plain(str)),

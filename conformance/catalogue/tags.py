@@ -106,6 +106,7 @@ valid(
     "tag-base", "A plain value and a tensor.", "TAG-001", Checkpoint({"v": 1, "t": TIMES, "f": tensor("float64", (3,))})
 )
 KEY, DATA = tensor("uint32", (2,), "key"), tensor("float32", (2, 3), "parameter")
+_SCALED = {"data": DATA, "shape": (2, 3), "stride": (3, 1)}
 FRAMEWORKS = {
     "torch-parameter": ("A parameter of torch.", "tag:torch", Tag("torch.Parameter", True, DATA)),
     "torch-state-dict": (
@@ -118,6 +119,21 @@ FRAMEWORKS = {
         ),
     ),
     "numpy-ndarray": ("A NumPy array among tensors of a framework.", NUMPY, Tag("numpy.ndarray", None, DATA)),
+    "torch-subclass": (
+        "A quantised tensor of torch, and a parameter made of such.",
+        "tag:torch",
+        [
+            Tag("torch.tensor_subclass", "a.Scaled", _SCALED | {"context": Tag("torch.dtype", None, "bfloat16")}),
+            Tag(
+                "torch.tensor_subclass",
+                "a.Twice",
+                {
+                    "inner": Tag("torch.tensor_subclass", "a.Scaled", _SCALED | {"context": None}),
+                    **{"context": [1, "x"], "shape": (), "stride": (), "requires_grad": False},
+                },
+            ),
+        ],
+    ),
     "torch-size": ("A size of torch.", "tag:torch", Tag("torch.Size", None, (2, 3))),
     "torch-dtype": ("A dtype of torch.", "tag:torch", Tag("torch.dtype", None, "bfloat16")),
     "torch-device": ("A device that no machine has.", "tag:torch", Tag("torch.device", None, "cuda:999")),
@@ -158,6 +174,8 @@ for _name, (_title, _feature, _tag) in FRAMEWORKS.items():
         needs=("reader", _feature),
     )
 TIME = ["scalar", "int64", bytes(8)]
+_KEYS, _ITEMS = ["data", "context", "shape", "stride"], [None, ["tuple", [2]], ["tuple", [1]]]
+_MADE = ["dict", _KEYS, [["tensor", 0], *_ITEMS]]
 BAD: dict[str, tuple[str, str, Any]] = {
     "ordered-dict-list": (
         "An ordered dict of a list.",
@@ -212,6 +230,40 @@ BAD: dict[str, tuple[str, str, Any]] = {
     ),
     "numpy-ndarray-number": ("An array that is a number.", NUMPY, ["tag", "numpy.ndarray", None, 5]),
     "numpy-ndarray-param": ("An array with a param.", NUMPY, ["tag", "numpy.ndarray", "f4", ["tensor", 0]]),
+    "torch-subclass-param": (
+        "A tensor made of others whose class is a number.",
+        "tag:torch",
+        ["tag", "torch.tensor_subclass", 5, _MADE],
+    ),
+    "torch-subclass-list": (
+        "A tensor made of others that is a list.",
+        "tag:torch",
+        ["tag", "torch.tensor_subclass", "a.Scaled", ["list", [["tensor", 0]]]],
+    ),
+    **{
+        f"torch-subclass-{name}": (
+            f"A tensor made of others {what}.",
+            "tag:torch",
+            ["tag", "torch.tensor_subclass", "a.Scaled", ["dict", [*_KEYS, *keys], [["tensor", 0], *_ITEMS, *items]]],
+        )
+        for name, what, keys, items in (
+            ("key", "with a key that is a number", [0], [None]),
+            ("trained", "whose requires_grad is a number", ["requires_grad"], [1]),
+        )
+    },
+    **{
+        f"torch-subclass-{name}": (
+            f"A tensor made of others {what}.",
+            "tag:torch",
+            ["tag", "torch.tensor_subclass", "a.Scaled", ["dict", keys, [["tensor", 0], *items]]],
+        )
+        for name, what, keys, items in (
+            ("context", "without a context", ["data", "shape", "stride"], [["tuple", [2]], ["tuple", [1]]]),
+            ("shape", "without a shape", ["data", "context", "stride"], [None, ["tuple", [1]]]),
+            ("negative", "with a negative side", _KEYS, [None, ["tuple", [-2]], ["tuple", [1]]]),
+            ("stride", "whose strides are a list", _KEYS, [None, ["tuple", [2]], ["list", [1]]]),
+        )
+    },
     "torch-size-list": ("A size that is a list.", "tag:torch", ["tag", "torch.Size", None, ["list", [1]]]),
     "torch-size-param": ("A size with a param.", "tag:torch", ["tag", "torch.Size", 1, ["tuple", [1]]]),
     "torch-dtype-int": ("A dtype that is a number.", "tag:torch", ["tag", "torch.dtype", None, 5]),
