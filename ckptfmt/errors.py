@@ -1,4 +1,4 @@
-"""The error tree and the closed registry of error codes (SPEC.md section 16).
+"""The error tree and the closed registry of error codes (SPEC.md section 16), whose rows are in `error_codes`.
 
 Classes say what a caller can do: fix the call (`InputError`), choose another path (`MissingError`, `ExistsError`,
 `NotACheckpointError`), restore from elsewhere (`CorruptError`), upgrade (`UnsupportedError`) or look at the disk
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from .tuples import NamedTuple
 
@@ -55,7 +56,7 @@ class CkptError(Exception):
         self.expected = expected
         self.report = report
         self.ranks = ranks
-        self.advice: str = CODES[code].advice if advice is None else advice
+        self.advice: str = _registry()[code].advice if advice is None else advice
         self._hint = hint
         self.errno: int | None = errno  # overrides what OSError makes of its arguments
 
@@ -160,297 +161,22 @@ class Code(NamedTuple):
     advice: str
 
 
-_CHECK = "Ask ckptfmt.check(tree) before a run; nothing was written"
-_RESTORE = "Restore this file from another copy"
-CODES: dict[str, Code] = {
-    # locate
-    "not-found": Code(MissingError, "locate", "nothing is at the path", "Check the path"),
-    "not-a-checkpoint": Code(
-        NotACheckpointError, "locate", "what is there is no checkpoint", "Give the path of a ckptfmt checkpoint"
-    ),
-    "temporary": Code(
-        NotACheckpointError,
-        "locate",
-        "the temporary of an unfinished save",
-        "Use the checkpoint beside it; the temporary can be deleted once no save runs",
-    ),
-    "truncated": Code(
-        CorruptError,
-        "locate",
-        "begins like a checkpoint and has no commit record",
-        "The copy or download is incomplete: fetch it again",
-    ),
-    "permission": Code(StorageError, "storage", "the system denied access", "Check owner and permissions"),
-    "io": Code(StorageError, "storage", "the system reported an I/O error", "Check the disk, then try again"),
-    "disk-full": Code(
-        StorageError,
-        "storage",
-        "no space left, or quota reached",
-        "Free some space and save again; nothing that was stored is affected",
-    ),
-    "temporary-lost": Code(
-        StorageError,
-        "storage",
-        "what a save had written was removed before it was published",
-        "Save again; nothing was committed, and what was there is untouched",
-    ),
-    "exclusive-unsupported": Code(
-        StorageError,
-        "storage",
-        "the storage cannot create exclusively",
-        "Save with overwrite=True and a single writer, or elsewhere",
-    ),
-    # commit
-    "bad-record": Code(CorruptError, "commit", "the commit record is damaged", _RESTORE),
-    "newer-format": Code(
-        UnsupportedError, "commit", "a major version that this reader does not know", "Upgrade ckptfmt"
-    ),
-    "older-format": Code(
-        UnsupportedError,
-        "commit",
-        "an earlier version that this reader does not read any more",
-        "Upgrade it with an earlier release of ckptfmt",
-    ),
-    # manifest
-    "manifest-digest": Code(CorruptError, "manifest", "manifest bytes do not match their sha256", _RESTORE),
-    "bad-manifest": Code(
-        CorruptError,
-        "manifest",
-        "the manifest breaks the specification",
-        "The program that wrote it is at fault: report it there",
-    ),
-    "bad-extent": Code(
-        CorruptError, "manifest", "a chunk lies outside its object, overlaps another or has a wrong length", _RESTORE
-    ),
-    "unknown-feature": Code(
-        UnsupportedError, "manifest", "a required feature that this reader does not know", "Upgrade ckptfmt"
-    ),
-    "unknown-dtype": Code(UnsupportedError, "manifest", "a dtype that this reader does not know", "Upgrade ckptfmt"),
-    "unknown-codec": Code(
-        UnsupportedError,
-        "manifest",
-        "a codec chain that this reader does not know",
-        "Upgrade ckptfmt, or save with zstd, gzip, blosc or none",
-    ),
-    "unknown-digest": Code(
-        UnsupportedError,
-        "manifest",
-        "a digest algorithm that this reader does not know",
-        "Upgrade ckptfmt, or install the package that the message names",
-    ),
-    "limit-exceeded": Code(
-        UnsupportedError, "manifest", "larger than the reader's limit", "If you trust the file, raise the limit"
-    ),
-    # chunk
-    "missing-object": Code(CorruptError, "chunk", "an object of the checkpoint is missing", _RESTORE),
-    "short-object": Code(CorruptError, "chunk", "an object is shorter than its chunk", _RESTORE),
-    "linked-object": Code(
-        LinkedError,
-        "chunk",
-        "an object is a symbolic link, or lies behind one",
-        "Follow links into the cache: follow_links=True; or fetch it without links: local_dir=",
-    ),
-    "block-digest": Code(
-        CorruptError,
-        "chunk",
-        "a block's bytes do not match their digest",
-        "Restore this tensor from another copy; the other tensors still load",
-    ),
-    "bad-chunk": Code(
-        CorruptError,
-        "chunk",
-        "a chunk does not decode to its array",
-        "Restore this tensor from another copy; the other tensors still load",
-    ),
-    "frame-digest": Code(
-        CorruptError,
-        "chunk",
-        "bytes outside chunks and manifest changed",
-        "All values are intact; save again from a load to mend the file for other tools",
-    ),
-    # select
-    "no-such-path": Code(SelectionError, "select", "the tree has no such path", "See `ckptfmt inspect` for the paths"),
-    "ambiguous-path": Code(
-        SelectionError,
-        "select",
-        "a path text that fits two values",
-        "Give the exact path: ckpt['a', 0]",
-    ),
-    "no-match": Code(SelectionError, "select", "select= matches nothing", "See `ckptfmt inspect` for the paths"),
-    "bad-index": Code(
-        SelectionError,
-        "select",
-        "an index that does not fit, or that the interface does not take",
-        "Use ints, slices and ..., or read the tensor and index the array",
-    ),
-    "mismatch": Code(
-        MismatchError,
-        "select",
-        "target and checkpoint differ",
-        "Mend the target",
-    ),
-    "framework-dtype": Code(
-        MismatchError,
-        "select",
-        "a framework has no tensors of a stored dtype",
-        "Ask for cast=True, leave the tensor out with select=, or load it as NumPy array",
-    ),
-    # save
-    "unsupported-leaf": Code(InputError, "save", "a leaf that has no encoding", _CHECK),
-    "unsupported-key": Code(InputError, "save", "a dict key that is neither str nor int", _CHECK),
-    "unsupported-dtype": Code(InputError, "save", "an array dtype that has no encoding", _CHECK),
-    "too-deep": Code(
-        InputError,
-        "save",
-        "containers nested too deeply, or containing themselves",
-        "Flatten the tree; nothing was written",
-    ),
-    "shards-missing": Code(
-        InputError,
-        "save",
-        "elements of a tensor that no process holds",
-        "Save from all processes together, with coordinator=; nothing was written",
-    ),
-    "shards-overlap": Code(
-        InputError,
-        "save",
-        "elements of a tensor that two processes hold in different shards",
-        "Give each element to one shard; nothing was committed",
-    ),
-    "ranks-differ": Code(
-        InputError,
-        "save",
-        "processes that act together hold different trees or options, or make different calls",
-        "Give every process the same calls, options, plain values, shapes and dtypes; nothing was committed",
-    ),
-    "rank-failed": Code(
-        StorageError,
-        "storage",
-        "another process that takes part failed",
-        "See to the error of that process, then try again with all",
-    ),
-    "rank-lost": Code(
-        StorageError,
-        "storage",
-        "a process that takes part has ended, or did not answer in time",
-        "Look at the processes named, and make a new coordinator; until rank 0 has published nothing is committed",
-    ),
-    "writer-lost": Code(
-        StorageError,
-        "storage",
-        "the process that writes for a manager has ended, or cannot be started",
-        "Save again: another process is started; look for the step first, as it may be there as a whole",
-    ),
-    "no-memory": Code(
-        StorageError,
-        "storage",
-        "the system has no memory for the copy of a tree",
-        "Save with block=True, which needs no copy, or with fewer saves in flight",
-    ),
-    "name-too-long": Code(
-        InputError, "save", "a node name that the storage cannot hold", "Shorten it; layout='file' takes longer keys"
-    ),
-    "name-collision": Code(
-        InputError,
-        "save",
-        "two node names that the storage cannot tell apart",
-        "Rename one, or use layout='file' for keys",
-    ),
-    "bad-option": Code(
-        InputError,
-        "save",
-        "an option's value is not allowed",
-        "Change the option that the message names: help() of the call says what it takes",
-    ),
-    "exists": Code(ExistsError, "save", "the target exists", "Choose another path, or replace it: overwrite=True"),
-    "not-replaceable": Code(
-        ExistsError,
-        "save",
-        "the target cannot be replaced atomically",
-        "Choose another path, or remove the target yourself",
-    ),
-    # recompute
-    "not-deterministic": Code(
-        InputError,
-        "recompute",
-        "a step that is called again gives another state",
-        "Put what it draws from into the state",
-    ),
-    "state-changed": Code(
-        InputError,
-        "recompute",
-        "a state has another tree than the initial one",
-        "Give all states one form: pad what grows",
-    ),
-    # migrate
-    "bad-migration": Code(
-        InputError,
-        "migrate",
-        "a migration document breaks the specification",
-        "Mend the document: docs/spec/migrations.md has its rules",
-    ),
-    "no-migration": Code(
-        InputError, "migrate", "no chain of migrations leads there", "Add the missing migration, or name other versions"
-    ),
-    "ambiguous-migration": Code(
-        InputError, "migrate", "more than one chain of migrations leads there", "Migrate in steps, or remove an edge"
-    ),
-    "migration-mismatch": Code(
-        InputError,
-        "migrate",
-        "migrations and checkpoint do not fit",
-        "Mend the migration; no tensor was read and nothing was written",
-    ),
-    "irreversible-migration": Code(
-        InputError,
-        "migrate",
-        "a chain of migrations that cannot be run backwards without loss",
-        "Restore the checkpoint of the earlier version, or allow what is merely lossy",
-    ),
-    "unknown-extern": Code(
-        InputError, "migrate", "a migration requires a function that was not given", "Give the function with externs="
-    ),
-    # convert
-    "unknown-format": Code(
-        InputError,
-        "convert",
-        "a format that no converter knows, or cannot read or write",
-        "Name it with source_format= or target_format=; `ckptfmt convert --formats` lists them",
-    ),
-    "ambiguous-source": Code(
-        InputError, "convert", "a folder with several checkpoints, of which none comes first", "Give the path of one"
-    ),
-    "missing-package": Code(
-        UnsupportedError, "convert", "a package that is required here is missing", "Install it, then try again"
-    ),
-    "bad-source": Code(
-        CorruptError, "convert", "a file of another format breaks that format's rules", "Fetch or write the file again"
-    ),
-    "unsafe-source": Code(
-        UnsupportedError,
-        "convert",
-        "a source asks to run code, or to open what lies outside it",
-        "Nothing was run; if you trust it, load it with the program that wrote it and save the tensors",
-    ),
-    "unsupported-source": Code(
-        UnsupportedError,
-        "convert",
-        "a source holds something that no checkpoint here can hold",
-        "Load it with the program that wrote it and save what is left out as tensors or plain values",
-    ),
-    "lossy": Code(
-        InputError,
-        "convert",
-        "the target format cannot hold everything",
-        "Choose another target, or allow it: allow_loss=True",
-    ),
-    "not-equal": Code(
-        CorruptError,
-        "convert",
-        "what was written differs from the source",
-        "Nothing was published: the source has changed meanwhile, or a disk or memory errs; convert again",
-    ),
-}
+if TYPE_CHECKING:
+    CODES: dict[str, Code]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CODES":
+        return _registry()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _registry() -> dict[str, Code]:
+    from .error_codes import TABLE  # here, as most programs meet no error
+
+    classes = {kind.__name__: kind for kind in globals().values() if isinstance(kind, type)}
+    return {code: Code(classes[row.error], *row[1:]) for code, row in TABLE.items()}
 
 
 LONGEST = 10_000  # characters of what is said of a checkpoint, whose names may have any length
@@ -470,7 +196,7 @@ def _short(value: object) -> str:
 
 def fault(code: str, message: str, **place: Any) -> CkptError:
     """The exception for `code`; `place` are the keyword arguments of `CkptError`."""
-    return CODES[code].error(code, message, **place)
+    return _registry()[code].error(code, message, **place)
 
 
 _ERRNO = {

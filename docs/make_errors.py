@@ -1,4 +1,4 @@
-"""Write docs/errors.md, the page of error codes, from ckptfmt/errors.py and docs/errors.toml."""
+"""Write docs/errors.md, the page of error codes, from ckptfmt/error_codes.py and docs/errors.toml."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HIDDEN = ("Exception", "BaseException", "object")  # bases that say nothing
 HEAD = """\
 # Error codes
 
-<!-- written by docs/make_errors.py from ckptfmt/errors.py and docs/errors.toml: do not edit -->
+<!-- written by docs/make_errors.py from ckptfmt/error_codes.py and docs/errors.toml: do not edit -->
 
 Every error is a `CkptError`; `error.code` is one of these, which are stable. Its class says what a caller can do
 ([the table](guide.md#when-something-is-wrong)), its message where it is and what was found. On the command line the

@@ -22,6 +22,7 @@ LAYERS = (
         "brief",
         "calls",
         "deprecated",
+        "error_codes",
         "errors",
         "near",
         "on_demand",
