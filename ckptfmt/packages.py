@@ -28,6 +28,7 @@ INSTALLED_BY: dict[str, str] = {
     "lz4": "ckptfmt[lz4]",
     "matplotlib": "matplotlib",
     "obstore": "ckptfmt[obstore]",
+    "pandas": "pandas",
     "peft": "peft",
     "pytest": "pytest",
     "rich": "ckptfmt[cli]",

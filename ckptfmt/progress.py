@@ -37,7 +37,8 @@ def counter(progress: Progress | None, total: int) -> Report:
 @takes()
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Draw a bar with a title on the terminal's error stream while the block runs; requires rich (`missing-package`).
+    """Draw a bar with a title on the terminal's error stream while the block runs, with bytes, rate and the time left;
+    nothing where that is no terminal. Requires rich (`missing-package`).
 
     ```
     with ckptfmt.progress_bar("saving") as bar:
@@ -46,12 +47,14 @@ def progress_bar(title: str) -> Iterator[Progress]:
     """
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
     except ImportError as error:
         raise missing("a progress bar", error, "rich") from error
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    said = TextColumn("{task.description}", markup=False)
+    columns = (said, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(title, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from peers import peer
+from rich.text import Text
 from safetensors.numpy import save_file
 
 import ckptfmt
 from ckptfmt.cli.app import cli
-from ckptfmt.conversion import source
 from ckptfmt.format.dtypes import DTYPES
-from ckptfmt.maintenance.statistics import summary
-from ckptfmt.threads import Pool
 
 torch = peer("torch")
 
@@ -72,31 +70,47 @@ def test_integers_are_exact(tmp_path: Path) -> None:
     assert (found["min"], found["max"]) == (5, {"$int": str(2**64 - 1)})
 
 
-def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Far from 0, where sums of squares would lose every digit."""
-    values = 1e8 + np.random.default_rng(0).standard_normal((300, 7))
-    values[13] = np.nan
-    monkeypatch.setattr(source, "SLAB", 1000)
-    with Pool(2, "test") as pool:
-        found, kept = summary(values, pool), values[~np.isnan(values)]
-    assert len(list(source.slabs(values))) > 10
-    assert found.mean == pytest.approx(kept.mean(), rel=1e-15)
-    assert np.sqrt(found.squares / found.finite) == pytest.approx(kept.std(), rel=1e-6)
-    assert found.norm == pytest.approx(np.linalg.norm(kept))
-    assert (found.min, found.max, found.nan) == (kept.min(), kept.max(), 7)
-
-
 def test_the_table(tmp_path: Path) -> None:
     tied = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
     path = save(tmp_path / "x.ckpt", {"a": tied, "b": tied, "c": np.array([np.nan, 1], np.float16), "n": 3})
     lines = run(path).stdout.splitlines()
     assert lines[0] == str(path)
     assert [line.split() for line in lines[1:]] == [
-        ["name", "dtype", "shape", "min", "max", "mean", "std", "zeros", "nan", "inf"],
-        ["a", "float32", "[2,", "2]", "1", "4", "2.5", "1.11803", "0", "0", "0"],
-        ["c", "float16", "[2]", "1", "1", "1", "0", "0", "1", "0"],
-        ["2", "tensors,", "6", "elements"],
-    ]
+        ["name", "dtype", "shape", "min", "max", "mean", "std", "norm", "bits", "zeros", "nan", "inf", "subnormals",
+         "saturated"],
+        ["a", "float32", "[2,2]", "1", "4", "2.5", "1.118", "5.4772", "2", "0", "0", "0", "0", "0"],
+        ["c", "float16", "[2]", "1", "1", "1", "0", "1", "1", "0", "1", "0", "0", "0"],
+        ["2", "tensors,", "6", "elements,", "1", "NaN"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """With the columns that matter most."""
+    rng = np.random.default_rng(0)
+    tree = {"model": {f"layers.{i}.weight": rng.standard_normal((64, 8)).astype(np.float32) for i in range(3)}}
+    path = save(tmp_path / "x.ckpt", tree)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = [Text.from_ansi(line).plain for line in run(path).stdout.splitlines()[1:]]
+    assert max(map(len, lines)) <= width
+    head = lines[0].split()
+    assert {"name", "min", "max", "mean", "std", "nan", "inf"} <= set(head)
+    assert ("norm" in head) is (width == 120)
+
+
+def test_the_most_of_a_column_and_only_what_is_odd(tmp_path: Path) -> None:
+    tree = {f"w{i:02}": np.full(2, float(i)) for i in range(14)}
+    tree["w03"][0], tree["w05"][1] = np.nan, -np.inf
+    path = save(tmp_path / "x.ckpt", tree)
+    assert [row["name"] for row in document(path, "--top", "norm", "-n", "2")["tensors"]] == ["w13", "w12"]
+    assert len(document(path, "--top", "bits")["tensors"]) == 10
+    assert [row["name"] for row in document(path, "--nan")["tensors"]] == ["w03", "w05"]
+    assert run(path, "--nan").stdout.splitlines()[-1] == "2 of 14 tensors, 28 elements, 1 NaN, 1 infinite"
+    none = run(save(tmp_path / "y.ckpt", {"w": np.ones(2)}), "--nan")
+    assert (none.exit_code, none.stdout.splitlines()[1:]) == (0, ["0 of 1 tensor, 2 elements"])
+    assert "--top sorts by itself" in run(path, "--top", "norm", "--sort", "std").stderr
+    assert "--top: there is no column 'nrom'; did you mean 'norm'?" in run(path, "--top", "nrom").stderr
 
 
 def test_chosen_and_sorted(tmp_path: Path) -> None:

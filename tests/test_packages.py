@@ -86,6 +86,7 @@ CALLS: dict[str, tuple[tuple[str, ...], Callable[[Path], Any], Callable[[Any], A
     "write torch": (("torch",), saved, lambda p: ckptfmt.convert(p, p.with_suffix(".pt")), "ckptfmt[torch]"),
     "blake3, written": (("blake3",), Path, lambda p: saved(p, digest="blake3"), "ckptfmt[blake3]"),
     "blake3, read": (("blake3",), lambda p: saved(p, digest="blake3"), ckptfmt.load, "ckptfmt[blake3]"),
+    "a data frame": (("pandas",), saved, lambda p: ckptfmt.stats(p).to_pandas(), "pandas"),
     "a bar": (("rich",), Path, progress_bar, "ckptfmt[cli]"),
     **{
         f"{url} {call.__name__}": (

@@ -14,6 +14,8 @@ from peers import peer
 import ckptfmt
 from ckptfmt.conversion import source
 from ckptfmt.format.dtypes import DTYPES
+from ckptfmt.maintenance import statistics
+from ckptfmt.reading.measuring import measure_array
 
 torch = peer("torch")
 
@@ -117,3 +119,66 @@ def test_damage_is_found(tmp_path: Path) -> None:
     with pytest.raises(ckptfmt.CorruptError) as raised:
         ckptfmt.stats(tmp_path / "x.ckpt")
     assert raised.value.tensor == "t"
+
+
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float8_e4m3fn", "float6_e2m3fn", "int4", "uint64", "bool"])
+def test_every_layout_and_codec(tmp_path: Path, layout: str, compression: str | None, name: str) -> None:
+    """Small and large tensors, whole bytes and not, many at once: the same as of the arrays themselves."""
+    rng, row = np.random.default_rng(0), DTYPES[name]
+    draw = rng.integers(0, 2 if name == "bool" else 1 << min(row.bits, 8), (40, 40_001))
+    values = draw.astype(np.uint8).view(row.numpy) if row.bits <= 8 else draw.astype(row.numpy)
+    tree = {"large": values, "even": values[:3, :40].copy(), "odd": values[1, :33], "none": values[:0]}
+    tree["one"] = values[0, :1].reshape(())
+    options: Any = {"layout": layout, "compression": compression}
+    ckptfmt.save(tmp_path / "x", tree, durable=False, **options)
+    done: list[tuple[int, int]] = []
+    report = ckptfmt.stats(tmp_path / "x", progress=lambda *now: done.append(now))
+    assert done[-1][0] == done[-1][1] > 0
+    assert [one.name for one in report.tensors] == list(tree)
+    for one in report.tensors:
+        wanted = measure_array(row, np.asarray(tree[one.name]))
+        assert (one.elements, one.min, one.max, one.nan) == (wanted[0], wanted.least, wanted.greatest, wanted.nan)
+        assert (one.zeros, one.saturated, one.effective_bits) == (wanted.zeros, wanted.saturated, wanted.bits)
+        if wanted.finite:
+            assert one.mean == pytest.approx(float(wanted.mean), rel=1e-13, abs=1e-13)
+            assert one.std == pytest.approx(wanted.std, rel=1e-10)
+
+
+def test_the_number_of_threads_is_nothing_to_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    tree = {"a": rng.standard_normal(3_000_000), **{f"b{i}": rng.standard_normal(i) for i in range(200)}}
+    ckptfmt.save(tmp_path / "x.ckpt", tree, durable=False)
+    found = []
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(statistics, "THREADS", threads)
+        found.append(ckptfmt.stats(tmp_path / "x.ckpt"))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_damage_in_the_middle(tmp_path: Path, compression: str | None) -> None:
+    """No figure is given of what is damaged, wherever it is, and the error says where; what is chosen beside it is."""
+    tree = {"a": np.arange(3_000_000.0), **{f"b{i}": np.full(9, float(i)) for i in range(50)}}
+    path = tmp_path / "x.ckpt"
+    ckptfmt.save(path, tree, durable=False, compression=compression)
+    sound = path.read_bytes()
+    places = {"a": sound.index(b"PK\x01\x02") // 2}
+    if compression is None:
+        places["b7"] = sound.index(np.full(9, 7.0).tobytes())
+    for name, at in places.items():
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        with pytest.raises(ckptfmt.CorruptError) as raised:
+            ckptfmt.stats(path)
+        assert (raised.value.code, raised.value.tensor) == ("block-digest", name)
+        assert len(ckptfmt.stats(path, select="b1*").tensors) == 11
+
+
+def test_a_data_frame(tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    ckptfmt.save(tmp_path / "x.ckpt", {"a": np.array([1.0, np.inf]), "b": {"c": np.arange(3)}}, durable=False)
+    frame = ckptfmt.stats(tmp_path / "x.ckpt").to_pandas()
+    assert list(frame.index) == ["a", "b/c"]
+    assert (frame.loc["b/c", "max"], frame.loc["a", "inf"], frame.loc["b/c", "path"]) == (2, 1, ("b", "c"))
+    assert list(frame.sort_values("norm").index) == ["a", "b/c"]

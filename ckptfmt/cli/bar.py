@@ -1,4 +1,4 @@
-"""A bar for bytes, on stderr, while something long runs."""
+"""A bar on stderr while something long runs, of all commands alike: bytes, rate and the time that is left."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-from .console import console
+from .. import progress_bar
 
 
 @contextlib.contextmanager
-def progress_bar(name: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr while the block runs, if that is a terminal: called with bytes done and bytes in all."""
+def shown_progress(name: str, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar while the block runs, if stderr is a terminal: called with bytes done and bytes in all."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with progress_bar(name) as bar:
+        yield bar

@@ -19,7 +19,7 @@ from ..conversion import FORMATS, KINDS, ConvertReport
 from ..conversion import convert as convert_checkpoint
 from ..layouts import LAYOUTS
 from . import DAMAGED, FAILED, options, several
-from .bar import progress_bar
+from .bar import shown_progress
 from .console import console, print_json
 from .text import count, size, visible
 
@@ -179,7 +179,7 @@ def convert(
         raise click.UsageError("--executor is for --each")
     piped = target == PIPED  # and so nothing else goes there
     places = sys.stdin.buffer if source == PIPED else source, sys.stdout.buffer if piped else target
-    with progress_bar("convert", quiet) as progress:
+    with shown_progress("convert", quiet) as progress:
         report = convert_checkpoint(*places, verify=not no_verify, progress=progress, **more)
     if as_json and not piped:
         print_json(_document(report))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,8 +15,8 @@ from ..format.dtypes import dtype_of
 from ..format.names import Key, Path, path_label
 from ..migration.nodes import LazyNode, Leaf, nbytes
 from ..migration.plan import PlainLeaf
-from ..progress import progress_bar
 from . import options
+from .bar import shown_progress
 from .console import console, print_json
 from .text import count, size, visible
 
@@ -94,8 +92,7 @@ def migrate(source: str, target: str, files: tuple[str, ...], plan_only: bool, a
 
     The migrations lie in files (JSON or msgpack); docs/migrations.md says how they are written. SOURCE is not changed.
     """
-    shown = sys.stderr.isatty() and not (as_json or plan_only)
-    with progress_bar("migrate") if shown else contextlib.nullcontext() as progress:
+    with shown_progress("migrate", quiet=as_json or plan_only) as progress:
         report = migrate_checkpoint(source, target, files, plan_only=plan_only, progress=progress, **more)
     if as_json:
         print_json(_document(source, report))

@@ -11,7 +11,7 @@ from rich.text import Text
 from .. import Lost, RepairReport
 from .. import repair as repair_checkpoint
 from . import DAMAGED, json_form, options
-from .bar import progress_bar
+from .bar import shown_progress
 from .console import console, print_json
 from .text import count, path_label, size, visible
 from .verify import damage_document
@@ -54,7 +54,7 @@ def repair(source: str, target: str, quiet: bool, as_json: bool, **more: Any) ->
 
     SOURCE is only read.
     """
-    with progress_bar("repair", quiet) as progress:
+    with shown_progress("repair", quiet) as progress:
         report = repair_checkpoint(source, target, progress=progress, **more)
     if as_json:
         print_json(_document(target, report))

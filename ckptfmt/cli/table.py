@@ -12,6 +12,21 @@ from .console import Console
 Line = Mapping[str, str]  # the text of each column
 
 
+GAP = 2  # columns between columns
+
+
+def fitting(columns: Sequence[str], important: Sequence[str], lines: Sequence[Line], width: int) -> list[str]:
+    """As many columns, the most important first, as fit a width."""
+    kept: set[str] = set()
+    taken = 0
+    for name in important:
+        taken += max(cell_len(name), *(cell_len(line[name]) for line in lines), 0) + GAP
+        if taken - GAP > width and kept:
+            break
+        kept.add(name)
+    return [name for name in columns if name in kept]
+
+
 def print_table(
     out: Console,
     columns: Sequence[str],
@@ -27,6 +42,6 @@ def print_table(
         for name in columns:
             gap = " " * (widths[name] - cell_len(line[name]))
             padded = gap + line[name] if name in right else line[name] + gap
-            text.append(f"{padded}  ", "bold" if line is head else style(name, line))
+            text.append(padded + GAP * " ", "bold" if line is head else style(name, line))
         text.rstrip()
         out.print(text)

@@ -12,7 +12,7 @@ from .. import Damage, FolderReport, VerifyReport, verify_folder
 from .. import verify as verify_checkpoint
 from ..errors import CODES, CkptError, MissingError, NotACheckpointError
 from . import DAMAGED, FAILED, json_form, options
-from .bar import progress_bar
+from .bar import shown_progress
 from .console import console, print_json
 from .several import documents, tell
 from .text import count, path_label, size, visible
@@ -76,7 +76,7 @@ def verify(
 
 
 def _verified(path: str, *, recursive: bool, quiet: bool, **more: Any) -> VerifyReport | FolderReport:
-    with progress_bar("verify", quiet) as progress:
+    with shown_progress("verify", quiet) as progress:
         try:
             return verify_checkpoint(path, progress=progress, **more)
         except NotACheckpointError as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from .claims import EXPANSION as EXPANSION
 from .entries import open_file, part_of
 from .probe import CheckpointPlace
 
+if TYPE_CHECKING:
+    from ..reading.blocks import BlockReader
+
 SLAB = 4 << 20  # bytes of a tensor read at once
 LEAVES = 1 << 22  # most leaves and containers of a source
 SMALL = 64 << 20  # bytes of tensors that any source may have
@@ -56,7 +59,8 @@ class LazyArray(Lazy):
     `rows` is the number of rows (items of the first axis) that are decoded together, or None where any part can be
     read for about its own cost. `unit`: the bytes that are decoded at once where this is not what these rows have, as
     chunks may be larger than their tensor. `stored` is there where the elements lie in a checkpoint as they are in
-    memory. `octets`: where they lie in a mapped file, several in a byte, one row after another.
+    memory. `octets`: where they lie in a mapped file, several in a byte, one row after another. `origin`: the
+    checkpoint of this format, and the number of the tensor in it, if its chunks can be looked at one by one.
     """
 
     shape: tuple[int, ...]
@@ -67,6 +71,7 @@ class LazyArray(Lazy):
     identity: Hashable = None
     unit: int | None = None
     octets: Array | None = None
+    origin: tuple[BlockReader, int] | None = None
 
     @property
     def decoded_at_once(self) -> int:
@@ -85,7 +90,7 @@ class LazyArray(Lazy):
     def view(self, dtype: np.dtype[Any]) -> LazyArray:
         """The same elements as another dtype of the same width."""
         read = partial(_viewed, self.read, dtype)
-        return replace(self, dtype=dtype, read=read, stored=None, identity=self.identity or id(self))
+        return replace(self, dtype=dtype, read=read, stored=None, origin=None, identity=self.identity or id(self))
 
 
 def _viewed(read: Callable[[LeadingSlices], Array], dtype: np.dtype[Any], index: LeadingSlices) -> Array:

@@ -1,29 +1,34 @@
-"""What the values of tensors are like, of any format: read part by part in order, and counted on all cores."""
+"""What the values of tensors are like, of any format: parts are read, verified and counted on all cores, and joined in
+their order, so that the same values give the same figures (docs/reference/statistics.md)."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from ..brief import Brief
 from ..calls import takes
 from ..conversion import open_source
-from ..conversion.source import EXPANSION, SourceTensor, is_tensor, slabs, walk
+from ..conversion.source import EXPANSION, LazyArray, SourceTensor, is_tensor, nbytes, slabs, walk
 from ..errors import fault
-from ..format.dtypes import DTYPES, Array, dtype_of
+from ..format.dtypes import DTYPES, Array, DType, dtype_of
 from ..format.names import Path, path_label
+from ..format.summary import Summary
+from ..packages import package
 from ..patterns import Patterns, near_selection, selector
+from ..progress import Progress, counter
+from ..reading.blocks import BlockReader
+from ..reading.measuring import measure_array, measure_jobs
 from ..storage import path_of
-from ..threads import Call, Pool
+from ..storage.ahead import in_order
+from ..threads import Pool
 
-COUNTS = ("zeros", "subnormals", "nan", "positive_inf", "negative_inf")
 THREADS = max(1, min(16, os.cpu_count() or 1))
 
 
@@ -31,8 +36,13 @@ THREADS = max(1, min(16, os.cpu_count() or 1))
 class TensorStats:
     """What the elements of a tensor are like: its typed `path` and `name` (the label of it), `dtype` and `shape`, and
     of its `elements` the least and greatest finite one (exact for integers; None where there is none), `mean`, `std`
-    (of all, not of a sample) and `norm` (l2) of the finite ones, and how many are zero, subnormal, NaN and infinite. Of
-    complex numbers it is their absolute values; those with a subnormal part count as subnormal."""
+    (of all, not of a sample) and `norm` (l2; inf beyond float64) of the finite ones, and how many are zero, subnormal,
+    NaN, infinite, and `saturated`: of floats, at the greatest finite magnitude. Of complex numbers it is their absolute
+    values, and one counts as NaN, infinite, subnormal or saturated if a part of it is.
+
+    `effective_bits`: the bits of a significand that are in use (8 of the 24 of float32: it was bfloat16), the width of
+    the narrowest integer that would do, 0 where all is 0.
+    """
 
     path: Path
     name: str
@@ -49,6 +59,8 @@ class TensorStats:
     nan: int
     positive_inf: int
     negative_inf: int
+    saturated: int = 0
+    effective_bits: int = 0
 
     @property
     def inf(self) -> int:
@@ -63,12 +75,22 @@ class StatsReport(Brief):
     path: str
     tensors: tuple[TensorStats, ...]
 
+    def to_pandas(self) -> Any:
+        """Give the same as a `pandas.DataFrame`: a row for each tensor, by its name, and a column for each figure.
+
+        Raises `missing-package`."""
+        pandas = package("pandas", "to_pandas()")
+        rows = [{**asdict(one), "path": one.path, "inf": one.inf} for one in self.tensors]
+        names = [*TensorStats.__dataclass_fields__, "inf"]
+        return pandas.DataFrame(rows, columns=names).set_index("name")
+
 
 @takes()
 def stats(
     path: str | os.PathLike[str],
     *,
     select: Patterns = None,
+    progress: Progress | None = None,
     source_format: str | None = None,
     max_expansion: int = EXPANSION,
     storage_options: Mapping[str, Any] | None = None,
@@ -79,15 +101,17 @@ def stats(
     verified where they have digests. Memory is a few parts of 4 MiB, or what the source decodes at once, for each
     core.
 
-    `select`: patterns of paths, as in `load`; the other options are those of `convert`. Raises `no-match`, and what
-    `convert` raises for a source.
+    `select`: patterns of paths, as in `load`; `progress(done, total)` is called with bytes now and then, from any
+    thread; the other options are those of `convert`. Raises `no-match`, and what `convert` raises for a source: damage
+    of what is read among it.
     """
     name = path_of(path)
     options: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
     options["dequantize"] = dequantize
-    with open_source(name, source_format, **options) as source, Pool(THREADS, "ckptfmt-stats") as pool:
-        found = [_stats(where, leaf, summary(leaf, pool)) for where, leaf in _chosen(name, source.tree, select)]
-    return StatsReport(name, tuple(found))
+    with open_source(name, source_format, **options) as source:
+        chosen = _chosen(name, source.tree, select)
+        found = _measured([leaf for _, leaf in chosen], progress)
+    return StatsReport(name, tuple(_stats(*pair, one) for pair, one in zip(chosen, found, strict=True)))
 
 
 def _chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, SourceTensor]]:
@@ -107,107 +131,113 @@ def _chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, SourceTe
 
 def _stats(where: Path, leaf: SourceTensor, found: Summary) -> TensorStats:
     row = dtype_of(leaf.dtype)
-    dtype = str(leaf.dtype) if row is None else row.name
-    told = {name: getattr(found, name) for name in ("elements", "min", "max", *COUNTS, "norm")}
-    told |= {"mean": None, "std": None}
-    if found.finite:
-        told |= {"mean": found.mean, "std": math.sqrt(found.squares / found.finite)}
-    return TensorStats(path=where, name=path_label(where), dtype=dtype, shape=tuple(leaf.shape), **told)
+    return TensorStats(
+        path=where,
+        name=path_label(where),
+        dtype=str(leaf.dtype) if row is None else row.name,
+        shape=tuple(leaf.shape),
+        elements=found.elements,
+        min=found.least,
+        max=found.greatest,
+        mean=float(found.mean) if found.finite else None,
+        std=found.std if found.finite else None,
+        norm=found.norm,
+        zeros=found.zeros,
+        subnormals=found.subnormals,
+        nan=found.nan,
+        positive_inf=found.positive_inf,
+        negative_inf=found.negative_inf,
+        saturated=found.saturated,
+        effective_bits=found.bits,
+    )
 
 
-class Summary(NamedTuple):
-    """What is known of some elements: how many, and how many are finite; of those the least, the greatest, the mean,
-    the sum of squares of their distances from it, and the l2 norm; and counts."""
-
-    elements: int = 0
-    finite: int = 0
-    min: float | int | None = None
-    max: float | int | None = None
-    mean: float = 0.0
-    squares: float = 0.0
-    norm: float = 0.0
-    zeros: int = 0
-    subnormals: int = 0
-    nan: int = 0
-    positive_inf: int = 0
-    negative_inf: int = 0
-
-    def joined(self, other: Summary) -> Summary:
-        """That of both, which loses no digits (Chan, Golub and LeVeque 1979)."""
-        if not self.finite or not other.finite:
-            filled = self if self.finite else other
-            middle = filled[1:7]
-        else:
-            finite, delta = self.finite + other.finite, other.mean - self.mean
-            mean = self.mean + delta * other.finite / finite
-            squares = self.squares + other.squares + delta * delta * self.finite * other.finite / finite
-            least, greatest = min(self.min, other.min), max(self.max, other.max)  # type: ignore[type-var]
-            middle = (finite, least, greatest, mean, squares, math.hypot(self.norm, other.norm))
-        counts = (here + there for here, there in zip(self[7:], other[7:], strict=True))
-        return Summary(self.elements + other.elements, *middle, *counts)
+# ---- looking at all elements
 
 
-def summary(tensor: SourceTensor, pool: Pool) -> Summary:
-    """That of a tensor: parts are read one after the other, as some sources must be, and counted by the pool, of which
-    a few wait at a time."""
-    found, waiting = Summary(), deque[Call[Summary]]()
-    for index in slabs(tensor):
-        waiting.append(pool.submit(_of, np.asarray(tensor[index])))
-        if len(waiting) > THREADS:
-            found = found.joined(waiting.popleft().result())
-    for call in waiting:
-        found = found.joined(call.result())
+class _Look(NamedTuple):
+    """A call that gives summaries of parts of tensors, by where these are in the list, and bytes that it looks at."""
+
+    bytes: int
+    call: Callable[[], Iterable[tuple[int, Summary]]]
+
+
+def _measured(leaves: list[SourceTensor], progress: Progress | None) -> list[Summary]:
+    """The summary of each tensor, whose parts are joined in their order."""
+    found = [Summary()] * len(leaves)
+    report = counter(progress, sum(map(_nbytes, leaves)))
+    threads = max([THREADS, *(origin[0].storage.readers for origin in map(_origin, leaves) if origin is not None)])
+    with Pool(threads, "ckptfmt-stats") as pool:
+        for bytes, parts in in_order(pool, (partial(_done, job) for job in _jobs(leaves)), 4 * threads):
+            for number, one in parts:
+                found[number] = found[number].joined(one)
+            report(bytes)
     return found
 
 
-def _of(part: Array) -> Summary:
-    part = part.view(np.int64) if part.dtype.kind in "mM" else part
-    is_complex = part.dtype.kind == "c" or "complex" in part.dtype.name
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        wide = part.reshape(-1).astype(np.complex128 if is_complex else np.float64)
-        values = np.abs(wide) if is_complex else wide
-        is_finite = np.isfinite(values)
-        kept = values if is_finite.all() else values[is_finite]
-        odd = values[~is_finite] if kept is not values else kept[:0]
-        counts: tuple[Any, ...] = (
-            *(np.count_nonzero(values == 0), _subnormals(wide, _least_normal(part.dtype))),
-            *(np.count_nonzero(odd != odd), np.count_nonzero(odd == np.inf), np.count_nonzero(odd == -np.inf)),
-        )
-        if not kept.size:
-            return Summary(part.size, *Summary()[1:7], *map(int, counts))
-        exact = part if part.dtype.kind in "biu" else kept
-        least, greatest = exact.min().item(), exact.max().item()
-        mean = float(kept.mean())
-        scale = float(max(abs(least), abs(greatest)))
-        middle = (kept.size, least, greatest, mean, _squares(kept - mean), _norm(kept, scale))
-    return Summary(part.size, *middle, *map(int, counts))
+def _nbytes(leaf: SourceTensor) -> int:
+    """Bytes of all elements, or of decoded chunks."""
+    origin = _origin(leaf)
+    if origin is None:
+        return nbytes(leaf)
+    spec = origin[0].manifest.specs[origin[1]]
+    return spec.chunks * spec.chunk_nbytes
 
 
-def _squares(values: Array) -> float:
-    return float(np.dot(values, values))
+def _done(job: _Look) -> tuple[int, Iterable[tuple[int, Summary]]]:
+    return job.bytes, job.call()
 
 
-def _norm(values: Array, scale: float) -> float:
-    """The l2 norm of values of which the greatest is `scale`, where squares may have no place in a float64."""
-    if 1e-100 < scale < 1e100:
-        return math.sqrt(_squares(values))
-    return scale * math.sqrt(_squares(values / scale)) if scale else 0.0
+def _origin(leaf: SourceTensor) -> tuple[BlockReader, int] | None:
+    return leaf.origin if isinstance(leaf, LazyArray) else None
 
 
-def _subnormals(values: Array, least: float | None) -> int:
-    """How many are nearer to 0 than the least normal number, and not 0."""
-    if least is None:
-        return 0
-    if values.dtype.kind == "c":
-        near = [(side != 0) & (np.abs(side) < least) for side in (values.real, values.imag)]
-        return int(np.count_nonzero(near[0] | near[1]))
-    return int(np.count_nonzero(np.abs(values) < least) - np.count_nonzero(values == 0))
+def _jobs(leaves: list[SourceTensor]) -> Iterator[_Look]:
+    """Those of neighbours in a checkpoint of this format together, as small ones are read at once."""
+    stored: dict[int, list[int]] = {}  # by the number of the tensor there: one may be seen as two dtypes
+    blocks: BlockReader | None = None
+    for number, leaf in enumerate(leaves):
+        origin = _origin(leaf)
+        if origin is None:
+            yield from _of_other(number, leaf)
+            continue
+        blocks = origin[0]  # of which a source has one
+        stored.setdefault(origin[1], []).append(number)
+    if blocks is not None:
+        for bytes, call in measure_jobs(blocks, stored):
+            yield _Look(bytes, partial(_renumbered, call, stored))
 
 
-def _least_normal(dtype: np.dtype[Any]) -> float | None:
-    """The least positive number of a dtype that is normal; None for integers."""
-    row = dtype_of(dtype)
-    name = "" if row is None else (row.part or row.name)
-    if "float" not in name:
-        return None
-    return float(ml_dtypes.finfo(DTYPES[name].numpy).smallest_normal)  # type: ignore[no-untyped-call]
+def _renumbered(
+    call: Callable[[], list[tuple[int, Summary]]], numbers: Mapping[int, list[int]]
+) -> list[tuple[int, Summary]]:
+    return [(number, one) for tensor, one in call() for number in numbers[tensor]]
+
+
+def _of_other(number: int, leaf: SourceTensor) -> Iterator[_Look]:
+    """Slabs, which are looked at anywhere where they lie in memory or a mapped file; else they are read here, in their
+    order, as some sources must be."""
+    for index in slabs(leaf):
+        part = partial(leaf.__getitem__, index) if isinstance(leaf, np.ndarray) else partial(_itself, leaf[index])
+        sides = (axis.stop - axis.start for axis in index)
+        size = math.prod((*sides, *leaf.shape[len(index) :])) * leaf.dtype.itemsize
+        yield _Look(size, partial(_of_slab, number, part))
+
+
+def _itself(part: Array) -> Array:
+    return part
+
+
+def _of_slab(number: int, part: Callable[[], Array]) -> list[tuple[int, Summary]]:
+    return [(number, measure_array(*_known(np.asarray(part()))))]
+
+
+def _known(part: Array) -> tuple[DType, Array]:
+    """An array as one of a dtype of the table: times as integers, what no table has as float64."""
+    if part.dtype.kind in "mM":
+        part = part.astype(part.dtype.newbyteorder("=")).view(np.int64)
+    row = dtype_of(part.dtype)
+    if row is None:
+        row = DTYPES["complex128" if part.dtype.kind == "c" else "float64"]
+        part = part.astype(row.numpy)
+    return row, part

@@ -350,7 +350,7 @@ def _check_chunks(blocks: BlockReader, rows: list[ChunkKey]) -> Done:
     places = [blocks.place(tensor, chunk) for tensor, chunk in rows]
     failure = None
     try:
-        together = _read_together(blocks, places)
+        together = blocks.together(places)
     except CkptError as error:
         failure, together = error, [None] * len(places)
     for row, place, stored in zip(rows, places, together, strict=True):
@@ -361,18 +361,6 @@ def _check_chunks(blocks: BlockReader, rows: list[ChunkKey]) -> Done:
     if failure is not None and not found:  # it was read the second time, but not by a sound disk
         found, where = [_damage(blocks, places[0], failure)], rows[:1]
     return Done(rows, checked, found, where)
-
-
-def _read_together(blocks: BlockReader, places: list[ChunkPlace]) -> list[memoryview | None]:
-    """The stored bytes of neighbouring chunks, read at once; None for what are no such chunks."""
-    start = min(place.extent.offset for place in places)
-    stop = max(place.extent.offset + place.extent.length for place in places)
-    if len(places) == 1 or stop - start > 2 * RUN or len({place.object for place in places}) > 1:
-        return [None] * len(places)
-    data = memoryview(bytearray(stop - start))
-    blocks.read(places[0].object, start, data)
-    extents = [(place.extent.offset - start, place.extent.length) for place in places]
-    return [data[offset : offset + length] for offset, length in extents]
 
 
 def _check_chunk(blocks: BlockReader, place: ChunkPlace, stored: memoryview | None) -> Iterator[Damage]:

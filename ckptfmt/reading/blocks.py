@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 UNVERIFIED = 16 << 20  # bytes of one read without verification
 SCRAP = 256 << 10  # bytes that are read at a time to be digested and forgotten
 UNCHECKED = 16 << 20  # bytes of memory for which nobody looks whether as much is stored
+TOGETHER = 8 << 20  # most bytes that neighbouring chunks are read in at once
 CHUNKS = 1 << 16  # chunks looked up at a time
 NOTHING = memoryview(b"")
 
@@ -363,6 +364,37 @@ class BlockReader:
             if first < last and last - first < stop - start:
                 out[first - low : last - low] = piece[first - start : last - start]
         self.check(place, number, hasher.digest())
+
+    def pieces(self, place: ChunkPlace, number: int, size: int) -> Iterator[memoryview]:
+        """The bytes of a block in pieces of `size`, or in one where that is a request, each valid until the next is
+        taken. A damaged block raises after the last: what is made of the pieces is not to be used before the end."""
+        begin = number * self.manifest.block
+        end = min(begin + self.manifest.block, place.extent.length)
+        size = min(end - begin, max(size, self.storage.span if self.storage.is_remote else 0))
+        hasher, buffer = self.digest.stream(), memoryview(bytearray(size))
+        try:
+            for start, stop in _cut(begin, end, size):
+                piece = buffer[: stop - start]
+                self.read(place.object, place.extent.offset + start, piece)
+                hasher.update(piece)
+                yield piece
+        except CkptError as error:
+            self._blame(error, place)
+            raise
+        self.check(place, number, hasher.digest())
+
+    def together(self, places: list[ChunkPlace]) -> list[memoryview | None]:
+        """The stored bytes of neighbouring chunks, read at once and not verified; None for each where they are no such
+        chunks."""
+        start = min(place.extent.offset for place in places)
+        stop = max(place.extent.offset + place.extent.length for place in places)
+        is_apart = stop - start > TOGETHER or len({place.object for place in places}) > 1
+        if len(places) == 1 or is_apart:
+            return [None] * len(places)
+        data = memoryview(bytearray(stop - start))
+        self.read(places[0].object, start, data)
+        extents = [(place.extent.offset - start, place.extent.length) for place in places]
+        return [data[offset : offset + length] for offset, length in extents]
 
     def check_chunk(self, place: ChunkPlace, stored: memoryview) -> None:
         """Check every block of a chunk whose stored bytes are at hand."""

@@ -18,6 +18,7 @@ from ...frameworks.target import rebuild
 from ...reading.blocks import BlockReader
 from ...reading.checkpoint import StoredCheckpoint
 from ...reading.loading import Loader
+from ...reading.measuring import is_measurable
 from ...reading.tensor import Tensor
 from ...storage import COMMIT, MANIFEST
 from ..probe import Probe
@@ -64,7 +65,7 @@ def source_of(opened: StoredCheckpoint) -> OpenedSource:
                 spec = checkpoint.manifest.specs[numbers[value.name]]
                 is_plain = _is_plain(spec) and not is_remote  # small pieces are not for stores
                 stored = StoredChunkBytes(checkpoint.blocks, numbers[value.name], buffers) if is_plain else None
-                lazy[key] = _lazy(value, spec, stored)
+                lazy[key] = _lazy(value, spec, stored, (checkpoint.blocks, numbers[value.name]))
             return lazy[key]
 
         ours = _ours(checkpoint)
@@ -85,9 +86,19 @@ def _ours(checkpoint: StoredCheckpoint) -> Ours:
     return Ours(checkpoint.schema, tags, checkpoint.manifest.unknown)
 
 
-def _lazy(tensor: Tensor, spec: ArraySpec, stored: StoredChunkBytes | None) -> LazyArray:
+def _lazy(
+    tensor: Tensor, spec: ArraySpec, stored: StoredChunkBytes | None, origin: tuple[BlockReader, int]
+) -> LazyArray:
     rows = None if spec.is_raw else spec.grid[0] if spec.grid else 1
-    return LazyArray(tensor.shape, tensor.dtype, lambda index: tensor[(*index, ...)], rows, stored, unit=0)
+    return LazyArray(
+        tensor.shape,
+        tensor.dtype,
+        lambda index: tensor[(*index, ...)],
+        rows,
+        stored,
+        unit=0,
+        origin=origin if is_measurable(spec) else None,
+    )
 
 
 def _is_plain(spec: ArraySpec) -> bool:
@@ -103,17 +114,8 @@ class StoredChunkBytes:
 
     def pieces(self) -> Iterator[memoryview]:
         """As `StoredBytes` says."""
-        blocks, name, extent = self._blocks, self._place.object, self._place.extent
-        buffer = memoryview(bytearray(min(PIECE, extent.length)))
-        for number, begin in enumerate(range(0, extent.length, blocks.manifest.block)):
-            end = min(begin + blocks.manifest.block, extent.length)
-            hasher = blocks.digest.stream()
-            for start in range(begin, end, PIECE):
-                piece = buffer[: end - start]
-                blocks.read(name, extent.offset + start, piece)
-                hasher.update(piece)
-                yield piece
-            blocks.check(self._place, number, hasher.digest())
+        for number in range(-(-self._place.extent.length // self._blocks.manifest.block)):
+            yield from self._blocks.pieces(self._place, number, PIECE)
 
     def check(self) -> None:
         """As `StoredBytes` says."""
