@@ -127,6 +127,9 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
     - `paged`: whether names, tree and chunk tables stand in pages that are read when they are asked for, and small
       tensors in stacks: None, the default, for a file with 8192 tensors or a tree of 1 MiB and more. Such a file takes
       ckptfmt 1.1 to be read. [PAGE-010]
+    - `share_with`: the path of an earlier checkpoint in layout "packed" (so this one is, too) or "loose": what has not
+      changed since is not written again, but linked, or copied by the store where both are. Each of the two stays whole
+      without the other. The report says how much was shared, and why no more. [LAY-008]
     - `check(checkpoint)`: called with what was written, opened, before it takes its name. What it raises is raised, and
       what was there before stays. A file for a store is made on this machine first. None of `extra`, `check`,
       `before_commit` and `paged` goes together with `coordinator`.
@@ -141,7 +144,7 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
         from .parallel.save import save_together
         from .storage import path_of
 
-        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit", "paged")}
+        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit", "paged", "share_with")}
         return save_together(path_of(path, tree), tree, coordinator, alone={"check": check, **alone}, **asked)
 
     def examine(storage: Storage) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .writing.options import WriteOptions
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from .checkpoint import Checkpoint
@@ -17,4 +18,5 @@ class SaveOptions(WriteOptions, total=False):
     """What is saved, how and where; see `ckptfmt.save`."""
 
     coordinator: Coordinator | None
+    share_with: str | os.PathLike[str] | None
     check: Callable[[Checkpoint], object] | None

@@ -47,6 +47,7 @@ class Checkpoint:
     order of their index. `edit` changes the manifest before it is packed, `document` the text of a node document by
     its member name. `gap`: bytes of a frame between members; `hole`: zeros before the first chunk. `foreign`: further
     members. `align`: alignment of small and large chunks. `directory`: whether the ZIP's directory tells the truth.
+    `dead`: members before the chunks of a part that are none of its own.
     `parts`: in layout `packed`, the part of each row of the table; `inline`: whether the tables stand in the manifest.
     `paged`: what pages hold, if the manifest has such.
     """
@@ -70,6 +71,7 @@ class Checkpoint:
     foreign: list[tuple[str, bytes]] = field(default_factory=list)
     align: tuple[int, int] = (64, 4096)
     directory: bool = True
+    dead: Callable[[int], list[tuple[str, bytes]]] = lambda _: []
     parts: Callable[[int], int] = lambda _: 0
     inline: bool = True
     paged: Paging | None = None
@@ -253,6 +255,8 @@ class Built:
             if number == 0:
                 for member, text in self.documents():
                     zip_.add(member, text)
+            for member, data in self.of.dead(number):
+                zip_.add(member, data, aligned=not member.endswith(".json"))
             offsets = zip_.chunks(own, None)
             zip_.finish(0)
             table: dict[str, Any] = self.table(own, offsets, named=True)

@@ -84,18 +84,20 @@ class Packed(Judged):
     def member_bytes(self) -> dict[str, bytes]:
         """Every member of every pack, as stock ZIP tools see them, and what lies beside the packs. [PACK-007]"""
         found = {name: data for name, data in self.files.items() if name in ("manifest.msgpack", "COMMIT")}
+        chunks = self.places()
         for number, part in enumerate(self.document["parts"]):
             pack = self.files[part["object"]]
             with zipfile.ZipFile(io.BytesIO(pack)) as archive:
                 self.need(archive.testzip() is None, f"the crc32 of a member of {part['object']} is wrong [PACK-001]")
+                names: set[str] = set()
                 self.hold(not archive.comment, f"{part['object']} has a comment [LAY-004]")
                 for member in archive.infolist():
                     stored = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits
                     self.hold(stored, f"{member.filename} is not stored [PACK-001]")
-                    self.hold(member.filename not in found, f"{member.filename} is repeated [PACK-001]")
-                    is_document = member.filename.endswith("zarr.json")
-                    self.hold(not is_document or number == 0, f"{member.filename} is not in the first pack [LAY-005]")
-                    found[member.filename] = archive.read(member)
+                    self.hold(member.filename not in names, f"{member.filename} is repeated [PACK-001]")
+                    names.add(member.filename)
+                    if not number or member.filename in chunks:  # else it is none of this checkpoint [LAY-009]
+                        found.setdefault(member.filename, archive.read(member))
             for low, high in self.part_extents[number]:
                 alignment = 4096 if high - low >= 65536 else 64
                 self.hold(low % alignment == 0, f"a chunk of {part['object']} is not aligned [PACK-002]")

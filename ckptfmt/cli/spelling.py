@@ -19,7 +19,7 @@ ELSEWHERE = frozenset(
     add_prefix allow_loss background before_commit best block cast check compression coordinator copy_to externs
     extra follow_links framework grace into keep layout like limits lossy max_expansion max_in_flight metadata
     metrics migrations mismatched mmap nest nice overwrite paged parameters prefix progress resume root schedule schema
-    select skip source_format source_schema storage_options strict strip_prefix target_format verify
+    select share share_with skip source_format source_schema storage_options strict strip_prefix target_format verify
     """.split()  # noqa: SIM905
 )
 _QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\""

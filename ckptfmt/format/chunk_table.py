@@ -75,6 +75,16 @@ class ChunkTable(_TableFields):
         digests = self.digest[self.first_blocks[row] * size : self.first_blocks[row + 1] * size]
         return Extent(self.offsets[row], self.lengths[row], digests)
 
+    def of_rows(self, rows: Array, numbers: Array) -> ChunkTable:
+        """Some of the rows, in the order given, for chunks with other numbers."""
+        firsts = np.asarray(self.first_blocks, np.int64)
+        counts = firsts[rows + 1] - firsts[rows]
+        begins = np.cumsum(counts) - counts
+        blocks = np.repeat(firsts[rows] - begins, counts) + np.arange(int(counts.sum()))
+        digests = np.frombuffer(self.digest, np.uint8).reshape(-1, self.digest_size)[blocks].tobytes()
+        offset = None if self.offset is None else self.offset[rows]
+        return ChunkTable(offset, self.length[rows], digests, self.digest_size, self.block, numbers)
+
     def check_extents(self, end: int) -> None:
         """Refuse extents that do not lie in [0, `end`) or overlap. [CHK-005]"""
         if self.offset is None or not len(self.length):

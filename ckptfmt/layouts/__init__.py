@@ -32,10 +32,13 @@ LAYOUTS = ("file", "loose", "packed")  # each a module of this package, imported
 
 
 class Written(NamedTuple):
-    """What a layout wrote: total bytes, and the commit record."""
+    """What a layout wrote: total bytes, and the commit record. `shared`: of the bytes those that were not sent, as an
+    earlier checkpoint has them; `refused`: why there are not more, where something kept it from that."""
 
     bytes: int
     record: CommitRecord
+    shared: int = 0
+    refused: str = ""
 
 
 class Located(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..format.arrays import ArraySpec
 from ..format.digests import Digest
@@ -12,6 +12,9 @@ from ..format.node import Node
 from ..format.placement import Placement
 from ..frameworks.sources import Source
 from ..progress import Report
+
+if TYPE_CHECKING:
+    from .sharing import Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Draft:
     generator: str
     report: Report
     extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
+    base: Base | None = None  # an earlier checkpoint, with which it shares what has not changed
     paged: bool | None = None  # whether the manifest is paged; None: if it is large
 
     def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:

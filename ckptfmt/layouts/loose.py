@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import CorruptError
-from ..format.chunk_table import ChunkTable
+from ..errors import DAMAGED, CorruptError
+from ..format.chunk_table import ChunkTable, Extent
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part
 from ..format.zarr_nodes import node_documents
@@ -86,10 +86,13 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     from ..threads import Pool  # these here, as opening needs no threads
     from .staging import STAGED
 
+    shared = _shared(draft, attempt, rows)
+
     buffers = Buffers(STAGED)
     with Pool(1, "ckptfmt-write") as pool:
         for tensor, chunk in rows:
-            length, digest = _write_chunk(draft, attempt, tensor, chunk, buffers, pool)
+            known = shared.chunks.get((tensor, chunk))
+            length, digest = known or _write_chunk(draft, attempt, tensor, chunk, buffers, pool)
             lengths.append(length)
             digests.append(digest)
             draft.report(draft.specs[tensor].chunk_nbytes)
@@ -97,7 +100,45 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     manifest = draft.manifest("loose", (Part(None, table),))
     frame_digest = draft.digest.of(b"".join(text for _, text in documents))
     written = directory.commit(attempt, manifest, frame_digest)
-    return Written(total + sum(lengths) + written.bytes, written.record)
+    size = sum(length for length, _ in shared.chunks.values())
+    return Written(total + sum(lengths) + written.bytes, written.record, size, shared.refused)
+
+
+class _LinkedChunks(NamedTuple):
+    """Chunks that are objects of an earlier checkpoint, too, by tensor and number: their lengths and digests."""
+
+    chunks: dict[tuple[int, int], tuple[int, bytes]]
+    refused: str
+
+
+def _shared(draft: Draft, attempt: Attempt, cells: list[tuple[int, int]]) -> _LinkedChunks:
+    """Link what a draft can share with its base."""
+    base = draft.base
+    if base is None or not cells:
+        return _LinkedChunks({}, "")
+    from ..threads import Pool
+    from .sharing import HeldChunks, equal_chunks, why_nothing
+
+    refused = why_nothing(base, "loose", draft.digest, draft.block)
+    if refused:
+        return _LinkedChunks({}, refused)
+    tensors = zip(draft.names, draft.specs, draft.sources, strict=True)
+    held = [HeldChunks(*tensor, np.arange(tensor[1].chunks)) for tensor in tensors]
+    same = np.concatenate(equal_chunks(held, base, draft.digest, draft.block)).tolist()
+    table = base.chunks.manifest.table
+    equal = [(cell, table.extent(number)) for cell, number in zip(cells, same, strict=True) if number >= 0]
+
+    def link(cell: tuple[int, int], extent: Extent) -> str:
+        name = chunk_object(draft.names[cell[0]], draft.specs[cell[0]], cell[1])
+        try:
+            return attempt.link(name, base.storage, name, extent.length)
+        except DAMAGED as error:
+            return error.message
+
+    with Pool(base.storage.readers if base.storage.is_remote else 1, "ckptfmt-link") as pool:
+        answers = list(pool.map(link, *zip(*equal, strict=True))) if equal else []
+    there = {cell: extent[1:] for (cell, extent), why in zip(equal, answers, strict=True) if not why}
+    return _LinkedChunks(there, next(filter(None, answers), ""))
 
 
 def _write_chunk(
@@ -126,7 +167,7 @@ def _write_chunk(
 def _take_over(attempt: Attempt, name: str, chunk: StoredChunk) -> tuple[int, bytes]:
     """Make an object of the stored bytes of a chunk of another checkpoint; gives what `_write_chunk` gives.
     [MIG-020]"""
-    if not attempt.link(name, chunk.storage, chunk.object):
+    if attempt.link(name, chunk.storage, chunk.object, chunk.length):
         out = attempt.create(name)
         out.copy(0, chunk.storage, chunk.object, chunk.offset, chunk.length)
         out.finish(chunk.length)

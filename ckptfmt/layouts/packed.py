@@ -22,6 +22,7 @@ from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
     from .draft import Draft
+    from .shared_packs import SharedPacks
 
 PACK_BYTES = 32 << 30  # a writer begins another pack when one has this many bytes, or sooner
 
@@ -64,27 +65,45 @@ def frame_damage(
 
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write a whole checkpoint from one process."""
-    from .pack_writer import Chunk  # these here, as readers need no writer
-    from .part_writer import PartOrder, PartWriter, part_numbers, room_for
+    from .part_writer import part_numbers  # here, as readers need no writer
 
     counts = np.array([spec.chunks for spec in draft.specs], np.int64)
     tensors = np.repeat(np.arange(len(counts)), counts)
     firsts = np.cumsum(counts) - counts
     chunk_numbers = np.arange(len(tensors)) - firsts[tensors]
     sizes = np.array([spec.chunk_nbytes for spec in draft.specs], np.int64)[tensors]
-    numbers = part_numbers(sizes, PACK_BYTES)
+    if draft.base is None:
+        return _written(draft, attempt, (tensors, chunk_numbers), part_numbers(sizes, PACK_BYTES))
+    from .shared_packs import share
+
+    numbers, shared = share(draft, draft.base, attempt, (tensors, chunk_numbers), sizes)
+    written = _written(draft, attempt, (tensors, chunk_numbers), numbers, shared)
+    return written._replace(shared=shared.bytes, refused=shared.refused)
+
+
+def _written(
+    draft: Draft, attempt: Attempt, cells: tuple[Array, Array], numbers: Array, shared: SharedPacks | None = None
+) -> Written:
+    """Write the chunks, of which `cells` are the first columns of a table, into parts with these numbers, but for those
+    in the packs that are `shared`, which are there."""
+    from .pack_writer import Chunk
+    from .part_writer import PartOrder, PartWriter, room_for
+
+    tensors, chunk_numbers = cells
     orders = []
 
     def chunks_of(cells: list[tuple[int, int]]) -> Iterator[Chunk]:
         return (Chunk(draft.names[t], draft.specs[t], draft.sources[t], c) for t, c in cells)
 
-    for number in range(int(numbers.max(initial=0)) + 1):
+    for number in range(int(numbers.max(initial=0)) + 1 if shared is None else shared.first):
         rows = np.flatnonzero(numbers == number)
         chunks = partial(chunks_of, list(zip(tensors[rows].tolist(), chunk_numbers[rows].tolist(), strict=True)))
         room = room_for(draft.specs[t] for t in tensors[rows].tolist())
         documents = (draft.names, draft.specs) if number == 0 else None
         orders.append(PartOrder(number, tensors[rows], chunk_numbers[rows], chunks, room, documents))
     parts = PartWriter(attempt, draft.digest, draft.block, draft.report).write(orders)
+    if shared is not None:
+        parts += shared.parts(attempt, cells)
     return commit(draft, attempt, tuple(parts), numbers)
 
 

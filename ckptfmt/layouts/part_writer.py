@@ -41,7 +41,7 @@ class PartOrder(NamedTuple):
 
     @property
     def object(self) -> str:
-        return f"packs/{self.number:05d}.zip"
+        return pack_name(self.number)
 
 
 _Pack = tuple[Ended, ChunkTable]
@@ -91,10 +91,21 @@ class PartWriter:
 
     def _part(self, order: PartOrder, pack: _Pack) -> Part:
         (size, frame), table = pack
-        raw = bytes(msgpack.packb(encode_table(table, order.tensors, order.chunk_numbers)))
-        reference = PartReference(f"parts/{order.number:05d}.msgpack", len(raw), hashlib.sha256(raw).digest())
-        directory.put(self.attempt, reference.path, raw)
+        reference = put_table(self.attempt, order.number, table, order.tensors, order.chunk_numbers)
         return Part(order.object, reference, size, frame)
+
+
+def put_table(attempt: Attempt, number: int, table: ChunkTable, tensors: Array, chunks: Array) -> PartReference:
+    """Write the part manifest of a part; `tensors` and `chunks` are the first columns of its table. [CHK-006]"""
+    raw = bytes(msgpack.packb(encode_table(table, tensors, chunks)))
+    reference = PartReference(f"parts/{number:05d}.msgpack", len(raw), hashlib.sha256(raw).digest())
+    directory.put(attempt, reference.path, raw)
+    return reference
+
+
+def pack_name(number: int) -> str:
+    """[LAY-005]"""
+    return f"packs/{number:05d}.zip"
 
 
 def room_for(specs: Iterable[ArraySpec]) -> int:

@@ -45,6 +45,10 @@ class Checks:
                 self._ended.append(self._stream.digest())
                 self._stream, self._filled = self._digest.stream(), 0
 
+    def can_become(self, digests: bytes) -> bool:
+        """Whether the blocks that have ended have the first of these digests."""
+        return digests.startswith(b"".join(self._ended))
+
     @property
     def digests(self) -> bytes:
         """Of all blocks so far, one after another. [BLK-001]"""

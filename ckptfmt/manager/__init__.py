@@ -19,6 +19,7 @@ from .reader import FallbackWarning, RunReader, open_flax_run, open_run
 from .retention import RetentionPlan
 from .run import DamagedStep
 from .schedule import Schedule
+from .sharing import SharingWarning
 from .steps import Step
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "RunOptions",
     "RunReader",
     "Schedule",
+    "SharingWarning",
     "Step",
     "StepOptions",
     "Where",

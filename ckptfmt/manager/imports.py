@@ -16,12 +16,13 @@ from ..frameworks.adapter import adapters
 from .options import StepOptions
 
 _ALWAYS = ("pack_writer", "part_writer", "staging", "file", "paged_file", "packed", "loose")
+_SHARING = ("sharing", "shared_packs")
 
 
 def import_all(options: StepOptions) -> None:
     """Import what saves with these options of `ckptfmt.save` need, of the frameworks that are imported now."""
     adapters()
-    for name in _ALWAYS:
+    for name in (*_ALWAYS, *(_SHARING if options.get("share") else ())):
         import_module(f"...layouts.{name}", __name__)
     with suppress(CkptError):  # which saves raise
         digest_named(options.get("digest", DIGEST))

@@ -30,6 +30,7 @@ from .retention import RetentionPlan
 from .run import DamagedStep, place_of, run_at
 from .saving import OnCommit, OnError, Overwrite, SaveOrder, Saver
 from .schedule import Schedule, schedule_asked
+from .sharing import SharingWarning, check_sharing
 from .steps import FixedNames, Given, Number, Step, StepNames, metadata_for
 
 
@@ -58,6 +59,10 @@ class CheckpointManager:
     together, each what it holds; rank 0 deletes. With `per_process` each saves alone, into a directory of its own,
     `process-00003` say, below `directory`.
 
+    `share`: whether each step shares what has not changed with the newest one before it (`share_with` of
+    `ckptfmt.save`); the layout is "packed" then, or "loose". Where nothing can be shared all is written, with a
+    `SharingWarning`, once.
+
     `options` are those of `ckptfmt.save` for every step: `layout`, `compression`, `schema`, `durable`, `digest`,
     `progress`, `skip`, `extra`, `check`, `max_bytes_in_flight`, `storage_options`.
 
@@ -84,6 +89,7 @@ class CheckpointManager:
         **options: Unpack[StepOptions],
     ) -> None:
         background = background_asked(background)
+        check_sharing(options)
         import_all(options)
         self._group = coordinator or Alone()
         own = f"process-{self._group.rank:05d}" if per_process else ""
@@ -383,9 +389,12 @@ class CheckpointManager:
         return [] if copier is None else [step.step for step in self._run.scan().steps if copier.is_waiting(step)]
 
     def _warn(self) -> None:
-        """Say what went wrong with copies."""
+        """Say what went wrong with copies, and the first time that a step shared less than it could."""
         for text in [] if self._copier is None else self._copier.take_report():
             warn(text, CopyWarning)
+        if self._saver.unsaid:
+            text, self._saver.unsaid = self._saver.unsaid, ""
+            warn(text, SharingWarning)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._run.path!r}: keeps {', '.join(map(str, self._saver.policies))}>"

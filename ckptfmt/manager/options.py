@@ -39,13 +39,14 @@ def one_of(name: str, value: object, *allowed: object) -> None:
 
 
 class StepOptions(FormOptions, FlowOptions, total=False):
-    """How a manager saves every step: options of `ckptfmt.save`."""
+    """How a manager saves every step: options of `ckptfmt.save`, and `share`, which gives it `share_with`."""
 
     layout: str | None
     storage_options: Mapping[str, Any] | None
     extra: Mapping[str, Any] | None
     check: Callable[[Checkpoint], object] | None
     paged: bool | None
+    share: bool
 
 
 class ManagerOptions(StepOptions, total=False):

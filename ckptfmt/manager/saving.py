@@ -21,6 +21,7 @@ from .options import Background, StepOptions
 from .policies import Policy
 from .retention import RetentionPlan
 from .run import RunDirectory
+from .sharing import saved_with_base, told
 from .steps import Number, metrics_in
 from .writer_process import WriterProcess
 
@@ -45,14 +46,9 @@ def write_step(run: RunDirectory, savers: Coordinator, order: SaveOrder, options
     with contextlib.ExitStack() as held:
         together(savers, acts, lambda: held.enter_context(run.saving(step)), f"begin of step {step}")
         replaces = bool(order.overwrite) or _takes_damaged_place(run, savers, step)
-        return save(
-            run.path_of(step),
-            order.tree,
-            overwrite=replaces,
-            metadata=order.metadata,
-            coordinator=None if savers.size == 1 else savers,
-            **options,
-        )
+        group = None if savers.size == 1 else savers
+        fixed = {"overwrite": replaces, "metadata": order.metadata, "coordinator": group}
+        return saved_with_base(run, options, lambda asked: save(run.path_of(step), order.tree, **fixed, **asked))
 
 
 def _takes_damaged_place(run: RunDirectory, savers: Coordinator, step: Number) -> bool:
@@ -86,6 +82,7 @@ class Saver:
         self.acts = savers.rank == 0
         self._split: Coordinator | None = None  # the savers, for what is saved in the background
         self._buffers: list[snapshot.SnapshotBuffers] = []  # of snapshots whose saves are over
+        self.unsaid: str | None = None  # why a step shared nothing, the first time; "" once that was told
         self._saved: Number | None = None  # the last step that was committed here
 
     def copied_by(self, copier: Copier) -> None:
@@ -158,6 +155,7 @@ class Saver:
         try:
             report = self._written(savers, order, self._options if job is None else self._options_for(job))
             self._run.wrote(report.manifest_sha256, metrics_in(order.metadata))
+            self.unsaid = told(step, report) if self.unsaid is None else self.unsaid
             self._saved = step if order.overwrite == "later" else self.later(step, self._saved)
             if order.overwrite == "later":
                 together(savers, self.acts, lambda: self._rewind(step), f"going back to step {step}")

@@ -133,8 +133,12 @@ class Attempt(Protocol):
 
     def create(self, name: str) -> ObjectWriter: ...
 
-    def link(self, name: str, storage: Storage, source: str) -> bool:
-        """Make an object the very file of another checkpoint; False where that cannot be. [MIG-020]"""
+    def link(self, name: str, storage: Storage, source: str, size: int) -> str:
+        """Make an object of an object of another checkpoint, of `size` bytes, without sending these: the very file, or
+        a copy that the store makes. Gives why that cannot be, else "". [MIG-020] [LAY-008]"""
+
+    def remove(self, name: str) -> None:
+        """Remove an object that was linked."""
 
     def written(self) -> Storage:
         """What was written, all of it, to be read before it is published."""

@@ -178,19 +178,43 @@ class LocalAttempt:
         finally:
             self._disk.close(number)
 
-    def link(self, name: str, storage: Storage, source: str) -> bool:
+    def link(self, name: str, storage: Storage, source: str, size: int) -> str:
+        """A hard link, else a file that shares its bytes (a reflink). It is flushed, as nobody knows whether it was."""
         if not isinstance(storage, LocalStorage):
-            return False
-        self._make_folder(name.rpartition("/")[0])
+            return "it is not on this machine's disk"
+        folder = name.rpartition("/")[0]
+        self._make_folder(folder)
         with storage._open(source) as fd:
+            if os.fstat(fd).st_size != size:
+                return f"{source} has {os.fstat(fd).st_size} bytes and not {size}"
             try:
                 self._disk.link_open(fd, self._inside(name))
-            except OSError:
-                return False
-            self._folders[name.rpartition("/")[0]] += 1
+            except OSError as error:
+                if not self._clone(name, fd):
+                    return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, 'no link')})"
+            else:
+                self._folders[folder] += 1
             if self._durable:
                 self._do(self._disk.flush, fd)
+        return ""
+
+    def _clone(self, name: str, source: int) -> bool:
+        """Make a file that shares the bytes of an open one; whether that can be."""
+        out = self.create(name)
+        number = out.number
+        assert number is not None
+        try:
+            self._disk.clone(number, source)
+        except OSError:
+            out.close()
+            self.remove(name)
+            return False
+        out.finish(os.fstat(number).st_size)
         return True
+
+    def remove(self, name: str) -> None:
+        self._do(self._disk.unlink, self._inside(name))
+        self._folders[name.rpartition("/")[0]] -= 1
 
     def written(self) -> LocalStorage:
         storage = LocalStorage(self.temporary, is_temporary=True)

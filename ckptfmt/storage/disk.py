@@ -20,6 +20,7 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
+_FICLONE = 0x40049409
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 _SMB = (0xFF534D42, 0xFE534D42)  # types of file systems: its versions 1, and 2 and 3
@@ -121,6 +122,13 @@ class Disk:
             if count == 0:
                 raise OSError(errno.EIO, "the file that is copied became shorter")
             start, offset, length = start + count, offset + count, length - count
+
+    def clone(self, fd: int, source: int) -> None:
+        """Let an empty file have the bytes of another open one, shared until either is changed; raises OSError where
+        the file system cannot."""
+        import fcntl
+
+        fcntl.ioctl(fd, _FICLONE, source)
 
     def allocate(self, fd: int, size: int) -> None:
         """Reserve blocks, so that a full disk shows early; nothing where the file system cannot."""

@@ -109,6 +109,9 @@ class Engine(Protocol):
     def unfinished(self, folder: str) -> list[Unfinished]:
         """Uploads in parts below a folder that have not ended; none where the store cannot be asked."""
 
+    def copy(self, source: str, target: str) -> None:
+        """Have the store copy an object, whatever is in the target's place; NotImplementedError where it cannot."""
+
     def delete(self, key: str) -> None:
         """Delete an object; FileNotFoundError, or nothing, if there is none."""
 

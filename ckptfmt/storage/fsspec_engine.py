@@ -110,6 +110,9 @@ class FsspecEngine:
     def unfinished(self, folder: str) -> list[Unfinished]:
         return []
 
+    def copy(self, source: str, target: str) -> None:
+        self._do(self._fs.cp_file, source, target)
+
     def delete(self, key: str) -> None:
         self._do(self._fs.rm_file, key)
 

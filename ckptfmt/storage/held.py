@@ -237,8 +237,11 @@ class HeldAttempt:
     def create(self, name: str) -> ObjectWriter:
         return self._staged.create()
 
-    def link(self, name: str, storage: Storage, source: str) -> bool:
-        return False
+    def link(self, name: str, storage: Storage, source: str, size: int) -> str:
+        return "an open file is one object"
+
+    def remove(self, name: str) -> None:
+        """There is nothing that was linked."""
 
     def written(self) -> Storage:
         return self._staged.written()

@@ -137,6 +137,9 @@ class ObstoreEngine:
         except FileNotFoundError:
             return []
 
+    def copy(self, source: str, target: str) -> None:
+        _do(obstore.copy, self._store, source, target, overwrite=True)
+
     def delete(self, key: str) -> None:
         _do(obstore.delete, self._store, key)
 

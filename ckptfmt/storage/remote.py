@@ -30,15 +30,15 @@ class RemoteStorage:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.path = url
-        self._engine, self._root = engine_for(url, options)
-        self.held = self._engine.held
+        self.engine, self._root = engine_for(url, options)
+        self.held = self.engine.held
         if self._root.rstrip("/").endswith(TEMPORARY_SUFFIX):  # [PUB-021]
             raise fault("temporary", "this is the temporary of a save that has not been committed", path=url)
         self._seen: dict[str, SeenObject] = {}
         self._tails: dict[str, bytes] = {}
         self.is_directory = not self._find("")
         if self.is_directory and not self._find(COMMIT):
-            if self._ask(self._engine.exists, self._root):
+            if self._ask(self.engine.exists, self._root):
                 raise fault("not-a-checkpoint", "this is a directory without a COMMIT file", path=url)  # [COM-005]
             raise fault("not-found", "there is nothing", path=url)
 
@@ -46,7 +46,7 @@ class RemoteStorage:
     def before_commit(cls, engine: Engine, root: str, path: str, commit: bytes) -> Self:
         """Of a directory that will have these bytes as its `COMMIT`."""
         storage = cls.__new__(cls)
-        storage.path, storage._engine, storage._root, storage.is_directory = path, engine, root, True
+        storage.path, storage.engine, storage._root, storage.is_directory = path, engine, root, True
         storage.held = engine.held
         storage._seen, storage._tails = {COMMIT: SeenObject(len(commit), None)}, {COMMIT: commit}
         return storage
@@ -54,7 +54,7 @@ class RemoteStorage:
     def _find(self, name: str) -> bool:
         """Read the end of an object; whether there is one."""
         try:
-            self._seen[name], self._tails[name] = self._ask(self._engine.tail, self._place(name), TAIL)
+            self._seen[name], self._tails[name] = self._ask(self.engine.tail, self.place(name), TAIL)
         except FileNotFoundError:
             return False
         return True
@@ -74,7 +74,7 @@ class RemoteStorage:
     def size(self, name: str) -> int:
         if name not in self._seen:
             try:
-                self._seen[name] = self._ask(self._engine.head, self._place(name))
+                self._seen[name] = self._ask(self.engine.head, self.place(name))
             except FileNotFoundError:
                 raise fault("missing-object", f"{name} is missing", path=self.path) from None  # [READ-005]
         return self._seen[name].size
@@ -92,7 +92,7 @@ class RemoteStorage:
             return
         what = name or "the file"
         try:
-            count = self._engine.read_into(self._place(name), offset, out, self._seen.get(name))
+            count = self.engine.read_into(self.place(name), offset, out, self._seen.get(name))
         except FileNotFoundError:
             raise fault("missing-object", f"{what} is missing", path=self.path) from None
         except ObjectReplaced as error:
@@ -110,7 +110,7 @@ class RemoteStorage:
         """Whether another checkpoint has taken the path, or none is there, as far as the store can be asked."""
         name = COMMIT if self.is_directory else ""
         try:
-            return self._engine.head(self._place(name)).identity != self._seen[name].identity
+            return self.engine.head(self.place(name)).identity != self._seen[name].identity
         except FileNotFoundError:
             return True
         except Exception:
@@ -119,7 +119,8 @@ class RemoteStorage:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _place(self, name: str) -> str:
+    def place(self, name: str) -> str:
+        """The key of an object."""
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
 

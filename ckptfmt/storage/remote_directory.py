@@ -135,9 +135,27 @@ class RemoteDirectory:
             self._senders = Pool(SENDERS, "ckptfmt-upload")
         self._sending.append(self._senders.submit(made.complete))
 
-    def link(self, name: str, storage: Storage, source: str) -> bool:
-        """Stores have no links."""
-        return False
+    def link(self, name: str, storage: Storage, source: str, size: int) -> str:
+        """Stores have no links; they copy by themselves. It stands below the claim as what is sent does. [PUB-009]"""
+        if not isinstance(storage, RemoteStorage) or storage.engine.name != self._engine.name:
+            return "it is not in the store that is saved to"
+        key = self._inside(name)
+        try:
+            self._engine.copy(storage.place(source), key)
+            copied = self._engine.head(key).size
+        except NotImplementedError:
+            return "this store makes no copies by itself"
+        except Exception as error:
+            self.remove(name)
+            return f"the store does not copy it: {error!s:.200}"
+        if copied != size:
+            self.remove(name)
+            return f"{source} has {copied} bytes and not {size}"
+        return ""
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(Exception):  # what stays goes with the claim, if this fails, or is passed over
+            self._engine.delete(self._inside(name))
 
     def share(self, folders: list[str]) -> str:
         """Stores have no folders to make."""

@@ -159,8 +159,11 @@ class RemoteFile:
         )
         return self._object
 
-    def link(self, name: str, storage: Storage, source: str) -> bool:
-        return False
+    def link(self, name: str, storage: Storage, source: str, size: int) -> str:
+        return "a file on a store is one object"
+
+    def remove(self, name: str) -> None:
+        """There is nothing that was linked."""
 
     def written(self) -> Storage:
         raise NotImplementedError("the parts of an upload cannot be read; `StagedFile` can")

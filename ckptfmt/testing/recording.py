@@ -142,6 +142,11 @@ class RecordingDisk(Disk):
             super().copy(fd, offset, source, start, length)
             self._note_others(fd)
 
+    def clone(self, fd: int, source: int) -> None:
+        with self._lock:
+            super().clone(fd, source)
+            self._note_others(fd)
+
     def allocate(self, fd: int, size: int) -> None:
         with self._lock:
             super().allocate(fd, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,20 +17,32 @@ from ..layouts import Layout, Written, layout_named
 from ..layouts.draft import Draft
 from ..progress import Progress, Report, counter
 from ..storage import IN_FLIGHT, Attempt, Storage, attempt_for, place_of
-from .options import RequestOptions
+from .options import PublishOptions, RequestOptions
 from .request import Request, extra_keys, request, whole_specs
 
 if TYPE_CHECKING:
+    from ..layouts.sharing import Base
     from ..storage import Place
 
 Check = Callable[[Storage], object]
+
+
+class AloneOptions(PublishOptions, RequestOptions, total=False):
+    """What one process may say besides; see `ckptfmt.save`."""
+
+    check: Check | None
+    extra: Mapping[str, Any] | None
+    paged: bool | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SaveReport(Brief):
     """What `save` wrote: `bytes` in all, number of `tensors`, the manifest's sha256 (hex), and the groups of paths
     whose arrays overlap in memory without being the same tensor, which are therefore separate tensors now.
-    [TREE-011]"""
+    [TREE-011]
+
+    With `share_with`: `shared` are those of the bytes that were not written, as the earlier checkpoint has them;
+    `not_shared` says why there are no more, if something kept it from that, such as a file system without links."""
 
     path: str
     layout: str
@@ -37,11 +50,22 @@ class SaveReport(Brief):
     tensors: int
     manifest_sha256: str
     copied_views: tuple[tuple[str, ...], ...]
+    shared: int = 0
+    not_shared: str | None = None
 
 
 def report_of(path: str, layout: str, written: Written, made: Request, tensors: int) -> SaveReport:
     """The report of what was written."""
-    return SaveReport(path, layout, written.bytes, tensors, written.record.sha256.hex(), made.encoded.copied_views)
+    return SaveReport(
+        path,
+        layout,
+        written.bytes,
+        tensors,
+        written.record.sha256.hex(),
+        made.encoded.copied_views,
+        written.shared,
+        written.refused or None,
+    )
 
 
 def save(
@@ -49,21 +73,41 @@ def save(
     tree: Tree,
     *,
     layout: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    share_with: str | os.PathLike[str] | None = None,
+    **more: Unpack[AloneOptions],
+) -> SaveReport:
+    """Save what one process holds; see `ckptfmt.save`. `check(storage)` is called with what was written, before it
+    takes its name."""
+    name = place_of(path, tree)
+    if share_with is None:
+        return _save(name, tree, layout or "file", storage_options, None, **more)
+    from .sharing import layout_asked, opened_base
+
+    layout = layout_asked(layout)
+    with opened_base(share_with, storage_options) as base:
+        there = base.chunks.manifest.layout
+        layout = layout or ("packed" if there == "file" else there)
+        return _save(name, tree, layout, storage_options, base, **more)
+
+
+def _save(
+    name: str,
+    tree: Tree,
+    layout: str,
+    storage_options: Mapping[str, Any] | None,
+    base: Base | None,
+    *,
     overwrite: bool = False,
     durable: bool = True,
     progress: Progress | None = None,
     before_commit: Callable[[], Any] | None = None,
     check: Check | None = None,
-    storage_options: Mapping[str, Any] | None = None,
     max_bytes_in_flight: int = IN_FLIGHT,
     extra: Mapping[str, Any] | None = None,
     paged: bool | None = None,
     **asked: Unpack[RequestOptions],
 ) -> SaveReport:
-    """Save what one process holds; see `ckptfmt.save`. `check(storage)` is called with what was written, before it
-    takes its name."""
-    name = place_of(path, tree)
-    layout = layout or "file"
     try:
         module = layout_named(layout)
         _check_paged(paged, layout)
@@ -74,7 +118,7 @@ def save(
         error.path = error.path or name
         raise
     report = counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs))
-    draft = replace(drafted(made, specs, report=report, extra=further), paged=paged)
+    draft = replace(drafted(made, specs, report=report, extra=further), paged=paged, base=base)
     attempt = attempt_for(
         name,
         directory=layout != "file",

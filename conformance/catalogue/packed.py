@@ -54,6 +54,31 @@ for _name, _checkpoint in {"inline": packed(parts=_even), "part-manifests": pack
     )
 
 
+def _dead(number: int) -> list[tuple[str, bytes]]:
+    """What the second pack, that of an earlier step, has besides: all that it once was."""
+    root = b'{"zarr_format":3,"node_type":"group","attributes":{"ckptfmt":{"format":[1,0]}}}'
+    gone = b'{"zarr_format":3,"node_type":"group"}'
+    documents = [("tensors/zarr.json", root), ("tensors/gone/zarr.json", gone)]
+    return [*documents, ("tensors/y/c/0", bytes(24)), ("tensors/gone/c", bytes(100))] if number else []
+
+
+valid(
+    "packed-dead-members",
+    "A pack that an earlier checkpoint has, too, with members of that one: an older chunk, and a node that is gone.",
+    "LAY-009 FRM-003 PACK-006",
+    packed(parts=lambda row: int(row < 6), inline=False, dead=_dead),
+)
+valid(
+    "packed-verify-dead-members",
+    "A whole verification finds nothing: what is no chunk of this checkpoint is of the frame.",
+    "LAY-009 FRM-003 BLK-007",
+    packed(parts=lambda row: int(row < 6), inline=False, dead=_dead),
+    {"op": "verify"},
+    {"damage": []},
+    needs=("reader", "verify"),
+)
+
+
 def _placement(tensors: list[int], chunks: list[int], counts: list[int], parts: list[int], steps: list[int]) -> Any:
     n = len(tensors)
     columns = {
@@ -433,6 +458,13 @@ VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, An
         "FRM-003 FRM-005 BLK-007",
         BASE,
         [{"do": "reseal", "frame": "0" * 64}],
+        [{"code": "frame-digest"}],
+    ),
+    "dead-member": (
+        "a member of a pack that is no chunk of this checkpoint",
+        "LAY-009 FRM-003",
+        "packed-verify-dead-members",
+        [{"do": "flip_bit", "at": {"object": "packs/00001.zip", "offset": 330}, "bit": 0}],
         [{"code": "frame-digest"}],
     ),
     "pack-longer": (
