@@ -9,17 +9,20 @@ import click
 from rich.text import Text
 
 from ..maintenance.candidates import check_folder
+from ..maintenance.usage import DiskUsage, usage_of
 from ..manager.listing import CheckpointRow, by_step, listed, natural
 from ..near import did_you_mean
+from ..storage import is_url
 from . import chart, options
 from .console import console, print_json
 from .json_form import JsonEncoder
 from .table import print_table
 from .text import count, metrics, size, time, visible
 
-COLUMNS = {"name": "bold", "format": "cyan", "step": "bold", "time": "", "size": "green", "metrics": "yellow",
+COLUMNS = {"name": "bold", "format": "cyan", "step": "bold", "time": "", "size": "green", "own": "green",
+           "shared": "green", "metrics": "yellow",
            "kept because": "dim"}  # fmt: skip
-RIGHT = ("step", "size")  # columns of numbers
+RIGHT = ("step", "size", "own", "shared")  # columns of numbers
 ALWAYS = ("name", "time", "size")
 KEYS = ("step", "name", "time", "size")  # that rows are sorted by, beside metrics
 
@@ -32,6 +35,7 @@ Examples:
   ckptfmt ls checkpoints --sort accuracy --reverse
   ckptfmt ls -r runs
   ckptfmt ls runs/7 --plot
+  ckptfmt ls runs/7 --usage                               # what deleting each would free
   ckptfmt ls runs/7 --json | jq -r '.steps[-1].path'
 
 Listed is every checkpoint of this format, those of other formats that are known by their first bytes, and what is named
@@ -42,7 +46,8 @@ later steps.
 
 The object of --json has: path, and steps, a list of objects with name, format, step (or null), path, time (seconds
 since the epoch), size (bytes), metrics, error (the code of what is wrong with it, or null) and reasons. Of what cannot
-be read time and size may be null.
+be read time and size may be null. With --usage each has own, the bytes that deleting it alone frees, and shared, those
+that other checkpoints have, too (null of what is on no disk), and on_disk are the bytes of all, each file once.
 
 Exit codes: 0 listed, whatever is damaged in it, 2 anything else.
 """,
@@ -59,6 +64,7 @@ Exit codes: 0 listed, whatever is damaged in it, 2 anything else.
     type=click.Path(),
     help="Draw the metrics over the steps into a file; it is replaced.",
 )
+@click.option("--usage", is_flag=True, help="Also what of each is its own, and what it shares with others.")
 @options.as_json
 def ls(
     path: str,
@@ -68,6 +74,7 @@ def ls(
     prefix: str | None,
     plot: bool,
     png: str | None,
+    usage: bool,
     as_json: bool,
 ) -> None:
     """List the checkpoints in the folder DIR, of a run or any other, by step, and what is damaged among them.
@@ -78,10 +85,12 @@ def ls(
     rows = _sorted(listed(path, prefix=prefix, recursive=recursive), sort, reverse)
     if png is not None:
         chart.write_png(png, _series(rows))
+    used = [None if not usage or is_url(row.path) else usage_of([row.path]) for row in rows]
     if as_json:
-        print_json({"path": path, "steps": [_document(row) for row in rows]})
+        steps = [_document(row) | (_used(one) if usage else {}) for row, one in zip(rows, used, strict=True)]
+        print_json({"path": path, "steps": steps, **({"on_disk": _on_disk(rows)} if usage else {})})
         return
-    _show(path, rows)
+    _show(path, rows, used)
     if plot:
         out = console()
         for line in chart.lines(_series(rows), ascii_only=out.options.ascii_only):
@@ -118,25 +127,39 @@ def _document(row: CheckpointRow) -> dict[str, Any]:
     return {**row._asdict(), "metrics": JsonEncoder().value(row.metrics), "reasons": list(row.reasons)}
 
 
-def _show(path: str, rows: list[CheckpointRow]) -> None:
+def _used(usage: DiskUsage | None) -> dict[str, int | None]:
+    return {"own": None if usage is None else usage.own, "shared": None if usage is None else usage.shared}
+
+
+def _on_disk(rows: list[CheckpointRow]) -> int:
+    """Bytes of all, those of a file that several have once."""
+    stored = sum(row.size or 0 for row in rows if is_url(row.path))
+    return stored + usage_of(row.path for row in rows).on_disk
+
+
+def _show(path: str, rows: list[CheckpointRow], used: list[DiskUsage | None]) -> None:
     out = console()
-    lines = [_cells(row) for row in rows]
+    lines = [_cells(row, usage) for row, usage in zip(rows, used, strict=True)]
     shown = [name for name in COLUMNS if name in ALWAYS or any(line[name] for line in lines)]
     if rows:
         print_table(out, shown, lines, RIGHT, lambda name, _: COLUMNS[name])
     total = sum(row.size or 0 for row in rows)
     damaged = sum(row.error is not None for row in rows)
     more = f", {damaged} damaged or not readable" if damaged else ""
-    out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'checkpoint')}{more}, {size(total)}", "bold"))
+    links = _on_disk(rows)
+    shared = f", {size(links)} on the disk" if links < total else ""
+    out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'checkpoint')}{more}, {size(total)}{shared}", "bold"))
 
 
-def _cells(row: CheckpointRow) -> dict[str, str]:
+def _cells(row: CheckpointRow, usage: DiskUsage | None) -> dict[str, str]:
     return {
         "name": visible(row.name),
         "format": "" if row.format in (None, "ckptfmt") else row.format,
         "step": "" if row.step is None else str(row.step),
         "time": time(row.time),
         "size": "" if row.size is None else size(row.size),
+        "own": "" if usage is None else size(usage.own),
+        "shared": "" if usage is None else size(usage.shared),
         "metrics": row.error or metrics(row.metrics),
         "kept because": visible(", ".join(row.reasons)),
     }

@@ -39,7 +39,8 @@ Without --delete nothing is removed. One rule is enough to keep a checkpoint, an
 metrics are those that `ckptfmt ls` shows. What is no checkpoint of this format is never touched; nor is one that is
 damaged, has no step, is the target of a link in FOLDER, or is read or saved now. Folders below are not looked into.
 
-The object of --json has: path, deleted (bool), bytes (of what goes), and found and kept, lists of objects with path,
+The object of --json has: path, deleted (bool), bytes (of what goes), freed (of these
+what no other checkpoint has), and found and kept, lists of objects with path,
 step, time (seconds since the epoch), bytes, metrics, why it stays or goes, and removed.
 
 Exit codes: 0 fine, 2 anything else.
@@ -119,7 +120,7 @@ def _document(report: PruneReport, delete: bool) -> dict[str, Any]:
         keys = ("path", "step", "time", "bytes", "metrics", "why", "removed")
         return [{key: encode(getattr(one, key)) for key in keys} for one in found]
 
-    head = {"path": report.path, "deleted": delete, "bytes": report.bytes}
+    head = {"path": report.path, "deleted": delete, "bytes": report.bytes, "freed": report.freed}
     return {**head, "found": rows(report.found), "kept": rows(report.kept)}
 
 
@@ -133,7 +134,7 @@ def _show(report: PruneReport, delete: bool) -> None:
         print_table(out, shown, lines, RIGHT, lambda name, line: COLUMNS[name] if name else styles[line[""]])
     of = f"{len(report.found):,} of {count(len(lines), 'checkpoint')}"
     done = "removed" if delete else "can be removed with --delete"
-    out.print(Text(f"{visible(report.path)}: {of}, {size(report.bytes)}, {done}", "bold"))
+    out.print(Text(f"{visible(report.path)}: {of}, {size(report.freed)}, {done}", "bold"))
 
 
 def _cells(one: Pruned, state: str) -> dict[str, str]:

@@ -64,8 +64,8 @@ KINDS: tuple[GarbageKind, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Something that was left: `what` it is, its bytes, its `age` in seconds, and whether it was `removed`, or `why` it
-    stays."""
+    """Something that was left: `what` it is, the `bytes` that its removal frees, its `age` in seconds, and whether it
+    was `removed`, or `why` it stays."""
 
     path: str
     what: str
@@ -211,7 +211,7 @@ def _seen(path: str, kind: GarbageKind) -> tuple[int, float] | None:
             status = entry.stat(follow_symlinks=False)
             if status.st_dev != top.st_dev or not kind.holds(entry.name):
                 return None  # another file system is mounted there, or it is no meeting of ranks
-            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+            size += status.st_size if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 else 0
             changed = max(changed, status.st_mtime, status.st_ctime)
         return size, changed
     except FileNotFoundError:

@@ -19,6 +19,7 @@ from ..calls import takes
 from ..conversion.table import OWN
 from ..errors import CkptError, fault
 from ..maintenance.candidates import check_folder
+from ..maintenance.usage import usage_of
 from ..storage import COMMIT, MANIFEST, is_url, path_of
 from ..storage.leases import claim, is_leased, lease
 from ..storage.temporaries import take_away
@@ -45,15 +46,17 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PruneReport(Brief):
-    """What `prune` found in a folder, by step. `found` is what can be, or was, removed; `kept` what stays."""
+    """What `prune` found in a folder, by step. `found` is what can be, or was, removed; `kept` what stays. `freed`:
+    bytes that this frees or has freed; files that are one with those of others stay."""
 
     path: str
     found: tuple[Pruned, ...]
     kept: tuple[Pruned, ...]
+    freed: int = 0
 
     @property
     def bytes(self) -> int:
-        """Bytes of what was found."""
+        """Bytes of what was found, as if nothing were shared."""
         return sum(one.bytes for one in self.found)
 
 
@@ -77,12 +80,17 @@ def prune(
     _check(name)
     found: list[Pruned] = []
     kept: list[Pruned] = []
+    freed = 0
     for row, why, goes in _judged(name, policies):
+        own = usage_of([row.path]).own if goes and delete else 0
         one = Pruned(row.path, row.step, row.time, row.size or 0, row.metrics, why)
         if goes and delete:
             one = _removed(name, row, one)
+            freed += own if one.removed else 0
         (found if goes and (one.removed or not delete) else kept).append(one)
-    return PruneReport(name, tuple(found), tuple(kept))
+    if not delete:
+        freed = usage_of(one.path for one in found).own
+    return PruneReport(name, tuple(found), tuple(kept), freed)
 
 
 def _check(folder: str) -> None:
