@@ -21,6 +21,7 @@ from .run import DamagedStep
 from .schedule import Schedule
 from .sharing import SharingWarning
 from .steps import Step
+from .tracking import LogTo, TrackedSave, TrackingWarning
 
 __all__ = [
     "All",
@@ -35,6 +36,7 @@ __all__ = [
     "FallbackWarning",
     "FlaxCheckpointManager",
     "Last",
+    "LogTo",
     "ManagerOptions",
     "OpenOptions",
     "Pinned",
@@ -48,6 +50,8 @@ __all__ = [
     "SharingWarning",
     "Step",
     "StepOptions",
+    "TrackedSave",
+    "TrackingWarning",
     "Where",
     "open_flax_run",
     "open_run",

@@ -32,6 +32,7 @@ from .saving import OnCommit, OnError, Overwrite, SaveOrder, Saver
 from .schedule import Schedule, schedule_asked
 from .sharing import SharingWarning, check_sharing
 from .steps import FixedNames, Given, Number, Step, StepNames, metadata_for
+from .tracking import TrackingWarning
 
 
 class CheckpointManager:
@@ -50,7 +51,7 @@ class CheckpointManager:
 
     `background`: how `save(block=False)` does it, see `Background`; "process" is `Background(by="process")`.
     `on_commit(step, report)` and `on_error(step, error)` are called for each save, from the manager's thread, or with
-    many processes from the one that saves.
+    many processes from the one that saves. `LogTo(...)` as `on_commit` logs saves to TensorBoard and others.
 
     `copy_to`: a second directory, or a `CopyTo`: committed checkpoints are copied there in the background, and are
     found there where they are not in the first.
@@ -389,12 +390,14 @@ class CheckpointManager:
         return [] if copier is None else [step.step for step in self._run.scan().steps if copier.is_waiting(step)]
 
     def _warn(self) -> None:
-        """Say what went wrong with copies, and the first time that a step shared less than it could."""
+        """Say what went wrong with copies and trackers, and the first time that a step shared less than it could."""
         for text in [] if self._copier is None else self._copier.take_report():
             warn(text, CopyWarning)
         if self._saver.unsaid:
             text, self._saver.unsaid = self._saver.unsaid, ""
             warn(text, SharingWarning)
+        for text in self._saver.take_report():
+            warn(text, TrackingWarning)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._run.path!r}: keeps {', '.join(map(str, self._saver.policies))}>"

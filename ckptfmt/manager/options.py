@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .policies import Best
     from .schedule import Schedule
     from .steps import Number
+    from .tracking import LogTo
 
 WhenFull = Literal["wait", "skip"]
 AtExit = Literal["wait", "abort"]
@@ -54,7 +55,7 @@ class ManagerOptions(StepOptions, total=False):
 
     schedule: int | Schedule | None
     background: Background | By | None
-    on_commit: Callable[[Number, SaveReport], Any] | None
+    on_commit: Callable[[Number, SaveReport], Any] | LogTo | None
     on_error: Callable[[Number, BaseException], Any] | None
     copy_to: str | os.PathLike[str] | CopyTo | None
     coordinator: Coordinator | None

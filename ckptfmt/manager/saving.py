@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -23,10 +24,11 @@ from .retention import RetentionPlan
 from .run import RunDirectory
 from .sharing import saved_with_base, told
 from .steps import Number, metrics_in
+from .tracking import LogTo, TrackedSave
 from .writer_process import WriterProcess
 
 Overwrite = bool | Literal["later"]
-OnCommit = Callable[[Number, SaveReport], Any]
+OnCommit = Callable[[Number, SaveReport], Any] | LogTo
 OnError = Callable[[Number, BaseException], Any]
 
 
@@ -153,15 +155,19 @@ class Saver:
         job any more it may change, and nothing is committed."""
         step = order.step
         try:
+            begun = time.monotonic()
             report = self._written(savers, order, self._options if job is None else self._options_for(job))
-            self._run.wrote(report.manifest_sha256, metrics_in(order.metadata))
+            seconds = time.monotonic() - begun
+            metrics = metrics_in(order.metadata)
+            self._run.wrote(report.manifest_sha256, metrics)
             self.unsaid = told(step, report) if self.unsaid is None else self.unsaid
             self._saved = step if order.overwrite == "later" else self.later(step, self._saved)
             if order.overwrite == "later":
                 together(savers, self.acts, lambda: self._rewind(step), f"going back to step {step}")
             if order.taken is not None:
                 report = dataclasses.replace(report, copied_views=order.taken.copied_views)
-            together(savers, True, lambda: self._committed(step, report), f"end of step {step}")
+            tracked = TrackedSave(step, time.time(), seconds, report.bytes, None, metrics)
+            together(savers, True, lambda: self._committed(tracked, report), f"end of step {step}")
             self.wake()
         except DroppedError:
             raise
@@ -193,11 +199,14 @@ class Saver:
 
         return {**self._options, "progress": progress, "before_commit": job.check}
 
-    def _committed(self, step: Number, report: SaveReport) -> None:
-        if self._on_commit is not None:
-            self._on_commit(step, report)
+    def _committed(self, save: TrackedSave, report: SaveReport) -> None:
+        call = self._on_commit
+        if call is not None and not isinstance(call, LogTo):
+            call(save.step, report)
         if self.acts:
-            retention.prune(self._run, self.policies)
+            kept = retention.prune(self._run, self.policies).kept
+            if isinstance(call, LogTo):
+                call.tell(save._replace(kept=len(kept)))
 
     def _refuse_late(self, step: Number) -> None:
         """A signal handler may have saved a later step since this one was begun."""
@@ -225,6 +234,10 @@ class Saver:
                 found=step,
                 expected=f"later than {last}, or overwrite=True",
             )
+
+    def take_report(self) -> list[str]:
+        """Take what could not be logged and was not said before."""
+        return self._on_commit.take_report() if isinstance(self._on_commit, LogTo) else []
 
     # ---- deleting
 
