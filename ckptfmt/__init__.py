@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .parallel.mpi import MPICoordinator
     from .progress import progress_bar
     from .reading.tensor import Tensor
+    from .reporting import HtmlReport, report
     from .save_options import SaveOptions
     from .writing.refusals import CheckReport, Refusal, check
     from .writing.writer import SaveReport
@@ -71,6 +72,7 @@ __all__ = [
     "FolderReport",
     "Garbage",
     "GarbageReport",
+    "HtmlReport",
     "InputError",
     "Limits",
     "LinkedError",
@@ -121,6 +123,7 @@ __all__ = [
     "recompute",
     "register",
     "repair",
+    "report",
     "save",
     "stats",
     "testing",
@@ -198,6 +201,8 @@ _ON_DEMAND = {
     "progress_bar": "progress",
     "recompute": "recompute",
     "Tensor": "reading.tensor",
+    "HtmlReport": "reporting",
+    "report": "reporting",
     "SaveOptions": "save_options",
     "CheckReport": "writing.refusals",
     "Refusal": "writing.refusals",

@@ -16,9 +16,9 @@ PAGE, TABLE = HERE / "errors.md", HERE / "errors.toml"
 CALLS = {
     "readers": (
         *("open", "load", "load_into", "verify", "migrate", "upgrade", "repair", "convert", "diff"),
-        "stats",
+        *("report", "stats"),
     ),
-    "readers of bytes": ("load", "load_into", "Tensor[...]", "migrate", "convert", "diff", "stats"),
+    "readers of bytes": ("load", "load_into", "Tensor[...]", "migrate", "convert", "diff", "report", "stats"),
     "writers": ("save", "migrate", "upgrade", "repair", "convert"),
 }
 PHASES = {

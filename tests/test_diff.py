@@ -63,7 +63,8 @@ def test_values(tmp_path: Path) -> None:
     b = MATRIX.copy()
     b[1, 1], b[2, 3] = 5.5, 22
     found = change(tmp_path, MATRIX, b)
-    assert found == Change("x", "values", None, None, 12, 2, 11.0, 0.5)
+    norm, moved = (pytest.approx(np.linalg.norm(x.astype(np.float64))) for x in (MATRIX, b - MATRIX))
+    assert found == Change("x", "values", None, None, 12, 2, 11.0, 0.5, 0, norm, moved)
 
 
 def test_values_of_two_dtypes(tmp_path: Path) -> None:
@@ -123,6 +124,37 @@ def test_nan_payloads_differ_in_bits_by_no_distance(tmp_path: Path) -> None:
     payloads = np.array([0x7FF8000000000001, 0x7FF8000000000002], np.uint64).view(np.float64)
     found = change(tmp_path, payloads[:1].copy(), payloads[1:].copy())
     assert (found.different, found.nan, found.max_difference, found.max_relative) == (1, 1, 0.0, 0.0)
+
+
+RELATIVE: list[tuple[Any, Any, float | None]] = [
+    ([3.0, 4.0], [3.0, 9.0], 1.0),
+    ([0.0, 0.0], [1.0, 0.0], math.inf),
+    ([0.0], [-0.0], 0.0),
+    ([3.0, 4.0, math.nan, math.inf], [3.0, 5.0, 1.0, 1.0], 0.2),  # of what is finite on both sides
+    ([1e200, 0.0], [1e200, 5e199], 0.5),
+    ([3 + 4j], [0j], 1.0),
+    ([2**60, 0], [2**60, 2**59], 0.5),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), RELATIVE)
+def test_relative_change(tmp_path: Path, a: Any, b: Any, expected: float) -> None:
+    assert change(tmp_path, np.array(a), np.array(b)).relative_change == pytest.approx(expected)
+
+
+def test_relative_change_is_of_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of those that are alike."""
+    monkeypatch.setattr("ckptfmt.conversion.source.SLAB", 1 << 10)
+    a = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    b = a.copy()
+    b[50] *= 3
+    wanted = np.linalg.norm((b - a).astype(np.float64)) / np.linalg.norm(a.astype(np.float64))
+    assert change(tmp_path, a, b).relative_change == pytest.approx(wanted, rel=1e-6)
+
+
+def test_what_has_no_relative_change(tmp_path: Path) -> None:
+    assert change(tmp_path, np.ones(2), np.ones(3)).relative_change is None
+    assert change(tmp_path, np.array(["2020"], "M8[D]"), np.array(["2021"], "M8[D]")).relative_change is None
 
 
 def test_dates_have_no_distance(tmp_path: Path) -> None:
@@ -201,7 +233,7 @@ def test_large_tensors_are_compared_in_parts(tmp_path: Path, monkeypatch: pytest
     b[99, 999] += 1
     b[0, 1] = 3
     assert compared(tmp_path, {"x": a}, {"x": b}).changed == (
-        Change("x", "values", None, None, 100_000, 2, 2.0, 2 / 3),
+        Change("x", "values", None, None, 100_000, 2, 2.0, 2 / 3, 0, pytest.approx(np.linalg.norm(a)), 5**0.5),
     )
 
 

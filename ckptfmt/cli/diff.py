@@ -26,8 +26,8 @@ Examples:
 
 The object of --json has: a, b, equal, added, removed, renamed (pairs), metadata (whether it differs), same (leaves
 that do not differ), and changed and metadata_changes, lists of objects with path, kind, before, after, elements,
-different, max_difference, max_relative and nan (how many elements differ and are NaN on either side; the others are
-measured).
+different, max_difference, max_relative, nan (how many elements differ and are NaN on either side; the others are
+measured), norm (l2, of what was before) and moved (l2, of the differences).
 
 Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 """,

@@ -8,39 +8,17 @@ from itertools import islice
 
 import click
 
-from ..conversion import FORMATS
-from ..conversion.folders import INDEX
-from ..conversion.opening import place_of
-from ..conversion.probe import CheckpointPlace
-from ..conversion.shards import numbered
-from ..conversion.table import OWN
-from ..errors import CkptError, fault
+from ..conversion.opening import NO_CHECKPOINT
+from ..errors import CkptError
 from ..storage import is_url
 from .text import count
 
 LOOKED_AT = 1000  # most files that a hint costs
-# codes; the others are of conversions: of what they do not know, and of a folder of several
-NO_CHECKPOINT = ("not-a-checkpoint", "unknown-format", "ambiguous-source")
 
 
 def is_folder(path: str, error: CkptError) -> bool:
     """Whether an error says that there is no one checkpoint at a path, which may be a folder of some."""
     return error.code in NO_CHECKPOINT and (is_url(path) or os.path.isdir(path))
-
-
-def place_for(path: str, *, recursive: bool) -> CheckpointPlace:
-    """The one checkpoint, of any format, at a path. In a folder that is the model in several files, as Hugging Face has
-    them, or what lies in the folders below; other files there are checkpoints of their own: then `not-a-checkpoint`.
-    Raises what finding it raises."""
-    place = place_of(path)
-    if place.path == path or not os.path.isdir(path):
-        return place
-    is_here = os.path.dirname(place.path) == path.rstrip("/")
-    is_several = place.path.endswith(INDEX) or numbered(place.path) is not None
-    has_ours = any(name.endswith(FORMATS[OWN].suffixes) for name in place.passed_over)
-    if place.format == OWN or (recursive and not is_here) or (is_here and (not is_several or has_ours)):
-        raise fault("not-a-checkpoint", "this is a folder, and no checkpoint itself", path=path)
-    return place
 
 
 def hinted(error: CkptError, command: click.Command | None) -> CkptError:

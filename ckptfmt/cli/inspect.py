@@ -13,6 +13,7 @@ from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
 from ..conversion import FORMATS, open_source
 from ..conversion.folders import completed
+from ..conversion.opening import place_for
 from ..conversion.probe import CheckpointPlace
 from ..conversion.source import OpenedSource
 from ..errors import CkptError, NotACheckpointError, fault
@@ -22,7 +23,6 @@ from ..frameworks.target import flatten, prune
 from ..patterns import near_selection, selector
 from . import options
 from .console import console
-from .folders import place_for
 from .json_form import JsonEncoder
 from .several import look_at
 from .tags import documents, notes

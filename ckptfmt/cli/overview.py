@@ -24,6 +24,7 @@ COMMANDS = {
     "prune": "Remove checkpoints of a folder, but the last, the best …",
     "recompute": "Plan gradients with few snapshots: steps, memory, disk, time.",
     "repair": "Save what is whole of a damaged checkpoint.",
+    "report": "Write a page about a checkpoint, two of them, or a run.",
     "stats": "Show what values are like: least, greatest, mean, NaN, infinities.",
     "upgrade": "Write a checkpoint in the format version of today.",
     "verify": "Check every byte, and say what is damaged and where.",

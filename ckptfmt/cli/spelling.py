@@ -11,6 +11,7 @@ import click
 NAMES = {
     "convert": {"verify": "--no-verify"},
     "diff": {"source_format": "--from", "target_format": "--to"},
+    "report": {"source_format": "--from", "target_format": "--to"},
     "migrate": {"migrations": "--migrations"},
 }
 # options that messages name and no command may have; for those who call this from Python
@@ -19,7 +20,8 @@ ELSEWHERE = frozenset(
     add_prefix allow_loss background before_commit best block cast check compression coordinator copy_to externs
     extra follow_links framework grace into keep layout like limits lossy max_expansion max_in_flight metadata
     metrics migrations mismatched mmap nest nice overwrite paged parameters prefix progress resume root schedule schema
-    select share share_with skip source_format source_schema storage_options strict strip_prefix target_format verify
+    select share share_with skip source_format source_schema spectrum storage_options strict strip_prefix target_format
+    verify
     """.split()  # noqa: SIM905
 )
 _QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\""

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from .. import TensorStats
 from .. import stats as stats_of
+from ..conversion.opening import place_for
 from ..near import did_you_mean
 from ..storage import is_url
 from . import options
 from .bar import shown_progress
 from .console import console
-from .folders import place_for
 from .json_form import JsonEncoder
 from .several import look_at
 from .table import fitting, print_table

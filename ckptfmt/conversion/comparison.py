@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -37,7 +38,8 @@ class Change:
 
     For tensors of one shape, also of two dtypes: how many of the `elements` are `different` in value or in bits, and
     how many of these are `nan` on either side. Of the others, the greatest absolute difference, and the greatest one
-    relative to the greater of the two magnitudes; 0 where there is none, None for dtypes that are no numbers.
+    relative to the greater of the two magnitudes; 0 where there is none, None for dtypes that are no numbers. `norm` is
+    the l2 norm of what was before, and `moved` that of the differences, of elements that are finite on both sides.
     """
 
     path: str
@@ -49,6 +51,15 @@ class Change:
     max_difference: float | None = None
     max_relative: float | None = None
     nan: int = 0
+    norm: float | None = None
+    moved: float | None = None
+
+    @property
+    def relative_change(self) -> float | None:
+        """`moved` over `norm`: how far all of a tensor has gone, of its size; infinite where that was 0."""
+        if self.norm is None or self.moved is None:
+            return None
+        return self.moved / self.norm if self.norm else math.inf if self.moved else 0.0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -246,33 +257,74 @@ def _tensor_change(path: str, before: SourceTensor, after: SourceTensor) -> Chan
     """Compare two tensors of one shape, part by part."""
     is_cast = _kind(before) != _kind(after)
     numbers = _wide(before.dtype), _wide(after.dtype)
-    elements = different = nan = 0
-    absolute = relative = 0.0
+    sums, alike = _Sums(), []
     for index in slabs(coarser(before, after)):
-        one, other = before[index], after[index]
-        elements += one.size
-        if not one.size or (not is_cast and np.array_equal(bits(one), bits(other))):
+        first, second = before[index], after[index]
+        sums.elements += first.size
+        if not first.size or (not is_cast and np.array_equal(bits(first), bits(second))):
+            alike.append(index)
             continue
         if None in numbers:
-            different += int(np.count_nonzero((bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)))
+            sums.different += int(np.count_nonzero(_unequal(first, second)))
             continue
-        x, y = (array.reshape(-1).astype(wide) for array, wide in zip((one, other), numbers, strict=True))
-        if is_cast:
-            unequal = (x != y) & ~(np.isnan(x) & np.isnan(y))
-        else:
-            unequal = (bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)
-        different += int(np.count_nonzero(unequal))
+        x, y = (array.reshape(-1).astype(wide) for array, wide in zip((first, second), numbers, strict=True))
+        sums.add(x, y, (x != y) & ~(np.isnan(x) & np.isnan(y)) if is_cast else _unequal(first, second))
+    if not is_cast and not sums.different:
+        return None
+    one, other = (before.dtype.name, after.dtype.name) if is_cast else (None, None)
+    found = Change(path, "dtype" if is_cast else "values", one, other, sums.elements, sums.different)
+    if None in numbers:
+        return found
+    for index in alike:  # only now, as most tensors that have any are alike as a whole
+        sums.add_norm(before[index].reshape(-1).astype(numbers[0]))
+    return replace(found, **sums.measured())
+
+
+def _unequal(one: Array, other: Array) -> Array:
+    """Which elements differ in their bits."""
+    found: Array = (bits(one) != bits(other)).reshape(one.size, -1).any(axis=-1)
+    return found
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is known of two tensors after some of their parts."""
+
+    elements: int = 0
+    different: int = 0
+    nan: int = 0
+    absolute: float = 0.0
+    relative: float = 0.0
+    norm: float = 0.0
+    moved: float = 0.0
+
+    def measured(self) -> dict[str, Any]:
+        """The fields of a `Change` of numbers."""
+        figures = {"max_difference": self.absolute, "max_relative": self.relative}
+        return {**figures, "nan": self.nan, "norm": self.norm, "moved": self.moved}
+
+    def add(self, x: Array, y: Array, unequal: Array) -> None:
+        self.different += int(np.count_nonzero(unequal))
+        self.add_norm(x, y)
         x, y = x[unequal], y[unequal]
         nans = np.isnan(x) | np.isnan(y)
-        nan += int(np.count_nonzero(nans))
-        far = _distances(x[~nans], y[~nans])
-        absolute, relative = (float(f.max(initial=old)) for f, old in zip(far, (absolute, relative), strict=True))
-    if not is_cast and not different:
-        return None
-    figures: tuple[float | None, float | None] = (absolute, relative) if None not in numbers else (None, None)
-    if is_cast:
-        return Change(path, "dtype", before.dtype.name, after.dtype.name, elements, different, *figures, nan)
-    return Change(path, "values", None, None, elements, different, *figures, nan)
+        self.nan += int(np.count_nonzero(nans))
+        absolute, relative = _distances(x[~nans], y[~nans])
+        self.absolute = float(absolute.max(initial=self.absolute))
+        self.relative = float(relative.max(initial=self.relative))
+        self.moved = math.hypot(self.moved, _norm(absolute[np.isfinite(absolute)]))
+
+    def add_norm(self, x: Array, y: Array | None = None) -> None:
+        is_finite = np.isfinite(x) if y is None else np.isfinite(x) & np.isfinite(y)
+        self.norm = math.hypot(self.norm, _norm(np.abs(x[is_finite]).astype(np.float64)))
+
+
+def _norm(sizes: Array) -> float:
+    """The l2 norm of magnitudes whose squares may have no place in a float64."""
+    greatest = float(sizes.max(initial=0.0))
+    if 1e-100 < greatest < 1e100:
+        return math.sqrt(float(np.dot(sizes, sizes)))
+    return greatest * math.sqrt(float(np.sum((sizes / greatest) ** 2))) if greatest else 0.0
 
 
 def _distances(x: Array, y: Array) -> tuple[Array, Array]:

@@ -19,8 +19,12 @@ from .formats import own
 from .gate import admit
 from .ggml import FLOATS
 from .probe import CheckpointPlace, Probe
+from .shards import numbered
 from .source import EXPANSION, OpenedSource, parsing
 from .table import FORMATS, OWN, Format, format_named, has_option, on_disks, reader_of
+
+# codes of a path that leads to no one checkpoint: also of what is not known, and of a folder of several
+NO_CHECKPOINT = ("not-a-checkpoint", "unknown-format", "ambiguous-source")
 
 
 def place_of(path: str, name: str | None = None) -> CheckpointPlace:
@@ -38,6 +42,21 @@ def place_of(path: str, name: str | None = None) -> CheckpointPlace:
         return CheckpointPlace(path, format_of(path))
     with parsing(path):
         return folders.place_in(path, format_of)
+
+
+def place_for(path: str, *, recursive: bool) -> CheckpointPlace:
+    """The one checkpoint, of any format, at a path. In a folder that is the model in several files, as Hugging Face has
+    them, or what lies in the folders below; other files there are checkpoints of their own: then `not-a-checkpoint`.
+    Raises what finding it raises."""
+    place = place_of(path)
+    if place.path == path or not os.path.isdir(path):
+        return place
+    is_here = os.path.dirname(place.path) == path.rstrip("/")
+    is_several = place.path.endswith(folders.INDEX) or numbered(place.path) is not None
+    has_ours = any(name.endswith(FORMATS[OWN].suffixes) for name in place.passed_over)
+    if place.format == OWN or (recursive and not is_here) or (is_here and (not is_several or has_ours)):
+        raise fault("not-a-checkpoint", "this is a folder, and no checkpoint itself", path=path)
+    return place
 
 
 def _format_of(probe: Probe, formats: list[Format]) -> Format:

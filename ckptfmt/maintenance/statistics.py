@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -109,24 +109,28 @@ def stats(
     options: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
     options["dequantize"] = dequantize
     with open_source(name, source_format, **options) as source:
-        chosen = _chosen(name, source.tree, select)
-        found = _measured([leaf for _, leaf in chosen], progress)
-    return StatsReport(name, tuple(_stats(*pair, one) for pair, one in zip(chosen, found, strict=True)))
+        return StatsReport(name, tuple(stats_of(chosen(name, source.tree, select), progress)))
 
 
-def _chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, SourceTensor]]:
+def stats_of(tensors: Sequence[tuple[Path, SourceTensor]], progress: Progress | None = None) -> list[TensorStats]:
+    """Those of tensors of one source. Raises what reading them raises."""
+    found = _measured([leaf for _, leaf in tensors], progress)
+    return [_stats(*pair, one) for pair, one in zip(tensors, found, strict=True)]
+
+
+def chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, SourceTensor]]:
     """The tensors that are asked for, each at its first path."""
     tensors = {where: leaf for where, leaf in walk(tree) if is_tensor(leaf)}
-    chosen = tensors
+    wanted = tensors
     if select:
         is_selected = selector(select)
-        chosen = {where: leaf for where, leaf in tensors.items() if is_selected(where)}
-        if not chosen:
+        wanted = {where: leaf for where, leaf in tensors.items() if is_selected(where)}
+        if not wanted:
             patterns = [select] if isinstance(select, str) else list(select)
             words = ", ".join(map(repr, patterns))
             raise fault("no-match", f"no tensor matches {words}", path=name, hint=near_selection(patterns, tensors))
-    first = {id(leaf): where for where, leaf in reversed(chosen.items())}
-    return [(where, leaf) for where, leaf in chosen.items() if first[id(leaf)] == where]
+    first = {id(leaf): where for where, leaf in reversed(wanted.items())}
+    return [(where, leaf) for where, leaf in wanted.items() if first[id(leaf)] == where]
 
 
 def _stats(where: Path, leaf: SourceTensor, found: Summary) -> TensorStats:
