@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 import ckptfmt
 from ckptfmt.frameworks.sources import Shard, Sharded
-from ckptfmt.manager import Last
+from ckptfmt.manager import Last, SharingWarning
 from ckptfmt.manager.run_on_disk import RunOnDisk
 from ckptfmt.manager.steps import FixedNames
 from ckptfmt.storage import disk as disks
@@ -113,6 +114,7 @@ def save_together(label: str, folder: Path, **options: Any) -> None:
 
 def operations() -> Iterator[Operation]:
     yield from _saves()
+    yield from _shared_saves()
     yield from _runs()
     yield from _rewrites()
     yield from _collections()
@@ -122,8 +124,8 @@ def nothing(folder: Path) -> None:
     """An empty folder."""
 
 
-def _replacing(name: str, prepare: Any, act: Any, new: str = NEW, **more: Any) -> Operation:
-    return Operation(name, prepare, act, ({PATH: OLD}, {PATH: new}), ({PATH: new},), **more)
+def _replacing(name: str, prepare: Any, act: Any, new: str = NEW, old: str = OLD, **more: Any) -> Operation:
+    return Operation(name, prepare, act, ({PATH: old}, {PATH: new}), ({PATH: new},), **more)
 
 
 def _saves() -> Iterator[Operation]:
@@ -145,6 +147,33 @@ def _saves() -> Iterator[Operation]:
     together = partial(save_together, NEW)
     yield Operation("parallel save", nothing, together, ({}, {PATH: NEW}), ({PATH: NEW},))
     yield _replacing("parallel replace", partial(save, OLD, layout="packed"), partial(together, overwrite=True))
+
+
+TREES["frozen"] = tree("frozen", 20)
+TREES["trained"] = {**tree("trained"), "large": TREES["frozen"]["large"]}
+
+
+def _shared_saves() -> Iterator[Operation]:
+    """What has not changed is linked; the checkpoint that had it first stays as it is, or is replaced."""
+    for layout in ("packed", "loose"):
+        old = partial(save, "frozen", layout=layout)
+        new = {PATH: "frozen", "next.ckpt": "trained"}
+        beside = partial(_save_sharing, "next.ckpt")
+        yield Operation(f"save {layout}, sharing", old, beside, ({PATH: "frozen"}, new), (new,))
+        in_place = partial(_save_sharing, PATH, overwrite=True)
+        yield _replacing(f"replace {layout}, sharing", old, in_place, "trained", old="frozen")
+        first, second = {_path(0): "frozen"}, {_path(1): "trained"}
+        yield Operation(
+            f"save a step that shares, and prune {layout}",
+            partial(_save_step, 0, layout=layout, label="frozen"),
+            partial(_save_step, 1, layout=layout, label="trained", keep=1, share=True),
+            (first, {**first, **second}, second),
+            ({**first, **second}, second),  # what is pruned may come back, whole
+        )
+
+
+def _save_sharing(path: str, folder: Path, **options: Any) -> None:
+    save("trained", folder, path=path, share_with=folder / PATH, **options)
 
 
 def _runs() -> Iterator[Operation]:
@@ -193,9 +222,17 @@ def _manager(folder: Path, **options: Any) -> ckptfmt.CheckpointManager:
 
 
 def _save_step(
-    number: int, folder: Path, *, layout: str, keep: int | None = None, label: str = "", overwrite: Any = False
+    number: int,
+    folder: Path,
+    *,
+    layout: str,
+    keep: int | None = None,
+    label: str = "",
+    overwrite: Any = False,
+    share: bool = False,
 ) -> None:
-    with _manager(folder, keep=keep, layout=layout) as manager:
+    with warnings.catch_warnings(), _manager(folder, keep=keep, layout=layout, share=share) as manager:
+        warnings.simplefilter("ignore", SharingWarning)  # of a disk that refuses a link
         manager.save(number, TREES[label or STEPS[number]], overwrite=overwrite)
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import ckptfmt
 from ckptfmt.frameworks.sources import Lazy, Region
 from ckptfmt.layouts import shared_packs
+from ckptfmt.manager import CheckpointManager, Every, Last, SharingWarning
 from ckptfmt.storage.disk import Disk
 from ckptfmt.testing import assert_same_tree, using_disk
 
@@ -441,3 +442,59 @@ def test_any_sequence_leaves_every_kept_step_as_it_was(
                 kept[path] = kept[base]
         for path, expected in kept.items():
             check(path, expected)
+
+
+# ---- runs
+
+
+def run(folder: Path, steps: range, **options: Any) -> list[Any]:
+    """The reports of the saves of a run that shares."""
+    reports: list[Any] = []
+    options = {"share": True, "durable": False, **options}
+    with CheckpointManager(folder, on_commit=lambda _, report: reports.append(report), **options) as manager:
+        for step in steps:
+            manager.save(step, tree(step), block=step % 2 == 0)
+    return reports
+
+
+@each_layout
+@pytest.mark.parametrize("by", ["thread", "process"])
+def test_a_run_shares_with_the_newest_step(tmp_path: Path, layout: str, by: str) -> None:
+    reports = run(tmp_path / "run", range(4), layout=layout, background=by, keep=[Last(1), Every(3)])
+    reports += run(tmp_path / "run", range(4, 6), layout=layout, background=by, keep=[Last(1), Every(3)])
+    assert [report.shared > 0.9 * report.bytes for report in reports] == [False] + 5 * [True]
+    with CheckpointManager(tmp_path / "run") as manager:
+        assert [step.step for step in manager.steps()] == [0, 3, 5]
+        for step in manager.steps():
+            check(Path(step.path), tree(step.step))
+
+
+def test_going_back(tmp_path: Path) -> None:
+    run(tmp_path / "run", range(4))
+    with CheckpointManager(tmp_path / "run", share=True) as manager:
+        manager.save(1, tree(7), overwrite="later")
+        assert_same_tree(manager.restore(), tree(7))
+        check(Path(manager.latest().path), tree(7))  # type: ignore[union-attr]
+
+
+def test_a_run_whose_last_step_cannot_be_read_is_written_in_full_and_says_so_once(tmp_path: Path) -> None:
+    run(tmp_path / "run", range(1))
+    manifest = next((tmp_path / "run").glob("*/manifest.msgpack"))
+    manifest.write_bytes(manifest.read_bytes()[:-1] + b"?")
+    with pytest.warns(SharingWarning, match="step 1 shares nothing .*cannot be read"):
+        reports = run(tmp_path / "run", range(1, 4))
+    assert [report.shared > 0 for report in reports] == [False, True, True]
+
+
+def test_a_run_on_a_disk_without_links_says_so_once(tmp_path: Path) -> None:
+    with using_disk(Linkless()), pytest.warns(SharingWarning, match="EPERM") as said:
+        reports = run(tmp_path / "run", range(4))
+    assert len(said) == 1
+    assert [report.shared for report in reports] == [0] * 4
+
+
+def test_options_of_a_run_that_shares(tmp_path: Path) -> None:
+    for options in ({"share": True, "layout": "file"}, {"share": 1}, {"share": "packed"}):
+        with pytest.raises(ckptfmt.InputError) as caught:
+            CheckpointManager(tmp_path, **options)
+        assert caught.value.code == "bad-option"

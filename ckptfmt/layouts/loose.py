@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import DAMAGED, CorruptError
+from ..errors import CorruptError
 from ..format.chunk_table import ChunkTable, Extent
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part
@@ -130,10 +130,7 @@ def _shared(draft: Draft, attempt: Attempt, cells: list[tuple[int, int]]) -> _Li
 
     def link(cell: tuple[int, int], extent: Extent) -> str:
         name = chunk_object(draft.names[cell[0]], draft.specs[cell[0]], cell[1])
-        try:
-            return attempt.link(name, base.storage, name, extent.length)
-        except DAMAGED as error:
-            return error.message
+        return attempt.link(name, base.storage, name, extent.length)
 
     with Pool(base.storage.readers if base.storage.is_remote else 1, "ckptfmt-link") as pool:
         answers = list(pool.map(link, *zip(*equal, strict=True))) if equal else []

@@ -159,12 +159,7 @@ def _link_all(attempt: Attempt, base: Base, packs: Sequence[SharedPack], first: 
     made: list[str] = []
     for number, shared in enumerate(packs, first):
         part, name = base.chunks.manifest.parts[shared.part], pack_name(number)
-        try:
-            why = attempt.link(name, base.storage, part.object or "", part.size or 0)
-        except (*DAMAGED, StorageError) as error:
-            if error.code in ("disk-full", "temporary-lost"):
-                raise
-            why = error.message
+        why = attempt.link(name, base.storage, part.object or "", part.size or 0)
         if why:
             refused[shared.part] = why
         else:

@@ -135,7 +135,8 @@ class Attempt(Protocol):
 
     def link(self, name: str, storage: Storage, source: str, size: int) -> str:
         """Make an object of an object of another checkpoint, of `size` bytes, without sending these: the very file, or
-        a copy that the store makes. Gives why that cannot be, else "". [MIG-020] [LAY-008]"""
+        a copy that the store makes. Gives why that cannot be, else ""; raises what writing raises. [MIG-020]
+        [LAY-008]"""
 
     def remove(self, name: str) -> None:
         """Remove an object that was linked."""

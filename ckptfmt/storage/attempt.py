@@ -6,9 +6,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from ..errors import CkptError, fault, os_fault
+from ..errors import DAMAGED, CkptError, StorageError, fault, os_fault
 from . import COMMIT, TEMPORARY_SUFFIX, Storage, copy_pieces
 from . import disk as disks
 from .descriptor import Descriptor
@@ -179,12 +180,17 @@ class LocalAttempt:
             self._disk.close(number)
 
     def link(self, name: str, storage: Storage, source: str, size: int) -> str:
-        """A hard link, else a file that shares its bytes (a reflink). It is flushed, as nobody knows whether it was."""
+        """A hard link, else a file that shares its bytes (a reflink). It is flushed, as nobody knows whether it was; if
+        that fails so does the save. [PUB-006]"""
         if not isinstance(storage, LocalStorage):
             return "it is not on this machine's disk"
         folder = name.rpartition("/")[0]
         self._make_folder(folder)
-        with storage._open(source) as fd:
+        with ExitStack() as opened:
+            try:
+                fd = opened.enter_context(storage._open(source))
+            except (*DAMAGED, StorageError) as error:
+                return error.message
             if os.fstat(fd).st_size != size:
                 return f"{source} has {os.fstat(fd).st_size} bytes and not {size}"
             try:
