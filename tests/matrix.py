@@ -75,7 +75,7 @@ def run(python: str, packages: str, folder: Path, log: Path, arguments: list[str
     if has_torch:
         call(log, own, "-m", "pip", "install", "--quiet", TORCH)
     (folder / "torch.txt").write_text(f"{TORCH}\n")  # also for the oldest, as there are no small builds of old ones
-    install: list[object] = [binaries / "uv", "pip", "install", "--python", own, "--quiet"]
+    install: list[object] = [binaries / "uv", "pip", "install", "--python", own, "--quiet", "--compile-bytecode"]
     install += ["--resolution", RESOLUTIONS[packages], "--constraint", folder / "torch.txt"]
     call(log, *install, "--editable", f".[{extra}]")
     call(log, binaries / "uv", "pip", "freeze", "--python", own)

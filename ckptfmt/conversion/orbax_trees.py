@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -124,4 +125,6 @@ def _handlers(ocp: Any) -> Any:
 
     kinds = (int, float, str, np.number, package("jax", WRITING).Array)
     others = [(kind, known.get_type_handler(kind)) for kind in kinds]
-    return known.create_type_handler_registry((np.ndarray, OneByOne(deepcopy_host_arrays=False)), *others)
+    may_keep = "deepcopy_host_arrays" in signature(known.NumpyHandler).parameters  # from 0.12.6 on
+    arrays = OneByOne(deepcopy_host_arrays=False) if may_keep else OneByOne()
+    return known.create_type_handler_registry((np.ndarray, arrays), *others)

@@ -13,6 +13,8 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ..errors import fault
 from ..tuples import NamedTuple
 
@@ -84,7 +86,7 @@ def select(index: Any, shape: Shape) -> Selection:
 
 def _is_integer(item: Any) -> bool:
     try:
-        return not isinstance(item, bool) and operator.index(item) is not None
+        return not isinstance(item, bool | np.bool_) and operator.index(item) is not None
     except TypeError:
         return False
 

@@ -9,6 +9,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from ..errors import fault
 from .limits import FACTOR, VALUES
 
@@ -195,7 +197,7 @@ def _exact_key(key: Any) -> Key | None:
     if isinstance(key, str):
         return key
     try:
-        return None if isinstance(key, bool) else operator.index(key)
+        return None if isinstance(key, bool | np.bool_) else operator.index(key)
     except TypeError:
         return None
 

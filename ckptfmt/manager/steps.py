@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
+import numpy as np
+
 from ..errors import DAMAGED, StorageError, fault
 from ..format import tree as trees
 from ..format.manifest import OF_RUN
@@ -150,10 +152,10 @@ class FixedNames:
 
     def checked(self, step: Any) -> int:
         try:
-            number = operator.index(step)
+            number = int(step) if isinstance(step, np.bool_) else operator.index(step)
         except TypeError as error:
             raise fault("bad-option", f"step {step!r} is no int", found=type(step).__name__, expected="int") from error
-        if isinstance(step, bool) or number < 0:
+        if isinstance(step, bool | np.bool_) or number < 0:
             raise fault("bad-option", "a step is negative or a bool", found=step, expected="0 or more")
         return number
 
