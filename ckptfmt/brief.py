@@ -25,6 +25,11 @@ class Brief:
         shown = (f"{field.name}={_brief(value)}" for field, value in pairs if value != field.default)
         return f"{type(self).__qualname__}({', '.join(shown)})"
 
+    def _repr_html_(self) -> str:
+        from .markup import report  # here, as notebooks alone ask for it
+
+        return report(self)
+
 
 def _brief(value: Any) -> str:
     if type(value) is not tuple:

@@ -7,11 +7,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .calls import takes
 from .errors import CkptError, fault
 from .format.limits import DEFAULT
+from .format.names import path_label
 from .format.tree import tags_of
 from .reading.checkpoint import StoredCheckpoint
 from .reading.lookup import Lookup
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     AnyTensor = ArrayLike | FrameworkTensor
 else:
     from .reading.tensor import ArrayLike as AnyTensor  # as a text in its place would be compiled
+
+
+LISTED = 20_000  # tensors, beyond which a notebook lists none
 
 
 class Checkpoint(Lookup[AnyTensor]):
@@ -154,6 +159,20 @@ class Checkpoint(Lookup[AnyTensor]):
         at = f", at {self.schema.id} {self.schema.version}" if self.plan is not None and self.schema else ""
         of = f", for {self._adapter.framework}" if self._adapter is not None else ""
         return f"<Checkpoint {self.path!r}: {count}, layout {self.layout}{at}{of}>"
+
+    def _repr_html_(self) -> str:
+        from .markup import ROWS, facts, heading, table  # here, as notebooks alone ask for it
+
+        count, version = len(self), ".".join(map(str, self.format))
+        pairs: list[tuple[str, Any]] = [("tensors", count), ("layout", f"{self.layout}, format {version}")]
+        pairs += [] if self.schema is None else [("schema", f"{self.schema.id} {self.schema.version}")]
+        pairs += [] if self.metadata is None else [("metadata", self.metadata)]
+        page = heading("Checkpoint", self.path) + facts(pairs)
+        if not 0 < count <= LISTED:
+            return page
+        first = islice(self._view.tensors.items(), ROWS)
+        rows = ((path_label(path), one.dtype.name, str(list(one.shape)), one.nbytes) for path, one in first)
+        return page + table(("name", "dtype", "shape", "bytes"), rows, len(self._view.tensors))
 
     # ---- its tree
 

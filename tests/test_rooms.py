@@ -24,6 +24,7 @@ LAYERS = (
         "deprecated",
         "error_codes",
         "errors",
+        "markup",
         "near",
         "on_demand",
         "packages",

@@ -32,6 +32,7 @@ from .saving import OnCommit, OnError, Overwrite, SaveOrder, Saver
 from .schedule import Schedule, schedule_asked
 from .sharing import SharingWarning, check_sharing
 from .steps import FixedNames, Given, Number, Step, StepNames, metadata_for
+from .summary import steps_as_html
 from .tracking import TrackingWarning
 
 
@@ -401,3 +402,6 @@ class CheckpointManager:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._run.path!r}: keeps {', '.join(map(str, self._saver.policies))}>"
+
+    def _repr_html_(self) -> str:
+        return steps_as_html(type(self).__name__, self._run, self._saver.policies)

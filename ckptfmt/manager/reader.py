@@ -26,6 +26,7 @@ from .options import RESTORE, RestoreOptions, RunOptions, one_of, options_of
 from .policies import Best, Mode, Policy
 from .run import DamagedStep, RunDirectory, place_of, run_at
 from .steps import FixedNames, Given, Number, Step, StepNames
+from .summary import steps_as_html
 
 Which = Given | Literal["latest", "best"]  # a step, or which of them
 
@@ -113,6 +114,9 @@ class RunReader:
     def directory(self) -> str:
         """Where the run lies: an absolute path, or a URL."""
         return self._run.path
+
+    def _repr_html_(self) -> str:
+        return steps_as_html(type(self).__name__, self._run)
 
     # ---- finding
 

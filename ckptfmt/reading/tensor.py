@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -105,8 +105,8 @@ class Tensor(ArrayLike):
 
     Basic indexing as in NumPy (ints, slices with any step, Ellipsis) reads only the blocks that hold the wanted
     elements. Public are `path`, `name`, `shape`, `ndim`, `size`, `dtype`, `stored_dtype`, `dtype_name`, `nbytes`,
-    `stored_bytes`, `chunks`, `codec`, `read`, `astype` and `view`, indexing, iterating and `len`; all else is for the
-    package itself.
+    `stored_bytes`, `chunks`, `codec`, `read`, `plot`, `astype` and `view`, indexing, iterating and `len`; all else is
+    for the package itself.
 
     Raises `bad-index`, and `CorruptError` (`block-digest`, `bad-chunk`, `missing-object`, `short-object`)
     for damage in what is read; `linked-object` where a link stands in its place.
@@ -192,6 +192,23 @@ class Tensor(ArrayLike):
 
     def __repr__(self) -> str:
         return f"<Tensor {path_label(self.path)!r} {self.dtype} {self.shape}>"
+
+    def _repr_html_(self) -> str:
+        from ..markup import facts, heading  # here, as notebooks alone ask for it
+
+        stored = f"{self.stored_bytes:,} bytes, {self.codec}, {self.chunks:,} chunk{'s' * (self.chunks != 1)}"
+        pairs = [("dtype", self.dtype_name), ("shape", str(list(self.shape))), ("elements", self.size)]
+        return heading("Tensor", path_label(self.path)) + facts([*pairs, ("bytes", self.nbytes), ("stored", stored)])
+
+    @takes()
+    def plot(self, kind: Literal["histogram", "heat map"] = "histogram", *, axes: Any = None, bins: int = 100) -> Any:
+        """Draw the elements with Matplotlib. `kind`: a "histogram" of the finite ones, with so many `bins`, or a "heat
+        map" of a matrix; of complex numbers the absolute values. Of a large tensor every n-th element along its axes is
+        drawn, as the title says. Returns the `axes`, those that are given or new ones. Raises `missing-package`,
+        `bad-option`, and what reading raises."""
+        from .plotting import plot
+
+        return plot(self, kind, axes, bins)
 
     def __getitem__(self, index: Any) -> Any:
         try:
