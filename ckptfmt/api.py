@@ -130,13 +130,18 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
     - `share_with`: the path of an earlier checkpoint in layout "packed" (so this one is, too) or "loose": what has not
       changed since is not written again, but linked, or copied by the store where both are. Each of the two stays whole
       without the other. The report says how much was shared, and why no more. [LAY-008]
+    - `statistics`: whether least, greatest and mean element, deviation, counts of zeros, NaNs and others of each tensor
+      are stored in the manifest, so that `stats(stored=True)` reads nothing for them. They are computed as the bytes
+      pass.
+    - `on_nan`: None; "refuse" raises `has-nan` where a tensor has a NaN, before anything is committed, so that what was
+      there stays; "warn" commits, and then gives a `NanWarning`. Infinities are none: masks have them.
     - `check(checkpoint)`: called with what was written, opened, before it takes its name. What it raises is raised, and
       what was there before stays. A file for a store is made on this machine first. None of `extra`, `check`,
       `before_commit` and `paged` goes together with `coordinator`.
 
-    Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`) before
-    anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory to save into) and
-    `StorageError` (`disk-full`, `permission`, `io`, `rank-failed`, `rank-lost`). SPEC.md section 11.
+    Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`,
+    `has-nan`) before anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory
+    to save into) and `StorageError` (`disk-full`, `permission`, `io`, `rank-failed`, `rank-lost`). SPEC.md section 11.
     """
     asked: dict[str, Any] = dict(options)
     coordinator, check = asked.pop("coordinator", None), asked.pop("check", None)

@@ -124,6 +124,12 @@ TABLE: dict[str, CodeRow] = {
         "bytes outside chunks and manifest changed",
         "All values are intact; save again from a load to mend the file for other tools",
     ),
+    "bad-statistics": CodeRow(
+        "CorruptError",
+        "chunk",
+        "stored statistics are not those of the elements",
+        "The elements are verified and right: measure them, and tell whoever wrote the file",
+    ),
     # select
     "no-such-path": CodeRow(
         "SelectionError", "select", "the tree has no such path", "See `ckptfmt inspect` for the paths"
@@ -219,6 +225,12 @@ TABLE: dict[str, CodeRow] = {
         "save",
         "an option's value is not allowed",
         "Change the option that the message names: help() of the call says what it takes",
+    ),
+    "has-nan": CodeRow(
+        "InputError",
+        "save",
+        "tensors with NaNs, where on_nan='refuse' asks to save none",
+        "Find where they come from; nothing was committed, and what was there before stays",
     ),
     "exists": CodeRow("ExistsError", "save", "the target exists", "Choose another path, or replace it: overwrite=True"),
     "not-replaceable": CodeRow(

@@ -143,6 +143,14 @@ class ParameterOrderWarning(UserWarning):
     """An optimizer was filled whose state is numbered by the order of parameters, which the module has otherwise."""
 
 
+class NanWarning(UserWarning):
+    """Tensors with NaNs were saved, where `on_nan="warn"` looks for them. `nan`: the label of each, and how many."""
+
+    def __init__(self, message: str, nan: tuple[tuple[str, int], ...] = ()) -> None:
+        super().__init__(message)
+        self.nan = nan
+
+
 class CastWarning(UserWarning):
     """Elements that were cast lie beyond the range of the dtype that was asked for (DTYPE-009). `overflows`: a
     `ckptfmt.Overflow` for each such tensor."""

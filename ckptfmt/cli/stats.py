@@ -49,8 +49,8 @@ the greatest magnitude that the dtype has. A terminal shows as many columns as f
 
 The object of --json has: path, and tensors, a list of objects with path (typed: strings and ints), name (its label),
 dtype, shape, elements, min, max, mean, std, norm (l2), zeros, subnormals, nan, inf, positive_inf, negative_inf,
-saturated and effective_bits. Of a folder it has path, or of several paths paths, and checkpoints, a list of such
-objects, and errors, a list of objects with path, code and message.
+saturated, effective_bits and stored (whether nothing was read for them). Of a folder it has path, or of several paths
+paths, and checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
 
 Exit codes: 0 fine, 1 one is damaged, 2 anything else.
 """,
@@ -61,6 +61,8 @@ Exit codes: 0 fine, 1 one is damaged, 2 anything else.
 @click.option("--reverse", is_flag=True, help="The last first.")
 @click.option("--top", metavar="COLUMN", help=f"The {TOP} (or -n) with the greatest of a column, such as norm.")
 @click.option("-n", "rows", type=click.IntRange(min=1), metavar="N", help="Only the first N tensors, as sorted.")
+@click.option("--stored", "claimed", is_flag=True, help="Of figures that were stored at saving, read nothing.")
+@click.option("--check", is_flag=True, help="Compare figures that were stored with the elements, which are read.")
 @click.option("--nan", "only_odd", is_flag=True, help="Only tensors with NaN or infinite elements.")
 @options.as_json
 def stats(
@@ -71,6 +73,8 @@ def stats(
     top: str | None,
     rows: int | None,
     only_odd: bool,
+    claimed: bool,
+    check: bool,
     recursive: bool,
     source_format: str | None,
     as_json: bool,
@@ -81,6 +85,8 @@ def stats(
     """
     if top is not None and (sort is not None or reverse):
         raise click.UsageError("--top sorts by itself: give it, or --sort and --reverse")
+    if claimed and check:
+        raise click.UsageError("--stored reads nothing that --check could compare: give one of them")
     _check_column("--sort", sort)
     _check_column("--top", top)
     if top is not None:
@@ -89,14 +95,11 @@ def stats(
     def look(path: str) -> dict[str, Any] | None:
         place = path if source_format or is_url(path) else place_for(path, recursive=recursive).path
         with shown_progress("stats") as progress:
-            report = stats_of(place, select=select or None, source_format=source_format, progress=progress, **more)
+            asked: Any = {"select": select or None, "stored": "check" if check else claimed, "progress": progress}
+            report = stats_of(place, source_format=source_format, **asked, **more)
         found = [_row(one) for one in report.tensors]
         chosen = [row for row in found if row["nan"] or row["inf"]] if only_odd else found
-        if sort is not None:
-            chosen = _sorted(chosen, FIELDS.get(sort, sort), reverse)
-        elif reverse:
-            chosen.reverse()
-        chosen = chosen[:rows]
+        chosen = _sorted(chosen, sort and FIELDS.get(sort, sort), reverse)[:rows]
         if as_json:
             return {"path": path, "tensors": [_document(row) for row in chosen]}
         _show(path, chosen, found)
@@ -115,8 +118,10 @@ def _row(found: TensorStats) -> dict[str, Any]:
     return {**dataclasses.asdict(found), "path": found.path, "shape": list(found.shape), "inf": found.inf}
 
 
-def _sorted(rows: list[dict[str, Any]], key: str, reverse: bool) -> list[dict[str, Any]]:
-    """Rows by a column, those without a value there last."""
+def _sorted(rows: list[dict[str, Any]], key: str | None, reverse: bool) -> list[dict[str, Any]]:
+    """Rows by a column, those without a value there last; without one as they are."""
+    if key is None:
+        return rows[::-1] if reverse else rows
 
     def is_there(row: dict[str, Any]) -> bool:
         return row[key] is not None and row[key] == row[key]

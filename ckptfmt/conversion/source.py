@@ -60,7 +60,7 @@ class LazyArray(Lazy):
     read for about its own cost. `unit`: the bytes that are decoded at once where this is not what these rows have, as
     chunks may be larger than their tensor. `stored` is there where the elements lie in a checkpoint as they are in
     memory. `octets`: where they lie in a mapped file, several in a byte, one row after another. `origin`: the
-    checkpoint of this format, and the number of the tensor in it, if its chunks can be looked at one by one.
+    checkpoint of this format, and the number of the tensor in it.
     """
 
     shape: tuple[int, ...]

@@ -42,7 +42,7 @@ class CodeTable:
 
 
 @lru_cache
-def _codes(dtype: DType) -> CodeTable:
+def code_table(dtype: DType) -> CodeTable:
     return CodeTable(dtype)
 
 
@@ -69,7 +69,7 @@ def of_octets(dtype: DType, data: Array, sizes: Array, padding: int) -> list[Sum
 
 def of_counts(dtype: DType, octets: Array, padding: int) -> list[Summary]:
     """Of runs in each of which each byte stands so often."""
-    codes = _codes(dtype)
+    codes = code_table(dtype)
     if dtype.name == "bool" and octets[:, 2:].any():
         raise ValueError("a bool byte is neither 0 nor 1")
     counts = octets if codes.of_octets.shape == (256, 256) else octets @ codes.of_octets
@@ -106,3 +106,12 @@ def _of_row(is_float: bool, *row: Any) -> Summary:
         return Summary._make((*counts, bits, least + 0.0, greatest + 0.0, mean, std))
     low, high = int(least), int(greatest)
     return Summary._make((*counts, integer_bits(low, high), low, high, Fraction(int(total), held), std))
+
+
+def nan_octets(dtype: DType, data: Array) -> Array:
+    """Which elements of a dtype with one in a byte are NaN: its NaNs are one code, or all from one on of each sign."""
+    codes = np.flatnonzero(np.isnan(code_table(dtype).values))
+    if len(codes) <= 1:
+        return np.equal(data, codes[0]) if len(codes) else np.zeros(data.size, bool)
+    found: Array = np.greater_equal(data & 0x7F, codes[0])
+    return found

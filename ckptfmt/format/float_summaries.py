@@ -201,3 +201,14 @@ def _of_finite_complex(bits: Array, runs: Segments, layout: FloatLayout) -> list
         )
         for n, zero, small, full, either, low, high, both in rows
     ]
+
+
+def nan_mask(dtype: DType, data: Array) -> Array:
+    """Which elements are NaN; none of a complex number's parts alone counts. Looks at each twice only if one is."""
+    layout = layout_of(DTYPES[dtype.part] if dtype.part else dtype)
+    bits = native(data, layout.unsigned)
+    top, high = bits.view(layout.signed).max(initial=0), bits.max(initial=0)
+    if top <= layout.infinity and high <= layout.infinity + layout.sign:
+        return np.zeros(len(bits) // (2 if dtype.part else 1), bool)
+    found = (bits & layout.unsigned.type(layout.sign - 1)) > layout.infinity
+    return _either(found) if dtype.part else found

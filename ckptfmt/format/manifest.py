@@ -20,7 +20,7 @@ from .documents import bad, unpack
 from .limits import DEFAULT, uncollected
 from .names import check_names, check_paths
 from .node import PagedNode
-from .spec_columns import decode_codecs, decode_specs, encode_specs
+from .spec_columns import STATISTICS, decode_codecs, decode_specs, encode_specs
 
 if TYPE_CHECKING:
     from .node import Node
@@ -45,7 +45,7 @@ _TYPES: Mapping[str, type] = {
     "tensors": dict,
     "parts": list,
 }
-KEYS = {"format", "layout", "requires", "placement", "pages", "plain_keys", *_TYPES}
+KEYS = {"format", "layout", "requires", "placement", "pages", "plain_keys", STATISTICS, *_TYPES}
 
 
 class Schema(NamedTuple):
@@ -90,11 +90,13 @@ class _ManifestFields(NamedTuple):
     format: tuple[int, int] = FORMAT
     placement: Placement | None = None
     unknown: Mapping[str, Any] = MappingProxyType({})
+    statistics: Any = None
 
 
 class Manifest(_ManifestFields):
     """The parsed document. `names` and `specs` have one entry for each tensor; `unknown` keeps keys of later minor
-    versions. Of one that is paged, names, specs, parts and tree are read when they are asked for."""
+    versions, and `statistics` the value of that key, of any form. Of one that is paged, names, specs, parts and tree
+    are read when they are asked for."""
 
     @property
     def tree(self) -> Node:
@@ -164,6 +166,7 @@ class Manifest(_ManifestFields):
             "parts": parts,
             **({} if self.placement is None else {"placement": self.placement.encode(self.first_chunks)}),
             **more,
+            **({} if self.statistics is None else {STATISTICS: self.statistics}),
             **self.unknown,
         }
         return bytes(msgpack.packb(document))
@@ -264,6 +267,7 @@ def decoded_with(
         format=version,
         placement=placement,
         unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
+        statistics=document.get(STATISTICS),
     )
 
 

@@ -11,9 +11,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from .code_summaries import octets_in, of_counts, of_octets
+from .code_summaries import nan_octets, octets_in, of_counts, of_octets
 from .dtypes import Array, DType
-from .float_summaries import native, of_complex, of_floats
+from .float_summaries import nan_mask, native, of_complex, of_floats
 from .segments import PIECE, Segments, moments, scratch
 from .summary import Summary, integer_bits
 
@@ -101,3 +101,38 @@ def _above(values: Array, runs: Segments, least: Array) -> tuple[Array, list[int
     rows = zip(*map(np.ndarray.tolist, (least, runs.counts, high, low)), strict=True)
     totals = [first * count + (more << 32) + rest for first, count, more, rest in rows]
     return above.astype(np.float64), totals
+
+
+# ---- NaNs alone, which cost a fraction of all figures
+
+
+class NanCount:
+    """How many elements of a run are NaN: of the summary it has no more."""
+
+    def __init__(self, dtype: DType) -> None:
+        self._dtype, self._count = dtype, 0
+
+    def add(self, data: Array) -> None:
+        """Some more of it (uint8), some whole elements."""
+        step = 4 * PIECE
+        for start in range(0, data.size, step):
+            self._count += int(_is_nan(self._dtype, data[start : start + step]).sum())
+
+    def summary(self, padding: int = 0) -> Summary:
+        """Of all so far."""
+        return Summary(elements=self._count, nan=self._count)
+
+
+def count_nans(dtype: DType, data: Array, sizes: Array) -> list[int]:
+    """How many elements of each run, as `summaries` has them, are NaN."""
+    found = _is_nan(dtype, data)
+    if not found.any():
+        return [0] * len(sizes)
+    counts = sizes // dtype.stored.itemsize
+    before = np.concatenate([[0], np.cumsum(found)])
+    ends = np.cumsum(counts)
+    return (before[ends] - before[ends - counts]).tolist()  # type: ignore[no-any-return]
+
+
+def _is_nan(dtype: DType, data: Array) -> Array:
+    return nan_octets(dtype, data) if dtype.bits <= 8 else nan_mask(dtype, data)

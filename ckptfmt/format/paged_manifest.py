@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
@@ -20,6 +20,9 @@ from .pages import ReadBytes, decode_pages, encode_pages
 from .tensor_pages import Column, TensorPages, decode_tensors, encode_tensors
 from .tree import decode_key
 from .tree_pages import Cutter, TreePages, has_plain_keys
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 LEAST_TENSORS, LEAST_TREE = 8192, 1 << 20  # tensors, or bytes of a tree, from which on a manifest is paged [PAGE-010]
 
@@ -103,10 +106,12 @@ class Paged(NamedTuple):
         return self.manifest.encode_with(self.tree, self.chains, self.tensors, [], **more)
 
 
-def paged(manifest: Manifest) -> Paged:
-    """A manifest, whose names are in order, in pages. [PAGE-009]"""
+def paged(manifest: Manifest, found: Sequence[Summary | None] | None = None) -> Paged:
+    """A manifest, whose names are in order, in pages, with what was seen of each tensor. [PAGE-009] [STAT-001]"""
     chains, codecs = manifest.chains()
-    tensors, pages = encode_tensors(manifest.names, manifest.specs, manifest.table, manifest.first_chunks, codecs)
+    tensors, pages = encode_tensors(
+        manifest.names, manifest.specs, manifest.table, manifest.first_chunks, codecs, found
+    )
     cutter = Cutter(len(pages))
     root = cutter.cut(manifest.tree)
     return Paged(

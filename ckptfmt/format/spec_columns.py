@@ -15,6 +15,7 @@ from .dtypes import dtype_named
 
 MAX_RANK = 64  # [LIM-002]
 COLUMNS = ("dtype", "shape", "grid", "codec")
+STATISTICS = "statistics"  # key of what a writer claims of elements, in a manifest or page of tensors [STAT-001]
 
 
 def encode_specs(specs: Sequence[ArraySpec], codecs: Sequence[int]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 GREATEST = sys.float_info.max
+CLOSE = 1e-9  # of the greatest magnitude, by which sums in another order may differ
 
 
 class Summary(NamedTuple):
@@ -63,6 +64,19 @@ class Summary(NamedTuple):
         step = float(other.mean / 2 - self.mean / 2) * weight * 2
         parts = (self.std * math.sqrt(self.finite / count), other.std * math.sqrt(other.finite / count), step)
         return math.hypot(*parts)
+
+
+def first_difference(claimed: Summary, found: Summary) -> str | None:
+    """The name of the first figure in which two summaries of the same elements differ, but for how sums were rounded;
+    None if they do not."""
+    for name in Summary._fields[:10]:
+        if getattr(claimed, name) != getattr(found, name):
+            return name
+    scale = max(abs(found.least or 0), abs(found.greatest or 0))
+    for name in ("mean", "std"):
+        if abs(float(getattr(claimed, name)) - float(getattr(found, name))) > scale * CLOSE:
+            return name
+    return None
 
 
 def norm_of(finite: int, mean: float, std: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from operator import lt
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 import msgpack
 import numpy as np
@@ -24,7 +24,10 @@ from .documents import bad, unpack
 from .dtypes import Array
 from .names import MAX_LENGTH, are_names
 from .pages import Pages
-from .spec_columns import decode_codecs, decode_specs, encode_specs
+from .spec_columns import STATISTICS, decode_codecs, decode_specs, encode_specs
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 ROWS = 4096  # tensors of a page
 _U32, _U64 = np.dtype("<u4"), np.dtype("<u8")
@@ -38,11 +41,12 @@ class _PageFields(NamedTuple):
     kind: Array
     table: ChunkTable
     firsts: Array
+    statistics: Any = None
 
 
 class TensorPage(_PageFields):
     """Some tensors: their names, what each is like (`kind` is a number of `kinds`), the chunks of all of them, and the
-    number of each one's first chunk in that table, with the number of all at the end."""
+    number of each one's first chunk in that table, with the number of all at the end; `statistics`, of any form."""
 
     @cached_property
     def specs(self) -> list[ArraySpec]:
@@ -132,8 +136,13 @@ class TensorPages:
 
     def locate(self, tensor: int) -> tuple[TensorPage, int]:
         """The page of a tensor, and its row there."""
+        at, row = self.position(tensor)
+        return self.page(at), row
+
+    def position(self, tensor: int) -> tuple[int, int]:
+        """The number of the page of a tensor, and its row there."""
         at = bisect_right(self._starts, tensor) - 1
-        return self.page(at), tensor - self._starts[at]
+        return at, tensor - self._starts[at]
 
     def place(self, tensor: int, chunk: int) -> tuple[ChunkTable, int]:
         """The table of a chunk, and its row there."""
@@ -186,7 +195,8 @@ class TensorPages:
 
     def _decoded(self, at: int, raw: bytes) -> TensorPage:
         """Parse and check a page."""
-        match unpack(raw, self._pages.budget):
+        document = unpack(raw, self._pages.budget)
+        match document:
             case {"name": bytes(blob), "kinds": dict(kinds), "kind": bytes(column), "chunks": dict(chunks)}:
                 pass
             case _:
@@ -204,7 +214,7 @@ class TensorPages:
         if table.numbers is not None or table.offset is None:
             raise bad(f"the chunk table of page {at} is not of the kind that layout 'file' has [CHK-002]")
         table.check_extents(self._pages.offset)
-        return TensorPage(names, specs, kind, table, firsts)
+        return TensorPage(names, specs, kind, table, firsts, document.get(STATISTICS))
 
     def _names(self, at: int, blob: bytes) -> list[str]:
         """[NAME-006] [PAGE-005]"""
@@ -246,12 +256,17 @@ def decode_tensors(document: Any, pages: Pages, chains: list[Any], digest: Diges
 
 
 def encode_tensors(
-    names: Sequence[str], specs: Sequence[ArraySpec], table: ChunkTable, firsts: Sequence[int], codecs: Sequence[int]
+    names: Sequence[str],
+    specs: Sequence[ArraySpec],
+    table: ChunkTable,
+    firsts: Sequence[int],
+    codecs: Sequence[int],
+    found: Sequence[Summary | None] | None = None,
 ) -> tuple[dict[str, Any], list[bytes]]:
     """What a paged manifest says of tensors, whose names are in order, and the pages; `firsts` as `first_chunks` gives
-    them, `codecs` are the numbers of the specs' chains."""
+    them, `codecs` are the numbers of the specs' chains, `found` their statistics, if these are to be stored."""
     starts = range(0, len(names), ROWS)
-    pages = [_encoded(slice(start, start + ROWS), names, specs, table, firsts, codecs) for start in starts]
+    pages = [_encoded(slice(start, start + ROWS), names, specs, table, firsts, codecs, found) for start in starts]
     runs = list(pairwise([*starts, len(names)])) if starts else []
     listed = {
         "first": [names[start] for start in starts],
@@ -268,6 +283,7 @@ def _encoded(
     table: ChunkTable,
     firsts: Sequence[int],
     codecs: Sequence[int],
+    found: Sequence[Summary | None] | None,
 ) -> bytes:
     """The page of a run of tensors."""
     rows = slice(firsts[run.start], firsts[min(run.stop, len(names))])
@@ -281,5 +297,15 @@ def _encoded(
         "kinds": encode_specs(kinds, [chains[kind] for kind in range(len(kinds))]),
         "kind": np.array(column, _U32).tobytes(),
         "chunks": encode_table(part),
+        **({} if found is None else {STATISTICS: _statistics(names[run], specs[run], part, found[run])}),
     }
     return bytes(msgpack.packb(page))
+
+
+def _statistics(
+    names: Sequence[str], specs: Sequence[ArraySpec], table: ChunkTable, found: Sequence[Summary | None]
+) -> dict[str, Any]:
+    """Those of the tensors of a page. [STAT-001]"""
+    from .stored_statistics import binding, encode_statistics  # here, as they are seldom asked for
+
+    return encode_statistics(found, specs, binding(names, specs, [table.digest]))

@@ -10,11 +10,13 @@ from ..format.digests import Digest
 from ..format.manifest import Manifest, Part, Schema
 from ..format.node import Node
 from ..format.placement import Placement
-from ..frameworks.sources import Source
+from ..frameworks.sources import KeptTensor, Source
 from ..progress import Report
 
 if TYPE_CHECKING:
+    from ..format.summary import Summary
     from .sharing import Base
+    from .watch import ElementWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,27 @@ class Draft:
     extra: dict[str, Any] = field(default_factory=dict)  # further keys of the manifest
     base: Base | None = None  # an earlier checkpoint, with which it shares what has not changed
     paged: bool | None = None  # whether the manifest is paged; None: if it is large
+    watch: ElementWatch | None = None  # what looks at the elements as they are written
+
+    def look(self, tensor: int, chunk: int) -> None:
+        """Look at a chunk that is not written, as an earlier checkpoint has the same bytes."""
+        if self.watch is not None and not isinstance(self.sources[tensor], KeptTensor):
+            self.watch.look(self.names[tensor], self.specs[tensor], self.sources[tensor], chunk)
+
+    def statistics(self) -> list[Summary | None] | None:
+        """What was seen of each tensor, if that is to be stored."""
+        if self.watch is None or not self.watch.all_figures:
+            return None
+        return list(map(self.watch.summary, self.names, self.specs))
+
+    def with_statistics(self, manifest: Manifest) -> Manifest:
+        """The same manifest, without pages, with what was seen of each tensor. [STAT-001]"""
+        found = self.statistics()
+        if found is None:
+            return manifest
+        from ..format.stored_statistics import binding_of, encode_statistics  # here, as they are seldom asked for
+
+        return manifest._replace(statistics=encode_statistics(found, self.specs, binding_of(manifest)))
 
     def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
         return Manifest(

@@ -139,7 +139,8 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 
     def filled(out: ObjectWriter, *, holds: bool = False) -> tuple[PackWriter, bytes]:
         out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
-        writer = PackWriter(out, draft.digest, draft.block, pool, draft.report, holds=holds)
+        watch, report = draft.watch, draft.report
+        writer = PackWriter(out, draft.digest, draft.block, pool, report, holds=holds, watch=watch)
         return writer, add(writer, draft)
 
     with Pool(1, "ckptfmt-write") as pool:
@@ -166,7 +167,7 @@ def _add(writer: PackWriter, draft: Draft) -> bytes:
     writer.add_documents(node_members(draft.names, draft.specs))
     tensors = zip(draft.names, draft.specs, draft.sources, strict=True)
     writer.add_chunks(Chunk(*tensor, chunk) for tensor in tensors for chunk in range(tensor[1].chunks))
-    return draft.manifest("file", (Part(OBJECT, writer.table()),)).encode()
+    return draft.with_statistics(draft.manifest("file", (Part(OBJECT, writer.table()),))).encode()
 
 
 def _manifest_member(end: int, raw: bytes) -> pack.Member:

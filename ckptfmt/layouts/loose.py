@@ -93,11 +93,13 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         for tensor, chunk in rows:
             known = shared.chunks.get((tensor, chunk))
             length, digest = known or _write_chunk(draft, attempt, tensor, chunk, buffers, pool)
+            if known is not None:
+                draft.look(tensor, chunk)
             lengths.append(length)
             digests.append(digest)
             draft.report(draft.specs[tensor].chunk_nbytes)
     table = ChunkTable(None, np.array(lengths, np.uint64), b"".join(digests), draft.digest.size, draft.block)
-    manifest = draft.manifest("loose", (Part(None, table),))
+    manifest = draft.with_statistics(draft.manifest("loose", (Part(None, table),)))
     frame_digest = draft.digest.of(b"".join(text for _, text in documents))
     written = directory.commit(attempt, manifest, frame_digest)
     size = sum(length for length, _ in shared.chunks.values())
@@ -142,7 +144,7 @@ def _write_chunk(
     draft: Draft, attempt: Attempt, tensor: int, chunk: int, buffers: Buffers, pool: Pool
 ) -> tuple[int, bytes]:
     """Write one chunk; gives its length and its blocks' digests."""
-    from .staging import STAGED, Checks, WriteBehind, staged
+    from .staging import STAGED, Checks, WriteBehind, staged, watched
 
     spec, source = draft.specs[tensor], draft.sources[tensor]
     name = chunk_object(draft.names[tensor], spec, chunk)
@@ -151,7 +153,9 @@ def _write_chunk(
     out, checks = attempt.create(name), Checks(draft.digest, draft.block, crc32=False)
     behind = WriteBehind(out, pool)
     position = 0
-    for piece in staged(stored_parts(source, spec, chunk), checks, buffers):
+    looks = None if draft.watch is None else draft.watch.of_stream(draft.names[tensor], spec, chunk)
+    seen = None if draft.watch is None else draft.watch.of_elements(draft.names[tensor], spec, chunk)
+    for piece in watched(staged(stored_parts(source, spec, chunk, seen), checks, buffers), looks):
         if position == 0 and piece.size == STAGED and spec.is_raw:
             out.reserve(spec.chunk_nbytes)
         behind.write(position, piece)

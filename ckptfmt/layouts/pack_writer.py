@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from zlib_ng import zlib_ng
@@ -29,7 +29,10 @@ from ..storage import ObjectWriter
 from ..threads import Pool
 from . import chunk_object
 from .pieces import joined, stored_bytes, stored_parts
-from .staging import STAGED, Checks, WriteBehind, staged
+from .staging import STAGED, Checks, WriteBehind, staged, watched
+
+if TYPE_CHECKING:
+    from .watch import ChunkWatch, ElementsSeen, ElementWatch
 
 INLINE = 1 << 20  # chunks below this are joined with their neighbours into one write
 JOINED = 8 << 20  # bytes of such a write
@@ -62,12 +65,20 @@ class _Few:
     def clear(self) -> None:
         self.names: list[bytes] = []
         self.payloads: list[bytes] = []
+        self.watched: dict[Any, tuple[ArraySpec, list[tuple[str, int]], list[bytes]]] = {}
         self.size = 0  # bytes of all, about
 
     def add(self, name: bytes, payload: bytes) -> None:
         self.names.append(name)
         self.payloads.append(payload)
         self.size += len(payload) + HEADER
+
+    def watch(self, name: str, spec: ArraySpec, chunk: int) -> None:
+        """The payload that was added last is to be looked at, together with those that are alike."""
+        alike = spec.dtype if spec.dtype.per == 1 else spec
+        _, keys, payloads = self.watched.setdefault(alike, (spec, [], []))
+        keys.append((name, chunk))
+        payloads.append(self.payloads[-1])
 
 
 class Ended(NamedTuple):
@@ -93,8 +104,10 @@ class PackWriter:
         report: Report,
         *,
         holds: bool = False,
+        watch: ElementWatch | None = None,
     ) -> None:
         self.out, self.digest, self.block, self.report, self.holds = out, digest, block, report, holds
+        self.watch = watch
         self.members: list[Member] = []
         self.end = 0
         self._behind = WriteBehind(out, pool)
@@ -136,18 +149,22 @@ class PackWriter:
         few = _Few()
         for name, spec, source, chunk in chunks:
             member_name = chunk_object(name, spec, chunk).encode()
+            watch = None if self.watch is None else self.watch.of_stream(name, spec, chunk)
+            seen = None if self.watch is None else self.watch.of_elements(name, spec, chunk)
             if isinstance(source, KeptTensor):
                 self._add_few(few)
                 self._copy(member_name, source.chunk(chunk))
             elif spec.is_raw and spec.chunk_nbytes < pack.LARGE:
-                few.add(member_name, stored_bytes(source, spec, chunk))
+                few.add(member_name, stored_bytes(source, spec, chunk, seen))
+                if watch is not None:
+                    few.watch(name, spec, chunk)
             else:
-                parts, size = _of_known_size(source, spec, chunk)
+                parts, size = _of_known_size(source, spec, chunk, seen)
                 if size < pack.LARGE:
                     few.add(member_name, joined(parts()))
                 else:
                     self._add_few(few)
-                    self._add(member_name, size, parts)
+                    self._add(member_name, size, parts, watch)
             if few.size >= FEW:
                 self._add_few(few)
             self.report(spec.chunk_nbytes)
@@ -158,6 +175,10 @@ class PackWriter:
         names, payloads = few.names, few.payloads
         if not names:
             return
+        if self.watch is not None:
+            for spec, keys, watched in few.watched.values():
+                sizes = np.array(list(map(len, watched)), np.int64)
+                self.watch.add_all(keys, spec, np.frombuffer(b"".join(watched), np.uint8), sizes)
         few.clear()
         crc32s = list(map(zlib_ng.crc32, payloads))
         members = pack.place_all(names, self.end, list(map(len, payloads)), crc32s, aligned=True)
@@ -171,13 +192,16 @@ class PackWriter:
         self.members += members
         self.end = members[-1].end
 
-    def _add(self, name: bytes, size: int, parts: Parts) -> None:
+    def _add(self, name: bytes, size: int, parts: Parts, watch: ChunkWatch | None) -> None:
         member = pack.place(name, self.end, size, aligned=True)
         if size >= INLINE:
             self._flush()
-            member = self._write_large(member, parts)
+            member = self._write_large(member, parts, watch)
         else:
             data = joined(parts())  # a copy, so what is digested is what is written
+            if watch is not None:
+                watch.add(np.frombuffer(data, np.uint8))
+                watch.end()
             member = member._replace(crc32=zlib_ng.crc32(data))
             self._digests.append(self.digest.of_blocks(memoryview(data), self.block))
             self._frame.append(pack.local_header(member))
@@ -202,7 +226,7 @@ class PackWriter:
         self.members.append(member)
         self.end = member.end
 
-    def _write_large(self, member: Member, parts: Parts) -> Member:
+    def _write_large(self, member: Member, parts: Parts, watch: ChunkWatch | None) -> Member:
         """Write payload and header, the header afterwards where the object can be written in any order."""
         checks = self._checks()
         if self.out.sequential:
@@ -211,13 +235,13 @@ class PackWriter:
                     pass
                 self._write_header(member._replace(crc32=checks.crc32))
                 sent = self._checks()
-                self._write_payload(member, again(), sent)
+                self._write_payload(member, again(), sent, watch)
             if sent.digests != checks.digests:
                 self._behind.wait()
                 raise Changed
             member = member._replace(crc32=checks.crc32)
         else:
-            self._write_payload(member, parts(), checks)
+            self._write_payload(member, parts(), checks, watch)
             member = member._replace(crc32=checks.crc32)
             self._write_header(member)
         self._frame.append(pack.local_header(member))
@@ -231,9 +255,9 @@ class PackWriter:
     def _write_header(self, member: Member) -> None:
         self._behind.write(member.offset, pack.local_header(member))
 
-    def _write_payload(self, member: Member, parts: Iterator[Array], checks: Checks) -> None:
+    def _write_payload(self, member: Member, parts: Iterator[Array], checks: Checks, watch: ChunkWatch | None) -> None:
         position = member.payload
-        for piece in staged(parts, checks, self._buffers):
+        for piece in watched(staged(parts, checks, self._buffers), watch):
             self._behind.write(position, piece)
             position += piece.size
 
@@ -310,9 +334,9 @@ def _alternating(headers: list[bytes], payloads: list[bytes]) -> list[bytes]:
     return list(chain.from_iterable(zip(headers, payloads, strict=True)))
 
 
-def _of_known_size(source: Source, spec: ArraySpec, chunk: int) -> tuple[Parts, int]:
+def _of_known_size(source: Source, spec: ArraySpec, chunk: int, seen: ElementsSeen | None) -> tuple[Parts, int]:
     """The stored bytes of a chunk, and how many they are, which of one that is compressed only then is known."""
-    parts: Parts = partial(stored_parts, source, spec, chunk)
+    parts: Parts = partial(stored_parts, source, spec, chunk, seen)
     if spec.is_raw:
         return parts, spec.chunk_nbytes
     compressed = list(parts())

@@ -101,15 +101,17 @@ def _written(
         room = room_for(draft.specs[t] for t in tensors[rows].tolist())
         documents = (draft.names, draft.specs) if number == 0 else None
         orders.append(PartOrder(number, tensors[rows], chunk_numbers[rows], chunks, room, documents))
-    parts = PartWriter(attempt, draft.digest, draft.block, draft.report).write(orders)
+    parts = PartWriter(attempt, draft.digest, draft.block, draft.report, draft.watch).write(orders)
     if shared is not None:
         parts += shared.parts(attempt, cells)
+        for row in np.flatnonzero(numbers >= shared.first).tolist() if draft.watch is not None else ():
+            draft.look(int(tensors[row]), int(chunk_numbers[row]))
     return commit(draft, attempt, tuple(parts), numbers)
 
 
 def commit(draft: Draft, attempt: Attempt, parts: tuple[Part, ...], numbers: Array) -> Written:
     """Write manifest and commit record; `numbers` is the part of each chunk."""
     manifest = draft.manifest("packed", parts, placement_of(numbers, first_chunks(draft.specs)))
-    written = directory.commit(attempt, manifest, draft.digest.of(b""))  # [FRM-003]
+    written = directory.commit(attempt, draft.with_statistics(manifest), draft.digest.of(b""))  # [FRM-003]
     references = (part.chunks.length for part in parts if isinstance(part.chunks, PartReference))
     return Written(written.bytes + sum(part.size or 0 for part in parts) + sum(references), written.record)

@@ -42,7 +42,7 @@ def add(writer: PackWriter, draft: Draft) -> bytes:
     writer.add_documents(_documents(draft, stacks))
     table = _add_tensors(writer, draft, stacks)
     with uncollected():
-        manifest = paged(draft.manifest("file", (Part("", table),)))
+        manifest = paged(draft.manifest("file", (Part("", table),)), draft.statistics())
     member = writer.add_member(PAGES_MEMBER, b"".join(manifest.pages), aligned=False)
     return manifest.encode(member.payload)
 
@@ -83,7 +83,8 @@ def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[TensorStack]) ->
     for stack in stacks:
         for chunk in range(stack.chunks):
             tensors = stack.tensors[chunk * stack.rows : (chunk + 1) * stack.rows]
-            payload, found = _add_rows(writer, stack, chunk, [draft.sources[tensor] for tensor in tensors.tolist()])
+            sources = {draft.names[tensor]: draft.sources[tensor] for tensor in tensors.tolist()}
+            payload, found = _add_rows(writer, stack, chunk, sources)
             numbers = firsts[tensors]
             size = stack.spec.chunk_nbytes
             offset[numbers] = payload + np.arange(len(numbers), dtype=np.uint64) * np.uint64(size)
@@ -107,13 +108,16 @@ def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[TensorStack]) ->
     return ChunkTable(offset, length, b"".join(digests), draft.digest.size, draft.block)
 
 
-def _add_rows(writer: PackWriter, stack: TensorStack, chunk: int, sources: Sources) -> tuple[int, list[bytes]]:
+def _add_rows(writer: PackWriter, stack: TensorStack, chunk: int, named: dict[str, Source]) -> tuple[int, list[bytes]]:
     """Write a chunk of a stack; gives where its first row begins, and the digests of each row's blocks."""
-    size = stack.spec.chunk_nbytes
+    size, sources = stack.spec.chunk_nbytes, list(named.values())
     taken = len(sources) * size
     data = np.empty(stack.rows * size, np.uint8)
     data[taken:] = 0  # [ZARR-004]
     fill_rows(data[:taken], stack.spec, sources)
+    if writer.watch is not None and not any(isinstance(source, KeptTensor) for source in sources):
+        keys = [(name, 0) for name in named]
+        writer.watch.add_all(keys, stack.spec, data[:taken], np.full(len(sources), size))
     digests = _digests(bytes_of(data)[:taken], size, writer.digest, writer.block)
     for row, source in enumerate(sources):
         if isinstance(source, KeptTensor):  # damage stays damage [MIG-020]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 import numpy as np
@@ -22,6 +22,9 @@ from ..storage import Attempt, ObjectWriter
 from ..threads import Pool
 from . import directory
 from .pack_writer import Changed, Chunk, Ended, PackWriter
+
+if TYPE_CHECKING:
+    from .watch import ElementWatch
 
 STREAMS = 2  # packs that are written at a time
 STREAM_BYTES = 512 << 20  # a pack is not begun for less, only to have something to write beside another
@@ -50,8 +53,10 @@ _Pack = tuple[Ended, ChunkTable]
 class PartWriter:
     """Writes the parts of one process. The chunks of two orders are taken on two threads at once."""
 
-    def __init__(self, attempt: Attempt, digest: Digest, block: int, report: Report) -> None:
-        self.attempt, self.digest, self.block, self.report = attempt, digest, block, report
+    def __init__(
+        self, attempt: Attempt, digest: Digest, block: int, report: Report, watch: ElementWatch | None = None
+    ) -> None:
+        self.attempt, self.digest, self.block, self.report, self.watch = attempt, digest, block, report, watch
         self._is_over = False  # a pack has failed, or the process is interrupted: the others need not go on
 
     def write(self, orders: Sequence[PartOrder]) -> list[Part]:
@@ -72,15 +77,17 @@ class PartWriter:
         try:
             with Pool(1, "ckptfmt-write") as pool:
                 try:
-                    return self._fill_pack(order, PackWriter(out, self.digest, self.block, pool, self.report))
+                    return self._fill_pack(order, self._writer(out, pool))
                 except Changed:
                     out.close()
                     out = self.attempt.create(order.object)
-                    writer = PackWriter(out, self.digest, self.block, pool, self.report, holds=True)
-                    return self._fill_pack(order, writer)
+                    return self._fill_pack(order, self._writer(out, pool, holds=True))
         except BaseException:
             self._is_over = True
             raise
+
+    def _writer(self, out: ObjectWriter, pool: Pool, *, holds: bool = False) -> PackWriter:
+        return PackWriter(out, self.digest, self.block, pool, self.report, holds=holds, watch=self.watch)
 
     def _fill_pack(self, order: PartOrder, writer: PackWriter) -> _Pack | None:
         writer.out.reserve(order.room)

@@ -7,7 +7,7 @@ part by part, so that saving never needs a second copy of a large tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,11 @@ def is_direct(part: Array, spec: ArraySpec) -> bool:
     return raw and canonical and part.flags.c_contiguous and part.dtype.isnative
 
 
-def stored_parts(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]:
-    """The stored bytes (uint8) of chunk number `chunk`, in parts that are each valid until the next is taken."""
+def stored_parts(
+    source: Source, spec: ArraySpec, chunk: int, seen: Callable[[Array], object] | None = None
+) -> Iterator[Array]:
+    """The stored bytes (uint8) of chunk number `chunk`, in parts that are each valid until the next is taken. Where
+    they are more than the elements of the tensor, or compressed, `seen` is called with the bytes of these."""
     if isinstance(source, InFile):
         if spec.chunks == 1 and is_direct(source.array, spec):
             yield from source.pieces()
@@ -50,15 +53,19 @@ def stored_parts(source: Source, spec: ArraySpec, chunk: int) -> Iterator[Array]
         return
     whole = np.zeros(spec.grid, spec.dtype.stored)  # [ZARR-004]; the grid bounds its size
     stored = _stored(_elements(source, region), spec.dtype)
-    whole[tuple(slice(0, n) for n in stored_shape)] = stored.view(spec.dtype.stored).reshape(stored_shape)
+    cells: Any = (*(slice(0, n) for n in stored_shape), ...)  # with the Ellipsis a view also of a 0-d array
+    inside = whole[cells]
+    inside[...] = stored.view(spec.dtype.stored).reshape(stored_shape)
+    if seen is not None:
+        seen(np.ascontiguousarray(inside).reshape(-1).view(np.uint8))
     yield whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
 
 
-def stored_bytes(source: Source, spec: ArraySpec, chunk: int) -> bytes:
+def stored_bytes(source: Source, spec: ArraySpec, chunk: int, seen: Callable[[Array], object] | None = None) -> bytes:
     """The same as a copy, of which others have no part."""
     if type(source) is np.ndarray and spec.chunks == 1 and is_direct(source, spec):
         return source.tobytes()
-    return joined(stored_parts(source, spec, chunk))
+    return joined(stored_parts(source, spec, chunk, seen))
 
 
 def joined(parts: Iterable[Array]) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from zlib_ng import zlib_ng
@@ -19,9 +19,13 @@ from ..frameworks.sources import Buffers
 from ..storage import ObjectWriter
 from ..threads import Call, Pool
 
+if TYPE_CHECKING:
+    from .watch import ChunkWatch
+
 STAGED = 4 << 20  # bytes of a piece, which is written at once
 STEP = 512 << 10  # bytes copied and digested at a time: they stay in the processor's nearest cache
 BEHIND = 2  # writes that may wait
+WAITING = 4  # pieces that may wait to be looked at
 
 
 class Checks:
@@ -72,6 +76,23 @@ def staged(parts: Iterable[Array], checks: Checks, buffers: Buffers) -> Iterator
             taken, filled = taken + step, filled + step
     if filled:
         yield piece[:filled]
+
+
+def watched(pieces: Iterator[Array], watch: ChunkWatch | None) -> Iterator[Array]:
+    """The pieces of a chunk, which `watch` looks at on another thread, while the caller goes on."""
+    if watch is None:
+        yield from pieces
+        return
+    waiting: deque[Call[None]] = deque()
+    with Pool(1, "ckptfmt-watch") as pool:
+        for piece in pieces:
+            if len(waiting) == WAITING:
+                waiting.popleft().result()
+            waiting.append(pool.submit(watch.add, piece))
+            yield piece
+        for call in waiting:
+            call.result()
+    watch.end()
 
 
 class WriteBehind:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,14 +17,16 @@ from ..calls import takes
 from ..conversion import open_source
 from ..conversion.source import EXPANSION, LazyArray, SourceTensor, is_tensor, nbytes, slabs, walk
 from ..errors import fault
+from ..format.arrays import ArraySpec
 from ..format.dtypes import DTYPES, Array, DType, dtype_of
 from ..format.names import Path, path_label
-from ..format.summary import Summary
+from ..format.summary import Summary, first_difference
 from ..packages import package
 from ..patterns import Patterns, near_selection, selector
 from ..progress import Progress, counter
 from ..reading.blocks import BlockReader
-from ..reading.measuring import measure_array, measure_jobs
+from ..reading.measuring import Origin, is_measurable, measure_array, measure_jobs
+from ..reading.stored_summaries import stored_summaries
 from ..storage import path_of
 from ..storage.ahead import in_order
 from ..threads import Pool
@@ -41,7 +43,8 @@ class TensorStats:
     values, and one counts as NaN, infinite, subnormal or saturated if a part of it is.
 
     `effective_bits`: the bits of a significand that are in use (8 of the 24 of float32: it was bfloat16), the width of
-    the narrowest integer that would do, 0 where all is 0.
+    the narrowest integer that would do, 0 where all is 0. `stored`: whether these figures are
+    what the writer has put into the checkpoint, and nothing was read for them.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class TensorStats:
     negative_inf: int
     saturated: int = 0
     effective_bits: int = 0
+    stored: bool = False
 
     @property
     def inf(self) -> int:
@@ -90,6 +94,7 @@ def stats(
     path: str | os.PathLike[str],
     *,
     select: Patterns = None,
+    stored: bool | Literal["check"] = False,
     progress: Progress | None = None,
     source_format: str | None = None,
     max_expansion: int = EXPANSION,
@@ -101,21 +106,50 @@ def stats(
     verified where they have digests. Memory is a few parts of 4 MiB, or what the source decodes at once, for each
     core.
 
+    `stored=True` takes the figures that `save(statistics=True)` has put into the checkpoint, of tensors that have such
+    and of which it is sure that they are theirs, and reads only the others; what they say is the writer's claim.
+    `stored="check"` reads all, and compares: raises `bad-statistics` where they differ.
+
     `select`: patterns of paths, as in `load`; `progress(done, total)` is called with bytes now and then, from any
     thread; the other options are those of `convert`. Raises `no-match`, and what `convert` raises for a source: damage
     of what is read among it.
     """
+    if stored not in (True, False, "check"):
+        raise fault("bad-option", "stored=", found=stored, expected='True, False or "check"')
     name = path_of(path)
     options: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
     options["dequantize"] = dequantize
     with open_source(name, source_format, **options) as source:
-        return StatsReport(name, tuple(stats_of(chosen(name, source.tree, select), progress)))
+        return StatsReport(name, tuple(stats_of(chosen(name, source.tree, select), progress, stored=stored)))
 
 
-def stats_of(tensors: Sequence[tuple[Path, SourceTensor]], progress: Progress | None = None) -> list[TensorStats]:
-    """Those of tensors of one source. Raises what reading them raises."""
-    found = _measured([leaf for _, leaf in tensors], progress)
-    return [_stats(*pair, one) for pair, one in zip(tensors, found, strict=True)]
+def stats_of(
+    tensors: Sequence[tuple[Path, SourceTensor]],
+    progress: Progress | None = None,
+    *,
+    stored: bool | Literal["check"] = False,
+) -> list[TensorStats]:
+    """Those of tensors of one source; `stored` as in `stats`. Raises what reading them raises."""
+    leaves = [leaf for _, leaf in tensors]
+    known = stored_summaries([_origin(leaf) if stored else None for leaf in leaves])
+    is_taken = [stored is True and one is not None for one in known]
+    measured = iter(_measured([leaf for leaf, taken in zip(leaves, is_taken, strict=True) if not taken], progress))
+    found = [one if taken and one else next(measured) for one, taken in zip(known, is_taken, strict=True)]
+    if stored == "check":
+        for (where, _), claimed, one in zip(tensors, known, found, strict=True):
+            _check(where, claimed, one)
+    rows = zip(tensors, found, is_taken, strict=True)
+    return [_stats(*pair, one, taken) for pair, one, taken in rows]
+
+
+def _check(where: Path, claimed: Summary | None, found: Summary) -> None:
+    """Refuse stored statistics that are not those of the elements; raises `bad-statistics`."""
+    figure = None if claimed is None else first_difference(claimed, found)
+    if figure is not None:
+        label = path_label(where)
+        message = f"the stored statistics of tensor {label!r} are not those of its elements: {figure}"
+        said, right = (getattr(one, figure) for one in (claimed, found))
+        raise fault("bad-statistics", message, tensor=label, found=said, expected=right)
 
 
 def chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, SourceTensor]]:
@@ -133,7 +167,7 @@ def chosen(name: str, tree: Any, select: Patterns) -> list[tuple[Path, SourceTen
     return [(where, leaf) for where, leaf in wanted.items() if first[id(leaf)] == where]
 
 
-def _stats(where: Path, leaf: SourceTensor, found: Summary) -> TensorStats:
+def _stats(where: Path, leaf: SourceTensor, found: Summary, stored: bool) -> TensorStats:
     row = dtype_of(leaf.dtype)
     return TensorStats(
         path=where,
@@ -153,6 +187,7 @@ def _stats(where: Path, leaf: SourceTensor, found: Summary) -> TensorStats:
         negative_inf=found.negative_inf,
         saturated=found.saturated,
         effective_bits=found.bits,
+        stored=stored,
     )
 
 
@@ -182,17 +217,20 @@ def _measured(leaves: list[SourceTensor], progress: Progress | None) -> list[Sum
 def _nbytes(leaf: SourceTensor) -> int:
     """Bytes of all elements, or of decoded chunks."""
     origin = _origin(leaf)
-    if origin is None:
+    if origin is None or not is_measurable(_spec(origin)):
         return nbytes(leaf)
-    spec = origin[0].manifest.specs[origin[1]]
-    return spec.chunks * spec.chunk_nbytes
+    return _spec(origin).chunks * _spec(origin).chunk_nbytes
+
+
+def _spec(origin: Origin) -> ArraySpec:
+    return origin[0].manifest.specs[origin[1]]
 
 
 def _done(job: _Look) -> tuple[int, Iterable[tuple[int, Summary]]]:
     return job.bytes, job.call()
 
 
-def _origin(leaf: SourceTensor) -> tuple[BlockReader, int] | None:
+def _origin(leaf: SourceTensor) -> Origin | None:
     return leaf.origin if isinstance(leaf, LazyArray) else None
 
 
@@ -202,7 +240,7 @@ def _jobs(leaves: list[SourceTensor]) -> Iterator[_Look]:
     blocks: BlockReader | None = None
     for number, leaf in enumerate(leaves):
         origin = _origin(leaf)
-        if origin is None:
+        if origin is None or not is_measurable(_spec(origin)):
             yield from _of_other(number, leaf)
             continue
         blocks = origin[0]  # of which a source has one

@@ -26,7 +26,9 @@ def import_all(options: StepOptions) -> None:
         import_module(f"...layouts.{name}", __name__)
     with suppress(CkptError):  # which saves raise
         digest_named(options.get("digest", DIGEST))
+    looks = options.get("statistics") or options.get("on_nan") is not None
     for name in (
+        *(("ckptfmt.layouts.watch", "ckptfmt.format.stored_statistics", "ml_dtypes") if looks else ()),
         "ckptfmt.save_options",
         "zlib_ng.zlib_ng",
         "numpy.ma",

@@ -66,7 +66,8 @@ class CheckpointManager:
     `SharingWarning`, once.
 
     `options` are those of `ckptfmt.save` for every step: `layout`, `compression`, `schema`, `durable`, `digest`,
-    `progress`, `skip`, `extra`, `check`, `max_bytes_in_flight`, `storage_options`.
+    `progress`, `skip`, `extra`, `check`, `statistics`, `on_nan`, `max_bytes_in_flight`, `storage_options`. With
+    `on_nan="refuse"` a step with NaNs fails (`has-nan`), and deletes nothing.
 
     Raises `InputError` (`bad-option`). A manager may be used from several threads if no two of them save. To read a run
     alone there is `open_run`; for the rules of flax `FlaxCheckpointManager`.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from ..calls import checked_class, keys_of, known, named_by
 from ..errors import fault
 from ..options import LoadOptions
-from ..writing.options import FlowOptions, FormOptions
+from ..writing.options import FlowOptions, FormOptions, WatchOptions
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -39,7 +39,7 @@ def one_of(name: str, value: object, *allowed: object) -> None:
 # ---- the sets
 
 
-class StepOptions(FormOptions, FlowOptions, total=False):
+class StepOptions(FormOptions, FlowOptions, WatchOptions, total=False):
     """How a manager saves every step: options of `ckptfmt.save`, and `share`, which gives it `share_with`."""
 
     layout: str | None

@@ -24,6 +24,7 @@ from ..errors import CkptError, fault
 from ..format.manifest import Schema
 from ..format.tree import Tree
 from ..writing.encoder import encode
+from ..writing.nans import tell_nans
 from ..writing.writer import SaveReport
 from . import asynchronous
 from .channel import Channel, raised
@@ -108,7 +109,10 @@ class WriterProcess:
             raise
         if own is not None or kind == "failed":
             raise own or raised(*said)
-        return SaveReport(**said[0])
+        nan = tuple((label, count) for label, count in said[0].pop("nan"))
+        report = SaveReport(**said[0], nan=nan)
+        tell_nans(report.path, report.nan)  # here, as nobody sees what that process says
+        return report
 
     def _answer(self, channel: Channel) -> tuple[str, list[Any], BaseException | None]:
         """What became of a save, and what `progress` raised, which has ended it."""

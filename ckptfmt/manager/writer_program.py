@@ -8,9 +8,11 @@ import os
 import select
 import socket
 import sys
+import warnings
 from queue import SimpleQueue
 from typing import Any
 
+from ..errors import NanWarning
 from ..format import tree as trees
 from ..format.node import Node
 from ..format.tree import Tree
@@ -78,7 +80,9 @@ class WriterProgram:
     ) -> SaveReport:
         memory = SharedMemory(fd, size)
         tree = trees.decode(node, seen_in(memory, described).__getitem__, None, KEPT)
-        return write_step(self._run, Alone(), SaveOrder(step, tree, _values(metadata), overwrite), self._options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NanWarning)  # the report says it to the program, which warns
+            return write_step(self._run, Alone(), SaveOrder(step, tree, _values(metadata), overwrite), self._options)
 
     def _progress(self, done: int, total: int) -> None:
         self._channel.send(["progress", done, total])

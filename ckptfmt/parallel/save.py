@@ -26,7 +26,8 @@ from ..layouts.pack_writer import Chunk
 from ..layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
 from ..progress import Progress, counter, nothing
 from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt, path_of
-from ..writing.options import RequestOptions
+from ..writing.nans import NanGuard, Nans
+from ..writing.options import OnNan, RequestOptions
 from ..writing.request import Request, request
 from ..writing.writer import SaveReport, report_of
 from .coordinator import Coordinator, Rounds, refuse_different
@@ -58,7 +59,11 @@ class ParallelSave:
         progress: Progress | None,
         options: Options | None = None,
         in_flight: int = IN_FLIGHT,
+        statistics: bool = False,
+        on_nan: OnNan | None = None,
     ) -> None:
+        self.statistics, self.on_nan = statistics, on_nan
+        self.nan: Nans = ()  # of the whole checkpoint
         self.path, self.rounds, self.storage_options, self.in_flight = path, Rounds(coordinator), options, in_flight
         self.layout, self.overwrite, self.durable, self.progress = layout, overwrite, durable, progress
         self.tensors = 0  # of the whole checkpoint
@@ -73,11 +78,12 @@ class ParallelSave:
         try:
             wanted = self._round("begin", lambda: self._propose(asked()), self._compare)
             order = self._round("plan", lambda: self._send(wanted), self._plan)
-            size, line, self.tensors = self._round("commit", lambda: self._write(order), self._commit)
+            size, line, self.tensors, nan = self._round("commit", lambda: self._write(order), self._commit)
         except BaseException:
             if self._attempt is not None:
                 self._attempt.abort()  # [PUB-007]
             raise
+        self.nan = [(name, count) for name, count in nan]
         return Written(size, commit.decode(line, FORMAT[0])), self.request
 
     def _round(self, name: str, work: Callable[[], Any], answer: Callable[[list[Any]], list[Any]]) -> Any:
@@ -87,11 +93,14 @@ class ParallelSave:
 
     def _propose(self, request: Request) -> list[Any]:
         self.request = request
+        self._guard = NanGuard(self.path, self.statistics, self.on_nan)
         self.outline = outline_of(request)
         options = {
             "layout=": self.layout,
             "overwrite=": self.overwrite,
             "durable=": self.durable,
+            "statistics=": self.statistics,
+            "on_nan=": self.on_nan,
             "digest=": request.digest.name,
             "schema=": None if request.schema is None else list(request.schema),
             "the program that writes": request.generator,
@@ -139,14 +148,10 @@ class ParallelSave:
             block=BLOCK,
             generator=self.request.generator,
             report=nothing,
+            watch=self._guard.watch,
         )
-        self._attempt = directory_attempt_for(
-            self.path,
-            overwrite=self.overwrite,
-            durable=self.durable,
-            options=self.storage_options,
-            in_flight=self.in_flight,
-        )
+        how: Any = {"overwrite": self.overwrite, "durable": self.durable, "in_flight": self.in_flight}
+        self._attempt = directory_attempt_for(self.path, options=self.storage_options, **how)
         token = self._attempt.share(["packs", "parts"])
         grids = {  # ranks with one outline get the same bytes
             digest: bytes(msgpack.packb([numbers.tolist(), [made.specs[number].grid for number in numbers]]))
@@ -197,9 +202,11 @@ class ParallelSave:
             room = room_for(held[tensor][1] for tensor in tensors.tolist())
             documents = (self._draft.names, self._draft.specs) if self._draft is not None and number == 0 else None
             orders.append(PartOrder(number, tensors, chunks, cells, room, documents))
-        parts = PartWriter(attempt, self.request.digest, BLOCK, counter(self.progress, total)).write(orders)
+        report, watch = counter(self.progress, total), self._guard.watch
+        parts = PartWriter(attempt, self.request.digest, BLOCK, report, watch).write(orders)
         attempt.flush()
-        return [_row(order.number, part) for order, part in zip(orders, parts, strict=True)]
+        rows = [_row(order.number, part) for order, part in zip(orders, parts, strict=True)]
+        return [rows, [] if watch is None else watch.encode()]
 
     def _held(self, numbers: list[int], grids: list[list[int]]) -> dict[int, tuple[str, ArraySpec, Source]]:
         """This rank's tensors by their number in the whole checkpoint."""
@@ -215,11 +222,21 @@ class ParallelSave:
     def _commit(self, messages: list[Any]) -> list[Any]:
         assert self._draft is not None
         assert self._attempt is not None
-        rows = sorted(row for message in messages for row in message)
+        rows = sorted(row for found, _ in messages for row in found)
         parts = tuple(Part(obj, PartReference(*reference), size, frame) for _, obj, size, frame, *reference in rows)
+        nan = self._joined([seen for _, seen in messages])
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
         self._attempt.publish()
-        return [[written.bytes, written.record.encode(), len(self._draft.names)]] * len(messages)
+        return [[written.bytes, written.record.encode(), len(self._draft.names), nan]] * len(messages)
+
+    def _joined(self, seen: list[Any]) -> Nans:
+        """What all ranks have seen, on rank 0; gives which tensors have NaNs, or refuses them."""
+        if self._guard.watch is None or self._draft is None:
+            return ()
+        for message in seen:
+            self._guard.watch.add_encoded(message)
+        self._guard.refuse(dict(zip(self._draft.names, self._draft.names, strict=True)))
+        return self._guard.nan
 
 
 def save_together(
@@ -233,18 +250,13 @@ def save_together(
     progress: Progress | None = None,
     storage_options: Options | None = None,
     max_bytes_in_flight: int = IN_FLIGHT,
+    statistics: bool = False,
+    on_nan: OnNan | None = None,
     alone: Mapping[str, object] = MappingProxyType({}),
     **asked: Unpack[RequestOptions],
 ) -> SaveReport:
     """Save what many processes hold; see `ckptfmt.save`. `alone` are options that only one process can have."""
     name = path_of(path, tree)
-
-    def ask() -> Request:
-        for option, value in alone.items():
-            if value:
-                raise fault("bad-option", f"{option}= is not for saves by many processes")
-        return request(tree, **asked)
-
     job = ParallelSave(
         name,
         coordinator,
@@ -254,13 +266,22 @@ def save_together(
         progress=progress,
         options=storage_options,
         in_flight=max_bytes_in_flight,
+        statistics=statistics,
+        on_nan=on_nan,
     )
     try:
-        written, made = job.save(ask)
+        written, made = job.save(lambda: _request(tree, alone, **asked))
     except CkptError as error:
         error.path = error.path or name
         raise
-    return report_of(name, "packed", written, made, job.tensors)
+    return report_of(name, "packed", written, made, job.tensors, job.nan)
+
+
+def _request(tree: Tree, alone: Mapping[str, object], **asked: Unpack[RequestOptions]) -> Request:
+    for option, value in alone.items():
+        if value:
+            raise fault("bad-option", f"{option}= is not for saves by many processes")
+    return request(tree, **asked)
 
 
 def _row(number: int, part: Part) -> list[Any]:

@@ -23,6 +23,7 @@ SMALL = 64 << 10  # bytes of a chunk that counts as small
 CACHED = 256 << 10  # bytes that are read, digested and looked at together
 
 Summaries = list[tuple[int, Summary]]
+Origin = tuple[BlockReader, int]  # a checkpoint, and the number of a tensor in it
 
 
 class MeasureJob(NamedTuple):

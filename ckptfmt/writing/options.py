@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ..patterns import Patterns
     from ..progress import Progress
     from .request import Compression
+
+OnNan = Literal["warn", "refuse"]
 
 
 class FormOptions(TypedDict, total=False):
@@ -29,6 +31,13 @@ class RequestOptions(FormOptions, total=False):
     metadata: Tree
 
 
+class WatchOptions(TypedDict, total=False):
+    """What is looked at as it is written; see `ckptfmt.save`."""
+
+    statistics: bool
+    on_nan: OnNan | None
+
+
 class FlowOptions(TypedDict, total=False):
     """How bytes are written; see `ckptfmt.save`."""
 
@@ -44,7 +53,7 @@ class PublishOptions(FlowOptions, total=False):
     before_commit: Callable[[], Any] | None
 
 
-class WriteOptions(RequestOptions, PublishOptions, total=False):
+class WriteOptions(RequestOptions, PublishOptions, WatchOptions, total=False):
     """What one process may say of what it saves; see `ckptfmt.save`."""
 
     layout: str | None

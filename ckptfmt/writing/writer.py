@@ -17,7 +17,8 @@ from ..layouts import Layout, Written, layout_named
 from ..layouts.draft import Draft
 from ..progress import Progress, Report, counter
 from ..storage import IN_FLIGHT, Attempt, Storage, attempt_for, place_of
-from .options import PublishOptions, RequestOptions
+from .nans import NanGuard, Nans, tell_nans
+from .options import PublishOptions, RequestOptions, WatchOptions
 from .request import Request, extra_keys, request, whole_specs
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Check = Callable[[Storage], object]
 
 
-class AloneOptions(PublishOptions, RequestOptions, total=False):
+class AloneOptions(PublishOptions, RequestOptions, WatchOptions, total=False):
     """What one process may say besides; see `ckptfmt.save`."""
 
     check: Check | None
@@ -42,7 +43,9 @@ class SaveReport(Brief):
     [TREE-011]
 
     With `share_with`: `shared` are those of the bytes that were not written, as the earlier checkpoint has them;
-    `not_shared` says why there are no more, if something kept it from that, such as a file system without links."""
+    `not_shared` says why there are no more, if something kept it from that, such as a file system without links.
+
+    `nan`: the labels of tensors with NaNs, and how many there are, where these were looked for."""
 
     path: str
     layout: str
@@ -52,10 +55,12 @@ class SaveReport(Brief):
     copied_views: tuple[tuple[str, ...], ...]
     shared: int = 0
     not_shared: str | None = None
+    nan: tuple[tuple[str, int], ...] = ()
 
 
-def report_of(path: str, layout: str, written: Written, made: Request, tensors: int) -> SaveReport:
-    """The report of what was written."""
+def report_of(path: str, layout: str, written: Written, made: Request, tensors: int, nan: Nans) -> SaveReport:
+    """The report of what was written; warns of NaNs in it, of which some tensors have so many."""
+    tell_nans(path, nan)
     return SaveReport(
         path,
         layout,
@@ -65,6 +70,7 @@ def report_of(path: str, layout: str, written: Written, made: Request, tensors: 
         made.encoded.copied_views,
         written.shared,
         written.refused or None,
+        tuple(nan),
     )
 
 
@@ -80,15 +86,17 @@ def save(
     """Save what one process holds; see `ckptfmt.save`. `check(storage)` is called with what was written, before it
     takes its name."""
     name = place_of(path, tree)
+    options: dict[str, Any] = {**more}
+    guard = NanGuard(name, options.pop("statistics", False), options.pop("on_nan", None))
     if share_with is None:
-        return _save(name, tree, layout or "file", storage_options, None, **more)
+        return _save(name, tree, layout or "file", storage_options, None, guard, **options)
     from .sharing import layout_asked, opened_base
 
     layout = layout_asked(layout)
     with opened_base(share_with, storage_options) as base:
         there = base.chunks.manifest.layout
         layout = layout or ("packed" if there == "file" else there)
-        return _save(name, tree, layout, storage_options, base, **more)
+        return _save(name, tree, layout, storage_options, base, guard, **options)
 
 
 def _save(
@@ -97,6 +105,7 @@ def _save(
     layout: str,
     storage_options: Mapping[str, Any] | None,
     base: Base | None,
+    guard: NanGuard,
     *,
     overwrite: bool = False,
     durable: bool = True,
@@ -118,7 +127,8 @@ def _save(
         error.path = error.path or name
         raise
     report = counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs))
-    draft = replace(drafted(made, specs, report=report, extra=further), paged=paged, base=base)
+    draft = drafted(made, specs, report=report, extra=further)
+    draft = replace(draft, paged=paged, base=base, watch=guard.watch)
     attempt = attempt_for(
         name,
         directory=layout != "file",
@@ -128,8 +138,8 @@ def _save(
         in_flight=max_bytes_in_flight,
         is_read=check is not None,
     )
-    written = committed(module, draft, attempt, check, before_commit)
-    return report_of(name, layout, written, made, len(specs))
+    written = committed(module, draft, attempt, check, lambda: guard.check(made, before_commit))
+    return report_of(name, layout, written, made, len(specs), guard.nan)
 
 
 def _check_paged(paged: bool | None, layout: str) -> None:

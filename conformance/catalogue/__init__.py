@@ -219,6 +219,7 @@ MODULES = (
         "large",
         "writing",
         "paged_writing",
+        "statistics",
     ),
     *("migrations", "migration_chains", "migration_faults", "casts", "formats", "golden", "agreement"),
 )

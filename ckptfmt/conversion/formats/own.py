@@ -18,7 +18,6 @@ from ...frameworks.target import rebuild
 from ...reading.blocks import BlockReader
 from ...reading.checkpoint import StoredCheckpoint
 from ...reading.loading import Loader
-from ...reading.measuring import is_measurable
 from ...reading.tensor import Tensor
 from ...storage import COMMIT, MANIFEST
 from ..probe import Probe
@@ -97,7 +96,7 @@ def _lazy(
         rows,
         stored,
         unit=0,
-        origin=origin if is_measurable(spec) else None,
+        origin=origin,
     )
 
 
