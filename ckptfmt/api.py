@@ -149,7 +149,7 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
         from .parallel.save import save_together
         from .storage import path_of
 
-        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit", "paged", "share_with")}
+        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit", "paged")}
         return save_together(path_of(path, tree), tree, coordinator, alone={"check": check, **alone}, **asked)
 
     def examine(storage: Storage) -> None:

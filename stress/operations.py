@@ -171,6 +171,13 @@ def _shared_saves() -> Iterator[Operation]:
             ({**first, **second}, second),  # what is pruned may come back, whole
         )
 
+    ranks = partial(save_together, "frozen")
+    yield _replacing("parallel replace, sharing", ranks, _share_together, "trained", old="frozen")
+
+
+def _share_together(folder: Path) -> None:
+    save_together("trained", folder, overwrite=True, share_with=folder / PATH)
+
 
 def _save_sharing(path: str, folder: Path, **options: Any) -> None:
     save("trained", folder, path=path, share_with=folder / PATH, **options)

@@ -498,3 +498,15 @@ def test_options_of_a_run_that_shares(tmp_path: Path) -> None:
         with pytest.raises(ckptfmt.InputError) as caught:
             CheckpointManager(tmp_path, **options)
         assert caught.value.code == "bad-option"
+
+
+@each_layout
+def test_figures_of_what_is_linked_are_stored_too(tmp_path: Path, layout: str) -> None:
+    for n in range(2):
+        save(tmp_path / f"{n}", n, tmp_path / "0" if n else None, layout=layout, statistics=True)
+    assert all(tensor.stored for tensor in ckptfmt.stats(tmp_path / "1", stored=True).tensors)
+    ckptfmt.stats(tmp_path / "1", stored="check")
+    spoilt = {**tree(2), "adapter": np.full(3000, np.nan)}
+    with pytest.raises(ckptfmt.InputError) as caught:
+        ckptfmt.save(tmp_path / "2", spoilt, share_with=tmp_path / "1", on_nan="refuse")
+    assert caught.value.code == "has-nan"

@@ -79,20 +79,24 @@ def share(
         tensors = zip(draft.names, draft.specs, draft.sources, strict=True)
         held = [HeldChunks(*tensor, np.arange(tensor[1].chunks)) for tensor in tensors]
         same = np.concatenate(equal_chunks(held, base, draft.digest, draft.block))
+    sought = Sought(same, sizes, np.zeros(len(sizes), np.int32))
     packs = packs_to_share(same, cells[0], draft.names, base)
-    numbers, shared = link_packs(attempt, base, packs, same, sizes, draft.digest, refused)
+    numbers, shared = link_packs(attempt, base, packs, sought, draft.digest, refused)
     draft.report(int(sizes[numbers >= shared.first].sum()))
     return numbers, shared
 
 
+class Sought(NamedTuple):
+    """Of each chunk of a checkpoint that is written: the number of that of the base that is the same, or -1, its bytes,
+    and the rank that has it."""
+
+    same: Array
+    sizes: Array
+    owners: Array
+
+
 def link_packs(
-    attempt: Attempt,
-    base: Base,
-    wanted: Sequence[SharedPack],
-    same: Array,
-    sizes: Array,
-    digest: Digest,
-    refused: str = "",
+    attempt: Attempt, base: Base, wanted: Sequence[SharedPack], sought: Sought, digest: Digest, refused: str
 ) -> tuple[Array, SharedPacks]:
     """Link the packs that are wanted, as far as they are sound and can be; gives the part of each chunk, those of new
     packs first, and what is linked."""
@@ -104,7 +108,7 @@ def link_packs(
         else:
             packs.append(shared._replace(frame=frame))
     while True:
-        numbers, first = _numbered(same, packs, sizes)
+        numbers, first = _numbered(sought, packs)
         failed = _link_all(attempt, base, packs, first)
         if not failed:
             return numbers, SharedPacks(base, first, packs, refused)
@@ -112,18 +116,21 @@ def link_packs(
         packs = [shared for shared in packs if shared.part not in failed]
 
 
-def _numbered(same: Array, packs: Sequence[SharedPack], sizes: Array) -> tuple[Array, int]:
-    """The part of each chunk if these packs are linked: what changed, then what is the same and must be written, each
-    in packs of its own; and the number of the first linked one."""
+def _numbered(sought: Sought, packs: Sequence[SharedPack]) -> tuple[Array, int]:
+    """The part of each chunk if these packs are linked: for each rank what changed, then what is the same and must be
+    written, each in packs of its own; and the number of the first linked one."""
+    same, sizes, owners = sought
     numbers = np.full(len(same), -1, np.int64)
     for shared in packs:
         numbers[shared.numbers] = len(same)
     is_new, first = numbers < 0, 0
-    for rows in (np.flatnonzero(is_new & (same < 0)), np.flatnonzero(is_new & (same >= 0))):
-        if len(rows):
-            numbers[rows] = first + part_numbers(sizes[rows], PACK_BYTES)
-            first = int(numbers[rows].max()) + 1
-    first = max(first, 1)  # with the node documents [LAY-005]
+    for rank in range(int(owners.max(initial=0)) + 1):
+        mine = is_new & (owners == rank)
+        for rows in (np.flatnonzero(mine & (same < 0)), np.flatnonzero(mine & (same >= 0))):
+            if len(rows):
+                numbers[rows] = first + part_numbers(sizes[rows], PACK_BYTES)
+                first = int(numbers[rows].max()) + 1
+        first = max(first, 1)  # with the node documents, by rank 0 [LAY-005]
     for number, shared in enumerate(packs, first):
         numbers[shared.numbers] = number
     return numbers, first

@@ -32,10 +32,12 @@ TOGETHER = 16 << 20  # bytes of small tensors that a thread takes at a time
 
 
 class Base(NamedTuple):
-    """An earlier checkpoint, with which a save shares what has not changed: its open storage, and its chunks."""
+    """An earlier checkpoint, with which a save shares what has not changed: its open storage, its chunks, and the
+    sha256 of its manifest."""
 
     storage: Storage
     chunks: ChunkIndex
+    sha256: bytes
 
 
 class HeldChunks(NamedTuple):

@@ -50,7 +50,9 @@ def write_step(run: RunDirectory, savers: Coordinator, order: SaveOrder, options
         replaces = bool(order.overwrite) or _takes_damaged_place(run, savers, step)
         group = None if savers.size == 1 else savers
         fixed = {"overwrite": replaces, "metadata": order.metadata, "coordinator": group}
-        return saved_with_base(run, options, lambda asked: save(run.path_of(step), order.tree, **fixed, **asked))
+        return saved_with_base(
+            run, savers, options, lambda asked: save(run.path_of(step), order.tree, **fixed, **asked)
+        )
 
 
 def _takes_damaged_place(run: RunDirectory, savers: Coordinator, step: Number) -> bool:

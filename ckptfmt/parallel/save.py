@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Unpack
@@ -24,11 +25,14 @@ from ..layouts import Written, packed
 from ..layouts.draft import Draft
 from ..layouts.pack_writer import Chunk
 from ..layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
+from ..layouts.shared_packs import SharedPacks, Sought, link_packs, packs_to_share
+from ..layouts.sharing import Base, HeldChunks, equal_chunks, why_nothing
 from ..progress import Progress, counter, nothing
 from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt, path_of
 from ..writing.nans import NanGuard, Nans
 from ..writing.options import OnNan, RequestOptions
 from ..writing.request import Request, request
+from ..writing.sharing import opened_base
 from ..writing.writer import SaveReport, report_of
 from .coordinator import Coordinator, Rounds, refuse_different
 from .plan import plan
@@ -42,6 +46,8 @@ from .proposal import (
     outline_of,
     refuse_different_metadata,
 )
+
+_OfTensors = dict[int, tuple[str, ArraySpec, Source]]  # names, specs and elements of tensors, by number
 
 
 class ParallelSave:
@@ -61,9 +67,14 @@ class ParallelSave:
         in_flight: int = IN_FLIGHT,
         statistics: bool = False,
         on_nan: OnNan | None = None,
+        share_with: str | os.PathLike[str] | None = None,
     ) -> None:
         self.statistics, self.on_nan = statistics, on_nan
         self.nan: Nans = ()  # of the whole checkpoint
+        self.share_with = share_with
+        self.base: Base | None = None  # what is there, which each rank opens
+        self._opened = ExitStack()
+        self._mine: set[tuple[int, int]] = set()  # chunks that this rank writes, unless they are linked
         self.path, self.rounds, self.storage_options, self.in_flight = path, Rounds(coordinator), options, in_flight
         self.layout, self.overwrite, self.durable, self.progress = layout, overwrite, durable, progress
         self.tensors = 0  # of the whole checkpoint
@@ -71,6 +82,8 @@ class ParallelSave:
         self._draft: Draft | None = None  # of the whole checkpoint, on rank 0
         self._digests: list[bytes] = []  # of each rank's outline, on rank 0
         self._part_of_chunk: Array = np.zeros(0, np.int32)
+        self._owners: Array = np.zeros(0, np.int32)  # the rank of each chunk, on rank 0
+        self._shared: SharedPacks | None = None  # on rank 0
 
     def save(self, asked: Callable[[], Request]) -> tuple[Written, Request]:
         """Take part; gives, on every rank, what was written by all. `asked` makes this rank's request: if that fails,
@@ -78,13 +91,19 @@ class ParallelSave:
         try:
             wanted = self._round("begin", lambda: self._propose(asked()), self._compare)
             order = self._round("plan", lambda: self._send(wanted), self._plan)
-            size, line, self.tensors, nan = self._round("commit", lambda: self._write(order), self._commit)
+            if self.base is not None:
+                order[2] = self._round("share", lambda: self._same(*order[1:]), self._link)
+            size, line, self.tensors, nan, shared, refused = self._round(
+                "commit", lambda: self._write(order), self._commit
+            )
         except BaseException:
             if self._attempt is not None:
                 self._attempt.abort()  # [PUB-007]
             raise
+        finally:
+            self._opened.close()
         self.nan = [(name, count) for name, count in nan]
-        return Written(size, commit.decode(line, FORMAT[0])), self.request
+        return Written(size, commit.decode(line, FORMAT[0]), shared, refused), self.request
 
     def _round(self, name: str, work: Callable[[], Any], answer: Callable[[list[Any]], list[Any]]) -> Any:
         return self.rounds.round(f"save({self.path!r}) ({name})", work, answer)
@@ -95,12 +114,15 @@ class ParallelSave:
         self.request = request
         self._guard = NanGuard(self.path, self.statistics, self.on_nan)
         self.outline = outline_of(request)
+        if self.share_with is not None:
+            self.base = self._opened.enter_context(opened_base(self.share_with, self.storage_options))
         options = {
             "layout=": self.layout,
             "overwrite=": self.overwrite,
             "durable=": self.durable,
             "statistics=": self.statistics,
             "on_nan=": self.on_nan,
+            "share_with=": None if self.base is None else self.base.sha256,
             "digest=": request.digest.name,
             "schema=": None if request.schema is None else list(request.schema),
             "the program that writes": request.generator,
@@ -157,7 +179,13 @@ class ParallelSave:
             digest: bytes(msgpack.packb([numbers.tolist(), [made.specs[number].grid for number in numbers]]))
             for digest, numbers in numbering.items()
         }
-        parts = self._share_out(made.owners, len(messages))
+        if self.base is None:
+            parts = self._share_out(made.owners, len(messages))
+        else:
+            self._owners = made.owners
+            cells = columns(np.arange(len(made.owners)), first_chunks(made.specs))
+            mine = [made.owners == rank for rank in range(len(messages))]
+            parts = iter([[encode_column(column[rows]) for column in cells] for rows in mine])
         return [[token, grids[digest], mine] for digest, mine in zip(self._digests, parts, strict=True)]
 
     def _share_out(self, owners: Array, ranks: int) -> Iterator[list[Any]]:
@@ -180,6 +208,56 @@ class ParallelSave:
                 number += 1
             yield parts
 
+    # ---- between them, where a base is shared: which chunks are the same
+
+    def _same(self, grids: bytes, mine: list[list[Any]]) -> list[Any]:
+        """Which of the chunks that this rank is to write, by their place among them, are which of the base's."""
+        assert self.base is not None
+        held = self._held(*msgpack.unpackb(grids))
+        if why := why_nothing(self.base, "packed", self.request.digest, BLOCK):
+            return [encode_column(np.zeros(0, np.int64))] * 2 + [why]
+        self._mine = _cells(*mine)
+        tensors, chunks = map(decode_column, mine)  # in order
+        begins = np.flatnonzero(np.diff(tensors.astype(np.int64), prepend=-1))
+        numbers = [tensors[begin].item() for begin in begins]
+        of_tensors = np.split(chunks.astype(np.int64), begins[1:])
+        own = [HeldChunks(*held[number], of_one) for number, of_one in zip(numbers, of_tensors, strict=False)]
+        found = equal_chunks(own, self.base, self.request.digest, BLOCK)
+        same = np.concatenate(found) if found else np.zeros(0, np.int64)
+        places = np.flatnonzero(same >= 0)
+        return [encode_column(places), encode_column(same[places]), ""]
+
+    def _look_at_linked(self, held: _OfTensors, parts: list[list[Any]]) -> None:
+        """Look at the elements of those of its chunks that this rank need not write."""
+        if (watch := self._guard.watch) is not None:
+            written = [_cells(*cells) for _, *cells in parts]
+            for tensor, chunk in sorted(self._mine.difference(*written)):
+                name, spec, source = held[tensor]
+                watch.look(name, spec, source, chunk)
+
+    def _link(self, messages: list[Any]) -> list[Any]:
+        """Link the packs of all ranks; gives each the parts that it has to write."""
+        assert self._draft is not None
+        assert self._attempt is not None
+        assert self.base is not None
+        specs = self._draft.specs
+        cells = columns(np.arange(len(self._owners)), first_chunks(specs))
+        same = np.full(len(self._owners), -1, np.int64)
+        for rank, (places, numbers, _) in enumerate(messages):
+            same[np.flatnonzero(self._owners == rank)[decode_column(places)]] = decode_column(numbers)
+        sizes = np.array([spec.chunk_nbytes for spec in specs], np.int64)[cells[0]]
+        packs = packs_to_share(same, cells[0], self._draft.names, self.base)
+        sought, refused = Sought(same, sizes, self._owners), next((why for *_, why in messages if why), "")
+        self._part_of_chunk, self._shared = link_packs(
+            self._attempt, self.base, packs, sought, self._draft.digest, refused
+        )
+        parts: list[list[Any]] = [[] for _ in messages]
+        for number in range(self._shared.first):
+            rows = np.flatnonzero(self._part_of_chunk == number)
+            rank = int(self._owners[rows[0]]) if len(rows) else 0
+            parts[rank].append([number, *(encode_column(column[rows]) for column in cells)])
+        return parts
+
     # ---- round 3: packs, and the commit
 
     def _write(self, order: list[Any]) -> list[Any]:
@@ -190,6 +268,7 @@ class ParallelSave:
                 self.path, token, durable=self.durable, options=self.storage_options, in_flight=self.in_flight
             )
         held = self._held(*msgpack.unpackb(grids))
+        self._look_at_linked(held, parts)
         tables = [(number, decode_column(tensors), decode_column(chunks)) for number, tensors, chunks in parts]
         total = sum(held[tensor][1].chunk_nbytes for _, tensors, _ in tables for tensor in tensors.tolist())
         orders = []
@@ -208,7 +287,7 @@ class ParallelSave:
         rows = [_row(order.number, part) for order, part in zip(orders, parts, strict=True)]
         return [rows, [] if watch is None else watch.encode()]
 
-    def _held(self, numbers: list[int], grids: list[list[int]]) -> dict[int, tuple[str, ArraySpec, Source]]:
+    def _held(self, numbers: list[int], grids: list[list[int]]) -> _OfTensors:
         """This rank's tensors by their number in the whole checkpoint."""
         leaves = self.request.encoded.tensors
         held = {}
@@ -225,9 +304,14 @@ class ParallelSave:
         rows = sorted(row for found, _ in messages for row in found)
         parts = tuple(Part(obj, PartReference(*reference), size, frame) for _, obj, size, frame, *reference in rows)
         nan = self._joined([seen for _, seen in messages])
+        shared = self._shared
+        if shared is not None:
+            cells = columns(np.arange(len(self._owners)), first_chunks(self._draft.specs))
+            parts += tuple(shared.parts(self._attempt, cells))
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
         self._attempt.publish()
-        return [[written.bytes, written.record.encode(), len(self._draft.names), nan]] * len(messages)
+        told = [0, ""] if shared is None else [shared.bytes, shared.refused]
+        return [[written.bytes, written.record.encode(), len(self._draft.names), nan, *told]] * len(messages)
 
     def _joined(self, seen: list[Any]) -> Nans:
         """What all ranks have seen, on rank 0; gives which tensors have NaNs, or refuses them."""
@@ -252,6 +336,7 @@ def save_together(
     max_bytes_in_flight: int = IN_FLIGHT,
     statistics: bool = False,
     on_nan: OnNan | None = None,
+    share_with: str | os.PathLike[str] | None = None,
     alone: Mapping[str, object] = MappingProxyType({}),
     **asked: Unpack[RequestOptions],
 ) -> SaveReport:
@@ -268,6 +353,7 @@ def save_together(
         in_flight=max_bytes_in_flight,
         statistics=statistics,
         on_nan=on_nan,
+        share_with=share_with,
     )
     try:
         written, made = job.save(lambda: _request(tree, alone, **asked))
@@ -282,6 +368,11 @@ def _request(tree: Tree, alone: Mapping[str, object], **asked: Unpack[RequestOpt
         if value:
             raise fault("bad-option", f"{option}= is not for saves by many processes")
     return request(tree, **asked)
+
+
+def _cells(tensors: list[Any], chunks: list[Any]) -> set[tuple[int, int]]:
+    """The chunks in two encoded columns."""
+    return set(zip(decode_column(tensors).tolist(), decode_column(chunks).tolist(), strict=True))
 
 
 def _row(number: int, part: Part) -> list[Any]:

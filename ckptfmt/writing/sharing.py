@@ -27,4 +27,4 @@ def opened_base(path: str | os.PathLike[str], options: Mapping[str, Any] | None)
     """The checkpoint at `path`, while the block runs; raises what opening it raises."""
     name = path_of(path)
     with StoredCheckpoint(name, storage_options=options_at(name, options)) as checkpoint:
-        yield Base(checkpoint.blocks.storage, checkpoint.blocks.index)
+        yield Base(checkpoint.blocks.storage, checkpoint.blocks.index, checkpoint.located.record.sha256)
