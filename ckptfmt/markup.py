@@ -12,17 +12,40 @@ from typing import Any
 from .errors import visible
 
 ROWS, CELL = 30, 160  # most rows of a table, and characters of a cell
+ITEMS = 6  # of a container in a cell
+BIG = 1 << 12  # bits from which an int is not written out
 LEFT = ' style="text-align:left"'
+
+
+def short(value: Any, limit: int = CELL) -> str:
+    """A plain value as Python writes it, cut where it is long, of which no more is written out than is shown."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else value
+        first = [_item(item, limit) if isinstance(value, dict) else short(item, limit) for item in islice(items, ITEMS)]
+        more = [f"… {len(value) - ITEMS:,} more"] if len(value) > ITEMS else []
+        brackets = "{}" if isinstance(value, dict) else "[]" if isinstance(value, list) else "()"
+        found = f"{brackets[0]}{', '.join([*first, *more])}{brackets[1]}"
+    elif isinstance(value, str | bytes):
+        found = repr(value[: limit + 1])
+    elif isinstance(value, int) and value.bit_length() >= BIG:
+        found = f"an int of {value.bit_length():,} bits"
+    else:
+        found = repr(value)
+    return found if len(found) <= limit else f"{found[:limit]}…"
+
+
+def _item(item: tuple[Any, Any], limit: int) -> str:
+    return f"{short(item[0], limit)}: {short(item[1], limit)}"
 
 
 def text(value: Any) -> str:
     """A value as text of HTML, cut where it is long."""
     if isinstance(value, float):
         found = f"{value:.6g}"
-    elif isinstance(value, int) and not isinstance(value, bool):
-        found = f"{value:,}" if value.bit_length() < 4096 else hex(value)
+    elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < BIG:
+        found = f"{value:,}"
     else:
-        found = value if isinstance(value, str) else "" if value is None else repr(value)
+        found = value if isinstance(value, str) else "" if value is None else short(value)
     return html.escape(visible(found if len(found) <= CELL else f"{found[:CELL]}…"))
 
 

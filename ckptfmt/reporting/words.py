@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import visible
 from ..format.names import Path, path_label
 from ..frameworks.target import flatten
+from ..markup import short
 
 NAME, VALUE = 240, 300  # most characters of a name, and of a plain value
 ENTRIES = 300  # most entries of metadata
@@ -46,8 +47,7 @@ def entries(tree: Any) -> list[tuple[str, str]]:
     for path, leaf in flatten(tree):
         if len(found) == ENTRIES:
             return [*found, ("…", "and more")]
-        text = repr(leaf) if not isinstance(leaf, int) or leaf.bit_length() < 4096 else hex(leaf)
-        found.append((label(path) or "(root)", cut(text, VALUE)))
+        found.append((label(path) or "(root)", cut(short(leaf, VALUE), VALUE + 1)))
     return found
 
 
