@@ -113,8 +113,9 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
       binary file or pipe: once all is there it is written where that stands, as layout "file".
     - `overwrite=False` never touches what exists; True replaces it atomically: a file, or a directory that is a
       checkpoint with all that is in it. Permissions are those that the umask gives to new files.
-    - `compression`: None (raw, can be mapped), "zstd", "gzip", "blosc", a map of `name` and its options, or rules
-      {pattern: one of these}, of which the first that matches a tensor's path counts.
+    - `compression`: None (raw, can be mapped), "weights" (a codec for each dtype, which shrinks floats by what their
+      exponents have in common), "zstd", "gzip", "blosc", a map of `name` and its options, or rules {pattern: one of
+      these}, of which the first that matches a tensor's path counts.
     - `schema`: id and version of the parameter layout. `metadata`: a tree of plain values.
     - `durable`: flush to the disk before publishing. `digest`: "xxh3-128", "sha256" or "blake3".
     - `progress(done, total)` is called with bytes now and then, `before_commit()` once all is written. What they raise

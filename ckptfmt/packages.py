@@ -39,6 +39,7 @@ INSTALLED_BY: dict[str, str] = {
     "transformers": "ckptfmt[transformers]",
     "vllm": "vllm",
     "zarr": "ckptfmt[zarr]",
+    "zstandard": "ckptfmt[weights]",
 }
 # the package behind the URLs of a protocol, by fsspec
 BEHIND: dict[str, str] = {

@@ -58,7 +58,7 @@ from ckptfmt.format.names import path_label
 from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.layouts import packed
 from ckptfmt.layouts.draft import Draft
-from ckptfmt.layouts.pack_writer import Chunk
+from ckptfmt.layouts.encoding import Chunk
 from ckptfmt.layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
 from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes

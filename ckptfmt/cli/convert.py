@@ -132,7 +132,7 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     help="Write safetensors as files with at most SIZE of tensors each (5GB, 512MiB) and an index.",
 )
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of a ckptfmt TARGET.")
-@click.option("--compression", type=click.Choice(["zstd", "gzip", "blosc"]), help="Of a ckptfmt TARGET.")
+@click.option("--compression", type=click.Choice(["weights", "zstd", "gzip", "blosc"]), help="Of a ckptfmt TARGET.")
 @click.option(
     ALLOW,
     multiple=True,

@@ -31,6 +31,12 @@ class ArraySpec(_ArrayFields):
     def storage_shape(self) -> Shape:
         return self.dtype.storage_shape(self.shape)
 
+    @property
+    def stored(self) -> ArraySpec:
+        """As it is read again."""
+        codec = self.codec.stored
+        return self if codec is self.codec else ArraySpec(self.dtype, self.shape, self.grid, codec)
+
     @cached_property
     def nbytes(self) -> int:
         """Bytes of all storage elements, without padding at the edges."""

@@ -17,6 +17,12 @@ def decoded_chunk(stored: memoryview, spec: ArraySpec) -> Array:
     return spec.codec.decode(stored, spec.chunk_nbytes).view(spec.dtype.stored).reshape(spec.grid)
 
 
+def decode_into(stored: memoryview, spec: ArraySpec, out: Array) -> None:
+    """Decode a compressed chunk into a contiguous array of its stored dtype and shape; ValueError if it does not
+    decode."""
+    spec.codec.decode(stored, spec.chunk_nbytes, out.reshape(-1).view(np.uint8))
+
+
 def decoded_array(stored: memoryview, spec: ArraySpec, chunk: int) -> Array:
     """The elements of a chunk that lie in the tensor, as its logical dtype; ValueError if it does not decode."""
     region = spec.chunk_region(chunk)

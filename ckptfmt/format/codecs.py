@@ -15,6 +15,7 @@ from ..errors import fault
 from ..tuples import NamedTuple
 from .dtypes import Array
 
+PLANE = 1 << 17  # bytes of a plane in a block of "planes"
 CodecChain = list[dict[str, Any]]
 
 RAW_CODEC: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -22,7 +23,7 @@ RAW_CODEC: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "littl
 
 class Codec(NamedTuple):
     """A codec chain: `name` is "raw" or the compressor's; `options` are the compressor's configuration for Zarr,
-    sorted by key."""
+    sorted by key. "planes" is stored as blosc, and encoded by `format.planes`."""
 
     name: str = "raw"
     options: tuple[tuple[str, Any], ...] = ()
@@ -31,14 +32,27 @@ class Codec(NamedTuple):
     def chain(self) -> CodecChain:
         """The chain as a node document and the manifest hold it. [ZARR-006]"""
         return (
-            [RAW_CODEC] if self.name == "raw" else [RAW_CODEC, {"name": self.name, "configuration": dict(self.options)}]
+            [RAW_CODEC]
+            if self.name == "raw"
+            else [RAW_CODEC, {"name": self.stored.name, "configuration": dict(self.options)}]
         )
+
+    @property
+    def stored(self) -> Codec:
+        """What its chain is read as."""
+        return Codec("blosc", self.options) if self.name == "planes" else self
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether memory that changes while it is encoded does no harm."""
+        return self.name == "planes"
 
     def for_itemsize(self, itemsize: int) -> Codec:
         """This codec for elements of `itemsize` bytes: blosc's shuffle must know."""
-        if self.name != "blosc":
+        if self.stored.name != "blosc":
             return self
-        return Codec("blosc", tuple(sorted({**dict(self.options), "typesize": itemsize}.items())))
+        more = {"blocksize": PLANE * itemsize} if self.name == "planes" else {}
+        return Codec(self.name, tuple(sorted({**dict(self.options), **more, "typesize": itemsize}.items())))
 
     def encode(self, chunk: Array) -> bytes:
         """The stored bytes of a contiguous chunk of storage elements."""
@@ -47,15 +61,25 @@ class Codec(NamedTuple):
             import zlib  # here, as raw chunks need none
 
             return zlib.compress(chunk.tobytes(), options["level"], wbits=31)  # a header without a clock [MAN-009]
-        from ..threads import Pool  # here, as reading needs no threads of its own
+        data = chunk.reshape(-1).view(np.uint8)
+        if self.name == "planes":
+            from .planes import encode_planes
+
+            return encode_planes(data, options["typesize"])
+        import threading  # here, as reading a slice needs none
 
         encode = _numcodec(self.name, options).encode
         # on the main thread numcodecs gives blosc threads, which store blocks in the order in which they end [MAN-009]
-        with Pool(1, "ckptfmt-encode") as pool:
-            return bytes(pool.submit(encode, chunk.reshape(-1).view(np.uint8)).result())
+        if threading.current_thread() is not threading.main_thread():
+            return bytes(encode(data))
+        from ..threads import Pool  # here, as reading needs no threads of its own
 
-    def decode(self, stored: memoryview, nbytes: int) -> Array:
-        """`nbytes` decoded bytes (uint8); ValueError if the stored bytes decode to more, to less, or not at all."""
+        with Pool(1, "ckptfmt-encode") as pool:
+            return bytes(pool.submit(encode, data).result())
+
+    def decode(self, stored: memoryview, nbytes: int, out: Array | None = None) -> Array:
+        """`nbytes` decoded bytes (uint8), in `out` if it is given; ValueError if the stored bytes decode to more, to
+        less, or not at all."""
         if self.name == "gzip":
             import zlib
 
@@ -66,9 +90,13 @@ class Codec(NamedTuple):
                 raise ValueError(str(error)) from error
             if len(decoded) != nbytes or not inflater.eof or inflater.unused_data:
                 raise ValueError(f"gzip data decodes to another size than {nbytes}")
-            return np.frombuffer(decoded, np.uint8)
+            found = np.frombuffer(decoded, np.uint8)
+            if out is None:
+                return found
+            out[...] = found
+            return out
         self.check_size(stored, nbytes)
-        out = np.empty(nbytes, np.uint8)
+        out = np.empty(nbytes, np.uint8) if out is None else out
         try:
             _numcodec(self.name, dict(self.options)).decode(stored, out=out)
         except (RuntimeError, KeyError, OverflowError) as error:
@@ -122,7 +150,7 @@ def codec_asked(option: str | Mapping[str, Any] | None) -> Codec:
     options = {"name": option} if isinstance(option, str) else dict(option) if isinstance(option, Mapping) else {}
     name = options.pop("name", None)
     if not isinstance(name, str) or name not in _DEFAULTS:
-        raise fault("bad-option", "unknown compression", found=option, expected=", ".join(_DEFAULTS))
+        raise fault("bad-option", "unknown compression", found=option, expected=", ".join((*_DEFAULTS, "weights")))
     defaults = _DEFAULTS[name]
     for key, value in options.items():
         if key not in defaults or type(value) is not type(defaults[key]):

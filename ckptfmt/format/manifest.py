@@ -144,7 +144,7 @@ class Manifest(_ManifestFields):
         """The codec chains in order of first use, and the number of each tensor's."""
         kinds, column = kinds_of(self.specs)
         numbers: dict[Any, int] = {}
-        codecs = [numbers.setdefault(spec.codec, len(numbers)) for spec in kinds]
+        codecs = [numbers.setdefault(spec.codec.stored, len(numbers)) for spec in kinds]
         return [codec.chain for codec in numbers], list(map(codecs.__getitem__, column))
 
     def encode_with(

@@ -162,7 +162,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 def _add(writer: PackWriter, draft: Draft) -> bytes:
     """Write node documents and chunks; gives the manifest."""
     from ..format.zarr_nodes import node_members
-    from .pack_writer import Chunk
+    from .encoding import Chunk
 
     writer.add_documents(node_members(draft.names, draft.specs))
     tensors = zip(draft.names, draft.specs, draft.sources, strict=True)

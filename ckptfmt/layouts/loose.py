@@ -24,8 +24,10 @@ from .chunk_index import ChunkIndex
 from .pieces import stored_parts
 
 if TYPE_CHECKING:
+    from ..format.dtypes import Array
     from ..threads import Pool
     from .draft import Draft
+    from .encoding import Chunk
 
 TENSORS = "tensors/"
 
@@ -77,27 +79,33 @@ def frame_damage(
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write every chunk and node document as a file of its own, then the manifest, then `COMMIT`."""
     documents = sorted((TENSORS + key, text) for key, text in node_documents(draft.names, draft.specs))
-    rows = [(tensor, chunk) for tensor, spec in enumerate(draft.specs) for chunk in range(spec.chunks)]
     total = 0
     for name, text in documents:
         total += directory.put(attempt, name, text)
     lengths: list[int] = []
     digests: list[bytes] = []
     from ..threads import Pool  # these here, as opening needs no threads
+    from .encoding import Chunk, encoded
     from .staging import STAGED
 
+    rows = [(tensor, chunk) for tensor, spec in enumerate(draft.specs) for chunk in range(spec.chunks)]
     shared = _shared(draft, attempt, rows)
-
     buffers = Buffers(STAGED)
+    rest = (
+        Chunk(draft.names[tensor], draft.specs[tensor], draft.sources[tensor], chunk)
+        for tensor, chunk in rows
+        if (tensor, chunk) not in shared.chunks
+    )
+    ready = encoded(rest, draft.watch)
     with Pool(1, "ckptfmt-write") as pool:
-        for tensor, chunk in rows:
-            known = shared.chunks.get((tensor, chunk))
-            length, digest = known or _write_chunk(draft, attempt, tensor, chunk, buffers, pool)
+        for cell in rows:
+            known = shared.chunks.get(cell)
+            length, digest = known or _write_chunk(draft, attempt, *next(ready), buffers, pool)
             if known is not None:
-                draft.look(tensor, chunk)
+                draft.look(*cell)
             lengths.append(length)
             digests.append(digest)
-            draft.report(draft.specs[tensor].chunk_nbytes)
+            draft.report(draft.specs[cell[0]].chunk_nbytes)
     table = ChunkTable(None, np.array(lengths, np.uint64), b"".join(digests), draft.digest.size, draft.block)
     manifest = draft.with_statistics(draft.manifest("loose", (Part(None, table),)))
     frame_digest = draft.digest.of(b"".join(text for _, text in documents))
@@ -141,21 +149,23 @@ def _shared(draft: Draft, attempt: Attempt, cells: list[tuple[int, int]]) -> _Li
 
 
 def _write_chunk(
-    draft: Draft, attempt: Attempt, tensor: int, chunk: int, buffers: Buffers, pool: Pool
+    draft: Draft, attempt: Attempt, chunk: Chunk, data: Array | None, buffers: Buffers, pool: Pool
 ) -> tuple[int, bytes]:
-    """Write one chunk; gives its length and its blocks' digests."""
+    """Write one chunk, whose stored bytes are `data` if it is compressed; gives its length and its blocks' digests."""
     from .staging import STAGED, Checks, WriteBehind, staged, watched
 
-    spec, source = draft.specs[tensor], draft.sources[tensor]
-    name = chunk_object(draft.names[tensor], spec, chunk)
+
+    tensor, spec, source, number = chunk
+    name = chunk_object(tensor, spec, number)
     if isinstance(source, KeptTensor):
-        return _take_over(attempt, name, source.chunk(chunk))
+        return _take_over(attempt, name, source.chunk(number))
     out, checks = attempt.create(name), Checks(draft.digest, draft.block, crc32=False)
     behind = WriteBehind(out, pool)
     position = 0
-    looks = None if draft.watch is None else draft.watch.of_stream(draft.names[tensor], spec, chunk)
-    seen = None if draft.watch is None else draft.watch.of_elements(draft.names[tensor], spec, chunk)
-    for piece in watched(staged(stored_parts(source, spec, chunk, seen), checks, buffers), looks):
+    looks = None if draft.watch is None else draft.watch.of_stream(tensor, spec, number)
+    seen = None if draft.watch is None else draft.watch.of_elements(tensor, spec, number)
+    parts = stored_parts(source, spec, number, seen) if data is None else [data]
+    for piece in watched(staged(parts, checks, buffers), looks):
         if position == 0 and piece.size == STAGED and spec.is_raw:
             out.reserve(spec.chunk_nbytes)
         behind.write(position, piece)

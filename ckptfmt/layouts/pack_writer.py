@@ -28,6 +28,7 @@ from ..progress import Report
 from ..storage import ObjectWriter
 from ..threads import Pool
 from . import chunk_object
+from .encoding import Chunk, encoded
 from .pieces import joined, stored_bytes, stored_parts
 from .staging import STAGED, Checks, WriteBehind, staged, watched
 
@@ -45,15 +46,6 @@ Parts = Callable[[], Iterator[Array]]
 class Changed(Exception):
     """A tensor changed while it was sent to an object that must be written from front to back, where its crc32 comes
     before it."""
-
-
-class Chunk(NamedTuple):
-    """A chunk to be written: the tensor's name, spec and elements, and its number in the tensor."""
-
-    name: str
-    spec: ArraySpec
-    source: Source
-    chunk: int
 
 
 class _Few:
@@ -147,7 +139,7 @@ class PackWriter:
     def add_chunks(self, chunks: Iterable[Chunk]) -> None:
         """The next chunks, in order. Small ones go together, so that little is done for each."""
         few = _Few()
-        for name, spec, source, chunk in chunks:
+        for (name, spec, source, chunk), data in encoded(chunks, self.watch):
             member_name = chunk_object(name, spec, chunk).encode()
             watch = None if self.watch is None else self.watch.of_stream(name, spec, chunk)
             seen = None if self.watch is None else self.watch.of_elements(name, spec, chunk)
@@ -159,7 +151,7 @@ class PackWriter:
                 if watch is not None:
                     few.watch(name, spec, chunk)
             else:
-                parts, size = _of_known_size(source, spec, chunk, seen)
+                parts, size = _of_known_size(source, spec, chunk, data, seen)
                 if size < pack.LARGE:
                     few.add(member_name, joined(parts()))
                 else:
@@ -334,13 +326,13 @@ def _alternating(headers: list[bytes], payloads: list[bytes]) -> list[bytes]:
     return list(chain.from_iterable(zip(headers, payloads, strict=True)))
 
 
-def _of_known_size(source: Source, spec: ArraySpec, chunk: int, seen: ElementsSeen | None) -> tuple[Parts, int]:
-    """The stored bytes of a chunk, and how many they are, which of one that is compressed only then is known."""
-    parts: Parts = partial(stored_parts, source, spec, chunk, seen)
-    if spec.is_raw:
-        return parts, spec.chunk_nbytes
-    compressed = list(parts())
-    return partial(iter, compressed), sum(part.size for part in compressed)
+def _of_known_size(
+    source: Source, spec: ArraySpec, chunk: int, data: Array | None, seen: ElementsSeen | None
+) -> tuple[Parts, int]:
+    """The stored bytes of a chunk, which are `data` if it is compressed, and how many they are."""
+    if data is not None:
+        return partial(iter, [data]), data.size
+    return partial(stored_parts, source, spec, chunk, seen), spec.chunk_nbytes
 
 
 def _parts_of(file: Any) -> Iterator[Array]:

@@ -86,7 +86,7 @@ def _written(
 ) -> Written:
     """Write the chunks, of which `cells` are the first columns of a table, into parts with these numbers, but for those
     in the packs that are `shared`, which are there."""
-    from .pack_writer import Chunk
+    from .encoding import Chunk
     from .part_writer import PartOrder, PartWriter, room_for
 
     tensors, chunk_numbers = cells

@@ -21,7 +21,8 @@ from ..format.tree import renumbered
 from ..format.zarr_nodes import node_members
 from ..frameworks.sources import KeptTensor, Source
 from .draft import Draft
-from .pack_writer import Chunk, PackWriter
+from .encoding import Chunk
+from .pack_writer import PackWriter
 from .pieces import stored_bytes
 
 PAGES_MEMBER = b"pages.bin"

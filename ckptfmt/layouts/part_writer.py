@@ -21,7 +21,8 @@ from ..progress import Report
 from ..storage import Attempt, ObjectWriter
 from ..threads import Pool
 from . import directory
-from .pack_writer import Changed, Chunk, Ended, PackWriter
+from .encoding import Chunk
+from .pack_writer import Changed, Ended, PackWriter
 
 if TYPE_CHECKING:
     from .watch import ElementWatch

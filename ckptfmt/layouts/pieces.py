@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..format.arrays import ArraySpec
 from ..format.chunks import PIECE
+from ..format.codecs import Codec
 from ..format.dtypes import Array, DType, pack
 from ..frameworks.sources import InFile, Region, Sharded, Source, within
 
@@ -22,9 +24,14 @@ PART = 512 << 10  # bytes of memory that are converted at a time: they stay in t
 
 def is_direct(part: Array, spec: ArraySpec) -> bool:
     """Whether the stored bytes of a chunk are the very memory of its elements."""
+    return spec.is_raw and _is_canonical(part, spec)
+
+
+def _is_canonical(part: Array, spec: ArraySpec) -> bool:
+    """Whether the storage elements of a chunk are the very memory of its elements."""
     canonical = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool"  # else memory may hold what storage may not
-    raw = spec.is_raw and spec.dtype.per == 1 and part.shape == spec.grid
-    return raw and canonical and part.flags.c_contiguous and part.dtype.isnative
+    whole = spec.dtype.per == 1 and part.shape == spec.grid
+    return whole and canonical and part.flags.c_contiguous and part.dtype.isnative
 
 
 def stored_parts(
@@ -40,6 +47,9 @@ def stored_parts(
     if spec.chunks == 1 and isinstance(source, np.ndarray) and is_direct(source, spec):  # as almost always
         yield source.reshape(-1).view(np.uint8)
         return
+    if not spec.is_raw:
+        yield encoding(source, spec, chunk, seen)()
+        return
     region = spec.chunk_region(chunk)
     part = _view(source, region)
     if part is not None and is_direct(part, spec):
@@ -47,10 +57,33 @@ def stored_parts(
         return
     shape = tuple(axis.stop - axis.start for axis in region)
     stored_shape = spec.dtype.storage_shape(shape)
-    if spec.is_raw and stored_shape == spec.grid:
+    if stored_shape == spec.grid:
         for slab in _slabs(region, source.dtype.itemsize, PIECE if part is None else PART):
             yield _stored(_elements(source, slab), spec.dtype)
         return
+    yield _filled(source, spec, region, seen).reshape(-1).view(np.uint8)
+
+
+def encoding(
+    source: Source, spec: ArraySpec, chunk: int, seen: Callable[[Array], object] | None = None
+) -> Callable[[], Array]:
+    """Take the elements of a compressed chunk; what is given may be called on any thread, and gives its stored
+    bytes (uint8). `seen` is as in `stored_parts`."""
+    source = source.array if isinstance(source, InFile) else source
+    region = spec.chunk_region(chunk)
+    part = _view(source, region)
+    if seen is not None or part is None or not _is_canonical(part, spec) or not spec.codec.reads_once:
+        part = _filled(source, spec, region, seen)  # a copy, which does not change while it is encoded [BLK-008]
+    return partial(_encoded, spec.codec, part)
+
+
+def _encoded(codec: Codec, cells: Array) -> Array:
+    return np.frombuffer(codec.encode(cells), np.uint8)
+
+
+def _filled(source: Source, spec: ArraySpec, region: Region, seen: Callable[[Array], object] | None) -> Array:
+    """The storage elements of a chunk, as a copy."""
+    stored_shape = spec.dtype.storage_shape(tuple(axis.stop - axis.start for axis in region))
     whole = np.zeros(spec.grid, spec.dtype.stored)  # [ZARR-004]; the grid bounds its size
     stored = _stored(_elements(source, region), spec.dtype)
     cells: Any = (*(slice(0, n) for n in stored_shape), ...)  # with the Ellipsis a view also of a 0-d array
@@ -58,7 +91,7 @@ def stored_parts(
     inside[...] = stored.view(spec.dtype.stored).reshape(stored_shape)
     if seen is not None:
         seen(np.ascontiguousarray(inside).reshape(-1).view(np.uint8))
-    yield whole.reshape(-1).view(np.uint8) if spec.is_raw else np.frombuffer(spec.codec.encode(whole), np.uint8)
+    return whole
 
 
 def stored_bytes(source: Source, spec: ArraySpec, chunk: int, seen: Callable[[Array], object] | None = None) -> bytes:

@@ -76,7 +76,7 @@ def equal_chunks(held: Sequence[HeldChunks], base: Base, digest: Digest, block: 
     alike = []
     for number, one in enumerate(held):
         tensor, spec = there.get(one.name, (0, None))
-        if spec == one.spec and len(one.chunks):
+        if spec == one.spec.stored and len(one.chunks):
             alike.append((number, firsts[tensor] + one.chunks))
     if not alike:
         return equal

@@ -17,6 +17,7 @@ from .options import StepOptions
 
 _ALWAYS = ("pack_writer", "part_writer", "staging", "file", "paged_file", "packed", "loose")
 _SHARING = ("sharing", "shared_packs")
+_OF_COMPRESSION = ("numcodecs.zstd", "numcodecs.blosc", "ckptfmt.format.planes")
 
 
 def import_all(options: StepOptions) -> None:
@@ -32,6 +33,9 @@ def import_all(options: StepOptions) -> None:
         "ckptfmt.save_options",
         "zlib_ng.zlib_ng",
         "numpy.ma",
-        *(("numcodecs.zstd", "numcodecs.blosc") if options.get("compression") else ()),
+        *(_OF_COMPRESSION if options.get("compression") else ()),
     ):
         import_module(name)
+    with suppress(ImportError):  # which saves that need it raise
+        if options.get("compression"):
+            import_module("zstandard")

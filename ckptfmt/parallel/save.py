@@ -23,7 +23,7 @@ from ..format.tree import Tree
 from ..frameworks.sources import Source
 from ..layouts import Written, packed
 from ..layouts.draft import Draft
-from ..layouts.pack_writer import Chunk
+from ..layouts.encoding import Chunk
 from ..layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
 from ..layouts.shared_packs import SharedPacks, Sought, link_packs, packs_to_share
 from ..layouts.sharing import Base, HeldChunks, equal_chunks, why_nothing

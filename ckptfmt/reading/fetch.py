@@ -7,6 +7,7 @@ for. Small neighbouring tensors of a pack are read together.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..errors import fault
 from ..format.arrays import ArraySpec
-from ..format.chunks import decoded_array, decoded_chunk, logical
+from ..format.chunks import decode_into, decoded_array, decoded_chunk, logical
 from ..format.dtypes import Array, bytes_of
 from ..format.grid import Axis, Shape, Span, pieces, spans
 from ..format.manifest import Manifest
@@ -68,6 +69,7 @@ class Fetcher:
         found: dict[int, Array] = {tensor: targets[tensor] for tensor in wanted if tensor in targets}
         jobs: list[ReadJob] = []
         fills: list[ReadJob] = []  # with memory of their own for a chunk and what it decodes to
+        spare: deque[Array] = deque()  # memory for stored bytes, used again as new pages cost more than decoding
         chunk_bytes = 0
         joinable = self.manifest.layout != "loose"
         kinds = {id(spec): spec for spec in map(specs.__getitem__, wanted)}
@@ -80,7 +82,7 @@ class Fetcher:
             if tensor not in found:
                 found[tensor] = self._array(tensor, spec.shape)
             before = len(fills)
-            self._add_jobs(tensor, found[tensor], verify, jobs, fills)
+            self._add_jobs(tensor, found[tensor], verify, jobs, fills, spare)
             if len(fills) > before:
                 chunk_bytes = max(chunk_bytes, spec.chunk_nbytes)
         runs = runs_of(self.blocks, small) if small else iter(())
@@ -102,7 +104,15 @@ class Fetcher:
             message = f"tensor {text!r} of shape {shape} cannot be an array: {error}"
             raise fault("limit-exceeded", message, path=self.blocks.storage.path, tensor=text) from error
 
-    def _add_jobs(self, tensor: int, array: Array, verify: bool, jobs: list[ReadJob], fills: list[ReadJob]) -> None:
+    def _add_jobs(
+        self,
+        tensor: int,
+        array: Array,
+        verify: bool,
+        jobs: list[ReadJob],
+        fills: list[ReadJob],
+        spare: deque[Array],
+    ) -> None:
         """Jobs that fill a contiguous array of the tensor's own shape and dtype: straight from storage, or through
         memory."""
         spec = self.manifest.specs[tensor]
@@ -114,8 +124,24 @@ class Fetcher:
             # rows of a chunk that is as wide as the tensor follow each other in both; padding comes after them
             if plain and part.shape[1:] == spec.grid[1:] and part.flags.c_contiguous:
                 jobs += self.blocks.jobs(place, 0, bytes_of(part), verify)
+            elif _is_a_chunk(part, spec):
+                fills.append(partial(self._decode_into, place, spec, part, verify, spare))
             else:
                 fills.append(partial(self._decode, place, spec, array, verify))
+
+    def _decode_into(self, place: ChunkPlace, spec: ArraySpec, part: Array, verify: bool, spare: deque[Array]) -> None:
+        """Decode one chunk straight into memory that is as it is."""
+        self.blocks.admit_chunk(place)
+        try:
+            buffer = spare.pop()
+        except IndexError:
+            buffer = np.empty(0, np.uint8)
+        if buffer.size < place.extent.length:
+            buffer = np.empty(place.extent.length, np.uint8)
+        stored = bytes_of(buffer[: place.extent.length])
+        in_turn(list(self.blocks.jobs(place, 0, stored, verify)))
+        self.blocks.decoded(place, lambda: decode_into(stored, spec, part))
+        spare.append(buffer)
 
     def _decode(self, place: ChunkPlace, spec: ArraySpec, array: Array, verify: bool) -> None:
         """Decode one chunk into its place in an array."""
@@ -208,6 +234,13 @@ class Fetcher:
         spec = self.manifest.specs[tensor]
         result: Array = self.blocks.decoded(self.blocks.place(tensor, 0), lambda: logical(cells, spec, last))
         return result
+
+
+def _is_a_chunk(part: Array, spec: ArraySpec) -> bool:
+    """Whether memory for elements is what a compressed chunk of them decodes to, any bits of which are elements."""
+    dtype = spec.dtype
+    is_same = dtype.per == 1 and dtype.stored.isnative and not dtype.is_narrow
+    return not spec.is_raw and is_same and part.shape == spec.grid and bool(part.flags.c_contiguous)
 
 
 def _is_straight(span: Span, spec: ArraySpec, out: Array) -> bool:

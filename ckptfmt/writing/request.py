@@ -23,6 +23,7 @@ from ..format.names import MAX_LENGTH, Key, Path, are_names_themselves, escape, 
 from ..format.node import Node
 from ..format.spec_columns import MAX_RANK
 from ..format.tree import Tree
+from ..format.weights import WEIGHTS, check_weights, codec_for
 from ..frameworks.sources import KeptTensor, Sharded
 from ..patterns import Patterns, selector
 from .encoder import EncodedTree, TensorLeaf, encode
@@ -139,7 +140,11 @@ def _codecs(tensors: list[TensorLeaf], rules: _Rules) -> tuple[Codec, ...]:
             _check_shape(leaf)
     if rules[0] == ALL_RAW:
         return (RAW,) * len(tensors)
-    return tuple(next(codec for is_selected, codec in rules if is_selected(leaf.path)) for leaf in tensors)
+    chosen = (next(codec for is_selected, codec in rules if is_selected(leaf.path)) for leaf in tensors)
+    return tuple(
+        codec if codec is not WEIGHTS else codec_for(leaf.source.dtype, leaf.source.shape)
+        for leaf, codec in zip(tensors, chosen, strict=True)
+    )
 
 
 class _Escaped(dict[Key, str]):
@@ -186,13 +191,21 @@ def extra_keys(extra: Mapping[str, Any]) -> dict[str, Any]:
 def _rules(compression: Any) -> _Rules:
     """What is compressed, and how; the first that selects a tensor counts."""
     if not isinstance(compression, Mapping) or "name" in compression:
-        return [(_all, codec_asked(compression))]
+        return [(_all, _asked(compression))]
     for pattern in compression:
         if not isinstance(pattern, str):
             raise fault(
                 "bad-option", f"compression= has the pattern {pattern!r}", found=type(pattern).__name__, expected="str"
             )
-    return [*((selector(pattern), codec_asked(option)) for pattern, option in compression.items()), ALL_RAW]
+    return [*((selector(pattern), _asked(option)) for pattern, option in compression.items()), ALL_RAW]
+
+
+def _asked(option: Any) -> Codec:
+    """The codec of a `compression=` value, `WEIGHTS` for the preset."""
+    if option != WEIGHTS.name:
+        return codec_asked(option)
+    check_weights()
+    return WEIGHTS
 
 
 def _schema(schema: Any) -> Schema | None:
