@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         NotACheckpointError,
         ParameterOrderWarning,
         SelectionError,
+        SignatureError,
         StorageError,
         UnknownTagWarning,
         UnsupportedError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .frameworks.registry import register
     from .frameworks.target import MatchReport
     from .maintenance.garbage import Garbage, GarbageReport, gc
+    from .maintenance.lineage import Lineage, LineageStep, lineage
     from .maintenance.salvage import Lost, RepairReport, repair
     from .maintenance.statistics import StatsReport, TensorStats, stats
     from .maintenance.verification import Damage, VerifyReport, verify
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .reading.tensor import Tensor
     from .reporting import HtmlReport, report
     from .save_options import SaveOptions
+    from .signing.signature import SignatureReport, sign, verify_signature
     from .writing.refusals import CheckReport, Refusal, check
     from .writing.writer import SaveReport
 
@@ -76,6 +79,8 @@ __all__ = [
     "HtmlReport",
     "InputError",
     "Limits",
+    "Lineage",
+    "LineageStep",
     "LinkedError",
     "LoadOptions",
     "Lost",
@@ -101,6 +106,8 @@ __all__ = [
     "SaveReport",
     "Schema",
     "SelectionError",
+    "SignatureError",
+    "SignatureReport",
     "StatsReport",
     "StorageError",
     "Tensor",
@@ -116,6 +123,7 @@ __all__ = [
     "diff",
     "errors",
     "gc",
+    "lineage",
     "load",
     "manager",
     "migrate",
@@ -127,11 +135,13 @@ __all__ = [
     "repair",
     "report",
     "save",
+    "sign",
     "stats",
     "testing",
     "upgrade",
     "verify",
     "verify_folder",
+    "verify_signature",
 ]
 
 # Everything is imported at its first use, so that reading a slice costs little more than NumPy, and the help of the
@@ -159,6 +169,7 @@ _ON_DEMAND = {
     "NotACheckpointError": "errors",
     "ParameterOrderWarning": "errors",
     "SelectionError": "errors",
+    "SignatureError": "errors",
     "StorageError": "errors",
     "UnknownTagWarning": "errors",
     "UnsupportedError": "errors",
@@ -172,6 +183,9 @@ _ON_DEMAND = {
     "Garbage": "maintenance.garbage",
     "GarbageReport": "maintenance.garbage",
     "gc": "maintenance.garbage",
+    "Lineage": "maintenance.lineage",
+    "LineageStep": "maintenance.lineage",
+    "lineage": "maintenance.lineage",
     "PruneReport": "manager.pruning",
     "Pruned": "manager.pruning",
     "prune": "manager.pruning",
@@ -207,6 +221,9 @@ _ON_DEMAND = {
     "HtmlReport": "reporting",
     "report": "reporting",
     "SaveOptions": "save_options",
+    "SignatureReport": "signing.signature",
+    "sign": "signing.signature",
+    "verify_signature": "signing.signature",
     "CheckReport": "writing.refusals",
     "Refusal": "writing.refusals",
     "check": "writing.refusals",

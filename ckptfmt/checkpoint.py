@@ -71,6 +71,7 @@ class Checkpoint(Lookup[AnyTensor]):
         from .storage import place_of
 
         schema, framework = found.pop("schema", None), found.pop("framework", None)
+        trust = found.pop("trust", None)
         renaming = taken_names(found, place_of(path))
         opening = {name: found.pop(name) for name in StoredOptions.__annotations__ if name in found}
         if schema is None and found:
@@ -78,6 +79,11 @@ class Checkpoint(Lookup[AnyTensor]):
             raise fault("bad-option", message, path=path)
         stored = StoredCheckpoint(path, **opening)
         try:
+            if trust is not None:
+                stored.require_verification()
+                from .signing.signature import check
+
+                check(stored, trust, storage_options=opening.get("storage_options"))
             self._view = stored.renamed(renaming)
             if schema is not None:
                 from .migration.view import migrated

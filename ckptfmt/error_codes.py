@@ -283,6 +283,38 @@ TABLE: dict[str, CodeRow] = {
     "unknown-extern": CodeRow(
         "InputError", "migrate", "a migration requires a function that was not given", "Give the function with externs="
     ),
+    # sign
+    "not-signed": CodeRow(
+        "SignatureError",
+        "sign",
+        "there is no signature",
+        "Get the file with it (its name ends in .sig), or read without trust= what you need not trust",
+    ),
+    "bad-signature": CodeRow(
+        "SignatureError",
+        "sign",
+        "a signature that breaks the specification, or that the key has not made",
+        "Fetch checkpoint and signature again; if that does not help, do not use them, and tell who published them",
+    ),
+    "untrusted-key": CodeRow(
+        "SignatureError",
+        "sign",
+        "signed by none of those who are trusted",
+        "Ask who publishes it for the public key, by another way than the checkpoint came",
+    ),
+    "other-checkpoint": CodeRow(
+        "SignatureError",
+        "sign",
+        "the signature is of another checkpoint",
+        "Fetch checkpoint and signature anew, together; whoever changed the checkpoint has to sign it again",
+    ),
+    "weak-digest": CodeRow(
+        "SignatureError",
+        "sign",
+        "digests of blocks that do not withstand an adversary",
+        'Save it with digest="sha256", or write it anew: `ckptfmt convert --digest sha256 SOURCE TARGET`',
+    ),
+    "bad-key": CodeRow("InputError", "sign", "a key or certificate that cannot be used", "Give a key in PEM"),
     # convert
     "unknown-format": CodeRow(
         "InputError",

@@ -128,6 +128,10 @@ class LinkedError(UnsupportedError):
     """Symbolic links stand in the place of objects, which are followed on request alone (`follow_links=True`)."""
 
 
+class SignatureError(CkptError):
+    """Nobody who is trusted vouches for the checkpoint as it is here; nothing of it was given."""
+
+
 class StorageError(CkptError, OSError):
     """The disk or store failed; `errno` is set where the system gave one."""
 

@@ -11,7 +11,10 @@ from .migration.options import MigrationOptions
 from .reading.options import MatchOptions, NameOptions, StoredOptions, ViewFillOptions, ViewLoadOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .frameworks.adapter import Adapter
+    from .signing.keys import SignatureKey
 
 __all__ = [
     "FillOptions",
@@ -30,6 +33,7 @@ class OpenOptions(StoredOptions, NameOptions, MigrationOptions, total=False):
     """How a checkpoint is opened; see `ckptfmt.open`."""
 
     framework: str | Adapter | None
+    trust: SignatureKey | Iterable[SignatureKey] | None
 
 
 class FillOptions(OpenOptions, ViewFillOptions, total=False):

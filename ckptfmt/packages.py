@@ -17,6 +17,7 @@ INSTALLED_BY: dict[str, str] = {
     "blake3": "ckptfmt[blake3]",
     "checkpoint_schedules": "ckptfmt[recompute]",
     "click": "ckptfmt[cli]",
+    "cryptography": "ckptfmt[sign]",
     "fsspec": "ckptfmt[remote]",
     "gcsfs": "ckptfmt[gs]",
     "google_crc32c": "ckptfmt[tensorflow]",

@@ -8,5 +8,6 @@ from pathlib import Path
 VERSION = "3.2.0"  # of the suite; apart from that of SPEC.md
 HERE = Path(__file__).parent
 SPEC = HERE.parent / "SPEC.md"
-DOCUMENTS = (SPEC, HERE.parent / "docs" / "spec" / "migrations.md")  # what has statements
+COMPANIONS = HERE.parent / "docs" / "spec"
+DOCUMENTS = (SPEC, COMPANIONS / "migrations.md", COMPANIONS / "signatures.md")  # what has statements
 VECTORS = HERE / "vectors"

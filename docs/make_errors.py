@@ -31,6 +31,7 @@ PHASES = {
     "save": "Saving",
     "recompute": "Recomputing",
     "migrate": "Migrations",
+    "sign": "Signatures",
     "convert": "Other formats",
 }
 HIDDEN = ("Exception", "BaseException", "object")  # bases that say nothing

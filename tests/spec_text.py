@@ -27,9 +27,10 @@ from ckptfmt.writing import request
 ROOT = Path(__file__).parent.parent
 SPEC = ROOT / "SPEC.md"
 MIGRATIONS = ROOT / "docs" / "spec" / "migrations.md"
-DOCUMENTS = (SPEC, MIGRATIONS)
+SIGNATURES = ROOT / "docs" / "spec" / "signatures.md"
+DOCUMENTS = (SPEC, MIGRATIONS, SIGNATURES)
 STATEMENT = re.compile(r"^- `\[([A-Z]{2,6}-[0-9]{3})\]` (.*(?:\n  .*)*)", re.MULTILINE)
-OTHERS = ("save", "recompute", "migrate", "convert")  # phases whose codes stand in MIGRATIONS
+PHASES = {**dict.fromkeys(("save", "recompute", "migrate", "convert"), MIGRATIONS), "sign": SIGNATURES}  # else in SPEC
 _BLOCK = re.compile(r"^(<!-- example: ([a-z0-9-]+) -->\n```\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 _REGISTRY = re.compile(r"(?<=errors.py -->\n).*?(?=\n<!-- end of registry)", re.DOTALL)
 
@@ -44,7 +45,7 @@ def registry(page: Path) -> str:
     rows = [
         f"| `{name}` | {code.phase} | {code.meaning} |"
         for name, code in CODES.items()
-        if (code.phase in OTHERS) == (page == MIGRATIONS)
+        if PHASES.get(code.phase, SPEC) == page
     ]
     return "\n".join(["| code | phase | meaning |", "|---|---|---|", *rows])
 

@@ -43,7 +43,7 @@ def tags(path: Path) -> Any:
         return (
             inside(checkpoint).manifest.tree,
             checkpoint.schema,
-            inside(checkpoint).manifest.unknown,
+            {key: one for key, one in inside(checkpoint).manifest.unknown.items() if key != "provenance"},
             checkpoint.metadata,
         )
 

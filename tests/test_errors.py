@@ -22,6 +22,7 @@ from ckptfmt.errors import (
     MissingError,
     NotACheckpointError,
     SelectionError,
+    SignatureError,
     StorageError,
     UnsupportedError,
     fault,
@@ -44,6 +45,7 @@ PHASES = {
     "save": {InputError, ExistsError},
     "recompute": {InputError},
     "migrate": {InputError},
+    "sign": {SignatureError, InputError},
     "convert": {InputError, CorruptError, UnsupportedError},
 }
 

@@ -54,6 +54,10 @@ HALVES = [{"from": "lin.w", "with": [{"op": "scale", "by": 2}], "to": "a"}, BACK
 ROWS = [{"from": "a", "with": [{"op": "rearrange", "pattern": "(r c) -> r c", "axes": {"r": "rows"}}], "to": "lin.w"}]
 TWICE = [{"from": "a", "with": [{"op": "extern", "name": "twice@1"}], "to": "lin.w"}, RENAMED[1]]
 EXTERNS = {"twice@1": ckptfmt.Extern(1, lambda a: (a,), lambda a: (a * 2,))}
+PUBLIC_KEY = b"""-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+"""
 BACKWARDS = {"schema": "1", "down": True}
 CASES = {
     "prefix": Case({"model": STATE, "other": {"x": B}}, {"prefix": "model"}),
@@ -85,6 +89,7 @@ CASES = {
         {"a": W.ravel(), "b": B},
         {**chain(*ROWS, RENAMED[1], parameters={"rows": {"metadata": "rows"}}), "parameters": {"rows": 2}},
     ),
+    "trust": Case(STATE, {"trust": PUBLIC_KEY}, error="not-signed"),
     "externs": Case({"a": W / 2, "b": B}, {**chain(*TWICE), "externs": EXTERNS}),
 }
 TARGETS = {"into", "like", "framework"}  # which are the calls themselves

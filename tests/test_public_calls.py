@@ -19,10 +19,12 @@ FUNCTIONS = [name for name, one in CALLS.items() if not inspect.isclass(one.call
 CLASSES = [name for name, one in CALLS.items() if inspect.isclass(one.call)]
 VERBS = re.compile(
     "Check|Close|Compare|Convert|Copy|Delete|Describe|Do|Draw|Fill|Find|Hold|Let|List|Load|Make|Measure|Open|Raise|Read|"
-    "Refuse|Register|Remove|Restore|Return|Save|Say|Sort|Take|Tell|Wait|Watch|Give"
+    "Refuse|Register|Remove|Restore|Return|Save|Say|Sign|Sort|Take|Tell|Wait|Watch|Give"
 )
 # made by calls of the package, not by programs
-RESULTS = re.compile(r".*Report|Change|Damage|DamagedStep|Garbage|Lost|Migration|MigrationPlan|Overflow|Pruned|Refusal")
+RESULTS = re.compile(
+    r".*Report|Change|Damage|DamagedStep|Garbage|Lineage|LineageStep|Lost|Migration|MigrationPlan|Overflow|Pruned|Refusal"
+)
 RESULTS = re.compile(rf"({RESULTS.pattern}|RetentionPlan|RunReader|Saved|Step|Tensor|TensorStats)")
 RESULTS = re.compile(rf"({RESULTS.pattern}|Gradient|PlannedSchedule|RecomputePlan)")
 

@@ -39,7 +39,7 @@ LAYERS = (
     ("reading", "writing"),
     ("parallel",),
     ("conversion", "migration"),
-    ("maintenance",),
+    ("maintenance", "signing"),
     ("api", "checkpoint", "options", "save_options"),  # what the users of the package see
     ("manager", "recompute"),
     ("reporting",),

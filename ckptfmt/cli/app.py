@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .._version import __version__
-from ..errors import CastWarning, CkptError, CorruptError, UnknownTagWarning, os_fault
+from ..errors import CastWarning, CkptError, CorruptError, SignatureError, UnknownTagWarning, os_fault
 from ..near import did_you_mean
 from . import DAMAGED, FAILED, INTERRUPTED, PIPE_CLOSED
 from .console import abandon_stdout, problem, report, report_other, report_usage, warn
@@ -65,7 +65,7 @@ class Program(click.Group):
 
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             report(hinted(error, command), as_json=ctx.obj, spelled=speller(command))
-            return DAMAGED if isinstance(error, CorruptError) else FAILED
+            return DAMAGED if isinstance(error, CorruptError | SignatureError) else FAILED
         except click.UsageError as error:
             report_usage(error, as_json=ctx.obj)
         except MemoryError:

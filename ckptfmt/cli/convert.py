@@ -132,6 +132,7 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     help="Write safetensors as files with at most SIZE of tensors each (5GB, 512MiB) and an index.",
 )
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of a ckptfmt TARGET.")
+@click.option("--digest", type=click.Choice(["xxh3-128", "sha256", "blake3"]), help="Of a ckptfmt TARGET's blocks.")
 @click.option("--compression", type=click.Choice(["weights", "zstd", "gzip", "blosc"]), help="Of a ckptfmt TARGET.")
 @click.option(
     ALLOW,
@@ -158,6 +159,7 @@ def convert(
     executor: Callable[[], Executor] | None,
     layout: str | None,
     compression: str | None,
+    digest: str | None,
     max_shard_size: str | None,
     select: tuple[str, ...],
     **more: Any,
@@ -171,7 +173,8 @@ def convert(
         return 0
     if source is None or target is None:
         raise click.UsageError("SOURCE and TARGET are required")
-    chosen = {"layout": layout, "compression": compression, "select": select or None, "max_shard_size": max_shard_size}
+    chosen: dict[str, Any] = {"layout": layout, "compression": compression, "digest": digest}
+    chosen |= {"select": select or None, "max_shard_size": max_shard_size}
     more |= {name: value for name, value in chosen.items() if value is not None}
     if each:
         return _convert_each(source, target, executor, quiet, as_json, verify=not no_verify, **more)

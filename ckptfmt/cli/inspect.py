@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from ..patterns import near_selection, selector
 from . import options
 from .console import console
 from .json_form import JsonEncoder
+from .lineage import look_at_lineage
 from .several import look_at
 from .tags import documents, notes
 from .tensors import is_tensor, tree_of
@@ -43,6 +45,7 @@ Examples:
   ckptfmt inspect epoch_*.ckpt
   ckptfmt inspect runs/7                            # every checkpoint in the folder
   ckptfmt inspect Llama-3-8B                        # a model in several files, as Hugging Face has them
+  ckptfmt inspect model.ckpt --lineage              # what it was made from; sources in its folder are compared
   ckptfmt inspect model.ckpt --json | jq '.tensors[] | .name'
 
 Layers that are alike are one line, "0..31", with what each of them holds, and where a dict has many names with periods,
@@ -55,6 +58,8 @@ path, source, source_format, metadata, losses (a list of objects with kind, path
 leave out), left_out (an object with tensors and bytes: what lies in objects that cannot be read), passed_over (names of
 other checkpoints beside what was read), totals, tree, tensors and tags. Of a folder it has path, or of several paths
 paths, and checkpoints, a list of such objects, and errors, a list of objects with path, code and message.
+With --lineage: path, manifest_sha256, ok and steps, a list of objects with operation, generator, source (sha256 of the
+manifest), path (null if it is not at hand), agrees (whether that says the same of what was before) and record.
 
 Exit codes: 0 fine, 1 one is damaged, 2 anything else.
 """,
@@ -63,13 +68,21 @@ Exit codes: 0 fine, 1 one is damaged, 2 anything else.
 @options.reading
 @click.option("--depth", "-d", type=click.IntRange(min=0), metavar="N", help="Open only N levels of containers.")
 @click.option("--all", "-a", "everything", is_flag=True, help="Fold no layers, and group no names.")
+@click.option("--lineage", is_flag=True, help="Show what it was made from, by what, instead of the tree.")
 @options.as_json
-def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, **more: Any) -> int:
+def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, lineage: bool, **more: Any) -> int:
     """Show the tree in the checkpoint at PATH: dtypes, shapes, sizes and codecs of tensors, and plain values. PATH may
     be a folder of checkpoints, and be given several times.
 
     Reads the manifest only, however large the tensors are. In a GLOB `*` stays within a level, `**` does not.
     """
+    if lineage:
+        return look_at(
+            paths,
+            recursive,
+            partial(look_at_lineage, follow_links=more["follow_links"], as_json=as_json),
+            as_json=as_json,
+        )
     inspection = _Inspection(recursive=recursive, as_json=as_json, **more)
     return look_at(paths, recursive, inspection.look, as_json=as_json)
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "recompute": "Plan gradients with few snapshots: steps, memory, disk, time.",
     "repair": "Save what is whole of a damaged checkpoint.",
     "report": "Write a page about a checkpoint, two of them, or a run.",
+    "sign": "Sign a checkpoint, so that others know who made it.",
     "stats": "Show what values are like: least, greatest, mean, NaN, infinities.",
     "upgrade": "Write a checkpoint in the format version of today.",
     "verify": "Check every byte, and say what is damaged and where.",

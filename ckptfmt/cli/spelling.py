@@ -13,6 +13,8 @@ NAMES = {
     "diff": {"source_format": "--from", "target_format": "--to"},
     "report": {"source_format": "--from", "target_format": "--to"},
     "migrate": {"migrations": "--migrations"},
+    "sign": {"form": "--model-signing"},
+    "verify": {"trust": "--signed-by"},
 }
 # options that messages name and no command may have; for those who call this from Python
 ELSEWHERE = frozenset(
@@ -21,7 +23,7 @@ ELSEWHERE = frozenset(
     extra follow_links framework grace into keep layout like limits lossy max_expansion max_in_flight metadata
     metrics migrations mismatched mmap nest nice on_nan overwrite paged parameters prefix progress resume root
     schedule schema select share share_with skip source_format source_schema spectrum statistics storage_options
-    stored strict strip_prefix target_format verify
+    stored strict strip_prefix target_format trust verify
     """.split()  # noqa: SIM905
 )
 _QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\""

@@ -8,13 +8,14 @@ from typing import Any
 import click
 from rich.text import Text
 
-from .. import Damage, FolderReport, VerifyReport, verify_folder
+from .. import Damage, FolderReport, SignatureReport, VerifyReport, verify_folder, verify_signature
 from .. import verify as verify_checkpoint
 from ..errors import CODES, CkptError, MissingError, NotACheckpointError
 from . import DAMAGED, FAILED, json_form, options
 from .bar import shown_progress
 from .console import console, print_json
 from .several import documents, tell
+from .sign import document as signature_document
 from .text import count, path_label, size, visible
 
 
@@ -26,6 +27,8 @@ Examples:
   ckptfmt verify --resume verify.state runs/7/step-0000001000.ckpt
   ckptfmt verify --resume verify.state runs/7
   ckptfmt verify epoch_*.ckpt
+  ckptfmt verify --signed-by key.pub model.ckpt
+  ckptfmt verify --signed-by key.pub --signature-only model.ckpt
   ckptfmt verify --json model.ckpt | jq -r '.damage[].tensor' | sort -u
 
 With --resume a verification that is interrupted goes on where it was: FILE keeps how far it has come, and is removed
@@ -35,27 +38,46 @@ The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list o
 (of the checkpoint; "" for a checkpoint of one file), tensor (its label), path (of the tensor, typed: strings and
 ints), chunk, block, offset and length (bytes in the object), and message. Of a folder: path, ok, checkpoints, a list of
 such objects, and errors, a list of objects with path, code and message; of several paths the same, with paths, a list,
-in place of path.
+in place of path. With --signed-by also signatures, a list of objects with path, signature, signer, manifest_sha256 and
+form.
 
-Exit codes: 0 whole, 1 damaged, 2 something that could not be checked.
+Exit codes: 0 whole, 1 damaged, or not signed by who is trusted, 2 something that could not be checked.
 """,
 )
 @options.paths
 @click.option(
     "--resume", metavar="FILE", type=click.Path(), help="Keep in FILE how far it has come, and go on from there."
 )
+@click.option(
+    "--signed-by",
+    "trust",
+    multiple=True,
+    metavar="FILE",
+    help="Also that one of these has signed it: public keys or certificates, PEM; may be given several times.",
+)
+@click.option("--signature", metavar="FILE", help="The signature, if it is not at PATH.sig; also one of model-signing.")
+@click.option("--signature-only", is_flag=True, help="With --signed-by: only that, which reads no chunk.")
 @options.recursive
 @options.follow_links
 @options.quiet
 @options.as_json
 def verify(
-    paths: tuple[str, ...], resume: str | None, recursive: bool, follow_links: bool, quiet: bool, as_json: bool
+    paths: tuple[str, ...],
+    resume: str | None,
+    recursive: bool,
+    follow_links: bool,
+    quiet: bool,
+    as_json: bool,
+    **of_signature: Any,
 ) -> int:
     """Check every byte of the checkpoint at PATH, or of all in the folder PATH, against its digests, and say what is
     damaged and where. PATH may be given several times.
 
     Changes nothing.
     """
+    signed = _signed(paths, follow_links, **of_signature)
+    if of_signature["signature_only"]:
+        return _show_signatures(signed, quiet, as_json)
     asked: dict[str, Any] = {"recursive": recursive, "quiet": quiet, "resume": resume, "follow_links": follow_links}
     if len(paths) == 1:
         report = _verified(paths[0], **asked)
@@ -67,12 +89,39 @@ def verify(
         document = {"paths": list(paths), **_folder_document(report)}
         del document["path"]
     if as_json:
-        print_json(document)
+        print_json(document | ({"signatures": list(map(signature_document, signed))} if signed else {}))
     elif not quiet:
+        _tell_signatures(signed)
         _show_all(report) if isinstance(report, FolderReport) else _show(report)
     if report.ok:
         return 0
     return FAILED if isinstance(report, FolderReport) and all(one.ok for one in report.reports) else DAMAGED
+
+
+def _signed(
+    paths: tuple[str, ...], follow_links: bool, trust: tuple[str, ...], signature: str | None, signature_only: bool
+) -> list[SignatureReport]:
+    """Who has signed each, before a byte of it is looked at."""
+    if not trust and (signature is not None or signature_only):
+        raise click.UsageError("--signature and --signature-only are for --signed-by")
+    if signature is not None and len(paths) > 1:
+        raise click.UsageError("--signature is for one PATH")
+    if not trust:
+        return []
+    return [verify_signature(path, trust, signature=signature, follow_links=follow_links) for path in paths]
+
+
+def _show_signatures(signed: list[SignatureReport], quiet: bool, as_json: bool) -> int:
+    if as_json:
+        print_json({"ok": True, "signatures": list(map(signature_document, signed))})
+    elif not quiet:
+        _tell_signatures(signed)
+    return 0
+
+
+def _tell_signatures(signed: list[SignatureReport]) -> None:
+    for one in signed:
+        console().print(Text.assemble(f"{visible(one.path)}: ", ("signed", "bold green"), f" by {visible(one.signer)}"))
 
 
 def _verified(path: str, *, recursive: bool, quiet: bool, **more: Any) -> VerifyReport | FolderReport:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 import numpy as np
 
+from .._version import __version__
 from ..brief import Brief
 from ..calls import takes
 from ..errors import CkptError, fault, os_fault
@@ -46,6 +47,7 @@ from .sharding import Shards, staged
 from .shards import STATE_DICT
 from .source import (
     EXPANSION,
+    PROVENANCE,
     Advance,
     DigestedPart,
     Loss,
@@ -271,9 +273,10 @@ def _save(target: str, source: OpenedSource, made: _Made, counter: _Counter, *, 
     rows = Rows(digest_named(options.get("digest", DIGEST)), BLOCK) if verify else Rows()
     sources = rebuild(arrays, lambda _, leaf: rows.source(leaf))
     ours = made.ours
+    further = {} if ours is None else ours.further
+    options["extra"] = {**further, **_lineage(source, further), **(options.get("extra") or {})}
     if ours is not None:
         sources = ours.tagged(sources)
-        options["extra"] = {**ours.further, **(options.get("extra") or {})}
         if options.get("schema") is not None:  # that of the caller counts
             ours = ours._replace(schema=None)
         else:
@@ -285,6 +288,18 @@ def _save(target: str, source: OpenedSource, made: _Made, counter: _Counter, *, 
 
     options |= {"progress": counter.within(made.bytes), "check": check if verify else None}
     save(target, sources, metadata=made.metadata, **options)
+
+
+def _lineage(source: OpenedSource, further: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of what is converted: that of its source, with one more record. [LIN-001]"""
+    before = further.get(PROVENANCE)
+    record = {
+        "operation": "convert",
+        "generator": f"ckptfmt {__version__}",
+        "format": source.format,
+        "source": source.manifest_sha256,
+    }
+    return {PROVENANCE: [*(before if isinstance(before, list) else ()), record]}
 
 
 def _write(

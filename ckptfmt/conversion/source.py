@@ -184,7 +184,7 @@ class OpenedSource:
     `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there where it
     has more than a tree and metadata, as checkpoints of this format have. `size`: the bytes of all its files, where
     these are not those at its path. `place`: where it lies, and its format. `left_out`: how many tensors, and bytes of
-    them, lie in objects that cannot be read.
+    them, lie in objects that cannot be read. `manifest_sha256`: what identifies a checkpoint of this format.
     """
 
     tree: Tree
@@ -196,6 +196,7 @@ class OpenedSource:
     ours: Ours | None = None
     size: int | None = None
     left_out: tuple[int, int] = (0, 0)
+    manifest_sha256: bytes | None = None
 
     @property
     def format(self) -> str:

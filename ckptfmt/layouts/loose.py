@@ -154,7 +154,6 @@ def _write_chunk(
     """Write one chunk, whose stored bytes are `data` if it is compressed; gives its length and its blocks' digests."""
     from .staging import STAGED, Checks, WriteBehind, staged, watched
 
-
     tensor, spec, source, number = chunk
     name = chunk_object(tensor, spec, number)
     if isinstance(source, KeptTensor):

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..calls import checked_class
 from ..errors import DAMAGED, CkptError, MissingError, fault
+from ..signing import beside as signatures
 from ..storage import Attempt, Storage, attempt_for, storage_for
 from ..threads import Helper
 from . import asynchronous, retention
@@ -282,12 +283,20 @@ class Copier:
             try:
                 for name in self.first.objects_of(step):
                     self._copy_object(storage, name, attempt)
+                self._copy_signature(step.path, target)
                 attempt.publish()
             except BaseException:
                 attempt.abort()
                 raise
         finally:
             storage.close()
+
+    def _copy_signature(self, source: str, target: str) -> None:
+        """Before the copy takes its name, so that it is never there without the signature of the step."""
+        data = signatures.read(signatures.beside(source), self.first.options)
+        if data is not None:
+            where, options = signatures.beside(target), self.second.options
+            signatures.write(where, data, overwrite=True, durable=self._durable, options=options)
 
     def _copy_object(self, storage: Storage, name: str, attempt: Attempt) -> None:
         size = storage.size(name)

@@ -20,7 +20,9 @@ from ..conversion.table import OWN
 from ..errors import CkptError, fault
 from ..maintenance.candidates import check_folder
 from ..maintenance.usage import usage_of
+from ..signing.beside import beside as signature_of
 from ..storage import COMMIT, MANIFEST, is_url, path_of
+from ..storage import disk as disks
 from ..storage.leases import claim, is_leased, lease
 from ..storage.temporaries import take_away
 from .listing import CheckpointRow, by_step, listed
@@ -150,6 +152,8 @@ def _removed(folder: str, row: CheckpointRow, one: Pruned) -> Pruned:
             return replace(one, why=BEING_READ)
         if not _is_as_listed(row):
             return replace(one, why=CHANGED)
+        with suppress(OSError):  # there is a signature, or there is none
+            disks.current().unlink(signature_of(row.path))
         take_away(row.path)
     return replace(one, removed=True)
 

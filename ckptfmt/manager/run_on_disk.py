@@ -19,6 +19,7 @@ from typing import Any, Unpack
 from ..errors import CkptError, StorageError, fault, os_fault
 from ..format import commit
 from ..options import OpenOptions
+from ..signing.beside import beside as signature_of
 from ..storage import COMMIT, TEMPORARY_SUFFIX, leases
 from ..storage import disk as disks
 from ..storage.attempt import LocalAttempt, make_directories
@@ -169,6 +170,8 @@ class RunOnDisk(RunDirectory):
         """Give a step the name of a temporary; gives its new path. `for_good`: after a power loss, too."""
         hidden = self.temporary_of(os.path.basename(step.path))
         disk = disks.current()
+        with contextlib.suppress(OSError):  # without its checkpoint it says nothing
+            disk.unlink(signature_of(step.path))
         try:
             try:
                 disk.replace(step.path, hidden)

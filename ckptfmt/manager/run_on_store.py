@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import DAMAGED, CkptError, StorageError, fault
 from ..format import commit
+from ..signing.beside import beside as signature_of
 from ..storage import COMMIT
 from ..storage.engine import Child, engine_for, storage_fault
 from ..storage.marks import LEASE, LIFETIME, TOMBSTONE
@@ -211,6 +212,7 @@ class RunOnStore(RunDirectory):
                     pass
         elif entry is not None:
             self._remove(place)
+        self._remove(signature_of(place))
         for lease, _ in self._leases.get(name, ()):
             self._remove(f"{self._root}/{lease}")
         self._remove(self._tombstone(name))

@@ -62,6 +62,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     need. When nobody holds it or its tensors any more it closes itself, at once, as they hold it in no circle."""
 
     path = ""
+    is_trusted = False  # whether somebody who is trusted has signed it, so that nothing of it is read unverified
     _numbers: Sequence[int] | None = None  # of the tensors in the tree, where these are not all that are stored
 
     def __init__(
@@ -81,6 +82,19 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         openings = 0
         while not self._try_open(final=openings == REPLACED):
             openings += 1
+
+    def require_verification(self) -> None:
+        """Have nothing of it read unverified, as it is trusted for a signature; raises `bad-option`. [SIG-010]"""
+        self.is_trusted = True
+        if not self.verifies:
+            self.verification(False)
+
+    def verification(self, verify: bool | None) -> bool | None:
+        """What `verify=` of a read comes to; raises `bad-option` where it contradicts `trust=`. [SIG-010]"""
+        if self.is_trusted and verify is False:
+            message = "what is read because of a signature has to be verified"
+            raise fault("bad-option", message, path=self.path, found="verify=False", expected="trust= without it")
+        return True if self.is_trusted else verify
 
     @classmethod
     def over(
@@ -258,7 +272,17 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         if renaming == type(renaming)():
             return self
         other = type(self).__new__(type(self))
-        for name in ("path", "verifies", "limits", "_storage_options", "_storage", "rules", "located", "fetcher"):
+        for name in (
+            "path",
+            "verifies",
+            "is_trusted",
+            "limits",
+            "_storage_options",
+            "_storage",
+            "rules",
+            "located",
+            "fetcher",
+        ):
             setattr(other, name, getattr(self, name))
         other.blocks = self.blocks
         other.manifest = self.manifest._replace(root=renaming.node(self.manifest.tree, self.path))

@@ -99,6 +99,7 @@ class Loader:
         self.into, self.like = into, like
         self.mmap, self.maps_into = mmap and into is None, mmap and into is not None
         self.adapter = adapter_named(framework) if isinstance(framework, str) else framework
+        verify = view.stored.verification(verify)
         self.verify = (view.stored.verifies and not self.mmap) if verify is None else verify
         self.verifies_maps = bool(verify)
         self.strict, self.cast, self.tally = strict, cast, Tally()

@@ -74,7 +74,8 @@ def source_of(opened: StoredCheckpoint) -> OpenedSource:
         mapped = Loader(checkpoint, mmap=True, verify=True, restores=children).load if can_be_mapped else None
         tree, resources = rebuild(plain, leaf), stack.pop_all()
         metadata = trees.decode(checkpoint.manifest.metadata, [].__getitem__, restores=KEPT)
-        return OpenedSource(tree, metadata, mapped=mapped, resources=resources, ours=ours)
+        sha256 = checkpoint.located.record.sha256
+        return OpenedSource(tree, metadata, mapped=mapped, resources=resources, ours=ours, manifest_sha256=sha256)
 
 
 def _ours(checkpoint: StoredCheckpoint) -> Ours:

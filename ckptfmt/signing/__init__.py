@@ -1,0 +1,1 @@
+"""Signatures of checkpoints (docs/spec/signatures.md): who vouches for one, of whose manifest they are."""
