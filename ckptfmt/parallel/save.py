@@ -179,14 +179,16 @@ class ParallelSave:
             digest: bytes(msgpack.packb([numbers.tolist(), [made.specs[number].grid for number in numbers]]))
             for digest, numbers in numbering.items()
         }
-        if self.base is None:
-            parts = self._share_out(made.owners, len(messages))
-        else:
-            self._owners = made.owners
-            cells = columns(np.arange(len(made.owners)), first_chunks(made.specs))
-            mine = [made.owners == rank for rank in range(len(messages))]
-            parts = iter([[encode_column(column[rows]) for column in cells] for rows in mine])
+        share_out = self._share_out if self.base is None else self._owned
+        parts = share_out(made.owners, len(messages))
         return [[token, grids[digest], mine] for digest, mine in zip(self._digests, parts, strict=True)]
+
+    def _owned(self, owners: Array, ranks: int) -> Iterator[list[Any]]:
+        """For each rank the first columns of a table of the chunks that it writes, unless they are linked."""
+        assert self._draft is not None
+        self._owners = owners
+        cells = columns(np.arange(len(owners)), first_chunks(self._draft.specs))
+        yield from ([encode_column(column[owners == rank]) for column in cells] for rank in range(ranks))
 
     def _share_out(self, owners: Array, ranks: int) -> Iterator[list[Any]]:
         """For each rank the parts that it has to write: their numbers, and the first columns of their tables."""

@@ -129,15 +129,9 @@ def _save(
     report = counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs))
     draft = drafted(made, specs, report=report, extra=further)
     draft = replace(draft, paged=paged, base=base, watch=guard.watch)
-    attempt = attempt_for(
-        name,
-        directory=layout != "file",
-        overwrite=overwrite,
-        durable=durable,
-        options=storage_options,
-        in_flight=max_bytes_in_flight,
-        is_read=check is not None,
-    )
+    how: Any = {"overwrite": overwrite, "durable": durable, "in_flight": max_bytes_in_flight}
+    is_directory, is_read = layout != "file", check is not None
+    attempt = attempt_for(name, directory=is_directory, options=storage_options, is_read=is_read, **how)
     written = committed(module, draft, attempt, check, lambda: guard.check(made, before_commit))
     return report_of(name, layout, written, made, len(specs), guard.nan)
 
