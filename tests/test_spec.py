@@ -38,7 +38,7 @@ def statements() -> dict[str, str]:
 
 def test_every_cited_id_exists() -> None:
     files = [*ROOT.glob("ckptfmt/**/*.py"), *ROOT.glob("adapters/**/*.py"), *ROOT.glob("conformance/**/*.py")]
-    files += [*ROOT.glob("conformance/*.md"), *ROOT.glob("conformance/implementations/javascript/*.js")]
+    files += [*ROOT.glob("conformance/*.md"), *ROOT.glob("js/src/*.ts")]
     files += [*ROOT.glob("tests/**/*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
     cited = {name: set(ID.findall(name.read_text())) for name in files}
     dangling = {str(name): ids - statements().keys() for name, ids in cited.items() if ids - statements().keys()}

@@ -37,6 +37,8 @@ export interface Source {
   readonly kind: 'file' | 'directory';
   /** How it is called in messages. */
   readonly label: string;
+  /** Bytes that a request may bring along at little cost. */
+  readonly readAhead: number;
   /** Bytes of an object; throws CkptError `missing-object` where it is not there. */
   size(object: string, signal?: AbortSignal): Promise<number>;
   /** Bytes of an object, fewer than `length` only where the object ends. */

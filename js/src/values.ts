@@ -57,42 +57,57 @@ export class Tagged {
  * speed does not depend on keys that a stranger chose: engines hash bigints in a way that can be foreseen. [LIM-007]
  */
 export class Dict implements Iterable<[Key, Value]> {
-  readonly #items = new Map<string, [Key, Value]>();
+  readonly #keys: Key[] = [];
+  readonly #values: Value[] = [];
+  #strings: Map<string, number> | undefined; // where each key stands
+  #ints: Map<string, number> | undefined; // in hexadecimal, which is made in linear time
 
   constructor(items: Iterable<readonly [Key, Value]> = []) {
-    for (const [key, value] of items) this.#items.set(textOf(key), [key, value]);
+    for (const [key, value] of items) this.add(key, value);
+  }
+
+  /** @internal Whether the key is a new one. */
+  add(key: Key, value: Value): boolean {
+    const places = typeof key === 'string' ? this.#strings ??= new Map() : this.#ints ??= new Map();
+    const text = typeof key === 'string' ? key : key.toString(16);
+    if (places.has(text)) return false;
+    places.set(text, this.#keys.length);
+    this.#keys.push(key);
+    this.#values.push(value);
+    return true;
   }
 
   get size(): number {
-    return this.#items.size;
+    return this.#keys.length;
   }
 
   get(key: Key | number): Value | undefined {
-    return this.#items.get(textOf(key))?.[1];
+    const at = this.#at(key);
+    return at === undefined ? undefined : this.#values[at];
   }
 
   has(key: Key | number): boolean {
-    return this.#items.has(textOf(key));
+    return this.#at(key) !== undefined;
   }
 
-  * keys(): IterableIterator<Key> {
-    for (const [key] of this.#items.values()) yield key;
+  keys(): IterableIterator<Key> {
+    return this.#keys.values();
   }
 
-  * values(): IterableIterator<Value> {
-    for (const [, value] of this.#items.values()) yield value;
+  values(): IterableIterator<Value> {
+    return this.#values.values();
   }
 
-  entries(): IterableIterator<[Key, Value]> {
-    return this.#items.values();
+  * entries(): IterableIterator<[Key, Value]> {
+    for (let i = 0; i < this.#keys.length; i++) yield [this.#keys[i]!, this.#values[i]!];
   }
 
   [Symbol.iterator](): IterableIterator<[Key, Value]> {
-    return this.#items.values();
+    return this.entries();
   }
-}
 
-/** Distinct for distinct keys: `s` and a string, `i` and an int, in hexadecimal, which is made in linear time. */
-export function textOf(key: Key | number): string {
-  return typeof key === 'string' ? `s${key}` : `i${BigInt(key).toString(16)}`;
+  #at(key: Key | number): number | undefined {
+    if (typeof key === 'string') return this.#strings?.get(key);
+    return typeof key === 'bigint' || Number.isInteger(key) ? this.#ints?.get(BigInt(key).toString(16)) : undefined;
+  }
 }

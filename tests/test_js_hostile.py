@@ -1,0 +1,56 @@
+"""What hostile checkpoints do to the reader in JavaScript: the scripts of tests/attacks, put to it. Each ends in a code
+or in what is there, in bounded memory and time. [SEC-002] [SEC-003] [SEC-006] [LIM-003] [LIM-007] [LIM-008]"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from javascript import node
+
+ATTACKS = Path(__file__).parent / "attacks"
+VECTORS = Path(__file__).parents[1] / "conformance" / "vectors"
+SCRIPTS = [  # those whose checkpoints are of this format
+    "big_integers",
+    "compression_bombs",
+    "deep_nesting",
+    "hash_collisions",
+    "huge_shapes",
+    "links",
+    "manifest_bombs",
+    "overlapping_extents",
+    "part_counts",
+    "path_escape",
+    "quadratic_names",
+    "sparse_files",
+    "special_files",
+    "two_views",
+]
+LIBRARIES = [
+    "codec-zstd-by-hand",
+    "codec-blosc-by-hand",
+    "codec-gzip-by-hand",
+    "digest-blake3-file",
+    "digest-sha256-file",
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in /proc")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_attack(script: str) -> None:
+    ready = [str(VECTORS / name / "input.ckpt") for name in LIBRARIES]  # whose memory is not what is measured
+    words = [node(), "--expose-gc", str(Path(__file__).with_name("js_hostile.mjs")), *ready]
+    environment = {**os.environ, "CKPTFMT_ATTACKED": shlex.join(words)}
+    done = subprocess.run(
+        [sys.executable, str(ATTACKS / f"{script}.py")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert done.stdout.count("\n") > 1, "something was tried"
