@@ -1,7 +1,8 @@
-"""`python -m benchmarks.statistics`: statistics of a checkpoint beside a verified load of the same bytes.
+"""`python -m benchmarks.statistics`: statistics of a checkpoint beside a verified load of the same bytes,
+and saves that store them, or look for NaNs, beside one that does not.
 
 Interleaved rounds, each in a fresh process, as a process that has loaded once has its memory already. A ratio is of the
-same round, in bytes a second: more is better.
+same round: of statistics and load in bytes a second (more is better), of saves in seconds (less is better).
 """
 
 from __future__ import annotations
@@ -37,11 +38,27 @@ def tree_of(name: str, nbytes: int) -> dict[str, Any]:
     return {f"w{i}": np.roll(values, i) for i in range(8)}
 
 
-def timed(what: str, name: str, path: str) -> float:
+SAVES: dict[str, dict[str, Any]] = {
+    "save": {"durable": False},
+    "save, statistics": {"durable": False, "statistics": True},
+    "save, on_nan": {"durable": False, "on_nan": "refuse"},
+    "durable": {},
+    "durable, statistics": {"statistics": True},
+}
+
+
+def timed(what: str, name: str, path: str, nbytes: int) -> float:
     """Seconds of one operation in this process, after a small one that has imported all."""
     calls: dict[str, Callable[[str], Any]] = {"stats": ckptfmt.stats, "load": ckptfmt.load}
     small = f"{path}.small"
     ckptfmt.save(small, tree_of(name, 1 << 20), overwrite=True, durable=False)
+    if what in SAVES:
+        tree = tree_of(name, nbytes)
+        for at in (small, path):  # so that all is imported, and the file is replaced
+            ckptfmt.save(at, tree if at == path else tree_of(name, 1 << 20), overwrite=True, **SAVES[what])
+        begin = time.perf_counter()
+        ckptfmt.save(path, tree, overwrite=True, **SAVES[what])
+        return time.perf_counter() - begin
     calls[what](small)
     begin = time.perf_counter()
     calls[what](path)
@@ -71,9 +88,18 @@ def main(*, mebibytes: int, rounds: int, only: str, folder: str, one: str | None
             ckptfmt.save(path, tree_of(name, nbytes), durable=False)
             ratios, speeds = [], []
             for _ in range(rounds):
-                stats, load = (in_process(what, name, path) for what in ("stats", "load"))
+                stats, load = (in_process(what, name, path, nbytes) for what in ("stats", "load"))
                 ratios.append(load / stats)
                 speeds.append(nbytes / stats / 1e9)
+            saves: dict[str, list[float]] = {what: [] for what in SAVES}
+            for _ in range(rounds):
+                for what, seconds in saves.items():
+                    seconds.append(in_process(what, name, f"{path}.saved", nbytes))
+            for what, seconds in saves.items():
+                beside = saves[what.partition(",")[0]]
+                if seconds is not beside:
+                    slower = [mine / theirs for mine, theirs in zip(seconds, beside, strict=True)]
+                    click.echo(f"{name}: {what} {Spread.of(slower)} of the seconds without")
             click.echo(f"{name}: stats {Spread.of(ratios)} of a verified load, {Spread.of(speeds)} GB/s")
 
 

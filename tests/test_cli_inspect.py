@@ -645,3 +645,38 @@ def test_a_long_key_does_not_push_the_columns_away(tmp_path: Path) -> None:
     lines = inspect(path).splitlines()
     assert "└── short  float64  [1]  8 B  raw" in lines
     assert f"├── '{'k' * 99}... (500 characters)  float64  [1]  8 B  raw" in lines
+
+
+def test_a_flat_list_by_a_column(tmp_path: Path) -> None:
+    """Of ours and of other formats; numbers with the greatest first, and tied tensors once."""
+    tied = np.zeros((30, 4), np.float32)
+    tree = {"b": {"w": tied, 3: np.zeros(9)}, "a": np.zeros(100_000, np.int8), "tied": tied, "n": 1}
+    ckptfmt.save(tmp_path / "x.ckpt", tree, compression={"a": "zstd"}, durable=False)
+
+    def names(*options: str, path: str = "x.ckpt") -> list[str]:
+        result = CliRunner().invoke(cli, ["inspect", str(tmp_path / path), *options])
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        first = next(at for at, line in enumerate(lines) if line.startswith("name "))
+        return [line.split()[0] for line in lines[first + 1 : -1]]
+
+    assert names("--sort", "size") == ["a", "b/w", "b/3"]
+    assert names("--sort", "stored") == ["b/w", "b/3", "a"]
+    assert names("--sort", "name") == ["a", "b/3", "b/w"]
+    assert names("--sort", "dtype") == ["b/w", "b/3", "a"]
+    assert names("--sort", "shape") == ["b/3", "b/w", "a"]
+    assert names("--bars", "-s", "b/**") == ["b/w", "b/3"]
+    save_file({"small": np.zeros(3), "large": np.zeros(70)}, tmp_path / "y.safetensors")
+    assert names("--bars", path="y.safetensors") == ["large", "small"]
+    wrong = CliRunner().invoke(cli, ["inspect", str(tmp_path / "x.ckpt"), "--sort", "sise"])
+    assert wrong.exit_code == 2
+    assert "--sort: there is no column 'sise'; did you mean 'size'?" in wrong.stderr
+
+
+def test_bars_are_in_proportion(tmp_path: Path) -> None:
+    tree = {"whole": np.zeros(960, np.int8), "half": np.zeros(480, np.int8), "bit": np.zeros(1, np.int8)}
+    ckptfmt.save(tmp_path / "x.ckpt", {**tree, "none": np.zeros(0, np.int8)}, durable=False)
+    result = CliRunner().invoke(cli, ["inspect", str(tmp_path / "x.ckpt"), "--bars"])
+    bars = {line.split()[0]: line.count("█") for line in result.stdout.splitlines() if " int8 " in line}
+    assert bars == {"whole": 24, "half": 12, "bit": 0, "none": 0}
+    assert "▏" in next(line for line in result.stdout.splitlines() if line.startswith("bit "))

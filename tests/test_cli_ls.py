@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from damage import LAYOUTS
 from peers import peer
+from rich.text import Text
 from safetensors.numpy import save_file
 
 import ckptfmt
@@ -306,3 +307,14 @@ def test_a_folder_on_a_store(tmp_path: Path) -> None:
         ("epoch_10.ckpt", 10, 0.1),
         ("epoch_2.ckpt", 2, 0.5),
     ]
+
+
+def test_a_terminal_shows_one_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says which: the one of --sort, else the first. A pipe gets the table alone."""
+    manager = CheckpointManager(tmp_path, durable=False)
+    for step in range(8):
+        manager.save(step, {}, metrics={"loss": float(7 - step), "acc": float(step)})
+    assert "▁" not in ls(tmp_path)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert Text.from_ansi(ls(tmp_path)).plain.splitlines()[-1] == "loss  █▇▆▅▄▃▂▁  0 to 7"
+    assert Text.from_ansi(ls(tmp_path, "--sort", "acc")).plain.splitlines()[-1] == "acc  ▁▂▃▄▅▆▇█  0 to 7"

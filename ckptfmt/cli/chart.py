@@ -11,6 +11,7 @@ from ..packages import install
 from .text import visible
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+FULL, EIGHTHS = "█", " ▏▎▍▌▋▊▉"
 GAP = "·"  # where a metric is missing, NaN or infinite
 WIDTH = 72  # most columns of a line
 
@@ -43,6 +44,14 @@ def _thinned(values: Sequence[float]) -> Sequence[float]:
     """At most `WIDTH` values, evenly taken, the last among them."""
     count = min(len(values), WIDTH)
     return [values[(place + 1) * len(values) // count - 1] for place in range(count)]
+
+
+def bar(share: float, width: int, *, ascii_only: bool) -> str:
+    """A bar that fills a share of a width, to an eighth of a column."""
+    if ascii_only:
+        return "#" * round(share * width)
+    eighths = max(round(share * width * 8), 1 if share > 0 else 0)
+    return (FULL * (eighths // 8) + EIGHTHS[eighths % 8]).rstrip()
 
 
 def write_png(path: str, series: Series) -> None:

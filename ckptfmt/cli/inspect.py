@@ -28,6 +28,8 @@ from .json_form import JsonEncoder
 from .lineage import look_at_lineage
 from .several import look_at
 from .tags import documents, notes
+from .tensor_list import COLUMNS as SORTED_BY
+from .tensor_list import check_column, show_list
 from .tensors import is_tensor, tree_of
 from .text import count, size, visible
 from .tree_view import TreeView, tally
@@ -46,6 +48,7 @@ Examples:
   ckptfmt inspect runs/7                            # every checkpoint in the folder
   ckptfmt inspect Llama-3-8B                        # a model in several files, as Hugging Face has them
   ckptfmt inspect model.ckpt --lineage              # what it was made from; sources in its folder are compared
+  ckptfmt inspect model.ckpt --bars                 # the largest tensors first
   ckptfmt inspect model.ckpt --json | jq '.tensors[] | .name'
 
 Layers that are alike are one line, "0..31", with what each of them holds, and where a dict has many names with periods,
@@ -67,15 +70,20 @@ Exit codes: 0 fine, 1 one is damaged, 2 anything else.
 @options.paths
 @options.reading
 @click.option("--depth", "-d", type=click.IntRange(min=0), metavar="N", help="Open only N levels of containers.")
+@click.option("--sort", metavar="COLUMN", help=f"A flat list of tensors, by {', '.join(SORTED_BY)}.")
+@click.option("--bars", is_flag=True, help="The same list with a bar of bytes beside each; the largest first.")
 @click.option("--all", "-a", "everything", is_flag=True, help="Fold no layers, and group no names.")
 @click.option("--lineage", is_flag=True, help="Show what it was made from, by what, instead of the tree.")
 @options.as_json
-def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, lineage: bool, **more: Any) -> int:
+def inspect(
+    paths: tuple[str, ...], recursive: bool, as_json: bool, lineage: bool, sort: str | None, **more: Any
+) -> int:
     """Show the tree in the checkpoint at PATH: dtypes, shapes, sizes and codecs of tensors, and plain values. PATH may
     be a folder of checkpoints, and be given several times.
 
     Reads the manifest only, however large the tensors are. In a GLOB `*` stays within a level, `**` does not.
     """
+    check_column(sort)
     if lineage:
         return look_at(
             paths,
@@ -83,7 +91,7 @@ def inspect(paths: tuple[str, ...], recursive: bool, as_json: bool, lineage: boo
             partial(look_at_lineage, follow_links=more["follow_links"], as_json=as_json),
             as_json=as_json,
         )
-    inspection = _Inspection(recursive=recursive, as_json=as_json, **more)
+    inspection = _Inspection(recursive=recursive, as_json=as_json, sort=sort, **more)
     return look_at(paths, recursive, inspection.look, as_json=as_json)
 
 
@@ -97,6 +105,8 @@ class _Inspection:
         recursive: bool,
         depth: int | None,
         everything: bool,
+        sort: str | None,
+        bars: bool,
         source_format: str | None,
         max_expansion: int,
         follow_links: bool,
@@ -104,6 +114,7 @@ class _Inspection:
         as_json: bool,
     ) -> None:
         self.select, self.depth, self.folds, self.as_json = select, depth, not everything, as_json
+        self.column, self.bars = sort or ("size" if bars else None), bars
         self.recursive, self.source_format, self.follow_links = recursive, source_format, follow_links
         self.reading: dict[str, Any] = {"max_expansion": max_expansion, "follow_links": follow_links}
         self.reading["dequantize"] = dequantize
@@ -183,7 +194,10 @@ class _Inspection:
         view: dict[str, Any] = {"depth": self.depth, "fold": self.folds}
         if metadata is not None:
             TreeView(out, notes=about_metadata, **view).show(metadata, "metadata")
-        TreeView(out, notes=about, **view).show(tree, "tree")
+        if self.column is None:
+            TreeView(out, notes=about, **view).show(tree, "tree")
+        else:
+            show_list(out, tree, self.column, bars=self.bars)
         out.print(Text(str(tally(tree)), "bold"))
 
 

@@ -44,6 +44,8 @@ the metadata (step, global_step, iteration or epoch, and the others), else a ste
 epoch_012.ckpt. Why a step is kept is what its manager wrote down when it last deleted something; nothing is known of
 later steps.
 
+Below the table of a run a terminal shows one metric over the steps: the one of --sort, else the first.
+
 The object of --json has: path, and steps, a list of objects with name, format, step (or null), path, time (seconds
 since the epoch), size (bytes), metrics, error (the code of what is wrong with it, or null) and reasons. Of what cannot
 be read time and size may be null. With --usage each has own, the bytes that deleting it alone frees, and shared, those
@@ -91,10 +93,10 @@ def ls(
         print_json({"path": path, "steps": steps, **({"on_disk": _on_disk(rows)} if usage else {})})
         return
     _show(path, rows, used)
-    if plot:
-        out = console()
-        for line in chart.lines(_series(rows), ascii_only=out.options.ascii_only):
-            out.print(Text(line))
+    out = console()
+    series = _series(rows) if plot else _one_series(rows, sort) if out.is_terminal else {}
+    for line in chart.lines(series, ascii_only=out.options.ascii_only):
+        out.print(Text(line))
 
 
 def _sorted(rows: list[CheckpointRow], key: str, reverse: bool) -> list[CheckpointRow]:
@@ -121,6 +123,13 @@ def _series(rows: list[CheckpointRow]) -> chart.Series:
     known = [(row.step, row) for row in sorted(rows, key=by_step) if row.step is not None]
     names = dict.fromkeys(name for _, row in known for name in row.metrics)
     return {name: [(step, row.metrics.get(name)) for step, row in known] for name in names}
+
+
+def _one_series(rows: list[CheckpointRow], sort: str) -> chart.Series:
+    """The metric that rows are sorted by, or else the first; none if there are no two steps."""
+    series = _series(rows)
+    name = sort if sort in series else next(iter(series), None)
+    return {} if name is None or len(series[name]) < 2 else {name: series[name]}
 
 
 def _document(row: CheckpointRow) -> dict[str, Any]:
