@@ -103,16 +103,36 @@ function lineChart(title, label, points, { dots = [], log = false, height = 200,
   }));
 }
 
+// how many characters all names begin with, up to the last of a part
+function shared(names) {
+  const [first, last] = d3.extent(names);
+  let length = 0;
+  while (first && length < first.length && first[length] === last[length]) length += 1;
+  return first ? first.slice(0, length).search(/[^./]*$/) : 0;
+}
+
+// a name that has room for so many characters: without what all begin with, and then without its end
+function within(name, common, most) {
+  if (name.length <= most) return name;
+  const rest = name.slice(common);
+  return rest.length < most ? `…${rest}` : `…${rest.slice(0, most - 2)}…`;
+}
+
 // rows: {name, value}, the greatest first
-function barChart(title, rows, label, unit = figure) {
-  const short = (name) => (name.length > 40 ? `…${name.slice(-39)}` : name);
-  return chart(title, `${title}: ${rows.slice(0, 5).map((row) => `${row.name} ${unit(row.value)}`).join(", ")}.`, (width) => Plot.plot({
-    ...PLAIN, width, height: 40 + 20 * rows.length, marginLeft: Math.min(width * 0.5, 16 + 6.4 * (d3.max(rows, (row) => short(row.name).length) ?? 0)), marginRight: 70,
-    x: { label, tickFormat: unit, grid: true, ticks: ticksOf([0, d3.max(rows, (row) => row.value) || 1], Math.max(2, Math.floor(width / 150)), unit) }, y: { label: null, domain: rows.map((row) => row.name), tickFormat: short },
-    marks: [
-      Plot.barX(rows, { y: "name", x: "value", fill: "var(--accent)" }),
-      Plot.text(rows, { y: "name", x: "value", text: (row) => unit(row.value), textAnchor: "start", dx: 4, fill: "currentColor" }),
-      Plot.ruleX([0]),
-    ],
-  }));
+function barChart(title, rows, unit = figure) {
+  const names = rows.map((row) => row.name), longest = d3.max(names, (name) => name.length) ?? 0;
+  const common = shared(names);
+  return chart(title, `${title}: ${rows.slice(0, 5).map((row) => `${row.name} ${unit(row.value)}`).join(", ")}.`, (width) => {
+    const most = Math.min(longest, 44, Math.floor((0.5 * width - 16) / 6.8)); // characters of a name that have room
+    return Plot.plot({
+      ...PLAIN, width, height: 40 + 20 * rows.length, marginLeft: 16 + 6.8 * most, marginRight: 70,
+      x: { label: null, tickFormat: unit, grid: true, ticks: ticksOf([0, d3.max(rows, (row) => row.value) || 1], Math.max(2, Math.floor(width / 150)), unit) },
+      y: { label: null, domain: names, tickFormat: (name) => within(name, common, most) },
+      marks: [
+        Plot.barX(rows, { y: "name", x: "value", fill: "var(--accent)" }),
+        Plot.text(rows, { y: "name", x: "value", text: (row) => unit(row.value), textAnchor: "start", dx: 4, fill: "currentColor" }),
+        Plot.ruleX([0]),
+      ],
+    });
+  });
 }

@@ -23,7 +23,7 @@ function checkpointPage(data) {
   if (totals.tensors) {
     section("map", "Tree by bytes", h("p", { class: "note" }, "A box is as large as its bytes in memory, its colour is the dtype. Enter opens a part, Escape leads out of it, arrow keys lead to the next."),
       treeMap(data.map, totals.dtypes.map((row) => row[0]), show));
-    section("dtypes", "Dtypes", barChart("Bytes by dtype", totals.dtypes.map(([name, , , size]) => ({ name, value: Number(size) })), "bytes", bytes));
+    section("dtypes", "Dtypes", barChart("Bytes by dtype", totals.dtypes.map(([name, , , size]) => ({ name, value: Number(size) })), bytes));
   }
   if (data.stacks.length) section("layers", "Layers", layersView(data.stacks));
   if (data.spectra.length) section("spectra", "Spectra", h("div", { class: "grid" }, data.spectra.map(spectrumView)));

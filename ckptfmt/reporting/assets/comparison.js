@@ -9,7 +9,7 @@ function comparisonPage(data) {
     h("div", { class: "grid" }, side(0), side(1)));
   if (data.movers.length) {
     section("movers", "Biggest movers", h("p", { class: "note" }, "The relative change of a tensor is the l2 norm of its differences over the l2 norm of what it was."),
-      barChart("Tensors with the greatest relative change", data.movers.filter(([, value]) => Number.isFinite(num(value))).map(([name, value]) => ({ name, value: num(value) })), "relative change"));
+      barChart("Tensors with the greatest relative change", data.movers.filter(([, value]) => Number.isFinite(num(value))).map(([name, value]) => ({ name, value: num(value) }))));
   }
   if (data.stacks.length) section("layers", "Layers", changeView(data.stacks));
   const rows = data.changed.map((row) => Object.fromEntries(data.columns.map((name, i) => [name, row[i]])));
