@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from javascript import JS, node
+from pages import blocks
 
 import ckptfmt
 
@@ -121,6 +122,18 @@ def test_the_blocks_of_the_readme_run(project: Path) -> None:
     assert len(promised) == 6
     assert [line for line in promised if line not in said] == []
     assert said[0] == "file 1 2.31"
+
+
+def test_the_program_of_the_how_to(project: Path) -> None:
+    page = (JS.parent / "docs" / "howto" / "javascript.md").read_text()
+    block = next(block for block in blocks(page) if block.title == "read.js")
+    folder = project / "howto"
+    folder.mkdir()
+    (folder / "read.mjs").write_text(block.code)
+    wte = np.arange(8000, dtype=np.float32).reshape(1000, 8).astype(ml_dtypes.bfloat16)
+    ckptfmt.save(folder / "model.ckpt", {"model": {"wte": wte}}, durable=False)
+    [promised] = re.findall(r"// (.*)", block.code)
+    assert run([node(), "read.mjs"], folder).strip() == promised
 
 
 def test_versions_agree() -> None:
