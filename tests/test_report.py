@@ -278,6 +278,16 @@ def test_a_folder_of_others(tmp_path: Path) -> None:
     assert data["metrics"] == [{"name": "loss", "points": [[1, 1.0], [2, 0.5]], "kept": [1, 2]}]
 
 
+def test_on_a_store() -> None:
+    with CheckpointManager("memory://report/run") as manager:
+        for step in (1, 2):
+            manager.save(step, {"w": np.ones(3)}, metrics={"loss": float(step)})
+    assert [row[1] for row in data_of(ckptfmt.report("memory://report/run"))["steps"]] == [1, 2]
+    one = data_of(ckptfmt.report("memory://report/run/step-0000000002.ckpt"))
+    assert rows(one)["w"]["norm"] == pytest.approx(3**0.5)
+    assert refused(lambda: ckptfmt.report("memory://report/none")) == "not-found"
+
+
 # ---- what cannot be
 
 

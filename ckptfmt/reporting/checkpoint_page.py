@@ -32,7 +32,7 @@ def checkpoint_data(source: OpenedSource, select: Any, spectra: Any, options: Ma
     """The data of a page: facts, damage, tree map, layers, tensors, and the spectra that are asked for."""
     tensors = chosen(source.place.path, source.tree, select)
     wanted = chosen(source.place.path, source.tree, spectra)[:SPECTRA] if spectra else []
-    found = measured(source, tensors)
+    found = measured(source, tensors, options)
     largest = sorted(found, key=lambda one: -one.bytes)
     shown = largest[:ROWS]
     return {

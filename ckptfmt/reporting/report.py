@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from ..calls import takes
+from ..checkpoint import Checkpoint
 from ..conversion.comparison import diff
 from ..conversion.opening import NO_CHECKPOINT, open_source, place_for
 from ..conversion.options import SourceOptions
@@ -56,7 +57,7 @@ def report(
         _refuse({"select": select, "spectrum": spectrum}, "of two checkpoints")
         return _of_two(place, path_of(other), (source_format, target_format), given, own)
     _refuse({"target_format": target_format}, "of one checkpoint")
-    checkpoint = place if source_format is not None or is_url(place) else _checkpoint_at(place)
+    checkpoint = place if source_format is not None else _checkpoint_at(place, own)
     if checkpoint is None:
         _refuse({"select": select, "spectrum": spectrum}, "of a run")
         return _of_run(place)
@@ -71,14 +72,16 @@ def _refuse(given: Mapping[str, Any], what: str) -> None:
             raise fault("bad-option", f"a page {what} has no use for {name}=", found=value)
 
 
-def _checkpoint_at(path: str) -> str | None:
+def _checkpoint_at(path: str, own: Mapping[str, Any]) -> str | None:
     """Where the one checkpoint at a path lies, or None where that is a folder which may have several."""
-    if not os.path.isdir(path):
-        return path
     try:
-        return place_for(path, recursive=False).path
+        if is_url(path):
+            Checkpoint(path, **own).close()
+        elif os.path.isdir(path):
+            return place_for(path, recursive=False).path
+        return path
     except CkptError as error:
-        if error.code not in NO_CHECKPOINT:
+        if error.code not in (*NO_CHECKPOINT, "not-found") or (is_url(path) and not listed(path)):
             raise
         return None
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -57,13 +58,15 @@ class MeasuredTensor:
         return self.stats.norm / math.sqrt(self.finite) if self.stats is not None and self.finite else None
 
 
-def measured(source: OpenedSource, tensors: Sequence[tuple[Path, SourceTensor]]) -> list[MeasuredTensor]:
+def measured(
+    source: OpenedSource, tensors: Sequence[tuple[Path, SourceTensor]], options: Mapping[str, Any]
+) -> list[MeasuredTensor]:
     """All of them, read and verified once, and some elements of each, at most of the largest, once more. What is
-    damaged has its error, and the others are read."""
+    damaged has its error, and the others are read. `options` are those of opening a checkpoint."""
     stats = _all_stats(tensors)
     sizes = sorted((nbytes(tensor) for _, tensor in tensors), reverse=True)
     least, most = ([*sizes[:SAMPLED], 0][-1] if len(sizes) > SAMPLED else 0), most_of_each(len(tensors))
-    with _stored_in(source) as stored:
+    with _stored_in(source, options) as stored:
         return [
             _measured(path, tensor, stored.get(path), one, most if nbytes(tensor) >= least else 0)
             for (path, tensor), one in zip(tensors, stats, strict=True)
@@ -113,10 +116,10 @@ def _sample(tensor: SourceTensor, stored: Tensor | None, most: int) -> Array:
 
 
 @contextmanager
-def _stored_in(source: OpenedSource) -> Iterator[Mapping[Path, Tensor]]:
+def _stored_in(source: OpenedSource, options: Mapping[str, Any]) -> Iterator[Mapping[Path, Tensor]]:
     """What a checkpoint of this format says of its tensors, by their paths; nothing of other formats."""
     if source.format != OWN or isinstance(source.place.path, HeldPlace) or is_url(source.place.path):
         yield {}
         return
-    with StoredCheckpoint(source.place.path, follow_links=True) as checkpoint:
+    with StoredCheckpoint(source.place.path, **options) as checkpoint:
         yield checkpoint.tensors
