@@ -21,11 +21,12 @@ from .result import Result
 
 COUNT = 1000
 LAYOUTS = ("file", "packed", "loose")
-KINDS = list(itertools.product(LAYOUTS, ("new names", "one name")))
+SHARING = "new names, sharing"  # each with the one before
+KINDS = [*itertools.product(LAYOUTS, ("new names", "one name")), ("packed", SHARING), ("loose", SHARING)]
 
 
 def run(folder: Path, *, seed: int, count: int = COUNT) -> Result:
-    """`count` kills, in turn of saves in each layout to new names, and over one name."""
+    """`count` kills, in turn of saves in each layout to new names, and over one name, and of saves that share."""
     moments = random.Random(seed)
     bad: list[str] = []
     midway = saves = 0
@@ -41,9 +42,10 @@ def run(folder: Path, *, seed: int, count: int = COUNT) -> Result:
     return Result(f"{count:,} kills, {midway:,} of them in the middle of a save, after {saves:,} that had ended", bad)
 
 
-def tree(number: int) -> dict[str, Any]:
+def tree(number: int, *, frozen: bool = False) -> dict[str, Any]:
+    """All of it changes with the number, but for what is `frozen`, most of the bytes."""
     arrays = [np.full(size, number, np.int32) for size in (1, 300_000, 3, 50_000)]
-    return {"number": number, "arrays": arrays}
+    return {"number": number, "arrays": arrays, **({"frozen": np.arange(800_000)} if frozen else {})}
 
 
 def killed(folder: Path, layout: str, kind: str, seconds: float) -> tuple[int, int]:
@@ -64,7 +66,9 @@ def killed(folder: Path, layout: str, kind: str, seconds: float) -> tuple[int, i
 def save_for_ever(folder: Path, layout: str, kind: str, counts: Any) -> None:
     for number in itertools.count(1):
         counts[0] = number
-        ckptfmt.save(path_of(folder, kind, number), tree(number), layout=layout, overwrite=kind == "one name")
+        base = path_of(folder, kind, number - 1) if kind == SHARING and number > 1 else None
+        path, overwrite = path_of(folder, kind, number), kind == "one name"
+        ckptfmt.save(path, tree(number, frozen=kind == SHARING), layout=layout, overwrite=overwrite, share_with=base)
         counts[1] = number
 
 
@@ -98,4 +102,5 @@ def found(path: Path) -> int | str:
             return "damaged"
     except ckptfmt.CkptError as error:
         return error.code
-    return int(loaded["number"]) if equal_trees(loaded, tree(loaded["number"])) else "wrong"
+    whole = tree(loaded["number"], frozen="frozen" in loaded)
+    return int(loaded["number"]) if equal_trees(loaded, whole) else "wrong"
