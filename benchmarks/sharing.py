@@ -124,7 +124,6 @@ def draw(runs: dict[str, list[tuple[int, int]]], path: Path) -> None:
         steps, sizes = [step for step, _ in found], [size / tree for _, size in found]
         panel.plot(steps, sizes, color=colour, linewidth=2)
         place: dict[str, Any] = {
-            "xytext": (-4, 6),
             "textcoords": "offset points",
             "ha": "right",
             "fontsize": 9,
