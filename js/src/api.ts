@@ -72,6 +72,8 @@ export interface Checkpoint {
   readonly requires: readonly string[];
   readonly schema: { readonly id: string; readonly version: string } | null;
   readonly metadata: Value;
+  /** Records of migrations, repairs and upgrades, the oldest first; null if there are none. [MIG-017] */
+  readonly provenance: Value;
   /** sha256 of the manifest in hexadecimal: the identity of this checkpoint. [SEC-004] */
   readonly sha256: string;
   readonly tensorCount: number;
@@ -88,6 +90,8 @@ export interface Checkpoint {
   tree(options?: TreeOptions): Promise<Value>;
   /** What stands directly below a path, for a view that unfolds; [] is the root. */
   children(path: Path, options?: ChildrenOptions): Promise<Entry[]>;
+  /** The row of what stands at a path itself; its key is the last of the path. */
+  entry(path: Path, options?: { signal?: AbortSignal }): Promise<Entry>;
   /** Look at every byte, and give all that is damaged: [] if it is whole. [BLK-007] */
   verify(options?: VerifyOptions): Promise<Damage[]>;
   close(): Promise<void>;

@@ -13,6 +13,7 @@ import { hasPlainKeys, pathOfTrail, withoutTags } from './nodes.js';
 import { PackedChunks } from './packed.js';
 import { previewOf, previewOfItems, previewOfTensor } from './preview.js';
 import type { Record } from './record.js';
+import { recordsOf } from './records.js';
 import type { Reading } from './reading.js';
 import { checkFingerprint, specsOf, type Spec } from './specs.js';
 import { TensorPages } from './tensor_pages.js';
@@ -104,6 +105,10 @@ export class OpenCheckpoint implements Checkpoint {
     return schema && { id: schema.get('id') as string, version: schema.get('version') as string };
   }
 
+  get provenance(): Value {
+    return recordsOf(this.#made.manifest.keys.get('provenance'));
+  }
+
   get sha256(): string {
     return this.#made.record.sha256;
   }
@@ -169,6 +174,13 @@ export class OpenCheckpoint implements Checkpoint {
     const found = await this.#made.tree.below(keys, start, stop, signal);
     if (found === undefined) throw noSuchPath(path);
     return found.map((seen) => entryOf(seen, keys));
+  }
+
+  async entry(path: Path, { signal }: { signal?: AbortSignal } = {}): Promise<Entry> {
+    const keys = typeof path === 'string' ? await this.#find(path, signal) : typed(path);
+    const found = await this.#made.tree.seen(keys, signal);
+    if (found === undefined) throw noSuchPath(path);
+    return { ...entryOf(found, keys), path: keys };
   }
 
   verify(options: VerifyOptions = {}): Promise<Damage[]> {

@@ -88,6 +88,12 @@ export class Tree {
     return await this.#place(path, signal) !== undefined;
   }
 
+  /** What stands at a path, without what is in it; undefined if there is nothing. */
+  async seen(path: readonly Key[], signal?: AbortSignal): Promise<Seen | undefined> {
+    const place = await this.#place(path, signal);
+    return place && this.#seen(place, path.at(-1) ?? '', signal);
+  }
+
   /** What stands directly below a path, from `start` to `stop`; undefined if there is nothing at the path. */
   async below(path: readonly Key[], start: number, stop: number, signal?: AbortSignal): Promise<Seen[] | undefined> {
     const place = await this.#place(path, signal);
