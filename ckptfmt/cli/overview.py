@@ -29,6 +29,7 @@ COMMANDS = {
     "stats": "Show what values are like: least, greatest, mean, NaN, infinities.",
     "upgrade": "Write a checkpoint in the format version of today.",
     "verify": "Check every byte, and say what is damaged and where.",
+    "view": "Look at checkpoints in a browser: numbers, heat maps, damage.",
 }
 
 HELP = f"""\

@@ -88,6 +88,9 @@ class Storage(Protocol):
     def size(self, name: str) -> int:
         """Size of an object in bytes; raises `missing-object`."""
 
+    def seen(self, name: str) -> str:
+        """What changes when an object does, as far as the storage can tell; raises `missing-object`."""
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes; raises `missing-object` or `short-object`."""
 

@@ -184,6 +184,9 @@ class HeldStorage:
     def size(self, name: str) -> int:
         return self._found(name).nbytes
 
+    def seen(self, name: str) -> str:
+        return f"{self.size(name):x}"
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         data = bytearray(length)
         self.read_into(name, offset, memoryview(data))

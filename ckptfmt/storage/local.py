@@ -56,6 +56,11 @@ class LocalStorage:
         with self._open(name) as fd:
             return os.fstat(fd).st_size
 
+    def seen(self, name: str) -> str:
+        with self._open(name) as fd:
+            status = os.fstat(fd)
+        return f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         data = bytearray(length)
         self.read_into(name, offset, memoryview(data))

@@ -6,6 +6,7 @@ that replaces the checkpoint is told so, and never gets bytes of both.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeGuard, TypeVar
 
@@ -78,6 +79,10 @@ class RemoteStorage:
             except FileNotFoundError:
                 raise fault("missing-object", f"{name} is missing", path=self.path) from None  # [READ-005]
         return self._seen[name].size
+
+    def seen(self, name: str) -> str:
+        self.size(name)
+        return f"{zlib.crc32(repr(self._seen[name]).encode()):08x}"
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         tail = self._tails.get(name, b"")
