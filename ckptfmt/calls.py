@@ -18,6 +18,7 @@ FIRST = frozenset({"self", "cls", "_cls"})  # what a method is called with
 
 # of each call that has been imported, by its name in messages: its options, and the package that it stands in
 _CALLS: dict[str, tuple[Callable[[], frozenset[str]], str]] = {}
+_CLASSES: set[str] = set()  # those of them that make an object of options
 
 
 def takes(*options: type | str, name: str = "", former: Mapping[str, str] | None = None) -> Callable[[Call], Call]:
@@ -84,6 +85,7 @@ class _Described:
 
 def checked_class(cls: type[T]) -> type[T]:
     """The same for a class, whose options are those of making one."""
+    _CLASSES.add(cls.__qualname__)
     if issubclass(cls, tuple):
         cls.__new__ = takes(name=cls.__name__)(cls.__new__)  # type: ignore[method-assign]
     else:
@@ -120,10 +122,11 @@ def refuse_others(call: str, given: Iterable[str], has: Collection[str]) -> None
 
 
 def _owners(option: str, call: str) -> list[str]:
-    """The calls that have an option which another does not have: at most three, those of its own package first."""
+    """The calls that have an option which another does not have: at most three, those of its own package first, and
+    small classes of options last."""
     package = _CALLS[call][1] if call in _CALLS else ""
     owners = [other for other, (has, _) in _CALLS.items() if option in has() and other != call]
-    return sorted(owners, key=lambda other: _CALLS[other][1] != package)[:3]
+    return sorted(owners, key=lambda other: (_CALLS[other][1] != package, other in _CLASSES))[:3]
 
 
 def named_by(call: Callable[..., object]) -> frozenset[str]:

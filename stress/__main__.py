@@ -16,6 +16,7 @@ RUNS = {
     "sigkill": "saves that are killed at random moments",
     "recompute": "gradients that are killed at random moments, and go on",
     "writers": "processes that write for a manager and are killed at random moments",
+    "replicas": "runs with replicas in memory that are killed at random moments, and whose replicas are damaged",
     "gc": "everything that changes a disk, beside collections of garbage by any clock",
     "races": "many writers at once on one path",
     "changes": "memory that others change while it is saved",

@@ -105,7 +105,7 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_reader_has_nothing_that_changes_a_run() -> None:
     methods = {name for name, _ in inspect.getmembers(RunReader) if name[:1] != "_"}
-    assert methods == {"best", "damaged", "directory", "latest", "lease", "open", "restore", "steps"}
+    assert methods == {"best", "damaged", "directory", "latest", "lease", "open", "restore", "restored_from", "steps"}
 
 
 def test_beside_a_training(tmp_path: Path) -> None:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from typing import Any
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, cast
 
+import numpy as np
+import torch
 import torch.distributed as dist
 
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
+from ckptfmt.parallel.courier import Parcel, pieces
 from ckptfmt.parallel.mail import StoreCoordinator
 
 _made: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()  # by the default group
@@ -88,7 +93,37 @@ class TorchCoordinator(StoreCoordinator):
         counts = _made.setdefault(dist.group.WORLD, {})
         counts[named] = number = counts.get(named, 0) + 1
         store = dist.distributed_c10d._get_default_store()  # it has no public name
+        self._ranks = ranks
         super().__init__(_TorchStore(store, f"ckptfmt/{named}/{number}/"), rank, len(ranks), timeout=timeout)
+
+    def courier(self) -> TorchCourier:
+        """Make what carries checkpoints from rank to rank: a group of gloo of its own. All ranks call it in the same
+        order as `exchange`. Raises `bad-option` where torch has no gloo."""
+        if not dist.is_gloo_available():
+            raise fault("bad-option", "this torch has no gloo, which carries checkpoints", expected="a torch with gloo")
+        return TorchCourier(self._ranks, self.timeout)
+
+
+class TorchCourier:
+    """Carries bytes between the ranks of a group, given by their numbers in the default one, over gloo."""
+
+    def __init__(self, ranks: list[int], timeout: float) -> None:
+        self._ranks = ranks
+        self._group = dist.new_group(ranks, timedelta(seconds=timeout), backend="gloo", use_local_synchronization=True)
+
+    def carry(self, sent: Sequence[Parcel], received: Sequence[Parcel]) -> None:
+        """See `Courier.carry`."""
+        works = []
+        try:
+            for call, parcels in ((dist.irecv, pieces(received)), (dist.isend, pieces(sent))):
+                for parcel in parcels:
+                    tensor = torch.from_numpy(np.frombuffer(parcel.data, np.uint8))
+                    works.append(cast("dist.Work", call(tensor, self._ranks[parcel.rank], self._group)))
+            for work in works:
+                work.wait()
+        except RuntimeError as error:
+            words = str(error).splitlines()[0]
+            raise fault("rank-lost", f"gloo has lost a rank: {words}", ranks=[]) from error
 
 
 def coordinator() -> TorchCoordinator | None:

@@ -27,7 +27,8 @@ Examples:
   ckptfmt gc --recursive --json runs | jq '[.found[].bytes] | add'
 
 Without --delete nothing is removed. What a living process writes stays, with --grace 0, too, and whatever the clock
-says; so does what has changed within the grace period, and checkpoints and all other files, always.
+says; so does what has changed within the grace period, and checkpoints and all other files, always. Replicas in memory
+are none of these: of FOLDER /dev/shm/ckptfmt-UID goes what no manager uses.
 
 The object of --json has: path, deleted (bool), bytes, and found and kept, lists of objects with path, what, bytes,
 age (seconds), removed, and why it stays.

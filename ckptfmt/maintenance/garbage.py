@@ -6,7 +6,8 @@ Only what has a name that this package gives, and that no process can be at work
 - a temporary of a save or a deletion, `.NAME.<12 hex digits>.ckptfmt-tmp` [PUB-001]: a checkpoint that was not
   published, that was replaced, or that a manager was deleting;
 - what ranks met through (`FileCoordinator`): `session-<16 hex digits>` that a rank has ended early, and
-  `join-<16 hex digits>`, which nobody waits for any more.
+  `join-<16 hex digits>`, which nobody waits for any more;
+- replicas of a run that a manager has kept in memory, `replicas-<16 hex digits>`, and that no manager uses.
 
 Who is at work on something holds a lease on it (`storage.leases`), and a manager, while it saves or deletes, one on the
 run: nothing is touched that is so held, however old a clock says that it is. Beside that it must not have changed for
@@ -38,6 +39,7 @@ from ..storage.temporaries import is_temporary, take_away
 from .candidates import check_folder
 
 GRACE = 24 * 3600.0  # seconds
+REPLICAS_MARK = "replicas-of.json"  # says of which run the replicas in a folder are
 
 
 class GarbageKind(NamedTuple):
@@ -52,11 +54,12 @@ class GarbageKind(NamedTuple):
 
 
 _MESSAGE = re.compile(
-    r"[0-9]+\.([0-9]+\.(message|reply)|here|left)|lost|split-[0-9]+|(session|join)-[0-9a-f]{16}|tmp-.*"
+    r"[0-9]+\.([0-9]+\.(message|reply|[0-9]+\.parcel)|here|left)|lost|split-[0-9]+|(session|join)-[0-9a-f]{16}|tmp-.*"
 ).fullmatch
 KINDS: tuple[GarbageKind, ...] = (
     GarbageKind(is_temporary, "a save or a deletion that did not end"),
     GarbageKind(re.compile(r"\.kept\.json\.ckptfmt-tmp").fullmatch, "a note of a manager that was not written", False),
+    GarbageKind(re.compile(r"replicas-[0-9a-f]{16}").fullmatch, "replicas of a run", True, mark=REPLICAS_MARK),
     GarbageKind(re.compile(r"session-[0-9a-f]{16}").fullmatch, "a meeting of ranks that failed", True, _MESSAGE, LOST),
     GarbageKind(re.compile(r"(tmp-)?join-[0-9a-f]{16}(\.[0-9a-f]{8})?").fullmatch, "a rank that met nobody", False),
 )
@@ -98,8 +101,9 @@ def gc(
     recursive: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> GarbageReport:
-    """Find, and with `delete=True` remove, what was left in a folder by processes that died. Checkpoints and all other
-    files are never touched; deletions that a manager did not end are ended.
+    """Find, and with `delete=True` remove, what was left in a folder by processes that died: replicas in memory that no
+    manager uses among it. Checkpoints and all other files are never touched; deletions that a manager did not end are
+    ended.
 
     `grace`: seconds for which nothing may have changed, by the clock. A save that lives holds a lease, which keeps what
     it writes whatever a clock says; only where leases cannot be seen, from other machines or on file systems without

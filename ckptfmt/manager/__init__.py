@@ -13,9 +13,12 @@ from .copies import CopyTo, CopyWarning
 from .flax import FlaxCheckpointManager
 from .manager import CheckpointManager
 from .options import Background, ManagerOptions, RestoreOptions, RunOptions, StepOptions
+from .peer_replicas import Peers
 from .policies import All, Best, Every, EveryTime, Last, Pinned, Policy, Where
 from .preemption import Preemption
 from .reader import FallbackWarning, RunReader, open_flax_run, open_run
+from .replica_folder import Memory
+from .replicas import ReplicaWarning
 from .retention import RetentionPlan
 from .run import DamagedStep
 from .schedule import Schedule
@@ -38,10 +41,13 @@ __all__ = [
     "Last",
     "LogTo",
     "ManagerOptions",
+    "Memory",
     "OpenOptions",
+    "Peers",
     "Pinned",
     "Policy",
     "Preemption",
+    "ReplicaWarning",
     "RestoreOptions",
     "RetentionPlan",
     "RunOptions",

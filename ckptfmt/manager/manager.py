@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -23,9 +23,12 @@ from .copies import Copier, CopyTo, CopyWarning
 from .former import takes_former
 from .imports import import_all
 from .options import Background, By, RestoreOptions, StepOptions, background_asked, one_of
+from .peer_replicas import Peers
 from .policies import Mode, Policy, policies_asked
 from .preemption import Preemption
 from .reader import RunReader, Which, tell_damage
+from .replica_folder import Memory
+from .replicas import Replicas, ReplicaWarning, replicas_asked
 from .retention import RetentionPlan
 from .run import DamagedStep, place_of, run_at
 from .saving import OnCommit, OnError, Overwrite, SaveOrder, Saver
@@ -57,6 +60,10 @@ class CheckpointManager:
     `copy_to`: a second directory, or a `CopyTo`: committed checkpoints are copied there in the background, and are
     found there where they are not in the first.
 
+    `replicas`: a `Memory`, or a `Peers` where processes of many machines save together, or several: there the newest
+    steps are written first, in the background, too, and restored from, verified; what is damaged there is told, and the
+    next place taken, at last the directory itself.
+
     `coordinator`: the group of processes that share the run (`ckptfmt.parallel`). All make the same calls and save
     together, each what it holds; rank 0 deletes. With `per_process` each saves alone, into a directory of its own,
     `process-00003` say, below `directory`.
@@ -87,6 +94,7 @@ class CheckpointManager:
         on_commit: OnCommit | None = None,
         on_error: OnError | None = None,
         copy_to: str | os.PathLike[str] | CopyTo | None = None,
+        replicas: Memory | Peers | Sequence[Memory | Peers] | None = None,
         coordinator: Coordinator | None = None,
         per_process: bool = False,
         **options: Unpack[StepOptions],
@@ -98,17 +106,21 @@ class CheckpointManager:
         own = f"process-{self._group.rank:05d}" if per_process else ""
         self._run = run_at(place_of(directory, own), self._names, options.get("storage_options"))
         savers = Alone() if per_process else self._group
-        self._saver = Saver(self._run, savers, background, policies_asked(keep), options, on_commit, on_error)
+        self._replicas = Replicas(self._run, replicas_asked(replicas, options), own, savers)
+        asked = policies_asked(keep)
+        self._saver = Saver(self._run, savers, background, asked, options, on_commit, on_error, self._replicas)
         self._worker = self._saver.worker
         self._copier = self._new_copier(copy_to, own, options.get("durable", True))
         there = None if self._copier is None else self._copier.there
-        self._reader = RunReader(self._run, second=there, group=self._group, policies=self._saver.policies)
+        self._reader = RunReader(
+            self._run, second=there, group=self._group, policies=self._saver.policies, replicas=self._replicas
+        )
         self._schedule = schedule_asked(schedule)
         self._skips = background.when_full == "skip"
         self._saved_at = time.monotonic()
         self._last: Number | None = None  # the last step saved or in flight, as far as is known
         self._preemption = Preemption()
-        self._is_preempted = self._saved_preempted = False
+        self._is_preempted = self._saved_preempted = self._fails = False
 
     def _new_copier(self, copy_to: str | os.PathLike[str] | CopyTo | None, own: str, durable: bool) -> Copier | None:
         if copy_to is None:
@@ -266,7 +278,7 @@ class CheckpointManager:
         else:
             self._worker.give_up()
             self._last = None
-        self._saver.close()
+        self._saver.close(keeps_replicas=self._is_preempted or self._fails)  # as the run may go on soon
         if self._copier is not None and self._copier.finishes_at_exit:
             self._saver.wake()  # there may be copies that an earlier process was to make
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
@@ -282,6 +294,7 @@ class CheckpointManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._fails = error is not None
             self.close()
         except BaseException as failure:
             if error is None:
@@ -294,6 +307,12 @@ class CheckpointManager:
     def directory(self) -> str:
         """Where the run lies: an absolute path, or a URL."""
         return self._reader.directory
+
+    @property
+    def restored_from(self) -> str | None:
+        """Path of the checkpoint that the last `restore` read here: in the run's directory, the second one, or a
+        replica. None before the first."""
+        return self._reader.restored_from
 
     def steps(self) -> list[Step]:
         """List the committed steps, in order. What is named like a step and is none, or cannot be read, is passed over,
@@ -392,9 +411,12 @@ class CheckpointManager:
         return [] if copier is None else [step.step for step in self._run.scan().steps if copier.is_waiting(step)]
 
     def _warn(self) -> None:
-        """Say what went wrong with copies and trackers, and the first time that a step shared less than it could."""
+        """Say what went wrong with copies, replicas and trackers, and the first time that a step shared less than it
+        could."""
         for text in [] if self._copier is None else self._copier.take_report():
             warn(text, CopyWarning)
+        for text in self._replicas.take_report():
+            warn(text, ReplicaWarning)
         if self._saver.unsaid:
             text, self._saver.unsaid = self._saver.unsaid, ""
             warn(text, SharingWarning)

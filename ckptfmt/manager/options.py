@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ..parallel.coordinator import Coordinator
     from ..writing.writer import SaveReport
     from .copies import CopyTo
+    from .peer_replicas import Peers
     from .policies import Best
+    from .replica_folder import Memory
     from .schedule import Schedule
     from .steps import Number
     from .tracking import LogTo
@@ -58,6 +60,7 @@ class ManagerOptions(StepOptions, total=False):
     on_commit: Callable[[Number, SaveReport], Any] | LogTo | None
     on_error: Callable[[Number, BaseException], Any] | None
     copy_to: str | os.PathLike[str] | CopyTo | None
+    replicas: Memory | Peers | Sequence[Memory | Peers] | None
     coordinator: Coordinator | None
     per_process: bool
 
@@ -67,6 +70,7 @@ class RunOptions(TypedDict, total=False):
 
     best: Best | None
     second: str | os.PathLike[str] | CopyTo | None
+    replicas: Memory | Peers | Sequence[Memory | Peers] | None
     coordinator: Coordinator | None
     storage_options: Mapping[str, Any] | None
     follow_links: bool

@@ -23,7 +23,10 @@ from .agreement import in_common, together
 from .copies import CopyTo, steps_there
 from .flax_rules import PREFIX, FlaxNames
 from .options import RESTORE, RestoreOptions, RunOptions, one_of, options_of
+from .peer_replicas import Peers
 from .policies import Best, Mode, Policy
+from .replica_folder import Memory
+from .replicas import FromReplica, Replicas, replicas_asked
 from .run import DamagedStep, RunDirectory, place_of, run_at
 from .steps import FixedNames, Given, Number, Step, StepNames
 from .summary import steps_as_html
@@ -41,6 +44,7 @@ def open_run(
     *,
     best: Best | None = None,
     second: str | os.PathLike[str] | CopyTo | None = None,
+    replicas: Memory | Peers | Sequence[Memory | Peers] | None = None,
     coordinator: Coordinator | None = None,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
@@ -54,12 +58,13 @@ def open_run(
     `directory`: that of a `CheckpointManager`, of one of its processes (`per_process`), or a second one, to which it
     copies; a path or URL, for which `storage_options` are those of `ckptfmt.open`. `best`: what "best" means, for
     `best()` and `restore("best")`. `second`: where steps are found that are not in `directory`, as with `copy_to=` of a
-    manager. `coordinator`: a group of processes that restore together, each the same step. `follow_links`: as in
-    `ckptfmt.open`, for all steps, as in a run that was downloaded into a cache of Hugging Face.
+    manager. `replicas`: where its newest steps are read first, as with `replicas=` of a manager. `coordinator`: a group
+    of processes that restore together, each the same step. `follow_links`: as in `ckptfmt.open`, for all steps, as in a
+    run that was downloaded into a cache of Hugging Face.
 
     Raises `InputError` (`bad-option`).
     """
-    asked: RunOptions = {"best": best, "second": second, "coordinator": coordinator}
+    asked: RunOptions = {"best": best, "second": second, "replicas": replicas, "coordinator": coordinator}
     return _opened(FixedNames(), directory, {**asked, "storage_options": storage_options, "follow_links": follow_links})
 
 
@@ -88,7 +93,8 @@ def _opened(names: StepNames, directory: str | os.PathLike[str], options: RunOpt
         run.follows_links = bool(options.get("follow_links"))
     there = None if second is None else partial(steps_there, *runs)
     group = options.get("coordinator") or Alone()
-    return RunReader(runs[0], second=there, group=group, policies=() if best is None else (best,))
+    replicas = Replicas(runs[0], replicas_asked(options.get("replicas"), {}), "", group)
+    return RunReader(runs[0], second=there, group=group, policies=() if best is None else (best,), replicas=replicas)
 
 
 class RunReader:
@@ -106,9 +112,12 @@ class RunReader:
         second: Callable[[], list[Step]] | None,
         group: Coordinator,
         policies: Sequence[Policy],
+        replicas: Replicas,
     ) -> None:
         """`second` lists the second directory; the first `Best` of the policies says what is best."""
         self._run, self._second, self._group, self._policies = run, second, group, policies
+        self._replicas = replicas
+        self._restored_from: str | None = None
 
     @property
     def directory(self) -> str:
@@ -118,6 +127,12 @@ class RunReader:
     def _repr_html_(self) -> str:
         return steps_as_html(type(self).__name__, self._run)
 
+    @property
+    def restored_from(self) -> str | None:
+        """Path of the checkpoint that the last `restore` read here: in the run's directory, the second one, or a
+        replica. None before the first."""
+        return self._restored_from
+
     # ---- finding
 
     def steps(self) -> list[Step]:
@@ -126,7 +141,11 @@ class RunReader:
         here = self._run.scan().steps
         steps = here if self._second is None else self._joined(here, self._second())
         tell_damage(self._run)
-        return steps
+        return self._with_newer(steps)
+
+    def _with_newer(self, steps: list[Step]) -> list[Step]:
+        """Steps in order, and those that only replicas have."""
+        return [*steps, *self._replicas.newer(steps[-1] if steps else None, self._run.damaged)]
 
     def damaged(self) -> list[DamagedStep]:
         """List what is named like a step and is none, or cannot be read, in order, and what is wrong with it. It may be
@@ -140,6 +159,7 @@ class RunReader:
         steps = [step for step in [self._run.latest()] if step is not None]
         if self._second is not None:
             steps = self._joined(steps, self._second())
+        steps = self._with_newer(steps)
         if not steps:
             for _, _, error in reversed(self._run.damaged):
                 if isinstance(error, StorageError):
@@ -228,8 +248,17 @@ class RunReader:
         if fallback and not isinstance(which, str):
             which = self._readable(self._run.checked(which))
         with contextlib.ExitStack() as stack:
-            step = stack.enter_context(self._lease(which, self._group))
+            while True:
+                step = stack.enter_context(self._lease(which, self._group))
+                done, is_done = self._from_replica(step, load, options)
+                if is_done or not self._replicas.is_one(step):
+                    break
+                stack.close()  # it was passed over: what is the newest now?
+            if is_done:
+                assert done is not None
+                return done.tree
             passed: list[tuple[Step, CkptError]] = []
+            first = step
             while fallback and (error := self._fault_of(step, links)) is not None:
                 passed.append((step, error))
                 other = self._fallback(step)
@@ -243,8 +272,30 @@ class RunReader:
             for damaged, error in passed:  # only now: where none is whole there is nothing to go on from
                 if not isinstance(error, LinkedError):  # which options may allow
                     damaged.run.pass_over(damaged, error)
-            asked: dict[str, Any] = {**options}
-            return together(self._group, True, lambda: step.run.load(step, load, asked), f"load of step {step.step}")
+
+            def read() -> Tree:
+                if done is not None and step.step == first.step:
+                    return done.tree
+                self._restored_from = step.path
+                return step.run.load(step, load, {**options})
+
+            return together(self._group, True, read, f"load of step {step.step}")
+
+    def _from_replica(
+        self, step: Step, load: Callable[..., Tree], options: Mapping[str, Any]
+    ) -> tuple[FromReplica | None, bool]:
+        """What a replica of a step gives here, if there is one that is whole, and whether all processes have that."""
+        if not self._replicas.are_asked:
+            return None, False
+        found: list[FromReplica] = []
+
+        def look() -> bool:
+            found.extend(tree for tree in [self._replicas.load(step, load, {**options})] if tree is not None)
+            self._restored_from = found[0].path if found else self._restored_from
+            return bool(found)
+
+        is_done = all(_said(self._group, look, f"replica of step {step.step}"))
+        return (found[0] if found else None), is_done
 
     def _fault_of(self, step: Step, options: OpenOptions) -> CkptError | None:
         """What is wrong with a step here or in another process; None if all find it whole."""
@@ -321,6 +372,8 @@ class RunReader:
         found = self._run.find(number)
         if found is None and self._second is not None:
             found = next((step for step in self._second() if step.step == number), None)
+        if found is None and self._replicas.are_asked:
+            found = next((step for step in self.steps() if step.step == number), None)
         return [] if found is None else [found]
 
     def _there(self, which: Which, found: Step | None) -> Step:

@@ -6,13 +6,16 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from ..api import save
+from ..calls import keys_of
 from ..errors import CkptError, fault
 from ..format.tree import Tree
 from ..frameworks.adapter import settle
 from ..parallel.coordinator import Coordinator, Rounds
+from ..writing.options import OnNan, RequestOptions, WatchOptions
 from ..writing.writer import SaveReport
 from . import retention, snapshot
 from .agreement import together
@@ -20,6 +23,7 @@ from .asynchronous import DroppedError, Job, Worker
 from .copies import Copier, Waiting
 from .options import Background, StepOptions
 from .policies import Policy
+from .replicas import ReplicaOrder, Replicas
 from .retention import RetentionPlan
 from .run import RunDirectory
 from .sharing import saved_with_base, told
@@ -55,6 +59,19 @@ def write_step(run: RunDirectory, savers: Coordinator, order: SaveOrder, options
         )
 
 
+def write_replica(place: RunDirectory, savers: Coordinator, order: SaveOrder, options: Mapping[str, Any]) -> SaveReport:
+    """Write the tree of a step into a directory of replicas: the same bytes, which need not be flushed, and are neither
+    counted nor checked, as those of the step itself are."""
+    own = {**options, "durable": False, "progress": None, "check": None, "storage_options": None}
+    own["on_nan"] = _refused(options)
+    return write_step(place, savers, order._replace(overwrite=True), own)
+
+
+def _refused(options: Mapping[str, Any]) -> OnNan | None:
+    """What of NaNs is asked for that concerns replicas, too: the step itself warns."""
+    return "refuse" if options.get("on_nan") == "refuse" else None
+
+
 def _takes_damaged_place(run: RunDirectory, savers: Coordinator, step: Number) -> bool:
     """Whether something damaged stands where a step is to be, and is to be replaced, as all savers are told."""
 
@@ -76,6 +93,7 @@ class Saver:
         options: StepOptions,
         on_commit: OnCommit | None,
         on_error: OnError | None,
+        replicas: Replicas,
     ) -> None:
         self._run, self.savers, self.policies = run, savers, policies
         self.worker = Worker(background.max_in_flight, finishes_at_exit=background.at_exit == "wait")
@@ -83,6 +101,7 @@ class Saver:
         self._options: dict[str, Any] = {**options}
         self._on_commit, self._on_error = on_commit, on_error
         self._copier: Copier | None = None
+        self._replicas = replicas
         self.acts = savers.rank == 0
         self._split: Coordinator | None = None  # the savers, for what is saved in the background
         self._buffers: list[snapshot.SnapshotBuffers] = []  # of snapshots whose saves are over
@@ -106,8 +125,11 @@ class Saver:
             raise fault("bad-option", "no other process sees this store", path=self._run.path, expected=expected)
         return WriterProcess(self._run, options, background.nice)
 
-    def close(self) -> None:
-        """End the process that writes, unless it is at work, and give its memory back; the next save begins another."""
+    def close(self, *, keeps_replicas: bool) -> None:
+        """End the process that writes, unless it is at work, and give its memory back; the next save begins another.
+        Replicas go, too, if all is in the run."""
+        if self.worker.is_idle:
+            self._replicas.leave(keeps=keeps_replicas, acts=self.acts)
         if self._process is not None and self.worker.is_idle:
             self._process.end()
             self._buffers.clear()
@@ -182,13 +204,25 @@ class Saver:
         step, run, taken = order.step, self._run, order.taken
         if not order.overwrite and self._saved is not None and run.key(self._saved) >= run.key(step):
             together(savers, self.acts, lambda: self._refuse_late(step), f"order of step {step}")
-        if taken is None:
+        if taken is not None and self._process is None:
+            order = order._replace(tree=taken.tree)
+        write = partial(self._write_replica, savers=savers, order=order, options=options)
+        names = (keys_of(RequestOptions) | keys_of(WatchOptions)) & options.keys()
+        said = {name: options[name] for name in names} | {"metadata": order.metadata, "on_nan": _refused(options)}
+        self._replicas.write(savers, ReplicaOrder(step, order.tree, said, write, order.overwrite == "later"))
+        if taken is None or self._process is None:
             return write_step(run, savers, order, options)
-        if self._process is not None:
-            with run.saving(step):  # here, as that process does not know what was passed over
-                replaces = bool(order.overwrite) or _takes_damaged_place(run, savers, step)
-            return self._process.write(step, taken, order.metadata, replaces)
-        return write_step(run, savers, order._replace(tree=taken.tree), options)
+        with run.saving(step):  # here, as that process does not know what was passed over
+            replaces = bool(order.overwrite) or _takes_damaged_place(run, savers, step)
+        return self._process.write(step, taken, order.metadata, replaces)
+
+    def _write_replica(
+        self, place: RunDirectory, savers: Coordinator, order: SaveOrder, options: Mapping[str, Any]
+    ) -> None:
+        if order.taken is None or self._process is None:
+            write_replica(place, savers, order, options)
+        else:
+            self._process.write(order.step, order.taken, order.metadata, True, replica=place.path)
 
     def _options_for(self, job: Job) -> dict[str, Any]:
         """The options of a save that ends when its job is dropped."""

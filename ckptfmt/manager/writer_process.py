@@ -91,12 +91,15 @@ class WriterProcess:
             self._channel.socket.close()
         self._process = self._channel = self._ending = None
 
-    def write(self, step: Number, taken: Snapshot, metadata: Tree, overwrite: bool) -> SaveReport:
-        """Save a step; raises what that raises there, and `writer-lost`."""
+    def write(
+        self, step: Number, taken: Snapshot, metadata: Tree, overwrite: bool, *, replica: str | None = None
+    ) -> SaveReport:
+        """Save a step, or a replica of it into a directory of those; raises what that raises there, and
+        `writer-lost`."""
         assert taken.shared is not None
         memory = taken.shared.finished()
         node = encode(metadata, allow_tensors=False).node
-        message = [step, taken.node, memory.size, taken.shared.described, node, overwrite]
+        message = [step, taken.node, memory.size, taken.shared.described, node, overwrite, replica]
         self.start()
         assert self._channel is not None
         try:

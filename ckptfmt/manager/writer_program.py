@@ -24,9 +24,9 @@ from .channel import Channel, failure
 from .flax_rules import FlaxNames
 from .imports import import_all
 from .run import run_at
-from .saving import SaveOrder, write_step
+from .saving import SaveOrder, write_replica, write_step
 from .shared_memory import SharedMemory, seen_in
-from .steps import FixedNames, Number
+from .steps import FixedNames, Number, StepNames
 
 LOOK = 1000  # milliseconds after which it looks whether the program is still there, if a fork of that keeps the socket
 
@@ -40,6 +40,7 @@ class WriterProgram:
 
     def __init__(self, channel: Channel, parent: int) -> None:
         self._channel, self._parent = channel, parent
+        self._names: StepNames = FixedNames()
         self._messages: SimpleQueue[tuple[Any, int | None]] = SimpleQueue()
 
     def serve(self) -> None:
@@ -52,8 +53,9 @@ class WriterProgram:
         if setup["tells_progress"]:
             self._options["progress"] = self._progress
         import_all(self._options)
-        names = FixedNames() if setup["prefix"] is None else FlaxNames(setup["prefix"])
-        self._run = run_at(setup["path"], names, _values(setup["storage_options"]))
+        if setup["prefix"] is not None:
+            self._names = FlaxNames(setup["prefix"])
+        self._run = run_at(setup["path"], self._names, _values(setup["storage_options"]))
         while True:
             self._channel.send(self._done(*self._messages.get()))
 
@@ -76,13 +78,24 @@ class WriterProgram:
             return ["failed", *failure(error)]
 
     def _saved(
-        self, fd: int, step: Number, node: Node, size: int, described: bytes, metadata: Node, overwrite: bool
+        self,
+        fd: int,
+        step: Number,
+        node: Node,
+        size: int,
+        described: bytes,
+        metadata: Node,
+        overwrite: bool,
+        replica: str | None,
     ) -> SaveReport:
         memory = SharedMemory(fd, size)
         tree = trees.decode(node, seen_in(memory, described).__getitem__, None, KEPT)
+        order = SaveOrder(step, tree, _values(metadata), overwrite)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NanWarning)  # the report says it to the program, which warns
-            return write_step(self._run, Alone(), SaveOrder(step, tree, _values(metadata), overwrite), self._options)
+            if replica is not None:
+                return write_replica(run_at(replica, self._names), Alone(), order, self._options)
+            return write_step(self._run, Alone(), order, self._options)
 
     def _progress(self, done: int, total: int) -> None:
         self._channel.send(["progress", done, total])

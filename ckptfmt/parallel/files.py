@@ -13,7 +13,7 @@ from ..storage import path_of
 from ..storage.leases import Lease, hold
 from .coordinator import Answer
 from .mail import LOST as LOST  # by which a session that failed is known
-from .mail import StoreCoordinator
+from .mail import StoreCoordinator, StoreCourier
 
 
 class Folder:
@@ -116,6 +116,12 @@ class FileCoordinator(StoreCoordinator):
         """Make another coordinator of the same ranks; see `Coordinator.split`."""
         self._join()
         return super().split()
+
+    def courier(self) -> StoreCourier:
+        """Make what carries checkpoints from rank to rank: by files of the directory. All ranks call it in the same
+        order as `exchange`."""
+        self.exchange(b"", lambda messages: messages)  # all have joined the session
+        return StoreCourier(self.split())
 
     def _join(self) -> None:
         """Find the session's folder: rank 0 writes its name into a file that asks for it."""

@@ -6,12 +6,14 @@ import atexit
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
 from ..calls import takes
 from ..errors import CkptError, fault
 from .coordinator import Answer
+from .courier import Parcel, pieces
 from .presence import is_gone, presence
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between two looks for a message
@@ -204,3 +206,42 @@ class StoreCoordinator:
 def _lost(gone: dict[int, str]) -> CkptError:
     told = "; ".join(f"rank {rank} is gone: {why}" for rank, why in gone.items())
     return fault("rank-lost", told, ranks=list(gone))
+
+
+class StoreCourier:
+    """A courier that leaves parcels in the store of a session, one that no other rounds use."""
+
+    def __init__(self, session: StoreCoordinator) -> None:
+        self._session = session
+        self._counts: dict[tuple[int, int], int] = defaultdict(int)  # of parcels, by sender and receiver
+
+    def carry(self, sent: Sequence[Parcel], received: Sequence[Parcel]) -> None:
+        """See `Courier.carry`."""
+        own = self._session.rank
+        for parcel in pieces(sent):
+            self._session._store.put(self._key(own, parcel.rank), bytes(parcel.data))
+        for parcel in pieces(received):
+            data = self._collected(self._key(parcel.rank, own), parcel.rank)
+            if len(data) != len(parcel.data):
+                raise fault("ranks-differ", f"rank {parcel.rank} sent {len(data)} bytes", found=len(data),
+                            expected=len(parcel.data), ranks=[parcel.rank])  # fmt: skip
+            parcel.data[:] = data
+
+    def _key(self, sender: int, receiver: int) -> str:
+        number = self._counts[sender, receiver]
+        self._counts[sender, receiver] += 1
+        return f"{number}.{sender}.{receiver}.parcel"
+
+    def _collected(self, key: str, rank: int) -> bytes:
+        """What a rank has left, or will leave; it is waited for as a message is."""
+        session = self._session
+        for looks in session._looks(session.timeout):
+            gone = session._gone([rank]) if looks else {}
+            value = session._take(key)
+            if value is not None:
+                return value
+            if looks:
+                session._check_session()
+            if gone:
+                raise _lost(gone)
+        raise fault("rank-lost", f"nothing came from rank {rank} in {session.timeout:g} s", ranks=[rank])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import msgpack
 import numpy as np
@@ -88,25 +88,32 @@ class ParallelSave:
     def save(self, asked: Callable[[], Request]) -> tuple[Written, Request]:
         """Take part; gives, on every rank, what was written by all. `asked` makes this rank's request: if that fails,
         all ranks fail."""
+        size, line, self.tensors, nan, shared, refused = self._all_rounds(asked)
+        self.nan = [(name, count) for name, count in nan]
+        return Written(size, commit.decode(line, FORMAT[0]), shared, refused), self.request
+
+    def _all_rounds(self, asked: Callable[[], Request]) -> list[Any]:
+        """What `_commit` told this rank."""
         try:
             wanted = self._round("begin", lambda: self._propose(asked()), self._compare)
             order = self._round("plan", lambda: self._send(wanted), self._plan)
             if self.base is not None:
                 order[2] = self._round("share", lambda: self._same(*order[1:]), self._link)
-            size, line, self.tensors, nan, shared, refused = self._round(
-                "commit", lambda: self._write(order), self._commit
-            )
+            return cast(list[Any], self._round("commit", lambda: self._write(order), self._commit))
         except BaseException:
             if self._attempt is not None:
                 self._attempt.abort()  # [PUB-007]
             raise
         finally:
             self._opened.close()
-        self.nan = [(name, count) for name, count in nan]
-        return Written(size, commit.decode(line, FORMAT[0]), shared, refused), self.request
 
     def _round(self, name: str, work: Callable[[], Any], answer: Callable[[list[Any]], list[Any]]) -> Any:
-        return self.rounds.round(f"save({self.path!r}) ({name})", work, answer)
+        return self.rounds.round(f"{self._call} ({name})", work, answer)
+
+    @property
+    def _call(self) -> str:
+        """What all ranks do, in messages."""
+        return f"save({self.path!r})"
 
     # ---- round 1: who has which tree
 
@@ -172,9 +179,7 @@ class ParallelSave:
             report=nothing,
             watch=self._guard.watch,
         )
-        how: Any = {"overwrite": self.overwrite, "durable": self.durable, "in_flight": self.in_flight}
-        self._attempt = directory_attempt_for(self.path, options=self.storage_options, **how)
-        token = self._attempt.share(["packs", "parts"])
+        token = self._begin()
         grids = {  # ranks with one outline get the same bytes
             digest: bytes(msgpack.packb([numbers.tolist(), [made.specs[number].grid for number in numbers]]))
             for digest, numbers in numbering.items()
@@ -209,6 +214,16 @@ class ParallelSave:
                 parts.append([number, encode_column(tensors[mine]), encode_column(chunks[mine])])
                 number += 1
             yield parts
+
+    def _begin(self) -> str:
+        """Begin to write, on rank 0; gives the word by which the others join."""
+        how: Any = {"overwrite": self.overwrite, "durable": self.durable, "in_flight": self.in_flight}
+        self._attempt = directory_attempt_for(self.path, options=self.storage_options, **how)
+        return self._attempt.share(["packs", "parts"])
+
+    def _join(self, token: str) -> SharedAttempt:
+        how: Any = {"durable": self.durable, "in_flight": self.in_flight}
+        return join_attempt(self.path, token, options=self.storage_options, **how)
 
     # ---- between them, where a base is shared: which chunks are the same
 
@@ -266,9 +281,7 @@ class ParallelSave:
         token, grids, parts = order
         attempt = self._attempt
         if attempt is None:
-            attempt = self._attempt = join_attempt(
-                self.path, token, durable=self.durable, options=self.storage_options, in_flight=self.in_flight
-            )
+            attempt = self._attempt = self._join(token)
         held = self._held(*msgpack.unpackb(grids))
         self._look_at_linked(held, parts)
         tables = [(number, decode_column(tensors), decode_column(chunks)) for number, tensors, chunks in parts]
@@ -311,7 +324,7 @@ class ParallelSave:
             cells = columns(np.arange(len(self._owners)), first_chunks(self._draft.specs))
             parts += tuple(shared.parts(self._attempt, cells))
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
-        self._attempt.publish()
+        self._publish(self._attempt)
         told = [0, ""] if shared is None else [shared.bytes, shared.refused]
         return [[written.bytes, written.record.encode(), len(self._draft.names), nan, *told]] * len(messages)
 
@@ -323,6 +336,9 @@ class ParallelSave:
             self._guard.watch.add_encoded(message)
         self._guard.refuse(dict(zip(self._draft.names, self._draft.names, strict=True)))
         return self._guard.nan
+
+    def _publish(self, attempt: SharedAttempt) -> None:
+        attempt.publish()
 
 
 def save_together(

@@ -92,8 +92,8 @@ class Disk:
         """A new file, open for reading and writing; fails if it exists."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
-    def make_directory(self, path: str) -> None:
-        os.mkdir(path)
+    def make_directory(self, path: str, mode: int = 0o777) -> None:
+        os.mkdir(path, mode)
 
     def write(self, fd: int, data: memoryview, offset: int) -> int:
         """Write `data`, or less of it; gives the bytes written."""

@@ -195,9 +195,9 @@ class RecordingDisk(Disk):
 
     # ---- names
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, mode: int = 0o777) -> None:
         with self._lock:
-            super().make_directory(path)
+            super().make_directory(path, mode)
             self._add(path, os.lstat(path))
 
     def flush_directory(self, path: str) -> None:

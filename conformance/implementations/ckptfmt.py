@@ -406,8 +406,8 @@ class RecordingDisk(Disk):
         self.note("create", path)
         return fd
 
-    def make_directory(self, path: str) -> None:
-        super().make_directory(path)
+    def make_directory(self, path: str, mode: int = 0o777) -> None:
+        super().make_directory(path, mode)
         self.note("mkdir", path)
 
     def write(self, fd: int, data: memoryview, offset: int) -> int:
