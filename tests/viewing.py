@@ -68,6 +68,7 @@ class Looker:
 
     def choose(self, label: str) -> None:
         self.page.get_by_label("Search tensors").fill(label)
+        expect(self.tree).to_have_attribute("aria-busy", "false")
         self.rows.filter(has=self.page.get_by_text(label, exact=True)).first.click()
 
     def slice(self, index: str) -> None:

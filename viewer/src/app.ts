@@ -43,7 +43,9 @@ export class App {
     let timer = 0;
     this.#search.addEventListener('input', () => {
       clearTimeout(timer);
-      timer = setTimeout(() => void this.#find(), WAIT);
+      this.#tree.wait(true);
+      const mine: number = setTimeout(() => void this.#find().finally(() => timer === mine && this.#tree.wait(false)), WAIT);
+      timer = mine;
     });
     this.#search.addEventListener('keydown', (event) => {
       if (event.key === 'ArrowDown') this.#tree.element.focus();
@@ -285,8 +287,8 @@ export class App {
 
   /** Tensors whose paths have every word that was typed. */
   async #find(): Promise<void> {
-    const words = this.#search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    if (words.length === 0) {
+    const wordsNow = (): string[] => this.#search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    if (wordsNow().length === 0) {
       fill(this.#found);
       this.#tree.showFound(null);
       return;
@@ -294,7 +296,8 @@ export class App {
     fill(this.#found, 'Searching …');
     try {
       const tensors = await this.#allTensors();
-      if (!tensors) return;
+      const words = wordsNow(); // as more may have been typed meanwhile
+      if (!tensors || words.length === 0) return;
       const found = tensors.filter(({ label, dtype }) => {
         const text = label.toLowerCase();
         return words.every((word) => text.includes(word) || dtype === word);

@@ -56,6 +56,15 @@ export class TreeView {
     this.draw();
   }
 
+  /** Whether what is asked for is still being looked for; told once other rows are there. */
+  wait(isWaiting: boolean): void {
+    this.#isWaiting = isWaiting;
+    if (isWaiting) this.element.setAttribute('aria-busy', 'true');
+    else this.draw();
+  }
+
+  #isWaiting = false;
+
   get length(): number {
     return this.#flat?.length ?? this.#rows?.length ?? 0;
   }
@@ -96,6 +105,7 @@ export class TreeView {
     this.#rowsBox.style.transform = `translateY(${Math.max(0, offset)}px)`;
     this.#first = first;
     fill(this.#rowsBox, ...Array.from({ length: stop - first }, (_, i) => this.#row(first + i)));
+    this.element.setAttribute('aria-busy', String(this.#isWaiting));
     if (rows) this.element.setAttribute('aria-activedescendant', this.#id(this.#current));
     else this.element.removeAttribute('aria-activedescendant');
   }
