@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from .options import LoadOptions, OpenOptions, ReadOptions
     from .parallel.files import FileCoordinator
     from .parallel.mpi import MPICoordinator
+    from .patches import apply, fold, patch
+    from .patching.applying import ApplyReport
+    from .patching.making import FormTotal, PatchReport
     from .progress import progress_bar
     from .reading.tensor import Tensor
     from .reporting import HtmlReport, report
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OMITTED",
+    "ApplyReport",
     "CastWarning",
     "Change",
     "CheckReport",
@@ -74,6 +78,7 @@ __all__ = [
     "Extern",
     "FileCoordinator",
     "FolderReport",
+    "FormTotal",
     "Garbage",
     "GarbageReport",
     "HtmlReport",
@@ -97,6 +102,7 @@ __all__ = [
     "OpenOptions",
     "Overflow",
     "ParameterOrderWarning",
+    "PatchReport",
     "PruneReport",
     "Pruned",
     "ReadOptions",
@@ -117,17 +123,20 @@ __all__ = [
     "UpgradeReport",
     "VerifyReport",
     "__version__",
+    "apply",
     "check",
     "convert",
     "convert_each",
     "diff",
     "errors",
+    "fold",
     "gc",
     "lineage",
     "load",
     "manager",
     "migrate",
     "open",
+    "patch",
     "progress_bar",
     "prune",
     "recompute",
@@ -215,6 +224,12 @@ _ON_DEMAND = {
     "ReadOptions": "options",
     "FileCoordinator": "parallel.files",
     "MPICoordinator": "parallel.mpi",
+    "apply": "patches",
+    "fold": "patches",
+    "patch": "patches",
+    "ApplyReport": "patching.applying",
+    "FormTotal": "patching.making",
+    "PatchReport": "patching.making",
     "progress_bar": "progress",
     "recompute": "recompute",
     "Tensor": "reading.tensor",

@@ -74,6 +74,8 @@ class Checkpoint(Lookup[AnyTensor]):
         trust = found.pop("trust", None)
         renaming = taken_names(found, place_of(path))
         opening = {name: found.pop(name) for name in StoredOptions.__annotations__ if name in found}
+        if "base" in opening:
+            opening["base"] = as_base(opening["base"])
         if schema is None and found:
             message = f"{', '.join(f'{name}=' for name in found)} requires schema=, the version that migrations lead to"
             raise fault("bad-option", message, path=path)
@@ -142,6 +144,11 @@ class Checkpoint(Lookup[AnyTensor]):
     def plan(self) -> MigrationPlan | None:
         """What the migrations make of it, where it is seen at another version."""
         return self._plan
+
+    @property
+    def is_patch(self) -> bool:
+        """Whether some of its tensors are made of those of another checkpoint, its base."""
+        return self._view.stored.manifest.patch is not None
 
     @property
     def metadata(self) -> Tree:
@@ -293,6 +300,9 @@ class Checkpoint(Lookup[AnyTensor]):
             raise fault(
                 "bad-option", f"{name}: tensors at another version are not stored", path=self.path, advice=advice
             )
+        if self.is_patch:
+            message, advice = f"{name}: not all tensors of a patch are stored", "Write it out with ckptfmt.apply"
+            raise fault("bad-option", message, path=self.path, advice=advice)
         return self._view.stored
 
     # ---- closing
@@ -311,6 +321,13 @@ class Checkpoint(Lookup[AnyTensor]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def as_base(given: Any) -> Any:
+    """What a `base=` gives, with what is stored in place of open checkpoints."""
+    if isinstance(given, Checkpoint):
+        return given._view.stored
+    return [as_base(each) for each in given] if isinstance(given, list | tuple | set) else given
 
 
 @contextmanager

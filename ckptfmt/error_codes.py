@@ -97,7 +97,19 @@ TABLE: dict[str, CodeRow] = {
     "limit-exceeded": CodeRow(
         "UnsupportedError", "manifest", "larger than the reader's limit", "If you trust the file, raise the limit"
     ),
+    "wrong-base": CodeRow(
+        "InputError",
+        "manifest",
+        "what was given as the base of a patch is another checkpoint",
+        "Give the checkpoint that the patch was made against, or a folder with it",
+    ),
     # chunk
+    "missing-base": CodeRow(
+        "InputError",
+        "chunk",
+        "a tensor of a patch is made of its base, which was not given",
+        "Give the base, or a folder with it: base=PATH",
+    ),
     "missing-object": CodeRow("CorruptError", "chunk", "an object of the checkpoint is missing", _RESTORE),
     "short-object": CodeRow("CorruptError", "chunk", "an object is shorter than its chunk", _RESTORE),
     "linked-object": CodeRow(

@@ -9,34 +9,17 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
-from . import xxh3
 from .model import Encoder, Tensor, Value, name_of
 from .packing import pack
 from .pages import Cut, Paging, Stack, has_plain_keys, is_stacked, listed, placed, stacks_of, tensor_pages
+from .patching import SAME, WHOLE, XOR, Made, Patching, as_bits, columns, stored
+from .zip_writer import Piece, Row, Zip, digest, digests
 
-Piece = bytes | int  # bytes, or a number of zeros that need no room on a disk
 Files = dict[str, list[Piece]]  # by path in the checkpoint; "" is the file itself
-MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
 ROOT = "tensors/zarr.json"
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-
-
-def digest(name: str, data: bytes) -> bytes:
-    """The digest of SPEC.md section 6."""
-    if name == "sha256":
-        return hashlib.sha256(data).digest()
-    if name == "xxh3-128":
-        return xxh3.digest(data)
-    from blake3 import blake3  # needed only to make the few cases of that digest
-
-    return bytes(blake3(data).digest())
-
-
-def digests(name: str, data: bytes, block: int) -> bytes:
-    """Those of the blocks of a chunk, one after another. [BLK-001]"""
-    return b"".join(digest(name, data[start : start + block]) for start in range(0, len(data), block))
 
 
 @dataclass
@@ -49,7 +32,7 @@ class Checkpoint:
     members. `align`: alignment of small and large chunks. `directory`: whether the ZIP's directory tells the truth.
     `dead`: members before the chunks of a part that are none of its own.
     `parts`: in layout `packed`, the part of each row of the table; `inline`: whether the tables stand in the manifest.
-    `paged`: what pages hold, if the manifest has such.
+    `paged`: what pages hold, if the manifest has such. `patch`: how the tensors, which are the result's, are made.
     """
 
     tree: Any
@@ -75,40 +58,39 @@ class Checkpoint:
     parts: Callable[[int], int] = lambda _: 0
     inline: bool = True
     paged: Paging | None = None
+    patch: Patching | None = None
 
     def __post_init__(self) -> None:
-        if self.paged is not None:
+        if self.paged is not None or self.patch is not None:
             self.version = (1, 1)
 
+    def built(self) -> Built:
+        if self.patch is not None:
+            return BuiltPatch(self)
+        return Built(self) if self.paged is None else BuiltPaged(self)
+
     def build(self) -> Files:
-        built = Built(self) if self.paged is None else BuiltPaged(self)
+        built = self.built()
         if self.layout == "file":
             return built.file()
         return built.loose() if self.layout == "loose" else built.packed()
 
     def features(self) -> list[str]:
         """What a reader needs for it."""
-        tensors = Built(self).tensors
-        codecs = {f"codec:{tensor.chain['name']}" for tensor in tensors if tensor.chain}
-        pages = [] if self.paged is None else ["pages"]
-        return [f"layout:{self.layout}", f"digest:{self.digest}", *sorted(codecs), *pages]
+        codecs = {f"codec:{tensor.chain['name']}" for tensor in self.built().tensors if tensor.chain}
+        further = [] if self.paged is None else ["pages"]
+        further += [] if self.patch is None else ["patch"]
+        return [f"layout:{self.layout}", f"digest:{self.digest}", *sorted(codecs), *further]
 
     def values(self) -> tuple[Value, Value]:
         """Tree and metadata as values of the protocol."""
         return Built(self).value, Encoder().encode(self.metadata)[1]
 
 
-class Row(NamedTuple):
-    """One row of the chunk table."""
-
-    tensor: int
-    chunk: int
-    member: str
-    data: bytes
-
-
 class Built:
     """A checkpoint on its way to bytes."""
+
+    requires: ClassVar[list[str]] = []
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.of = checkpoint
@@ -121,10 +103,18 @@ class Built:
     def rows(self) -> list[Row]:
         """Every chunk: tensors in order, chunks in C order. [CHK-002]"""
         return [
-            Row(index, number, _join("tensors", name, "/".join(["c", *map(str, position)])), tensor.chunk(position))
+            Row(index, number, _join(self.root_of(index), name, _key(position)), tensor.chunk(position))
             for index, (name, tensor) in enumerate(zip(self.names, self.tensors, strict=True))
-            for number, position in enumerate(tensor.chunk_keys())
+            for number, position in enumerate(tensor.chunk_keys() if self.root_of(index) else ())
         ]
+
+    def root_of(self, index: int) -> str:
+        """The hierarchy in which a tensor's node is; "" if it has none."""
+        return "tensors"
+
+    def further(self) -> dict[str, Any]:
+        """Keys of the manifest after `parts` and `placement`."""
+        return {}
 
     def documents(self) -> Iterator[tuple[str, bytes]]:
         """Node documents: root first, then in C-string order. [ZARR-001] [PACK-004]"""
@@ -140,16 +130,18 @@ class Built:
         """The canonical text of each node by its member name."""
         return self.hierarchy(dict(zip(self.names, self.tensors, strict=True)))
 
-    def hierarchy(self, tensors: dict[str, Tensor]) -> dict[str, bytes]:
+    def hierarchy(self, tensors: dict[str, Tensor], top: str = "tensors") -> dict[str, bytes]:
         """Those of arrays, and of the groups above them."""
         nodes: dict[str, Tensor | None] = {"": None}
         for name in tensors:
             for end in range(len(name)):
                 if name[end] == "/":
                     nodes[name[:end]] = None
-        version = self.of.version if self.of.paged else (1, 0)
+        version = self.of.version if self.of.paged or self.of.patch else (1, 0)
         return {
-            _join("tensors", name, "zarr.json"): node_document(found, root=version if name == "" else None)
+            _join(top, name, "zarr.json"): node_document(
+                found, root=version if name == "" and top == "tensors" else None
+            )
             for name, found in (nodes | tensors).items()
         }
 
@@ -174,14 +166,14 @@ class Built:
             "codec": codecs,
         }
         placed = {} if placement is None else {"placement": placement}
-        return self.document(self.node, distinct, tensors, {"parts": parts, **placed})
+        return self.document(self.node, distinct, tensors, {"parts": parts, **placed, **self.further()})
 
     def document(self, tree: Any, chains: list[Any], tensors: dict[str, Any], rest: dict[str, Any]) -> bytes:
         """The bytes of a manifest."""
         document = {
             "format": list(self.of.version),
             "layout": self.of.layout,
-            "requires": [] if self.of.paged is None else ["pages"],
+            "requires": self.requires,
             "generator": self.of.generator,
             "digest": self.of.digest,
             "block": self.of.block,
@@ -282,8 +274,42 @@ class Built:
         return files
 
 
+class BuiltPatch(Built):
+    """A patch. [PATCH-010] [PATCH-015]"""
+
+    requires: ClassVar[list[str]] = ["patch"]
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        assert checkpoint.patch is not None
+        self.patching = checkpoint.patch
+        base = Built(self.patching.base)  # of a patch: the tensors of its result
+        self.sources = base.names
+        known = dict(zip(base.names, base.tensors, strict=True))
+        self.made = [self.patching.made.get(name, Made(WHOLE)) for name in self.names]
+        self.tensors = [stored(tensor, made, known) for tensor, made in zip(self.tensors, self.made, strict=True)]
+
+    def root_of(self, index: int) -> str:
+        return {WHOLE: "tensors", SAME: "", XOR: "xor"}[self.made[index].form]
+
+    def further(self) -> dict[str, Any]:
+        return {"patch": columns(self.names, self.patching, self.sources)}
+
+    def texts(self) -> dict[str, bytes]:
+        arrays = list(zip(self.names, self.tensors, self.made, strict=True))
+        found = self.hierarchy({name: tensor for name, tensor, made in arrays if made.form == WHOLE})
+        different = {name: tensor for name, tensor, made in arrays if made.form == XOR}
+        if different:
+            texts = self.hierarchy(different, "xor")
+            own = {_join("xor", name, "zarr.json"): tensor for name, tensor in different.items()}
+            found |= {member: as_bits(text, own[member]) if member in own else text for member, text in texts.items()}
+        return found
+
+
 class BuiltPaged(Built):
     """One whose manifest is paged. [PAGE-011] [PAGE-012] [STACK-004]"""
+
+    requires: ClassVar[list[str]] = ["pages"]
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
@@ -401,96 +427,13 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
+def _key(position: tuple[int, ...]) -> str:
+    return "/".join(["c", *map(str, position)])
+
+
 def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
 def _first(row: list[Any]) -> bytes:
     return str(row[0]).encode()
-
-
-# ---- ZIP
-
-
-class Zip:
-    """A ZIP under construction. [PACK-001] to [PACK-005]"""
-
-    def __init__(self, options: Checkpoint) -> None:
-        self.options = options
-        self.pieces: list[Piece] = []
-        self.frame: list[Piece] = []
-        self.entries: list[bytes] = []
-        self.position = 0
-
-    def chunks(self, rows: list[Row], order: list[int] | None) -> list[int]:
-        """Add the members of all rows; their offsets, in the order of the rows."""
-        offsets = [0] * len(rows)
-        for at in order or range(len(rows)):
-            self.skip(self.options.gap)
-            offsets[at] = self.add(rows[at].member, rows[at].data, aligned=True, framed=False)
-        for name, data in self.options.foreign:
-            self.add(name, data)
-        return offsets
-
-    def add(self, name: str, data: bytes, *, aligned: bool = False, framed: bool = True, tail: int = 0) -> int:
-        """Append a member; where its payload begins. `framed`: whether its bytes are part of the frame, of which the
-        last `tail` ones are in any case."""
-        raw, start, size = name.encode(), self.position, len(data)
-        extra = b""
-        if aligned:  # [PACK-002] [PACK-008]
-            alignment = self.options.align[size >= 65536]
-            plain = start + 30 + len(raw)
-            room = -(plain + 6) % alignment + 2
-            extra = struct.pack("<3H", 0xD935, room, alignment) + bytes(room - 2)
-        crc = zlib.crc32(data)
-        self._append(
-            struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 33, crc, size, size, len(raw), len(extra)) + raw + extra
-        )
-        payload = self.position
-        self._append(data[: size - tail], framed=framed)
-        self._append(data[size - tail :])
-        if not self.options.directory:
-            start, size, crc = 0, 0, 0
-        extra, needed, start32 = b"", 20, start
-        if start >= MAX32:  # [PACK-003] [PACK-009]
-            extra, needed, start32 = struct.pack("<2HQ", 1, 8, start), 45, MAX32
-        head = struct.pack("<4s6H3I2H", b"PK\1\2", 0x0314, needed, 0, 0, 0, 33, crc, size, size, len(raw), len(extra))
-        self.entries.append(head + struct.pack("<3H2I", 0, 0, 0, 0o100644 << 16, start32) + raw + extra)
-        return payload
-
-    def skip(self, zeros: int) -> None:
-        """Zeros that belong to no member."""
-        if zeros:
-            self.pieces.append(zeros)
-            self.frame.append(zeros)
-            self.position += zeros
-
-    def finish(self, comment: int) -> None:
-        """Central directory and end records, but for a comment of that length."""
-        start, count = self.position, len(self.entries)
-        self._append(b"".join(self.entries))
-        size = self.position - start
-        if count >= MAX16 or start >= MAX32:
-            end64 = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 0x0314, 45, 0, 0, count, count, size, start)
-            self._append(end64 + struct.pack("<4sIQI", b"PK\6\7", 0, start + size, 1))
-        counts = (min(count, MAX16),) * 2
-        self._append(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *counts, size, min(start, MAX32), comment))
-
-    def frame_digest(self, name: str) -> bytes:
-        """[FRM-001] [FRM-003]"""
-        if all(isinstance(piece, bytes) for piece in self.frame):
-            return digest(name, b"".join(piece for piece in self.frame if isinstance(piece, bytes)))
-        hasher = hashlib.sha256()
-        for piece in self.frame:
-            if isinstance(piece, bytes):
-                hasher.update(piece)
-                continue
-            for done in range(0, piece, 1 << 20):
-                hasher.update(bytes(min(1 << 20, piece - done)))
-        return hasher.digest()
-
-    def _append(self, data: bytes, *, framed: bool = True) -> None:
-        self.pieces.append(data)
-        self.position += len(data)
-        if framed:
-            self.frame.append(data)

@@ -119,6 +119,11 @@ def prepare(case: Case, scratch: Path) -> Path:
     return materialise(source, path)
 
 
+def input_of(identity: str, scratch: Path) -> Path:
+    """The input of another case, which is checked in."""
+    return prepare(read_case(VECTORS / identity), scratch)
+
+
 def checked(path: Path, sha256: Any) -> Path:
     """`path`, if it still has the digests that its case names."""
     if not path.exists() or hashes(read_flat(path)) != sha256:

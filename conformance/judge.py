@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from zipfile import BadZipFile
 
-from .build import Built, Checkpoint, Row, digest, digests
+from .build import Built, Checkpoint
 from .cases import flatten, read_flat
 from .judge_chunks import Unfit, assembled, decoded
 from .model import DTYPES, Form, Tensor, Value, bytes_form, escape, integer, key_value, leaf, meaning
 from .packing import Bad, Single, pack, unpack
+from .zip_writer import Row, digest, digests
 
 _RECORD = re.compile(
     rb"ckptfmt/(\d+)\.(\d+) (file|loose|packed) manifest=(\d+)\+(\d+) sha256=([0-9a-f]{64}) "

@@ -9,9 +9,9 @@ import zipfile
 from dataclasses import dataclass, field
 from typing import Any
 
-from .build import Row, digest, digests
 from .judge import Judged, member_of
 from .packing import unpack
+from .zip_writer import Row, digest, digests
 
 
 @dataclass

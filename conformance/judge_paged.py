@@ -7,11 +7,12 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .build import Built, BuiltPaged, Checkpoint, Row
+from .build import Built, BuiltPaged, Checkpoint
 from .judge import Judged
 from .model import Value, bytes_form
 from .packing import unpack
 from .pages import Paging, has_plain_keys, is_stacked, stacks_of
+from .zip_writer import Row
 
 
 @dataclass

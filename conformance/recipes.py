@@ -17,9 +17,11 @@ from typing import Any
 
 import msgpack
 
-from .build import digest, digests, record, sealed
+from .build import record, sealed
 from .model import DTYPES, name_of, storage_shape
 from .packing import Literal, pack
+from .patching import SAME, XOR
+from .zip_writer import digest, digests
 
 Flat = dict[str, bytes]  # a checkpoint's objects; "" is the file itself
 MANIFEST = "manifest.msgpack"
@@ -258,9 +260,12 @@ class Mutation:
         """(tensor, chunk, member) in the order of CHK-002."""
         tensors, found = self.original["tensors"], []
         columns = zip(tensors["name"], tensors["dtype"], tensors["shape"], tensors["grid"], strict=True)
+        is_patch = "patch" in self.original.get("requires", [])
+        forms = self.original["patch"]["form"] if is_patch else bytes(len(tensors["name"]))
         for index, (name, dtype, shape, grid) in enumerate(columns):
-            if 0 in shape:
+            if 0 in shape or forms[index] == SAME:
                 continue
+            root = "xor" if forms[index] == XOR else "tensors"
             counts = _counts(dtype, shape, grid)
             for number in range(math.prod(counts)):
                 position, rest = [], number
@@ -268,7 +273,7 @@ class Mutation:
                     rest, i = divmod(rest, count)
                     position.append(str(i))
                 key = "/".join(["c", *reversed(position)])
-                found.append((index, number, f"tensors/{name}/{key}" if name else f"tensors/{key}"))
+                found.append((index, number, f"{root}/{name}/{key}" if name else f"{root}/{key}"))
         return found
 
     # ---- resealing

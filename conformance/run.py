@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import judge, provenance
-from .cases import BadInput, Case, missing_on_this_system, prepare, read_flat
+from .cases import BadInput, Case, input_of, missing_on_this_system, prepare, read_flat
 from .crash import check_states, check_trace
 from .model import in_key_order, path_text, same
 from .process import Broken, Implementation, Reply
@@ -20,7 +20,14 @@ from .spec import codes
 
 sys.setrecursionlimit(10_000)  # the deepest trees are hundreds of values deep
 
-SOFT = ("layout", "digest", "codec", "format", "pages")  # features whose cases are run even where they are not declared
+SOFT = (
+    "layout",
+    "digest",
+    "codec",
+    "format",
+    "pages",
+    "patch",
+)  # features whose cases are run even where they are not declared
 UNKNOWN = {"unknown-digest", "unknown-codec", "unknown-feature", "older-format"}
 PASSED, FAILED, UNSUPPORTED, SKIPPED, BROKEN = "passed", "failed", "unsupported", "skipped", "broken"
 OUTCOMES = (PASSED, FAILED, BROKEN, UNSUPPORTED, SKIPPED)
@@ -111,8 +118,7 @@ class Question:
     # ---- operations
 
     def open(self) -> None:
-        reply = self.ask("open", file=self.input())
-        self.check(reply)
+        self.check(self.ask_open())
 
     def listing(self) -> None:
         self.must_open()
@@ -339,13 +345,18 @@ class Question:
     def ask(self, op: str, **arguments: Any) -> Reply:
         return self.implementation.ask({"op": op, **arguments})
 
+    def ask_open(self) -> Reply:
+        """Open the input; of a patch, with what may be its base."""
+        bases = [str(input_of(name, self.scratch).absolute()) for name in self.operation.get("bases", ())]
+        return self.ask("open", file=self.input(), **({"bases": bases} if bases else {}))
+
     def must_open(self) -> None:
-        self.accept(self.ask("open", file=self.input()))
+        self.accept(self.ask_open())
 
     def refused_at_opening(self) -> bool:
         """Open the input; whether it is refused for what the case asks a later request to refuse, and that is as
         well. [PAGE-014]"""
-        reply = self.ask("open", file=self.input())
+        reply = self.ask_open()
         self.decline(reply)
         error = self.expect.get("error", {})
         if reply.kind == "error" and reply.body.get("code") in error.get("any_of", []):

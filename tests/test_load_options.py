@@ -33,7 +33,7 @@ BACK = [{"from": "lin.w", "to": "a"}, {"from": "lin.b", "to": "b"}]
 class Case(NamedTuple):
     """What is stored, as what, and what loading it with the options gives. `linked`: in a folder whose files are links
     to others in it. `target`: only calls with a target have use for the option. `refused`: the targets with which calls
-    cannot have it, and say so."""
+    cannot have it, and say so. `base`: what is stored is a patch of that, beside which it lies in `base.ckpt`."""
 
     stored: Any
     options: dict[str, Any]
@@ -44,6 +44,7 @@ class Case(NamedTuple):
     target: bool = False
     error: str | None = None
     refused: tuple[str, ...] = ()
+    base: Any = None
 
 
 def chain(*rules: Any, **more: Any) -> dict[str, Any]:
@@ -79,6 +80,7 @@ CASES = {
     "on_match": Case(STATE, {"on_match": ...}, target=True),
     "limits": Case(STATE, {"limits": ckptfmt.Limits(manifest=10)}, error="limit-exceeded"),
     "follow_links": Case(STATE, {"follow_links": True}, linked=True),
+    "base": Case(STATE, {"base": Path("base.ckpt")}, base=OTHER),
     "storage_options": Case(STATE, {"storage_options": {"engine": "none"}}, error="bad-option"),
     "schema": Case(OTHER, chain(*RENAMED)),
     "migrations": Case(OTHER, chain(*RENAMED)),
@@ -230,6 +232,10 @@ def stored(folder: Path, case: Case) -> Path:
     path = folder / "c.ckpt"
     layout: dict[str, Any] = {"layout": "loose"} if case.linked else {}
     ckptfmt.save(path, case.stored, schema=case.schema, durable=False, **layout)
+    if case.base is not None:
+        ckptfmt.save(folder / "base.ckpt", case.base, durable=False)
+        path.rename(folder / "new.ckpt")
+        ckptfmt.patch(folder / "base.ckpt", folder / "new.ckpt", path, durable=False)
     if case.linked:
         for file in [file for file in path.rglob("*") if file.is_file()]:
             file.rename(file.with_name(f"{file.name}.kept"))
@@ -257,6 +263,7 @@ def test_it_does_what_it_says(tmp_path: Path, option: str, face: str) -> None:
     path = stored(tmp_path, case)
     calls: list[Any] = []
     options = {name: (lambda *a: calls.append(a)) if value is ... else value for name, value in case.options.items()}
+    options |= {name: tmp_path / value for name, value in options.items() if isinstance(value, Path)}
     found = outcome(call, path, options, case.wanted)
     if case.error or call.target in case.refused:
         assert found == (case.error or "bad-option")

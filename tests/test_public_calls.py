@@ -198,8 +198,8 @@ def test_a_text_tells_what_the_page_of_errors_lists(name: str) -> None:
 
 OF_A_MAPPING = "get items keys values tensors leaves paths tree read"
 CHECKPOINT = frozenset(
-    f"""path layout format generator manifest_sha256 schema plan metadata provenance bytes_read tags metadata_tags load
-    match verify zarr typed_zarr was_replaced close {OF_A_MAPPING}""".split()
+    f"""path layout format generator manifest_sha256 is_patch schema plan metadata provenance bytes_read tags
+    metadata_tags load match verify zarr typed_zarr was_replaced close {OF_A_MAPPING}""".split()
 )
 FOR_THE_PACKAGE = frozenset(["identity", "index", "is_direct", "seen", "spec", "verified", "within"])
 

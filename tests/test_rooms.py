@@ -39,8 +39,8 @@ LAYERS = (
     ("reading", "writing"),
     ("parallel",),
     ("conversion", "migration"),
-    ("maintenance", "signing"),
-    ("api", "checkpoint", "options", "save_options"),  # what the users of the package see
+    ("maintenance", "patching", "signing"),
+    ("api", "checkpoint", "options", "patches", "save_options"),  # what the users of the package see
     ("manager", "recompute"),
     ("reporting", "viewing"),
     ("testing", "cli"),  # which use it as they do

@@ -14,6 +14,7 @@ from .grid import Shape
 
 COMPRESSED_CHUNK = 16 << 20  # bytes before compression [ZARR-009]
 LOOSE_CHUNK = 64 << 20  # [ZARR-010]
+WHOLE, SAME, XOR = 0, 1, 2  # forms of a tensor in a patch; all others are whole [PATCH-002]
 
 
 class _ArrayFields(NamedTuple):
@@ -21,11 +22,12 @@ class _ArrayFields(NamedTuple):
     shape: Shape
     grid: Shape
     codec: Codec
+    form: int = WHOLE
 
 
 class ArraySpec(_ArrayFields):
-    """`shape` counts elements; `grid` is the chunk shape in storage elements, as in node documents. Shared by tensors
-    that are alike."""
+    """`shape` counts elements; `grid` is the chunk shape in storage elements, as in node documents. `form`: whether the
+    elements are stored, or how they are made of those of a patch's base. Shared by tensors that are alike."""
 
     @cached_property
     def storage_shape(self) -> Shape:
@@ -54,7 +56,8 @@ class ArraySpec(_ArrayFields):
 
     @cached_property
     def chunks(self) -> int:
-        return math.prod(self.chunk_counts)
+        """Those that are stored: of what is the same in a patch's base, none. [PATCH-003]"""
+        return 0 if self.form == SAME else math.prod(self.chunk_counts)
 
     @cached_property
     def is_raw(self) -> bool:
@@ -63,7 +66,7 @@ class ArraySpec(_ArrayFields):
     @cached_property
     def is_contiguous(self) -> bool:
         """Whether the stored bytes are the elements in C order, one after another, and nothing else."""
-        return self.is_raw and self.chunks <= 1 and self.dtype.per == 1
+        return self.form == WHOLE and self.is_raw and self.chunks <= 1 and self.dtype.per == 1
 
     def chunk_index(self, chunk: int) -> Shape:
         """The position in the grid of chunk number `chunk` (C order)."""

@@ -32,15 +32,17 @@ VALUES = 48 << 20  # bytes that the values of a manifest may take beyond: with a
 
 @checked_class
 class Limits(NamedTuple):
-    """How much memory an untrusted checkpoint may take, in bytes.
+    """How much memory an untrusted checkpoint may take, in bytes, and how much else may be asked of its reader.
 
     - `manifest`: a manifest, part manifest or page of one [LIM-001] [LIM-011].
     - `expansion`: what one call may take beyond 16 times the stored bytes. By default the values of a manifest may take
       48 MiB more [LIM-007], and compressed tensors half of this machine's memory [LIM-008].
+    - `patches`: how many patches may be read one through another, 8 by default [PATCH-009].
     """
 
     manifest: int = 1 << 30
     expansion: int | None = None
+    patches: int = 8
 
     def check_manifest(self, length: int, path: str) -> None:
         """Refuse to read a manifest of `length` bytes. [LIM-001]"""

@@ -25,12 +25,13 @@ from .spec_columns import STATISTICS, decode_codecs, decode_specs, encode_specs
 if TYPE_CHECKING:
     from .node import Node
     from .pages import ReadBytes
+    from .patch import Patch
     from .placement import Placement
     from .tensor_pages import TensorPages
 
-PAGES = "pages"  # the feature of section 7.1
-PAGED_FORMAT = (1, 1)  # (major, minor) of what has it
-KNOWN_FEATURES = frozenset((PAGES,))
+PAGES, PATCH = "pages", "patch"  # the features of sections 7.1 and 7.4
+PAGED_FORMAT = PATCH_FORMAT = (1, 1)  # (major, minor) of what has them
+KNOWN_FEATURES = frozenset((PAGES, PATCH))
 LAYOUTS = ("file", "packed", "loose")
 BLOCK = 4 << 20  # [BLK-003]
 OF_RUN = "ckptfmt.run"  # key of metadata under which a manager keeps the step and its metrics
@@ -45,7 +46,7 @@ _TYPES: Mapping[str, type] = {
     "tensors": dict,
     "parts": list,
 }
-KEYS = {"format", "layout", "requires", "placement", "pages", "plain_keys", STATISTICS, *_TYPES}
+KEYS = {"format", "layout", "requires", "placement", "pages", "plain_keys", "patch", STATISTICS, *_TYPES}
 
 
 class Schema(NamedTuple):
@@ -91,6 +92,7 @@ class _ManifestFields(NamedTuple):
     placement: Placement | None = None
     unknown: Mapping[str, Any] = MappingProxyType({})
     statistics: Any = None
+    patch: Patch | None = None
 
 
 class Manifest(_ManifestFields):
@@ -165,6 +167,7 @@ class Manifest(_ManifestFields):
             "tensors": tensors,
             "parts": parts,
             **({} if self.placement is None else {"placement": self.placement.encode(self.first_chunks)}),
+            **({} if self.patch is None else {"patch": self.patch.encode(self.specs)}),
             **more,
             **({} if self.statistics is None else {STATISTICS: self.statistics}),
             **self.unknown,
@@ -223,7 +226,11 @@ def decode(
     known_digest = digest_named(digest)
     columns = document["tensors"]
     names = _names(columns)
-    specs = decode_specs(columns, decode_codecs(document["codecs"]))
+    specs, patch = decode_specs(columns, decode_codecs(document["codecs"])), None
+    if PATCH in document["requires"]:
+        from .patch import decode_patch  # here, as it is seldom met
+
+        specs, patch = decode_patch(document, version, layout, specs)
     if len(names) != len(specs):
         raise bad("the columns of `tensors` differ in length [MAN-007]")
     tree.check(document["tree"], columns["dtype"])
@@ -235,7 +242,7 @@ def decode(
     schema, expected = decode_schema(document["schema"])
     if schema is not None and fingerprint(names, specs) != expected:
         raise bad("the schema's fingerprint is not that of the tensors [SCH-002]")
-    manifest = decoded_with(document, version, document["tree"], names, specs, parts, schema, placement)
+    manifest = decoded_with(document, version, document["tree"], names, specs, parts, schema, placement, patch)
     if layout == "packed":
         _check_objects(manifest)
     return manifest
@@ -250,6 +257,7 @@ def decoded_with(
     parts: Sequence[Part],
     schema: Schema | None,
     placement: Placement | None = None,
+    patch: Patch | None = None,
 ) -> Manifest:
     """The manifest of a document, with what was made of these keys."""
     return Manifest(
@@ -268,6 +276,7 @@ def decoded_with(
         placement=placement,
         unknown={key: value for key, value in document.items() if key not in KEYS},  # [MAN-003]
         statistics=document.get(STATISTICS),
+        patch=patch,
     )
 
 

@@ -13,7 +13,7 @@ from ..errors import CkptError
 from . import tree
 from .digests import digest_named
 from .documents import bad
-from .manifest import PAGED_FORMAT, PAGES, Manifest, Part, decode_schema, decoded_with, fingerprint
+from .manifest import PAGED_FORMAT, PAGES, PATCH, Manifest, Part, decode_schema, decoded_with, fingerprint
 from .names import Key, Path, exact_path, name_of, path_label, path_of_text
 from .node import Node, PagedNode
 from .pages import ReadBytes, decode_pages, encode_pages
@@ -79,6 +79,8 @@ def decode_paged(
     """Check what the manifest says by itself; pages are checked when they are read. [PAGE-001] to [PAGE-008]"""
     if version < PAGED_FORMAT or layout != "file" or document["parts"] or "placement" in document or read is None:
         raise bad("a paged manifest has version 1.1, layout 'file', and no other parts [PAGE-001]")
+    if PATCH in document["requires"]:
+        raise bad("the manifest of a patch is not paged [PATCH-001]")
     digest = digest_named(document["digest"])
     plain = document.get("plain_keys")
     if type(plain) is not bool:

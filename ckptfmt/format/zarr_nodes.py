@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .arrays import ArraySpec
+from .arrays import WHOLE, XOR, ArraySpec
 from .grid import Shape
-from .manifest import FORMAT
+from .manifest import FORMAT, PATCH_FORMAT
 from .names import parents
 
 DOCUMENT = "zarr.json"
+DIFFERENCES = "xor"  # the hierarchy of what is to be combined with a patch's base
+_BITS = {size: f"uint{8 * size}" for size in (1, 2, 4, 8)}  # types of differences, by the bytes of an element
 _FILL = {
     "bool": False,
     "float16": 0.0,
@@ -23,7 +25,7 @@ _FILL = {
 
 
 def node_documents(
-    names: Sequence[str], specs: Sequence[ArraySpec], version: tuple[int, int] = FORMAT
+    names: Sequence[str], specs: Sequence[ArraySpec], version: tuple[int, int] | None = FORMAT
 ) -> Iterator[tuple[str, bytes]]:
     """(key relative to the hierarchy's root, canonical text) of every node: root first, then in C-string order.
     [ZARR-001] [PACK-004]"""
@@ -49,11 +51,20 @@ def node_members(
     return ((f"tensors/{key}", text) for key, text in node_documents(names, specs, version))
 
 
-def node_document(name: str, spec: ArraySpec | None, version: tuple[int, int] = FORMAT) -> bytes:
+def patch_members(names: Sequence[str], specs: Sequence[ArraySpec]) -> Iterator[tuple[str, bytes]]:
+    """The same of a patch: differences stand apart, as nobody is to take them for elements. [PATCH-010]"""
+    for root, form, version in (("tensors", WHOLE, PATCH_FORMAT), (DIFFERENCES, XOR, None)):
+        own = [(name, spec) for name, spec in zip(names, specs, strict=True) if spec.form == form]
+        if own or form == WHOLE:
+            documents = node_documents(tuple(name for name, _ in own), tuple(spec for _, spec in own), version)
+            yield from ((f"{root}/{key}", text) for key, text in documents)
+
+
+def node_document(name: str, spec: ArraySpec | None, version: tuple[int, int] | None = FORMAT) -> bytes:
     """The canonical text of a node: an array, or a group if it has no `spec`. The root, whose name is empty, says the
-    version of the format. [ZARR-014]"""
+    `version` of the format, if there is one. [ZARR-014]"""
     document = _group() if spec is None else _array(spec)
-    if not name:
+    if not name and version is not None:
         logical = document["attributes"].get("ckptfmt", {})
         document["attributes"] = {"ckptfmt": {"format": list(version), **logical}}
     return _text(document)
@@ -82,20 +93,22 @@ def _group() -> dict[str, Any]:
 
 
 def _array(spec: ArraySpec) -> dict[str, Any]:
-    """[ZARR-012] [ZARR-013]"""
-    logical = {} if spec.dtype.is_core else {"ckptfmt": {"dtype": spec.dtype.name, "shape": list(spec.shape)}}
+    """[ZARR-012] [ZARR-013] [PATCH-010]"""
+    is_itself = spec.dtype.is_core and spec.form == WHOLE
+    logical = {} if is_itself else {"ckptfmt": {"dtype": spec.dtype.name, "shape": list(spec.shape)}}
     return _array_of(spec, spec.storage_shape, spec.grid, logical)
 
 
 def _array_of(spec: ArraySpec, shape: Shape, grid: Shape, attributes: dict[str, Any]) -> dict[str, Any]:
+    data_type = spec.dtype.storage if spec.form == WHOLE else _BITS.get(spec.dtype.stored.itemsize, spec.dtype.storage)
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
-        "data_type": spec.dtype.storage,
+        "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(grid)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": _FILL.get(spec.dtype.storage, 0),
+        "fill_value": _FILL.get(data_type, 0),
         "codecs": spec.codec.chain,
         "attributes": attributes,
     }

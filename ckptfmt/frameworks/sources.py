@@ -167,6 +167,28 @@ class InFile(Lazy):
         return part
 
 
+class Streamed(Lazy):
+    """A tensor of another checkpoint whose stored bytes, little-endian in C order, come in `pieces`, which are made
+    while others are written."""
+
+    __slots__ = ("pieces", "tensor")
+
+    def __init__(self, tensor: StoredTensor, pieces: Callable[[], Iterator[Array]]) -> None:
+        self.tensor, self.pieces = tensor, pieces
+
+    @property
+    def shape(self) -> Shape:
+        return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.tensor.dtype
+
+    def __getitem__(self, region: Region, /) -> Array:
+        part: Array = self.tensor[region]
+        return part
+
+
 class Sharded(Lazy):
     """A tensor of which this process holds some parts, or none. `shape` is that of the whole. Two leaves with an equal
     `identity` are aliases."""

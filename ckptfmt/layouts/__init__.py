@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import fault
-from ..format.arrays import ArraySpec
+from ..format.arrays import XOR, ArraySpec
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import Manifest
@@ -106,8 +106,8 @@ class Frame(NamedTuple):
 
 def chunk_object(name: str, spec: ArraySpec, chunk: int) -> str:
     """The path of a chunk: of its object in layout `loose` [LAY-003], of its member in a pack."""
-    key = spec.chunk_key(chunk)
-    return f"tensors/{name}/{key}" if name else f"tensors/{key}"
+    key, root = spec.chunk_key(chunk), "xor" if spec.form == XOR else "tensors"  # [PATCH-010]
+    return f"{root}/{name}/{key}" if name else f"{root}/{key}"
 
 
 class Layout(Protocol):

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..format.arrays import ArraySpec
 from ..format.digests import Digest
-from ..format.manifest import Manifest, Part, Schema
+from ..format.manifest import FORMAT, PATCH, PATCH_FORMAT, Manifest, Part, Schema
 from ..format.node import Node
 from ..format.placement import Placement
 from ..frameworks.sources import KeptTensor, Source
 from ..progress import Report
 
 if TYPE_CHECKING:
+    from ..format.patch import Patch
     from ..format.summary import Summary
     from .sharing import Base
     from .watch import ElementWatch
@@ -58,6 +59,8 @@ class Draft:
 
         return manifest._replace(statistics=encode_statistics(found, self.specs, binding_of(manifest)))
 
+    patch: Patch | None = None  # of what base the tensors are made, whose `specs` say how
+
     def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
         return Manifest(
             layout=layout,
@@ -72,4 +75,7 @@ class Draft:
             generator=self.generator,
             schema=self.schema,
             unknown=self.extra,
+            requires=() if self.patch is None else (PATCH,),
+            format=FORMAT if self.patch is None else PATCH_FORMAT,
+            patch=self.patch,
         )

@@ -10,7 +10,7 @@ from ..errors import DAMAGED, StorageError, fault
 from ..format import commit
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
-from ..format.manifest import FORMAT, PAGED_FORMAT, Manifest, Part
+from ..format.manifest import FORMAT, PAGED_FORMAT, PATCH_FORMAT, Manifest, Part
 from ..storage import MANIFEST, TAIL, Attempt, ObjectWriter, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 from .chunk_index import ChunkIndex
@@ -76,14 +76,13 @@ def frame_damage(
     """(object, offset, what) of each place where the frame differs from the canonical one; nothing if it was written
     in another legal way."""
     from ..format import pack  # here, as opening needs none of it
-    from ..format.zarr_nodes import node_members
     from .pack_writer import documents
 
     if manifest.pages is not None:
         return  # of which only the digest is compared
     table, record = manifest.table, located.record
     members: list[pack.Member] = []
-    texts = chain.from_iterable(documents(node_members(manifest.names, manifest.specs), members))
+    texts = chain.from_iterable(documents(_node_members(manifest), members))
     canonical = [(0, b"".join(texts), "a node document")]
     end = members[-1].end
     rows = ((name, spec, chunk) for name, spec in manifest.tensors for chunk in range(spec.chunks))
@@ -136,6 +135,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 
     is_paged = paged_file.wants_pages(draft)
     add, version = (paged_file.add, PAGED_FORMAT) if is_paged else (_add, FORMAT)
+    version = version if draft.patch is None else PATCH_FORMAT
 
     def filled(out: ObjectWriter, *, holds: bool = False) -> tuple[PackWriter, bytes]:
         out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
@@ -161,13 +161,20 @@ def write(draft: Draft, attempt: Attempt) -> Written:
 
 def _add(writer: PackWriter, draft: Draft) -> bytes:
     """Write node documents and chunks; gives the manifest."""
-    from ..format.zarr_nodes import node_members
     from .encoding import Chunk
 
-    writer.add_documents(node_members(draft.names, draft.specs))
+    writer.add_documents(_node_members(draft))
     tensors = zip(draft.names, draft.specs, draft.sources, strict=True)
     writer.add_chunks(Chunk(*tensor, chunk) for tensor in tensors for chunk in range(tensor[1].chunks))
     return draft.with_statistics(draft.manifest("file", (Part(OBJECT, writer.table()),))).encode()
+
+
+def _node_members(described: Manifest | Draft) -> Iterator[tuple[str, bytes]]:
+    """The node documents of the tensors that a manifest, or a draft of one, describes."""
+    from ..format.zarr_nodes import node_members, patch_members  # here, as opening needs none of it
+
+    members = node_members if described.patch is None else patch_members
+    return members(described.names, described.specs)
 
 
 def _manifest_member(end: int, raw: bytes) -> pack.Member:

@@ -23,14 +23,14 @@ from ..format.chunk_table import ChunkTable
 from ..format.digests import Buffer, Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.pack import Member
-from ..frameworks.sources import Buffers, KeptTensor, Source, StoredChunk
+from ..frameworks.sources import Buffers, KeptTensor, Source, StoredChunk, Streamed
 from ..progress import Report
 from ..storage import ObjectWriter
 from ..threads import Pool
 from . import chunk_object
 from .encoding import Chunk, encoded
 from .pieces import joined, stored_bytes, stored_parts
-from .staging import STAGED, Checks, WriteBehind, staged, watched
+from .staging import STAGED, Checks, WriteBehind, staged, unchanged, watched
 
 if TYPE_CHECKING:
     from .watch import ChunkWatch, ElementsSeen, ElementWatch
@@ -41,6 +41,7 @@ FEW, HEADER = 2 << 20, 256  # bytes of small chunks that are added together, and
 DOCUMENTS = 8192  # that are made together
 
 Parts = Callable[[], Iterator[Array]]
+Pieces = Callable[[Iterator[Array], Checks, Buffers], Iterator[Array]]
 
 
 class Changed(Exception):
@@ -156,7 +157,7 @@ class PackWriter:
                     few.add(member_name, joined(parts()))
                 else:
                     self._add_few(few)
-                    self._add(member_name, size, parts, watch)
+                    self._add(member_name, size, parts, watch, is_own=isinstance(source, Streamed))
             if few.size >= FEW:
                 self._add_few(few)
             self.report(spec.chunk_nbytes)
@@ -184,11 +185,12 @@ class PackWriter:
         self.members += members
         self.end = members[-1].end
 
-    def _add(self, name: bytes, size: int, parts: Parts, watch: ChunkWatch | None) -> None:
+    def _add(self, name: bytes, size: int, parts: Parts, watch: ChunkWatch | None, *, is_own: bool) -> None:
+        """`is_own`: nobody else has the memory of the parts."""
         member = pack.place(name, self.end, size, aligned=True)
         if size >= INLINE:
             self._flush()
-            member = self._write_large(member, parts, watch)
+            member = self._write_large(member, parts, watch, unchanged if is_own else staged)
         else:
             data = joined(parts())  # a copy, so what is digested is what is written
             if watch is not None:
@@ -218,22 +220,22 @@ class PackWriter:
         self.members.append(member)
         self.end = member.end
 
-    def _write_large(self, member: Member, parts: Parts, watch: ChunkWatch | None) -> Member:
+    def _write_large(self, member: Member, parts: Parts, watch: ChunkWatch | None, pieces: Pieces) -> Member:
         """Write payload and header, the header afterwards where the object can be written in any order."""
         checks = self._checks()
         if self.out.sequential:
             with self._twice(parts) as again:
-                for _ in staged(again(), checks, self._buffers):
+                for _ in pieces(again(), checks, self._buffers):
                     pass
                 self._write_header(member._replace(crc32=checks.crc32))
                 sent = self._checks()
-                self._write_payload(member, again(), sent, watch)
+                self._write_payload(member, watched(pieces(again(), sent, self._buffers), watch))
             if sent.digests != checks.digests:
                 self._behind.wait()
                 raise Changed
             member = member._replace(crc32=checks.crc32)
         else:
-            self._write_payload(member, parts(), checks, watch)
+            self._write_payload(member, watched(pieces(parts(), checks, self._buffers), watch))
             member = member._replace(crc32=checks.crc32)
             self._write_header(member)
         self._frame.append(pack.local_header(member))
@@ -247,9 +249,9 @@ class PackWriter:
     def _write_header(self, member: Member) -> None:
         self._behind.write(member.offset, pack.local_header(member))
 
-    def _write_payload(self, member: Member, parts: Iterator[Array], checks: Checks, watch: ChunkWatch | None) -> None:
+    def _write_payload(self, member: Member, pieces: Iterator[Array]) -> None:
         position = member.payload
-        for piece in watched(staged(parts, checks, self._buffers), watch):
+        for piece in pieces:
             self._behind.write(position, piece)
             position += piece.size
 

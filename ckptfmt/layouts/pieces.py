@@ -17,7 +17,7 @@ from ..format.arrays import ArraySpec
 from ..format.chunks import PIECE
 from ..format.codecs import Codec
 from ..format.dtypes import Array, DType, pack
-from ..frameworks.sources import InFile, Region, Sharded, Source, within
+from ..frameworks.sources import InFile, Region, Sharded, Source, Streamed, within
 
 PART = 512 << 10  # bytes of memory that are converted at a time: they stay in the processor's nearest cache
 
@@ -49,6 +49,9 @@ def stored_parts(
         return
     if not spec.is_raw:
         yield encoding(source, spec, chunk, seen)()
+        return
+    if isinstance(source, Streamed) and spec.chunks == 1 and spec.is_raw:
+        yield from source.pieces()
         return
     region = spec.chunk_region(chunk)
     part = _view(source, region)

@@ -122,7 +122,7 @@ def repair(
     if _is_same(source, target):
         raise fault("bad-option", "a checkpoint cannot be repaired in its own place", path=target)
     read_options = options_at(source, storage_options)
-    opened, proof = _opened(source, uncommitted, limits, read_options, follow_links)
+    opened, proof = _no_patch(_opened(source, uncommitted, limits, read_options, follow_links))
     with opened:
         remains = remains_of(opened.manifest)
         checkpoint = opened if remains is None else opened.with_manifest(remains.manifest)
@@ -201,6 +201,15 @@ def _is_same(one: str, other: str) -> bool:
 
 
 # ---- the manifest
+
+
+def _no_patch(found: tuple[StoredCheckpoint, str]) -> tuple[StoredCheckpoint, str]:
+    """Refuse a patch, whose tensors are mostly in its base."""
+    if found[0].manifest.patch is None:
+        return found
+    with found[0] as opened:
+        advice = "Make it again with ckptfmt.patch; until then tensors without damage can be read"
+        raise fault("bad-option", "a patch cannot be repaired", path=opened.path, advice=advice)
 
 
 def _opened(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..format.renaming import Renaming
     from ..format.tree import Tags, Tree
     from ..storage import Place
+    from .bases import PatchBase
     from .supply import Reads, StoredSupply
 
 
@@ -64,6 +65,8 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     path = ""
     is_trusted = False  # whether somebody who is trusted has signed it, so that nothing of it is read unverified
     _numbers: Sequence[int] | None = None  # of the tensors in the tree, where these are not all that are stored
+    base: StoredCheckpoint | None = None  # what a patch is read through, where it was given
+    _closes_base = False
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         limits: Limits = DEFAULT,
         storage_options: Mapping[str, Any] | None = None,
         follow_links: bool = False,
+        base: PatchBase = None,
     ) -> None:
         """Open the checkpoint at `path`; see `ckptfmt.open`."""
         self.path = place_of(path)
@@ -82,6 +86,8 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         openings = 0
         while not self._try_open(final=openings == REPLACED):
             openings += 1
+        if self.manifest.patch is not None and base is not None:
+            self._take_base(base)
 
     def require_verification(self) -> None:
         """Have nothing of it read unverified, as it is trusted for a signature; raises `bad-option`. [SIG-010]"""
@@ -110,7 +116,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         checkpoint.located = Located(record, b"", b"")
         checkpoint._first_paths = FirstPaths(manifest)
         checkpoint.blocks = BlockReader(storage, manifest, checkpoint._first_paths, limits)
-        checkpoint.fetcher = Fetcher(checkpoint.blocks)
+        checkpoint.fetcher = checkpoint._fetcher()
         return checkpoint
 
     def with_manifest(self, manifest: Manifest) -> StoredCheckpoint:
@@ -138,7 +144,26 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         self.manifest = read_manifest(self.located, self.limits, partial(self._storage.read, FILE))
         self._first_paths = FirstPaths(self.manifest)
         self.blocks = BlockReader(self._storage, self.manifest, self._first_paths, self.limits)
-        self.fetcher = Fetcher(self.blocks)
+        self.fetcher = self._fetcher()
+
+    def _fetcher(self) -> Fetcher:
+        if self.manifest.patch is None:
+            return Fetcher(self.blocks)
+        from .patched import PatchFetcher  # here, as most are no patches
+
+        return PatchFetcher(self.blocks, self.manifest.patch, None if self.base is None else self.base.fetcher)
+
+    def _take_base(self, given: PatchBase) -> None:
+        """Read through the base that is among what is given; raises `wrong-base`, and what opening it raises."""
+        from .bases import Bases
+
+        try:
+            known = Bases.of(given, self.verifies, self.limits, self._storage_options, follow_links=self._follow_links)
+            self.base, self._closes_base = known.base_of(self)
+        except BaseException:
+            self._storage.close()
+            raise
+        self.fetcher = self._fetcher()
 
     def _try_open(self, *, final: bool) -> bool:
         """Open what is at the path now; False if it was replaced, and its files removed, meanwhile. The `final` time
@@ -284,6 +309,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
             "fetcher",
         ):
             setattr(other, name, getattr(self, name))
+        other.base, other._closes_base = self.base, self._closes_base
         other.blocks = self.blocks
         other.manifest = self.manifest._replace(root=renaming.node(self.manifest.tree, self.path))
         tensors = (node for _, node in trees.leaves(other.manifest.tree) if type(node) is list and node[0] == "tensor")
@@ -357,8 +383,10 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         return self._storage.was_replaced()
 
     def close(self) -> None:
-        """Close the file; arrays that were read stay valid, mapped ones too."""
+        """Close the file, and a base that was opened for it; arrays that were read stay valid, mapped ones too."""
         self._storage.close()
+        if self._closes_base and self.base is not None:
+            self.base.close()
 
     def __enter__(self) -> Self:
         return self

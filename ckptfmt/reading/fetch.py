@@ -44,6 +44,21 @@ class Fetcher:
         self.blocks = blocks
         self.manifest: Manifest = blocks.manifest
 
+    def for_load(self, in_flight: int) -> Fetcher:
+        """What reads the same for one load, whose memory beside its result is `in_flight` bytes over a network."""
+        return Fetcher(self.blocks.for_load(in_flight))
+
+    @property
+    def readers(self) -> Sequence[BlockReader]:
+        """All that it reads with."""
+        return (self.blocks,)
+
+    def mapped(self, wanted: Iterable[int], verify: bool) -> dict[int, Array]:
+        """Those of the tensors that can be mapped, as private, copy-on-write memory."""
+        from .mapping import mapped  # here, as most loads map nothing
+
+        return mapped(self.blocks, wanted, verify)
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("an open checkpoint cannot be pickled or copied: hand its path over, and open it there")
 
@@ -53,6 +68,12 @@ class Fetcher:
         if self.manifest.layout == "file":  # where nothing is read that is not there
             wanted = [tensor for tensor in wanted if not specs[tensor].is_raw]
         self.blocks.admit((tensor, specs[tensor].nbytes, range(specs[tensor].chunks)) for tensor in wanted)
+
+    def admit_cells(self, tensor: int, axes: tuple[Axis, ...]) -> None:
+        """The same for the storage elements at `axes`."""
+        spec = self.manifest.specs[tensor]
+        needed = math.prod(axis.length for axis in axes) * spec.dtype.stored.itemsize
+        self.blocks.admit([(tensor, needed, (piece.chunk for piece in pieces(axes, spec.grid, spec.chunk_counts)))])
 
     def specs(self, wanted: list[int]) -> Sequence[ArraySpec]:
         """The specs, of which those of `wanted` are to be looked at."""
@@ -161,14 +182,12 @@ class Fetcher:
             first = axes[-1].start // per
             stored_axes = (*axes[:-1], Axis(first, axes[-1].last // per - first + 1, 1))
         shape = tuple(axis.length for axis in stored_axes)
-        needed = math.prod(shape) * spec.dtype.stored.itemsize
-        chunks = (piece.chunk for piece in pieces(stored_axes, spec.grid, spec.chunk_counts))
-        self.blocks.admit([(tensor, needed, chunks)])
+        self.admit_cells(tensor, stored_axes)
         out = aligned(shape, spec.dtype.stored)
-        self._read_parts([Wanted(tensor, stored_axes, out)], verify)
+        self.read_cells([Wanted(tensor, stored_axes, out)], verify)
         if per == 1 or not axes:
-            return self._logical(tensor, out, None)
-        values = self._logical(tensor, out, stored_axes[-1].length * per)
+            return self.logical(tensor, out, None)
+        values = self.logical(tensor, out, stored_axes[-1].length * per)
         start = axes[-1].start - first * per
         return np.ascontiguousarray(values[..., start : start + (counts[-1] - 1) * axes[-1].step + 1 : axes[-1].step])
 
@@ -181,12 +200,12 @@ class Fetcher:
                 part.out[...] = self.select(part.tensor, part.axes, verify)
             elif part.out.size:
                 direct.append(part._replace(out=part.out.view(dtype.stored)))
-        self._read_parts(direct, verify)
+        self.read_cells(direct, verify)
         for tensor, _, out in direct:
-            self._logical(tensor, out, None)
+            self.logical(tensor, out, None)
 
-    def _read_parts(self, parts: list[Wanted], verify: bool) -> None:
-        """Fill arrays with elements as they are stored; `axes` are over the shape in which they are."""
+    def read_cells(self, parts: list[Wanted], verify: bool) -> None:
+        """Fill arrays with storage elements; `axes` are over the storage shape, and `out` is of the stored dtype."""
         specs = self.manifest.specs
         cut = [
             (tensor, piece, out[piece.out] if piece.out else out)
@@ -230,7 +249,8 @@ class Fetcher:
         limit, gap = (SPAN, self.manifest.block) if verify else (SPAN_UNVERIFIED, GAP_UNVERIFIED)
         return spans(axes, spec.grid, spec.dtype.stored.itemsize, limit, gap)
 
-    def _logical(self, tensor: int, cells: Array, last: int | None) -> Array:
+    def logical(self, tensor: int, cells: Array, last: int | None) -> Array:
+        """Storage elements of a tensor, at least one, as its logical dtype; see `format.chunks.logical`."""
         spec = self.manifest.specs[tensor]
         result: Array = self.blocks.decoded(self.blocks.place(tensor, 0), lambda: logical(cells, spec, last))
         return result

@@ -32,9 +32,8 @@ from ..progress import Progress, counter
 from ..storage import IN_FLIGHT
 from .adopting import Adopted
 from .below import as_stored, below, leave_out, taken_whole
-from .fetch import Fetcher
 from .filling import TargetPlace, beside_buffers, fill, grouped, put
-from .mapping import Views, mapped
+from .mapping import Views
 from .mismatched import Mismatched, matched, skips
 from .neighbours import SMALL
 from .parameter_order import warn_of_order
@@ -91,8 +90,8 @@ class Loader:
     ) -> None:
         """`restores`: what makes the values of tags, if not the registry and the framework."""
         self.view, self.path = view, view.path
-        self.blocks = view.stored.blocks.for_load(max_bytes_in_flight)
-        self.fetcher = Fetcher(self.blocks)
+        self.fetcher = view.stored.fetcher.for_load(max_bytes_in_flight)
+        self.blocks = self.fetcher.blocks
         if like is not None and (into is not None or mmap):
             other = "into=" if into is not None else "mmap=True"
             raise fault("bad-option", f"{other} and like= exclude each other", path=view.path)
@@ -180,7 +179,7 @@ class Loader:
         """Stored tensors, mapped where that costs no read, or is asked for, and read where not."""
         arrays: dict[int, Array] = {}
         if self.mmap:
-            arrays = mapped(self.blocks, wanted, self.verify)
+            arrays = self.fetcher.mapped(wanted, self.verify)
         elif self.views is not None:
             arrays = {index: self.views.arrays[index] for index in wanted if index in self.views.arrays}
         others = [index for index in wanted if index not in arrays]
@@ -491,9 +490,12 @@ class Loader:
         if self.progress is None:
             yield
             return
-        self.blocks.on_read = counter(self.progress, total)
+        report = counter(self.progress, total)
+        for blocks in self.fetcher.readers:
+            blocks.on_read = report
         try:
             yield
             self.progress(total, total)
         finally:
-            self.blocks.on_read = None
+            for blocks in self.fetcher.readers:
+                blocks.on_read = None

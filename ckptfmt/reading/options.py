@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..frameworks.target import MatchReport
     from ..patterns import Patterns
     from ..progress import Progress
+    from .bases import PatchBase
     from .mismatched import Mismatched
 
 
@@ -40,6 +41,7 @@ class StoredOptions(StoreOptions, total=False):
 
     verify: bool | None
     limits: Limits
+    base: PatchBase
 
 
 class MatchOptions(NameOptions, total=False):

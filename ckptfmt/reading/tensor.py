@@ -109,7 +109,8 @@ class Tensor(ArrayLike):
     for the package itself.
 
     Raises `bad-index`, and `CorruptError` (`block-digest`, `bad-chunk`, `missing-object`, `short-object`)
-    for damage in what is read; `linked-object` where a link stands in its place.
+    for damage in what is read; `linked-object` where a link stands in its place; `missing-base` of a patch whose base
+    was not given.
     """
 
     __slots__ = ("_cast", "_fetcher", "_verify", "_view", "index", "path")

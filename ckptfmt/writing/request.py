@@ -57,11 +57,10 @@ def request(
 ) -> Request:
     """Check what `save` was given; raises `InputError`."""
     encoded = encode(tree, skip=skipped(skip))
-    rules = _rules(compression)
     return Request(
         encoded=encoded,
         names=_names(encoded.tensors),
-        codecs=_codecs(encoded.tensors, rules),
+        codecs=codecs_for(encoded.tensors, compression),
         metadata=encode(metadata, allow_tensors=False).node,
         schema=_schema(schema),
         digest=_digest(digest),
@@ -134,7 +133,10 @@ def _all(path: Path) -> bool:
 ALL_RAW = (_all, RAW)
 
 
-def _codecs(tensors: list[TensorLeaf], rules: _Rules) -> tuple[Codec, ...]:
+def codecs_for(tensors: list[TensorLeaf], compression: Compression | Mapping[str, Compression]) -> tuple[Codec, ...]:
+    """How tensors are compressed, as the option of `save` says; raises `bad-option`, and `unsupported-dtype` for those
+    that no manifest can describe."""
+    rules = _rules(compression)
     for leaf in tensors:
         if type(leaf.source) is not np.ndarray:  # which has no more axes, nor more memory, than there may be
             _check_shape(leaf)

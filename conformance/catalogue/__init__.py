@@ -214,6 +214,8 @@ MODULES = (
         "pages",
         "page_faults",
         "page_damage",
+        "patches",
+        "patch_faults",
         "zarr",
         "crashes",
         "large",

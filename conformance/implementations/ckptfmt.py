@@ -61,13 +61,14 @@ class Adapter(Server):
             "tag:python",
             "tag:values",
         ),
-        *("pages", "migrate", "extern", "upgrade", "format:0.9"),
+        *("pages", "patch", "migrate", "extern", "upgrade", "format:0.9"),
     ]
 
     def __init__(self) -> None:
         self.checkpoint: ckptfmt.Checkpoint | None = None
         self.verifies = True
         self.file = ""
+        self.bases: list[str] | None = None
 
     def refusal(self, error: Exception) -> Refused | None:
         if not isinstance(error, ckptfmt.CkptError):
@@ -82,8 +83,8 @@ class Adapter(Server):
         if self.checkpoint is not None:
             self.checkpoint.close()
             self.checkpoint = None
-        self.file, self.verifies = request["file"], True
-        self.checkpoint = ckptfmt.open(self.file)
+        self.file, self.verifies, self.bases = request["file"], True, request.get("bases")
+        self.checkpoint = ckptfmt.open(self.file, base=self.bases)
         return {}
 
     def opened(self, request: dict[str, Any]) -> ckptfmt.Checkpoint:
@@ -93,7 +94,7 @@ class Adapter(Server):
             return self.checkpoint
         self.checkpoint.close()
         self.verifies = request.get("verify", True)
-        self.checkpoint = ckptfmt.open(self.file, verify=self.verifies)
+        self.checkpoint = ckptfmt.open(self.file, verify=self.verifies, base=self.bases)
         return self.checkpoint
 
     def do_list(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -148,9 +149,12 @@ class Adapter(Server):
         return {"damage": [{k: v for k, v in entry.items() if v is not None} for entry in found]}
 
     def do_read_node(self, request: dict[str, Any]) -> dict[str, Any]:
-        if "root" in request:  # stacks are for stock readers [STACK-004]
+        with ckptfmt.open(request["file"]) as checkpoint:
+            is_patch = checkpoint.is_patch
+        if "root" in request or is_patch:  # which is for stock readers [STACK-004] [PATCH-010]
             with zarr.storage.ZipStore(request["file"], mode="r") as store:
-                array = np.asarray(zarr.open_array(store, path=f"{request['root']}/{request['name']}", mode="r")[...])
+                path = f"{request.get('root', 'tensors')}/{request['name']}"
+                array = np.asarray(zarr.open_array(store, path=path, mode="r")[...])
             return {"value": shown_array(array, array.dtype.name)}
         with ckptfmt.open(request["file"]) as checkpoint:
             node: Any = checkpoint.zarr

@@ -14,7 +14,7 @@ from .server import Refused, Server
 
 # digests are not looked at
 STOCK_FEATURES = ["zarr", "sparse", "layout:file", "layout:loose", "codec:zstd", "codec:gzip", "codec:blosc"]
-STOCK_FEATURES += ["digest:sha256", "digest:xxh3-128", "digest:blake3", "pages"]
+STOCK_FEATURES += ["digest:sha256", "digest:xxh3-128", "digest:blake3", "pages", "patch"]
 
 
 def shown(array: Any) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Tensor(NamedTuple):
     grid: list[int]  # that of a chunk
     counts: list[int]  # of chunks along each axis; an axis of length 0 has none [ZARR-003]
     codec: str | None
+    root: str = "tensors"  # the hierarchy of its node; of a patch there are two, and tensors in none [PATCH-010]
 
     @property
     def chunk_size(self) -> int:  # bytes of a raw chunk [ZARR-007]
@@ -241,13 +242,18 @@ def chunks_of(storage: "Storage", manifest: dict[str, Any], tensors: list[Tensor
     return chunks_in(part["chunks"], storage, manifest, tensors, storage.start)
 
 
+def chunked(tensor: Tensor) -> bool:
+    """Whether chunks of a tensor are stored."""
+    return bool(tensor.root) and 0 not in tensor.counts
+
+
 def chunks_in(
     table: dict[str, Any], storage: "Storage", manifest: dict[str, Any], tensors: list[Tensor], end: int
 ) -> list[list[Chunk]]:
     """The chunks of each tensor, from the one table that lists all of them in order [CHK-002]. Those of a file lie
     before byte `end`."""
     digest, block = manifest["digest"], manifest["block"]
-    is_file, count = manifest["layout"] == "file", sum(math.prod(tensor.counts) for tensor in tensors)
+    is_file, count = manifest["layout"] == "file", sum(math.prod(tensor.counts) for tensor in tensors if tensor.root)
     need((table["offset"] is not None) == is_file, "`offset` does not fit the layout [MAN-002]")
     columns = [table["length"], table["offset"] if is_file else bytes(len(table["length"]))]
     need(all(len(column) == 8 * count for column in columns), f"not {count} rows [CHK-001] [CHK-002]")
@@ -255,14 +261,14 @@ def chunks_in(
     ends = [0, *itertools.accumulate(-(-length // block) * DIGEST_SIZES[digest] for length in lengths)]
     need(ends[-1] == len(table["digest"]), "not one digest for each block [CHK-001]")
     found, rows = [list[Chunk]() for _ in tensors], zip(offsets, lengths, itertools.pairwise(ends), strict=True)
-    for own, tensor in ((own, tensor) for own, tensor in zip(found, tensors, strict=True) if 0 not in tensor.counts):
+    for own, tensor in ((own, tensor) for own, tensor in zip(found, tensors, strict=True) if chunked(tensor)):
         for number, at in enumerate(itertools.product(*map(range, tensor.counts))):
             offset, length, blocks = next(rows)
             inside = length and (not is_file or offset + length <= end)
             need(inside, f"a chunk of {tensor.name!r} lies outside its object [CHK-005]", "bad-extent")
             fine = tensor.codec or length == tensor.chunk_size
             need(fine, f"a raw chunk of {tensor.name!r} has {length} bytes [ZARR-007]", "bad-extent")
-            key = "/".join(["tensors", *filter(None, [tensor.name]), "c", *map(str, at)])  # [ZARR-003] [LAY-003]
+            key = "/".join([tensor.root, *filter(None, [tensor.name]), "c", *map(str, at)])  # [ZARR-003] [LAY-003]
             place = storage, tensor, number, "" if is_file else key, offset, length
             own.append(Chunk(*place, table["digest"][slice(*blocks)], digest, block))
     extents = sorted(zip(offsets, lengths, strict=True)) if is_file else []

@@ -29,6 +29,7 @@ class PythonReader(Server):
             "digest:sha256",
             "codec:gzip",
             "pages",
+            "patch",
         ),
     ]
     checkpoint: Checkpoint
@@ -37,12 +38,14 @@ class PythonReader(Server):
         if not isinstance(error, Fault):
             return super().refusal(error)
         where = dict(error.where)
-        if "tensor" in where:
+        if "label" in where:  # of a tensor of the base
+            where["tensor"] = where.pop("label")
+        elif "tensor" in where:
             where["tensor"] = self.checkpoint.label(str(where["tensor"]))
         return Refused("error", {"code": error.code, "message": str(error), **where})
 
     def do_open(self, request: Value) -> Value:
-        self.checkpoint = Checkpoint(request["file"])
+        self.checkpoint = Checkpoint(request["file"], bases=request.get("bases", ()))
         return {}
 
     def do_list(self, request: Value) -> Value:

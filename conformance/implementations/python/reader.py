@@ -1,5 +1,5 @@
 """A reader of ckptfmt checkpoints in plain Python: the companion of SPEC.md, file by file in the order of its sections:
-tree.py (2), manifest.py (3 to 7), pages.py (7.1), and this (8, 10, 12).
+tree.py (2), manifest.py (3 to 7), pages.py (7.1), patch.py (7.4), and this (8, 10, 12).
 
     checkpoint = Checkpoint("model.ckpt")
     checkpoint.tree                                    # plain values, and a `Tensor` where a tensor stands
@@ -41,6 +41,7 @@ from .manifest import (
     tensors_of,
 )
 from .pages import PagedTree, TensorPages, label_of
+from .patch import SAME, WHOLE, Patch
 from .tree import Path, Tree, label
 
 # ---- sections 8 and 10: layouts and the commit record
@@ -112,7 +113,7 @@ class Storage:
 class Checkpoint:
     """An open checkpoint. Raises `Fault`, also for what this reader lacks."""
 
-    def __init__(self, path: str, limit: int = 1 << 30) -> None:
+    def __init__(self, path: str, limit: int = 1 << 30, bases: Sequence[str] = (), patches: int = 8) -> None:
         # [READ-001] record, version, manifest and its sha256, what it requires, the rest; no chunk [READ-002]
         self.storage = storage = Storage(path)
         need(storage.layout != "packed", "layout `packed`, which this reader lacks", "unknown-feature")
@@ -121,7 +122,7 @@ class Checkpoint:
         data = storage.read(name, storage.start, storage.length + storage.is_folder)
         good = len(data) == storage.length and hashlib.sha256(data).hexdigest() == storage.sha256
         need(good, "the manifest has another length or sha256 [COM-003]", "manifest-digest")
-        unknown = set(required(data)) - {"pages"}
+        unknown = set(required(data)) - {"pages", "patch"}
         need(not unknown, f"it requires {unknown} [MAN-006]", "unknown-feature")
         manifest = decode(data)
         need(fits(manifest, HEAD), "format, layout or requires are missing or of another type [MAN-002]")
@@ -138,9 +139,14 @@ class Checkpoint:
         if self.schema is not None:
             need(self.schema["id"] and self.schema["version"], "the schema's id or version is empty [SCH-001]")
         self.pages = TensorPages(storage, manifest, codecs) if is_paged else None
+        is_patch, self.patch = "patch" in manifest["requires"], None
+        need(not is_patch or manifest["requires"] == ["patch"], "a patch with another feature [PATCH-001]")
         self.tensors: Sequence[Tensor] = (
             self.pages if self.pages is not None else tensors_of(manifest["tensors"], codecs)
         )
+        if is_patch:
+            self.patch = Patch(manifest, list(self.tensors))
+            self.tensors = self.patch.tensors
         tree = Tree(self.tensors)
         self.metadata, self.unknown_tags = tree.value(manifest["metadata"], None), tree.tags
         self.root, self.paths = manifest["tree"], tree.paths
@@ -154,6 +160,11 @@ class Checkpoint:
         self.tree = tree.value(self.root)
         need(len(self.paths) == len(self.tensors), "a tensor stands nowhere in the tree [TREE-009]")
         self.chunks = chunks_of(storage, manifest, list(self.tensors))
+        if self.patch is not None and bases:
+            need(patches > 0, "a chain of more patches than 8 [PATCH-009]", "limit-exceeded")
+            found = [base for base in bases if Storage(base).sha256 == self.patch.base]
+            need(found, f"the base {self.patch.base} is not there [PATCH-004]", "wrong-base")
+            self.patch.take(Checkpoint(found[0], limit, bases, patches - 1))
 
     @functools.cached_property
     def tree(self) -> Any:
@@ -192,7 +203,19 @@ class Checkpoint:
         return b"".join(repack(row, bits, picked, len(last)) for row in rows)
 
     def gather(self, tensor: Tensor, box: list[range], verify: bool) -> bytes:
-        """Storage elements at the positions that `box` gives for each axis, found by arithmetic [READ-003]."""
+        """Storage elements at the positions that `box` gives for each axis, of a patch through its base [PATCH-006]."""
+        if self.patch is None or self.patch.forms[tensor.number] == WHOLE:
+            return self.gathered(tensor, box, verify)
+        data = self.patch.of_base(tensor, box, verify)
+        if self.patch.forms[tensor.number] == SAME:
+            return data
+        data = bytes(a ^ b for a, b in zip(data, self.gathered(tensor, box, verify), strict=True))
+        if tensor.dtype == "bool" and not {0, 1}.issuperset(data):
+            raise Fault("bad-chunk", "a bool that is neither 0 nor 1 [DTYPE-005]", tensor=tensor.name)
+        return data
+
+    def gathered(self, tensor: Tensor, box: list[range], verify: bool) -> bytes:
+        """The same of what is stored here, found by arithmetic [READ-003]."""
         size, grid, counts = DTYPES[tensor.dtype].size, tensor.grid or [1], tensor.counts or [1]
         lengths, step = [len(axis) for axis in box], box[-1].step
         out = bytearray(math.prod(lengths) * size)
