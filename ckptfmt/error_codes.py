@@ -97,19 +97,7 @@ TABLE: dict[str, CodeRow] = {
     "limit-exceeded": CodeRow(
         "UnsupportedError", "manifest", "larger than the reader's limit", "If you trust the file, raise the limit"
     ),
-    "wrong-base": CodeRow(
-        "InputError",
-        "manifest",
-        "what was given as the base of a patch is another checkpoint",
-        "Give the checkpoint that the patch was made against, or a folder with it",
-    ),
     # chunk
-    "missing-base": CodeRow(
-        "InputError",
-        "chunk",
-        "a tensor of a patch is made of its base, which was not given",
-        "Give the base, or a folder with it: base=PATH",
-    ),
     "missing-object": CodeRow("CorruptError", "chunk", "an object of the checkpoint is missing", _RESTORE),
     "short-object": CodeRow("CorruptError", "chunk", "an object is shorter than its chunk", _RESTORE),
     "linked-object": CodeRow(
@@ -164,6 +152,18 @@ TABLE: dict[str, CodeRow] = {
         "select",
         "target and checkpoint differ",
         "Mend the target",
+    ),
+    "missing-base": CodeRow(
+        "InputError",
+        "select",
+        "a tensor of a patch is made of its base, which was not given",
+        "Give the base, or a folder with it: base=PATH",
+    ),
+    "wrong-base": CodeRow(
+        "InputError",
+        "select",
+        "what was given as the base of a patch is another checkpoint",
+        "Give the checkpoint that the patch was made against, or a folder with it",
     ),
     "framework-dtype": CodeRow(
         "MismatchError",

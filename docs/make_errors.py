@@ -27,7 +27,7 @@ PHASES = {
     "commit": "The commit record",
     "manifest": "The manifest",
     "chunk": "Chunks and objects",
-    "select": "Paths, patterns and targets",
+    "select": "Paths, patterns, targets and bases",
     "save": "Saving",
     "recompute": "Recomputing",
     "migrate": "Migrations",

@@ -41,7 +41,7 @@ PHASES = {
     "commit": {CorruptError, UnsupportedError},
     "manifest": {CorruptError, UnsupportedError},
     "chunk": {CorruptError, LinkedError},
-    "select": {SelectionError, MismatchError},
+    "select": {SelectionError, MismatchError, InputError},
     "save": {InputError, ExistsError},
     "recompute": {InputError},
     "migrate": {InputError},

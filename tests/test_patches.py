@@ -208,6 +208,18 @@ def test_what_a_patch_says_needs_no_base(pair: Any) -> None:
     assert ckptfmt.verify(patch).ok
 
 
+def test_differences_are_taken_for_elements_by_nobody(pair: Any, tmp_path: Path) -> None:
+    """What reads chunks by itself, to copy or to look at them, asks for the base as others do."""
+    base, patch, _ = pair
+    refused("missing-base", lambda: ckptfmt.stats(patch))
+    refused("missing-base", lambda: ckptfmt.convert(patch, tmp_path / "x.npz", allow_loss=True, select="renamed"))
+    refused("missing-base", lambda: ckptfmt.convert(patch, tmp_path / "x.ckpt"))
+    refused("missing-base", lambda: ckptfmt.diff(patch, base))
+    document = {"ckptfmt_migration": 1, "schema": "net", "from": "1", "to": "2", "rest": "keep", "rules": []}
+    refused("missing-base", lambda: ckptfmt.migrate(patch, tmp_path / "x.ckpt", [document], schema="2"))
+    assert sorted(os.listdir(tmp_path)) == ["base.ckpt", "new.ckpt", "patch.ckpt"]
+
+
 # ---- bases that are none
 
 

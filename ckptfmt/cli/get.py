@@ -84,6 +84,7 @@ Exit codes: 0 fine, 1 the checkpoint is damaged, 2 anything else.
     help="Convert the values to a NumPy dtype of the same or a wider kind; `bits`: unsigned integers with the same"
     " bits, one for each element.",
 )
+@options.base
 @options.follow_links
 @options.as_json
 def get(
@@ -93,6 +94,7 @@ def get(
     output: str | None,
     overwrite: bool,
     wanted: str | None,
+    base: tuple[str, ...],
     follow_links: bool,
     as_json: bool,
 ) -> None:
@@ -103,14 +105,12 @@ def get(
     """
     if not is_url(path) and not os.path.exists(path) and os.path.exists(tensor):
         raise click.UsageError(f"there is no {path!r}: the checkpoint comes first, then what to take out of it")
-    with open_checkpoint(path, follow_links=follow_links) as checkpoint, _named(path):
+    with open_checkpoint(path, base=base or None, follow_links=follow_links) as checkpoint, _named(path):
         place, found = find(checkpoint.tree, tensor, path)
         document: dict[str, Any] = {"path": path, "key": tensor}
         if not isinstance(found, Tensor):
             tags = checkpoint.tags
-            for given, what in ((index, "INDEX"), (output, "--output"), (wanted, "--as")):
-                if given is not None:
-                    raise click.UsageError(f"{what} is for tensors; {tensor!r} is of type {type(found).__name__}")
+            _refuse_of_tensors(tensor, found, {"INDEX": index, "--output": output, "--as": wanted})
             if as_json:
                 encoder = JsonEncoder()
                 document |= {"value": encoder.value(found), "tensors": encoder.tensors}
@@ -131,6 +131,13 @@ def get(
     if as_json:
         document |= {"dtype": values.dtype.name, "shape": values.shape}
         print_json({**document, "values": None if output else JsonEncoder().array(values), "output": output})
+
+
+def _refuse_of_tensors(name: str, found: Any, given: Mapping[str, str | None]) -> None:
+    """Refuse what is said of a tensor where something else stands."""
+    for what, value in given.items():
+        if value is not None:
+            raise click.UsageError(f"{what} is for tensors; {name!r} is of type {type(found).__name__}")
 
 
 def _show_value(place: Path, value: Any, notes: Mapping[Path, str]) -> None:

@@ -35,6 +35,13 @@ follow_links = click.option(
     is_flag=True,
     help="Read through links in a checkpoint's folder, into it and into the blobs of the Hugging Face cache around it.",
 )
+base = click.option(
+    "--base",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(),
+    help="Of a patch: the checkpoint that it was made against, or a folder with it; may be given several times.",
+)
 select = click.option(
     "--select", "-s", multiple=True, metavar="GLOB", help="Only these paths; may be given several times."
 )

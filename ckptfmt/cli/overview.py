@@ -13,14 +13,17 @@ VERSION = f"ckptfmt {__version__} (format {FORMAT[0]}.{FORMAT[1]})"
 
 # command, which is the name of its module too, to what it does
 COMMANDS = {
+    "apply": "Write out what a patch makes of its base.",
     "completion": "Print what makes a shell complete commands and file names.",
     "convert": "Convert a checkpoint from, or to, another format.",
     "diff": "Say what differs between two checkpoints of any format.",
+    "fold": "Join a chain of patches to one.",
     "gc": "Remove what saves that died have left.",
     "get": "Print or export one tensor, a slice of one, or a plain value.",
     "inspect": "Show the tree: tensors, plain values, totals; of any format.",
     "ls": "List the checkpoints of a run or of any folder.",
     "migrate": "Write a checkpoint at another version of its schema.",
+    "patch": "Write what makes one checkpoint of another.",
     "prune": "Remove checkpoints of a folder, but the last, the best …",
     "recompute": "Plan gradients with few snapshots: steps, memory, disk, time.",
     "repair": "Save what is whole of a damaged checkpoint.",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ..errors import CkptError
 from ..format import pack
+from ..format.arrays import WHOLE
 from ..format.manifest import BLOCK
 from ..frameworks.sources import KeptTensor, StoredChunk
 from ..reading.checkpoint import StoredCheckpoint
@@ -41,7 +42,9 @@ class Keeper:
         self._checkpoint, self._directories = checkpoint, directories
 
     def keep(self, tensor: Tensor, identity: Hashable) -> KeptTensor | None:
-        """The tensor as a source; None where a pack does not say its crc32."""
+        """The tensor as a source; None where a pack does not say its crc32, or a patch has not all of the tensor."""
+        if tensor.spec.form != WHOLE:
+            return None
         chunks = [self._chunk(tensor.index, chunk) for chunk in range(tensor.chunks)]
         return None if None in chunks else KeptTensor(tensor, chunks.__getitem__, identity)  # type: ignore[arg-type]
 

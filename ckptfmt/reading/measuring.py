@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..format.arrays import ArraySpec
+from ..format.arrays import WHOLE, ArraySpec
 from ..format.chunks import decoded_array
 from ..format.dtypes import Array, DType
 from ..format.measure import Measure, summaries
@@ -53,7 +53,9 @@ def measure_array(dtype: DType, array: Array) -> Summary:
 
 def is_measurable(spec: ArraySpec) -> bool:
     """Whether each chunk can be looked at alone without more memory than its codec takes: it is compressed, or its
-    elements are its first bytes, with nothing between them."""
+    elements are its first bytes, with nothing between them; and of a patch, the tensor is whole."""
+    if spec.form != WHOLE:  # what is stored is no elements
+        return False
     if not spec.is_raw:
         return True
     if spec.dtype.per > 1 and spec.shape and spec.shape[-1] % spec.dtype.per:

@@ -130,7 +130,7 @@ fault(
 valid(
     "patch-base-again",
     "The tree of the base, saved with other metadata: not the base.",
-    "PATCH-004",
+    "TREE-001 READ-003",
     replace(OF_BASE, metadata={"again": True}),
 )
 fault(
@@ -170,7 +170,7 @@ for _title, _identity, _changed in (
 fault(
     "patch-base-damaged-manifest",
     "A base whose manifest is damaged.",
-    "PATCH-004 COM-003",
+    "COM-003",
     "patch-base",
     [{"do": "flip_bit", "at": {"region": "manifest", "offset": 40}, "bit": 0}],
     "manifest-digest",
@@ -245,7 +245,7 @@ fault(
     lacks=("reader",),
 )
 _OTHER = Checkpoint({"x": tensor("int8", (4,), "x")})
-valid("patch-chain-other", "A base that is none of the chain.", "PATCH-009", _OTHER)
+valid("patch-chain-other", "A base that is none of the chain.", "TREE-001 READ-003", _OTHER)
 fault(
     "patch-chain-broken",
     "A chain without its first link.",

@@ -67,7 +67,7 @@ MADE = {
 OF_BASE = Checkpoint(BASE)
 PATCH = Checkpoint(RESULT, metadata={"a": 1}, schema=("llama", "3"), patch=Patching(OF_BASE, MADE, bytes(32)))
 
-valid("patch-base", "A checkpoint of which others are made.", "PATCH-004", OF_BASE)
+valid("patch-base", "A checkpoint of which others are made.", "TREE-001 READ-003", OF_BASE)
 valid(
     "patch-read",
     "Tensors that are the same, one under another name; that differ, in chunks of another grid; and a whole one.",
@@ -120,7 +120,7 @@ for _dtype in DTYPES:
         _source = replace(_source, data=bytes(i % 2 for i in range(15)))
     _DTYPES[_dtype] = _source
 _OF_DTYPES = Checkpoint(_DTYPES)
-valid("patch-dtypes-base", "A tensor of each dtype.", "PATCH-004", _OF_DTYPES)
+valid("patch-dtypes-base", "A tensor of each dtype.", "TREE-001 READ-003", _OF_DTYPES)
 valid(
     "patch-dtypes",
     "Every dtype, with bits that differ.",
@@ -133,7 +133,7 @@ valid(
 )
 _X = tensor("int32", (5, 7), "codecs")
 _OF_CODECS = Checkpoint({"x": compressed(tensor("int32", (5, 7), "codecs", grid=(3, 4)), gzip(0), gzip_stored)})
-valid("patch-codecs-base", "A compressed base.", "PATCH-004", _OF_CODECS)
+valid("patch-codecs-base", "A compressed base.", "TREE-001 READ-003", _OF_CODECS)
 for _codec, _chain, _encode in (
     ("zstd", zstd(), zstd_raw),
     ("gzip", gzip(0), gzip_stored),
@@ -202,7 +202,7 @@ valid(
     read([], "patch-codecs-base"),
 )
 _ROOT = tensor("float32", (6,), "root")
-valid("patch-root-base", "A base that is one tensor.", "PATCH-004 NAME-005", Checkpoint(_ROOT))
+valid("patch-root-base", "A base that is one tensor.", "TREE-001 READ-003", Checkpoint(_ROOT))
 for _name, _result, _how in (
     ("xor", flipped(_ROOT), Made(XOR, "", gzip(0), gzip_stored)),
     ("same", flipped(_ROOT, ()), Made(SAME, "")),
@@ -225,7 +225,7 @@ valid(
 # ---- chains
 
 _links = [Checkpoint({"x": _X, "y": tensor("int8", (3,), "y")})]
-valid("patch-chain-0", "The base of a chain.", "PATCH-009", _links[0])
+valid("patch-chain-0", "The base of a chain.", "TREE-001 READ-003", _links[0])
 for _number in range(1, 9):
     _before = _links[-1].tree
     _links.append(
