@@ -16,7 +16,6 @@ from ..layouts import layout_named
 from ..migration.keep import Keeper, keeper
 from ..progress import counter
 from ..reading.checkpoint import StoredCheckpoint
-from ..storage import IN_FLIGHT, attempt_for
 from ..threads import Pool
 from ..writing.encoder import EncodedTree, TensorLeaf
 from ..writing.options import PublishOptions
@@ -24,6 +23,7 @@ from ..writing.request import Compression, Request, codecs_for, whole_specs
 from ..writing.writer import SaveReport, committed, drafted, report_of
 from .difference import THREADS
 from .matching import whole_one
+from .publishing import attempt_at
 from .stream import Stream, can_stream
 
 
@@ -62,14 +62,7 @@ def applied(
         raise
     report = counter(options.get("progress"), sum(spec.chunks * spec.chunk_nbytes for spec in specs))
     draft = drafted(made, specs, block=manifest.block, report=report, extra=manifest.unknown)
-    attempt = attempt_for(
-        target,
-        directory=layout != "file",
-        overwrite=options.get("overwrite", False),
-        durable=options.get("durable", True),
-        options=storage_options,
-        in_flight=options.get("max_bytes_in_flight", IN_FLIGHT),
-    )
+    attempt = attempt_at(target, layout, options, storage_options)
     try:
         with Pool(THREADS, "ckptfmt-apply") as pool:
             sources = _sources(patch, specs, layout, made.digest, pool, verify=verify)
@@ -77,7 +70,7 @@ def applied(
     except BaseException:
         attempt.abort()
         raise
-    saved = report_of(target, layout, written, made, len(specs))
+    saved = report_of(target, layout, written, made, len(specs), [])
     return ApplyReport(saved, None if found.result is None else found.result.hex() == saved.manifest_sha256)
 
 

@@ -20,11 +20,11 @@ from ..layouts.draft import Draft
 from ..progress import counter, nothing
 from ..reading.checkpoint import StoredCheckpoint
 from ..reading.view import CheckpointView
-from ..storage import IN_FLIGHT, attempt_for
 from ..writing.options import PublishOptions
 from ..writing.writer import committed
 from .difference import FormChooser, StoredForm
 from .matching import matches
+from .publishing import attempt_at
 from .spool import Spool, spool_beside
 
 COMPRESSION: Mapping[str, Any] = {"name": "blosc", "cname": "zstd", "clevel": 5, "shuffle": "shuffle"}
@@ -73,14 +73,7 @@ def made(
 ) -> PatchReport:
     """Save what makes `new` of `base`; see `ckptfmt.patch`."""
     codec = _codec(compression, target)
-    attempt = attempt_for(
-        target,
-        directory=False,
-        overwrite=options.get("overwrite", False),
-        durable=options.get("durable", True),
-        options=storage_options,
-        in_flight=options.get("max_bytes_in_flight", IN_FLIGHT),
-    )
+    attempt = attempt_at(target, "file", options, storage_options)
     try:
         with spool_beside(target) as spool:
             total = sum(spec.nbytes for spec in new.manifest.specs)
