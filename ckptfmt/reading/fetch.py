@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -52,6 +52,11 @@ class Fetcher:
     def readers(self) -> Sequence[BlockReader]:
         """All that it reads with."""
         return (self.blocks,)
+
+    def tell(self, on_read: Callable[[int], None] | None) -> None:
+        """Have the bytes of each read told, from any thread."""
+        for blocks in self.readers:
+            blocks.on_read = on_read
 
     def mapped(self, wanted: Iterable[int], verify: bool) -> dict[int, Array]:
         """Those of the tensors that can be mapped, as private, copy-on-write memory."""

@@ -490,12 +490,9 @@ class Loader:
         if self.progress is None:
             yield
             return
-        report = counter(self.progress, total)
-        for blocks in self.fetcher.readers:
-            blocks.on_read = report
+        self.fetcher.tell(counter(self.progress, total))
         try:
             yield
             self.progress(total, total)
         finally:
-            for blocks in self.fetcher.readers:
-                blocks.on_read = None
+            self.fetcher.tell(None)

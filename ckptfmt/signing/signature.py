@@ -172,7 +172,9 @@ def _check_manifest(stored: StoredCheckpoint, said: ManifestStatement) -> None:
 
 
 def _check_strength(stored: StoredCheckpoint) -> None:
-    """[SIG-009]"""
+    """[SIG-009] Of a patch, that of the base, too, of which the patch has the sha256. [PATCH-004]"""
+    if stored.base is not None:
+        _check_strength(stored.base)
     digest = stored.manifest.digest
     if digest not in STRONG:
         raise fault(
