@@ -41,7 +41,7 @@ FEW, HEADER = 2 << 20, 256  # bytes of small chunks that are added together, and
 DOCUMENTS = 8192  # that are made together
 
 Parts = Callable[[], Iterator[Array]]
-Pieces = Callable[[Iterator[Array], Checks, Buffers], Iterator[Array]]
+PieceMaker = Callable[[Iterator[Array], Checks, Buffers], Iterator[Array]]
 
 
 class Changed(Exception):
@@ -220,7 +220,7 @@ class PackWriter:
         self.members.append(member)
         self.end = member.end
 
-    def _write_large(self, member: Member, parts: Parts, watch: ChunkWatch | None, pieces: Pieces) -> Member:
+    def _write_large(self, member: Member, parts: Parts, watch: ChunkWatch | None, pieces: PieceMaker) -> Member:
         """Write payload and header, the header afterwards where the object can be written in any order."""
         checks = self._checks()
         if self.out.sequential:
