@@ -26,7 +26,7 @@ from benchmarks.results import Spread
 from benchmarks.states import llama
 
 TARGET = 0.7  # of the speed of a copy
-WARM = 100  # steps before the states that are compared
+WARM = 200  # steps before the states that are compared
 SETTINGS = ((1e-6, 1, 0.007), (1e-5, 1, 0.037), (3e-4, 1, 0.20), (3e-4, 50, 0.46))  # rate, steps, size of the weights
 MOMENT = (0.65, 0.80)  # of the second moment
 CONTEXT, BATCH = 64, 8
@@ -63,7 +63,7 @@ class Trainer:
         torch.manual_seed(0)
         self.torch = torch
         block = nn.TransformerEncoderLayer(
-            width, width // 64, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+            width, width // 32, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
         )
         self.model = nn.ModuleDict(
             {
@@ -191,7 +191,7 @@ def main(*, quick: bool, rounds: int, only: str | None, parent: Path) -> None:
             click.echo("bytes of chunks for each byte of tensors; the file with all that is around them")
             click.echo("rate    steps  weights  asked   file    first moment  second moment")
             wanted = {(rate, steps): size for rate, steps, size in SETTINGS}
-            for rate, steps, size in sizes(folder, 128 if quick else 384, 2 if quick else 4):
+            for rate, steps, size in sizes(folder, 128 if quick else 192, 2 if quick else 4):
                 asked = f"{wanted[rate, steps]:.3f}"
                 moments = f"{size.first_moment:<13.3f} {size.second_moment:.3f}"
                 click.echo(f"{rate:<7.0e} {steps:<6} {size.weights:<8.4f} {asked:<7} {size.file:<7.4f} {moments}")

@@ -205,7 +205,9 @@ def test_what_a_patch_says_needs_no_base(pair: Any) -> None:
         refused("bad-option", lambda: checkpoint.zarr)
     with ckptfmt.open(pair[0]) as base:
         assert base.manifest_sha256 in str(error)
+        assert ckptfmt.verify(patch).base == base.manifest_sha256
     assert ckptfmt.verify(patch).ok
+    assert ckptfmt.verify(pair[0]).base is None
 
 
 def test_differences_are_taken_for_elements_by_nobody(pair: Any, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ Examples:
 With --resume a verification that is interrupted goes on where it was: FILE keeps how far it has come, and is removed
 when it ends. Of a folder it keeps which checkpoints were whole, and FILE.current how far the next one has come.
 
-The object of --json has: path, ok, tensors, blocks, bytes, and damage, a list of objects with code, where, object
+The object of --json has: path, ok, tensors, blocks, bytes, base (of a patch alone: the sha256 of its base, which was
+not looked at), and damage, a list of objects with code, where, object
 (of the checkpoint; "" for a checkpoint of one file), tensor (its label), path (of the tensor, typed: strings and
 ints), chunk, block, offset and length (bytes in the object), and message. Of a folder: path, ok, checkpoints, a list of
 such objects, and errors, a list of objects with path, code and message; of several paths the same, with paths, a list,
@@ -167,6 +168,7 @@ def _document(report: VerifyReport) -> dict[str, Any]:
         "tensors": report.tensors,
         "blocks": report.blocks,
         "bytes": report.bytes,
+        **({} if report.base is None else {"base": report.base}),
         "damage": [damage_document(damage) for damage in report.damage],
     }
 
@@ -200,6 +202,8 @@ def _show(report: VerifyReport) -> None:
     out = console()
     checked = f"{count(report.tensors, 'tensor')}, {count(report.blocks, 'block')}, {size(report.bytes)} checked"
     name = visible(report.path)
+    if report.base is not None:
+        checked += f"; its base {report.base[:12]}… was not looked at"
     if report.ok:
         out.print(Text.assemble(f"{name}: ", ("whole", "bold green"), f": {checked}"))
         return

@@ -61,13 +61,15 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class VerifyReport(Brief):
-    """What was checked (`tensors`, `blocks`, `bytes` of chunks) and what is damaged."""
+    """What was checked (`tensors`, `blocks`, `bytes` of chunks) and what is damaged. `base`: of a patch the sha256 of
+    its base, in hexadecimal, which was not looked at. [PATCH-016]"""
 
     path: str
     damage: tuple[Damage, ...]
     tensors: int = 0
     blocks: int = 0
     bytes: int = 0
+    base: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -130,7 +132,8 @@ def verify_stored(
     damage += _check_frames(blocks, layout, located, damaged)
     if mark is not None:
         mark.remove()
-    return VerifyReport(blocks.storage.path, tuple(damage), len(manifest.specs), checked.blocks, checked.bytes)
+    base = None if manifest.patch is None else manifest.patch.base.hex()
+    return VerifyReport(blocks.storage.path, tuple(damage), len(manifest.specs), checked.blocks, checked.bytes, base)
 
 
 class Checked(NamedTuple):
