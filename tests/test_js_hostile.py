@@ -30,6 +30,7 @@ SCRIPTS = [  # those whose checkpoints are of this format
     "special_files",
     "two_views",
 ]
+LONG = ("deep_nesting", "hash_collisions", "part_counts", "quadratic_names")
 LIBRARIES = [
     "codec-zstd-by-hand",
     "codec-blosc-by-hand",
@@ -40,7 +41,9 @@ LIBRARIES = [
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in /proc")
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SCRIPTS]
+)
 def test_attack(script: str) -> None:
     ready = [str(VECTORS / name / "input.ckpt") for name in LIBRARIES]  # whose memory is not what is measured
     words = [node(), "--expose-gc", str(Path(__file__).with_name("js_hostile.mjs")), *ready]

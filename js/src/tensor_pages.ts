@@ -82,11 +82,6 @@ export class TensorPages implements Chunks {
     return this.first.length > 0 && this.first[low]! <= name ? low : undefined;
   }
 
-  async spec(index: number, signal?: AbortSignal): Promise<Spec> {
-    const number = this.pageOf(index);
-    return this.specIn(await this.page(number, signal), number, index);
-  }
-
   /** The spec of a tensor in a page that has been loaded. */
   specOf(index: number): Spec {
     const number = this.pageOf(index);

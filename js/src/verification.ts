@@ -228,7 +228,7 @@ async function verifyFrames(
   }
 }
 
-async function* nothing(): AsyncGenerator<Uint8Array> {} // eslint-disable-line
+async function* nothing(): AsyncGenerator<Uint8Array> {}
 
 /** The bytes of an object but for chunks of some tables and what is skipped besides. */
 async function* outside(
