@@ -19,6 +19,7 @@ from damage import flipped, zones
 import ckptfmt
 from ckptfmt.cli.app import cli
 from ckptfmt.manager import CheckpointManager, Last, LogTo
+from ckptfmt.manager.listing import listed
 from ckptfmt.reporting.page import page_of
 
 RNG = np.random.default_rng(0)
@@ -244,6 +245,18 @@ def test_a_run(tmp_path: Path) -> None:
     assert [step for step, _ in without["metrics"][0]["points"]] == [70, 80, 90]
     assert without["pace"] == [[80, 10.0], [90, 790.0]]
     assert without["pauses"] == []  # of two gaps none is usual
+
+
+def test_times_are_exact_to_the_second_and_a_shared_byte_counts_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with CheckpointManager(run, durable=False, share=True, layout="packed") as manager:
+        for step in range(3):
+            manager.save(step, {"w": np.arange(100_000), "b": np.full(step + 1, step)})
+    data = data_of(ckptfmt.report(run))
+    rows = [dict(zip(data["columns"], row, strict=True)) for row in data["steps"]]
+    assert rows[2]["time"] == round(listed(str(run))[2].time or 0)
+    assert data["totals"]["bytes"] == sum(row["size"] for row in rows)
+    assert data["totals"]["onDisk"] < data["totals"]["bytes"] / 2
 
 
 def test_pauses(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..maintenance.candidates import check_folder
 from ..maintenance.usage import DiskUsage, usage_of
-from ..manager.listing import CheckpointRow, by_step, listed, natural
+from ..manager.listing import CheckpointRow, by_step, listed, natural, on_disk
 from ..near import did_you_mean
 from ..storage import is_url
 from . import chart, options
@@ -90,7 +90,7 @@ def ls(
     used = [None if not usage or is_url(row.path) else usage_of([row.path]) for row in rows]
     if as_json:
         steps = [_document(row) | (_used(one) if usage else {}) for row, one in zip(rows, used, strict=True)]
-        print_json({"path": path, "steps": steps, **({"on_disk": _on_disk(rows)} if usage else {})})
+        print_json({"path": path, "steps": steps, **({"on_disk": on_disk(rows)} if usage else {})})
         return
     _show(path, rows, used)
     out = console()
@@ -140,12 +140,6 @@ def _used(usage: DiskUsage | None) -> dict[str, int | None]:
     return {"own": None if usage is None else usage.own, "shared": None if usage is None else usage.shared}
 
 
-def _on_disk(rows: list[CheckpointRow]) -> int:
-    """Bytes of all, those of a file that several have once."""
-    stored = sum(row.size or 0 for row in rows if is_url(row.path))
-    return stored + usage_of(row.path for row in rows).on_disk
-
-
 def _show(path: str, rows: list[CheckpointRow], used: list[DiskUsage | None]) -> None:
     out = console()
     lines = [_cells(row, usage) for row, usage in zip(rows, used, strict=True)]
@@ -155,7 +149,7 @@ def _show(path: str, rows: list[CheckpointRow], used: list[DiskUsage | None]) ->
     total = sum(row.size or 0 for row in rows)
     damaged = sum(row.error is not None for row in rows)
     more = f", {damaged} damaged or not readable" if damaged else ""
-    links = _on_disk(rows)
+    links = on_disk(rows)
     shared = f", {size(links)} on the disk" if links < total else ""
     out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'checkpoint')}{more}, {size(total)}{shared}", "bold"))
 

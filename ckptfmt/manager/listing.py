@@ -21,6 +21,7 @@ from ..errors import CkptError, MissingError, NotACheckpointError
 from ..format.dtypes import dtype_of
 from ..format.manifest import OF_RUN
 from ..maintenance.candidates import Candidate, candidates_in
+from ..maintenance.usage import usage_of
 from ..storage import is_url
 from .flax_rules import FlaxNames
 from .retention import read_reasons
@@ -45,6 +46,13 @@ class CheckpointRow(NamedTuple):
     metrics: dict[str, float]
     error: str | None = None
     reasons: tuple[str, ...] = ()
+
+
+def on_disk(rows: Iterable[CheckpointRow]) -> int:
+    """Bytes of all, those of a file that several have once."""
+    rows = list(rows)
+    stored = sum(row.size or 0 for row in rows if is_url(row.path))
+    return stored + usage_of(row.path for row in rows).on_disk
 
 
 def listed(folder: str, *, prefix: str | None = None, recursive: bool = False) -> list[CheckpointRow]:

@@ -12,7 +12,7 @@ from ..conversion.comparison import diff
 from ..conversion.opening import NO_CHECKPOINT, open_source, place_for
 from ..conversion.options import SourceOptions
 from ..errors import CkptError, fault
-from ..manager.listing import listed
+from ..manager.listing import listed, on_disk
 from ..manager.tracking import HISTORY, read_history
 from ..patterns import Patterns
 from ..storage import is_url, path_of
@@ -103,7 +103,7 @@ def _of_run(path: str) -> HtmlReport:
     rows = listed(path)
     if not rows:
         raise fault("not-a-checkpoint", "there is no checkpoint in this folder", path=path)
-    return page_of(_title(path), run_data(path, rows, read_history(os.path.join(path, HISTORY))))
+    return page_of(_title(path), run_data(path, rows, on_disk(rows), read_history(os.path.join(path, HISTORY))))
 
 
 def _title(path: str) -> str:

@@ -10,15 +10,16 @@ from typing import Any
 from ..errors import CODES
 from ..manager.listing import CheckpointRow, by_step
 from ..manager.tracking import TrackedSave
-from .words import cut, number
+from .words import cut, moment, number
 
 ROWS = 20_000
 PAUSE, LEAST = 4.0, 60.0  # how many times as long as usual, and seconds, make a pause of the time between two saves
 COLUMNS = ("name", "step", "time", "size", "format", "reasons", "error", "metrics")
 
 
-def run_data(path: str, rows: Sequence[CheckpointRow], history: Sequence[TrackedSave]) -> dict[str, Any]:
-    """The data of a page: the checkpoints that are there, and the saves that a history tells of."""
+def run_data(path: str, rows: Sequence[CheckpointRow], on_disk: int, history: Sequence[TrackedSave]) -> dict[str, Any]:
+    """The data of a page: the checkpoints that are there, the bytes that they take together, and the saves that a
+    history tells of."""
     found = sorted(rows, key=by_step)
     whole = [row for row in found if row.error is None]
     points = _points(whole, history)
@@ -32,12 +33,13 @@ def run_data(path: str, rows: Sequence[CheckpointRow], history: Sequence[Tracked
             "checkpoints": len(whole),
             "damaged": len(found) - len(whole),
             "bytes": number(sum(row.size or 0 for row in found)),
+            "onDisk": number(on_disk),
             "saves": len(history),
         },
         "damage": [[cut(row.name), row.error, CODES[row.error].meaning] for row in found if row.error in CODES],
         "metrics": _metrics(whole, history),
         "saves": [
-            [number(one.step), number(one.time), number(one.seconds), number(one.bytes)] for one in history[-ROWS:]
+            [number(one.step), moment(one.time), number(one.seconds), number(one.bytes)] for one in history[-ROWS:]
         ],
         "pace": [[number(step), number(pace)] for step, pace in _pace(points)],
         "pauses": _pauses(points),
@@ -47,7 +49,7 @@ def run_data(path: str, rows: Sequence[CheckpointRow], history: Sequence[Tracked
 def _row(row: CheckpointRow) -> list[Any]:
     metrics = {cut(name): number(value) for name, value in row.metrics.items()}
     reasons = [cut(reason) for reason in row.reasons]
-    return [cut(row.name), number(row.step), number(row.time), row.size, row.format, reasons, row.error, metrics]
+    return [cut(row.name), number(row.step), moment(row.time), row.size, row.format, reasons, row.error, metrics]
 
 
 def _metrics(rows: Sequence[CheckpointRow], history: Sequence[TrackedSave]) -> list[dict[str, Any]]:

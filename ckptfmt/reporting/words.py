@@ -41,6 +41,11 @@ def number(value: float | int | None) -> float | int | str | None:
     return float(f"{value:.7g}")
 
 
+def moment(seconds: float | None) -> int | None:
+    """A time since 1970 in whole seconds: seven digits of it would be ten minutes."""
+    return None if seconds is None else round(seconds)
+
+
 def entries(tree: Any) -> list[tuple[str, str]]:
     """Plain values by the labels of their paths, the first ones."""
     found: list[tuple[str, str]] = []

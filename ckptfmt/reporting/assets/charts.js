@@ -84,16 +84,22 @@ function histogramChart(title, low, high, shares, height = 170) {
   }));
 }
 
+// places on an axis of steps: none between two steps
+function wholeTicks(points, width) {
+  const [first, last] = d3.extent(points, ([x]) => x), most = Math.max(3, Math.floor(width / 90));
+  return Number.isInteger(first) && last - first < most ? d3.range(first, last + 1) : most;
+}
+
 // points: [x, y] in order; gaps where y is no number
-function lineChart(title, label, points, { dots = [], log = false, height = 200, unit = figure } = {}) {
+function lineChart(title, label, points, { dots = [], log = false, height = 200, unit = figure, zero = false } = {}) {
   const finite = points.filter(([, y]) => Number.isFinite(y));
-  const ends = d3.extent(finite, ([, y]) => y), isLog = log && ends[0] > 0;
+  const ends = d3.extent(finite, ([, y]) => y), reach = zero ? [Math.min(0, ends[0]), ends[1]] : ends, isLog = log && ends[0] > 0;
   const words = finite.length
     ? `${title} over ${label}: from ${unit(finite[0][1])} to ${unit(finite[finite.length - 1][1])}, least ${unit(ends[0])}, greatest ${unit(ends[1])}, ${counted(points.length, "point")}.`
     : `${title}: no numbers.`;
   return chart(title, words, (width) => Plot.plot({
-    ...PLAIN, width, height, marginLeft: 78, x: { label, tickFormat: figure, ticks: Math.max(3, Math.floor(width / 90)) },
-    y: isLog ? { label: null, grid: true, type: "log", ticks: 4, tickFormat: unit } : { label: null, grid: true, ticks: ticksOf(spread(ends), 5, unit), tickFormat: unit, domain: finite.length ? spread(ends) : undefined },
+    ...PLAIN, width, height, marginLeft: 78, x: { label, tickFormat: figure, ticks: wholeTicks(points, width) },
+    y: isLog ? { label: null, grid: true, type: "log", ticks: 4, tickFormat: unit } : { label: null, grid: true, ticks: ticksOf(spread(reach), 5, unit), tickFormat: unit, domain: finite.length ? spread(reach) : undefined },
     marks: [
       Plot.line(points, { x: "0", y: (point) => (Number.isFinite(point[1]) ? point[1] : NaN), stroke: "var(--accent)", strokeWidth: 1.6 }),
       finite.length < 60 ? Plot.dot(finite, { x: "0", y: "1", r: 2, fill: "var(--accent)" }) : null,

@@ -6,7 +6,8 @@ function runPage(data) {
   const whole = rows.filter((row) => !row.error);
   const last = whole.filter((row) => row.step !== null).at(-1);
   section("facts", "Overview", tiles([
-    ["checkpoints", figure(totals.checkpoints)], ["on the disk", bytes(totals.bytes)],
+    ["checkpoints", figure(totals.checkpoints)], ["in all", bytes(totals.bytes)],
+    totals.onDisk < totals.bytes ? ["on the disk, as they share", bytes(totals.onDisk)] : null,
     last ? ["last step", figure(last.step)] : null, totals.saves ? ["saves in the history", figure(totals.saves)] : null,
     totals.damaged ? ["damaged or not readable", figure(totals.damaged), "bad"] : ["damaged", "none", "good"],
   ]), list([["Path", data.path]]));
@@ -25,12 +26,12 @@ function runPage(data) {
   }
   const costs = whole.filter((row) => row.step !== null && row.size !== null);
   const shown = [
-    costs.length > 1 ? lineChart("Bytes of each checkpoint", "step", costs.map((row) => [num(row.step), row.size]), { unit: bytes }) : null,
+    costs.length > 1 ? lineChart("Bytes of each checkpoint", "step", costs.map((row) => [num(row.step), row.size]), { unit: bytes, zero: true }) : null,
     data.pace.length > 1 ? lineChart("Seconds a step, between one save and the next", "step", data.pace.map(([step, pace]) => [num(step), num(pace)]), { unit: duration }) : null,
     ...saves(data.saves),
   ].filter(Boolean);
   if (shown.length) {
-    section("cost", "Bytes and time", data.saves.length ? null : h("p", { class: "note" }, "How long each save took is known where the manager writes a history, track=\"…/history.jsonl\"; here times are those of the files."),
+    section("cost", "Bytes and time", data.saves.length ? null : h("p", { class: "note" }, "How long each save took is known where the manager writes a history, on_commit=LogTo(\"…/history.jsonl\"); here times are those of the files."),
       h("div", { class: "grid" }, shown));
   }
   if (data.pauses.length) {
