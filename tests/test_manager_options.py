@@ -39,7 +39,8 @@ ckptfmt_torch = peer("ckptfmt_torch")
 
 PUBLIC = {name: getattr(ckptfmt.manager, name) for name in ckptfmt.manager.__all__}
 ADAPTERS = dict.fromkeys(("device", "map_location", "weights_only"), ckptfmt_torch) | {"sharding": ckptfmt_jax}
-OF_THE_MANAGER = {"path", "tree", "overwrite", "metadata", "coordinator", "before_commit"}  # which it gives to `save`
+# which it gives to `save`; by `share=` it says itself with which step a save shares
+OF_THE_MANAGER = {"path", "tree", "overwrite", "metadata", "coordinator", "before_commit", "share_with"}
 
 
 def calls() -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -74,7 +75,7 @@ def test_a_manager_has_few_parameters() -> None:
 
 
 def test_the_sets_are_those_of_the_calls() -> None:
-    assert keys_of(StepOptions) == named_by(ckptfmt.save) - OF_THE_MANAGER
+    assert keys_of(StepOptions) - {"share"} == named_by(ckptfmt.save) - OF_THE_MANAGER
     assert keys_of(LoadOptions) == named_by(ckptfmt.load) - {"path"}
     assert keys_of(RestoreOptions) >= (named_by(ckptfmt_torch.load) - {"path"}) | keys_of(LoadOptions)
     assert keys_of(OpenOptions) == named_by(ckptfmt.open) - {"path"}
