@@ -78,7 +78,7 @@ def found_at(path: Path) -> str:
     if path.name == WEIGHTS:
         return _weights_at(path)
     try:
-        with ckptfmt.open(path) as checkpoint:
+        with ckptfmt.open(path, base=path.parent if path.name.endswith(".patch.ckpt") else None) as checkpoint:
             tree = checkpoint.load()
         report = ckptfmt.verify(path)
     except ckptfmt.CkptError as error:

@@ -117,6 +117,7 @@ def operations() -> Iterator[Operation]:
     yield from _shared_saves()
     yield from _runs()
     yield from _rewrites()
+    yield from _patches()
     yield from _collections()
 
 
@@ -356,6 +357,80 @@ def _prepare_npz(folder: Path) -> None:
     np.savez(folder / "model.npz", **TREES["flat"])
 
 
+BASE, PATCH, FIRST = "base.ckpt", "tuned.patch.ckpt", "first.patch.ckpt"
+_weights = np.random.default_rng(0).standard_normal((4, 1920))
+TREES["base"] = {"label": "base", "large": _weights, "same": np.arange(700), "gone": np.zeros(3)}
+TREES["first"] = {**TREES["base"], "label": "first", "large": np.where(_weights > 2, 0, _weights)}
+TREES["tuned"] = {
+    "label": "tuned",
+    "large": np.where(_weights > 1, 0, _weights),
+    "same": np.arange(700),
+    "more": _weights,
+}
+
+
+def _patches() -> Iterator[Operation]:
+    """A patch is read with its base, which lies beside it."""
+    before: State = {BASE: "base", PATH: "tuned"}
+    done = {**before, PATCH: "tuned"}
+    yield Operation("patch", _prepare_pair, _patch, (before, done), (done,))
+    older = {**before, PATCH: "first"}
+    yield Operation("patch, replacing", _prepare_older_patch, partial(_patch, overwrite=True), (older, done), (done,))
+    before = {BASE: "base", PATCH: "tuned"}
+    for layout in LAYOUTS:
+        done = {**before, PATH: "tuned"}
+        apply = partial(_apply, layout=layout)
+        yield Operation(f"apply {layout}", _prepare_patch, apply, (before, done), (done,))
+        rolled = {BASE: "tuned", PATCH: "wrong-base"}
+        in_place = partial(apply, target=BASE, overwrite=True)
+        yield Operation(f"apply in place of the base {layout}", _prepare_patch, in_place, (before, rolled), (rolled,))
+    before = {BASE: "base", FIRST: "first", PATCH: "tuned"}
+    folded = partial(_fold, target="folded.patch.ckpt")
+    done = {**before, "folded.patch.ckpt": "tuned"}
+    yield Operation("fold", _prepare_chain, folded, (before, done), (done,))
+    in_place = partial(_fold, target=PATCH, overwrite=True)
+    yield Operation("fold in place of the last", _prepare_chain, in_place, (before,), (before,))
+
+
+def _prepare_pair(folder: Path) -> None:
+    save("base", folder, path=BASE)
+    save("tuned", folder)
+
+
+def _patch(folder: Path, **options: Any) -> None:
+    ckptfmt.patch(folder / BASE, folder / PATH, folder / PATCH, **options)
+
+
+def _prepare_patch(folder: Path) -> None:
+    _prepare_pair(folder)
+    _patch(folder)
+    (folder / PATH).unlink()
+
+
+def _prepare_older_patch(folder: Path) -> None:
+    save("base", folder, path=BASE)
+    save("first", folder)
+    _patch(folder)
+    save("tuned", folder, overwrite=True)
+
+
+def _prepare_chain(folder: Path) -> None:
+    save("base", folder, path=BASE)
+    save("first", folder)
+    ckptfmt.patch(folder / BASE, folder / PATH, folder / FIRST)
+    save("tuned", folder, overwrite=True)
+    ckptfmt.patch(folder / FIRST, folder / PATH, folder / PATCH, bases=folder / BASE)
+    (folder / PATH).unlink()
+
+
+def _apply(folder: Path, *, target: str = PATH, **options: Any) -> None:
+    ckptfmt.apply(folder / BASE, folder / PATCH, folder / target, **options)
+
+
+def _fold(folder: Path, *, target: str, **options: Any) -> None:
+    ckptfmt.fold(folder / BASE, [folder / FIRST, folder / PATCH], folder / target, **options)
+
+
 def _collections() -> Iterator[Operation]:
     """What saves that died have left is removed, at once and whatever they were at."""
     for layout in LAYOUTS:
@@ -367,6 +442,10 @@ def _collections() -> Iterator[Operation]:
         saved = partial(_save_beside_collections, layout)
         yield Operation(f"collect all through a save {layout}", nothing, saved, ({}, {PATH: NEW}), ({PATH: NEW},))
         yield _replacing(f"collect all through a replacement {layout}", old, partial(saved, overwrite=True))
+    pair: State = {BASE: "base", PATH: "tuned"}
+    yield Operation("collect a patch that died", _prepare_dead_patch, _collect, (pair,), (pair,), removes=True)
+    done = {**pair, PATCH: "tuned"}
+    yield Operation("collect all through a patch", _prepare_pair, _patch_beside_collections, (pair, done), (done,))
 
 
 def _collect(folder: Path) -> None:
@@ -378,6 +457,14 @@ def _prepare_dead(layout: str, folder: Path) -> None:
     save(NEW, folder, layout=layout)
     (folder / PATH).rename(beside(str(folder / PATH)))
     save(OLD, folder, layout=layout)
+
+
+def _prepare_dead_patch(folder: Path) -> None:
+    """What waits to be saved, in a folder that is a temporary, as a kill leaves it."""
+    _prepare_pair(folder)
+    spool = Path(beside(str(folder / PATCH)))
+    spool.mkdir()
+    (spool / "chunks").write_bytes((folder / PATH).read_bytes())
 
 
 class _Collecting(Disk):
@@ -412,3 +499,8 @@ def _save_beside_collections(layout: str, folder: Path, **options: Any) -> None:
     """Also what was replaced is removed so, before the save has made sure that the new one stays."""
     with using_disk(_Collecting(disks.current(), CHANGING, folder)):
         save(NEW, folder, layout=layout, **options)
+
+
+def _patch_beside_collections(folder: Path) -> None:
+    with using_disk(_Collecting(disks.current(), CHANGING, folder)):
+        _patch(folder)

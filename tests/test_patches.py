@@ -7,6 +7,9 @@ import copy
 import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -458,6 +461,29 @@ def test_the_report_says_what_was_stored(pair: Any, tmp_path: Path) -> None:
     assert report.tensors == report.same.tensors + report.xor.tensors + report.whole.tensors
     assert report.result == ckptfmt.open(tmp_path / "new.ckpt").manifest_sha256
     assert 0 < report.ratio < 1
+
+
+KILLED = """
+import os, sys, ckptfmt
+base, new, target = sys.argv[1:]
+ckptfmt.patch(base, new, target, progress=lambda done, total: os.kill(os.getpid(), 9))
+"""
+
+
+def test_what_a_killed_one_leaves_is_collected(pair: Any, tmp_path: Path) -> None:
+    """And not while it lives. [PUB-018] [PUB-020]"""
+    base, patch, _ = pair
+    paths = [base, tmp_path / "new.ckpt", tmp_path / "other.ckpt"]
+    there = sorted(tmp_path.iterdir())
+    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, paths)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = set(tmp_path.iterdir()) - set(there)
+    assert os.listdir(left) == ["chunks"]
+    assert [found.path for found in ckptfmt.gc(tmp_path, delete=True, grace=0).found] == [str(left)]
+    assert sorted(tmp_path.iterdir()) == there
+
+    ckptfmt.patch(*paths, progress=lambda done, total: ckptfmt.gc(tmp_path, delete=True, grace=0) and None)
+    assert paths[-1].read_bytes() == patch.read_bytes()
 
 
 def test_what_cannot_be_made_is_refused(pair: Any, tmp_path: Path) -> None:
