@@ -65,6 +65,26 @@ def test_sources_that_are_not_at_hand(tmp_path: Path, chain: list[Path]) -> None
     assert ckptfmt.lineage(tmp_path / "first.ckpt").steps == ()
 
 
+def test_a_patch_is_of_its_base(tmp_path: Path, chain: list[Path]) -> None:  # [LIN-002]
+    """Its records are those of its result, which the base need not have; what it is applied to is the result again."""
+    base, new, patch = tmp_path / "base.ckpt", chain[2], tmp_path / "p.ckpt"
+    ckptfmt.save(base, {"b": np.arange(3.0), "more": np.ones(9)})
+    ckptfmt.patch(base, new, patch)
+    found = ckptfmt.lineage(patch)
+    *before, last = found.steps
+    assert [step.record for step in before] == [step.record for step in ckptfmt.lineage(new).steps]
+    assert (last.operation, last.source, last.path, last.agrees) == ("patch", sha256(base), str(base), True)
+    assert (last.record["result"].hex(), found.ok) == (sha256(new), True)
+    assert ckptfmt.lineage(patch, among=[new]).steps[-1].path is None
+    assert ckptfmt.apply(base, patch, tmp_path / "applied.ckpt").identical
+    assert ckptfmt.lineage(tmp_path / "applied.ckpt").steps == ckptfmt.lineage(new).steps
+
+    shown = CliRunner().invoke(cli, ["inspect", "--lineage", str(patch)]).output.split("\n")
+    assert shown[1].startswith("  made by patch, ckptfmt ")
+    said = json.loads(CliRunner().invoke(cli, ["inspect", "--lineage", "--json", str(patch)]).output)
+    assert (said["steps"][-1]["source"], said["ok"]) == (sha256(base), True)
+
+
 def forged(target: Path, records: Any) -> Path:
     ckptfmt.save(target, {"b": np.arange(3.0)}, digest="sha256", extra={"provenance": records})
     return target

@@ -12,6 +12,7 @@ from typing import Any
 from ..brief import Brief
 from ..calls import takes
 from ..errors import CkptError
+from ..format.manifest import Manifest
 from ..migration.apply import provenance
 from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url, path_of
@@ -25,7 +26,7 @@ class LineageStep(Brief):
     """One thing that was done: the `operation` ("migrate", "convert", "repair" …) by a `generator`, as the `record`
     says. `source`: the sha256 (hexadecimal) of the manifest that it was done to, None if that is not said; `path`:
     where this is, None if it is not at hand; `agrees`: whether what is there says the same of what was done before,
-    None if it is not at hand."""
+    None if it is not at hand. Of a patch the last is "patch", from its base, of which no record is asked."""
 
     operation: str
     generator: str
@@ -67,11 +68,20 @@ def lineage(
     place = path_of(path)
     options = {"storage_options": storage_options, "follow_links": follow_links}
     with StoredCheckpoint(place, **options) as stored:  # type: ignore[arg-type]
-        records, sha256 = list(provenance(stored)), stored.manifest_sha256
-    steps = [_step(record) for record in records]
+        records, sha256, patch = list(provenance(stored)), stored.manifest_sha256, _of_patch(stored.manifest)
+    steps = [*map(_step, records), *map(_step, patch)]
     wanted = {step.source for step in steps if step.source is not None}
     at_hand = _found(_places(place, among), wanted, options) if wanted else {}
-    return Lineage(place, sha256, tuple(_compared(step, records[:n], at_hand) for n, step in enumerate(steps)))
+    before = [records[:n] for n in range(len(records))] + [None] * len(patch)
+    return Lineage(place, sha256, tuple(_compared(*one, at_hand) for one in zip(steps, before, strict=True)))
+
+
+def _of_patch(manifest: Manifest) -> list[dict[str, Any]]:
+    """What a patch says of its base, as a record. Its records are those of its result: the base may have others."""
+    if manifest.patch is None:
+        return []
+    base, result = manifest.patch.base, manifest.patch.result
+    return [{"operation": "patch", "generator": manifest.generator, "source": base, "result": result}]
 
 
 def _step(record: Any) -> LineageStep:
@@ -86,11 +96,14 @@ def _step(record: Any) -> LineageStep:
     )
 
 
-def _compared(step: LineageStep, before: Sequence[Any], at_hand: Mapping[str, tuple[str, list[Any]]]) -> LineageStep:
+def _compared(
+    step: LineageStep, before: Sequence[Any] | None, at_hand: Mapping[str, tuple[str, list[Any]]]
+) -> LineageStep:
+    """A step with its source, if that is at hand. `before`: the records that this must have; None: any."""
     if step.source is None or step.source not in at_hand:
         return step
     path, records = at_hand[step.source]
-    return LineageStep(step.operation, step.generator, step.source, step.record, path, records == list(before))
+    return LineageStep(step.operation, step.generator, step.source, step.record, path, before in (None, records))
 
 
 def _places(place: str, among: Iterable[str | os.PathLike[str]] | None) -> Iterator[str]:
