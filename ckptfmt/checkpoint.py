@@ -74,8 +74,6 @@ class Checkpoint(Lookup[AnyTensor]):
         trust = found.pop("trust", None)
         renaming = taken_names(found, place_of(path))
         opening = {name: found.pop(name) for name in StoredOptions.__annotations__ if name in found}
-        if "base" in opening:
-            opening["base"] = as_base(opening["base"])
         if schema is None and found:
             message = f"{', '.join(f'{name}=' for name in found)} requires schema=, the version that migrations lead to"
             raise fault("bad-option", message, path=path)
@@ -273,7 +271,8 @@ class Checkpoint(Lookup[AnyTensor]):
 
     @takes()
     def verify(self, *, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None) -> VerifyReport:
-        """Check every byte that is stored; `progress`, `resume` and errors are those of `ckptfmt.verify`."""
+        """Check every byte that is stored, of a base that was given, too; `progress`, `resume` and errors are those of
+        `ckptfmt.verify`."""
         from .maintenance.verification import verify_stored
 
         return verify_stored(self._view.stored, progress, resume)
@@ -321,13 +320,6 @@ class Checkpoint(Lookup[AnyTensor]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def as_base(given: Any) -> Any:
-    """What a `base=` gives, with what is stored in place of open checkpoints."""
-    if isinstance(given, Checkpoint):
-        return given._view.stored
-    return [as_base(each) for each in given] if isinstance(given, list | tuple | set) else given
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .calls import takes
-from .checkpoint import Checkpoint, as_base
+from .checkpoint import Checkpoint
 from .errors import fault
 from .format.renaming import Renaming
 from .patching.applying import applied
@@ -53,7 +53,7 @@ def patch(
 
     Returns a `PatchReport`. Raises what `ckptfmt.open` and `ckptfmt.save` raise, `wrong-base` and `missing-base`.
     """
-    reading: Any = {"storage_options": storage_options, "follow_links": follow_links, "base": as_base(bases)}
+    reading: Any = {"storage_options": storage_options, "follow_links": follow_links, "base": bases}
     with ExitStack() as stack:
         old = stack.enter_context(_viewed(base, **reading))
         found = stack.enter_context(_viewed(new, **reading))
@@ -92,7 +92,7 @@ def apply(
     """
     place, found = place_of(patch), place_of(target)
     reading: Any = {"storage_options": options_at(place, storage_options), "follow_links": follow_links}
-    with StoredCheckpoint(place, base=as_base(base), **reading) as opened:
+    with StoredCheckpoint(place, base=base, **reading) as opened:
         return applied(opened, found, storage_options=options_at(found, storage_options), **options)
 
 
@@ -112,8 +112,8 @@ def fold(
     places = [place_of(patch) for patch in patches]
     if not places:
         raise fault("bad-option", "there is no patch to be folded", path=place_of(target))
-    known = as_base(base)
-    others = [*(known if isinstance(known, list) else [known]), *places[:-1]]
+    known = base if isinstance(base, list | tuple | set | Iterator) else [base]
+    others = [*known, *places[:-1]]
     reading: Any = {"storage_options": options_at(places[-1], storage_options), "follow_links": follow_links}
     with StoredCheckpoint(places[-1], base=others, **reading) as last:
         bottom: StoredCheckpoint | None = last

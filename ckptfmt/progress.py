@@ -34,6 +34,18 @@ def counter(progress: Progress | None, total: int) -> Report:
     return report
 
 
+def growing(report: Report) -> Progress:
+    """A progress that tells a `report` what has been done since it was called last, by one caller at a time."""
+    before = 0
+
+    def tell(done: int, _: int) -> None:
+        nonlocal before
+        report(done - before)
+        before = done
+
+    return tell
+
+
 @takes()
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:

@@ -19,10 +19,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 import zarr
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ckptfmt
+from ckptfmt.cli.app import cli
 from ckptfmt.format.arrays import SAME, WHOLE, XOR
 from ckptfmt.format.manifest import BLOCK
 from ckptfmt.patching import difference, runs, stream
@@ -90,6 +92,16 @@ def refused(code: str, call: Callable[[], Any]) -> ckptfmt.CkptError:
         call()
     assert caught.value.code == code
     return caught.value
+
+
+def flip_last_block(path: Path) -> None:
+    """Damage a tensor of a file."""
+    with StoredCheckpoint(path) as stored:
+        number = max(range(len(stored.manifest.specs)), key=lambda n: stored.manifest.specs[n].nbytes)
+        at = stored.blocks.place(number, 0).extent.offset
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
 
 
 # ---- reading
@@ -461,6 +473,56 @@ def test_the_report_says_what_was_stored(pair: Any, tmp_path: Path) -> None:
     assert report.tensors == report.same.tensors + report.xor.tensors + report.whole.tensors
     assert report.result == ckptfmt.open(tmp_path / "new.ckpt").manifest_sha256
     assert 0 < report.ratio < 1
+
+
+def test_verifying_with_the_base(pair: Any, tmp_path: Path) -> None:  # [PATCH-016]
+    base, patch, _ = pair
+    chained = tmp_path / "chained.ckpt"
+    ckptfmt.patch(patch, base, chained, bases=base)
+    told: list[tuple[int, int]] = []
+    report = ckptfmt.verify(chained, base=tmp_path, progress=lambda *done: told.append(done))
+    alone = [ckptfmt.verify(path) for path in (chained, patch, base)]
+    middle = report.base_report
+    assert middle is not None
+    assert middle.base_report is not None
+    assert report.ok
+    assert [report.base, middle.base, middle.base_report.base] == [one.base for one in alone]
+    assert [one.bytes for one in (report, middle, middle.base_report)] == [one.bytes for one in alone]
+    assert told[-1] == (sum(one.bytes for one in alone),) * 2
+    assert told == sorted(told)
+    with ckptfmt.open(patch, base=base) as opened:
+        assert opened.verify() == middle
+        refused("bad-option", lambda: opened.verify(resume=tmp_path / "state"))
+    assert ckptfmt.verify(patch).base_report is None
+    refused("wrong-base", lambda: ckptfmt.verify(patch, base=tmp_path / "new.ckpt"))
+
+    flip_last_block(base)
+    assert ckptfmt.verify(patch).ok
+    report = ckptfmt.verify(patch, base=base)
+    assert report.base_report is not None
+    assert (report.ok, report.damage, report.base_report.damage) == (False, (), ckptfmt.verify(base).damage)
+    base.write_bytes(base.read_bytes()[:-1])  # without the end of its commit record
+    report = ckptfmt.verify(patch, base=base)
+    assert (report.ok, report.path) == (False, str(base))
+
+
+def test_the_command_verifies_with_the_base(pair: Any, tmp_path: Path) -> None:
+    base, patch, _ = pair
+
+    def verified(*more: str) -> Any:
+        return CliRunner().invoke(cli, ["verify", *more, str(patch)])
+
+    assert "was not looked at" in verified().output
+    done = verified("--base", str(base))
+    assert (done.exit_code, done.output.count(": whole: ")) == (0, 2)
+    assert "was not looked at" not in done.output
+    flip_last_block(base)
+    assert verified().exit_code == 0
+    done = verified("--base", str(base))
+    assert (done.exit_code, done.output.count("whole: "), done.output.count("base.ckpt: damaged")) == (1, 1, 1)
+    said = json.loads(verified("--base", str(base), "--json").output)
+    assert (said["ok"], said["damage"], said["base_report"]["ok"]) == (False, [], False)
+    assert CliRunner().invoke(cli, ["verify", "--base", str(base), str(tmp_path)]).exit_code == 2
 
 
 KILLED = """

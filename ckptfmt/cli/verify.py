@@ -27,6 +27,7 @@ Examples:
   ckptfmt verify --resume verify.state runs/7/step-0000001000.ckpt
   ckptfmt verify --resume verify.state runs/7
   ckptfmt verify epoch_*.ckpt
+  ckptfmt verify --base base.ckpt tuned.patch.ckpt
   ckptfmt verify --signed-by key.pub model.ckpt
   ckptfmt verify --signed-by key.pub --signature-only model.ckpt
   ckptfmt verify --json model.ckpt | jq -r '.damage[].tensor' | sort -u
@@ -34,8 +35,8 @@ Examples:
 With --resume a verification that is interrupted goes on where it was: FILE keeps how far it has come, and is removed
 when it ends. Of a folder it keeps which checkpoints were whole, and FILE.current how far the next one has come.
 
-The object of --json has: path, ok, tensors, blocks, bytes, base (of a patch alone: the sha256 of its base, which was
-not looked at), and damage, a list of objects with code, where, object
+The object of --json has: path, ok, tensors, blocks, bytes, base (of a patch alone: the sha256 of its base), base_report
+(with --base: such an object), and damage, a list of objects with code, where, object
 (of the checkpoint; "" for a checkpoint of one file), tensor (its label), path (of the tensor, typed: strings and
 ints), chunk, block, offset and length (bytes in the object), and message. Of a folder: path, ok, checkpoints, a list of
 such objects, and errors, a list of objects with path, code and message; of several paths the same, with paths, a list,
@@ -58,6 +59,7 @@ Exit codes: 0 whole, 1 damaged, or not signed by who is trusted, 2 something tha
 )
 @click.option("--signature", metavar="FILE", help="The signature, if it is not at PATH.sig; also one of model-signing.")
 @click.option("--signature-only", is_flag=True, help="With --signed-by: only that, which reads no chunk.")
+@options.base
 @options.recursive
 @options.follow_links
 @options.quiet
@@ -65,6 +67,7 @@ Exit codes: 0 whole, 1 damaged, or not signed by who is trusted, 2 something tha
 def verify(
     paths: tuple[str, ...],
     resume: str | None,
+    base: tuple[str, ...],
     recursive: bool,
     follow_links: bool,
     quiet: bool,
@@ -80,6 +83,7 @@ def verify(
     if of_signature["signature_only"]:
         return _show_signatures(signed, quiet, as_json)
     asked: dict[str, Any] = {"recursive": recursive, "quiet": quiet, "resume": resume, "follow_links": follow_links}
+    asked["base"] = base
     if len(paths) == 1:
         report = _verified(paths[0], **asked)
         document = _folder_document(report) if isinstance(report, FolderReport) else _document(report)
@@ -125,12 +129,14 @@ def _tell_signatures(signed: list[SignatureReport]) -> None:
         console().print(Text.assemble(f"{visible(one.path)}: ", ("signed", "bold green"), f" by {visible(one.signer)}"))
 
 
-def _verified(path: str, *, recursive: bool, quiet: bool, **more: Any) -> VerifyReport | FolderReport:
+def _verified(
+    path: str, *, base: tuple[str, ...], recursive: bool, quiet: bool, **more: Any
+) -> VerifyReport | FolderReport:
     with shown_progress("verify", quiet) as progress:
         try:
-            return verify_checkpoint(path, progress=progress, **more)
+            return verify_checkpoint(path, progress=progress, base=base or None, **more)
         except NotACheckpointError as error:
-            if error.code != "not-a-checkpoint":
+            if error.code != "not-a-checkpoint" or base:
                 raise
             return _all_in(path, error, recursive=recursive, progress=progress, **more)
 
@@ -169,6 +175,7 @@ def _document(report: VerifyReport) -> dict[str, Any]:
         "blocks": report.blocks,
         "bytes": report.bytes,
         **({} if report.base is None else {"base": report.base}),
+        **({} if report.base_report is None else {"base_report": _document(report.base_report)}),
         "damage": [damage_document(damage) for damage in report.damage],
     }
 
@@ -199,12 +206,19 @@ def _show_all(report: FolderReport) -> None:
 
 
 def _show(report: VerifyReport) -> None:
+    """A checkpoint, and a base below it."""
+    _show_one(report)
+    if report.base_report is not None:
+        _show(report.base_report)
+
+
+def _show_one(report: VerifyReport) -> None:
     out = console()
     checked = f"{count(report.tensors, 'tensor')}, {count(report.blocks, 'block')}, {size(report.bytes)} checked"
     name = visible(report.path)
-    if report.base is not None:
+    if report.base is not None and report.base_report is None:
         checked += f"; its base {report.base[:12]}… was not looked at"
-    if report.ok:
+    if not report.damage:
         out.print(Text.assemble(f"{name}: ", ("whole", "bold green"), f": {checked}"))
         return
     was_opened = report.damage[0].where in ("block", "frame")

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,13 +26,14 @@ from ..format.manifest import Manifest
 from ..format.names import Path, path_label
 from ..format.node import PagedNode
 from ..layouts import Layout, Located
-from ..progress import Progress, counter
+from ..progress import Progress, counter, growing
 from ..reading.blocks import BlockReader, ChunkPlace
 from ..reading.checkpoint import REPLACED, StoredCheckpoint
 from ..storage import path_of, place_of
 from ..storage.ahead import ahead, in_order
 
 if TYPE_CHECKING:
+    from ..reading.bases import PatchBase
     from ..storage import Place
 
 RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
@@ -62,7 +63,7 @@ class Damage:
 @dataclass(frozen=True, slots=True, repr=False)
 class VerifyReport(Brief):
     """What was checked (`tensors`, `blocks`, `bytes` of chunks) and what is damaged. `base`: of a patch the sha256 of
-    its base, in hexadecimal, which was not looked at. [PATCH-016]"""
+    its base, in hexadecimal; `base_report`: what was found in that, None if it was not looked at. [PATCH-016]"""
 
     path: str
     damage: tuple[Damage, ...]
@@ -70,11 +71,12 @@ class VerifyReport(Brief):
     blocks: int = 0
     bytes: int = 0
     base: str | None = None
+    base_report: VerifyReport | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is damaged."""
-        return not self.damage
+        """Whether nothing is damaged, in a base that was looked at neither."""
+        return not self.damage and (self.base_report is None or self.base_report.ok)
 
 
 @takes()
@@ -86,6 +88,7 @@ def verify(
     limits: Limits = DEFAULT,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
+    base: PatchBase = None,
 ) -> VerifyReport:
     """Check every byte of a checkpoint and say what is damaged, and where. Changes nothing. [BLK-007]
 
@@ -94,8 +97,10 @@ def verify(
     `follow_links`: as in `open`. Damage is reported, not raised; what is no checkpoint, requires a newer reader or
     cannot be opened raises as `open` does, and so does a `resume` file of another checkpoint (`bad-option`); what the
     system cannot read afterwards is damage (`io`). `verify_folder` goes through many checkpoints.
+
+    `base`: of a patch, as in `open`; all of it is checked, too, and of a chain of patches each, but not with `resume`.
     """
-    options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links}
+    options = {"limits": limits, "storage_options": storage_options, "follow_links": follow_links, "base": base}
     return checked(path, options, lambda found: verify_stored(found, progress, resume))
 
 
@@ -111,7 +116,8 @@ def checked(
             checkpoint = StoredCheckpoint(path, **options)
         except CorruptError as error:
             damage = Damage(error.code, CODES[error.code].phase, error.message, offset=error.offset)
-            return VerifyReport(place_of(path), (damage,))
+            base = error.path if options.get("base") is not None else None  # or of the patch itself
+            return VerifyReport(base or place_of(path), (damage,))
         with checkpoint:
             report = check(checkpoint)
             if report.ok or not attempts_left or not checkpoint.was_replaced():
@@ -122,7 +128,38 @@ def checked(
 def verify_stored(
     checkpoint: StoredCheckpoint, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None
 ) -> VerifyReport:
-    """`verify` for a checkpoint that is open."""
+    """`verify` for a checkpoint that is open, and the bases that it is read through."""
+    if checkpoint.base is None:
+        return _verify_one(checkpoint, progress, resume)
+    if resume is not None:
+        raise fault("bad-option", "resume= is for one checkpoint: verify the base by itself", path=checkpoint.path)
+    chained = list(_chain(checkpoint))
+    report = counter(progress, sum(map(_stored, chained)))
+    found: VerifyReport | None = None
+    for one in reversed(chained):
+        found = replace(_verify_one(one, growing(report), None), base_report=found)
+    assert found is not None
+    return found
+
+
+def _chain(checkpoint: StoredCheckpoint | None) -> Iterator[StoredCheckpoint]:
+    """A patch, its base, and so on."""
+    while checkpoint is not None:
+        yield checkpoint
+        checkpoint = checkpoint.base
+
+
+def _stored(checkpoint: StoredCheckpoint) -> int:
+    """The bytes of all chunks, as far as tables of them are whole."""
+    blocks, pages = checkpoint.blocks, checkpoint.manifest.pages
+    parts = range(len(blocks.manifest.parts if pages is None else pages))
+    tables = (_table(blocks, part) for part in parts)
+    return sum(sum(table.lengths) for table in tables if not isinstance(table, Damage))
+
+
+def _verify_one(
+    checkpoint: StoredCheckpoint, progress: Progress | None, resume: str | os.PathLike[str] | None
+) -> VerifyReport:
     blocks, layout, located = checkpoint.blocks, checkpoint.rules, checkpoint.located
     manifest = blocks.manifest
     mark = None if resume is None else Mark.at(path_of(resume), located.record.sha256.hex())

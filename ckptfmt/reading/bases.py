@@ -12,12 +12,12 @@ from ..format.limits import Limits
 from ..format.patch import check_sources
 from ..layouts import layout_of
 from ..storage import COMMIT, TEMPORARY_SUFFIX, is_url, options_at, place_of, storage_for
+from .lookup import Lookup
 from .view import CheckpointView
 
 if TYPE_CHECKING:
     from ..storage import Place
     from .checkpoint import StoredCheckpoint
-    from .lookup import Lookup
 
     PatchBase: TypeAlias = Place | Lookup[Any] | Iterable[Place | Lookup[Any]] | "Bases" | None
     """Where the base of a patch, and those of a chain of patches, may be; folders are looked through."""
@@ -44,7 +44,7 @@ class Bases(NamedTuple):
         if isinstance(given, cls):
             return given
         several = list(given) if isinstance(given, list | tuple | set | Iterator) else [given]
-        candidates = tuple(found if isinstance(found, CheckpointView) else place_of(found) for found in several)
+        candidates = tuple(map(_candidate, several))
         return cls(candidates, verify, limits, options, follow_links, limits.patches)
 
     def base_of(self, checkpoint: StoredCheckpoint) -> tuple[StoredCheckpoint, bool]:
@@ -155,6 +155,11 @@ class Bases(NamedTuple):
             if found is not None and found.result == result:
                 return str(candidate.path if isinstance(candidate, CheckpointView) else candidate)
         return None
+
+
+def _candidate(given: Any) -> Any:
+    """What is open as it is read, with its names: a `ckptfmt.Checkpoint` shows such a view; or else a place."""
+    return getattr(given, "_view", given) if isinstance(given, Lookup) else place_of(given)
 
 
 def _places(place: str) -> Iterator[str]:
