@@ -475,6 +475,15 @@ def test_the_report_says_what_was_stored(pair: Any, tmp_path: Path) -> None:
     assert 0 < report.ratio < 1
 
 
+def test_what_takes_no_base_refuses_a_patch(pair: Any, tmp_path: Path) -> None:
+    base, patch, _ = pair
+    there = sorted(tmp_path.iterdir())
+    refused("missing-base", lambda: ckptfmt.diff(base, patch))
+    for name in ("x.npz", "x.ckpt"):
+        refused("missing-base", lambda name=name: ckptfmt.convert(patch, tmp_path / name, allow_loss=True))
+    assert sorted(tmp_path.iterdir()) == there
+
+
 def test_verifying_with_the_base(pair: Any, tmp_path: Path) -> None:  # [PATCH-016]
     base, patch, _ = pair
     chained = tmp_path / "chained.ckpt"
