@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -153,8 +154,9 @@ class Call(Generic[T]):
         del call, arguments, self  # what it was given is let go; and the error holds this frame
 
     def wait(self) -> None:
-        """Until it is over, however it ended; raises `ForkedError` where that will never be."""
-        self._bell.wait_for(lambda: self.is_over or self._process != os.getpid())
+        """Until it is over, however it ended; raises `ForkedError` where that will never be: in a forked child, and
+        once the interpreter has ended its threads."""
+        self._bell.wait_for(lambda: self.is_over or self._process != os.getpid() or sys.is_finalizing())
         if not self.is_over:
             raise ForkedError
 

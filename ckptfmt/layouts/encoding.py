@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,9 +30,12 @@ class Chunk(NamedTuple):
     chunk: int
 
 
-def encoded(chunks: Iterable[Chunk], watch: ElementWatch | None = None) -> Iterator[tuple[Chunk, Array | None]]:
+def encoded(
+    chunks: Iterable[Chunk], watch: ElementWatch | None = None
+) -> Generator[tuple[Chunk, Array | None], None, None]:
     """Chunks in their order, with the stored bytes of those that are compressed here. Their elements are taken on this
-    thread, where `watch` looks at them; of at most `THREADS` + 1 of them there is memory at a time."""
+    thread, where `watch` looks at them; of at most `THREADS` + 1 of them there is memory at a time. To be closed by who
+    takes them: its threads end then, and at the end of the interpreter there are none to wait for."""
     waiting: deque[tuple[Chunk, Call[Array] | None]] = deque()
     pool: Pool | None = None
     begun = 0  # that are encoded, and have not been given

@@ -6,6 +6,7 @@ Every chunk is a file of its own, exactly as long as the chunk, so that any Zarr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,8 +97,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         for tensor, chunk in rows
         if (tensor, chunk) not in shared.chunks
     )
-    ready = encoded(rest, draft.watch)
-    with Pool(1, "ckptfmt-write") as pool:
+    with closing(encoded(rest, draft.watch)) as ready, Pool(1, "ckptfmt-write") as pool:
         for cell in rows:
             known = shared.chunks.get(cell)
             length, digest = known or _write_chunk(draft, attempt, *next(ready), buffers, pool)

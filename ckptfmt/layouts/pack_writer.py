@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -139,8 +139,12 @@ class PackWriter:
 
     def add_chunks(self, chunks: Iterable[Chunk]) -> None:
         """The next chunks, in order. Small ones go together, so that little is done for each."""
+        with closing(encoded(chunks, self.watch)) as ready:
+            self._add_encoded(ready)
+
+    def _add_encoded(self, ready: Iterable[tuple[Chunk, Array | None]]) -> None:
         few = _Few()
-        for (name, spec, source, chunk), data in encoded(chunks, self.watch):
+        for (name, spec, source, chunk), data in ready:
             member_name = chunk_object(name, spec, chunk).encode()
             watch = None if self.watch is None else self.watch.of_stream(name, spec, chunk)
             seen = None if self.watch is None else self.watch.of_elements(name, spec, chunk)

@@ -152,9 +152,9 @@ def _removed(folder: str, row: CheckpointRow, one: Pruned) -> Pruned:
             return replace(one, why=BEING_READ)
         if not _is_as_listed(row):
             return replace(one, why=CHANGED)
+        take_away(row.path)
         with suppress(OSError):  # there is a signature, or there is none
             disks.current().unlink(signature_of(row.path))
-        take_away(row.path)
     return replace(one, removed=True)
 
 

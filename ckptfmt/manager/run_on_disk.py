@@ -161,17 +161,17 @@ class RunOnDisk(RunDirectory):
                     with leases.claim(hidden) as is_mine:
                         if is_mine:
                             destroy(hidden)
+                            _remove_signature(step)
                 else:
                     with leases.claim(step.path) as is_mine:
                         if is_mine:
                             destroy(self._hide(step))
+                            _remove_signature(step)
 
     def _hide(self, step: Step, *, for_good: bool = False) -> str:
         """Give a step the name of a temporary; gives its new path. `for_good`: after a power loss, too."""
         hidden = self.temporary_of(os.path.basename(step.path))
         disk = disks.current()
-        with contextlib.suppress(OSError):  # without its checkpoint it says nothing
-            disk.unlink(signature_of(step.path))
         try:
             try:
                 disk.replace(step.path, hidden)
@@ -237,3 +237,9 @@ def _record(path: str, size: int, is_directory: bool) -> bytes | None:
     finally:
         os.close(fd)
     return record_in(tail, size, is_directory=is_directory)
+
+
+def _remove_signature(step: Step) -> None:
+    """Of a step that is gone, of which it says nothing any more."""
+    with contextlib.suppress(OSError):
+        disks.current().unlink(signature_of(step.path))

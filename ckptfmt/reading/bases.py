@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..storage import Place
     from .checkpoint import StoredCheckpoint
 
-    PatchBase: TypeAlias = Place | Lookup[Any] | Iterable[Place | Lookup[Any]] | "Bases" | None
+    PatchBase: TypeAlias = Place | Lookup[Any] | Iterable[Place | Lookup[Any]] | None
     """Where the base of a patch, and those of a chain of patches, may be; folders are looked through."""
 
 SHOWN = 8  # digests in a message

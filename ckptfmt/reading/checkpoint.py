@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..format.renaming import Renaming
     from ..format.tree import Tags, Tree
     from ..storage import Place
-    from .bases import PatchBase
+    from .bases import Bases, PatchBase
     from .supply import Reads, StoredSupply
 
 
@@ -76,7 +76,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         limits: Limits = DEFAULT,
         storage_options: Mapping[str, Any] | None = None,
         follow_links: bool = False,
-        base: PatchBase = None,
+        base: PatchBase | Bases = None,
     ) -> None:
         """Open the checkpoint at `path`; see `ckptfmt.open`."""
         self.path = place_of(path)
@@ -153,7 +153,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
 
         return PatchFetcher(self.blocks, self.manifest.patch, None if self.base is None else self.base.fetcher)
 
-    def _take_base(self, given: PatchBase) -> None:
+    def _take_base(self, given: PatchBase | Bases) -> None:
         """Read through the base that is among what is given; raises `wrong-base`, and what opening it raises."""
         from .bases import Bases
 
