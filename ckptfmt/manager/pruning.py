@@ -22,9 +22,8 @@ from ..maintenance.candidates import check_folder
 from ..maintenance.usage import usage_of
 from ..signing.beside import beside as signature_of
 from ..storage import COMMIT, MANIFEST, is_url, path_of
-from ..storage import disk as disks
 from ..storage.leases import claim, is_leased, lease
-from ..storage.temporaries import take_away
+from ..storage.temporaries import destroy, take_away
 from .listing import CheckpointRow, by_step, listed
 from .policies import Policy, policies_asked, reasons_to_keep
 from .steps import Step
@@ -153,8 +152,7 @@ def _removed(folder: str, row: CheckpointRow, one: Pruned) -> Pruned:
         if not _is_as_listed(row):
             return replace(one, why=CHANGED)
         take_away(row.path)
-        with suppress(OSError):  # there is a signature, or there is none
-            disks.current().unlink(signature_of(row.path))
+        destroy(signature_of(row.path))
     return replace(one, removed=True)
 
 

@@ -161,12 +161,12 @@ class RunOnDisk(RunDirectory):
                     with leases.claim(hidden) as is_mine:
                         if is_mine:
                             destroy(hidden)
-                            _remove_signature(step)
+                            destroy(signature_of(step.path))
                 else:
                     with leases.claim(step.path) as is_mine:
                         if is_mine:
                             destroy(self._hide(step))
-                            _remove_signature(step)
+                            destroy(signature_of(step.path))
 
     def _hide(self, step: Step, *, for_good: bool = False) -> str:
         """Give a step the name of a temporary; gives its new path. `for_good`: after a power loss, too."""
@@ -237,9 +237,3 @@ def _record(path: str, size: int, is_directory: bool) -> bytes | None:
     finally:
         os.close(fd)
     return record_in(tail, size, is_directory=is_directory)
-
-
-def _remove_signature(step: Step) -> None:
-    """Of a step that is gone, of which it says nothing any more."""
-    with contextlib.suppress(OSError):
-        disks.current().unlink(signature_of(step.path))
