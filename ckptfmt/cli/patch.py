@@ -20,7 +20,7 @@ level = click.option(
     type=click.IntRange(1, 9),
     default=COMPRESSION["clevel"],
     show_default=True,
-    help="How hard to compress: 1 is six times as fast as 5, and a tenth larger.",
+    help="How hard to compress: 1 is several times as fast as 5, and up to a fifth larger.",
 )
 
 
