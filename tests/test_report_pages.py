@@ -186,7 +186,7 @@ def test_what_a_drawing_shows_is_chosen(shown: Visited) -> None:
     assert "optimizer.state" in (drawing.locator("svg[role=img]").get_attribute("aria-label") or "")
     drawing.locator("summary").focus()
     page.keyboard.press("Enter")
-    assert drawing.get_by_role("row").count() > 12
+    drawing.get_by_role("row").nth(12).wait_for()
     assert shown.axe() == []
 
 
