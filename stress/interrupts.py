@@ -190,7 +190,9 @@ def _run(
 
 
 def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ckptfmt")]
+    """Those of the manager; a gradient that something else computed here keeps its own until its graph goes."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith("ckptfmt") and not name.startswith("ckptfmt-recompute")]
 
 
 class _Traced:
