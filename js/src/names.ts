@@ -5,6 +5,7 @@ import { CkptError } from './errors.js';
 import type { Key } from './values.js';
 
 const LONGEST = 65000;
+const MAX_INTEGER_BITS = 8192; // of an int in a name [NAME-001]
 const SEGMENT = '(?!(?:\\.+|zarr\\.json)(?:/|$)|__)[A-Za-z0-9_.~-]+';
 const PATH = new RegExp(`^${SEGMENT}(?:/${SEGMENT})*$`);
 const NUMBER = /^-?[0-9]+$/;
@@ -42,7 +43,13 @@ function firstFrom(sorted: readonly string[], text: string): number {
 
 /** The name that a path gives [NAME-001] to [NAME-005]. */
 export function nameOf(path: readonly Key[]): string {
-  return path.map((key) => (typeof key === 'bigint' ? String(key) : escaped(key))).join('/');
+  return path.map((key) => (typeof key === 'bigint' ? integerText(key) : escaped(key))).join('/');
+}
+
+/** An integer in decimal, but in hexadecimal beyond what names may have: of a million digits, decimal takes seconds. */
+export function integerText(value: bigint): string {
+  if (BigInt.asIntN(MAX_INTEGER_BITS + 1, value) === value) return String(value);
+  return value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`;
 }
 
 function escaped(key: string): string {
@@ -72,7 +79,7 @@ export function pathOf(name: string): Key[] {
 
 /** A path for people: a string between quotes where it could be mistaken. [BLK-009] */
 export function labelOf(path: readonly Key[]): string {
-  return path.map((key) => (typeof key === 'string' && !isPlain(key) ? `'${key}'` : String(key))).join('/');
+  return path.map((key) => (typeof key === 'bigint' ? integerText(key) : isPlain(key) ? key : `'${key}'`)).join('/');
 }
 
 /** Whether a key is none of those that make path texts ambiguous. [PAGE-008] */

@@ -2,7 +2,7 @@
 
 import type { Tensor } from './api.js';
 import { toHex } from './bytes.js';
-import { shown } from './names.js';
+import { integerText, shown } from './names.js';
 import { Complex, Dict, NaNBits, Scalar, Tagged, Tuple, type Value } from './values.js';
 
 const TEXT = 80; // characters of a string
@@ -20,7 +20,7 @@ export function previewOfTensor({ dtype, sides }: Tensor): string {
 export function previewOf(value: Value): string {
   if (value === null) return 'None';
   if (typeof value === 'boolean') return value ? 'True' : 'False';
-  if (typeof value === 'bigint') return cut(String(BigInt.asIntN(1024, value) === value ? value : `0x${value.toString(16)}`));
+  if (typeof value === 'bigint') return cut(integerText(value));
   if (typeof value === 'number') return previewOfFloat(value);
   if (typeof value === 'string') return `"${cut(shown(value))}"`;
   if (value instanceof Uint8Array) return `${value.length} bytes ${toHex(value.subarray(0, BYTES))}${value.length > BYTES ? '…' : ''}`;

@@ -16,6 +16,8 @@ for (const [path, name] of PATHS) {
 
 test('labels tell what a path text does not [BLK-009]', () => {
   assert.equal(labelOf(['a', 0n, '0', 'x/y', '']), "a/0/'0'/'x/y'/''");
+  assert.equal(labelOf([1n << 8191n]), String(1n << 8191n));
+  assert.equal(labelOf([-1n << 8193n]), `-0x2${'0'.repeat(2048)}`); // of millions of digits, decimal would take seconds
   assert.deepEqual(['a', 5n, '5', '-5', '', 'a/b', '5a'].map(isPlain), [true, true, false, false, false, false, true]);
   assert.deepEqual([keysOf('7'), keysOf('07'), keysOf('a'), keysOf('-0')], [['7', 7n], ['07'], ['a'], ['-0']]);
 });
