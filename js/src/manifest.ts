@@ -8,6 +8,7 @@ import type { Layout, Record } from './record.js';
 import type { Chains, CodecName } from './specs.js';
 
 const PAGES = 'pages'; // the one feature that this reader knows
+const ADVICE = new Map([['patch', ': write out what it makes, with `ckptfmt apply`, and open that']]);
 
 const HEAD = { format: list(uint), layout: str, requires: list(str) };
 const BOTH = {
@@ -86,7 +87,7 @@ function decodeKnown(bytes: Uint8Array): ItemMap {
   const requires = lookUp(bytes, 'requires');
   for (const feature of list(str)(requires) ? requires : []) {
     const what = `it requires ${JSON.stringify(feature.slice(0, 100))}, which this reader does not know`;
-    need(feature === PAGES, 'MAN-006', what, 'unknown-feature');
+    need(feature === PAGES, 'MAN-006', what + (ADVICE.get(feature) ?? ''), 'unknown-feature');
   }
   const keys = decode(bytes);
   need(keys instanceof Map, 'MAN-001', 'the manifest is no map');
