@@ -165,6 +165,33 @@ def test_ranks_that_share_machines(tmp_path: Path) -> None:
     assert not (tmp_path / "memory-1" / "rank-00003").exists(), "of a rank that is no more"
 
 
+def test_a_rank_that_has_another_step_of_that_number(tmp_path: Path) -> None:
+    """As if the process had ended between two ranks' replicas of a step that is saved anew: what is of the former one
+    is not mixed in."""
+    machines = [0, 0, 1, 1]
+    save(tmp_path, 4, 1, 2, machines=machines)
+    former = tmp_path / "memory-0" / "rank-00001"
+    shutil.copytree(former, tmp_path / "former")
+    forget(tmp_path, 2)
+
+    def anew(coordinator: Any) -> None:
+        with manager(tmp_path, coordinator, machines=machines) as run:
+            run.save(2, {**held(2, coordinator), "v": np.ones((6, 50), np.int16)})
+
+    together(tmp_path, 4, anew)
+    shutil.rmtree(former)
+    shutil.move(tmp_path / "former", former)
+    forget(tmp_path, 2)
+
+    def load(coordinator: Any) -> Any:
+        run = manager(tmp_path, coordinator, machines=machines)
+        return run.restore(), Path(run.restored_from).parent.name
+
+    for (found, place), machine in zip(together(tmp_path, 4, load), machines, strict=True):
+        assert equal_trees(found, {**tree(2), "v": np.ones((6, 50), np.int16)})
+        assert place == f"memory-{machine}"
+
+
 def test_more_copies(tmp_path: Path) -> None:
     save(tmp_path, 3, 1, 2, copies=2)
     forget(tmp_path, 2)

@@ -106,7 +106,7 @@ class PeerPlace:
         self._courier = courier_of(group)
         self._machines = all_gather(group, [*this_memory(), self.whole.given or ""], "machines of a manager")
         self._leads = self._machines.index(self._machines[group.rank]) == group.rank  # of this machine
-        self._held: dict[Number, Pieces] = {}
+        self._held: dict[tuple[Number, bytes], Pieces] = {}  # by step and commit record
 
     # ---- writing
 
@@ -178,7 +178,7 @@ class PeerPlace:
         if not self._leads:
             return
         run = self.whole.opened(self.whole.path or "")
-        run.delete([found for found in run.scan().steps if found.step != step])
+        run.delete(run.scan().steps)  # what was brought together is of former saves, be it of this step
         for name in os.listdir(run.path):  # of ranks that are no more
             path = os.path.join(run.path, name)
             if name.startswith(PART):
@@ -222,7 +222,7 @@ class PeerPlace:
         step, record, followed, transfers = told
         mine = [Transfer(*one) for one in transfers]
         attempt = together(self._group, True, lambda: self._attempt(step, followed), f"place of step {step}")
-        held = self._held[step].places if step in self._held else {}
+        held = self._held[step, record].places if (step, record) in self._held else {}
         try:
             self._carry(self._group, mine, attempt, held)
             together(self._group, True, lambda: self._publish(attempt, held), f"step {step} in memory")
@@ -251,7 +251,7 @@ class PeerPlace:
                     pieces.places.update({name: step.path for name in looked.places if name not in pieces.places})
                     pieces.needed.update(looked.needed)
         for (number, record), (pieces, followed) in found.items():
-            self._held[number] = pieces
+            self._held[number, record] = pieces
             sizes = {name: os.stat(os.path.join(path, name)).st_size for name, path in pieces.places.items()}
             yield StepInMemory(number, record, list(followed), sizes, sorted(pieces.needed))
 
