@@ -11,11 +11,13 @@ import errno
 import queue
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from itertools import islice
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, Protocol
 
 import obstore
 from obstore import exceptions
@@ -145,43 +147,28 @@ class ObstoreEngine:
 
 
 class _ObstoreUpload:
-    """A thread that hands parts on to obstore, which asks for them."""
+    """An object that is sent in parts to its place, or beside it and copied there."""
 
     def __init__(self, store: Any, key: str, part: int, at_once: int, exclusive: bool) -> None:
         self._store, self._key, self._exclusive = store, key, exclusive
         folder, _, name = key.rpartition("/")
         aside = f"{folder}/.{name[:160]}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}".lstrip("/")
         self._place = aside if exclusive else key
-        self._parts: queue.Queue[bytes | Exception | None] = queue.Queue(1)
         self._is_sent = self._is_discarded = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-upload")
         options = {"use_multipart": True, "chunk_size": part, "max_concurrency": at_once}
-        self._sending: Future[Any] = self._thread.submit(_do, obstore.put, store, self._place, self._given(), **options)
-
-    def _given(self) -> Iterator[bytes]:
-        while (part := self._parts.get()) is not None:
-            if isinstance(part, Exception):
-                raise part
-            yield part
+        put = partial(_do, obstore.put, store, self._place, **options)
+        try:
+            self._sender: _Sender = _ThreadSender(put)
+        except RuntimeError:  # the process ends, and has no thread for this
+            self._sender = _FileSender(put)
 
     def write(self, part: memoryview) -> None:
-        self._give(bytes(part))
-
-    def _give(self, part: bytes | Exception | None) -> None:
-        while not self._sending.done():
-            try:
-                self._parts.put(part, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-        self._sending.result()  # raises, as it has ended before its parts
+        self._sender.give(bytes(part))
 
     def complete(self) -> None:
         if not self._is_sent:
+            self._sender.end()
             self._is_sent = True
-            self._give(None)
-            self._thread.shutdown()
-        self._sending.result()
         if self._exclusive:
             _do(obstore.copy, self._store, self._place, self._key, overwrite=False)
             self.discard()
@@ -190,12 +177,75 @@ class _ObstoreUpload:
         if self._is_discarded:
             return
         self._is_discarded = True
-        if not self._is_sent:
-            with contextlib.suppress(Exception):
-                self._give(InterruptedError("the save has ended"))  # upon which obstore aborts the upload
-            self._thread.shutdown()
-        if self._exclusive and self._sending.exception() is None:
+        is_there = self._is_sent or self._sender.stop()
+        if self._exclusive and is_there:
             _do(obstore.delete, self._store, self._place)
+
+
+class _Sender(Protocol):
+    """Hands parts on to `put`, which asks for them."""
+
+    def give(self, part: bytes) -> None: ...
+
+    def end(self) -> None:
+        """There is no other part: wait until all are sent."""
+
+    def stop(self) -> bool:
+        """Send no more; gives whether all was sent before."""
+
+
+class _ThreadSender:
+    """A thread that sends while others are made."""
+
+    def __init__(self, put: Callable[[Iterator[bytes]], Any]) -> None:
+        self._parts: queue.Queue[bytes | Exception | None] = queue.Queue(1)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-upload")
+        self._sending: Future[Any] = self._thread.submit(put, self._given())
+
+    def _given(self) -> Iterator[bytes]:
+        while (part := self._parts.get()) is not None:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+    def give(self, part: bytes | Exception | None) -> None:
+        while not self._sending.done():
+            try:
+                self._parts.put(part, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+        self._sending.result()  # raises, as it has ended before its parts
+
+    def end(self) -> None:
+        self.give(None)
+        self._thread.shutdown()
+        self._sending.result()
+
+    def stop(self) -> bool:
+        with contextlib.suppress(Exception):
+            self.give(InterruptedError("the save has ended"))  # upon which obstore aborts the upload
+        self._thread.shutdown()
+        return self._sending.exception() is None
+
+
+class _FileSender:
+    """A temporary file that is sent in the end."""
+
+    def __init__(self, put: Callable[[Iterator[bytes]], Any]) -> None:
+        self._put, self._file = put, TemporaryFile()  # noqa: SIM115
+
+    def give(self, part: bytes) -> None:
+        self._file.write(part)
+
+    def end(self) -> None:
+        self._file.seek(0)
+        self._put(iter(partial(self._file.read, PIECE), b""))
+        self._file.close()
+
+    def stop(self) -> bool:
+        self._file.close()
+        return False
 
 
 def _do(call: Any, *arguments: Any, **more: Any) -> Any:
