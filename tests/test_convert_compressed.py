@@ -60,7 +60,7 @@ def test_what_is_compressed_is_read_as_what_it_is(tmp_path: Path, suffix: str, t
     path = tmp_path / f"model.safetensors.{suffix}"
     path.write_bytes(COMPRESSED[suffix](RAW))
     with open_source(str(path)) as source:
-        assert source.format == "compressed"
+        assert (source.place.format, source.format) == ("compressed", "safetensors")
         assert len(list(temporary.rglob("*.safetensors"))) == 1
     assert list(temporary.iterdir()) == []
     tree, _ = imported(path)
@@ -118,11 +118,11 @@ NEMO = {"./model_config.yaml": b"name: \xc3\xa9", "./model_weights.ckpt": RAW, "
 def test_the_only_weights_of_an_archive_are_read_where_they_lie(tmp_path: Path, format: int, temporary: Path) -> None:
     path = archive(tmp_path / "model.nemo", NEMO, format=format)
     with open_source(str(path)) as source:
-        assert source.format == "tar"
+        assert (source.place.format, source.format) == ("tar", "safetensors")
         assert list(temporary.iterdir()) == []
         assert source.metadata == {"nemo.model_config": "name: é"}
     report = ckptfmt.convert(path, tmp_path / "a.ckpt")
-    assert report.passed_over == ("model_config.yaml", "vocab.txt")
+    assert (report.source_format, report.passed_over) == ("safetensors", ("model_config.yaml", "vocab.txt"))
     assert same(ckptfmt.load(tmp_path / "a.ckpt"))
 
 
@@ -132,6 +132,20 @@ def test_compressed_archives(tmp_path: Path, mode: str) -> None:
     tree, metadata = imported(path)
     assert same(tree)
     assert metadata == {"nemo.model_config": "name: é"}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_checkpoint_of_this_format_in_an_archive(tmp_path: Path, mode: str) -> None:
+    ckptfmt.save(tmp_path / "a.ckpt", ARRAYS, schema=("a", "1"))
+    path = archive(tmp_path / "a.tar", {"a.ckpt": (tmp_path / "a.ckpt").read_bytes()}, mode)
+    report = ckptfmt.convert(path, tmp_path / "b.ckpt")
+    assert (report.source_format, report.losses) == ("ckptfmt", ())
+    assert same(ckptfmt.load(tmp_path / "b.ckpt"))
+    assert ckptfmt.diff(path, tmp_path / "b.ckpt").equal
+    with ckptfmt.open(tmp_path / "a.ckpt") as before, ckptfmt.open(tmp_path / "b.ckpt") as after:
+        record = after.provenance[-1]
+        assert (record["format"], record["source"].hex()) == ("ckptfmt", before.manifest_sha256)
+    assert ": a checkpoint of this format" in ckptfmt.report(path).html
 
 
 def test_a_checkpoint_that_needs_a_folder_is_unpacked(tmp_path: Path, temporary: Path) -> None:

@@ -278,6 +278,15 @@ def test_what_gguf_cannot_hold(tmp_path: Path) -> None:
     assert not (tmp_path / "y.gguf").exists()
 
 
+def test_names_for_which_llama_cpp_takes_no_file_are_refused(tmp_path: Path) -> None:
+    exported({"x" * 61 + "é": np.ones(2, "f4")}, tmp_path / "x.gguf")
+    with pytest.raises(ckptfmt.InputError, match="64 bytes") as raised:
+        exported({"a": np.ones(2, "f4"), "m": {"x" * 60 + "é": np.ones(2, "f4")}}, tmp_path / "y.gguf")
+    assert (raised.value.code, raised.value.tensor) == ("unsupported-key", "m/" + "x" * 60 + "é")
+    assert "Rename it" in raised.value.advice
+    assert not (tmp_path / "y.gguf").exists()
+
+
 def test_a_part_of_a_quantised_checkpoint_goes_back(tmp_path: Path) -> None:
     raw = blocks_of(Kind.Q4_K, (2, 256))
     path = written(tmp_path / "x.gguf", {"a.w": (raw, Kind.Q4_K), "b.w": (raw[:1], Kind.Q4_K)})

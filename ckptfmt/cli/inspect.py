@@ -12,11 +12,12 @@ from rich.text import Text
 
 from .. import OMITTED, Checkpoint
 from .. import open as open_checkpoint
-from ..conversion import FORMATS, open_source
+from ..conversion import open_source
 from ..conversion.folders import completed
 from ..conversion.opening import place_for
 from ..conversion.probe import CheckpointPlace
 from ..conversion.source import OpenedSource
+from ..conversion.table import title_of
 from ..errors import CkptError, NotACheckpointError, fault
 from ..format.names import Path
 from ..format.tree import Tags
@@ -205,7 +206,7 @@ def _told(path: str, source: OpenedSource) -> list[str]:
     """What is said of a checkpoint of another format beside what it holds."""
     read = "" if source.place.path == path else f", read {visible(source.place.path)}"
     beside = f"; passed over {visible(', '.join(source.place.passed_over))}" if source.place.passed_over else ""
-    lines = [f"{FORMATS[source.format].title}{read}{beside}"]
+    lines = [f"{title_of(source)}{read}{beside}"]
     lines += [f"a conversion would lose: {visible(str(loss))}" for loss in source.losses[:LOSSES]]
     if len(source.losses) > LOSSES:
         lines.append(f"and {count(len(source.losses) - LOSSES, 'more loss')}")

@@ -41,7 +41,7 @@ from .formats import own
 from .losses import AllowLoss, allowed_kinds, refusal
 from .opening import open_source
 from .options import OwnOptions
-from .probe import CheckpointPlace, Probe
+from .probe import Probe
 from .selection import reduce
 from .sharding import Shards, staged
 from .shards import STATE_DICT
@@ -74,9 +74,9 @@ UNBOUNDED = 1 << 62  # times: what was written here is as large as it was asked 
 class ConvertReport(Brief):
     """What `convert` did: number of `tensors` (aliases counted at each place) and their `bytes` in memory, what was
     lost, and whether every tensor was read back and compared. `target` is what is to be read, as the index of several
-    files. `source` is what was read; of a folder, `passed_over` are
-    the names of what else lies in it: other weights and the state of a run, then configurations, tokenizers and all the
-    rest, but for hidden files."""
+    files. `source` is what was read, and `source_format` the format of it, or of what lies in an archive or a
+    compressed file; of a folder, `passed_over` are the names of what else lies in it: other weights and the state of a
+    run, then configurations, tokenizers and all the rest, but for hidden files."""
 
     source: str
     target: str
@@ -166,12 +166,12 @@ def convert(
             _save(there, opened, made, counter, **writing)
         else:
             there = _write(there, format, writer, shards, made, counter, **writing)
-    return _report(opened.place, there, format, made, verify)
+    return _report(opened, there, format, made, verify)
 
 
-def _report(place: CheckpointPlace, target: str, format: Format, made: _Made, verified: bool) -> ConvertReport:
-    names = (place.path, target, place.format, format.name)
-    return ConvertReport(*names, made.tensors, made.bytes, made.losses, verified, place.passed_over)
+def _report(source: OpenedSource, target: str, format: Format, made: _Made, verified: bool) -> ConvertReport:
+    names = (source.place.path, target, source.format, format.name)
+    return ConvertReport(*names, made.tensors, made.bytes, made.losses, verified, source.place.passed_over)
 
 
 def _take(

@@ -152,7 +152,7 @@ def open_inner(path: str, formats: Collection[str] = ()) -> OpenedSource:
     else:
         place = place_of(path)
     source, _ = _on_disk(place, False, {})
-    source.place, source.size = place, None
+    source.inner, source.place, source.size = source.inner or place.format, place, None
     return source
 
 

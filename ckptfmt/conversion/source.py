@@ -184,7 +184,8 @@ class OpenedSource:
     `mapped`, where a source has it, gives the same tree with every tensor as a mapped array. `ours` is there where it
     has more than a tree and metadata, as checkpoints of this format have. `size`: the bytes of all its files, where
     these are not those at its path. `place`: where it lies, and its format. `left_out`: how many tensors, and bytes of
-    them, lie in objects that cannot be read. `manifest_sha256`: what identifies a checkpoint of this format.
+    them, lie in objects that cannot be read. `manifest_sha256`: what identifies a checkpoint of this format. `inner`:
+    the format of what lies in an archive or a compressed file.
     """
 
     tree: Tree
@@ -197,11 +198,12 @@ class OpenedSource:
     size: int | None = None
     left_out: tuple[int, int] = (0, 0)
     manifest_sha256: bytes | None = None
+    inner: str | None = None
 
     @property
     def format(self) -> str:
-        """The name of its format."""
-        return self.place.format
+        """The name of the format that it was read as."""
+        return self.inner or self.place.format
 
     def __enter__(self) -> Self:
         return self

@@ -131,6 +131,12 @@ def shards_at(path: str, format: Format, size: int | str | None) -> Shards | Non
     return None
 
 
+def title_of(source: OpenedSource) -> str:
+    """What a source is, in words: an archive or a compressed file with what lies in it."""
+    title = FORMATS[source.place.format].title
+    return title if source.inner is None else f"{title}: {FORMATS[source.inner].title}"
+
+
 def has_tags(name: str) -> bool:
     """Whether a source of that format says what its plain values and tensors were, as far as it knows."""
     format = FORMATS[name]

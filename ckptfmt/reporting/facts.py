@@ -7,7 +7,7 @@ from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..conversion.source import OpenedSource
-from ..conversion.table import FORMATS, OWN
+from ..conversion.table import OWN, title_of
 from .words import cut, entries
 
 Facts = list[tuple[str, str]]
@@ -15,8 +15,8 @@ Facts = list[tuple[str, str]]
 
 def facts_of(source: OpenedSource, options: Mapping[str, Any]) -> Facts:
     """What it is, and of a checkpoint of this format how it is stored; `options` are those of opening one."""
-    found: Facts = [("Format", FORMATS[source.format].title)]
-    if source.format != OWN:
+    found: Facts = [("Format", title_of(source))]
+    if source.place.format != OWN:
         found += [("Left out", cut(str(loss))) for loss in source.losses]
         return found
     with Checkpoint(source.place.path, **options) as checkpoint:

@@ -118,7 +118,7 @@ def _sample(tensor: SourceTensor, stored: Tensor | None, most: int) -> Array:
 @contextmanager
 def _stored_in(source: OpenedSource, options: Mapping[str, Any]) -> Iterator[Mapping[Path, Tensor]]:
     """What a checkpoint of this format says of its tensors, by their paths; nothing of other formats."""
-    if source.format != OWN or isinstance(source.place.path, HeldPlace) or is_url(source.place.path):
+    if source.place.format != OWN or isinstance(source.place.path, HeldPlace) or is_url(source.place.path):
         yield {}
         return
     with StoredCheckpoint(source.place.path, **options) as checkpoint:

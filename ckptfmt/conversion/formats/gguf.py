@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from math import prod
@@ -66,6 +66,7 @@ TYPES = "gguf.types"  # metadata: key -> type of the pairs that have another tha
 QUANTISED = "gguf.quantised"  # metadata: name -> {"type", "shape"} of tensors that are kept as blocks
 ALIGNMENT = "general.alignment"
 MAX_AXES = 4
+MAX_NAME = 63  # bytes: llama.cpp has 64 for a name (GGML_MAX_NAME), with a zero at the end
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
 
 
@@ -283,7 +284,14 @@ def _kept(metadata: Tree, tree: Tree) -> KeptMetadata:
     return KeptMetadata(_metadata(pairs, types, {name: row for name, row in blocks.items() if name not in odd}), lost)
 
 
-HOLDS = Holds(dtypes=frozenset(PLAIN.values()), metadata=_kept, raw=_is_blocks)
+def check_name(name: str, beside: Collection[str] = ()) -> None:
+    """Refuse names for which llama.cpp takes no file; raises `unsupported-key`."""
+    if (length := len(name.encode())) > MAX_NAME:
+        message = f"llama.cpp takes no file with the name {name!r}, of {length} bytes"
+        raise fault("unsupported-key", message, tensor=name, expected=f"at most {MAX_NAME}")
+
+
+HOLDS = Holds(dtypes=frozenset(PLAIN.values()), check_name=check_name, metadata=_kept, raw=_is_blocks)
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
