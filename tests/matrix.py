@@ -1,11 +1,12 @@
 """The suite under every Python that the package is for, with the newest packages, and with the oldest ones that
 pyproject.toml admits under the oldest Python.
 
-    python tests/matrix.py [--only 3.13] [pytest's options]
+    python tests/matrix.py [--only 3.13] [--packages oldest] [--keep] [pytest's options]
 
 Each run has a virtual environment of its own in a temporary folder. It prints a line as it ends: what passed, failed
 and was skipped, or that the machine has no such Python. The whole output is in the folder that is named where something
-failed. uv makes the environments: it finds the oldest versions that fit together, which pip does not.
+failed, and with --keep the environment, too, to run a file of tests again in it. uv makes the environments: it finds
+the oldest versions that fit together, which pip does not.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def run(python: str, packages: str, folder: Path, log: Path, arguments: list[str
     call(log, binaries / "uv", "pip", "freeze", "--python", own)
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as `make test`
-    tests = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *arguments]
+    tests = [own, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *arguments]
     try:
         call(log, *tests, env=environment)
     finally:
@@ -98,10 +99,12 @@ def counts(last: str) -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PYTHONS, action="append", help="this Python, and no other")
+    parser.add_argument("--packages", choices=RESOLUTIONS, help="these packages, and no others")
+    parser.add_argument("--keep", action="store_true", help="leave the environment of a run that failed")
     asked, rest = parser.parse_known_args(arguments)
     failed = False
     for version, packages in RUNS:
-        if asked.only and version not in asked.only:
+        if version not in (asked.only or PYTHONS) or packages not in (asked.packages or RESOLUTIONS):
             continue
         name = f"Python {version}, {packages} packages"
         python = interpreter(version)
@@ -117,7 +120,8 @@ def main(arguments: list[str]) -> int:
             failed = True
             last = log.read_text(errors="replace").rstrip().rpartition("\n")[2]
             print(f"{name}: FAILED: {counts(last) or last}; see {log}", flush=True)
-            shutil.rmtree(folder / "venv", ignore_errors=True)
+            if not asked.keep:
+                shutil.rmtree(folder / "venv", ignore_errors=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return int(failed)

@@ -30,6 +30,24 @@ def test_a_python_that_is_not_there_is_said(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "runs"),
+    [
+        ("", "3.11 oldest, 3.11 newest, 3.12 newest, 3.13 newest"),
+        ("--only 3.12 --only 3.13", "3.12 newest, 3.13 newest"),
+        ("--packages oldest -n 2", "3.11 oldest"),
+        ("--only 3.11 --packages newest", "3.11 newest"),
+    ],
+)
+def test_some_runs_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, runs: str
+) -> None:
+    monkeypatch.setattr(matrix, "interpreter", lambda _: None)
+    matrix.main(arguments.split())
+    said = [line.split()[1:3] for line in capsys.readouterr().out.replace(",", "").splitlines()]
+    assert ", ".join(map(" ".join, said)) == runs
+
+
+@pytest.mark.parametrize(
     ("last", "found"),
     [
         ("===== 2 failed, 10 passed, 3 skipped in 4.05s (0:00:04) =====", "2 failed, 10 passed, 3 skipped"),
