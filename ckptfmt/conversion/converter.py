@@ -6,7 +6,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from ..reading.checkpoint import StoredCheckpoint
 from ..storage import Storage, options_at, path_of, place_of
 from ..storage.attempt import LocalAttempt
 from ..storage.held import HeldPlace
+from ..threads import Pool
 from ..writing.encoder import encode
 from ..writing.writer import save
 from . import table
@@ -488,7 +488,7 @@ def _different(pairs: list[Pair], advance: Advance, seen: Mapping[int, DigestedP
         return same_leaf(pair.one, pair.other, advance, seen.get(id(pair.other)))
 
     direct = [pair for pair in pairs if lies_plain(pair.one) and lies_plain(pair.other)]
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-compare") as pool:
+    with Pool(THREADS, "ckptfmt-compare") as pool:
         known = {pair.path: found for pair, found in zip(direct, pool.map(same, direct), strict=True)}
     for pair in pairs:
         if not (known[pair.path] if pair.path in known else same(pair)):

@@ -3,11 +3,11 @@ one can read and verify while the other writes."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import IO
 
 from ..storage import disk as disks
+from ..threads import Pool
 from .equality import lies_plain
 from .source import Advance, SourceTensor, elements, nbytes
 
@@ -29,10 +29,10 @@ def write_tensors(file: IO[bytes], tensors: list[SourceTensor], advance: Advance
             advance(len(part))
 
     places = list(zip(tensors, begins, strict=True))
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="ckptfmt-convert") as pool:
+    with Pool(THREADS, "ckptfmt-convert") as pool:
         plain = [pool.submit(write, tensor, begin) for tensor, begin in places if lies_plain(tensor)]
-        for future in plain:
-            future.result()
+        for made in plain:
+            made.result()
     for tensor, begin in places:
         if not lies_plain(tensor):  # one after another, as decoding takes memory
             write(tensor, begin)
