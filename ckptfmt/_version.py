@@ -1,4 +1,5 @@
 """The version of the package, and that of the format that it writes."""
 
-__version__ = "1.0.0"
-FORMAT = (1, 0)  # (major, minor) of SPEC.md
+__version__ = "1.1.0"
+FORMAT = (1, 0)  # (major, minor) of SPEC.md: of what needs no later one
+NEWEST_FORMAT = (1, 1)  # of what does

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .._version import FORMAT, __version__
+from .._version import NEWEST_FORMAT, __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HELP_OPTIONS = ("-h", "--help")
-VERSION = f"ckptfmt {__version__} (format {FORMAT[0]}.{FORMAT[1]})"
+VERSION = f"ckptfmt {__version__} (format {NEWEST_FORMAT[0]}.{NEWEST_FORMAT[1]})"
 
 # command, which is the name of its module too, to what it does
 COMMANDS = {
