@@ -78,7 +78,8 @@ def found_at(path: Path) -> str:
     if path.name == WEIGHTS:
         return _weights_at(path)
     try:
-        with ckptfmt.open(path, base=path.parent if path.name.endswith(".patch.ckpt") else None) as checkpoint:
+        is_patch = path.name.startswith("step-") or path.name.endswith(".patch.ckpt")
+        with ckptfmt.open(path, base=path.parent if is_patch else None) as checkpoint:
             tree = checkpoint.load()
         report = ckptfmt.verify(path)
     except ckptfmt.CkptError as error:

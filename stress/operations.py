@@ -17,7 +17,7 @@ import numpy as np
 
 import ckptfmt
 from ckptfmt.frameworks.sources import Shard, Sharded
-from ckptfmt.manager import Last, SharingWarning
+from ckptfmt.manager import Every, HistoryWarning, Last, SharingWarning
 from ckptfmt.manager.run_on_disk import RunOnDisk
 from ckptfmt.manager.steps import FixedNames
 from ckptfmt.storage import disk as disks
@@ -118,6 +118,7 @@ def operations() -> Iterator[Operation]:
     yield from _runs()
     yield from _rewrites()
     yield from _patches()
+    yield from _histories()
     yield from _collections()
 
 
@@ -429,6 +430,39 @@ def _apply(folder: Path, *, target: str = PATH, **options: Any) -> None:
 
 def _fold(folder: Path, *, target: str, **options: Any) -> None:
     ckptfmt.fold(folder / BASE, [folder / FIRST, folder / PATCH], folder / target, **options)
+
+
+def _histories() -> Iterator[Operation]:
+    """A run whose older steps become patches, and lose what they are read through in no state. Step 1 is one of 0."""
+    old = {_path(0): "base", _path(1): "first", _path(2): "tuned"}
+    for layout in LAYOUTS:
+        whole, patched = partial(_prepare_steps, layout), partial(_prepare_history, layout)
+        yield Operation(f"patch the steps of a run {layout}", whole, _patch_steps, (old,), (old,))
+        new = {**old, _path(0): NEW}
+        over = partial(_save_step, 0, layout=layout, label=NEW, overwrite=True)
+        yield Operation(f"overwrite the base of a step {layout}", patched, over, (old, new), (new,))
+        back: tuple[State, ...] = ({**new, _path(2): "tuned"}, {_path(0): NEW, _path(1): "first"}, {_path(0): NEW})
+        rewind = partial(_save_step, 0, layout=layout, label=NEW, overwrite="later")
+        yield Operation(f"overwrite the base of all later {layout}", patched, rewind, (old, *back), back[2:])
+        pruned = [{name: old[name] for name in map(_path, kept)} for kept in ((0, 1, 2), (0, 2), (2,))]
+        yield Operation(f"prune patches {layout}", patched, _prune, tuple(pruned), tuple(pruned[1:]))
+
+
+def _prepare_steps(layout: str, folder: Path) -> None:
+    for number, label in enumerate(("base", "first", "tuned")):
+        _save_step(number, folder, layout=layout, label=label)
+
+
+def _prepare_history(layout: str, folder: Path) -> None:
+    _prepare_steps(layout, folder)
+    _patch_steps(folder)
+
+
+def _patch_steps(folder: Path) -> None:
+    with warnings.catch_warnings(), _manager(folder, keep=[Last(1), Every(1)], history="patches") as manager:
+        warnings.simplefilter("ignore", HistoryWarning)  # of a disk that fails
+        manager.should_save(3)
+        manager.wait()
 
 
 def _collections() -> Iterator[Operation]:

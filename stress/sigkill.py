@@ -22,11 +22,17 @@ from .result import Result
 COUNT = 1000
 LAYOUTS = ("file", "packed", "loose")
 SHARING = "new names, sharing"  # each with the one before
-KINDS = [*itertools.product(LAYOUTS, ("new names", "one name")), ("packed", SHARING), ("loose", SHARING)]
+HISTORY = "steps of a run, patches"  # all but the last
+KINDS = [
+    *itertools.product(LAYOUTS, ("new names", "one name")),
+    *itertools.product(("packed", "loose"), (SHARING,)),
+    *itertools.product(LAYOUTS, (HISTORY,)),
+]
 
 
 def run(folder: Path, *, seed: int, count: int = COUNT) -> Result:
-    """`count` kills, in turn of saves in each layout to new names, and over one name, and of saves that share."""
+    """`count` kills, in turn of saves in each layout to new names, and over one name, of saves that share, and of runs
+    whose older steps become patches."""
     moments = random.Random(seed)
     bad: list[str] = []
     midway = saves = 0
@@ -64,8 +70,15 @@ def killed(folder: Path, layout: str, kind: str, seconds: float) -> tuple[int, i
 
 
 def save_for_ever(folder: Path, layout: str, kind: str, counts: Any) -> None:
+    if kind == HISTORY:
+        manager = ckptfmt.CheckpointManager(folder, layout=layout, history="patches")
     for number in itertools.count(1):
         counts[0] = number
+        if kind == HISTORY:
+            manager.save(number, tree(number, frozen=True), block=number % 3 > 0)
+            manager.wait()
+            counts[1] = number
+            continue
         base = path_of(folder, kind, number - 1) if kind == SHARING and number > 1 else None
         path, overwrite = path_of(folder, kind, number), kind == "one name"
         ckptfmt.save(path, tree(number, frozen=kind == SHARING), layout=layout, overwrite=overwrite, share_with=base)
@@ -73,7 +86,8 @@ def save_for_ever(folder: Path, layout: str, kind: str, counts: Any) -> None:
 
 
 def path_of(folder: Path, kind: str, number: int) -> Path:
-    return folder / ("model.ckpt" if kind == "one name" else f"{number}.ckpt")
+    names = {"one name": "model.ckpt", HISTORY: f"step-{number:010d}.ckpt"}
+    return folder / names.get(kind, f"{number}.ckpt")
 
 
 def problems(folder: Path, kind: str, begun: int, ended: int) -> list[str]:
@@ -84,7 +98,7 @@ def problems(folder: Path, kind: str, begun: int, ended: int) -> list[str]:
     for path in sorted(folder.iterdir()):
         if path.name.endswith(TEMPORARY_SUFFIX):
             texts += [f"{path.name} is not refused"] * (found(path) != "temporary")
-        elif path not in wanted and path != may_be:
+        elif path not in wanted and path != may_be and path.name != "kept.json":
             texts.append(f"{path.name} is there")
     for path in {*wanted, may_be}:
         allowed = [wanted.get(path, "not-found"), *([begun] if path == may_be else [])]
@@ -97,7 +111,7 @@ def problems(folder: Path, kind: str, begun: int, ended: int) -> list[str]:
 def found(path: Path) -> int | str:
     """The number of the checkpoint at a path, which is whole, or the code of what is wrong."""
     try:
-        loaded = ckptfmt.load(path)
+        loaded = ckptfmt.load(path, base=path.parent)
         if not ckptfmt.verify(path).ok:
             return "damaged"
     except ckptfmt.CkptError as error:

@@ -78,6 +78,8 @@ def test_json(run: CheckpointManager) -> None:
         "metrics": {"loss": 0.123456789, "lr": 0.0001},
         "error": None,
         "reasons": ["best 1 by loss (min)"],
+        "manifest_sha256": run.steps()[0].sha256.hex(),
+        "base": None,
     }
     assert second["metrics"]["loss"] == {"$float": "nan"}
 

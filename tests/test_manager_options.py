@@ -75,7 +75,7 @@ def test_a_manager_has_few_parameters() -> None:
 
 
 def test_the_sets_are_those_of_the_calls() -> None:
-    assert keys_of(StepOptions) - {"share"} == named_by(ckptfmt.save) - OF_THE_MANAGER
+    assert keys_of(StepOptions) - {"share", "history"} == named_by(ckptfmt.save) - OF_THE_MANAGER
     assert keys_of(LoadOptions) == named_by(ckptfmt.load) - {"path"}
     assert keys_of(RestoreOptions) >= (named_by(ckptfmt_torch.load) - {"path"}) | keys_of(LoadOptions)
     assert keys_of(OpenOptions) == named_by(ckptfmt.open) - {"path"}

@@ -20,7 +20,7 @@ from .table import print_table
 from .text import count, metrics, size, time, visible
 
 COLUMNS = {"name": "bold", "format": "cyan", "step": "bold", "time": "", "size": "green", "own": "green",
-           "shared": "green", "metrics": "yellow",
+           "shared": "green", "patch of": "cyan", "metrics": "yellow",
            "kept because": "dim"}  # fmt: skip
 RIGHT = ("step", "size", "own", "shared")  # columns of numbers
 ALWAYS = ("name", "time", "size")
@@ -48,8 +48,9 @@ Below the table of a run a terminal shows one metric over the steps: the one of 
 
 The object of --json has: path, and steps, a list of objects with name, format, step (or null), path, time (seconds
 since the epoch), size (bytes), metrics, error (the code of what is wrong with it, or null) and reasons. Of what cannot
-be read time and size may be null. With --usage each has own, the bytes that deleting it alone frees, and shared, those
-that other checkpoints have, too (null of what is on no disk), and on_disk are the bytes of all, each file once.
+be read time and size may be null. manifest_sha256 is what identifies a checkpoint (null of other formats); base, of a
+patch alone, that of its base. With --usage each has own, the bytes that deleting it alone frees, and shared, those that
+other checkpoints have, too (null of what is on no disk), and on_disk are the bytes of all, each file once.
 
 Exit codes: 0 listed, whatever is damaged in it, 2 anything else.
 """,
@@ -142,7 +143,8 @@ def _used(usage: DiskUsage | None) -> dict[str, int | None]:
 
 def _show(path: str, rows: list[CheckpointRow], used: list[DiskUsage | None]) -> None:
     out = console()
-    lines = [_cells(row, usage) for row, usage in zip(rows, used, strict=True)]
+    names = {row.manifest_sha256: row.name for row in rows}
+    lines = [_cells(row, usage, names) for row, usage in zip(rows, used, strict=True)]
     shown = [name for name in COLUMNS if name in ALWAYS or any(line[name] for line in lines)]
     if rows:
         print_table(out, shown, lines, RIGHT, lambda name, _: COLUMNS[name])
@@ -154,7 +156,7 @@ def _show(path: str, rows: list[CheckpointRow], used: list[DiskUsage | None]) ->
     out.print(Text(f"{visible(path)}: {count(len(rows) - damaged, 'checkpoint')}{more}, {size(total)}{shared}", "bold"))
 
 
-def _cells(row: CheckpointRow, usage: DiskUsage | None) -> dict[str, str]:
+def _cells(row: CheckpointRow, usage: DiskUsage | None, names: dict[str | None, str]) -> dict[str, str]:
     return {
         "name": visible(row.name),
         "format": "" if row.format in (None, "ckptfmt") else row.format,
@@ -163,6 +165,7 @@ def _cells(row: CheckpointRow, usage: DiskUsage | None) -> dict[str, str]:
         "size": "" if row.size is None else size(row.size),
         "own": "" if usage is None else size(usage.own),
         "shared": "" if usage is None else size(usage.shared),
+        "patch of": "" if row.base is None else visible(names.get(row.base, f"{row.base[:12]}…")),
         "metrics": row.error or metrics(row.metrics),
         "kept because": visible(", ".join(row.reasons)),
     }

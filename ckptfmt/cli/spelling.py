@@ -20,7 +20,7 @@ NAMES = {
 ELSEWHERE = frozenset(
     """
     add_prefix allow_loss background base bases before_commit best block cast check compression coordinator
-    copy_to externs extra follow_links framework grace into keep kind layout like limits lossy max_expansion
+    copy_to externs extra follow_links framework grace history into keep kind layout like limits lossy max_expansion
     max_in_flight metadata metrics migrations mismatched mmap nest nice on_nan overwrite paged parameters
     per_process prefix progress replicas resume root schedule schema select share share_with skip
     source_format source_schema spectrum statistics storage_options stored strict strip_prefix target_format

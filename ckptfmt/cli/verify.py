@@ -196,7 +196,7 @@ def damage_document(damage: Damage) -> dict[str, Any]:
 
 def _show_all(report: FolderReport) -> None:
     for one in report.reports:
-        _show(one)
+        _show_one(one)
     tell(report.errors)
     damaged = sum(not one.ok for one in report.reports)
     words = [count(len(report.reports), "checkpoint")]
@@ -216,7 +216,9 @@ def _show_one(report: VerifyReport) -> None:
     out = console()
     checked = f"{count(report.tensors, 'tensor')}, {count(report.blocks, 'block')}, {size(report.bytes)} checked"
     name = visible(report.path)
-    if report.base is not None and report.base_report is None:
+    if report.base_report is not None and not report.base_report.ok:
+        checked += f"; its base {visible(report.base_report.path)} is damaged"
+    elif report.base is not None and report.base_report is None:
         checked += f"; its base {report.base[:12]}… was not looked at"
     if not report.damage:
         out.print(Text.assemble(f"{name}: ", ("whole", "bold green"), f": {checked}"))

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,8 @@ def verify_folder(
     Hidden ones, which temporaries are, and links are passed over, but for links to files with `follow_links`, which is
     as in `open`; so are `limits` and `storage_options`.
 
+    The report of a patch whose base is in the folder, too, has that of the base.
+
     `executor`: any `concurrent.futures.Executor` (of processes, of a cluster of Dask or Ray whose machines see the same
     paths), which checks them one by one; here they are checked one after another, each by several threads.
     `progress(done, total)` is called with bytes of all of them. `resume`, not with `executor`: a file that keeps which
@@ -104,7 +106,23 @@ def verify_folder(
             progress(before, total)
     if known is not None:
         known.remove()
-    return FolderReport(name, tuple(reports), tuple(errors))
+    return FolderReport(name, tuple(_with_bases(reports, looking)), tuple(errors))
+
+
+def _with_bases(reports: list[VerifyReport], options: Mapping[str, Any]) -> list[VerifyReport]:
+    """The reports, those of patches with those of their bases, which were checked, too."""
+    if all(report.base is None for report in reports):
+        return reports
+    by_sha256: dict[str, VerifyReport] = {}
+    for report in reports:
+        with contextlib.suppress(CkptError), StoredCheckpoint(report.path, **options) as stored:
+            by_sha256[stored.manifest_sha256] = report
+
+    def joined(report: VerifyReport, left: int) -> VerifyReport:
+        base = by_sha256.get(report.base or "") if left else None
+        return report if base is None else replace(report, base_report=joined(base, left - 1))
+
+    return [joined(report, DEFAULT.patches) for report in reports]
 
 
 def _checks(

@@ -11,6 +11,7 @@ from ..on_demand import exports
 from ..options import OpenOptions
 from .copies import CopyTo, CopyWarning
 from .flax import FlaxCheckpointManager
+from .history import HistoryWarning
 from .manager import CheckpointManager
 from .options import Background, ManagerOptions, RestoreOptions, RunOptions, StepOptions
 from .peer_replicas import Peers
@@ -38,6 +39,7 @@ __all__ = [
     "EveryTime",
     "FallbackWarning",
     "FlaxCheckpointManager",
+    "HistoryWarning",
     "Last",
     "LogTo",
     "ManagerOptions",

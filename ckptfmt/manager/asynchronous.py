@@ -133,6 +133,12 @@ class Worker:
         """Drop what has not begun, and nobody waits for."""
         for job in self._jobs.copy():
             job.is_dropped |= not (job.has_begun or job.is_awaited)
+        self.put_off()
+
+    def put_off(self) -> None:
+        """Drop what saves no step and nobody waits for, be it in the middle of it: it can be done some other time."""
+        for job in self._jobs.copy():
+            job.is_dropped |= job.step is None and not job.is_awaited
 
     def take_failure(self) -> BaseException | None:
         """The first failure of which nobody was told; the others are notes of it."""

@@ -1,7 +1,7 @@
 """Local first, remote later: a second directory, to which the checkpoints of a run are copied in the background.
 
 What is to be copied is no list that could be lost, but follows from what lies in both directories: of the steps of
-both, those that the second one's own policies keep are to be there, with the same commit record. So a copy that failed
+both, those that the second one's own policies keep are to be there, and to hold the same. So a copy that failed
 is tried again, also by the next process, and a step that is waiting is not deleted. Nothing here makes a save wait.
 
 A copy is checked before it is made, and takes its place whole, as a save does; a file is the same bytes.
@@ -16,7 +16,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ class Copier:
         self._durable, self._tidy = durable, tidy
         self.finishes_at_exit = asked.at_exit == "wait"
         self._known: list[Step] | None = None  # what the second directory held when it was last listed
-        self._settled: set[tuple[Number, bytes]] = set()  # steps that are copied, not wanted there, or damaged
+        self._settled: set[tuple[Number, Hashable]] = set()  # steps that are copied, not wanted there, or damaged
         self.forget()
         asynchronous.keep_in_mind(self)
 
@@ -115,7 +115,7 @@ class Copier:
 
     def is_waiting(self, step: Step) -> bool:
         """Whether a step of the first directory is still to be copied, as far as is known. Asks no store."""
-        return bool(step.record) and (step.step, step.record) not in self._settled
+        return bool(step.record) and (step.step, step.saved) not in self._settled
 
     def there(self) -> list[Step]:
         """The steps of the second directory now, in order, without those that are about to be deleted."""
@@ -148,8 +148,8 @@ class Copier:
         here = [step for step in self.first.scan().steps if step.record]
         there = self.there()
         wanted = self._wanted(here, there)
-        copied = {(step.step, step.record) for step in there}
-        return all((step.step, step.record) in copied for step in here if step.step in wanted)
+        copied = {(step.step, step.saved) for step in there}
+        return all((step.step, step.saved) in copied for step in here if step.step in wanted)
 
     def take_report(self) -> list[str]:
         """What went wrong of which nobody was told."""
@@ -243,25 +243,33 @@ class Copier:
             raise
         wanted = self._wanted(here, there)
         self._settle(here, wanted, there)
-        return [step for step in here if self.is_waiting(step)]
+        waiting = [step for step in here if self.is_waiting(step)]
+        return sorted(waiting, key=lambda step: len(self.first.bases_of(step)))  # what others are read through first
 
     def _wanted(self, here: Sequence[Step], there: Sequence[Step]) -> Collection[Number]:
         union = {step.step: step for step in (*there, *here)}
-        return reasons_to_keep(sorted(union.values(), key=lambda step: self.first.key(step.step)), self.policies)
+        wanted = {*reasons_to_keep(sorted(union.values(), key=lambda step: self.first.key(step.step)), self.policies)}
+        copied = {(step.step, step.saved) for step in there}
+        for step in (*there, *here):  # also what those are read through
+            if step.step in wanted and (step.run is self.second or (step.step, step.saved) not in copied):
+                wanted |= {base.step for base in step.run.bases_of(step)}
+        return wanted
 
     def _settle(self, here: Sequence[Step], wanted: Collection[Number], there: Sequence[Step]) -> None:
-        copied = {(step.step, step.record) for step in there}
-        identities = [(step.step, step.record) for step in here]
+        copied = {(step.step, step.saved) for step in there}
+        identities = [(step.step, step.saved) for step in here]
         self._settled = {each for each in identities if each in copied or each[0] not in wanted}
 
     def _copy_one(self, step: Step) -> None:
-        identity = (step.step, step.record)
+        identity = (step.step, step.saved)
         try:
             with self.first.lease(step):
                 damage = self.first.damage_of(step)
                 if damage:
                     raise fault(damage[0].code, "the checkpoint is damaged, and is not copied", path=step.path)
                 with self.second.saving(step.step):
+                    if any(there.base is not None for there in self._known or ()):
+                        retention.make_independent(self.second, [step.step])
                     self._copy(step)
         except MissingError:  # deleted meanwhile
             return

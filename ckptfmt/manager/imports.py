@@ -18,10 +18,12 @@ from .options import StepOptions
 _ALWAYS = ("pack_writer", "part_writer", "staging", "file", "paged_file", "packed", "loose")
 _SHARING = ("sharing", "shared_packs")
 _OF_COMPRESSION = ("numcodecs.zstd", "numcodecs.blosc", "ckptfmt.format.planes")
+_OF_PATCHES = ("ckptfmt.manager.rewriting", "ckptfmt.reading.bases", "ckptfmt.reading.patched")
 
 
-def import_all(options: StepOptions) -> None:
-    """Import what saves with these options of `ckptfmt.save` need, of the frameworks that are imported now."""
+def import_all(options: StepOptions, *, makes_patches: bool = False) -> None:
+    """Import what saves with these options of `ckptfmt.save` need, of the frameworks that are imported now, and what
+    makes patches of steps."""
     adapters()
     for name in (*_ALWAYS, *(_SHARING if options.get("share") else ())):
         import_module(f"...layouts.{name}", __name__)
@@ -33,7 +35,8 @@ def import_all(options: StepOptions) -> None:
         "ckptfmt.save_options",
         "zlib_ng.zlib_ng",
         "numpy.ma",
-        *(_OF_COMPRESSION if options.get("compression") else ()),
+        *(_OF_COMPRESSION if options.get("compression") or makes_patches else ()),
+        *(_OF_PATCHES if makes_patches else ()),
     ):
         import_module(name)
     with suppress(ImportError):  # which saves that need it raise

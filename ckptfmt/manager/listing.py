@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checkpoint import Checkpoint
 from ..conversion import FORMATS
 from ..conversion.entries import folder_size
 from ..conversion.folders import INDEX, index_of
@@ -22,6 +21,7 @@ from ..format.dtypes import dtype_of
 from ..format.manifest import OF_RUN
 from ..maintenance.candidates import Candidate, candidates_in
 from ..maintenance.usage import usage_of
+from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url
 from .flax_rules import FlaxNames
 from .retention import read_reasons
@@ -34,8 +34,8 @@ _NUMBER = re.compile(r"([0-9]+)")
 
 
 class CheckpointRow(NamedTuple):
-    """One checkpoint: its name below the folder, what is known of it, the code of what keeps it from being read, and
-    why its manager kept it."""
+    """One checkpoint: its name below the folder, what is known of it, the code of what keeps it from being read, why
+    its manager kept it, and the sha256 (hexadecimal) of its manifest, and of that of its base if it is a patch."""
 
     name: str
     format: str | None
@@ -46,6 +46,8 @@ class CheckpointRow(NamedTuple):
     metrics: dict[str, float]
     error: str | None = None
     reasons: tuple[str, ...] = ()
+    manifest_sha256: str | None = None
+    base: str | None = None
 
 
 def on_disk(rows: Iterable[CheckpointRow]) -> int:
@@ -105,7 +107,8 @@ def _of_run(name: str, step: Step | DamagedStep, reasons: tuple[str, ...]) -> Ch
         _ = step.metadata  # raises what `metrics` hides
     except CkptError as error:
         return row._replace(error=error.code)
-    return row._replace(metrics=dict(step.metrics))
+    sha256, base = (None if found is None else found.hex() for found in (step.sha256, step.base))
+    return row._replace(metrics=dict(step.metrics), manifest_sha256=sha256, base=base)
 
 
 def _looked_at(name: str, candidate: Candidate) -> CheckpointRow | None:
@@ -113,8 +116,10 @@ def _looked_at(name: str, candidate: Candidate) -> CheckpointRow | None:
     path, size, time = candidate
     row = CheckpointRow(name, OWN, step_in(name), path, time, size, {})
     try:
-        with Checkpoint(path) as checkpoint:
-            return row._replace(**_told(checkpoint.metadata, row.step))
+        with StoredCheckpoint(path) as stored:
+            patch = stored.manifest.patch
+            row = row._replace(manifest_sha256=stored.manifest_sha256, base=None if patch is None else patch.base.hex())
+            return row._replace(**_told(stored.metadata, row.step))
     except MissingError:
         return None  # it was removed meanwhile
     except NotACheckpointError as error:

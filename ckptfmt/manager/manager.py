@@ -21,6 +21,7 @@ from ..warning import warn
 from .agreement import Decision, Vote, decide, together
 from .copies import Copier, CopyTo, CopyWarning
 from .former import takes_former
+from .history import HistoryWarning, patches_asked
 from .imports import import_all
 from .options import Background, By, RestoreOptions, StepOptions, background_asked, one_of
 from .peer_replicas import Peers
@@ -72,6 +73,10 @@ class CheckpointManager:
     `ckptfmt.save`); the layout is "packed" then, or "loose". Where nothing can be shared all is written, with a
     `SharingWarning`, once.
 
+    `history`: "patches" turns the steps that are kept beside the last ones, of the first `Last` in `keep`, into patches
+    of whole ones before them, in the background, where that makes them smaller; they are found, listed and restored as
+    ever. Not with `share`, nor on a store. What cannot become one stays whole, with a `HistoryWarning`.
+
     `options` are those of `ckptfmt.save` for every step: `layout`, `compression`, `schema`, `durable`, `digest`,
     `progress`, `skip`, `extra`, `check`, `statistics`, `on_nan`, `max_bytes_in_flight`, `storage_options`. With
     `on_nan="refuse"` a step with NaNs fails (`has-nan`), and deletes nothing.
@@ -101,7 +106,8 @@ class CheckpointManager:
     ) -> None:
         background = background_asked(background)
         check_sharing(options)
-        import_all(options)
+        makes_patches = patches_asked(options, os.fspath(directory))
+        import_all(options, makes_patches=makes_patches)
         self._group = coordinator or Alone()
         own = f"process-{self._group.rank:05d}" if per_process else ""
         self._run = run_at(place_of(directory, own), self._names, options.get("storage_options"))
@@ -110,6 +116,8 @@ class CheckpointManager:
         asked = policies_asked(keep)
         self._saver = Saver(self._run, savers, background, asked, options, on_commit, on_error, self._replicas)
         self._worker = self._saver.worker
+        if makes_patches:
+            self._saver.make_patches()
         self._copier = self._new_copier(copy_to, own, options.get("durable", True))
         there = None if self._copier is None else self._copier.there
         self._reader = RunReader(
@@ -228,6 +236,8 @@ class CheckpointManager:
             if not overwrite:
                 self._refuse_older(step)
             if block:
+                if self._is_urgent:
+                    self._worker.put_off()
                 self._worker.wait()
                 self._raise_failure()
             else:
@@ -280,7 +290,7 @@ class CheckpointManager:
             self._last = None
         self._saver.close(keeps_replicas=self._is_preempted or self._fails)  # as the run may go on soon
         if self._copier is not None and self._copier.finishes_at_exit:
-            self._saver.wake()  # there may be copies that an earlier process was to make
+            self._saver.wake_copier()  # there may be copies that an earlier process was to make
         failures = [self._take_failure(), None if self._copier is None else self._copier.close()]
         self._warn()
         for failure in failures:
@@ -417,6 +427,8 @@ class CheckpointManager:
             warn(text, CopyWarning)
         for text in self._replicas.take_report():
             warn(text, ReplicaWarning)
+        for text in [] if self._saver.history is None else self._saver.history.take_report():
+            warn(text, HistoryWarning)
         if self._saver.unsaid:
             text, self._saver.unsaid = self._saver.unsaid, ""
             warn(text, SharingWarning)

@@ -42,7 +42,8 @@ def one_of(name: str, value: object, *allowed: object) -> None:
 
 
 class StepOptions(FormOptions, FlowOptions, WatchOptions, total=False):
-    """How a manager saves every step: options of `ckptfmt.save`, and `share`, which gives it `share_with`."""
+    """How a manager saves every step: options of `ckptfmt.save`; `share`, which gives it `share_with`; and `history`,
+    the form of older steps."""
 
     layout: str | None
     storage_options: Mapping[str, Any] | None
@@ -50,6 +51,7 @@ class StepOptions(FormOptions, FlowOptions, WatchOptions, total=False):
     check: Callable[[Checkpoint], object] | None
     paged: bool | None
     share: bool
+    history: Literal["patches"] | None
 
 
 class ManagerOptions(StepOptions, total=False):

@@ -2,14 +2,15 @@
 
 What goes is a checkpoint of this format, whole as far as its manifest says, in the folder itself, with a step that its
 metadata or its name says. Everything else stays: what is no checkpoint, is damaged, of another format or of no step,
-what a link in the folder leads to, and what somebody reads or saves now, as far as leases tell. What is removed first
+what a link in the folder leads to, what patches that stay are read through, and what somebody reads or saves now, as
+far as leases tell. What is removed first
 gets another name, as in `garbage`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -72,26 +73,28 @@ def prune(
     are those that a manager stored, else the numbers in the metadata; a step else is that of the name: `epoch_12.ckpt`.
 
     What is no checkpoint of this format is never touched, nor what is damaged, has no step, is the target of a link in
-    the folder, or is read or saved now; folders below are not looked into. Raises `bad-option` for a URL and for what
-    is no policy, `not-found` and `not-a-checkpoint` where there is no folder, and `StorageError` for what cannot be
-    listed or removed.
+    the folder, or the base of a patch that stays, or is read or saved now; folders below are not looked into. Raises
+    `bad-option` for a URL and for what is no policy, `not-found` and `not-a-checkpoint` where there is no folder, and
+    `StorageError` for what cannot be listed or removed.
     """
     name = path_of(folder)
     policies = policies_asked(keep)
     _check(name)
-    found: list[Pruned] = []
-    kept: list[Pruned] = []
-    freed = 0
-    for row, why, goes in _judged(name, policies):
-        own = usage_of([row.path]).own if goes and delete else 0
-        one = Pruned(row.path, row.step, row.time, row.size or 0, row.metrics, why)
-        if goes and delete:
-            one = _removed(name, row, one)
-            freed += own if one.removed else 0
-        (found if goes and (one.removed or not delete) else kept).append(one)
-    if not delete:
-        freed = usage_of(one.path for one in found).own
-    return PruneReport(name, tuple(found), tuple(kept), freed)
+    judged = _judged(name, policies)
+    found = {row.path: Pruned(row.path, row.step, row.time, row.size or 0, row.metrics, why) for row, why, _ in judged}
+    going = [row for row, _, goes in judged if goes]
+    freed = 0 if delete else usage_of(row.path for row in going).own
+    needed = {row.base for row, _, goes in judged if not goes}
+    for row in _patches_first(going) if delete else ():
+        own = usage_of([row.path]).own
+        is_base = row.manifest_sha256 in needed - {None}  # of one that somebody began to read
+        one = replace(found[row.path], why=BEING_READ) if is_base else _removed(name, row, found[row.path])
+        found[row.path] = one
+        freed += own if one.removed else 0
+        needed |= set() if one.removed else {row.base}
+    gone = {row.path for row in going if not delete or found[row.path].removed}
+    removed, kept = (tuple(one for path, one in found.items() if (path in gone) is goes) for goes in (True, False))
+    return PruneReport(name, removed, kept, freed)
 
 
 def _check(folder: str) -> None:
@@ -104,7 +107,20 @@ def _check(folder: str) -> None:
         raise fault("bad-option", "this is a checkpoint, and no folder of them", path=folder, expected=expected)
 
 
-def _judged(folder: str, policies: Sequence[Policy]) -> Iterator[tuple[CheckpointRow, str, bool]]:
+def _patches_first(rows: Sequence[CheckpointRow]) -> list[CheckpointRow]:
+    """Rows in an order in which each comes before what it is read through."""
+    bases = {row.manifest_sha256: row.base for row in rows}
+
+    def depth(row: CheckpointRow) -> int:
+        base, found = row.base, 0
+        while base is not None and found < len(bases):
+            base, found = bases.get(base), found + 1
+        return found
+
+    return sorted(rows, key=depth, reverse=True)
+
+
+def _judged(folder: str, policies: Sequence[Policy]) -> list[tuple[CheckpointRow, str, bool]]:
     """Each checkpoint, by step, with the reason for which it stays or goes, and whether it goes."""
     linked = set(_link_targets(folder))
     rows = sorted(listed(folder), key=by_step)
@@ -114,10 +130,25 @@ def _judged(folder: str, policies: Sequence[Policy]) -> Iterator[tuple[Checkpoin
     kept = reasons_to_keep(cast("Sequence[Step]", judged), policies)
     none = f"kept by none of: {', '.join(map(str, policies))}"
     for row in rows:
-        why = reasons[row.name] or ", ".join(kept.get(row.step, ()))
-        if not why and _is_read(row.path):
-            why = BEING_READ
-        yield row, why or none, not why
+        reasons[row.name] = reasons[row.name] or ", ".join(kept.get(row.step, ()))
+        if not reasons[row.name] and _is_read(row.path):
+            reasons[row.name] = BEING_READ
+    reasons |= _bases(rows, reasons)
+    return [(row, reasons[row.name] or none, not reasons[row.name]) for row in rows]
+
+
+def _bases(rows: Sequence[CheckpointRow], reasons: Mapping[str, str]) -> dict[str, str]:
+    """Why those stay that others which stay are read through."""
+    by_sha256 = {row.manifest_sha256: row for row in rows}
+    found: dict[str, str] = {}
+    waiting = [row for row in rows if reasons[row.name]]
+    while waiting:
+        row = waiting.pop()
+        base = None if row.base is None else by_sha256.get(row.base)
+        if base is not None and not reasons[base.name] and base.name not in found:
+            found[base.name] = f"base of {row.name}"
+            waiting.append(base)
+    return found
 
 
 def _apart(row: CheckpointRow, linked: set[str]) -> str:

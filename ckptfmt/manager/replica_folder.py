@@ -233,7 +233,7 @@ class ReplicaFolder:
         """The same checkpoint here."""
         run = self.steps()
         found = None if run is None or not step.record else run.find(step.step)
-        return found if found is not None and found.record == step.record else None
+        return found if found is not None and found.saved == step.saved else None
 
     def newer(self, newest: Step | None, damaged: Sequence[DamagedStep]) -> list[Step]:
         """The steps that only this place has, which follow the newest of the run."""
@@ -325,7 +325,7 @@ class ReplicaFolder:
 
     def _is_there(self, step: Step) -> bool:
         found = self._of.find(step.step)
-        return found is not None and found.record == step.record
+        return found is not None and found.saved == step.saved
 
     def leave(self, *, keeps: bool) -> None:
         """At the end of a manager: remove what the run's directory has, too, or keep it."""

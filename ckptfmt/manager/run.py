@@ -17,16 +17,18 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Unpack
 
 from ..checkpoint import Checkpoint
 from ..errors import CODES, DAMAGED, CkptError, fault
 from ..format import commit
+from ..format.limits import DEFAULT as LIMITS
 from ..format.manifest import FORMAT
 from ..format.tree import Tree
-from ..maintenance.verification import Damage
+from ..maintenance.verification import Damage, VerifyReport
 from ..options import OpenOptions
+from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url, path_of
 from .flax_rules import FlaxNames
 from .steps import Number, Step, StepNames
@@ -175,13 +177,47 @@ class RunDirectory(ABC):
     def objects_of(self, step: Step) -> list[str]:
         """The names of its objects (see `storage`), `COMMIT` last."""
 
+    def as_stored(self, step: Step) -> StoredCheckpoint:
+        """An open checkpoint, without its base if it is a patch; raises what `open` raises."""
+        return StoredCheckpoint(step.path, storage_options=self.options, follow_links=self.follows_links)
+
     def opened(self, step: Step, **options: Unpack[OpenOptions]) -> AbstractContextManager[Checkpoint]:
-        """An open checkpoint; raises what `open` raises."""
-        return Checkpoint(step.path, **self._with_own(options))
+        """An open checkpoint, through its base if it is a patch; raises what `open` raises."""
+        return Checkpoint(step.path, **self._with_own(step, options))
+
+    @contextmanager
+    def lease(self, step: Step) -> Iterator[None]:
+        """Keep a step, and what it is read through, from being deleted while the block runs; raises `not-found` if it
+        is gone."""
+        with self._lease(step):
+            base = self.base_of(self._current(step))
+            if base is None:
+                yield
+            else:
+                with self.lease(base):
+                    yield
 
     @abstractmethod
-    def lease(self, step: Step) -> AbstractContextManager[None]:
-        """Keep a step from being deleted while the block runs; raises `not-found` if it is gone."""
+    def _lease(self, step: Step) -> AbstractContextManager[None]: ...
+
+    def _current(self, step: Step) -> Step:
+        """A step as it is now, which may have become a patch since it was listed."""
+        return step
+
+    def base_of(self, step: Step) -> Step | None:
+        """What a step is read through, if it is a patch and that is here."""
+        base = step.base
+        return None if base is None else next((one for one in self.scan().steps if one.sha256 == base), None)
+
+    def bases_of(self, step: Step) -> list[Step]:
+        """What a step is read through, which may be patches, too: the nearest first. None where one is not here."""
+        found: list[Step] = []
+        while step.base is not None and len(found) < LIMITS.patches:
+            base = self.base_of(step)
+            if base is None:
+                return []
+            found.append(step := base)
+        return found
 
     @abstractmethod
     def is_leased(self, step: Step) -> bool:
@@ -189,11 +225,13 @@ class RunDirectory(ABC):
 
     def load(self, step: Step, call: Callable[..., Tree], options: dict[str, Any]) -> Tree:
         """What `call`, such as `ckptfmt.load`, makes of the path of a step."""
-        return call(step.path, **self._with_own(options))
+        return call(step.path, **self._with_own(step, options))
 
-    def _with_own(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of reading, with those of the run where they say nothing."""
+    def _with_own(self, step: Step, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of reading a step, with those of the run where they say nothing."""
         own: dict[str, Any] = {"storage_options": self.options} if self.options else {}
+        bases = self.bases_of(self._current(step))
+        own |= {"base": [base.path for base in bases]} if bases else {}
         return {**own, **({"follow_links": True} if self.follows_links else {}), **options}
 
     def fault_of(self, step: Step, **options: Unpack[OpenOptions]) -> CkptError | None:
@@ -205,7 +243,7 @@ class RunDirectory(ABC):
         """What is damaged in a step, after checking every byte; bytes of the frame are in no value. [FRM-004]"""
         try:
             with self.opened(step, **options) as checkpoint:
-                found = checkpoint.verify().damage
+                found = _damage_in(checkpoint.verify())
         except DAMAGED as error:
             found = (Damage(error.code, CODES[error.code].phase, error.message),)
         return tuple(damage for damage in found if damage.where != "frame")
@@ -222,9 +260,9 @@ class RunDirectory(ABC):
         for those who can mend it. Gives whether it stands there still, and is to be replaced."""
 
     @abstractmethod
-    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
+    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False, for_good: bool = False) -> None:
         """Make steps vanish, in this order, and remove their bytes; those being read stay, or vanish with
-        `even_if_read` and keep their bytes until then."""
+        `even_if_read` and keep their bytes until then. `for_good`: they do not come back after a power loss."""
 
     @abstractmethod
     def sweep(self, leftovers: Sequence[str]) -> list[str]:
@@ -260,6 +298,15 @@ def place_of(directory: str | os.PathLike[str], name: str) -> str:
             raise fault("bad-option", "the directory of a run has no name", found=asked)
         asked = os.path.abspath(asked)
     return os.path.join(asked, name) if name else asked
+
+
+def _damage_in(report: VerifyReport) -> tuple[Damage, ...]:
+    """What is damaged in a checkpoint, or in what it is read through, which has to be there."""
+    if report.base is None:
+        return report.damage
+    if report.base_report is None:
+        return (*report.damage, Damage("missing-base", "select", f"its base {report.base} is not in the run"))
+    return (*report.damage, *_damage_in(report.base_report))
 
 
 def no_record(path: str, *, is_directory: bool) -> CkptError:

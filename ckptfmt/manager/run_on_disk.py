@@ -118,8 +118,11 @@ class RunOnDisk(RunDirectory):
         except StorageError as error:  # a disk that cannot read it now will hardly do so later
             return error
 
-    def lease(self, step: Step) -> AbstractContextManager[None]:
+    def _lease(self, step: Step) -> AbstractContextManager[None]:
         return leases.lease(step.path)
+
+    def _current(self, step: Step) -> Step:
+        return self.find(step.step) or step
 
     def is_leased(self, step: Step) -> bool:
         return leases.is_leased(step.path)
@@ -151,7 +154,7 @@ class RunOnDisk(RunDirectory):
             raise os_fault(error, message, path) from error
         return False
 
-    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
+    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False, for_good: bool = False) -> None:
         if not steps:
             return
         with leases.lease(self.path):
@@ -165,7 +168,7 @@ class RunOnDisk(RunDirectory):
                 else:
                     with leases.claim(step.path) as is_mine:
                         if is_mine:
-                            destroy(self._hide(step))
+                            destroy(self._hide(step, for_good=for_good))
                             destroy(signature_of(step.path))
 
     def _hide(self, step: Step, *, for_good: bool = False) -> str:

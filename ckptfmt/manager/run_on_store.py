@@ -121,7 +121,7 @@ class RunOnStore(RunDirectory):
         return sorted(names, key=lambda name: (name == COMMIT, name)) or [""]
 
     @contextlib.contextmanager
-    def lease(self, step: Step) -> Iterator[None]:
+    def _lease(self, step: Step) -> Iterator[None]:
         name = self.names.name(step.step)
         mark = f"{self._root}/.{name}.{os.urandom(6).hex()}{LEASE}"
         is_held = False
@@ -172,7 +172,7 @@ class RunOnStore(RunDirectory):
         found = None if self.find(step) is not None else self._damaged.get(step)
         return found is not None and isinstance(found.error, DAMAGED)
 
-    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False) -> None:
+    def delete(self, steps: Sequence[Step], *, even_if_read: bool = False, for_good: bool = False) -> None:
         names = [self.names.name(step.step) for step in steps]
         for name in names:
             self._put(self._tombstone(name))

@@ -21,13 +21,14 @@ from . import retention, snapshot
 from .agreement import together
 from .asynchronous import DroppedError, Job, Worker
 from .copies import Copier, Waiting
+from .history import History
 from .options import Background, StepOptions
 from .policies import Policy
 from .replicas import ReplicaOrder, Replicas
 from .retention import RetentionPlan
 from .run import RunDirectory
 from .sharing import saved_with_base, told
-from .steps import Number, metrics_in
+from .steps import Number, Step, metrics_in
 from .tracking import LogTo, TrackedSave
 from .writer_process import WriterProcess
 
@@ -103,6 +104,7 @@ class Saver:
         self._copier: Copier | None = None
         self._replicas = replicas
         self.acts = savers.rank == 0
+        self.history: History | None = None
         self._split: Coordinator | None = None  # the savers, for what is saved in the background
         self._buffers: list[snapshot.SnapshotBuffers] = []  # of snapshots whose saves are over
         self.unsaid: str | None = None  # why a step shared nothing, the first time; "" once that was told
@@ -112,6 +114,15 @@ class Saver:
         """From now on `copier` copies what is saved, and what waits for that is kept."""
         self._copier = copier
         self.policies = (*self.policies, Waiting(copier))
+
+    def make_patches(self) -> None:
+        """From now on steps that are not among the last become patches."""
+        durable = self._options.get("durable", True)
+        waits = self._is_waiting
+        self.history = History(self._run, self.worker, lambda: self.policies, waits, durable=durable)
+
+    def _is_waiting(self, step: Step) -> bool:
+        return self._copier is not None and self._copier.is_waiting(step)
 
     def _writer_process(self, background: Background, options: StepOptions) -> WriterProcess:
         if self.savers.size > 1:
@@ -202,7 +213,10 @@ class Saver:
 
     def _written(self, savers: Coordinator, order: SaveOrder, options: Mapping[str, Any]) -> SaveReport:
         step, run, taken = order.step, self._run, order.taken
-        if not order.overwrite and self._saved is not None and run.key(self._saved) >= run.key(step):
+        if order.overwrite:
+            going = partial(retention.make_independent, run, [step])
+            together(savers, self.acts, going, f"what step {step} is the base of")
+        elif self._saved is not None and run.key(self._saved) >= run.key(step):
             together(savers, self.acts, lambda: self._refuse_late(step), f"order of step {step}")
         if taken is not None and self._process is None:
             order = order._replace(tree=taken.tree)
@@ -240,7 +254,7 @@ class Saver:
         if call is not None and not isinstance(call, LogTo):
             call(save.step, report)
         if self.acts:
-            kept = retention.prune(self._run, self.policies).kept
+            kept = self._pruned().kept
             if isinstance(call, LogTo):
                 call.tell(save._replace(kept=len(kept)))
 
@@ -284,8 +298,14 @@ class Saver:
 
     def prune(self) -> RetentionPlan:
         """Delete what no policy keeps, and what crashes have left."""
-        plan: RetentionPlan = self._do(lambda: retention.prune(self._run, self.policies))
+        plan: RetentionPlan = self._do(self._pruned)
+        if self.history is not None:
+            self.history.wake()
         return plan
+
+    def _pruned(self) -> RetentionPlan:
+        remarks = None if self.history is None else self.history.remarks
+        return retention.prune(self._run, self.policies, remarks)
 
     def sweep(self) -> list[str]:
         """Remove what crashes have left."""
@@ -296,6 +316,12 @@ class Saver:
         return self.worker.run(Job(None, lambda _: work()))
 
     def wake(self) -> None:
+        """Have copied what is to be copied, and made patches of what is to become one."""
+        self.wake_copier()
+        if self.history is not None and self.acts:
+            self.history.wake()
+
+    def wake_copier(self) -> None:
         """Have copied what is to be copied."""
         if self._copier is not None and self.acts:
             self._copier.wake()

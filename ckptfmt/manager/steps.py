@@ -10,13 +10,15 @@ import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
 import numpy as np
 
-from ..errors import DAMAGED, StorageError, fault
+from ..errors import DAMAGED, CkptError, StorageError, fault
+from ..format import commit
 from ..format import tree as trees
-from ..format.manifest import OF_RUN
+from ..format.commit import CommitRecord
+from ..format.manifest import FORMAT, OF_RUN, PATCH_FORMAT
 from ..format.tree import Tree
 from ..frameworks.adapter import KEPT
 from ..writing.encoder import encode
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 Number = Any  # int; with the names of flax float, too
 Given = SupportsIndex | float  # what a program may give for one: NumPy has integers of its own
+
+
+class StepPatch(NamedTuple):
+    """What a step that is a patch says: the sha256 of the manifest of its base, and of that which it was made from, if
+    it says so."""
+
+    base: bytes
+    result: bytes | None
 
 
 @dataclass(frozen=True)
@@ -77,12 +87,53 @@ class Step:
             return found
         return {key: value for key, value in found.items() if key != OF_RUN} or None
 
-    @cached_property
+    @property
     def _stored_metadata(self) -> Tree:
+        return self._said[0]
+
+    @cached_property
+    def _said(self) -> tuple[Tree, StepPatch | None]:
+        """Of its manifest the metadata, and what it says if it is a patch; raises what `open` raises."""
         if not self.record:  # flax stores none
+            return None, None
+        with self.run.as_stored(self) as stored:
+            patch = stored.manifest.patch
+            return stored.metadata, None if patch is None else StepPatch(patch.base, patch.result)
+
+    @cached_property
+    def _commit(self) -> CommitRecord | None:
+        try:
+            return commit.decode(self.record, FORMAT[0])
+        except CkptError:  # flax wrote it, or a later version
             return None
-        with self.run.opened(self) as checkpoint:
-            return checkpoint.metadata
+
+    @property
+    def sha256(self) -> bytes | None:
+        """That of its manifest; None of one that is not of this format."""
+        return None if self._commit is None else self._commit.sha256
+
+    @cached_property
+    def patch(self) -> StepPatch | None:
+        """What it says of its base; None for one that is whole, or so damaged that it says nothing. Raises
+        `StorageError`."""
+        if self._commit is None or self._commit.format < PATCH_FORMAT:  # whose manifest need not be read
+            return None
+        try:
+            return self._said[1]
+        except StorageError:
+            raise
+        except CkptError:
+            return None
+
+    @property
+    def base(self) -> bytes | None:
+        """The sha256 of the manifest of its base."""
+        return None if self.patch is None else self.patch.base
+
+    @property
+    def saved(self) -> Hashable:
+        """Equal for steps that hold the same, in whatever form: what identifies that which was saved."""
+        return (self.patch and self.patch.result) or self.sha256 or self.record
 
 
 def metrics_in(metadata: Tree) -> Mapping[str, float]:

@@ -16,6 +16,7 @@ from ..layouts import layout_named
 from ..migration.keep import Keeper, keeper
 from ..progress import counter
 from ..reading.checkpoint import StoredCheckpoint
+from ..storage import Attempt
 from ..threads import Pool
 from ..writing.encoder import EncodedTree, TensorLeaf
 from ..writing.options import PublishOptions
@@ -45,9 +46,11 @@ def applied(
     digest: str | None = None,
     verify: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    attempt: Attempt | None = None,
     **options: Unpack[PublishOptions],
 ) -> ApplyReport:
-    """Save the tensors of a patch that is open with its base; see `ckptfmt.apply`."""
+    """Save the tensors of a patch that is open with its base; see `ckptfmt.apply`. `attempt`: that at the target, if it
+    was begun."""
     layout, manifest = layout or "file", patch.manifest
     found = manifest.patch
     if found is None:
@@ -62,7 +65,7 @@ def applied(
         raise
     report = counter(options.get("progress"), sum(spec.chunks * spec.chunk_nbytes for spec in specs))
     draft = drafted(made, specs, block=manifest.block, report=report, extra=manifest.unknown)
-    attempt = attempt_at(target, layout, options, storage_options)
+    attempt = attempt or attempt_at(target, layout, options, storage_options)
     try:
         with Pool(THREADS, "ckptfmt-apply") as pool:
             sources = _sources(patch, specs, layout, made.digest, pool, verify=verify)

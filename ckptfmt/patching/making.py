@@ -20,6 +20,7 @@ from ..layouts.draft import Draft
 from ..progress import counter, nothing
 from ..reading.checkpoint import StoredCheckpoint
 from ..reading.view import CheckpointView
+from ..storage import Attempt
 from ..writing.options import PublishOptions
 from ..writing.writer import committed
 from .difference import FormChooser, StoredForm
@@ -69,11 +70,12 @@ def made(
     compression: Mapping[str, Any] | str = COMPRESSION,
     verify: bool = True,
     storage_options: Mapping[str, Any] | None = None,
+    attempt: Attempt | None = None,
     **options: Unpack[PublishOptions],
 ) -> PatchReport:
-    """Save what makes `new` of `base`; see `ckptfmt.patch`."""
+    """Save what makes `new` of `base`; see `ckptfmt.patch`. `attempt`: that at the target, if it was begun."""
     codec = _codec(compression, target)
-    attempt = attempt_at(target, "file", options, storage_options)
+    attempt = attempt or attempt_at(target, "file", options, storage_options)
     try:
         with spool_beside(target) as spool:
             total = sum(spec.nbytes for spec in new.manifest.specs)

@@ -165,6 +165,10 @@ class Disk:
         finally:
             os.close(fd)
 
+    def set_time(self, path: str, time: float) -> None:
+        """Set the time of modification, in seconds since the epoch."""
+        os.utime(path, (time, time))
+
     def link(self, source: str, target: str) -> None:
         os.link(source, target)
 
