@@ -13,6 +13,7 @@ from .format.renaming import Renaming
 from .patching.applying import applied
 from .patching.making import made
 from .patching.options import ApplyOptions, PatchOptions
+from .reading.bases import bases_given
 from .reading.checkpoint import StoredCheckpoint
 from .reading.view import CheckpointView
 from .storage import options_at, place_of
@@ -112,8 +113,7 @@ def fold(
     places = [place_of(patch) for patch in patches]
     if not places:
         raise fault("bad-option", "there is no patch to be folded", path=place_of(target))
-    known = base if isinstance(base, list | tuple | set | Iterator) else [base]
-    others = [*known, *places[:-1]]
+    others = [*bases_given(base), *places[:-1]]
     reading: Any = {"storage_options": options_at(places[-1], storage_options), "follow_links": follow_links}
     with StoredCheckpoint(places[-1], base=others, **reading) as last:
         bottom: StoredCheckpoint | None = last

@@ -475,7 +475,7 @@ def test_the_report_says_what_was_stored(pair: Any, tmp_path: Path) -> None:
     assert 0 < report.ratio < 1
 
 
-def test_what_takes_no_base_refuses_a_patch(pair: Any, tmp_path: Path) -> None:
+def test_what_is_made_of_a_base_is_refused_without_it(pair: Any, tmp_path: Path) -> None:
     base, patch, _ = pair
     there = sorted(tmp_path.iterdir())
     refused("missing-base", lambda: ckptfmt.diff(base, patch))

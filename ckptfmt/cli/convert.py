@@ -142,6 +142,7 @@ Exit codes: 0 converted, 1 a source is damaged, 2 anything else.
     help=f"Convert although something cannot be kept, of any kind, or of {', '.join(KINDS)}.",
 )
 @options.overwrite()
+@options.base
 @options.follow_links
 @click.option("--no-verify", is_flag=True, help="Do not read TARGET back.")
 @options.max_expansion("SOURCE")

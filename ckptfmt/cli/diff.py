@@ -38,6 +38,7 @@ Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 @options.source_format("--to", "target_format", "TARGET", "--from-b")
 @options.max_expansion("SOURCE and TARGET")
 @options.dequantize("SOURCE or TARGET")
+@options.base
 @options.follow_links
 @click.option("--quiet", "-q", is_flag=True, help="No report: the exit code says it.")
 @options.as_json

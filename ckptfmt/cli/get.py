@@ -94,7 +94,7 @@ def get(
     output: str | None,
     overwrite: bool,
     wanted: str | None,
-    base: tuple[str, ...],
+    base: tuple[str, ...] | None,
     follow_links: bool,
     as_json: bool,
 ) -> None:
@@ -105,7 +105,7 @@ def get(
     """
     if not is_url(path) and not os.path.exists(path) and os.path.exists(tensor):
         raise click.UsageError(f"there is no {path!r}: the checkpoint comes first, then what to take out of it")
-    with open_checkpoint(path, base=base or None, follow_links=follow_links) as checkpoint, _named(path):
+    with open_checkpoint(path, base=base, follow_links=follow_links) as checkpoint, _named(path):
         place, found = find(checkpoint.tree, tensor, path)
         document: dict[str, Any] = {"path": path, "key": tensor}
         if not isinstance(found, Tensor):

@@ -112,13 +112,14 @@ class _Inspection:
         max_expansion: int,
         follow_links: bool,
         dequantize: str | None,
+        base: tuple[str, ...] | None,
         as_json: bool,
     ) -> None:
         self.select, self.depth, self.folds, self.as_json = select, depth, not everything, as_json
         self.column, self.bars = sort or ("size" if bars else None), bars
         self.recursive, self.source_format, self.follow_links = recursive, source_format, follow_links
         self.reading: dict[str, Any] = {"max_expansion": max_expansion, "follow_links": follow_links}
-        self.reading["dequantize"] = dequantize
+        self.reading |= {"dequantize": dequantize, "base": base}
         self.shown = 0
 
     def look(self, path: str) -> dict[str, Any] | None:
@@ -129,7 +130,7 @@ class _Inspection:
         if self.reading["dequantize"] is not None:
             return self._foreign(path, place_for(path, recursive=self.recursive))
         try:
-            with open_checkpoint(path, follow_links=self.follow_links) as checkpoint:
+            with open_checkpoint(path, follow_links=self.follow_links, base=self.reading["base"]) as checkpoint:
                 return self._ours(checkpoint)
         except NotACheckpointError as error:
             if error.code != "not-a-checkpoint" or not (os.path.isfile(path) or os.path.isdir(path)):

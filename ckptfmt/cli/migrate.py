@@ -83,6 +83,7 @@ Exit codes: 0 fine, 1 the source is damaged, 2 anything else, such as a plan wit
 @click.option("--down", is_flag=True, help="Run migrations backwards.")
 @click.option("--lossy", is_flag=True, help="With --down: allow what is not exact.")
 @click.option("--verify", is_flag=True, help="Read and verify what is merely moved, too.")
+@options.base
 @options.follow_links
 @options.layout
 @options.overwrite("Replace TARGET, which may be SOURCE, at once.")

@@ -40,6 +40,7 @@ base = click.option(
     multiple=True,
     metavar="PATH",
     type=click.Path(),
+    callback=lambda _, __, paths: paths or None,
     help="Of a patch: the checkpoint that it was made against, or a folder with it; may be given several times.",
 )
 select = click.option(
@@ -84,6 +85,7 @@ reading = together(
     source_format("--from", "source_format", "PATH"),
     max_expansion("PATH"),
     dequantize("PATH"),
+    base,
     follow_links,
 )
 

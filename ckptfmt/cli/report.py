@@ -43,6 +43,7 @@ Exit codes: 0 written, whatever is damaged in it, 1 the checkpoint is damaged as
 @options.source_format("--to", "target_format", "OTHER")
 @options.max_expansion("PATH")
 @options.dequantize("PATH")
+@options.base
 @options.follow_links
 @options.quiet
 @options.as_json

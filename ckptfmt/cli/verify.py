@@ -67,7 +67,7 @@ Exit codes: 0 whole, 1 damaged, or not signed by who is trusted, 2 something tha
 def verify(
     paths: tuple[str, ...],
     resume: str | None,
-    base: tuple[str, ...],
+    base: tuple[str, ...] | None,
     recursive: bool,
     follow_links: bool,
     quiet: bool,
@@ -130,11 +130,11 @@ def _tell_signatures(signed: list[SignatureReport]) -> None:
 
 
 def _verified(
-    path: str, *, base: tuple[str, ...], recursive: bool, quiet: bool, **more: Any
+    path: str, *, base: tuple[str, ...] | None, recursive: bool, quiet: bool, **more: Any
 ) -> VerifyReport | FolderReport:
     with shown_progress("verify", quiet) as progress:
         try:
-            return verify_checkpoint(path, progress=progress, base=base or None, **more)
+            return verify_checkpoint(path, progress=progress, base=base, **more)
         except NotACheckpointError as error:
             if error.code != "not-a-checkpoint" or base:
                 raise

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from ..calls import takes
 from ..errors import CkptError, fault, os_fault
 from ..progress import Progress
+from ..reading.bases import bases_given
 from ..storage import is_url, path_of
 from .converter import ConvertReport, convert
 from .folders import index_of
@@ -61,6 +62,7 @@ def convert_each(
     pairs = _pairs(here, there, format)
     _make_folder(there)
     asked: dict[str, Any] = {**options, "target_format": format.name}
+    asked["base"] = bases_given(options.get("base")) or None
     started = [] if executor is None else [executor.submit(convert, *pair, **asked) for pair in pairs]
     outcomes: list[Outcome] = []
     for number, pair in enumerate(pairs):

@@ -16,6 +16,7 @@ from ..calls import formerly, takes
 from ..format.dtypes import Array, dtype_of
 from ..format.names import Path, path_label
 from ..frameworks.target import flatten
+from ..reading.bases import bases_given
 from ..storage import place_of
 from .equality import bits, coarser, plain_bits
 from .opening import dequantizes, open_source
@@ -111,11 +112,12 @@ def diff(
     """Compare two checkpoints leaf by leaf, by their typed paths. Order and kinds of containers do not count.
 
     `source_format`, `target_format`: names of `conversion.FORMATS`, by default what they look like. `max_expansion`,
-    `storage_options` and `follow_links`: as in `convert`, and `dequantize`, of whichever has blocks. Raises what
-    `ckptfmt.conversion.open_source` raises.
+    `storage_options` and `follow_links`: as in `convert`; `dequantize`, of whichever has blocks, and `base`, of
+    whichever is a patch, or those of both. Raises what `ckptfmt.conversion.open_source` raises.
     """
     one, other = place_of(source), place_of(target)
-    opened = _opening(dict(options), (one, source_format), (other, target_format))
+    asked = {**options, "base": bases_given(options.get("base")) or None}
+    opened = _opening(asked, (one, source_format), (other, target_format))
     with opened(one, source_format) as first, opened(other, target_format) as second:
         before, after = dict(flatten(first.tree)), dict(flatten(second.tree))
         removed = [path for path in before if path not in after]

@@ -64,6 +64,7 @@ from .table import OWN, Format, Writer
 from .template import ModelTemplate, format_of
 
 if TYPE_CHECKING:
+    from ..reading.bases import PatchBase
     from ..storage import Place
 
 THREADS = 2  # that compare
@@ -109,6 +110,7 @@ def convert(
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
     dequantize: str | None = None,
+    base: PatchBase = None,
     template: str | os.PathLike[str] | None = None,
     **options: Unpack[OwnOptions],
 ) -> ConvertReport:
@@ -130,15 +132,15 @@ def convert(
     target becomes a copy of it, with these tensors in place of those of the same name, dtype and shape (a folder, where
     it has several files); one of GGUF gets its names, order, shapes, types and metadata. `progress(done, total)` is
     told bytes of tensors, written and compared. Checkpoints of this format may be at URLs, with `storage_options` as in
-    `ckptfmt.save`, and are read with `follow_links` as in `ckptfmt.open`. All other options (layout, compression,
-    schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are added to those of the source key
-    by key, `schema` takes the place of its own.
+    `ckptfmt.save`, and are read with `follow_links`, and through the `base` of a patch, as in `ckptfmt.open`. All other
+    options (layout, compression, schema, digest, metadata …) are those of `ckptfmt.save`: `metadata` and `extra` are
+    added to those of the source key by key, `schema` takes the place of its own.
 
     Raises `lossy`, `no-match`, `no-such-path`, `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`,
     `unsafe-source`, `unsupported-source`, `name-collision`, `limit-exceeded`, `not-equal`, and what `ckptfmt.open` and
     `ckptfmt.save` raise; and what `progress` raises, as it is.
     """
-    here, there = place_of(source), place_of(target)
+    here, there, allowed = place_of(source), place_of(target), allowed_kinds(allow_loss)
     save_options: dict[str, Any] = dict(options)
     model = None if template is None else path_of(template)
     format = table.target_format(there, target_format, None if model is None else format_of(model))
@@ -146,9 +148,8 @@ def convert(
     shards = table.shards_at(there, format, max_shard_size)
     if format.name != OWN and save_options:
         raise fault("bad-option", f"{', '.join(save_options)} can be said of a checkpoint only", path=there)
-    allowed = allowed_kinds(allow_loss)
     reading: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
-    reading["dequantize"] = dequantize
+    reading |= {"dequantize": dequantize, "base": base}
     with ExitStack() as stack:
         counter = stack.enter_context(_Counter(progress))
         opened = stack.enter_context(open_source(here, source_format, **reading))

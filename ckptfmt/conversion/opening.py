@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CkptError, fault
 from ..layouts import foreign
@@ -22,6 +22,9 @@ from .probe import CheckpointPlace, Probe
 from .shards import numbered
 from .source import EXPANSION, OpenedSource, parsing
 from .table import FORMATS, OWN, Format, format_named, has_option, on_disks, reader_of
+
+if TYPE_CHECKING:
+    from ..reading.bases import PatchBase
 
 # codes of a path that leads to no one checkpoint: also of what is not known, and of a folder of several
 NO_CHECKPOINT = ("not-a-checkpoint", "unknown-format", "ambiguous-source")
@@ -109,26 +112,28 @@ def open_source(
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
     dequantize: str | None = None,
+    base: PatchBase = None,
 ) -> OpenedSource:
     """Open what is at a path as the format named, or the one that it looks like, or the checkpoint of this format at a
     URL, with `storage_options`, or what bytes or an open file hold (`storage.place_of`); in a folder that is no
     checkpoint itself, the only one that lies in it. Its tensors may have `max_expansion` times the bytes of the source,
-    and 64 MiB in any case. `follow_links`: as in `ckptfmt.open`, of checkpoints of this format. `dequantize`: the dtype
-    that elements of quantised blocks get, of GGUF.
+    and 64 MiB in any case. `follow_links` and `base`: as in `ckptfmt.open`, of checkpoints of this format.
+    `dequantize`: the dtype that elements of quantised blocks get, of GGUF.
 
     Raises `bad-option` for other formats at a URL and options that a format does not have, `not-found`,
     `unknown-format`, `ambiguous-source`, `missing-package`, `bad-source`, `unsafe-source`, `unsupported-source`,
     `limit-exceeded`, `too-deep`, and for checkpoints what `ckptfmt.open` raises.
     """
     if isinstance(path, HeldPlace):
-        return _of_held(path, name, max_expansion, dequantize)
+        return _of_held(path, name, max_expansion=max_expansion, dequantize=dequantize, base=base)
     if is_url(path):
         place = CheckpointPlace(path, format_named(name or OWN).name)
         on_disks(FORMATS[place.format], path)
-        read = partial(own.on_store, path, storage_options)
+        read = partial(own.on_store, path, storage_options, base)
     else:
         place = place_of(path, name)
-        read = partial(_on_disk, place, follow_links, {} if dequantize is None else {"dequantize": dequantize})
+        of_own = {"follow_links": follow_links, "base": base}
+        read = partial(_on_disk, place, of_own, {} if dequantize is None else {"dequantize": dequantize})
     if dequantize is not None:
         _check_dtype(dequantize)
         has_option(FORMATS[place.format], "dequantize", place.path)
@@ -151,17 +156,17 @@ def open_inner(path: str, formats: Collection[str] = ()) -> OpenedSource:
         place = CheckpointPlace(path, _format_of(Probe.of(path), asked).name)
     else:
         place = place_of(path)
-    source, _ = _on_disk(place, False, {})
+    source, _ = _on_disk(place, {}, {})
     source.inner, source.place, source.size = source.inner or place.format, place, None
     return source
 
 
-def _of_held(held: HeldPlace, name: str | None, max_expansion: int, dequantize: str | None) -> OpenedSource:
+def _of_held(held: HeldPlace, name: str | None, **options: Any) -> OpenedSource:
     """What bytes or an open file hold, which are put into a temporary file, as that of a source is mapped."""
     with ExitStack() as stack:
         path = stack.enter_context(held.at_path())
         try:
-            source = open_source(path, name, max_expansion=max_expansion, dequantize=dequantize)
+            source = open_source(path, name, **options)
         except CkptError as error:
             error.path = held if error.path == path else error.path
             raise
@@ -185,12 +190,13 @@ def _check_dtype(dtype: str) -> None:
         raise fault("bad-option", f"dequantize={dtype!r} is no dtype for it", found=dtype, expected=" or ".join(FLOATS))
 
 
-def _on_disk(place: CheckpointPlace, follow_links: bool, options: Mapping[str, Any]) -> tuple[OpenedSource, int]:
+def _on_disk(place: CheckpointPlace, of_own: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[OpenedSource, int]:
+    """A source on this machine, and its bytes; options for checkpoints of this format, and for those of others."""
     probe = Probe.of(place.path)  # which also refuses what is no file, before a library waits for it
     try:
         with parsing(place.path):
             if place.format == OWN:
-                source = own.read(place.path, follow_links=follow_links)
+                source = own.read(place.path, **of_own)
             else:
                 source = reader_of(FORMATS[place.format]).read(place.path, **options)
     except CkptError as error:

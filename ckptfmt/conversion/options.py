@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..patterns import Patterns
+    from ..reading.bases import PatchBase
     from .losses import AllowLoss
 
 
@@ -20,6 +21,7 @@ class SourceOptions(StoreOptions, total=False):
 
     max_expansion: int
     dequantize: str | None
+    base: PatchBase
 
 
 class OwnOptions(RequestOptions, total=False):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from ..reading.stored_summaries import stored_summaries
 from ..storage import path_of
 from ..storage.ahead import in_order
 from ..threads import Pool
+
+if TYPE_CHECKING:
+    from ..reading.bases import PatchBase
 
 THREADS = max(1, min(16, os.cpu_count() or 1))
 
@@ -101,6 +104,7 @@ def stats(
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
     dequantize: str | None = None,
+    base: PatchBase = None,
 ) -> StatsReport:
     """Measure the values of a checkpoint at a path, or of any format that `convert` reads: all of them are read, and
     verified where they have digests. Memory is a few parts of 4 MiB, or what the source decodes at once, for each
@@ -118,7 +122,7 @@ def stats(
         raise fault("bad-option", "stored=", found=stored, expected='True, False or "check"')
     name = path_of(path)
     options: Any = {"max_expansion": max_expansion, "storage_options": storage_options, "follow_links": follow_links}
-    options["dequantize"] = dequantize
+    options |= {"dequantize": dequantize, "base": base}
     with open_source(name, source_format, **options) as source:
         return StatsReport(name, tuple(stats_of(chosen(name, source.tree, select), progress, stored=stored)))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .._version import __version__
 from ..brief import Brief
@@ -30,6 +30,9 @@ from .options import ChainOptions, MigrateOptions
 from .plan import MigrationPlan, PlainLeaf
 from .tags import tagged
 from .view import MigratedTensor, MigratedView, migrated
+
+if TYPE_CHECKING:
+    from ..reading.bases import PatchBase
 
 PROVENANCE = "provenance"  # the key of the manifest [MIG-017]
 
@@ -62,6 +65,7 @@ def migrate(
     digest: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     follow_links: bool = False,
+    base: PatchBase = None,
     **options: Unpack[MigrateOptions],
 ) -> MigrationReport:
     """Save the checkpoint at `source` as it is at the version `schema` of its parameter layout to `target`: all of it,
@@ -70,9 +74,9 @@ def migrate(
     `schema`, `migrations`, `source_schema`, `down`, `lossy`, `parameters`, `externs`, and `prefix`, `strip_prefix` and
     `add_prefix`, by which names change before, are those of `ckptfmt.open`; `layout` and `digest` (those of the source
     by default), `overwrite`, `compression`, `durable`, `before_commit` and `max_bytes_in_flight` those of
-    `ckptfmt.save`; `storage_options` are for whichever of `source` and `target` is a URL, and `follow_links` is as in
-    `ckptfmt.open`. `target` may be `source`, with `overwrite=True`. `plan_only` plans and writes nothing.
-    `progress(done, total)` is told the bytes written.
+    `ckptfmt.save`; `storage_options` are for whichever of both is a URL; `follow_links`, and the `base`
+    of a patch, are as in `ckptfmt.open`. `target` may be `source`, with `overwrite=True`. `plan_only` plans and writes
+    nothing. `progress(done, total)` is told the bytes written.
 
     What is computed is read and verified, piece by piece. What is merely moved is not read: it stays stored as it is,
     its files are shared (layout "loose") or its bytes copied by the system, and its digests come along, so that damage
@@ -85,13 +89,12 @@ def migrate(
     renaming = taken_names(asked, path_of(source))
     chain = {name: asked.pop(name) for name in ChainOptions.__annotations__ if name in asked}
     read_options = options_at(source, storage_options)
-    with StoredCheckpoint(source, storage_options=read_options, follow_links=follow_links) as stored:
+    with StoredCheckpoint(source, storage_options=read_options, follow_links=follow_links, base=base) as stored:
         view = _viewed(stored, renaming, schema, migrations=migrations, **chain)
         if plan_only:
             return _report(view, None, view.plan.overflows)
-        layout, digest = layout or stored.layout, digest or stored.manifest.digest
+        layout, digest, tally = layout or stored.layout, digest or stored.manifest.digest, Tally()
         keeps = None if verify or compression is not None else keeper(stored, layout, digest)
-        tally = Tally()
         saved = save(
             target,
             _saved(view, keeps, tally),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Unpack
 
 from .._version import __version__
 from ..calls import takes
+from ..errors import fault
 from ..format import tree as trees
 from ..format.tags import NATIVE
 from ..format.tree import Tree
@@ -47,6 +48,9 @@ def upgrade(
     read_options = options_at(source, storage_options)
     with StoredCheckpoint(source, storage_options=read_options, follow_links=follow_links) as checkpoint:
         manifest = checkpoint.manifest
+        if manifest.patch is not None:
+            message, advice = "a patch is of the format of today", "Write out what it makes with ckptfmt apply"
+            raise fault("bad-option", message, path=checkpoint.path, advice=advice)
         record = {
             "operation": "upgrade",
             "generator": f"ckptfmt {__version__}",

@@ -43,8 +43,7 @@ class Bases(NamedTuple):
         """What a `base=` means; raises `bad-option`."""
         if isinstance(given, cls):
             return given
-        several = list(given) if isinstance(given, list | tuple | set | Iterator) else [given]
-        candidates = tuple(map(_candidate, several))
+        candidates = tuple(map(_candidate, bases_given(given)))
         return cls(candidates, verify, limits, options, follow_links, limits.patches)
 
     def base_of(self, checkpoint: StoredCheckpoint) -> tuple[StoredCheckpoint, bool]:
@@ -155,6 +154,11 @@ class Bases(NamedTuple):
             if found is not None and found.result == result:
                 return str(candidate.path if isinstance(candidate, CheckpointView) else candidate)
         return None
+
+
+def bases_given(given: PatchBase) -> list[Any]:
+    """Each of the bases that a `base=` names, also to be given to several calls."""
+    return list(given) if isinstance(given, list | tuple | set | Iterator) else [] if given is None else [given]
 
 
 def _candidate(given: Any) -> Any:

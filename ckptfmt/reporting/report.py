@@ -15,13 +15,14 @@ from ..errors import CkptError, fault
 from ..manager.listing import listed, on_disk
 from ..manager.tracking import HISTORY, read_history
 from ..patterns import Patterns
+from ..reading.bases import bases_given
 from ..storage import is_url, path_of
 from .checkpoint_page import checkpoint_data
 from .comparison_page import comparison_data
 from .page import HtmlReport, page_of
 from .run_page import run_data
 
-OF_OWN = ("storage_options", "follow_links")  # options of opening a checkpoint of this format
+OF_OWN = ("storage_options", "follow_links", "base")  # options of opening a checkpoint of this format
 
 
 @takes(SourceOptions)
@@ -45,13 +46,13 @@ def report(
 
     `select`: patterns of the paths of tensors, as in `load`, of one checkpoint. `spectrum`: patterns of matrices whose
     singular values are shown. `source_format`, `target_format`: of `path` and `other`, where their bytes leave doubt.
-    The other options are those of `convert`: `max_expansion`, `dequantize`, `storage_options`, `follow_links`.
+    The other options are those of `convert`: `max_expansion`, `dequantize`, `storage_options`, `follow_links`, `base`.
 
     Raises `bad-option` for options that the page has no use for, `not-a-checkpoint` for a folder with no checkpoint,
     `no-match`, and what `convert` raises for a source.
     """
     place = path_of(path)
-    given: dict[str, Any] = {**options}
+    given: dict[str, Any] = {**options, "base": bases_given(options.get("base")) or None}
     own = {name: option for name, option in given.items() if name in OF_OWN}
     if other is not None:
         _refuse({"select": select, "spectrum": spectrum}, "of two checkpoints")

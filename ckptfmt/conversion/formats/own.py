@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...format import tree as trees
-from ...format.arrays import ArraySpec
+from ...format.arrays import SAME, ArraySpec
 from ...format.commit import find
 from ...format.dtypes import Array, bytes_of
 from ...format.names import Path
@@ -23,6 +23,9 @@ from ...storage import COMMIT, MANIFEST
 from ..probe import Probe
 from ..source import DigestedPart, LazyArray, OpenedSource, Ours, in_file, mapped_file
 
+if TYPE_CHECKING:
+    from ...reading.bases import PatchBase
+
 PIECE = 1 << 20  # bytes that are still in the processor's cache when they are digested and written
 
 
@@ -34,17 +37,27 @@ def looks_like(probe: Probe) -> bool:
     return probe.head[30:38] == b"tensors/" or find(bytes(mapped_file(probe.path)[-512:])) is not None
 
 
-def read(path: str, *, follow_links: bool = False) -> OpenedSource:
-    return source_of(StoredCheckpoint(path, follow_links=follow_links))
+def read(path: str, *, follow_links: bool = False, base: PatchBase = None) -> OpenedSource:
+    checkpoint = StoredCheckpoint(path, follow_links=follow_links, base=base)
+    source = source_of(checkpoint)
+    if checkpoint.base is not None:  # whose bytes are those of the patch, too
+        source.size = _stored(checkpoint)
+    return source
 
 
-def on_store(url: str, storage_options: Mapping[str, Any] | None) -> tuple[OpenedSource, int]:
+def on_store(url: str, storage_options: Mapping[str, Any] | None, base: PatchBase) -> tuple[OpenedSource, int]:
     """A checkpoint at a URL, and the bytes of its chunks."""
-    checkpoint = StoredCheckpoint(url, storage_options=storage_options)
+    checkpoint = StoredCheckpoint(url, storage_options=storage_options, base=base)
+    return source_of(checkpoint), _stored(checkpoint)
+
+
+def _stored(checkpoint: StoredCheckpoint) -> int:
+    """Bytes of the chunks of a checkpoint, and of what it is read through."""
     blocks, specs = checkpoint.blocks, checkpoint.manifest.specs
-    blocks.prepare((tensor, range(spec.chunks)) for tensor, spec in enumerate(specs))
-    size = sum(map(blocks.stored_bytes, range(len(specs))))
-    return source_of(checkpoint), size
+    there = [tensor for tensor, spec in enumerate(specs) if spec.form != SAME]
+    blocks.prepare((tensor, range(specs[tensor].chunks)) for tensor in there)
+    own = sum(map(blocks.stored_bytes, there))
+    return own if checkpoint.base is None else own + _stored(checkpoint.base)
 
 
 def source_of(opened: StoredCheckpoint) -> OpenedSource:
