@@ -40,6 +40,7 @@ MODULES = (
         "storage/local.py",
     ),
     "migration/formats.py",
+    *("format/patch.py", "reading/patched.py", "reading/bases.py"),
 )
 _FLIPPED: dict[type, type] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,14 @@ class Patching(NamedTuple):
     made: dict[str, Made]
     result: bytes | None = None
     generator: str = "of the result"
+
+
+def flipped(source: Tensor, at: Iterable[int] = (0,)) -> Tensor:
+    """The same tensor, with one bit of some bytes changed."""
+    data = bytearray(source.data)
+    for place in at:
+        data[place] ^= 1
+    return replace(source, data=bytes(data), grid=None, chain=None, stored=None)
 
 
 def manifest_sha256(checkpoint: Checkpoint) -> bytes:

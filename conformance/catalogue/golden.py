@@ -10,6 +10,7 @@ from .. import HERE
 from ..build import Files
 from ..cases import INPUT, Case, read_flat
 from ..model import DTYPES, Scalar, Tag, Tensor, tensor
+from ..patching import flipped
 from . import FORMAT, SINCE, Entry, add, value_of
 from .trees import VALUES
 
@@ -32,6 +33,14 @@ _DRAFT = {
     "order": Tag("collections.OrderedDict", None, {"z": 1, "a": 2}),
     "packed": Tensor("int4", (3,), bytes.fromhex("e103")),
 }
+_OF_BASE: dict[str, Any] = {
+    "w": tensor("bfloat16", (50, 90), "w"),
+    "old": tensor("float64", (30,), "old"),
+    "kept": tensor("uint8", (3, 100), "kept"),
+    "q": tensor("int4", (80, 60), "q"),
+    "gone": Scalar("int64", struct.pack("<q", 7)),
+}
+PATCHES = {"patch": "patch-base"}  # and what each is made against
 # what the version of today is asked to write, by name
 TREES: dict[str, Any] = {
     "file": {
@@ -52,6 +61,16 @@ TREES: dict[str, Any] = {
         "history": [f"{i}: {'x' * 900}" for i in range(80)],
         "a/b": tensor("int4", (3,)),
     },
+    "patch-base": _OF_BASE,
+    "patch": {
+        "renamed": _OF_BASE["old"],
+        "w": flipped(_OF_BASE["w"], range(0, 9000, 70)),
+        "kept": _OF_BASE["kept"],
+        "tied": [_OF_BASE["kept"]],
+        "q": flipped(_OF_BASE["q"], (7, 2000)),
+        "new": tensor("int32", (20, 30), "new"),
+        "plain": (None, "ü", -0.5),
+    },
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"schema": ["golden", "1"]},
@@ -59,6 +78,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "zstd": {"compression": "zstd", "digest": "sha256"},
     "packed": {"layout": "packed"},
     "paged": {"paged": True, "schema": ["golden", "1"]},
+    "patch-base": {},
+    "patch": {"schema": ["golden", "1"]},
 }
 _NEEDS = {
     "file": ["layout:file", "digest:xxh3-128"],
@@ -66,6 +87,8 @@ _NEEDS = {
     "zstd": ["layout:file", "digest:sha256", "codec:zstd"],
     "packed": ["layout:packed", "digest:xxh3-128"],
     "paged": ["layout:file", "digest:xxh3-128", "pages"],
+    "patch-base": ["layout:file", "digest:xxh3-128"],
+    "patch": ["layout:file", "digest:xxh3-128", "codec:blosc", "patch"],
 }
 OLDER = {"0.9.0": (_DRAFT, ["format:0.9", "codec:gzip"])}  # trees and needs of versions that wrote something else
 
@@ -73,16 +96,18 @@ for _path in sorted(GOLDEN.glob("*/*.ckpt")):
     _version, _name = _path.parent.name, _path.stem
     _tree, _more = OLDER.get(_version, (TREES[_name], []))
     _files: Files = {name: [data] for name, data in read_flat(_path).items()}
+    _of_version = f"golden-{_version.replace('.', '-')}-"
+    _bases = {"bases": [_of_version + PATCHES[_name]]} if _name in PATCHES else {}
     _case = Case(
-        f"golden-{_version.replace('.', '-')}-{_name}",
+        f"{_of_version}{_name}",
         f"What version {_version} of ckptfmt wrote: {_name}.",
-        ["VER-003", "READ-001", *(["FMT-005"] if _more else ["FMT-001"])],
+        ["VER-003", "READ-001", *(["FMT-005"] if _more else ["FMT-001"]), *(["PATCH-004"] if _bases else [])],
         "must",
         ["reader", *_NEEDS[_name], *_more],
         SINCE,
         FORMAT,
         {"path": INPUT},
-        {"op": "read", "path": []},
+        {"op": "read", "path": [], **_bases},
         {"value": value_of(_tree)},
     )
     add(Entry(_case, _files))

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from ..build import Checkpoint
 from ..model import DTYPES, Tensor, path_value, tensor
 from ..packing import pack_long
-from ..patching import SAME, XOR, Made, Patching
+from ..patching import SAME, XOR, Made, Patching, flipped
 from . import valid
 from .codecs import blosc, blosc_copied, compressed, gzip, gzip_stored, zstd, zstd_raw
-
-
-def flipped(source: Tensor, at: Iterable[int] = (0,)) -> Tensor:
-    """The same tensor, with one bit of some bytes changed."""
-    data = bytearray(source.data)
-    for place in at:
-        data[place] ^= 1
-    return replace(source, data=bytes(data), grid=None, chain=None, stored=None)
 
 
 def read(path: list[Any], *bases: str, **more: Any) -> dict[str, Any]:

@@ -17,10 +17,13 @@ import ckptfmt
 from ckptfmt.errors import fault
 from ckptfmt.format import commit, digests, pages, tree_pages
 from ckptfmt.format import tree as trees
+from ckptfmt.format.patch import xor
 from ckptfmt.layouts import pieces
 from ckptfmt.maintenance import verification
 from ckptfmt.migration import apply
-from ckptfmt.reading import blocks, located
+from ckptfmt.reading import bases, blocks, located, patched
+from ckptfmt.reading.checkpoint import StoredCheckpoint
+from ckptfmt.reading.fetch import Fetcher
 from ckptfmt.storage import disk
 
 from ..implementations.ckptfmt import Adapter, RecordingDisk
@@ -337,6 +340,50 @@ def forgets_what_pages_show_together() -> Adapter:
     return Adapter()
 
 
+def takes_any_base() -> Adapter:
+    """The first that it is given."""
+    found = bases.Bases._find
+
+    def find(self: bases.Bases, _: bytes, checkpoint: Any) -> Any:
+        return found(self, self._sha256_of(self.candidates[0]), checkpoint)
+
+    setattr(bases.Bases, "_find", find)  # noqa: B010
+    return Adapter()
+
+
+def ignores_sources() -> Adapter:
+    """Does not look whether a tensor of a patch is like the one that it is made of."""
+    vars(bases)["check_sources"] = lambda *_: None
+    return Adapter()
+
+
+def takes_differences_for_elements() -> Adapter:
+    def alone(out: Any, different: Any) -> None:
+        out[...] = 0
+        xor(out, different)
+
+    vars(patched)["xor"] = alone
+    return Adapter()
+
+
+def believes_bases() -> Adapter:
+    """Verifies a patch, and nothing that is none."""
+    check = blocks.BlockReader.check
+
+    def of_patches(self: blocks.BlockReader, *found: Any) -> None:
+        if self.manifest.patch is not None:
+            check(self, *found)
+
+    setattr(blocks.BlockReader, "check", of_patches)  # noqa: B010
+    return Adapter()
+
+
+def ignores_forms() -> Adapter:
+    """Takes a patch for a checkpoint that has all of its tensors."""
+    setattr(StoredCheckpoint, "_fetcher", lambda self: Fetcher(self.blocks))  # noqa: B010
+    return Adapter()
+
+
 WRONG: dict[str, Any] = {
     "accepts-everything": AcceptsEverything,
     "refuses-everything": RefusesEverything,
@@ -368,6 +415,11 @@ WRONG: dict[str, Any] = {
     "expands-pages-twice": expands_pages_twice,
     "trusts-pages": trusts_pages,
     "forgets-what-pages-show-together": forgets_what_pages_show_together,
+    "takes-any-base": takes_any_base,
+    "ignores-sources": ignores_sources,
+    "takes-differences-for-elements": takes_differences_for_elements,
+    "believes-bases": believes_bases,
+    "ignores-forms": ignores_forms,
 }
 
 if __name__ == "__main__":
