@@ -1,15 +1,23 @@
-"""The package of js/, as `make js` builds it, for tests of it."""
+"""The package of js/, as `make js` builds it, for tests of it: whether it runs here, and what it reads."""
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 JS = Path(__file__).parents[1] / "js"
 NODE = shutil.which("node")
+WIDE = {"int64": "BigInt64Array", "uint64": "BigUint64Array", "complex64": "Float32Array", "complex128": "Float64Array"}
+SAME = {"bool": "Uint8Array", "float32": "Float32Array", "float64": "Float64Array"}
+SMALL_INTS = {"int2": "Int8Array", "int4": "Int8Array", "uint2": "Uint8Array", "uint4": "Uint8Array"}
 
 
 def missing() -> str:
@@ -27,3 +35,56 @@ def node() -> str:
     if why := missing():
         pytest.skip(why)
     return str(NODE)
+
+
+class Reader:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def read(self, path: Path, where: Any, selection: Any = None, **options: Any) -> dict[str, Any]:
+        """A tensor or a slice of it; `options` are those of the `open` of the package."""
+        return self.ask(file=str(path), path=where, selection=selection or [], options=options)
+
+    def verify(self, path: Path, where: Any = None, **options: Any) -> Any:
+        """What is damaged of a checkpoint, or of a tensor: places, with their codes."""
+        return self.ask(file=str(path), path=where, verify=True, options=options)
+
+    def ask(self, **request: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    policy = "--disallow-code-generation-from-strings"  # as in a page without 'unsafe-eval'
+    words = [node(), policy, str(Path(__file__).with_name("js_reader.mjs"))]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Reader(process)
+        assert process.stdin is not None
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def natural(array: Any) -> tuple[str, bytes]:
+    """The array of JavaScript for an array of NumPy, and its bytes."""
+    name = array.dtype.name
+    if kind := SMALL_INTS.get(name):
+        return kind, array.astype(np.int8).tobytes()
+    if kind := WIDE.get(name) or SAME.get(name):
+        return kind, array.tobytes()
+    if array.dtype.kind in "iu":
+        return f"{name.capitalize()}Array", array.tobytes()
+    return "Float32Array", array.astype(np.float32).tobytes()
+
+
+def assert_same(found: dict[str, Any], expected: Any) -> None:
+    kind, data = natural(expected)
+    given_ = base64.b64decode(found["data"])
+    assert (found["dtype"], found["shape"], found["array"]) == (expected.dtype.name, list(expected.shape), kind)
+    if kind == "Float32Array":  # NaNs are equal, whatever their bits: a table has one
+        np.testing.assert_array_equal(np.frombuffer(given_, np.float32), np.frombuffer(data, np.float32))
+    else:
+        assert given_ == data

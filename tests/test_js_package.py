@@ -108,7 +108,7 @@ def test_its_types(project: Path, resolution: str) -> None:
 
 def test_the_blocks_of_the_readme_run(project: Path) -> None:
     blocks = re.findall(r"<!-- run -->\n```js\n(.*?)```", (JS / "README.md").read_text(), re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     (project / "readme").mkdir()
     tree = {
         "step": 1000,
@@ -116,10 +116,15 @@ def test_the_blocks_of_the_readme_run(project: Path) -> None:
         "optimizer": {"betas": (0.9, 0.95)},
     }
     ckptfmt.save(project / "readme" / "model.ckpt", tree, metadata={"loss": 2.31}, durable=False)
+    ckptfmt.save(project / "readme" / "other.ckpt", {}, durable=False)
+    tree["model"]["wte"][0, 3] = 1.5
+    ckptfmt.save(project / "readme" / "new.ckpt", tree, durable=False)
+    paths = [project / "readme" / name for name in ("model.ckpt", "new.ckpt", "step.patch.ckpt")]
+    ckptfmt.patch(*paths, durable=False)
     (project / "readme" / "readme.mjs").write_text("\n".join(blocks))
     said = run([node(), "readme.mjs"], project / "readme").splitlines()
     promised = re.findall(r"console\.log\(.*\); // (.*)", "\n".join(blocks))
-    assert len(promised) == 6
+    assert len(promised) == 8
     assert [line for line in promised if line not in said] == []
     assert said[0] == "file 1 2.31"
 

@@ -192,6 +192,21 @@ def test_numbers_of_every_dtype(looker: Looker, tmp_path: Path) -> None:
         assert np.all(same), (name, found, array)
 
 
+def test_numbers_of_every_codec(looker: Looker, tmp_path: Path) -> None:
+    """The policy of the page lets all decoders run."""
+    array = np.arange(4000, dtype=np.int32).reshape(500, 8)
+    ways = [("blosc", {"cname": name}) for name in ("blosclz", "lz4", "zlib", "zstd")]
+    tree = {}
+    rules = {}
+    for number, (codec, options) in enumerate([("zstd", {}), ("gzip", {}), *ways]):
+        tree[f"w{number}"] = array + number
+        rules[f"w{number}"] = {"name": codec, **options}
+    looker.open(saved(tmp_path / "model.ckpt", tree, compression=rules))
+    for name, wanted in tree.items():
+        looker.look(name)
+        assert np.array_equal(as_numpy(looker.numbers(), np.int32)[:ROWS], wanted[:ROWS]), rules[name]
+
+
 SLICES = [
     ("2, :, :, 1", (2, slice(None), slice(None), 1)),
     ("-1, 1:4, 0, ::2", (-1, slice(1, 4), 0, slice(None, None, 2))),

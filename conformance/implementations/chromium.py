@@ -30,7 +30,6 @@ PAGE = "/a-page"
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript"}
 IMPORTS = {
     "hash-wasm": MODULES / "hash-wasm" / "dist" / "index.esm.js",
-    "numcodecs/blosc": MODULES / "numcodecs" / "dist" / "blosc.js",
     "pako": MODULES / "pako" / "dist" / "pako.mjs",
     "zstddec": MODULES / "zstddec" / "dist" / "zstddec.mjs",
     "#disk": ROOT / "js" / "dist" / "no_disk.js",
@@ -38,7 +37,9 @@ IMPORTS = {
 MODULE = f"""
 import {{ open }} from '{ROOT / "js" / "dist" / "index.js"}';
 import {{ answering, json }} from '{ROOT / "conformance" / "implementations" / "javascript" / "protocol.js"}';
-const answer = answering('ckptfmt-chromium', (file) => open(new URL(file, location.href)));
+const answer = answering('ckptfmt-chromium', (file, bases) => open(new URL(file, location.href), {{
+  base: bases?.map((base) => new URL(base, location.href)),
+}}));
 window.answer = async (line) => json(await answer(JSON.parse(line)));
 """
 HTML = (
@@ -138,12 +139,18 @@ def page_of_reader() -> Iterator[tuple[Any, str]]:
 
 def main() -> None:
     with page_of_reader() as (page, place):
+
+        def url_of(path: str) -> str:
+            return place + quote(os.path.abspath(path))
+
         for line in sys.stdin:
             request = json.loads(line)
             if request["op"] == "bye":
                 return
             if "file" in request:
-                request["file"] = place + quote(os.path.abspath(request["file"]))
+                request["file"] = url_of(request["file"])
+            if "bases" in request:
+                request["bases"] = list(map(url_of, request["bases"]))
             FilesByUrl.untold.clear()
             reply = page.evaluate("(line) => window.answer(line)", json.dumps(request))
             if FilesByUrl.untold:

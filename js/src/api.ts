@@ -17,6 +17,10 @@ export interface OpenOptions {
   maxManifestBytes?: number;
   /** Bytes that one call may decode beyond 16 times what is stored; 1 GiB if left out. [LIM-008] */
   maxDecodedBytes?: number;
+  /** Of a patch: what its base is among, and the base of that, if it is a patch, too. What is no patch takes none. */
+  base?: Openable | Checkpoint | readonly (Openable | Checkpoint)[];
+  /** Patches that are read one through another; 8 if left out. [PATCH-009] */
+  maxPatches?: number;
   /** Bytes of a file that is read as a whole where a server has no range requests; 32 MiB if left out. */
   maxWholeBytes?: number;
   /** Told of each request once its headers are there. */
@@ -76,6 +80,10 @@ export interface Checkpoint {
   readonly provenance: Value;
   /** sha256 of the manifest in hexadecimal: the identity of this checkpoint. [SEC-004] */
   readonly sha256: string;
+  /** Of a patch (section 7.4): the sha256 of the manifests of its base, and of what it was made from. */
+  readonly patch: { readonly base: string; readonly result: string | null } | null;
+  /** What a patch is read through: null without `base`, or where it is none. */
+  readonly base: Checkpoint | null;
   readonly tensorCount: number;
   /** Names of tags that were met, and whose children were given in their place. [TAG-001] */
   readonly unknownTags: readonly string[];
@@ -92,7 +100,10 @@ export interface Checkpoint {
   children(path: Path, options?: ChildrenOptions): Promise<Entry[]>;
   /** The row of what stands at a path itself; its key is the last of the path. */
   entry(path: Path, options?: { signal?: AbortSignal }): Promise<Entry>;
-  /** Look at every byte, and give all that is damaged: [] if it is whole. [BLK-007] */
+  /**
+   * Look at every byte, and give all that is damaged: [] if it is whole. [BLK-007] Of a patch that is what is stored in it,
+   * and all of its `base`; where that is null, nobody has looked at the base. [PATCH-016]
+   */
   verify(options?: VerifyOptions): Promise<Damage[]>;
   close(): Promise<void>;
 }
@@ -158,11 +169,18 @@ export interface Tensor {
   readonly size: number;
   /** Bytes of all elements as they are stored raw (section 3). */
   readonly nbytes: number;
-  /** Number of chunks, and the sides of each, in storage elements. */
+  /** Number of chunks (of one that is the same as one of the base: none), and the sides of each, in storage elements. */
   readonly chunkCount: number;
   readonly grid: readonly number[];
   /** undefined: raw. */
   readonly codec: 'gzip' | 'zstd' | 'blosc' | undefined;
+  /** In a patch: stored in it, the same as one of the base, or one of the base with bits that differ. All others are whole. */
+  readonly form: 'whole' | 'same' | 'xor';
+  /** The tensor of the base that it is made of; undefined if it is whole, or without a base. */
+  readonly source: Tensor | undefined;
+  /** How its checkpoint is called in messages, and where damage is of a base, in `place.base`; and the block size of that. */
+  readonly home: string;
+  readonly block: number;
   /** The elements, or a slice of them: only the blocks that hold them are read. */
   read(selection?: Selection, options?: ReadOptions): Promise<NDArray>;
   /** The same, bit for bit as stored: C order, little-endian, packed below 8 bits. */

@@ -101,7 +101,7 @@ export class Chunk {
       return await source.read(this.object, this.extent.offset + start, end - start, signal);
     } catch (error) {
       if (!(error instanceof CkptError)) throw error;
-      throw this.fault(error.code, error.message.slice(error.code.length + 2), {});
+      throw this.fault(error.code, error.what, {});
     }
   }
 

@@ -11,6 +11,7 @@ import type { ItemMap } from './msgpack.js';
 import { keysOf, labelOf, nameOf } from './names.js';
 import { hasPlainKeys, pathOfTrail, withoutTags } from './nodes.js';
 import { PackedChunks } from './packed.js';
+import { Patch } from './patch.js';
 import { previewOf, previewOfItems, previewOfTensor } from './preview.js';
 import type { Record } from './record.js';
 import { recordsOf } from './records.js';
@@ -39,15 +40,16 @@ interface Made {
 export async function checkpointOf(
   source: Source, record: Record, manifest: Manifest, limits: Limits, verify: boolean,
 ): Promise<OpenCheckpoint> {
-  const specs = manifest.isPaged ? new TensorPages(source, manifest, record, limits)
+  const plain = manifest.isPaged ? new TensorPages(source, manifest, record, limits)
     : specsOf(manifest.keys.get('tensors') as ItemMap, manifest.chains);
+  const { specs, patch } = manifest.isPatch ? Patch.of(manifest, plain as Spec[]) : { specs: plain, patch: undefined };
   const pages = specs instanceof TensorPages ? specs : undefined;
   const box: { reading?: Reading } = {}; // tensors are made before it is known where their chunks are
   const tensors = new Tensors(specs, () => box.reading!);
   const tree = new Tree(manifest.tree, tensors, pages?.pages, pages?.tableCount);
   const label = pages === undefined ? ({ index }: Spec): string => labelOf(pathOfTrail(tree.paths.get(index)!)) : labelOfName;
   const chunks = await chunksOf(source, record, manifest, specs, limits);
-  const reading = { source, chunks, limits, verify, label };
+  const reading = { source, chunks, limits, verify, patch, label };
   box.reading = reading;
   const metadata = tree.plain(manifest.metadata);
   let whole: Value | undefined;
@@ -70,6 +72,7 @@ export class OpenCheckpoint implements Checkpoint {
   readonly #made: Made;
   readonly metadata: Value;
   #plain: boolean | undefined;
+  #base: { checkpoint: OpenCheckpoint; isOwn: boolean } | undefined;
 
   constructor(made: Made, metadata: Value) {
     this.#made = made;
@@ -111,6 +114,26 @@ export class OpenCheckpoint implements Checkpoint {
 
   get sha256(): string {
     return this.#made.record.sha256;
+  }
+
+  get patch(): Patch | null {
+    return this.#made.reading.patch ?? null;
+  }
+
+  get base(): OpenCheckpoint | null {
+    return this.#base?.checkpoint ?? null;
+  }
+
+  /** How many checkpoints are read one through another: this one, its base, and so on. */
+  get chained(): number {
+    return 1 + (this.base?.chained ?? 0);
+  }
+
+  /** Read a patch through its base, which is closed with it if `isOwn`. */
+  async take(base: OpenCheckpoint, isOwn: boolean, signal?: AbortSignal): Promise<void> {
+    const { reading, tensors } = base.#made;
+    await this.patch!.take({ reading, tensors }, this.#made.specs as Spec[], signal);
+    this.#base = { checkpoint: base, isOwn };
   }
 
   get tensorCount(): number {
@@ -184,12 +207,14 @@ export class OpenCheckpoint implements Checkpoint {
   }
 
   verify(options: VerifyOptions = {}): Promise<Damage[]> {
-    const { tree, ...made } = this.#made;
-    return verifyWhole({ ...made, tree }, options);
+    const chain: Made[] = [];
+    for (let one: OpenCheckpoint | null = this; one !== null; one = one.base) chain.push(one.#made);
+    return verifyWhole(chain, options);
   }
 
-  close(): Promise<void> {
-    return this.#made.source.close();
+  async close(): Promise<void> {
+    await this.#made.source.close();
+    if (this.#base?.isOwn) await this.#base.checkpoint.close();
   }
 
   /** Whether each path text stands for one path. */

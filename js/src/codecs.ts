@@ -1,17 +1,16 @@
 // From the stored bytes of a compressed chunk to its elements (section 5). Each decoder is loaded when it is first used.
 // What surrounds a stream is checked here, as libraries are lenient about it [ZARR-016].
 
+import { innerOf, unblosc, type Inner } from './blosc.js';
 import { view } from './bytes.js';
+import { Damaged, demand } from './damaged.js';
 import { CkptError } from './errors.js';
 import { allocate } from './limits.js';
 import type { CodecName } from './specs.js';
 
-/** A chunk that does not decode; what the message says is told with the chunk's place. */
-class Damaged extends Error {}
-
 type Decoder = (bytes: Uint8Array, size: number) => Promise<Uint8Array>;
 
-const DECODERS: Record<CodecName, Decoder> = { gzip: gunzip, zstd: unzstd, blosc: unblosc };
+const DECODERS: Record<CodecName, Decoder> = { gzip: gunzip, zstd: unzstd, blosc };
 const LARGEST = 2 ** 30; // bytes of a chunk that WebAssembly is asked to decode: it has one small memory
 
 /** The `size` bytes that a chunk decodes to [ZARR-011]; `damaged` makes the error for bytes that do not. */
@@ -31,10 +30,6 @@ export async function decompress(
   }
 }
 
-function demand(holds: unknown, what: string): asserts holds {
-  if (!holds) throw new Damaged(what);
-}
-
 async function library<T>(name: string, load: Promise<T>): Promise<T> {
   try {
     return await load;
@@ -46,30 +41,43 @@ async function library<T>(name: string, load: Promise<T>): Promise<T> {
 
 /** One gzip member (RFC 1952), and nothing after it. */
 async function gunzip(bytes: Uint8Array, size: number): Promise<Uint8Array> {
-  const pako = await library('gzip', import('pako'));
-  const stream = new pako.ZStream();
-  stream.input = bytes;
-  stream.avail_in = bytes.length;
-  stream.output = allocate(size) as Uint8Array<ArrayBuffer>;
-  stream.avail_out = size; // never more than that
-  demand(pako.zlibInflateInit2(stream, 16 + 15) === pako.Z_OK, 'no gzip member'); // 16: with a header of gzip
-  const status = pako.zlibInflate(stream, pako.Z_FINISH);
-  demand(status === pako.Z_STREAM_END, `gzip: ${stream.msg || 'more than it should be, or cut off'}`);
-  demand(stream.avail_in === 0, 'the gzip member is not the whole chunk');
-  return stream.output.subarray(0, stream.total_out);
+  return (await inflater('gzip'))(bytes, size);
+}
+
+/** Streams of DEFLATE, with a header of gzip or of zlib, which are all that the bytes have. */
+async function inflater(form: 'gzip' | 'zlib'): Promise<Inner> {
+  const pako = await library(form, import('pako'));
+  return (bytes, size) => {
+    const stream = new pako.ZStream();
+    stream.input = bytes;
+    stream.avail_in = bytes.length;
+    stream.output = allocate(size) as Uint8Array<ArrayBuffer>;
+    stream.avail_out = size; // never more than that
+    demand(pako.zlibInflateInit2(stream, (form === 'gzip' ? 16 : 0) + 15) === pako.Z_OK, `no ${form} stream`);
+    const status = pako.zlibInflate(stream, pako.Z_FINISH);
+    demand(status === pako.Z_STREAM_END, `${form}: ${stream.msg || 'more than it should be, or cut off'}`);
+    demand(stream.avail_in === 0, `the ${form} stream is not the whole chunk`);
+    return stream.output.subarray(0, stream.total_out);
+  };
 }
 
 let zstd: Promise<import('zstddec').ZSTDDecoder> | undefined;
 
-/** One Zstandard frame (RFC 8878) that declares its content size, and nothing after it. */
-async function unzstd(bytes: Uint8Array, size: number): Promise<Uint8Array> {
-  checkFrame(bytes, size);
+/** Of a damaged frame it gives no bytes at all. */
+async function zstdDecoder(): Promise<Inner> {
   zstd ??= import('zstddec').then(async ({ ZSTDDecoder }) => {
     const decoder = new ZSTDDecoder();
     await decoder.init();
     return decoder;
   });
-  return (await library('zstd', zstd)).decode(bytes, size); // of a damaged frame it gives no bytes at all
+  const decoder = await library('zstd', zstd);
+  return (bytes, size) => decoder.decode(bytes, size);
+}
+
+/** One Zstandard frame (RFC 8878) that declares its content size, and nothing after it. */
+async function unzstd(bytes: Uint8Array, size: number): Promise<Uint8Array> {
+  checkFrame(bytes, size);
+  return (await zstdDecoder())(bytes, size);
 }
 
 function checkFrame(bytes: Uint8Array, size: number): void {
@@ -91,17 +99,13 @@ function checkFrame(bytes: Uint8Array, size: number): void {
   demand(at + (bytes[4]! & 4) === bytes.length, 'the zstd frame is not the whole chunk');
 }
 
-const BLOSC_HEADER = 16;
+/** One buffer of Blosc 1. */
+async function blosc(bytes: Uint8Array, size: number): Promise<Uint8Array> {
+  const name = innerOf(bytes);
+  const inner = name === undefined ? none : name === 'zlib' ? await inflater('zlib') : await zstdDecoder();
+  return unblosc(bytes, size, inner);
+}
 
-/** One buffer of Blosc 1, whose header says how long it and its content are. */
-async function unblosc(bytes: Uint8Array, size: number): Promise<Uint8Array> {
-  demand(bytes.length >= BLOSC_HEADER, 'no blosc buffer');
-  const [content, , stored] = [4, 8, 12].map((at) => view(bytes).getUint32(at, true));
-  demand(content === size && stored === bytes.length, `the blosc buffer declares ${content} bytes in ${stored}`);
-  const { default: Blosc } = await library('blosc', import('numcodecs/blosc'));
-  try {
-    return await new Blosc().decode(bytes);
-  } catch {
-    throw new Damaged('the blosc buffer does not decode');
-  }
+function none(): never {
+  throw new Damaged('a blosc buffer without a compressor');
 }

@@ -7,7 +7,7 @@ export type Code =
   | 'manifest-digest' | 'bad-manifest' | 'bad-extent' | 'unknown-feature' | 'unknown-dtype' | 'unknown-codec'
   | 'unknown-digest' | 'limit-exceeded'
   | 'missing-object' | 'short-object' | 'linked-object' | 'block-digest' | 'bad-chunk' | 'frame-digest'
-  | 'no-such-path' | 'ambiguous-path' | 'bad-index';
+  | 'no-such-path' | 'ambiguous-path' | 'bad-index' | 'missing-base' | 'wrong-base';
 
 /** Where a fault lies, as far as it lies in one place. */
 export interface Place {
@@ -21,6 +21,8 @@ export interface Place {
   offset?: number;
   /** Path of the object in the checkpoint; '' is the file itself. */
   object?: string;
+  /** How the base of a patch is called where the fault, and the tensor, lie in that. [PATCH-007] */
+  base?: string;
 }
 
 /** Every refusal of this package: a stable `code`, the `place`, and a message that says what was found. */
@@ -33,6 +35,26 @@ export class CkptError extends Error {
     super(`${code}: ${message}`, options);
     this.code = code;
     this.place = place;
+  }
+
+  /** The message without the code. */
+  get what(): string {
+    return this.message.slice(this.code.length + 2);
+  }
+
+  /** The same, in the base of a patch that is called so. */
+  inBase(base: string): CkptError {
+    if (this.place.base !== undefined) return this;
+    return new CkptError(this.code, `in the base ${base}: ${this.what}`, { ...this.place, base }, { cause: this.cause });
+  }
+}
+
+/** Do something with the base of a patch: its errors say that they are of that. [PATCH-007] */
+export async function inBase<T>(base: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw error instanceof CkptError ? error.inBase(base) : error;
   }
 }
 

@@ -132,7 +132,7 @@ class HttpSource implements Source {
   ): Promise<{ bytes: Uint8Array; start: number | undefined }> {
     return this.#gate.pass(async () => {
       const response = await this.#ask(object, 'GET', `bytes=${range}`, signal);
-      if (response.status === 416) return this.#beyond(object, response);
+      if (response.status === 416 && (object === '' || !isList(response))) return this.#beyond(object, response);
       this.#checkStatus(response, object);
       if (response.status === 200) return this.#whole(object, response, offset, length, signal);
       const encoding = response.headers.get('content-encoding');
@@ -224,7 +224,7 @@ class HttpSource implements Source {
       try {
         const response = await fetch(url, init);
         onRequest?.({ url: String(url), method, range, status: response.status });
-        this.isListed ||= this.kind === 'file' && response.redirected && new URL(response.url).pathname.endsWith('/');
+        this.isListed ||= this.kind === 'file' && isList(response);
         if (!PASSING.includes(response.status) || attempt === TRIES) return response;
         await response.body?.cancel();
       } catch (error) {
@@ -238,8 +238,10 @@ class HttpSource implements Source {
 
   #checkStatus(response: Response, object: string): void {
     const { status } = response;
-    if (status === 200 || status === 206) return;
+    const leads = object !== '' && isList(response); // [READ-005]
+    if (!leads && (status === 200 || status === 206)) return;
     void response.body?.cancel();
+    if (leads) throw this.#fault('missing-object', 'the server has a directory there', object);
     const code: Code = status === 404 || status === 410 ? 'missing-object' : status === 401 || status === 403 ? 'permission' : 'io';
     throw this.#fault(code, `the server answered ${status} ${response.statusText}`.trimEnd(), object);
   }
@@ -265,6 +267,9 @@ class HttpSource implements Source {
     return new CkptError(code, `${origin}${pathname}: ${message}`, this.kind === 'file' ? {} : { object }, { cause });
   }
 }
+
+/** Whether the server has led from a URL to that of a directory, whose list it sends. */
+const isList = ({ redirected, url }: Response): boolean => redirected && new URL(url).pathname.endsWith('/');
 
 /** First and last byte, and size of the whole; undefined what a Content-Range does not say. */
 function rangeOf(header: string | null): [start: number | undefined, end: number | undefined, size: number | undefined] {

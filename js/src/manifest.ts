@@ -7,8 +7,8 @@ import { decode, lookUp, type Item, type ItemMap } from './msgpack.js';
 import type { Layout, Record } from './record.js';
 import type { Chains, CodecName } from './specs.js';
 
-const PAGES = 'pages'; // the one feature that this reader knows
-const ADVICE = new Map([['patch', ': write out what it makes, with `ckptfmt apply`, and open that']]);
+const PAGES = 'pages'; // the features that this reader knows
+const PATCH = 'patch';
 
 const HEAD = { format: list(uint), layout: str, requires: list(str) };
 const BOTH = {
@@ -53,6 +53,7 @@ export interface Manifest {
   readonly tree: Item;
   readonly chains: Chains;
   readonly isPaged: boolean;
+  readonly isPatch: boolean;
   /** All of its keys. */
   readonly keys: ItemMap;
 }
@@ -64,7 +65,9 @@ export function parseManifest(bytes: Uint8Array, record: Record): Manifest {
   const [format, layout, requires] = ['format', 'layout', 'requires'].map((key) => keys.get(key)) as [number[], string, string[]];
   need(String(format) === `1,${record.minor}`, 'MAN-005', `format ${format}, not that of the commit record`);
   need(layout === record.layout, 'LAY-006', `layout ${layout}, not that of the commit record`);
-  const isPaged = requires.includes(PAGES);
+  const [isPaged, isPatch] = [requires.includes(PAGES), requires.includes(PATCH)];
+  const isAlone = !isPatch || (layout === 'file' && record.minor >= 1 && requires.length === 1);
+  need(isAlone, 'PATCH-001', 'a patch of another layout, of version 1.0, or with another feature');
   const fits = !isPaged || (layout === 'file' && record.minor >= 1);
   need(fits, 'PAGE-001', 'a paged manifest of another layout, or of version 1.0');
   for (const [key, form] of Object.entries(isPaged ? PAGED : WHOLE)) {
@@ -78,7 +81,7 @@ export function parseManifest(bytes: Uint8Array, record: Record): Manifest {
   return {
     layout: record.layout, format: [1, record.minor], requires, generator: keys.get('generator') as string, digest, block,
     schema, metadata: keys.get('metadata')!, tree: keys.get('tree')!, chains: (keys.get('codecs') as Item[]).map(codecOf),
-    isPaged, keys,
+    isPaged, isPatch, keys,
   };
 }
 
@@ -87,7 +90,7 @@ function decodeKnown(bytes: Uint8Array): ItemMap {
   const requires = lookUp(bytes, 'requires');
   for (const feature of list(str)(requires) ? requires : []) {
     const what = `it requires ${JSON.stringify(feature.slice(0, 100))}, which this reader does not know`;
-    need(feature === PAGES, 'MAN-006', what + (ADVICE.get(feature) ?? ''), 'unknown-feature');
+    need(feature === PAGES || feature === PATCH, 'MAN-006', what, 'unknown-feature');
   }
   const keys = decode(bytes);
   need(keys instanceof Map, 'MAN-001', 'the manifest is no map');

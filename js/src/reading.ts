@@ -4,9 +4,10 @@ import type { Source } from './api.js';
 import { Chunk, type BlockSource } from './blocks.js';
 import type { Chunks } from './chunks.js';
 import { infoOf, repacked } from './dtypes.js';
-import { need } from './errors.js';
+import { inBase, need } from './errors.js';
 import { Rows, chunkNumber, chunksOf, storageBox, type Axis, type Box, type Touched } from './grid.js';
 import { allocate, checkExpansion, type Limits } from './limits.js';
+import type { Patch } from './patch.js';
 import type { Spec } from './specs.js';
 
 const AT_ONCE = 4; // chunks that are read at a time
@@ -18,6 +19,7 @@ export interface Reading {
   readonly chunks: Chunks;
   readonly limits: Limits;
   readonly verify: boolean;
+  readonly patch: Patch | undefined;
   label(spec: Spec): string;
 }
 
@@ -28,12 +30,22 @@ export interface How {
 
 /** Elements as one raw chunk without padding would hold them: C order, little-endian, packed; unused bits are 0. */
 export async function readBytes(reading: Reading, spec: Spec, box: Box, how: How = {}): Promise<Uint8Array> {
+  originOf(reading, spec); // without a base it is refused, also where there is nothing to be read
+  return repackedAs(spec, box, (axes) => made(reading, spec, axes, how));
+}
+
+/** The same of what is stored here, which in a patch may be differences: the chunks alone, without the base. */
+export async function readStored(reading: Reading, spec: Spec, box: Box, how: How): Promise<Uint8Array> {
+  return repackedAs(spec, box, (axes) => gathered(reading, spec, axes, how));
+}
+
+async function repackedAs(spec: Spec, box: Box, elements: (axes: readonly Axis[]) => Promise<Uint8Array>): Promise<Uint8Array> {
   if (box.axes.some(({ count }) => count === 0)) return new Uint8Array(0);
   const exact = spec.shape.every(Number.isSafeInteger);
   need(exact, 'LIM-010', `a tensor of shape ${spec.sides}`, 'limit-exceeded');
   const info = infoOf(spec.dtype);
   const axes = storageBox(spec, box.axes);
-  const data = await gathered(reading, spec, axes, how);
+  const data = await elements(axes);
   if (info.bits === 8 * info.size) return data;
   const row = axes.at(-1)?.count ?? 1;
   const { start, step, count } = box.axes.at(-1) ?? { start: 0, step: 1, count: 1 };
@@ -41,7 +53,27 @@ export async function readBytes(reading: Reading, spec: Spec, box: Box, how: How
   return info.packed === 1 ? repacked(data, 1, 0, 1, 1, info) : repacked(data, row, first, step, count, info);
 }
 
-/** Storage elements at the positions of each axis. */
+/** Of a patch's tensor that is not whole the one of the base that it is made of; throws `missing-base`. [PATCH-004] */
+export function originOf(reading: Reading, spec: Spec): { reading: Reading; spec: Spec } | undefined {
+  if (spec.form === 'whole') return undefined;
+  const source = reading.patch!.sourceOf(spec);
+  if (source === undefined) throw reading.patch!.missing(reading.label(spec));
+  return { reading: source.base.reading, spec: source.base.tensors.spec(source.index) };
+}
+
+/** Storage elements at the positions of each axis; of a patch those that come of the base. [PATCH-006] */
+async function made(reading: Reading, spec: Spec, axes: readonly Axis[], how: How): Promise<Uint8Array> {
+  const origin = originOf(reading, spec);
+  if (origin === undefined) return gathered(reading, spec, axes, how);
+  const waiting = spec.form === 'xor' ? gathered(reading, spec, axes, how) : undefined;
+  waiting?.catch(() => undefined); // told when it is its turn
+  const data = await inBase(origin.reading.source.label, () => made(origin.reading, origin.spec, axes, how));
+  const differences = await waiting;
+  if (differences !== undefined) for (let i = 0; i < data.length; i++) data[i]! ^= differences[i]!;
+  return data;
+}
+
+/** Storage elements, as they are stored here. */
 async function gathered(reading: Reading, spec: Spec, axes: readonly Axis[], how: How): Promise<Uint8Array> {
   const { size } = infoOf(spec.dtype);
   const { source, chunks, verify } = reading;

@@ -6,6 +6,7 @@ import { infoOf } from './dtypes.js';
 import { CkptError } from './errors.js';
 import { Encoder, type ItemMap } from './msgpack.js';
 import { checkNames } from './names.js';
+import type { TensorForm } from './patch.js';
 
 export type CodecName = 'gzip' | 'zstd' | 'blosc';
 
@@ -27,9 +28,9 @@ export interface Kind {
   readonly codec: CodecName | undefined;
 }
 
-/** A tensor: its kind, number and name. */
+/** A tensor: its kind, number and name, and in a patch how it is made. */
 export class Spec implements Kind {
-  constructor(readonly kind: Kind, readonly index: number, readonly name: string) {}
+  constructor(readonly kind: Kind, readonly index: number, readonly name: string, readonly form: TensorForm = 'whole') {}
 
   get dtype(): Dtype { return this.kind.dtype; }
   get sides(): readonly Side[] { return this.kind.sides; }
@@ -37,7 +38,7 @@ export class Spec implements Kind {
   get storageShape(): readonly number[] { return this.kind.storageShape; }
   get grid(): readonly number[] { return this.kind.grid; }
   get chunkCounts(): readonly number[] { return this.kind.chunkCounts; }
-  get chunkCount(): number { return this.kind.chunkCount; }
+  get chunkCount(): number { return this.form === 'same' ? 0 : this.kind.chunkCount; } // [PATCH-003]
   get chunkSize(): number { return this.kind.chunkSize; }
   get codec(): CodecName | undefined { return this.kind.codec; }
 }

@@ -58,6 +58,23 @@ export class LazyTensor implements Tensor {
     return this.#spec.codec;
   }
 
+  get form(): Tensor['form'] {
+    return this.#spec.form;
+  }
+
+  get source(): LazyTensor | undefined {
+    const source = this.#reading.patch?.sourceOf(this.#spec);
+    return source && source.base.tensors.get(source.index);
+  }
+
+  get home(): string {
+    return this.#reading.source.label;
+  }
+
+  get block(): number {
+    return this.#reading.chunks.block;
+  }
+
   async read(selection?: Selection, options: ReadOptions = {}): Promise<NDArray> {
     const { dtype, shape, data } = await this.readRaw(selection, options);
     const [item] = selection?.slice(shapeless(this.#spec)) ?? [];
@@ -101,11 +118,15 @@ export class Tensors implements TensorSet {
     return isList(this.#specs) ? undefined : this.#specs;
   }
 
+  /** Of a tensor that is ready. */
+  spec(index: number): Spec {
+    return isList(this.#specs) ? this.#specs[index]! : this.#specs.specOf(index);
+  }
+
   get(index: number): LazyTensor {
     let tensor = this.#made.get(index);
     if (tensor === undefined) {
-      const spec = isList(this.#specs) ? this.#specs[index]! : this.#specs.specOf(index);
-      tensor = new LazyTensor(spec, this.reading());
+      tensor = new LazyTensor(this.spec(index), this.reading());
       this.#made.set(index, tensor);
     }
     return tensor;

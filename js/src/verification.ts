@@ -14,7 +14,7 @@ import type { ItemMap } from './msgpack.js';
 import { nameOf } from './names.js';
 import { hasPlainKeys, pathOfTrail } from './nodes.js';
 import type { Record } from './record.js';
-import { readBytes, type Reading } from './reading.js';
+import { originOf, readStored, type Reading } from './reading.js';
 import { checkFingerprint, type Spec } from './specs.js';
 import type { TensorPages } from './tensor_pages.js';
 import type { Tree } from './tree.js';
@@ -43,12 +43,32 @@ class Progress {
   }
 }
 
-/** All damage of a checkpoint. */
-export async function verifyWhole(verified: Verified, options: VerifyOptions): Promise<Damage[]> {
+/** What of a checkpoint has been looked at before its chunks: tables of them, and pages. */
+interface Begun {
+  readonly verified: Verified;
+  readonly damage: Damage[];
+  /** Of each table whether nothing is wrong with it. */
+  readonly sound: readonly boolean[];
+  /** Whether it is known where all chunks are. */
+  readonly isKnown: boolean;
+  /** Bytes of chunks. */
+  readonly total: number;
+}
+
+/** All damage of a checkpoint; of a patch also of what it is read through, which follows it in `chain`. [PATCH-016] */
+export async function verifyWhole(chain: readonly Verified[], options: VerifyOptions): Promise<Damage[]> {
+  const { signal } = options;
+  const begun: Begun[] = [];
+  for (const verified of chain) begun.push(await begin(verified, signal));
+  const progress = new Progress(begun.reduce((sum, { total }) => sum + total, 0), options.onProgress);
+  for (const one of begun) await verifyRest(one, progress, signal);
+  return begun.flatMap(({ damage, verified }, i) => (i === 0 ? damage : damage.map((one) => one.inBase(verified.reading.source.label))));
+}
+
+async function begin(verified: Verified, signal?: AbortSignal): Promise<Begun> {
   const { specs, record } = verified;
   const reading = record.layout === 'loose' ? verified.reading // chunks are objects of their own
     : { ...verified.reading, source: new WindowSource(verified.reading.source) };
-  const { signal } = options;
   const damage: Damage[] = [];
   const sound: boolean[] = [];
   for (let number = 0; number < reading.chunks.tableCount; number++) {
@@ -56,21 +76,34 @@ export async function verifyWhole(verified: Verified, options: VerifyOptions): P
   }
   const pages = Array.isArray(specs) ? undefined : specs as TensorPages;
   const isKnown = pages === undefined || await verifyPages(verified, pages, sound, damage, signal);
-  const progress = new Progress(await totalOf(reading, sound, signal), options.onProgress);
+  return { verified: { ...verified, reading }, damage, sound, isKnown, total: await totalOf(reading, sound, signal) };
+}
+
+async function verifyRest({ verified, damage, sound, isKnown }: Begun, progress: Progress, signal?: AbortSignal): Promise<void> {
+  const { reading, specs } = verified;
   for (const [number, good] of sound.entries()) {
     if (!good) continue;
     const table = await reading.chunks.table(number, signal);
     await verifyRows(reading, table, 0, table.rows, await ownersOf(specs, number), damage, progress, signal);
   }
-  await verifyFrames({ ...verified, reading }, sound, isKnown, damage, signal);
-  return damage;
+  await verifyFrames(verified, sound, isKnown, damage, signal);
 }
 
-/** All damage of one tensor. */
+/** All damage of one tensor, in a patch also of what it is made of. */
 export async function verifyTensor(reading: Reading, spec: Spec, options: VerifyOptions): Promise<Damage[]> {
-  const { signal } = options;
+  const chain = [{ reading, spec }];
+  for (let one = originOf(reading, spec); one !== undefined; one = originOf(one.reading, one.spec)) chain.push(one);
+  const progress = new Progress(chain.reduce((sum, one) => sum + one.spec.chunkCount * one.spec.chunkSize, 0), options.onProgress);
+  const all: Damage[] = [];
+  for (const [i, one] of chain.entries()) {
+    const damage = await damageOf(one.reading, one.spec, progress, options.signal);
+    all.push(...(i === 0 ? damage : damage.map((error) => error.inBase(one.reading.source.label))));
+  }
+  return all;
+}
+
+async function damageOf(reading: Reading, spec: Spec, progress: Progress, signal?: AbortSignal): Promise<Damage[]> {
   const damage: Damage[] = [];
-  const progress = new Progress(spec.chunkCount * spec.chunkSize, options.onProgress);
   for (const { table: number, first } of reading.chunks.tablesOf(spec)) {
     await collect(damage, async () => {
       const table = await reading.chunks.table(number, signal);
@@ -157,7 +190,7 @@ async function verifyChunk(reading: Reading, chunk: Chunk, box: Box, damage: Dam
   const size = extent.object === null ? await reading.source.size(object, signal) : extent.length;
   if (size > extent.length) damage.push(chunk.fault('bad-extent', `${object} is longer than its chunk [LAY-003]`));
   const decodes = sound && size === extent.length && (spec.codec !== undefined || spec.dtype === 'bool');
-  if (decodes) await collect(damage, () => readBytes(reading, spec, box, { verify: false, ...(signal && { signal }) }));
+  if (decodes) await collect(damage, () => readStored(reading, spec, box, { verify: false, ...(signal && { signal }) }));
 }
 
 /** The elements of a tensor that a chunk holds. */

@@ -85,6 +85,17 @@ test('directories are found with and without a slash, and read', async () => {
   await fails(opened('x.ckptfmt-tmp'), 'temporary', /unfinished save/);
 });
 
+test('a directory where an object should be is none, whatever list of it the server sends', async () => {
+  const list = Buffer.alloc(500_000, 'a list');
+  behave = (request, response, usual) => {
+    if (/\/b\/c\/0$/.test(request.url)) return response.writeHead(301, { location: `${request.url}/` }).end();
+    return request.url.endsWith('/b/c/0/') ? response.writeHead(200).end(list) : usual();
+  };
+  const { checkpoint } = await opened('object-directory/input.ckpt');
+  await fails((await checkpoint.tensor('b')).readRaw(), 'missing-object', /a directory/);
+  assert.deepEqual((await checkpoint.verify()).map(({ code }) => code), ['missing-object']);
+});
+
 test('a query stays with every object, and is not told in messages', async () => {
   const seen = [];
   behave = (request, response, usual) => {

@@ -21,6 +21,7 @@ export class App {
   readonly element: HTMLElement;
   readonly #bar: HTMLElement;
   readonly #notice = el('div', { class: 'notice', role: 'alert' });
+  readonly #lacking = el('div', { class: 'lacking', role: 'status' });
   readonly #search: HTMLInputElement;
   readonly #found = el('p', { class: 'quiet found-count', role: 'status' });
   readonly #tree: TreeView;
@@ -37,7 +38,7 @@ export class App {
   #again: (() => void) | null = null;
   #open = new Set<Shown>();
 
-  constructor(readonly openOther: () => void) {
+  constructor(readonly openOther: () => void, readonly chooseBase: () => void) {
     this.#bar = el('div', { class: 'title' });
     this.#search = el('input', { type: 'search', placeholder: 'Search tensors', 'aria-label': 'Search tensors', spellcheck: 'false', autocomplete: 'off' });
     let timer = 0;
@@ -58,7 +59,7 @@ export class App {
     this.element = el('div', { class: 'app' },
       el('header', { class: 'bar' }, this.#bar, this.#run.switcher,
         el('button', { type: 'button', onclick: () => this.openOther() }, 'Open …')),
-      this.#notice,
+      this.#notice, this.#lacking,
       el('div', { class: 'columns' },
         el('nav', { class: 'side-bar', 'aria-label': 'Tensors and values' }, el('div', { class: 'search' }, this.#search, this.#found), this.#tree.element),
         el('main', { class: 'content' }, this.#tabs.element)));
@@ -97,6 +98,9 @@ export class App {
     if (former) this.#letGo(former);
     document.title = `${visible(shown.name)} – ckptfmt`;
     fill(this.#notice);
+    fill(this.#lacking, ...(shown.patch?.isOpen === false ? [
+      el('p', {}, 'This is a patch. Tensors that are not whole in it are made of its base, the checkpoint whose manifest has the sha256 ', el('code', {}, shown.patch.base), ': drop that on this page.'),
+      el('button', { type: 'button', onclick: () => this.chooseBase() }, 'Choose the base')] : []));
     this.#search.value = '';
     fill(this.#found);
     this.#checked = new Checked(() => this.#marked());
@@ -147,7 +151,7 @@ export class App {
 
   #title(shown: Shown): void {
     fill(this.#bar, el('h1', {}, visible(shown.name)), el('span', { class: 'chip' }, shown.format),
-      shown.size === undefined ? null : el('span', { class: 'chip' }, bytes(shown.size)), el('span', { class: 'chip' }, count(shown.tensorCount, 'tensor')));
+      shown.patch && el('span', { class: 'chip' }, 'patch'), shown.size === undefined ? null : el('span', { class: 'chip' }, bytes(shown.size)), el('span', { class: 'chip' }, count(shown.tensorCount, 'tensor')));
   }
 
   #marked(): void {
@@ -208,7 +212,7 @@ export class App {
     const progress = el('progress', { max: 100, value: 0, 'aria-label': 'Verification', hidden: true });
     const button = el('button', { type: 'button', class: 'primary', onclick: () => void this.#verify(shown, button, progress) }, 'Verify every byte');
     const words = faults.length ? `${count(faults.length, 'fault')}${isVerified ? ': all there are' : ' found so far'}.`
-      : isVerified ? 'Whole: every byte is as its digest says.' : 'Nothing damaged was met so far. What is shown is checked as it is read.';
+      : isVerified ? `Whole: every byte is as its digest says.${shown.patch ? shown.patch.isOpen ? ' So is the base.' : ' That is what is stored in this patch: nobody has looked at its base.' : ''}` : 'Nothing damaged was met so far. What is shown is checked as it is read.';
     fill(this.#tabs.panel('damage'), el('section', { class: 'card' }, el('h2', {}, 'Damage'),
       el('p', { class: faults.length ? 'problem' : isVerified ? 'good' : null, role: 'status' }, words), el('div', { class: 'toolbar' }, button, progress),
       faults.length > 0 && this.#faultTable(faults)));
@@ -219,7 +223,7 @@ export class App {
     return el('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': 'What is damaged' }, el('table', { class: 'faults' },
       el('thead', {}, el('tr', {}, ...['code', 'tensor', 'chunk', 'block', 'offset', 'what'].map((name) => el('th', { scope: 'col' }, name)))),
       el('tbody', {}, ...faults.slice(0, MOST).map(({ code, message, place }) => el('tr', {}, el('th', { scope: 'row' }, code),
-        el('td', {}, place.tensor === undefined ? '–' : el('button', { type: 'button', class: 'link', onclick: () => void this.#goTo(place.tensor!) }, visible(place.tensor))),
+        el('td', {}, place.tensor === undefined ? '–' : place.base !== undefined ? `${visible(place.tensor)}, in the base` : el('button', { type: 'button', class: 'link', onclick: () => void this.#goTo(place.tensor!) }, visible(place.tensor))),
         ...[place.chunk, place.block, place.offset].map((number) => el('td', { class: 'number' }, number === undefined ? '–' : grouped(number))),
         el('td', {}, visible(message)))))),
     faults.length > MOST && el('p', {}, `and ${grouped(faults.length - MOST)} more`));
@@ -309,6 +313,11 @@ export class App {
     }
   }
 
+  /** Say something above all. */
+  say(text: string, ...more: (HTMLElement | null)[]): void {
+    fill(this.#notice, el('p', {}, visible(text)), ...more, el('button', { type: 'button', onclick: () => fill(this.#notice) }, 'Close'));
+  }
+
   focusSearch(): void {
     this.#search.focus();
     this.#search.select();
@@ -323,9 +332,7 @@ export class App {
     }
     const isChanged = isChange(error);
     const text = isChanged ? 'The file has changed since it was opened. What is shown was read before that; nothing more of it can be.' : (error as Error).message;
-    fill(this.#notice, el('p', {}, visible(text)),
-      isChanged && this.#again && el('button', { type: 'button', onclick: () => this.#again?.() }, 'Load it again'),
-      el('button', { type: 'button', onclick: () => fill(this.#notice) }, 'Close'));
+    this.say(text, isChanged && this.#again ? el('button', { type: 'button', onclick: () => this.#again?.() }, 'Load it again') : null);
   }
 
   /** Close what is neither shown nor pinned any more. */

@@ -1,7 +1,7 @@
 // What is known of the blocks of tensors: those whose digests were right when they were looked at, and those that were not.
 
 import { bitsOf } from './cost.js';
-import type { Fault, ShownTensor } from './shown.js';
+import { isLacking, madeOf, type Fault, type ShownTensor } from './shown.js';
 
 export interface Known {
   whole: ReadonlySet<string>;
@@ -16,6 +16,7 @@ export class Checked {
   #whole = new Map<string, Set<string>>();
   #damaged = new Map<string, Set<string>>();
   #all = new Set<string>(); // tensors of which every block was right
+  #ofBase = new Set<string>(); // tensors of the base of a patch that are damaged
   isVerified = false;
 
   constructor(readonly changed: () => void) {}
@@ -25,8 +26,14 @@ export class Checked {
   }
 
   markOf(tensor: ShownTensor): 'damaged' | 'whole' | null {
-    if (this.#damaged.has(tensor.label)) return 'damaged';
+    if (this.#damaged.has(tensor.label) || this.isOfDamaged(tensor)) return 'damaged';
+    if (isLacking(tensor)) return null; // nobody has looked at the base
     return this.isVerified || this.#all.has(tensor.label) ? 'whole' : null;
+  }
+
+  /** Whether what a tensor of a patch is made of is damaged. */
+  isOfDamaged(tensor: ShownTensor): boolean {
+    return [...madeOf(tensor)].some(({ home, label }, i) => i > 0 && this.#ofBase.has(keyOf(home!, label)));
   }
 
   right(tensor: ShownTensor, blocks: Iterable<string>): void {
@@ -50,12 +57,16 @@ export class Checked {
 
   wrong(faults: readonly Fault[]): void {
     for (const fault of faults) {
-      const { tensor, chunk, block, offset, object } = fault.place;
+      const { tensor, chunk, block, offset, object, base } = fault.place;
       const same = (one: Fault): boolean => one.code === fault.code && one.place.tensor === tensor && one.place.chunk === chunk
-        && one.place.block === block && one.place.offset === offset && one.place.object === object;
+        && one.place.block === block && one.place.offset === offset && one.place.object === object && one.place.base === base;
       if (this.faults.some(same)) continue;
       this.faults.push(fault);
       if (tensor === undefined) continue;
+      if (base !== undefined) {
+        this.#ofBase.add(keyOf(base, tensor));
+        continue;
+      }
       const there = this.#damaged.get(tensor) ?? new Set();
       there.add(`${chunk ?? 0}:${block ?? 0}`);
       this.#damaged.set(tensor, there);
@@ -64,6 +75,8 @@ export class Checked {
     this.changed();
   }
 }
+
+const keyOf = (home: string, label: string): string => JSON.stringify([home, label]);
 
 /** Blocks of a tensor by chunk; of a compressed one each chunk counts as one, as its stored length is not known here. */
 export function blocksOf(tensor: ShownTensor, block: number): { chunks: number; each: number } {

@@ -1,6 +1,6 @@
 // What a read touches, by arithmetic: blocks of the chunks of a tensor, before anything is read. Pure.
 
-import type { Pick, ShownTensor } from './shown.js';
+import { madeOf, type Pick, type ShownTensor } from './shown.js';
 
 const BITS: Record<string, number> = { bool: 8, bcomplex32: 32, bfloat16: 16 };
 const MOST = 20_000; // runs that are looked at one by one; beyond that, what lies between them counts as touched
@@ -50,6 +50,13 @@ export function touched(tensor: ShownTensor, selection: Pick, block: number): To
     }
   }
   return { bytes: total, blocks };
+}
+
+/** Bytes of the blocks that a selection touches, of a tensor of a patch also those of the base. */
+export function bytesTouched(tensor: ShownTensor, selection: Pick, block: number): number {
+  let total = 0;
+  for (const one of madeOf(tensor)) if (one.form !== 'same') total += touched(one, selection, one.block ?? block).bytes;
+  return total;
 }
 
 interface Span {

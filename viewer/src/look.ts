@@ -1,8 +1,8 @@
 // Reading what a view shows, within a bound: all of it, or bands of rows spread over it. What is damaged is left out, and
 // told; everything else is shown.
 
-import { touched } from './cost.js';
-import type { Elements, Fault, ShownTensor } from './shown.js';
+import { bytesTouched, touched } from './cost.js';
+import { madeOf, type Elements, type Fault, type ShownTensor } from './shown.js';
 import { type Run, type View, isTransposed, lengthOf, lieOf, selectionOf } from './view.js';
 
 /** Most bytes that are read for one look. */
@@ -33,7 +33,7 @@ export interface Look {
 export function planned(tensor: ShownTensor, view: View, block: number, limit = LIMIT): { across: Run; runs: Run[]; bytes: number } {
   const { rows, columns } = lieOf(view);
   let across = { first: 0, count: columns };
-  const cost = (run: Run): number => touched(tensor, selectionOf(view, run, across), block).bytes;
+  const cost = (run: Run): number => bytesTouched(tensor, selectionOf(view, run, across), block);
   if (rows * columns === 0) return { across, runs: [], bytes: 0 };
   const all = { first: 0, count: rows };
   const isMany = rows * columns > limit; // elements take a byte of memory at least
@@ -65,7 +65,7 @@ export async function look(
   for (const run of runs) {
     for await (const band of readBand(tensor, view, run, across, block, signal, faults)) {
       bands.push(band);
-      if (band.elements) onBlocks?.(touched(tensor, selectionOf(view, band, across), block).blocks);
+      if (band.elements && !tensor.source) onBlocks?.(touched(tensor, selectionOf(view, band, across), block).blocks);
     }
   }
   const read = runs.reduce((sum, { count }) => sum + count, 0);
@@ -83,9 +83,11 @@ async function* readBand(
   } catch (error) {
     if (!isDamage(error)) throw error;
     faults.push(error);
-    const { chunk, block: number } = error.place;
-    const key = chunk === undefined ? null : `${chunk}:${tensor.codec === undefined ? number ?? 0 : 0}`;
-    const touches = (rows: Run): boolean => key === null || touched(tensor, selectionOf(view, rows, across), block).blocks.has(key);
+    const { chunk, block: number, base } = error.place;
+    const holder = base === undefined ? tensor : [...madeOf(tensor)].slice(1).find(({ home }) => home === base); // what has the block
+    const key = `${chunk}:${holder?.codec === undefined ? number ?? 0 : 0}`;
+    const touches = (rows: Run): boolean => holder === undefined || chunk === undefined
+      || touched(holder, selectionOf(view, rows, across), holder.block ?? block).blocks.has(key);
     if (!touches(run)) { // as it is not known which rows it is
       yield { ...run, elements: null };
       return;

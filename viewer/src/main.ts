@@ -3,16 +3,19 @@
 import { App } from './app.js';
 import { el, fill } from './dom.js';
 import { type Given, dropped } from './given.js';
-import { openGiven, openServed } from './opening.js';
+import { type Named, namedOf, openNamed, servedOf } from './opening.js';
 import { type Index, servedIndex } from './served.js';
 import type { Shown } from './shown.js';
 import { Start } from './start.js';
 
 class Page {
   readonly #start = new Start((given) => void this.#open(given), () => this.#see(this.#app.element));
-  readonly #app = new App(() => this.#ask());
+  readonly #app = new App(() => this.#ask(), () => this.#start.choose());
   #isOpen = false;
   #turn = 0;
+  #said = ''; // to be told with what is opened
+  #lacking: Named | null = null; // a patch that is shown, and whose base is not open
+  readonly #given: Named[] = []; // what was opened: the base of a patch may be among it
 
   begin(): void {
     this.#see(this.#start.element);
@@ -65,8 +68,10 @@ class Page {
   async #serve(index: Index): Promise<void> {
     const go = (at: number): void => {
       const listed = index.checkpoints[at];
-      if (listed?.at) void this.#show(() => openServed(listed), () => go(at), at);
+      if (listed?.at) void this.#show(async () => [servedOf(listed), await openNamed(servedOf(listed), near(at))], () => go(at), at);
     };
+    const near = (at: number): Named[] => [...index.checkpoints.slice(0, at).reverse(), ...index.checkpoints.slice(at + 1)]
+      .filter((other) => other.at !== null && other.error === null).map(servedOf).concat(this.#given);
     this.#app.showRun(index, go);
     const first = index.checkpoints.findLastIndex(({ at, error }) => at !== null && error === null);
     const some = first < 0 ? index.checkpoints.findLastIndex(({ at }) => at !== null) : first;
@@ -76,20 +81,42 @@ class Page {
 
   async #open(given: Given): Promise<void> {
     const where = 'url' in given ? given.url : given.files[0]!.path;
-    await this.#show(() => openGiven(given), 'url' in given ? () => void this.#open(given) : null, null, where);
+    await this.#show(() => this.#opened(namedOf(given)), 'url' in given ? () => void this.#open(given) : null, null, where);
   }
 
-  async #show(open: () => Promise<Shown>, again: (() => void) | null, at: number | null, where = ''): Promise<void> {
+  /** A patch whose base is there now, if there is one: that which is shown, or one of those that were given. */
+  async #opened(named: Named[]): Promise<[Named, Shown]> {
+    const lacking = this.#lacking;
+    const bases = [...named, ...this.#given];
+    if (lacking || named.length > 1) {
+      for (const one of lacking ? [lacking, ...named] : named) {
+        const shown = await openNamed(one, bases).catch(() => null);
+        if (shown?.patch?.isOpen) return [one, shown];
+        await shown?.close();
+      }
+    }
+    const [only] = named;
+    if (only === undefined || named.length > 1) throw new Error('These files are no checkpoint in a directory, and no patch with its base. Drop one file at a time.');
+    const shown = await openNamed(only, bases);
+    if (lacking) this.#said = `${only.name} is not the base of ${lacking.name}, and is shown by itself.`;
+    return [only, shown];
+  }
+
+  async #show(open: () => Promise<[Named, Shown]>, again: (() => void) | null, at: number | null, where = ''): Promise<void> {
     const turn = ++this.#turn;
     this.#start.busy(where ? `Opening ${where} …` : 'Opening …');
+    this.#said = '';
     try {
-      const shown = await open();
+      const [named, shown] = await open();
       if (turn !== this.#turn) {
         await shown.close();
         return;
       }
       this.#app.again = again ?? (() => this.#ask());
       this.#app.show(shown);
+      if (this.#said) this.#app.say(this.#said);
+      this.#lacking = shown.patch?.isOpen === false ? named : null;
+      if (at === null) this.#given.push({ ...named, kind: shown.size === undefined ? 'directory' : 'file' });
       if (at !== null) this.#app.mark(at);
       this.#isOpen = true;
       this.#see(this.#app.element);

@@ -9,7 +9,7 @@ import { HeatMap } from './heat_map.js';
 import { type Look, bandAt, hasElements, look, partText, positionIn } from './look.js';
 import { type Figures, type Statistics, endsOf, figures } from './numbers.js';
 import { NumbersTable } from './numbers_table.js';
-import type { Fault, Shown, ShownTensor } from './shown.js';
+import { isLacking, type Fault, type Shown, type ShownTensor } from './shown.js';
 import { brief, bytes, count, elementText, grouped, shapeText, visible } from './text.js';
 import { type View, indexAt, initialView, viewText } from './view.js';
 
@@ -28,6 +28,7 @@ interface Callbacks {
 }
 
 const PARTS = 96; // of the strip of blocks
+const FORMS = { whole: '', same: 'same as in the base', xor: 'differs from the base' };
 const isDark = (): boolean => matchMedia('(prefers-color-scheme: dark)').matches;
 
 export class TensorPanel {
@@ -88,7 +89,9 @@ export class TensorPanel {
     this.#axes.show(tensor.shape, view);
     this.#pin.disabled = true;
     this.#sight.hidden = true;
-    const problem = tensor.opaque ?? (tensor.shape.includes(0) || !hasElements(view) ? 'There are no elements here.' : null);
+    this.#verify.disabled = isLacking(tensor);
+    const problem = tensor.opaque ?? (isLacking(tensor) ? 'This tensor is made of one of the base of this patch, which is not open.'
+      : tensor.shape.includes(0) || !hasElements(view) ? 'There are no elements here.' : null);
     if (problem) {
       fill(this.#told, el('p', { class: 'note' }, problem));
       return;
@@ -115,7 +118,7 @@ export class TensorPanel {
     fill(this.#title, ...broken(visible(tensor.label) || '(the whole tree)'));
     const chip = (text: string): HTMLElement => el('span', { class: 'chip' }, text);
     fill(this.#about, chip(tensor.dtype), chip(shapeText(tensor.shape)), chip(count(tensor.shape.reduce((a, b) => a * b, 1), 'element')), chip(bytes(tensor.nbytes)),
-      chip(tensor.codec ?? 'raw'), tensor.chunkCount > 1 ? chip(count(tensor.chunkCount, 'chunk')) : null);
+      FORMS[tensor.form ?? 'whole'] && chip(FORMS[tensor.form ?? 'whole']), tensor.form !== 'same' && chip(tensor.codec ?? 'raw'), tensor.chunkCount > 1 ? chip(count(tensor.chunkCount, 'chunk')) : null);
     this.showStatus();
   }
 
@@ -125,6 +128,10 @@ export class TensorPanel {
     if (!tensor) return;
     if (!this.shown.digest) {
       fill(this.#status, el('p', { class: 'quiet' }, `Not verified: ${this.shown.format} has no digests.`));
+      return;
+    }
+    if (tensor.form && tensor.form !== 'whole') {
+      fill(this.#status, this.#statusOfPatch(tensor));
       return;
     }
     const { whole, damaged } = this.checked.of(tensor);
@@ -137,6 +144,16 @@ export class TensorPanel {
       : right === 0 ? `${count(total, noun)}, each checked as it is read`
         : right === total ? `${total === 1 ? `Its ${noun} is` : `All ${count(total, noun)} are`} checked: every byte is as its ${this.shown.digest} digest says` : `${grouped(right)} of ${count(total, noun)} checked, none damaged so far`;
     fill(this.#status, strip(total, each, mark === 'whole' ? null : whole, damaged, words), el('p', { class: damaged.size ? 'problem' : 'quiet', role: 'status' }, words));
+  }
+
+  /** Of a tensor that is made of one of a base: what it is made of, and whether blocks of either are damaged. */
+  #statusOfPatch(tensor: ShownTensor): HTMLElement {
+    const mark = this.checked.markOf(tensor);
+    const of = tensor.source ? `${visible(tensor.source.label) || 'the whole tree'} of ${visible(tensor.source.home ?? 'the base')}` : 'a tensor of the base';
+    const made = tensor.form === 'same' ? `The same as ${of}` : `As ${of}, but for bits that differ`;
+    const checked = isLacking(tensor) ? '' : mark === 'damaged' ? this.checked.isOfDamaged(tensor) ? ': that is damaged' : ': those are damaged'
+      : mark === 'whole' ? ': every byte is as its digest says' : ': each block is checked as it is read';
+    return el('p', { class: mark === 'damaged' ? 'problem' : 'quiet', role: 'status' }, `${made}${checked}.`);
   }
 
   #draw(): void {
@@ -202,7 +219,7 @@ export class TensorPanel {
       this.callbacks.failed(error);
     } finally {
       fill(this.#verify, 'Verify this tensor');
-      this.#verify.disabled = false;
+      this.#verify.disabled = this.#tensor !== null && isLacking(this.#tensor);
       this.#verify.removeAttribute('aria-busy');
       this.showStatus();
     }

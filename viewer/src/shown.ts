@@ -25,6 +25,12 @@ export interface ShownTensor {
   readonly codec: string | undefined;
   /** Why there are no numbers to be shown; left out where there are. */
   readonly opaque?: string | undefined;
+  /** In a patch: how it is made, and of what. Left out of other formats. */
+  readonly form?: 'whole' | 'same' | 'xor';
+  readonly source?: ShownTensor | undefined;
+  /** How its checkpoint is called where that is the base of a patch, and the block size of that. */
+  readonly home?: string;
+  readonly block?: number;
   read(selection?: Pick, options?: { signal?: AbortSignal }): Promise<Elements>;
   verify?(options?: { signal?: AbortSignal; onProgress?: (progress: Progress) => void }): Promise<Fault[]>;
 }
@@ -58,6 +64,7 @@ export interface Where {
   block?: number;
   offset?: number;
   object?: string;
+  base?: string;
 }
 
 /** Something that is open. */
@@ -77,10 +84,20 @@ export interface Shown {
   /** Records of migrations, repairs and upgrades. */
   readonly provenance: Value;
   readonly tensorCount: number;
+  /** Of a patch: the sha256 of its base, and whether that is open. */
+  readonly patch?: { readonly base: string; readonly isOpen: boolean } | undefined;
   children(path: readonly Key[], options?: { start?: number; stop?: number; signal?: AbortSignal }): Promise<ShownEntry[]>;
   /** How many items the root has; undefined if it is no container. */
   readonly rootCount: number | undefined;
   tensors(options?: { signal?: AbortSignal }): AsyncIterable<ShownTensor>;
   verify?(options?: { signal?: AbortSignal; onProgress?: (progress: Progress) => void }): Promise<Fault[]>;
   close(): Promise<void>;
+}
+
+/** Whether a tensor of a patch is made of the base, which is not open. */
+export const isLacking = ({ form, source }: ShownTensor): boolean => form !== undefined && form !== 'whole' && source === undefined;
+
+/** A tensor, the one of the base that it is made of, and so on. */
+export function* madeOf(tensor: ShownTensor): Generator<ShownTensor> {
+  for (let one: ShownTensor | undefined = tensor; one !== undefined; one = one.source) yield one;
 }

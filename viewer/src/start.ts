@@ -10,17 +10,21 @@ export class Start {
   readonly #busy = el('p', { class: 'quiet', role: 'status' });
   readonly #back = el('button', { type: 'button', class: 'quiet-button', hidden: true, onclick: () => this.left() }, 'Back');
 
+  /** Let a file be chosen. */
+  readonly choose: () => void;
+
   constructor(readonly given: (given: Given) => void, readonly left: () => void) {
     const files = el('input', { type: 'file', id: 'files', class: 'unseen', tabindex: -1, multiple: true, 'aria-hidden': 'true', onchange: () => this.#take(files) });
     const folder = el('input', { type: 'file', id: 'folder', class: 'unseen', tabindex: -1, webkitdirectory: true, 'aria-hidden': 'true', onchange: () => this.#take(folder) });
     const url = el('input', { type: 'url', id: 'url', placeholder: 'https://…/model.ckpt', spellcheck: 'false', autocomplete: 'off', required: true });
+    this.choose = () => files.click();
     this.element = el('main', { class: 'start' },
       el('h1', {}, 'Look at a checkpoint'),
       el('p', { class: 'lead' }, 'Checkpoints of ckptfmt, safetensors and GGUF: the tree, numbers and heat maps of any slice, and what is damaged.'),
       el('div', { class: 'drop' },
         el('p', {}, 'Drop a file here, or a folder that is one checkpoint'),
         el('div', { class: 'toolbar' },
-          el('button', { type: 'button', class: 'primary', onclick: () => files.click() }, 'Choose a file'),
+          el('button', { type: 'button', class: 'primary', onclick: () => this.choose() }, 'Choose a file'),
           el('button', { type: 'button', onclick: () => folder.click() }, 'Choose a folder')), files, folder),
       el('form', { class: 'url', onsubmit: (event: Event) => {
         event.preventDefault();

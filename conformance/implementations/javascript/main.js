@@ -9,7 +9,7 @@ const [{ open }, { answering, json }] = await Promise.all([import('../../../js/d
     process.stderr.write(`${error.message}\nThe reader in JavaScript has not been built: run \`make js\`.\n`);
     process.exit(1);
   });
-const answer = answering('ckptfmt-javascript', (file) => open(file));
+const answer = answering('ckptfmt-javascript', (file, base) => open(file, { base }));
 
 for await (const line of createInterface({ input: process.stdin })) {
   const request = JSON.parse(line);

@@ -3,7 +3,7 @@
 
 import { CkptError, Complex, Dict, NaNBits, Scalar, Tuple, isTensor } from '../../../js/dist/index.js';
 
-const FEATURES = ['reader', 'unverified', 'verify', 'pages', 'layout:file', 'layout:loose', 'layout:packed',
+const FEATURES = ['reader', 'unverified', 'verify', 'pages', 'patch', 'layout:file', 'layout:loose', 'layout:packed',
   'digest:xxh3-128', 'digest:sha256', 'digest:blake3', 'codec:zstd', 'codec:gzip', 'codec:blosc'];
 const INLINE = 1024; // bytes of a tensor that are given as hex
 
@@ -11,16 +11,16 @@ const INLINE = 1024; // bytes of a tensor that are given as hex
 export function answering(name, open) {
   let checkpoint;
 
-  const opened = async (file) => {
+  const opened = async (file, bases) => {
     await checkpoint?.close();
     checkpoint = undefined;
-    checkpoint = await open(file);
+    checkpoint = await open(file, bases);
   };
 
   const operations = {
     hello: () => ({ name, version: '1.1.0', features: FEATURES }),
-    open: async ({ file }) => {
-      await opened(file);
+    open: async ({ file, bases }) => {
+      await opened(file, bases);
       return {};
     },
     list: async () => ({

@@ -34,7 +34,7 @@ class FlatTensor implements ShownTensor {
   readonly chunkCount = 1;
   readonly codec = undefined;
 
-  constructor(readonly source: Source, readonly about: Described) {
+  constructor(readonly file: Source, readonly about: Described) {
     this.label = about.name;
   }
 
@@ -80,7 +80,7 @@ class FlatTensor implements ShownTensor {
       const begin = starts[from]!;
       const length = starts[to - 1]! + width - begin;
       check(length <= MOST, 'this part is too large to be read at once');
-      const bytes = await this.source.read('', begin, length, signal);
+      const bytes = await this.file.read('', begin, length, signal);
       check(bytes.length === length, `the file ends before the tensor ${this.name} does`);
       yield { from, to, begin, bytes };
       from = to;
