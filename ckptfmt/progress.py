@@ -64,9 +64,12 @@ def progress_bar(title: str) -> Iterator[Progress]:
     except ImportError as error:
         raise missing("a progress bar", error, "rich") from error
 
+    console = Console(stderr=True)
+    if not console.is_terminal:  # where rich before 14.3 ends even a disabled bar with an empty line
+        yield lambda done, total: None
+        return
     said = TextColumn("{task.description}", markup=False)
     columns = (said, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
-    console = Console(stderr=True)
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, transient=True) as bars:
         task = bars.add_task(title, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
