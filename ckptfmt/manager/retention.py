@@ -77,9 +77,7 @@ def _delete(run: RunDirectory, steps: Sequence[Step]) -> None:
         going = [step for step in left if step.sha256 not in bases]
         if not going:
             return
-        run.delete(
-            going, for_good=True
-        )  # else after a power loss they may be there, and not what they are read through
+        run.delete(going, for_good=True)  # else after a power loss they may be there, and their bases not
         left = [step for step in left if step not in going]
     bases = {step.base for step in run.scan().steps} if len(left) < len(steps) else set()
     run.delete([step for step in left if step.sha256 not in bases])
