@@ -512,6 +512,7 @@ def test_a_run(chromium: Browser, tmp_path: Path) -> None:
     np.savez(tmp_path / "run" / "other.npz", w=np.zeros(3))
     with ckptfmt.viewing.view(tmp_path / "run") as view, looking(chromium, view.url) as looker:
         looker.wait()
+        expect(looker.page.get_by_role("heading", level=1)).to_have_text("step-0000000003.ckpt")
         steps = looker.tab("Run")
         expect(steps.locator("tbody tr")).to_have_count(5)
         expect(steps).to_contain_text("ckptfmt convert")

@@ -153,4 +153,6 @@ def test_a_run_in_which_the_base_is(chromium: Browser, tmp_path: Path) -> None:
         looker.look("model/kept", "19, 28:")
         assert first_row(looker) == [598, 599]
         expect(looker.page.locator(".status")).to_contain_text("The same as model/kept of step-0.ckpt")
+        looker.look("model/w", "3, 4:7")  # of which zstd has the differences
+        assert first_row(looker) == [604, -1, 606]
         assert looker.visited.problems == []

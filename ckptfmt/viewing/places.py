@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import threading
-from contextlib import suppress
 from math import isfinite
 from typing import Any
 
@@ -19,7 +18,6 @@ from ..conversion.opening import place_of
 from ..conversion.table import OWN
 from ..errors import CkptError, fault
 from ..manager.listing import CheckpointRow, by_step, listed, step_in
-from ..reading.checkpoint import StoredCheckpoint
 from ..storage import COMMIT, MANIFEST, Options, Storage, is_url, path_of, storage_for
 
 SHOWN = (OWN, "safetensors", "gguf")  # formats that the page reads
@@ -88,8 +86,7 @@ class ViewedPlaces:
         return {"path": self.path, "folder": True, "checkpoints": [self._row(row) for row in rows]}
 
     def _row(self, row: CheckpointRow) -> dict[str, Any]:
-        is_shown = row.base is None and (row.format in SHOWN or (row.format is None and row.error is not None))
-        advice = convert_advice(row.path) if row.base is None else apply_advice(self.path, row.path)
+        is_shown = row.format in SHOWN or (row.format is None and row.error is not None)
         return {
             "name": row.name,
             "format": row.format or OWN,
@@ -101,7 +98,7 @@ class ViewedPlaces:
             "kept": list(row.reasons),
             "directory": os.path.isdir(row.path),
             "at": f"at/{self.number_of(row.path)}" if is_shown else None,
-            "advice": None if is_shown else advice,
+            "advice": None if is_shown else convert_advice(row.path),
         }
 
 
@@ -126,16 +123,11 @@ def convert_advice(path: str) -> str:
     return f"ckptfmt convert {shlex.quote(path)} {shlex.quote(os.path.basename(path.rstrip('/')) + '.ckpt')}"
 
 
-def apply_advice(base: str, path: str) -> str:
-    """The same of a patch, whose base is at a place, or in a folder."""
-    return f"ckptfmt apply {shlex.quote(base)} {shlex.quote(path)} {shlex.quote('whole-' + os.path.basename(path))}"
-
-
 def places_at(
     path: str | os.PathLike[str], *, follow_links: bool = False, storage_options: Options | None = None
 ) -> ViewedPlaces:
     """What is at a path or a URL: a checkpoint, or the folder of some. Raises `not-found`, `temporary`, and
-    `unsupported-source` for a format that the page does not read, and for a patch."""
+    `unsupported-source` for a format that the page does not read."""
     name = path_of(path)
     is_folder = not is_url(name) and os.path.isdir(name) and not _is_checkpoint(name)
     place = ViewedPlace(name, follow_links=follow_links, options=storage_options)
@@ -162,13 +154,3 @@ def _check_format(path: str) -> None:
         title = FORMATS[format].title
         message = f"this is {title}; the page reads {', '.join(SHOWN)}"
         raise fault("unsupported-source", message, path=path, advice=f"Convert it: {convert_advice(path)}")
-    if format == OWN and _is_patch(path):
-        message = "this is a patch; the page reads what is whole"
-        raise fault("unsupported-source", message, path=path, advice=f"Write it out: {apply_advice('BASE', path)}")
-
-
-def _is_patch(path: str) -> bool:
-    """Whether a file is a patch; what is damaged is left to the page."""
-    with suppress(CkptError), StoredCheckpoint(path) as stored:
-        return stored.manifest.patch is not None
-    return False

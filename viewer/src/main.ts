@@ -4,7 +4,7 @@ import { App } from './app.js';
 import { el, fill } from './dom.js';
 import { type Given, dropped } from './given.js';
 import { type Named, namedOf, openNamed, servedOf } from './opening.js';
-import { type Index, servedIndex } from './served.js';
+import { type Index, type Listed, servedIndex } from './served.js';
 import type { Shown } from './shown.js';
 import { Start } from './start.js';
 
@@ -73,8 +73,9 @@ class Page {
     const near = (at: number): Named[] => [...index.checkpoints.slice(0, at).reverse(), ...index.checkpoints.slice(at + 1)]
       .filter((other) => other.at !== null && other.error === null).map(servedOf).concat(this.#given);
     this.#app.showRun(index, go);
-    const first = index.checkpoints.findLastIndex(({ at, error }) => at !== null && error === null);
-    const some = first < 0 ? index.checkpoints.findLastIndex(({ at }) => at !== null) : first;
+    const last = (good: (one: Listed) => boolean): number => index.checkpoints.findLastIndex((one) => one.at !== null && good(one));
+    const choices = [last(({ step, error }) => step !== null && error === null), last(({ error }) => error === null), last(() => true)];
+    const some = choices.find((at) => at >= 0) ?? -1;
     if (some >= 0) go(some);
     else this.#start.failed(new Error(`There is no checkpoint that this page reads in ${index.path}. ${index.checkpoints[0]?.advice ?? ''}`));
   }
