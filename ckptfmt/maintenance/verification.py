@@ -3,10 +3,7 @@ match. [FRM-004]"""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +14,7 @@ import numpy as np
 
 from ..brief import Brief
 from ..calls import takes
-from ..errors import CODES, DAMAGED, CkptError, CorruptError, StorageError, fault, os_fault
+from ..errors import CODES, DAMAGED, CkptError, CorruptError, StorageError, fault
 from ..format.chunk_table import ChunkTable, columns
 from ..format.chunks import decoded_array
 from ..format.dtypes import settled
@@ -31,15 +28,13 @@ from ..reading.blocks import BlockReader, ChunkPlace
 from ..reading.checkpoint import REPLACED, StoredCheckpoint
 from ..storage import path_of, place_of
 from ..storage.ahead import ahead, in_order
+from .marks import ChunkKey, Done, Mark
 
 if TYPE_CHECKING:
     from ..reading.bases import PatchBase
     from ..storage import Place
 
 RUN, STRETCH = 4 << 20, 32 << 20  # bytes checked by one job: of neighbouring small chunks, of a large one
-PAUSE = 1.0  # seconds between two times that it is kept how far a verification has come
-
-ChunkKey = tuple[int, int]  # tensor, chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,89 +217,6 @@ class Work(NamedTuple):
     rows: list[ChunkKey]
     large: ChunkKey | None = None
     blocks: range = range(0)
-
-
-class Done(NamedTuple):
-    """What was checked: which chunks are done with it, how many stored bytes, what is damaged, and in which chunks."""
-
-    rows: list[ChunkKey]
-    bytes: int
-    damage: list[Damage]
-    damaged: list[ChunkKey]
-
-
-class Mark:
-    """How far a verification has come: a small file with the manifest's sha256, the number of chunks that were checked,
-    in the order of the tables, and those of them that were damaged, which are checked again."""
-
-    def __init__(self, path: str, manifest: str, checked: int, damaged: list[ChunkKey]) -> None:
-        self.path, self.manifest, self.checked, self.damaged = path, manifest, checked, damaged
-        self.again = list(damaged)
-        self._begun: list[ChunkKey] = []  # damaged, in a chunk of which other parts are still to be checked
-        self._written = time.monotonic()
-
-    @classmethod
-    def at(cls, path: str, manifest: str) -> Mark:
-        """What the file at `path` says, or a new mark if there is none; raises `bad-option` for any other file."""
-        try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
-        except FileNotFoundError:
-            return cls(path, manifest, 0, [])
-        except OSError as error:
-            raise os_fault(error, "cannot read how far the verification has come", path) from error
-        except ValueError:
-            found = None
-        match found:
-            case {"ckptfmt_verify": 1, "manifest": str(of), "checked": int(checked), "damaged": list(damaged)}:
-                if of == manifest:
-                    return cls(path, manifest, checked, [(int(tensor), int(chunk)) for tensor, chunk in damaged])
-                message = "resume= belongs to another checkpoint"
-                raise fault("bad-option", message, path=path, found=of, expected=manifest)
-        raise fault("bad-option", "resume= is no file of a verification", path=path)
-
-    def rest(self, batches: Iterator[list[ChunkKey]]) -> Iterator[list[ChunkKey]]:
-        """The batches that were not checked yet."""
-        before = self.checked
-        for batch in batches:
-            skipped = min(before, len(batch))
-            before -= skipped
-            if skipped < len(batch):
-                yield batch[skipped:]
-
-    def move(self, done: Done) -> None:
-        """These chunks were checked, too."""
-        if done.rows is self.again:
-            self.damaged = done.damaged
-        else:
-            self.checked += len(done.rows)
-            self._begun += done.damaged
-            if done.rows:
-                self.damaged += dict.fromkeys(self._begun)
-                self._begun = []
-        if time.monotonic() - self._written > PAUSE:
-            self.write()
-
-    def write(self) -> None:
-        """Keep it; raises `StorageError`."""
-        self._written = time.monotonic()
-        document = {
-            "ckptfmt_verify": 1,
-            "manifest": self.manifest,
-            "checked": self.checked,
-            "damaged": self.damaged,
-        }
-        try:
-            with open(f"{self.path}.new", "w", encoding="utf-8") as file:
-                json.dump(document, file)
-            os.replace(f"{self.path}.new", self.path)
-        except OSError as error:
-            raise os_fault(error, "cannot keep how far the verification has come", self.path) from error
-
-    def remove(self) -> None:
-        """The verification has ended."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
 
 
 def _table(blocks: BlockReader, part: int) -> ChunkTable | Damage:

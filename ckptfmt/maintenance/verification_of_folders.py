@@ -33,7 +33,8 @@ from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url, path_of
 from .candidates import candidates_in
-from .verification import Mark, VerifyReport, checked, verify, verify_stored
+from .marks import Mark
+from .verification import VerifyReport, checked, verify, verify_stored
 
 FORM = "ckptfmt_verify_folder"
 SUFFIX = ".ckpt"  # of the names that people and managers give to checkpoints

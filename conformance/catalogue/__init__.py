@@ -210,6 +210,7 @@ MODULES = (
     ),
     *(
         "packed",
+        "packed_damage",
         "labels",
         "pages",
         "page_faults",
