@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
-PYTEST_ARGS ?= -n 2
+# each process takes half of the tests, in their order, so that what the tests of a file share is mostly made once
+PYTEST_ARGS ?= -n 2 --dist worksteal
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: demo js page test test-thorough test-matrix lint format docs bench bench-quick clean

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["stress.sigkill", "stress.races", "stress.gc", "stress.changes", "stress.recompute"])
+PRELOAD = ["stress.sigkill", "stress.races", "stress.gc", "stress.changes", "stress.recompute"]
+CONTEXT.set_forkserver_preload(PRELOAD)
 PATIENCE = 120  # seconds
 
 

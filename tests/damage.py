@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import struct
@@ -28,6 +27,8 @@ from ckptfmt.layouts import pack_writer
 from ckptfmt.storage import disk
 from ckptfmt.storage.disk import Disk
 from ckptfmt.writing import request, writer
+from stress.processes import CONTEXT, PRELOAD
+from stress.processes import child as child
 
 LAYOUTS = ("file", "packed", "loose")
 METADATA = {"step": 7, "note": "before"}
@@ -274,33 +275,23 @@ def use_disk(
 
 # ---- child processes
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-# what children import: it is imported once
-_CONTEXT.set_forkserver_preload(
-    ["ckptfmt.parallel.save", "ckptfmt.testing", "ckptfmt.writing.writer", "hypothesis", "pytest"]
-)
+# what the functions that children run stand beside is imported once. A process has one such list: the last that is set
+CONTEXT.set_forkserver_preload([*PRELOAD, "fsspec", "hypothesis", "moto.server", "pytest", "tenacity"])
 
 
 def semaphore() -> Any:
     """A counter that children and the test share."""
-    return _CONTEXT.Semaphore(0)
+    return CONTEXT.Semaphore(0)
 
 
 def barrier(parties: int) -> Any:
     """A point at which children wait for each other."""
-    return _CONTEXT.Barrier(parties)
+    return CONTEXT.Barrier(parties)
 
 
 def queue() -> Any:
     """What children put in, the test gets out."""
-    return _CONTEXT.SimpleQueue()
-
-
-def child(target: Callable[..., Any], *arguments: Any) -> Any:
-    """A started child process that runs a function of a module."""
-    process = _CONTEXT.Process(target=target, args=arguments, daemon=True)
-    process.start()
-    return process
+    return CONTEXT.SimpleQueue()
 
 
 def exit_code(target: Callable[..., Any], *arguments: Any) -> int:

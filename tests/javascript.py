@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,24 @@ import numpy as np
 import pytest
 
 JS = Path(__file__).parents[1] / "js"
-NODE = shutil.which("node")
 WIDE = {"int64": "BigInt64Array", "uint64": "BigUint64Array", "complex64": "Float32Array", "complex128": "Float64Array"}
 SAME = {"bool": "Uint8Array", "float32": "Float32Array", "float64": "Float64Array"}
 SMALL_INTS = {"int2": "Int8Array", "int4": "Int8Array", "uint2": "Uint8Array", "uint4": "Uint8Array"}
 
 
+@cache
+def program() -> tuple[str, int]:
+    """The program itself, where a package of Python puts a script before it, and its major version; 0 without one."""
+    if (command := shutil.which("node")) is None:
+        return "", 0
+    asked = [command, "-p", "process.execPath + ' ' + parseInt(process.versions.node)"]
+    path, _, version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.rpartition(" ")
+    return path, int(version)
+
+
 def missing() -> str:
     """Why the package cannot be run here; "" if it can."""
-    if NODE is None:
-        return "needs Node 20 or later"
-    version = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.strip("v\n").split(".")[0]) < 20:
+    if program()[1] < 20:
         return "needs Node 20 or later"
     return "" if (JS / "dist" / "index.js").exists() else "js/ is not built: run `make js`"
 
@@ -34,7 +41,7 @@ def node() -> str:
     """The program that runs it; the test is skipped where that cannot be."""
     if why := missing():
         pytest.skip(why)
-    return str(NODE)
+    return program()[0]
 
 
 class Reader:

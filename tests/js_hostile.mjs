@@ -1,12 +1,13 @@
-// What a hostile checkpoint does to the package of js/, for tests/attacks/attack.py: looks at it, loads it and verifies it,
-// and writes for each the code, bytes of memory that it took at most, and seconds of the processor.
+// What hostile checkpoints do to the package of js/, for tests/attacks/attack.py. Each line of stdin is JSON: actions, and
+// the path that they are done to. A line for each says the code, bytes of memory that it took at most, and seconds of the
+// processor; one more whether this process is of no more use: what it keeps would hide what the next attack takes.
 
 import { readFileSync, writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { CkptError, open } from '../js/dist/index.js';
 
-const ready = process.argv.slice(2);
-const [actions, path] = ready.splice(-2);
 const LIMIT = { maxDecodedBytes: 64 * 2 ** 20 };
+const KEPT = 16 * 2 ** 20; // bytes at most, beyond those of the libraries
 
 async function look(place) {
   const checkpoint = await open(place, LIMIT);
@@ -50,13 +51,21 @@ function status(name) {
   return Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024;
 }
 
-for (const place of ready) await verify(place); // its libraries, whose memory is not what is measured
-for (const action of [look, load, verify].filter(({ name }) => actions.split(',').includes(name))) {
+// the libraries, whose memory is not what is measured
+for (const place of process.argv.slice(2)) await verify(place);
+globalThis.gc();
+const first = status('VmRSS');
+for await (const line of createInterface({ input: process.stdin })) {
+  const [actions, path] = JSON.parse(line);
+  for (const action of [look, load, verify].filter(({ name }) => actions.includes(name))) {
+    globalThis.gc();
+    const before = status('VmRSS');
+    writeFileSync('/proc/self/clear_refs', '5'); // the peak begins anew
+    const start = process.cpuUsage();
+    const ended = await action(path).then(() => 'opened', code);
+    const { user, system } = process.cpuUsage(start);
+    console.log(JSON.stringify([ended, Math.max(0, status('VmHWM') - before), (user + system) / 1e6]));
+  }
   globalThis.gc();
-  const before = status('VmRSS');
-  writeFileSync('/proc/self/clear_refs', '5'); // the peak begins anew
-  const start = process.cpuUsage();
-  const ended = await action(path).then(() => 'opened', code);
-  const { user, system } = process.cpuUsage(start);
-  console.log(JSON.stringify([ended, Math.max(0, status('VmHWM') - before), (user + system) / 1e6]));
+  console.log(status('VmRSS') > first + KEPT);
 }

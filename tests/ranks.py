@@ -12,6 +12,7 @@ from damage import barrier, child, queue
 
 import ckptfmt
 from ckptfmt.frameworks.sources import Shard, Sharded
+from ckptfmt.manager import CheckpointManager, LogTo, TrackedSave
 
 SIZES = [1, 2, 3, 4]
 Work = Callable[..., Any]
@@ -117,3 +118,12 @@ def save_varied(folder: Path, coordinator: Any) -> Any:
     return ckptfmt.save(
         folder / "x.ckpt", tree, compression=rules, metadata=metadata, schema=schema, coordinator=coordinator
     )
+
+
+def save_logged(folder: Path, coordinator: Any) -> list[int]:
+    """The steps that a rank logs. Here, as each process imports where its work stands: with trackers it took seconds."""
+    saves: list[TrackedSave] = []
+    log = LogTo(saves.append)
+    with CheckpointManager(folder / "run", durable=False, coordinator=coordinator, on_commit=log) as manager:
+        manager.save(1, {"w": np.ones(4)})
+    return [save.step for save in saves]

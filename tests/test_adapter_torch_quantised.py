@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -307,9 +308,17 @@ def test_no_class_of_torchao_is_forgotten() -> None:
 # ---- optimum-quanto
 
 
+def unpacked(packed: Any, bits: int) -> Any:
+    return torch.cat([packed >> shift & (1 << bits) - 1 for shift in range(0, 8, bits)])
+
+
 @pytest.mark.parametrize("name", ["qfloat8", "qint4", "qint8"])
-def test_models_of_quanto(tmp_path: Path, name: str) -> None:
+def test_models_of_quanto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     quanto = pytest.importorskip("optimum.quanto")
+    from optimum.quanto.library.extensions.cpp import ext
+
+    # which it would compile of C++: that takes a minute, and is kept in its package
+    monkeypatch.setattr(ext, "_lib", SimpleNamespace(unpack=unpacked))
 
     def made() -> Any:
         model = torch.nn.Sequential(torch.nn.Linear(128, 64))

@@ -3,38 +3,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from attacking import ATTACKS, attacks
 
-ATTACKS = Path(__file__).parent / "attacks"
 SHARED = ("attack", "commands", "mutants", "server")
 SCRIPTS = sorted(path.stem for path in ATTACKS.glob("*.py") if path.stem not in SHARED)
 
 
 @pytest.fixture(scope="module")
-def run() -> Iterator[Callable[[str, Path], int]]:
-    """Runs a script in a folder; gives its exit status."""
-    command = [sys.executable, ATTACKS / "server.py"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        asked, answers = server.stdin, server.stdout
-        assert asked is not None
-        assert answers is not None
-
-        def ask(script: str, folder: Path) -> int:
-            print(script, folder, sep="\t", file=asked, flush=True)
-            return int(answers.readline())
-
-        yield ask
-        asked.close()
+def run() -> Iterator[Callable[[str, Path], None]]:
+    with attacks() as run:
+        yield run
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_attack(script: str, tmp_path: Path, run: Callable[[str, Path], int]) -> None:
-    status = run(script, tmp_path)
-    words = (tmp_path / "words").read_text()
-    assert status == 0, words[-4000:]
-    assert words.count("\n") > 1, "something was tried"
+def test_attack(script: str, tmp_path: Path, run: Callable[[str, Path], None]) -> None:
+    run(script, tmp_path)

@@ -207,7 +207,7 @@ def requests_under_way(proxy: s3.Proxy, name: str) -> Iterator[UnderWay]:
 
 @pytest.mark.parametrize("verify", [True, False])
 def test_bytes_in_flight_bound_what_is_read(store: Store, reads: UnderWay, verify: bool) -> None:
-    tree = {"w": np.arange(5 << 20, dtype=np.float64), "small": [np.full(1000, n) for n in range(2000)]}
+    tree = {"w": np.arange(3 << 20, dtype=np.float64), "small": [np.full(1000, n) for n in range(800)]}
     save(store, tree)
     for budget in (1, 9 << 20, 12 << 20, 256 << 20):
         reads.most = 0
@@ -327,7 +327,7 @@ def save_by_two(store: Store, tree: Any, folder: Path, **options: Any) -> None:
 @pytest.mark.parametrize("layout", ["file", "packed", "loose", "by two"])
 def test_bytes_in_flight_bound_uploads(s3_store: Store, proxy: s3.Proxy, tmp_path: Path, layout: str) -> None:
     """Counted where they pass, which is after they were copied."""
-    tree = {"a": np.zeros(5 << 20), "b": np.ones(5 << 20)}  # of 40 MiB each
+    tree = {"a": np.zeros(3 << 20), "b": np.ones(3 << 20)}  # of 24 MiB each
     under_way = UnderWay()
     passed = proxy._pass_on
     sizes = set()
@@ -396,7 +396,7 @@ import ckptfmt
 from ckptfmt.frameworks.sources import Lazy
 
 class Ones(Lazy):
-    shape, dtype = (160 << 17,), np.dtype(np.float64)  # 160 MiB
+    shape, dtype = (96 << 17,), np.dtype(np.float64)  # 96 MiB
 
     def __getitem__(self, region):
         return np.ones(region[0].stop - region[0].start)
@@ -415,7 +415,7 @@ def test_uploads_are_never_held_whole(s3_store: Store, budget: int) -> None:
     arguments = [sys.executable, "-c", LAZY, s3_store.url, json.dumps(s3_store.options), str(budget)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     place = {"Bucket": s3.BUCKET, "Key": s3_store.url.removeprefix("s3://bucket/")}
-    assert s3.client(s3_store.endpoint).head_object(**place)["ContentLength"] > 160 << 20
+    assert s3.client(s3_store.endpoint).head_object(**place)["ContentLength"] > 96 << 20
     assert int(done.stdout) < min(budget, 6 * PART)
     s3.client(s3_store.endpoint).delete_object(**place)  # the server has it in memory
 

@@ -92,8 +92,7 @@ def shown(chromium: Any, pages: dict[str, str]) -> Iterator[Visited]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390], ids=["wide", "narrow"])
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 390)], ids=["light", "dark"])
 def test_every_page(chromium: Any, pages: dict[str, str], kind: str, dark: bool, width: int) -> None:
     with visit(chromium, pages[kind], dark=dark, width=width) as visited:
         visited.page.wait_for_selector("svg")

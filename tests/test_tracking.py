@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from peers import peer
 from ranks import run as run_ranks
+from ranks import save_logged
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ckptfmt
@@ -312,14 +313,6 @@ def test_what_nothing_can_be_logged_to(target: Any) -> None:
     assert (caught.value.code, "LogTo(" in caught.value.message) == ("bad-option", True)
 
 
-def logged_together(folder: Path, coordinator: Any) -> list[int]:
-    saves: list[TrackedSave] = []
-    log = LogTo(saves.append)
-    with CheckpointManager(folder / "run", durable=False, coordinator=coordinator, on_commit=log) as manager:
-        manager.save(1, {"w": np.ones(4)})
-    return [save.step for save in saves]
-
-
 def test_one_process_of_a_group_logs(tmp_path: Path) -> None:
     """Of those that save together the one that deletes, whoever has a tracker."""
-    assert run_ranks(logged_together, tmp_path, 2) == [[1], []]
+    assert run_ranks(save_logged, tmp_path, 2) == [[1], []]

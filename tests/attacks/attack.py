@@ -15,10 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,7 +45,7 @@ SECONDS, RATE = 2.0, 2e-6  # of processor time, and for each byte
 
 OPENED = "opened"  # nothing was refused, as nothing needed to be
 KNOWN = {OPENED, *ckptfmt.errors.CODES}
-PROGRAM = "CKPTFMT_ATTACKED"  # names another program that is attacked, where it is set
+PROGRAM = "CKPTFMT_ATTACKED"  # names another program that is attacked, where it is set; tests/js_hostile.mjs is one
 WAIT = 120  # seconds after which something waits for ever
 
 
@@ -98,7 +101,7 @@ def attempt(
     program = os.environ.get(PROGRAM)
     if program is not None:
         actions = tuple({_PLAIN.get(action.__name__, action): None for action in actions if _is_plain(action)})
-    measured = _measured(actions, path, size) if program is None else _measured_of(shlex.split(program), actions, path)
+    measured = _measured(actions, path, size) if program is None else _measured_of(program, actions, path)
     for action, (code, memory, seconds) in zip(actions, measured, strict=True):
         line = f"{title}: {size:,} bytes, {action.__name__}: {code}, {memory / MIB:.1f} MiB, {seconds:.2f} s"
         print(line, flush=True)
@@ -112,14 +115,30 @@ def _is_plain(action: Callable[[Path], Any]) -> bool:
     return action in EVERYTHING or action.__name__ in _PLAIN
 
 
-def _measured_of(words: list[str], actions: tuple[Any, ...], path: Path) -> list[tuple[str, int, float]]:
-    """The same of another program than `ckptfmt`, which writes a line for each action."""
+@cache
+def _program(command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _measured_of(command: str, actions: tuple[Any, ...], path: Path) -> list[tuple[str, int, float]]:
+    """The same of another program than `ckptfmt`, which runs until it is of no more use."""
     if not actions:
         return []
-    names = ",".join(action.__name__ for action in actions)
-    done = subprocess.run([*words, names, str(path)], capture_output=True, text=True, timeout=WAIT, check=False)
-    answered = [tuple(json.loads(line)) for line in done.stdout.splitlines()]
-    return answered + [(f"the process died: {done.stderr[-300:]}", 0, 0.0)] * (len(actions) - len(answered))
+    program = _program(command)
+    assert program.stdin is not None
+    assert program.stdout is not None
+    waiting = threading.Timer(WAIT, program.kill)
+    waiting.start()
+    print(json.dumps([[action.__name__ for action in actions], str(path)]), file=program.stdin, flush=True)
+    answered = [tuple(json.loads(line)) for line in islice(program.stdout, len(actions))]
+    is_over = len(answered) < len(actions) or json.loads(program.stdout.readline() or "true")
+    waiting.cancel()
+    if is_over:
+        _program.cache_clear()
+        program.stdin.close()
+        program.wait()
+        program.stdout.close()
+    return answered + [(f"the process died: {program.returncode}", 0, 0.0)] * (len(actions) - len(answered))
 
 
 def _size(path: Path) -> int:
