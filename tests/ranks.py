@@ -121,7 +121,7 @@ def save_varied(folder: Path, coordinator: Any) -> Any:
 
 
 def save_logged(folder: Path, coordinator: Any) -> list[int]:
-    """The steps that a rank logs. Here, as each process imports where its work stands: with trackers it took seconds."""
+    """The steps that a rank logs. Here, as each process imports where its work stands, and trackers take seconds."""
     saves: list[TrackedSave] = []
     log = LogTo(saves.append)
     with CheckpointManager(folder / "run", durable=False, coordinator=coordinator, on_commit=log) as manager:

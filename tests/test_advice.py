@@ -152,7 +152,7 @@ def test_kinds_and_memory(tmp_path: Path) -> None:
 
 def test_many_names_take_little_time(tmp_path: Path) -> None:
     names = [f"layers.{number}.{part}.weight" for number in range(5000) for part in "abcd"]
-    start = time.perf_counter()
+    start = time.process_time()
     text = refusal(tmp_path, dict.fromkeys((f"net.{name}" for name in names), W), dict.fromkeys(names, W.copy()))
     assert "All names differ by the prefix 'net.'" in text
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20

@@ -195,7 +195,6 @@ def test_a_copy_that_fails_is_tried_again_and_reported(tmp_path: Path) -> None:
     run = manager(tmp_path, CopyTo(tmp_path / "second", on_error=lambda *what: errors.append(what)), keep=1)
     with warnings.catch_warnings(record=True) as said, broken(run) as mended:
         warnings.simplefilter("always")
-        began = time.monotonic()
         for step in range(4):
             run.save(step, tree(step), block=False)
         run._worker.wait()
@@ -208,7 +207,6 @@ def test_a_copy_that_fails_is_tried_again_and_reported(tmp_path: Path) -> None:
         assert not run.wait_for_copies(0.01)
         mended.set()
         assert run.wait_for_copies(30)
-        assert time.monotonic() - began < 30
     run.close()
     (warning,) = said
     text = "step 0 could not be copied, and will be tried again: the network is down"
@@ -325,9 +323,7 @@ def test_waiting_for_a_target_that_fails(tmp_path: Path) -> None:
     CheckpointManager(tmp_path / "run", durable=False).save(1, tree(1))
     (tmp_path / "second").write_text("a file")
     run = manager(tmp_path, CopyTo(tmp_path / "second", at_exit="abort"))
-    began = time.monotonic()
-    assert not run.wait_for_copies(0.1)
-    assert time.monotonic() - began < 5
+    assert not run.wait_for_copies(0.1), "and not for as long as it fails, which is for ever"
     (tmp_path / "second").unlink()
     assert run.wait_for_copies(30)
     assert second(run) == [1]

@@ -133,7 +133,7 @@ def test_the_disk_of_rank_0_is_full(tmp_path: Path) -> None:
 
 def test_a_rank_that_never_comes(tmp_path: Path) -> None:
     """All who wait are told who is missing."""
-    outcomes = run(save_varied, tmp_path, 4, timeout=1.0, present=(0, 2))
+    outcomes = run(save_varied, tmp_path, 4, timeout=2.0, present=(0, 2))
     assert outcomes[1] is outcomes[3] is None
     for rank in (0, 2):
         assert outcomes[rank].code == "rank-lost"

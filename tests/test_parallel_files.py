@@ -73,7 +73,7 @@ def test_a_rank_that_leaves_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             time.sleep(0.1)
 
     monkeypatch.setattr(os, "replace", slowly)
-    outcomes = together(rounds(1), tmp_path, range(4), 4, timeout=2)
+    outcomes = together(rounds(1), tmp_path, range(4), 4, timeout=60)
     assert [type(outcomes[rank]) for rank in range(4)] == [list] * 4, outcomes
     assert os.listdir(tmp_path) == []
 
@@ -105,7 +105,7 @@ def test_rank_0_may_be_the_first_to_close(tmp_path: Path) -> None:
 
 
 def test_ranks_that_do_not_come_are_named(tmp_path: Path) -> None:
-    outcomes = together(rounds(1), tmp_path, (0, 2), 4, timeout=0.3)
+    outcomes = together(rounds(1), tmp_path, (0, 2), 4, timeout=1)
     for error in outcomes.values():
         assert isinstance(error, ckptfmt.StorageError)
         assert error.code == "rank-lost"
@@ -140,8 +140,8 @@ def test_a_rank_that_leaves_while_it_waits(tmp_path: Path) -> None:
         return coordinator.exchange(b"", lambda messages: messages)
 
     began = time.monotonic()
-    outcomes = together(work, tmp_path, range(3), 3, timeout=60)
-    assert time.monotonic() - began < 30
+    outcomes = together(work, tmp_path, range(3), 3, timeout=240)
+    assert time.monotonic() - began < 120, "it is not waited for"
     assert isinstance(outcomes[1], KeyboardInterrupt)
     for rank in (0, 2):
         assert outcomes[rank].code == "rank-lost"
@@ -345,8 +345,8 @@ def test_a_rank_that_closes_is_missed_at_once(tmp_path: Path) -> None:
 
     for why in ("it has closed its coordinator", "it left: ZeroDivisionError('by zero')"):
         began = time.monotonic()
-        outcomes = together(work, tmp_path, range(3), 3, timeout=60)
-        assert time.monotonic() - began < 20
+        outcomes = together(work, tmp_path, range(3), 3, timeout=240)
+        assert time.monotonic() - began < 120, "it is not waited for"
         for rank in (0, 2):
             assert (outcomes[rank].code, outcomes[rank].ranks) == ("rank-lost", [1])
             assert outcomes[rank].message == f"rank 1 is gone: {why}"

@@ -18,7 +18,7 @@ from rank_failures import CASES
 
 import ckptfmt
 
-PROMPTLY = 20.0  # seconds on a busy machine; the coordinators' timeout is 300
+PROMPTLY = 60.0  # seconds on a busy machine; the coordinators' timeout is 300
 OWN = {"files": None, "torch": "torch", "jax": "jax", "mpi": "mpi4py"}  # the package that a kind needs
 
 
