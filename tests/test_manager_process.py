@@ -352,7 +352,7 @@ def test_it_gives_way_to_others(run: Path) -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with CheckpointManager(run, background=Background(by="process", nice=3)) as manager:
         save(manager, 1)
-        assert os.getpriority(os.PRIO_PROCESS, process_of(manager)) == before + 3
+        assert os.getpriority(os.PRIO_PROCESS, process_of(manager)) == min(before + 3, 19)  # the system has no more
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
