@@ -17,7 +17,7 @@ from ..storage import disk as disks
 from ..storage import leases
 from ..storage.attempt import LocalAttempt
 from .run import RunDirectory
-from .steps import Step
+from .steps import Step, as_stored
 
 LARGEST = 0.9  # of the bytes of a step; a larger patch of it is none
 
@@ -51,7 +51,7 @@ def make_patch(run: RunDirectory, step: Step, base: Step, *, durable: bool, chec
             raise BeingReadError
         _keep_time(attempt, step)
 
-    with held, run.saving(step.step), run.lease(base), run.as_stored(base) as old, run.as_stored(step) as new:
+    with held, run.saving(step.step), run.lease(base), as_stored(base) as old, as_stored(step) as new:
         return made(old, new, step.path, attempt=attempt, before_commit=before_commit, progress=lambda *_: check())
 
 

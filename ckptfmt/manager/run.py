@@ -28,7 +28,6 @@ from ..format.manifest import FORMAT
 from ..format.tree import Tree
 from ..maintenance.verification import Damage, VerifyReport
 from ..options import OpenOptions
-from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url, path_of
 from .flax_rules import FlaxNames
 from .steps import Number, Step, StepNames
@@ -176,10 +175,6 @@ class RunDirectory(ABC):
     @abstractmethod
     def objects_of(self, step: Step) -> list[str]:
         """The names of its objects (see `storage`), `COMMIT` last."""
-
-    def as_stored(self, step: Step) -> StoredCheckpoint:
-        """An open checkpoint, without its base if it is a patch; raises what `open` raises."""
-        return StoredCheckpoint(step.path, storage_options=self.options, follow_links=self.follows_links)
 
     def opened(self, step: Step, **options: Unpack[OpenOptions]) -> AbstractContextManager[Checkpoint]:
         """An open checkpoint, through its base if it is a patch; raises what `open` raises."""

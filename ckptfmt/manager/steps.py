@@ -21,6 +21,7 @@ from ..format.commit import CommitRecord
 from ..format.manifest import FORMAT, OF_RUN, PATCH_FORMAT
 from ..format.tree import Tree
 from ..frameworks.adapter import KEPT
+from ..reading.checkpoint import StoredCheckpoint
 from ..writing.encoder import encode
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Step:
         """Of its manifest the metadata, and what it says if it is a patch; raises what `open` raises."""
         if not self.record:  # flax stores none
             return None, None
-        with self.run.as_stored(self) as stored:
+        with as_stored(self) as stored:
             patch = stored.manifest.patch
             return stored.metadata, None if patch is None else StepPatch(patch.base, patch.result)
 
@@ -134,6 +135,11 @@ class Step:
     def saved(self) -> Hashable:
         """Equal for steps that hold the same, in whatever form: what identifies that which was saved."""
         return (self.patch and self.patch.result) or self.sha256 or self.record
+
+
+def as_stored(step: Step) -> StoredCheckpoint:
+    """An open checkpoint, without its base if it is a patch; raises what `open` raises."""
+    return StoredCheckpoint(step.path, storage_options=step.run.options, follow_links=step.run.follows_links)
 
 
 def metrics_in(metadata: Tree) -> Mapping[str, float]:
