@@ -164,6 +164,32 @@ def test_no_traceback_is_printed(tmp_path: Path) -> None:
         )
 
 
+SLOW = """
+import asyncio, sys
+from zarr.storage import LocalStore
+get = LocalStore.get
+async def slow(store, key, prototype=None, byte_range=None):
+    if key.endswith("/1"):
+        await asyncio.sleep(30)
+    return await get(store, key, prototype, byte_range)
+LocalStore.get = slow
+from ckptfmt.cli import main
+sys.exit(main(["convert", sys.argv[1], sys.argv[2]]))
+"""
+
+
+def test_no_chunk_is_left_at_work_where_another_one_fails(tmp_path: Path) -> None:
+    """The first of two is damaged, and the other one is slow: the error is all that is said, and nothing waits."""
+    source = tmp_path / "source"
+    zarr.create_array(source, data=np.ones((4, 4)), chunks=(4, 2), compressors=zarr.codecs.GzipCodec())
+    (source / "c/0/0").write_bytes(b"no gzip")
+    command = [sys.executable, "-c", SLOW, str(source), str(tmp_path / "target.ckpt")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "bad-source" in done.stderr
+
+
 # ---- what is not there
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import sys
 import warnings
@@ -62,7 +61,6 @@ class Program(click.Group):
             with _warnings_reported():
                 return super().invoke(ctx) or 0
         except CkptError as error:
-            logging.getLogger("asyncio").disabled = True  # zarr leaves tasks undone where one fails: no news at the end
             from .folders import hinted  # here, as a call that is wrong should not wait for the core
 
             command = self.get_command(ctx, ctx.invoked_subcommand or "")

@@ -218,7 +218,7 @@ class _ZarrWalker:
 
         def part(index: tuple[slice, ...]) -> Any:
             with parsing(self.path):
-                found = np.asarray(array[index if array.shape else ()])
+                found = np.asarray(self.store.selected(array, index if array.shape else ()))
                 return found if row is None else np.ascontiguousarray(found).view(row.numpy).reshape(found.shape)
 
         return LazyArray(array.shape, dtype, part, array.chunks[0] if array.chunks else 1, unit=unit)
@@ -226,7 +226,7 @@ class _ZarrWalker:
     def text(self, array: Any, path: Path) -> Tree:
         """Strings as nested lists."""
         check_strings(array.shape, array.dtype, path_label(path))
-        found = np.asarray(array[...]).tolist()
+        found = np.asarray(self.store.selected(array, (slice(None),) * array.ndim)).tolist()
         if not _is_text(found):
             raise _unsupported(path, "elements that are no strings")
         return found
