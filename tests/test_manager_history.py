@@ -336,6 +336,28 @@ def test_an_urgent_save_does_not_wait(tmp_path: Path, monkeypatch: pytest.Monkey
         assert bases(manager) == {0: None, 1: 0, 2: 0, 3: 0, 4: None}
 
 
+def test_a_save_does_not_wait_for_all_that_is_to_become_patches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a run that has many steps is opened."""
+    made: list[int] = []
+    original = rewriting.make_patch
+
+    def counted(run: Any, step: Any, base: Any, **options: Any) -> Any:
+        made.append(step.step)
+        return original(run, step, base, **options)
+
+    monkeypatch.setattr(rewriting, "make_patch", counted)
+    with manager_of(tmp_path, keep=[Last(1), Every(1)], history=None) as manager:
+        saved(manager, *range(16))
+    with manager_of(tmp_path, keep=[Last(1), Every(1)]) as manager:
+        manager.save(16, tree(16), metrics={"loss": 1 / 17})
+        assert len(made) < 5
+        manager.wait()
+        assert len(made) == 15
+        check(manager)
+
+
 def test_a_run_goes_on_with_what_another_process_left(tmp_path: Path) -> None:
     with manager_of(tmp_path, history=None) as manager:
         saved(manager, *range(0, 25))

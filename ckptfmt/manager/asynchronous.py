@@ -124,6 +124,11 @@ class Worker:
         if not self._helper.is_me:
             self._helper.wait_for(lambda: not self.is_full)
 
+    def wait_for_saves(self) -> None:
+        """Until no save is in flight; other work may be."""
+        if not self._helper.is_me:
+            self._helper.wait_for(lambda: not self.steps)
+
     def wait(self) -> None:
         """Until nothing is in flight, but for the job from which it is called."""
         if not self._helper.is_me:

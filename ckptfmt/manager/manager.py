@@ -238,7 +238,7 @@ class CheckpointManager:
             if block:
                 if self._is_urgent:
                     self._worker.put_off()
-                self._worker.wait()
+                self._worker.wait_for_saves()
                 self._raise_failure()
             else:
                 self._worker.wait_for_room()
