@@ -50,7 +50,8 @@ _FLIPPED: dict[type, type] = {
 # the command line shows them; Python's own forms of an index; select=; the exact place of a damaged frame, which
 # SPEC.md leaves to the reader; what a file that is no checkpoint might be; how reads are cut, joined and dealt to
 # threads, which gives the same; resume=; paths as texts; how an upgrade copies; closing; bounds of memory and of time,
-# which untestable.json has [LIM-007] [LIM-008].
+# which untestable.json has [LIM-007] [LIM-008]; how many patches are read one through another, and what helps whoever
+# gave another base.
 OUT_OF_REACH = {
     *("write", "write_chunk", "put", "encode", "escape", "crc32"),
     *("encode_tensors", "encode_pages", "encoded", "paged", "is_paged", "some"),
@@ -73,6 +74,9 @@ OUT_OF_REACH = {
         "format/placement.py:counts",
         "maintenance/verification.py:works",
     ),
+    *(f"reading/patched.py:{name}" for name in ("readers", "admit", "admit_cells", "mapped", "divide", "read_cells")),
+    *("format/patch.py:xor", "reading/patched.py:logical", "reading/bases.py:check_length"),
+    *(f"reading/bases.py:{name}" for name in ("giving", "wrong", "places", "bases_given")),
 }
 OUT_OF_REACH_CLASSES = {"_Omitted", "Cutter", "Paged"}
 

@@ -144,6 +144,7 @@ fault(
 )
 for _title, _identity, _changed in (
     ("that the base does not have", "beyond", {"w": len(BASE)}),
+    ("whose number is that of the base's tensors", "count", {"w": len(BASE) - 1}),  # of which "step" is none
     ("of another dtype", "dtype", {"w": list(BASE).index("old")}),
     ("of another shape", "shape", {"grid": list(BASE).index("old")}),
     ("of another dtype that is as wide", "width", {"new": list(BASE).index("w")}),

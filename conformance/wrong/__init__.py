@@ -37,7 +37,7 @@ MUST_FAIL: dict[str, list[str]] = {
     "trusts-pages": ["pages-damaged-tensors", "pages-damaged-tree", "pages-tensors-sha256"],
     "forgets-what-pages-show-together": ["pages-verify-name", "pages-verify-plain-keys-true", "pages-verify-overlap"],
     "takes-any-base": ["patch-wrong-base", "patch-wrong-base-again"],
-    "ignores-sources": ["patch-source-beyond", "patch-source-width", "patch-source-same-dtype"],
+    "ignores-sources": ["patch-source-beyond", "patch-source-count", "patch-source-width", "patch-source-same-dtype"],
     "takes-differences-for-elements": ["patch-read", "patch-codec-zstd", "golden-1-1-0-patch"],
     "believes-bases": ["patch-of-damaged-w"],
     "ignores-forms": ["patch-read", "patch-root-same", "patch-missing-base-w"],
