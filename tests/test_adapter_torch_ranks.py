@@ -3,22 +3,15 @@ and read at another. Each rank is a process of its own: a fork of one that runs 
 
 from __future__ import annotations
 
-import gc
-import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
-import traceback
-from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from inside import inside
+from torch_ranks import launch, main
 
 import ckptfmt
 
@@ -29,22 +22,6 @@ if not torch.distributed.is_available():
 SIZES = (1, 2, 3, 4)
 BLOCK = 4 << 20
 BIG = (1024, 4096)  # float32: 16 MiB, cut into four of the blocks that are read at least
-
-
-def launch(case: str, size: int, folder: Path) -> list[tuple[int, str]]:
-    """Run a case on `size` ranks; gives each rank's exit status and last words."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, __file__, case, str(folder), str(size)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            answer, words = process.communicate(timeout=240)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, words
-    return [(status, text) for status, text in json.loads(answer)]
 
 
 def expected(name: str, shape: tuple[int, ...]) -> Any:
@@ -66,7 +43,7 @@ SHAPES = {
 
 
 def test_saved_at_any_number_of_ranks_and_read_at_any_other(tmp_path: Path) -> None:
-    results = launch("matrix", 4, tmp_path)
+    results = launch(__file__, "matrix", 4, tmp_path)
     assert [status for status, _ in results] == [0] * 4, results
     for size in SIZES:
         assert ckptfmt.verify(tmp_path / f"dcp-{size}").ok
@@ -89,14 +66,14 @@ def test_saved_at_any_number_of_ranks_and_read_at_any_other(tmp_path: Path) -> N
 
 
 def test_a_rank_that_fails_fails_all_and_nothing_is_committed(tmp_path: Path) -> None:
-    results = launch("failure", 2, tmp_path)
+    results = launch(__file__, "failure", 2, tmp_path)
     assert [status for status, _ in results] == [0] * 2, results
     assert ckptfmt.load(tmp_path / "c")["w"].tolist() == [0, 1, 2, 3]
     assert [path.name for path in tmp_path.iterdir() if path.name != "store"] == ["c"]
 
 
 def test_a_rank_that_is_killed_leaves_what_was_there(tmp_path: Path) -> None:
-    results = launch("killed", 2, tmp_path)
+    results = launch(__file__, "killed", 2, tmp_path)
     assert results[1][0] == -signal.SIGKILL
     assert results[0][0] == 0, results[0][1]
     assert ckptfmt.load(tmp_path / "c")["w"].tolist() == [0, 1, 2, 3]
@@ -277,48 +254,7 @@ def killed(folder: Path, rank: int) -> None:
 IMPORTED = ("torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor", "ckptfmt_torch.dcp")
 
 
-def main(case: str, folder: str, size: str) -> None:
-    """Start the ranks and wait for them; prints what each ended with and said."""
-    for name in IMPORTED:
-        import_module(name)
-    torch.set_num_threads(1)
-    with ExitStack() as files:
-        said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(int(size))]
-        ranks = [started(case, folder, rank, said) for rank in range(int(size))]
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks]
-        for words in said:
-            words.seek(0)
-        answer = [[n, words.read().decode(errors="replace")] for n, words in zip(statuses, said, strict=True)]
-    print(json.dumps(answer))
-
-
-def started(case: str, folder: str, rank: int, said: list[Any]) -> int:
-    """The process of a rank."""
-    process = os.fork()
-    if process == 0:
-        for stream in (1, 2):
-            os.dup2(said[rank].fileno(), stream)
-        try:
-            take_part(case, folder, rank, len(said))
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(1)
-    return process
-
-
-def take_part(case: str, folder: str, rank: int, size: int) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-    {"matrix": matrix, "failure": failure, "killed": killed}[case](Path(folder), rank)
-    if case != "killed":
-        dist.barrier()
-    sys.stdout.flush()
-    gc.collect()  # a writer whose save failed removes its temporary when it goes
-    os._exit(0)  # at a usual end threads of torch's own, now and then, abort the process
-
+CASES = {"matrix": matrix, "failure": failure, "killed": killed}
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(CASES, IMPORTED, alone={"killed"})

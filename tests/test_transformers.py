@@ -92,6 +92,22 @@ def test_a_preempted_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_runs_whose_ranks_hold_parts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    from accelerate import DistributedType, PartialState
+
+    class Sharded(CkptfmtCallback):  # as the plugins of accelerate say where there is an accelerator
+        def on_train_begin(self, *state: Any, **more: Any) -> None:
+            monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType[kind])
+            super().on_train_begin(*state, **more)
+
+    monkeypatch.setitem(globals(), "CkptfmtCallback", Sharded)
+    with pytest.raises(ckptfmt.InputError, match=kind) as raised:
+        train(tmp_path, schedule=4)
+    assert raised.value.code == "bad-option"
+    assert CheckpointManager(tmp_path / "run").steps() == []
+
+
 def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
     callback = CkptfmtCallback(CheckpointManager(tmp_path / "run"))
     assert callback.resume_from(tmp_path / "resume") is None

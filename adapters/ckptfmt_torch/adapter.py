@@ -109,6 +109,7 @@ class TorchAdapter:
         if isinstance(value, Saved):
             return Tagged("torch.saved", None, value.data, Saved)
         if is_stateful(value):
+            states.check_whole(value)
             return Plain(states.with_arrays(without_own_dicts(value.state_dict())))
         if type(value) is OrderedDict and "_metadata" in vars(value):
             return states.tagged(value)

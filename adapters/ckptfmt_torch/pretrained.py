@@ -15,17 +15,19 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
+from ckptfmt import open as open_checkpoint
 from ckptfmt.calls import takes
 from ckptfmt.errors import fault
 from ckptfmt.packages import required_by
 from ckptfmt.storage import is_url, path_of
 
-from .checkpoint import PathLike, load, open, save
+from .checkpoint import PathLike, save
 from .weights import WEIGHTS, weights_at
 
 with required_by("ckptfmt_torch.transformers"):
@@ -33,7 +35,7 @@ with required_by("ckptfmt_torch.transformers"):
     from transformers.dynamic_module_utils import custom_object_save
 
 if TYPE_CHECKING:
-    from ckptfmt import SaveOptions, SaveReport
+    from ckptfmt import Checkpoint, SaveOptions, SaveReport
 
 CONFIG, GENERATION = "config", "generation_config"  # keys of metadata, and files with .json behind it
 
@@ -101,8 +103,9 @@ def from_pretrained(
     `model_class`: a class of models, or one that chooses, as `AutoModelForCausalLM`. `prefix`: the part of a checkpoint
     that is the model's, such as "model" in that of a training run; a configuration is then given by `config=`, or
     stands beside it or in its metadata. With `mmap`, parameters on the host, of the dtype that is stored, are private
-    mappings of the file and take no memory before they are changed; `verify` checks all bytes before. `options` are
-    those of transformers (`dtype`, `device_map`, `config`, `attn_implementation`, `output_loading_info` …).
+    mappings of the file and take no memory before they are changed. `verify` checks all bytes, of what is mapped while
+    transformers makes the model, and gives none where they are damaged. `options` are those of transformers (`dtype`,
+    `device_map`, `config`, `attn_implementation`, `output_loading_info` …).
 
     Raises what `ckptfmt.load` and transformers raise, and `not-found` where there is no configuration.
     """
@@ -118,15 +121,34 @@ def from_pretrained(
             options.setdefault(GENERATION, GenerationConfig.from_pretrained(folder))
     if prefix:
         reading["prefix"] = prefix
-    found = load(weights, mmap=mmap and not is_url(weights), verify=verify, **reading)
-    state = {name: value.detach() for name, value in found.items() if isinstance(value, torch.Tensor)}
-    model_class = _chosen(model_class, config, trusted)
-    if dtypes:
-        options[_dtype_of(config)] = dtypes[0]
-    made = model_class.from_pretrained(None, config=config, state_dict=state, **options)
+    with open_checkpoint(weights, **reading) as checkpoint:
+        maps = mmap and not is_url(weights) and all(map(_lies_raw, checkpoint.tensors.values()))
+        with _verified_beside(checkpoint) if maps and verify else contextlib.nullcontext():
+            found = checkpoint.load(framework="torch", mmap=maps, verify=verify and not maps)
+            state = {name: value.detach() for name, value in found.items() if isinstance(value, torch.Tensor)}
+            model_class = _chosen(model_class, config, trusted)
+            if dtypes:
+                options[_dtype_of(config)] = dtypes[0]
+            made = model_class.from_pretrained(None, config=config, state_dict=state, **options)
     model = made[0] if isinstance(made, tuple) else made
     model.name_or_path = model.config.name_or_path = place
     return made
+
+
+def _lies_raw(tensor: Any) -> bool:
+    return getattr(tensor, "codec", None) == "raw"
+
+
+@contextlib.contextmanager
+def _verified_beside(checkpoint: Checkpoint) -> Iterator[None]:
+    """Verifies all that is mapped on another thread, while a block runs that mostly is Python: what is damaged is
+    raised at its end."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ckptfmt-verify") as pool:
+        verifying = pool.submit(checkpoint.load, mmap=True, verify=True)
+        try:
+            yield
+        finally:
+            verifying.result()
 
 
 @contextlib.contextmanager
@@ -136,7 +158,7 @@ def _configured(weights: str, place: str, reading: dict[str, Any], options: Mapp
     if not is_url(weights) and os.path.exists(os.path.join(folder, f"{CONFIG}.json")):
         yield folder
         return
-    with open(weights, **reading) as checkpoint:
+    with open_checkpoint(weights, **reading) as checkpoint:
         metadata = checkpoint.metadata if isinstance(checkpoint.metadata, dict) else {}
     if type(metadata.get(CONFIG)) is not dict and options.get("config") is None:
         message = "neither its metadata nor a config.json beside it say how the model is made"

@@ -4,6 +4,7 @@ optimizer's is known before it is loaded."""
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,12 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from ckptfmt.errors import fault
+from ckptfmt.format.dtypes import dtype_of
 from ckptfmt.format.names import Path, is_int_text, path_label
 from ckptfmt.frameworks.adapter import Tagged
 from ckptfmt.frameworks.receiving import Intake, StoredState, Whole
 from ckptfmt.frameworks.target import MatchReport
 
+from .dtypes import TORCH
 from .int_keys import with_int_keys
+from .tensors import is_dtensor
 
 _SCALARS = (type(None), bool, int, float, str, bytes)
 
@@ -66,6 +71,33 @@ def with_arrays(state: Any) -> Any:
     return state
 
 
+def check_whole(value: Any) -> None:
+    """Refuse an object whose state is but a piece that this process has of another, which nothing in it says
+    (`unsupported-leaf`): the flat tensors of FSDP 1, and the partitions of DeepSpeed's ZeRO."""
+    if isinstance(value, torch.optim.Optimizer):
+        params = (one for group in value.param_groups for one in group["params"])
+        if any(getattr(one, "_fsdp_flattened", False) for one in params) and torch.distributed.get_world_size() > 1:
+            raise fault("unsupported-leaf", _FSDP_1)
+    if "deepspeed" not in sys.modules:
+        return
+    held = getattr(value, "optimizer", value)  # within the wrapper of accelerate
+    is_zero = any(kind.__module__.startswith("deepspeed.runtime.zero") for kind in type(held).__mro__)
+    if isinstance(value, torch.nn.Module):
+        is_zero = any(getattr(one, "ds_status", None) is not None for one in value.parameters())  # of ZeRO 3
+    if is_zero:
+        raise fault("unsupported-leaf", _ZERO)
+
+
+_FSDP_1 = (
+    "the optimizer of a model in FSDP 1, which holds pieces of flat tensors: save what get_state_dict(model, "
+    "optimizer) of torch.distributed.checkpoint.state_dict gives, by ckptfmt_torch.dcp, or use fully_shard"
+)
+_ZERO = (
+    "what DeepSpeed has partitioned: save the run by save_checkpoint of its engine, which ckptfmt.convert reads, and "
+    "weights alone as accelerator.get_state_dict(model) gives them"
+)
+
+
 class StateReceiver(Whole):
     """An optimizer or scheduler gets its state with the int keys that it had before another tool made text of them."""
 
@@ -88,9 +120,12 @@ class OptimizerReceiver(StateReceiver):
     def intake(self, stored: StoredState, strict: bool, cast: bool) -> Intake:
         intake = super().intake(stored, strict, cast)
         optimizer = self.value
-        own = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
-        if not intake.parts or not intake.report.ok or own or optimizer._optimizer_load_state_dict_pre_hooks:
+        check_whole(optimizer)
+        if not intake.parts or not intake.report.ok:
             return intake
+        own = type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict
+        if own or optimizer._optimizer_load_state_dict_pre_hooks:
+            return self._in_shards(stored, intake)
         strays = _strays(stored.at, stored.leaves)
         if strays:
             kind = (
@@ -102,9 +137,52 @@ class OptimizerReceiver(StateReceiver):
         here = [len(group["params"]) for group in optimizer.param_groups]
         there = _group_sizes(stored.at, stored.leaves)
         if here == there:
-            return replace(intake, numbered=self._numbered(stored))
+            return replace(self._in_shards(stored, intake), numbered=self._numbered(stored))
         where = path_label((*stored.at, "param_groups"))
         return Intake(report=MatchReport(kind=((where, _groups(there), _groups(here)),)), parts=intake.parts)
+
+    def _in_shards(self, stored: StoredState, intake: Intake) -> Intake:
+        """The same, but that of the states of DTensors just the parts are read that are here."""
+        at, shards = stored.at, self._shards(stored)
+        if not shards:
+            return intake
+        [part] = intake.parts
+
+        def take(state: Any) -> MatchReport:
+            for path, shard in shards.items():
+                *above, name = path[len(at) :]
+                place = state
+                for key in above:
+                    place = place.setdefault(key, {})
+                place[name] = shard
+            return part.take(state)
+
+        rest = part._replace(paths=part.paths - shards.keys(), take=take)
+        return replace(intake, direct=shards, parts=(rest,))
+
+    def _shards(self, stored: StoredState) -> dict[Path, torch.Tensor]:
+        """DTensors to be filled for what a checkpoint has of the states of others, by their paths there: placed as the
+        optimizer's own state is, or else as the parameter."""
+        owners = [one for group in self.value.param_groups for one in group["params"]]
+        if not any(map(is_dtensor, owners)):
+            return {}
+        from ckptfmt.reading.tensor import ArrayLike  # here, as a save needs none of it
+
+        numbers = [str(leaf) for path, leaf in stored.leaves.items() if _is_number(path[len(stored.at) :])]
+        numbered, shards = dict(zip(numbers, owners, strict=False)), dict[Path, torch.Tensor]()
+        for path, leaf in stored.leaves.items():
+            match path[len(stored.at) :]:
+                case ("state", key, name) if isinstance(leaf, ArrayLike) and str(key) in numbered:
+                    owner = numbered[str(key)]
+                    like, row = self.value.state.get(owner, {}).get(name, owner), dtype_of(leaf.dtype)
+                    if is_dtensor(like) and tuple(like.shape) == leaf.shape and row is not None and row.name in TORCH:
+                        shards[path] = torch.empty_like(like.detach(), dtype=TORCH[row.name])
+        return shards
+
+
+def _is_number(path: Path) -> bool:
+    """Whether the number of a parameter stands at a path in the state of an optimizer."""
+    return len(path) == 4 and (path[0], path[2]) == ("param_groups", "params")
 
 
 def _group_sizes(at: Path, stored: Mapping[Path, Any]) -> list[int]:

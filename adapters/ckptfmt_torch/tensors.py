@@ -36,9 +36,9 @@ def check(tensor: torch.Tensor) -> None:
     kind = type(tensor)
     if kind not in (torch.Tensor, torch.nn.Parameter) and not is_dtensor(tensor):
         name = f"{kind.__module__}.{kind.__qualname__}"
-        raise fault(
-            "unsupported-leaf", f"a {name} is a subclass of torch.Tensor; give the plain tensors that it is made of"
-        )
+        sharded = kind.__name__ == "ShardedTensor"
+        instead = "save it by ckptfmt_torch.dcp" if sharded else "give the plain tensors that it is made of"
+        raise fault("unsupported-leaf", f"a {name} is a subclass of torch.Tensor; {instead}")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         what = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
         raise fault("unsupported-leaf", f"a {what} tensor has no encoding; give the plain tensors that it is made of")

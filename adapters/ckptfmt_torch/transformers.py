@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from ckptfmt import CheckpointManager
+from ckptfmt.errors import fault
 from ckptfmt.packages import required_by
 from ckptfmt.storage import path_of
 
@@ -46,6 +47,19 @@ class CkptfmtCallback(TrainerCallback):  # type: ignore[misc]  # not typed where
         self.manager = manager
         self._due: int | None = None  # a step that is to be saved once it was logged and evaluated
         self._random: dict[str, Any] = {}  # the generators before the next batch is drawn
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Raises `bad-option` where rank 0 holds but a part: it would wait for the others, which save nothing."""
+        from accelerate import PartialState  # which a Trainer needs, and models alone do not
+        from accelerate.utils import DistributedType
+
+        kind = PartialState().distributed_type
+        if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            message = f"rank 0 saves what it holds, and with {kind.value} that is a part of the model"
+            advice = (
+                "Let the Trainer save itself (save_strategy), and ckptfmt.convert read that: a folder of DCP, or ZeRO"
+            )
+            raise fault("bad-option", message, found=kind.value, expected="one process, or DDP", advice=advice)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         if state.is_world_process_zero and self.manager.should_save(state.global_step):
