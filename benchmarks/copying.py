@@ -21,7 +21,10 @@ def copied(source: Path, target: Path) -> float:
     """Seconds of a plain copy to where nothing is."""
     _clear(target)
     begin = time.perf_counter()
-    shutil.copyfile(source, target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
     return time.perf_counter() - begin
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
+import sys
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -400,3 +401,26 @@ def test_names_that_would_take_far_more_memory_than_the_file(tmp_path: Path) -> 
     node = message((3, "n" * 100_000), (5, message((1, "g"), (6, inner))))
     (tmp_path / "x.onnx").write_bytes(model((1, node)))
     refused(tmp_path / "x.onnx", "limit-exceeded")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says how a mapping is read")
+def test_looking_for_tensors_reads_nothing_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system may read megabytes around each page that is looked at, which came to half of a model of 2 GB."""
+    from ckptfmt.conversion.formats import onnx as module
+
+    path, honest, seen = tmp_path / "x.onnx", module._read, list[bool]()
+    saved(path, [vector("w", 1, 2)])
+
+    def is_random() -> bool:
+        areas = Path("/proc/self/smaps").read_text().split("VmFlags:")
+        return any(str(path) in area and " rr" in flags.split("\n")[0] for area, flags in pairwise(areas))
+
+    def read(*given: Any) -> Any:
+        seen.append(is_random())
+        return honest(*given)
+
+    monkeypatch.setattr(module, "_read", read)
+    with open_source(str(path)) as source:
+        assert source.tree["w"].tolist() == [1, 2]
+        assert seen == [True]
+        assert not is_random(), "what is converted is read in order"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import subprocess
 import sys
+import time
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -17,7 +20,7 @@ from conversions import imported, in_order
 from inside import inside
 
 import ckptfmt
-from ckptfmt.conversion import open_source
+from ckptfmt.conversion import open_source, pickles
 from ckptfmt.format.tree import tags
 from ckptfmt.testing.equality import assert_same_tree
 
@@ -239,3 +242,23 @@ def test_state_dicts_in_several_files_have_all_versions(tmp_path: Path, conflict
     assert list(back) == names
     assert back._metadata == state._metadata
     assert back._metadata["1"] == {"version": 2}
+
+
+def test_the_time_that_storages_take_is_not_that_of_the_pickle() -> None:
+    """Of an archive all bytes are read and checked when it is opened: of 20 GB for longer than any pickle may take."""
+
+    def slow(key: str) -> Any:
+        begin = time.thread_time()
+        while time.thread_time() < begin + pickles.PATIENCE / 20:
+            pass
+        return np.zeros(64, np.uint8)
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return ("storage", str(value)) if type(value) is float else None
+
+    file = io.BytesIO()
+    Pickler(file, 2).dump([[float(number) for number in range(40)], list(range(1 << 10))])
+    file.seek(0)
+    found = pickles.load(file, {}, lambda identity: slow(identity[1]))
+    assert len(found[0]) == 40

@@ -390,7 +390,9 @@ class _Machine:
                 state = stack.pop()
                 self.build(stack[-1], state)
             case "BINPERSID" if self.persistent is not None:
+                begin = time.thread_time()
                 self.push(self.persistent(stack.pop()))
+                self.start += time.thread_time() - begin  # gigabytes are read there, and their checksums compared
             case _:
                 raise fault("unsafe-source", f"the pickle has the instruction {name}, which weights do not require")
 

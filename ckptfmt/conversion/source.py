@@ -283,12 +283,18 @@ def mapped_file(path: str, folder: str | None = None) -> Array:
     return data if part is None else data[part.offset : part.offset + part.size]
 
 
-def place_in_file(array: Array) -> tuple[SourceFile, int] | None:
-    """The mapped file in which an array lies, and where; None for one that lies in none."""
+def mapping_of(array: Array) -> FileMapping | None:
+    """The mapped file in which an array lies."""
     base: Any = array
     while isinstance(base, np.ndarray | memoryview):
         base = base.base if isinstance(base, np.ndarray) else base.obj
-    if not isinstance(base, FileMapping):
+    return base if isinstance(base, FileMapping) else None
+
+
+def place_in_file(array: Array) -> tuple[SourceFile, int] | None:
+    """The mapped file in which an array lies, and where; None for one that lies in none."""
+    base = mapping_of(array)
+    if base is None:
         return None
     start = np.frombuffer(base, np.uint8).__array_interface__["data"][0]
     return base.file, array.__array_interface__["data"][0] - start

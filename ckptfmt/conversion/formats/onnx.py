@@ -41,6 +41,7 @@ from ..protobuf import (
     WireReader,
     first_fields,
 )
+from ..read_ahead import scattered
 from ..source import Loss, OpenedSource, mapped_file, plain_text
 
 METADATA = "onnx.metadata"  # metadata: what the model says of itself
@@ -129,7 +130,12 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> OpenedSource:
-    reader = WireReader(mapped_file(path))
+    data = mapped_file(path)
+    with scattered(data):
+        return _read(path, WireReader(data))
+
+
+def _read(path: str, reader: WireReader) -> OpenedSource:
     model = reader.read(reader.whole, _MODEL)
     if "graph" not in model:
         raise ValueError("the model has no graph")
