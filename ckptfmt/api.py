@@ -134,8 +134,8 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
     - `max_bytes_in_flight`: bounds the memory of uploads, of each process, but for eight parts of 5 MiB, or larger
       ones where the checkpoint would need more than 9,000 of them.
     - `extra`: further keys of the manifest, which readers ignore [MAN-003].
-    - `paged`: whether names, tree and chunk tables stand in pages that are read when they are asked for, and small
-      tensors in stacks: None, the default, for a file with 8192 tensors or a tree of 1 MiB and more. Such a file takes
+    - `paged`: whether names, tree and chunk tables stand in pages that are read when they are asked for, and in a file
+      small tensors in stacks: None, the default, with 8192 tensors or a tree of 1 MiB and more. Such a checkpoint takes
       ckptfmt 1.1 to be read. [PAGE-010]
     - `share_with`: the path of an earlier checkpoint in layout "packed" (so this one is, too) or "loose": what has not
       changed since is not written again, but linked, or copied by the store where both are. Each of the two stays whole

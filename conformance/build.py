@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from .model import Encoder, Tensor, Value, name_of
 from .packing import pack
@@ -85,6 +85,14 @@ class Checkpoint:
     def values(self) -> tuple[Value, Value]:
         """Tree and metadata as values of the protocol."""
         return Built(self).value, Encoder().encode(self.metadata)[1]
+
+
+class FilledPack(NamedTuple):
+    """A pack that is written: its part but for the table, the chunks in it, and where they lie."""
+
+    part: dict[str, Any]
+    rows: list[Row]
+    offsets: list[int]
 
 
 class Built:
@@ -228,19 +236,22 @@ class Built:
     def loose(self) -> Files:
         rows = self.rows()
         documents = dict(self.documents())
-        raw = self.manifest([{"object": None, "size": None, "frame": None, "chunks": self.table(rows, None)}])
         frame = digest(self.of.digest, b"".join(documents[member] for member in sorted(documents)))
-        files = documents | {row.member: row.data for row in rows}
-        files |= dict(self.of.foreign) | {"manifest.msgpack": raw}
-        files["COMMIT"] = record("loose", 0, raw, frame, self.of.version)
+        files = documents | {row.member: row.data for row in rows} | dict(self.of.foreign) | self.listing_loose(rows)
+        files["COMMIT"] = record("loose", 0, files["manifest.msgpack"], frame, self.of.version)
         return {member: [data] for member, data in files.items()}
 
+    def listing_loose(self, rows: list[Row]) -> dict[str, bytes]:
+        """The manifest, and the pages apart from it."""
+        raw = self.manifest([{"object": None, "size": None, "frame": None, "chunks": self.table(rows, None)}])
+        return {"manifest.msgpack": raw}
+
     def packed(self) -> Files:
-        """Chunks dealt to packs by `parts`; tables with names, inline or as part manifests."""
+        """Chunks dealt to packs by `parts`."""
         rows = self.rows()
         of_part = [self.of.parts(i) for i in range(len(rows))]
         files: Files = {}
-        parts = []
+        packs = []
         for number in range(max(of_part, default=0) + 1):
             own = [row for row, part in zip(rows, of_part, strict=True) if part == number]
             zip_ = Zip(self.of)
@@ -251,16 +262,29 @@ class Built:
                 zip_.add(member, data, aligned=not member.endswith(".json"))
             offsets = zip_.chunks(own, None)
             zip_.finish(0)
+            name = f"packs/{number:05}.zip"
+            files[name] = zip_.pieces
+            part = {"object": name, "size": zip_.position, "frame": zip_.frame_digest(self.of.digest), "chunks": None}
+            packs.append(FilledPack(part, own, offsets))
+        listing = self.listing_packed(packs, of_part)
+        files |= {name: [data] for name, data in listing.items()}
+        files["COMMIT"] = [
+            record("packed", 0, listing["manifest.msgpack"], digest(self.of.digest, b""), self.of.version)
+        ]
+        return files
+
+    def listing_packed(self, packs: list[FilledPack], of_part: list[int]) -> dict[str, bytes]:
+        """The manifest, and what tells of chunks apart from it: tables with names, inline or as part manifests."""
+        files: dict[str, bytes] = {}
+        parts = []
+        for number, (part, own, offsets) in enumerate(packs):
             table: dict[str, Any] = self.table(own, offsets, named=True)
             if not self.of.inline:
                 path, raw = f"parts/{number:05}.msgpack", self.of.pack(table)
-                files[path] = [raw]
+                files[path] = raw
                 table = {"path": path, "length": len(raw), "sha256": hashlib.sha256(raw).digest()}
-            name = f"packs/{number:05}.zip"
-            files[name] = zip_.pieces
-            frame = zip_.frame_digest(self.of.digest)
-            parts.append({"object": name, "size": zip_.position, "frame": frame, "chunks": table})
-        count = len(rows)
+            parts.append({**part, "chunks": table})
+        rows, count = self.rows(), len(of_part)
         placement = {
             "tensor": struct.pack(f"<{count}I", *(row.tensor for row in rows)),
             "chunk": struct.pack(f"<{count}Q", *(row.chunk for row in rows)),
@@ -268,10 +292,7 @@ class Built:
             "part": struct.pack(f"<{count}I", *of_part),
             "step": struct.pack(f"<{count}I", *[0] * count),
         }
-        raw = self.manifest(parts, placement)
-        files["manifest.msgpack"] = [raw]
-        files["COMMIT"] = [record("packed", 0, raw, digest(self.of.digest, b""), self.of.version)]
-        return files
+        return files | {"manifest.msgpack": self.manifest(parts, placement)}
 
 
 class BuiltPatch(Built):
@@ -318,11 +339,14 @@ class BuiltPaged(Built):
             encoder = Encoder([self.tensors[number] for number in order])
             self.node, self.value = encoder.encode(checkpoint.tree)
             self.names, self.tensors = [self.names[number] for number in order], encoder.tensors
-        self.stacks = stacks_of(self.tensors)
+        self.has_stacks = checkpoint.layout == "file"
+        self.stacks = stacks_of(self.tensors) if self.has_stacks else []
 
     def texts(self) -> dict[str, bytes]:
         arrays = zip(self.names, self.tensors, strict=True)
-        found = self.hierarchy({name: tensor for name, tensor in arrays if not is_stacked(tensor)})
+        found = self.hierarchy(
+            {name: tensor for name, tensor in arrays if not (self.has_stacks and is_stacked(tensor))}
+        )
         if self.stacks:
             found["stacks/zarr.json"] = node_document(None)
         return found | {f"stacks/{stack.name}/zarr.json": stack_document(stack, self.names) for stack in self.stacks}
@@ -334,8 +358,24 @@ class BuiltPaged(Built):
         offsets = self.chunks(zip_, rows)
         pages, rest = self.pages(rows, offsets)
         rest["pages"]["offset"] = zip_.add("pages.bin", b"".join(pages), framed=False)
+        return self.sealed(zip_, self.root_of_pages(rest))
+
+    def root_of_pages(self, rest: dict[str, Any]) -> bytes:
+        """The bytes of the manifest."""
         chains, _ = self.chains()
-        return self.sealed(zip_, self.document(self.root, chains, rest.pop("tensors"), rest))
+        return self.document(self.root, chains, rest.pop("tensors"), rest)
+
+    def listing_loose(self, rows: list[Row]) -> dict[str, bytes]:
+        pages, rest = self.pages(rows, None)
+        return {"pages.bin": b"".join(pages), "manifest.msgpack": self.root_of_pages(rest)}
+
+    def listing_packed(self, packs: list[FilledPack], of_part: list[int]) -> dict[str, bytes]:
+        """[PAGE-017]"""
+        rows = self.rows()
+        lows = {row.member: low for _, own, offsets in packs for row, low in zip(own, offsets, strict=True)}
+        pages, rest = self.pages(rows, [lows[row.member] for row in rows], of_part)
+        rest["parts"] = [part for part, _, _ in packs]
+        return {"pages.bin": b"".join(pages), "manifest.msgpack": self.root_of_pages(rest)}
 
     def chunks(self, zip_: Zip, rows: list[Row]) -> list[int]:
         """Add the chunks of stacks, then all others; where those of the tensors lie."""
@@ -353,15 +393,20 @@ class BuiltPaged(Built):
         offsets |= {(row.tensor, row.chunk): offset for row, offset in zip(others, found, strict=True)}
         return [offsets[row.tensor, row.chunk] for row in rows]
 
-    def pages(self, rows: list[Row], offsets: list[int]) -> tuple[list[bytes], dict[str, Any]]:
+    def pages(
+        self, rows: list[Row], offsets: list[int] | None, of_part: list[int] | None = None
+    ) -> tuple[list[bytes], dict[str, Any]]:
         """All pages, and the keys of the manifest that are about them."""
         paging = self.of.paged
         assert paging is not None
-        tables = []
+        tables, numbers = [], []
         for start in range(0, len(self.names), paging.tensors):
             own = [at for at, row in enumerate(rows) if start <= row.tensor < start + paging.tensors]
-            tables.append(self.table([rows[at] for at in own], [offsets[at] for at in own]))
+            tables.append(self.table([rows[at] for at in own], offsets and [offsets[at] for at in own]))
+            numbers.append(of_part and struct.pack(f"<{len(own)}I", *(of_part[at] for at in own)))
         of_tensors = tensor_pages(self.names, self.tensors, self.chains()[1], tables, paging.tensors)
+        for page, column in zip(of_tensors, numbers, strict=True):
+            page |= {} if column is None else {"part": column}
         cut = Cut(self.node, len(of_tensors), paging.size)
         self.root = cut.root
         pages = [*map(self.of.pack, of_tensors), *cut.pages]

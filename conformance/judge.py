@@ -76,11 +76,13 @@ def nodes(path: Path) -> dict[tuple[str, str], Value]:
 
 def _judged(files: dict[str, bytes], canonical: bool) -> Judged:
     from .judge_packed import Packed  # which build on what stands here
-    from .judge_paged import Paged
+    from .judge_paged import Paged, PagedPacked
 
-    if any(name.startswith("packs/") for name in files):
-        return Packed(files, canonical)
-    return (Paged if files.get("", b"").rpartition(b"ckptfmt/")[2].startswith(b"1.1 ") else Judged)(files, canonical)
+    line = files.get("", files.get("COMMIT", b"")).rpartition(b"ckptfmt/")[2]
+    is_paged, is_packed = line.startswith(b"1.1 "), any(name.startswith("packs/") for name in files)
+    if is_packed:
+        return (PagedPacked if is_paged else Packed)(files, canonical)
+    return (Paged if is_paged else Judged)(files, canonical)
 
 
 @dataclass
@@ -173,7 +175,8 @@ class Judged:
         self.need(isinstance(document, dict), "the manifest is no map [MAN-001]")
         self.document = document
         self.need(set(_TOP) <= set(document), f"keys are missing: {set(_TOP) - set(document)} [MAN-002]")
-        self.hold(("placement" in document) == (self.layout == "packed"), "`placement` is there or not [MAN-002]")
+        is_placed = self.layout == "packed" and not self.requires
+        self.hold(("placement" in document) == is_placed, "`placement` is there or not [MAN-002] [PAGE-001]")
         self.hold(document["format"] == [*self.version], "`format` is not that of the record [MAN-005]")
         self.need(document["layout"] == self.layout, "`layout` is not that of the record [LAY-006]")
         self.hold(document["requires"] == [*self.requires], f"`requires` is {document['requires']} [MAN-002]")

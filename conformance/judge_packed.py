@@ -83,7 +83,7 @@ class Packed(Judged):
 
     def member_bytes(self) -> dict[str, bytes]:
         """Every member of every pack, as stock ZIP tools see them, and what lies beside the packs. [PACK-007]"""
-        found = {name: data for name, data in self.files.items() if name in ("manifest.msgpack", "COMMIT")}
+        found = {name: data for name, data in self.files.items() if name in ("pages.bin", "manifest.msgpack", "COMMIT")}
         chunks = self.places()
         for number, part in enumerate(self.document["parts"]):
             pack = self.files[part["object"]]

@@ -7,7 +7,7 @@ again, so that the fault stands alone and no reader can pass by noticing a diges
 from __future__ import annotations
 
 import hashlib
-import math
+import itertools
 import re
 import struct
 import zlib
@@ -24,7 +24,7 @@ from .patching import SAME, XOR
 from .zip_writer import digest, digests
 
 Flat = dict[str, bytes]  # a checkpoint's objects; "" is the file itself
-MANIFEST = "manifest.msgpack"
+MANIFEST, PAGES = "manifest.msgpack", "pages.bin"
 _RECORD = re.compile(rb"ckptfmt/(\d+)\.(\d+) .*manifest=(\d+)\+(\d+) ")
 
 
@@ -39,6 +39,7 @@ class Mutation:
         self.files = dict(self.files)
         self.is_file = "" in self.files
         self.home = "" if self.is_file else MANIFEST
+        self.home_of_pages = "" if self.is_file else PAGES
         line = self.files["" if self.is_file else "COMMIT"]
         at = line.rindex(b"ckptfmt/") if self.is_file else 0
         found = _RECORD.match(line, at)
@@ -141,16 +142,17 @@ class Mutation:
             self._replace_manifest(new)
             return
         start, length = self._page_place(page)
-        self.files[""] = self.files[""][:start] + new + self.files[""][start + length :]
+        data = self.files[self.home_of_pages]
+        self.files[self.home_of_pages] = data[:start] + new + data[start + length :]
         self.page_lengths[page] = len(new)
         self.is_repaged = True
-        moved = len(new) - length
+        moved = len(new) - length if self.is_file else 0
         self.start, self.end, self.record_at = self.start + moved, self.end + moved, self.record_at + moved
 
     def page(self, number: int) -> Any:
         """What stands in a page."""
         start, length = self._page_place(number)
-        return msgpack.unpackb(self.files[""][start : start + length], strict_map_key=False)
+        return msgpack.unpackb(self.files[self.home_of_pages][start : start + length], strict_map_key=False)
 
     def _page_place(self, number: int) -> tuple[int, int]:
         """Offset and length of a page, as it is now."""
@@ -197,7 +199,7 @@ class Mutation:
             high = len(self.files[name])
         elif "page" in region:
             low, length = self._page_place(region["page"])
-            high = low + length
+            name, high = self.home_of_pages, low + length
         else:
             name, low, high = self._chunk(region["tensor"], region["chunk"])
         return name, (high if offset < 0 else low) + offset - at.get("before", 0)
@@ -245,16 +247,22 @@ class Mutation:
         return [name for page in self._pages_of_base for name in page["name"].decode().split("\n")[:-1]]
 
     def _paged_extents(self) -> Iterator[tuple[int, int, str, int, int]]:
-        """The same of a paged manifest. A tensor of the suite's has as many chunks as its grid says, or none."""
+        """The same of a paged manifest."""
         tensor = -1
         for page in self._pages_of_base:
             table, kinds = page["chunks"], page["kinds"]
-            rows = zip(_column(table["offset"], "Q"), _column(table["length"], "Q"), strict=True)
-            for kind in _column(page["kind"], "I"):
+            lengths = _column(table["length"], "Q")
+            offsets = [0] * len(lengths) if table["offset"] is None else _column(table["offset"], "Q")
+            parts = _column(page["part"], "I") if "part" in page else [-1] * len(lengths)
+            rows = zip(offsets, lengths, parts, strict=True)
+            names = page["name"].decode().split("\n")
+            for name, kind in zip(names, _column(page["kind"], "I"), strict=False):
                 tensor += 1
-                for chunk in range(_chunk_count(*(kinds[key][kind] for key in ("dtype", "shape", "grid")))):
-                    offset, length = next(rows)
-                    yield tensor, chunk, "", offset, offset + length
+                for chunk, key in enumerate(_chunk_keys(*(kinds[key][kind] for key in ("dtype", "shape", "grid")))):
+                    offset, length, part = next(rows)
+                    alone = "" if self.is_file else f"tensors/{name}/{key}" if name else f"tensors/{key}"
+                    holder = alone if part < 0 else self.original["parts"][part]["object"]
+                    yield tensor, chunk, holder, offset, offset + length
 
     def _chunk_names(self) -> list[tuple[int, int, str]]:
         """(tensor, chunk, member) in the order of CHK-002."""
@@ -263,16 +271,10 @@ class Mutation:
         is_patch = "patch" in self.original.get("requires", [])
         forms = self.original["patch"]["form"] if is_patch else bytes(len(tensors["name"]))
         for index, (name, dtype, shape, grid) in enumerate(columns):
-            if 0 in shape or forms[index] == SAME:
+            if forms[index] == SAME:
                 continue
             root = "xor" if forms[index] == XOR else "tensors"
-            counts = _counts(dtype, shape, grid)
-            for number in range(math.prod(counts)):
-                position, rest = [], number
-                for count in reversed(counts):
-                    rest, i = divmod(rest, count)
-                    position.append(str(i))
-                key = "/".join(["c", *reversed(position)])
+            for number, key in enumerate(_chunk_keys(dtype, shape, grid)):
                 found.append((index, number, f"{root}/{name}/{key}" if name else f"{root}/{key}"))
         return found
 
@@ -283,10 +285,11 @@ class Mutation:
         extents = iter(self._extents())
         for number, page in enumerate(self._pages_of_base):
             rows = [next(extents) for _ in range(len(page["chunks"]["length"]) // 8)]
-            chunks = [self.files[""][low:high] for *_, low, high in rows]
+            chunks = [self.files[name][low:high] for *_, name, low, high in rows]
             blocks = [digests(self.original["digest"], data, self.original["block"]) for data in chunks]
             self.edit_manifest("/chunks/digest", pack(b"".join(blocks)).hex(), number)
-        for part, original in zip(self.document["parts"], self.original["parts"], strict=True):
+        parts = [] if self.is_paged else zip(self.document["parts"], self.original["parts"], strict=True)
+        for part, original in parts:
             rows = [next(extents) for _ in range(len(original["chunks"]["length"]) // 8)]
             chunks = [self.files[name][low : None if part["object"] is None else high] for *_, name, low, high in rows]
             blocks = [digests(self.original["digest"], data, self.original["block"]) for data in chunks]
@@ -296,7 +299,8 @@ class Mutation:
 
     def _repage(self) -> None:
         """Lengths and digests of the pages that are there now."""
-        pages = [self.files[""][start : start + length] for start, length in map(self._page_place, self._numbers())]
+        data = self.files[self.home_of_pages]
+        pages = [data[start : start + length] for start, length in map(self._page_place, self._numbers())]
         placed = self.document["pages"]
         placed["length"] = struct.pack(f"<{len(pages)}Q", *map(len, pages))
         placed["sha256"] = b"".join(hashlib.sha256(page).digest() for page in pages)
@@ -370,8 +374,10 @@ def _counts(dtype: str, shape: list[int], grid: list[int]) -> list[int]:
     return [-(-n // side) for n, side in zip(stored, grid, strict=True)]
 
 
-def _chunk_count(dtype: str, shape: list[int], grid: list[int]) -> int:
-    return 0 if 0 in shape else math.prod(_counts(dtype, shape, grid))
+def _chunk_keys(dtype: str, shape: list[int], grid: list[int]) -> Iterator[str]:
+    """The key of each chunk, in C order."""
+    positions = itertools.product(*map(range, _counts(dtype, shape, grid)))
+    return ("/".join(["c", *map(str, position)]) for position in positions)
 
 
 def _column(data: bytes, code: str) -> list[int]:

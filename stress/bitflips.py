@@ -27,10 +27,7 @@ METADATA = {"step": 7, "note": "before"}
 def run(folder: Path, *, seed: int, count: int = COUNT) -> Result:
     """`count` flips, spread evenly over all layouts, digests and compressions, and paged manifests."""
     rng = random.Random(seed)
-    kinds = [
-        *itertools.product(LAYOUTS, DIGESTS, COMPRESSIONS, (False,)),
-        *itertools.product(("file",), DIGESTS, COMPRESSIONS, (True,)),
-    ]
+    kinds = [*itertools.product(LAYOUTS, DIGESTS, COMPRESSIONS, (False, True))]
     bad: list[str] = []
     flips = 0
     for number, (layout, digest, compression, paged) in enumerate(kinds):

@@ -10,7 +10,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,15 +54,16 @@ def varied_tree() -> dict[Any, Any]:
     }
 
 
-KINDS = (*LAYOUTS, "paged")  # what of a checkpoint decides which bytes are where
+PAGED = {"paged": "file", "packed paged": "packed", "loose paged": "loose"}
+KINDS = (*LAYOUTS, *PAGED)  # what of a checkpoint decides which bytes are where
 
 
 def save_varied(path: Path, layout: str, **options: Any) -> dict[Any, Any]:
-    """Save `varied_tree` and give it; `layout` may be "paged", a `file` of several pages."""
+    """Save `varied_tree` and give it; `layout` is one of `KINDS`, those of `PAGED` with several pages."""
     tree = varied_tree()
-    if layout == "paged":
+    if layout in PAGED:
         with small_pages():
-            return save_varied(path, "file", paged=True, **options)
+            return save_varied(path, PAGED[layout], paged=True, **options)
     rules = {"zipped": "zstd"}
     ckptfmt.save(path, tree, layout=layout, compression=rules, metadata=METADATA, durable=False, **options)
     return tree
@@ -110,9 +111,7 @@ def zones(path: Path) -> list[Zone]:
     with ckptfmt.open(path) as checkpoint:
         tensors = {tensor.name: tensor.path for tensor in checkpoint.tensors.values()}
     if path.is_file():
-        zones = [*_pack_zones(path, "", tensors)]
-        pages = [zone for zone in zones if zone.where == "pages"]
-        return [*(zone for zone in zones if zone not in pages), *(one for zone in pages for one in _pages(zone))]
+        return [*_pages_apart(_pack_zones(path, "", tensors), path.read_bytes())]
     found: list[Zone] = []
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         name = file.relative_to(path).as_posix()
@@ -120,7 +119,7 @@ def zones(path: Path) -> list[Zone]:
             found += _pack_zones(file, name, tensors)
         else:
             found.append(_zone(file, name, file.stat().st_size, tensors))
-    return found
+    return [*_pages_apart(found, (path / "COMMIT").read_bytes())]
 
 
 def _pack_zones(file: Path, name: str, tensors: dict[str, TreePath]) -> Iterator[Zone]:
@@ -157,11 +156,17 @@ def _rows(member: Zone, stack: dict[str, Any], tensors: dict[str, TreePath]) -> 
         yield member._replace(start=start, stop=start + size, tensor=tensors[name])
 
 
-def _pages(member: Zone) -> Iterator[Zone]:
-    """The pages of a paged manifest, in their member."""
-    data = member.file.read_bytes()
-    offset, length = map(int, re.findall(rb"manifest=(\d+)\+(\d+) ", data)[-1])
-    placed = msgpack.unpackb(data[offset : offset + length])["pages"]
+def _pages_apart(found: Iterable[Zone], end: bytes) -> Iterator[Zone]:
+    """The zones with each page in one of its own; `end`: bytes that end with the commit record."""
+    for zone in found:
+        yield from _pages(zone, end) if zone.where == "pages" else [zone]
+
+
+def _pages(member: Zone, end: bytes) -> Iterator[Zone]:
+    """The pages of a paged manifest, in their member or object."""
+    offset, length = map(int, re.findall(rb"manifest=(\d+)\+(\d+) ", end)[-1])
+    home = member.file if member.object == "" else member.file.parent / "manifest.msgpack"
+    placed = msgpack.unpackb(home.read_bytes()[offset : offset + length])["pages"]
     assert placed["offset"] == member.start
     at = member.start
     for (size,) in struct.iter_unpack("<Q", placed["length"]):

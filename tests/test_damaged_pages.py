@@ -46,7 +46,7 @@ def tree_of(root: Any, *pages: Any) -> TreePages:
     packed = [node if isinstance(node, bytes) else msgpack.packb(node) for node in pages]
     data = b"".join(packed)
     columns = encode_pages(0, packed)
-    read = lambda offset, length: data[offset : offset + length]  # noqa: E731
+    read = lambda _, offset, length: data[offset : offset + length]  # noqa: E731
     return TreePages(root, Pages(0, list(map(len, packed)), columns["sha256"], read), 0)
 
 

@@ -57,13 +57,13 @@ def contents(store: Store) -> dict[str, int]:
     return {entry.key.removeprefix(f"{folder}/"): entry.size for entry in engine.entries(folder)}
 
 
-def killed(store: Store, layout: str) -> None:
+def killed(store: Store, layout: str, **options: Any) -> None:
     """What a save leaves that dies before its `COMMIT`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RemoteDirectory, "publish", killed_here)
         patch.setattr(RemoteDirectory, "abort", RemoteDirectory._end_senders)
         with pytest.raises(KeyboardInterrupt):
-            save(store, layout=layout)
+            save(store, layout=layout, **options)
 
 
 def killed_here(attempt: RemoteDirectory) -> None:
@@ -77,7 +77,7 @@ OURS = [
     f".step-0000000001.ckpt.{HEX}.ckptfmt-lease",
     ".step-0000000002.ckpt.ckptfmt-deleted",
 ]
-DEAD = ["loose.dead", "packed.dead"]
+DEAD = ["loose.dead", "packed.dead", "paged.dead"]
 
 
 @pytest.fixture
@@ -87,6 +87,7 @@ def run(store: Store) -> Store:
         save(store.at(f"{layout}.ckpt"), layout=layout)
     for layout in DIRECTORIES:
         killed(store.at(f"{layout}.dead"), layout)
+    killed(store.at("paged.dead"), "packed", paged=True)
     for name in OURS:
         put(store, name)
     for name in (

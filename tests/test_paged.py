@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from inside import inside
 
 import ckptfmt
-from ckptfmt import CorruptError, InputError, SelectionError, UnsupportedError
+from ckptfmt import CorruptError, SelectionError, UnsupportedError
 from ckptfmt.format import manifest as manifests
 from ckptfmt.format import tree_pages
 from ckptfmt.format.limits import Budget
@@ -134,12 +134,6 @@ def test_stock_zarr_readers_find_small_tensors_as_rows(many: Path) -> None:
         assert list(zarr.open_group(store, path="tensors", mode="r").members()) == []
     with zipfile.ZipFile(many) as file:
         assert file.testzip() is None
-
-
-def test_only_a_file_has_pages(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="layout 'packed' has no pages"):
-        ckptfmt.save(tmp_path / "p", {"a": np.zeros(2)}, layout="packed", paged=True)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_bytes_of_a_small_tensor(tmp_path: Path) -> None:

@@ -67,9 +67,11 @@ def test_every_layout(tmp_path: Path, layout: str, digest: str) -> None:
     assert refused(lambda: ckptfmt.load(tmp_path / "c", trust=public)) == "other-checkpoint"
 
 
-def test_a_paged_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
+def test_a_paged_checkpoint(tmp_path: Path, layout: str) -> None:
     private, public = pair(tmp_path)
-    ckptfmt.save(tmp_path / "c", {f"t{n}": np.full(3, n) for n in range(40)}, digest="sha256", paged=True)
+    tree = {f"t{n}": np.full(3, n) for n in range(40)}
+    ckptfmt.save(tmp_path / "c", tree, layout=layout, digest="sha256", paged=True)
     ckptfmt.sign(tmp_path / "c", private)
     with ckptfmt.open(tmp_path / "c", trust=public) as checkpoint:
         assert checkpoint["t7"][0] == 7

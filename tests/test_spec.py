@@ -259,10 +259,10 @@ def pages_of(case: Case) -> Iterator[tuple[str, object]]:
     """The pages of a paged manifest, each with the rule that it fits."""
     files = read_flat(case.folder / INPUT)
     manifest = msgpack.unpackb(manifest_in(files))
-    at = manifest["pages"]["offset"]
+    at, holder = manifest["pages"]["offset"], files.get("", files.get("pages.bin", b""))
     for number, (length,) in enumerate(struct.iter_unpack("<Q", manifest["pages"]["length"])):
         rule = "tensor-page" if number < len(manifest["tensors"]["first"]) else "tree-page"
-        yield rule, msgpack.unpackb(files[""][at : at + length])
+        yield rule, msgpack.unpackb(holder[at : at + length])
         at += length
 
 

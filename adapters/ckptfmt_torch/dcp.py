@@ -59,6 +59,7 @@ from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.layouts import packed
 from ckptfmt.layouts.draft import Draft
 from ckptfmt.layouts.encoding import Chunk
+from ckptfmt.layouts.paging import decided_by_ranks
 from ckptfmt.layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
 from ckptfmt.parallel.plan import plan as plan_chunks
 from ckptfmt.parallel.proposal import Boxes
@@ -68,7 +69,8 @@ from ckptfmt.reading.filling import TargetPlace, fill
 from ckptfmt.reading.tensor import Tensor
 from ckptfmt.storage import SharedAttempt, directory_attempt_for, join_attempt
 from ckptfmt.writing.encoder import encode
-from ckptfmt.writing.request import Request, request
+from ckptfmt.writing.request import request
+from ckptfmt.writing.writer import drafted
 
 from .adapter import RESTORES, Saved
 from .checkpoint import PathLike
@@ -85,22 +87,23 @@ _PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.Size, torch.d
 @dataclass(frozen=True, slots=True)
 class WriteOrder:
     """What one rank has to write: parts (number, tensors and chunk numbers of their rows), and the tensors in them
-    (DCP's name, node name, spec). `documents`: names and specs of all tensors, for the writer of part 0."""
+    (DCP's name, node name, spec). `documents`: names and specs of all tensors, and the version, for the writer of part
+    0. `is_paged`: whether the manifest will be."""
 
     token: str
     parts: tuple[tuple[int, Array, Array], ...]
     tensors: dict[int, tuple[str, str, ArraySpec]]
-    documents: tuple[tuple[str, ...], tuple[ArraySpec, ...]] | None
+    documents: tuple[tuple[str, ...], tuple[ArraySpec, ...], tuple[int, int]] | None
+    is_paged: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """The checkpoint that the coordinator will commit. `paths`: that of each entry in the tree; `part_of_chunk`: the
-    part that holds each chunk."""
+    """The checkpoint that the coordinator will commit. `draft`: of which the values that are no tensors are not known
+    yet; `paths`: that of each entry in the tree; `part_of_chunk`: the part that holds each chunk."""
 
     attempt: SharedAttempt
-    request: Request
-    specs: tuple[ArraySpec, ...]
+    draft: Draft
     entries: Entries
     paths: Mapping[str, tuple[Any, ...]]
     part_of_chunk: Array
@@ -161,7 +164,8 @@ class StorageWriter(storage.StorageWriter):
         chunks = plan_chunks(rows, [_boxes(plan, numbers) for plan in plans])
         attempt = directory_attempt_for(self.checkpoint_id, overwrite=self.overwrite, durable=self.durable)
         part_of_chunk = np.zeros(len(chunks.owners), np.int64)
-        self._prospect = Prospect(attempt, made, chunks.specs, entries, paths, part_of_chunk)
+        draft = decided_by_ranks(drafted(made, chunks.specs, report=nothing, extra={}))
+        self._prospect = Prospect(attempt, draft, entries, paths, part_of_chunk)
         orders = _orders(self._prospect, chunks.owners, list(numbers), len(plans))
         return [replace(plan, storage_data=order) for plan, order in zip(plans, orders, strict=True)]
 
@@ -194,19 +198,7 @@ class StorageWriter(storage.StorageWriter):
         values = {result.index.fqn: result.storage_data for rank in results for result in rank[:-1]}
         entries = {n: entry if isinstance(entry, Sharded) else values[n] for n, entry in prospect.entries.items()}
         parts = [part for rank in results for part in rank[-1].storage_data]  # ranks have theirs in order
-        made = prospect.request
-        draft = Draft(
-            sources=[],
-            names=made.names,
-            specs=prospect.specs,
-            tree=encode(_nested(entries, prospect.paths)).node,
-            metadata=made.metadata,
-            schema=made.schema,
-            digest=made.digest,
-            block=BLOCK,
-            generator=made.generator,
-            report=nothing,
-        )
+        draft = replace(prospect.draft, tree=encode(_nested(entries, prospect.paths)).node)
         try:
             packed.commit(draft, prospect.attempt, tuple(parts), prospect.part_of_chunk)
             prospect.attempt.publish()
@@ -269,10 +261,11 @@ def _boxes(plan: SavePlan, numbers: Mapping[Any, int]) -> Boxes:
 
 def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -> Iterator[WriteOrder]:
     """What each rank has to write; fills `part_of_chunk`. There is a part 0 even if there is nothing to write."""
-    specs, names = prospect.specs, prospect.request.names
+    draft = prospect.draft
+    specs, names = draft.specs, draft.names
     tensors, chunks = columns(np.arange(len(owners)), first_chunks(specs))
     sizes = np.array([spec.chunk_nbytes for spec in specs], np.int64)[tensors]
-    token = prospect.attempt.share(["packs", "parts"])
+    token = prospect.attempt.share(packed.folders(draft))
     count = 0
     for rank in range(ranks):
         rows = np.flatnonzero(owners == rank)
@@ -284,7 +277,7 @@ def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -
             parts.append((count, tensors[mine], chunks[mine]))
             count += 1
         used = {tensor: (entries[tensor], names[tensor], specs[tensor]) for tensor in np.unique(tensors[rows]).tolist()}
-        yield WriteOrder(token, tuple(parts), used, (names, specs) if rank == 0 else None)
+        yield WriteOrder(token, tuple(parts), used, draft.documents if rank == 0 else None, draft.paged is True)
 
 
 # ---- writing
@@ -299,7 +292,7 @@ def _written(order: WriteOrder, attempt: SharedAttempt, items: Sequence[WriteIte
         cells = partial(_chunks, order, tensors, chunks, items, planner)
         room = room_for(order.tensors[tensor][2] for tensor in tensors.tolist())
         orders.append(PartOrder(number, tensors, chunks, cells, room, order.documents if number == 0 else None))
-    return PartWriter(attempt, digest_named(DIGEST), BLOCK, nothing).write(orders)
+    return PartWriter(attempt, digest_named(DIGEST), BLOCK, nothing, is_paged=order.is_paged).write(orders)
 
 
 def _chunks(

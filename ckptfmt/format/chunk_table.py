@@ -75,7 +75,7 @@ class ChunkTable(_TableFields):
         digests = self.digest[self.first_blocks[row] * size : self.first_blocks[row + 1] * size]
         return Extent(self.offsets[row], self.lengths[row], digests)
 
-    def of_rows(self, rows: Array, numbers: Array) -> ChunkTable:
+    def of_rows(self, rows: Array, numbers: Array | None) -> ChunkTable:
         """Some of the rows, in the order given, for chunks with other numbers."""
         firsts = np.asarray(self.first_blocks, np.int64)
         counts = firsts[rows + 1] - firsts[rows]
@@ -99,6 +99,15 @@ class ChunkTable(_TableFields):
         starts, ends = self.offset[order][1:], (self.offset + self.length)[order][:-1]
         if (starts < ends).any():
             raise fault("bad-extent", f"two chunks overlap at byte {int(starts[(starts < ends).argmax()])} [CHK-005]")
+
+
+def joined_tables(tables: Sequence[ChunkTable], digest_size: int, block: int) -> ChunkTable:
+    """One table with the rows of several, whose chunks follow each other."""
+    none = np.zeros(0, _U64)
+    offsets = [table.offset for table in tables if table.offset is not None]
+    offset = np.concatenate([none, *offsets]) if len(offsets) == len(tables) else None
+    length = np.concatenate([none, *(table.length for table in tables)])
+    return ChunkTable(offset, length, b"".join([table.digest for table in tables]), digest_size, block)
 
 
 def encode_table(table: ChunkTable, tensors: Array | None = None, chunks: Array | None = None) -> dict[str, Any]:

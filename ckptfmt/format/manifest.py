@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgpack
+import numpy as np
 
 from .._version import FORMAT as FORMAT
 from ..errors import CkptError, fault
@@ -17,6 +18,7 @@ from .arrays import ArraySpec, kinds_of
 from .chunk_table import ChunkTable, columns, decode_table, encode_table, first_chunks
 from .digests import Digest, digest_named, sha256
 from .documents import bad, unpack
+from .dtypes import Array
 from .limits import DEFAULT, uncollected
 from .names import check_names, check_paths
 from .node import PagedNode
@@ -122,6 +124,22 @@ class Manifest(_ManifestFields):
         table = self.parts[0].chunks
         assert isinstance(table, ChunkTable)
         return table
+
+    def parts_of(self, numbers: Array) -> Array | None:
+        """The parts that hold the chunks with these numbers; None where there is but one part."""
+        if self.pages is not None:
+            of_all = self.pages.part_of_chunk
+            return None if of_all is None else of_all[numbers].astype(np.int64)
+        return None if self.placement is None else self.placement.parts_of(numbers)
+
+    @property
+    def objects(self) -> list[str]:
+        """The packs, and what tells of the chunks in them beside the manifest, of a checkpoint in layout `packed`."""
+        if self.pages is not None:
+            return [*(one.object or "" for one in self.pages.objects), self.pages.object]
+        tables = [part.chunks for part in self.parts]
+        references = [table.path for table in tables if isinstance(table, PartReference)]
+        return [*(part.object or "" for part in self.parts), *references]
 
     def check_extents(self, end: int) -> None:
         """Refuse chunks, or pages, that do not lie before byte `end`, where the manifest begins. [CHK-005]
@@ -394,9 +412,7 @@ def check_part(table: ChunkTable, part: Part, number: int, manifest: Manifest) -
 
 def _check_objects(manifest: Manifest) -> None:
     """Objects of packs and part manifests have legal paths of their own; tables that stand inline fit. [CHK-007]"""
-    references = [part.chunks.path for part in manifest.parts if isinstance(part.chunks, PartReference)]
-    objects = [part.object or "" for part in manifest.parts]
-    check_paths([*objects, *references])
+    check_paths(manifest.objects)
     for number, part in enumerate(manifest.parts):
         if isinstance(part.chunks, ChunkTable):
             check_part(part.chunks, part, number, manifest)

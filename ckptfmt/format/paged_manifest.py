@@ -11,13 +11,15 @@ import msgpack
 
 from ..errors import CkptError
 from . import tree
-from .digests import digest_named
+from .chunk_table import ChunkTable
+from .digests import Digest, digest_named
 from .documents import bad
+from .dtypes import Array
 from .manifest import PAGED_FORMAT, PAGES, PATCH, Manifest, Part, decode_schema, decoded_with, fingerprint
-from .names import Key, Path, exact_path, name_of, path_label, path_of_text
+from .names import Key, Path, check_paths, exact_path, name_of, path_label, path_of_text
 from .node import Node, PagedNode
-from .pages import ReadBytes, decode_pages, encode_pages
-from .tensor_pages import Column, TensorPages, decode_tensors, encode_tensors
+from .pages import OBJECT, ReadBytes, decode_pages, encode_pages
+from .tensor_pages import Column, PagedObject, TensorPages, decode_tensors, encode_tensors
 from .tree import decode_key
 from .tree_pages import Cutter, TreePages, has_plain_keys
 
@@ -56,16 +58,16 @@ class PagedTree(PagedNode):
 
 
 class PagedParts(Sequence[Part]):
-    """The only part of a paged checkpoint, whose table is joined when it is asked for."""
+    """The parts of a paged checkpoint, whose tables are made of all pages when one is asked for."""
 
     def __init__(self, pages: TensorPages) -> None:
         self.pages = pages
 
     def __len__(self) -> int:
-        return 1
+        return len(self.pages.objects)
 
     def __getitem__(self, index: Any) -> Any:
-        return (Part("", self.pages.table),)[index]
+        return self.pages.parts[index]
 
 
 def decode_paged(
@@ -77,20 +79,39 @@ def decode_paged(
     largest: int,
 ) -> Manifest:
     """Check what the manifest says by itself; pages are checked when they are read. [PAGE-001] to [PAGE-008]"""
-    if version < PAGED_FORMAT or layout != "file" or document["parts"] or "placement" in document or read is None:
-        raise bad("a paged manifest has version 1.1, layout 'file', and no other parts [PAGE-001]")
+    if version < PAGED_FORMAT or "placement" in document or read is None:
+        raise bad("a paged manifest has version 1.1 or later, and no `placement` [PAGE-001]")
     if PATCH in document["requires"]:
         raise bad("the manifest of a patch is not paged [PATCH-001]")
     digest = digest_named(document["digest"])
     plain = document.get("plain_keys")
     if type(plain) is not bool:
         raise bad("`plain_keys` is missing or of another type [PAGE-008]")
-    pages = decode_pages(document.get("pages"), read, memory, largest)
-    tensors = decode_tensors(document["tensors"], pages, document["codecs"], digest, document["block"])
+    packs = _packs(document["parts"], layout, digest)
+    pages = decode_pages(document.get("pages"), layout, read, memory, largest)
+    tensors = decode_tensors(document["tensors"], pages, document["codecs"], digest, document["block"], packs)
     tree.check(document["metadata"], ())
     schema, expected = decode_schema(document["schema"])
     root = PagedTree(TreePages(document["tree"], pages, len(tensors)), tensors, plain, expected)
-    return decoded_with(document, version, root, tensors.names, tensors.specs, PagedParts(tensors), schema)
+    columns = tensors.names, tensors.specs, PagedParts(tensors)
+    return decoded_with(document, version, root, *columns, schema)
+
+
+def _packs(parts: list[Any], layout: str, digest: Digest) -> list[PagedObject] | None:
+    """The packs of layout `packed`, whose tables stand in the pages; None in the others. [PAGE-017] [LAY-004]"""
+    if bool(parts) != (layout == "packed"):
+        raise bad("a paged manifest has parts in layout 'packed', and only there [PAGE-001]")
+    packs = []
+    for part in parts:
+        match part:
+            case {"object": str(name), "size": int(size), "frame": bytes(frame), "chunks": None} if (
+                type(size) is int and 0 <= size < 1 << 63 and len(frame) == digest.size
+            ):
+                packs.append(PagedObject(name, size, size, frame))
+            case _:
+                raise bad("a part lacks a key, or has one of another type or size [PAGE-017] [MAN-011]")
+    check_paths([OBJECT, *(pack.object or "" for pack in packs)])
+    return packs or None
 
 
 class Paged(NamedTuple):
@@ -105,15 +126,25 @@ class Paged(NamedTuple):
     def encode(self, offset: int) -> bytes:
         """The document, whose pages lie from `offset` on."""
         more = {"pages": encode_pages(offset, self.pages), "plain_keys": has_plain_keys(self.manifest.tree)}
-        return self.manifest.encode_with(self.tree, self.chains, self.tensors, [], **more)
+        parts = [] if self.manifest.layout != "packed" else [_encoded_pack(part) for part in self.manifest.parts]
+        return self.manifest.encode_with(self.tree, self.chains, self.tensors, parts, **more)
 
 
-def paged(manifest: Manifest, found: Sequence[Summary | None] | None = None) -> Paged:
-    """A manifest, whose names are in order, in pages, with what was seen of each tensor. [PAGE-009] [STAT-001]"""
+def _encoded_pack(part: Part) -> dict[str, Any]:
+    """A part whose table stands in pages. [PAGE-017]"""
+    return {"object": part.object, "size": part.size, "frame": part.frame, "chunks": None}
+
+
+def paged(
+    manifest: Manifest,
+    table: ChunkTable,
+    parts: Array | None = None,
+    found: Sequence[Summary | None] | None = None,
+) -> Paged:
+    """A manifest, whose names are in order, in pages: the `table` of all chunks, in layout `packed` the number of each
+    one's part, and what was seen of each tensor. [PAGE-009] [STAT-001]"""
     chains, codecs = manifest.chains()
-    tensors, pages = encode_tensors(
-        manifest.names, manifest.specs, manifest.table, manifest.first_chunks, codecs, found
-    )
+    tensors, pages = encode_tensors(manifest.names, manifest.specs, table, manifest.first_chunks, codecs, parts, found)
     cutter = Cutter(len(pages))
     root = cutter.cut(manifest.tree)
     return Paged(
@@ -139,7 +170,7 @@ def check_whole(manifest: Manifest) -> None:
     if root.has_plain_keys != has_plain_keys(root.whole):
         raise bad(f"`plain_keys` is {root.has_plain_keys}, and the keys are not so [PAGE-008]")
     assert manifest.pages is not None
-    manifest.pages.table.check_extents(manifest.pages.extent[0])
+    _ = manifest.pages.parts  # whose extents are checked
     if manifest.schema is not None and fingerprint(manifest.names, manifest.specs) != root.fingerprint:
         raise bad("the schema's fingerprint is not that of the tensors [SCH-002]")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CkptError, CorruptError, fault
+from ..errors import DAMAGED, CkptError, fault
 from .digests import sha256
 from .documents import bad
 from .limits import DEFAULT, Budget
@@ -17,13 +17,15 @@ from .limits import DEFAULT, Budget
 TOGETHER = 16 << 20  # bytes of pages that are read at once
 _U64 = np.dtype("<u8")
 
-ReadBytes = Callable[[int, int], bytes]  # the bytes of the checkpoint at an offset, so many
+OBJECT = "pages.bin"  # that of the pages in a directory, and their member in a file [PAGE-012]
+
+ReadBytes = Callable[[str, int, int], bytes]  # the bytes of an object ("": the file) at an offset, so many
 
 
 class Pages:
-    """The pages of one checkpoint, one after another from `offset` on. `memory`: bytes that the values of all of them
-    may take together, `budget` what is left of it for those that are kept [LIM-007]; `largest`: the most bytes of one
-    page [LIM-011]."""
+    """The pages of one checkpoint, one after another in an `object` from `offset` on. `memory`: bytes that the values
+    of all of them may take together, `budget` what is left of it for those that are kept [LIM-007]; `largest`: the
+    most bytes of one page [LIM-011]."""
 
     def __init__(
         self,
@@ -33,8 +35,9 @@ class Pages:
         read: ReadBytes,
         memory: int | None = None,
         largest: int = DEFAULT.manifest,
+        object: str = "",
     ) -> None:
-        self.offset, self.lengths = offset, lengths
+        self.object, self.offset, self.lengths = object, offset, lengths
         self._largest = largest
         self._sha256, self._read = sha256, read
         self._starts = list(accumulate(lengths, initial=offset))
@@ -67,7 +70,7 @@ class Pages:
             while stop < numbers.stop and self._starts[stop + 1] - self._starts[at] <= TOGETHER:
                 stop += 1
             start = self._starts[at]
-            together = memoryview(self._read(start, self._starts[stop] - start))
+            together = memoryview(self._read(self.object, start, self._starts[stop] - start))
             for number in range(at, stop):
                 yield self._checked(number, together[self._starts[number] - start : self._starts[number + 1] - start])
             at = stop
@@ -78,18 +81,18 @@ class Pages:
         for number in numbers:
             try:
                 self.raw(number)
-            except CorruptError as error:
+            except DAMAGED as error:
                 found[number] = error
         return found
 
     def _checked(self, number: int, raw: memoryview) -> bytes:
         if sha256(raw) != self._sha256[32 * number : 32 * number + 32]:
             message = f"page {number} of the manifest does not match its sha256 [PAGE-003]"
-            raise fault("manifest-digest", message, offset=self._starts[number])
+            raise fault("manifest-digest", message, offset=self._starts[number], object=self.object)
         return bytes(raw)
 
 
-def decode_pages(document: Any, read: ReadBytes, memory: int | None, largest: int) -> Pages:
+def decode_pages(document: Any, layout: str, read: ReadBytes, memory: int | None, largest: int) -> Pages:
     """Parse and check the map of pages. [PAGE-002]"""
     match document:
         case {"offset": int(offset), "length": bytes(lengths), "sha256": bytes(sha256)} if type(offset) is int:
@@ -101,7 +104,11 @@ def decode_pages(document: Any, read: ReadBytes, memory: int | None, largest: in
     sizes: list[int] = np.frombuffer(lengths, _U64).tolist()
     if 0 in sizes or offset < 0 or offset + sum(sizes) >= 1 << 63:
         raise fault("bad-extent", "a page is empty, or lies outside the file [PAGE-002]", offset=offset)
-    return Pages(offset, sizes, sha256, read, memory, largest)
+    if layout == "file":
+        return Pages(offset, sizes, sha256, read, memory, largest)
+    if offset:
+        raise fault("bad-extent", f"the first page does not begin {OBJECT} [PAGE-002]", offset=offset)
+    return Pages(offset, sizes, sha256, read, memory, largest, OBJECT)
 
 
 def encode_pages(offset: int, pages: Iterable[bytes]) -> dict[str, Any]:

@@ -10,17 +10,14 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..errors import CkptError
 from . import tree
-from .chunk_table import ChunkTable
-from .digests import digest_named
 from .documents import bad
-from .manifest import FORMAT, Manifest, Part
+from .manifest import FORMAT, Manifest
 from .names import Key, Path, unescape
 from .node import Node
 from .paged_manifest import PagedTree
+from .placement import Placement, placement_of
 from .tensor_pages import TensorPages
 from .tree import MAX_DEPTH, decode_keys
 from .tree_pages import TreePages
@@ -58,18 +55,16 @@ def remains_of(manifest: Manifest) -> Remains | None:
     node = _with_homes(node, names)
     specs = tuple(chain.from_iterable(tensors.page(at).specs for at in whole))
     tree.check(node, [spec.dtype.name for spec in specs])
-    parts = (Part("", _table(tensors, whole, manifest)),)
-    rest = manifest._replace(root=node, names=names, specs=specs, parts=parts, requires=(), format=FORMAT)
+    rest = manifest._replace(root=node, names=names, specs=specs, requires=(), format=FORMAT)
+    rest = rest._replace(parts=tensors.parts_in(whole), placement=_placement(rest, tensors, whole))
     return Remains(rest, tuple(pages[at] for at in sorted(pages)), tuple(lost.values()))
 
 
-def _table(tensors: TensorPages, whole: list[int], manifest: Manifest) -> ChunkTable:
-    tables = [tensors.page(at).table for at in whole]
-    none = np.zeros(0, np.uint64)
-    offset = np.concatenate([none, *(table.offset for table in tables if table.offset is not None)])
-    length = np.concatenate([none, *(table.length for table in tables)])
-    digest = b"".join([table.digest for table in tables])
-    return ChunkTable(offset, length, digest, digest_named(manifest.digest).size, manifest.block)
+def _placement(rest: Manifest, tensors: TensorPages, whole: list[int]) -> Placement | None:
+    """Which part has which chunk, where there may be several."""
+    if rest.layout != "packed":
+        return None
+    return placement_of(tensors.numbers_of_parts(whole), rest.first_chunks)
 
 
 class _Rest:

@@ -17,11 +17,12 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from .arrays import ArraySpec, kinds_of
-from .chunk_table import ChunkTable, decode_table, encode_table
+from .chunk_table import ChunkTable, decode_table, encode_table, joined_tables
 from .codecs import Codec
 from .digests import Digest
 from .documents import bad, unpack
 from .dtypes import Array
+from .manifest import Part
 from .names import MAX_LENGTH, are_names
 from .pages import Pages
 from .spec_columns import STATISTICS, decode_codecs, decode_specs, encode_specs
@@ -35,18 +36,36 @@ _U32, _U64 = np.dtype("<u4"), np.dtype("<u8")
 T = TypeVar("T")
 
 
+class PagedObject(NamedTuple):
+    """What the chunks of a part are in, as in `Part`: the file (`""`), a pack, or each in an object of its own (None).
+    `end`: the byte before which they end there; None where each is as long as its object."""
+
+    object: str | None
+    end: int | None
+    size: int | None = None
+    frame: bytes | None = None
+
+    def part(self, table: ChunkTable) -> Part:
+        """The part with this table; raises `bad-extent`. [CHK-005]"""
+        if self.end is not None:
+            table.check_extents(self.end)
+        return Part(self.object, table, self.size, self.frame)
+
+
 class _PageFields(NamedTuple):
     names: list[str]
     kinds: tuple[ArraySpec, ...]
     kind: Array
     table: ChunkTable
     firsts: Array
+    parts: Array | None
     statistics: Any = None
 
 
 class TensorPage(_PageFields):
     """Some tensors: their names, what each is like (`kind` is a number of `kinds`), the chunks of all of them, and the
-    number of each one's first chunk in that table, with the number of all at the end; `statistics`, of any form."""
+    number of each one's first chunk in that table, with the number of all at the end; `parts`: of each chunk the number
+    of its part, None where there is but one; `statistics`, of any form."""
 
     @cached_property
     def specs(self) -> list[ArraySpec]:
@@ -95,9 +114,13 @@ class TensorPages:
         codecs: list[Codec],
         digest: Digest,
         block: int,
+        objects: Sequence[PagedObject],
+        *,
+        has_parts: bool,
     ) -> None:
         self._pages, self._first, self._counts, self._chunks = pages, first, counts, chunks
         self._codecs, self._digest, self._block = codecs, digest, block
+        self.objects, self._has_parts = objects, has_parts
         self._starts = list(accumulate(counts, initial=0))
         self._loaded: dict[int, TensorPage] = {}
         self.names: Sequence[str] = Column(self, lambda page: page.names)
@@ -116,6 +139,11 @@ class TensorPages:
     def extent(self) -> tuple[int, int]:
         """Offset and length of all pages of the manifest."""
         return self._pages.offset, self._pages.nbytes
+
+    @property
+    def object(self) -> str:
+        """What the pages are in: `""` for the file."""
+        return self._pages.object
 
     def damaged(self) -> dict[int, CkptError]:
         """What is wrong with each page that does not match its sha256, by its number."""
@@ -144,19 +172,30 @@ class TensorPages:
         at = bisect_right(self._starts, tensor) - 1
         return at, tensor - self._starts[at]
 
-    def place(self, tensor: int, chunk: int) -> tuple[ChunkTable, int]:
-        """The table of a chunk, and its row there."""
-        page, row = self.locate(tensor)
-        return page.table, int(page.firsts[row]) + chunk
+    def place(self, tensor: int, chunk: int) -> tuple[Part, ChunkTable, int]:
+        """The part of a chunk, a table that has it, and its row there."""
+        page, at = self.locate(tensor)
+        row = int(page.firsts[at]) + chunk
+        return self._part_in(page, 0 if page.parts is None else int(page.parts[row])), page.table, row
+
+    def _part_in(self, page: TensorPage, number: int) -> Part:
+        """A part, with the table of a page, which may have chunks of others, too."""
+        found = self.objects[number]
+        return Part(found.object, page.table, found.size, found.frame)
 
     def pages_of(self, tensors: Array) -> Array:
         """The number of the page that each of these tensors is in."""
         return np.searchsorted(self._starts, tensors, side="right") - 1
 
-    def first_rows(self, at: int, tensors: Array) -> tuple[ChunkTable, Array]:
-        """The table of a page, and the rows of the first chunks of tensors in it."""
+    def first_rows(self, at: int, tensors: Array) -> Iterator[tuple[Part, ChunkTable, Array, Array]]:
+        """Of the first chunks of tensors in a page, part by part: the part, the table, the rows, and the positions of
+        the tensors among those asked for."""
         page = self.page(at)
-        return page.table, page.firsts[tensors - self._starts[at]]
+        rows = page.firsts[tensors - self._starts[at]]
+        parts = np.zeros(len(rows), np.int64) if page.parts is None else page.parts[rows]
+        for number in np.unique(parts).tolist():
+            positions = np.flatnonzero(parts == number)
+            yield self._part_in(page, number), page.table, rows[positions], positions
 
     def page(self, at: int) -> TensorPage:
         """A page; raises what is wrong with it. [PAGE-003] [PAGE-004]"""
@@ -182,16 +221,35 @@ class TensorPages:
         return [self._loaded[at] for at in range(len(self._first))]
 
     @cached_property
-    def table(self) -> ChunkTable:
-        """That of all chunks; raises `bad-extent`. [CHK-005]"""
-        tables = [page.table for page in self.load()]
-        none = np.zeros(0, _U64)  # where there are no tensors
-        offset = np.concatenate([none, *(table.offset for table in tables if table.offset is not None)])
-        length = np.concatenate([none, *(table.length for table in tables)])
-        digest = b"".join([table.digest for table in tables])
-        table = ChunkTable(offset, length, digest, self._digest.size, self._block)
-        table.check_extents(self._pages.offset)
-        return table
+    def parts(self) -> tuple[Part, ...]:
+        """All parts, each with the table of its chunks; raises `bad-extent`. [CHK-005]"""
+        self.load()
+        return self.parts_in(range(len(self)))
+
+    @cached_property
+    def part_of_chunk(self) -> Array | None:
+        """The number of the part of each chunk; None where there is but one part."""
+        if not self._has_parts:
+            return None
+        self.load()
+        return self.numbers_of_parts(range(len(self)))
+
+    def parts_in(self, pages: Sequence[int]) -> tuple[Part, ...]:
+        """All parts, with tables of the chunks that these pages tell of, numbered as if there were no others."""
+        table = joined_tables([self.page(at).table for at in pages], self._digest.size, self._block)
+        if not self._has_parts:
+            tables = [table]
+        else:
+            numbers = self.numbers_of_parts(pages)
+            rows = [np.flatnonzero(numbers == number) for number in range(len(self.objects))]
+            tables = [table.of_rows(of_part, of_part) for of_part in rows]
+        return tuple(one.part(of_one) for one, of_one in zip(self.objects, tables, strict=True))
+
+    def numbers_of_parts(self, pages: Sequence[int]) -> Array:
+        """The number of the part of each chunk that these pages tell of."""
+        found = (self.page(at) for at in pages)
+        columns = [np.zeros(len(page.table.length), _U32) if page.parts is None else page.parts for page in found]
+        return np.concatenate([np.zeros(0, np.int64), *columns])
 
     def _decoded(self, at: int, raw: bytes) -> TensorPage:
         """Parse and check a page."""
@@ -211,10 +269,27 @@ class TensorPages:
             raise bad(f"page {at} has another number of chunks [PAGE-004]")
         counts = np.array([spec.chunks for spec in specs], np.int64)[kind]
         firsts = np.concatenate([[0], np.cumsum(counts)])
-        if table.numbers is not None or table.offset is None:
-            raise bad(f"the chunk table of page {at} is not of the kind that layout 'file' has [CHK-002]")
-        table.check_extents(self._pages.offset)
-        return TensorPage(names, specs, kind, table, firsts, document.get(STATISTICS))
+        if table.numbers is not None or (table.offset is None) != (self.objects[0].object is None):
+            raise bad(f"the chunk table of page {at} is not of the kind that this layout has [CHK-002] [CHK-011]")
+        parts = self._parts_of(at, document, table)
+        return TensorPage(names, specs, kind, table, firsts, parts, document.get(STATISTICS))
+
+    def _parts_of(self, at: int, document: Any, table: ChunkTable) -> Array | None:
+        """The part of each chunk of a page, whose extents fit their objects. [PAGE-017] [CHK-005]"""
+        if not self._has_parts:
+            self.objects[0].part(table)
+            return None
+        column = document.get("part")
+        if type(column) is not bytes or len(column) != 4 * len(table.length):
+            raise bad(f"page {at} does not say of each chunk in which part it is [PAGE-017]")
+        parts = np.frombuffer(column, _U32)
+        if len(parts) and int(parts.max()) >= len(self.objects):
+            raise bad(f"page {at} names part {int(parts.max())}, which is not there [PAGE-017]")
+        assert table.offset is not None
+        for number in np.unique(parts).tolist():
+            rows = parts == number
+            self.objects[number].part(table._replace(offset=table.offset[rows], length=table.length[rows]))
+        return parts
 
     def _names(self, at: int, blob: bytes) -> list[str]:
         """[NAME-006] [PAGE-005]"""
@@ -235,8 +310,11 @@ class TensorPages:
         return names
 
 
-def decode_tensors(document: Any, pages: Pages, chains: list[Any], digest: Digest, block: int) -> TensorPages:
-    """Parse and check what a paged manifest says of its pages of tensors. [PAGE-004]"""
+def decode_tensors(
+    document: Any, pages: Pages, chains: list[Any], digest: Digest, block: int, packs: Sequence[PagedObject] | None
+) -> TensorPages:
+    """Parse and check what a paged manifest says of its pages of tensors, whose chunks are in `packs`, in layout
+    `packed`. [PAGE-004]"""
     match document:
         case {"first": list(first), "count": bytes(counts), "chunks": bytes(chunks)}:
             pass
@@ -252,7 +330,9 @@ def decode_tensors(document: Any, pages: Pages, chains: list[Any], digest: Diges
         raise bad("a page has no tensors, or more than its bytes can say [PAGE-004]")
     if sum(held) >= 1 << 62:
         raise fault("bad-manifest", "there are 2^62 chunks or more [LIM-006]")
-    return TensorPages(pages, first, rows, held, decode_codecs(chains), digest, block)
+    objects = packs or (PagedObject("", pages.offset) if pages.object == "" else PagedObject(None, None),)
+    known = decode_codecs(chains)
+    return TensorPages(pages, first, rows, held, known, digest, block, objects, has_parts=packs is not None)
 
 
 def encode_tensors(
@@ -261,12 +341,15 @@ def encode_tensors(
     table: ChunkTable,
     firsts: Sequence[int],
     codecs: Sequence[int],
+    parts: Array | None = None,
     found: Sequence[Summary | None] | None = None,
 ) -> tuple[dict[str, Any], list[bytes]]:
     """What a paged manifest says of tensors, whose names are in order, and the pages; `firsts` as `first_chunks` gives
-    them, `codecs` are the numbers of the specs' chains, `found` their statistics, if these are to be stored."""
+    them, `codecs` are the numbers of the specs' chains, `parts` those of the chunks' parts in layout `packed`, `found`
+    their statistics, if these are to be stored."""
     starts = range(0, len(names), ROWS)
-    pages = [_encoded(slice(start, start + ROWS), names, specs, table, firsts, codecs, found) for start in starts]
+    runs_of = (slice(start, start + ROWS) for start in starts)
+    pages = [_encoded(run, names, specs, table, firsts, codecs, parts, found) for run in runs_of]
     runs = list(pairwise([*starts, len(names)])) if starts else []
     listed = {
         "first": [names[start] for start in starts],
@@ -283,13 +366,14 @@ def _encoded(
     table: ChunkTable,
     firsts: Sequence[int],
     codecs: Sequence[int],
+    parts: Array | None,
     found: Sequence[Summary | None] | None,
 ) -> bytes:
     """The page of a run of tensors."""
     rows = slice(firsts[run.start], firsts[min(run.stop, len(names))])
     blocks = slice(*(table.digest_size * table.first_blocks[row] for row in (rows.start, rows.stop)))
-    assert table.offset is not None
-    part = ChunkTable(table.offset[rows], table.length[rows], table.digest[blocks], table.digest_size, table.block)
+    offset = None if table.offset is None else table.offset[rows]
+    part = ChunkTable(offset, table.length[rows], table.digest[blocks], table.digest_size, table.block)
     kinds, column = kinds_of(specs[run])
     chains = dict(zip(column, codecs[run], strict=True))
     page = {
@@ -297,6 +381,7 @@ def _encoded(
         "kinds": encode_specs(kinds, [chains[kind] for kind in range(len(kinds))]),
         "kind": np.array(column, _U32).tobytes(),
         "chunks": encode_table(part),
+        **({} if parts is None else {"part": parts[rows].astype(_U32).tobytes()}),
         **({} if found is None else {STATISTICS: _statistics(names[run], specs[run], part, found[run])}),
     }
     return bytes(msgpack.packb(page))

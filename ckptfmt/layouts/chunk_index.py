@@ -41,11 +41,10 @@ class ChunkIndex:
     def find(self, tensor: int, chunk: int) -> tuple[Part, ChunkTable, int]:
         """The part, table and row of one chunk."""
         if self.manifest.pages is not None:
-            table, row = self.manifest.pages.place(tensor, chunk)
-            return Part("", table), table, row
+            return self.manifest.pages.place(tensor, chunk)
         number = self.manifest.first_chunks[tensor] + chunk
-        placement = self.manifest.placement
-        part = 0 if placement is None else int(placement.parts_of(np.array([number]))[0])
+        parts = self.manifest.parts_of(np.array([number]))
+        part = 0 if parts is None else int(parts[0])
         table = self.table(part)
         return self.manifest.parts[part], table, table.row(number)
 
@@ -57,17 +56,16 @@ class ChunkIndex:
             yield from self.find_all(np.asarray(self.manifest.first_chunks)[tensors])
             return
         for number in asked.tolist():
-            positions = np.flatnonzero(at == number)
-            table, rows = pages.first_rows(number, tensors[positions])
-            yield Found(Part("", table), table, rows.tolist(), positions.tolist())
+            of_page = np.flatnonzero(at == number)
+            for part, table, rows, positions in pages.first_rows(number, tensors[of_page]):
+                yield Found(part, table, rows.tolist(), of_page[positions].tolist())
 
     def find_all(self, numbers: Array) -> Iterator[Found]:
         """All of the chunks with these numbers, part by part."""
-        placement = self.manifest.placement
-        if placement is None:
+        parts = self.manifest.parts_of(numbers)
+        if parts is None:
             yield Found(self.manifest.parts[0], self.table(0), numbers.tolist(), list(range(len(numbers))))
             return
-        parts = placement.parts_of(numbers)
         for part in np.unique(parts).tolist():
             positions = np.flatnonzero(parts == part)
             table = self.table(part)
@@ -87,11 +85,12 @@ class ChunkIndex:
 
     def load(self, numbers: Array) -> None:
         """Load the tables that chunks with these numbers are in, many at a time over a network; raises as `table`."""
-        if self.manifest.placement is not None:
+        parts = self.manifest.parts_of(numbers)
+        if parts is not None:
             from ..storage.ahead import ahead
 
-            parts = np.unique(self.manifest.placement.parts_of(numbers)).tolist()
-            deque(ahead(self._storage, (partial(self.table, part) for part in parts)), maxlen=0)
+            tables = (partial(self.table, part) for part in np.unique(parts).tolist())
+            deque(ahead(self._storage, tables), maxlen=0)
 
     def _load(self, number: int, reference: PartReference) -> ChunkTable:
         manifest, part = self.manifest, self.manifest.parts[number]

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..errors import CorruptError, fault
 from ..format import commit as commits
 from ..format.commit import CommitRecord
+from ..format.digests import digest_named
 from ..format.limits import Limits
 from ..format.manifest import FORMAT, Manifest
 from ..storage import COMMIT, MANIFEST, Attempt, Storage
-from . import Located, Written
+from . import Frame, Located, Written
+
+if TYPE_CHECKING:
+    from ..format.tensor_pages import TensorPages
 
 
 def layout(storage: Storage) -> str:
@@ -59,11 +65,22 @@ def locate(storage: Storage, limits: Limits) -> Located:
     return Located(record, line, storage.read(MANIFEST, 0, length))
 
 
-def commit(attempt: Attempt, manifest: Manifest, frame: bytes) -> Written:
-    """Write the manifest, then `COMMIT`; gives the bytes of both."""
-    raw = manifest.encode()
-    record = CommitRecord(FORMAT, manifest.layout, 0, len(raw), hashlib.sha256(raw).digest(), frame)
+def commit(attempt: Attempt, layout: str, version: tuple[int, int], raw: bytes, frame: bytes) -> Written:
+    """Write the manifest, which is `raw`, then `COMMIT`; gives the bytes of both."""
+    record = CommitRecord(version, layout, 0, len(raw), hashlib.sha256(raw).digest(), frame)
     return Written(put(attempt, MANIFEST, raw) + put(attempt, COMMIT, record.encode()), record)
+
+
+def pages_frame(storage: Storage, manifest: Manifest) -> Iterator[Frame]:
+    """That of the object with the pages, where there is one: no bytes, but it has to end with them. [PAGE-002]"""
+    if manifest.pages is not None:
+        yield Frame(manifest.pages.object, digest_named(manifest.digest).of(b""), _ends(storage, manifest.pages))
+
+
+def _ends(storage: Storage, pages: TensorPages) -> Iterator[bytes]:
+    if storage.size(pages.object) > pages.extent[1]:
+        raise fault("bad-extent", "it is longer than its pages [PAGE-002]", path=storage.path)
+    yield b""
 
 
 def put(attempt: Attempt, name: str, data: bytes) -> int:

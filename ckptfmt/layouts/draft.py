@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..format.arrays import ArraySpec
 from ..format.digests import Digest
-from ..format.manifest import FORMAT, PATCH, PATCH_FORMAT, Manifest, Part, Schema
+from ..format.manifest import FORMAT, PAGED_FORMAT, PATCH, PATCH_FORMAT, Manifest, Part, Schema
 from ..format.node import Node
 from ..format.placement import Placement
 from ..frameworks.sources import KeptTensor, Source
@@ -61,6 +61,18 @@ class Draft:
 
     patch: Patch | None = None  # of what base the tensors are made, whose `specs` say how
 
+    @property
+    def format(self) -> tuple[int, int]:
+        """(major, minor) of what is written."""
+        if self.patch is not None:
+            return PATCH_FORMAT
+        return PAGED_FORMAT if self.paged else FORMAT
+
+    @property
+    def documents(self) -> tuple[tuple[str, ...], tuple[ArraySpec, ...], tuple[int, int]]:
+        """What node documents are made of."""
+        return self.names, self.specs, self.format
+
     def manifest(self, layout: str, parts: tuple[Part, ...], placement: Placement | None = None) -> Manifest:
         return Manifest(
             layout=layout,
@@ -76,6 +88,6 @@ class Draft:
             schema=self.schema,
             unknown=self.extra,
             requires=() if self.patch is None else (PATCH,),
-            format=FORMAT if self.patch is None else PATCH_FORMAT,
+            format=self.format,
             patch=self.patch,
         )

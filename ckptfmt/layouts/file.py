@@ -10,7 +10,7 @@ from ..errors import DAMAGED, StorageError, fault
 from ..format import commit
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
-from ..format.manifest import FORMAT, PAGED_FORMAT, PATCH_FORMAT, Manifest, Part
+from ..format.manifest import FORMAT, Manifest, Part
 from ..storage import MANIFEST, TAIL, Attempt, ObjectWriter, Storage
 from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
 from .chunk_index import ChunkIndex
@@ -132,10 +132,10 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     from ..threads import Pool  # these here, as opening needs neither threads nor a writer
     from . import paged_file
     from .pack_writer import Changed, PackWriter
+    from .paging import decided
 
-    is_paged = paged_file.wants_pages(draft)
-    add, version = (paged_file.add, PAGED_FORMAT) if is_paged else (_add, FORMAT)
-    version = version if draft.patch is None else PATCH_FORMAT
+    draft = decided(draft)
+    add = paged_file.add if draft.paged else _add
 
     def filled(out: ObjectWriter, *, holds: bool = False) -> tuple[PackWriter, bytes]:
         out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
@@ -152,7 +152,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
             writer, raw = filled(attempt.create(OBJECT), holds=True)
         last = _manifest_member(writer.end, raw)
         frame = bytes(draft.digest.size)
-        record = CommitRecord(version, "file", last.payload, len(raw), sha256(raw), frame)
+        record = CommitRecord(draft.format, "file", last.payload, len(raw), sha256(raw), frame)
         header = pack.local_header(last)
         directory = pack.directory([*writer.members, last], len(record.encode()))
         record = record._replace(frame=writer.frame(header, directory))

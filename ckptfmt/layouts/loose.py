@@ -5,14 +5,14 @@ Every chunk is a file of its own, exactly as long as the chunk, so that any Zarr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import CorruptError
+from ..errors import DAMAGED, CorruptError, StorageError
 from ..format.chunk_table import ChunkTable, Extent
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part
@@ -43,12 +43,22 @@ def locate(storage: Storage, limits: Limits) -> Located:
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
     """[FRM-002]"""
-    yield Frame("", located.record.frame, _documents(storage, index.manifest))
+    yield from directory.pages_frame(storage, index.manifest)
+    try:
+        documents = _node_documents(index.manifest)
+    except (*DAMAGED, StorageError):  # a page of tensors, which is damage enough [FRM-007]
+        return
+    yield Frame("", located.record.frame, _documents(storage, documents))
 
 
-def _documents(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
-    """All node documents, in C-string order of their paths."""
-    names = sorted(TENSORS + key for key, _ in node_documents(manifest.names, manifest.specs))
+def _node_documents(described: Manifest | Draft) -> dict[str, bytes]:
+    """The canonical node documents, in C-string order of their paths."""
+    documents = node_documents(tuple(described.names), tuple(described.specs), described.format)
+    return dict(sorted((TENSORS + key, text) for key, text in documents))
+
+
+def _documents(storage: Storage, names: Iterable[str]) -> Iterator[bytes]:
+    """The node documents that are there."""
     yield from ahead(storage, (partial(_document, storage, name) for name in names))
 
 
@@ -60,8 +70,7 @@ def frame_damage(
     storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
 ) -> Iterator[tuple[str, int, str]]:
     """(object, offset, what) of each node document that is missing or differs from the canonical one."""
-    for key, expected in node_documents(manifest.names, manifest.specs):
-        name = TENSORS + key
+    for name, expected in _node_documents(manifest).items():
         try:
             found = _document(storage, name)
         except CorruptError as error:
@@ -79,13 +88,16 @@ def frame_damage(
 
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write every chunk and node document as a file of its own, then the manifest, then `COMMIT`."""
-    documents = sorted((TENSORS + key, text) for key, text in node_documents(draft.names, draft.specs))
+    from .paging import decided  # this and those below here, as readers need none of it
+
+    draft = decided(draft)
+    documents = _node_documents(draft)
     total = 0
-    for name, text in documents:
+    for name, text in documents.items():
         total += directory.put(attempt, name, text)
     lengths: list[int] = []
     digests: list[bytes] = []
-    from ..threads import Pool  # these here, as opening needs no threads
+    from ..threads import Pool
     from .encoding import Chunk, encoded
     from .staging import STAGED
 
@@ -107,11 +119,19 @@ def write(draft: Draft, attempt: Attempt) -> Written:
             digests.append(digest)
             draft.report(draft.specs[cell[0]].chunk_nbytes)
     table = ChunkTable(None, np.array(lengths, np.uint64), b"".join(digests), draft.digest.size, draft.block)
-    manifest = draft.with_statistics(draft.manifest("loose", (Part(None, table),)))
-    frame_digest = draft.digest.of(b"".join(text for _, text in documents))
-    written = directory.commit(attempt, manifest, frame_digest)
+    written = _commit(draft, attempt, table, draft.digest.of(b"".join(documents.values())))
     size = sum(length for length, _ in shared.chunks.values())
     return Written(total + sum(lengths) + written.bytes, written.record, size, shared.refused)
+
+
+def _commit(draft: Draft, attempt: Attempt, table: ChunkTable, frame: bytes) -> Written:
+    """Write the manifest, with pages or without, and `COMMIT`."""
+    if draft.paged:
+        from . import paging
+
+        return paging.commit(draft, attempt, "loose", table, frame)
+    manifest = draft.with_statistics(draft.manifest("loose", (Part(None, table),)))
+    return directory.commit(attempt, "loose", draft.format, manifest.encode(), frame)
 
 
 class _LinkedChunks(NamedTuple):

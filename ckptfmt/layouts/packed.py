@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DAMAGED, StorageError, fault
-from ..format.chunk_table import ChunkTable, first_chunks
+from ..format.chunk_table import ChunkTable, first_chunks, joined_tables
 from ..format.dtypes import Array
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part, PartReference
@@ -39,9 +39,10 @@ def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Fr
     """Of the record, which covers no bytes, and of the packs whose table is sound; a damaged part manifest is damage
     enough. [FRM-003] [FRM-005]"""
     yield Frame(COMMIT, located.record.frame, iter(()))
-    for number, part in enumerate(index.manifest.parts):
+    yield from directory.pages_frame(storage, index.manifest)
+    for number in range(len(index.manifest.parts)):
         with contextlib.suppress(*DAMAGED, StorageError):
-            table = index.table(number)
+            part, table = index.manifest.parts[number], index.table(number)
             yield Frame(part.object or "", part.frame or b"", _frame(storage, part, table))
 
 
@@ -65,8 +66,10 @@ def frame_damage(
 
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write a whole checkpoint from one process."""
-    from .part_writer import part_numbers  # here, as readers need no writer
+    from .paging import decided
+    from .part_writer import part_numbers  # these here, as readers need no writer
 
+    draft = decided(draft)
     counts = np.array([spec.chunks for spec in draft.specs], np.int64)
     tensors = np.repeat(np.arange(len(counts)), counts)
     firsts = np.cumsum(counts) - counts
@@ -99,19 +102,42 @@ def _written(
         rows = np.flatnonzero(numbers == number)
         chunks = partial(chunks_of, list(zip(tensors[rows].tolist(), chunk_numbers[rows].tolist(), strict=True)))
         room = room_for(draft.specs[t] for t in tensors[rows].tolist())
-        documents = (draft.names, draft.specs) if number == 0 else None
+        documents = draft.documents if number == 0 else None
         orders.append(PartOrder(number, tensors[rows], chunk_numbers[rows], chunks, room, documents))
-    parts = PartWriter(attempt, draft.digest, draft.block, draft.report, draft.watch).write(orders)
+    is_paged = draft.paged is True
+    writer = PartWriter(attempt, draft.digest, draft.block, draft.report, draft.watch, is_paged=is_paged)
+    parts = writer.write(orders)
     if shared is not None:
-        parts += shared.parts(attempt, cells)
+        parts += shared.parts(attempt, cells, is_paged=is_paged)
         for row in np.flatnonzero(numbers >= shared.first).tolist() if draft.watch is not None else ():
             draft.look(int(tensors[row]), int(chunk_numbers[row]))
     return commit(draft, attempt, tuple(parts), numbers)
 
 
+def folders(draft: Draft) -> list[str]:
+    """The folders of the objects of a draft."""
+    return ["packs"] if draft.paged else ["packs", "parts"]
+
+
 def commit(draft: Draft, attempt: Attempt, parts: tuple[Part, ...], numbers: Array) -> Written:
-    """Write manifest and commit record; `numbers` is the part of each chunk."""
-    manifest = draft.manifest("packed", parts, placement_of(numbers, first_chunks(draft.specs)))
-    written = directory.commit(attempt, draft.with_statistics(manifest), draft.digest.of(b""))  # [FRM-003]
+    """Write manifest and commit record; `numbers` is the part of each chunk. Parts of a draft that is paged have their
+    tables with them."""
+    frame = draft.digest.of(b"")  # [FRM-003]
+    if draft.paged:
+        from . import paging
+
+        table = _joined(parts, numbers, draft)
+        written = paging.commit(draft, attempt, "packed", table, frame, parts, numbers)
+    else:
+        manifest = draft.manifest("packed", parts, placement_of(numbers, first_chunks(draft.specs)))
+        raw = draft.with_statistics(manifest).encode()
+        written = directory.commit(attempt, "packed", draft.format, raw, frame)
     references = (part.chunks.length for part in parts if isinstance(part.chunks, PartReference))
     return Written(written.bytes + sum(part.size or 0 for part in parts) + sum(references), written.record)
+
+
+def _joined(parts: tuple[Part, ...], numbers: Array, draft: Draft) -> ChunkTable:
+    """The table of all chunks, in their order, of which each part has its own in that order."""
+    tables = [part.chunks for part in parts if isinstance(part.chunks, ChunkTable)]
+    by_part = np.argsort(numbers, kind="stable")
+    return joined_tables(tables, draft.digest.size, draft.block).of_rows(np.argsort(by_part), None)

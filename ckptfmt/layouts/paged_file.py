@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,37 +13,31 @@ from ..format.chunk_table import ChunkTable, first_chunks
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.limits import uncollected
-from ..format.manifest import PAGED_FORMAT, Part
-from ..format.paged_manifest import is_paged, paged
+from ..format.manifest import PAGED_FORMAT
+from ..format.paged_manifest import paged
+from ..format.pages import OBJECT
 from ..format.stacks import TensorStack, is_stacked, stack_documents, stacks_of
-from ..format.tree import renumbered
 from ..format.zarr_nodes import node_members
 from ..frameworks.sources import KeptTensor, Source
 from .draft import Draft
 from .encoding import Chunk
 from .pack_writer import PackWriter
+from .paging import in_order
 from .pieces import stored_bytes
 
-PAGES_MEMBER = b"pages.bin"
-
 Sources = Sequence[Source]
-
-
-def wants_pages(draft: Draft) -> bool:
-    """Whether the manifest is to be paged."""
-    return is_paged(draft.names, draft.tree) if draft.paged is None else draft.paged
 
 
 def add(writer: PackWriter, draft: Draft) -> bytes:
     """Write node documents, chunks and pages; gives the manifest. [PAGE-009]"""
     with uncollected():
-        draft = _in_order(draft)
+        draft, _ = in_order(draft)
         stacks = stacks_of(draft.specs)
     writer.add_documents(_documents(draft, stacks))
     table = _add_tensors(writer, draft, stacks)
     with uncollected():
-        manifest = paged(draft.manifest("file", (Part("", table),)), draft.statistics())
-    member = writer.add_member(PAGES_MEMBER, b"".join(manifest.pages), aligned=False)
+        manifest = paged(draft.manifest("file", ()), table, found=draft.statistics())
+    member = writer.add_member(OBJECT.encode(), b"".join(manifest.pages), aligned=False)
     return manifest.encode(member.payload)
 
 
@@ -56,23 +49,6 @@ def _documents(draft: Draft, stacks: list[TensorStack]) -> Iterator[tuple[str, b
     yield root
     yield from stack_documents(stacks, draft.names)
     yield from others
-
-
-def _in_order(draft: Draft) -> Draft:
-    """The draft with its tensors in the order of their names. [PAGE-005]"""
-    order = sorted(range(len(draft.names)), key=draft.names.__getitem__)
-    if order == list(range(len(order))):
-        return draft
-    numbers = [0] * len(order)
-    for number, tensor in enumerate(order):
-        numbers[tensor] = number
-    return replace(
-        draft,
-        sources=[draft.sources[tensor] for tensor in order],
-        names=tuple([draft.names[tensor] for tensor in order]),
-        specs=tuple([draft.specs[tensor] for tensor in order]),
-        tree=renumbered(draft.tree, numbers),
-    )
 
 
 def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[TensorStack]) -> ChunkTable:

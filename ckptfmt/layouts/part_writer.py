@@ -33,7 +33,7 @@ STREAM_BYTES = 512 << 20  # a pack is not begun for less, only to have something
 
 class PartOrder(NamedTuple):
     """A part to be written: its number, the columns of its table, sorted [CHK-003], and what gives its rows' chunks.
-    `documents`: names and specs of the node documents, in part 0 [LAY-005]."""
+    `documents`: names and specs of the node documents, in part 0, and the version that these say [LAY-005]."""
 
     number: int
     tensors: Array
@@ -41,7 +41,7 @@ class PartOrder(NamedTuple):
     chunks: Callable[[], Iterator[Chunk]]
     room: int
     """Bytes to make room for on the disk beforehand."""
-    documents: tuple[Sequence[str], Sequence[ArraySpec]] | None
+    documents: tuple[Sequence[str], Sequence[ArraySpec], tuple[int, int]] | None
 
     @property
     def object(self) -> str:
@@ -52,11 +52,20 @@ _Pack = tuple[Ended, ChunkTable]
 
 
 class PartWriter:
-    """Writes the parts of one process. The chunks of two orders are taken on two threads at once."""
+    """Writes the parts of one process. The chunks of two orders are taken on two threads at once. `is_paged`: no part
+    manifests are written, and the parts have their tables with them."""
 
     def __init__(
-        self, attempt: Attempt, digest: Digest, block: int, report: Report, watch: ElementWatch | None = None
+        self,
+        attempt: Attempt,
+        digest: Digest,
+        block: int,
+        report: Report,
+        watch: ElementWatch | None = None,
+        *,
+        is_paged: bool = False,
     ) -> None:
+        self._is_paged = is_paged
         self.attempt, self.digest, self.block, self.report, self.watch = attempt, digest, block, report, watch
         self._is_over = False  # a pack has failed, or the process is interrupted: the others need not go on
 
@@ -99,6 +108,8 @@ class PartWriter:
 
     def _part(self, order: PartOrder, pack: _Pack) -> Part:
         (size, frame), table = pack
+        if self._is_paged:
+            return Part(order.object, table, size, frame)
         reference = put_table(self.attempt, order.number, table, order.tensors, order.chunk_numbers)
         return Part(order.object, reference, size, frame)
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import DAMAGED, StorageError
+from ..format.chunk_table import ChunkTable
 from ..format.digests import Digest
 from ..format.dtypes import Array
-from ..format.manifest import Part
+from ..format.manifest import Part, PartReference
 from ..format.pack import LARGE, LARGE_ALIGNMENT, SMALL_ALIGNMENT
 from . import bytes_between
 from .part_writer import pack_name, part_numbers, put_table
@@ -59,13 +60,16 @@ class SharedPacks(NamedTuple):
     def _part(self, shared: SharedPack) -> Part:
         return self.base.chunks.manifest.parts[shared.part]
 
-    def parts(self, attempt: Attempt, cells: tuple[Array, Array]) -> list[Part]:
-        """Write their part manifests; `cells`: the first columns of a table of all chunks."""
+    def parts(self, attempt: Attempt, cells: tuple[Array, Array], *, is_paged: bool = False) -> list[Part]:
+        """Write their part manifests, unless the manifest is paged; `cells`: the first columns of a table of all
+        chunks."""
         parts = []
         for number, shared in enumerate(self.packs, self.first):
+            table: ChunkTable | PartReference
             table = self.base.chunks.table(shared.part).of_rows(shared.rows, shared.numbers)
-            reference = put_table(attempt, number, table, *(column[shared.numbers] for column in cells))
-            parts.append(Part(pack_name(number), reference, self._part(shared).size, shared.frame))
+            if not is_paged:
+                table = put_table(attempt, number, table, *(column[shared.numbers] for column in cells))
+            parts.append(Part(pack_name(number), table, self._part(shared).size, shared.frame))
         return parts
 
 
@@ -141,9 +145,9 @@ def packs_to_share(same: Array, tensors: Array, names: Sequence[str], base: Base
     equal, or -1; `tensors`: the tensor of each chunk."""
     numbers = np.flatnonzero(same >= 0)
     manifest = base.chunks.manifest
-    if not len(numbers) or manifest.placement is None:
+    parts = manifest.parts_of(same[numbers]) if len(numbers) else None
+    if parts is None:
         return []
-    parts = manifest.placement.parts_of(same[numbers])
     lengths = np.fromiter(map(len, names), np.int64, len(names))
     worth = []
     for part in np.unique(parts).tolist():

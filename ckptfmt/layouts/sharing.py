@@ -63,6 +63,11 @@ def why_nothing(base: Base, layout: str, digest: Digest, block: int) -> str:
         return f"the earlier checkpoint has layout {manifest.layout!r}, this one {layout!r}"
     if (manifest.digest, manifest.block) != (digest.name, block):
         return f"the earlier checkpoint has digests {manifest.digest} of {manifest.block} bytes, this one others"
+    try:
+        if manifest.pages is not None:
+            _ = manifest.pages.parts  # all that is looked for in them
+    except CkptError as error:
+        return f"the manifest of the earlier checkpoint is damaged: {error.message}"
     return ""
 
 
@@ -108,8 +113,8 @@ def _runs(held: Sequence[HeldChunks]) -> Iterator[range]:
 def _located(index: ChunkIndex, numbers: Array) -> list[_SharedRow | None]:
     """Where these chunks are; None for those of a part whose table cannot be read."""
     places: list[_SharedRow | None] = [None] * len(numbers)
-    placement = index.manifest.placement
-    parts = np.zeros(len(numbers), np.int64) if placement is None else placement.parts_of(numbers)
+    parts = index.manifest.parts_of(numbers)
+    parts = np.zeros(len(numbers), np.int64) if parts is None else parts
     with suppress(CkptError):
         index.load(numbers)  # many at a time; what fails is met again
     for part in np.unique(parts).tolist():

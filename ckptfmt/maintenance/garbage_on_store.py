@@ -27,7 +27,7 @@ from ..storage.temporaries import is_temporary
 from .garbage import Garbage
 
 _WRITTEN = re.compile(  # the objects of a directory that is being saved
-    r"CLAIM|manifest\.msgpack|packs/[0-9]{5,}\.zip|parts/[0-9]{5,}\.msgpack"
+    r"CLAIM|manifest\.msgpack|pages\.bin|packs/[0-9]{5,}\.zip|parts/[0-9]{5,}\.msgpack"
     r"|tensors/(?:[^/]+/)*(?:zarr\.json|c(?:/[0-9]+)*)"
 ).fullmatch
 _TOMBSTONE = re.compile(rf"\.(.+){re.escape(TOMBSTONE)}").fullmatch

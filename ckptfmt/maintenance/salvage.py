@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,14 +128,14 @@ def repair(
         manifest = checkpoint.manifest
         stored = sum(spec.chunks * spec.chunk_nbytes for spec in manifest.specs)
         report = counter(progress, 2 * stored)
-        damage = tuple(verify_chunks(checkpoint.blocks, _share(report, stored) if progress else None).damage)
+        found = verify_chunks(checkpoint.blocks, _share(report, stored) if progress else None).damage
+        damage = (*map(page_damage, () if remains is None else remains.damage), *found)
         if not follow_links:
             _refuse_links(source, damage)
-        broken = _broken(checkpoint.blocks, checkpoint.handles, damage)
+        broken = _broken(checkpoint.blocks, checkpoint.handles, found)
         lost = tuple(_lost(checkpoint, index, damaged, fill) for index, damaged in broken.items())
         kept = len(manifest.names) - len(lost)
         if remains is not None:
-            damage = (*(page_damage(error) for error in remains.damage), *damage)
             lost += tuple(Lost(path, name_of(path), None, None, None, False) for path in remains.lost)
         draft = _drafted(checkpoint, broken, lost, fill, report)
         layout, options = layout or manifest.layout, options_at(target, storage_options)
@@ -242,9 +241,7 @@ class _ProvenManifest(NamedTuple):
     proof: str
 
 
-def _found(
-    raw: bytes, left: bytes, proof: str, limits: Limits, size: int, read: ReadBytes | None = None
-) -> _ProvenManifest | None:
+def _found(raw: bytes, left: bytes, proof: str, limits: Limits, size: int, read: ReadBytes) -> _ProvenManifest | None:
     """A manifest, if its bytes are proven: by what is `left` of a commit record, or else by `proof`; `read` gives the
     bytes of its pages."""
     digest = hashlib.sha256(raw).digest()
@@ -268,7 +265,7 @@ def _in_directory(storage: Storage, uncommitted: bool, limits: Limits) -> _Prove
         left = storage.read(COMMIT, 0, min(storage.size(COMMIT), 4096))
     except DAMAGED:
         left = b""
-    found = _found(raw, left, "none" if uncommitted else "", limits, size)
+    found = _found(raw, left, "none" if uncommitted else "", limits, size, storage.read)
     return found if found is not None and found.manifest.layout != "file" else None
 
 
@@ -281,7 +278,7 @@ def _in_file(storage: Storage, limits: Limits) -> _ProvenManifest | None:
         raw = storage.read("", offset, length)
         if zlib_ng.crc32(raw) != crc:
             continue
-        found = _found(raw, left, "crc32", limits, size, partial(storage.read, ""))
+        found = _found(raw, left, "crc32", limits, size, storage.read)
         if found is not None and found.manifest.layout == "file":
             found.manifest.check_extents(offset)
             return found
@@ -309,7 +306,7 @@ def _members(storage: Storage, size: int, limits: Limits) -> Iterator[tuple[int,
 Broken = dict[int, set[int] | None]  # chunk: its damaged blocks, or None for all of it
 
 
-def _broken(blocks: BlockReader, handles: list[Tensor], damage: tuple[Damage, ...]) -> dict[int, Broken]:
+def _broken(blocks: BlockReader, handles: list[Tensor], damage: list[Damage]) -> dict[int, Broken]:
     """The damaged chunks of each damaged tensor."""
     numbers = {tensor.path: tensor.index for tensor in handles}
     broken: dict[int, Broken] = {}

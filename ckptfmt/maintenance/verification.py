@@ -226,12 +226,13 @@ def _table(blocks: BlockReader, part: int) -> ChunkTable | Damage:
         return blocks.index.table(part) if pages is None else pages.page(part).table
     except (*DAMAGED, StorageError) as error:
         chunks = blocks.manifest.parts[part].chunks if pages is None else None
-        return Damage(error.code, "manifest", error.message, getattr(chunks, "path", ""), offset=error.offset)
+        place = getattr(chunks, "path", error.object or "")
+        return Damage(error.code, "manifest", error.message, place, offset=error.offset)
 
 
 def page_damage(error: CkptError) -> Damage:
     """What is wrong with a page of the manifest."""
-    return Damage(error.code, "manifest", error.message, offset=error.offset)
+    return Damage(error.code, "manifest", error.message, error.object or "", offset=error.offset)
 
 
 def _check_pages(manifest: Manifest, damage: list[Damage]) -> Iterator[Damage]:

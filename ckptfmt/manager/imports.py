@@ -15,7 +15,7 @@ from ..format.digests import DIGEST, digest_named
 from ..frameworks.adapter import adapters
 from .options import StepOptions
 
-_ALWAYS = ("pack_writer", "part_writer", "staging", "file", "paged_file", "packed", "loose")
+_ALWAYS = ("pack_writer", "part_writer", "staging", "file", "paged_file", "paging", "packed", "loose")
 _SHARING = ("sharing", "shared_packs")
 _OF_COMPRESSION = ("numcodecs.zstd", "numcodecs.blosc", "ckptfmt.format.planes")
 _OF_PATCHES = ("ckptfmt.manager.rewriting", "ckptfmt.reading.bases", "ckptfmt.reading.patched")

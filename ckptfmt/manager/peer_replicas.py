@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..calls import checked_class, keys_of
 from ..errors import CkptError, fault
-from ..format.manifest import PartReference
+from ..format.pages import OBJECT as PAGES
 from ..maintenance.verification import verify_stored
 from ..parallel.coordinator import Coordinator, Rounds, all_gather
 from ..parallel.courier import Parcel, courier_of
@@ -162,7 +162,7 @@ class PeerPlace:
 
     def _share(self, savers: Coordinator, attempt: LocalAttempt) -> None:
         """Send what this rank has written to those that keep it, and get what it keeps of others."""
-        mine = [each for each in _objects(attempt.temporary).items() if each[0] not in (MANIFEST, COMMIT)]
+        mine = [each for each in _objects(attempt.temporary).items() if each[0] not in (MANIFEST, PAGES, COMMIT)]
         all_objects = all_gather(savers, [[*each] for each in mine], "objects of a replica")
         keepers = keepers_of(self._machines, self._asked.copies)
         transfers = [
@@ -350,10 +350,7 @@ def pieces_of(path: str) -> Pieces:
     """Which objects of a step stand whole in its directory; every byte is read."""
     try:
         with StoredCheckpoint(path) as stored:
-            needed = {MANIFEST, COMMIT}
-            for part in stored.blocks.manifest.parts:
-                needed |= {name for name in (part.object,) if name is not None}
-                needed |= {part.chunks.path} if isinstance(part.chunks, PartReference) else set()
+            needed = {MANIFEST, COMMIT, *stored.manifest.objects}
             damaged = {damage.object for damage in verify_stored(stored).damage}
     except CkptError:
         return Pieces({}, set())

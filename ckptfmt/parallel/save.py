@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import CkptError, fault
 from ..format import commit
 from ..format.arrays import ArraySpec
-from ..format.chunk_table import columns, first_chunks
+from ..format.chunk_table import ChunkTable, columns, first_chunks
 from ..format.dtypes import DTYPES, Array
 from ..format.manifest import BLOCK, FORMAT, Part, PartReference
 from ..format.tree import Tree
@@ -24,6 +24,7 @@ from ..frameworks.sources import Source
 from ..layouts import Written, packed
 from ..layouts.draft import Draft
 from ..layouts.encoding import Chunk
+from ..layouts.paging import decided_by_ranks
 from ..layouts.part_writer import PartOrder, PartWriter, part_numbers, room_for
 from ..layouts.shared_packs import SharedPacks, Sought, link_packs, packs_to_share
 from ..layouts.sharing import Base, HeldChunks, equal_chunks, why_nothing
@@ -98,7 +99,7 @@ class ParallelSave:
             wanted = self._round("begin", lambda: self._propose(asked()), self._compare)
             order = self._round("plan", lambda: self._send(wanted), self._plan)
             if self.base is not None:
-                order[2] = self._round("share", lambda: self._same(*order[1:]), self._link)
+                order[2] = self._round("share", lambda: self._same(*order[1:3]), self._link)
             return cast(list[Any], self._round("commit", lambda: self._write(order), self._commit))
         except BaseException:
             if self._attempt is not None:
@@ -166,18 +167,20 @@ class ParallelSave:
             boxes = Boxes.decode(document)
             held.append(Boxes(numbering[digest][boxes.tensor], boxes.start, boxes.extent))
         made = plan(tensors, held)
-        self._draft = Draft(
-            sources=[],
-            names=tuple(tensor[0] for tensor in tensors),
-            specs=made.specs,
-            tree=node,
-            metadata=self.request.metadata,
-            schema=self.request.schema,
-            digest=self.request.digest,
-            block=BLOCK,
-            generator=self.request.generator,
-            report=nothing,
-            watch=self._guard.watch,
+        self._draft = decided_by_ranks(
+            Draft(
+                sources=[],
+                names=tuple(tensor[0] for tensor in tensors),
+                specs=made.specs,
+                tree=node,
+                metadata=self.request.metadata,
+                schema=self.request.schema,
+                digest=self.request.digest,
+                block=BLOCK,
+                generator=self.request.generator,
+                report=nothing,
+                watch=self._guard.watch,
+            )
         )
         token = self._begin()
         grids = {  # ranks with one outline get the same bytes
@@ -186,7 +189,8 @@ class ParallelSave:
         }
         share_out = self._share_out if self.base is None else self._owned
         parts = share_out(made.owners, len(messages))
-        return [[token, grids[digest], mine] for digest, mine in zip(self._digests, parts, strict=True)]
+        is_paged = self._draft.paged
+        return [[token, grids[digest], mine, is_paged] for digest, mine in zip(self._digests, parts, strict=True)]
 
     def _owned(self, owners: Array, ranks: int) -> Iterator[list[Any]]:
         """For each rank the first columns of a table of the chunks that it writes, unless they are linked."""
@@ -217,9 +221,10 @@ class ParallelSave:
 
     def _begin(self) -> str:
         """Begin to write, on rank 0; gives the word by which the others join."""
+        assert self._draft is not None
         how: Any = {"overwrite": self.overwrite, "durable": self.durable, "in_flight": self.in_flight}
         self._attempt = directory_attempt_for(self.path, options=self.storage_options, **how)
-        return self._attempt.share(["packs", "parts"])
+        return self._attempt.share(packed.folders(self._draft))
 
     def _join(self, token: str) -> SharedAttempt:
         how: Any = {"durable": self.durable, "in_flight": self.in_flight}
@@ -278,7 +283,7 @@ class ParallelSave:
     # ---- round 3: packs, and the commit
 
     def _write(self, order: list[Any]) -> list[Any]:
-        token, grids, parts = order
+        token, grids, parts, is_paged = order
         attempt = self._attempt
         if attempt is None:
             attempt = self._attempt = self._join(token)
@@ -294,10 +299,10 @@ class ParallelSave:
         for number, tensors, chunks in tables:
             cells = partial(chunks_of, list(zip(tensors.tolist(), chunks.tolist(), strict=True)))
             room = room_for(held[tensor][1] for tensor in tensors.tolist())
-            documents = (self._draft.names, self._draft.specs) if self._draft is not None and number == 0 else None
+            documents = self._draft.documents if self._draft is not None and number == 0 else None
             orders.append(PartOrder(number, tensors, chunks, cells, room, documents))
         report, watch = counter(self.progress, total), self._guard.watch
-        parts = PartWriter(attempt, self.request.digest, BLOCK, report, watch).write(orders)
+        parts = PartWriter(attempt, self.request.digest, BLOCK, report, watch, is_paged=is_paged).write(orders)
         attempt.flush()
         rows = [_row(order.number, part) for order, part in zip(orders, parts, strict=True)]
         return [rows, [] if watch is None else watch.encode()]
@@ -317,12 +322,12 @@ class ParallelSave:
         assert self._draft is not None
         assert self._attempt is not None
         rows = sorted(row for found, _ in messages for row in found)
-        parts = tuple(Part(obj, PartReference(*reference), size, frame) for _, obj, size, frame, *reference in rows)
+        parts = tuple(_part(row, self._draft) for row in rows)
         nan = self._joined([seen for _, seen in messages])
         shared = self._shared
         if shared is not None:
             cells = columns(np.arange(len(self._owners)), first_chunks(self._draft.specs))
-            parts += tuple(shared.parts(self._attempt, cells))
+            parts += tuple(shared.parts(self._attempt, cells, is_paged=self._draft.paged is True))
         written = packed.commit(self._draft, self._attempt, parts, self._part_of_chunk)
         self._publish(self._attempt)
         told = [0, ""] if shared is None else [shared.bytes, shared.refused]
@@ -394,6 +399,18 @@ def _cells(tensors: list[Any], chunks: list[Any]) -> set[tuple[int, int]]:
 
 
 def _row(number: int, part: Part) -> list[Any]:
-    """A part as it is told to rank 0."""
-    assert isinstance(part.chunks, PartReference)
-    return [number, part.object, part.size, part.frame, *part.chunks]
+    """A part as it is told to rank 0: with the columns of its table, where that is to stand in pages."""
+    chunks = part.chunks
+    if isinstance(chunks, PartReference):
+        return [number, part.object, part.size, part.frame, *chunks]
+    assert chunks.offset is not None
+    return [number, part.object, part.size, part.frame, chunks.offset.tobytes(), chunks.length.tobytes(), chunks.digest]
+
+
+def _part(row: list[Any], draft: Draft) -> Part:
+    """What `_row` tells of."""
+    _, name, size, frame, *told = row
+    if not draft.paged:
+        return Part(name, PartReference(*told), size, frame)
+    offset, length = (np.frombuffer(column, np.uint64) for column in told[:2])
+    return Part(name, ChunkTable(offset, length, told[2], draft.digest.size, draft.block), size, frame)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from ..format.pages import OBJECT as PAGES
 from ..layouts import directory
 from ..storage import COMMIT, MANIFEST, SharedAttempt
 from ..storage.attempt import LocalAttempt
@@ -34,10 +35,12 @@ class ScatteredSave(ParallelSave):
     def write(self, tree: Any, asked: Mapping[str, Any]) -> LocalAttempt:
         """Take part; gives the attempt of this rank, which is to be published or aborted. `asked`: those options of
         `ckptfmt.save` that say what is saved."""
-        _, line, *_, manifest = self._all_rounds(lambda: request(tree, **asked))
+        _, line, *_, manifest, pages = self._all_rounds(lambda: request(tree, **asked))
         attempt = cast(LocalAttempt, self._attempt)
         try:
             if self.rounds.coordinator.rank != 0:
+                if pages is not None:
+                    directory.put(attempt, PAGES, pages)
                 directory.put(attempt, MANIFEST, manifest)
                 directory.put(attempt, COMMIT, line)
         except BaseException:
@@ -60,12 +63,14 @@ class ScatteredSave(ParallelSave):
     def _commit(self, messages: list[Any]) -> list[Any]:
         told = super()._commit(messages)
         assert self._attempt is not None
+        assert self._draft is not None
         storage = self._attempt.written()
         try:
-            raw = storage.read(MANIFEST, 0, storage.size(MANIFEST))
+            names = (MANIFEST, PAGES) if self._draft.paged else (MANIFEST,)
+            found = [storage.read(name, 0, storage.size(name)) for name in names]
         finally:
             storage.close()
-        return [[*each, raw] for each in told]
+        return [[*each, *found, *[None] * (2 - len(found))] for each in told]
 
     def _publish(self, attempt: SharedAttempt) -> None:
         """Each rank does, when it has all that it is to keep."""

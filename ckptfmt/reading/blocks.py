@@ -186,7 +186,7 @@ class BlockReader:
     def prepare(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
         """Over a network, load what says where chunks (of tensor, chunks) are, many parts at a time; of the first
         chunks, as a manifest may claim any number. What fails, and the rest, comes up where it is used. [LIM-003]"""
-        if not self.storage.is_remote or len(self.manifest.parts) == 1:
+        if not self.storage.is_remote or self.manifest.pages is not None or len(self.manifest.parts) == 1:
             return
         firsts = self.manifest.first_chunks
         with suppress(CkptError):
@@ -196,7 +196,7 @@ class BlockReader:
     def stored_bytes(self, tensor: int) -> int:
         """Bytes of a tensor's chunks on storage."""
         if self.manifest.pages is not None:
-            table, row = self.manifest.pages.place(tensor, 0)
+            _, table, row = self.manifest.pages.place(tensor, 0)
             return sum(table.lengths[row : row + self.manifest.specs[tensor].chunks])
         first, last = self.manifest.first_chunks[tensor : tensor + 2]
         total = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ..errors import CkptError, fault
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .supply import Reads, StoredSupply
 
 
-FILE = ""  # the object that a checkpoint of layout `file` is
 MISSING: Any = object()
 TIMES_OF = frozenset({"int64"})  # dtypes over whose tensors a tag may stand that makes others of them: TIMES
 REPLACED = 16  # times that a checkpoint is opened anew as another has taken its place; some systems always say so
@@ -141,7 +140,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     def _read(self) -> None:
         self.rules = layout_of(self._storage)
         self.located = self.rules.locate(self._storage, self.limits)
-        self.manifest = read_manifest(self.located, self.limits, partial(self._storage.read, FILE))
+        self.manifest = read_manifest(self.located, self.limits, self._storage.read)
         self._first_paths = FirstPaths(self.manifest)
         self.blocks = BlockReader(self._storage, self.manifest, self._first_paths, self.limits)
         self.fetcher = self._fetcher()

@@ -21,7 +21,9 @@ from ..manager.listing import CheckpointRow, by_step, listed, step_in
 from ..storage import COMMIT, MANIFEST, Options, Storage, is_url, path_of, storage_for
 
 SHOWN = (OWN, "safetensors", "gguf")  # formats that the page reads
-_OBJECT = re.compile(r"COMMIT|manifest\.msgpack|(?:packs|parts|tensors)(?:/[A-Za-z0-9_.~-]+)+", re.ASCII).fullmatch
+_OBJECT = re.compile(
+    r"COMMIT|manifest\.msgpack|pages\.bin|(?:packs|parts|tensors)(?:/[A-Za-z0-9_.~-]+)+", re.ASCII
+).fullmatch
 _PERIODS = re.compile(r"(?:^|/)\.+(?:/|$)").search  # what a segment may not be
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ..brief import Brief
-from ..errors import CkptError, fault
+from ..errors import CkptError
 from ..format.arrays import ArraySpec
 from ..format.limits import uncollected
 from ..format.manifest import BLOCK
@@ -119,7 +119,6 @@ def _save(
 ) -> SaveReport:
     try:
         module = layout_named(layout)
-        _check_paged(paged, layout)
         with uncollected():
             made, further = request(tree, **asked), extra_keys(extra or {})
             specs = whole_specs(made, layout)
@@ -134,11 +133,6 @@ def _save(
     attempt = attempt_for(name, directory=is_directory, options=storage_options, is_read=is_read, **how)
     written = committed(module, draft, attempt, check, lambda: guard.check(made, before_commit))
     return report_of(name, layout, written, made, len(specs), guard.nan)
-
-
-def _check_paged(paged: bool | None, layout: str) -> None:
-    if paged and layout != "file":  # [PAGE-001]
-        raise fault("bad-option", f"layout {layout!r} has no pages", found="paged=True", expected="layout='file'")
 
 
 def committed(

@@ -215,6 +215,7 @@ MODULES = (
         "pages",
         "page_faults",
         "page_damage",
+        "paged_directories",
         "patches",
         "patch_faults",
         "zarr",

@@ -381,32 +381,6 @@ fault(
     "bad-manifest",
 )
 fault(
-    "pages-loose",
-    "A manifest of layout loose that requires `pages`.",
-    "PAGE-001",
-    "tree-base-loose",
-    [
-        {"do": "edit_manifest", "pointer": "/format", "msgpack": msgpack([1, 1])},
-        {"do": "edit_manifest", "pointer": "/requires", "msgpack": msgpack(["pages"])},
-        {"do": "edit_manifest", "pointer": "/parts", "msgpack": msgpack([])},
-        {"do": "edit_manifest", "pointer": "/tree", "msgpack": msgpack(None)},
-        {"do": "edit_manifest", "pointer": "/plain_keys", "msgpack": msgpack(True)},
-        {
-            "do": "edit_manifest",
-            "pointer": "/tensors",
-            "msgpack": msgpack({"first": [], "count": b"", "chunks": b""}),
-        },
-        {
-            "do": "edit_manifest",
-            "pointer": "/pages",
-            "msgpack": msgpack({"offset": 0, "length": b"", "sha256": b""}),
-        },
-        {"do": "reseal", "version": "1.1"},
-    ],
-    "bad-manifest",
-    needs=("pages",),
-)
-fault(
     "pages-and-unknown-feature",
     "A feature that nobody knows beside `pages`.",
     "MAN-006",

@@ -17,6 +17,8 @@ JUDGED = (
     "ZARR-001 FRM-001 FMT-001"
 )
 CANONICAL = f"{JUDGED} PAGE-011 PAGE-012 STACK-004"
+_ALL = "PAGE-001 PAGE-002 PAGE-003 PAGE-004 PAGE-005 PAGE-006 PAGE-007 PAGE-008 PAGE-013 FMT-001"
+PACKED, LOOSE = f"{_ALL} LAY-004 FRM-003 PACK-001 PAGE-017", f"{_ALL} PAGE-011 PAGE-012 FRM-002 LAY-002 LAY-003"
 _TIED = tensor("float32", (3,), "tied")
 BASE: dict[Any, Any] = {
     "step": 7,
@@ -60,6 +62,37 @@ paged(
         -(2**70): tensor("uint8", (1,), "l"),
     },
 )
+for _layout, _rules in {"packed": PACKED, "loose": LOOSE}.items():
+    paged(
+        f"write-paged-{_layout}",
+        f"A small tree whose manifest is paged, in layout {_layout}.",
+        _rules,
+        BASE,
+        metadata={"a": 1},
+        schema=["llama", "3"],
+        layout=_layout,
+    )
+    paged(
+        f"write-paged-{_layout}-no-tensors",
+        f"Plain values alone, in layout {_layout}.",
+        _rules,
+        {"a": [1, 2.5, "x"]},
+        layout=_layout,
+    )
+    paged(
+        f"write-paged-{_layout}-root-tensor",
+        f"One tensor alone, in layout {_layout}.",
+        f"{_rules} NAME-005",
+        _TIED,
+        layout=_layout,
+    )
+    paged(
+        f"write-paged-{_layout}-tree",
+        f"A tree that is cut, in layout {_layout}.",
+        f"{_rules} PAGE-011",
+        {"l": ["x" * 1000] * 70, "w": tensor("float32", (3,), "w")},
+        layout=_layout,
+    )
 paged("write-paged-root-tensor", "One small tensor alone.", f"{CANONICAL} NAME-005", _TIED)
 paged(
     "write-paged-root-large-tensor",

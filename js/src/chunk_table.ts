@@ -19,11 +19,18 @@ export interface Extent {
   readonly digests: Uint8Array;
 }
 
+/** An object that chunks are in, and where the last of them has to end. */
+export interface Holder {
+  readonly object: string | null;
+  readonly limit: number;
+}
+
 /** What a table is checked against. */
 export interface Part {
-  readonly object: string | null;
-  /** Where the last chunk has to end. */
-  readonly limit: number;
+  /** What the chunks are in. */
+  readonly holders: readonly Holder[];
+  /** For each row which of the holders; undefined where there is but one. */
+  readonly held?: Float64Array;
   readonly kinds: readonly Kind[];
   readonly firsts: Float64Array;
   readonly block: number;
@@ -60,10 +67,10 @@ export class ChunkTable {
 
   /** `numbers` are those of the chunks of the rows, ascending; undefined if they are 0, 1, 2 … */
   constructor(readonly part: Part, columns: ItemMap, readonly numbers: Float64Array | undefined) {
-    const { object, block, digestSize } = part;
+    const { holders, block, digestSize } = part;
     const [offset, length] = [columns.get('offset') as Uint8Array | null, columns.get('length') as Uint8Array];
     need((columns.get('tensor') === null) === (columns.get('chunk') === null), 'CHK-011', '`tensor` or `chunk` alone is nil');
-    need((offset === null) === (object === null), 'CHK-011', '`offset` is nil exactly where `object` is');
+    need((offset === null) === (holders[0]!.object === null), 'CHK-011', '`offset` is nil exactly where `object` is');
     need(length.length % 8 === 0 && (offset === null || offset.length === length.length), 'CHK-001', 'the columns differ in length');
     this.lengths = column(length, 8);
     this.#offsets = offset === null ? undefined : column(offset, 8);
@@ -74,7 +81,7 @@ export class ChunkTable {
       this.#starts[row + 1] = this.#starts[row]! + Math.ceil(this.lengths[row]! / block) * digestSize;
     }
     need(this.#starts[this.lengths.length] === this.#digests.length, 'CHK-001', 'the digests are not one for each block');
-    if (object !== null) checkApart(this.extents());
+    for (const { object } of holders) if (object !== null) checkApart(this.extents(object));
   }
 
   get rows(): number {
@@ -88,8 +95,9 @@ export class ChunkTable {
   /** Some rows, in the order of their chunks in the object. */
   rowsByOffset(start: number, stop: number): Float64Array {
     const rows = Float64Array.from({ length: stop - start }, (_, i) => start + i);
-    const offsets = this.#offsets;
-    return offsets === undefined ? rows : rows.sort((one, two) => offsets[one]! - offsets[two]!);
+    const [offsets, held] = [this.#offsets, this.part.held];
+    if (offsets === undefined) return rows;
+    return rows.sort((one, two) => (held === undefined ? 0 : held[one]! - held[two]!) || offsets[one]! - offsets[two]!);
   }
 
   /** The first row of a chunk with this number or a higher one. */
@@ -103,25 +111,31 @@ export class ChunkTable {
   extent(number: number): Extent {
     const row = this.numbers === undefined ? number : rowOf(this.numbers, number);
     const digests = this.#digests.subarray(this.#starts[row], this.#starts[row + 1]);
-    return { object: this.part.object, offset: this.#offsets?.[row] ?? 0, length: this.lengths[row]!, digests };
+    return { object: this.#holderOf(row).object, offset: this.#offsets?.[row] ?? 0, length: this.lengths[row]!, digests };
   }
 
-  /** Offset and length of each chunk, in the order of their offsets. */
-  extents(): Span[] {
-    const spans = Array.from(this.lengths, (length, row): Span => [this.#offsets?.[row] ?? 0, length]);
+  /** Offset and length of each chunk in an object, in the order of their offsets. */
+  extents(object: string): Span[] {
+    const spans: Span[] = [];
+    this.lengths.forEach((length, row) => { if (this.#holderOf(row).object === object) spans.push([this.#offsets?.[row] ?? 0, length]); });
     return sorted(spans);
+  }
+
+  #holderOf(row: number): Holder {
+    const { holders, held } = this.part;
+    return holders[held === undefined ? 0 : held[row]!]!;
   }
 
   /** Inside its object, not empty, and of a raw chunk the length that it has to have. [CHK-005] */
   #checkExtents(): void {
-    const { limit, kinds, firsts } = this.part;
+    const { kinds, firsts } = this.part;
     let owner = 0;
     for (let row = 0; row < this.lengths.length; row++) {
       const number = this.numberOf(row);
       while (number >= firsts[owner + 1]!) owner++;
       const { codec, chunkSize } = kinds[owner]!;
       const [length, offset] = [this.lengths[row]!, this.#offsets?.[row] ?? 0];
-      if (length === 0 || offset + length > limit) throw bad(`chunk ${number} lies outside its object, or is empty [CHK-005]`);
+      if (length === 0 || offset + length > this.#holderOf(row).limit) throw bad(`chunk ${number} lies outside its object, or is empty [CHK-005]`);
       if (codec === undefined && length !== chunkSize) throw bad(`raw chunk ${number} has ${length} bytes [ZARR-007]`);
     }
   }

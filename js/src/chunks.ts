@@ -49,7 +49,7 @@ export class InlineChunks implements Chunks {
     need(!chunks.has('path'), 'CHK-009', 'a reference to a part manifest');
     const limit = object === '' ? record.offset : 2 ** 63;
     const firsts = firstsOf(specs);
-    this.#table = wholeTable({ object, limit, kinds: specs, firsts, block, digestSize: DIGEST_SIZE[digest] }, chunks);
+    this.#table = wholeTable({ holders: [{ object, limit }], kinds: specs, firsts, block, digestSize: DIGEST_SIZE[digest] }, chunks);
     this.#firsts = firsts;
   }
 

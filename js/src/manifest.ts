@@ -23,7 +23,7 @@ const WHOLE = {
 const PAGED = { // [PAGE-001]
   ...BOTH,
   tensors: map({ first: list(str), count: bin, chunks: bin }),
-  parts: (value: Item | undefined): value is Item[] => Array.isArray(value) && value.length === 0,
+  parts: list(map({ object: str, size: uint, frame: bin, chunks: (value: Item | undefined): value is null => value === null })),
   pages: map({ offset: uint, length: bin, sha256: bin }), plain_keys: bool,
 };
 const PLACEMENT = map({ tensor: bin, chunk: bin, count: bin, part: bin, step: bin });
@@ -68,13 +68,12 @@ export function parseManifest(bytes: Uint8Array, record: Record): Manifest {
   const [isPaged, isPatch] = [requires.includes(PAGES), requires.includes(PATCH)];
   const isAlone = !isPatch || (layout === 'file' && record.minor >= 1 && requires.length === 1);
   need(isAlone, 'PATCH-001', 'a patch of another layout, of version 1.0, or with another feature');
-  const fits = !isPaged || (layout === 'file' && record.minor >= 1);
-  need(fits, 'PAGE-001', 'a paged manifest of another layout, or of version 1.0');
+  need(!isPaged || record.minor >= 1, 'PAGE-001', 'a paged manifest of version 1.0');
   for (const [key, form] of Object.entries(isPaged ? PAGED : WHOLE)) {
     need(form(keys.get(key)), 'MAN-002', `\`${key}\` is missing or of another type`);
   }
-  const placed = layout === 'packed' ? PLACEMENT(keys.get('placement')) : !keys.has('placement');
-  need(placed, 'MAN-002', '`placement` is in layout `packed` only, and there a map of five columns');
+  const placed = layout === 'packed' && !isPaged ? PLACEMENT(keys.get('placement')) : !keys.has('placement');
+  need(placed, 'MAN-002', '`placement` is in layout `packed` only, and there a map of five columns, unless the manifest is paged');
   const schema = keys.get('schema') as ItemMap | null;
   const { digest, block } = checkBlocks(keys, record.frame);
   need(schema === null || (schema.get('id') && schema.get('version')), 'SCH-001', 'schema id or version is empty');

@@ -98,7 +98,7 @@ export class PackedChunks implements Chunks {
     const limit = Number(part.get('size'));
     const digestSize = DIGEST_SIZE[this.digest];
     const checks = {
-      object: part.get('object') as string, limit, kinds: this.specs, firsts: this.#firsts, block: this.block, digestSize,
+      holders: [{ object: part.get('object') as string, limit }], kinds: this.specs, firsts: this.#firsts, block: this.block, digestSize,
     };
     const numbers = this.#numbers(columns);
     const table = numbers === undefined ? wholeTable(checks, columns) : new ChunkTable(checks, columns, numbers);

@@ -9,10 +9,12 @@ import { decode, type Item, type ItemMap } from './msgpack.js';
 import type { Record } from './record.js';
 
 const END = 2 ** 63;
+const OBJECT = 'pages.bin'; // in directories
 const AT_ONCE = 4 * 2 ** 20; // bytes of pages that are read with one request
 
 /** Where pages are, and what they hold. */
 export class Pages {
+  readonly object: string;
   readonly offset: number;
   readonly count: number;
   readonly lengths: Float64Array;
@@ -20,6 +22,7 @@ export class Pages {
   readonly #sha256: Uint8Array;
 
   constructor(readonly source: Source, pages: ItemMap, record: Record, readonly limits: Limits) {
+    this.object = record.layout === 'file' ? '' : OBJECT;
     this.offset = Number(pages.get('offset'));
     const lengths = pages.get('length') as Uint8Array;
     this.#sha256 = pages.get('sha256') as Uint8Array;
@@ -31,7 +34,8 @@ export class Pages {
     this.starts[0] = this.offset;
     this.lengths.forEach((length, i) => { this.starts[i + 1] = this.starts[i]! + length; });
     const end = this.starts[this.count]!;
-    need(end <= record.offset && end < END, 'PAGE-002', 'a page reaches beyond the first byte of the manifest', 'bad-extent');
+    const inside = this.object === '' ? end <= record.offset : this.offset === 0;
+    need(inside && end < END, 'PAGE-002', 'a page lies beyond the first byte of the manifest, or the first not at 0', 'bad-extent');
   }
 
   get end(): number {
@@ -58,7 +62,7 @@ export class Pages {
         next++;
       } while (next < last && this.starts[next + 1]! - this.starts[number]! <= AT_ONCE);
       const start = this.starts[number]!;
-      const bytes = await this.source.read('', start, this.starts[next]! - start, signal);
+      const bytes = await this.source.read(this.object, start, this.starts[next]! - start, signal);
       for (; number < next; number++) {
         const page = bytes.subarray(this.starts[number]! - start, this.starts[number + 1]! - start);
         const right = isEqual((await digestOf('sha256'))(page), this.#sha256.subarray(32 * number, 32 * number + 32));

@@ -2,7 +2,7 @@
 
 import type { Source } from './api.js';
 import { column, latin1 } from './bytes.js';
-import { firstsOf, ownerOf, type ChunkTable, type Extent } from './chunk_table.js';
+import { firstsOf, ownerOf, type ChunkTable, type Extent, type Holder } from './chunk_table.js';
 import { wholeTable, type Chunks } from './chunks.js';
 import { DIGEST_SIZE, type Algorithm } from './digests.js';
 import { CkptError, need } from './errors.js';
@@ -36,6 +36,7 @@ export class TensorPages implements Chunks {
   /** Name of the first tensor of each page, and the number of it among all; of all tensors at its end. */
   readonly first: readonly string[];
   readonly starts: Float64Array;
+  readonly holders: readonly Holder[];
   readonly #chunks: Float64Array;
   readonly #loaded = new Map<number, Promise<TensorPage>>();
   readonly #ready = new Map<number, TensorPage>();
@@ -43,6 +44,7 @@ export class TensorPages implements Chunks {
   constructor(source: Source, readonly manifest: Manifest, record: Record, limits: Limits) {
     this.pages = new Pages(source, manifest.keys.get('pages') as ItemMap, record, limits);
     [this.digest, this.block] = [manifest.digest, manifest.block];
+    this.holders = holdersOf(manifest, this.pages);
     const tensors = manifest.keys.get('tensors') as ItemMap;
     this.first = tensors.get('first') as string[];
     const [counts, chunks] = [tensors.get('count') as Uint8Array, tensors.get('chunks') as Uint8Array];
@@ -145,10 +147,20 @@ export class TensorPages implements Chunks {
     const own = Array.from(rows, (row) => kinds[row]!);
     const firsts = firstsOf(own);
     need(firsts.at(-1) === this.#chunks[number], 'PAGE-004', `page ${number} has another number of chunks`);
+    const held = this.manifest.layout === 'packed' ? this.#held(number, page.get('part')) : undefined;
     const part = {
-      object: '', limit: this.pages.offset, kinds: own, firsts, block: this.block, digestSize: DIGEST_SIZE[this.digest],
+      holders: this.holders, kinds: own, firsts, block: this.block, digestSize: DIGEST_SIZE[this.digest], ...(held && { held }),
     };
     return { names, kinds, rows, firsts, table: wholeTable(part, page.get('chunks') as ItemMap) };
+  }
+
+  /** For each chunk of a page the number of its part [PAGE-017]. */
+  #held(number: number, numbers: Item | undefined): Float64Array {
+    const good = bin(numbers) && numbers.length === 4 * this.#chunks[number]!;
+    need(good, 'PAGE-017', `page ${number} does not say of each chunk in which part it is`);
+    const held = column(numbers as Uint8Array, 4);
+    need(held.every((part) => part < this.holders.length), 'PAGE-017', `page ${number} names a part that is not there`);
+    return held;
   }
 
   #names(number: number, text: string): string[] {
@@ -163,4 +175,20 @@ export class TensorPages implements Chunks {
     if (!sorted) throw new CkptError('bad-manifest', `the names of page ${number} are not in order, or not where they belong [PAGE-005]`);
     return names;
   }
+}
+
+/** What the chunks of a paged checkpoint are in. [PAGE-001] [PAGE-017] */
+function holdersOf({ layout, digest, keys }: Manifest, { object, offset }: Pages): Holder[] {
+  const parts = keys.get('parts') as ItemMap[];
+  need((parts.length > 0) === (layout === 'packed'), 'PAGE-001', `${parts.length} parts in layout ${layout}`);
+  if (layout !== 'packed') return [layout === 'file' ? { object: '', limit: offset } : { object: null, limit: 2 ** 63 }];
+  const holders = parts.map((part): Holder => {
+    const [name, size, frame] = [part.get('object') as string, Number(part.get('size')), part.get('frame') as Uint8Array];
+    need(isPath(name) && name !== object, 'CHK-007', `a part with the object ${JSON.stringify(name.slice(0, 100))}`);
+    need(size < 2 ** 63, 'MAN-011', 'a pack of 2⁶³ bytes or more');
+    need(frame.length === DIGEST_SIZE[digest], 'MAN-002', 'a frame digest of another size');
+    return { object: name, limit: size };
+  });
+  need(new Set(holders.map((one) => one.object)).size === parts.length, 'LAY-004', 'two parts have one object');
+  return holders;
 }

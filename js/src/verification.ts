@@ -224,10 +224,15 @@ async function verifyPages(
     await checkFingerprint(manifest.schema, specs);
   });
   return collect(damage, async () => {
-    const spans: Span[] = [];
-    for (const number of sound.keys()) spans.push(...(await reading.chunks.table(number, signal)).extents());
-    checkApart(sorted(spans));
+    for (const { object } of tensors.holders) if (object !== null) checkApart(sorted(await spansIn(reading, object, sound.keys(), signal)));
   });
+}
+
+/** Where the chunks of some tables lie in an object. */
+async function spansIn({ chunks }: Reading, object: string, tables: Iterable<number>, signal?: AbortSignal): Promise<Span[]> {
+  const spans: Span[] = [];
+  for (const number of tables) for (const span of (await chunks.table(number, signal)).extents(object)) spans.push(span);
+  return spans;
 }
 
 // ---- frames (section 9)
@@ -236,6 +241,7 @@ async function verifyFrames(
   { reading, manifest, record, specs }: Verified, sound: readonly boolean[], isKnown: boolean, damage: Damage[], signal?: AbortSignal,
 ): Promise<void> {
   const { source } = reading;
+  const tensors = Array.isArray(specs) ? undefined : specs as TensorPages;
   const check = async (pieces: AsyncIterable<Uint8Array>, wanted: Uint8Array, what: string): Promise<void> => {
     const hasher = await newHasher(manifest.digest);
     for await (const bytes of pieces) hasher.update(bytes);
@@ -243,20 +249,29 @@ async function verifyFrames(
   };
   await collect(damage, async () => {
     if (record.layout === 'packed') await check(nothing(), record.frame, 'COMMIT'); // [FRM-003] [FRM-005]
-    else if (record.layout === 'loose') await check(nodeDocuments(source, specs as Spec[], signal), record.frame, 'a node document'); // [FRM-002]
-    else if (isKnown) { // [FRM-001] [FRM-007]
-      const pages = Array.isArray(specs) ? undefined : (specs as TensorPages).pages;
+    else if (!isKnown) return; // [FRM-007]
+    else if (record.layout === 'loose') await check(nodeDocuments(source, specsOf(specs, sound), signal), record.frame, 'a node document'); // [FRM-002]
+    else { // [FRM-001]
       const skipped: Span[] = [[record.offset, record.length], [await source.size('', signal) - record.size, record.size]];
-      if (pages !== undefined) skipped.push([pages.offset, pages.end - pages.offset]);
+      if (tensors !== undefined) skipped.push([tensors.pages.offset, tensors.pages.end - tensors.pages.offset]);
       await check(outside(reading, '', [...sound.keys()], skipped, signal), record.frame, 'the file');
     }
   });
+  if (tensors !== undefined && record.layout !== 'file') {
+    const { object, end } = tensors.pages;
+    await collect(damage, async () => {
+      need(await source.size(object, signal) <= end, 'PAGE-002', `${object} is longer than its pages`, 'bad-extent');
+    });
+  }
   const parts = record.layout === 'packed' ? manifest.keys.get('parts') as ItemMap[] : [];
   for (const [number, part] of parts.entries()) {
     await collect(damage, async () => {
       const [name, size] = [part.get('object') as string, Number(part.get('size'))];
       need(await source.size(name, signal) === size, 'LAY-007', `${name} has not the size of its part`, 'bad-extent');
-      if (sound[number]) await check(outside(reading, name, [number], [[size, 0]], signal), part.get('frame') as Uint8Array, name);
+      const tables = tensors === undefined ? [number] : [...sound.keys()];
+      if (isKnown && tables.every((table) => sound[table])) {
+        await check(outside(reading, name, tables, [[size, 0]], signal), part.get('frame') as Uint8Array, name);
+      }
     });
   }
 }
@@ -265,10 +280,11 @@ async function* nothing(): AsyncGenerator<Uint8Array> {}
 
 /** The bytes of an object but for chunks of some tables and what is skipped besides. */
 async function* outside(
-  { source, chunks }: Reading, object: string, tables: readonly number[], skipped: Span[], signal?: AbortSignal,
+  reading: Reading, object: string, tables: readonly number[], skipped: Span[], signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
+  const { source } = reading;
   const holes = [...skipped];
-  for (const number of tables) for (const span of (await chunks.table(number, signal)).extents()) holes.push(span);
+  for (const span of await spansIn(reading, object, tables, signal)) holes.push(span);
   let position = 0;
   for (const [offset, length] of sorted(holes)) {
     for (; position < offset; position = Math.min(position + PIECE, offset)) {
@@ -279,8 +295,8 @@ async function* outside(
 }
 
 /** The documents of arrays, the groups above them and the root, by path [ZARR-001]; one that is gone is empty. */
-async function* nodeDocuments(source: Source, specs: readonly Spec[], signal?: AbortSignal): AsyncGenerator<Uint8Array> {
-  const names = groupsOf(specs);
+async function* nodeDocuments(source: Source, specs: AsyncIterable<Spec>, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  const names = await groupsOf(specs);
   for (const path of [...names].map((name) => `tensors/${name && `${name}/`}zarr.json`).sort()) {
     try {
       const size = await source.size(path, signal);
@@ -292,10 +308,10 @@ async function* nodeDocuments(source: Source, specs: readonly Spec[], signal?: A
 }
 
 /** The names of all nodes. They may be far longer together than those of the tensors. [LIM-007] */
-function groupsOf(specs: readonly Spec[]): Set<string> {
+async function groupsOf(specs: AsyncIterable<Spec>): Promise<Set<string>> {
   const names = new Set(['']);
   let room = 64 * 2 ** 20;
-  for (const { name } of specs) {
+  for await (const { name } of specs) {
     room += FACTOR * name.length;
     for (let at = name.length; at > 0; at = name.lastIndexOf('/', at - 1)) {
       room -= at;

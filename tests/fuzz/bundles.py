@@ -17,7 +17,7 @@ import msgpack
 from ckptfmt.errors import fault
 from ckptfmt.format import commit
 from ckptfmt.format.commit import CommitRecord
-from ckptfmt.format.pages import encode_pages
+from ckptfmt.format.pages import OBJECT, encode_pages
 
 LAYOUTS = ("file", "packed", "loose")
 PAGES = "pages/"
@@ -72,8 +72,8 @@ class MemoryStorage:
 
 class Bundle(NamedTuple):
     """`objects` by name, in layout `file` what stands before the manifest under the empty name, and each page of it by
-    its number, beginning with `pages/`; `tail`: what stands
-    between the manifest and the record there. `record`: other bytes in the place of the commit record that fits."""
+    its number, beginning with `pages/`; `tail`: what stands between the manifest and the record in a file. `record`:
+    other bytes in the place of the commit record that fits."""
 
     layout: str
     manifest: bytes
@@ -98,11 +98,15 @@ class Bundle(NamedTuple):
     def storage(self) -> MemoryStorage:
         """The checkpoint, with digests that fit."""
         manifest = self.manifest if self.layout == "file" else _refer(self.manifest, self.objects)
-        body = self.objects.get("", b"") + b"".join(pages_of(self.objects)) if self.layout == "file" else b""
+        pages = b"".join(pages_of(self.objects))
+        body = self.objects.get("", b"") + pages if self.layout == "file" else b""
         line = self.record or _record(self.layout, len(body), manifest)
         if self.layout == "file":
             return MemoryStorage({"": body + manifest + self.tail + line})
-        return MemoryStorage({**self.objects, MANIFEST: manifest, COMMIT: line})
+        objects = {name: raw for name, raw in self.objects.items() if not name.startswith(PAGES)}
+        if b"\xa5pages" in manifest:
+            objects[OBJECT] = pages
+        return MemoryStorage({**objects, MANIFEST: manifest, COMMIT: line})
 
 
 def _record(layout: str, offset: int, manifest: bytes) -> bytes:
@@ -152,15 +156,23 @@ def bundle_of(path: Path) -> Bundle:
         manifest, objects = data[record.offset : end], {"": data[: record.offset]}
         placed = msgpack.unpackb(manifest, strict_map_key=False).get("pages")
         if placed is not None:
-            at = placed["offset"]
-            objects = {"": data[:at]}
-            for number, (length,) in enumerate(struct.iter_unpack("<Q", placed["length"])):
-                objects[f"{PAGES}{number:05}"] = data[at : at + length]
-                at += length
+            objects = {"": data[: placed["offset"]], **_apart(placed, data)}
         return Bundle("file", manifest, objects, data[end : -len(line)])
     objects = {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    layout = commit.decode(objects.pop(COMMIT), 1).layout
-    return Bundle(layout, objects.pop(MANIFEST), objects)
+    layout, manifest = commit.decode(objects.pop(COMMIT), 1).layout, objects.pop(MANIFEST)
+    placed = msgpack.unpackb(manifest, strict_map_key=False).get("pages")
+    if placed is not None:
+        objects |= _apart(placed, objects.pop(OBJECT))
+    return Bundle(layout, manifest, objects)
+
+
+def _apart(placed: dict[str, Any], data: bytes) -> dict[str, bytes]:
+    """The pages in an object, each by its number."""
+    pages, at = {}, placed["offset"]
+    for number, (length,) in enumerate(struct.iter_unpack("<Q", placed["length"])):
+        pages[f"{PAGES}{number:05}"] = data[at : at + length]
+        at += length
+    return pages
 
 
 def storage_of(data: bytes) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import pickle
@@ -73,10 +74,10 @@ def checkpoints() -> Iterator[tuple[str, bytes]]:
                     path = Path(folder) / f"{name}-{layout}"
                     ckptfmt.save(path, tree, layout=layout, durable=False, **options)
                     yield path.name, bundle_of(path).encode()
-            for name, (tree, options) in trees().items():
-                path = Path(folder) / f"{name}-paged"
+            for layout, (name, (tree, options)) in itertools.product(LAYOUTS, trees().items()):
+                path = Path(folder) / f"{name}-paged-{layout}"
                 tensor_pages.ROWS, tree_pages.SIZE = 3, 40  # so that there are some pages
-                ckptfmt.save(path, tree, paged=True, durable=False, **options)
+                ckptfmt.save(path, tree, layout=layout, paged=True, durable=False, **options)
                 tensor_pages.ROWS, tree_pages.SIZE = of_pages
                 yield path.name, bundle_of(path).encode()
     finally:

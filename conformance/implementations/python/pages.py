@@ -35,17 +35,19 @@ class Pages:
 
     def __init__(self, storage: "Storage", pages: dict[str, Any]) -> None:
         self.storage, self.offset, self.sha256 = storage, pages["offset"], pages["sha256"]
+        self.object = "pages.bin" if storage.is_folder else ""
         self.lengths = column(pages["length"])
         self.starts = list(itertools.accumulate(self.lengths, initial=self.offset))
         need(len(self.sha256) == 32 * len(self.lengths), "the columns of `pages` differ in length [PAGE-002]")
         need(0 not in self.lengths, "a page is empty [PAGE-002]", "bad-extent")
-        need(self.starts[-1] <= storage.start, "a page reaches into the manifest [PAGE-002]", "bad-extent")
+        inside = self.offset == 0 if storage.is_folder else self.starts[-1] <= storage.start
+        need(inside and self.starts[-1] < 1 << 63, "a page lies where none may [PAGE-002]", "bad-extent")
 
     def read(self, number: int) -> bytes:
         need(
             self.lengths[number] <= LIMIT, f"page {number} has {self.lengths[number]} bytes [LIM-011]", "limit-exceeded"
         )
-        data = self.storage.read("", self.starts[number], self.lengths[number])
+        data = self.storage.read(self.object, self.starts[number], self.lengths[number])
         good = hashlib.sha256(data).digest() == self.sha256[32 * number : 32 * number + 32]
         need(good, f"page {number} has another sha256 [PAGE-003]", "manifest-digest")
         return data
@@ -74,8 +76,7 @@ class TensorPages(Sequence[Tensor]):
     """All tensors of a paged checkpoint."""
 
     def __init__(self, storage: "Storage", manifest: dict[str, Any], codecs: list[str | None]) -> None:
-        version = manifest["format"][1] >= 1 and manifest["layout"] == "file"
-        need(version, "a paged manifest of another layout, or of version 1.0 [PAGE-001]")
+        need(manifest["format"][1] >= 1, "a paged manifest of version 1.0 [PAGE-001]")
         self.storage, self.manifest, self.codecs = storage, manifest, codecs
         self.pages, self.chunks = Pages(storage, manifest["pages"]), Chunks(self)
         columns = manifest["tensors"]
