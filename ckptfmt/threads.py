@@ -126,32 +126,17 @@ class Helper:
                 self.bell.ring()
 
 
-class Call(Generic[T]):
-    """A call that another thread makes, or has made."""
+class CallEnd:
+    """Whether a call is over, and where threads wait for that. It has nothing of what the call was given, or gave."""
 
-    def __init__(self, call: Callable[..., T], *arguments: Any) -> None:
-        self._call: Any = (call, arguments)
+    def __init__(self) -> None:
         self._bell = Bell()
-        self._value: Any = None
-        self._error: BaseException | None = None
         self._process = os.getpid()
-        self._is_wanted = True
         self.is_over = False
 
-    def cancel(self) -> None:
-        """Nobody waits for it any more: if it has not begun it will not."""
-        self._is_wanted = False
-
-    def make(self) -> None:
-        (call, arguments), self._call = self._call, None
-        if self._is_wanted:
-            try:
-                self._value = call(*arguments)
-            except BaseException as error:
-                self._error = error
+    def tell(self) -> None:
         self.is_over = True
         self._bell.ring()
-        del call, arguments, self  # what it was given is let go; and the error holds this frame
 
     def wait(self) -> None:
         """Until it is over, however it ended; raises `ForkedError` where that will never be: in a forked child, and
@@ -159,6 +144,44 @@ class Call(Generic[T]):
         self._bell.wait_for(lambda: self.is_over or self._process != os.getpid() or sys.is_finalizing())
         if not self.is_over:
             raise ForkedError
+
+
+class Call(Generic[T]):
+    """A call that another thread makes, or has made. What it was given is let go before anybody is told that it is
+    over; what it gave is held by this alone, for those who have this."""
+
+    def __init__(self, call: Callable[..., T], *arguments: Any) -> None:
+        self._call: Any = (call, arguments)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._is_wanted = True
+        self.end = CallEnd()
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: if it has not begun it will not."""
+        self._is_wanted = False
+
+    def make(self) -> None:
+        self.do().tell()
+
+    def do(self) -> CallEnd:
+        """Make it; whoever lets go of it tells the others then."""
+        if self._call is not None:
+            (call, arguments), self._call = self._call, None
+            try:
+                if self._is_wanted:
+                    self._value = call(*arguments)
+            except BaseException as error:
+                self._error = error
+            del call, arguments
+        try:
+            return self.end
+        finally:
+            del self  # the error holds this frame
+
+    def wait(self) -> None:
+        """Until it is over, see `CallEnd.wait`."""
+        self.end.wait()
 
     def result(self) -> T:
         """What it gave, or raise what it raised."""
@@ -171,25 +194,51 @@ class Call(Generic[T]):
             del self  # else the error would hold the frame that holds it
 
 
+class CallQueue:
+    """Calls that are made in order, in a thread that lives while there are some: nothing needs to be closed."""
+
+    def __init__(self, name: str) -> None:
+        calls: deque[Call[Any]] = deque()  # that are not over
+        self._calls, self._helper = calls, Helper(name, calls.__len__, lambda: _make_first(calls))
+
+    def submit(self, call: Callable[..., T], *arguments: Any) -> Call[T]:
+        made = Call(call, *arguments)
+        self._calls.append(made)
+        self._helper.see_to_it()
+        return made
+
+    def wait(self) -> None:
+        """Until all calls are over; raises `ForkedError` as they do."""
+        for end in [made.end for made in self._calls.copy()]:
+            self._helper.see_to_it()  # an interrupt may have come before
+            end.wait()
+
+
+def _make_first(calls: deque[Call[Any]]) -> None:
+    end = calls[0].do()
+    calls.popleft()
+    end.tell()
+
+
 class Pool:
     """A few threads that make calls, begun in order. A context manager, which ends when all of them are over."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._threads, self._name = threads, name
         self._queue: SimpleQueue[Call[Any] | None] = SimpleQueue()
-        self._calls: deque[Call[Any]] = deque()  # that may not be over
+        self._ends: deque[CallEnd] = deque()  # of calls that may not be over
         self._begun = 0
 
     def submit(self, call: Callable[..., T], *arguments: Any) -> Call[T]:
         made = Call(call, *arguments)
-        while self._calls and self._calls[0].is_over:
-            self._calls.popleft()
+        while self._ends and self._ends[0].is_over:
+            self._ends.popleft()
         if self._begun < self._threads and start_thread(self._name, lambda queue=self._queue: _serve(queue)):  # type: ignore[misc]
             self._begun += 1
         if not self._begun:
             made.make()
             return made
-        self._calls.append(made)
+        self._ends.append(made.end)
         self._queue.put(made)
         return made
 
@@ -206,8 +255,8 @@ class Pool:
     def close(self) -> None:
         """Wait until all calls are over, and end."""
         self._end()
-        for made in self._calls.copy():
-            made.wait()
+        for end in self._ends.copy():
+            end.wait()
 
     def _end(self) -> None:
         self._queue.put(None)
@@ -218,6 +267,7 @@ class Pool:
 def _serve(queue: SimpleQueue[Call[Any] | None]) -> None:
     process = os.getpid()
     while process == os.getpid() and (made := queue.get()) is not None:  # a call may fork, and its child return here
-        made.make()
+        end = made.do()
         del made
+        end.tell()
     queue.put(None)  # for the others, however many have begun

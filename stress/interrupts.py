@@ -190,9 +190,7 @@ def _run(
 
 
 def _threads() -> list[str]:
-    """Those of the manager; a gradient that something else computed here keeps its own until its graph goes."""
-    names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith("ckptfmt") and not name.startswith("ckptfmt-recompute")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ckptfmt")]
 
 
 class _Traced:

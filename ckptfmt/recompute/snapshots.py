@@ -16,7 +16,7 @@ from ..format.tree import Tree
 from ..storage import is_url, path_of
 from ..storage.attempt import make_directories
 from ..storage.temporaries import destroy, folder_beside
-from ..threads import Call, Pool
+from ..threads import Call, CallEnd, CallQueue
 from ..warning import warn
 from .actions import DISK, MEMORY, TierSlot
 from .computation import Computation, Packing
@@ -45,18 +45,23 @@ class Traffic:
 
 
 class DiskTier:
-    """Snapshots in a folder. One thread writes and deletes, in order; another one reads. At most one copy waits to be
-    written, and one that was read ahead to be asked for."""
+    """Snapshots in a folder. One thread writes and deletes, in order; another one reads; neither is there without work.
+    At most one copy waits to be written, and one that was read ahead to be asked for, however slow the disk is."""
 
     def __init__(self, folder: str, computation: Packing, run: str, traffic: Traffic, *, durable: bool) -> None:
         """`run` is a word that all files of a run have, and those of no other."""
         self.folder = folder
         self._computation, self._run, self._durable, self._traffic = computation, run, durable, traffic
-        self._writer, self._reader = Pool(1, "ckptfmt-recompute-write"), Pool(1, "ckptfmt-recompute-read")
+        self._writer, self._reader = CallQueue("ckptfmt-recompute-write"), CallQueue("ckptfmt-recompute-read")
         self._pending: Call[int] | None = None
-        self._calls: dict[int, Call[int]] = {}
+        self._written: dict[int, CallEnd] = {}
         self.sizes: dict[int, int] = {}
         self._ahead: tuple[int, Call[Any]] | None = None
+
+    @property
+    def lines(self) -> tuple[CallQueue, CallQueue]:
+        """What is to be waited for before the folder is removed; it holds nothing of the computation."""
+        return self._reader, self._writer
 
     def path(self, number: int) -> str:
         return os.path.join(self.folder, f"snapshot-{number:08}.ckpt")
@@ -66,7 +71,8 @@ class DiskTier:
     def store(self, number: int, held: Any) -> None:
         """Write a snapshot in the background; the one before is written, see `settle`."""
         self._put(number, self._computation.size(held))
-        self._calls[number] = self._pending = self._writer.submit(self._write, number, held)
+        self._pending = self._writer.submit(self._write, number, held)
+        self._written[number] = self._pending.end
 
     def _put(self, number: int, size: int) -> None:
         self._forget(number)
@@ -74,7 +80,7 @@ class DiskTier:
         self._traffic.add(DISK, 1, size)
 
     def _forget(self, number: int) -> None:
-        self._calls.pop(number, None)
+        self._written.pop(number, None)
         size = self.sizes.pop(number, None)
         if size is not None:
             self._traffic.add(DISK, -1, -size)
@@ -134,12 +140,13 @@ class DiskTier:
             return ahead[1].result()
         if ahead is not None:
             ahead[1].wait()
+            del ahead  # before there is another one
         return self._read(number)
 
     def _read(self, number: int) -> Any:
-        path, call = self.path(number), self._calls.get(number)
-        if call is not None:
-            call.wait()
+        path, written = self.path(number), self._written.get(number)
+        if written is not None:
+            written.wait()
         with Checkpoint(path) as checkpoint:
             about = self.checked(checkpoint, number)
             held = self._computation.unpack(lambda like: loaded(checkpoint, like), about["beside"])
@@ -156,8 +163,8 @@ class DiskTier:
     def close(self) -> None:
         """Until both threads have nothing to do, and let go what was read ahead."""
         self._ahead = None
-        with self._reader, self._writer:
-            pass
+        for line in self.lines:
+            line.wait()
 
 
 def loaded(checkpoint: Checkpoint, like: Tree) -> Tree:

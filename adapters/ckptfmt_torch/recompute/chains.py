@@ -188,7 +188,8 @@ class _ChainRun:
             place = stack.enter_context(scratch(folder))
             run = os.path.basename(place)
             self._disk = DiskTier(place, self._computation, run, traffic, durable=False)
-            stack.callback(self._disk.close)
+            for line in self._disk.lines:  # the steps, which the disk has, may hold this run
+                stack.callback(line.wait)
         self._close = closed_with(self, stack.close)
         self._snapshots = Snapshots(self._computation, self._disk, traffic)
         self._driver = Driver(self._computation, self._snapshots, table, check=check)
@@ -229,7 +230,7 @@ class _ChainRun:
         return found, [gradients.pop(id(tensor), None) for tensor in self._parameters]
 
     def _end(self) -> None:
-        self._driver = None
+        self._driver = self._disk = None
         del self._snapshots
         self._close()
 

@@ -20,7 +20,7 @@ from ckptfmt.errors import CkptError, fault
 from ckptfmt.recompute.budget import bytes_in
 from ckptfmt.recompute.snapshots import scratch
 from ckptfmt.storage.temporaries import destroy
-from ckptfmt.threads import Call, Pool
+from ckptfmt.threads import Call, CallEnd, CallQueue
 
 from .ending import THREADS, closed_with
 from .storages import ALIGNED, is_plain, part, seen, span, version
@@ -67,7 +67,7 @@ def offload(
         loss.backward()
 
     - `memory`: bytes, or as "512MiB", of what is saved that stay in memory: the latest, which are asked for first.
-      Beside them two storages that are being written, or were read ahead.
+      Beside them two storages that are being written and two that were read ahead, however slow the disk is.
     - `keep`: tensors and modules whose memory stays where it is. Parameters, other leaves that require grad, and views
       of them always do; buffers of a module if it is given here; so do tensors smaller than `smallest`, and sparse,
       quantized and other tensors that are more than their storage.
@@ -169,7 +169,7 @@ class _StorageSpill:
         self.number, self.start, self.size, self.waiting = number, start, raw.numel(), 0
         self._room, self._device = room, raw.device
         self._raw: torch.Tensor | None = raw  # until it is written
-        self._written: Call[None] | None = None
+        self._written: CallEnd | None = None
         self._reading: Call[torch.Tensor] | None = None
         self._recent: Any = None  # what was read, as long as somebody has it
         room.report._add(self.size)
@@ -182,11 +182,11 @@ class _StorageSpill:
     def is_kept(self) -> bool:
         return self._written is None
 
-    def write(self) -> Call[None]:
+    def write(self) -> CallEnd:
         """Begin to write it. What is on a device comes to the host first, in the order of its stream."""
         assert self._raw is not None
         host, path = self._raw.cpu(), self._path
-        self._written = self._room.writer.submit(_write, weakref.ref(self), path, host, self._room.failed)
+        self._written = self._room.writer.submit(_write, weakref.ref(self), path, host, self._room.failed).end
         return self._written
 
     def wrote(self, size: int) -> None:
@@ -198,11 +198,25 @@ class _StorageSpill:
         """Its bytes, on the device that they were on; then what lies before it is read ahead."""
         raw = self._raw
         if raw is None:
-            recent = self._recent() if self._recent is not None else None
-            self.read_ahead() if recent is None else None
-            raw = recent if recent is not None else self._reading.result()  # type: ignore[union-attr]
+            raw = self._recent() if self._recent is not None else None
+            raw = self._read() if raw is None else raw
             self._recent = weakref.ref(raw)
+        elif self._written is not None:
+            self._written.wait()  # to tell if that fails, as nobody may save after it
+            self._room.raise_failed()
         self._room.read_ahead(self.number)
+        return raw
+
+    def _read(self) -> torch.Tensor:
+        self.read_ahead()
+        assert self._reading is not None
+        try:
+            raw = self._reading.result()
+        except BaseException:
+            self._let_go()  # its frames hold the graph, which holds this
+            raise
+        if not self.waiting:  # all have asked before: the graph is gone back through again
+            self._let_go()
         return raw
 
     def read_ahead(self) -> bool:
@@ -219,9 +233,13 @@ class _StorageSpill:
         """Let go of what was read, once nobody else waits for it."""
         with self._room.report._lock:
             self.waiting -= 1
-            if not self.waiting and self._reading is not None:
-                self._reading = None
-                self._room.report._add(-self.size)
+            if not self.waiting:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        if self._reading is not None:
+            self._reading = None
+            self._room.report._add(-self.size)
 
     def __del__(self) -> None:  # on any thread: takes no lock
         if self._raw is not None:
@@ -244,14 +262,13 @@ def _write(spill: weakref.ref[_StorageSpill], path: str, host: torch.Tensor, fai
     there = spill()
     if there is not None:
         there.wrote(done.bytes)
-    del host, there
-    TRIM.freed(done.bytes)
+    TRIM.freed([host])
 
 
 def _read(path: str, device: torch.device) -> torch.Tensor:
     with Checkpoint(path) as checkpoint:
         raw = torch.from_numpy(checkpoint.load()["bytes"])
-    TRIM.freed(raw.numel())  # what the backward pass has had before
+    TRIM.freed([raw])  # as much as the backward pass has had before
     return raw.to(device)
 
 
@@ -262,12 +279,12 @@ class _Room:
         self._folder, self._memory, self._smallest = folder, memory, smallest
         self._keep = {_weak(t) for t in keep if is_plain(t)}
         self.report = OffloadTraffic()
-        self.writer, self.reader = Pool(1, f"{THREADS}-write"), Pool(1, f"{THREADS}-read")
+        self.writer, self.reader = CallQueue(f"{THREADS}-write"), CallQueue(f"{THREADS}-read")
         self.let_go: deque[int] = deque()  # sizes of what was kept in memory, and went with its part of the graph
         self.failed: deque[CkptError] = deque()
         self._kept: deque[weakref.ref[_StorageSpill]] = deque()
         self._kept_bytes = 0
-        self._pending: deque[Call[None]] = deque()
+        self._pending: deque[CallEnd] = deque()
         self._all: list[weakref.ref[_StorageSpill]] = []
         self._spills: dict[tuple[Any, ...], weakref.ref[_StorageSpill]] = {}
         self._lock = threading.RLock()
@@ -278,8 +295,8 @@ class _Room:
         if self._place is None:
             stack = contextlib.ExitStack()
             self._place = stack.enter_context(scratch(self._folder))
-            for pool in (self.reader, self.writer):
-                stack.enter_context(pool)
+            for line in (self.reader, self.writer):
+                stack.callback(line.wait)
             closed_with(self, stack.close)
         return self._place
 
@@ -337,9 +354,13 @@ class _Room:
             self._kept_bytes -= earliest.size
             while len(self._pending) >= AHEAD:
                 self._pending.popleft().wait()
-            if self.failed:
-                raise self.failed.popleft()  # which nobody holds then, as its frames hold the graph
+            self.raise_failed()
             self._pending.append(earliest.write())
+
+    def raise_failed(self) -> None:
+        """Raise what a save has raised, which nobody holds then, as its frames hold the graph."""
+        if self.failed:
+            raise self.failed.popleft()
 
     def read_ahead(self, number: int) -> None:
         """Have those read that were saved last before one, and are on the disk."""

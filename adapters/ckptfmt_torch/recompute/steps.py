@@ -81,6 +81,7 @@ class ChainSteps:
     def advance(self, state: ChainState, first: int, last: int) -> ChainState:
         for number in range(first, last):
             state = self._stepped(state, number)
+            TRIM.freed(state.tensors)
         return state
 
     def _stepped(self, state: ChainState, number: int) -> ChainState:
@@ -133,9 +134,7 @@ class ChainSteps:
             if gradient is not None:
                 so_far = self.gradients.get(id(parameter))
                 self.gradients[id(parameter)] = gradient if so_far is None else so_far + gradient
-        for leaf in leaves:
-            if leaf.device.type == "cpu":
-                TRIM.freed(leaf.numel() * leaf.element_size())
+        TRIM.freed(leaves)
         return [found.get(id(leaf)) for leaf in leaves]
 
     def _leaves(self, state: ChainState, number: int) -> tuple[list[Any], list[torch.Tensor]]:
