@@ -26,9 +26,8 @@ from stores import endpoint  # noqa: F401
 
 import ckptfmt
 from ckptfmt.frameworks.sources import Shard, Sharded
-from ckptfmt.manager import Background, Best, CheckpointManager, FlaxCheckpointManager, Last, snapshot
+from ckptfmt.manager import Background, Best, CheckpointManager, FlaxCheckpointManager, Last, snapshot, steps
 from ckptfmt.manager import writer_process as processes
-from ckptfmt.manager.run import RunDirectory
 from ckptfmt.parallel.coordinator import Alone
 from ckptfmt.testing import equal_trees
 from stress import writers
@@ -177,7 +176,7 @@ def test_order_retention_and_reports(run: Path) -> None:
 def test_policies_do_not_open_what_was_just_saved(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program would read a manifest, in Python."""
     opened: list[Any] = []
-    monkeypatch.setattr(RunDirectory, "opened", lambda _, step: opened.append(step) or 1 / 0)
+    monkeypatch.setattr(steps, "as_stored", lambda step: opened.append(step) or 1 / 0)
     with CheckpointManager(run, keep=Best("loss", 2), background="process") as manager:
         for step, loss in enumerate([3, 1, 2, 1.5]):
             save(manager, step, metrics={"loss": loss})
