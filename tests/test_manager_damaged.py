@@ -226,6 +226,7 @@ def test_the_table_shows_them(run: CheckpointManager) -> None:
     found = json.loads(CliRunner().invoke(cli, ["ls", run.directory, "--json"]).stdout)["steps"]
     assert [step["error"] for step in found] == [None, "bad-record", None]
     nothing = {"format": None, "time": None, "size": None, "metrics": {}, "reasons": []}
+    nothing |= {"manifest_sha256": None, "base": None}
     assert found[1] == {**nothing, "name": path.name, "step": 2, "path": str(path), "error": "bad-record"}
 
 
