@@ -175,9 +175,9 @@ def test_any_bit_of_a_large_tensor(tmp_path: Path, layout: str, compression: str
 
 def test_random_bits(tmp_path: Path) -> None:
     """Of each layout, digest and compression; the long run is `python -m stress bitflips`."""
-    result = bitflips.run(tmp_path, seed=1, count=384)
+    result = bitflips.run(tmp_path, seed=1, count=576)
     assert result.bad == []
-    assert "384 flips in 48 checkpoints" in result.counts
+    assert "576 flips in 72 checkpoints" in result.counts
 
 
 def test_a_flip_that_is_not_noticed_is_found(tmp_path: Path) -> None:

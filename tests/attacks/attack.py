@@ -25,7 +25,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # of stress
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ml_dtypes  # noqa: F401 - whose memory, as that of what is imported below, is not what is measured
 import numcodecs.blosc
