@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -18,6 +19,8 @@ from .zarr_claims import check_decoded
 if TYPE_CHECKING:
     import zarr
 
+T = TypeVar("T")
+
 
 class Chunks(LocalStore):
     """A directory, read only. Arrays must be expected before they are read."""
@@ -25,17 +28,22 @@ class Chunks(LocalStore):
     def __init__(self, path: str) -> None:
         super().__init__(path, read_only=True)
         self._expected: dict[str, tuple[dict[str, Any], int]] = {}
+        self._pool, self._loop = Pool(1, "ckptfmt-zarr"), asyncio.Runner()
 
     def expect(self, folder: str, document: dict[str, Any], nbytes: int) -> None:
         """Chunks of an array with these metadata, of `nbytes` at most, are to be read."""
         self._expected[folder] = document, nbytes
 
     def selected(self, array: zarr.Array[Any], selection: tuple[slice, ...]) -> Any:
-        """What `array[selection]` gives, read in an event loop of its own. Where one chunk fails, zarr-python (3.1.6)
-        leaves the others at work in its own loop, which it closes over them when the process ends; this one ends
-        them."""
-        with Pool(1, "ckptfmt-zarr") as pool:
-            return pool.submit(asyncio.run, array.async_array.getitem(selection)).result()
+        """What `array[selection]` gives, read in an event loop of this store. Where one chunk fails, zarr-python
+        (3.1.6) leaves the others at work in its own loop, which it closes over them when the process ends; here they
+        end."""
+        return self._pool.submit(self._loop.run, _alone(array.async_array.getitem(selection))).result()
+
+    def end(self) -> None:
+        """End the event loop, if there was one."""
+        with self._pool as pool:
+            pool.submit(self._loop.close).result()
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -59,3 +67,14 @@ class Chunks(LocalStore):
             if folder in self._expected:
                 return self._expected[folder]
         return None
+
+
+async def _alone(reading: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine gives, which leaves no task behind."""
+    try:
+        return await reading
+    finally:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

@@ -11,6 +11,7 @@ import base64
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -59,13 +60,16 @@ def looks_like(probe: Probe) -> bool:
 
 def read(path: str) -> OpenedSource:
     walker = _ZarrWalker(path)
-    tree = walker.tree("", ())
-    if tree is None:
-        raise ValueError("there is no zarr.json, .zgroup or .zarray here or below")
-    for folder, nodes in walker.listed.items():
-        walker.check_listed(folder, nodes)
-    metadata = {ATTRIBUTES: walker.attributes, DIMENSIONS: walker.dimensions}
-    return OpenedSource(tree, {key: found for key, found in metadata.items() if found} or None, tuple(walker.losses))
+    with ExitStack() as stack:
+        stack.callback(walker.store.end)
+        tree = walker.tree("", ())
+        if tree is None:
+            raise ValueError("there is no zarr.json, .zgroup or .zarray here or below")
+        for folder, nodes in walker.listed.items():
+            walker.check_listed(folder, nodes)
+        metadata = {ATTRIBUTES: walker.attributes, DIMENSIONS: walker.dimensions}
+        kept = {key: found for key, found in metadata.items() if found} or None
+        return OpenedSource(tree, kept, tuple(walker.losses), resources=stack.pop_all())
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:
