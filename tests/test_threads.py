@@ -104,6 +104,7 @@ def test_a_call_is_made_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+@pytest.mark.filterwarnings("ignore:os.fork")  # of JAX, if another test has imported it
 def test_a_fork_is_told() -> None:
     calls, opened = CallQueue("ckptfmt-test"), threading.Event()
     calls.submit(opened.wait, 60)
