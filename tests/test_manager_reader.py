@@ -120,6 +120,11 @@ def test_beside_a_training(tmp_path: Path) -> None:
     assert equal_trees(run.restore(), tree(2))
 
 
+def test_repr(tmp_path: Path) -> None:
+    assert repr(open_run(tmp_path)) == f"<RunReader '{tmp_path}'>"
+    assert repr(open_run(tmp_path, best=Best("loss"))) == f"<RunReader '{tmp_path}': best 1 by loss (min)>"
+
+
 def test_what_is_best_must_be_said(tmp_path: Path) -> None:
     made(tmp_path)
     with pytest.raises(ckptfmt.InputError, match="no policy says what is best"):

@@ -124,6 +124,10 @@ class RunReader:
         """Where the run lies: an absolute path, or a URL."""
         return self._run.path
 
+    def __repr__(self) -> str:
+        best = "".join(f": {policy}" for policy in self._policies)
+        return f"<{type(self).__name__} {self._run.path!r}{best}>"
+
     def _repr_html_(self) -> str:
         return steps_as_html(type(self).__name__, self._run)
 
