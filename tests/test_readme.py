@@ -56,18 +56,17 @@ def test_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use, stock = BLOCKS[:2]
     assert "(50257, 768)" in use
     shown = run(use.replace("(50257, 768)", "(2257, 8)"), {})
-    assert len(shown) == 2
+    assert len(shown) == 1
     for comment, value in shown.items():
         assert value == comment.replace("(50257, 768)", "(2257, 8)")
     run(stock, {"zarr": zarr})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.ckpt", "small.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.ckpt", "small.ckpt"]
     for line in SHELL:
         result = CliRunner().invoke(cli, shlex.split(line)[1:])
         assert result.exit_code == 0, f"{line}: {result.output}"
-    assert len(SHELL) >= 8
-    assert {line.split()[1] for line in SHELL} >= {"inspect", "verify", "get", "convert", "diff", "repair", "gc", "ls"}
-    made = {path.name for path in tmp_path.iterdir()} - {"model", "model.ckpt", "small.ckpt"}
-    assert made == {"model.safetensors", "salvaged.ckpt", "model.html", "new.patch"}
+    assert {line.split()[1] for line in SHELL} >= {"inspect", "verify", "convert", "diff", "repair"}
+    made = {path.name for path in tmp_path.iterdir()} - {"model.ckpt", "small.ckpt"}
+    assert made == {"model.safetensors", "salvaged.ckpt"}
 
 
 def test_what_an_installation_brings() -> None:
