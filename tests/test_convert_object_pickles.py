@@ -7,11 +7,14 @@ import dataclasses
 import datetime
 import enum
 import pickle
+import shutil
 import tracemalloc
+import types
 from collections import OrderedDict, namedtuple
 from pathlib import Path
 from typing import Any
 
+import jax
 import joblib
 import ml_dtypes
 import numpy as np
@@ -222,6 +225,51 @@ def test_tensors_of_torch_in_a_plain_pickle(tmp_path: Path) -> None:
     for name, tensor in {**tensors, **{f"state/{name}": tensor for name, tensor in state.items()}}.items():
         array = tree["state"][name[6:]] if name.startswith("state/") else tree[name]
         assert array.tobytes() == tensor.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+JAX = {"w": MATRIX.astype(ml_dtypes.bfloat16), "few": np.array([1, -2], ml_dtypes.int4), "no axes": np.float32(3)}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_arrays_of_jax(tmp_path: Path, writer: str, protocol: int) -> None:
+    arrays = {name: jax.numpy.asarray(value) for name, value in JAX.items()}
+    tree, _ = imported(WRITERS[writer](tmp_path / "a.pkl", arrays, protocol))
+    assert same(tree, {name: np.asarray(value) for name, value in JAX.items()})
+
+
+def test_arrays_of_older_jax(tmp_path: Path) -> None:
+    path = pickled(tmp_path / "a.pkl", jax.numpy.asarray(MATRIX), 2)
+    now, then = b"jax._src.array\n_reconstruct_array", b"jax._src.device_array\nreconstruct_device_array"
+    assert now in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(now, then))
+    assert same(imported(path)[0], MATRIX.astype(np.float32))
+    path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray\n_reconstruct", b"some\nthing"))
+    refused(path, "unsupported-source", "an array of JAX is left out")
+
+
+GENSIM = Path(__file__).parent / "data/gensim"  # by make_gensim.py
+
+
+def test_arrays_that_gensim_puts_into_files(tmp_path: Path) -> None:
+    words = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for name in ("whole", "apart"):
+        report = ckptfmt.convert(GENSIM / f"{name}.model", tmp_path / name, allow_loss=("value", "missing"))
+        tree = ckptfmt.load(tmp_path / name)
+        assert same([tree["wv"]["vectors"], tree["bias"]], [words, np.arange(4.0)])
+        missing = [loss.path for loss in report.losses if loss.kind == "missing"]
+        assert missing == (["counts"] if name == "apart" else [])
+    shutil.copy(GENSIM / "apart.model", tmp_path)  # without the files beside it
+    refused(tmp_path / "apart.model", "lossy", "'counts', 'wv/vectors': it lies in files beside", allow_loss="value")
+
+
+def test_files_beside_are_no_way_out_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "secret.npy", MATRIX)
+    apart = pickle.dumps(types.SimpleNamespace(**{"__numpys": ["/../../secret"]}), 4).replace(b"types", b"other")
+    (tmp_path / "in" / "a.pkl").write_bytes(apart)
+    (tmp_path / "in" / "a.pkl.").mkdir()
+    refused(tmp_path / "in" / "a.pkl", "unsafe-source", "outside of the folder", allow_loss=True)
 
 
 def test_what_python_2_wrote(tmp_path: Path) -> None:

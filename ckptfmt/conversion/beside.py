@@ -22,6 +22,10 @@ class FilesBeside:
         """Bytes of all that were asked for."""
         return sum(data.size for data in self._mapped.values())
 
+    def has(self, location: str) -> bool:
+        """Whether there is such a file."""
+        return "\0" not in location and os.path.lexists(os.path.join(self._folder, self._base, location))
+
     def bytes_of(self, location: str, name: str) -> Array:
         """All bytes of a file, in which the tensor of a name lies; raises `unsafe-source` where it lies outside, and
         `bad-source` where it is missing."""

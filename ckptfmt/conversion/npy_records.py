@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +14,12 @@ from numpy.lib import format as npy
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from .claims import shape_of
-from .source import LazyArray, LeadingSlices, SourceTensor, check_strings
+from .source import LazyArray, LeadingSlices, SourceTensor, array_over, check_strings, cut_off
 
 MAGIC = b"\x93NUMPY"
 HEADER = 1 << 16  # bytes in which the header of a record must end
 BEGIN = 12  # most bytes before the text of a header
+_SHORTEST = 10  # bytes before it
 # dtypes of ml_dtypes that NumPy writes and does not read, where no other has the same text; both are as long
 EXTENDED = {b"<V2": (b"<u2", "bfloat16"), b"<f1": (b"|u1", "float8_e5m2")}
 
@@ -55,6 +57,23 @@ def header_of(head: bytes, what: str, label: str = "", *, with_fields: bool = Fa
         why = ": NumPy kept the bits alone" if dtype.kind == "V" and dtype.names is None else ""
         raise fault("unsupported-source", f"{what} has the dtype {dtype}{why}", tensor=label)
     return NpyHeader(shape_of(shape), fortran, dtype, begin)
+
+
+def record_at(data: Array, at: int, what: str, label: str = "") -> tuple[Array, int]:
+    """The array of the record at a byte, and where that ends. `what` and `label` as of `header_of`."""
+    head = bytes(data[at : at + BEGIN])
+    width = 2 if head[6:7] == b"\1" else 4
+    text = int.from_bytes(head[8 : 8 + width], "little")
+    if len(head) < _SHORTEST or at + 8 + width + text > data.size:
+        raise cut_off(data.size, at + max(_SHORTEST, 8 + width + text), or_more=True)
+    if text > HEADER:
+        raise ValueError(f"the header of {what} has {text:,} bytes")
+    shape, fortran, dtype, begin = header = header_of(bytes(data[at : at + 8 + width + text]), what, label)
+    end = at + begin + prod(shape) * dtype.itemsize
+    if end > data.size:
+        raise cut_off(data.size, end, or_more=True)
+    array = array_over(data, at + begin, dtype, header.order)
+    return array.T if fortran else array, end
 
 
 def _is_known(dtype: np.dtype[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What pickles of NumPy name: dtypes, scalars and arrays, as records that become values of NumPy.
+"""What pickles of NumPy name: dtypes, scalars and arrays, as records that become values of NumPy; and JAX's arrays.
 
 NumPy makes none of them from a pickle itself: the bytes are looked at as an array, if the record is of numbers, bools,
 times or text.
@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import fault
 from ..format.dtypes import DTYPES, Array, dtype_of
 from .claims import count, shape_of
-from .pickles import RawBytes, Record, Unknown, record
+from .pickles import Global, RawBytes, Record, Unknown, record
 
 _CODE = re.compile(r"[?biufcMmSU][0-9]{0,9}").fullmatch
 _UNIT = re.compile(r"generic|[a-zA-Z]{1,2}").fullmatch
@@ -30,11 +30,23 @@ def _reconstruct(kind: Any, *_: Any) -> Any:
     return Record(ARRAY, ()) if is_array else Unknown(getattr(kind, "name", "an array of a class"))
 
 
+def _of_jax(make: Any, arguments: Any, state: Any, *_: Any) -> Any:
+    """An array of JAX, which is pickled as the one of NumPy that has its elements."""
+    made = make.make(*arguments) if isinstance(make, Global) and make.name in _RECONSTRUCT else None
+    if not isinstance(made, Record):
+        return Unknown("an array of JAX")
+    made.state = state
+    return made
+
+
+_RECONSTRUCT = tuple(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core"))
 TABLE: Mapping[str, Callable[..., Any]] = {
     "numpy.dtype": record("numpy.dtype"),
     "numpy.ndarray": record("numpy.ndarray"),
     **{f"numpy.{core}.multiarray.scalar": record(SCALAR) for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")},
+    **dict.fromkeys(_RECONSTRUCT, _reconstruct),
+    "jax._src.array._reconstruct_array": _of_jax,
+    "jax._src.device_array.reconstruct_device_array": _of_jax,  # before JAX 0.4
     **{f"numpy.{core}.numeric._frombuffer": record(BUFFER) for core in ("core", "_core")},
     **{f"ml_dtypes.{row.name}": record(f"ml_dtypes.{row.name}") for row in DTYPES.values() if not row.is_core},
 }

@@ -1,11 +1,13 @@
 """Pickles of ordinary Python programs: arrays and plain values, and objects of classes, of which nothing is known but
 what the pickle puts into them: their attributes.
 
-joblib writes the elements of arrays behind the records that stand for them, where they stay.
+joblib writes the elements of arrays behind the records that stand for them, where they stay; gensim writes large
+arrays as files beside the pickle, which are read with it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
@@ -17,10 +19,11 @@ from ..format.names import Path, path_label
 from ..format.tree import Tree
 from . import numpy_pickle
 from .archive import Window
+from .beside import FilesBeside
 from .claims import shape_of
-from .npy_records import fields_of
+from .npy_records import fields_of, record_at
 from .pickles import Behind, FollowedRecord, Global, ObjectRecord, RawBytearray, RawBytes, Record, Unknown
-from .source import LazyArray, Loss, OpenedSource, array_over, check_strings, cut_off, plain_text
+from .source import LazyArray, Loss, OpenedSource, array_over, check_strings, cut_off, mapped_file, plain_text
 from .torch_archive import read_in_a_row, source_of
 from .torch_pickle import TensorPickle, TorchStorage
 from .torch_values import Nothing, Replaced
@@ -80,8 +83,9 @@ def _array_to_be(kind: Any, *_: Any) -> Record:
 class ObjectPickle(TensorPickle):
     """Reads pickles of programs. Objects become dicts of their attributes, which is a loss."""
 
-    def __init__(self, root: Path = ()) -> None:
-        super().__init__(_no_storage, root=root)
+    def __init__(self, path: str) -> None:
+        super().__init__(_no_storage)
+        self._name, self.files = os.path.basename(path), FilesBeside(os.path.dirname(os.path.abspath(path)))
         self._within: set[int] = set()  # the objects in which a value stands
         self._torch: list[bytes] = []
 
@@ -116,10 +120,24 @@ class ObjectPickle(TensorPickle):
             return self._plain(Nothing(f"a {value.name} that stands within itself"), path)
         self._within.add(id(value))
         parts, what = _parts(value)
+        if isinstance(value.state, dict):
+            parts |= self._apart(value.state, path)
         self._lose("value", path, f"a {value.name} becomes {what}")
         plain = self._dict(parts, path) if type(parts) is dict else self._plain(parts, path)
         self._within.remove(id(value))
         return plain
+
+    def _apart(self, state: Mapping[str, Any], path: Path) -> dict[str, Array]:
+        """The attributes that gensim has put into files, which are called as the pickle and the way to them is."""
+        found: dict[str, Array] = {}
+        for kind in ("__numpys", "__scipys"):  # arrays, and sparse matrices
+            for name in state[kind] if isinstance(state.get(kind), list) else ():
+                file = ".".join(map(str, (self._name, *path, name, "npy")))
+                if kind == "__numpys" and self.files.has(file):
+                    found[name], _ = record_at(self.files.bytes_of(file, name), 0, file)
+                else:
+                    self._lose("missing", (*path, name), "it lies in files beside the pickle, which are not read")
+        return found
 
     def _of_numpy(self, found: Record) -> Any:
         if id(found) not in self._numpy:
@@ -172,14 +190,16 @@ def _no_storage(key: str) -> Array:
     raise ValueError(f"the pickle refers to the storage {key}, which is not in it")
 
 
-def read_pickle(data: Array, root: Path = ()) -> OpenedSource:
-    """What the pickle at the beginning of `data` holds, whose value stands at the path `root` of a tree."""
-    reader, file = ObjectPickle(root), Window(data)
+def read_pickle(path: str) -> OpenedSource:
+    """What the pickle at the beginning of a file holds."""
+    data = mapped_file(path)
+    reader, file = ObjectPickle(path), Window(data)
     try:
         value = reader.load(file, data)
     except EOFError as error:
         raise cut_off(data.size, data.size + 1, or_more=True) from error
-    source = source_of(reader, value, root)
+    source = source_of(reader, value)
     if more := data.size - file.tell():
         source.losses = (*source.losses, Loss("missing", "", f"{more:,} bytes follow the pickle, and are not read"))
+    source.size = data.size + reader.files.size
     return source

@@ -6,21 +6,17 @@ documents put the hyperparameters of a model there.
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any
-
 from ...errors import fault
 from ...format.dtypes import Array
 from ...format.names import path_label
 from ...format.tree import Tree
 from ..claims import json_document
-from ..npy_records import HEADER, MAGIC, header_of
+from ..npy_records import MAGIC, record_at
 from ..probe import Probe
-from ..source import LEAVES, OpenedSource, array_over, cut_off, mapped_file
+from ..source import LEAVES, OpenedSource, mapped_file
 
 LINE = 1 << 20  # most bytes of a line of JSON
 HYPERPARAMETERS = "equinox.hyperparameters"  # metadata: that line
-_SHORTEST = 10  # bytes before the text of a header
 
 
 def looks_like(probe: Probe) -> bool:
@@ -39,8 +35,9 @@ def read(path: str) -> OpenedSource:
     while at < data.size:
         if len(found) == LEAVES:
             raise fault("limit-exceeded", f"more than {LEAVES:,} arrays")
-        array, at = _record(data, at, len(found))
-        found.append(array)
+        number = len(found)
+        array, at = record_at(data, at, f"array {number}", path_label((number,)) if number else "")
+        found.append(array.tolist() if array.dtype.kind in "SU" else array)
     if not found:
         raise ValueError("there is no array in the file")
     return OpenedSource(found[0] if len(found) == 1 else found, metadata)
@@ -54,22 +51,3 @@ def _line(data: Array) -> tuple[Tree, int]:
     if not end:
         raise fault("limit-exceeded", f"a line of more than {LINE:,} bytes before the arrays")
     return {HYPERPARAMETERS: json_document(line)}, len(line) + 1
-
-
-def _record(data: Array, at: int, number: int) -> tuple[Tree, int]:
-    """The array of the record at a byte, and where that ends; strings are plain values."""
-    head = bytes(data[at : at + _SHORTEST + 2])
-    width = 2 if head[6:7] == b"\1" else 4
-    text = int.from_bytes(head[8 : 8 + width], "little")
-    if len(head) < _SHORTEST or at + 8 + width + text > data.size:
-        raise cut_off(data.size, at + max(_SHORTEST, 8 + width + text), or_more=True)
-    if text > HEADER:
-        raise ValueError(f"the header of array {number} has {text:,} bytes")
-    label = path_label((number,)) if number else ""
-    shape, fortran, dtype, begin = header = header_of(bytes(data[at : at + 8 + width + text]), f"array {number}", label)
-    end = at + begin + prod(shape) * dtype.itemsize
-    if end > data.size:
-        raise cut_off(data.size, end, or_more=True)
-    array: Any = array_over(data, at + begin, dtype, header.order)
-    array = array.T if fortran else array
-    return array.tolist() if dtype.kind in "SU" else array, end

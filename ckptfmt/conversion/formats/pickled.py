@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..object_pickle import read_pickle
 from ..probe import Probe
-from ..source import OpenedSource, mapped_file
+from ..source import OpenedSource
 
 PROTOCOLS = range(2, 6)  # that begin with their number
 
@@ -15,4 +15,4 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str) -> OpenedSource:
-    return read_pickle(mapped_file(path))
+    return read_pickle(path)
