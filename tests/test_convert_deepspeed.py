@@ -17,6 +17,7 @@ from peers import peer
 
 import ckptfmt
 from ckptfmt.conversion import open_source
+from ckptfmt.conversion.checked import with_arrays
 from ckptfmt.conversion.formats import torch_file
 from ckptfmt.conversion.parts import joined, reshaped
 from ckptfmt.conversion.source import is_tensor, walk
@@ -213,7 +214,7 @@ def test_files_that_are_not_those(tmp_path: Path, what: str) -> None:
 def rewritten(file: Path, *place: Any, value: Any) -> None:
     """Set a value of a file of torch; a function makes it of the one that is there."""
     with open_source(str(file), "torch") as source:
-        tree = torch_file.values(source.tree)
+        tree = torch_file.values(with_arrays(source.tree))
         holder = tree
         for key in place[:-1]:
             holder = holder[key]

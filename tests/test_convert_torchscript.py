@@ -16,7 +16,8 @@ from mangling import only_errors
 
 import ckptfmt
 from ckptfmt.conversion import open_source
-from ckptfmt.conversion.source import is_tensor
+from ckptfmt.conversion.checked import with_arrays
+from ckptfmt.conversion.source import mapping_of
 
 torch = pytest.importorskip("torch")
 
@@ -70,7 +71,7 @@ def test_a_scripted_module_is_its_attributes(tmp_path: Path) -> None:
     tensors = {**dict(loaded.named_parameters(remove_duplicate=False)), **dict(loaded.named_buffers())}
     with open_source(str(tmp_path / "a.pt")) as source:
         assert (source.format, source.losses, source.metadata) == ("torchscript", (), {"torchscript.extra": extra})
-        tree = dict(source.tree)
+        tree = dict(with_arrays(source.tree))
         assert tree["rest"]["2"]["weight"] is tree["rest"]["2"]["tied"]
         assert "1" not in tree["rest"]  # a ReLU has nothing
         assert {name: tree.pop(name) for name in PLAIN} == PLAIN
@@ -190,6 +191,7 @@ def test_damage(tmp_path: Path) -> None:
 def test_tensors_are_mapped(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), tmp_path / "a.pt")
     with open_source(str(tmp_path / "a.pt")) as source:
-        assert isinstance(source.tree["weight"], np.ndarray)
-        assert is_tensor(source.tree["weight"])
-        assert not source.tree["weight"].flags.writeable
+        weight = with_arrays(source.tree)["weight"]
+        assert isinstance(weight, np.ndarray)
+        assert mapping_of(weight) is not None
+        assert not weight.flags.writeable

@@ -32,7 +32,16 @@ ONCE = {
     **{"deepspeed": "deepspeed 0.19.8", "paddle": "paddlepaddle 3.3.1", "stable-baselines3": "stable-baselines3"},
     **{"diffusers": "diffusers 0.42.1", "tar": "Python itself", "compressed": "Python itself"},
 }
-COLUMNS = ("format", "read", "written", "dtypes it lacks", "plain values", "aliases", "test files by")
+# what is read of a source for one tensor, where this is not that tensor: tests/test_convert_partial.py counts it
+READ_FOR_ONE = {
+    **dict.fromkeys(("orbax", "hdf5", "zarr"), "its chunks"),
+    **dict.fromkeys(("torch", "torchscript", "torch-export", "torch-dcp"), "its storage"),
+    **{"deepspeed": "its partition; of universal ones itself", "npz": "itself; deflated: all before it"},
+    **{"skops": "itself; deflated: all before it", "compressed": "all, once", "keras": "all, once"},
+    **{"stable-baselines3": "all, once", "tar": "itself; of folders all, once"},
+}
+COLUMNS = ("format", "read", "written", "dtypes it lacks", "plain values", "aliases", "metadata")
+COLUMNS += ("read for a tensor", "test files by")
 
 
 def dtypes_lacking(held: frozenset[str]) -> str:
@@ -41,19 +50,20 @@ def dtypes_lacking(held: frozenset[str]) -> str:
     return f"{len(lost)} of {len(DTYPES)}: {', '.join(lost)}" if lost else "none"
 
 
-def written(name: str) -> tuple[str, str, str, str]:
-    """How a format is written, the dtypes that it lacks, whether it has plain values, and aliases."""
+def written(name: str) -> tuple[str, str, str, str, str]:
+    """How a format is written, the dtypes that it lacks, whether it has plain values, aliases, and metadata."""
     format = FORMATS[name]
     if name == OWN:
-        return "yes", "none", "yes", "yes"
+        return "yes", "none", "yes", "yes", "any"
     if not format.writable:
-        return "into a model" if format.template else "", "", "", ""
+        return "into a model" if format.template else "", "", "", "", ""
     holds = writer_of(format).HOLDS
     how = "a folder" if format.folder else "one file or several" if format.shards else "yes"
     values = "some" if holds.values else "no"
     if {bool, int, float, str, bytes, type(None)} <= set(holds.values):
         values = "yes"
-    return how, dtypes_lacking(holds.dtypes), values, "yes" if holds.aliases else "no"
+    metadata = "its own" if holds.metadata({"key": "text"}, {}).lost else "any"
+    return how, dtypes_lacking(holds.dtypes), values, "yes" if holds.aliases else "no", metadata
 
 
 def row(name: str) -> list[str]:
@@ -61,7 +71,7 @@ def row(name: str) -> list[str]:
         f"{WRITTEN_BY[name]} {version(WRITTEN_BY[name]).partition('+')[0]}" if name in WRITTEN_BY else ""
     )
     how, *more = written(name)
-    return [f"`{name}`", "yes", how, *more, by]
+    return [f"`{name}`", "yes", how, *more, READ_FOR_ONE.get(name, "itself"), by]
 
 
 def without_versions(cells: list[str]) -> list[str]:

@@ -67,16 +67,16 @@ class Archive:
 
     def stored(self, name: str) -> Array:
         """The bytes of a member that is not compressed, checked, as a part of the mapping."""
+        octets = self.unchecked(name)
+        octets.check()
+        return octets.data
+
+    def unchecked(self, name: str) -> MemberBytes:
+        """The same, to be checked when they are read."""
         member, start = self.members[name], self._starts[name]
         if not self.is_stored(name) or member.file_size != member.compress_size:
             raise ValueError(f"member {name!r} is compressed, where the format stores it as it is")
-        data = self.data[start : start + member.file_size]
-        crc = 0
-        for at in range(0, data.size, PIECE):
-            crc = zlib_ng.crc32(bytes_of(data[at : at + PIECE]), crc)
-        if crc != member.CRC:
-            raise ValueError(f"member {name!r} is damaged: its CRC-32 is {crc:08x}, not {member.CRC:08x}")
-        return data
+        return MemberBytes(self.data[start : start + member.file_size], member.CRC, name)
 
     def head(self, name: str, size: int) -> bytes:
         """The first bytes of a member, unchecked."""
@@ -109,6 +109,25 @@ class Archive:
                 yield piece
         if left:
             raise ValueError(f"member {name!r} has not the size that its header says")
+
+
+class MemberBytes:
+    """The bytes of a member as a part of the mapping, of which nothing is to be believed before `check`."""
+
+    def __init__(self, data: Array, crc: int, name: str) -> None:
+        self.data, self._crc, self._name = data, crc, name
+        self._is_checked = False
+
+    def check(self) -> None:
+        """Refuse bytes of another CRC-32; raises ValueError. They are looked at once."""
+        if self._is_checked:
+            return
+        crc = 0
+        for at in range(0, self.data.size, PIECE):
+            crc = zlib_ng.crc32(bytes_of(self.data[at : at + PIECE]), crc)
+        if crc != self._crc:
+            raise ValueError(f"member {self._name!r} is damaged: its CRC-32 is {crc:08x}, not {self._crc:08x}")
+        self._is_checked = True
 
 
 def folder_of(members: Iterable[str], name: str) -> str | None:

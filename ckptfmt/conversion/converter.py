@@ -34,6 +34,7 @@ from ..threads import Pool
 from ..writing.encoder import encode
 from ..writing.writer import save
 from . import table
+from .checked import with_arrays
 from .equality import ABSENT, Pair, lies_plain, same_leaf, same_plain, unlike
 from .fit import Fitted, Holds, fit, with_more
 from .fit import nest as nested
@@ -190,6 +191,7 @@ def _take(
             source.tree, source.mapped = nested(source.tree, "."), None
     if writer is not None and writer.HOLDS.arrays and source.mapped is not None:
         source.tree = source.mapped()
+    source.tree = with_arrays(source.tree)
 
 
 def _of_part(metadata: Tree, holds: Holds) -> Tree:

@@ -102,13 +102,15 @@ def _check_texts(leaf: Any, where: Path, path: str) -> None:
 
 
 def _guarded(leaf: LazyArray, path: str) -> LazyArray:
-    read = leaf.read
+    def guarded(read: Callable[..., Array]) -> Callable[..., Array]:
+        def guard(*index: LeadingSlices) -> Array:
+            with parsing(path):
+                return read(*index)
 
-    def guarded(index: LeadingSlices) -> Array:
-        with parsing(path):
-            return read(index)
+        return guard
 
-    return replace(leaf, read=guarded)
+    mapped = None if leaf.mapped is None else guarded(leaf.mapped)
+    return replace(leaf, read=guarded(leaf.read), mapped=mapped)
 
 
 def _replaced(tree: Tree, guard: Callable[[LazyArray], LazyArray]) -> Tree:

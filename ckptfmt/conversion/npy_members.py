@@ -8,6 +8,7 @@ import numpy as np
 
 from ..format.dtypes import Array
 from .archive import Archive
+from .checked import checked
 from .claims import check_at_once
 from .npy_records import HEADER, header_of
 from .source import LazyArray, SourceTensor, array_over
@@ -22,8 +23,9 @@ def npy_member(archive: Archive, name: str, label: str, *, with_fields: bool = F
         raise ValueError(f"member {name!r} has {size} bytes, which is wrong for {dtype} of shape {shape}")
     order = header.order
     if archive.is_stored(name):
-        array = array_over(archive.stored(name), begin, dtype, order)
-        return array.T if fortran else array
+        octets = archive.unchecked(name)
+        array = array_over(octets.data, begin, dtype, order)
+        return checked(array.T if fortran else array, octets.check)
 
     stream, row = _MemberStream(archive, name), prod(shape[1:]) * dtype.itemsize
 

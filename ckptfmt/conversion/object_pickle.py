@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -186,7 +186,7 @@ def _parts(value: ObjectRecord) -> tuple[Any, str]:
     return (part[0], "its argument") if name == ARGUMENTS and len(part) == 1 else (part, f"its {name}")
 
 
-def _no_storage(key: str) -> Array:
+def _no_storage(key: str) -> NoReturn:
     raise ValueError(f"the pickle refers to the storage {key}, which is not in it")
 
 

@@ -67,14 +67,27 @@ def _shifted(spans: list[tuple[int, int]], origin: Sequence[int]) -> tuple[slice
     return tuple(slice(first - zero, last - zero) for (first, last), zero in zip(spans, origin, strict=True))
 
 
+def run_of(flat: SourceTensor, first: int, last: int) -> SourceTensor:
+    """Elements [first, last) of a tensor of one axis."""
+    if isinstance(flat, np.ndarray):
+        return flat[first:last]
+
+    def read(index: LeadingSlices) -> Array:
+        low, high, _ = index[0].indices(last - first) if index else (0, last - first, 1)
+        return flat[(slice(first + low, first + high),)]
+
+    whole = flat.mapped
+    return LazyArray((last - first,), flat.dtype, read, mapped=None if whole is None else lambda: whole()[first:last])
+
+
 def reshaped(flat: SourceTensor, shape: tuple[int, ...]) -> SourceTensor:
     """The elements of a tensor of one axis in another shape; of a part of it only that is read."""
-    if not shape:
-        return flat[(slice(0, 1),)].reshape(())
     if isinstance(flat, np.ndarray):
         return flat.reshape(shape)
 
     def read(index: LeadingSlices) -> Array:
+        if not shape:
+            return flat[(slice(0, 1),)].reshape(())
         bounds = [axis.indices(n)[:2] for axis, n in zip(index, shape, strict=False)] or [(0, shape[0])]
         depth = next((i for i, (low, high) in enumerate(bounds) if high - low != 1), len(bounds) - 1)
         steps = [prod(shape[i + 1 :]) for i in range(depth + 1)]
@@ -84,4 +97,5 @@ def reshaped(flat: SourceTensor, shape: tuple[int, ...]) -> SourceTensor:
         whole = part.reshape([1] * depth + [max(0, high - low), *shape[depth + 1 :]])
         return whole[(*[slice(None)] * (depth + 1), *index[depth + 1 :])]
 
-    return LazyArray(shape, flat.dtype, read)
+    whole = flat.mapped
+    return LazyArray(shape, flat.dtype, read, mapped=None if whole is None else lambda: whole().reshape(shape))

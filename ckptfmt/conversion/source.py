@@ -60,7 +60,8 @@ class LazyArray(Lazy):
     read for about its own cost. `unit`: the bytes that are decoded at once where this is not what these rows have, as
     chunks may be larger than their tensor. `stored` is there where the elements lie in a checkpoint as they are in
     memory. `octets`: where they lie in a mapped file, several in a byte, one row after another. `origin`: the
-    checkpoint of this format, and the number of the tensor in it.
+    checkpoint of this format, and the number of the tensor in it. `mapped` is there where all elements lie in a mapped
+    file as they are in memory: it gives them as an array, once their checksum has been checked.
     """
 
     shape: tuple[int, ...]
@@ -72,6 +73,7 @@ class LazyArray(Lazy):
     unit: int | None = None
     octets: Array | None = None
     origin: tuple[BlockReader, int] | None = None
+    mapped: Callable[[], Array] | None = None
 
     @property
     def decoded_at_once(self) -> int:
@@ -90,7 +92,8 @@ class LazyArray(Lazy):
     def view(self, dtype: np.dtype[Any]) -> LazyArray:
         """The same elements as another dtype of the same width."""
         read = partial(_viewed, self.read, dtype)
-        return replace(self, dtype=dtype, read=read, stored=None, origin=None, identity=self.identity or id(self))
+        identity = self.identity or id(self)
+        return replace(self, dtype=dtype, read=read, stored=None, origin=None, identity=identity, mapped=None)
 
 
 def _viewed(read: Callable[[LeadingSlices], Array], dtype: np.dtype[Any], index: LeadingSlices) -> Array:

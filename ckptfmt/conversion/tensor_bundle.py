@@ -25,13 +25,13 @@ from ..format.grid import Shape
 from ..format.names import label
 from ..format.tree import Tree
 from . import crc32c, sorted_table
+from .checked import checked
 from .claims import count, shape_of, shown, size_of
 from .parts import TensorPart, joined
 from .protobuf import BYTES, FIXED32, INT, PART, PARTS, ByteSpan, Message, WireReader, varint
 from .source import (
     LEAVES,
     LazyArray,
-    LeadingSlices,
     Loss,
     SourceTensor,
     array_over,
@@ -128,8 +128,8 @@ class TensorBundle:
         if entry.size != size_of(entry.shape, dtype.itemsize):
             message = f"{shown(name)} has {entry.size:,} bytes, which is wrong for {dtype} of shape {entry.shape}"
             raise ValueError(message)
-        array = array_over(self._bytes(entry), 0, dtype.newbyteorder("<"), entry.shape)
-        return LazyArray(entry.shape, array.dtype, CheckedElements(array, self._bytes(entry), entry.crc, name).read)
+        octets = BundleBytes(self._bytes(entry), entry.crc, name)
+        return checked(array_over(octets.data, 0, dtype.newbyteorder("<"), entry.shape), octets.check)
 
     def _of_parts(self, key: bytes, name: str, entry: BundleEntry, dtype: np.dtype[Any]) -> SourceTensor:
         parts: list[TensorPart] = []
@@ -204,21 +204,19 @@ class TensorBundle:
 
 
 @dataclass(slots=True)
-class CheckedElements:
-    """The elements of a tensor, given when its bytes have the checksum that is stored with them."""
+class BundleBytes:
+    """The bytes of a tensor, of which nothing is to be believed before `check`."""
 
-    array: Array
-    octets: Array
+    data: Array
     crc: int
     name: str
     is_checked: bool = False
 
-    def read(self, index: LeadingSlices) -> Array:
-        """A part; raises ValueError where the tensor is damaged."""
+    def check(self) -> None:
+        """Refuse bytes of another checksum than the one stored with them; raises ValueError."""
         if not self.is_checked:
-            crc32c.check(self.octets, self.crc, shown(self.name))
+            crc32c.check(self.data, self.crc, shown(self.name))
             self.is_checked = True
-        return self.array[index]
 
 
 # ---- messages

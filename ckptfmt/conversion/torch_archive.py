@@ -11,9 +11,10 @@ from ..format.dtypes import Array
 from ..format.names import Path
 from ..format.tree import Tree
 from .archive import Archive, Window
+from .checked import Check
 from .pickles import Unknown
 from .source import Loss, OpenedSource, Ours, cut_off
-from .torch_pickle import LEFT, TensorPickle
+from .torch_pickle import LEFT, FindStorage, TensorPickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # of files of before torch 1.6
 PROTOCOL = 1001
@@ -31,8 +32,18 @@ def read_archive(data: Array, root: Path = ()) -> OpenedSource:
     folder = main.removesuffix(MAIN)
     if f"{folder}{CONSTANTS}" in archive.members:
         raise fault("unsupported-source", "this is a TorchScript program, not a file of weights")
-    reader = TensorPickle(lambda key: archive.stored(f"{folder}data/{key}"), byteorder_of(archive, folder), root)
+    reader = TensorPickle(storages_of(archive, f"{folder}data/"), byteorder_of(archive, folder), root)
     return source_of(reader, reader.load(Window(archive.stored(main))), root)
+
+
+def storages_of(archive: Archive, folder: str) -> FindStorage:
+    """The storages that are members of a folder."""
+
+    def find(key: str) -> tuple[Array, Check]:
+        octets = archive.unchecked(f"{folder}{key}")
+        return octets.data, octets.check
+
+    return find
 
 
 def byteorder_of(archive: Archive, folder: str) -> Literal["<", ">"]:
@@ -80,7 +91,7 @@ def _read_in_a_row(file: Window, data: Array) -> tuple[TensorPickle, Any]:
         storages[key] = data[at : at + size]
         file.seek(at + size)
     file.seek(start)
-    reader = TensorPickle(storages.__getitem__)
+    reader = TensorPickle(lambda key: (storages[key], None))
     return reader, reader.load(file)
 
 

@@ -22,6 +22,7 @@ from ..format.values import CONTAINERS
 from ..frameworks.values import Lowered, order, parts_of
 from ..writing.encoder import encode
 from . import numpy_pickle, pickles, torch_values
+from .checked import Check, checked
 from .claims import count as count_of
 from .claims import shown
 from .gate import FEW
@@ -67,7 +68,7 @@ _QUANTISED = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"}  # storages
 _OTHER_STORAGES = ("Untyped", "Typed", *_QUANTISED, "QUInt4x2", "QUInt2x4")
 LEFT: Any = object()  # stands for what is left out
 
-FindStorage = Callable[[str], Array]  # the bytes of a storage, by its key
+FindStorage = Callable[[str], tuple[Array, Check | None]]  # the bytes of a storage by its key, and what checks them
 
 
 class TorchStorage:
@@ -82,7 +83,7 @@ class TorchStorage:
 
 class TensorPickle:
     """Reads pickles whose tensors lie in storages that `find` gives, with elements in `byteorder` ("<" or ">"). Their
-    values stand at the path `root` of a tree.
+    values stand at the path `root` of a tree. Storages are checked when a tensor of them is read.
 
     Without `find` tensors are left empty, and `itemsizes` tells the storages: the bytes of an element, by key.
     """
@@ -90,7 +91,9 @@ class TensorPickle:
     def __init__(self, find: FindStorage | None, byteorder: Literal["<", ">"] = "<", root: Path = ()) -> None:
         self._find, self._byteorder, self._root = find, byteorder, root
         self._tensors: dict[Any, SourceTensor] = {}
-        self._storages: dict[str, Array] = {}
+        self._storages: dict[str, tuple[Array, Check | None]] = {}
+        self._checks: dict[int, Check] = {}  # of tensors, by identity: of the storages in which they lie
+        self._checked: dict[int, LazyArray] = {}  # the tensors of these, as the tree has them
         self._met, self._most = 0, FEW  # leaves and containers: containers that share items can stand for any number
         self._users: dict[str, set[int]] = {}  # the tensors over each storage, by its key
         self._lazily: dict[int, str] = {}  # those that are conjugated or negated, and the key of their storage
@@ -135,7 +138,7 @@ class TensorPickle:
             return TorchStorage(key, np.empty(0, np.uint8), dtype, name)
         if key not in self._storages:
             self._storages[key] = self._find(key)
-        data = self._storages[key]
+        data, _ = self._storages[key]
         if dtype is not None and data.size < count_of(count) * dtype.itemsize:
             raise ValueError(f"storage {key} has {data.size} bytes, where {count} elements of {dtype} are said to be")
         return TorchStorage(key, data, dtype, name)
@@ -161,7 +164,7 @@ class TensorPickle:
         identity = (*kinds.items(), id(tensor))  # the array is kept, and so its id
         resolved = self._tensors.setdefault(identity, lazily(tensor, **kinds))
         self._lazily[id(resolved)] = key
-        return resolved
+        return self._to_check(resolved, key)
 
     def _tensor_v3(
         self, storage: TorchStorage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, dtype: Any, *more: Any
@@ -175,7 +178,8 @@ class TensorPickle:
         if not isinstance(tensor, np.ndarray) or not tensor.ndim:
             return Nothing(f"a tensor of {name} without axes")
         identity = (name, id(tensor))  # the array is kept, and so its id
-        return self._tensors.setdefault(identity, unpacked(tensor, DTYPES[PACKED[name]]))
+        found = self._tensors.setdefault(identity, unpacked(tensor, DTYPES[PACKED[name]]))
+        return self._to_check(found, storage.key)
 
     def _quantised(self, storage: TorchStorage, offset: int, size: Any, stride: Any, scheme: Any, *_: Any) -> Any:
         if storage.kind not in _QUANTISED:
@@ -198,7 +202,14 @@ class TensorPickle:
             else:  # NumPy checks that it lies within the storage
                 array = np.ndarray(shape, dtype, storage.data, numbers[0] * dtype.itemsize, strides)
             self._tensors[identity] = array
-        return self._tensors[identity]
+        return self._to_check(self._tensors[identity], storage.key)
+
+    def _to_check(self, tensor: SourceTensor, key: str) -> SourceTensor:
+        """A tensor of a storage, which is checked when it is read."""
+        _, check = self._storages.get(key, (None, None))
+        if check is not None:
+            self._checks[id(tensor)] = check
+        return tensor
 
     def tree(self, value: Any) -> Tree:
         """A loaded value as a tree of dicts, lists, tuples, tensors and plain values; `losses`, `tags` (by path) and
@@ -251,10 +262,15 @@ class TensorPickle:
             case LazyArray() if len(self._users.get(self._lazily.get(id(value), ""), ())) > 1:
                 self._lose("alias", path, "shares a storage with others, and becomes a copy")
         if isinstance(value, np.ndarray | LazyArray):
-            self._placed.add(id(value))
-            return self._array(value, path)
+            return self._array(self._taken(value), path)
         parts = None if isinstance(value, np.generic) else parts_of(value)
         return value if parts is None else self._plain(parts, path)
+
+    def _taken(self, tensor: SourceTensor) -> SourceTensor:
+        """A tensor as the tree has it."""
+        self._placed.add(id(tensor))
+        check = self._checks.get(id(tensor))
+        return tensor if check is None else self._checked.setdefault(id(tensor), checked(tensor, check))
 
     def _array(self, value: SourceTensor, path: Path) -> Any:
         return value

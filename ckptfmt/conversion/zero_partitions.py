@@ -12,12 +12,9 @@ from itertools import accumulate
 from math import prod
 from typing import Any
 
-import numpy as np
-
-from ..format.dtypes import Array
 from ..format.grid import Shape
 from .claims import count, shape_of, shown
-from .parts import TensorPart, joined, reshaped
+from .parts import TensorPart, joined, reshaped, run_of
 from .source import SourceTensor, is_tensor
 
 Shapes = Mapping[str, Shape]  # of the parameters of a group, in their order
@@ -27,12 +24,12 @@ class FlatPieces:
     """Arrays of one axis, which stand one behind another."""
 
     def __init__(self, arrays: Sequence[Any]) -> None:
-        if not all(isinstance(array, np.ndarray) and array.ndim == 1 for array in arrays):
+        if not all(is_tensor(array) and array.ndim == 1 for array in arrays):
             raise ValueError("a partition is no tensor of one axis")
         if len({array.dtype for array in arrays}) > 1:
             raise ValueError("partitions have different dtypes")
-        self.arrays: list[Array] = list(arrays)
-        self.starts: list[int] = [0, *accumulate(array.size for array in arrays)]
+        self.arrays: list[SourceTensor] = list(arrays)
+        self.starts: list[int] = [0, *accumulate(prod(array.shape) for array in arrays)]
 
     @property
     def size(self) -> int:
@@ -46,8 +43,8 @@ class FlatPieces:
             low = max(first, self.starts[number])
             high = min(first + length, self.starts[number + 1])
             if low < high:
-                piece = self.arrays[number][low - self.starts[number] : high - self.starts[number]]
-                found.append(((at + low - first,), piece))
+                start = self.starts[number]
+                found.append(((at + low - first,), run_of(self.arrays[number], low - start, high - start)))
             number += 1
         return found
 
@@ -110,7 +107,7 @@ def _tensor(name: str, shape: Shape, parts: list[TensorPart], flat: FlatPieces) 
 def same_on_all(name: str, values: Sequence[Any]) -> Any:
     """A value that every rank has; raises ValueError where they differ, as those of several saves do."""
     first = values[0]
-    bits = [value.tobytes() if is_tensor(value) else repr(value) for value in values]
+    bits = [value[()].tobytes() if is_tensor(value) else repr(value) for value in values]
     if any(found != bits[0] for found in bits):
         raise ValueError(f"the partitions are of different saves: {name} is {shown(first)} in one, and not in all")
     return first

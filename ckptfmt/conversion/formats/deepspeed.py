@@ -288,4 +288,4 @@ class _ZeroReader:
 
 def _of_each(names: Iterable[str], value: Any) -> dict[str, Any]:
     """A value for each name, which is not one for all: that would be a tied tensor."""
-    return {name: value.copy() if isinstance(value, np.ndarray) else value for name in names}
+    return {name: np.array(value[()]) if is_tensor(value) else value for name in names}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class _PaddlePickle(TensorPickle):
             super()._tag(path, name, param)
 
 
-def _no_storage(key: str) -> Array:
+def _no_storage(key: str) -> NoReturn:
     raise ValueError(f"the pickle refers to the storage {shown(key)}, which is not in it")
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import fault
-from ...format.dtypes import DTYPES, Array
+from ...format.dtypes import DTYPES
 from ...format.names import Path
 from ...format.tree import Tree
-from ..archive import Archive, folder_of
+from ..archive import Archive, MemberBytes, folder_of
+from ..checked import checked
 from ..claims import count, json_document, shape_of, shown
 from ..entries import JSON
 from ..probe import Probe
@@ -75,7 +76,7 @@ class _ExportReader:
         self.archive, self.folder = archive, folder
         self.byteorder = byteorder_of(archive, folder)
         self.together = Together()
-        self.storages: dict[str, Array] = {}
+        self.storages: dict[str, MemberBytes] = {}
         self.tensors: dict[Any, SourceTensor] = {}  # those of one place in a storage are one
 
     def source(self) -> OpenedSource:
@@ -140,14 +141,14 @@ class _ExportReader:
             raise ValueError(f"a tensor of shape {shape} and strides {strides}")
         member, offset = f"{place}{entry['path_name']}", count(_int(about["storage_offset"]))
         if member not in self.storages:
-            self.storages[member] = self.archive.stored(member)
+            self.storages[member] = self.archive.unchecked(member)
         identity = (member, name, shape, strides, offset)
         if identity not in self.tensors:
             steps = [step * dtype.itemsize for step in strides]
-            data = self.storages[member]
-            self.tensors[identity] = (  # NumPy checks that it lies within the storage
-                np.empty(shape, dtype) if 0 in shape else np.ndarray(shape, dtype, data, offset * dtype.itemsize, steps)
-            )
+            octets, at = self.storages[member], offset * dtype.itemsize
+            # NumPy checks that it lies within the storage
+            array = np.empty(shape, dtype) if 0 in shape else np.ndarray(shape, dtype, octets.data, at, steps)
+            self.tensors[identity] = checked(array, octets.check)
         return self.tensors[identity]
 
 

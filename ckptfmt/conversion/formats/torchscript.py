@@ -17,7 +17,7 @@ from ..archive import Archive, Window, folder_of
 from ..pickles import SCRIPT, Record
 from ..probe import Probe
 from ..source import OpenedSource, mapped_file
-from ..torch_archive import CONSTANTS, MAIN, Together, byteorder_of, source_of
+from ..torch_archive import CONSTANTS, MAIN, Together, byteorder_of, source_of, storages_of
 from ..torch_pickle import LEFT, TensorPickle
 
 CALLED = "CONSTANTS"  # what a program calls its constants
@@ -96,6 +96,6 @@ def read(path: str) -> OpenedSource:
 
 def _read_one(archive: Archive, folder: str, name: str, tensors: str, root: Path) -> OpenedSource:
     """What a pickle of the archive holds, which stands at `root`: the program itself, or its constants."""
-    reader = ScriptPickle(lambda key: archive.stored(f"{folder}{tensors}{key}"), byteorder_of(archive, folder), root)
+    reader = ScriptPickle(storages_of(archive, f"{folder}{tensors}"), byteorder_of(archive, folder), root)
     value = reader.load(Window(archive.stored(f"{folder}{name}")))
     return source_of(reader, {f"c{i}": item for i, item in enumerate(value)} if root else value, root)
