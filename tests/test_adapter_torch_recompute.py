@@ -7,7 +7,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -389,3 +389,58 @@ def test_costs_choose_a_schedule(tmp_path: Path) -> None:
         found = gradients(modules, chain(modules, x, costs=costs, **options).sum())
         assert found == gradients(modules, through(modules, x).sum())
     assert reports[0].disk_snapshots < reports[1].disk_snapshots
+
+
+@pytest.fixture
+def alone() -> Iterator[Any]:
+    """A mesh of this process."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield init_device_mesh("cpu", (1,))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class Chained(torch.nn.Module):
+    def __init__(self, layers: Any) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Any) -> Any:
+        return chain(self.layers, x, memory=2)
+
+
+@pytest.mark.filterwarnings("ignore")  # of a mesh of one process
+def test_ranks(alone: Any) -> None:
+    """A chain within a module of which each rank has a copy, or a part: the same gradients. Its steps cannot be
+    divided."""
+    from torch.distributed.fsdp import fully_shard
+
+    layers = torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU()) for _ in range(6))
+    x = torch.randn(4, 8)
+    value = x
+    for layer in layers:
+        value = layer(value)
+    value.square().mean().backward()
+    expected = [parameter.grad for parameter in layers.parameters()]
+
+    def copied() -> Any:
+        made = copy.deepcopy(layers)
+        made.zero_grad()
+        return made
+
+    whole = fully_shard(Chained(copied()), mesh=alone)
+    for module in (torch.nn.parallel.DistributedDataParallel(Chained(copied())), whole):
+        module(x).square().mean().backward()
+        found = [parameter.grad for parameter in module.parameters()]
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one.full_tensor() if hasattr(one, "full_tensor") else one, other)
+
+    divided = copied()
+    for layer in divided:
+        fully_shard(layer, mesh=alone)
+    with pytest.raises(ckptfmt.InputError, match="step 0 has a module of FSDP") as caught:
+        Chained(divided)(x)
+    assert caught.value.code == "unsupported-leaf"

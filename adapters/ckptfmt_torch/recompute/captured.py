@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+DIVIDED = {"FSDPModule", "FullyShardedDataParallel"}  # classes of modules with other parameters while they are called
 CONTAINERS = (list, tuple, set, frozenset)
 
 
@@ -25,6 +26,12 @@ def parameters_of(step: Any) -> list[torch.Tensor]:
 
 def modules_of(step: Any) -> list[torch.nn.Module]:
     return [value for value in _values(step) if isinstance(value, torch.nn.Module)]
+
+
+def divided_in(step: Any) -> torch.nn.Module | None:
+    """A module in a step whose parameters FSDP puts together for each call."""
+    within = (module for value in modules_of(step) for module in value.modules())
+    return next((module for module in within if DIVIDED & {kind.__name__ for kind in type(module).__mro__}), None)
 
 
 def _values(step: Any) -> Iterator[torch.nn.Module | torch.Tensor]:

@@ -23,7 +23,7 @@ from ckptfmt.recompute.report import RecomputeReport, report_of
 from ckptfmt.recompute.schedules import Slots, check_slots, kind_named, slots_for, table_of, usual
 from ckptfmt.recompute.snapshots import DiskTier, Snapshots, Traffic, scratch
 
-from .captured import parameters_of
+from .captured import divided_in, parameters_of
 from .ending import closed_with
 from .steps import Adjoints, ChainSteps
 from .storages import memory_of, version
@@ -73,6 +73,7 @@ def chain(
     package("checkpoint_schedules", "recomputing")
     functions = _callables(steps)
     _refuse_transforms(x)
+    _refuse_divided(functions)
     slots, name = _asked(len(functions), x, memory, disk, folder, schedule, period)
     also = [tensor for value in captured for tensor in parameters_of(value)]
     parameters = [_once([*parameters_of(function), *also]) for function in functions]
@@ -109,6 +110,15 @@ def _refuse_transforms(x: tuple[Any, ...]) -> None:
         if any(dual.tangent is not None for dual in duals):
             advice = "Call the steps themselves there"
             raise fault("unsupported-leaf", "a chain has no forward-mode derivatives", advice=advice)
+
+
+def _refuse_divided(functions: list[TorchStep]) -> None:
+    for number, function in enumerate(functions):
+        module = divided_in(function)
+        if module is not None:
+            message = f"step {number} has a module of FSDP, whose parameters are others while it is called"
+            advice = "Give the module that has the chain to FSDP instead, or use offload(), or torch.utils.checkpoint"
+            raise fault("unsupported-leaf", message, found=type(module).__name__, advice=advice)
 
 
 def _asked(
