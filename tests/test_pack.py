@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt.format import pack
-from ckptfmt.format.pack import Member, central_entry, end_records, local_header, place
+from ckptfmt.format.pack import Member, Members, central_entry, end_records, local_header, place
 
 GiB = 1 << 30
 
@@ -193,14 +193,14 @@ def test_entries_of_more_members_than_16_bits_count() -> None:  # [PACK-003]
 def check_entries(rows: list[tuple[int, int, int]], comment: bytes, more: int) -> None:
     members = [pack.Member(b"m%d" % i, offset, offset + 100, size, crc) for i, (offset, size, crc) in enumerate(rows)]
     members += [pack.Member(b"x", 0, 100, 1, 0)] * more
-    raw = pack.directory(members, len(comment)) + comment
+    raw = pack.directory(Members(members), len(comment)) + comment
     start = members[-1].end
     found = list(pack.entries(lambda offset, length: raw[offset - start :][:length], start + len(raw), len(comment)))
     assert found == [pack.CentralEntry(m.name, m.offset, m.size, m.crc32) for m in members]
 
 
 def test_what_is_no_directory_has_no_entries() -> None:
-    raw = bytearray(pack.directory([pack.Member(b"x", 0, 100, 1, 0)], 0))
+    raw = bytearray(pack.directory(Members([Member(b"x", 0, 100, 1, 0)]), 0))
     raw[0] ^= 1
     with pytest.raises(ValueError, match="no entry"):
         list(pack.entries(lambda offset, length: bytes(raw[offset - 101 :][:length]), 101 + len(raw), 0))
@@ -218,11 +218,12 @@ def test_many_members_are_laid_out_as_one_after_another(
         start = one_by_one[-1].end if one_by_one else offset
         one_by_one.append(place(name, start, size, crc32, aligned=aligned))
     names, sizes, crc32s = zip(*wanted, strict=True)
-    assert pack.place_all(names, offset, sizes, crc32s, aligned=aligned) == one_by_one
+    found = pack.place_all(names, offset, sizes, crc32s, aligned=aligned)
+    assert (list(found), len(found), found.end) == (one_by_one, len(wanted), one_by_one[-1].end)
 
 
 @given(st.lists(st.tuples(NAMES, st.integers(0, 8 * GiB), st.integers(0, 8 * GiB)), min_size=1, max_size=20))
 def test_many_headers_are_those_of_each_member(wanted: list[tuple[bytes, int, int]]) -> None:
     members = [place(name, offset, size, size & 0xFFFF, aligned=True) for name, offset, size in wanted]
-    assert pack.local_headers(members) == [local_header(member) for member in members]
-    assert pack.central_entries(members) == [central_entry(member) for member in members]
+    assert pack.local_headers(Members(members)) == [local_header(member) for member in members]
+    assert pack.central_entries(Members(members)) == [central_entry(member) for member in members]

@@ -3,10 +3,12 @@ touched."""
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 import zarr
@@ -209,7 +211,26 @@ def test_a_cut_tree_is_the_tree(node: Any, size: int) -> None:
         root = cutter.cut(node)
     pages = TreePages(root, _Pages(cutter.pages), 3)  # type: ignore[arg-type]
     assert pages.whole == node
-    assert isinstance(has_plain_keys(node), bool)
+
+
+@given(st.lists(st.text("ab0/-\n7", max_size=4) | st.integers(0, 9), max_size=5))
+def test_keys_are_plain_if_each_stands_for_itself_alone(keys: list[Any]) -> None:  # [PAGE-008]
+    texts = [key for key in keys if isinstance(key, str)]
+    is_plain = all(key and "/" not in key and not re.fullmatch("-?[0-9]+", key) for key in texts)
+    assert has_plain_keys(["dict", keys, keys]) == is_plain
+
+
+NUMBERS = st.sampled_from([0, 127, 128, 255, 256, 65_535, 65_536, (1 << 32) - 1, 1 << 32])
+LENGTHS = st.sampled_from([0, 31, 32, 255, 256, 65_535, 65_536])
+
+
+@given(
+    st.lists(NUMBERS.map(lambda number: ["tensor", number]))
+    | st.lists(LENGTHS.map("x".__mul__))
+    | st.lists(st.sampled_from(["", "é", "a" * 300, None, 7, ["tensor", 3], ["list", []], ["int", b"123456789"]]))
+)
+def test_what_nodes_take_is_known_without_packing_each(nodes: list[Any]) -> None:  # [PAGE-011]
+    assert Cutter(0)._sizes(nodes).tolist() == [len(msgpack.packb(node)) for node in nodes]
 
 
 class _Pages:

@@ -49,7 +49,12 @@ class ChunkTable(_TableFields):
     @cached_property
     def first_blocks(self) -> list[int]:
         """For each row the number of blocks before it; one more entry, the total, at the end."""
-        return [0, *np.cumsum(-(-self.length.astype(np.int64) // self.block)).tolist()]
+        firsts: list[int] = self._first_blocks.tolist()
+        return firsts
+
+    @cached_property
+    def _first_blocks(self) -> Array:
+        return np.concatenate([[0], np.cumsum(-(-self.length.astype(np.int64) // self.block))])
 
     @cached_property
     def offsets(self) -> list[int]:
@@ -77,13 +82,19 @@ class ChunkTable(_TableFields):
 
     def of_rows(self, rows: Array, numbers: Array | None) -> ChunkTable:
         """Some of the rows, in the order given, for chunks with other numbers."""
-        firsts = np.asarray(self.first_blocks, np.int64)
+        firsts = self._first_blocks
         counts = firsts[rows + 1] - firsts[rows]
         begins = np.cumsum(counts) - counts
         blocks = np.repeat(firsts[rows] - begins, counts) + np.arange(int(counts.sum()))
         digests = np.frombuffer(self.digest, np.uint8).reshape(-1, self.digest_size)[blocks].tobytes()
         offset = None if self.offset is None else self.offset[rows]
         return ChunkTable(offset, self.length[rows], digests, self.digest_size, self.block, numbers)
+
+    def between(self, start: int, stop: int) -> ChunkTable:
+        """The rows from `start` to `stop` (excluded), of a table without `numbers`."""
+        first, last = self.digest_size * self._first_blocks[[start, stop]]
+        offset = None if self.offset is None else self.offset[start:stop]
+        return ChunkTable(offset, self.length[start:stop], self.digest[first:last], self.digest_size, self.block)
 
     def check_extents(self, end: int) -> None:
         """Refuse extents that do not lie in [0, `end`) or overlap. [CHK-005]"""

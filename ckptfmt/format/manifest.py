@@ -22,7 +22,7 @@ from .dtypes import Array
 from .limits import DEFAULT, uncollected
 from .names import check_names, check_paths
 from .node import PagedNode
-from .spec_columns import STATISTICS, decode_codecs, decode_specs, encode_specs
+from .spec_columns import STATISTICS, chains_of, decode_codecs, decode_specs, encode_specs
 
 if TYPE_CHECKING:
     from .node import Node
@@ -156,16 +156,10 @@ class Manifest(_ManifestFields):
 
     def encode(self) -> bytes:
         """The canonical bytes. [MAN-004] [MAN-009]"""
-        chains, codecs = self.chains()
-        tensors = {"name": list(self.names), **encode_specs(self.specs, codecs)}
-        return self.encode_with(self.root, chains, tensors, [self._encode_part(part) for part in self.parts])
-
-    def chains(self) -> tuple[list[Any], list[int]]:
-        """The codec chains in order of first use, and the number of each tensor's."""
         kinds, column = kinds_of(self.specs)
-        numbers: dict[Any, int] = {}
-        codecs = [numbers.setdefault(spec.codec.stored, len(numbers)) for spec in kinds]
-        return [codec.chain for codec in numbers], list(map(codecs.__getitem__, column))
+        chains, codecs = chains_of(kinds)
+        tensors = {"name": list(self.names), **encode_specs(self.specs, list(map(codecs.__getitem__, column)))}
+        return self.encode_with(self.root, chains, tensors, [self._encode_part(part) for part in self.parts])
 
     def encode_with(
         self, root: Node, chains: list[Any], tensors: Mapping[str, Any], parts: list[Any], **more: Any

@@ -8,11 +8,11 @@ There may be millions of members, so their headers are made for many at a time, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import repeat
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -70,6 +70,45 @@ class Member(NamedTuple):
         return self.payload + self.size
 
 
+class Members:
+    """Members of a pack, of which there may be millions: a list for each field, as so many tuples would have Python
+    look for cycles among them again and again."""
+
+    def __init__(self, members: Iterable[Member] = ()) -> None:
+        self.columns: tuple[list[Any], ...] = ([], [], [], [], [])
+        for member in members:
+            self.append(member)
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __iter__(self) -> Iterator[Member]:
+        return map(Member._make, zip(*self.columns, strict=True))
+
+    @property
+    def payloads(self) -> list[int]:
+        return self.columns[2]
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.columns[3]
+
+    @property
+    def end(self) -> int:
+        """The byte after the last."""
+        return self.payloads[-1] + self.sizes[-1]
+
+    def append(self, member: Member) -> None:
+        for column, value in zip(self.columns, member, strict=True):
+            column.append(value)
+
+    def extend(self, *columns: Iterable[Any]) -> Self:
+        """Add many, column by column."""
+        for column, values in zip(self.columns, columns, strict=True):
+            column.extend(values)
+        return self
+
+
 def place(name: bytes, offset: int, size: int, crc32: int = 0, *, aligned: bool) -> Member:
     """Lay a member of `size` bytes out at `offset`; its place does not depend on its crc32."""
     plain = offset + _LOCAL.size + len(name) + (20 if size >= _MAX32 else 0)
@@ -81,7 +120,7 @@ def place(name: bytes, offset: int, size: int, crc32: int = 0, *, aligned: bool)
 
 def place_all(
     names: Sequence[bytes], offset: int, sizes: Sequence[int], crc32s: Sequence[int], *, aligned: bool
-) -> list[Member]:
+) -> Members:
     """Lay many members of less than `LARGE` bytes out, one after another from `offset` on."""
     lengths = np.fromiter(map(len, names), np.int64, len(names))
     bodies = np.array(sizes, np.int64)
@@ -92,12 +131,12 @@ def place_all(
     payloads = np.concatenate([[first], first + np.cumsum(steps)])
     ends = payloads + bodies
     offsets = [offset, *ends[:-1].tolist()]
-    return list(map(Member._make, zip(names, offsets, payloads.tolist(), sizes, crc32s, strict=True)))
+    return Members().extend(names, offsets, payloads.tolist(), sizes, crc32s)
 
 
-def local_headers(members: Sequence[Member]) -> list[bytes]:
+def local_headers(members: Members) -> list[bytes]:
     """For each member the bytes from its `offset` to its `payload`."""
-    names, offsets, payloads, sizes, crc32s = zip(*members, strict=True)
+    names, offsets, payloads, sizes, crc32s = members.columns
     lengths = np.fromiter(map(len, names), np.int64, len(names))
     gaps = np.array(payloads, np.int64) - np.array(offsets, np.int64) - lengths - _LOCAL.size
     fixed = _fixed(_LOCALS, b"PK\3\4", np.array(sizes, np.int64), crc32s, lengths, gaps)
@@ -117,12 +156,12 @@ def _local_extra(size: int, gap: int) -> bytes:
 
 
 def local_header(member: Member) -> bytes:
-    return local_headers([member])[0]
+    return local_headers(Members([member]))[0]
 
 
-def central_entries(members: Sequence[Member]) -> list[bytes]:
+def central_entries(members: Members) -> list[bytes]:
     """The members' entries in the central directory."""
-    names, offsets, _, sizes, crc32s = zip(*members, strict=True)
+    names, offsets, _, sizes, crc32s = members.columns
     lengths = np.fromiter(map(len, names), np.int64, len(names))
     places, bodies = np.array(offsets, np.int64), np.array(sizes, np.int64)
     is_large = (places >= _MAX32) | (bodies >= _MAX32)
@@ -138,7 +177,7 @@ def central_entries(members: Sequence[Member]) -> list[bytes]:
 
 
 def central_entry(member: Member) -> bytes:
-    return central_entries([member])[0]
+    return central_entries(Members([member]))[0]
 
 
 def _fixed(dtype: Any, signature: bytes, sizes: Array, crc32s: Sequence[int], names: Array, extras: Array) -> Array:
@@ -170,11 +209,11 @@ def end_records(count: int, directory: int, directory_size: int, comment_length:
     )
 
 
-def directory(members: Sequence[Member], comment_length: int) -> bytes:
+def directory(members: Members, comment_length: int) -> bytes:
     """Central directory and end records that follow the last member, up to the comment."""
     entries = central_entries(members)
     entries_size = sum(map(len, entries))
-    return b"".join((*entries, end_records(len(entries), members[-1].end, entries_size, comment_length)))
+    return b"".join((*entries, end_records(len(entries), members.end, entries_size, comment_length)))
 
 
 class CentralEntry(NamedTuple):

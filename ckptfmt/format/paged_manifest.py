@@ -143,8 +143,7 @@ def paged(
 ) -> Paged:
     """A manifest, whose names are in order, in pages: the `table` of all chunks, in layout `packed` the number of each
     one's part, and what was seen of each tensor. [PAGE-009] [STAT-001]"""
-    chains, codecs = manifest.chains()
-    tensors, pages = encode_tensors(manifest.names, manifest.specs, table, manifest.first_chunks, codecs, parts, found)
+    tensors, chains, pages = encode_tensors(manifest.names, manifest.specs, table, parts, found)
     cutter = Cutter(len(pages))
     root = cutter.cut(manifest.tree)
     return Paged(

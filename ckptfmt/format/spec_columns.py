@@ -28,6 +28,13 @@ def encode_specs(specs: Sequence[ArraySpec], codecs: Sequence[int]) -> dict[str,
     }
 
 
+def chains_of(specs: Sequence[ArraySpec]) -> tuple[list[Any], list[int]]:
+    """The codec chains in order of first use, and the number of each one's."""
+    numbers: dict[Codec, int] = {}
+    codecs = [numbers.setdefault(spec.codec.stored, len(numbers)) for spec in specs]
+    return [codec.chain for codec in numbers], codecs
+
+
 def decode_codecs(chains: list[Any]) -> list[Codec]:
     """The codecs of a manifest; raises `unknown-codec`. [ZARR-006]"""
     return [codec_of(chain) for chain in chains]

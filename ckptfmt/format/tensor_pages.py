@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from operator import lt
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
@@ -25,7 +25,7 @@ from .dtypes import Array
 from .manifest import Part
 from .names import MAX_LENGTH, are_names
 from .pages import Pages
-from .spec_columns import STATISTICS, decode_codecs, decode_specs, encode_specs
+from .spec_columns import STATISTICS, chains_of, decode_codecs, decode_specs, encode_specs
 
 if TYPE_CHECKING:
     from .summary import Summary
@@ -339,52 +339,59 @@ def encode_tensors(
     names: Sequence[str],
     specs: Sequence[ArraySpec],
     table: ChunkTable,
-    firsts: Sequence[int],
-    codecs: Sequence[int],
     parts: Array | None = None,
     found: Sequence[Summary | None] | None = None,
-) -> tuple[dict[str, Any], list[bytes]]:
-    """What a paged manifest says of tensors, whose names are in order, and the pages; `firsts` as `first_chunks` gives
-    them, `codecs` are the numbers of the specs' chains, `parts` those of the chunks' parts in layout `packed`, `found`
-    their statistics, if these are to be stored."""
-    starts = range(0, len(names), ROWS)
-    runs_of = (slice(start, start + ROWS) for start in starts)
-    pages = [_encoded(run, names, specs, table, firsts, codecs, parts, found) for run in runs_of]
-    runs = list(pairwise([*starts, len(names)])) if starts else []
+) -> tuple[dict[str, Any], list[Any], list[bytes]]:
+    """What a paged manifest says of tensors, whose names are in order, the codec chains, and the pages; `parts` are
+    the numbers of the chunks' parts in layout `packed`, `found` their statistics, if these are to be stored."""
+    kinds, column = kinds_of(specs)
+    chains, codecs = chains_of(kinds)
+    kind = np.array(column, np.int64)
+    firsts = np.concatenate([[0], np.cumsum(np.array([spec.chunks for spec in kinds], np.int64)[kind])])
+    tensors = _Tensors(names, specs, kinds, codecs, kind, firsts, table, parts, found)
+    starts = np.arange(0, len(names), ROWS)
+    ends = np.minimum(starts + ROWS, len(names))
     listed = {
-        "first": [names[start] for start in starts],
-        "count": np.array([end - start for start, end in runs], _U64).tobytes(),
-        "chunks": np.array([firsts[end] - firsts[start] for start, end in runs], _U64).tobytes(),
+        "first": [names[start] for start in starts.tolist()],
+        "count": (ends - starts).astype(_U64).tobytes(),
+        "chunks": (firsts[ends] - firsts[starts]).astype(_U64).tobytes(),
     }
-    return listed, pages
+    return listed, chains, [tensors.page(slice(*run)) for run in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def _encoded(
-    run: slice,
-    names: Sequence[str],
-    specs: Sequence[ArraySpec],
-    table: ChunkTable,
-    firsts: Sequence[int],
-    codecs: Sequence[int],
-    parts: Array | None,
-    found: Sequence[Summary | None] | None,
-) -> bytes:
-    """The page of a run of tensors."""
-    rows = slice(firsts[run.start], firsts[min(run.stop, len(names))])
-    blocks = slice(*(table.digest_size * table.first_blocks[row] for row in (rows.start, rows.stop)))
-    offset = None if table.offset is None else table.offset[rows]
-    part = ChunkTable(offset, table.length[rows], table.digest[blocks], table.digest_size, table.block)
-    kinds, column = kinds_of(specs[run])
-    chains = dict(zip(column, codecs[run], strict=True))
-    page = {
-        "name": "".join([f"{name}\n" for name in names[run]]).encode(),
-        "kinds": encode_specs(kinds, [chains[kind] for kind in range(len(kinds))]),
-        "kind": np.array(column, _U32).tobytes(),
-        "chunks": encode_table(part),
-        **({} if parts is None else {"part": parts[rows].astype(_U32).tobytes()}),
-        **({} if found is None else {STATISTICS: _statistics(names[run], specs[run], part, found[run])}),
-    }
-    return bytes(msgpack.packb(page))
+class _Tensors(NamedTuple):
+    """Tensors that are to stand in pages, and of each the number of its kind and of its first chunk; `codecs`: the
+    chain of each kind."""
+
+    names: Sequence[str]
+    specs: Sequence[ArraySpec]
+    kinds: list[ArraySpec]
+    codecs: list[int]
+    kind: Array
+    firsts: Array
+    table: ChunkTable
+    parts: Array | None
+    found: Sequence[Summary | None] | None
+
+    def page(self, run: slice) -> bytes:
+        """The page of a run of them."""
+        rows = slice(*self.firsts[[run.start, run.stop]].tolist())
+        own, first, column = np.unique(self.kind[run], return_index=True, return_inverse=True)
+        by_use = np.argsort(first)
+        used = own[by_use].tolist()
+        part = self.table.between(rows.start, rows.stop)
+        names = self.names[run]
+        page = {
+            "name": "\n".join([*names, ""]).encode(),
+            "kinds": encode_specs([self.kinds[kind] for kind in used], [self.codecs[kind] for kind in used]),
+            "kind": np.argsort(by_use)[column].astype(_U32).tobytes(),
+            "chunks": encode_table(part),
+        }
+        if self.parts is not None:
+            page["part"] = self.parts[rows].astype(_U32).tobytes()
+        if self.found is not None:
+            page[STATISTICS] = _statistics(names, self.specs[run], part, self.found[run])
+        return bytes(msgpack.packb(page))
 
 
 def _statistics(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
-from operator import add
 
 import msgpack
+import numpy as np
 
 from ..errors import CkptError
 from .documents import bad, unpack_item
+from .dtypes import Array
 from .limits import Budget, most_cost, uncollected
 from .names import Key, Path, are_plain
 from .node import Node
@@ -18,7 +19,10 @@ from .pages import Pages
 from .tree import MAX_DEPTH, decode_keys
 
 SIZE = 65_536  # bytes of a node from which on parts of it stand in pages of their own
-FEW = 64  # items of a container that is mostly small
+# bytes that msgpack needs beside a text, or for an int from 0 on, by the least values from which on it needs more
+_TEXTS, _SIZES_OF_TEXTS = np.array([32, 256, 65_536]), np.array([1, 2, 3, 5])
+_INTS, _SIZES_OF_INTS = np.array([128, 256, 65_536, 1 << 32]), np.array([1, 2, 3, 5, 9])
+_REFERENCE = 8  # those of ["tensor", number] beside the number
 _CONTAINERS = frozenset(("dict", "list", "tuple"))
 _KINDS = (["dict"], ["list"], ["tuple"])
 _MARKS = (b"page", b"joined")  # what stands in the bytes of every node that has parts elsewhere
@@ -202,34 +206,31 @@ class Cutter:
 
     def cut(self, node: Node) -> Node:
         """The node with references to pages, which are added to `pages`, for what takes more than `SIZE` bytes."""
-        return self._cut(node)[0]
+        is_container = type(node) is list and node[0] in _CONTAINERS
+        return (self._cut_container(node) if is_container else self._cut(node, len(self._pack(node))))[0]
 
-    def _cut(self, node: Node) -> tuple[Node, int]:
-        """The same, and how many bytes it takes then."""
+    def _cut(self, node: Node, size: int) -> tuple[Node, int]:
+        """The same for one that takes so many bytes, and how many it takes then."""
+        if size <= SIZE:
+            return node, size
         kind = node[0] if type(node) is list else None
         if kind == "tag":
-            child, size = self._cut(node[3])
-            return ["tag", node[1], node[2], child], size + len(self._pack(node[:3]))
-        if kind not in _CONTAINERS:
-            raw = self._pack(node)
-            return (node, len(raw)) if len(raw) <= SIZE else self._page(raw)
-        items = node[-1]
-        made, sizes = items, []
-        has_leaves = all(type(item) is not list or item[0] == "tensor" for item in items) if len(items) > FEW else None
-        if has_leaves is not False:
-            size = len(self._pack(node))  # at once, as most are small, or have no containers in them
-            if size <= SIZE:
-                return node, size
-        if has_leaves:
-            sizes = list(map(len, map(self._pack, items)))
-        if not sizes or max(sizes) > SIZE:
-            cut = list(map(self._cut, items))
-            made, sizes = [item for item, _ in cut], [size for _, size in cut]
-        taken = list(map(add, sizes, map(len, map(self._pack, node[1])))) if kind == "dict" else sizes
-        runs = list(_runs(taken))
+            rest = len(self._pack(node[:3]))
+            child, size = self._cut(node[3], size - rest)
+            return ["tag", node[1], node[2], child], size + rest
+        return self._cut_container(node) if kind in _CONTAINERS else self._page(self._pack(node))
+
+    def _cut_container(self, node: Node) -> tuple[Node, int]:
+        """The same for a container of any size."""
+        kind, items = node[0], list(node[-1])
+        sizes = self._sizes(items)
+        for at in np.flatnonzero(sizes > SIZE).tolist():
+            items[at], sizes[at] = self._cut(items[at], int(sizes[at]))
+        runs = list(_runs(sizes + self._sizes(node[1]) if kind == "dict" else sizes))
         if len(runs) < 2:
-            return [*node[:-1], made], sum(sizes) + len(self._pack([*node[:-1], []])) - 1 + _head(len(items))
-        parts = [[kind, *([node[1][run]] if kind == "dict" else ()), made[run]] for run in runs]
+            cut = [*node[:-1], items]
+            return cut, len(self._pack(cut))
+        parts = [[kind, *([node[1][run]] if kind == "dict" else ()), items[run]] for run in runs]
         joined = ["joined", [self._page(self._pack(part))[0] for part in parts], [len(part[-1]) for part in parts]]
         return joined, len(self._pack(joined))
 
@@ -238,22 +239,29 @@ class Cutter:
         node = ["page", self.first + len(self.pages) - 1]
         return node, len(self._pack(node))
 
+    def _sizes(self, nodes: list[Node]) -> Array:
+        """Bytes that each node takes: of very many that are strings, or refer to tensors, without packing each."""
+        types = set(map(type, nodes))
+        sizes: Array
+        if types == {str} and "".join(nodes).isascii():
+            lengths = np.fromiter(map(len, nodes), np.int64, len(nodes))
+            sizes = lengths + _SIZES_OF_TEXTS[np.searchsorted(_TEXTS, lengths, side="right")]
+            return sizes
+        numbers = [node[1] for node in nodes if node[0] == "tensor"] if types == {list} else ()
+        if nodes and len(numbers) == len(nodes):
+            sizes = _REFERENCE + _SIZES_OF_INTS[np.searchsorted(_INTS, numbers, side="right")]
+            return sizes
+        return np.fromiter(map(len, map(self._pack, nodes)), np.int64, len(nodes))
 
-def _head(count: int) -> int:
-    """Bytes of what stands before so many items of a msgpack array."""
-    return 1 if count < 16 else 3 if count < 65_536 else 5
 
-
-def _runs(sizes: Sequence[int]) -> Iterator[slice]:
+def _runs(sizes: Array) -> Iterator[slice]:
     """Consecutive items that take at most `SIZE` bytes together, or are one."""
-    start = taken = 0
-    for at, size in enumerate(sizes):
-        if at > start and taken + size > SIZE:
-            yield slice(start, at)
-            start, taken = at, 0
-        taken += size
-    if sizes:
-        yield slice(start, len(sizes))
+    ends, start = np.cumsum(sizes), 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + SIZE, side="right")))
+        yield slice(start, stop)
+        start = stop
 
 
 def has_plain_keys(node: Node) -> bool:

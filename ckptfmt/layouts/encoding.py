@@ -42,6 +42,9 @@ def encoded(
     with ExitStack() as stack:
         stack.callback(_cancel, waiting)
         for chunk in chunks:
+            if not waiting and chunk.spec.is_raw:  # as almost always
+                yield chunk, None
+                continue
             call = None
             if not chunk.spec.is_raw and not isinstance(chunk.source, KeptTensor):
                 pool = pool or stack.enter_context(Pool(THREADS, "ckptfmt-encode"))

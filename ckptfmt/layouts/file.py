@@ -81,10 +81,10 @@ def frame_damage(
     if manifest.pages is not None:
         return  # of which only the digest is compared
     table, record = manifest.table, located.record
-    members: list[pack.Member] = []
+    members = pack.Members()
     texts = chain.from_iterable(documents(_node_members(manifest), members))
     canonical = [(0, b"".join(texts), "a node document")]
-    end = members[-1].end
+    end = members.end
     rows = ((name, spec, chunk) for name, spec in manifest.tensors for chunk in range(spec.chunks))
     for (name, spec, chunk), offset, length in zip(rows, table.offsets, table.lengths, strict=True):
         member = pack.place(chunk_object(name, spec, chunk).encode(), end, length, aligned=True)
@@ -94,11 +94,13 @@ def frame_damage(
             crc = int.from_bytes(storage.read(OBJECT, member.offset + pack.CRC32_AT, 4), "little")
         else:
             crc = _crc32(storage, member)
-        members.append(member._replace(crc32=crc))
-        canonical.append((member.offset, pack.local_header(members[-1]), f"the ZIP header of {member.name.decode()}"))
+        member = member._replace(crc32=crc)
+        members.append(member)
+        canonical.append((member.offset, pack.local_header(member), f"the ZIP header of {member.name.decode()}"))
         end = member.end
     last = _manifest_member(end, located.manifest)
-    directory = pack.directory([*members, last], len(located.line))
+    members.append(last)
+    directory = pack.directory(members, len(located.line))
     after = record.offset + record.length
     if last.payload != record.offset or after + len(directory) + len(located.line) != storage.size(OBJECT):
         return
@@ -154,7 +156,8 @@ def write(draft: Draft, attempt: Attempt) -> Written:
         frame = bytes(draft.digest.size)
         record = CommitRecord(draft.format, "file", last.payload, len(raw), sha256(raw), frame)
         header = pack.local_header(last)
-        directory = pack.directory([*writer.members, last], len(record.encode()))
+        writer.members.append(last)
+        directory = pack.directory(writer.members, len(record.encode()))
         record = record._replace(frame=writer.frame(header, directory))
         return Written(writer.finish(header, raw, directory, record.encode()), record)
 

@@ -22,7 +22,7 @@ from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable
 from ..format.digests import Buffer, Digest
 from ..format.dtypes import Array, bytes_of
-from ..format.pack import Member
+from ..format.pack import Member, Members
 from ..frameworks.sources import Buffers, KeptTensor, Source, StoredChunk, Streamed
 from ..progress import Report
 from ..storage import ObjectWriter
@@ -101,7 +101,7 @@ class PackWriter:
     ) -> None:
         self.out, self.digest, self.block, self.report, self.holds = out, digest, block, report, holds
         self.watch = watch
-        self.members: list[Member] = []
+        self.members = Members()
         self.end = 0
         self._behind = WriteBehind(out, pool)
         self._buffers = Buffers(STAGED)
@@ -186,8 +186,8 @@ class PackWriter:
             self._digests += [self.digest.of_blocks(memoryview(data), self.block) for data in payloads]
         self._frame += headers
         self._append(*_alternating(headers, payloads))
-        self.members += members
-        self.end = members[-1].end
+        self.members.extend(*members.columns)
+        self.end = members.end
 
     def _add(self, name: bytes, size: int, parts: Parts, watch: ChunkWatch | None, *, is_own: bool) -> None:
         """`is_own`: nobody else has the memory of the parts."""
@@ -290,9 +290,8 @@ class PackWriter:
     def table(self, numbers: Array | None = None, begun: int | None = None) -> ChunkTable:
         """The table of the chunks that were added, as members from number `begun` on; `numbers` are theirs, None if
         they are all of a checkpoint."""
-        chunks = self.members[self._first_chunk if begun is None else begun :]
-        offset = np.array([member.payload for member in chunks], np.uint64)
-        length = np.array([member.size for member in chunks], np.uint64)
+        chunks = slice(self._first_chunk if begun is None else begun, None)
+        offset, length = (np.array(column[chunks], np.uint64) for column in (self.members.payloads, self.members.sizes))
         return ChunkTable(offset, length, b"".join(self._digests), self.digest.size, self.block, numbers)
 
     def frame(self, *more: bytes) -> bytes:
@@ -313,7 +312,7 @@ class PackWriter:
         return Ended(self.finish(directory), self.frame(directory))
 
 
-def documents(found: Iterable[tuple[str, bytes]], members: list[Member]) -> Iterator[list[bytes]]:
+def documents(found: Iterable[tuple[str, bytes]], members: Members) -> Iterator[list[bytes]]:
     """The node documents (member name, text) at the start of a pack, a header before each, many at a time; adds them to
     `members`."""
     end, rest = 0, iter(found)
@@ -323,9 +322,9 @@ def documents(found: Iterable[tuple[str, bytes]], members: list[Member]) -> Iter
         crc32s |= {text: zlib_ng.crc32(text) for text in set(texts) - crc32s.keys()}
         keys = [key.encode() for key, _ in few]
         made = pack.place_all(keys, end, list(map(len, texts)), [crc32s[text] for text in texts], aligned=False)
-        members += made
+        members.extend(*made.columns)
         yield _alternating(pack.local_headers(made), texts)
-        end = made[-1].end
+        end = made.end
 
 
 def _alternating(headers: list[bytes], payloads: list[bytes]) -> list[bytes]:

@@ -95,12 +95,13 @@ def _written(
     tensors, chunk_numbers = cells
     orders = []
 
-    def chunks_of(cells: list[tuple[int, int]]) -> Iterator[Chunk]:
+    def chunks_of(rows: Array) -> Iterator[Chunk]:
+        cells = zip(tensors[rows].tolist(), chunk_numbers[rows].tolist(), strict=True)
         return (Chunk(draft.names[t], draft.specs[t], draft.sources[t], c) for t, c in cells)
 
     for number in range(int(numbers.max(initial=0)) + 1 if shared is None else shared.first):
         rows = np.flatnonzero(numbers == number)
-        chunks = partial(chunks_of, list(zip(tensors[rows].tolist(), chunk_numbers[rows].tolist(), strict=True)))
+        chunks = partial(chunks_of, rows)
         room = room_for(draft.specs[t] for t in tensors[rows].tolist())
         documents = draft.documents if number == 0 else None
         orders.append(PartOrder(number, tensors[rows], chunk_numbers[rows], chunks, room, documents))
@@ -139,5 +140,7 @@ def commit(draft: Draft, attempt: Attempt, parts: tuple[Part, ...], numbers: Arr
 def _joined(parts: tuple[Part, ...], numbers: Array, draft: Draft) -> ChunkTable:
     """The table of all chunks, in their order, of which each part has its own in that order."""
     tables = [part.chunks for part in parts if isinstance(part.chunks, ChunkTable)]
+    if len(tables) == 1:
+        return tables[0]._replace(numbers=None)
     by_part = np.argsort(numbers, kind="stable")
     return joined_tables(tables, draft.digest.size, draft.block).of_rows(np.argsort(by_part), None)

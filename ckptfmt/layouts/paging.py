@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,15 +37,14 @@ def in_order(draft: Draft) -> tuple[Draft, list[int]]:
         order = sorted(range(len(draft.names)), key=draft.names.__getitem__)
         if order == list(range(len(order))):
             return draft, order
-        numbers = [0] * len(order)
-        for number, tensor in enumerate(order):
-            numbers[tensor] = number
+        numbers = np.empty(len(order), np.int64)
+        numbers[order] = np.arange(len(order))
         ordered = replace(
             draft,
             sources=[draft.sources[tensor] for tensor in order] if draft.sources else [],
             names=tuple([draft.names[tensor] for tensor in order]),
             specs=tuple([draft.specs[tensor] for tensor in order]),
-            tree=renumbered(draft.tree, numbers),
+            tree=renumbered(draft.tree, numbers.tolist()),
         )
         return ordered, order
 
@@ -62,19 +60,28 @@ def commit(
 ) -> Written:
     """Write the pages of a directory, its manifest and `COMMIT`; gives the bytes of all. `table`: that of all chunks,
     in the order of the draft; in layout `packed` there are `parts`, and the `numbers` of those of the chunks."""
-    with uncollected():
-        ordered, order = in_order(draft)
-        rows = _rows_of(order, first_chunks(draft.specs))
-        numbers = None if numbers is None else numbers[rows]
-        made = paged(ordered.manifest(layout, parts), table.of_rows(rows, None), numbers, ordered.statistics())
-    size = directory.put(attempt, OBJECT, b"".join(made.pages))
-    written = directory.commit(attempt, layout, draft.format, made.encode(0), frame)
+    pages, manifest = _encoded(draft, layout, table, parts, numbers)
+    size = directory.put(attempt, OBJECT, pages)
+    written = directory.commit(attempt, layout, draft.format, manifest, frame)
     return written._replace(bytes=written.bytes + size)
 
 
-def _rows_of(tensors: list[int], firsts: Sequence[int]) -> Array:
+@uncollected()
+def _encoded(
+    draft: Draft, layout: str, table: ChunkTable, parts: tuple[Part, ...], numbers: Array | None
+) -> tuple[bytes, bytes]:
+    """The pages and the manifest. Nothing of what they are made of is left for the collector to look at."""
+    ordered, order = in_order(replace(draft, sources=[]))
+    if ordered.names is not draft.names:
+        rows = _rows_of(np.array(order, np.int64), np.array(first_chunks(draft.specs), np.int64))
+        table, numbers = table.of_rows(rows, None), None if numbers is None else numbers[rows]
+    made = paged(ordered.manifest(layout, parts), table, numbers, ordered.statistics())
+    return b"".join(made.pages), made.encode(0)
+
+
+def _rows_of(tensors: Array, firsts: Array) -> Array:
     """The rows of the chunks of these tensors, one after another, in a table of all chunks."""
-    begins, counts = np.asarray(firsts, np.int64)[tensors], np.diff(firsts)[tensors]
+    begins, counts = firsts[tensors], np.diff(firsts)[tensors]
     within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
     rows: Array = np.repeat(begins, counts) + within
     return rows
