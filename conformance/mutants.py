@@ -54,8 +54,8 @@ _FLIPPED: dict[type, type] = {
 # gave another base.
 OUT_OF_REACH = {
     *("write", "write_chunk", "put", "encode", "escape", "crc32"),
-    *("encode_tensors", "encode_pages", "encoded", "paged", "is_paged", "some"),
-    *("format/tree_pages.py:runs", "format/tree_pages.py:head"),
+    *("encode_tensors", "encode_pages", "paged", "is_paged", "some"),
+    *("format/tree_pages.py:runs", "format/chunk_table.py:between"),
     *("codec_asked", "grid_for", "documents", "left_out"),
     *("map", "was_replaced", "integer_text", "path_text", "is_integer", "frame_damage"),
     *("placement_of", "format/grid.py:select", "format/grid.py:spans", "maintenance/verification.py:batches"),
@@ -78,7 +78,7 @@ OUT_OF_REACH = {
     *("format/patch.py:xor", "reading/patched.py:logical", "reading/bases.py:check_length"),
     *(f"reading/bases.py:{name}" for name in ("giving", "wrong", "places", "bases_given")),
 }
-OUT_OF_REACH_CLASSES = {"_Omitted", "Cutter", "Paged"}
+OUT_OF_REACH_CLASSES = {"_Omitted", "Cutter", "Paged", "_Tensors"}
 
 
 class Mutant(NamedTuple):

@@ -40,6 +40,13 @@ _OF_BASE: dict[str, Any] = {
     "q": tensor("int4", (80, 60), "q"),
     "gone": Scalar("int64", struct.pack("<q", 7)),
 }
+_IN_DIRECTORY = {
+    "layers": [{"w": tensor("bfloat16", (2, 3), str(i)), "b": tensor("bool", (9,), str(i))} for i in range(3)],
+    "tied": [_TIED, (_TIED, None)],
+    "empty": tensor("float64", (0, 3)),
+    "a/b": tensor("int4", (3,)),
+    "step": 7,
+}
 PATCHES = {"patch": "patch-base"}  # and what each is made against
 # what the version of today is asked to write, by name
 TREES: dict[str, Any] = {
@@ -61,6 +68,8 @@ TREES: dict[str, Any] = {
         "history": [f"{i}: {'x' * 900}" for i in range(80)],
         "a/b": tensor("int4", (3,)),
     },
+    "paged-packed": _IN_DIRECTORY,
+    "paged-loose": _IN_DIRECTORY,
     "patch-base": _OF_BASE,
     "patch": {
         "renamed": _OF_BASE["old"],
@@ -78,6 +87,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "zstd": {"compression": "zstd", "digest": "sha256"},
     "packed": {"layout": "packed"},
     "paged": {"paged": True, "schema": ["golden", "1"]},
+    "paged-packed": {"paged": True, "layout": "packed", "schema": ["golden", "1"]},
+    "paged-loose": {"paged": True, "layout": "loose", "digest": "sha256"},
     "patch-base": {},
     "patch": {"schema": ["golden", "1"]},
 }
@@ -87,6 +98,8 @@ _NEEDS = {
     "zstd": ["layout:file", "digest:sha256", "codec:zstd"],
     "packed": ["layout:packed", "digest:xxh3-128"],
     "paged": ["layout:file", "digest:xxh3-128", "pages"],
+    "paged-packed": ["layout:packed", "digest:xxh3-128", "pages"],
+    "paged-loose": ["layout:loose", "digest:sha256", "pages"],
     "patch-base": ["layout:file", "digest:xxh3-128"],
     "patch": ["layout:file", "digest:xxh3-128", "codec:blosc", "patch"],
 }

@@ -9,16 +9,18 @@ import struct
 import sys
 import zipfile
 import zlib
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import ckptfmt
 from ckptfmt.errors import fault
-from ckptfmt.format import commit, digests, pages, tree_pages
+from ckptfmt.format import commit, digests, paged_manifest, pages, tensor_pages, tree_pages
 from ckptfmt.format import tree as trees
+from ckptfmt.format.manifest import Part
 from ckptfmt.format.patch import xor
-from ckptfmt.layouts import pieces
+from ckptfmt.layouts import directory, packed, pieces
 from ckptfmt.maintenance import verification
 from ckptfmt.migration import apply
 from ckptfmt.reading import bases, blocks, located, patched
@@ -340,6 +342,68 @@ def forgets_what_pages_show_together() -> Adapter:
     return Adapter()
 
 
+def trusts_pages_of_directories() -> Adapter:
+    """Checks the pages of a file alone."""
+    checked = pages.Pages._checked
+
+    def of_files(self: pages.Pages, number: int, raw: memoryview) -> bytes:
+        return bytes(raw) if self.object else checked(self, number, raw)
+
+    setattr(pages.Pages, "_checked", of_files)  # noqa: B010
+    return Adapter()
+
+
+def with_parts(step: int) -> Adapter:
+    """Takes all chunks of a page for such of the first part, or of one after another: no look at the column `part`."""
+
+    def parts(self: Any, at: int, document: Any, table: Any) -> Any:
+        return np.arange(len(table.length)) * step % len(self.objects) if self._has_parts else None
+
+    setattr(tensor_pages.TensorPages, "_parts_of", parts)  # noqa: B010
+    return Adapter()
+
+
+def ignores_packs() -> Adapter:
+    """Does not look whether chunks lie within their packs, and apart."""
+    setattr(tensor_pages.PagedObject, "part", lambda one, table: Part(one.object, table, one.size, one.frame))  # noqa: B010
+    return Adapter()
+
+
+def takes_parts_as_they_are() -> Adapter:
+    def packs(parts: list[Any], layout: str, _: Any) -> Any:
+        found = (tensor_pages.PagedObject(one["object"], one["size"], one["size"], one["frame"]) for one in parts)
+        return list(found) if layout == "packed" else None
+
+    vars(paged_manifest)["_packs"] = packs
+    return Adapter()
+
+
+def takes_pages_from_anywhere() -> Adapter:
+    """Takes `pages.bin` for pages from its first byte on, whatever is said of that."""
+    decoded = pages.decode_pages
+
+    def decode(document: Any, layout: str, *more: Any) -> Any:
+        return decoded(document if layout == "file" else {**document, "offset": 0}, layout, *more)
+
+    vars(paged_manifest)["decode_pages"] = decode
+    return Adapter()
+
+
+def forgets_the_end_of_pages() -> Adapter:
+    vars(directory)["pages_frame"] = lambda *_: ()
+    return Adapter()
+
+
+def forgets_frames_of_paged_packs() -> Adapter:
+    found = packed.frames
+
+    def frames(storage: Any, located: Any, index: Any) -> Any:
+        return (one for one in found(storage, located, index) if not index.manifest.pages or "packs/" not in one.object)
+
+    vars(packed)["frames"] = frames
+    return Adapter()
+
+
 def takes_any_base() -> Adapter:
     """The first that it is given."""
     found = bases.Bases._find
@@ -415,6 +479,14 @@ WRONG: dict[str, Any] = {
     "expands-pages-twice": expands_pages_twice,
     "trusts-pages": trusts_pages,
     "forgets-what-pages-show-together": forgets_what_pages_show_together,
+    "trusts-pages-of-directories": trusts_pages_of_directories,
+    "takes-first-part": partial(with_parts, 0),
+    "counts-parts-by-rows": partial(with_parts, 1),
+    "ignores-packs": ignores_packs,
+    "takes-parts-as-they-are": takes_parts_as_they_are,
+    "takes-pages-from-anywhere": takes_pages_from_anywhere,
+    "forgets-the-end-of-pages": forgets_the_end_of_pages,
+    "forgets-frames-of-paged-packs": forgets_frames_of_paged_packs,
     "takes-any-base": takes_any_base,
     "ignores-sources": ignores_sources,
     "takes-differences-for-elements": takes_differences_for_elements,
