@@ -15,10 +15,10 @@ from .source import LazyArray, LeadingSlices, SourceTensor, walk
 
 THREADS = 2
 
-Check = Callable[[], None]  # of the bytes below a tensor; raises ValueError where they are damaged
+BytesCheck = Callable[[], None]  # of the bytes below a tensor; raises ValueError where they are damaged
 
 
-def checked(tensor: SourceTensor, check: Check) -> LazyArray:
+def checked(tensor: SourceTensor, check: BytesCheck) -> LazyArray:
     """A tensor of which no element is given before `check` was called."""
     if isinstance(tensor, LazyArray):
         return replace(tensor, read=partial(_part, check, tensor.read))
@@ -26,12 +26,12 @@ def checked(tensor: SourceTensor, check: Check) -> LazyArray:
     return LazyArray(tensor.shape, tensor.dtype, partial(_part, check, tensor.__getitem__), mapped=whole)
 
 
-def _part(check: Check, read: Callable[[LeadingSlices], Array], index: LeadingSlices) -> Array:
+def _part(check: BytesCheck, read: Callable[[LeadingSlices], Array], index: LeadingSlices) -> Array:
     check()
     return read(index)
 
 
-def _whole(check: Check, array: Array) -> Array:
+def _whole(check: BytesCheck, array: Array) -> Array:
     check()
     return array
 

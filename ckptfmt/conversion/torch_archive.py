@@ -11,7 +11,7 @@ from ..format.dtypes import Array
 from ..format.names import Path
 from ..format.tree import Tree
 from .archive import Archive, Window
-from .checked import Check
+from .checked import BytesCheck
 from .pickles import Unknown
 from .source import Loss, OpenedSource, Ours, cut_off
 from .torch_pickle import LEFT, FindStorage, TensorPickle
@@ -39,7 +39,7 @@ def read_archive(data: Array, root: Path = ()) -> OpenedSource:
 def storages_of(archive: Archive, folder: str) -> FindStorage:
     """The storages that are members of a folder."""
 
-    def find(key: str) -> tuple[Array, Check]:
+    def find(key: str) -> tuple[Array, BytesCheck]:
         octets = archive.unchecked(f"{folder}{key}")
         return octets.data, octets.check
 

@@ -22,7 +22,7 @@ from ..format.values import CONTAINERS
 from ..frameworks.values import Lowered, order, parts_of
 from ..writing.encoder import encode
 from . import numpy_pickle, pickles, torch_values
-from .checked import Check, checked
+from .checked import BytesCheck, checked
 from .claims import count as count_of
 from .claims import shown
 from .gate import FEW
@@ -68,7 +68,7 @@ _QUANTISED = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"}  # storages
 _OTHER_STORAGES = ("Untyped", "Typed", *_QUANTISED, "QUInt4x2", "QUInt2x4")
 LEFT: Any = object()  # stands for what is left out
 
-FindStorage = Callable[[str], tuple[Array, Check | None]]  # the bytes of a storage by its key, and what checks them
+FindStorage = Callable[[str], tuple[Array, BytesCheck | None]]  # the bytes of a storage by its key, and what checks them
 
 
 class TorchStorage:
@@ -91,8 +91,8 @@ class TensorPickle:
     def __init__(self, find: FindStorage | None, byteorder: Literal["<", ">"] = "<", root: Path = ()) -> None:
         self._find, self._byteorder, self._root = find, byteorder, root
         self._tensors: dict[Any, SourceTensor] = {}
-        self._storages: dict[str, tuple[Array, Check | None]] = {}
-        self._checks: dict[int, Check] = {}  # of tensors, by identity: of the storages in which they lie
+        self._storages: dict[str, tuple[Array, BytesCheck | None]] = {}
+        self._checks: dict[int, BytesCheck] = {}  # of tensors, by identity: of the storages in which they lie
         self._checked: dict[int, LazyArray] = {}  # the tensors of these, as the tree has them
         self._met, self._most = 0, FEW  # leaves and containers: containers that share items can stand for any number
         self._users: dict[str, set[int]] = {}  # the tensors over each storage, by its key
