@@ -68,7 +68,7 @@ _QUANTISED = {"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"}  # storages
 _OTHER_STORAGES = ("Untyped", "Typed", *_QUANTISED, "QUInt4x2", "QUInt2x4")
 LEFT: Any = object()  # stands for what is left out
 
-FindStorage = Callable[[str], tuple[Array, BytesCheck | None]]  # the bytes of a storage by its key, and what checks them
+FindStorage = Callable[[str], tuple[Array, BytesCheck | None]]  # bytes of a storage by its key, and what checks them
 
 
 class TorchStorage:
