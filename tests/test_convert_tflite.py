@@ -88,6 +88,17 @@ def blockwise(scales: int) -> Any:
     return make
 
 
+def along_axes(builder: Any) -> tuple[int, int]:
+    """As the schema of LiteRT 2.3 has it, which the package tflite lacks."""
+    axes = builder.CreateNumpyVector(np.array([0, 1], np.int32))
+    builder.StartObject(4)
+    builder.PrependInt32Slot(0, 3, 0)
+    builder.PrependInt32Slot(1, 9, 0)  # of no tensor that has a name
+    builder.PrependInt32Slot(2, 16, 0)
+    builder.PrependUOffsetTRelativeSlot(3, axes, 0)
+    return 3, builder.EndObject()
+
+
 def custom(builder: Any) -> tuple[int, int]:
     builder.StartObject(1)
     return 1, builder.EndObject()
@@ -98,7 +109,8 @@ def test_how_tensors_are_quantised(tmp_path: Path) -> None:
     int8 = np.arange(6, dtype=np.int8).reshape(2, 3)
     main = [
         of("a/b", int8, KINDS["INT8"], quantised=about),
-        of("blocks", int8, KINDS["INT8"], quantised={"details": blockwise(2)}),
+        of("blocks", int8, KINDS["INT8"], quantised={"details": blockwise(3)}),
+        of("axes", int8, KINDS["INT8"], quantised={"details": along_axes}),
         of("scales", W, FLOAT, quantised={}),
     ]
     (tmp_path / "x.tflite").write_bytes(model((None, main)))
@@ -108,6 +120,9 @@ def test_how_tensors_are_quantised(tmp_path: Path) -> None:
             key: [float(item) for item in value] if key in ("min", "max") else value for key, value in about.items()
         },
         "blocks": {"blockwise": {"scales": "scales", "block_size": 32}},
+        "axes": {
+            "multi_axis": {"scales": "scales", "zero_points": None, "block_size": 16, "quantized_dimensions": [0, 1]}
+        },
     }
     (tmp_path / "x.tflite").write_bytes(model((None, [of("w", int8, KINDS["INT8"], quantised={"details": custom})])))
     refused(tmp_path / "x.tflite", "lossy", "metadata of 'w'")

@@ -32,7 +32,6 @@ METADATA = "tflite.metadata"  # metadata: what the model says of itself
 QUANTISED = "tflite.quantised"  # metadata: path -> scale, zero_point, ... of quantised tensors
 VERSION = 3
 STRING = 5
-BLOCKWISE = 2  # of quantisation: scales are a tensor
 _TENSOR_COST, _TEXT_COST, _NUMBER_COST = 1500, 100, 40  # bytes of memory
 
 TYPES = {
@@ -70,6 +69,10 @@ _QUANTISATION: FlatTable = {
     6: ("quantized_dimension", "<i"),
 }
 _BLOCKWISE: FlatTable = {0: ("scales", "<i"), 1: ("zero_points", "<i"), 2: ("block_size", "<i")}
+_DETAILS = {  # kinds of quantisation whose scales are a tensor; what they are called, and their details
+    2: ("blockwise", _BLOCKWISE),
+    3: ("multi_axis", {**_BLOCKWISE, 3: ("quantized_dimensions", numbers("<i4"))}),
+}
 _METADATA: FlatTable = {0: ("name", TEXT), 1: ("buffer", "<I")}
 
 
@@ -128,7 +131,7 @@ class _TfliteWalker:
         found = self.reader.read(table, _SUBGRAPH)
         above = f"{found.get('name') or f'subgraph_{number}'}." if number else ""
         names: dict[int, str] = {}
-        blocks: dict[str, dict[str, Any]] = {}
+        blocks: dict[str, tuple[str, dict[str, Any]]] = {}
         for place, at in enumerate(self.reader.tables(found.get("tensors", FlatVector(0, 0)))):
             self.room.take(_TEXT_COST + 2 * (len(above) + self.reader.text_size(at, _NAME)))
             tensor = self.reader.read(at, _TENSOR)
@@ -139,8 +142,8 @@ class _TfliteWalker:
             self.add(name, tensor, octets)
             if "quantization" in tensor:
                 self.quantisation(name, tensor["quantization"], blocks)
-        for name, about in blocks.items():
-            self.quantised[name] = {**self.quantised.get(name, {}), "blockwise": _named(about, names)}
+        for name, (called, about) in blocks.items():
+            self.quantised[name] = {**self.quantised.get(name, {}), called: self.named(about, names)}
 
     def name(self, name: str, place: int) -> str:
         """What a tensor is called: by its name, and its number if that is taken."""
@@ -179,7 +182,7 @@ class _TfliteWalker:
             texts[number] = octets[first:last].tobytes()
         return plain_text(texts.reshape(shape)) if count else []
 
-    def quantisation(self, name: str, table: int, blocks: dict[str, dict[str, Any]]) -> None:
+    def quantisation(self, name: str, table: int, blocks: dict[str, tuple[str, dict[str, Any]]]) -> None:
         """Note how the values of a tensor are quantised, if they are."""
         found = self.reader.read(table, _QUANTISATION)
         kind, details = found.pop("details_type", 0), found.pop("details", None)
@@ -190,14 +193,20 @@ class _TfliteWalker:
                 about[key] = value.tolist()
         if about.keys() & {"scale", "zero_point"}:
             about["quantized_dimension"] = found.get("quantized_dimension", 0)
-        if kind == BLOCKWISE and details is not None:
-            blocks[path_text((name,))] = self.reader.read(details, _BLOCKWISE)
+        if kind in _DETAILS and details is not None:
+            called, slots = _DETAILS[kind]
+            blocks[path_text((name,))] = called, self.reader.read(details, slots)
         elif kind:
             self.losses.append(Loss("metadata", name, "how it is quantised is left out: in a way that is unknown"))
         if about:
             self.quantised[path_text((name,))] = about
 
-
-def _named(about: dict[str, Any], names: dict[int, str]) -> dict[str, Tree]:
-    """Details of quantisation by blocks, with the names of tensors for their numbers; they may be left out."""
-    return {key: value if key == "block_size" else names.get(value) for key, value in about.items()}
+    def named(self, about: dict[str, Any], names: dict[int, str]) -> dict[str, Tree]:
+        """Details of quantisation, with the names of tensors for their numbers; they may be left out."""
+        for key in ("scales", "zero_points"):
+            if key in about:
+                about[key] = names.get(about[key])
+        if (axes := about.get("quantized_dimensions")) is not None:
+            self.room.take(_NUMBER_COST * axes.size)
+            about["quantized_dimensions"] = axes.tolist()
+        return about
