@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from damage import LAYOUTS, child, exit_code, leftovers, use_disk
+from ramdisk import tmp_path as tmp_path
 
 import ckptfmt
 from ckptfmt.testing import equal_trees

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import LAYOUTS
+from ramdisk import tmp_path as tmp_path
 
 import ckptfmt
 from ckptfmt.testing import equal_trees, using_disk

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ def zstd_zeros(size: int) -> bytes:
     return header + blocks + (block | 1).to_bytes(3, "little") + b"\0"
 
 
+@cache
 def gzip_zeros(size: int) -> bytes:
     return gzip.compress(bytes(size), 9, mtime=0)
 
 
+@cache
 def blosc_zeros(size: int) -> bytes:
     return bytes(numcodecs.blosc.Blosc("zstd", 5, 1, 0, 1).encode(np.zeros(size, np.uint8)))
 

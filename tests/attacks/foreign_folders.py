@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -121,19 +122,22 @@ def changed(path: Path, names: tuple[str, ...]) -> Iterator[str]:
         file.write_text(raw)
 
 
-def bombs(path: Path) -> Iterator[str]:
-    """Chunks of zeros, of the size that they should have and far larger ones."""
-    for size in (1 << 20, 8 << 20, 256 << 20):
-        for compressor in (zarr.codecs.GzipCodec(), zarr.codecs.ZstdCodec(), zarr.codecs.BloscCodec()):
-            shutil.rmtree(path)
-            array = zarr.create_array(path, shape=(size,), dtype="u1", chunks=(size,), compressors=compressor)
-            array[...] = 1
-            yield f"{size:,} equal bytes in a chunk of {type(compressor).__name__}"
+def bombs(path: Path, every: int) -> Iterator[str]:
+    """Chunks of zeros, of the size that they should have and far larger ones; none is made but those that are asked
+    for."""
+    codecs = (zarr.codecs.GzipCodec(), zarr.codecs.ZstdCodec(), zarr.codecs.BloscCodec())
+    for size, codec, lies in asked(product((1 << 20, 8 << 20, 256 << 20), codecs, (False, True)), every):
+        shutil.rmtree(path)
+        array = zarr.create_array(
+            path, shape=(size,), dtype="u1", chunks=(size,), compressors=codec, config={"write_empty_chunks": True}
+        )
+        array[...] = 1
+        if lies:
             file = path / "zarr.json"
             document = json.loads(file.read_text())
             document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"] = [1000], [1000]
             file.write_text(json.dumps(document))
-            yield f"{size:,} equal bytes in a chunk of 1,000 of {type(compressor).__name__}"
+        yield f"{size:,} equal bytes in a chunk of {'1,000 of ' * lies}{type(codec).__name__}"
 
 
 def main() -> None:
@@ -147,7 +151,7 @@ def main() -> None:
                     attempt(f"{name}, {title}", path, actions=AS_SOURCE)
     with folder() as here:
         (here / "source").mkdir()
-        for title in asked(bombs(here / "source"), 5):
+        for title in bombs(here / "source", 5):
             attempt(title, here / "source", actions=AS_SOURCE)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from attack import AS_SOURCE, attempt, folder
+from attack import AS_SOURCE, MIB, attempt, folder
 from mutants import asked
 
 
@@ -53,6 +55,13 @@ def again(path: Path, count: int) -> None:
     path.write_bytes(data)
 
 
+def deflated_zeros(size: int) -> bytes:
+    """So many MiB, as zlib packs them: what it makes of one, again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    piece = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return b"\x78\xda" + piece * (size // MIB) + packer.flush() + struct.pack(">I", size % 65521 << 16 | 1)
+
+
 def attributes(file: Any, count: int) -> None:
     for number in range(count):
         file.attrs[f"a{number}"] = np.zeros(1000, np.uint8)
@@ -69,8 +78,8 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "a million chunks that are not there": lambda file: file.create_dataset("a", (1_000_000,), "u1", chunks=(1,)),
     "a chunk of 1 GiB": lambda file: file.create_dataset("a", (8,), "f4", chunks=(1 << 28,), maxshape=(None,)),
     "1 GiB of zeros": lambda file: file.create_dataset(
-        "a", data=np.zeros(1 << 27), chunks=(1 << 27,), compression="gzip"
-    ),
+        "a", (1 << 27,), "f8", chunks=(1 << 27,), compression="gzip"
+    ).id.write_direct_chunk((0,), deflated_zeros(1 << 30)),
     "32 MiB of zeros": lambda file: file.create_dataset(
         "a", data=np.zeros(1 << 22), chunks=(1 << 20,), compression="gzip"
     ),
