@@ -22,6 +22,7 @@ import jsonschema
 import msgpack
 import pytest
 from javascript import missing, node
+from ramdisk import in_memory, temporaries, tmp_path
 
 from conformance import HERE, VECTORS, VERSION, archive, coverage, make, report
 from conformance.__main__ import KNOWN, as_expected, command_of, implementation, main
@@ -29,6 +30,9 @@ from conformance.cases import read_case, read_cases
 from conformance.run import BROKEN, FAILED, PASSED, SKIPPED, UNSUPPORTED, Result, run_cases
 from conformance.wrong import MUST_FAIL
 from conformance.wrong.__main__ import WRONG
+
+__all__ = ["in_memory", "temporaries", "tmp_path"]  # fixtures
+pytestmark = pytest.mark.usefixtures("temporaries")  # each of thousands of cases has a folder of its own
 
 
 def test_every_statement_is_tested_and_every_citation_exists() -> None:

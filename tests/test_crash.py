@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 from damage import LAYOUTS, child, exit_code, leftovers, use_disk
-from ramdisk import tmp_path as tmp_path
+from ramdisk import in_memory, tmp_path
 
 import ckptfmt
 from ckptfmt.testing import equal_trees
 from stress import sigkill
+
+__all__ = ["in_memory", "tmp_path"]  # fixtures
 
 OLD = {"large": np.zeros(300_000), "small": [np.arange(3), "old"]}
 NEW = {"large": np.ones(300_000), "small": [np.arange(4), "new"], "more": np.array(1.5)}

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import LAYOUTS
-from ramdisk import tmp_path as tmp_path
+from ramdisk import in_memory, tmp_path
 
 import ckptfmt
 from ckptfmt.testing import equal_trees, using_disk
 from stress.faults import FaultyDisk, failing, read_faults, write_faults
 from stress.operations import Operation, operations
+
+__all__ = ["in_memory", "tmp_path"]  # fixtures
 
 SAMPLE = 5
 
