@@ -3,12 +3,14 @@ touched, and known to all that handles a checkpoint."""
 
 from __future__ import annotations
 
+import json
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from damage import small_pages
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +20,11 @@ from ranks import Ranks, shard
 
 import ckptfmt
 from ckptfmt import CorruptError, UnsupportedError
+from ckptfmt.cli.app import cli
 from ckptfmt.format import manifest as manifests
 from ckptfmt.format import paged_manifest
 from ckptfmt.layouts import packed, paging
+from ckptfmt.manager import CheckpointManager
 from ckptfmt.reading.checkpoint import StoredCheckpoint
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import trees
@@ -217,6 +221,90 @@ def test_it_is_migrated_converted_and_patched_as_any_other(tmp_path: Path, layou
     new = save(tmp_path / "new", trained, layout=to)
     ckptfmt.patch(path, new, tmp_path / "p")
     assert_same_tree(ckptfmt.load(tmp_path / "p", base=path), trained)
+
+
+@each_layout
+def test_an_upgrade_keeps_pages_where_there_are_many_tensors(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # [FMT-004] [PAGE-010]
+    path = save(tmp_path / "x", layout=layout, metadata={"n": 1}, schema=("s", "1"))
+    before = {file.name: file.stat().st_ino for file in path.rglob("*") if file.is_file()}
+    for least, version in ((8, (1, 1)), (1000, (1, 0))):
+        monkeypatch.setattr(paged_manifest, "LEAST_TENSORS", least)
+        with small_pages():
+            found, report = ckptfmt.upgrade(path, tmp_path / str(least))
+        assert (found, report.layout) == ((1, 1), layout)
+        with ckptfmt.open(tmp_path / str(least)) as new:
+            assert (new.format, new.metadata, new.schema) == (version, {"n": 1}, ckptfmt.Schema("s", "1"))
+            assert_same_tree(new.load(), TREE)
+            assert [one["operation"] for one in new.provenance] == ["upgrade"]
+        assert (tmp_path / str(least) / "pages.bin").exists() is (version == (1, 1))
+        assert ckptfmt.verify(tmp_path / str(least)).ok
+    with small_pages():
+        ckptfmt.upgrade(path, path, overwrite=True)
+    assert_same_tree(ckptfmt.load(path), TREE)
+    assert before != {file.name: file.stat().st_ino for file in path.rglob("*") if file.is_file()}
+
+
+@each_layout
+def test_a_damaged_page_ends_an_upgrade_and_nothing_is_left(tmp_path: Path, layout: str) -> None:
+    flip(save(tmp_path / "x", layout=layout) / "pages.bin", 1)
+    with pytest.raises(CorruptError) as caught:
+        ckptfmt.upgrade(tmp_path / "x", tmp_path / "y")
+    assert caught.value.code == "manifest-digest"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+@each_layout
+def test_whichever_chunk_is_damaged_repair_takes_the_rest(tmp_path: Path, layout: str) -> None:
+    path = save(tmp_path / "x", layout=layout)
+    with StoredCheckpoint(path) as stored:
+        places = [stored.blocks.place(tensor, 0) for tensor in range(len(stored.manifest.names))]
+        names = list(stored.manifest.names)
+    for number in (0, 7, 20):
+        place = places[number]
+        flip(path / place.object, place.extent.offset)
+        (damage,) = ckptfmt.verify(path).damage
+        assert (damage.code, damage.object, damage.offset) == ("block-digest", place.object, place.extent.offset)
+        report = ckptfmt.repair(path, tmp_path / f"good-{number}")
+        assert ([one.name for one in report.lost], report.tensors) == ([names[number]], 20)
+        assert ckptfmt.verify(tmp_path / f"good-{number}").ok
+        flip(path / place.object, place.extent.offset)
+
+
+@each_layout
+def test_a_damaged_frame_is_made_anew_by_repair(tmp_path: Path, layout: str) -> None:
+    path = save(tmp_path / "x", layout=layout)
+    name = "packs/00000.zip" if layout == "packed" else "tensors/layers/zarr.json"
+    flip(path / name, 20)
+    (damage,) = ckptfmt.verify(path).damage
+    assert (damage.code, damage.where, damage.object, damage.offset) == ("frame-digest", "frame", name, 20)
+    assert ckptfmt.repair(path, tmp_path / "y").tensors == 21
+    assert ckptfmt.verify(tmp_path / "y").ok
+    assert_same_tree(ckptfmt.load(tmp_path / "y"), TREE)
+
+
+@each_layout
+def test_pages_are_no_bytes_that_steps_have_in_common(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = {f"w{i}": np.full(5000, i, np.float64) for i in range(12)}
+    run = tmp_path / "run"
+    monkeypatch.setattr(paged_manifest, "LEAST_TENSORS", 8)
+    with CheckpointManager(run, layout=layout, share=True, durable=False) as manager, small_pages():
+        for step in range(3):
+            manager.save(step, {"step": step, "adapter": np.full(9, step), "frozen": frozen})
+    document = json.loads(CliRunner().invoke(cli, ["ls", str(run), "--usage", "--json"]).stdout)
+    inodes: dict[int, int] = {}
+    steps = sorted(path for path in run.iterdir() if path.is_dir())
+    for path, row in zip(steps, document["steps"], strict=True):
+        files = [file.stat() for file in path.rglob("*") if file.is_file()]
+        inodes |= {file.st_ino: file.st_size for file in files}
+        assert (path / "pages.bin").stat().st_nlink == 1
+        assert row["own"] == sum(file.st_size for file in files if file.st_nlink == 1)
+        assert row["shared"] == sum(file.st_size for file in files if file.st_nlink > 1) > 400_000
+    assert len(steps) == 3
+    assert document["on_disk"] == sum(inodes.values())
 
 
 # ---- many processes

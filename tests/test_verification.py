@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
-from damage import LAYOUTS, flipped, rewrite_manifest, save_varied, small_chunks, zones
+from damage import KINDS, LAYOUTS, flipped, rewrite_manifest, save_varied, small_chunks, zones
 from inside import inside
 
 import ckptfmt
@@ -116,7 +116,7 @@ def test_the_frame_of_a_file(tmp_path: Path) -> None:
     expected = {
         0: "a node document",
         frames[1].start: "the ZIP header of tensors/y/c/0",
-        frames[2].start: "the ZIP header of the manifest",
+        frames[2].start: "the ZIP header of manifest.msgpack",
         frames[3].start: "the ZIP directory",
         frames[3].stop - 1: "the ZIP directory",
     }
@@ -126,6 +126,53 @@ def test_the_frame_of_a_file(tmp_path: Path) -> None:
             assert words in damage.message
             assert (damage.code, damage.offset, damage.tensor) == ("frame-digest", offset, None)
             assert_same_tree(ckptfmt.load(path)["x"], np.arange(3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_place_of_whatever_changes_in_a_frame(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.ckpt"
+    tree = save_varied(path, kind)
+    frames = [zone for zone in zones(path) if zone.where == "frame"]
+    assert len(frames) > 5
+    for zone in frames:
+        for at in {zone.start, zone.stop - 1}:
+            with flipped(zone.file, at, 3):
+                damage = damage_of(path)
+                assert (damage.code, damage.object, damage.offset) == ("frame-digest", zone.object, at)
+                assert "changed at byte" in damage.message
+                assert_same_tree(ckptfmt.load(path), tree)
+
+
+@pytest.mark.parametrize("kind", ["file", "packed", "paged", "packed paged"])
+def test_the_place_in_a_frame_beside_damaged_chunks(tmp_path: Path, kind: str) -> None:
+    """Whose crc32 nobody can compute."""
+    path = tmp_path / "model.ckpt"
+    save_varied(path, kind)
+    chunks = [zone for zone in zones(path) if zone.where == "block"]
+    frame = [zone for zone in zones(path) if zone.where == "frame"][-1]
+    with flipped(chunks[0].file, chunks[0].start, 1), flipped(chunks[-1].file, chunks[-1].stop - 1, 1):
+        assert {damage.code for damage in ckptfmt.verify(path).damage} == {"block-digest"}
+        with flipped(frame.file, frame.stop - 1, 3):
+            (found,) = [damage for damage in ckptfmt.verify(path).damage if damage.code == "frame-digest"]
+            assert (found.object, found.offset) == (frame.object, frame.stop - 1)
+
+
+@pytest.mark.parametrize("kind", ["packed", "packed paged"])
+@pytest.mark.parametrize("change", ["longer", "missing"])
+def test_a_pack_of_which_nobody_knows_the_table_has_its_size(tmp_path: Path, kind: str, change: str) -> None:
+    path = tmp_path / "model.ckpt"
+    save_varied(path, kind)
+    pack = path / "packs/00000.zip"
+    raw, table = pack.read_bytes(), path / ("pages.bin" if "paged" in kind else "parts/00000.msgpack")
+    with flipped(table, 9, 3):
+        assert [damage.code for damage in ckptfmt.verify(path).damage] == ["manifest-digest"]
+        if change == "longer":
+            pack.write_bytes(raw + b"x")
+        else:
+            pack.unlink()
+        codes = {(damage.code, damage.where, damage.object) for damage in ckptfmt.verify(path).damage}
+    code = {"longer": "bad-extent", "missing": "missing-object"}[change]  # [LAY-007]
+    assert (code, "frame", "packs/00000.zip") in codes
 
 
 def test_a_frame_written_in_another_way_has_no_place(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ from benchmarks.contenders.torch import TorchDcp, TorchSave, TorchSaveMapped
 
 CONTENDERS: tuple[Contender, ...] = (
     Ckptfmt("ckptfmt", 'layout "file", every block verified on load; the mapped load does not verify.'),
+    Ckptfmt(
+        "ckptfmt packed", 'layout "packed": a directory of packs, as many processes write.', layout="packed", slow=True
+    ),
     Ckptfmt("ckptfmt loose", 'layout "loose": a plain Zarr hierarchy and a manifest.', layout="loose", slow=True),
     Ckptfmt("ckptfmt zstd", 'layout "file", compression "zstd", for information.', compression="zstd", slow=True),
     SafetensorsNumpy(),

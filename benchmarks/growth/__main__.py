@@ -19,7 +19,7 @@ from benchmarks.growth import report
 from benchmarks.growth.course import Course, Found, Racer
 from benchmarks.growth.lines import Line, by_bytes, by_count, by_values
 
-USUAL = ("ckptfmt", "safetensors.numpy")
+USUAL = ("ckptfmt", "ckptfmt packed", "safetensors.numpy")
 COUNTS, MOST = (1_000, 10_000, 100_000), 1_000_000
 MEGABYTES, GREATEST = (1, 16, 256, 2_000), 8_000
 TENSORS = (512, 2048)

@@ -19,7 +19,6 @@ from ..errors import fault
 from ..format.arrays import XOR, ArraySpec
 from ..format.commit import CommitRecord
 from ..format.limits import Limits
-from ..format.manifest import Manifest
 from ..storage import Attempt, Storage
 from ..tuples import NamedTuple
 from .chunk_index import ChunkIndex
@@ -120,7 +119,7 @@ class Layout(Protocol):
     def frames(self, storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]: ...
 
     def frame_damage(
-        self, storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
+        self, storage: Storage, located: Located, index: ChunkIndex, damaged: set[tuple[str, int]], object: str
     ) -> Iterator[tuple[str, int, str]]: ...
 
 

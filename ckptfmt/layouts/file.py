@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import DAMAGED, StorageError, fault
@@ -12,7 +11,7 @@ from ..format.commit import CommitRecord
 from ..format.limits import Limits
 from ..format.manifest import FORMAT, Manifest, Part
 from ..storage import MANIFEST, TAIL, Attempt, ObjectWriter, Storage
-from . import Frame, Located, Written, bytes_between, chunk_object, first_difference
+from . import Frame, Located, Written, bytes_between, chunk_object
 from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
@@ -71,57 +70,25 @@ def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Fr
 
 
 def frame_damage(
-    storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
+    storage: Storage, located: Located, index: ChunkIndex, damaged: set[tuple[str, int]], object: str
 ) -> Iterator[tuple[str, int, str]]:
     """(object, offset, what) of each place where the frame differs from the canonical one; nothing if it was written
     in another legal way."""
-    from ..format import pack  # here, as opening needs none of it
-    from .pack_writer import documents
+    from . import paged_file
+    from .framing import Framing  # these here, as opening needs none of them
 
+    manifest, record = index.manifest, located.record
+    framing = Framing(storage, OBJECT, damaged)
     if manifest.pages is not None:
-        return  # of which only the digest is compared
-    table, record = manifest.table, located.record
-    members = pack.Members()
-    texts = chain.from_iterable(documents(_node_members(manifest), members))
-    canonical = [(0, b"".join(texts), "a node document")]
-    end = members.end
-    rows = ((name, spec, chunk) for name, spec in manifest.tensors for chunk in range(spec.chunks))
-    for (name, spec, chunk), offset, length in zip(rows, table.offsets, table.lengths, strict=True):
-        member = pack.place(chunk_object(name, spec, chunk).encode(), end, length, aligned=True)
-        if member.payload != offset:
-            return  # written in another legal way: nothing to compare with
-        if member.payload in damaged:  # its crc32 cannot be computed: believe the header
-            crc = int.from_bytes(storage.read(OBJECT, member.offset + pack.CRC32_AT, 4), "little")
-        else:
-            crc = _crc32(storage, member)
-        member = member._replace(crc32=crc)
-        members.append(member)
-        canonical.append((member.offset, pack.local_header(member), f"the ZIP header of {member.name.decode()}"))
-        end = member.end
-    last = _manifest_member(end, located.manifest)
-    members.append(last)
-    directory = pack.directory(members, len(located.line))
-    after = record.offset + record.length
-    if last.payload != record.offset or after + len(directory) + len(located.line) != storage.size(OBJECT):
-        return
-    canonical.append((end, pack.local_header(last), "the ZIP header of the manifest"))
-    canonical.append((after, directory, "the ZIP directory"))
-    for offset, expected, what in canonical:
-        found = storage.read(OBJECT, offset, len(expected))
-        if found != expected:
-            at = offset + first_difference(found, expected)
-            yield OBJECT, at, f"{what} changed at byte {at:,}"
-
-
-def _crc32(storage: Storage, member: pack.Member) -> int:
-    from zlib_ng import zlib_ng
-
-    from ..format.chunks import PIECE
-
-    crc = 0
-    for start in range(0, member.size, PIECE):
-        crc = zlib_ng.crc32(storage.read(OBJECT, member.payload + start, min(PIECE, member.size - start)), crc)
-    return crc
+        paged_file.lay_out(framing, manifest)
+    else:
+        framing.add_documents(_node_members(manifest))
+        rows = ((name, spec, chunk) for name, spec in manifest.tensors for chunk in range(spec.chunks))
+        for row, offset, length in zip(rows, manifest.table.offsets, manifest.table.lengths, strict=True):
+            framing.add(chunk_object(*row), offset, length)
+    framing.add(MANIFEST, record.offset, record.length, is_aligned=False)
+    comment = len(located.line)
+    yield from framing.differences(storage.size(OBJECT) - comment, comment)
 
 
 # ---- writing

@@ -67,10 +67,10 @@ def _document(storage: Storage, name: str) -> bytes:
 
 
 def frame_damage(
-    storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
+    storage: Storage, located: Located, index: ChunkIndex, damaged: set[tuple[str, int]], object: str
 ) -> Iterator[tuple[str, int, str]]:
     """(object, offset, what) of each node document that is missing or differs from the canonical one."""
-    for name, expected in _node_documents(manifest).items():
+    for name, expected in _node_documents(index.manifest).items() if not object else ():
         try:
             found = _document(storage, name)
         except CorruptError as error:

@@ -3,24 +3,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DAMAGED, StorageError, fault
-from ..format.chunk_table import ChunkTable, first_chunks, joined_tables
+from ..format.chunk_table import ChunkTable, columns, first_chunks, joined_tables
+from ..format.digests import digest_named
 from ..format.dtypes import Array
 from ..format.limits import Limits
 from ..format.manifest import Manifest, Part, PartReference
 from ..format.placement import placement_of
 from ..storage import COMMIT, Attempt, Storage
-from . import Frame, Located, Written, bytes_between, directory
+from . import Frame, Located, Written, bytes_between, chunk_object, directory
 from .chunk_index import ChunkIndex
 
 if TYPE_CHECKING:
+    from ..format.tensor_pages import PagedObject
     from .draft import Draft
     from .shared_packs import SharedPacks
 
@@ -36,29 +37,57 @@ def locate(storage: Storage, limits: Limits) -> Located:
 
 
 def frames(storage: Storage, located: Located, index: ChunkIndex) -> Iterator[Frame]:
-    """Of the record, which covers no bytes, and of the packs whose table is sound; a damaged part manifest is damage
-    enough. [FRM-003] [FRM-005]"""
+    """Of the record, which covers no bytes, and of the packs. [FRM-003] [FRM-005]"""
+    none = digest_named(index.manifest.digest).of(b"")
     yield Frame(COMMIT, located.record.frame, iter(()))
     yield from directory.pages_frame(storage, index.manifest)
-    for number in range(len(index.manifest.parts)):
-        with contextlib.suppress(*DAMAGED, StorageError):
-            part, table = index.manifest.parts[number], index.table(number)
-            yield Frame(part.object or "", part.frame or b"", _frame(storage, part, table))
+    for number, pack in enumerate(_packs(index.manifest)):
+        try:
+            table = index.table(number)
+        except (*DAMAGED, StorageError):  # which is damage enough: nobody knows where its chunks are [FRM-007]
+            yield Frame(pack.object or "", none, _frame(storage, pack, None))
+        else:
+            yield Frame(pack.object or "", pack.frame or b"", _frame(storage, pack, table))
 
 
-def _frame(storage: Storage, part: Part, table: ChunkTable) -> Iterator[bytes]:
-    name = part.object or ""
+def _packs(manifest: Manifest) -> Sequence[Part | PagedObject]:
+    """What is known of the packs without a table."""
+    return manifest.parts if manifest.pages is None else manifest.pages.objects
+
+
+def _frame(storage: Storage, pack: Part | PagedObject, table: ChunkTable | None) -> Iterator[bytes]:
+    """The bytes of a pack but for its chunks, if it is known where these are; its size is known in any case."""
+    name = pack.object or ""
     size = storage.size(name)
-    if size != part.size:
+    if size != pack.size:
         raise fault("bad-extent", "the pack has another size than its part says [LAY-007]", path=storage.path)
-    yield from bytes_between(storage, name, [*zip(table.offsets, table.lengths, strict=True)], size)
+    if table is not None:
+        yield from bytes_between(storage, name, [*zip(table.offsets, table.lengths, strict=True)], size)
 
 
 def frame_damage(
-    storage: Storage, located: Located, manifest: Manifest, damaged: set[int]
+    storage: Storage, located: Located, index: ChunkIndex, damaged: set[tuple[str, int]], object: str
 ) -> Iterator[tuple[str, int, str]]:
-    """Nothing: the bytes of packs are not canonical. [LAY-005]"""
-    return iter(())
+    """(object, offset, what) of each place where the frame of a pack differs from that of a canonical writer; nothing
+    if the pack was written in another legal way, as those are that steps have in common. [LAY-005] [LAY-009]"""
+    from ..format.zarr_nodes import node_members
+    from .framing import Framing  # these here, as opening needs none of them
+
+    manifest = index.manifest
+    objects = [pack.object for pack in _packs(manifest)]
+    if object not in objects:
+        return
+    number = objects.index(object)
+    table, framing = index.table(number), Framing(storage, object, damaged)
+    if number == 0:
+        framing.add_documents(node_members(tuple(manifest.names), list(manifest.specs), manifest.format))
+    numbers = np.arange(len(table.length)) if table.numbers is None else table.numbers
+    cells = list(zip(*(column.tolist() for column in columns(numbers, manifest.first_chunks)), strict=True))
+    for row in np.argsort(table.offsets).tolist():
+        tensor, chunk = cells[row]
+        name = chunk_object(manifest.names[tensor], manifest.specs[tensor], chunk)
+        framing.add(name, table.offsets[row], table.lengths[row])
+    yield from framing.differences(storage.size(object))
 
 
 # ---- writing

@@ -13,14 +13,16 @@ from ..format.chunk_table import ChunkTable, first_chunks
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.limits import uncollected
-from ..format.manifest import PAGED_FORMAT
+from ..format.manifest import PAGED_FORMAT, Manifest
 from ..format.paged_manifest import paged
 from ..format.pages import OBJECT
 from ..format.stacks import TensorStack, is_stacked, stack_documents, stacks_of
 from ..format.zarr_nodes import node_members
 from ..frameworks.sources import KeptTensor, Source
+from . import chunk_object
 from .draft import Draft
 from .encoding import Chunk
+from .framing import Framing
 from .pack_writer import PackWriter
 from .paging import in_order
 from .pieces import stored_bytes
@@ -33,7 +35,7 @@ def add(writer: PackWriter, draft: Draft) -> bytes:
     with uncollected():
         draft, _ = in_order(draft)
         stacks = stacks_of(draft.specs)
-    writer.add_documents(_documents(draft, stacks))
+    writer.add_documents(_documents(draft.names, draft.specs, stacks))
     table = _add_tensors(writer, draft, stacks)
     with uncollected():
         manifest = paged(draft.manifest("file", ()), table, found=draft.statistics())
@@ -41,13 +43,33 @@ def add(writer: PackWriter, draft: Draft) -> bytes:
     return manifest.encode(member.payload)
 
 
-def _documents(draft: Draft, stacks: list[TensorStack]) -> Iterator[tuple[str, bytes]]:
+def lay_out(framing: Framing, manifest: Manifest) -> None:
+    """The members of a file up to its pages, as `add` writes them."""
+    names, specs, pages = list(manifest.names), list(manifest.specs), manifest.pages
+    stacks, firsts, offsets = stacks_of(specs), manifest.first_chunks, manifest.table.offsets
+    framing.add_documents(_documents(names, specs, stacks))
+    for stack in stacks:
+        size = stack.rows * stack.spec.chunk_nbytes
+        for chunk in range(stack.chunks):
+            tensors = stack.tensors[chunk * stack.rows : (chunk + 1) * stack.rows].tolist()
+            padding = size - len(tensors) * stack.spec.chunk_nbytes
+            framing.add(stack.chunk_object(chunk), offsets[firsts[tensors[0]]], size, padding=padding)
+    for number, (name, spec) in enumerate(zip(names, specs, strict=True)):
+        for chunk in range(0 if is_stacked(spec) else spec.chunks):
+            row = firsts[number] + chunk
+            framing.add(chunk_object(name, spec, chunk), offsets[row], manifest.table.lengths[row])
+    assert pages is not None
+    framing.add(OBJECT, *pages.extent, is_aligned=False)
+
+
+def _documents(
+    names: Sequence[str], specs: Sequence[ArraySpec], stacks: list[TensorStack]
+) -> Iterator[tuple[str, bytes]]:
     """The node documents of the stacks, and of what stands in none."""
-    alone = [number for number, spec in enumerate(draft.specs) if not is_stacked(spec)]
-    names, specs = [draft.names[number] for number in alone], [draft.specs[number] for number in alone]
-    root, *others = node_members(tuple(names), specs, PAGED_FORMAT)
+    alone = [number for number, spec in enumerate(specs) if not is_stacked(spec)]
+    root, *others = node_members(tuple([names[n] for n in alone]), [specs[n] for n in alone], PAGED_FORMAT)
     yield root
-    yield from stack_documents(stacks, draft.names)
+    yield from stack_documents(stacks, names)
     yield from others
 
 

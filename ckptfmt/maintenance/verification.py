@@ -160,7 +160,7 @@ def _verify_one(
     mark = None if resume is None else Mark.at(path_of(resume), located.record.sha256.hex())
     checked = verify_chunks(blocks, progress, mark)
     damage = [*checked.damage, *_check_pages(manifest, checked.damage)]
-    damaged = {(found.offset or 0) - (found.block or 0) * manifest.block for found in damage if found.chunk is not None}
+    damaged = {(found.object, found.offset) for found in damage if found.offset is not None}
     damage += _check_frames(blocks, layout, located, damaged)
     if mark is not None:
         mark.remove()
@@ -379,7 +379,7 @@ def _damage(
     )
 
 
-def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged: set[int]) -> list[Damage]:
+def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged: set[tuple[str, int]]) -> list[Damage]:
     """[FRM-001] to [FRM-004]"""
     found: list[Damage] = []
     for frame in layout.frames(blocks.storage, located, blocks.index):
@@ -396,7 +396,7 @@ def _check_frames(blocks: BlockReader, layout: Layout, located: Located, damaged
                 if frame.object:
                     raise
                 # else a node document is missing; the places below say which
-            places += layout.frame_damage(blocks.storage, located, blocks.manifest, damaged)
+            places += layout.frame_damage(blocks.storage, located, blocks.index, damaged, frame.object)
         except (*DAMAGED, StorageError) as error:
             found.append(Damage(error.code, "frame", f"{name}: {error.message}", frame.object))
             continue

@@ -172,6 +172,16 @@ VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, An
         ],
         [{"code": "manifest-digest"}],
     ),
+    "part-manifest-and-pack-longer": (
+        "a part manifest, and that its pack is longer than its size, which is known without it",
+        "LAY-007 FRM-007",
+        "packed-part-manifests",
+        [
+            {"do": "flip_bit", "at": {"object": "parts/00001.msgpack", "offset": 30}, "bit": 0},
+            {"do": "append", "object": "packs/00001.zip", "hex": "00"},
+        ],
+        [{"code": "manifest-digest"}, {"code": "bad-extent"}],
+    ),
     "block": (
         "a block of the second pack",
         "BLK-007",

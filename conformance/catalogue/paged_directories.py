@@ -252,6 +252,12 @@ VERIFIED: dict[str, tuple[str, str, Steps, list[str]]] = {
         [flip(1), {"do": "flip_bit", "at": {"object": "packs/00001.zip", "offset": 0}, "bit": 0}],
         ["manifest-digest"],
     ),
+    "page-and-pack-longer": (
+        "a damaged page, and a pack longer than its size, which is known without any page",
+        "LAY-007 FRM-007",
+        [flip(1), {"do": "append", "object": "packs/00001.zip", "hex": "00"}],
+        ["manifest-digest", "bad-extent"],
+    ),
 }
 for _name, (_title, _spec, _steps, _codes) in VERIFIED.items():
     fault(

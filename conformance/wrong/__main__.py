@@ -332,24 +332,19 @@ def expands_pages_twice() -> Adapter:
     return Adapter()
 
 
-def trusts_pages() -> Adapter:
-    vars(pages)["Pages"]._checked = lambda self, number, raw: bytes(raw)
+def trusts_pages(*objects: str) -> Adapter:
+    """Does not check the pages in these objects."""
+    checked = pages.Pages._checked
+
+    def unchecked(self: pages.Pages, number: int, raw: memoryview) -> bytes:
+        return bytes(raw) if self.object in objects else checked(self, number, raw)
+
+    setattr(pages.Pages, "_checked", unchecked)  # noqa: B010
     return Adapter()
 
 
 def forgets_what_pages_show_together() -> Adapter:
     vars(verification)["_check_pages"] = lambda *_: ()
-    return Adapter()
-
-
-def trusts_pages_of_directories() -> Adapter:
-    """Checks the pages of a file alone."""
-    checked = pages.Pages._checked
-
-    def of_files(self: pages.Pages, number: int, raw: memoryview) -> bytes:
-        return bytes(raw) if self.object else checked(self, number, raw)
-
-    setattr(pages.Pages, "_checked", of_files)  # noqa: B010
     return Adapter()
 
 
@@ -386,6 +381,12 @@ def takes_pages_from_anywhere() -> Adapter:
         return decoded(document if layout == "file" else {**document, "offset": 0}, layout, *more)
 
     vars(paged_manifest)["decode_pages"] = decode
+    return Adapter()
+
+
+def forgets_packs_without_tables() -> Adapter:
+    frame = packed._frame
+    vars(packed)["_frame"] = lambda storage, pack, table: () if table is None else frame(storage, pack, table)
     return Adapter()
 
 
@@ -477,14 +478,15 @@ WRONG: dict[str, Any] = {
     "upgrades-by-copying": UpgradesByCopying,
     "forgets-provenance": forgets_provenance,
     "expands-pages-twice": expands_pages_twice,
-    "trusts-pages": trusts_pages,
+    "trusts-pages": partial(trusts_pages, ""),
     "forgets-what-pages-show-together": forgets_what_pages_show_together,
-    "trusts-pages-of-directories": trusts_pages_of_directories,
+    "trusts-pages-of-directories": partial(trusts_pages, "pages.bin"),
     "takes-first-part": partial(with_parts, 0),
     "counts-parts-by-rows": partial(with_parts, 1),
     "ignores-packs": ignores_packs,
     "takes-parts-as-they-are": takes_parts_as_they_are,
     "takes-pages-from-anywhere": takes_pages_from_anywhere,
+    "forgets-packs-without-tables": forgets_packs_without_tables,
     "forgets-the-end-of-pages": forgets_the_end_of_pages,
     "forgets-frames-of-paged-packs": forgets_frames_of_paged_packs,
     "takes-any-base": takes_any_base,
