@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from .errors import fault
 
@@ -19,6 +22,22 @@ FIRST = frozenset({"self", "cls", "_cls"})  # what a method is called with
 # of each call that has been imported, by its name in messages: its options, and the package that it stands in
 _CALLS: dict[str, tuple[Callable[[], frozenset[str]], str]] = {}
 _CLASSES: set[str] = set()  # those of them that make an object of options
+
+
+def integer_of(value: Any) -> int | None:
+    """The int that a value is, or is as good as, such as one of NumPy; None for anything else, and for bools."""
+    try:
+        return None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def count_asked(name: str, value: Any, least: int = 1) -> int:
+    """What an option comes to that counts; raises `bad-option`."""
+    found = integer_of(value)
+    if found is None or found < least:
+        raise fault("bad-option", name, found=value, expected=f"an int, {least} or more")
+    return found
 
 
 def takes(*options: type | str, name: str = "", former: Mapping[str, str] | None = None) -> Callable[[Call], Call]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import pytest
 
 import ckptfmt
 from ckptfmt.calls import checked_class, formerly, keys_of, known, named_by, refuse_others, takes
+from ckptfmt.manager import Background, Best, Every, Last, Memory, Schedule
 
 
 class More(TypedDict, total=False):
@@ -105,3 +108,25 @@ def test_a_signature_names_every_option() -> None:
 def test_what_is_wrong_besides_is_pythons_to_say() -> None:
     with pytest.raises(TypeError, match="path"):
         store()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Last,
+        Every,
+        lambda count: Best("loss", count),
+        lambda count: Schedule(steps=count),
+        lambda count: Background(max_in_flight=count),
+        lambda count: Memory(keep=count),
+    ],
+    ids=["Last", "Every", "Best", "Schedule", "Background", "Memory"],
+)
+def test_what_counts_is_an_int_of_any_kind(call: Callable[[Any], Any]) -> None:
+    assert call(np.int64(3)) == call(3)
+    for wrong in (0, -1, 2.5, 2.0, "3", True, np.True_, None, np.float64(3)):
+        if call(3) == Schedule(steps=3) and wrong is None:
+            continue  # which is what it is without
+        with pytest.raises(ckptfmt.InputError) as caught:
+            call(wrong)
+        assert (caught.value.code, caught.value.expected) == ("bad-option", "an int, 1 or more")

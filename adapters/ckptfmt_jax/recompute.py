@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ckptfmt.calls import takes
+from ckptfmt.calls import count_asked, takes
 from ckptfmt.errors import fault
 from ckptfmt.recompute.budget import SnapshotBudget, snapshots_in
 from ckptfmt.recompute.costs import Costs
@@ -135,8 +135,8 @@ class _ScanBudget:
         """Refuse what no carry is needed to refuse; raises `bad-option`."""
         for name in ("period", "segment"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise fault("bad-option", f"{name}=", found=value, expected="1 or more")
+            if value is not None:
+                object.__setattr__(self, name, count_asked(f"{name}=", value))
         if self.schedule not in (None, "auto"):
             kind_named(str(self.schedule))
 

@@ -13,8 +13,7 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from ..calls import integer_of
 from ..errors import fault
 from ..tuples import NamedTuple
 
@@ -51,7 +50,7 @@ def select(index: Any, shape: Shape) -> Selection:
     for item in items:
         if item is None:
             raise fault("bad-index", "newaxis is no part of a stored tensor; add the axis to the result")
-        if not (item is Ellipsis or isinstance(item, slice) or _is_integer(item)):
+        if not (item is Ellipsis or isinstance(item, slice) or integer_of(item) is not None):
             raise fault("bad-index", f"cannot index a stored tensor with {type(item).__name__} {str(item)[:60]}")
     dots = [i for i, item in enumerate(items) if item is Ellipsis]
     if len(dots) > 1:
@@ -82,13 +81,6 @@ def select(index: Any, shape: Shape) -> Selection:
             axes.append(Axis(position % length, 1, 1))
             finish.append(0)
     return Selection(tuple(axes), (*finish, Ellipsis))
-
-
-def _is_integer(item: Any) -> bool:
-    try:
-        return not isinstance(item, bool | np.bool_) and operator.index(item) is not None
-    except TypeError:
-        return False
 
 
 class Piece(NamedTuple):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
+from ..calls import integer_of
 from ..errors import fault
 from .limits import FACTOR, VALUES
 
@@ -194,12 +192,7 @@ def _is_integer_text(text: str) -> bool:
 
 def _exact_key(key: Any) -> Key | None:
     """A key that a path may have: a str, or an int, of NumPy too; None for anything else. [TREE-007]"""
-    if isinstance(key, str):
-        return key
-    try:
-        return None if isinstance(key, bool | np.bool_) else operator.index(key)
-    except TypeError:
-        return None
+    return key if isinstance(key, str) else integer_of(key)
 
 
 def _integer_text(key: int) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..calls import count_asked
 from ..errors import fault
 from .steps import Number, Step
 
@@ -69,8 +70,7 @@ class FlaxKeep:
     every: int | None = None
 
     def __post_init__(self) -> None:
-        if type(self.keep) is not int or self.keep < 0:
-            raise fault("bad-option", "keep= of a FlaxCheckpointManager", found=self.keep, expected="an int, 0 or more")
+        object.__setattr__(self, "keep", count_asked("keep= of a FlaxCheckpointManager", self.keep, 0))
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
         if not self.keep or len(steps) <= self.keep:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ..calls import checked_class, keys_of, known, named_by
+from ..calls import checked_class, count_asked, keys_of, known, named_by
 from ..errors import fault
 from ..options import LoadOptions
 from ..writing.options import FlowOptions, FormOptions, WatchOptions
@@ -144,13 +144,11 @@ class Background:
     nice: int = 0
 
     def __post_init__(self) -> None:
-        if type(self.max_in_flight) is not int or self.max_in_flight < 1:
-            raise fault("bad-option", "max_in_flight=", found=self.max_in_flight, expected="1 or more")
+        object.__setattr__(self, "max_in_flight", count_asked("max_in_flight=", self.max_in_flight))
         one_of("when_full", self.when_full, "wait", "skip")
         one_of("at_exit", self.at_exit, "wait", "abort")
         one_of("by", self.by, "thread", "process")
-        if type(self.nice) is not int or self.nice < 0:
-            raise fault("bad-option", "nice=", found=self.nice, expected="0 or more")
+        object.__setattr__(self, "nice", count_asked("nice=", self.nice, 0))
 
 
 def background_asked(background: Any) -> Background:

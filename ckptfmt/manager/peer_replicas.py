@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from ..calls import checked_class, keys_of
+from ..calls import checked_class, count_asked, keys_of
 from ..errors import CkptError, fault
 from ..format.pages import OBJECT as PAGES
 from ..maintenance.verification import verify_stored
@@ -60,8 +60,7 @@ class Peers:
 
     def __post_init__(self) -> None:
         for name in ("copies", "keep"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise fault("bad-option", f"{name}=", found=getattr(self, name), expected="1 or more")
+            object.__setattr__(self, name, count_asked(f"{name}=", getattr(self, name)))
         one_of("at_close", self.at_close, "remove", "keep")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ..calls import checked_class
+from ..calls import checked_class, count_asked, integer_of
 from ..errors import fault
 from .steps import Given, Number, Step
 
@@ -34,7 +34,7 @@ class Last(Policy):
     n: int
 
     def __post_init__(self) -> None:
-        _check(self.n >= 1, "Last(n)", self.n, "1 or more")
+        object.__setattr__(self, "n", count_asked("Last(n)", self.n))
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
         return [step.step for step in steps[-self.n :]]
@@ -51,7 +51,7 @@ class Every(Policy):
     k: int
 
     def __post_init__(self) -> None:
-        _check(self.k >= 1, "Every(k)", self.k, "1 or more")
+        object.__setattr__(self, "k", count_asked("Every(k)", self.k))
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
         return [step.step for step in steps if step.step % self.k == 0]
@@ -100,7 +100,7 @@ class Best(Policy):
     mode: Mode = "min"
 
     def __post_init__(self) -> None:
-        _check(self.n >= 1, "Best(n)", self.n, "1 or more")
+        object.__setattr__(self, "n", count_asked("Best(n)", self.n))
         _check(self.mode in ("min", "max"), "Best(mode)", self.mode, "'min' or 'max'")
 
     def keeps(self, steps: Sequence[Step]) -> list[Number]:
@@ -166,7 +166,7 @@ def policies_asked(keep: Any) -> tuple[Policy, ...]:
     """What `keep=` means: None keeps all, an int the last so many, else a policy or several; raises `bad-option`."""
     if keep is None:
         return (All(),)
-    if isinstance(keep, int):
+    if isinstance(keep, bool) or integer_of(keep) is not None:
         return (Last(keep),)
     policies = tuple(keep) if isinstance(keep, Iterable) else (keep,)
     for policy in policies:

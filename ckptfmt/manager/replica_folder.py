@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from ..calls import checked_class
+from ..calls import checked_class, count_asked
 from ..errors import CkptError, fault, os_fault
 from ..maintenance.garbage import REPLICAS_MARK as MARK
 from ..maintenance.garbage import gc
@@ -61,8 +61,7 @@ class Memory:
     at_close: Literal["remove", "keep"] = "remove"
 
     def __post_init__(self) -> None:
-        if type(self.keep) is not int or self.keep < 1:
-            raise fault("bad-option", "keep=", found=self.keep, expected="1 or more")
+        object.__setattr__(self, "keep", count_asked("keep=", self.keep))
         one_of("at_close", self.at_close, "remove", "keep")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from ..calls import checked_class, takes
+from ..calls import checked_class, count_asked, integer_of, takes
 from ..errors import fault
 from .steps import Number
 
@@ -29,9 +29,10 @@ class Schedule:
     last: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("seconds", self.seconds)):
-            if value is not None and value <= 0:
-                raise fault("bad-option", f"Schedule({name}=)", found=value, expected="more than 0")
+        if self.steps is not None:
+            object.__setattr__(self, "steps", count_asked("Schedule(steps=)", self.steps))
+        if self.seconds is not None and self.seconds <= 0:
+            raise fault("bad-option", "Schedule(seconds=)", found=self.seconds, expected="more than 0")
 
     @takes()
     def due(self, step: Number, *, elapsed: float, is_first: bool) -> bool:
@@ -52,6 +53,6 @@ def schedule_asked(schedule: Any) -> Schedule:
         return Schedule(when=lambda step: True)
     if isinstance(schedule, Schedule):
         return schedule
-    if type(schedule) is int:
-        return Schedule(steps=schedule)
+    if (steps := integer_of(schedule)) is not None:
+        return Schedule(steps=steps)
     raise fault("bad-option", f"schedule= is {schedule!r}", found=type(schedule).__name__, expected="int or Schedule")

@@ -5,15 +5,13 @@ A run directory holds one checkpoint for each step: `step-0000001000.ckpt`, ten 
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
-import numpy as np
-
+from ..calls import integer_of
 from ..errors import DAMAGED, CkptError, StorageError, fault
 from ..format import commit
 from ..format import tree as trees
@@ -208,12 +206,11 @@ class FixedNames:
     """`step-0000001000.ckpt`: one name for each step, which sorts as its number does."""
 
     def checked(self, step: Any) -> int:
-        try:
-            number = int(step) if isinstance(step, np.bool_) else operator.index(step)
-        except TypeError as error:
-            raise fault("bad-option", f"step {step!r} is no int", found=type(step).__name__, expected="int") from error
-        if isinstance(step, bool | np.bool_) or number < 0:
-            raise fault("bad-option", "a step is negative or a bool", found=step, expected="0 or more")
+        number = integer_of(step)
+        if number is None:
+            raise fault("bad-option", f"step {step!r} is no int", found=type(step).__name__, expected="int")
+        if number < 0:
+            raise fault("bad-option", "a step is negative", found=step, expected="0 or more")
         return number
 
     def name(self, step: Number) -> str:

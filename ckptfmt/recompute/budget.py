@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..calls import integer_of
 from ..errors import fault
 from .schedules import UNLIMITED
 
@@ -20,9 +21,10 @@ def bytes_in(name: str, budget: int | str) -> int:
     found = _BYTES(budget) if isinstance(budget, str) else None
     if found is not None and found[2] in UNITS:
         return int(float(found[1]) * UNITS[found[2]])
-    if type(budget) is not int or budget < 0:
+    count = integer_of(budget)
+    if count is None or count < 0:
         raise fault("bad-option", f"{name}=", found=repr(budget), expected='bytes, as an int or as "512MiB"')
-    return budget
+    return count
 
 
 def snapshots_in(name: str, budget: SnapshotBudget, size: int) -> int:
@@ -38,7 +40,8 @@ def snapshots_in(name: str, budget: SnapshotBudget, size: int) -> int:
             expected = f"at least {size:,} bytes, as one snapshot takes"
             raise fault("bad-option", f"{name}= is not enough for one snapshot", found=budget, expected=expected)
         return min(count, UNLIMITED)
-    if type(budget) is not int or budget < 0:
+    snapshots = integer_of(budget)
+    if snapshots is None or snapshots < 0:
         expected = 'snapshots as an int, bytes such as "512MiB", or "unlimited"'
         raise fault("bad-option", f"{name}=", found=repr(budget), expected=expected)
-    return budget
+    return snapshots

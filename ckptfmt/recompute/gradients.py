@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, NamedTuple
 
-from ..calls import takes
+from ..calls import count_asked, takes
 from ..errors import fault
 from ..format.tree import Tree
 from ..packages import package
@@ -111,10 +111,9 @@ def _asked(
 ) -> tuple[Asked, Callable[[Any, int], object] | None]:
     """What is asked for, and whether it goes on, where that is asked before each step. Raises `bad-option`."""
     is_online = callable(steps)
-    if not is_online and (type(steps) is not int or steps < 0):
-        raise fault("bad-option", "steps=", found=steps, expected="0 or more, or a function of state and number")
-    if period is not None and (type(period) is not int or period < 1):
-        raise fault("bad-option", "period=", found=period, expected="1 or more")
+    if not callable(steps):
+        steps = count_asked("steps=, which is no function of state and number,", steps, 0)
+    period = None if period is None else count_asked("period=", period)
     size = computation.size(state)
     if disk is None and folder is not None and not resume:
         disk = "unlimited"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..brief import Brief
-from ..calls import takes
+from ..calls import count_asked, takes
 from ..errors import CkptError, fault
 from .actions import DISK, MEMORY
 from .budget import SnapshotBudget, snapshots_in
@@ -69,8 +69,7 @@ def plan(
     `schedule`: that one alone, however long its table takes to compute; else those are left out whose table takes more
     than a few seconds. Raises `InputError` (`bad-option`) and `UnsupportedError` (`missing-package`).
     """
-    if type(steps) is not int or steps < 1:
-        raise fault("bad-option", "steps=", found=steps, expected="1 or more")
+    steps = count_asked("steps=", steps)
     for name, budget in (("memory", memory), ("disk", disk)):
         if isinstance(budget, str) and budget != "unlimited" and not snapshot_bytes:
             raise fault("bad-option", f"{name}= in bytes", found=budget, expected="snapshot_bytes=, too")

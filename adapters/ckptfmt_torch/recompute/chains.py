@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from ckptfmt.calls import takes
+from ckptfmt.calls import count_asked, takes
 from ckptfmt.errors import fault
 from ckptfmt.packages import package
 from ckptfmt.recompute.actions import ActionTable
@@ -131,8 +131,7 @@ def _asked(
     period: int | None,
 ) -> tuple[Slots, str]:
     """The snapshots in each tier, and the name of the schedule."""
-    if period is not None and (type(period) is not int or period < 1):
-        raise fault("bad-option", "period=", found=period, expected="1 or more")
+    period = None if period is None else count_asked("period=", period)
     if disk is None and folder is not None:
         disk = "unlimited"
     size = memory_of([value for value in x if isinstance(value, torch.Tensor)])
