@@ -4,11 +4,17 @@
     Ext 2 := msgpack (real, imaginary): a complex number
     an array above 2^30 bytes := {"__msgpack_chunked_array__": true, "shape": {"0": n, …}, "chunks": {"0": array, …}}
 
+Also that of msgpack-numpy, as thinc and spaCy write it, whose keys are bytes:
+
+    an array := {"nd": true, "type": dtype, "kind": "", "shape": [n, …], "data": C-order bytes}
+    a scalar := {"nd": false, "type": dtype, "data": bytes}      a complex number := {"complex": true, "data": text}
+
 Read by a small reader of msgpack that leaves the bytes of arrays where they are in the mapped file.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from itertools import accumulate
 from math import prod
@@ -44,6 +50,8 @@ ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 CHUNK = 1 << 30  # bytes
 EMPTY = b"\x80"  # a map
+ND, DATA, COMPLEX_NUMBER = b"nd", b"data", b"complex"  # keys of msgpack-numpy
+OF_NUMPY = {ND, DATA, COMPLEX_NUMBER, b"type", b"kind", b"shape"}
 
 
 def _fits(value: Any) -> bool:
@@ -170,12 +178,21 @@ class _FlaxReader:
         self.spend(_MAP + _ENTRY * count)
         for _ in range(count):
             key = self.value(depth + 1)
-            if type(key) not in (str, int):
+            if type(key) not in (str, int) and not (type(key) is bytes and key in OF_NUMPY):
                 raise fault("unsupported-source", f"a key that is a {type(key).__name__}")
             if key in found:
                 raise ValueError(f"the key {shown(key)} stands twice")
-            found[key] = self.value(depth + 1)
-        return _unchunked(found) if CHUNKED in found else found
+            found[key] = self.octets() if key == DATA and ND in found else self.value(depth + 1)
+        if CHUNKED in found:
+            return _unchunked(found)
+        return found if OF_NUMPY.isdisjoint(found) else _of_numpy(found)
+
+    def octets(self) -> Array:
+        """The next value, which is `bin`, where it lies."""
+        kind, size = self.head()
+        if kind != "bin":
+            raise ValueError("an array of msgpack-numpy has no bytes")
+        return self.take(size)
 
     def array(self) -> Array:
         """The (shape, dtype name, bytes) of an array."""
@@ -195,6 +212,39 @@ def _dtype(name: str) -> np.dtype[Any]:
     if name not in DTYPES:
         raise fault("unsupported-source", f"arrays of the dtype {name!r}")
     return DTYPES[name].numpy.newbyteorder("<")
+
+
+def _of_numpy(found: dict[Any, Any]) -> Any:
+    """What a map of msgpack-numpy stands for."""
+    match found:
+        case {b"complex": True, b"data": str(text), **rest} if not rest:
+            return complex(text)
+        case {b"nd": False, b"type": kind, b"data": np.ndarray() as octets, **rest} if not rest:
+            return array_over(octets, 0, _numpy_dtype(kind, octets.size, ()), ())[()]
+        case {
+            b"nd": True,
+            b"type": kind,
+            b"kind": b"",
+            b"shape": list(sides),
+            b"data": np.ndarray() as octets,
+            **rest,
+        } if not rest:
+            shape = shape_of(sides)
+            return array_over(octets, 0, _numpy_dtype(kind, octets.size, shape), shape)
+    raise fault("unsupported-source", "an array of msgpack-numpy with fields, of objects, or in another form")
+
+
+def _numpy_dtype(kind: Any, size: int, shape: tuple[int, ...]) -> np.dtype[Any]:
+    text = kind.decode("ascii") if isinstance(kind, bytes) else kind
+    if not (isinstance(text, str) and _NUMPY_DTYPE(text)):
+        raise fault("unsupported-source", f"an array of msgpack-numpy of the dtype {shown(text)}")
+    dtype = np.dtype(text)
+    if prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"an array has {size} bytes, which is wrong for {dtype} of shape {shape}")
+    return dtype
+
+
+_NUMPY_DTYPE = re.compile(r"[<>|](b1|[iu][1248]|f[248]|c8|c16)").fullmatch
 
 
 def _unchunked(found: dict[str, Any]) -> SourceTensor:
