@@ -28,8 +28,8 @@ from ckptfmt.testing import equal_trees
 __all__ = ["endpoint", "proxy"]  # fixtures
 
 WORKERS = 24  # cases at a time: most of their time are pauses between tries
-NEW = {"w": np.arange(300_000, dtype=np.float64), "b": [np.arange(9), "new"]}
-OLD = {"w": -np.arange(200_000, dtype=np.float64), "b": [np.arange(3), "old"]}
+NEW = {"w": np.arange(40_000, dtype=np.float64), "b": [np.arange(9), "new"]}  # more than the end of a file
+OLD = {"w": -np.arange(30_000, dtype=np.float64), "b": [np.arange(3), "old"]}
 HUGE = {"w": np.random.default_rng(1).standard_normal((PART >> 3) + 1000), "b": "in parts"}
 SAVES = {  # name: what is there before, what is saved, how
     "save": (None, NEW, {}),

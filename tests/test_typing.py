@@ -18,6 +18,7 @@ from peers import peer
 
 import ckptfmt
 
+pytestmark = pytest.mark.timeout(1800)  # a checker takes seconds, and minutes on a busy machine
 ROOT = Path(ckptfmt.__file__).parents[1]
 PROGRAMS = Path(__file__).parent / "typing"
 WRONG = re.compile(r"  # wrong: (\w+)$")
@@ -37,7 +38,7 @@ def run(module: str, *arguments: str) -> str:
         pytest.skip(f"{module} is not installed")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters"), *sys.path])}
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROGRAMS, env=env, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROGRAMS, env=env)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return done.stdout
 

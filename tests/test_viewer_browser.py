@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from browser import chromium as chromium
 from playwright.sync_api import Browser, expect
 from safetensors.numpy import save_file
 from viewing import Looker, Web, looking
+from viewing import looker as looker
 
 import ckptfmt
 import ckptfmt.viewing
@@ -22,15 +22,6 @@ from ckptfmt.format.dtypes import DTYPES
 
 RNG = np.random.default_rng(3)
 ROWS = 20  # of the table of numbers
-
-
-@pytest.fixture
-def looker(chromium: Browser) -> Iterator[Looker]:
-    """The page from the disk: it has asked nobody for anything, and nothing has gone wrong in it."""
-    with looking(chromium) as looker:
-        yield looker
-        assert looker.visited.problems == []
-        assert looker.visited.outside() == []
 
 
 def saved(path: Path, tree: Any, **options: Any) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from browser import chromium as chromium
 from damage import small_chunks
 from playwright.sync_api import Browser, expect
 from viewing import Looker, looking
+from viewing import looker as looker
 
 import ckptfmt
 import ckptfmt.viewing
@@ -21,14 +21,6 @@ BASE = {"w": np.arange(40_000.0).reshape(200, 200), "kept": np.arange(600).resha
 RESULT: dict[str, Any] = {"model": {"w": BASE["w"].copy(), "kept": BASE["kept"]}, "new": np.arange(6.0)}
 RESULT["model"]["w"][3, 5] = -1
 NOT_OPEN = "made of one of the base of this patch"
-
-
-@pytest.fixture
-def looker(chromium: Browser) -> Iterator[Looker]:
-    with looking(chromium) as looker:
-        yield looker
-        assert looker.visited.problems == []
-        assert looker.visited.outside() == []
 
 
 def made(folder: Path, **options: Any) -> tuple[Path, Path]:

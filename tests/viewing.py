@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from browser import Visited, visit
 from playwright.sync_api import Browser, Locator, expect
 
@@ -98,6 +99,21 @@ def looking(browser: Browser, url: str | None = None, **options: Any) -> Iterato
     place = Path(ckptfmt.viewing.__file__).with_name("page.html")
     with visit(browser, url or place.as_uri(), **options) as visited:
         yield Looker(visited)
+
+
+@contextlib.contextmanager
+def looking_alone(browser: Browser) -> Iterator[Looker]:
+    """The page from the disk: it has asked nobody for anything, and nothing has gone wrong in it."""
+    with looking(browser) as looker:
+        yield looker
+        assert looker.visited.problems == []
+        assert looker.visited.outside() == []
+
+
+@pytest.fixture
+def looker(chromium: Browser) -> Iterator[Looker]:
+    with looking_alone(chromium) as looker:
+        yield looker
 
 
 class Web:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import fault, os_fault
 
@@ -28,6 +28,29 @@ class Done(NamedTuple):
     damaged: list[ChunkKey]
 
 
+def kept(path: str) -> Any:
+    """What such a file holds, None if it is no JSON; raises `FileNotFoundError` and `StorageError`."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise os_fault(error, "cannot read how far the verification has come", path) from error
+    except ValueError:
+        return None
+
+
+def keep(path: str, document: dict[str, Any]) -> None:
+    """Replace the file; raises `StorageError`."""
+    try:
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        os.replace(f"{path}.new", path)
+    except OSError as error:
+        raise os_fault(error, "cannot keep how far the verification has come", path) from error
+
+
 class Mark:
     """How far a verification has come: a small file with the manifest's sha256, the number of chunks that were checked,
     in the order of the tables, and those of them that were damaged, which are checked again."""
@@ -42,14 +65,9 @@ class Mark:
     def at(cls, path: str, manifest: str) -> Mark:
         """What the file at `path` says, or a new mark if there is none; raises `bad-option` for any other file."""
         try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
+            found = kept(path)
         except FileNotFoundError:
             return cls(path, manifest, 0, [])
-        except OSError as error:
-            raise os_fault(error, "cannot read how far the verification has come", path) from error
-        except ValueError:
-            found = None
         match found:
             case {"ckptfmt_verify": 1, "manifest": str(of), "checked": int(checked), "damaged": list(damaged)}:
                 if of == manifest:
@@ -89,12 +107,7 @@ class Mark:
             "checked": self.checked,
             "damaged": self.damaged,
         }
-        try:
-            with open(f"{self.path}.new", "w", encoding="utf-8") as file:
-                json.dump(document, file)
-            os.replace(f"{self.path}.new", self.path)
-        except OSError as error:
-            raise os_fault(error, "cannot keep how far the verification has come", self.path) from error
+        keep(self.path, document)
 
     def remove(self) -> None:
         """The verification has ended."""

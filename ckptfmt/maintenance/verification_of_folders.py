@@ -7,7 +7,6 @@ checkpoint that is removed or replaced meanwhile, as a manager prunes, is left o
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
@@ -25,7 +24,6 @@ from ..errors import (
     StorageError,
     UnsupportedError,
     fault,
-    os_fault,
 )
 from ..format.limits import DEFAULT, Limits
 from ..layouts.foreign import HEAD
@@ -33,7 +31,7 @@ from ..progress import Progress
 from ..reading.checkpoint import StoredCheckpoint
 from ..storage import is_url, path_of
 from .candidates import candidates_in
-from .marks import Mark
+from .marks import Mark, keep, kept
 from .verification import VerifyReport, checked, verify, verify_stored
 
 FORM = "ckptfmt_verify_folder"
@@ -191,14 +189,9 @@ class Known:
     def at(cls, path: str, folder: str) -> Known:
         """What the file at `path` says, or nothing if there is none; raises `bad-option` for any other file."""
         try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
+            found = kept(path)
         except FileNotFoundError:
             return cls(path, folder, {})
-        except OSError as error:
-            raise os_fault(error, "cannot read how far the verification has come", path) from error
-        except ValueError:
-            found = None
         match found:
             case {"ckptfmt_verify_folder": 1, "folder": str(of), "whole": dict(whole)}:
                 if of == folder:
@@ -223,12 +216,7 @@ class Known:
     def add(self, report: VerifyReport, manifest: str) -> None:
         """This one was whole, too; raises `StorageError`."""
         self._whole[report.path] = [manifest, report.tensors, report.blocks, report.bytes]
-        try:
-            with open(f"{self.path}.new", "w", encoding="utf-8") as file:
-                json.dump({FORM: 1, "folder": self._folder, "whole": self._whole}, file)
-            os.replace(f"{self.path}.new", self.path)
-        except OSError as error:
-            raise os_fault(error, "cannot keep how far the verification has come", self.path) from error
+        keep(self.path, {FORM: 1, "folder": self._folder, "whole": self._whole})
 
     def remove(self) -> None:
         """All are checked."""
