@@ -4,7 +4,7 @@
 # beginning of the .safetensors file, of which then no tensor can be read. Without it, the same tensor is.
 #
 # Output seen:
-#   {'w': tensor}: begins with b'@\x00\x00\x00', read: w
+#   {'w': tensor}: begins with b'\xa8\x00\x00\x00', read: w
 #   {'w': tensor, 'step': 3}: begins with b'PK\x03\x04', SafetensorError: Error while deserializing header: header too large
 #
 # Exits non-zero if that changes.
