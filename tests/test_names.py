@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from ckptfmt.errors import CkptError, CorruptError
-from ckptfmt.format.names import Key, PathIndex, check_names, escape, is_int_text, parents, path_label, path_text
+from ckptfmt.format.names import (
+    Key,
+    PathIndex,
+    are_names_themselves,
+    check_names,
+    escape,
+    is_int_text,
+    parents,
+    path_label,
+    path_text,
+)
 from ckptfmt.testing.strategies import ODD_KEYS, keys
 
 ESCAPES = [
@@ -90,6 +100,17 @@ def test_zarr_takes_the_names(path: list[Any]) -> None:
     store = MemoryStore()
     zarr.create_group(store=store, path=name)
     assert zarr.open_group(store, path=name, mode="r").path == name
+
+
+@given(st.lists(st.text("azyAZ09_.-~/\n é", max_size=4), max_size=4))
+@example([])
+@example(["model", "layers.0", "W_1-b", "y", "X."])
+@example(["a", ""])
+@example(["a\nb"])
+def test_keys_that_are_names_themselves_are_known_together(keys: list[str]) -> None:  # [NAME-001]
+    if are_names_themselves(keys):
+        assert [escape(key) for key in keys] == keys
+    assert are_names_themselves([key for key in keys if re.fullmatch("[A-Ya-y]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?", key)])
 
 
 def test_odd_keys_have_distinct_names() -> None:

@@ -22,12 +22,13 @@ _LONGEST_INT = 20  # characters of an int64
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 _PLAIN = frozenset(_LETTERS)  # what stands for itself
 _LEGAL = frozenset(_LETTERS + "~")  # what names of nodes are made of
+_UNESCAPED = f"{_LETTERS}\n".encode()
 _BETWEEN = f"{_LETTERS}~/\n".encode()
 # without which all names with such letters are legal, whose lines stand between these
 _SUSPICIOUS = ("//", "/\n", "\n/", "\n\n", "/__", "\n__", "/.", "\n.", "/zarr.json", "\nzarr.json")
 # expressions, which are compiled where they are first needed: not for a slice
 _INT_LINE = r"\n-?[0-9]+(?=\n)"
-_UNESCAPED = r"(?:[A-Za-y](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?\n)*+"
+_ODD_FIRST = r"\n[^A-Za-y]"
 
 
 def escape(key: Key) -> str:
@@ -95,7 +96,10 @@ def exact_path(path: Key | Path) -> Path | None:
 
 def are_names_themselves(keys: Sequence[str]) -> bool:
     """Whether surely none of these keys is escaped: what `escape` looks at first, for many at once."""
-    return re.fullmatch(_UNESCAPED, "".join([f"{key}\n" for key in keys])) is not None and "\n" not in "".join(keys)
+    lines = "\n".join(["", *keys, ""])
+    if not lines.isascii() or lines.count("\n") != len(keys) + 1 or ".\n" in lines:
+        return False
+    return not lines.encode().translate(None, _UNESCAPED) and not re.search(_ODD_FIRST, lines)
 
 
 def path_text(path: Path) -> str:

@@ -16,7 +16,7 @@ from ..format.limits import uncollected
 from ..format.manifest import PAGED_FORMAT, Manifest
 from ..format.paged_manifest import paged
 from ..format.pages import OBJECT
-from ..format.stacks import TensorStack, is_stacked, stack_documents, stacks_of
+from ..format.stacks import TensorStack, stack_documents, stacks_of
 from ..format.zarr_nodes import node_members
 from ..frameworks.sources import KeptTensor, Source
 from . import chunk_object
@@ -54,19 +54,28 @@ def lay_out(framing: Framing, manifest: Manifest) -> None:
             tensors = stack.tensors[chunk * stack.rows : (chunk + 1) * stack.rows].tolist()
             padding = size - len(tensors) * stack.spec.chunk_nbytes
             framing.add(stack.chunk_object(chunk), offsets[firsts[tensors[0]]], size, padding=padding)
-    for number, (name, spec) in enumerate(zip(names, specs, strict=True)):
-        for chunk in range(0 if is_stacked(spec) else spec.chunks):
+    for number in _alone(len(specs), stacks):
+        for chunk in range(specs[number].chunks):
             row = firsts[number] + chunk
-            framing.add(chunk_object(name, spec, chunk), offsets[row], manifest.table.lengths[row])
+            framing.add(chunk_object(names[number], specs[number], chunk), offsets[row], manifest.table.lengths[row])
     assert pages is not None
     framing.add(OBJECT, *pages.extent, is_aligned=False)
+
+
+def _alone(count: int, stacks: list[TensorStack]) -> list[int]:
+    """Which of so many tensors stand in no stack."""
+    is_alone = np.ones(count, np.bool_)
+    for stack in stacks:
+        is_alone[stack.tensors] = False
+    found: list[int] = np.flatnonzero(is_alone).tolist()
+    return found
 
 
 def _documents(
     names: Sequence[str], specs: Sequence[ArraySpec], stacks: list[TensorStack]
 ) -> Iterator[tuple[str, bytes]]:
     """The node documents of the stacks, and of what stands in none."""
-    alone = [number for number, spec in enumerate(specs) if not is_stacked(spec)]
+    alone = _alone(len(specs), stacks)
     root, *others = node_members(tuple([names[n] for n in alone]), [specs[n] for n in alone], PAGED_FORMAT)
     yield root
     yield from stack_documents(stacks, names)
@@ -91,7 +100,7 @@ def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[TensorStack]) ->
             for number, digest in zip(numbers.tolist(), found, strict=True):
                 digests[number] = digest
             draft.report(size * len(numbers))
-    others = [number for number, spec in enumerate(draft.specs) if not is_stacked(spec)]
+    others = _alone(len(draft.specs), stacks)
     begun = len(writer.members)
     writer.add_chunks(
         Chunk(draft.names[number], draft.specs[number], draft.sources[number], chunk)

@@ -152,6 +152,8 @@ class _TreeEncoder:
                     sources.append(item)
                 nodes.append(["tensor", index])
                 tensors.append(nodes[-1])
+            elif kind is dict or kind is list:
+                nodes.append(self.container(item, kind, (*path, key), depth + 1))
             else:
                 nodes.append(node(item, (*path, key), depth + 1))
         return nodes
