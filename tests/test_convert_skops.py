@@ -22,15 +22,19 @@ from sklearn.preprocessing import StandardScaler
 
 from ckptfmt.conversion import open_source
 
-skops = peer("skops.io")
-
 ROWS = np.random.default_rng(1).normal(size=(40, 3))
 CLASSES = np.where(ROWS[:, 0] > 0, "a", "b")
 COMPRESSED = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 6}
 
 
+@pytest.fixture(scope="module")
+def skops() -> Any:
+    """Imported here, as that takes seconds: not by processes that only collect these tests."""
+    return peer("skops.io")
+
+
 @pytest.mark.parametrize("how", [{}, COMPRESSED], ids=["stored", "compressed"])
-def test_an_estimator_is_its_attributes(tmp_path: Path, how: Any) -> None:
+def test_an_estimator_is_its_attributes(tmp_path: Path, how: Any, skops: Any) -> None:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, CLASSES)
     skops.dump(pipeline, tmp_path / "a.skops", **how)
     refused(tmp_path / "a.skops", "lossy", "a sklearn.pipeline.Pipeline becomes a dict of its attributes")
@@ -43,7 +47,7 @@ def test_an_estimator_is_its_attributes(tmp_path: Path, how: Any) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, COMPRESSED], ids=["stored", "compressed"])
-def test_the_trees_of_a_forest(tmp_path: Path, how: Any) -> None:
+def test_the_trees_of_a_forest(tmp_path: Path, how: Any, skops: Any) -> None:
     forest = RandomForestClassifier(2, random_state=1).fit(ROWS, CLASSES)
     skops.dump(forest, tmp_path / "a.skops", **how)
     tree, _ = imported(tmp_path / "a.skops", allow_loss="value")
@@ -55,7 +59,7 @@ def test_the_trees_of_a_forest(tmp_path: Path, how: Any) -> None:
         assert found["tree_"]["arguments"][0] == 3
 
 
-def test_values(tmp_path: Path) -> None:
+def test_values(tmp_path: Path, skops: Any) -> None:
     values = {
         "array": MATRIX,
         "same": MATRIX,
@@ -88,7 +92,7 @@ def test_values(tmp_path: Path) -> None:
         assert source.tree["array"] is source.tree["same"]
 
 
-def test_two_keys_of_one_text(tmp_path: Path) -> None:
+def test_two_keys_of_one_text(tmp_path: Path, skops: Any) -> None:
     """findings/skops-keys-of-one-text.sh"""
     skops.dump({1: "int", "1": "text"}, tmp_path / "a.skops")
     refused(tmp_path / "a.skops", "bad-source", "the name '1' stands twice")
