@@ -1,6 +1,6 @@
 """The cases, described. `python -m conformance.make` turns these descriptions into the files under `vectors/`.
 
-Each module adds entries with the three functions below. Expectations come from the description of a checkpoint, never
+Each module adds entries with the functions below. Expectations come from the description of a checkpoint, never
 from a reader.
 """
 
@@ -149,6 +149,13 @@ def fault(
             )
         )
     )
+
+
+def verified(
+    identity: str, title: str, spec: str, base: str, steps: list[dict[str, Any]], *damage: dict[str, Any], **more: Any
+) -> None:
+    """The same, of which a whole verification tells this damage and no other; `more` is what `fault` takes."""
+    fault(identity, title, spec, base, steps, {"damage": [*damage]}, {"op": "verify"}, needs=("verify",), **more)
 
 
 def plain(

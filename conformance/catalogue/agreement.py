@@ -9,7 +9,7 @@ from typing import Any
 from ..build import Checkpoint
 from ..model import Tensor, pattern, tensor
 from ..packing import pack
-from . import chunk, edit, fault, place, valid
+from . import chunk, edit, fault, place, valid, verified
 
 READ_X = {"op": "read", "path": ["x"]}
 RESEAL: dict[str, Any] = {"do": "reseal"}
@@ -145,15 +145,13 @@ for _name, _path in (("first", ["a", "first"]), ("second", ["b", {"int": "0"}]))
         {"op": "read", "path": _path},
         still=[["c"]],
     )
-fault(
+verified(
     "alias-damaged-verify",
     "A whole verification tells damage of aliases once, by the path at which the tensor stands first.",
     "BLK-007 TREE-010",
     "alias-two-blocks",
     _DAMAGED,
-    {"damage": [{"code": "block-digest", "tensor": "a/first", "chunk": 0, "block": 1}]},
-    {"op": "verify"},
-    needs=("verify",),
+    {"code": "block-digest", "tensor": "a/first", "chunk": 0, "block": 1},
 )
 for _name, _title, _steps, _code in (
     ("missing", "missing", [{"do": "remove_object", "object": "tensors/c/c/1/0"}], "missing-object"),

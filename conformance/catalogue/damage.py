@@ -7,10 +7,9 @@ from typing import Any
 
 from ..build import Checkpoint
 from ..model import Tensor, pattern, tensor
-from . import chunk, fault, place, valid
+from . import chunk, fault, place, valid, verified
 
 READ_W = {"op": "read", "path": ["w"]}
-VERIFY = {"op": "verify"}
 
 
 def _tree() -> dict[str, Tensor]:
@@ -23,10 +22,6 @@ def _tree() -> dict[str, Tensor]:
 
 def flip(path: list[Any], number: int, offset: int, bit: int = 0) -> dict[str, Any]:
     return {"do": "flip_bit", "at": chunk(path, number, offset), "bit": bit}
-
-
-def damage(*entries: dict[str, Any]) -> dict[str, Any]:
-    return {"damage": list(entries)}
 
 
 for _digest in ("sha256", "xxh3-128", "blake3"):
@@ -42,8 +37,8 @@ for _digest in ("sha256", "xxh3-128", "blake3"):
             f"A whole verification of {_digest} in layout {_layout} finds nothing.",
             "BLK-007 FRM-006 " + ("FRM-001" if _layout == "file" else "FRM-002"),
             Checkpoint(_tree(), digest=_digest, layout=_layout),
-            VERIFY,
-            damage(),
+            {"op": "verify"},
+            {"damage": []},
             needs=("reader", "verify"),
         )
         fault(
@@ -361,15 +356,13 @@ FRAMES: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
     ),
 }
 for _name, (_title, _spec, _base, _steps) in FRAMES.items():
-    fault(
+    verified(
         f"frame-{_name}",
         f"A whole verification finds a change of the frame: {_title}.",
         f"{_spec} FRM-004 BLK-007",
         _base,
         _steps,
-        damage({"code": "frame-digest"}),
-        VERIFY,
-        needs=("verify",),
+        {"code": "frame-digest"},
     )
     fault(
         f"frame-{_name}-read",
@@ -449,15 +442,13 @@ VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, An
     ),
 }
 for _name, (_title, _spec, _base, _steps, _found) in VERIFIED.items():
-    fault(
+    verified(
         f"verify-{_name}",
         f"A whole verification reports {_title}, and nothing else.",
         _spec,
         _base,
         _steps,
-        damage(*_found),
-        VERIFY,
-        needs=("verify",),
+        *_found,
     )
 for _base in (
     "grid-padding",
@@ -467,15 +458,12 @@ for _base in (
     "empty-tensors",
     "tree-aliases",
 ):
-    fault(
+    verified(
         f"verify-clean-{_base}",
         f"A whole verification of the case {_base} finds nothing.",
         "BLK-007",
         _base,
         [],
-        damage(),
-        VERIFY,
-        needs=("verify",),
     )
 fault(
     "object-long-read",

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..build import Checkpoint, sealed
 from ..model import tensor
-from . import fault, plain, valid
+from . import fault, plain, valid, verified
 
 OPEN = {"op": "open"}
 
@@ -183,27 +183,23 @@ fault(
     "linked-object",
     generated=True,
 )
-fault(
+verified(
     "link-verify",
     "A whole verification reports a linked chunk.",
     "CHK-007 BLK-007",
     "link-base",
     [{"do": "link_object", "object": "tensors/a/c/0", "target": "outside/0"}],
-    {"damage": [{"code": "linked-object", "tensor": "a"}]},
-    {"op": "verify"},
-    needs=("verify",),
+    {"code": "linked-object", "tensor": "a"},
     generated=True,
 )
 
-fault(
+verified(
     "link-verify-node-document",
     "A whole verification reports a linked node document, also if what it leads to is right.",
     "CHK-007 BLK-007 FRM-002",
     "link-base",
     [{"do": "link_object", "object": "tensors/a/zarr.json", "target": "outside/zarr.json"}],
-    {"damage": [{"code": "linked-object"}]},
-    {"op": "verify"},
-    needs=("verify",),
+    {"code": "linked-object"},
     generated=True,
 )
 

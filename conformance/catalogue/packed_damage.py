@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import edit, fault, place
+from . import edit, fault, place, verified
 from .packed import BASE
 
 READ_X = {"op": "read", "path": ["x"]}
@@ -191,13 +191,11 @@ VERIFIED: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, An
     ),
 }
 for _name, (_title, _spec, _base, _steps, _found) in VERIFIED.items():
-    fault(
+    verified(
         f"packed-verify-{_name}-changed",
         f"A whole verification reports {_title}.",
         _spec,
         _base,
         _steps,
-        {"damage": _found},
-        {"op": "verify"},
-        needs=("verify",),
+        *_found,
     )

@@ -8,8 +8,8 @@ from typing import Any
 from ..cases import flatten
 from ..packing import pack
 from ..recipes import Mutation
-from . import ENTRIES, edit, fault
-from .page_faults import ALL, RESEAL, SOON_OR_LATE, VERIFY, Steps, column, page, u32, u64
+from . import ENTRIES, edit, fault, verified
+from .page_faults import ALL, RESEAL, SOON_OR_LATE, Steps, column, page, u32, u64
 
 READ_W = {"op": "read", "path": ["w"]}
 READ_L = {"op": "read", "path": ["layers", {"int": "0"}, "w"]}
@@ -313,23 +313,20 @@ FOUND: dict[str, tuple[str, str, str, Steps, list[str]]] = {
     ),
 }
 for _name, (_title, _spec, _base, _steps, _codes) in FOUND.items():
-    fault(
+    verified(
         f"pages-verify-{_name}",
         f"A whole verification reports {_title}, and nothing else.",
         _spec,
         _base,
         [*_steps, RESEAL] if "flip" not in str(_steps) else _steps,
-        {"damage": [{"code": code} for code in _codes]},
-        VERIFY,
-        needs=("verify",),
+        *[{"code": code} for code in _codes],
     )
-fault(
+verified(
     "pages-verify-page-and-block",
     "A whole verification reports a damaged page, and a block of a tensor in another.",
     "PAGE-009 BLK-007",
     "pages-base",
     [flip(1), {"do": "flip_bit", "at": {"region": {"tensor": ["big"], "chunk": 0}, "offset": 4500}, "bit": 1}],
-    {"damage": [{"code": "manifest-digest"}, {"code": "block-digest", "tensor": "big", "chunk": 0, "block": 1}]},
-    VERIFY,
-    needs=("verify",),
+    {"code": "manifest-digest"},
+    {"code": "block-digest", "tensor": "big", "chunk": 0, "block": 1},
 )

@@ -8,9 +8,9 @@ from typing import Any
 from ..cases import flatten
 from ..packing import Literal, pack
 from ..recipes import Mutation
-from . import ENTRIES, edit, fault, msgpack, remove, value_of
+from . import ENTRIES, edit, fault, msgpack, remove, value_of, verified
 
-ALL, VERIFY = {"op": "read", "path": []}, {"op": "verify"}
+ALL = {"op": "read", "path": []}
 RESEAL: dict[str, Any] = {"do": "reseal"}
 Steps = list[dict[str, Any]]
 
@@ -207,15 +207,13 @@ for _name, (_title, _spec, _steps) in REFERENCES.items():
         ALL,
     )
     if _name in ("never", "twice", "joined-kinds", "unused-tensor"):
-        fault(
+        verified(
             f"pages-verify-tree-{_name}",
             f"A whole verification tells that the tree of a paged manifest has {_title}.",
             f"{_spec} PAGE-009 BLK-007",
             "pages-nodes",
             [*_steps, RESEAL],
-            {"damage": [{"code": "bad-manifest"}]},
-            VERIFY,
-            needs=("verify",),
+            {"code": "bad-manifest"},
         )
 fault(
     "pages-tree-doubling",

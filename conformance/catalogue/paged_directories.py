@@ -6,9 +6,9 @@ from typing import Any
 
 from ..build import Checkpoint
 from ..model import tensor
-from . import chunk, edit, fault, msgpack, remove, valid
+from . import chunk, edit, fault, msgpack, remove, valid, verified
 from .page_damage import flip
-from .page_faults import RESEAL, VERIFY, Steps, column, u32, u64
+from .page_faults import RESEAL, Steps, column, u32, u64
 from .pages import ODD, SMALL, TREE
 
 READ_L = {"op": "read", "path": ["layers", {"int": "0"}, "w"]}
@@ -59,7 +59,7 @@ for _layout in ("packed", "loose"):
             f"A whole verification of pages in layout {_layout} finds nothing: {_name.replace('-', ' ')}.",
             "BLK-007 PAGE-002" + (" FRM-003" if _layout == "packed" else " FRM-002"),
             built(_layout, _tree),
-            VERIFY,
+            {"op": "verify"},
             {"damage": []},
             needs=("reader", "verify"),
         )
@@ -128,25 +128,22 @@ for _layout in ("packed", "loose"):
         READ_L,
         generated=True,
     )
-    fault(
+    verified(
         f"pages-{_layout}-verify-damaged",
         f"A whole verification reports a damaged page of layout {_layout}, and a block of a tensor in another.",
         "PAGE-009 BLK-007",
         f"pages-{_layout}-base",
         [flip(1), {"do": "flip_bit", "at": chunk(["big"], 1, 4500), "bit": 1}],
-        {"damage": [{"code": "manifest-digest"}, {"code": "block-digest", "tensor": "big", "chunk": 1, "block": 1}]},
-        VERIFY,
-        needs=("verify",),
+        {"code": "manifest-digest"},
+        {"code": "block-digest", "tensor": "big", "chunk": 1, "block": 1},
     )
-    fault(
+    verified(
         f"pages-{_layout}-verify-longer",
         f"A whole verification reports a `pages.bin` that goes on after its pages, in layout {_layout}.",
         "PAGE-002 BLK-007",
         f"pages-{_layout}-base",
         [{"do": "append", "object": "pages.bin", "hex": "00"}],
-        {"damage": [{"code": "bad-extent"}]},
-        VERIFY,
-        needs=("verify",),
+        {"code": "bad-extent"},
     )
     fault(
         f"pages-{_layout}-unknown-feature",
@@ -260,23 +257,19 @@ VERIFIED: dict[str, tuple[str, str, Steps, list[str]]] = {
     ),
 }
 for _name, (_title, _spec, _steps, _codes) in VERIFIED.items():
-    fault(
+    verified(
         f"pages-packed-verify-{_name}",
         f"A whole verification of a paged checkpoint in layout packed reports {_title}.",
         _spec,
         "pages-packed-base",
         _steps,
-        {"damage": [{"code": code} for code in _codes]},
-        VERIFY,
-        needs=("verify",),
+        *[{"code": code} for code in _codes],
     )
-fault(
+verified(
     "pages-loose-verify-page-and-frame",
     "A whole verification reports a damaged page, and not a changed node document, as nobody knows which there are.",
     "FRM-007",
     "pages-loose-base",
     [flip(1), {"do": "flip_bit", "at": {"object": "tensors/zarr.json", "offset": 5}, "bit": 0}],
-    {"damage": [{"code": "manifest-digest"}]},
-    VERIFY,
-    needs=("verify",),
+    {"code": "manifest-digest"},
 )

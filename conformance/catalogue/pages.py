@@ -8,7 +8,7 @@ from ..build import Checkpoint
 from ..model import Form, Scalar, Tag, Tensor, tensor
 from ..packing import pack_long
 from ..pages import Paging
-from . import fault, msgpack, plain, valid, value_of
+from . import fault, msgpack, plain, valid, value_of, verified
 from .codecs import gzip, gzip_stored
 from .large import STACK
 
@@ -274,15 +274,12 @@ for _base in (
     "tags",
     "codec",
 ):
-    fault(
+    verified(
         f"pages-verify-clean-{_base}",
         f"A whole verification of the case pages-{_base} finds nothing.",
         "BLK-007 PAGE-009 FRM-001",
         f"pages-{_base}",
         [],
-        {"damage": []},
-        {"op": "verify"},
-        needs=("verify",),
         generated=True,
     )
 fault(

@@ -9,7 +9,7 @@ from typing import Any
 from ..build import Checkpoint
 from ..model import tensor
 from ..patching import SAME, XOR
-from . import chunk, edit, fault, msgpack, remove, valid, value_of
+from . import chunk, edit, fault, msgpack, remove, valid, value_of, verified
 from .patches import BASE, MADE, OF_BASE, PATCH, RESULT, read
 
 OPEN = {"op": "open", "bases": ["patch-base"]}
@@ -234,15 +234,13 @@ valid(
     {"damage": []},
     needs=("verify",),
 )
-fault(
+verified(
     "patch-verify-damaged",
     "A whole verification finds damaged differences.",
     "PATCH-016 BLK-007",
     "patch-read",
     [{"do": "flip_bit", "at": chunk(["w"], 0, 30), "bit": 3}],
-    {"damage": [{"code": "block-digest", "tensor": "w", "chunk": 0, "block": 0}]},
-    {"op": "verify"},
-    needs=("verify",),
+    {"code": "block-digest", "tensor": "w", "chunk": 0, "block": 0},
     lacks=("reader",),
 )
 _OTHER = Checkpoint({"x": tensor("int8", (4,), "x")})

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..cases import flatten
 from ..recipes import Mutation
-from . import ENTRIES, edit, fault, place
+from . import ENTRIES, edit, fault, place, verified
 
 RESEAL = {"do": "reseal"}
 
@@ -341,15 +341,13 @@ for _name, _steps, _code in (
     ("record", [{"do": "overwrite", "at": place("record", -2), "hex": "67"}], "bad-record"),
     ("manifest", [{"do": "flip_bit", "at": place("manifest", 100), "bit": 3}], "manifest-digest"),
 ):
-    fault(
+    verified(
         f"verify-damaged-{_name}",
         f"A whole verification of what cannot be opened, as its {_name} is damaged, tells that alone.",
         "BLK-010",
         "tree-base",
         _steps,
-        {"damage": [{"code": _code}]},
-        {"op": "verify"},
-        needs=("verify",),
+        {"code": _code},
     )
 fault(
     "manifest-missing",
