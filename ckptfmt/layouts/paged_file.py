@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,12 @@ from ..frameworks.sources import KeptTensor, Source
 from . import chunk_object
 from .draft import Draft
 from .encoding import Chunk
-from .framing import Framing
 from .pack_writer import PackWriter
 from .paging import in_order
 from .pieces import stored_bytes
+
+if TYPE_CHECKING:
+    from .framing import Framing
 
 Sources = Sequence[Source]
 
