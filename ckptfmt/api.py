@@ -31,9 +31,10 @@ def open(path: Place, **options: Unpack[OpenOptions]) -> Checkpoint:
     `add_prefix` change the names of the tensors as in `load`. `framework`: "torch", "jax" or another that has an
     adapter, or an adapter: slices and whole tensors are that framework's. `base`: of a patch (`is_patch`), the
     checkpoint that it was made against, as a path or open, or several among which that is and, if it is a patch itself,
-    its own base; a folder is looked through. What is no patch needs none, and does without. `trust`: public keys
-    (paths, bytes of PEM, or keys of the package `cryptography`), one or several, or certificates: only if one of them
-    has signed it, and with nothing read unverified; see `verify_signature`.
+    its own base; a folder is looked through. Without it a base that lies beside the patch, on a disk, is found. What
+    is no patch needs none. `trust`: public keys (paths, bytes of PEM, or keys of the package `cryptography`), one or
+    several, or certificates: only if one of them has signed it, and with nothing read unverified; see
+    `verify_signature`.
 
     With `schema`, a version of the checkpoint's parameter layout, or its id and version: the checkpoint as it is there,
     planned on the manifest and read lazily. `migrations`: a `MigrationSet`, documents (as dicts), paths of JSON or
@@ -86,7 +87,8 @@ def load(path: Place, **options: Unpack[LoadOptions]) -> Tree:
     - `storage_options`: for URLs, handed to fsspec, or with `{"engine": "obstore", ...}` the others to obstore.
     - `follow_links`: also through symbolic links in its folder, as `open` says.
     - `trust`: as in `open`; `mmap=True` then verifies, too, and `verify=False` is refused.
-    - `base`: the base of a patch, as in `open`; without it `missing-base` is raised for tensors that are made of it.
+    - `base`: the base of a patch, as in `open`; where it is neither given nor beside the patch, `missing-base` is
+      raised for tensors that are made of it.
     - `schema`, with `migrations`, `source_schema`, `down`, `lossy`, `parameters` and `externs`, as in `open`: the tree
       as it is at that version.
 

@@ -64,7 +64,7 @@ class Checkpoint(Lookup[AnyTensor]):
         if options:
             self._open_as_asked(path, dict(options))
         else:  # which needs less to be imported
-            self._view = StoredCheckpoint(path)
+            self._view = StoredCheckpoint(path, beside=True)
 
     def _open_as_asked(self, path: Place, found: dict[str, Any]) -> None:
         from .reading.options import StoredOptions, taken_names
@@ -77,7 +77,7 @@ class Checkpoint(Lookup[AnyTensor]):
         if schema is None and found:
             message = f"{', '.join(f'{name}=' for name in found)} requires schema=, the version that migrations lead to"
             raise fault("bad-option", message, path=path)
-        stored = StoredCheckpoint(path, **opening)
+        stored = StoredCheckpoint(path, beside=True, **opening)
         try:
             if trust is not None:
                 stored.require_verification()
@@ -271,8 +271,8 @@ class Checkpoint(Lookup[AnyTensor]):
 
     @takes()
     def verify(self, *, progress: Progress | None = None, resume: str | os.PathLike[str] | None = None) -> VerifyReport:
-        """Check every byte that is stored, of a base that was given, too; `progress`, `resume` and errors are those of
-        `ckptfmt.verify`."""
+        """Check every byte that is stored, of a base that was given or found, too; `progress`, `resume` and errors are
+        those of `ckptfmt.verify`."""
         from .maintenance.verification import verify_stored
 
         return verify_stored(self._view.stored, progress, resume)

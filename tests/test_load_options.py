@@ -33,7 +33,7 @@ BACK = [{"from": "lin.w", "to": "a"}, {"from": "lin.b", "to": "b"}]
 class Case(NamedTuple):
     """What is stored, as what, and what loading it with the options gives. `linked`: in a folder whose files are links
     to others in it. `target`: only calls with a target have use for the option. `refused`: the targets with which calls
-    cannot have it, and say so. `base`: what is stored is a patch of that, beside which it lies in `base.ckpt`."""
+    cannot have it, and say so. `base`: what is stored is a patch of that, which lies in `apart/base.ckpt`."""
 
     stored: Any
     options: dict[str, Any]
@@ -80,7 +80,7 @@ CASES = {
     "on_match": Case(STATE, {"on_match": ...}, target=True),
     "limits": Case(STATE, {"limits": ckptfmt.Limits(manifest=10)}, error="limit-exceeded"),
     "follow_links": Case(STATE, {"follow_links": True}, linked=True),
-    "base": Case(STATE, {"base": Path("base.ckpt")}, base=OTHER),
+    "base": Case(STATE, {"base": Path("apart/base.ckpt")}, base=OTHER),
     "storage_options": Case(STATE, {"storage_options": {"engine": "none"}}, error="bad-option"),
     "schema": Case(OTHER, chain(*RENAMED)),
     "migrations": Case(OTHER, chain(*RENAMED)),
@@ -233,9 +233,10 @@ def stored(folder: Path, case: Case) -> Path:
     layout: dict[str, Any] = {"layout": "loose"} if case.linked else {}
     ckptfmt.save(path, case.stored, schema=case.schema, durable=False, **layout)
     if case.base is not None:
-        ckptfmt.save(folder / "base.ckpt", case.base, durable=False)
+        (folder / "apart").mkdir()
+        ckptfmt.save(folder / "apart/base.ckpt", case.base, durable=False)
         path.rename(folder / "new.ckpt")
-        ckptfmt.patch(folder / "base.ckpt", folder / "new.ckpt", path, durable=False)
+        ckptfmt.patch(folder / "apart/base.ckpt", folder / "new.ckpt", path, durable=False)
     if case.linked:
         for file in [file for file in path.rglob("*") if file.is_file()]:
             file.rename(file.with_name(f"{file.name}.kept"))

@@ -7,6 +7,7 @@ import copy
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,13 @@ def nudged(array: Any, every: int = 7) -> Any:
     found = array.copy()
     found.reshape(-1).view(np.uint8)[:: every * array.itemsize] ^= 1
     return found
+
+
+def apart(path: Path) -> Path:
+    """The same checkpoint where nothing lies beside it."""
+    other = path.parent / "apart" / path.name
+    other.parent.mkdir(exist_ok=True)
+    return Path(shutil.copy(path, other))
 
 
 def trees() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -215,9 +223,12 @@ def test_what_a_patch_says_needs_no_base(pair: Any) -> None:
         assert checkpoint["w"].shape == (300, 200)
         assert checkpoint["step"] == 2
         assert_same_tree(checkpoint["added"].read(), new["added"])
+        assert_same_tree(checkpoint["w"].read(), new["w"])
+        refused("bad-option", lambda: checkpoint.zarr)
+    with ckptfmt.open(apart(patch)) as checkpoint:
         error = refused("missing-base", checkpoint["w"].read)
         refused("missing-base", lambda: checkpoint["renamed"][0])
-        refused("bad-option", lambda: checkpoint.zarr)
+        assert_same_tree(checkpoint["added"].read(), new["added"])
     with ckptfmt.open(pair[0]) as base:
         assert base.manifest_sha256 in str(error)
         assert ckptfmt.verify(patch).base == base.manifest_sha256
@@ -228,13 +239,47 @@ def test_what_a_patch_says_needs_no_base(pair: Any) -> None:
 def test_differences_are_taken_for_elements_by_nobody(pair: Any, tmp_path: Path) -> None:
     """What reads chunks by itself, to copy or to look at them, asks for the base as others do."""
     base, patch, _ = pair
+    patch = apart(patch)
     refused("missing-base", lambda: ckptfmt.stats(patch))
     refused("missing-base", lambda: ckptfmt.convert(patch, tmp_path / "x.npz", allow_loss=True, select="renamed"))
     refused("missing-base", lambda: ckptfmt.convert(patch, tmp_path / "x.ckpt"))
     refused("missing-base", lambda: ckptfmt.diff(patch, base))
     document = {"ckptfmt_migration": 1, "schema": "net", "from": "1", "to": "2", "rest": "keep", "rules": []}
     refused("missing-base", lambda: ckptfmt.migrate(patch, tmp_path / "x.ckpt", [document], schema="2"))
-    assert sorted(os.listdir(tmp_path)) == ["base.ckpt", "new.ckpt", "patch.ckpt"]
+    assert sorted(os.listdir(tmp_path)) == ["apart", "base.ckpt", "new.ckpt", "patch.ckpt"]
+
+
+# ---- bases that lie beside
+
+
+def test_a_base_beside_is_found(tmp_path: Path) -> None:
+    """Of a chain each, among whatever else lies there; for all that reads, and for what is not asked for nothing."""
+    paths, found = links(tmp_path, 3)
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "broken").write_bytes(b"PK\3\4")
+    assert_same_tree(ckptfmt.load(paths[3]), found[3])
+    with ckptfmt.open(paths[3]) as checkpoint:
+        assert_same_tree(checkpoint["w"][10:20], found[3]["w"][10:20])
+    assert ckptfmt.diff(paths[3], tmp_path / "new").equal
+    ckptfmt.convert(paths[3], tmp_path / "x.npz", allow_loss=True)
+    assert np.array_equal(np.load(tmp_path / "x.npz")["w"], found[3]["w"])
+    report = ckptfmt.verify(paths[3])
+    assert (report.ok, report.base_report) == (True, None)
+    refused("wrong-base", lambda: ckptfmt.load(paths[3], base=tmp_path / "new"))
+    refused("limit-exceeded", lambda: ckptfmt.load(paths[3], limits=ckptfmt.Limits(patches=2)))
+
+
+def test_a_base_beside_that_is_gone_or_damaged_is_missing(tmp_path: Path) -> None:
+    paths, found = links(tmp_path, 2)
+    raw = paths[0].read_bytes()
+    paths[0].write_bytes(raw[:-200])
+    with ckptfmt.open(paths[2]) as checkpoint:
+        assert checkpoint.metadata is None
+        refused("missing-base", checkpoint["w"].read)
+    paths[0].unlink()
+    refused("missing-base", lambda: ckptfmt.load(paths[1]))
+    paths[0].write_bytes(raw)
+    assert_same_tree(ckptfmt.load(paths[2]), found[2])
 
 
 # ---- bases that are none
@@ -332,8 +377,8 @@ def test_a_chain_is_read_up_to_a_length(tmp_path: Path) -> None:
     refused("limit-exceeded", lambda: ckptfmt.load(paths[4], base=tmp_path, limits=few))
     assert_same_tree(ckptfmt.load(paths[3], base=tmp_path, limits=few), found[3])
     refused("wrong-base", lambda: ckptfmt.load(paths[8], base=paths[2:8]))
-    error = refused("missing-base", lambda: ckptfmt.apply(ckptfmt.open(paths[1]), paths[2], tmp_path / "out"))
-    assert str(paths[1]) in str(error)
+    error = refused("missing-base", lambda: ckptfmt.apply(ckptfmt.open(apart(paths[1])), paths[2], tmp_path / "out"))
+    assert str(tmp_path / "apart" / "1") in str(error)
 
 
 def test_a_chain_is_folded(tmp_path: Path) -> None:
@@ -477,6 +522,7 @@ def test_the_report_says_what_was_stored(pair: Any, tmp_path: Path) -> None:
 
 def test_what_is_made_of_a_base_is_refused_without_it(pair: Any, tmp_path: Path) -> None:
     base, patch, _ = pair
+    patch = apart(patch)
     there = sorted(tmp_path.iterdir())
     refused("missing-base", lambda: ckptfmt.diff(base, patch))
     for name in ("x.npz", "x.ckpt"):

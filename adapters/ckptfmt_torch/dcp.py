@@ -390,7 +390,7 @@ class StorageReader(storage.StorageReader):
     def read_metadata(self, *args: Any, **options: Any) -> Metadata:
         """What the checkpoint holds, one chunk for each tensor: which bytes a part of it needs is our affair."""
         self._close()
-        checkpoint = self._checkpoint = StoredCheckpoint(self.checkpoint_id, verify=self.verify)
+        checkpoint = self._checkpoint = StoredCheckpoint(self.checkpoint_id, verify=self.verify, beside=True)
         handles = {tensor.index: tensor for tensor in checkpoint.tensors.values()}
         described = {
             index: torch.empty(_packed(tensor), dtype=TORCH[tensor.dtype_name], device="meta")

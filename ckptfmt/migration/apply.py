@@ -88,8 +88,8 @@ def migrate(
     asked: dict[str, Any] = dict(options)
     renaming = taken_names(asked, path_of(source))
     chain = {name: asked.pop(name) for name in ChainOptions.__annotations__ if name in asked}
-    read_options = options_at(source, storage_options)
-    with StoredCheckpoint(source, storage_options=read_options, follow_links=follow_links, base=base) as stored:
+    opening: Any = {"storage_options": options_at(source, storage_options), "follow_links": follow_links, "base": base}
+    with StoredCheckpoint(source, beside=True, **opening) as stored:
         view = _viewed(stored, renaming, schema, migrations=migrations, **chain)
         if plan_only:
             return _report(view, None, view.plan.overflows)

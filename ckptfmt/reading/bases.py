@@ -12,6 +12,7 @@ from ..format.limits import Limits
 from ..format.patch import check_sources
 from ..layouts import layout_of
 from ..storage import COMMIT, TEMPORARY_SUFFIX, is_url, options_at, place_of, storage_for
+from ..storage.held import HeldPlace
 from .lookup import Lookup
 from .view import CheckpointView
 
@@ -27,7 +28,7 @@ SHOWN = 8  # digests in a message
 
 class Bases(NamedTuple):
     """Candidates, and how those that are not open are opened. `left`: how many patches may still be read one through
-    another."""
+    another. `is_asked`: whether the base must be among them."""
 
     candidates: tuple[Any, ...]
     verify: bool
@@ -35,25 +36,34 @@ class Bases(NamedTuple):
     options: Mapping[str, Any] | None
     follow_links: bool
     left: int
+    is_asked: bool
 
     @classmethod
     def of(
-        cls, given: Any, verify: bool, limits: Limits, options: Mapping[str, Any] | None, *, follow_links: bool
+        cls, given: Any, checkpoint: StoredCheckpoint, options: Mapping[str, Any] | None, *, follow_links: bool
     ) -> Bases:
-        """What a `base=` means; raises `bad-option`."""
+        """What a `base=` means for a checkpoint: None, that its base is looked for beside it, on a disk, and may be
+        missing. Raises `bad-option`."""
         if isinstance(given, cls):
             return given
-        candidates = tuple(map(_candidate, bases_given(given)))
-        return cls(candidates, verify, limits, options, follow_links, limits.patches)
+        is_asked = given is not None
+        found = map(_candidate, bases_given(given)) if is_asked else _folder_of(checkpoint.path)
+        limits = checkpoint.limits
+        return cls(tuple(found), checkpoint.verifies, limits, options, follow_links, limits.patches, is_asked)
 
-    def base_of(self, checkpoint: StoredCheckpoint) -> tuple[StoredCheckpoint, bool]:
-        """The base of a patch, and whether it was opened here; raises `wrong-base`, `limit-exceeded`, and what opening
-        it raises. [PATCH-004] [PATCH-005] [PATCH-009]"""
+    def base_of(self, checkpoint: StoredCheckpoint) -> tuple[StoredCheckpoint | None, bool]:
+        """The base of a patch, and whether it was opened here; None where it was not asked for, and is missing. Raises
+        `wrong-base`, `limit-exceeded`, and what opening it raises. [PATCH-004] [PATCH-005] [PATCH-009]"""
         patch = checkpoint.manifest.patch
         assert patch is not None
         if self.left < 1:
             raise self._too_long(checkpoint)
-        base, is_opened = self._find(patch.base, checkpoint)
+        try:
+            base, is_opened = self._find(patch.base, checkpoint)
+        except CkptError as error:
+            if self.is_asked or error.code == "limit-exceeded":
+                raise
+            return None, False
         try:
             check_sources(patch, checkpoint.manifest.specs, base.manifest.specs)
         except BaseException as error:
@@ -159,6 +169,12 @@ class Bases(NamedTuple):
 def bases_given(given: PatchBase) -> list[Any]:
     """Each of the bases that a `base=` names, also to be given to several calls."""
     return list(given) if isinstance(given, list | tuple | set | Iterator) else [] if given is None else [given]
+
+
+def _folder_of(path: str) -> list[str]:
+    """The folder on a disk in which a checkpoint lies."""
+    is_elsewhere = isinstance(path, HeldPlace) or is_url(path)
+    return [] if is_elsewhere else [os.path.dirname(os.path.abspath(path))]
 
 
 def _candidate(given: Any) -> Any:

@@ -76,8 +76,9 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         storage_options: Mapping[str, Any] | None = None,
         follow_links: bool = False,
         base: PatchBase | Bases = None,
+        beside: bool = False,
     ) -> None:
-        """Open the checkpoint at `path`; see `ckptfmt.open`."""
+        """Open the checkpoint at `path`; see `ckptfmt.open`. `beside`: look there for a base that is not given."""
         self.path = place_of(path)
         self.verifies = verify is not False
         self._storage_options, self._follow_links = storage_options, follow_links
@@ -85,7 +86,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         openings = 0
         while not self._try_open(final=openings == REPLACED):
             openings += 1
-        if self.manifest.patch is not None and base is not None:
+        if self.manifest.patch is not None and (beside or base is not None):
             self._take_base(base)
 
     def require_verification(self) -> None:
@@ -157,7 +158,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         from .bases import Bases
 
         try:
-            known = Bases.of(given, self.verifies, self.limits, self._storage_options, follow_links=self._follow_links)
+            known = Bases.of(given, self, self._storage_options, follow_links=self._follow_links)
             self.base, self._closes_base = known.base_of(self)
         except BaseException:
             self._storage.close()

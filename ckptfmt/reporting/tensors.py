@@ -121,5 +121,5 @@ def _stored_in(source: OpenedSource, options: Mapping[str, Any]) -> Iterator[Map
     if source.place.format != OWN or isinstance(source.place.path, HeldPlace) or is_url(source.place.path):
         yield {}
         return
-    with StoredCheckpoint(source.place.path, **options) as checkpoint:
+    with StoredCheckpoint(source.place.path, beside=True, **options) as checkpoint:
         yield checkpoint.tensors

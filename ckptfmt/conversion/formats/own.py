@@ -38,7 +38,7 @@ def looks_like(probe: Probe) -> bool:
 
 
 def read(path: str, *, follow_links: bool = False, base: PatchBase = None) -> OpenedSource:
-    checkpoint = StoredCheckpoint(path, follow_links=follow_links, base=base)
+    checkpoint = StoredCheckpoint(path, follow_links=follow_links, base=base, beside=True)
     source = source_of(checkpoint)
     if checkpoint.base is not None:  # whose bytes are those of the patch, too
         source.size = _stored(checkpoint)
