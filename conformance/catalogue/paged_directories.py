@@ -176,6 +176,20 @@ for _name, (_title, _spec, _steps) in PACKED.items():
         _steps,
         "bad-manifest",
     )
+for _name, _title, _spec, _steps in (
+    ("size-negative", "of a negative size", "PAGE-017 MAN-002", edit("/parts/0/size", -1)),
+    ("size-bool", "whose size is a bool", "PAGE-017 MAN-002", edit("/parts/0/size", True)),
+    ("size-2-63", "of 2⁶³ bytes", "PAGE-017 MAN-011", edit("/parts/0/size", 1 << 63)),
+    ("frame-short", "whose frame is too short", "PAGE-017 FRM-006", edit("/parts/0/frame", bytes(31))),
+):
+    fault(
+        f"pages-packed-parts-{_name}",
+        f"A paged manifest in layout packed with a part {_title}.",
+        _spec,
+        "pages-packed-root-tensor",
+        _steps,
+        "bad-manifest",
+    )
 fault(
     "pages-loose-parts",
     "A paged manifest in layout loose with a part.",
