@@ -57,7 +57,7 @@ OUT_OF_REACH = {
     *("encode_tensors", "encode_pages", "paged", "is_paged", "some"),
     *("format/tree_pages.py:runs", "format/chunk_table.py:between"),
     *("codec_asked", "grid_for", "documents", "left_out"),
-    *("map", "was_replaced", "integer_text", "path_text", "is_integer", "frame_damage"),
+    *("map", "was_replaced", "integer_text", "path_text", "frame_damage"),
     *("placement_of", "format/grid.py:select", "format/grid.py:spans", "maintenance/verification.py:batches"),
     *("layouts/packed.py:commit", "layouts/directory.py:commit", "format/names.py:find", "migration/formats.py:kept"),
     *(
