@@ -81,12 +81,14 @@ def graph_of(graph: bytes, *keys: bytes) -> tuple[bytes, list[tuple[bytes, bytes
     return data, sorted([(b"_CHECKPOINTABLE_OBJECT_GRAPH", about), *((key, entry(b"")) for key in keys)])
 
 
-def save(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
-    """An index at a path, and beside it its file of tensors, of float32, int64 or float16."""
-    codes, entries = {"float32": 1, "int64": 9, "float16": 19}, []
+def save(path: Path, arrays: dict[str, np.ndarray[Any, Any]], unknown: tuple[str, ...] = ()) -> None:
+    """An index at a path, and beside it its file of tensors, of float32, int64, float16 or int8; those of some names
+    are said to be of a type that there is not."""
+    codes, entries = {"float32": 1, "int64": 9, "float16": 19, "int8": 6}, []
     with open(f"{path}.data-00000-of-00001", "wb") as file:
         for name, array in sorted(arrays.items()):
             raw = array.tobytes()
-            entries.append((name.encode(), entry(raw, codes[array.dtype.name], array.shape, offset=file.tell())))
+            code = 99 if name in unknown else codes[array.dtype.name]
+            entries.append((name.encode(), entry(raw, code, array.shape, offset=file.tell())))
             file.write(raw)
     path.write_bytes(index_of([HEADER, *entries]))

@@ -289,3 +289,28 @@ def test_figures_that_json_lacks(tmp_path: Path) -> None:
     compared(tmp_path, {"a": np.array([math.inf])}, {"a": np.array([1.0])})
     document = json.loads(run("diff", "--json", tmp_path / "a.ckpt", tmp_path / "b.ckpt").stdout)
     assert document["changed"][0]["max_difference"] == {"$float": "inf"}
+
+
+class Mystery:
+    """What no reader of pickles knows."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+def test_what_reading_leaves_out_is_told(tmp_path: Path) -> None:
+    """It is not compared, and does not count; nobody is told that it was the same."""
+    torch = pytest.importorskip("torch")
+    for name, value in (("a.pt", 1), ("b.pt", 2)):
+        torch.save({"w": torch.ones(2), "odd": Mystery(value)}, tmp_path / name)
+    report = ckptfmt.diff(tmp_path / "a.pt", tmp_path / "b.pt")
+    assert report.equal
+    assert [(loss.kind, loss.path) for loss in report.not_compared] == [("value", "odd")]
+    assert ckptfmt.diff(tmp_path / "a.pt", tmp_path / "a.pt").not_compared == report.not_compared
+    shown = CliRunner().invoke(cli, ["diff", str(tmp_path / "a.pt"), str(tmp_path / "b.pt")])
+    assert shown.exit_code == 0
+    assert "equal: 1 value\nnot compared: value of 'odd': " in shown.output
+    document = json.loads(CliRunner().invoke(cli, ["diff", "--json", *map(str, tmp_path.glob("?.pt"))]).output)
+    assert [loss["path"] for loss in document["not_compared"]] == ["odd"]
+    ckptfmt.save(tmp_path / "c.ckpt", {"w": np.ones(2, "f4")})
+    assert ckptfmt.diff(tmp_path / "c.ckpt", tmp_path / "c.ckpt").not_compared == ()

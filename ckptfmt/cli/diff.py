@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from ..conversion.comparison import Change, DiffReport
@@ -15,6 +16,8 @@ from . import DIFFERENT, options
 from .console import console, print_json
 from .json_form import JsonEncoder
 from .text import count, visible
+
+LOSSES = 12  # most shown of what is not compared
 
 
 @click.command(
@@ -27,7 +30,8 @@ Examples:
 The object of --json has: a, b, equal, added, removed, renamed (pairs), metadata (whether it differs), same (leaves
 that do not differ), and changed and metadata_changes, lists of objects with path, kind, before, after, elements,
 different, max_difference, max_relative, nan (how many elements differ and are NaN on either side; the others are
-measured), norm (l2, of what was before) and moved (l2, of the differences).
+measured), norm (l2, of what was before) and moved (l2, of the differences); and not_compared, what reading either
+leaves out (kind, path, message), which does not count.
 
 Exit codes: 0 equal, 3 different, 1 damaged, 2 anything else.
 """,
@@ -69,12 +73,21 @@ def _document(report: DiffReport) -> dict[str, object]:
         "metadata": report.metadata,
         "metadata_changes": [dataclasses.asdict(change) for change in report.metadata_changes],
         "same": report.same,
+        "not_compared": [loss._asdict() for loss in report.not_compared],
         "equal": report.equal,
     }
 
 
 def _show(report: DiffReport) -> None:
     out = console()
+    _show_differences(out, report)
+    for loss in report.not_compared[:LOSSES]:
+        out.print(f"not compared: {visible(str(loss))}")
+    if len(report.not_compared) > LOSSES:
+        out.print(f"and {len(report.not_compared) - LOSSES:,} more that are not compared")
+
+
+def _show_differences(out: Console, report: DiffReport) -> None:
     if report.equal:
         out.print(f"equal: {count(report.same, 'value')}")
         return

@@ -21,7 +21,7 @@ from ..storage import place_of
 from .equality import bits, coarser, plain_bits
 from .opening import dequantizes, open_source
 from .options import SourceOptions
-from .source import OpenedSource, SourceTensor, is_tensor, slabs
+from .source import Loss, OpenedSource, SourceTensor, is_tensor, slabs
 from .table import has_tags
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class Change:
 class DiffReport(Brief):
     """How `target` differs from `source`, by labels of paths. `renamed` tensors are the same, bit by bit, at another
     path; they are not in `added` and `removed`. `metadata` says whether the metadata differ, `metadata_changes` in
-    what; `same` counts leaves that do not."""
+    what; `same` counts leaves that do not. `not_compared`: what reading either leaves out, such as objects of classes.
+    """
 
     source: str
     target: str
@@ -78,6 +79,7 @@ class DiffReport(Brief):
     metadata: bool
     same: int
     metadata_changes: tuple[Change, ...] = ()
+    not_compared: tuple[Loss, ...] = ()
 
     @property
     @formerly("source")
@@ -93,10 +95,11 @@ class DiffReport(Brief):
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """Whether nothing differs of what can be read of both."""
         return not (self.added or self.removed or self.renamed or self.changed or self.metadata)
 
 
+UNREAD = ("value", "missing", "metadata")  # kinds of losses by which something is not compared
 FORMER = {"a": "source", "b": "target", "a_format": "source_format", "b_format": "target_format"}
 
 
@@ -139,6 +142,7 @@ def diff(
             bool(metadata),
             same,
             metadata,
+            tuple(dict.fromkeys(loss for loss in (*first.losses, *second.losses) if loss.kind in UNREAD)),
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ..errors import CkptError, fault
-from .source import KINDS, Loss
+from ..format.tree import Tree
+from .source import KINDS, Loss, is_tensor, walk
 
 SHOWN = 8  # most messages, and most places of each, that an error names
 
@@ -21,6 +22,26 @@ def allowed_kinds(allow_loss: AllowLoss) -> frozenset[str]:
         message = f"allow_loss= has {', '.join(odd)}, which is no kind of loss"
         raise fault("bad-option", message, expected=f"True, False, or some of {', '.join(KINDS)}")
     return kinds
+
+
+class LeftOut:
+    """The tensors of a source that cannot be read. They become `losses`, so that the others can be."""
+
+    def __init__(self, losses: list[Loss]) -> None:
+        self._losses = losses
+        self._first: CkptError | None = None
+
+    def add(self, error: CkptError) -> None:
+        """Leave out the tensor of an error; raises it, where it is of more than that."""
+        if error.code != "unsupported-source" or not error.tensor:
+            raise error
+        self._first = self._first or error
+        self._losses.append(Loss("value", error.tensor, f"{error.message}: it is left out"))
+
+    def check(self, tree: Tree) -> None:
+        """Refuse a source that has no other tensors; raises why the first could not be read."""
+        if self._first is not None and not any(is_tensor(leaf) for _, leaf in walk(tree)):
+            raise self._first
 
 
 def refusal(

@@ -27,6 +27,7 @@ from ..format.tree import Tree
 from . import crc32c, sorted_table
 from .checked import checked
 from .claims import count, shape_of, shown, size_of
+from .losses import LeftOut
 from .parts import TensorPart, joined
 from .protobuf import BYTES, FIXED32, INT, PART, PARTS, ByteSpan, Message, WireReader, varint
 from .source import (
@@ -78,6 +79,7 @@ class TensorBundle:
         self.prefix = index.removesuffix(INDEX)
         self.folder = os.path.dirname(index) or "."
         self.losses: list[Loss] = []
+        self.left_out = LeftOut(self.losses)
         data = mapped_file(index)
         self.size = data.size
         reader, found = WireReader(data), sorted_table.entries(data)
@@ -116,7 +118,8 @@ class TensorBundle:
         """The name of a dtype; None for what is left out."""
         found = _NAMES.get(entry.dtype)
         if found is None:
-            raise fault("unsupported-source", f"{shown(name)} has the data type {entry.dtype}", tensor=label(name))
+            self.left_out.add(fault("unsupported-source", f"it has the data type {entry.dtype}", tensor=name))
+            return None
         if found in ("resource", "variant"):
             self.losses.append(Loss("value", name, f"a tensor of objects ({found}) is left out"))
             return None

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import fault
+from ...errors import CkptError, fault
 from ...format.dtypes import DTYPES, Array, DType, dtype_of
 from ...format.names import Path, path_label, path_text
 from ...format.tree import MAX_DEPTH, Tree
@@ -27,6 +27,7 @@ from ..archive import Window
 from ..fit import CORE, Holds
 from ..hdf5_attributes import ATTRIBUTES, DTYPE, OPAQUE, is_opaque, kept
 from ..hdf5_bounds import Bounds, leads_out
+from ..losses import LeftOut
 from ..probe import Probe
 from ..source import (
     Advance,
@@ -79,6 +80,7 @@ def read_file(path: str, data: Array | None = None) -> OpenedSource:
         file = stack.enter_context(_opened(h5py, path if data is None else Window(data)))
         walker = _Hdf5Walker(h5py, path, file, mapped_file(path) if data is None else data)
         tree = walker.group(file, ())
+        walker.left_out.check(tree)
         metadata = {ATTRIBUTES: walker.attributes} if walker.attributes else None
         return OpenedSource(tree, metadata, tuple(walker.losses), resources=stack.pop_all())
 
@@ -111,6 +113,7 @@ class _Hdf5Walker:
         self.tensors: dict[Any, Any] = {}
         self.attributes: dict[str, Tree] = {}
         self.losses: list[Loss] = []
+        self.left_out = LeftOut(self.losses)
 
     def lose(self, kind: str, path: Path, message: str) -> None:
         self.losses.append(Loss(kind, path_label(path), message))
@@ -130,9 +133,13 @@ class _Hdf5Walker:
                 tree[name] = self.group(item, place)
             elif isinstance(item, self.h5py.Dataset):
                 key = self.h5py.h5o.get_info(item.id).addr
-                if key not in self.tensors:
-                    self.tensors[key] = self.dataset(item, place)
-                tree[name] = self.tensors[key]
+                try:
+                    tree[name] = self.tensors[key] if key in self.tensors else self.dataset(item, place)
+                except CkptError as error:
+                    self.left_out.add(error)
+                    self.attributes.pop(path_text(place), None)
+                else:
+                    self.tensors[key] = tree[name]
             elif item is not None:
                 self.lose("value", place, "a named datatype is left out")
         return tree

@@ -8,13 +8,14 @@ from typing import Any
 
 from numpy.lib import format as npy
 
-from ...errors import fault
+from ...errors import CkptError, fault
 from ...format.tree import Tree
 from ..archive import Archive
 from ..fit import CORE, Holds
+from ..losses import LeftOut
 from ..npy_members import npy_member
 from ..probe import Probe
-from ..source import Advance, OpenedSource, elements, mapped_file
+from ..source import Advance, Loss, OpenedSource, elements, mapped_file
 
 SUFFIX = ".npy"  # of members, which NumPy leaves out of the names
 LONGEST = (1 << 16) - 1  # bytes of a member's name
@@ -43,13 +44,22 @@ def looks_like(probe: Probe) -> bool:
 def read(path: str) -> OpenedSource:
     archive = Archive(mapped_file(path))
     tree: dict[str, Any] = {}
+    met: set[str] = set()
+    losses: list[Loss] = []
+    left_out = LeftOut(losses)
     for member in archive.members:
         name = member.removesuffix(SUFFIX)
-        if name in tree:
+        if name in met:
             raise fault("bad-source", f"two members are the array {name!r}", tensor=name)
-        tensor = npy_member(archive, member, name)
+        met.add(name)
+        try:
+            tensor = npy_member(archive, member, name)
+        except CkptError as error:
+            left_out.add(error)
+            continue
         tree[name] = tensor[()].tolist() if tensor.dtype.kind in "SU" else tensor
-    return OpenedSource(tree)
+    left_out.check(tree)
+    return OpenedSource(tree, losses=tuple(losses))
 
 
 def write(path: str, tree: Tree, metadata: Tree, advance: Advance) -> None:

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import fault
+from ...errors import CkptError, fault
 from ...format.dtypes import DTYPES, Array
 from ...format.names import path_text
 from ...format.tree import Tree
 from ..beside import FilesBeside
 from ..claims import MAX_AXES, MemoryRoom, shape_of, shown
 from ..flat import of_numbers, stored
+from ..losses import LeftOut
 from ..probe import Probe
 from ..protobuf import (
     BYTES,
@@ -148,8 +149,10 @@ def _read(path: str, reader: WireReader) -> OpenedSource:
         function = reader.read((span,), _FUNCTION)
         name = "::".join(filter(None, (function.get(key) for key in ("domain", "name", "overload"))))
         walker.nodes(function.get("node", ()), f"{name}.", 0)
+    walker.left_out.check(walker.tree)
+    losses = (*_losses(model), *walker.losses)
     metadata = {METADATA: _metadata(reader, model), **({SPARSE: walker.sparse} if walker.sparse else {})}
-    return OpenedSource(walker.tree, metadata, _losses(model), size=reader.data.size + walker.files.size)
+    return OpenedSource(walker.tree, metadata, losses, size=reader.data.size + walker.files.size)
 
 
 def _metadata(reader: WireReader, model: dict[str, Any]) -> dict[str, Tree]:
@@ -191,6 +194,8 @@ class _OnnxWalker:
         self.reader, self.files, self.room = reader, files, MemoryRoom(reader.data.size)
         self.tree: dict[str, Any] = {}
         self.sparse: dict[str, Tree] = {}
+        self.losses: list[Loss] = []
+        self.left_out = LeftOut(self.losses)
 
     def graph(self, message: Message, above: str, depth: int) -> None:
         """The tensors of a graph, whose names get `above` before them."""
@@ -251,7 +256,10 @@ class _OnnxWalker:
         self.room.take(_TENSOR_COST + len(name))
         if name in self.tree:
             raise ValueError(f"the tensor {shown(name)} stands twice")
-        self.tree[name] = self.tensor(name, tensor)
+        try:
+            self.tree[name] = self.tensor(name, tensor)
+        except CkptError as error:
+            self.left_out.add(error)
 
     def add_sparse(self, above: str, message: Message, name: str = "") -> None:
         """The values of a sparse tensor, whose name they have, and their places, as they are stored."""

@@ -44,6 +44,7 @@ def _index_of_shard(path: str) -> str | None:
 def read(path: str) -> OpenedSource:
     bundle = TensorBundle(_index(path))
     tensors = dict(bundle.tensors())
+    bundle.left_out.check(tensors)
     graph = tensors.pop(object_graph.KEY, None)
     size = bundle.size
     if not tensors and os.path.isdir(path):

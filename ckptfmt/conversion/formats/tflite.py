@@ -23,6 +23,7 @@ from ...format.tree import Tree
 from ..claims import MAX_AXES, MemoryRoom, shape_of, shown
 from ..flat import stored
 from ..flatbuffer import TABLE, TABLES, TEXT, FlatReader, FlatTable, FlatVector, numbers
+from ..losses import LeftOut
 from ..probe import Probe
 from ..source import Loss, OpenedSource, mapped_file, plain_text
 
@@ -91,6 +92,7 @@ def read(path: str) -> OpenedSource:
     metadata: dict[str, Tree] = {METADATA: walker.metadata(model)}
     if walker.quantised:
         metadata[QUANTISED] = dict(walker.quantised)
+    walker.left_out.check(walker.tree)
     return OpenedSource(walker.tree, metadata, tuple(walker.losses))
 
 
@@ -103,6 +105,7 @@ class _TfliteWalker:
         self.tree: dict[str, Any] = {}
         self.quantised: dict[str, dict[str, Tree]] = {}  # by path texts
         self.losses: list[Loss] = []
+        self.left_out = LeftOut(self.losses)
 
     def metadata(self, model: dict[str, Any]) -> dict[str, Tree]:
         """What a model says of itself, with bytes that others put into it."""
@@ -166,7 +169,8 @@ class _TfliteWalker:
         elif kind in TYPES:
             self.tree[name] = stored(name, octets, DTYPES[TYPES[kind]], shape)
         else:
-            raise fault("unsupported-source", f"the tensor {shown(name)} has the unknown type {kind}", tensor=name)
+            message = f"the tensor {shown(name)} has the unknown type {kind}"
+            self.left_out.add(fault("unsupported-source", message, tensor=name))
 
     def strings(self, name: str, octets: Array, shape: tuple[int, ...]) -> Tree:
         """Strings as plain values. Their buffer has their number, where each begins and the last ends, and they."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ...errors import fault
+from ...errors import CkptError, fault
 from ...format.dtypes import DTYPES, DType, dtype_of
 from ...format.names import Path, path_label, path_text
 from ...format.tree import MAX_DEPTH, Tree
@@ -25,6 +25,7 @@ from ...storage import COMMIT
 from ..claims import at_once
 from ..entries import check_folder, folder_size, read_json
 from ..fit import CORE, Holds
+from ..losses import LeftOut
 from ..orbax_trees import DTYPES as OF_TENSORSTORE
 from ..probe import Probe
 from ..source import Advance, LazyArray, Loss, OpenedSource, check_strings, parsing
@@ -63,6 +64,7 @@ def read(path: str) -> OpenedSource:
     with ExitStack() as stack:
         stack.callback(walker.store.end)
         tree = walker.tree("", ())
+        walker.left_out.check(tree)
         if tree is None:
             raise ValueError("there is no zarr.json, .zgroup or .zarray here or below")
         for folder, nodes in walker.listed.items():
@@ -108,6 +110,7 @@ class _ZarrWalker:
         self.attributes: dict[str, Tree] = {}
         self.dimensions: dict[str, Tree] = {}
         self.losses: list[Loss] = []
+        self.left_out = LeftOut(self.losses)
 
     def tree(self, folder: str, path: Path) -> Tree:
         """A node and what is below it; None for a directory without any node."""
@@ -115,7 +118,7 @@ class _ZarrWalker:
             raise fault("too-deep", f"groups nested deeper than {MAX_DEPTH}")
         node = self.node(folder, path)
         if node is not None and node.is_array:
-            return self.array(node, folder, path)
+            return self.array_if_known(node, folder, path)
         children: dict[str, Any] = {} if node is None else dict(node.values)
         self.visited += 1
         if self.visited > NODES + self.size // NODE:  # each takes files, which have bytes
@@ -188,6 +191,15 @@ class _ZarrWalker:
             for field in ("shape", "dtype", "data_type"):
                 if said.get(field) != node.document.get(field):
                     raise ValueError(f"{name!r} and the consolidated metadata differ about its {field}")
+
+    def array_if_known(self, node: _ZarrNode, folder: str, path: Path) -> Any:
+        """An array; None, and a loss, where zarr-python cannot read it."""
+        try:
+            return self.array(node, folder, path)
+        except CkptError as error:
+            self.left_out.add(error)
+            self.attributes.pop(path_text(path), None)
+            return None
 
     def array(self, node: _ZarrNode, folder: str, path: Path) -> Any:
         import zarr
