@@ -86,6 +86,7 @@ class Helper:
     def __init__(self, name: str, has_work: Callable[[], object], work: Callable[[], Any]) -> None:
         self._name, self._has_work, self._work = name, has_work, work
         self.bell = Bell()  # rings after each piece
+        self.is_without_thread = False  # whether who sees to it does the work, and nobody else can go on meanwhile
         self._turn = _thread.allocate_lock()  # held by the thread that works
         self._ident: int | None = None
 
@@ -102,7 +103,11 @@ class Helper:
         """Have it done, if there is work. Call it after there has come some, and before waiting for it: so nothing is
         lost if the former was interrupted. A second thread, if two are begun, finds the turn taken, and ends."""
         if self._has_work() and not self._turn.locked() and not start_thread(self._name, self._do):
-            self._do()
+            self.is_without_thread = True
+            try:
+                self._do()
+            finally:
+                self.is_without_thread = False
 
     def wait_for(self, holds: Callable[[], object], timeout: float | None = None) -> bool:
         """Until `holds()`, or for `timeout` seconds; gives whether it does."""

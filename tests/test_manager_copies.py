@@ -378,6 +378,20 @@ def test_a_failure_at_the_end_of_a_process_is_shown(tmp_path: Path) -> None:
     assert numbers(CheckpointManager(tmp_path / "run")) == [1]
 
 
+def test_a_failure_where_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the end of a process from Python 3.12 on: nothing waits for another thread, and the end tries again."""
+    monkeypatch.setattr("ckptfmt.threads.start_thread", lambda name, work: False)
+    (tmp_path / "second").write_text("a file")
+    manager = CheckpointManager(tmp_path / "run", durable=False, copy_to=CopyTo(tmp_path / "second", at_exit="wait"))
+    with pytest.warns(CopyWarning):
+        manager.save(1, {"step": 1}, block=False)
+        manager.save(2, {"step": 2})
+    assert not manager.wait_for_copies(0)
+    (tmp_path / "second").unlink()
+    manager.close()
+    assert numbers(CheckpointManager(tmp_path / "second")) == [1, 2]
+
+
 @pytest.mark.parametrize("copy_to", ["run", CopyTo("run/.")])
 def test_the_second_directory_is_another(tmp_path: Path, copy_to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -107,6 +107,7 @@ class Copier:
         self._helper = Helper("ckptfmt-copy", lambda: self._is_asked and not self._is_stopped, self._work)
         self._noting = threading.Lock()  # only taken by threads that no signal handler interrupts
         self._is_asked = self._ends = self._is_stopped = False
+        self._is_put_off = False  # what failed is tried again at the end
         self._failures = 0  # in a row
         self._failure: tuple[Number | None, BaseException] | None = None
         self._unsaid: deque[str] = deque()
@@ -166,6 +167,7 @@ class Copier:
         aborts = self._is_stopped = self.asked.at_exit == "abort"
         try:
             self._ends, self._failures = True, 0
+            self._is_asked, self._is_put_off = self._is_asked or self._is_put_off, False
             self._helper.bell.ring()  # a pause is over now
             self.wait()
         finally:
@@ -211,6 +213,9 @@ class Copier:
         self._report(step, error, f"{what}, and will be tried again: {error}" if self._failures == 1 else None)
         before = self._ends
         if before and self._failures >= TRIES_AT_END:
+            return
+        if self._helper.is_without_thread and not before:  # who would end the pause waits for this very call
+            self._is_put_off = True
             return
         pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
         self._helper.bell.wait_for(lambda: self._ends != before or self._is_stopped, pause)
