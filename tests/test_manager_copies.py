@@ -383,8 +383,8 @@ def test_a_failure_where_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("ckptfmt.threads.start_thread", lambda name, work: False)
     (tmp_path / "second").write_text("a file")
     manager = CheckpointManager(tmp_path / "run", durable=False, copy_to=CopyTo(tmp_path / "second", at_exit="wait"))
+    manager.save(1, {"step": 1}, block=False)
     with pytest.warns(CopyWarning):
-        manager.save(1, {"step": 1}, block=False)
         manager.save(2, {"step": 2})
     assert not manager.wait_for_copies(0)
     (tmp_path / "second").unlink()
