@@ -13,6 +13,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from stores import endpoint, proxy
 
 import ckptfmt
 from ckptfmt.storage import exclusive
-from ckptfmt.storage.engine import PART, engine_for
+from ckptfmt.storage.engine import CHECK_THE_STORE, PART, engine_for
 from ckptfmt.testing import equal_trees
 
 __all__ = ["endpoint", "proxy"]  # fixtures
@@ -252,3 +253,17 @@ def test_another_save_wins_while_the_answer_is_lost(
     assert len(others) == 1
     assert equal_trees(ckptfmt.load(url, storage_options=bench.direct), OLD)
     assert ckptfmt.verify(url, storage_options=bench.direct).ok
+
+
+def test_without_credentials_it_is_the_store_that_is_to_be_looked_at(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(ckptfmt.StorageError) as caught:
+        ckptfmt.save("s3://bucket/none.ckpt", {"x": 1}, storage_options={"endpoint_url": endpoint, "key": None})
+    assert (caught.value.code, caught.value.path) == ("io", "s3://bucket/none.ckpt")
+    assert "credentials" in caught.value.message
+    assert caught.value.advice == CHECK_THE_STORE

@@ -116,6 +116,9 @@ class Engine(Protocol):
         """Delete an object; FileNotFoundError, or nothing, if there is none."""
 
 
+CHECK_THE_STORE = "Check the store, its address and the credentials (storage_options=), then try again"
+
+
 def engine_for(url: str, options: Mapping[str, Any]) -> tuple[Engine, str]:
     """The engine for a URL, and the key in its store; raises `bad-option` and `missing-package`."""
     asked = options.get("engine", "fsspec")
@@ -150,5 +153,9 @@ def storage_fault(error: Exception, doing: str, path: str) -> CkptError:
     if isinstance(error, PermissionError):
         return fault("permission", f"{doing}: {error}", path=path, errno=error.errno or errno.EACCES)
     if isinstance(error, OSError) and error.errno != errno.EEXIST:
-        return os_fault(error, doing, path)
-    return fault("io", f"{doing}: {type(error).__name__}: {error}", path=path)
+        found = os_fault(error, doing, path)
+    else:
+        found = fault("io", f"{doing}: {type(error).__name__}: {error}", path=path)
+    if found.code == "io":  # whose own advice is about disks
+        found.advice = CHECK_THE_STORE
+    return found
