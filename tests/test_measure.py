@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ckptfmt.format.dtypes import DTYPES, DType, pack
 from ckptfmt.format.measure import Measure, summaries
 from ckptfmt.format.segments import PIECE
-from ckptfmt.format.summary import Summary
+from ckptfmt.format.summary import Summary, integer_bits
 
 NAMES = list(DTYPES)
 
@@ -163,3 +163,15 @@ def test_parts_without_numbers_join() -> None:
 def test_a_bool_is_0_or_1() -> None:
     with pytest.raises(ValueError, match="neither 0 nor 1"):
         summaries(DTYPES["bool"], np.array([0, 2], np.uint8), np.array([2]))
+
+
+@pytest.mark.parametrize(
+    ("least", "greatest", "bits"),
+    [(0, 0, 0), (1, 1, 1), (0, 255, 8), (-1, -1, 1), (-1, 0, 1), (-1, 1, 2), (-2, -2, 2), (-8, -8, 4), (-128, 127, 8)],
+)
+def test_the_narrowest_integer_that_holds_all(least: int, greatest: int, bits: int) -> None:
+    """Also where all are negative: -1 has one bit. [STAT-002]"""
+    assert integer_bits(least, greatest) == bits
+    data = np.array([least, greatest], "<i2").view(np.uint8)
+    (found,) = summaries(DTYPES["int16"], data, np.array([data.size]), 0)
+    assert found.bits == bits

@@ -418,3 +418,14 @@ def test_a_variable_of_keras_is_refused_with_what_helps() -> None:
     keras = pytest.importorskip("keras")
     (refusal,) = ckptfmt.check({"v": keras.Variable(np.ones(2))}).refused
     assert refusal.advice == "store value.numpy()"
+
+
+@pytest.mark.parametrize("micro", [1, -1, 999_999, 1_000_001, -86_399_999_999, 3_600_000_000])
+def test_offsets_of_less_than_a_second_are_kept(tmp_path: Path, micro: int) -> None:
+    """Which Python's own `fromisoformat` takes for none."""
+    zone = datetime.timezone(datetime.timedelta(microseconds=micro))
+    tree = {"zone": zone, "time": datetime.time(1, 2, tzinfo=zone), "moment": datetime.datetime(2026, 1, 2, 3, tzinfo=zone)}
+    ckptfmt.save(tmp_path / "a.ckpt", tree)
+    found = ckptfmt.load(tmp_path / "a.ckpt")
+    assert found == tree
+    assert [found[name].utcoffset() for name in ("time", "moment")] == [datetime.timedelta(microseconds=micro)] * 2

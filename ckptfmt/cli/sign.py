@@ -44,18 +44,14 @@ Exit codes: 0 fine, 1 the checkpoint is damaged, or its digests are too weak, 2 
 )
 @click.option("--signature", "-o", metavar="FILE", help="Where to put it: by default at PATH.sig.")
 @click.option(
-    "--model-signing",
-    "form",
-    flag_value="model-signing",
-    default="ckptfmt",
-    help="One that `model_signing verify` takes, of every byte of the files.",
+    "--model-signing", is_flag=True, help="One that `model_signing verify` takes, of every byte of the files."
 )
 @options.overwrite("Replace a signature that is there.")
 @options.follow_links
 @options.as_json
-def sign(path: str, as_json: bool, **asked: Any) -> int:
+def sign(path: str, model_signing: bool, as_json: bool, **asked: Any) -> int:
     """Sign the checkpoint at PATH, for `ckptfmt verify --signed-by` and load(trust=)."""
-    report = sign_checkpoint(path, **asked)
+    report = sign_checkpoint(path, form="model-signing" if model_signing else "ckptfmt", **asked)
     if as_json:
         print_json(document(report))
     else:

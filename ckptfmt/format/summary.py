@@ -93,4 +93,4 @@ def integer_bits(least: int, greatest: int) -> int:
     """How many bits an integer dtype needs that holds both: of two's complement, if one is negative."""
     if least >= 0:
         return int(greatest).bit_length()
-    return 1 + max((~int(least)).bit_length(), int(greatest).bit_length())
+    return 1 + max((~int(least)).bit_length(), max(0, int(greatest)).bit_length())

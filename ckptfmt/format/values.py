@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
@@ -117,10 +118,18 @@ def offset_of(zone: datetime.tzinfo) -> str:
 
 
 def _zone(child: str) -> datetime.tzinfo:
-    zone = datetime.time.fromisoformat(f"00:00:00{child}").tzinfo
-    if zone is None:
+    # by itself, as Python takes an offset of microseconds alone for none
+    offset, zero = datetime.datetime.fromisoformat(f"0001-01-01T{child[1:]}"), datetime.datetime(1, 1, 1)
+    if child[:1] not in ("+", "-") or offset.tzinfo is not None:
         raise ValueError("no offset")
-    return zone
+    return datetime.timezone(offset - zero if child[0] == "+" else zero - offset)
+
+
+def _from_iso(kind: type[Any], child: str) -> Any:
+    """A moment or time of day, as `isoformat` wrote it."""
+    found = kind.fromisoformat(child)
+    start = max(child.rfind("+"), child.rfind("-"))
+    return found if found.tzinfo is None else found.replace(tzinfo=_zone(child[start:]))
 
 
 def _named(zone: datetime.tzinfo, name: str | None) -> datetime.tzinfo:
@@ -137,18 +146,20 @@ def _is_zone(param: Node, child: Node, _: Sequence[str]) -> bool:
 def _timed(kind: type[datetime.time] | type[datetime.datetime]) -> tuple[Accepts, Restore]:
     """Times of day and moments. The param says what ISO 8601 does not: `fold`, and the name of the time zone."""
 
+    parse = partial(_from_iso, kind)
+
     def accepts(param: Node, child: Node, _: Sequence[str]) -> bool:
-        if type(child) is not str or not _is_written(child, kind.fromisoformat, lambda value: value.isoformat()):
+        if type(child) is not str or not _is_written(child, parse, lambda value: value.isoformat()):
             return False
         more = {} if param is None else _items(param)
         if more is None or (param is not None and not more) or not more.keys() <= {"fold", "zone"}:
             return False
         zone = more.get("zone", "")
-        is_zoned = kind.fromisoformat(child).tzinfo is not None
+        is_zoned = parse(child).tzinfo is not None
         return more.get("fold", 1) in (1,) and type(zone) is str and ("zone" not in more or is_zoned)
 
     def restore(param: Any, child: str) -> Any:
-        value, more = kind.fromisoformat(child), param or {}
+        value, more = parse(child), param or {}
         if "zone" in more and value.tzinfo is not None:
             value = value.replace(tzinfo=_named(value.tzinfo, more["zone"]))
         return value.replace(fold=more.get("fold", 0))
