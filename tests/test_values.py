@@ -424,7 +424,8 @@ def test_a_variable_of_keras_is_refused_with_what_helps() -> None:
 def test_offsets_of_less_than_a_second_are_kept(tmp_path: Path, micro: int) -> None:
     """Which Python's own `fromisoformat` takes for none."""
     zone = datetime.timezone(datetime.timedelta(microseconds=micro))
-    tree = {"zone": zone, "time": datetime.time(1, 2, tzinfo=zone), "moment": datetime.datetime(2026, 1, 2, 3, tzinfo=zone)}
+    moment = datetime.datetime(2026, 1, 2, 3, tzinfo=zone)
+    tree = {"zone": zone, "time": moment.timetz(), "moment": moment}
     ckptfmt.save(tmp_path / "a.ckpt", tree)
     found = ckptfmt.load(tmp_path / "a.ckpt")
     assert found == tree
