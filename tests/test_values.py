@@ -414,7 +414,8 @@ def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
-def test_a_variable_of_keras_is_refused_with_what_helps() -> None:
+def test_a_variable_of_keras_is_refused_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
     (refusal,) = ckptfmt.check({"v": keras.Variable(np.ones(2))}).refused
     assert refusal.advice == "store value.numpy()"
