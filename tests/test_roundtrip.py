@@ -146,7 +146,7 @@ def test_shapes_that_numpy_allows_can_be_loaded_again(tmp_path: Path) -> None:  
     """Or are refused when they are saved."""
     shapes: list[tuple[int, ...]] = [(0, 1 << 61), (0, 1 << 62), (1,) * 64]
     for number, shape in enumerate(shapes):
-        tree = {"x": np.zeros(shape, np.int8)}
+        tree = {"x": np.zeros(shape, np.int8), "y": [np.zeros(shape, ml_dtypes.int4) for _ in range(5)]}
         try:
             ckptfmt.save(tmp_path / str(number), tree, durable=False)
         except ckptfmt.InputError:

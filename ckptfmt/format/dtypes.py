@@ -171,10 +171,9 @@ def pack(array: Array, dtype: DType) -> Array:
     padded = -(-last // dtype.per) * dtype.per
     if padded != last:
         values = np.concatenate([values, np.zeros((*array.shape[:-1], padded - last), np.uint8)], axis=-1)
-    cells = values.reshape(*array.shape[:-1], padded // dtype.per, dtype.per)
-    packed = cells[..., 0].copy()
+    packed = values[..., :: dtype.per].copy()  # by steps, as NumPy may have no axis more
     for position in range(1, dtype.per):
-        packed |= cells[..., position] << np.uint8(position * dtype.bits)
+        packed |= values[..., position :: dtype.per] << np.uint8(position * dtype.bits)
     return packed
 
 
@@ -183,11 +182,10 @@ def unpack(packed: Array, dtype: DType, last: int | None) -> Array:
     mask = np.uint8((1 << dtype.bits) - 1)
     if last is None:
         return np.asarray(packed & mask).view(dtype.numpy)
-    cells = np.empty((*packed.shape, dtype.per), np.uint8)
+    values = np.empty((*packed.shape[:-1], packed.shape[-1] * dtype.per), np.uint8)
     for position in range(dtype.per):
-        cells[..., position] = (packed >> np.uint8(position * dtype.bits)) & mask
-    values = cells.reshape(*packed.shape[:-1], packed.shape[-1] * dtype.per)[..., :last]
-    return np.ascontiguousarray(values).view(dtype.numpy)
+        values[..., position :: dtype.per] = (packed >> np.uint8(position * dtype.bits)) & mask
+    return np.ascontiguousarray(values[..., :last]).view(dtype.numpy)
 
 
 def settled(storage: Array, dtype: DType) -> Array:
