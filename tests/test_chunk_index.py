@@ -108,7 +108,7 @@ def test_what_was_found(path: Path) -> None:
         assert table.lengths == [100, 100]
         found = list(index.find_all(np.array([7, 0, 6, 2])))
         assert [f.part.object for f in found] == [f"packs/{n:05d}.zip" for n in (0, 1, 3)]
-        assert [(f.rows, f.positions) for f in found] == [([0], [1]), ([0], [3]), ([1, 0], [0, 2])]
+        assert [(f.rows.tolist(), f.positions.tolist()) for f in found] == [([0], [1]), ([0], [3]), ([1, 0], [0, 2])]
 
 
 # ---- what is refused

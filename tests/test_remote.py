@@ -231,6 +231,7 @@ def test_requests_become_more_where_they_take_no_longer(
 
     def counted(*arguments: Any) -> None:
         with requests.hold(1):
+            time.sleep(0.001)  # so that all that are let be under way at once are
             fill(*arguments)
 
     ended = pace.Pace.ended

@@ -17,6 +17,7 @@ import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 import ckptfmt
 from ckptfmt.errors import CkptError, CorruptError, InputError, UnknownTagWarning
@@ -158,6 +159,27 @@ def test_other_views_of_one_memory_are_separate_and_reported() -> None:  # [TREE
     encoded = encode(tree)
     assert len(encoded.tensors) == 5
     assert sorted(map(sorted, encoded.copied_views)) == [["part", "shape", "whole"]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6), st.booleans(), st.booleans()), max_size=12))
+def test_views_of_one_memory(places: list[tuple[int, int, bool, bool]]) -> None:  # [TREE-011]
+    """Those of one place are one tensor, and those that overlap otherwise are told, whatever can be written to."""
+    memory = np.arange(20, dtype=np.int16)
+    views = []
+    for start, length, is_frozen, is_own in places:
+        view = memory[start : start + length].copy() if is_own else memory[start : start + length]
+        view.flags.writeable = not is_frozen
+        views.append(view)
+    encoded = encode(views)
+    shared = {(start, start + length) for start, length, _, is_own in places if length and not is_own}
+    assert len(encoded.tensors) == len(shared) + sum(is_own or not length for _, length, _, is_own in places)
+    told = {path for group in encoded.copied_views for path in group}
+    overlap = {one for one in shared for other in shared if one != other and one[0] < other[1] and other[0] < one[1]}
+    firsts = {}
+    for number, (start, length, _, is_own) in enumerate(places):
+        if (start, start + length) in overlap and not is_own:
+            firsts.setdefault((start, start + length), str(number))
+    assert told == set(firsts.values())
 
 
 def test_empty_arrays_share_no_memory() -> None:

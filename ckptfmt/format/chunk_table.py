@@ -70,6 +70,11 @@ class ChunkTable(_TableFields):
     def blocks(self) -> int:
         return self.first_blocks[-1]
 
+    def first_digests(self, rows: Array) -> bytes:
+        """The digests of the first blocks of chunks, one after another."""
+        found: bytes = np.frombuffer(self.digest, f"V{self.digest_size}")[self._first_blocks[rows]].tobytes()
+        return found
+
     def row(self, number: int) -> int:
         """The row of a chunk that is in this table."""
         return number if self.numbers is None else int(np.searchsorted(self.numbers, number))

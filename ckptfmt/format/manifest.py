@@ -116,6 +116,8 @@ class Manifest(_ManifestFields):
     @cached_property
     def first_chunks(self) -> tuple[int, ...]:
         """The number of each tensor's first chunk, and of all chunks at the end (see `chunk_table`)."""
+        if self.pages is not None and self.specs is self.pages.specs:  # not what is left of those that are damaged
+            return self.pages.first_chunks
         return first_chunks(self.specs)
 
     @property

@@ -25,7 +25,8 @@ _LEGAL = frozenset(_LETTERS + "~")  # what names of nodes are made of
 _UNESCAPED = f"{_LETTERS}\n".encode()
 _BETWEEN = f"{_LETTERS}~/\n".encode()
 # without which all names with such letters are legal, whose lines stand between these
-_SUSPICIOUS = ("//", "/\n", "\n/", "\n\n", "/__", "\n__", "/.", "\n.", "/zarr.json", "\nzarr.json")
+_SUSPICIOUS = (b"//", b"/__", b"/.", b"/zarr.json")  # where a slash stands for the end of a line, too
+_SLASHES = bytes.maketrans(b"\n", b"/")
 # expressions, which are compiled where they are first needed: not for a slice
 _INT_LINE = r"\n-?[0-9]+(?=\n)"
 _ODD_FIRST = r"\n[^A-Za-y]"
@@ -206,9 +207,9 @@ def _integer_text(key: int) -> str:
 
 def are_names(lines: str) -> bool:
     """Whether names, a line each, are legal: at a glance where none has anything odd, without a look at each."""
-    text = f"\n{lines}"
-    is_usual = text.isascii() and not text.encode().translate(None, _BETWEEN)
-    if is_usual and not any(found in text for found in _SUSPICIOUS):
+    raw = f"\n{lines}".encode(errors="replace")
+    segments = raw.translate(_SLASHES)
+    if not raw.translate(None, _BETWEEN) and not any(found in segments for found in _SUSPICIOUS):
         return True
     return all(map(_is_name, lines.split("\n")[:-1]))
 

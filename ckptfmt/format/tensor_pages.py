@@ -227,6 +227,12 @@ class TensorPages:
         return self.parts_in(range(len(self)))
 
     @cached_property
+    def first_chunks(self) -> tuple[int, ...]:
+        """The number of each tensor's first chunk, and of all chunks at the end; raises `bad-manifest`. [LIM-006]"""
+        counts = [np.diff(page.firsts) for page in self.load()]
+        return tuple(np.cumsum(np.concatenate([[0], *counts])).tolist())
+
+    @cached_property
     def part_of_chunk(self) -> Array | None:
         """The number of the part of each chunk; None where there is but one part."""
         if not self._has_parts:

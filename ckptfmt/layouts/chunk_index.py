@@ -25,8 +25,8 @@ class Found(NamedTuple):
 
     part: Part
     table: ChunkTable
-    rows: list[int]
-    positions: list[int]
+    rows: Array
+    positions: Array
 
 
 class ChunkIndex:
@@ -58,20 +58,20 @@ class ChunkIndex:
         for number in asked.tolist():
             of_page = np.flatnonzero(at == number)
             for part, table, rows, positions in pages.first_rows(number, tensors[of_page]):
-                yield Found(part, table, rows.tolist(), of_page[positions].tolist())
+                yield Found(part, table, rows, of_page[positions])
 
     def find_all(self, numbers: Array) -> Iterator[Found]:
         """All of the chunks with these numbers, part by part."""
         parts = self.manifest.parts_of(numbers)
         if parts is None:
-            yield Found(self.manifest.parts[0], self.table(0), numbers.tolist(), list(range(len(numbers))))
+            yield Found(self.manifest.parts[0], self.table(0), numbers, np.arange(len(numbers)))
             return
         for part in np.unique(parts).tolist():
             positions = np.flatnonzero(parts == part)
             table = self.table(part)
             assert table.numbers is not None
             rows = np.searchsorted(table.numbers, numbers[positions])
-            yield Found(self.manifest.parts[part], table, rows.tolist(), positions.tolist())
+            yield Found(self.manifest.parts[part], table, rows, positions)
 
     def table(self, part: int) -> ChunkTable:
         """The chunk table of a part; raises `manifest-digest`, `missing-object`, `bad-manifest` or `bad-extent`."""

@@ -202,7 +202,7 @@ class BlockReader:
         total = 0
         for start in range(first, last, CHUNKS):  # which are there: each is in a table that is loaded
             found = self.index.find_all(np.arange(start, min(start + CHUNKS, last)))
-            total += sum(table.lengths[row] for _, table, rows, _ in found for row in rows)
+            total += sum(int(table.length[rows].sum()) for _, table, rows, _ in found)
         return total
 
     def admit(self, wanted: Iterable[tuple[int, int, Iterable[int]]]) -> None:

@@ -87,7 +87,7 @@ class Fetcher:
 
     def tensors(self, wanted: Iterable[int], verify: bool, targets: dict[int, Array]) -> dict[int, Array]:
         """Whole tensors as arrays of their own; those in `targets`, which have the stored form, are filled in place."""
-        from .neighbours import RUN, SMALL, read_run, runs_of  # here, as reading a slice needs none
+        from .neighbours import RUN, SMALL, can_be_joined, read_run, runs_of  # here, as reading a slice needs none
 
         specs = self.specs(wanted := list(wanted))
         self.blocks.prepare((tensor, range(specs[tensor].chunks)) for tensor in wanted)
@@ -98,13 +98,16 @@ class Fetcher:
         spare: deque[Array] = deque()  # memory for stored bytes, used again as new pages cost more than decoding
         chunk_bytes = 0
         joinable = self.manifest.layout != "loose"
-        kinds = {id(spec): spec for spec in map(specs.__getitem__, wanted)}
-        alike = {key for key, spec in kinds.items() if joinable and 0 < spec.nbytes <= SMALL and spec.is_contiguous}
-        small = [tensor for tensor in wanted if id(specs[tensor]) in alike]
-        for tensor in wanted if len(small) < len(wanted) else ():
-            spec = specs[tensor]
-            if id(spec) in alike:
+        keys = list(map(id, map(specs.__getitem__, wanted)))
+        kinds = dict(zip(keys, map(specs.__getitem__, wanted), strict=True))
+        alike = {key for key, spec in kinds.items() if joinable and can_be_joined(spec)}
+        small = wanted
+        if len(alike) < len(kinds):
+            small = [tensor for tensor, key in zip(wanted, keys, strict=True) if key in alike]
+        for tensor, key in zip(wanted, keys, strict=True) if len(small) < len(wanted) else ():
+            if key in alike:
                 continue
+            spec = kinds[key]
             if tensor not in found:
                 found[tensor] = self._array(tensor, spec.shape)
             before = len(fills)

@@ -150,7 +150,7 @@ class Loader:
 
     def _tensors(self, wanted: Iterable[int]) -> dict[int, Any]:
         """The tensors of these numbers, as arrays or as the framework has them."""
-        with self._reporting(sum(map(self.supply.nbytes, wanted))):
+        with self._reporting(map(self.supply.nbytes, wanted)):
             return self._arrays(wanted) if self.adapter is None else self._wrapped(self.adapter, wanted)
 
     @property
@@ -240,7 +240,7 @@ class Loader:
         own = slots if adopted is None else adopted.others
         asked = [(stored[path], found) for path, found in own.items() if found is not None and path in stored]
         places = [TargetPlace(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
-        with self._reporting(sum(place.nbytes for place in places) + sum(map(self._part_nbytes, parts))):
+        with self._reporting(chain((place.nbytes for place in places), map(self._part_nbytes, parts))):
             kept = {id(part): self._state(one, [part]) for one in objects for part in one.intake.parts if part.kept}
             if adopted is not None:
                 adopted.map(self.blocks, self.verifies_maps)
@@ -405,7 +405,7 @@ class Loader:
             for path, ask in templates.items()
             if ask is not None and isinstance(found := stored.get(path), ArrayLike)
         }
-        with self._reporting(sum(tensor.nbytes for tensor in asked.values())):
+        with self._reporting(tensor.nbytes for tensor in asked.values()):
             built = self._built(asked)
 
         def leaf_at(path: Path, leaf: Any) -> Any:
@@ -485,11 +485,12 @@ class Loader:
     # ---- progress
 
     @contextmanager
-    def _reporting(self, total: int) -> Iterator[None]:
-        """Tell `progress` of bytes as they are read."""
+    def _reporting(self, sizes: Iterable[int]) -> Iterator[None]:
+        """Tell `progress` of bytes as they are read, of tensors of these sizes."""
         if self.progress is None:
             yield
             return
+        total = sum(sizes)
         self.fetcher.tell(counter(self.progress, total))
         try:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +13,17 @@ from ..errors import CkptError
 from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable
 from ..format.dtypes import Array, settled
+from ..format.spec_columns import MAX_RANK
 from .blocks import BlockReader
 
 SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
 RUN = 4 << 20  # bytes of such a common read
-FEW = 4  # rows of a stack, for which it is no use to look at them as one array
+SLAB = 64 << 10  # bytes of memory that tensors share
+
+
+def can_be_joined(spec: ArraySpec) -> bool:
+    """Whether tensors like this are read together; as rows of an array they have one axis more."""
+    return 0 < spec.nbytes <= SMALL and spec.is_contiguous and len(spec.shape) < MAX_RANK
 
 
 class PackRun(NamedTuple):
@@ -48,7 +54,7 @@ def runs_of(blocks: BlockReader, tensors: list[int]) -> Iterator[PackRun]:
             blocks.place(tensor, 0)  # raises for the tensor that is to blame
         raise
     for part, table, rows, positions in found:
-        run = PackRun(part.object or "", table, np.array(rows, np.int64), numbered[positions])
+        run = PackRun(part.object or "", table, rows, numbered[positions])
         order = np.argsort(run.offsets, kind="stable")
         run = run._replace(rows=run.rows[order], tensors=run.tensors[order])
         starts, ends = run.offsets, run.offsets + run.lengths
@@ -74,7 +80,7 @@ def read_run(
     found: dict[int, Array],
     targets: dict[int, Array],
 ) -> None:
-    """Read a run at once, and copy each of its tensors into its target or an array of its own."""
+    """Read a run at once, and copy each of its tensors into its target or memory of its own."""
     starts, lengths, tensors = run.offsets, run.lengths, run.tensors.tolist()
     first = int(starts[0])
     buffer = np.empty(int(starts[-1] + lengths[-1]) - first, np.uint8)
@@ -85,63 +91,73 @@ def read_run(
         for tensor in tensors:
             blocks.chunk(blocks.place(tensor, 0), verify)  # raises for the tensor that is to blame
         raise
-    places = (starts - first).tolist()
-    view = memoryview(memory)
-    parts = [view[at : at + length] for at, length in zip(places, lengths.tolist(), strict=True)]
-    if verify:
-        _check(blocks, run, parts)
-    kinds = np.fromiter((id(specs[tensor]) for tensor in tensors), np.int64, len(tensors))
+    kinds = np.fromiter(map(id, map(specs.__getitem__, tensors)), np.int64, len(tensors))
     is_begun = (np.diff(kinds) != 0) | (starts[1:] != starts[:-1] + lengths[:-1])
-    cuts = [0, *(np.flatnonzero(is_begun) + 1).tolist(), len(tensors)]
-    for low, high in pairwise(cuts):
-        count, spec, size, alike = high - low, specs[tensors[low]], len(parts[low]), tensors[low:high]
-        values: Iterable[Array]
-        if count < FEW:
-            values = [_value(blocks, spec, part, tensor) for part, tensor in zip(parts[low:high], alike, strict=True)]
-        else:
-            values = _values(blocks, spec, buffer[places[low] : places[low] + size * count].reshape(count, size), alike)
-        _give(values, alike, found, targets)
+    begins = [0, *(np.flatnonzero(is_begun) + 1).tolist()]
+    places, sizes = (starts[begins] - first).tolist(), lengths[begins].tolist()
+    stacks = [
+        Alike(specs[tensors[low]], tensors[low:high], _rows(buffer, at, high - low, size))
+        for low, high, at, size in zip(begins, [*begins[1:], len(tensors)], places, sizes, strict=True)
+    ]
+    if verify:
+        _check(blocks, run, stacks)
+    for stack in stacks:
+        _give(_values(blocks, stack), stack, found, targets)
 
 
-def _give(values: Iterable[Array], tensors: list[int], found: dict[int, Array], targets: dict[int, Array]) -> None:
-    """Copy tensors into their targets, or arrays of their own."""
+class Alike(NamedTuple):
+    """Tensors that are alike and lie one after another, and their stored bytes: one row each."""
+
+    spec: ArraySpec
+    tensors: list[int]
+    rows: Array
+
+
+def _rows(buffer: Array, start: int, count: int, size: int) -> Array:
+    return buffer[start : start + count * size].reshape(count, size)
+
+
+def _give(values: Array, stack: Alike, found: dict[int, Array], targets: dict[int, Array]) -> None:
+    """Copy tensors into their targets, or memory of their own."""
     if not targets:
-        found.update(zip(tensors, [value.copy() for value in values], strict=True))
+        found.update(zip(stack.tensors, _owned(values), strict=True))
         return
-    for tensor, value in zip(tensors, values, strict=True):
+    for tensor, value in zip(stack.tensors, _each(values), strict=True):
         if tensor in targets:
             targets[tensor][...] = value
         else:
             found[tensor] = value.copy()
 
 
-def _check(blocks: BlockReader, run: PackRun, parts: list[memoryview]) -> None:
+def _owned(values: Array) -> list[Array]:
+    """Copies of the rows, of which a few share memory: to ask for it costs more than to copy what is so small."""
+    together = max(1, SLAB * len(values) // values.nbytes)
+    slabs = (values[at : at + together].copy() for at in range(0, len(values), together))
+    return list(chain.from_iterable(map(_each, slabs)))
+
+
+def _each(values: Array) -> Iterable[Array]:
+    """The rows, as arrays where they are scalars, too."""
+    return values if values.ndim > 1 else (values[row, ...] for row in range(len(values)))
+
+
+def _check(blocks: BlockReader, run: PackRun, stacks: list[Alike]) -> None:
     """Check the digests of tensors, whose stored bytes are at hand: all at once where each is one block. [BLK-004]"""
-    table = run.table
-    if int(run.lengths.max()) <= table.block:
-        digests = np.frombuffer(table.digest, f"V{table.digest_size}")[np.asarray(table.first_blocks)[run.rows]]
-        if b"".join(map(blocks.digest.of, parts)) == digests.tobytes():
+    rows = chain.from_iterable(stack.rows for stack in stacks)
+    if int(run.lengths.max()) <= run.table.block:
+        if b"".join(map(blocks.digest.of, rows)) == run.table.first_digests(run.rows):
             return
-    for tensor, part in zip(run.tensors.tolist(), parts, strict=True):
-        blocks.check_chunk(blocks.place(tensor, 0), part)
+        rows = chain.from_iterable(stack.rows for stack in stacks)
+    for tensor, row in zip(run.tensors.tolist(), rows, strict=True):
+        blocks.check_chunk(blocks.place(tensor, 0), memoryview(row))
 
 
-def _value(blocks: BlockReader, spec: ArraySpec, stored: memoryview, tensor: int) -> Array:
-    """A tensor, of its logical dtype, in the memory of its stored bytes where that can be."""
-    value: Array = np.ndarray(spec.shape, spec.dtype.stored, stored)
-    if spec.dtype.is_narrow:
-        value = blocks.decoded(blocks.place(tensor, 0), partial(settled, value, spec.dtype))
-    return value.view(spec.dtype.numpy)
-
-
-def _values(blocks: BlockReader, spec: ArraySpec, rows: Array, tensors: list[int]) -> Any:
-    """The same of tensors that are alike, which are the rows of one array."""
-    stored = rows.view(spec.dtype.stored).reshape(len(tensors), *spec.shape)
-    if spec.dtype.is_narrow and rows.max() >> spec.dtype.used:
-        found = [
-            blocks.decoded(blocks.place(tensor, 0), partial(settled, one, spec.dtype))
-            for tensor, one in zip(tensors, stored, strict=True)
-        ]
-        stored = np.stack(found)
-    values = stored.view(spec.dtype.numpy)
-    return values if spec.shape else [values[row, ...] for row in range(len(tensors))]  # arrays, where rows are scalars
+def _values(blocks: BlockReader, stack: Alike) -> Array:
+    """Tensors of their logical dtype, in the memory of their stored bytes where that can be."""
+    spec = stack.spec
+    stored = stack.rows.view(spec.dtype.stored).reshape(len(stack.tensors), *spec.shape)
+    if spec.dtype.is_narrow and stack.rows.max() >> spec.dtype.used:
+        settle = partial(settled, dtype=spec.dtype)
+        pairs = zip(stack.tensors, stored, strict=True)
+        stored = np.stack([blocks.decoded(blocks.place(tensor, 0), partial(settle, one)) for tensor, one in pairs])
+    return stored.view(spec.dtype.numpy)

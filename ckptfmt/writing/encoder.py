@@ -21,7 +21,7 @@ from ..format.node import Node
 from ..format.tags import TAGS
 from ..format.tree import COMPLEX, MAX_DEPTH, Tree
 from ..frameworks.adapter import Plain, Tagged, is_leaf, lower
-from ..frameworks.sources import Source, memory_key
+from ..frameworks.sources import Source, address_of, memory_key
 from .advice import advice_for, advice_for_dtype, advice_for_key, kind_of
 from .refusals import Refusal, raise_for
 
@@ -213,7 +213,7 @@ class _TreeEncoder:
     def distinct(self) -> tuple[list[TensorLeaf], list[Hashable]]:
         """The tensors, aliases once [TREE-011], and the memory of each; none where all of them own theirs."""
         leaves = list(map(TensorLeaf, self.paths, self.sources))
-        if all(type(source) is _ARRAY and source.base is None and source.flags.owndata for source in self.sources):
+        if _are_apart(self.sources):
             return leaves, []
         found: dict[Hashable, int] = {}
         numbers = [found.setdefault(memory_key(source), len(found)) for source in self.sources]
@@ -264,6 +264,21 @@ def _integer(value: int) -> Node:
 
 def _int64(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.int64).newbyteorder(dtype.byteorder)
+
+
+def _are_apart(sources: list[Source]) -> bool:
+    """Whether these are arrays of which no two share memory: none is a view, or views of different places."""
+    if not all(type(source) is _ARRAY for source in sources):
+        return False
+    arrays: list[Any] = sources
+    if all(array.base is None and array.flags.owndata for array in arrays):
+        return True
+    if not all(array.flags.c_contiguous for array in arrays):
+        return False
+    starts = np.fromiter(map(address_of, arrays), np.uint64, len(arrays))
+    order = np.argsort(starts)
+    ends = starts + np.fromiter((array.nbytes for array in arrays), np.uint64, len(arrays))
+    return bool((ends[order[:-1]] <= starts[order[1:]]).all())
 
 
 def _shared_views(tensors: list[TensorLeaf], memories: list[Any]) -> tuple[tuple[str, ...], ...]:
