@@ -30,7 +30,7 @@ X = np.arange(6, dtype=np.float32)
 
 
 def dtypes_of(encoded: Any) -> list[str]:
-    return ["int64" if leaf.source.dtype.kind in "mM" else leaf.source.dtype.name for leaf in encoded.tensors]
+    return ["int64" if source.dtype.kind in "mM" else source.dtype.name for source in encoded.sources]
 
 
 def nested(depth: int) -> list[Any]:
@@ -92,7 +92,7 @@ def test_decoding_is_the_inverse_of_encoding(tree: Any) -> None:
     encoded = encode(tree)
     stored = msgpack.unpackb(msgpack.packb(encoded.node), strict_map_key=True)
     check(stored, dtypes_of(encoded))
-    arrays = [leaf.source.view("i8") if leaf.source.dtype.kind in "mM" else leaf.source for leaf in encoded.tensors]
+    arrays = [source.view("i8") if source.dtype.kind in "mM" else source for source in encoded.sources]
     arrays = [array.astype(array.dtype.newbyteorder("=")) for array in arrays]
     assert_same_tree(decode(stored, arrays.__getitem__), tree)
 
@@ -132,7 +132,7 @@ def test_dicts_keep_their_order() -> None:  # [TREE-008]
 def test_tensors_are_numbered_in_the_order_of_a_walk() -> None:  # [TREE-016]
     a, b, c = np.zeros(1), np.ones(1), np.full(1, 2.0)
     encoded = encode({"z": [a, {"y": b}], "a": (c, a)})
-    assert [(leaf.path, leaf.source[0]) for leaf in encoded.tensors] == [
+    assert [(path, source[0]) for path, source in zip(encoded.paths, encoded.sources, strict=True)] == [
         (("z", 0), 0),
         (("z", 1, "y"), 1),
         (("a", 0), 2),
@@ -157,7 +157,7 @@ def test_other_views_of_one_memory_are_separate_and_reported() -> None:  # [TREE
     apart = np.arange(10.0)
     tree = {"whole": X, "part": X[2:4], "shape": X.reshape(2, 3), "low": apart[:5], "high": apart[5:]}
     encoded = encode(tree)
-    assert len(encoded.tensors) == 5
+    assert len(encoded.sources) == 5
     assert sorted(map(sorted, encoded.copied_views)) == [["part", "shape", "whole"]]
 
 
@@ -172,7 +172,7 @@ def test_views_of_one_memory(places: list[tuple[int, int, bool, bool]]) -> None:
         views.append(view)
     encoded = encode(views)
     shared = {(start, start + length) for start, length, _, is_own in places if length and not is_own}
-    assert len(encoded.tensors) == len(shared) + sum(is_own or not length for _, length, _, is_own in places)
+    assert len(encoded.sources) == len(shared) + sum(is_own or not length for _, length, _, is_own in places)
     told = {path for group in encoded.copied_views for path in group}
     overlap = {one for one in shared for other in shared if one != other and one[0] < other[1] and other[0] < one[1]}
     firsts = {}
@@ -184,7 +184,7 @@ def test_views_of_one_memory(places: list[tuple[int, int, bool, bool]]) -> None:
 
 def test_empty_arrays_share_no_memory() -> None:
     empty = np.zeros((0, 3))
-    assert len(encode([empty, np.zeros((0, 3))]).tensors) == 2
+    assert len(encode([empty, np.zeros((0, 3))]).sources) == 2
     assert encode([empty[:], empty[1:]]).copied_views == ()
 
 
@@ -432,7 +432,7 @@ class LaterNumPy:
 def test_times_without_a_unit_are_read_without_them(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:  # [TAG-004]
     numbers = np.array([5, -1])
     encoded = encode([numbers.view(kind), numbers[0].view(kind), numbers.view(f"{kind}[s]"), numbers.view(kind)])
-    arrays = [np.asarray(leaf.source).view("i8") for leaf in encoded.tensors]
+    arrays = [np.asarray(source).view("i8") for source in encoded.sources]
     with_it = decode(encoded.node, arrays.__getitem__)
     assert [value.dtype for value in with_it] == [kind, kind, f"{kind}[s]", kind]
     monkeypatch.setattr("ckptfmt.format.tags.np", LaterNumPy())

@@ -156,10 +156,10 @@ class StorageWriter(storage.StorageWriter):
         entries = {item.index.fqn: _described(item) for plan in plans for item in plan.items}
         paths = _paths([plan.planner_data for plan in plans], list(entries))
         made = request(_nested(entries, paths), digest=DIGEST, **self.options)
-        numbers = {leaf.source.identity: n for n, leaf in enumerate(made.encoded.tensors)}  # type: ignore[attr-defined]
+        numbers = {source.identity: n for n, source in enumerate(made.encoded.sources)}  # type: ignore[attr-defined]
         rows = [
-            (name, dtype_of(leaf.source.dtype).name, leaf.source.shape, codec)  # type: ignore[union-attr]
-            for name, leaf, codec in zip(made.names, made.encoded.tensors, made.codecs, strict=True)
+            (name, dtype_of(source.dtype).name, source.shape, codec)  # type: ignore[union-attr]
+            for name, source, codec in zip(made.names, made.encoded.sources, made.codecs, strict=True)
         ]
         chunks = plan_chunks(rows, [_boxes(plan, numbers) for plan in plans])
         attempt = directory_attempt_for(self.checkpoint_id, overwrite=self.overwrite, durable=self.durable)

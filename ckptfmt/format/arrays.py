@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -97,8 +98,17 @@ def kinds_of(specs: Sequence[ArraySpec]) -> tuple[list[ArraySpec], list[int]]:
     """The distinct specs in order of first use, and the number of each tensor's. Those that are alike are mostly one
     object, so few are compared."""
     numbers: dict[ArraySpec, int] = {}
-    by_id = {id(spec): numbers.setdefault(spec, len(numbers)) for spec in {id(spec): spec for spec in specs}.values()}
-    return list(numbers), [by_id[id(spec)] for spec in specs]
+    ids = list(map(id, specs))
+    by_id = {key: numbers.setdefault(spec, len(numbers)) for key, spec in dict(zip(ids, specs, strict=True)).items()}
+    return list(numbers), list(map(by_id.__getitem__, ids))
+
+
+def raw_nbytes(specs: Sequence[ArraySpec]) -> int:
+    """Bytes of all chunks that are stored as they are."""
+    ids = list(map(id, specs))
+    counts = Counter(ids)
+    distinct = dict(zip(ids, specs, strict=True)).items()
+    return sum(counts[key] * spec.chunks * spec.chunk_nbytes for key, spec in distinct if spec.is_raw)
 
 
 def grid_for(storage_shape: Shape, itemsize: int, target: int | None) -> Shape:

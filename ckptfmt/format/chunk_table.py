@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def columns(numbers: Array, firsts: Sequence[int]) -> tuple[Array, Array]:
 
 def first_chunks(specs: Iterable[ArraySpec]) -> tuple[int, ...]:
     """The number of each tensor's first chunk, and the number of chunks at the end."""
-    return _numbered(spec.chunks for spec in specs)
+    return _numbered(map(attrgetter("chunks"), specs))
 
 
 def _numbered(counts: Iterable[int]) -> tuple[int, ...]:

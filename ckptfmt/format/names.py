@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ Path = tuple[Key, ...]
 
 MAX_LENGTH = 65_000  # bytes of a name [NAME-006]
 MAX_INTEGER_BITS = 8192  # of an int key that is part of a name [NAME-001]
+_TEXT = frozenset((str,))
 _LONGEST_INT = 20  # characters of an int64
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
@@ -75,9 +76,9 @@ def name_of(path: Path) -> str:
     return "/".join(map(escape, path))
 
 
-def are_plain(keys: Iterable[Any]) -> bool:
+def are_plain(keys: Collection[Any]) -> bool:
     """Whether no str among keys is empty, has a `/` or is the text of an int. [PAGE-008]"""
-    texts = [key for key in keys if type(key) is str]
+    texts = keys if _TEXT.issuperset(map(type, keys)) else [key for key in keys if type(key) is str]
     lines = "\n".join(["", *texts, ""])
     if "/" not in lines and "\n\n" not in lines and not re.search(_INT_LINE, lines):  # as almost always
         return True
@@ -95,7 +96,7 @@ def exact_path(path: Key | Path) -> Path | None:
     return None if None in keys else tuple([key for key in keys if key is not None])
 
 
-def are_names_themselves(keys: Sequence[str]) -> bool:
+def are_names_themselves(keys: Collection[str]) -> bool:
     """Whether surely none of these keys is escaped: what `escape` looks at first, for many at once."""
     lines = "\n".join(["", *keys, ""])
     if not lines.isascii() or lines.count("\n") != len(keys) + 1 or ".\n" in lines:

@@ -97,6 +97,7 @@ def frame_damage(
 def write(draft: Draft, attempt: Attempt) -> Written:
     """Write the whole file: node documents, chunks, manifest, central directory, end record, commit record."""
     from ..format import pack
+    from ..format.arrays import raw_nbytes
     from ..format.digests import sha256
     from ..threads import Pool  # these here, as opening needs neither threads nor a writer
     from . import paged_file
@@ -107,7 +108,7 @@ def write(draft: Draft, attempt: Attempt) -> Written:
     add = paged_file.add if draft.paged else _add
 
     def filled(out: ObjectWriter, *, holds: bool = False) -> tuple[PackWriter, bytes]:
-        out.reserve(sum(spec.chunks * spec.chunk_nbytes for spec in draft.specs if spec.is_raw))
+        out.reserve(raw_nbytes(draft.specs))
         watch, report = draft.watch, draft.report
         writer = PackWriter(out, draft.digest, draft.block, pool, report, holds=holds, watch=watch)
         return writer, add(writer, draft)

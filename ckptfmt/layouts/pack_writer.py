@@ -104,7 +104,7 @@ class PackWriter:
         self.members = Members()
         self.end = 0
         self._behind = WriteBehind(out, pool)
-        self._buffers = Buffers(STAGED)
+        self._buffers = Buffers(STAGED + pack.LARGE)
         self._position = 0  # where the joined parts below will be written
         self._joined: list[bytes] = []
         self._joined_size = 0
@@ -119,6 +119,10 @@ class PackWriter:
             self._append(*parts)
         self.end = self._position + self._joined_size
         self._first_chunk = len(self.members)
+
+    def memory(self, size: int) -> Array:
+        """Memory for a member, at most `STAGED` bytes and a row of a stack, which is used again once it is written."""
+        return self._buffers.take(size)
 
     def add_member(self, name: bytes, data: Buffer, *, aligned: bool, framed: bytes = b"") -> Member:
         """A member other than a chunk, whose bytes nobody changes any more; `framed` is what of them only the digest of

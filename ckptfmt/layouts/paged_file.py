@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..format.arrays import ArraySpec
-from ..format.chunk_table import ChunkTable, first_chunks
+from ..format.chunk_table import ChunkTable, first_chunks, joined_tables
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.limits import uncollected
@@ -87,21 +87,14 @@ def _documents(
 def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[TensorStack]) -> ChunkTable:
     """Write the stacks, then all other chunks; gives the table of all."""
     firsts = np.array(first_chunks(draft.specs), np.int64)
-    rows = int(firsts[-1])
-    offset, length = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
-    digests = [b""] * rows
+    tables: list[ChunkTable] = []
+    numbers = [firsts[:0]]  # of the rows of these tables
     for stack in stacks:
         for chunk in range(stack.chunks):
             tensors = stack.tensors[chunk * stack.rows : (chunk + 1) * stack.rows]
-            sources = {draft.names[tensor]: draft.sources[tensor] for tensor in tensors.tolist()}
-            payload, found = _add_rows(writer, stack, chunk, sources)
-            numbers = firsts[tensors]
-            size = stack.spec.chunk_nbytes
-            offset[numbers] = payload + np.arange(len(numbers), dtype=np.uint64) * np.uint64(size)
-            length[numbers] = size
-            for number, digest in zip(numbers.tolist(), found, strict=True):
-                digests[number] = digest
-            draft.report(size * len(numbers))
+            tables.append(_add_rows(writer, draft, stack, chunk, tensors.tolist()))
+            numbers.append(firsts[tensors])
+            draft.report(stack.spec.chunk_nbytes * len(tensors))
     others = _alone(len(draft.specs), stacks)
     begun = len(writer.members)
     writer.add_chunks(
@@ -109,43 +102,45 @@ def _add_tensors(writer: PackWriter, draft: Draft, stacks: list[TensorStack]) ->
         for number in others
         for chunk in range(draft.specs[number].chunks)
     )
-    table = writer.table(begun=begun)
-    numbers = np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in others] or [firsts[:0]])
-    assert table.offset is not None
-    offset[numbers], length[numbers] = table.offset, table.length
-    for row, number in enumerate(numbers.tolist()):
-        digests[number] = table.extent(row).digests
-    return ChunkTable(offset, length, b"".join(digests), draft.digest.size, draft.block)
+    tables.append(writer.table(begun=begun))
+    numbers += [np.arange(firsts[number], firsts[number + 1]) for number in others]
+    order = np.argsort(np.concatenate(numbers))
+    return joined_tables(tables, draft.digest.size, draft.block).of_rows(order, None)
 
 
-def _add_rows(writer: PackWriter, stack: TensorStack, chunk: int, named: dict[str, Source]) -> tuple[int, list[bytes]]:
-    """Write a chunk of a stack; gives where its first row begins, and the digests of each row's blocks."""
-    size, sources = stack.spec.chunk_nbytes, list(named.values())
+def _add_rows(writer: PackWriter, draft: Draft, stack: TensorStack, chunk: int, tensors: list[int]) -> ChunkTable:
+    """Write a chunk of a stack, with the rows of these tensors; gives their table."""
+    size, sources = stack.spec.chunk_nbytes, [draft.sources[tensor] for tensor in tensors]
     taken = len(sources) * size
-    data = np.empty(stack.rows * size, np.uint8)
+    has_kept = any(issubclass(kind, KeptTensor) for kind in set(map(type, sources)))
+    data = writer.memory(stack.rows * size)
     data[taken:] = 0  # [ZARR-004]
     fill_rows(data[:taken], stack.spec, sources)
-    if writer.watch is not None and not any(isinstance(source, KeptTensor) for source in sources):
-        keys = [(name, 0) for name in named]
+    if writer.watch is not None and not has_kept:
+        keys = [(draft.names[tensor], 0) for tensor in tensors]
         writer.watch.add_all(keys, stack.spec, data[:taken], np.full(len(sources), size))
-    digests = _digests(bytes_of(data)[:taken], size, writer.digest, writer.block)
-    for row, source in enumerate(sources):
+    digests = _digests(data[:taken].reshape(-1, size), writer.digest, writer.block)
+    for row, source in enumerate(sources) if has_kept else ():
         if isinstance(source, KeptTensor):  # damage stays damage [MIG-020]
             digests[row] = source.chunk(0).digests
     name = stack.chunk_object(chunk).encode()
-    member = writer.add_member(name, data, aligned=True, framed=data[taken:].tobytes())
-    return member.payload, digests
+    payload = writer.add_member(name, data, aligned=True, framed=data[taken:].tobytes()).payload
+    offset = np.uint64(payload) + np.arange(len(tensors), dtype=np.uint64) * np.uint64(size)
+    length = np.full(len(tensors), size, np.uint64)
+    return ChunkTable(offset, length, b"".join(digests), writer.digest.size, writer.block)
 
 
-def _digests(rows: memoryview, size: int, digest: Digest, block: int) -> list[bytes]:
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return list(map(digest.of, parts)) if size <= block else [digest.of_blocks(part, block) for part in parts]
+def _digests(rows: Array, digest: Digest, block: int) -> list[bytes]:
+    """Those of the blocks of each row."""
+    if rows.shape[1] <= block:
+        return list(map(digest.of, rows))
+    return [digest.of_blocks(bytes_of(row), block) for row in rows]
 
 
 def fill_rows(out: Array, spec: ArraySpec, sources: Sources) -> None:
     """Fill bytes with the stored ones of tensors that are alike, one after another."""
     is_plain = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool" and spec.shape and sys.byteorder == "little"
-    if is_plain and all(type(source) is np.ndarray for source in sources):
+    if is_plain and set(map(type, sources)) == {np.ndarray}:
         arrays: Any = sources
         shape = (len(sources) * spec.shape[0], *spec.shape[1:])
         np.concatenate(arrays, out=out.view(spec.dtype.numpy).reshape(shape), casting="equiv")

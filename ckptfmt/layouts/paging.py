@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -39,11 +40,12 @@ def in_order(draft: Draft) -> tuple[Draft, list[int]]:
             return draft, order
         numbers = np.empty(len(order), np.int64)
         numbers[order] = np.arange(len(order))
+        placed = itemgetter(*order)  # of two or more
         ordered = replace(
             draft,
-            sources=[draft.sources[tensor] for tensor in order] if draft.sources else [],
-            names=tuple([draft.names[tensor] for tensor in order]),
-            specs=tuple([draft.specs[tensor] for tensor in order]),
+            sources=list(placed(draft.sources)) if draft.sources else [],
+            names=placed(draft.names),
+            specs=placed(draft.specs),
             tree=renumbered(draft.tree, numbers.tolist()),
         )
         return ordered, order

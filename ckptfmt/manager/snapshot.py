@@ -95,13 +95,13 @@ class SnapshotBuffers:
     def _take_new(self, tree: Tree, skip: Patterns) -> Snapshot:
         encoded = encode(tree, skip=skipped(skip))
         self._forget()
-        self._copy([leaf.source for leaf in encoded.tensors])
+        self._copy(encoded.sources)
         if not encoded.copied_views and skip is None:  # else they are found anew each time
-            for number, (leaf, target) in enumerate(zip(encoded.tensors, self._targets, strict=True)):
-                if type(leaf.source) is np.ndarray:
-                    self._arrays[id(leaf.source)] = weakref.ref(leaf.source)
-                    self._target_of[id(leaf.source)] = target
-                    self._node_of[id(leaf.source)] = ["tensor", number]
+            for number, (source, target) in enumerate(zip(encoded.sources, self._targets, strict=True)):
+                if type(source) is np.ndarray:
+                    self._arrays[id(source)] = weakref.ref(source)
+                    self._target_of[id(source)] = target
+                    self._node_of[id(source)] = ["tensor", number]
             self._learn(tree, encoded.node)
         return Snapshot(encoded.node, self._targets, encoded.copied_views, self._shared)
 

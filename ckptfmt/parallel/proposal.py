@@ -86,10 +86,10 @@ def outline_of(request: Request) -> Outline:
     """The outline of a rank's tree."""
     encoded = request.encoded
     tensors = []
-    for leaf, name, codec in zip(encoded.tensors, request.names, request.codecs, strict=True):
-        dtype = dtype_of(leaf.source.dtype)
+    for source, name, codec in zip(encoded.sources, request.names, request.codecs, strict=True):
+        dtype = dtype_of(source.dtype)
         assert dtype is not None  # the encoder refused others
-        tensors.append((name, dtype.name, tuple(leaf.source.shape), codec))
+        tensors.append((name, dtype.name, tuple(source.shape), codec))
     return Outline(_renamed(encoded.node, request.names), tuple(tensors))
 
 

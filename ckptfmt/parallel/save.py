@@ -150,8 +150,7 @@ class ParallelSave:
     # ---- round 2: boxes, and the plan
 
     def _send(self, asked: bool) -> list[Any]:
-        sources = [leaf.source for leaf in self.request.encoded.tensors]
-        return [self.outline.raw if asked else None, boxes_of(sources).encode()]
+        return [self.outline.raw if asked else None, boxes_of(self.request.encoded.sources).encode()]
 
     def _plan(self, messages: list[Any]) -> list[Any]:
         outlines = {rank: Outline.decode(raw) for rank, (raw, _) in enumerate(messages) if raw is not None}
@@ -309,13 +308,13 @@ class ParallelSave:
 
     def _held(self, numbers: list[int], grids: list[list[int]]) -> _OfTensors:
         """This rank's tensors by their number in the whole checkpoint."""
-        leaves = self.request.encoded.tensors
+        sources = self.request.encoded.sources
         held = {}
-        for number, grid, leaf, tensor in zip(numbers, grids, leaves, self.outline.tensors, strict=True):
+        for number, grid, source, tensor in zip(numbers, grids, sources, self.outline.tensors, strict=True):
             name, dtype, shape, codec = tensor
             itemsize = DTYPES[dtype].stored.itemsize
             spec = ArraySpec(DTYPES[dtype], shape, tuple(grid), codec.for_itemsize(itemsize))
-            held[number] = name, spec, leaf.source
+            held[number] = name, spec, source
         return held
 
     def _commit(self, messages: list[Any]) -> list[Any]:

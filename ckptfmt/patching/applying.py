@@ -18,7 +18,7 @@ from ..progress import counter
 from ..reading.checkpoint import StoredCheckpoint
 from ..storage import Attempt
 from ..threads import Pool
-from ..writing.encoder import EncodedTree, TensorLeaf
+from ..writing.encoder import EncodedTree
 from ..writing.options import PublishOptions
 from ..writing.request import Compression, Request, codecs_for, whole_specs
 from ..writing.writer import SaveReport, committed, drafted, report_of
@@ -90,12 +90,12 @@ def _check_base(patch: StoredCheckpoint) -> None:
 def _request(patch: StoredCheckpoint, compression: Any, digest: str) -> Request:
     """The result, as it was saved: its nodes are taken over as they are, with tags and all."""
     manifest: Manifest = patch.manifest
-    leaves = [TensorLeaf(handle.path, handle) for handle in patch.handles]
+    paths, sources = [handle.path for handle in patch.handles], list[Source](patch.handles)
     assert manifest.patch is not None
     return Request(
-        encoded=EncodedTree(manifest.tree, leaves, ()),
+        encoded=EncodedTree(manifest.tree, paths, sources, ()),
         names=tuple(manifest.names),
-        codecs=codecs_for(leaves, compression),
+        codecs=codecs_for(paths, sources, compression),
         metadata=manifest.metadata,
         schema=manifest.schema,
         digest=digest_named(digest),

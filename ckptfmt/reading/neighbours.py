@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,8 @@ from .blocks import BlockReader
 
 SMALL = 256 << 10  # tensors up to this size are read together with their neighbours
 RUN = 4 << 20  # bytes of such a common read
-SLAB = 64 << 10  # bytes of memory that tensors share
+FEW = 8  # tensors one after another, which are worth to be looked at as one array
+SLAB = 64 << 10  # bytes of memory that tensors share: to ask for it costs more than to copy what is so small
 
 
 def can_be_joined(spec: ArraySpec) -> bool:
@@ -91,73 +92,78 @@ def read_run(
         for tensor in tensors:
             blocks.chunk(blocks.place(tensor, 0), verify)  # raises for the tensor that is to blame
         raise
-    kinds = np.fromiter(map(id, map(specs.__getitem__, tensors)), np.int64, len(tensors))
-    is_begun = (np.diff(kinds) != 0) | (starts[1:] != starts[:-1] + lengths[:-1])
-    begins = [0, *(np.flatnonzero(is_begun) + 1).tolist()]
-    places, sizes = (starts[begins] - first).tolist(), lengths[begins].tolist()
-    stacks = [
-        Alike(specs[tensors[low]], tensors[low:high], _rows(buffer, at, high - low, size))
-        for low, high, at, size in zip(begins, [*begins[1:], len(tensors)], places, sizes, strict=True)
-    ]
-    if verify:
-        _check(blocks, run, stacks)
-    for stack in stacks:
-        _give(_values(blocks, stack), stack, found, targets)
+    for alike in _alike(buffer, run, specs):
+        if verify:
+            _check(blocks, run, alike)
+        together = max(1, SLAB // alike.spec.nbytes)
+        for at in range(0, len(alike.tensors), together):
+            numbers = alike.tensors[at : at + together]
+            values = _values(blocks, alike.spec, numbers, alike.copied(at, at + together))
+            _give(zip(numbers, values, strict=True), found, targets)
 
 
 class Alike(NamedTuple):
-    """Tensors that are alike and lie one after another, and their stored bytes: one row each."""
+    """Tensors that are alike, by their places in a run and their numbers; and their stored bytes, in one array if they
+    lie one after another."""
 
     spec: ArraySpec
+    places: Array
     tensors: list[int]
-    rows: Array
+    rows: Array | list[Array]
+
+    def copied(self, start: int, stop: int) -> Array:
+        """Some of the rows, in other memory."""
+        some = self.rows[start:stop]
+        return some.copy() if isinstance(some, np.ndarray) else np.concatenate(some)
 
 
-def _rows(buffer: Array, start: int, count: int, size: int) -> Array:
-    return buffer[start : start + count * size].reshape(count, size)
+def _alike(buffer: Array, run: PackRun, specs: Sequence[ArraySpec]) -> Iterator[Alike]:
+    """The tensors of a run, whose bytes are in `buffer`."""
+    groups: dict[int, list[int]] = {}
+    numbers = run.tensors.tolist()
+    for place, key in enumerate(map(id, map(specs.__getitem__, numbers))):
+        groups.setdefault(key, []).append(place)
+    offsets = run.offsets
+    offsets -= offsets[0]
+    for group in groups.values():
+        spec, places = specs[numbers[group[0]]], np.array(group, np.int64)
+        starts, size = offsets[places], spec.nbytes
+        begins = np.concatenate([[0], np.flatnonzero(np.diff(starts) != size) + 1])
+        if len(begins) * FEW > len(group):
+            rows = [buffer[start : start + size] for start in starts.tolist()]
+            yield Alike(spec, places, run.tensors[places].tolist(), rows)
+            continue
+        for first, last in pairwise([*begins.tolist(), len(group)]):
+            block = buffer[starts[first] : starts[last - 1] + size].reshape(last - first, size)
+            yield Alike(spec, places[first:last], run.tensors[places[first:last]].tolist(), block)
 
 
-def _give(values: Array, stack: Alike, found: dict[int, Array], targets: dict[int, Array]) -> None:
-    """Copy tensors into their targets, or memory of their own."""
+def _give(values: Iterable[tuple[int, Array]], found: dict[int, Array], targets: dict[int, Array]) -> None:
+    """Copy tensors into their targets; those that have none keep the memory that they are in."""
     if not targets:
-        found.update(zip(stack.tensors, _owned(values), strict=True))
+        found.update(values)
         return
-    for tensor, value in zip(stack.tensors, _each(values), strict=True):
+    for tensor, value in values:
         if tensor in targets:
             targets[tensor][...] = value
         else:
-            found[tensor] = value.copy()
+            found[tensor] = value
 
 
-def _owned(values: Array) -> list[Array]:
-    """Copies of the rows, of which a few share memory: to ask for it costs more than to copy what is so small."""
-    together = max(1, SLAB * len(values) // values.nbytes)
-    slabs = (values[at : at + together].copy() for at in range(0, len(values), together))
-    return list(chain.from_iterable(map(_each, slabs)))
-
-
-def _each(values: Array) -> Iterable[Array]:
-    """The rows, as arrays where they are scalars, too."""
-    return values if values.ndim > 1 else (values[row, ...] for row in range(len(values)))
-
-
-def _check(blocks: BlockReader, run: PackRun, stacks: list[Alike]) -> None:
+def _check(blocks: BlockReader, run: PackRun, alike: Alike) -> None:
     """Check the digests of tensors, whose stored bytes are at hand: all at once where each is one block. [BLK-004]"""
-    rows = chain.from_iterable(stack.rows for stack in stacks)
-    if int(run.lengths.max()) <= run.table.block:
-        if b"".join(map(blocks.digest.of, rows)) == run.table.first_digests(run.rows):
-            return
-        rows = chain.from_iterable(stack.rows for stack in stacks)
-    for tensor, row in zip(run.tensors.tolist(), rows, strict=True):
+    expected = run.table.first_digests(run.rows[alike.places])
+    if alike.spec.nbytes <= run.table.block and b"".join(map(blocks.digest.of, alike.rows)) == expected:
+        return
+    for tensor, row in zip(alike.tensors, alike.rows, strict=True):
         blocks.check_chunk(blocks.place(tensor, 0), memoryview(row))
 
 
-def _values(blocks: BlockReader, stack: Alike) -> Array:
-    """Tensors of their logical dtype, in the memory of their stored bytes where that can be."""
-    spec = stack.spec
-    stored = stack.rows.view(spec.dtype.stored).reshape(len(stack.tensors), *spec.shape)
-    if spec.dtype.is_narrow and stack.rows.max() >> spec.dtype.used:
-        settle = partial(settled, dtype=spec.dtype)
-        pairs = zip(stack.tensors, stored, strict=True)
-        stored = np.stack([blocks.decoded(blocks.place(tensor, 0), partial(settle, one)) for tensor, one in pairs])
-    return stored.view(spec.dtype.numpy)
+def _values(blocks: BlockReader, spec: ArraySpec, tensors: list[int], stored: Array) -> Iterable[Array]:
+    """Tensors that are alike, of their logical dtype, in the memory of their stored bytes."""
+    rows = stored.view(spec.dtype.stored).reshape(len(tensors), *spec.shape)
+    if spec.dtype.is_narrow and stored.max() >> spec.dtype.used:
+        for tensor, row in zip(tensors, rows, strict=True):
+            blocks.decoded(blocks.place(tensor, 0), partial(settled, row, spec.dtype))  # in place [DTYPE-010]
+    values = rows.view(spec.dtype.numpy)
+    return values if spec.shape else (values[row, ...] for row in range(len(tensors)))  # arrays of scalars, too

@@ -27,7 +27,7 @@ class Form(NamedTuple):
 
 
 def form_of(encoded: EncodedTree) -> Form:
-    tensors = tuple((leaf.source.dtype.str, tuple(leaf.source.shape)) for leaf in encoded.tensors)
+    tensors = tuple((source.dtype.str, tuple(source.shape)) for source in encoded.sources)
     return Form(_bare(encoded.node), tensors)
 
 
@@ -44,7 +44,7 @@ def _bare(node: Node) -> Any:
 
 def size_of(encoded: EncodedTree) -> int:
     """Bytes of the tensors."""
-    return sum(int(np.prod(leaf.source.shape, dtype=np.int64)) * leaf.source.dtype.itemsize for leaf in encoded.tensors)
+    return sum(int(np.prod(source.shape, dtype=np.int64)) * source.dtype.itemsize for source in encoded.sources)
 
 
 def fingerprint(tree: Tree) -> bytes:
@@ -52,9 +52,9 @@ def fingerprint(tree: Tree) -> bytes:
     encoded = encode(tree)
     hasher = digest_named(DIGEST).stream()
     hasher.update(msgpack.packb(encoded.node))
-    for leaf in encoded.tensors:
-        hasher.update(f"{leaf.source.dtype.str}{tuple(leaf.source.shape)}".encode())
-        array = np.ascontiguousarray(_elements(leaf.source))
+    for source in encoded.sources:
+        hasher.update(f"{source.dtype.str}{tuple(source.shape)}".encode())
+        array = np.ascontiguousarray(_elements(source))
         if array.size:
             hasher.update(array.reshape(-1).view(np.uint8).data)
     return hasher.digest()
@@ -77,7 +77,7 @@ def _stand_in(array: Array) -> Array:
 
 def _arrays(tree: Tree) -> Iterator[Array]:
     """The arrays that stand in a tree themselves."""
-    yield from (leaf.source for leaf in encode(tree).tensors if type(leaf.source) is np.ndarray)
+    yield from (source for source in encode(tree).sources if type(source) is np.ndarray)
 
 
 def orders_of(tree: Tree) -> list[list[int] | None]:

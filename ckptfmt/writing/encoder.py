@@ -28,22 +28,17 @@ from .refusals import Refusal, raise_for
 _ITSELF = frozenset((type(None), bool, float, bytes))  # values that are their nodes
 _STR = frozenset((str,))
 _ARRAY = np.ndarray
+_JUST_ARRAYS = frozenset((_ARRAY,))
 _LEAST, _MOST = -(1 << 63), 1 << 64  # of ints: so are these
 
 
-class TensorLeaf(NamedTuple):
-    """A tensor met in a tree, and the path at which it was first met."""
-
-    path: Path
-    source: Source
-
-
 class EncodedTree(NamedTuple):
-    """A tree as a node, its distinct tensors in order of their index, and groups of paths that share memory yet were
-    separated."""
+    """A tree as a node, its distinct tensors in order of their index with the path at which each was first met, and
+    groups of paths that share memory yet were separated."""
 
     node: Node
-    tensors: list[TensorLeaf]
+    paths: list[Path]
+    sources: list[Source]
     copied_views: tuple[tuple[str, ...], ...]
 
 
@@ -55,8 +50,9 @@ def encode(tree: Tree, *, allow_tensors: bool = True, skip: Callable[[Path], boo
         node = encoder.node(tree, (), 0)
         if encoder.refused:
             raise_for(tuple(encoder.refused))
-        tensors, memories = encoder.distinct()
-    return EncodedTree(node, tensors, _shared_views(tensors, memories) if memories else ())
+        memories = encoder.distinct()
+        paths, sources = encoder.paths, encoder.sources
+    return EncodedTree(node, paths, sources, _shared_views(paths, sources, memories) if memories else ())
 
 
 class _TreeEncoder:
@@ -142,16 +138,16 @@ class _TreeEncoder:
         paths, sources, tensors = self.paths, self.sources, self.nodes
         for key, item in items:
             kind = type(item)
-            if kind in _ITSELF or (kind is str and item.isascii()) or (kind is int and _LEAST <= item < _MOST):
-                nodes.append(item)
-            elif kind is _ARRAY and id(item.dtype) in dtypes:
-                index = index_of.get(id(item))
-                if index is None:
-                    index = index_of[id(item)] = len(index_of)
+            if kind is _ARRAY and id(item.dtype) in dtypes:
+                index = index_of.setdefault(id(item), len(sources))
+                if index == len(sources):
                     paths.append((*path, key))
                     sources.append(item)
-                nodes.append(["tensor", index])
-                tensors.append(nodes[-1])
+                found = ["tensor", index]
+                nodes.append(found)
+                tensors.append(found)
+            elif kind in _ITSELF or (kind is str and item.isascii()) or (kind is int and _LEAST <= item < _MOST):
+                nodes.append(item)
             elif kind is dict or kind is list:
                 nodes.append(self.container(item, kind, (*path, key), depth + 1))
             else:
@@ -201,28 +197,27 @@ class _TreeEncoder:
             found, advice = f"a tensor of dtype {array.dtype}", advice_for_dtype(array.dtype)
             return self.refuse(path, found, advice, "unsupported-dtype")
         self.dtypes[id(array.dtype)] = array.dtype
-        index = self.index_of.get(id(array))
-        if index is None:
-            index = self.index_of[id(array)] = len(self.sources)
+        index = self.index_of.setdefault(id(array), len(self.sources))
+        if index == len(self.sources):
             self.paths.append(path)
             self.sources.append(array)  # keeps it alive, so its id and memory stay its own
         node = ["tensor", index]
         self.nodes.append(node)
         return node
 
-    def distinct(self) -> tuple[list[TensorLeaf], list[Hashable]]:
-        """The tensors, aliases once [TREE-011], and the memory of each; none where all of them own theirs."""
-        leaves = list(map(TensorLeaf, self.paths, self.sources))
+    def distinct(self) -> list[Hashable]:
+        """Leave aliases once [TREE-011]; gives the memory of each tensor, or none where no two share any."""
         if _are_apart(self.sources):
-            return leaves, []
+            return []
         found: dict[Hashable, int] = {}
         numbers = [found.setdefault(memory_key(source), len(found)) for source in self.sources]
         if len(found) < len(numbers):
             for node in self.nodes:
                 node[1] = numbers[node[1]]
-            firsts = dict(zip(reversed(numbers), reversed(leaves), strict=True))
-            leaves = [firsts[number] for number in range(len(found))]
-        return leaves, list(found)
+            firsts = dict(zip(reversed(numbers), reversed(range(len(numbers))), strict=True))
+            first = [firsts[number] for number in range(len(found))]
+            self.paths, self.sources = [self.paths[n] for n in first], [self.sources[n] for n in first]
+        return list(found)
 
     def scalar(self, value: np.generic, path: Path, depth: int) -> Node:
         if isinstance(value, np.str_ | np.bytes_ | np.datetime64 | np.timedelta64):
@@ -268,23 +263,23 @@ def _int64(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _are_apart(sources: list[Source]) -> bool:
     """Whether these are arrays of which no two share memory: none is a view, or views of different places."""
-    if not all(type(source) is _ARRAY for source in sources):
+    if not _JUST_ARRAYS.issuperset(map(type, sources)):
         return False
     arrays: list[Any] = sources
-    if all(array.base is None and array.flags.owndata for array in arrays):
+    if all([array.base is None and array.flags.owndata for array in arrays]):  # noqa: C419
         return True
-    if not all(array.flags.c_contiguous for array in arrays):
+    if not all([array.flags.c_contiguous for array in arrays]):  # noqa: C419
         return False
     starts = np.fromiter(map(address_of, arrays), np.uint64, len(arrays))
     order = np.argsort(starts)
-    ends = starts + np.fromiter((array.nbytes for array in arrays), np.uint64, len(arrays))
+    ends = starts + np.fromiter([array.nbytes for array in arrays], np.uint64, len(arrays))
     return bool((ends[order[:-1]] <= starts[order[1:]]).all())
 
 
-def _shared_views(tensors: list[TensorLeaf], memories: list[Any]) -> tuple[tuple[str, ...], ...]:
+def _shared_views(paths: list[Path], sources: list[Source], memories: list[Any]) -> tuple[tuple[str, ...], ...]:
     """Groups of tensors, whose `memory_key`s are given, that overlap without being aliases. [TREE-011]"""
-    numbered = enumerate(zip(tensors, memories, strict=True))
-    arrays = [(n, leaf.source, key) for n, (leaf, key) in numbered if isinstance(leaf.source, np.ndarray)]
+    numbered = enumerate(zip(sources, memories, strict=True))
+    arrays = [(n, source, key) for n, (source, key) in numbered if isinstance(source, np.ndarray)]
     spans = [(*_bounds(array, key), n) for n, array, key in arrays]
     table = np.array(spans, np.uint64).reshape(-1, 3)
     table = table[np.argsort(table[:, 0])]
@@ -296,7 +291,7 @@ def _shared_views(tensors: list[TensorLeaf], memories: list[Any]) -> tuple[tuple
     for low, high, number in [*sorted(span for span in spans if span[0] < span[1]), (1 << 64, 0, 0)]:
         if low >= end:
             if len(group) > 1:
-                groups.append(tuple(path_label(tensors[n].path) for n in group))
+                groups.append(tuple(path_label(paths[n]) for n in group))
             group = []
         group.append(number)
         end = max(end, high)

@@ -33,8 +33,7 @@ class NanGuard:
     def check(self, made: Request, then: Callable[[], Any] | None) -> None:
         """Look at what was written of a request, before it is committed; raises `has-nan`."""
         if self.watch is not None:
-            pairs = zip(made.names, made.encoded.tensors, strict=True)
-            self.refuse({name: path_label(leaf.path) for name, leaf in pairs})
+            self.refuse(dict(zip(made.names, map(path_label, made.encoded.paths), strict=True)))
         if then is not None:
             then()
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgpack
@@ -24,12 +26,15 @@ from ..format.node import Node
 from ..format.spec_columns import MAX_RANK
 from ..format.tree import Tree
 from ..format.weights import WEIGHTS, check_weights, codec_for
-from ..frameworks.sources import KeptTensor, Sharded
+from ..frameworks.sources import KeptTensor, Sharded, Source
 from ..patterns import Patterns, selector
-from .encoder import EncodedTree, TensorLeaf, encode
+from .encoder import EncodedTree, encode
 
 Compression = str | Mapping[str, Any] | None
 
+_JUST_ARRAYS = frozenset((np.ndarray,))
+_JUST_TEXT = frozenset((str,))
+_FORM = attrgetter("dtype", "shape")
 _Rules = list[tuple[Callable[[Path], bool], Codec]]
 
 
@@ -59,8 +64,8 @@ def request(
     encoded = encode(tree, skip=skipped(skip))
     return Request(
         encoded=encoded,
-        names=_names(encoded.tensors),
-        codecs=codecs_for(encoded.tensors, compression),
+        names=_names(encoded.paths),
+        codecs=codecs_for(encoded.paths, encoded.sources, compression),
         metadata=encode(metadata, allow_tensors=False).node,
         schema=_schema(schema),
         digest=_digest(digest),
@@ -80,27 +85,35 @@ def skipped(patterns: Patterns) -> Callable[[Path], bool] | None:
 
 def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
     """How a process that holds all of every tensor stores them; raises `shards-missing`."""
+    sources, codecs = asked.encoded.sources, asked.codecs
+    if _JUST_ARRAYS.issuperset(map(type, sources)):  # of which there may be very many
+        forms = map(_FORM, sources)
+        if len(set(map(id, codecs))) == 1:
+            return tuple(map(_Specs(codecs[0], layout).__getitem__, forms))
+        return tuple(_array_spec(*form, codec, layout) for form, codec in zip(forms, codecs, strict=True))
     specs = []
-    known: dict[tuple[int, tuple[int, ...], int], ArraySpec] = {}  # by dtype and codec, which the tree keeps alive
-    for leaf, codec in zip(asked.encoded.tensors, asked.codecs, strict=True):
-        source = leaf.source
-        if type(source) is np.ndarray:
-            key = (id(source.dtype), source.shape, id(codec))
-            spec = known.get(key)
-            if spec is None:
-                spec = known[key] = _array_spec(source.dtype, source.shape, codec, layout)
-            specs.append(spec)
-            continue
+    for path, source, codec in zip(asked.encoded.paths, sources, codecs, strict=True):
         if isinstance(source, KeptTensor):
             specs.append(source.spec)
             continue
         if isinstance(source, Sharded):
             held = {shard.start: math.prod(shard.source.shape) for shard in source.shards}
             if sum(held.values()) < math.prod(source.shape):
-                text = path_label(leaf.path)
+                text = path_label(path)
                 raise fault("shards-missing", f"this process holds only a part of {text!r}", tensor=text)
         specs.append(_array_spec(source.dtype, tuple(source.shape), codec, layout))
     return tuple(specs)
+
+
+class _Specs(dict[tuple[np.dtype[Any], tuple[int, ...]], ArraySpec]):
+    """The specs of arrays by dtype and shape, where all have one codec."""
+
+    def __init__(self, codec: Codec, layout: str) -> None:
+        self.codec, self.layout = codec, layout
+
+    def __missing__(self, form: tuple[np.dtype[Any], tuple[int, ...]]) -> ArraySpec:
+        self[form] = spec = _array_spec(*form, self.codec, self.layout)
+        return spec
 
 
 @lru_cache(maxsize=1 << 14)
@@ -113,16 +126,16 @@ def _array_spec(numpy_dtype: np.dtype[Any], shape: tuple[int, ...], codec: Codec
     return ArraySpec(dtype, shape, grid_for(dtype.storage_shape(shape), itemsize, target), codec.for_itemsize(itemsize))
 
 
-def _check_shape(leaf: TensorLeaf) -> None:
+def _check_shape(path: Path, source: Source) -> None:
     """Refuse what no manifest can say."""
-    shape = leaf.source.shape
+    shape = source.shape
     if len(shape) > MAX_RANK:  # [LIM-002]
-        raise fault("unsupported-dtype", f"a tensor of {len(shape)} axes", tensor=path_label(leaf.path))
-    if isinstance(leaf.source, np.ndarray):
+        raise fault("unsupported-dtype", f"a tensor of {len(shape)} axes", tensor=path_label(path))
+    if isinstance(source, np.ndarray):
         return
-    is_too_large = 0 not in shape and math.prod(shape) * leaf.source.dtype.itemsize >= 1 << 62  # [LIM-004]
+    is_too_large = 0 not in shape and math.prod(shape) * source.dtype.itemsize >= 1 << 62  # [LIM-004]
     if is_too_large or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):  # [MAN-002]
-        text = path_label(leaf.path)
+        text = path_label(path)
         raise fault("unsupported-dtype", f"a tensor of shape {list(shape)!s:.200}, too large", tensor=text)
 
 
@@ -133,19 +146,21 @@ def _all(path: Path) -> bool:
 ALL_RAW = (_all, RAW)
 
 
-def codecs_for(tensors: list[TensorLeaf], compression: Compression | Mapping[str, Compression]) -> tuple[Codec, ...]:
+def codecs_for(
+    paths: list[Path], sources: list[Source], compression: Compression | Mapping[str, Compression]
+) -> tuple[Codec, ...]:
     """How tensors are compressed, as the option of `save` says; raises `bad-option`, and `unsupported-dtype` for those
     that no manifest can describe."""
     rules = _rules(compression)
-    for leaf in tensors:
-        if type(leaf.source) is not np.ndarray:  # which has no more axes, nor more memory, than there may be
-            _check_shape(leaf)
+    if not _JUST_ARRAYS.issuperset(map(type, sources)):  # which have no more axes, nor more memory, than there may be
+        for path, source in zip(paths, sources, strict=True):
+            _check_shape(path, source)
     if rules[0] == ALL_RAW:
-        return (RAW,) * len(tensors)
-    chosen = (next(codec for is_selected, codec in rules if is_selected(leaf.path)) for leaf in tensors)
+        return (RAW,) * len(paths)
+    chosen = (next(codec for is_selected, codec in rules if is_selected(path)) for path in paths)
     return tuple(
-        codec if codec is not WEIGHTS else codec_for(leaf.source.dtype, leaf.source.shape)
-        for leaf, codec in zip(tensors, chosen, strict=True)
+        codec if codec is not WEIGHTS else codec_for(source.dtype, source.shape)
+        for source, codec in zip(sources, chosen, strict=True)
     )
 
 
@@ -157,21 +172,21 @@ class _Escaped(dict[Key, str]):
         return name
 
 
-def _names(tensors: list[TensorLeaf]) -> tuple[str, ...]:
-    known = _Escaped()
-    texts = [key for key in {key for leaf in tensors for key in leaf.path} if type(key) is str]
-    if are_names_themselves(texts):  # as almost always
-        known.update(zip(texts, texts, strict=True))
-    escaped = known.__getitem__
-    names = tuple(["/".join(map(escaped, leaf.path)) for leaf in tensors])
+def _names(paths: list[Path]) -> tuple[str, ...]:
+    keys: Any = set(chain.from_iterable(paths))
+    segments: Any = paths  # which are their names, as almost always
+    if not _JUST_TEXT.issuperset(map(type, keys)) or not are_names_themselves(keys):
+        known = _Escaped()
+        segments = (map(known.__getitem__, path) for path in paths)
+    names = tuple(map("/".join, segments))
     if max(map(len, names), default=0) <= MAX_LENGTH:
         return names
-    for name, leaf in zip(names, tensors, strict=True):
+    for name, path in zip(names, paths, strict=True):
         if len(name) > MAX_LENGTH:  # [NAME-006]
             raise fault(
                 "name-too-long",
                 f"a tensor's name has {len(name)} bytes",
-                tensor=path_label(leaf.path)[:80],
+                tensor=path_label(path)[:80],
                 found=len(name),
                 expected=f"at most {MAX_LENGTH}",
             )

@@ -125,7 +125,8 @@ def _save(
     except CkptError as error:
         error.path = error.path or name
         raise
-    report = counter(progress, sum(spec.chunks * spec.chunk_nbytes for spec in specs))
+    total = 0 if progress is None else sum(spec.chunks * spec.chunk_nbytes for spec in specs)
+    report = counter(progress, total)
     draft = drafted(made, specs, report=report, extra=further)
     draft = replace(draft, paged=paged, base=base, watch=guard.watch)
     how: Any = {"overwrite": overwrite, "durable": durable, "in_flight": max_bytes_in_flight}
@@ -166,7 +167,7 @@ def drafted(
 ) -> Draft:
     """The draft of a process that stores all of every tensor, as `specs` say."""
     return Draft(
-        sources=[leaf.source for leaf in made.encoded.tensors],
+        sources=made.encoded.sources,
         names=made.names,
         specs=specs,
         tree=made.encoded.node,
