@@ -82,6 +82,7 @@ class TorchAdapter:
     """Tensors, Parameters, modules, optimizers and other values of torch. `device` is where loaded tensors are put."""
 
     framework = "torch"
+    tensors = frozenset((torch.Tensor,))
     restores = RESTORES
 
     @takes()
@@ -153,7 +154,7 @@ class TorchAdapter:
     def slot(self, leaf: Any) -> Slot | None:
         """Return the tensor's own memory to be filled, or its local part of a DTensor's; raises `mismatch` for one on
         the meta device."""
-        if isinstance(leaf, MetaTensor):
+        if isinstance(leaf, MetaTensor) or (isinstance(leaf, torch.Tensor) and leaf.is_meta):
             raise fault("mismatch", "a tensor on the meta device cannot be filled; load into its module instead")
         if not isinstance(leaf, torch.Tensor) or subclasses.is_made_of_others(leaf):
             return None
@@ -163,10 +164,8 @@ class TorchAdapter:
             local = [part for start, here in dtensor.local_parts(tensor) for part in places(here, start)]
             return Slot(tuple(tensor.shape), row_of(tensor.dtype).numpy, tuple(local), changed=_changed(tensor, local))
         shape = logical_shape(tensor)
-        sides = zip(tensor.shape, tensor.stride(), strict=True)
-        writable = not tensor.numel() or not any(n > 1 and step == 0 for n, step in sides)  # else elements share memory
         parts = tuple(places(tensor, (0,) * tensor.ndim))
-        return Slot(shape, row_of(tensor.dtype).numpy, parts, writable, _changed(tensor, parts))
+        return Slot(shape, row_of(tensor.dtype).numpy, parts, _has_elements_apart(tensor), _changed(tensor, parts))
 
     def receiver(self, value: Any) -> Receiver | None:
         """Return what loads into a module, an optimizer or another object with a state of its own."""
@@ -186,6 +185,13 @@ class TorchAdapter:
         check(leaf)
         shape = tuple(leaf.shape) if is_dtensor(leaf) else logical_shape(leaf)
         return Template(shape, row_of(leaf.dtype).numpy, _TensorBuilder(leaf.detach()))
+
+
+def _has_elements_apart(tensor: torch.Tensor) -> bool:
+    """Whether no two elements are one place in memory, as those of an expanded tensor are."""
+    if tensor.is_contiguous() or not tensor.numel():
+        return True
+    return not any(n > 1 and step == 0 for n, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _changed(tensor: torch.Tensor, parts: Sequence[SlotPart]) -> Callable[[], None]:

@@ -11,6 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache, partial
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -135,9 +136,18 @@ class Settling(Protocol):
         """Wait for what the calling thread has asked for, where another thread would not."""
 
 
+@runtime_checkable
+class Typed(Protocol):
+    """What an adapter offers besides, if it knows its tensors by their class: of very many nobody need ask more."""
+
+    tensors: frozenset[type]
+    """Classes of which each value, if it is of no subclass, is one tensor or none that can be stored."""
+
+
 _registered: dict[str, Adapter] = {}
 _active: list[Adapter] = []  # of frameworks that the program has imported, as far as was looked
 _copying: list[Any] = []  # those of them that are `Copying`
+_tensors: frozenset[type] = frozenset()  # the classes of those that are `Typed`
 _absent: frozenset[str] | None = None  # the other frameworks with an adapter; None: look again
 
 
@@ -173,12 +183,13 @@ def adapter_named(framework: str) -> Adapter:
 def adapters() -> list[Adapter]:
     """The adapters of the frameworks that the program has imported, NumPy's general one last. Asked for every tensor,
     so it looks anew only when a framework may have come."""
-    global _active, _copying, _absent
+    global _active, _copying, _tensors, _absent
     if _absent is None or any(name in sys.modules for name in _absent):
         known = {*_registered, *_entry_points()}
         names = sorted(known & sys.modules.keys(), key=lambda name: name == "numpy")
         _active = [adapter_named(name) for name in names]  # importing one may register it
         _copying = [adapter for adapter in _active if isinstance(adapter, Copying)]
+        _tensors = frozenset(chain.from_iterable(one.tensors for one in _active if isinstance(one, Typed)))
         _absent = frozenset(known - sys.modules.keys())
     return _active
 
@@ -196,6 +207,11 @@ def lower(value: Any) -> Source | Tagged | Plain | None:
         if lowered is not None:
             return lowered
     return Plain(without_own_dicts(value.state_dict())) if is_stateful(value) else _record(value)
+
+
+def is_tensor_class(kind: type) -> bool:
+    """Whether values of a class are surely tensors of a framework; True only once one of them was lowered."""
+    return kind in _tensors
 
 
 def is_leaf(lowered: Tagged) -> bool:

@@ -19,7 +19,7 @@ from ..format.names import Path, path_label
 from ..format.node import Restore
 from ..format.tags import RECORDS, TAGS, made
 from ..format.tree import OMITTED, Tree
-from .adapter import Plain, Slot, Tagged, Template, lower
+from .adapter import Plain, Slot, Tagged, Template, is_tensor_class, lower
 from .adapter import is_leaf as is_leaf_tag
 from .overflows import Overflow, TensorCast, listed, name_of
 from .spans import spans
@@ -127,9 +127,7 @@ def flatten(
 def as_saved(value: Any, is_leaf: Callable[[Any], bool] = lambda _: False, records: bool = True) -> Any:
     """The container that a save writes for a value, such as the list of a deque; itself for any other value, and
     without `records` for what has fields of its own."""
-    while not (
-        _is_dict(value) or type(value) in _PLAIN or isinstance(value, np.ndarray | np.generic) or is_leaf(value)
-    ):
+    while not (_is_plain(value) or _is_dict(value) or is_leaf(value)):
         lowered = lower(value)
         if isinstance(lowered, Tagged) and not is_leaf_tag(lowered) and (records or lowered.tag not in RECORDS):
             value = lowered.child
@@ -138,6 +136,12 @@ def as_saved(value: Any, is_leaf: Callable[[Any], bool] = lambda _: False, recor
         else:
             break
     return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value, if it is no container, is a leaf as it is."""
+    kind = type(value)
+    return kind in _PLAIN or isinstance(value, np.ndarray | np.generic) or is_tensor_class(kind)
 
 
 def _is_dict(tree: Tree) -> bool:
@@ -204,7 +208,7 @@ class _Rebuilder:
             return kind(self.leaf(path, tree))
         if kind in (list, tuple) and tree:
             return kind(self.value(item, (*path, i)) for i, item in enumerate(tree))
-        if kind in _PLAIN or isinstance(tree, np.ndarray | np.generic) or self.is_leaf(tree):
+        if _is_plain(tree) or self.is_leaf(tree):
             return self.leaf(path, tree)
         lowered = lower(tree)
         if isinstance(lowered, Tagged) and (lowered is tree or not is_leaf_tag(lowered)):

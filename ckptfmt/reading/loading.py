@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import CkptError, fault
 from ..format.casts import cast
 from ..format.dtypes import Array
+from ..format.limits import uncollected
 from ..format.names import Path, path_label, value_at
 from ..format.node import Restore
 from ..format.tags import TIMES, child_of
@@ -230,16 +231,17 @@ class Loader:
     # ---- into a target
 
     def _fill_target(self) -> Tree:
-        slots, objects, opened, stored, report, names = self._fit()
-        parts = [part for one in objects for part in one.intake.parts]
-        adopted = self._adopted(slots, objects, stored) if self.maps_into else None
-        self._check(report, names, final=not parts)
-        self._check(shared(slots, stored, self.blocks, self.verify))
-        known = self.view.stored
-        warn_of_order(((one.at, one.intake) for one in objects), stored, self.supply.origin, lambda: known.leaves)
-        own = slots if adopted is None else adopted.others
-        asked = [(stored[path], found) for path, found in own.items() if found is not None and path in stored]
-        places = [TargetPlace(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
+        with uncollected():
+            slots, objects, opened, stored, report, names = self._fit()
+            parts = [part for one in objects for part in one.intake.parts]
+            adopted = self._adopted(slots, objects, stored) if self.maps_into else None
+            self._check(report, names, final=not parts)
+            self._check(shared(slots, stored, self.blocks, self.verify))
+            known = self.view.stored
+            warn_of_order(((one.at, one.intake) for one in objects), stored, self.supply.origin, lambda: known.leaves)
+            own = slots if adopted is None else adopted.others
+            asked = [(stored[path], found) for path, found in own.items() if found is not None and path in stored]
+            places = [TargetPlace(tensor, part, found.dtype) for tensor, found in asked for part in found.parts]
         with self._reporting(chain((place.nbytes for place in places), map(self._part_nbytes, parts))):
             kept = {id(part): self._state(one, [part]) for one in objects for part in one.intake.parts if part.kept}
             if adopted is not None:
@@ -275,8 +277,7 @@ class Loader:
         """Compare the target with the checkpoint."""
         leaves, all_stored = dict(flatten(self.into, is_stateful)), self._stored
         values = {path: leaves.pop(path) for path, leaf in list(leaves.items()) if is_stateful(leaf)}
-        stored = dict(all_stored)
-        there = filled(stored)
+        stored, there = dict(all_stored), filled(all_stored)
         objects: list[_Object] = []
         tags = self.supply.params(values)
         for (at, value), inside in zip(values.items(), below(stored, values), strict=True):

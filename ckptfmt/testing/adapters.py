@@ -21,7 +21,7 @@ import ckptfmt
 from ..format.casts import cast
 from ..format.dtypes import DTYPES, Array, DType
 from ..format.grid import Shape
-from ..frameworks.adapter import Adapter, adapter_named
+from ..frameworks.adapter import Adapter, Plain, Tagged, Typed, adapter_named
 from ..packages import required_by
 from .equality import assert_same_tree
 from .strategies import filled
@@ -76,6 +76,13 @@ class AdapterSuite:
 
     def test_the_core_finds_it(self) -> None:
         assert adapter_named(self.adapter.framework).framework == self.adapter.framework
+
+    def test_the_classes_that_it_names_are_those_of_tensors(self) -> None:
+        """Of values of such a class nobody asks whether they are containers, or tagged."""
+        classes = self.adapter.tensors if isinstance(self.adapter, Typed) else frozenset()
+        for tensor in self.tensors().values():
+            lowered = self.adapter.lower(tensor)
+            assert type(tensor) not in classes or not isinstance(lowered, Tagged | Plain | None)
 
     def test_its_tensors_are_read_as_arrays_bit_for_bit(self, tmp_path: Path) -> None:
         ckptfmt.save(tmp_path / "c", self.tensors())
