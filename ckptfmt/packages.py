@@ -61,15 +61,17 @@ def package(name: str, what: str) -> Any:
     """The module of a package, which `what` requires; raises `missing-package` with the command that installs it."""
     try:
         return import_module(name)
-    except ImportError as error:
+    except Exception as error:  # one that is there and fails must not look like a fault of what is read with it
         raise missing(what, error, name) from error
 
 
-def missing(what: str, error: ImportError, name: str) -> CkptError:
+def missing(what: str, error: Exception, name: str) -> CkptError:
     """The exception where `what` requires the package `name`, and it or one that it requires cannot be imported."""
-    if error.name is None or error.name.partition(".")[0] == name.partition(".")[0]:
+    absent = getattr(error, "name", None) or name
+    if isinstance(error, ImportError) and absent.partition(".")[0] == name.partition(".")[0]:
         return fault("missing-package", f"{what} requires the package {name}", advice=f"Install it: {install(name)}")
-    message = f"{what} requires the package {name}, which cannot be imported: {error}"
+    said = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+    message = f"{what} requires the package {name}, which cannot be imported: {said}"
     return fault("missing-package", message, advice=f"Install it anew: {install(name)}")
 
 

@@ -213,6 +213,41 @@ def test_a_package_that_is_broken_is_not_called_missing(tmp_path: Path, monkeypa
         ckptfmt.convert(path, tmp_path / "x.ckpt")
 
 
+# findings/numcodecs-and-a-post-release-of-zfpy.sh
+USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "load": ("numcodecs", ckptfmt.load),
+    "verify": ("numcodecs", ckptfmt.verify),
+    "save": ("numcodecs", lambda path: saved(path.parent, compression="zstd")),
+    "a run": ("numcodecs", lambda path: run_of_one(path.parent)),
+    "a Zarr group": ("zarr", lambda path: ckptfmt.open(path).zarr),
+    "write Zarr": ("zarr", lambda path: ckptfmt.convert(path, path.with_suffix(".zarr"))),
+}
+
+
+def run_of_one(folder: Path) -> None:
+    with ckptfmt.CheckpointManager(folder / "run", compression="zstd") as run:
+        run.save(1, {"w": np.ones(3)})
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_package_whose_import_fails_is_no_fault_of_the_file(
+    tmp_path: Path, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor damage, for which a run would set a step aside."""
+    name, call = USES[use]
+    path = tmp_path / "b.ckpt"
+    ckptfmt.save(path, {"w": np.zeros(1000)}, compression="zstd", durable=False)
+    (tmp_path / f"{name}.py").write_text("int('post0')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for key in [key for key in sys.modules if key.partition(".")[0] == name or ".zarr_" in key]:
+        monkeypatch.delitem(sys.modules, key)
+    importlib.invalidate_caches()
+    with pytest.raises(ckptfmt.UnsupportedError, match=f"{name}, which cannot be imported: ValueError") as raised:
+        call(path)
+    assert raised.value.code == "missing-package"
+    assert raised.value.advice == f"Install it anew: {install(name)}"
+
+
 def test_every_line_installs_what_it_says() -> None:
     """Each extra of the table is one of the package, and brings what it is named for."""
     extras = PROJECT["optional-dependencies"]

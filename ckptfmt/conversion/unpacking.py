@@ -17,7 +17,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numcodecs.zstd
 from zlib_ng import zlib_ng
 
 from ..errors import CkptError, fault
@@ -184,9 +183,10 @@ def _zstd(data: Array) -> Iterator[bytes]:
             while piece := stream.read(PIECE):
                 yield piece
         return
+    decompress = package("numcodecs", "a file compressed with zstd").zstd.decompress
     for begin, end, size in frames:
         check_at_once(size, data.size, "a frame of zstd")
-        yield bytes(numcodecs.zstd.decompress(data[begin:end]))
+        yield bytes(decompress(data[begin:end]))
 
 
 def zstd_frame(data: Array, at: int) -> tuple[int, int | None]:

@@ -171,16 +171,16 @@ def codec_asked(option: str | Mapping[str, Any] | None) -> Codec:
 
 
 def _numcodec(name: str, options: dict[str, Any]) -> Any:
+    from ..packages import package  # here, as raw chunks need none
+
+    package("numcodecs", f"compression {name!r}")  # where it fails, its modules are there at the second try
+    module = package(f"numcodecs.{name}", f"compression {name!r}")
     if name == "zstd":
-        from numcodecs.zstd import Zstd
-
-        return Zstd(level=options["level"], checksum=options["checksum"])
-    from numcodecs.blosc import Blosc
-
+        return module.Zstd(level=options["level"], checksum=options["checksum"])
     if options["cname"] not in _CNAMES:
         raise ValueError(f"unknown cname {options['cname']!r}")
     shuffle = _SHUFFLES[options["shuffle"]]
-    return Blosc(options["cname"], options["clevel"], shuffle, options["blocksize"], options["typesize"])
+    return module.Blosc(options["cname"], options["clevel"], shuffle, options["blocksize"], options["typesize"])
 
 
 def _declared_size(name: str, stored: memoryview) -> int:

@@ -90,8 +90,9 @@ def verify(
     `progress(done, total)` is called with bytes as they are checked. `resume`: a file that keeps how far a verification
     has come, for as long as it has not ended, so that the next one goes on there. `limits`, `storage_options` and
     `follow_links`: as in `open`. Damage is reported, not raised; what is no checkpoint, requires a newer reader or
-    cannot be opened raises as `open` does, and so does a `resume` file of another checkpoint (`bad-option`); what the
-    system cannot read afterwards is damage (`io`). `verify_folder` goes through many checkpoints.
+    cannot be opened raises as `open` does, and so do a `resume` file of another checkpoint (`bad-option`) and a package
+    that decodes chunks and cannot be imported (`missing-package`); what the system cannot read afterwards is damage
+    (`io`). `verify_folder` goes through many checkpoints.
 
     `base`: of a patch, as in `open`; all of it is checked, too, and of a chain of patches each, but not with `resume`.
     """
@@ -345,6 +346,8 @@ def _check_whole(blocks: BlockReader, place: ChunkPlace, stored: memoryview | No
     try:
         _check_contents(blocks, place, stored)
     except CkptError as error:
+        if error.code == "missing-package":  # which says nothing of these bytes
+            raise
         yield _damage(blocks, place, error)
 
 

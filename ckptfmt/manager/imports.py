@@ -13,11 +13,12 @@ from importlib import import_module
 from ..errors import CkptError
 from ..format.digests import DIGEST, digest_named
 from ..frameworks.adapter import adapters
+from ..packages import package
 from .options import StepOptions
 
 _ALWAYS = ("pack_writer", "part_writer", "staging", "file", "paged_file", "paging", "packed", "loose")
 _SHARING = ("sharing", "shared_packs")
-_OF_COMPRESSION = ("numcodecs.zstd", "numcodecs.blosc", "ckptfmt.format.planes")
+_OF_COMPRESSION = ("numcodecs", "numcodecs.zstd", "numcodecs.blosc")
 _OF_PATCHES = ("ckptfmt.manager.rewriting", "ckptfmt.reading.bases", "ckptfmt.reading.patched")
 
 
@@ -29,13 +30,16 @@ def import_all(options: StepOptions, *, makes_patches: bool = False) -> None:
         import_module(f"...layouts.{name}", __name__)
     with suppress(CkptError):  # which saves raise
         digest_named(options.get("digest", DIGEST))
+        if options.get("compression") or makes_patches:
+            for name in _OF_COMPRESSION:
+                package(name, "compression")
     looks = options.get("statistics") or options.get("on_nan") is not None
     for name in (
         *(("ckptfmt.layouts.watch", "ckptfmt.format.stored_statistics", "ml_dtypes") if looks else ()),
         "ckptfmt.save_options",
         "zlib_ng.zlib_ng",
         "numpy.ma",
-        *(_OF_COMPRESSION if options.get("compression") or makes_patches else ()),
+        *(("ckptfmt.format.planes",) if options.get("compression") or makes_patches else ()),
         *(_OF_PATCHES if makes_patches else ()),
     ):
         import_module(name)

@@ -22,7 +22,7 @@ try:
     import zarr
     from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
-except ImportError as error:
+except Exception as error:
     raise missing("a checkpoint as Zarr arrays", error, "zarr") from error
 
 

@@ -26,7 +26,7 @@ try:
     import zarr
     from zarr.core.dtype.common import HasItemSize  # which zarr.dtype does not name, though its byte codec asks for it
     from zarr.dtype import ZDType, data_type_registry
-except ImportError as error:
+except Exception as error:
     raise missing("a checkpoint as Zarr arrays", error, "zarr") from error
 try:
     from zarr.errors import DataTypeValidationError  # type: ignore[attr-defined, unused-ignore]
