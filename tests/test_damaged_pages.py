@@ -41,13 +41,13 @@ def saved(folder: Path, tree: Any, **options: Any) -> Path:
     return path
 
 
-def tree_of(root: Any, *pages: Any) -> TreePages:
+def tree_of(root: Any, *pages: Any, **where: Any) -> TreePages:
     """A tree whose pages hold these nodes."""
     packed = [node if isinstance(node, bytes) else msgpack.packb(node) for node in pages]
     data = b"".join(packed)
     columns = encode_pages(0, packed)
     read = lambda _, offset, length: data[offset : offset + length]  # noqa: E731
-    return TreePages(root, Pages(0, list(map(len, packed)), columns["sha256"], read), 0)
+    return TreePages(root, Pages(0, list(map(len, packed)), columns["sha256"], read, **where), 0)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,21 @@ def test_pages_take_no_more_memory_together_than_a_manifest_may() -> None:
     with pytest.raises(CkptError, match="limit-exceeded"):
         _ = tree.whole
     assert tree_of(["page", 0], page).whole == page
+
+
+def test_pages_in_an_object_of_their_own_are_stored_bytes_too() -> None:
+    """So much more their values may take, however small the manifest is, but each page counts once. [LIM-007]"""
+    beside: dict[str, Any] = {"object": "pages.bin", "memory": 1000}
+    text = ["x" * 5000]
+    tree = tree_of(["list", [["page", 0], ["page", 1]]], ["list", text], ["list", text], **beside)
+    assert tree.node(0) == tree.node(0) == ["list", text]
+    assert tree._pages.memory == 1000 + 13 * (tree._pages.nbytes // 2)
+    assert tree.whole == ["list", [["list", text], ["list", text]]]
+    bomb = ["list", [[]] * 20_000]
+    for whole in (False, True):
+        tree = tree_of(["page", 0], bomb, **beside)
+        with pytest.raises(CkptError, match="limit-exceeded"):
+            tree.whole if whole else tree.node(0)
 
 
 def test_deep_trees_are_cut_and_read(tmp_path: Path) -> None:

@@ -100,6 +100,19 @@ def test_a_slice_of_one_tensor_reads_one_page_and_one_pack(tmp_path: Path, monke
 
 
 @each_layout
+def test_pages_may_be_far_larger_than_their_manifest(tmp_path: Path, layout: str) -> None:  # [LIM-007]
+    """Of many long names, or of a long log."""
+    limits = ckptfmt.Limits(expansion=1 << 14)
+    many = {f"{i:0250}": np.full(1, i % 256, np.uint8) for i in range(1500)}
+    for name, tree in (("names", many), ("log", {"log": [f"{i:0300}" for i in range(5000)]})):
+        ckptfmt.save(path := tmp_path / name, tree, layout=layout, paged=True, durable=False)
+        manifest, pages = ((path / file).stat().st_size for file in ("manifest.msgpack", "pages.bin"))
+        assert pages > limits.values(manifest)
+        assert_same_tree(ckptfmt.load(path, limits=limits), tree)
+        assert ckptfmt.verify(path, limits=limits).ok
+
+
+@each_layout
 def test_a_save_gives_the_same_bytes_again(tmp_path: Path, layout: str) -> None:  # [MAN-009]
     found = [save(tmp_path / name, layout=layout) for name in "ab"]
     first, second = ({f.relative_to(at): f.read_bytes() for f in at.rglob("*") if f.is_file()} for at in found)

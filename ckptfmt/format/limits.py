@@ -135,6 +135,11 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit
 
+    def stored(self, length: int) -> None:
+        """So many bytes more are stored than was known, and are held up to three times."""
+        room = (FACTOR - 3) * length
+        self.limit, self.left = self.limit + room, self.left + room
+
     def take(self, items: list[Any], container: Any = None) -> list[Any]:
         """A list with these items has been made, or another container with them. There may be a million small ones, so
         what most are made of is counted without a call: each takes the memory that `_size` gives."""

@@ -24,8 +24,8 @@ ReadBytes = Callable[[str, int, int], bytes]  # the bytes of an object ("": the 
 
 class Pages:
     """The pages of one checkpoint, one after another in an `object` from `offset` on. `memory`: bytes that the values
-    of all of them may take together, `budget` what is left of it for those that are kept [LIM-007]; `largest`: the
-    most bytes of one page [LIM-011]."""
+    of all of them may take together, `budget` what is left of it for those that are kept [LIM-007]; where they are in
+    an object of their own, each that was read adds to both. `largest`: the most bytes of one page [LIM-011]."""
 
     def __init__(
         self,
@@ -41,8 +41,12 @@ class Pages:
         self._largest = largest
         self._sha256, self._read = sha256, read
         self._starts = list(accumulate(lengths, initial=offset))
-        self.memory = DEFAULT.values(self.nbytes) if memory is None else memory
-        self.budget = Budget(self.memory)
+        self.budget = Budget(DEFAULT.values(self.nbytes) if memory is None else memory)
+        self._uncounted = set(range(len(lengths))) if object and memory is not None else set()  # not read yet
+
+    @property
+    def memory(self) -> int:
+        return self.budget.limit
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -89,6 +93,9 @@ class Pages:
         if sha256(raw) != self._sha256[32 * number : 32 * number + 32]:
             message = f"page {number} of the manifest does not match its sha256 [PAGE-003]"
             raise fault("manifest-digest", message, offset=self._starts[number], object=self.object)
+        if number in self._uncounted:
+            self._uncounted.remove(number)
+            self.budget.stored(len(raw))
         return bytes(raw)
 
 
