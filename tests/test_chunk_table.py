@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from ckptfmt.errors import CkptError
 from ckptfmt.format.arrays import ArraySpec
-from ckptfmt.format.chunk_table import ChunkTable, Extent, columns, decode_table, encode_table, first_chunks
+from ckptfmt.format.chunk_table import (
+    ChunkTable,
+    Extent,
+    columns,
+    decode_table,
+    encode_table,
+    first_chunks,
+    rows_by,
+    rows_of_each,
+)
 from ckptfmt.format.codecs import RAW, codec_asked
 from ckptfmt.format.digests import digest_named
 from ckptfmt.format.dtypes import DTYPES
@@ -24,6 +33,7 @@ SPECS = (
     ArraySpec(DTYPES["int8"], (0,), (1,), RAW),
     ArraySpec(DTYPES["float32"], (3,), (3,), codec_asked("zstd")),
 )
+U64 = np.zeros(0, np.uint64)
 LENGTHS = [5000, 5000, 9]
 DIGESTS = bytes(range(5 * 16))
 
@@ -158,3 +168,41 @@ def test_extents_that_would_overflow_are_refused(offset: int) -> None:  # [CHK-0
 
 def test_a_table_of_loose_chunks_has_no_extents() -> None:
     decoded(offset=None).check_extents(0)
+
+
+# ---- rows of many parts
+
+
+@given(st.lists(st.integers(0, 9)), st.sampled_from(["<u4", "<i8", "<u8"]))
+def test_rows_by_their_numbers(numbers: list[int], dtype: str) -> None:
+    column = np.array(numbers, dtype)
+    expected = {number: np.flatnonzero(column == number).tolist() for number in sorted(set(numbers))}
+    assert [(number, rows.tolist()) for number, rows in rows_by(column)] == [*expected.items()]
+    assert [rows.tolist() for rows in rows_of_each(column, 12)] == [expected.get(number, []) for number in range(12)]
+
+
+EXTENTS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 4), st.integers(0, 2)), max_size=8)
+
+
+@given(EXTENTS)
+def test_extents_of_several_parts_are_those_of_each(rows: list[tuple[int, int, int]]) -> None:  # [CHK-005]
+    offset, length, parts = (np.array(column, np.uint64) for column in zip(*rows, strict=True)) if rows else [U64] * 3
+    table = ChunkTable(offset, length, b"", 16, BLOCK)
+    ends = np.array([16, 10, 12], np.uint64)
+
+    def check_each() -> None:
+        for part, own in rows_by(parts):
+            table._replace(offset=offset[own], length=length[own]).check_extents(int(ends[part]))
+
+    together, each = (
+        caught_code(call) for call in (lambda: table.check_extents(ends[parts.astype(int)], parts), check_each)
+    )
+    assert together == each
+
+
+def caught_code(call: Any) -> str | None:
+    try:
+        call()
+    except CkptError as error:
+        return error.code
+    return None

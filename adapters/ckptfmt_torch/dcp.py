@@ -49,7 +49,7 @@ from torch.futures import Future
 from ckptfmt.errors import fault
 from ckptfmt.format import tree as trees
 from ckptfmt.format.arrays import ArraySpec
-from ckptfmt.format.chunk_table import columns, first_chunks
+from ckptfmt.format.chunk_table import columns, first_chunks, rows_of_each
 from ckptfmt.format.digests import digest_named
 from ckptfmt.format.dtypes import Array, dtype_of
 from ckptfmt.format.grid import Shape
@@ -267,8 +267,7 @@ def _orders(prospect: Prospect, owners: Array, entries: list[Any], ranks: int) -
     sizes = np.array([spec.chunk_nbytes for spec in specs], np.int64)[tensors]
     token = prospect.attempt.share(packed.folders(draft))
     count = 0
-    for rank in range(ranks):
-        rows = np.flatnonzero(owners == rank)
+    for rank, rows in enumerate(rows_of_each(owners, ranks)):
         packs = part_numbers(sizes[rows], packed.PACK_BYTES)
         parts = []
         for pack in range(max(int(packs.max(initial=-1)) + 1, 1 if rank == 0 else 0)):

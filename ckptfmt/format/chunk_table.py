@@ -6,7 +6,7 @@ of them has no column for that; the table of a part lists the numbers that it ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from operator import attrgetter
@@ -102,20 +102,24 @@ class ChunkTable(_TableFields):
         offset = None if self.offset is None else self.offset[start:stop]
         return ChunkTable(offset, self.length[start:stop], self.digest[first:last], self.digest_size, self.block)
 
-    def check_extents(self, end: int) -> None:
-        """Refuse extents that do not lie in [0, `end`) or overlap. [CHK-005]"""
+    def check_extents(self, end: int | Array, parts: Array | None = None) -> None:
+        """Refuse extents that do not lie in [0, `end`) or overlap; `end` and, if there are several, `parts` may be of
+        each row. [CHK-005]"""
         if self.offset is None or not len(self.length):
             return
-        beyond = (self.offset > end) | (self.length > np.uint64(end) - np.minimum(self.offset, np.uint64(end)))
+        last = np.broadcast_to(np.asarray(end, _U64), self.offset.shape)
+        beyond = (self.offset > last) | (self.length > last - np.minimum(self.offset, last))
         if beyond.any():
             row = int(beyond.argmax())
-            raise fault(
-                "bad-extent", f"chunk row {row} reaches beyond byte {end} [CHK-005]", offset=int(self.offset[row])
-            )
-        order = np.argsort(self.offset, kind="stable")
+            message = f"chunk row {row} reaches beyond byte {last[row]} [CHK-005]"
+            raise fault("bad-extent", message, offset=int(self.offset[row]))
+        order = np.argsort(self.offset, kind="stable") if parts is None else np.lexsort((self.offset, parts))
         starts, ends = self.offset[order][1:], (self.offset + self.length)[order][:-1]
-        if (starts < ends).any():
-            raise fault("bad-extent", f"two chunks overlap at byte {int(starts[(starts < ends).argmax()])} [CHK-005]")
+        overlap = starts < ends
+        if parts is not None:
+            overlap &= parts[order][1:] == parts[order][:-1]
+        if overlap.any():
+            raise fault("bad-extent", f"two chunks overlap at byte {int(starts[overlap.argmax()])} [CHK-005]")
 
 
 def joined_tables(tables: Sequence[ChunkTable], digest_size: int, block: int) -> ChunkTable:
@@ -136,6 +140,20 @@ def encode_table(table: ChunkTable, tensors: Array | None = None, chunks: Array 
         "length": table.length.astype(_U64).tobytes(),
         "digest": table.digest,
     }
+
+
+def rows_by(numbers: Array) -> Iterator[tuple[int, Array]]:
+    """Each number that there is, in order, with its rows. The time grows with the rows, however many numbers."""
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    begins = np.append(0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)[: len(ordered)]
+    yield from zip(ordered[begins].tolist(), np.split(order, begins[1:]), strict=False)  # of no rows one empty piece
+
+
+def rows_of_each(numbers: Array, count: int) -> list[Array]:
+    """The rows of each number below `count`."""
+    none, found = np.zeros(0, np.int64), dict(rows_by(numbers))
+    return [found.get(number, none) for number in range(count)]
 
 
 def columns(numbers: Array, firsts: Sequence[int]) -> tuple[Array, Array]:

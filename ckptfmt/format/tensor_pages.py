@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import CkptError, fault
 from .arrays import ArraySpec, kinds_of
-from .chunk_table import ChunkTable, decode_table, encode_table, joined_tables
+from .chunk_table import ChunkTable, decode_table, encode_table, joined_tables, rows_by, rows_of_each
 from .codecs import Codec
 from .digests import Digest
 from .documents import bad, unpack
@@ -193,8 +193,7 @@ class TensorPages:
         page = self.page(at)
         rows = page.firsts[tensors - self._starts[at]]
         parts = np.zeros(len(rows), np.int64) if page.parts is None else page.parts[rows]
-        for number in np.unique(parts).tolist():
-            positions = np.flatnonzero(parts == number)
+        for number, positions in rows_by(parts):
             yield self._part_in(page, number), page.table, rows[positions], positions
 
     def page(self, at: int) -> TensorPage:
@@ -246,8 +245,7 @@ class TensorPages:
         if not self._has_parts:
             tables = [table]
         else:
-            numbers = self.numbers_of_parts(pages)
-            rows = [np.flatnonzero(numbers == number) for number in range(len(self.objects))]
+            rows = rows_of_each(self.numbers_of_parts(pages), len(self.objects))
             tables = [table.of_rows(of_part, of_part) for of_part in rows]
         return tuple(one.part(of_one) for one, of_one in zip(self.objects, tables, strict=True))
 
@@ -291,11 +289,13 @@ class TensorPages:
         parts = np.frombuffer(column, _U32)
         if len(parts) and int(parts.max()) >= len(self.objects):
             raise bad(f"page {at} names part {int(parts.max())}, which is not there [PAGE-017]")
-        assert table.offset is not None
-        for number in np.unique(parts).tolist():
-            rows = parts == number
-            self.objects[number].part(table._replace(offset=table.offset[rows], length=table.length[rows]))
+        table.check_extents(self._ends[parts], parts)
         return parts
+
+    @cached_property
+    def _ends(self) -> Array:
+        """The byte before which the chunks of each object end."""
+        return np.array([one.end for one in self.objects], _U64)
 
     def _names(self, at: int, blob: bytes) -> list[str]:
         """[NAME-006] [PAGE-005]"""

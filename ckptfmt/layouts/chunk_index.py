@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import fault
-from ..format.chunk_table import ChunkTable
+from ..format.chunk_table import ChunkTable, rows_by
 from ..format.digests import digest_named, sha256
 from ..format.dtypes import Array
 from ..format.limits import DEFAULT, Limits
@@ -52,11 +52,10 @@ class ChunkIndex:
         """The first chunk of each of these tensors, part by part, or page by page where some pages do."""
         pages = self.manifest.pages
         at = None if pages is None else pages.pages_of(tensors)
-        if pages is None or at is None or len(asked := np.unique(at)) == len(pages):
+        if pages is None or at is None or len(np.unique(at)) == len(pages):
             yield from self.find_all(np.asarray(self.manifest.first_chunks)[tensors])
             return
-        for number in asked.tolist():
-            of_page = np.flatnonzero(at == number)
+        for number, of_page in rows_by(at):
             for part, table, rows, positions in pages.first_rows(number, tensors[of_page]):
                 yield Found(part, table, rows, of_page[positions])
 
@@ -66,8 +65,7 @@ class ChunkIndex:
         if parts is None:
             yield Found(self.manifest.parts[0], self.table(0), numbers, np.arange(len(numbers)))
             return
-        for part in np.unique(parts).tolist():
-            positions = np.flatnonzero(parts == part)
+        for part, positions in rows_by(parts):
             table = self.table(part)
             assert table.numbers is not None
             rows = np.searchsorted(table.numbers, numbers[positions])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import DAMAGED, StorageError
-from ..format.chunk_table import ChunkTable
+from ..format.chunk_table import ChunkTable, rows_of_each
 from ..format.digests import Digest
 from ..format.dtypes import Array
 from ..format.manifest import Part, PartReference
@@ -128,9 +128,9 @@ def _numbered(sought: Sought, packs: Sequence[SharedPack]) -> tuple[Array, int]:
     for shared in packs:
         numbers[shared.numbers] = len(same)
     is_new, first = numbers < 0, 0
-    for rank in range(int(owners.max(initial=0)) + 1):
-        mine = is_new & (owners == rank)
-        for rows in (np.flatnonzero(mine & (same < 0)), np.flatnonzero(mine & (same >= 0))):
+    for of_rank in rows_of_each(owners, int(owners.max(initial=0)) + 1):
+        mine = of_rank[is_new[of_rank]]
+        for rows in (mine[same[mine] < 0], mine[same[mine] >= 0]):
             if len(rows):
                 numbers[rows] = first + part_numbers(sizes[rows], PACK_BYTES)
                 first = int(numbers[rows].max()) + 1

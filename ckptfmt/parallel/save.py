@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import CkptError, fault
 from ..format import commit
 from ..format.arrays import ArraySpec
-from ..format.chunk_table import ChunkTable, columns, first_chunks
+from ..format.chunk_table import ChunkTable, columns, first_chunks, rows_of_each
 from ..format.dtypes import DTYPES, Array
 from ..format.manifest import BLOCK, FORMAT, Part, PartReference
 from ..format.tree import Tree
@@ -196,7 +196,7 @@ class ParallelSave:
         assert self._draft is not None
         self._owners = owners
         cells = columns(np.arange(len(owners)), first_chunks(self._draft.specs))
-        yield from ([encode_column(column[owners == rank]) for column in cells] for rank in range(ranks))
+        yield from ([encode_column(column[mine]) for column in cells] for mine in rows_of_each(owners, ranks))
 
     def _share_out(self, owners: Array, ranks: int) -> Iterator[list[Any]]:
         """For each rank the parts that it has to write: their numbers, and the first columns of their tables."""
@@ -204,11 +204,8 @@ class ParallelSave:
         tensors, chunks = columns(np.arange(len(owners)), first_chunks(self._draft.specs))
         sizes = np.array([spec.chunk_nbytes for spec in self._draft.specs], np.int64)
         self._part_of_chunk = np.zeros(len(owners), np.int32)
-        by_rank = np.argsort(owners, kind="stable")
-        bounds = np.searchsorted(owners[by_rank], np.arange(ranks + 1))
         number = 0
-        for rank in range(ranks):
-            rows = by_rank[bounds[rank] : bounds[rank + 1]]
+        for rank, rows in enumerate(rows_of_each(owners, ranks)):
             packs = part_numbers(sizes[tensors[rows]], packed.PACK_BYTES)
             parts = []
             for pack in range(max(int(packs.max(initial=-1)) + 1, 1 if rank == 0 else 0)):
@@ -264,8 +261,8 @@ class ParallelSave:
         specs = self._draft.specs
         cells = columns(np.arange(len(self._owners)), first_chunks(specs))
         same = np.full(len(self._owners), -1, np.int64)
-        for rank, (places, numbers, _) in enumerate(messages):
-            same[np.flatnonzero(self._owners == rank)[decode_column(places)]] = decode_column(numbers)
+        for mine, (places, numbers, _) in zip(rows_of_each(self._owners, len(messages)), messages, strict=True):
+            same[mine[decode_column(places)]] = decode_column(numbers)
         sizes = np.array([spec.chunk_nbytes for spec in specs], np.int64)[cells[0]]
         packs = packs_to_share(same, cells[0], self._draft.names, self.base)
         sought, refused = Sought(same, sizes, self._owners), next((why for *_, why in messages if why), "")
@@ -273,8 +270,7 @@ class ParallelSave:
             self._attempt, self.base, packs, sought, self._draft.digest, refused
         )
         parts: list[list[Any]] = [[] for _ in messages]
-        for number in range(self._shared.first):
-            rows = np.flatnonzero(self._part_of_chunk == number)
+        for number, rows in enumerate(rows_of_each(self._part_of_chunk, self._shared.first)):
             rank = int(self._owners[rows[0]]) if len(rows) else 0
             parts[rank].append([number, *(encode_column(column[rows]) for column in cells)])
         return parts
