@@ -33,6 +33,7 @@ from rich.table import Table
 import ckptfmt
 from benchmarks.memory import Meter
 from benchmarks.states import STATES
+from ckptfmt.format.manifest import Manifest
 from ckptfmt.frameworks.sources import Shard, Sharded
 from ckptfmt.parallel.coordinator import Answer
 from ckptfmt.parallel.proposal import Boxes
@@ -46,10 +47,11 @@ MB = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many tensors are cut over how many ranks."""
+    """How many tensors are cut over how many ranks, and whether their tables stand in pages."""
 
     tensors: int
     ranks: int
+    paged: bool = False
 
     @property
     def witness(self) -> int:
@@ -77,19 +79,22 @@ class Seat:
         return replies[0]
 
     def _made_up(self, number: int, own: bytes, witness: bytes) -> list[bytes]:
-        kind, said = msgpack.unpackb(witness, strict_map_key=False)
+        call, kind, said = msgpack.unpackb(witness, strict_map_key=False)
         assert kind == "ok", said
         ranks = range(1, self.size)
         if number == 0:  # all have one outline
             return [own] * self.size
         if number == 1:
             boxes = Boxes.decode(said[1])
-            return [own, *(bytes(msgpack.packb(["ok", [None, _moved(boxes, rank).encode()]])) for rank in ranks)]
-        ((_, _, size, frame, _, length, sha256),) = said
-        rows = (
-            [rank, f"packs/{rank:05d}.zip", size, frame, f"parts/{rank:05d}.msgpack", length, sha256] for rank in ranks
-        )
-        return [own, *(bytes(msgpack.packb(["ok", [row]])) for row in rows)]
+            told = ([None, _moved(boxes, rank).encode()] for rank in ranks)
+            return [own, *(bytes(msgpack.packb([call, "ok", each])) for each in told)]
+        ((_, _, size, frame, path, *rest),), seen = said  # where it is to stand in pages, the table begins in its place
+
+        def row(rank: int) -> list[Any]:
+            own_path = path if self._crowd.paged else f"parts/{rank:05d}.msgpack"
+            return [rank, f"packs/{rank:05d}.zip", size, frame, own_path, *rest]
+
+        return [own, *(bytes(msgpack.packb([call, "ok", [[row(rank)], seen]])) for rank in ranks)]
 
 
 def _moved(boxes: Boxes, rank: int) -> Boxes:
@@ -116,8 +121,9 @@ def simulate(size: Size, folder: Path) -> list[str]:
     back: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     seats = {rank: Seat(size, rank, sent, back) for rank in (0, size.witness)}
     trees = {rank: _tree(size, rank) for rank in seats}
+    how = {"durable": False, "paged": size.paged}
     threads = [
-        threading.Thread(target=ckptfmt.save, args=(path, trees[rank]), kwargs={"coordinator": seat, "durable": False})
+        threading.Thread(target=ckptfmt.save, args=(path, trees[rank]), kwargs={"coordinator": seat, **how})
         for rank, seat in seats.items()
     ]
     with Meter() as meter:
@@ -131,13 +137,13 @@ def simulate(size: Size, folder: Path) -> list[str]:
         began = time.perf_counter()
         with StoredCheckpoint(path) as checkpoint:
             opening.append(time.perf_counter() - began)
-            tensor = checkpoint[_name(size.tensors // 2)]
             began = time.perf_counter()
-            found = tensor[size.witness]
+            found = checkpoint[_name(size.tensors // 2)][size.witness]
             finding.append(time.perf_counter() - began)
-            rows = len(checkpoint.manifest.placement.first)  # type: ignore[union-attr]
+            manifest = checkpoint.manifest
+            read = _read_for_a_slice(path, size, manifest)
     assert (found == np.array(size.witness, found.dtype)).all()
-    manifest, part = (path / name for name in ("manifest.msgpack", f"parts/{size.witness:05d}.msgpack"))
+    rows = None if manifest.placement is None else len(manifest.placement.first)
     _, plan, commit = seats[0].answering
     figures = [
         f"{size.tensors:,}",
@@ -146,14 +152,21 @@ def simulate(size: Size, folder: Path) -> list[str]:
         f"{plan:.2f} s",
         f"{commit:.2f} s",
         f"{rise / MB:,.0f} MB",
-        f"{manifest.stat().st_size / MB:.2f} MB",
-        f"{rows:,}",
+        f"{(path / 'manifest.msgpack').stat().st_size / MB:.2f} MB",
+        "in pages" if rows is None else f"{rows:,}",
         f"{min(opening) * 1e3:.1f} ms",
         f"{min(finding) * 1e3:.2f} ms",
-        f"{part.stat().st_size / 1e3:.1f} kB",
+        f"{read / 1e3:,.1f} kB",
     ]
     shutil.rmtree(path)
     return figures
+
+
+def _read_for_a_slice(path: Path, size: Size, manifest: Manifest) -> int:
+    """Bytes of the part manifest, or of the largest page, that is read for one row of a tensor."""
+    if manifest.pages is not None:
+        return max(manifest.pages._pages.lengths)
+    return (path / f"parts/{size.witness:05d}.msgpack").stat().st_size
 
 
 COLUMNS = (
@@ -167,7 +180,7 @@ COLUMNS = (
     "placement rows",
     "open",
     "first slice",
-    "reads of a part",
+    "reads of a part or page",
 )
 
 # ---- on disk
@@ -253,7 +266,8 @@ def main(*, quick: bool, parent: Path, rounds: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a terminated run, too, removes its gigabytes
     console = Console(width=max(150, Console().width))
     counts = (10, 100, 1000) if quick else (10, 100, 1000, 10_000)
-    sizes = [Size(1000, ranks) for ranks in counts]
+    many = [Size(number * counts[-1], 100, paged) for number in (1, 2) for paged in (False, True)]
+    sizes = [*(Size(1000, ranks) for ranks in counts), *many, Size(1000, counts[-1], True)]
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as folder:
         _print(console, "On paper", COLUMNS, (simulate(size, Path(folder)) for size in sizes))
         rows = race(Path(folder), quick=quick, rounds=rounds or (2 if quick else 5), ranks=(1, 2, 4))

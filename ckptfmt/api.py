@@ -138,7 +138,8 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
     - `extra`: further keys of the manifest, which readers ignore [MAN-003].
     - `paged`: whether names, tree and chunk tables stand in pages that are read when they are asked for, and in a file
       small tensors in stacks: None, the default, with 8192 tensors or a tree of 1 MiB and more. Such a checkpoint takes
-      ckptfmt 1.1 to be read. [PAGE-010]
+      ckptfmt 1.1 to be read. [PAGE-010] With `coordinator`, rank 0 has the tables of all chunks in memory; None makes
+      no pages of more than 1,048,576 chunks then.
     - `share_with`: the path of an earlier checkpoint in layout "packed" (so this one is, too) or "loose": what has not
       changed since is not written again, but linked, or copied by the store where both are. Each of the two stays whole
       without the other. The report says how much was shared, and why no more. [LAY-008]
@@ -148,8 +149,8 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
     - `on_nan`: None; "refuse" raises `has-nan` where a tensor has a NaN, before anything is committed, so that what was
       there stays; "warn" commits, and then gives a `NanWarning`. Infinities are none: masks have them.
     - `check(checkpoint)`: called with what was written, opened, before it takes its name. What it raises is raised, and
-      what was there before stays. A file for a store is made on this machine first. None of `extra`, `check`,
-      `before_commit` and `paged` goes together with `coordinator`.
+      what was there before stays. A file for a store is made on this machine first. None of `extra`, `check`
+      and `before_commit` goes together with `coordinator`.
 
     Raises `InputError` (codes `unsupported-…`, `too-deep`, `bad-option`, `name-…`, `shards-…`, `ranks-differ`,
     `has-nan`) before anything is committed, `ExistsError` (`exists`, `not-replaceable`), `MissingError` (no directory
@@ -161,7 +162,7 @@ def save(path: Place, tree: Tree, **options: Unpack[SaveOptions]) -> SaveReport:
         from .parallel.save import save_together
         from .storage import path_of
 
-        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit", "paged")}
+        alone = {name: asked.pop(name, None) for name in ("extra", "before_commit")}
         return save_together(path_of(path, tree), tree, coordinator, alone={"check": check, **alone}, **asked)
 
     def examine(storage: Storage) -> None:

@@ -247,7 +247,7 @@ state = {"w": jax.device_put(expected, NamedSharding(mesh, P("x"))), "step": 7, 
 state |= {"key": jax.jit(lambda: jax.random.key(3), out_shardings=NamedSharding(mesh, P()))(), "local": jnp.ones(5)}
 ckptfmt_jax.save(path + ".together", state)
 with ckptfmt_jax.JaxCoordinator(timeout=60) as coordinator:  # one that is made by hand
-    ckptfmt_jax.save(path + ".together", state, coordinator=coordinator, overwrite=True)
+    ckptfmt_jax.save(path + ".together", state, coordinator=coordinator, overwrite=True, paged=True)
 found = ckptfmt_jax.load(path + ".together", state)
 assert float(jax.jit(jnp.max)(found["w"])) == expected[-1, -1]
 assert jax.random.key_data(found["key"]).tolist() == [0, 3]
@@ -285,4 +285,5 @@ def test_two_processes(path):
     assert np.array_equal(stored["w"], array)
     assert (stored["step"], stored["local"].tolist(), stored["host"].tolist()) == (7, [1] * 5, [0, 1, 2])
     with ckptfmt.open(f"{path}.together") as checkpoint:
+        assert checkpoint.format == (1, 1), "with pages"
         assert checkpoint["w"].stored_bytes == array.nbytes

@@ -13,6 +13,8 @@ import pytest
 from inside import inside
 
 import ckptfmt
+from ckptfmt.format import paged_manifest
+from ckptfmt.layouts import paging
 from ckptfmt.testing import assert_same_tree
 
 torch = pytest.importorskip("torch")
@@ -321,6 +323,23 @@ def test_compressed(tmp_path: Path) -> None:
     with ckptfmt.open(tmp_path / "c") as checkpoint:
         assert (checkpoint["w"].codec, checkpoint["v"].codec) == ("zstd", "raw")
     assert load(tmp_path / "c", {"w": torch.ones(1000)})["w"].sum() == 0
+
+
+def test_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = state(1.0)
+    monkeypatch.setattr(paged_manifest, "LEAST_TENSORS", 4)
+    for name, paged, version in (("a", None, (1, 1)), ("b", True, (1, 1)), ("c", False, (1, 0))):
+        save(tmp_path / name, saved, paged=paged)
+        with ckptfmt.open(tmp_path / name) as checkpoint:
+            assert checkpoint.format == version
+        assert ckptfmt.verify(tmp_path / name).ok
+        assert_same(load(tmp_path / name, zeros_like(saved)), saved)
+    with pytest.raises(ckptfmt.InputError, match="paged="):
+        backend.StorageWriter(tmp_path / "d", paged="yes")
+    monkeypatch.setattr(paging, "LARGEST", 100)
+    with pytest.raises(dcp.CheckpointException, match="too large to be read"):
+        save(tmp_path / "d", saved, paged=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
 def test_an_empty_state(tmp_path: Path) -> None:

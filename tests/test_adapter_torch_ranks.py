@@ -191,7 +191,8 @@ def matrix(folder: Path, rank: int) -> None:
             assert reader.bytes_read < blocks * BLOCK + 50_000, (reader.bytes_read, size, count)
         dist.barrier()
 
-    ckptfmt_torch.save(folder / "own-4", {"tensors": saved[4]}, durable=False)  # which all ranks do by themselves
+    # which all ranks do by themselves
+    ckptfmt_torch.save(folder / "own-4", {"tensors": saved[4]}, durable=False, paged=True)
     for value in blank[4].values():
         value.to_local().zero_()
     found = ckptfmt_torch.load(folder / "own-4", into={"tensors": blank[4]})
@@ -204,8 +205,11 @@ def matrix(folder: Path, rank: int) -> None:
     if rank < 2:  # a coordinator of a smaller group, made by hand
         with ckptfmt_torch.TorchCoordinator(process_group=groups[2], timeout=60) as pair:
             assert (pair.rank, pair.size, pair.timeout) == (rank, 2, 60)
-            ckptfmt_torch.save(folder / "pair", {str(rank): torch.ones(rank)}, coordinator=pair, durable=False)
+            ckptfmt_torch.save(
+                folder / "pair", {str(rank): torch.ones(rank)}, coordinator=pair, durable=False, paged=True
+            )
         assert list(ckptfmt.load(folder / "pair")) == ["0", "1"]
+        assert (folder / "pair/pages.bin").exists()
     else:
         with pytest.raises(ckptfmt.InputError, match="not of the process group"):
             ckptfmt_torch.TorchCoordinator(process_group=groups[2])

@@ -111,8 +111,9 @@ def from_memory(size: int, step: int) -> list[Outcome]:
 # ---- whole, and after a loss
 
 
-def test_each_keeps_its_part_and_that_of_another(tmp_path: Path) -> None:
-    save(tmp_path, 3, 1, 2)
+@pytest.mark.parametrize("paged", [None, True])
+def test_each_keeps_its_part_and_that_of_another(tmp_path: Path, paged: bool | None) -> None:
+    save(tmp_path, 3, 1, 2, paged=paged)
     whole = {entry.name for entry in (tmp_path / "run" / "step-0000000002.ckpt" / "packs").iterdir()}
     names = [{pack.name for pack in packs(tmp_path, machine, 2)} for machine in range(3)]
     assert len(whole) == 3
@@ -124,6 +125,9 @@ def test_each_keeps_its_part_and_that_of_another(tmp_path: Path) -> None:
         record = (folder / "step-0000000002.ckpt" / "COMMIT").read_bytes()
         assert record == (tmp_path / "run" / "step-0000000002.ckpt" / "COMMIT").read_bytes()
         assert leftovers(folder) == []
+    forget(tmp_path, 2)
+    lose(tmp_path, 1)
+    assert restore(tmp_path, 3) == from_memory(3, 2)
 
 
 @pytest.mark.parametrize("lost", [(), (0,), (1,), (2,)])

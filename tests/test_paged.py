@@ -58,6 +58,20 @@ def test_large_manifests_are_paged_and_others_are_as_before(tmp_path: Path, coun
         assert checkpoint.format == ((1, 1) if count >= LEAST_TENSORS else (1, 0))  # [PAGE-010]
 
 
+@pytest.mark.parametrize("layout", ["file", "packed", "loose"])
+def test_what_paged_takes(tmp_path: Path, layout: str) -> None:
+    for number, paged in enumerate((True, np.True_, False, np.False_)):
+        ckptfmt.save(path := tmp_path / str(number), {"w": np.arange(3)}, layout=layout, paged=paged, durable=False)
+        with ckptfmt.open(path) as checkpoint:
+            assert checkpoint.format == ((1, 1) if paged else (1, 0))
+            assert checkpoint["w"][:].tolist() == [0, 1, 2]
+    for paged in (1, 0, "yes", "", np.int8(1)):
+        with pytest.raises(ckptfmt.InputError, match=r"paged= \(found .*, expected True, False or None\)") as caught:
+            ckptfmt.save(tmp_path / "x", {"w": np.arange(3)}, layout=layout, paged=paged, durable=False)
+        assert caught.value.code == "bad-option"
+        assert not (tmp_path / "x").exists()
+
+
 def test_a_large_tree_of_plain_values_is_paged(tmp_path: Path) -> None:
     tree = {"history": [{"loss": i * 0.5, "step": i} for i in range(40_000)], "seed": 3, "log": "x" * 100_000}
     ckptfmt.save(tmp_path / "h.ckpt", tree, durable=False)

@@ -36,6 +36,8 @@ DIFFERENT: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any], str | None]
     "overwrite": ({"x": X}, {"x": X}, {}, {"overwrite": True}, None),
     "durable": ({"x": X}, {"x": X}, {}, {"durable": False}, None),
     "layout": ({"x": X}, {"x": X}, {}, {"layout": "file"}, None),
+    "pages": ({"x": X}, {"x": X}, {}, {"paged": True}, None),
+    "no pages": ({"x": X}, {"x": X}, {"paged": None}, {"paged": False}, None),
 }
 
 

@@ -69,6 +69,7 @@ from ckptfmt.reading.filling import TargetPlace, fill
 from ckptfmt.reading.tensor import Tensor
 from ckptfmt.storage import SharedAttempt, directory_attempt_for, join_attempt
 from ckptfmt.writing.encoder import encode
+from ckptfmt.writing.options import paged_asked
 from ckptfmt.writing.request import request
 from ckptfmt.writing.writer import drafted
 
@@ -112,9 +113,10 @@ class Prospect:
 class StorageWriter(storage.StorageWriter):
     """Writes what DCP saves as one checkpoint at `path`: all of it, or nothing.
 
-    `overwrite`, `durable`, `metadata`, `schema` and `compression` are those of `ckptfmt.save`. DCP's `checkpoint_id=`
-    takes the place of `path`, so that one writer serves many saves. Planners with `enable_plan_caching=True`, and
-    `use_collectives=False`, are refused: the coordinator must see all plans of each save.
+    `overwrite`, `durable`, `metadata`, `schema`, `compression` and `paged` are those of `ckptfmt.save`; of `paged` that
+    of the coordinator counts. DCP's `checkpoint_id=` takes the place of `path`, so that one writer serves many saves.
+    Planners with `enable_plan_caching=True`, and `use_collectives=False`, are refused: the coordinator must see all
+    plans of each save.
     """
 
     def __init__(
@@ -126,8 +128,10 @@ class StorageWriter(storage.StorageWriter):
         metadata: Any = None,
         schema: Any = None,
         compression: Any = None,
+        paged: bool | None = None,
     ) -> None:
         super().__init__()
+        self.paged = paged_asked(paged)
         self._prospect: Prospect | None = None
         self.checkpoint_id = os.fspath(path)
         self.overwrite, self.durable = overwrite, durable
@@ -162,9 +166,9 @@ class StorageWriter(storage.StorageWriter):
             for name, source, codec in zip(made.names, made.encoded.sources, made.codecs, strict=True)
         ]
         chunks = plan_chunks(rows, [_boxes(plan, numbers) for plan in plans])
+        draft = decided_by_ranks(replace(drafted(made, chunks.specs, report=nothing, extra={}), paged=self.paged))
         attempt = directory_attempt_for(self.checkpoint_id, overwrite=self.overwrite, durable=self.durable)
         part_of_chunk = np.zeros(len(chunks.owners), np.int64)
-        draft = decided_by_ranks(drafted(made, chunks.specs, report=nothing, extra={}))
         self._prospect = Prospect(attempt, draft, entries, paths, part_of_chunk)
         orders = _orders(self._prospect, chunks.owners, list(numbers), len(plans))
         return [replace(plan, storage_data=order) for plan, order in zip(plans, orders, strict=True)]

@@ -7,18 +7,22 @@ from operator import itemgetter
 
 import numpy as np
 
+from ..errors import fault
+from ..format.arrays import ArraySpec
 from ..format.chunk_table import ChunkTable, first_chunks
 from ..format.dtypes import Array
-from ..format.limits import uncollected
+from ..format.limits import DEFAULT, uncollected
 from ..format.manifest import Part
 from ..format.paged_manifest import is_paged, paged
 from ..format.pages import OBJECT
+from ..format.tensor_pages import ROWS
 from ..format.tree import renumbered
 from ..storage import Attempt
 from . import Written, directory
 from .draft import Draft
 
-MOST_OF_RANKS = 1 << 20  # chunks that many processes write into pages: rank 0 holds the tables of all, 32 bytes a row
+MOST_OF_RANKS = 1 << 20  # chunks that many processes page by themselves: rank 0 holds all tables, 32 bytes a row
+LARGEST = DEFAULT.manifest  # bytes of a page that readers take, if nobody says otherwise
 
 
 def decided(draft: Draft) -> Draft:
@@ -27,9 +31,29 @@ def decided(draft: Draft) -> Draft:
 
 
 def decided_by_ranks(draft: Draft) -> Draft:
-    """The same for one that many processes write: of very many chunks each part keeps its own table."""
-    is_small = first_chunks(draft.specs)[-1] <= MOST_OF_RANKS
-    return decided(draft if is_small else replace(draft, paged=False))
+    """The same for one that many processes write: of very many chunks each part keeps its own table, unless the user
+    says otherwise. Raises `bad-option`."""
+    if draft.paged is None and first_chunks(draft.specs)[-1] > MOST_OF_RANKS:
+        return replace(draft, paged=False)
+    if draft.paged:
+        _refuse_large_pages(draft)
+    return decided(draft)
+
+
+def _refuse_large_pages(draft: Draft) -> None:
+    """Refuse to page what readers would refuse to read. [LIM-011]"""
+    order = sorted(range(len(draft.names)), key=draft.names.__getitem__)
+    specs = [draft.specs[tensor] for tensor in order]
+    bytes_of_tensors = [spec.chunks * _row_bytes(spec, draft) for spec in specs]
+    largest = max((sum(bytes_of_tensors[first : first + ROWS]) for first in range(0, len(specs), ROWS)), default=0)
+    if largest > LARGEST:
+        message = "paged=True makes a page that is too large to be read"
+        raise fault("bad-option", message, found=f"{largest:,} bytes", expected=f"at most {LARGEST:,}, or paged=False")
+
+
+def _row_bytes(spec: ArraySpec, draft: Draft) -> int:
+    """What a chunk takes in a page: offset, length, part, and digests of blocks, of a compressed one at most."""
+    return 20 + draft.digest.size * max(1, -(-spec.chunk_nbytes // draft.block))
 
 
 def in_order(draft: Draft) -> tuple[Draft, list[int]]:

@@ -148,9 +148,9 @@ class PeerPlace:
 
     def _write_parts(self, savers: Coordinator, step: Number, tree: Any, asked: Mapping[str, Any]) -> None:
         run = self._part().opened(self._part().path or "")
-        watched = {name: asked[name] for name in keys_of(WatchOptions) & asked.keys()}
-        stored = {name: value for name, value in asked.items() if name not in watched}
-        attempt = ScatteredSave(run.path_of(step), savers, f"replica of step {step}", **watched).write(tree, stored)
+        form = {name: asked[name] for name in (keys_of(WatchOptions) | {"paged"}) & asked.keys()}
+        stored = {name: value for name, value in asked.items() if name not in form}
+        attempt = ScatteredSave(run.path_of(step), savers, f"replica of step {step}", **form).write(tree, stored)
         try:
             self._share(savers, attempt)
             together(savers, True, attempt.publish, f"replica of step {step}")

@@ -221,7 +221,7 @@ class Saver:
         if taken is not None and self._process is None:
             order = order._replace(tree=taken.tree)
         write = partial(self._write_replica, savers=savers, order=order, options=options)
-        names = (keys_of(RequestOptions) | keys_of(WatchOptions)) & options.keys()
+        names = (keys_of(RequestOptions) | keys_of(WatchOptions) | {"paged"}) & options.keys()
         said = {name: options[name] for name in names} | {"metadata": order.metadata, "on_nan": _refused(options)}
         self._replicas.write(savers, ReplicaOrder(step, order.tree, said, write, order.overwrite == "later"))
         if taken is None or self._process is None:

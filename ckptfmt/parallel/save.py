@@ -31,7 +31,7 @@ from ..layouts.sharing import Base, HeldChunks, equal_chunks, why_nothing
 from ..progress import Progress, counter, nothing
 from ..storage import IN_FLIGHT, Options, SharedAttempt, directory_attempt_for, join_attempt, path_of
 from ..writing.nans import NanGuard, Nans
-from ..writing.options import OnNan, RequestOptions
+from ..writing.options import OnNan, RequestOptions, paged_asked
 from ..writing.request import Request, request
 from ..writing.sharing import opened_base
 from ..writing.writer import SaveReport, report_of
@@ -68,9 +68,10 @@ class ParallelSave:
         in_flight: int = IN_FLIGHT,
         statistics: bool = False,
         on_nan: OnNan | None = None,
+        paged: bool | None = None,
         share_with: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.statistics, self.on_nan = statistics, on_nan
+        self.statistics, self.on_nan, self.paged = statistics, on_nan, paged
         self.nan: Nans = ()  # of the whole checkpoint
         self.share_with = share_with
         self.base: Base | None = None  # what is there, which each rank opens
@@ -124,16 +125,18 @@ class ParallelSave:
         self.outline = outline_of(request)
         if self.share_with is not None:
             self.base = self._opened.enter_context(opened_base(self.share_with, self.storage_options))
+        self.paged = paged_asked(self.paged)
         options = {
+            "the program that writes": request.generator,  # first, as others may have other options
             "layout=": self.layout,
             "overwrite=": self.overwrite,
             "durable=": self.durable,
             "statistics=": self.statistics,
             "on_nan=": self.on_nan,
+            "paged=": self.paged,
             "share_with=": None if self.base is None else self.base.sha256,
             "digest=": request.digest.name,
             "schema=": None if request.schema is None else list(request.schema),
-            "the program that writes": request.generator,
         }
         return [self.outline.digest, [*map(list, options.items())], request.metadata]
 
@@ -178,6 +181,7 @@ class ParallelSave:
                 block=BLOCK,
                 generator=self.request.generator,
                 report=nothing,
+                paged=self.paged,
                 watch=self._guard.watch,
             )
         )
@@ -354,6 +358,7 @@ def save_together(
     max_bytes_in_flight: int = IN_FLIGHT,
     statistics: bool = False,
     on_nan: OnNan | None = None,
+    paged: bool | None = None,
     share_with: str | os.PathLike[str] | None = None,
     alone: Mapping[str, object] = MappingProxyType({}),
     **asked: Unpack[RequestOptions],
@@ -371,6 +376,7 @@ def save_together(
         in_flight=max_bytes_in_flight,
         statistics=statistics,
         on_nan=on_nan,
+        paged=paged,
         share_with=share_with,
     )
     try:

@@ -21,11 +21,18 @@ class ScatteredSave(ParallelSave):
     rank."""
 
     def __init__(
-        self, path: str, coordinator: Coordinator, call: str, *, statistics: bool = False, on_nan: OnNan | None = None
+        self,
+        path: str,
+        coordinator: Coordinator,
+        call: str,
+        *,
+        statistics: bool = False,
+        on_nan: OnNan | None = None,
+        paged: bool | None = None,
     ) -> None:
         """`call` says what is saved, as the paths of the ranks differ."""
         how: Any = {"layout": "packed", "overwrite": True, "durable": False, "progress": None}
-        super().__init__(path, coordinator, statistics=statistics, on_nan=on_nan, **how)
+        super().__init__(path, coordinator, statistics=statistics, on_nan=on_nan, paged=paged, **how)
         self._is_called = call
 
     @property

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+import numpy as np
+
+from ..errors import fault
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -60,3 +64,12 @@ class WriteOptions(RequestOptions, PublishOptions, WatchOptions, total=False):
     storage_options: Mapping[str, Any] | None
     extra: Mapping[str, Any] | None
     paged: bool | None
+
+
+def paged_asked(paged: Any) -> bool | None:
+    """What `paged=` means; raises `bad-option`."""
+    if paged is None:
+        return None
+    if not isinstance(paged, bool | np.bool_):
+        raise fault("bad-option", "paged=", found=paged, expected="True, False or None")
+    return bool(paged)

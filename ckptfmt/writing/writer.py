@@ -18,7 +18,7 @@ from ..layouts.draft import Draft
 from ..progress import Progress, Report, counter
 from ..storage import IN_FLIGHT, Attempt, Storage, attempt_for, place_of
 from .nans import NanGuard, Nans, tell_nans
-from .options import PublishOptions, RequestOptions, WatchOptions
+from .options import PublishOptions, RequestOptions, WatchOptions, paged_asked
 from .request import Request, extra_keys, request, whole_specs
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def _save(
 ) -> SaveReport:
     try:
         module = layout_named(layout)
+        paged = paged_asked(paged)
         with uncollected():
             made, further = request(tree, **asked), extra_keys(extra or {})
             specs = whole_specs(made, layout)
