@@ -54,7 +54,7 @@ class JaxAdapter:
 
     def wrap(self, array: Array) -> jax.Array:
         """Return an array on the default device; on a CPU it keeps the memory, if that is aligned."""
-        return jax.device_put(array)
+        return arrays.copied(array) if arrays.is_quickly_copied(array) else jax.device_put(array)
 
     def supports(self, dtype: str) -> bool:
         """Tell whether JAX has a dtype: 64-bit ones only where `jax_enable_x64` is set."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -270,6 +270,11 @@ def memory_key(source: Any) -> Hashable:
         return address_of(source), source.dtype, source.shape, source.strides
     identity = getattr(source, "identity", None)
     return id(source) if identity is None else (type(source), identity)
+
+
+def are_arrays(sources: Iterable[Source]) -> bool:
+    """Whether all sources are arrays, of which there may be very many."""
+    return all(issubclass(kind, np.ndarray) for kind in set(map(type, sources)))
 
 
 def address_of(array: Array) -> int:

@@ -18,7 +18,7 @@ from ..format.paged_manifest import paged
 from ..format.pages import OBJECT
 from ..format.stacks import TensorStack, stack_documents, stacks_of
 from ..format.zarr_nodes import node_members
-from ..frameworks.sources import KeptTensor, Source
+from ..frameworks.sources import KeptTensor, Source, are_arrays
 from . import chunk_object
 from .draft import Draft
 from .encoding import Chunk
@@ -140,7 +140,7 @@ def _digests(rows: Array, digest: Digest, block: int) -> list[bytes]:
 def fill_rows(out: Array, spec: ArraySpec, sources: Sources) -> None:
     """Fill bytes with the stored ones of tensors that are alike, one after another."""
     is_plain = spec.dtype.bits % 8 == 0 and spec.dtype.name != "bool" and spec.shape and sys.byteorder == "little"
-    if is_plain and set(map(type, sources)) == {np.ndarray}:
+    if is_plain and are_arrays(sources):
         arrays: Any = sources
         shape = (len(sources) * spec.shape[0], *spec.shape[1:])
         np.concatenate(arrays, out=out.view(spec.dtype.numpy).reshape(shape), casting="equiv")

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..format import tree as trees
 from ..format.dtypes import Array
+from ..format.limits import uncollected
 from ..format.node import Node
 from ..format.tree import Tree
 from ..frameworks.adapter import KEPT, Plain, Tagged, lower, seen
@@ -92,6 +93,7 @@ class SnapshotBuffers:
                 pass
         return self._take_new(tree, skip)
 
+    @uncollected()
     def _take_new(self, tree: Tree, skip: Patterns) -> Snapshot:
         encoded = encode(tree, skip=skipped(skip))
         self._forget()

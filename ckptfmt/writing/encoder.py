@@ -21,14 +21,13 @@ from ..format.node import Node
 from ..format.tags import TAGS
 from ..format.tree import COMPLEX, MAX_DEPTH, Tree
 from ..frameworks.adapter import Plain, Tagged, is_leaf, lower
-from ..frameworks.sources import Source, address_of, memory_key
+from ..frameworks.sources import Source, address_of, are_arrays, memory_key
 from .advice import advice_for, advice_for_dtype, advice_for_key, kind_of
 from .refusals import Refusal, raise_for
 
 _ITSELF = frozenset((type(None), bool, float, bytes))  # values that are their nodes
 _STR = frozenset((str,))
 _ARRAY = np.ndarray
-_JUST_ARRAYS = frozenset((_ARRAY,))
 _LEAST, _MOST = -(1 << 63), 1 << 64  # of ints: so are these
 
 
@@ -263,7 +262,7 @@ def _int64(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _are_apart(sources: list[Source]) -> bool:
     """Whether these are arrays of which no two share memory: none is a view, or views of different places."""
-    if not _JUST_ARRAYS.issuperset(map(type, sources)):
+    if not are_arrays(sources):
         return False
     arrays: list[Any] = sources
     if all([array.base is None and array.flags.owndata for array in arrays]):  # noqa: C419

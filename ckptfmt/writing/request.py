@@ -26,13 +26,12 @@ from ..format.node import Node
 from ..format.spec_columns import MAX_RANK
 from ..format.tree import Tree
 from ..format.weights import WEIGHTS, check_weights, codec_for
-from ..frameworks.sources import KeptTensor, Sharded, Source
+from ..frameworks.sources import KeptTensor, Sharded, Source, are_arrays
 from ..patterns import Patterns, selector
 from .encoder import EncodedTree, encode
 
 Compression = str | Mapping[str, Any] | None
 
-_JUST_ARRAYS = frozenset((np.ndarray,))
 _JUST_TEXT = frozenset((str,))
 _FORM = attrgetter("dtype", "shape")
 _Rules = list[tuple[Callable[[Path], bool], Codec]]
@@ -86,7 +85,7 @@ def skipped(patterns: Patterns) -> Callable[[Path], bool] | None:
 def whole_specs(asked: Request, layout: str) -> tuple[ArraySpec, ...]:
     """How a process that holds all of every tensor stores them; raises `shards-missing`."""
     sources, codecs = asked.encoded.sources, asked.codecs
-    if _JUST_ARRAYS.issuperset(map(type, sources)):  # of which there may be very many
+    if are_arrays(sources):
         forms = map(_FORM, sources)
         if len(set(map(id, codecs))) == 1:
             return tuple(map(_Specs(codecs[0], layout).__getitem__, forms))
@@ -152,7 +151,7 @@ def codecs_for(
     """How tensors are compressed, as the option of `save` says; raises `bad-option`, and `unsupported-dtype` for those
     that no manifest can describe."""
     rules = _rules(compression)
-    if not _JUST_ARRAYS.issuperset(map(type, sources)):  # which have no more axes, nor more memory, than there may be
+    if not are_arrays(sources):  # which have no more axes, nor more memory, than there may be
         for path, source in zip(paths, sources, strict=True):
             _check_shape(path, source)
     if rules[0] == ALL_RAW:
