@@ -250,30 +250,37 @@ class SaveToStore(NamedTuple):
 
     store: Store
     failing: int | None = None
+    paged: bool | None = None
 
     def __call__(self, folder: Path, coordinator: Any) -> Any:
         tree = tree_of(coordinator.rank, coordinator.size)
         if coordinator.rank == self.failing:
             tree["own"] = {f"rank {coordinator.rank}": Failing()}
-        return save(self.store, tree, coordinator=coordinator, compression={"zipped": "zstd"})
+        return save(self.store, tree, coordinator=coordinator, compression={"zipped": "zstd"}, paged=self.paged)
 
 
-def test_many_processes_save_to_a_store(s3_store: Store, tmp_path: Path) -> None:
-    reports = run(SaveToStore(s3_store), tmp_path, 3)
+@pytest.mark.parametrize("paged", [None, True])
+def test_many_processes_save_to_a_store(s3_store: Store, tmp_path: Path, paged: bool | None) -> None:
+    reports = run(SaveToStore(s3_store, paged=paged), tmp_path, 3)
     assert_same_tree(load(s3_store), whole_tree(3))
     assert ckptfmt.verify(s3_store.url, storage_options=s3_store.options).ok
     assert len({report.manifest_sha256 for report in reports}) == 1
     names = objects(s3_store)
-    assert [name.partition("/")[2].partition("/")[0] for name in names] == ["COMMIT", "manifest.msgpack"] + [
-        "packs"
-    ] * 3 + ["parts"] * 3
+    tables = ["pages.bin"] if paged else ["parts"] * 3
+    assert [name.partition("/")[2].partition("/")[0] for name in names] == [
+        "COMMIT",
+        "manifest.msgpack",
+        *["packs"] * 3,
+        *tables,
+    ]
     codes = [outcome.code for outcome in run(SaveToStore(s3_store), tmp_path, 3)]
     assert codes == ["exists"] * 3
 
 
-def test_a_process_that_fails_leaves_nothing(s3_store: Store, tmp_path: Path) -> None:  # [PUB-007]
-    outcomes = run(SaveToStore(s3_store, failing=1), tmp_path, 2)
+@pytest.mark.parametrize("paged", [None, True])
+def test_a_process_that_fails_leaves_nothing(s3_store: Store, tmp_path: Path, paged: bool | None) -> None:  # [PUB-007]
+    outcomes = run(SaveToStore(s3_store, failing=1, paged=paged), tmp_path, 2)
     assert outcomes[0].code == "rank-failed"
     assert objects(s3_store) == []
-    run(SaveToStore(s3_store), tmp_path, 2)
+    run(SaveToStore(s3_store, paged=paged), tmp_path, 2)
     assert_same_tree(load(s3_store), whole_tree(2))
