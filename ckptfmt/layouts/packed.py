@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DAMAGED, StorageError, fault
-from ..format.chunk_table import ChunkTable, columns, first_chunks, joined_tables
+from ..format.chunk_table import ChunkTable, columns, first_chunks, joined_tables, rows_of_each
 from ..format.digests import digest_named
 from ..format.dtypes import Array
 from ..format.limits import Limits
@@ -128,8 +128,8 @@ def _written(
         cells = zip(tensors[rows].tolist(), chunk_numbers[rows].tolist(), strict=True)
         return (Chunk(draft.names[t], draft.specs[t], draft.sources[t], c) for t, c in cells)
 
-    for number in range(int(numbers.max(initial=0)) + 1 if shared is None else shared.first):
-        rows = np.flatnonzero(numbers == number)
+    count = int(numbers.max(initial=0)) + 1 if shared is None else shared.first
+    for number, rows in enumerate(rows_of_each(numbers, count)):
         chunks = partial(chunks_of, rows)
         room = room_for(draft.specs[t] for t in tensors[rows].tolist())
         documents = draft.documents if number == 0 else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import DAMAGED, StorageError
-from ..format.chunk_table import ChunkTable, rows_of_each
+from ..format.chunk_table import ChunkTable, rows_by, rows_of_each
 from ..format.digests import Digest
 from ..format.dtypes import Array
 from ..format.manifest import Part, PartReference
@@ -150,8 +150,8 @@ def packs_to_share(same: Array, tensors: Array, names: Sequence[str], base: Base
         return []
     lengths = np.fromiter(map(len, names), np.int64, len(names))
     worth = []
-    for part in np.unique(parts).tolist():
-        taken = numbers[parts == part]
+    for part, of_part in rows_by(parts):
+        taken = numbers[of_part]
         table = base.chunks.table(part)
         rows = rows_of(table, same[taken])
         payloads = table.length[rows].astype(np.int64)

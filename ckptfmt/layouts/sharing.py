@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import CkptError
 from ..format.arrays import ArraySpec
-from ..format.chunk_table import ChunkTable
+from ..format.chunk_table import ChunkTable, rows_by
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.pack import LARGE
@@ -117,12 +117,11 @@ def _located(index: ChunkIndex, numbers: Array) -> list[_SharedRow | None]:
     parts = np.zeros(len(numbers), np.int64) if parts is None else parts
     with suppress(CkptError):
         index.load(numbers)  # many at a time; what fails is met again
-    for part in np.unique(parts).tolist():
+    for part, positions in rows_by(parts):
         try:
             table = index.table(part)
         except CkptError:
             continue
-        positions = np.flatnonzero(parts == part)
         for position, row in zip(positions.tolist(), rows_of(table, numbers[positions]).tolist(), strict=True):
             places[position] = _SharedRow(table, row)
     return places
