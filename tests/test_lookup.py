@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import ckptfmt
 from ckptfmt.testing import strategies
 
 ONE = np.ones(1, np.float32)
+ADDRESS = re.compile("0x[0-9A-F]+", re.IGNORECASE)
 
 
 @contextmanager
@@ -83,3 +85,47 @@ def test_an_ambiguous_text_names_the_exact_paths(tmp_path: Path) -> None:
                 checkpoint["a/b"]
             assert checkpoint["a/b",] is checkpoint.values()[0]
             assert checkpoint["a", "b"] is checkpoint.values()[1]
+
+
+def outcome(look: Any) -> Any:
+    """What a lookup gives: a tensor's path, a value, or the code of its error."""
+    try:
+        found = look()
+    except ckptfmt.CkptError as error:
+        return error.code
+    return ("tensor", found.path) if isinstance(found, ckptfmt.Tensor) else ("value", ADDRESS.sub("", repr(found)))
+
+
+@pytest.mark.parametrize("paged", [False, True])
+@given(tree=strategies.trees())
+def test_one_that_is_looked_up_alone(scratch: Any, tree: Any, paged: bool) -> None:
+    """Without a look at the rest of the tree it is what a look at all of it finds; so is what is not there."""
+    with scratch() as folder:
+        ckptfmt.save(f"{folder}/c.ckpt", tree, paged=paged, durable=False)
+        with ckptfmt.open(f"{folder}/c.ckpt") as known:
+            paths = [found[:end] for found in list(known.leaves)[:8] for end in range(len(found) + 1)]
+            asked: list[Any] = [
+                *paths,
+                *("/".join(map(str, found)) for found in paths),
+                "",
+                "x/y",
+                ("x", 0),
+                (),
+                "0",
+                0,
+            ]
+            expected = [(outcome(lambda p=p: known[p]), p in known) for p in asked]
+        for path, (found, is_there) in zip(asked, expected, strict=True):
+            with ckptfmt.open(f"{folder}/c.ckpt") as fresh:
+                assert outcome(lambda p=path, c=fresh: c[p]) == found
+                assert (path in fresh) == is_there
+
+
+def test_one_is_the_same_object_however_it_was_found(tmp_path: Path) -> None:
+    ckptfmt.save(tmp_path / "c.ckpt", {"a": [ONE, 5], "b": ONE})
+    with ckptfmt.open(tmp_path / "c.ckpt") as checkpoint:
+        first = checkpoint["a/0"]
+        assert checkpoint["b"] is first
+        assert first.path == ("a", 0)
+        assert all(tensor is first for tensor in checkpoint.values())
+        assert checkpoint["a"][0] is first

@@ -23,7 +23,8 @@ from ckptfmt.format import tree_pages
 from ckptfmt.format.limits import Budget
 from ckptfmt.format.names import escape, unescape
 from ckptfmt.format.paged_manifest import LEAST_TENSORS
-from ckptfmt.format.tree_pages import Cutter, TreePages, has_plain_keys
+from ckptfmt.format.tree import has_plain_keys
+from ckptfmt.format.tree_pages import Cutter, TreePages
 from ckptfmt.testing import assert_same_tree
 from ckptfmt.testing.strategies import trees
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..calls import integer_of
 from ..errors import fault
-from .limits import FACTOR, VALUES
+from .limits import FACTOR, SMALL, VALUES
 
 Key = str | int
 Path = tuple[Key, ...]
@@ -78,6 +78,8 @@ def name_of(path: Path) -> str:
 
 def are_plain(keys: Collection[Any]) -> bool:
     """Whether no str among keys is empty, has a `/` or is the text of an int. [PAGE-008]"""
+    if len(keys) <= SMALL:
+        return not any(not key or "/" in key or _is_integer_text(key) for key in keys if type(key) is str)
     texts = keys if _TEXT.issuperset(map(type, keys)) else [key for key in keys if type(key) is str]
     lines = "\n".join(["", *texts, ""])
     if "/" not in lines and "\n\n" not in lines and not re.search(_INT_LINE, lines):  # as almost always

@@ -16,12 +16,12 @@ from .digests import Digest, digest_named
 from .documents import bad
 from .dtypes import Array
 from .manifest import PAGED_FORMAT, PAGES, PATCH, Manifest, Part, decode_schema, decoded_with, fingerprint
-from .names import Key, Path, check_paths, exact_path, name_of, path_label, path_of_text
+from .names import Key, Path, check_paths, name_of, path_label
 from .node import Node, PagedNode
 from .pages import OBJECT, ReadBytes, decode_pages, encode_pages
 from .tensor_pages import Column, PagedObject, TensorPages, decode_tensors, encode_tensors
-from .tree import decode_key
-from .tree_pages import Cutter, TreePages, has_plain_keys
+from .tree import decode_key, exact_in, has_plain_keys
+from .tree_pages import Cutter, TreePages
 
 if TYPE_CHECKING:
     from .summary import Summary
@@ -46,9 +46,7 @@ class PagedTree(PagedNode):
         yield from self.pages.damaged().values()
 
     def exact(self, path: Key | Path) -> Path | None:
-        if not isinstance(path, str):
-            return exact_path(path)
-        return path_of_text(path) if self.has_plain_keys and path else None  # [PAGE-008]
+        return exact_in(path, self.has_plain_keys)
 
     def leaf(self, path: Path) -> Node | None:
         node = self.pages.leaf(path)

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UnknownTagWarning, fault
 from .dtypes import DTYPES, dtype_named, settled, unpack
 from .limits import SMALL, table, uncollected
-from .names import Key, Path, path_label
+from .names import Key, Path, are_plain, exact_path, path_label, path_of_text
 
 if TYPE_CHECKING:
     from .node import Node, Restore
@@ -342,3 +342,69 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
             yield from leaves(child, path)
         case _:
             yield path, node
+
+
+# ---- one leaf of a tree, without a look at the others
+
+
+def exact_in(path: Key | Path, has_plain_keys: bool) -> Path | None:
+    """The typed path that a caller's can only mean; None where that takes a look at all of the tree. [PAGE-008]"""
+    if not isinstance(path, str):
+        return exact_path(path)
+    return path_of_text(path) if has_plain_keys and path else None
+
+
+def leaf_at(node: Node, path: Path) -> Node | None:
+    """The plain value or tensor at a path of a checked tree, with the tags over it; None where there is none, a
+    container, or a tagged value that is one leaf whatever it is made of."""
+    for key in path:
+        if _is_one_leaf(node):
+            return None
+        match bare(node):
+            case ["dict", keys, items]:
+                known = decode_keys(keys)
+                node = items[known.index(key)] if key in known else OMITTED
+            case ["list" | "tuple", items] if type(key) is int and 0 <= key < len(items):
+                node = items[key]
+            case _:
+                return None
+        if node is OMITTED:
+            return None
+    inner = bare(node)
+    is_container = type(inner) is list and inner[0] in ("dict", "list", "tuple")
+    return None if is_container or _is_one_leaf(node) else node
+
+
+def _is_one_leaf(node: Node) -> bool:
+    """Whether a tag over a node makes one leaf of what is below it."""
+    while type(node) is list and node[0] == "tag":
+        tag = _known_tags().get(node[1])
+        if tag is not None and tag.is_leaf:
+            return True
+        node = node[3]
+    return False
+
+
+def has_plain_keys(node: Node) -> bool:
+    """Whether each path text of a tree stands for one path: no key of a dict is empty, has a `/` or is the text of an
+    int. [PAGE-008]"""
+    keys: set[Node] = set()
+    _collect_keys(node, keys)
+    return are_plain(keys)
+
+
+def _collect_keys(node: Node, keys: set[Node]) -> None:
+    """Add the keys of all dicts, but for those that are nodes of long ints; most dicts of a tree have the same."""
+    kind = node[0] if type(node) is list else None
+    if kind == "tag":
+        _collect_keys(node[3], keys)
+    if kind not in ("dict", "list", "tuple"):
+        return
+    if kind == "dict":
+        try:
+            keys.update(node[1])
+        except TypeError:
+            keys.update(key for key in node[1] if type(key) is not list)
+    for item in node[-1]:
+        if type(item) is list and item[0] != "tensor":
+            _collect_keys(item, keys)

@@ -13,7 +13,7 @@ from ..errors import CkptError
 from .documents import bad, unpack_item
 from .dtypes import Array
 from .limits import Budget, most_cost, uncollected
-from .names import Key, Path, are_plain
+from .names import Key, Path
 from .node import Node
 from .pages import Pages
 from .tree import MAX_DEPTH, decode_keys
@@ -262,28 +262,3 @@ def _runs(sizes: Array) -> Iterator[slice]:
         stop = max(start + 1, int(np.searchsorted(ends, before + SIZE, side="right")))
         yield slice(start, stop)
         start = stop
-
-
-def has_plain_keys(node: Node) -> bool:
-    """Whether each path text of a tree stands for one path: no key of a dict is empty, has a `/` or is the text of an
-    int. [PAGE-008]"""
-    keys: set[Node] = set()
-    _collect_keys(node, keys)
-    return are_plain(keys)
-
-
-def _collect_keys(node: Node, keys: set[Node]) -> None:
-    """Add the keys of all dicts, but for those that are nodes of long ints; most dicts of a tree have the same."""
-    kind = node[0] if type(node) is list else None
-    if kind == "tag":
-        _collect_keys(node[3], keys)
-    if kind not in _CONTAINERS:
-        return
-    if kind == "dict":
-        try:
-            keys.update(node[1])
-        except TypeError:
-            keys.update(key for key in node[1] if type(key) is not list)
-    for item in node[-1]:
-        if type(item) is list and item[0] != "tensor":
-            _collect_keys(item, keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -250,7 +251,15 @@ class StoredCheckpoint(CheckpointView[Tensor]):
     @cached_property
     def handles(self) -> list[Tensor]:
         """The tensors in their order in the manifest, each once."""
-        return [Tensor(self.fetcher, index, path, self.verifies) for index, path in enumerate(self._first_paths.all)]
+        made = [Tensor(self.fetcher, index, path, self.verifies) for index, path in enumerate(self._first_paths.all)]
+        for index, found in self._handles.items():
+            made[index] = found
+        return made
+
+    @cached_property
+    def _handles(self) -> dict[int, Tensor]:
+        """Those that were looked up one by one."""
+        return {}
 
     @cached_property
     def leaves(self) -> dict[Path, Any]:
@@ -318,7 +327,7 @@ class StoredCheckpoint(CheckpointView[Tensor]):
         other._first_paths = FirstPaths(other.manifest)
         return other
 
-    # ---- what stands at a path of one whose manifest is paged, through as few pages as can be
+    # ---- what stands at a path, without a look at the rest of the tree: of a paged one, through few pages
 
     def __getitem__(self, path: Key | Path) -> Any:
         found = self._found(path)
@@ -329,25 +338,32 @@ class StoredCheckpoint(CheckpointView[Tensor]):
 
     def _found(self, path: Key | Path) -> Any:
         """The tensor or plain value at a path; `MISSING` where all of the tree has to be looked through."""
-        root, pages = self.manifest.root, self.manifest.pages
-        if pages is None or not isinstance(root, PagedNode) or "tree" in self.__dict__:
+        if "tree" in self.__dict__:
             return MISSING
-        exact = root.exact(path)
+        root, pages = self.manifest.root, self.manifest.pages
+        is_paged = isinstance(root, PagedNode)
+        exact = root.exact(path) if is_paged else trees.exact_in(path, self._has_plain_keys)
         if exact is None:
             return MISSING
-        try:
-            index = pages.find(name_of(exact))
-        except (CkptError, UnicodeError):  # no tensor has such a path, or its page is damaged, which shows below
-            index = None
+        index = None
+        if is_paged and pages is not None:
+            with suppress(CkptError, UnicodeError):  # no tensor has such a path, or its page is damaged: it shows below
+                index = pages.find(name_of(exact))
         if index is not None and self.manifest.specs[index].dtype.name not in TIMES_OF:
             return self._handle(index)
-        node = root.leaf(exact)
-        if node is None:
-            return MISSING
-        return trees.decode(node, self._handle, restores=None)
+        node = root.leaf(exact) if is_paged else trees.leaf_at(root, exact)
+        return MISSING if node is None else trees.decode(node, self._handle, restores=None)
+
+    @cached_property
+    def _has_plain_keys(self) -> bool:
+        return trees.has_plain_keys(self.manifest.tree)
 
     def _handle(self, index: int) -> Tensor:
-        return Tensor(self.fetcher, index, self._first_paths(index), self.verifies)
+        if index not in self._handles:
+            is_first = self.manifest.pages is None and self.blocks.path_of is self._first_paths  # which takes all paths
+            path = None if is_first else self._first_paths(index)
+            self._handles[index] = Tensor(self.fetcher, index, path, self.verifies)
+        return self._handles[index]
 
     # ---- reading
 

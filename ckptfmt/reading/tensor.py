@@ -113,22 +113,28 @@ class Tensor(ArrayLike):
     was not given.
     """
 
-    __slots__ = ("_cast", "_fetcher", "_verify", "_view", "index", "path")
+    __slots__ = ("_cast", "_fetcher", "_path", "_verify", "_view", "index")
 
     def __init__(
         self,
         fetcher: Fetcher,
         index: int,
-        path: Path,
+        path: Path | None,
         verify: bool,
         view: np.dtype[Any] | None = None,
         cast: np.dtype[Any] | None = None,
     ) -> None:
-        """`fetcher` is that of the checkpoint, which holds its tensors: they must not hold it."""
+        """`fetcher` is that of the checkpoint, which holds its tensors: they must not hold it. Without a `path` it is
+        the first at which the tensor is stored."""
         self._fetcher, self._verify = fetcher, verify
         self.index: int = index
-        self.path: Path = path
+        self._path = path
         self._view, self._cast = view, cast
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        """Where it stands in the tree, as typed keys; of aliases, the first."""
+        return self._fetcher.blocks.path_of(self.index) if self._path is None else self._path
 
     @property
     def name(self) -> str:
@@ -269,19 +275,19 @@ class Tensor(ArrayLike):
 
     def view(self, dtype: np.dtype[Any]) -> Tensor:
         """Return the same tensor, whose stored elements are read as another `dtype` of the same width."""
-        return Tensor(self._fetcher, self.index, self.path, self._verify, dtype)
+        return Tensor(self._fetcher, self.index, self._path, self._verify, dtype)
 
     def astype(self, dtype: np.dtype[Any]) -> Self:
         """Return the same tensor, whose elements are converted to `dtype` after they are read."""
-        return type(self)(self._fetcher, self.index, self.path, self._verify, self._view, dtype)
+        return type(self)(self._fetcher, self.index, self._path, self._verify, self._view, dtype)
 
     def verified(self, verify: bool) -> Self:
         """Return the same tensor, read with or without verification."""
-        return type(self)(self._fetcher, self.index, self.path, verify, self._view, self._cast)
+        return type(self)(self._fetcher, self.index, self._path, verify, self._view, self._cast)
 
     def within(self, fetcher: Fetcher) -> Self:
         """Return the same tensor, read as part of a load."""
-        return type(self)(fetcher, self.index, self.path, self._verify, self._view, self._cast)
+        return type(self)(fetcher, self.index, self._path, self._verify, self._view, self._cast)
 
 
 def is_tensor(leaf: Any) -> bool:
