@@ -133,7 +133,7 @@ def test_pages_take_no_more_memory_together_than_a_manifest_may() -> None:
     page = ["list", [[]] * 20_000]  # 72 bytes of memory for each of these
     pages = [page] * 4
     tree = tree_of(["list", [["page", number] for number in range(len(pages))]], *pages)
-    tree._pages.budget.left = 4 << 20
+    tree._pages.budget.limit = 4 << 20
     with pytest.raises(CkptError, match="limit-exceeded"):
         _ = tree.whole
     assert tree_of(["page", 0], page).whole == page

@@ -4,6 +4,8 @@ touched, and known to all that handles a checkpoint."""
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from ckptfmt import CorruptError, UnsupportedError
 from ckptfmt.cli.app import cli
 from ckptfmt.format import manifest as manifests
 from ckptfmt.format import paged_manifest
+from ckptfmt.format.tensor_pages import TensorPages
 from ckptfmt.layouts import packed, paging
 from ckptfmt.manager import CheckpointManager
 from ckptfmt.reading.checkpoint import StoredCheckpoint
@@ -110,6 +113,27 @@ def test_pages_may_be_far_larger_than_their_manifest(tmp_path: Path, layout: str
         assert pages > limits.values(manifest)
         assert_same_tree(ckptfmt.load(path, limits=limits), tree)
         assert ckptfmt.verify(path, limits=limits).ok
+
+
+def test_threads_that_ask_at_once_decode_each_page_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its values take counts once, too. [LIM-007]"""
+    path = save(tmp_path / "x", layout="packed")
+    decoded: list[int] = []
+    decode = TensorPages._decoded
+
+    def slowly(pages: TensorPages, at: int, raw: bytes) -> Any:
+        decoded.append(at)
+        time.sleep(0.05)
+        return decode(pages, at, raw)
+
+    monkeypatch.setattr(TensorPages, "_decoded", slowly)
+    with ckptfmt.open(path) as checkpoint, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: checkpoint[f"layers/{i % 4}/b"][0], range(8)))
+        pages = inside(checkpoint).manifest.pages
+    assert found == [0, 1, 2, 3] * 2
+    assert pages is not None
+    assert sorted(decoded) == sorted(pages._loaded)
+    assert len(decoded) > 2
 
 
 @each_layout

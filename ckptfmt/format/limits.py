@@ -133,12 +133,15 @@ class Budget:
     """Memory for the values of documents, which their hooks are told of one by one. [LIM-007]"""
 
     def __init__(self, limit: int) -> None:
-        self.limit = self.left = limit
+        self.limit, self.taken = limit, 0
+
+    @property
+    def left(self) -> int:
+        return self.limit - self.taken
 
     def stored(self, length: int) -> None:
         """So many bytes more are stored than was known, and are held up to three times."""
-        room = (FACTOR - 3) * length
-        self.limit, self.left = self.limit + room, self.left + room
+        self.limit += (FACTOR - 3) * length
 
     def take(self, items: list[Any], container: Any = None) -> list[Any]:
         """A list with these items has been made, or another container with them. There may be a million small ones, so
@@ -160,8 +163,8 @@ class Budget:
                 cost += 32
             elif kind is int and not -6 < item < 257:
                 cost += 32 if -_TWO_DIGITS < item < _TWO_DIGITS else 48
-        self.left -= cost
-        if self.left < 0:
+        self.taken += cost
+        if self.taken > self.limit:
             raise exceeded(self.limit)
         return items
 

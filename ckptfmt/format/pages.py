@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Pages:
         self._starts = list(accumulate(lengths, initial=offset))
         self.budget = Budget(DEFAULT.values(self.nbytes) if memory is None else memory)
         self._uncounted = set(range(len(lengths))) if object and memory is not None else set()  # not read yet
+        self._counting = RLock()
 
     @property
     def memory(self) -> int:
@@ -93,9 +95,10 @@ class Pages:
         if sha256(raw) != self._sha256[32 * number : 32 * number + 32]:
             message = f"page {number} of the manifest does not match its sha256 [PAGE-003]"
             raise fault("manifest-digest", message, offset=self._starts[number], object=self.object)
-        if number in self._uncounted:
-            self._uncounted.remove(number)
-            self.budget.stored(len(raw))
+        with self._counting:
+            if number in self._uncounted:
+                self._uncounted.remove(number)
+                self.budget.stored(len(raw))
         return bytes(raw)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, chain
 from operator import lt
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 import msgpack
@@ -123,6 +124,7 @@ class TensorPages:
         self.objects, self._has_parts = objects, has_parts
         self._starts = list(accumulate(counts, initial=0))
         self._loaded: dict[int, TensorPage] = {}
+        self._loading = [RLock() for _ in first]  # once, as its values are counted; a signal handler may, too
         self.names: Sequence[str] = Column(self, lambda page: page.names)
         self.specs: Sequence[ArraySpec] = Column(self, lambda page: page.specs)
 
@@ -200,7 +202,12 @@ class TensorPages:
         """A page; raises what is wrong with it. [PAGE-003] [PAGE-004]"""
         page = self._loaded.get(at)
         if page is None:
-            page = self._loaded[at] = self._decoded(at, self._pages.raw(at))
+            with self._loading[at]:
+                page = self._loaded.get(at) or self._keep(at, self._pages.raw(at))
+        return page
+
+    def _keep(self, at: int, raw: bytes) -> TensorPage:
+        page = self._loaded[at] = self._decoded(at, raw)
         return page
 
     def keys(self, at: int) -> tuple[Array, Array]:
@@ -215,8 +222,9 @@ class TensorPages:
         if missing:
             numbers = range(missing[0], missing[-1] + 1)
             for at, raw in zip(numbers, self._pages.some(numbers), strict=True):
-                if at not in self._loaded:
-                    self._loaded[at] = self._decoded(at, raw)
+                with self._loading[at]:
+                    if at not in self._loaded:
+                        self._keep(at, raw)
         return [self._loaded[at] for at in range(len(self._first))]
 
     @cached_property
