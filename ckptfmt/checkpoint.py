@@ -227,6 +227,10 @@ class Checkpoint(Lookup[AnyTensor]):
     def __contains__(self, path: Key | Path) -> bool:
         return path in self._view
 
+    def __iter__(self) -> Iterator[str | Path]:
+        """What finds each tensor: its path text; where that fits more than one value, its exact path."""
+        return iter(self._view)
+
     def __len__(self) -> int:
         """Number of tensors, aliases counted once."""
         return len(self._view)

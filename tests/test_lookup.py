@@ -114,7 +114,10 @@ def test_one_that_is_looked_up_alone(scratch: Any, tree: Any, paged: bool) -> No
                 "0",
                 0,
             ]
+            names = list(known)
             expected = [(outcome(lambda p=p: known[p]), p in known) for p in asked]
+        with ckptfmt.open(f"{folder}/c.ckpt") as fresh:
+            assert list(fresh) == names
         for path, (found, is_there) in zip(asked, expected, strict=True):
             with ckptfmt.open(f"{folder}/c.ckpt") as fresh:
                 assert outcome(lambda p=path, c=fresh: c[p]) == found

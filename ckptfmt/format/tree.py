@@ -333,11 +333,17 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     tagged node that is one value."""
     match node:
         case ["dict", keys, items] if items:
-            for key, item in zip(keys, items, strict=True):
-                yield from leaves(item, (*path, decode_key(key)))
+            for key, item in zip(decode_keys(keys), items, strict=True):
+                if type(item) is not list or item[0] == "tensor":  # without a call for each of very many
+                    yield (*path, key), item
+                else:
+                    yield from leaves(item, (*path, key))
         case ["list" | "tuple", items] if items:
             for i, item in enumerate(items):
-                yield from leaves(item, (*path, i))
+                if type(item) is not list or item[0] == "tensor":
+                    yield (*path, i), item
+                else:
+                    yield from leaves(item, (*path, i))
         case ["tag", name, _, child] if (tag := _known_tags().get(name)) is None or not tag.is_leaf:
             yield from leaves(child, path)
         case _:

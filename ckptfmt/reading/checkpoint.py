@@ -12,7 +12,7 @@ from ..format import tree as trees
 from ..format.commit import CommitRecord
 from ..format.limits import DEFAULT, Limits, table
 from ..format.manifest import Manifest, Schema
-from ..format.names import Key, Path, PathIndex, name_of, path_label, unescape
+from ..format.names import Key, Path, PathIndex, name_of, path_label, path_text, unescape
 from ..format.node import PagedNode
 from ..layouts import Frame, Layout, Located, layout_of
 from ..storage import Storage, place_of, storage_for
@@ -335,6 +335,21 @@ class StoredCheckpoint(CheckpointView[Tensor]):
 
     def __contains__(self, path: Key | Path) -> bool:
         return self._found(path) is not MISSING or super().__contains__(path)
+
+    def __iter__(self) -> Iterator[str | Path]:
+        names = None if "leaves" in self.__dict__ else self._plain_names()
+        return super().__iter__() if names is None else iter(names)
+
+    def _plain_names(self) -> list[str] | None:
+        """The path texts of all tensors, where surely none fits two values; None where that is not sure, or there are
+        tagged values that are one leaf whatever they are made of."""
+        names = []
+        for path, node in trees.leaves(self.manifest.tree) if self._has_plain_keys else ():
+            if type(node) is list and node[0] == "tag":
+                return None
+            if type(node) is list and node[0] == "tensor":
+                names.append(path_text(path))
+        return names if self._has_plain_keys else None
 
     def _found(self, path: Key | Path) -> Any:
         """The tensor or plain value at a path; `MISSING` where all of the tree has to be looked through."""
