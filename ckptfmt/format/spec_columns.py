@@ -5,9 +5,10 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
-from ..errors import fault
+from ..errors import CkptError, fault
 from .arrays import ArraySpec
 from .codecs import Codec, codec_of
 from .documents import bad
@@ -49,25 +50,33 @@ def decode_specs(columns: Mapping[str, Any], known_codecs: Sequence[Codec]) -> t
         raise bad("the columns of `tensors` differ in length [MAN-007]")
     if not all(type(name) is str for name in dtypes):
         raise bad("a dtype is no string [MAN-002]")
-    seen: dict[bytes, ArraySpec] = {}
-    specs = []
-    for dtype, shape, grid, codec in zip(dtypes, shapes, grids, codecs, strict=True):
+    rows = zip(dtypes, shapes, grids, codecs, strict=True)
+    try:
+        return tuple(map(_Kinds(known_codecs).__getitem__, map(marshal.dumps, rows, repeat(2))))
+    except CkptError:
+        raise
+    except ValueError:
+        raise bad("a shape or grid is no array of integers [MAN-002]") from None
+
+
+class _Kinds(dict[bytes, ArraySpec]):
+    """The spec of a row, by its bytes, whose hashes nobody can choose. [LIM-007]"""
+
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        self.codecs = codecs
+
+    def __missing__(self, row: bytes) -> ArraySpec:
+        dtype, shape, grid, codec = marshal.loads(row)
         if type(shape) is not list or type(grid) is not list or type(codec) is not int:
             raise bad("a shape, grid or codec is of another type [MAN-002]")
-        try:
-            key = marshal.dumps((dtype, shape, grid, codec), 2)  # bytes, whose hashes nobody can choose [LIM-007]
-        except ValueError:
-            raise bad("a shape or grid is no array of integers [MAN-002]") from None
-        spec = seen.get(key)
-        if spec is None:
-            if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, *grid)):
-                raise bad("a shape or grid is no array of integers [MAN-002]")
-            if not 0 <= codec < len(known_codecs):
-                raise bad(f"there is no codec chain {codec!r} [MAN-002]")
-            spec = seen[key] = ArraySpec(dtype_named(dtype), tuple(shape), tuple(grid), known_codecs[codec])
-            _check_spec(spec)
-        specs.append(spec)
-    return tuple(specs)
+        if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, *grid)):
+            raise bad("a shape or grid is no array of integers [MAN-002]")
+        if not 0 <= codec < len(self.codecs):
+            raise bad(f"there is no codec chain {codec!r} [MAN-002]")
+        spec = ArraySpec(dtype_named(dtype), tuple(shape), tuple(grid), self.codecs[codec])
+        _check_spec(spec)
+        self[row] = spec
+        return spec
 
 
 def _check_spec(spec: ArraySpec) -> None:
