@@ -239,12 +239,24 @@ def test_a_damaged_part(tmp_path: Path) -> None:
     assert restore(tmp_path, 2) == [(1, True, "run")] * 2
 
 
-@pytest.mark.parametrize("name", ["manifest.msgpack", "COMMIT", "parts/00000.msgpack"])
+@pytest.mark.parametrize("name", ["manifest.msgpack", "COMMIT", "parts/00000.msgpack", "pages.bin"])
 def test_damage_beside_the_packs(tmp_path: Path, name: str) -> None:
-    save(tmp_path, 2, 1)
+    save(tmp_path, 2, 1, paged=name == "pages.bin")
     (file,) = (tmp_path / "memory-0").glob(f"rank-*/*/{name}")
     flip(file)
     assert {(step, is_right) for step, is_right, _ in restore(tmp_path, 2)} == {(1, True)}
+
+
+@pytest.mark.parametrize("paged", [None, True])
+@pytest.mark.parametrize("machine", range(3))
+def test_what_is_damaged_of_any_machine_is_as_good_as_lost(tmp_path: Path, machine: int, paged: bool | None) -> None:
+    """Also if nothing of a step can be told on the machine that speaks last."""
+    save(tmp_path, 3, 1, 2, paged=paged)
+    forget(tmp_path, 2)
+    files = [*(tmp_path / f"memory-{machine}").glob("rank-*/step-0000000002.ckpt/manifest.msgpack")]
+    assert len(files) == 1
+    flip(files[0])
+    assert restore(tmp_path, 3) == from_memory(3, 2)
 
 
 def test_damage_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

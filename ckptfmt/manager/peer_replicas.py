@@ -250,6 +250,8 @@ class PeerPlace:
                     pieces.places.update({name: step.path for name in looked.places if name not in pieces.places})
                     pieces.needed.update(looked.needed)
         for (number, record), (pieces, followed) in found.items():
+            if not pieces.needed:  # nothing of it can be told from what is here
+                continue
             self._held[number, record] = pieces
             sizes = {name: os.stat(os.path.join(path, name)).st_size for name, path in pieces.places.items()}
             yield StepInMemory(number, record, list(followed), sizes, sorted(pieces.needed))
