@@ -310,6 +310,18 @@ def test_whichever_chunk_is_damaged_repair_takes_the_rest(tmp_path: Path, layout
 
 
 @each_layout
+@pytest.mark.parametrize("left", [-1, 0])
+def test_pages_that_end_early_are_named(tmp_path: Path, layout: str, left: int) -> None:
+    pages = save(tmp_path / "x", layout=layout) / "pages.bin"
+    pages.write_bytes(pages.read_bytes()[:left])
+    damage = ckptfmt.verify(tmp_path / "x").damage
+    assert {(one.code, one.object) for one in damage} == {("short-object", "pages.bin")}
+    with pytest.raises(CorruptError) as caught:
+        ckptfmt.load(tmp_path / "x")
+    assert (caught.value.code, caught.value.object) == ("short-object", "pages.bin")
+
+
+@each_layout
 def test_a_damaged_frame_is_made_anew_by_repair(tmp_path: Path, layout: str) -> None:
     path = save(tmp_path / "x", layout=layout)
     name = "packs/00000.zip" if layout == "packed" else "tensors/layers/zarr.json"

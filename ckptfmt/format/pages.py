@@ -76,10 +76,18 @@ class Pages:
             while stop < numbers.stop and self._starts[stop + 1] - self._starts[at] <= TOGETHER:
                 stop += 1
             start = self._starts[at]
-            together = memoryview(self._read(self.object, start, self._starts[stop] - start))
+            together = memoryview(self._stored(start, self._starts[stop] - start))
             for number in range(at, stop):
                 yield self._checked(number, together[self._starts[number] - start : self._starts[number + 1] - start])
             at = stop
+
+    def _stored(self, start: int, length: int) -> bytes:
+        """Bytes of the object, which what goes wrong names."""
+        try:
+            return self._read(self.object, start, length)
+        except CkptError as error:
+            error.object = self.object if error.object is None else error.object
+            raise
 
     def damaged(self, numbers: range) -> dict[int, CkptError]:
         """What is wrong with each of these pages that does not match its sha256. [PAGE-003]"""
