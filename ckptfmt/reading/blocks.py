@@ -210,6 +210,7 @@ class BlockReader:
         tensor, bytes of its elements, and the chunks that they are in."""
         in_file = self.manifest.layout == "file"  # where extents were compared with the file when it was opened
         total = decoded = stored = largest = 0
+        sizes: dict[str, int] = {}
         for tensor, nbytes, chunks in wanted:
             total += nbytes
             is_raw = self.manifest.specs[tensor].is_raw
@@ -219,7 +220,7 @@ class BlockReader:
                 place = self.place(tensor, chunk)
                 stored += 0 if is_raw else place.extent.length
                 if not in_file:
-                    self._check_object(place)
+                    self._check_object(place, sizes)
             if not is_raw:
                 decoded, largest = decoded + nbytes, max(largest, self.manifest.specs[tensor].chunk_nbytes)
         decoded += min(decoded, largest * self.storage.most_readers)  # what is decoded before it comes into its place
@@ -233,17 +234,19 @@ class BlockReader:
             return
         try:
             if self.manifest.layout != "file":
-                self._check_object(place)
+                self._check_object(place, {})
             if not spec.is_raw:
                 self.limits.check_expansion(spec.chunk_nbytes, place.extent.length)
         except CkptError as error:
             self._blame(error, place)
             raise
 
-    def _check_object(self, place: ChunkPlace) -> None:
-        """Refuse a chunk that its object is too short for. [READ-005]"""
+    def _check_object(self, place: ChunkPlace, sizes: dict[str, int]) -> None:
+        """Refuse a chunk that its object is too short for; `sizes` are those that are known. [READ-005]"""
         try:
-            size = self.storage.size(place.object)
+            if place.object not in sizes:
+                sizes[place.object] = self.storage.size(place.object)
+            size = sizes[place.object]
             if size < place.extent.offset + place.extent.length:
                 raise fault("short-object", f"{place.object} ends at byte {size:,}", offset=size)
         except CkptError as error:
