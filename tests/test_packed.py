@@ -25,6 +25,7 @@ import ckptfmt
 from ckptfmt.frameworks.sources import Lazy, Region
 from ckptfmt.layouts import packed, part_writer
 from ckptfmt.layouts.part_writer import part_numbers
+from ckptfmt.storage.local import LocalStorage
 from ckptfmt.testing import assert_same_tree, equal_trees
 from ckptfmt.testing.strategies import trees
 
@@ -199,3 +200,22 @@ def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ckptfmt.InputError, match="packed") as caught:
         ckptfmt.save(tmp_path / "x.ckpt", TREE, layout="heap")
     assert caught.value.code == "bad-option"
+
+
+def test_of_many_small_tensors_each_pack_is_asked_for_its_size_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[READ-005]"""
+    tree = {f"t{n}": np.full(1024, n, np.int32) for n in range(6000)}  # more than are read without that question
+    ckptfmt.save(tmp_path / "c", tree, layout="packed", durable=False)
+    asked: list[str] = []
+    size = LocalStorage.size
+
+    def counted(storage: LocalStorage, name: str) -> int:
+        asked.append(name)
+        return size(storage, name)
+
+    with ckptfmt.open(tmp_path / "c") as checkpoint:
+        monkeypatch.setattr(LocalStorage, "size", counted)
+        assert_same_tree(checkpoint.load(), tree)
+    assert asked.count("packs/00000.zip") == 1
