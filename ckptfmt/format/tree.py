@@ -369,13 +369,13 @@ def leaf_at(node: Node, path: Path) -> Node | None:
         match bare(node):
             case ["dict", keys, items]:
                 known = decode_keys(keys)
-                node = items[known.index(key)] if key in known else OMITTED
+                if key not in known:
+                    return None
+                node = items[known.index(key)]
             case ["list" | "tuple", items] if type(key) is int and 0 <= key < len(items):
                 node = items[key]
             case _:
                 return None
-        if node is OMITTED:
-            return None
     inner = bare(node)
     is_container = type(inner) is list and inner[0] in ("dict", "list", "tuple")
     return None if is_container or _is_one_leaf(node) else node
