@@ -161,8 +161,10 @@ def shape(tensor: Tensor | Foreign) -> str:
 
 
 def dtype(tensor: Tensor | Foreign) -> str:
-    """The logical dtype, or what NumPy reads it as: datetime64 and timedelta64 are stored as int64."""
-    return str(tensor.dtype) if tensor.dtype.kind in "mM" else tensor.dtype_name
+    """The logical dtype, or what NumPy reads it as: datetime64 and timedelta64 are stored as int64. Others are not
+    looked at, as ml_dtypes takes long to import."""
+    name = tensor.dtype_name
+    return str(tensor.dtype) if name == "int64" and tensor.dtype.kind in "mM" else name
 
 
 def printable(values: Array) -> Array:
