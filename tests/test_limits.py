@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt.errors import UnsupportedError
-from ckptfmt.format.limits import Budget, costs_at_most
+from ckptfmt.format.limits import Budget, costs_at_most, uncollected
 
 LEAVES = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=40)
@@ -52,3 +53,17 @@ def test_more_than_there_is_room_for_is_refused(value: Any) -> None:
     with pytest.raises(UnsupportedError) as caught:
         msgpack.unpackb(raw, list_hook=Budget(limit - 1).take)
     assert caught.value.code == "limit-exceeded"
+
+
+def test_an_interrupt_leaves_the_collector_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come right after the collector was stopped."""
+    stop = gc.disable
+
+    def interrupted() -> None:
+        stop()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gc, "disable", interrupted)
+    with pytest.raises(KeyboardInterrupt), uncollected():
+        pytest.fail("it came before")
+    assert gc.isenabled()

@@ -504,6 +504,51 @@ def test_a_checkpoint_that_nobody_holds_is_closed_at_once(tmp_path: Path, layout
         gc.enable()
 
 
+def interrupted_after_closing(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> int:
+    """Interrupt a call right after each time that it closes a descriptor, as a signal does; gives how often that was.
+    What is closed twice raises in place of the interrupt, or closes what another thread has opened meanwhile."""
+    close = os.close
+
+    def closing_until(last: int) -> Callable[[int], None]:
+        left = iter(range(last))
+
+        def closed(number: int) -> None:
+            close(number)
+            if next(left, None) == last - 1:
+                raise KeyboardInterrupt
+
+        return closed
+
+    for count in range(1, 1000):
+        monkeypatch.setattr(os, "close", closing_until(count))
+        try:
+            call()
+        except KeyboardInterrupt:
+            continue
+        finally:
+            monkeypatch.setattr(os, "close", close)
+        return count - 1
+    raise AssertionError("the call does not end")
+
+
+@each_layout
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_interrupt_has_nothing_closed_twice(
+    tmp_path: Path, layout: str, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "snapshots" / "0" / "x.ckpt"
+    path.parent.mkdir(parents=True)
+    save(path, layout)
+    if linked and path.is_dir():
+        for number, file in enumerate([file for file in path.rglob("*") if file.is_file()]):
+            blob = tmp_path / "blobs" / "xx" / str(number)
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            file.symlink_to(file.rename(blob))
+    assert interrupted_after_closing(monkeypatch, lambda: ckptfmt.load(path, follow_links=linked)) > 0
+    gc.collect()
+    assert descriptors(tmp_path) == []
+
+
 @each_layout
 def test_a_checkpoint_that_is_closed(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "x.ckpt"

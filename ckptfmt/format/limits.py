@@ -84,8 +84,8 @@ def uncollected() -> Iterator[None]:
     """While very many containers are made that hold no cycles, Python need not look for cycles among them again and
     again, which is a third of the time. Threads that do so at once leave the collector as it was, whoever is last."""
     was_enabled = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()  # in here, as an interrupt may come right after it
         yield
     finally:
         if was_enabled:

@@ -54,5 +54,5 @@ class Descriptor:
 
     def _settle(self) -> None:
         if self._is_closed and not self._users and self._number is not None:
-            os.close(self._number)
-            self._number = None
+            number, self._number = self._number, None  # before, so that an interrupt has nothing closed twice
+            os.close(number)

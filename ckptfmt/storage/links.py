@@ -83,9 +83,8 @@ def _file_below(disk: Disk, root: _Root, parts: list[str]) -> int | None:
         if not parts or _of(os.fstat(fd)) != root.identity or not all(parts) or os.pardir in parts:
             return None
         for part in parts:
-            below = disk.open_below(fd, part)
-            os.close(fd)
-            fd = below
+            above, fd = fd, disk.open_below(fd, part)  # so that an interrupt has nothing closed twice
+            os.close(above)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
         found, fd = fd, -1

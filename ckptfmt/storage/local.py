@@ -127,17 +127,18 @@ class LocalStorage:
         try:
             parts = name.split("/") if name else []
             for part in parts:
-                below = self._step(fd, part, name)
-                if fd != root:
-                    os.close(fd)
-                fd = below
+                above, fd = fd, self._step(fd, part, name)  # so that an interrupt has nothing closed twice
+                if above != root:
+                    os.close(above)
             if parts and not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise fault("missing-object", f"{name} is not a file", path=self.path)  # [READ-005]
             yield fd
         finally:
-            if fd != root:
-                os.close(fd)
-            self._root.give_back(root)
+            try:
+                if fd != root:
+                    os.close(fd)
+            finally:  # also where an interrupt came
+                self._root.give_back(root)
 
     def _step(self, parent: int, part: str, name: str) -> int:
         """Open one part of an object's name."""
