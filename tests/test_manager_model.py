@@ -275,7 +275,8 @@ TestManagerOnStore = MachineOnStore.TestCase
 
 class MachineWithCopies(RuleBasedStateMachine):
     """A run with a second directory, and failures at any call to either disk, in saves, deletions and copies: all that
-    was committed, and not given up, is there in the end, whole, in the second directory; and the last two in the first.
+    was committed, and not given up, is there in the end, whole, in the second directory; and in the first the last two
+    of what it had, which is not filled up from the second where later steps are given up.
     """
 
     def __init__(self) -> None:
@@ -285,6 +286,7 @@ class MachineWithCopies(RuleBasedStateMachine):
         self.patch.setattr(copies, "FIRST_PAUSE", 0.001)
         self.disks = Disks()
         self.model: dict[int, int] = {}
+        self.first: set[int] = set()  # what the first directory had when it was last seen, and what was saved since
         self.value = 0
 
     @initialize(layout=st.sampled_from(LAYOUTS))
@@ -306,28 +308,33 @@ class MachineWithCopies(RuleBasedStateMachine):
         self.patch.undo()
         self.folder.cleanup()
 
-    def save(self, step: int, block: bool, overwrite: Any) -> None:
+    def save(self, step: int, block: bool, overwrite: Any) -> bool:
+        """Gives whether the step was copied, too, as it is unless the process ends meanwhile."""
         self.value += 1
         self.manager.save(step, {"w": np.full(9, self.value)}, block=block, overwrite=overwrite)
         self.manager.wait()
-        assert self.manager.wait_for_copies(30)
+        return self.manager.wait_for_copies(30)
 
     def after(self, step: int, overwrite: Any) -> dict[int, int]:
         kept = {each: value for each, value in self.model.items() if overwrite != "later" or each < step}
         return {**kept, step: self.value}
 
+    def committed(self, step: int, model: dict[int, int]) -> None:
+        self.model = model
+        self.first = (self.first | {step}) & set(model)
+
     @rule(ahead=st.integers(1, 3), block=st.booleans())
     def save_next(self, ahead: int, block: bool) -> None:
         step = max(self.model, default=0) + ahead
-        self.save(step, block, False)
-        self.model = self.after(step, False)
+        assert self.save(step, block, False)
+        self.committed(step, self.after(step, False))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), block=st.booleans(), overwrite=st.sampled_from([True, "later"]))
     def overwrite(self, data: st.DataObject, block: bool, overwrite: Any) -> None:
         step = data.draw(st.sampled_from(sorted(self.model)))
-        self.save(step, block, overwrite)
-        self.model = self.after(step, overwrite)
+        assert self.save(step, block, overwrite)
+        self.committed(step, self.after(step, overwrite))
 
     @rule(
         back=st.integers(0, 4),
@@ -356,12 +363,13 @@ class MachineWithCopies(RuleBasedStateMachine):
         self.restart()
         after = self.after(step, overwrite)
         there = {each.step: int(self.manager.restore(each.step)["w"][0]) for each in self.manager.steps()}
-        committed = there.get(step) == self.value
-        surely = after if committed else before
+        is_new = there.get(step) == self.value
+        surely = after if is_new else before
         assert there == {**there, **surely}, "what was committed is lost"
         assert set(there) <= {*before, step}
         assert all(value in (before.get(each), after.get(each)) for each, value in there.items())
-        self.model = there
+        if is_new:
+            self.committed(step, there)
 
     def _save_quietly(self, step: int, block: bool, overwrite: Any) -> None:
         with contextlib.suppress(Crash, ckptfmt.StorageError):
@@ -378,7 +386,9 @@ class MachineWithCopies(RuleBasedStateMachine):
             assert (second.restore(step.step)["w"] == self.model[step.step]).all()
             assert not step.run.damage_of(step)
         first = CheckpointManager(f"{self.folder.name}/run")
-        assert [step.step for step in first.steps()][-2:] == sorted(self.model)[-2:]
+        there = [step.step for step in first.steps()]
+        assert there[-2:] == sorted(self.first)[-2:]
+        self.first = set(there)
 
 
 MachineWithCopies.TestCase.settings = settings(stateful_step_count=15, max_examples=FEWER)
