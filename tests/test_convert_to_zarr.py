@@ -134,6 +134,13 @@ def test_what_is_lost_is_named_first(tmp_path: Path, what: str) -> None:
     assert (kind, path) in [(loss.kind, loss.path) for loss in report.losses]
 
 
+@pytest.mark.parametrize(("tree", "expected"), [([3, [None]], {"0": 3, "1": [None]}), ([], {})])
+def test_a_list_of_values_that_is_the_whole_tree_becomes_a_group(tmp_path: Path, tree: Any, expected: Any) -> None:
+    report = exported(tree, tmp_path / "x.zarr", allow_loss=True)
+    assert [str(loss) for loss in report.losses] == ["nesting of '': list becomes dict"]
+    assert imported(tmp_path / "x.zarr")[0] == expected
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "...", "a/b", "a\0b", "__x", "zarr.json", "COMMIT", "x" * 256])
 @pytest.mark.parametrize("item", [MATRIX, 5, {"w": MATRIX}], ids=["array", "value", "group"])
 def test_names_that_nodes_lack(tmp_path: Path, name: str, item: Any) -> None:

@@ -172,8 +172,8 @@ class _Fitter:
         if isinstance(tree, dict):
             kind: Any = OrderedDict if type(tree) is OrderedDict else dict
             items = ((self.key(key, path), self.nested(item, (*path, key))) for key, item in tree.items())
-        elif type(tree) is list and list in self.holds.values and self.holds.fits(tree):
-            return tree
+        elif type(tree) is list and path and list in self.holds.values and self.holds.fits(tree):
+            return tree  # the whole tree is no value: a container takes it
         elif type(tree) in (list, tuple):
             kind = type(tree)
             items = ((str(i), self.nested(item, (*path, i))) for i, item in enumerate(tree))
