@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -390,6 +391,90 @@ def test_one_memory_for_different_values_is_refused(tmp_path: Path, layout: str,
     found = ckptfmt.load(path, into={"a": one, "b": one}, select=["a", "b"])
     assert found["a"] is found["b"] is one
     assert (one == np.arange(6.0)).all()
+
+
+@each_layout
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize(
+    ("seen", "refused"),
+    [
+        (lambda m: {"a": m, "b": m.reshape(3, 4)}, ("a", "b")),
+        (lambda m: {"a": m, "b": m[::-1]}, ("a", "b")),
+        (lambda m: {"a": m, "b": m.view(np.int64)}, ("a", "b")),
+        (lambda m: {"a": m[:8], "b": m[5:]}, ("a", "b")),
+        (lambda m: {"a": m[:3], "b": m[::2], "c": m[3:]}, ("a", "b", "c")),
+        (lambda m: {"a": m.reshape(3, 4).T, "b": m[11:].reshape(())}, ("a", "b")),
+        (lambda m: {"b": np.lib.stride_tricks.as_strided(m, (5,), (0,))}, ("b", "b")),
+        (lambda m: {"b": np.lib.stride_tricks.as_strided(m, (4, 4), (16, 16))}, ("b", "b")),
+        (lambda m: {"a": m.reshape(3, 4)[:, :2], "b": m.reshape(3, 4)[:, 2:]}, None),
+        (lambda m: {"a": m[::2], "b": m[1::2]}, None),
+        (lambda m: {"a": m[:6], "b": m[6:], "c": m[:0], "d": m[3:3]}, None),
+        (lambda m: {"b": m.reshape(2, 1, 6).T}, None),
+    ],
+)
+def test_views_of_one_memory_are_refused_where_values_differ(
+    tmp_path: Path, layout: str, compression: str | None, seen: Any, refused: tuple[str, ...] | None
+) -> None:
+    """However they see it. What was stored of such views fits into them again."""
+    memory = np.arange(12.0)
+    views = {name: np.array(view) for name, view in seen(memory).items()}
+    tree = {}
+    for name, view in views.items():
+        tree[name] = np.arange(view.size).astype(view.dtype).reshape(view.shape)
+        tree[name] += 100 * len(tree)
+    path = saved(tmp_path, tree, layout=layout, compression=compression)
+    target = np.zeros(12)
+    if refused is None:
+        assert equal_trees(ckptfmt.load(path, into=seen(target)), tree)
+    else:
+        assert refusal(path, seen(target)) == ckptfmt.MatchReport(shared=tuple(pairwise(refused)))
+        assert not target.any()
+    ckptfmt.save(path, seen(memory), layout=layout, compression=compression, overwrite=True, durable=False)
+    ckptfmt.load(path, into=seen(target))
+    assert all(np.array_equal(view, views[name]) for name, view in seen(target).items())
+
+
+@st.composite
+def some_views(draw: st.DrawFn) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Offsets, and sides with strides, of views of 24 elements."""
+    views = []
+    for _ in range(draw(st.integers(1, 3))):
+        sides = draw(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 5)), max_size=2))
+        reach = sum((side - 1) * stride for side, stride in sides)
+        if reach < 24:
+            views.append((draw(st.integers(0, 23 - reach)), sides))
+    return views
+
+
+@given(data=st.data())
+def test_any_views_of_one_memory(scratch: Scratch, data: Any) -> None:
+    """They get what is stored for each of them, or nothing."""
+    places = data.draw(some_views())
+
+    def seen(memory: Any) -> dict[str, Any]:
+        return {
+            f"v{n}": np.lib.stride_tricks.as_strided(memory[at:], [s for s, _ in sides], [8 * k for _, k in sides])
+            for n, (at, sides) in enumerate(places)
+        }
+
+    source, target = data.draw(arrays(st.just(np.dtype(np.int64)), st.just((24,)))) % 3, np.full(24, -1)
+    tree = {name: np.array(view) for name, view in seen(source).items()}
+    for name in data.draw(st.lists(st.sampled_from(sorted(tree)), max_size=1)) if tree else ():
+        tree[name] = np.zeros_like(tree[name])
+    filled = np.full(24, -1)
+    for name, view in seen(filled).items():
+        view[...] = tree[name]
+    fits = all(np.array_equal(view, tree[name]) for name, view in seen(filled).items())
+    with scratch() as folder:
+        ckptfmt.save(f"{folder}/x.ckpt", tree, durable=False)
+        try:
+            ckptfmt.load(f"{folder}/x.ckpt", into=seen(target))
+        except ckptfmt.MismatchError:
+            assert not fits
+            assert (target == -1).all()
+        else:
+            assert fits
+            assert np.array_equal(target, filled)
 
 
 NOTHING_MIGRATED: dict[str, Any] = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -286,3 +286,29 @@ def address_of(array: Array) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(memory))
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def memory_bounds(array: Array, memory: Any) -> tuple[int, int]:
+    """First and last address (excluded) of an array's memory, for its `memory_key`."""
+    if array.flags.c_contiguous:
+        nbytes = array.nbytes
+        start = memory[0] if nbytes else 0
+        return start, start + nbytes
+    low, high = np.lib.array_utils.byte_bounds(array)
+    return low, high if array.nbytes else low
+
+
+def meeting(bounds: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Groups of two and more spans of memory, by their numbers, of which each overlaps another."""
+    table = np.array(bounds, np.uint64).reshape(-1, 2)
+    table = table[np.argsort(table[:, 0])]
+    if (np.maximum.accumulate(table[:-1, 1]) <= table[1:, 0]).all():  # the way of most trees
+        return []
+    groups: list[list[int]] = []
+    end = 0
+    for low, high, number in sorted((low, high, number) for number, (low, high) in enumerate(bounds) if low < high):
+        if low >= end:
+            groups.append([])
+        groups[-1].append(number)
+        end = max(end, high)
+    return [group for group in groups if len(group) > 1]

@@ -37,7 +37,8 @@ class MatchReport(Brief):
 
     `missing`: in the target, not in the checkpoint. `unexpected`: in the checkpoint, not in the target. `shape`,
     `dtype`, `kind`: (path, found in the checkpoint, expected by the target). `readonly`: target arrays that cannot be
-    written. `shared`: pairs that are one memory in the target, and tensors of different values in the checkpoint.
+    written. `shared`: pairs that have memory in common in the target, and different values for it in the
+    checkpoint; a tensor that repeats elements may be one with itself.
 
     No differences are `overflows`: tensors that `cast` takes to a dtype that may not hold all their numbers; and
     `meta`: parameters and buffers of modules that are still on the meta device, as nothing in the checkpoint is theirs;

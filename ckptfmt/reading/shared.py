@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..format.arrays import WHOLE
+from ..format.dtypes import Array
 from ..format.names import Path, path_label
-from ..frameworks.adapter import Slot
-from ..frameworks.sources import memory_key
+from ..frameworks.adapter import Slot, SlotPart
+from ..frameworks.sources import meeting, memory_bounds, memory_key
 from ..frameworks.target import MatchReport
 from .blocks import BlockReader
+from .filling import put
 from .tensor import ArrayLike, Tensor
+
+
+class _Held(NamedTuple):
+    """An array of a target, where it stands there, and the part of a tensor that it is filled with, as a dtype."""
+
+    path: Path
+    tensor: ArrayLike
+    part: SlotPart
+    array: Array
+    dtype: np.dtype[Any]
 
 
 def shared(
     slots: Mapping[Path, Slot | None], stored: Mapping[Path, Any], blocks: BlockReader, verify: bool
 ) -> MatchReport:
     """The places of a target that could hold only one of the values which are stored for them."""
-    holders: dict[Hashable, tuple[Path, ArrayLike]] = {}
-    pairs: list[tuple[str, str]] = []
+    holders: dict[Hashable, _Held] = {}
+    pairs: list[tuple[Path, Path]] = []
     for path, found in slots.items():
-        for part in () if found is None or path not in stored else found.parts:
+        if found is None or path not in stored:
+            continue
+        for part in found.parts:
             if part.array is None:
                 continue
-            first, tensor = holders.setdefault(memory_key(part.array), (path, stored[path]))
-            if not _is_alike(tensor, stored[path], blocks, verify):
-                pairs.append((path_label(first), path_label(path)))
-    return MatchReport(shared=tuple(pairs))
+            one = _Held(path, stored[path], part, part.array, found.dtype)
+            first = holders.setdefault(memory_key(part.array), one)
+            if first is not one and not _is_alike(first.tensor, one.tensor, blocks, verify):
+                pairs.append((first.path, path))
+    pairs += _overlapping(holders, verify)
+    return MatchReport(shared=tuple((path_label(first), path_label(path)) for first, path in pairs))
 
 
 def _is_alike(one: ArrayLike, other: ArrayLike, blocks: BlockReader, verify: bool) -> bool:
@@ -42,3 +60,83 @@ def _is_alike(one: ArrayLike, other: ArrayLike, blocks: BlockReader, verify: boo
     return one.spec == other.spec and all(
         place(one.index, chunk).extent[1:] == place(other.index, chunk).extent[1:] for chunk in chunks
     )
+
+
+# ---- memory that is seen in different ways
+
+
+def _overlapping(holders: Mapping[Hashable, _Held], verify: bool) -> Iterator[tuple[Path, Path]]:
+    """Pairs of places, given by their `memory_key`, that overlap, and are to hold different bytes where they do; a
+    place whose own elements overlap makes a pair with itself."""
+    held = list(holders.values())
+    groups = meeting([memory_bounds(one.array, key) for key, one in holders.items()])
+    grouped = {number for group in groups for number in group}
+    alone = [[n] for n, one in enumerate(held) if n not in grouped and _may_overlap_itself(one.array)]
+    for group in [*groups, *alone]:
+        if not _are_apart(some := [held[n] for n in group]):
+            yield from _contradictions(some, verify)
+
+
+def _may_overlap_itself(array: Array) -> bool:
+    """Whether two elements could have memory in common, as in what a stride of 0 repeats; False where they surely have
+    not."""
+    if array.flags.c_contiguous or not array.size:
+        return False
+    reach = array.itemsize
+    for stride, side in sorted((abs(stride), side) for stride, side in zip(array.strides, array.shape, strict=True)):
+        if side > 1 and stride < reach:
+            return True
+        reach += stride * (side - 1)
+    return False
+
+
+class _Memory:
+    """Bytes in the place of those that arrays have."""
+
+    def __init__(self, held: Collection[_Held]) -> None:
+        bounds = [memory_bounds(one.array, memory_key(one.array)) for one in held]
+        self._low = min(low for low, _ in bounds)
+        self.bytes = np.zeros(max(high for _, high in bounds) - self._low, np.uint8)
+
+    def seen(self, one: _Held) -> Array:
+        """These bytes, seen as an array sees its own; without a dtype."""
+        array = one.array
+        offset = array.__array_interface__["data"][0] - self._low
+        return np.ndarray(array.shape, f"V{array.itemsize}", self.bytes, offset, array.strides)
+
+    def take(self, one: _Held) -> Array:
+        """The bytes of an array, one after another."""
+        return self.seen(one).flatten().view(np.uint8)
+
+    def put(self, one: _Held, data: Array) -> None:
+        seen = self.seen(one)
+        seen[...] = data.view(seen.dtype).reshape(seen.shape)
+
+
+def _are_apart(held: list[_Held]) -> bool:
+    """Whether no two elements of arrays have a byte in common."""
+    painted = _Memory(held)
+    for one in held:
+        painted.put(one, np.ones(one.array.nbytes, np.uint8))
+    return int(np.count_nonzero(painted.bytes)) == sum(one.array.nbytes for one in held)
+
+
+def _contradictions(held: list[_Held], verify: bool) -> Iterator[tuple[Path, Path]]:
+    """Each place that does not get the bytes which one before has there, with that one."""
+    values, painted = _Memory(held), _Memory(held)
+    for number, one in enumerate(held):
+        data, before, known = _elements(one, verify), values.take(one), painted.take(one) != 0
+        differs = bool((before != data)[known].any())
+        values.put(one, data)
+        painted.put(one, np.ones(one.array.nbytes, np.uint8))
+        if differs:
+            yield next(other.path for other in held[:number] if not _are_apart([other, one])), one.path
+        elif not np.array_equal(values.take(one), data):
+            yield one.path, one.path
+
+
+def _elements(one: _Held, verify: bool) -> Array:
+    """The bytes that an array is to hold, one element after another."""
+    out = np.empty(one.array.shape, one.array.dtype)
+    put(one.part._replace(array=out), one.dtype, one.tensor.verified(verify).read(region=one.part.region))
+    return out.reshape(-1).view(np.uint8)

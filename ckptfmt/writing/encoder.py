@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CkptError
-from ..format.dtypes import Array, dtype_of, pack
+from ..format.dtypes import dtype_of, pack
 from ..format.limits import uncollected
 from ..format.names import Path, path_label
 from ..format.node import Node
 from ..format.tags import TAGS
 from ..format.tree import COMPLEX, MAX_DEPTH, Tree
 from ..frameworks.adapter import Plain, Tagged, is_leaf, lower
-from ..frameworks.sources import Source, address_of, are_arrays, memory_key
+from ..frameworks.sources import Source, address_of, are_arrays, meeting, memory_bounds, memory_key
 from .advice import advice_for, advice_for_dtype, advice_for_key, kind_of
 from .refusals import Refusal, raise_for
 
@@ -277,30 +277,9 @@ def _are_apart(sources: list[Source]) -> bool:
 
 def _shared_views(paths: list[Path], sources: list[Source], memories: list[Any]) -> tuple[tuple[str, ...], ...]:
     """Groups of tensors, whose `memory_key`s are given, that overlap without being aliases. [TREE-011]"""
-    numbered = enumerate(zip(sources, memories, strict=True))
-    arrays = [(n, source, key) for n, (source, key) in numbered if isinstance(source, np.ndarray)]
-    spans = [(*_bounds(array, key), n) for n, array, key in arrays]
-    table = np.array(spans, np.uint64).reshape(-1, 3)
-    table = table[np.argsort(table[:, 0])]
-    if (np.maximum.accumulate(table[:-1, 1]) <= table[1:, 0]).all():  # the way of most trees
-        return ()
-    groups: list[tuple[str, ...]] = []
-    group: list[int] = []
-    end = 0
-    for low, high, number in [*sorted(span for span in spans if span[0] < span[1]), (1 << 64, 0, 0)]:
-        if low >= end:
-            if len(group) > 1:
-                groups.append(tuple(path_label(paths[n]) for n in group))
-            group = []
-        group.append(number)
-        end = max(end, high)
-    return tuple(groups)
-
-
-def _bounds(array: Array, memory: Any) -> tuple[int, int]:
-    """First and last address (excluded) of an array's memory, for its `memory_key`."""
-    if array.flags.c_contiguous:
-        start = memory[0] if array.nbytes else 0
-        return start, start + array.nbytes
-    low, high = np.lib.array_utils.byte_bounds(array)
-    return low, high if array.nbytes else low
+    arrays = [
+        (path, memory_bounds(source, key))
+        for path, source, key in zip(paths, sources, memories, strict=True)
+        if isinstance(source, np.ndarray)
+    ]
+    return tuple(tuple(path_label(arrays[n][0]) for n in group) for group in meeting([span for _, span in arrays]))
