@@ -198,6 +198,25 @@ def test_what_was_written_is_removed_while_it_is_compared(tmp_path: Path, layout
     assert list(tmp_path.iterdir()) == [source]
 
 
+@pytest.mark.parametrize("call", ["create", "open"])
+def test_chunks_that_wait_for_a_patch_are_removed(tmp_path: Path, call: str) -> None:
+    """While they are written, or before they are copied."""
+    base, new, path = (tmp_path / name for name in ("base.ckpt", "new.ckpt", "x.ckpt"))
+    ckptfmt.save(base, OLD)
+    ckptfmt.save(new, NEW)
+
+    def clean(name: str, arguments: Any) -> None:
+        if name == call and os.path.basename(arguments[0]) == "chunks":
+            take_away(os.path.dirname(arguments[0]))
+
+    disk = use_disk(clean, reads=call == "open")
+    with pytest.raises(ckptfmt.StorageError) as caught:
+        ckptfmt.patch(base, new, path)
+    disk.undo()
+    assert (caught.value.code, caught.value.path) == ("temporary-lost", str(path))
+    assert sorted(tmp_path.iterdir()) == [base, new]
+
+
 # ---- a collection that is killed
 
 

@@ -43,7 +43,7 @@ def beside(path: str) -> str:
 @contextlib.contextmanager
 def folder_beside(path: str) -> Iterator[str]:
     """A new folder with the name of a temporary of what is at a path, which is leased while the block runs, and removed
-    after. Raises `StorageError`. [PUB-018]"""
+    after. Raises `StorageError`, also for what the block does not find in it any more. [PUB-018]"""
     temporary = Temporary(path, path)
     try:
         temporary.begin(disks.current().make_directory, lambda _: None)
@@ -51,6 +51,11 @@ def folder_beside(path: str) -> Iterator[str]:
         raise temporary.fault(error, "cannot create a temporary folder") from error
     try:
         yield temporary.path
+    except _TOLD as error:
+        place = error.path if isinstance(error, CkptError) else error.filename
+        if not str(place).startswith(temporary.path) or os.path.lexists(temporary.path):
+            raise
+        raise temporary.fault(error, "cannot use a temporary folder") from error
     finally:
         temporary.remove()
         temporary.let_go()
