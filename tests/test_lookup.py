@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from migrations import document
 
 import ckptfmt
+from ckptfmt.format.names import path_text
 from ckptfmt.testing import strategies
 
 ONE = np.ones(1, np.float32)
@@ -96,8 +98,13 @@ def outcome(look: Any) -> Any:
     return ("tensor", found.path) if isinstance(found, ckptfmt.Tensor) else ("value", ADDRESS.sub("", repr(found)))
 
 
+LONG = 1 << 9000  # whose path text has hexadecimal digits
+
+
 @pytest.mark.parametrize("paged", [False, True])
 @given(tree=strategies.trees())
+@example(tree={"a": [{1, 2}, {"b": range(3)}], "f": Fraction(1, 2)})
+@example(tree={"a": {hex(LONG): 1, LONG: 2, -LONG: 3, "b": 4}})
 def test_one_that_is_looked_up_alone(scratch: Any, tree: Any, paged: bool) -> None:
     """Without a look at the rest of the tree it is what a look at all of it finds; so is what is not there."""
     with scratch() as folder:
@@ -106,7 +113,8 @@ def test_one_that_is_looked_up_alone(scratch: Any, tree: Any, paged: bool) -> No
             paths = [found[:end] for found in list(known.leaves)[:8] for end in range(len(found) + 1)]
             asked: list[Any] = [
                 *paths,
-                *("/".join(map(str, found)) for found in paths),
+                *map(path_text, paths),
+                *((*found, 0) for found in paths),
                 "",
                 "x/y",
                 ("x", 0),

@@ -146,6 +146,14 @@ def test_the_same_memory_seen_in_the_same_way_is_one_tensor() -> None:  # [TREE-
     assert encoded.copied_views == ()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "M8[s]", "m8[7D]", ">M8[us]"])
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 0)])
+def test_an_array_that_stands_twice_is_one_tensor(dtype: str, shape: tuple[int, ...]) -> None:  # [TREE-011]
+    """Also one without elements, which has no memory to tell it by, and whose ints are a view made on the way."""
+    once, other = np.zeros(shape, dtype), np.zeros(shape, dtype)
+    assert len(encode([once, {"a": once, "b": other}, (once,)]).sources) == 2
+
+
 def test_a_square_array_and_its_transpose_are_two_tensors() -> None:  # [TREE-011]
     square = np.arange(4.0).reshape(2, 2)
     encoded = encode({"a": square, 0: square.T})

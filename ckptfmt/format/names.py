@@ -17,6 +17,7 @@ Path = tuple[Key, ...]
 
 MAX_LENGTH = 65_000  # bytes of a name [NAME-006]
 MAX_INTEGER_BITS = 8192  # of an int key that is part of a name [NAME-001]
+LEAST_HEXADECIMAL = MAX_INTEGER_BITS // 4  # characters of a path text with an int of more bits
 _TEXT = frozenset((str,))
 _LONGEST_INT = 20  # characters of an int64
 

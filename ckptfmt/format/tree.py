@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UnknownTagWarning, fault
 from .dtypes import DTYPES, dtype_named, settled, unpack
 from .limits import SMALL, table, uncollected
-from .names import Key, Path, are_plain, exact_path, path_label, path_of_text
+from .names import LEAST_HEXADECIMAL, Key, Path, are_plain, exact_path, path_label, path_of_text
 
 if TYPE_CHECKING:
     from .node import Node, Restore
@@ -357,14 +357,15 @@ def exact_in(path: Key | Path, has_plain_keys: bool) -> Path | None:
     """The typed path that a caller's can only mean; None where that takes a look at all of the tree. [PAGE-008]"""
     if not isinstance(path, str):
         return exact_path(path)
-    return path_of_text(path) if has_plain_keys and path else None
+    is_sure = has_plain_keys and 0 < len(path) < LEAST_HEXADECIMAL  # as a str key may look like an int of more digits
+    return path_of_text(path) if is_sure else None
 
 
 def leaf_at(node: Node, path: Path) -> Node | None:
     """The plain value or tensor at a path of a checked tree, with the tags over it; None where there is none, a
     container, or a tagged value that is one leaf whatever it is made of."""
     for key in path:
-        if _is_one_leaf(node):
+        if is_one_leaf(node):
             return None
         match bare(node):
             case ["dict", keys, items]:
@@ -378,17 +379,20 @@ def leaf_at(node: Node, path: Path) -> Node | None:
                 return None
     inner = bare(node)
     is_container = type(inner) is list and inner[0] in ("dict", "list", "tuple")
-    return None if is_container or _is_one_leaf(node) else node
+    return None if is_container or is_one_leaf(node) else node
 
 
-def _is_one_leaf(node: Node) -> bool:
-    """Whether a tag over a node makes one leaf of what is below it."""
-    while type(node) is list and node[0] == "tag":
-        tag = _known_tags().get(node[1])
-        if tag is not None and tag.is_leaf:
-            return True
-        node = node[3]
-    return False
+def is_one_leaf(node: Node) -> bool:
+    """Whether a tag over a node, which need not be checked yet, makes one leaf of what is below it."""
+    while True:
+        match node:
+            case ["tag", str(name), _, child]:
+                tag = _known_tags().get(name)
+                if tag is not None and tag.is_leaf:
+                    return True
+                node = child
+            case _:
+                return False
 
 
 def has_plain_keys(node: Node) -> bool:

@@ -16,7 +16,7 @@ from .limits import Budget, most_cost, uncollected
 from .names import Key, Path
 from .node import Node
 from .pages import Pages
-from .tree import MAX_DEPTH, decode_keys
+from .tree import MAX_DEPTH, decode_keys, is_one_leaf
 
 SIZE = 65_536  # bytes of a node from which on parts of it stand in pages of their own
 # bytes that msgpack needs beside a text, or for an int from 0 on, by the least values from which on it needs more
@@ -109,10 +109,11 @@ class TreePages:
         return node, below
 
     def _container(self, node: Node, below: int) -> tuple[Node, int]:
-        """What tags and references to pages lead to, and below which number the pages in it are."""
+        """What tags and references to pages lead to, None below a tag that is one leaf, and below which number the
+        pages in it are."""
         for _ in range(MAX_DEPTH):
             node, below = self._resolved(node, below)
-            node = _bare(node)
+            node = None if is_one_leaf(node) else _bare(node)
             if type(node) is not list or node[:1] != ["page"]:
                 return node, below
         raise bad(f"nested deeper than {MAX_DEPTH} [TREE-012]")

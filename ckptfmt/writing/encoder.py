@@ -62,6 +62,7 @@ class _TreeEncoder:
         self.index_of: dict[int, int] = {}  # by their ids
         self.nodes: list[Node] = []  # that refer to them
         self.dtypes: dict[int, Any] = {}  # of tensors that can be stored as they are, by their ids
+        self.times: dict[int, tuple[Any, Any]] = {}  # arrays of times, which stay alive, and their ints, by ids
         self.refused: list[Refusal] = []
 
     def refuse(self, path: Path, found: str, advice: str = "", code: str = "unsupported-leaf") -> Node:
@@ -186,12 +187,8 @@ class _TreeEncoder:
             self.check_depth(depth, path)
             unit, count = np.datetime_data(array.dtype)
             tag = "numpy.datetime64" if array.dtype.kind == "M" else "numpy.timedelta64"
-            return [
-                "tag",
-                tag,
-                unit if count == 1 else f"{count}{unit}",
-                self.tensor(array.view(_int64(array.dtype)), path, depth + 1),
-            ]
+            _, ints = self.times.setdefault(id(array), (array, array.view(_int64(array.dtype))))
+            return ["tag", tag, unit if count == 1 else f"{count}{unit}", self.tensor(ints, path, depth + 1)]
         if dtype_of(array.dtype) is None:
             found, advice = f"a tensor of dtype {array.dtype}", advice_for_dtype(array.dtype)
             return self.refuse(path, found, advice, "unsupported-dtype")
