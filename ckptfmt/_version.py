@@ -2,4 +2,4 @@
 
 __version__ = "1.1.0"
 FORMAT = (1, 0)  # (major, minor) of SPEC.md: of what needs no later one
-NEWEST_FORMAT = (1, 1)  # of what does
+NEWEST_FORMAT = (1, 2)  # of what does

@@ -5,7 +5,7 @@ It needs the standard library and msgpack, and nothing of the package `ckptfmt`:
 
 from pathlib import Path
 
-VERSION = "5.1.0"  # of the suite; apart from that of SPEC.md
+VERSION = "5.2.0"  # of the suite; apart from that of SPEC.md
 HERE = Path(__file__).parent
 SPEC = HERE.parent / "SPEC.md"
 COMPANIONS = HERE.parent / "docs" / "spec"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-from .model import Encoder, Tensor, Value, name_of
+from .model import Encoder, Tensor, Value, earliest, name_of
 from .packing import pack
 from .pages import Cut, Paging, Stack, has_plain_keys, is_stacked, listed, placed, stacks_of, tensor_pages
 from .patching import SAME, WHOLE, XOR, Made, Patching, as_bits, columns, stored
@@ -63,6 +63,13 @@ class Checkpoint:
     def __post_init__(self) -> None:
         if self.paged is not None or self.patch is not None:
             self.version = (1, 1)
+        if self.since > (1, 0):
+            self.version = max(self.version, self.since)
+
+    @property
+    def since(self) -> tuple[int, int]:
+        """The version that has its dtypes."""
+        return max(map(earliest, (self.tree, self.metadata, self.numbering)))
 
     def built(self) -> Built:
         if self.patch is not None:
@@ -145,7 +152,7 @@ class Built:
             for end in range(len(name)):
                 if name[end] == "/":
                     nodes[name[:end]] = None
-        version = self.of.version if self.of.paged or self.of.patch else (1, 0)
+        version = self.of.version if self.of.paged or self.of.patch else self.of.since
         return {
             _join(top, name, "zarr.json"): node_document(
                 found, root=version if name == "" and top == "tensors" else None

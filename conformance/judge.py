@@ -21,7 +21,7 @@ from zipfile import BadZipFile
 from .build import Built, Checkpoint
 from .cases import flatten, read_flat
 from .judge_chunks import Unfit, assembled, decoded
-from .model import DTYPES, Form, Tensor, Value, bytes_form, escape, integer, key_value, leaf, meaning
+from .model import DTYPES, Form, Tensor, Value, bytes_form, earliest, escape, integer, key_value, leaf, meaning
 from .packing import Bad, Single, pack, unpack
 from .zip_writer import Row, digest, digests
 
@@ -79,10 +79,22 @@ def _judged(files: dict[str, bytes], canonical: bool) -> Judged:
     from .judge_paged import Paged, PagedPacked
 
     line = files.get("", files.get("COMMIT", b"")).rpartition(b"ckptfmt/")[2]
-    is_paged, is_packed = line.startswith(b"1.1 "), any(name.startswith("packs/") for name in files)
+    is_paged, is_packed = _requires(files, line) == ["pages"], any(name.startswith("packs/") for name in files)
     if is_packed:
         return (PagedPacked if is_paged else Packed)(files, canonical)
     return (Paged if is_paged else Judged)(files, canonical)
+
+
+def _requires(files: dict[str, bytes], line: bytes) -> Any:
+    """What a manifest requires, if it can be read."""
+    extent = re.search(rb" manifest=(\d+)\+(\d+) ", line)
+    if extent is None:
+        return None
+    start, length = map(int, extent.groups())
+    try:
+        return unpack(files.get("", files.get("manifest.msgpack", b""))[start : start + length])["requires"]
+    except (ValueError, KeyError, TypeError):  # which the judge says
+        return None
 
 
 @dataclass
@@ -117,6 +129,8 @@ class Judged:
         self.commit_record()
         self.manifest()
         self.specs()
+        wanted = max(self.least, *map(earliest, (self.tensors, self.document["tree"], self.document["metadata"])))
+        self.hold(self.version == wanted, "the version is not the earliest that has what is written [FMT-001]")
         self.chunks()
         self.values()
         self.check_names()
@@ -142,7 +156,8 @@ class Judged:
 
     # ---- record and manifest
 
-    version: ClassVar[tuple[int, int]] = (1, 0)  # of what is not paged
+    least: ClassVar[tuple[int, int]] = (1, 0)  # version of what is not paged
+    version = (0, 0)  # that of the record
     requires: ClassVar[tuple[str, ...]] = ()
 
     def commit_record(self) -> None:
@@ -158,8 +173,7 @@ class Judged:
         assert found is not None
         crc = zlib.crc32(self.line[: self.line.rindex(b"crc32=")])
         self.hold(int(found[8], 16) == crc, "the record's crc32 is wrong [COM-001]")
-        right = (int(found[1]), int(found[2])) == self.version
-        self.hold(right, "the record's version is not the earliest that has what is written [FMT-001]")
+        self.version = int(found[1]), int(found[2])
         self.need(found[3].decode() == self.layout, "the record names another layout [LAY-006]")
         self.start, length = int(found[4]), int(found[5])
         self.end = self.start + length
@@ -443,6 +457,7 @@ class Judged:
         schema = self.document["schema"]
         if schema is not None:
             described.schema = (schema["id"], schema["version"])
+        described.version = max(self.least, described.since)
         return described
 
     def canonical_form(self) -> None:

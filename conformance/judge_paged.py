@@ -24,7 +24,7 @@ class Paged(Judged):
 
     pages: list[bytes] = field(default_factory=list)
     met: set[int] = field(default_factory=set)
-    version: ClassVar[tuple[int, int]] = (1, 1)
+    least: ClassVar[tuple[int, int]] = (1, 1)
     requires: ClassVar[tuple[str, ...]] = ("pages",)
 
     def manifest(self) -> None:
@@ -182,7 +182,7 @@ class Paged(Judged):
 
     def described(self) -> Checkpoint:
         found = super().described()
-        found.paged, found.version = Paging(), self.version
+        found.paged = Paging()
         return found
 
     def rebuilt(self) -> Built:

@@ -19,12 +19,14 @@ HEX_LIMIT = 1024  # bytes of a tensor that are given as hex
 
 
 class DType(NamedTuple):
-    """A row of the dtype table: bits that mean something, storage type, its size in bytes, elements in one."""
+    """A row of the dtype table: bits that mean something, storage type, its size in bytes, elements in one, and the
+    version of the format that brought it."""
 
     bits: int
     storage: str
     size: int
     per: int = 1
+    since: tuple[int, int] = (1, 0)
 
 
 DTYPES: dict[str, DType] = {
@@ -50,7 +52,9 @@ DTYPES: dict[str, DType] = {
     "uint2": DType(2, "uint8", 1, 4),
     "int1": DType(1, "uint8", 1, 8),
     "uint1": DType(1, "uint8", 1, 8),
+    "float8_e5m3fnu": DType(8, "uint8", 1, since=(1, 2)),
 }
+FIRST = {name: row for name, row in DTYPES.items() if row.since == (1, 0)}  # of cases that do not change
 
 
 def storage_shape(dtype: DType, shape: Shape) -> Shape:
@@ -180,6 +184,23 @@ class Form(NamedTuple):
 
     node: Any
     tree: Any
+
+
+def earliest(value: Any) -> tuple[int, int]:
+    """The version that has the dtypes of all tensors and scalars in a tree, in a node that is written out, or in a
+    value of the protocol."""
+    match value:
+        case Tensor(dtype) | Scalar(dtype):
+            return DTYPES[dtype].since
+        case ["scalar", str(dtype), bytes()] if dtype in DTYPES:
+            return DTYPES[dtype].since
+        case {"type": "tensor" | "scalar", "dtype": str(dtype)} if dtype in DTYPES:
+            return DTYPES[dtype].since
+        case dict():
+            return max(map(earliest, value.values()), default=(1, 0))
+        case list() | tuple():  # tags and forms, too
+            return max(map(earliest, value), default=(1, 0))
+    return (1, 0)
 
 
 @dataclass

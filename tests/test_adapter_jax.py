@@ -24,7 +24,7 @@ from ckptfmt_jax import ADAPTER  # noqa: E402
 from ckptfmt_jax.arrays import OnDevice  # noqa: E402
 
 FLOAT6 = {"float6_e2m3fn", "float6_e3m2fn"}  # from JAX 0.11 on
-LACKING = sorted({"bcomplex32", "complex32"} | (FLOAT6 if jax.__version_info__ < (0, 11) else set()))
+LACKING = sorted({"bcomplex32", "complex32", "float8_e5m3fnu"} | (FLOAT6 if jax.__version_info__ < (0, 11) else set()))
 WIDE = ["complex128", "float64", "int64", "uint64"]  # only with jax_enable_x64
 
 

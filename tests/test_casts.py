@@ -53,6 +53,7 @@ RULES = {
     "float6_e3m2fn": Rule(28, 30, True, 28, 28, 0x20, 0x20),
     "float4_e2m1fn": Rule(6, 7, True, 6, 6, 0x8, 0x8),
 }
+UNSIGNED = ("float8_e5m3fnu", "float8_e8m0fnu")
 FLOATS = [name for name, row in DTYPES.items() if row.range is not None and row.range.exponent]
 INTS = [name for name, row in DTYPES.items() if row.range is not None and row.range.beyond == "wraps"]
 
@@ -66,7 +67,8 @@ def positives(name: str) -> Any:
     """All numbers from 0 on, as float64 in the order of their codes."""
     row = DTYPES[name]
     with np.errstate(invalid="ignore"):
-        every = np.arange(1 << (row.bits - 1), dtype=f"u{row.numpy.itemsize}").view(row.numpy).astype(np.float64)
+        codes = np.arange(1 << (row.bits - (name not in UNSIGNED)), dtype=f"u{row.numpy.itemsize}")
+        every = codes.view(row.numpy).astype(np.float64)
     return every[np.isfinite(every)]
 
 
@@ -150,6 +152,37 @@ def test_e8m0fnu() -> None:
     assert cast(np.array([False, True]), dtype).beyond == 1
 
 
+def test_e5m3fnu() -> None:
+    """No sign: what is below 0 is beyond the range, however near, and −0 is 0. [DTYPE-006] [DTYPE-007]"""
+    dtype = DTYPES["float8_e5m3fnu"].numpy
+    values = positives("float8_e5m3fnu")
+    number = np.arange(255)
+    assert (values == np.where(number < 8, number * 2.0**-17, (8 + number % 8) * 2.0 ** (number // 8 - 18))).all()
+    middles = (values[1:] + values[:-1]) / 2
+    for numbers, right in (
+        (values, number),
+        (middles, number[:-1] + number[:-1] % 2),
+        (moved(middles, INF), number[1:]),
+        (moved(middles, 0), number[:-1]),
+        (np.array([-0.0, 5e-324, 1e-300, 2.0**-18, 118784.0]), [0, 0, 0, 0, 254]),
+    ):
+        out, beyond = cast(numbers, dtype)
+        assert beyond == 0
+        assert (codes(out) == right).all()
+    none = np.array([moved(118784.0, INF), 122880, 1e39, INF, -5e-324, -1e-300, -(2.0**-18), -1, -INF, NAN, -NAN])
+    with np.errstate(over="ignore"):
+        single = none.astype(np.float32)
+    for wide in (none, single):
+        out, beyond = cast(wide, dtype)
+        inside = (wide == 0) | (wide == 118784)
+        assert (codes(out)[~inside] == 0xFF).all()
+        assert beyond == np.count_nonzero(~inside & ~np.isnan(wide))
+    assert cast(np.array([-1, 0, 1, 118784, 118785]), dtype).beyond == 2
+    assert cast(np.array([False, True]), dtype).beyond == 0
+    assert not may_exceed(np.dtype(np.uint16), dtype)
+    assert may_exceed(np.dtype(np.int8), dtype)
+
+
 @pytest.mark.parametrize("source", [name for name in FLOATS if DTYPES[name].bits <= 16])
 @pytest.mark.parametrize("target", FLOATS)
 def test_narrow_floats_in_full(source: str, target: str) -> None:
@@ -166,18 +199,18 @@ def test_narrow_floats_in_full(source: str, target: str) -> None:
         assert one.beyond == 0 or may_exceed(array.dtype, DTYPES[target].numpy)
 
 
-@pytest.mark.parametrize("target", ["float32", *RULES, "float8_e8m0fnu"])
+@pytest.mark.parametrize("target", ["float32", *RULES, *UNSIGNED])
 @pytest.mark.parametrize("source", ["int32", "uint32", "int64", "uint64"])
 def test_wide_integers(source: str, target: str) -> None:
     """Integers beside every middle that they can meet, and beside 2**53, 2**63 and 2**64."""
     limits = np.iinfo(source)
     edges = {limits.min, limits.max, 2**24, 2**53, 2**62, 2**63, 2**31}
-    if target in RULES:
+    if target in RULES or target == "float8_e5m3fnu":
         values = positives(target)
         middles = (values[1:] + values[:-1]) / 2
         whole = middles[(middles >= 1) & (middles < 2.0**64)]
         edges |= {int(middle) for middle in whole[:: 1 + len(whole) // 200]}
-        edges |= {int(RULES[target].middle)}
+        edges |= {int(RULES[target].middle) if target in RULES else 118784}
     near = {sign * edge + step for edge in edges for step in (-1, 0, 1) for sign in (1, -1)}
     numbers = sorted(number for number in near if limits.min <= number <= limits.max)
     got = cast(np.array(numbers, source), DTYPES[target].numpy)
@@ -199,6 +232,9 @@ def nearest(number: Fraction, name: str) -> tuple[float, bool]:
         return nearest_float32(number)
     if name == "float8_e8m0fnu":
         if number <= 0 or number >= Fraction(3, 2) * 2**127:
+            return NAN, True
+    elif name == "float8_e5m3fnu":
+        if number < 0 or number > 118784:
             return NAN, True
     else:
         rule = RULES[name]
@@ -234,7 +270,7 @@ wide_floats = st.floats(allow_nan=False, allow_infinity=False) | st.builds(
 @given(numbers=st.lists(wide_floats, min_size=1, max_size=40))
 def test_any_float64(numbers: list[float]) -> None:
     array = np.array(numbers)
-    for name in ("float32", *RULES, "float8_e8m0fnu"):
+    for name in ("float32", *RULES, *UNSIGNED):
         got = cast(array, DTYPES[name].numpy)
         right = [nearest(Fraction(number), name) for number in numbers]
         assert np.array_equal(got.values.astype(np.float64), [value for value, _ in right], equal_nan=True), name
@@ -245,10 +281,10 @@ def test_any_float64(numbers: list[float]) -> None:
 def test_any_integer(numbers: list[int]) -> None:
     for source in ("int64", "uint64"):
         held = [number for number in numbers if np.iinfo(source).min <= number <= np.iinfo(source).max]
-        for name in ("bfloat16", "float32", "float8_e5m2", "float16"):
+        for name in ("bfloat16", "float32", "float8_e5m2", "float8_e5m3fnu", "float16"):
             got = cast(np.array(held, source), DTYPES[name].numpy)
             right = [nearest(Fraction(number), name) for number in held]
-            assert np.array_equal(got.values.astype(np.float64), [value for value, _ in right]), name
+            assert np.array_equal(got.values.astype(np.float64), [value for value, _ in right], equal_nan=True), name
             assert got.beyond == sum(past for _, past in right), name
         wide = cast(np.array(held, source), np.dtype(np.float64)).values
         assert wide.tolist() == [float(number) for number in held]  # Python rounds once
@@ -303,9 +339,9 @@ def test_nans_keep_sign_and_payload() -> None:
                     kept = payload << (n - m) if n >= m else payload >> (m - n)
                     right = sign << (other.bits - 1) | ((1 << e) - 1) << n | (kept or 1 << (n - 1))
                     assert int(codes(cast(nan, other.numpy).values)[0]) == right, (source, target, payload)
-    for source, sign in (("float8_e4m3fn", 1), ("float8_e4m3fnuz", 0), ("float8_e8m0fnu", 0)):
+    for source, sign in (("float8_e4m3fn", 1), ("float8_e4m3fnuz", 0), *((name, 0) for name in UNSIGNED)):
         row = DTYPES[source]
-        nan = np.array([0xFF if sign or source.endswith("e8m0fnu") else 0x80], np.uint8).view(row.numpy)
+        nan = np.array([0xFF if sign or source in UNSIGNED else 0x80], np.uint8).view(row.numpy)
         assert int(codes(cast(nan, np.dtype(np.float32)).values)[0]) == sign << 31 | 0x7FC00000
 
 

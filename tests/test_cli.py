@@ -52,7 +52,7 @@ def wide(tmp_path: Path) -> Path:
 
 
 def test_version_and_help() -> None:
-    assert run("--version").stdout == real("--version").stdout == f"ckptfmt {ckptfmt.__version__} (format 1.1)\n"
+    assert run("--version").stdout == real("--version").stdout == f"ckptfmt {ckptfmt.__version__} (format 1.2)\n"
     assert run("-h").stdout == run("--help").stdout == real("--help").stdout == f"{HELP}\n"
     assert (run().exit_code, run().stderr) == (2, f"{HELP}\n")
     for name in ("inspect", "verify", "get"):

@@ -141,9 +141,11 @@ def test_the_dtype_table_is_the_code_s() -> None:
     section = SPEC.read_text().partition("## 3. Dtypes")[2].partition("## 4.")[0]
     found = {}
     for row in re.findall(r"^\| (`[^|]*) \|[^|]*\| ([^|]*) \| (\d)", section, re.MULTILINE):
+        later = re.search(r"from (\d+)\.(\d+) on", row[0])
         for name in re.findall(r"`(\w+)`", row[0]):
-            found[name] = (name if row[1] == "itself" else row[1].strip("`"), int(row[2]))
-    assert found == {dtype.name: (dtype.storage, dtype.per) for dtype in DTYPES.values()}
+            since = (int(later[1]), int(later[2])) if later else (1, 0)
+            found[name] = (name if row[1] == "itself" else row[1].strip("`"), int(row[2]), since)
+    assert found == {dtype.name: (dtype.storage, dtype.per, dtype.since) for dtype in DTYPES.values()}
 
 
 def number(text: str) -> float:
@@ -163,7 +165,7 @@ def test_the_table_of_ranges_is_the_code_s() -> None:  # [DTYPE-007]
         assert number(greatest) == found.greatest
         assert beyond.startswith({"inf": "±inf", "nan": "NaN", "nearest": f"±{greatest}"}[found.beyond])
         assert nan == ("−0" if found.beyond == "nearest" else "NaN")
-        edge = re.fullmatch(r"±?( more than)? ?([^,]+)(,.*)?", first)
+        edge = re.fullmatch(r"±?( ?more than)? ?([^,]+)(,.*)?", first)
         if edge and first != "–":
             at = number(edge[2])
             for value, past in ((np.nextafter(at, 0), 0), (at, not edge[1]), (np.nextafter(at, np.inf), 1)):

@@ -191,7 +191,7 @@ def test_zarr_lists_the_hierarchy(tmp_path: Path, layout: str) -> None:
         groups = {name for name, node in members.items() if isinstance(node, zarr.Group)}
         assert groups == {name.rsplit("/", i)[0] for name in expected for i in range(1, name.count("/") + 1)}
         assert "bfloat16" in str(group.tree())
-        assert group.attrs["ckptfmt"] == {"format": [1, 0]}
+        assert group.attrs["ckptfmt"] == {"format": [1, 2]}
         assert group["dtypes/bfloat16"].attrs["ckptfmt"] == {"dtype": "bfloat16", "shape": [3, 5]}
         assert group["dtypes/int4"].attrs["ckptfmt"] == {"dtype": "int4", "shape": [3, 5]}
         assert dict(group["dtypes/float32"].attrs) == {}
@@ -245,7 +245,7 @@ def test_zipfile(tmp_path: Path) -> None:
     expected = save_many(path, "file")
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
-        assert archive.comment.startswith(b"ckptfmt/1.0 file manifest=")
+        assert archive.comment.startswith(b"ckptfmt/1.2 file manifest=")
         assert path.read_bytes().endswith(archive.comment)
         names = archive.namelist()
         assert len(set(names)) == len(names)
@@ -266,7 +266,7 @@ def test_unzip(tmp_path: Path) -> None:
     assert "No errors detected" in done.stdout
     assert done.stderr == ""
     shown = subprocess.run(["unzip", "-z", path], capture_output=True, text=True, check=True).stdout
-    assert path.read_bytes().split(b"ckptfmt/1.0 ")[-1].decode() in shown
+    assert path.read_bytes().split(b"ckptfmt/1.2 ")[-1].decode() in shown
 
 
 def test_damage_is_seen_by_zip_tools(tmp_path: Path) -> None:

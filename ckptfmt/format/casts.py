@@ -63,7 +63,7 @@ def may_exceed(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     source, target = (_real_range(dtype) for dtype in (found, wanted))
     if source is None or target is None or source == target:
         return False
-    if target.least > 0:  # no zero
+    if target.least > 0 or (target.exponent and source.least < 0 == target.least):  # no zero, no negative numbers
         return True
     if target.beyond == "wraps":
         return bool(source.exponent) or source.least < target.least or source.greatest > target.greatest
@@ -79,8 +79,9 @@ def rule_of(dtype: np.dtype[Any]) -> str:
     greatest = f"{target.greatest:.6g}"
     if target.beyond == "wraps":
         return f"integers outside {target.least} to {target.greatest} wrap, floats become the nearest, NaN becomes 0"
-    if target.least > 0:
-        return f"0, negative numbers and what is beyond {greatest} become NaN"
+    if target.least >= 0:
+        zero = "0, " if target.least else ""
+        return f"{zero}negative numbers and what is beyond {greatest} become NaN"
     becomes = {"inf": "±inf", "nan": "NaN", "nearest": f"±{greatest}, and NaN −0"}[target.beyond]
     return f"what is beyond ±{greatest} becomes {becomes}"
 
@@ -141,7 +142,7 @@ def _narrowed(numbers: Array, target: DType) -> Array:
     if not target.range.exponent:
         whole = _truncated(numbers, target.range) if numbers.dtype.kind == "f" else numbers
         return whole if target.is_core else whole.astype(np.int8)
-    if target.range.least > 0:
+    if not target.range.mantissa:
         return _powers_of_two(numbers, target)
     return numbers if target.is_core else _odd_float32(numbers)
 
@@ -216,7 +217,9 @@ def _is_past(numbers: Any, target: Range) -> Any:
             past &= np.isfinite(numbers)
         case "nearest":
             past |= np.isnan(numbers)
-    return past | (numbers <= 0) if target.least > 0 else past
+    if target.least < 0:
+        return past
+    return past | (numbers <= 0 if target.least else numbers < 0)
 
 
 def _cast_nans(nans: Array, source: DType, target: DType) -> Array:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import fault
+from .._version import FORMAT
+from ..errors import CkptError, fault
 from ..tuples import NamedTuple
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -47,11 +48,13 @@ class _DTypeFields(NamedTuple):
     per: int = 1
     range: Range | None = None
     part: str | None = None
+    since: tuple[int, int] = FORMAT
 
 
 class DType(_DTypeFields):
     """One row of the dtype table. `bits` of an element, `storage` (Zarr core type), `per` elements in a storage
-    element, the `range` of a real number, the dtype of the `part`s of a complex one."""
+    element, the `range` of a real number, the dtype of the `part`s of a complex one, the version of the format `since`
+    which there is this dtype."""
 
     @cached_property
     def numpy(self) -> np.dtype[Any]:
@@ -60,7 +63,10 @@ class DType(_DTypeFields):
             return np.dtype(self.name)
         import ml_dtypes
 
-        extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
+        kind = getattr(ml_dtypes, self.name, None)
+        if kind is None:
+            raise _lacking(self.name, ml_dtypes.__version__)
+        extended: np.dtype[Any] = np.dtype(kind)
         return extended
 
     @cached_property
@@ -113,6 +119,7 @@ _FLOATS = {
     "float8_e4m3fnuz": Range(-240.0, 240.0, "nan", 4, 3, 0x80),
     "float8_e5m2": _ieee(5, 2, 57344.0),
     "float8_e5m2fnuz": Range(-57344.0, 57344.0, "nan", 5, 2, 0x80),
+    "float8_e5m3fnu": Range(0.0, 114688.0, "nan", 5, 3, 0xFF),
     "float8_e8m0fnu": Range(2.0**-127, 2.0**127, "nan", 8, 0, 0xFF),
     "float6_e2m3fn": Range(-7.5, 7.5, "nearest", 2, 3, 0x20),
     "float6_e3m2fn": Range(-28.0, 28.0, "nearest", 3, 2, 0x20),
@@ -120,11 +127,24 @@ _FLOATS = {
 }
 
 
+_SINCE = {"float8_e5m3fnu": (1, 2)}
+_BROUGHT_BY = {"float8_e5m3fnu": "ml_dtypes>=0.7"}  # what the least version lacks that pyproject.toml asks for
+
+
+def _lacking(name: str, version: str) -> CkptError:
+    """The exception where ml_dtypes lacks a dtype, so that no array can have it: bytes are read and checked all the
+    same."""
+    brings = _BROUGHT_BY.get(name, "ml_dtypes")
+    message = f"arrays of {name} require {brings}"
+    advice = f"Install it: pip install '{brings}'"
+    return fault("missing-package", message, found=f"ml_dtypes {version}", expected=brings, advice=advice)
+
+
 def _real(name: str) -> DType:
     range_ = _FLOATS[name]
     bits = (range_.least < 0) + range_.exponent + range_.mantissa
     storage = name if name in ("float16", "float32", "float64") else f"uint{max(8, bits)}"
-    return DType(name, bits, storage, 2 if bits == 4 else 1, range_)
+    return DType(name, bits, storage, 2 if bits == 4 else 1, range_, since=_SINCE.get(name, FORMAT))
 
 
 DTYPES: dict[str, DType] = {

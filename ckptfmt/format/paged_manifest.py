@@ -145,7 +145,11 @@ def paged(
     cutter = Cutter(len(pages))
     root = cutter.cut(manifest.tree)
     return Paged(
-        manifest._replace(format=PAGED_FORMAT, requires=(PAGES,)), [*pages, *cutter.pages], root, tensors, chains
+        manifest._replace(format=max(manifest.format, PAGED_FORMAT), requires=(PAGES,)),
+        [*pages, *cutter.pages],
+        root,
+        tensors,
+        chains,
     )
 
 

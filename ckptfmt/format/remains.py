@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from ..errors import CkptError
 from . import tree
 from .documents import bad
-from .manifest import FORMAT, Manifest
+from .earliest import earliest_format
+from .manifest import Manifest
 from .names import Key, Path, unescape
 from .node import Node
 from .paged_manifest import PagedTree
@@ -55,7 +56,8 @@ def remains_of(manifest: Manifest) -> Remains | None:
     node = _with_homes(node, names)
     specs = tuple(chain.from_iterable(tensors.page(at).specs for at in whole))
     tree.check(node, [spec.dtype.name for spec in specs])
-    rest = manifest._replace(root=node, names=names, specs=specs, requires=(), format=FORMAT)
+    version = earliest_format(specs, node, manifest.metadata)
+    rest = manifest._replace(root=node, names=names, specs=specs, requires=(), format=version)
     rest = rest._replace(parts=tensors.parts_in(whole), placement=_placement(rest, tensors, whole))
     return Remains(rest, tuple(pages[at] for at in sorted(pages)), tuple(lost.values()))
 

@@ -23,7 +23,7 @@ CODECS: dict[str, Codec] = {
     **dict.fromkeys(("bfloat16", "float16", "float32", "float64"), PLANES),
     **dict.fromkeys(("complex32", "bcomplex32", "complex64", "complex128"), PLANES),
     **dict.fromkeys(("float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"), PLANES),
-    **dict.fromkeys(("float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), PLANES),
+    **dict.fromkeys(("float8_e5m2", "float8_e5m2fnuz", "float8_e5m3fnu", "float8_e8m0fnu"), PLANES),
     **dict.fromkeys(("float6_e2m3fn", "float6_e3m2fn"), PLANES),
     **dict.fromkeys(("int8", "uint8"), PLANES),  # quantised weights
     **dict.fromkeys(("int16", "int32", "int64", "uint16", "uint32", "uint64"), REPEATS),  # indices

@@ -8,7 +8,7 @@ from typing import Any
 
 from .arrays import WHOLE, XOR, ArraySpec
 from .grid import Shape
-from .manifest import FORMAT, PATCH_FORMAT
+from .manifest import FORMAT
 from .names import parents
 
 DOCUMENT = "zarr.json"
@@ -51,12 +51,14 @@ def node_members(
     return ((f"tensors/{key}", text) for key, text in node_documents(names, specs, version))
 
 
-def patch_members(names: Sequence[str], specs: Sequence[ArraySpec]) -> Iterator[tuple[str, bytes]]:
+def patch_members(
+    names: Sequence[str], specs: Sequence[ArraySpec], version: tuple[int, int]
+) -> Iterator[tuple[str, bytes]]:
     """The same of a patch: differences stand apart, as nobody is to take them for elements. [PATCH-010]"""
-    for root, form, version in (("tensors", WHOLE, PATCH_FORMAT), (DIFFERENCES, XOR, None)):
+    for root, form, said in (("tensors", WHOLE, version), (DIFFERENCES, XOR, None)):
         own = [(name, spec) for name, spec in zip(names, specs, strict=True) if spec.form == form]
         if own or form == WHOLE:
-            documents = node_documents(tuple(name for name, _ in own), tuple(spec for _, spec in own), version)
+            documents = node_documents(tuple(name for name, _ in own), tuple(spec for _, spec in own), said)
             yield from ((f"{root}/{key}", text) for key, text in documents)
 
 

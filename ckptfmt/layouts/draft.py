@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..format.arrays import ArraySpec
 from ..format.digests import Digest
+from ..format.earliest import earliest_format
 from ..format.manifest import FORMAT, PAGED_FORMAT, PATCH, PATCH_FORMAT, Manifest, Part, Schema
 from ..format.node import Node
 from ..format.placement import Placement
@@ -61,12 +62,18 @@ class Draft:
 
     patch: Patch | None = None  # of what base the tensors are made, whose `specs` say how
 
+    since: tuple[int, int] = FORMAT  # the version that has its dtypes, once it was looked for
+
+    def __post_init__(self) -> None:
+        if self.since == FORMAT:
+            object.__setattr__(self, "since", earliest_format(self.specs, self.tree, self.metadata))
+
     @property
     def format(self) -> tuple[int, int]:
-        """(major, minor) of what is written."""
+        """(major, minor) of what is written. [FMT-001]"""
         if self.patch is not None:
-            return PATCH_FORMAT
-        return PAGED_FORMAT if self.paged else FORMAT
+            return max(PATCH_FORMAT, self.since)
+        return max(PAGED_FORMAT, self.since) if self.paged else self.since
 
     @property
     def documents(self) -> tuple[tuple[str, ...], tuple[ArraySpec, ...], tuple[int, int]]:

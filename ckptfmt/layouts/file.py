@@ -145,7 +145,7 @@ def _node_members(described: Manifest | Draft) -> Iterator[tuple[str, bytes]]:
     from ..format.zarr_nodes import node_members, patch_members  # here, as opening needs none of it
 
     members = node_members if described.patch is None else patch_members
-    return members(described.names, described.specs)
+    return members(described.names, described.specs, described.format)
 
 
 def _manifest_member(end: int, raw: bytes) -> pack.Member:

@@ -13,7 +13,7 @@ from ..format.chunk_table import ChunkTable, first_chunks, joined_tables
 from ..format.digests import Digest
 from ..format.dtypes import Array, bytes_of
 from ..format.limits import uncollected
-from ..format.manifest import PAGED_FORMAT, Manifest
+from ..format.manifest import Manifest
 from ..format.paged_manifest import paged
 from ..format.pages import OBJECT
 from ..format.stacks import TensorStack, stack_documents, stacks_of
@@ -37,7 +37,7 @@ def add(writer: PackWriter, draft: Draft) -> bytes:
     with uncollected():
         draft, _ = in_order(draft)
         stacks = stacks_of(draft.specs)
-    writer.add_documents(_documents(draft.names, draft.specs, stacks))
+    writer.add_documents(_documents(draft.names, draft.specs, stacks, draft.format))
     table = _add_tensors(writer, draft, stacks)
     with uncollected():
         manifest = paged(draft.manifest("file", ()), table, found=draft.statistics())
@@ -49,7 +49,7 @@ def lay_out(framing: Framing, manifest: Manifest) -> None:
     """The members of a file up to its pages, as `add` writes them."""
     names, specs, pages = list(manifest.names), list(manifest.specs), manifest.pages
     stacks, firsts, offsets = stacks_of(specs), manifest.first_chunks, manifest.table.offsets
-    framing.add_documents(_documents(names, specs, stacks))
+    framing.add_documents(_documents(names, specs, stacks, manifest.format))
     for stack in stacks:
         size = stack.rows * stack.spec.chunk_nbytes
         for chunk in range(stack.chunks):
@@ -74,11 +74,11 @@ def _alone(count: int, stacks: list[TensorStack]) -> list[int]:
 
 
 def _documents(
-    names: Sequence[str], specs: Sequence[ArraySpec], stacks: list[TensorStack]
+    names: Sequence[str], specs: Sequence[ArraySpec], stacks: list[TensorStack], version: tuple[int, int]
 ) -> Iterator[tuple[str, bytes]]:
     """The node documents of the stacks, and of what stands in none."""
     alone = _alone(len(specs), stacks)
-    root, *others = node_members(tuple([names[n] for n in alone]), [specs[n] for n in alone], PAGED_FORMAT)
+    root, *others = node_members(tuple([names[n] for n in alone]), [specs[n] for n in alone], version)
     yield root
     yield from stack_documents(stacks, names)
     yield from others

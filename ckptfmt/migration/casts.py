@@ -6,6 +6,7 @@ from ..format.dtypes import DTYPES
 
 _KINDS = ("int", "float", "complex")
 _IEEE = ("float16", "bfloat16", "float32", "float64")
+UNSIGNED_FLOATS = {name for name, row in DTYPES.items() if row.range and row.range.exponent and row.range.least >= 0}
 
 
 def kind_of(name: str) -> str | None:

@@ -20,7 +20,7 @@ from ..format.dtypes import DTYPES, Array, dtype_of
 from ..format.grid import Shape
 from ..frameworks.overflows import name_of
 from . import rearrange
-from .casts import is_castable, is_exact, kind_of
+from .casts import UNSIGNED_FLOATS, is_castable, is_exact, kind_of
 from .nodes import Computed, Copied, Filled, Joined, LazyNode, Mapped, Narrowed, Padded, Picked, Rounded, Stacked
 from .sizes import Size, evaluate
 
@@ -376,8 +376,8 @@ class Neg(_Elementwise):
     """The other sign, of NaNs too."""
 
     def of(self, node: LazyNode) -> LazyNode:
-        if _dtype_name(node) == "float8_e8m0fnu":
-            raise ValueError("neg takes floats with a sign, not float8_e8m0fnu")
+        if _dtype_name(node) in UNSIGNED_FLOATS:
+            raise ValueError(f"neg takes floats with a sign, not {_dtype_name(node)}")
         return Mapped(node, node.dtype, self, np.negative)
 
     def inverse(self) -> Operator:

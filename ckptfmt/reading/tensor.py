@@ -198,7 +198,8 @@ class Tensor(ArrayLike):
         return self.spec.codec.name
 
     def __repr__(self) -> str:
-        return f"<Tensor {path_label(self.path)!r} {self.dtype} {self.shape}>"
+        dtype = self._cast or self._view or self.dtype_name  # needs no ml_dtypes
+        return f"<Tensor {path_label(self.path)!r} {dtype} {self.shape}>"
 
     def _repr_html_(self) -> str:
         from ..markup import facts, heading  # here, as notebooks alone ask for it

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .. import HERE
 from ..build import Checkpoint, Files
 from ..cases import INPUT, Case
-from ..model import Encoder, lookup, path_value, without_bytes
+from ..model import Encoder, earliest, lookup, path_value, without_bytes
 from ..packing import pack
 
 sys.setrecursionlimit(10_000)  # the deepest trees are 512 msgpack arrays deep
@@ -44,8 +44,13 @@ ENTRIES: dict[str, Entry] = {}
 def add(entry: Entry) -> None:
     if entry.case.id in ENTRIES:
         raise ValueError(f"two cases are called {entry.case.id}")
-    since = LATER.get(entry.case.id, SINCE)
-    ENTRIES[entry.case.id] = entry._replace(case=replace(entry.case, since=since))
+    case, since = entry.case, LATER.get(entry.case.id, SINCE)
+    version = max(text_of(earliest([case.operation, case.expect])), case.format)
+    ENTRIES[case.id] = entry._replace(case=replace(case, since=since, format=version))
+
+
+def text_of(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def msgpack(item: Any) -> str:
@@ -97,7 +102,7 @@ def valid(
         level,
         features,
         SINCE,
-        FORMAT,
+        text_of(checkpoint.since),
         {"path": INPUT},
         operation,
         expect,

@@ -9,7 +9,7 @@ from typing import Any
 from .. import HERE
 from ..build import Files
 from ..cases import INPUT, Case, read_flat
-from ..model import DTYPES, Scalar, Tag, Tensor, tensor
+from ..model import FIRST, Scalar, Tag, Tensor, tensor
 from ..patching import flipped
 from . import FORMAT, SINCE, Entry, add, value_of
 from .trees import VALUES
@@ -52,7 +52,7 @@ PATCHES = {"patch": "patch-base"}  # and what each is made against
 TREES: dict[str, Any] = {
     "file": {
         "values": {name: VALUES[name][2] for name in ("ints", "large-ints", "floats", "complex-numbers", "containers")},
-        "dtypes": {dtype: tensor(dtype, (3, 5)) for dtype in DTYPES},
+        "dtypes": {dtype: tensor(dtype, (3, 5)) for dtype in FIRST},
         "tied": [_TIED, (_TIED, None)],
         0: tensor("float64", ()),
         "0": tensor("int8", (0, 3)),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..build import Checkpoint
-from ..model import DTYPES, Tag, Tensor, tensor
+from ..model import FIRST, Tag, Tensor, tensor
 from ..pages import Paging
 from . import plain, valid, value_of
 from .crashes import NEW, OLD, trace
 from .names import ODD
-from .writing import THERE, items, written
+from .writing import LATER_DTYPE, THERE, items, written
 
 JUDGED = (
     "PAGE-001 PAGE-002 PAGE-003 PAGE-004 PAGE-005 PAGE-006 PAGE-007 PAGE-008 PAGE-013 STACK-001 STACK-002 STACK-003 "
@@ -49,8 +49,14 @@ paged(
     f"{CANONICAL} DTYPE-003 DTYPE-004 ZARR-013",
     {
         dtype: [tensor(dtype, shape, str(i)) for i in range(2) for shape in ((3, 5), (), (9,), (0, 2))]
-        for dtype in DTYPES
+        for dtype in FIRST
     },
+)
+paged(
+    "write-paged-later-dtype",
+    "What only a later version has, in a paged manifest.",
+    f"{CANONICAL} DTYPE-011 FMT-001 ZARR-014",
+    {"x": [LATER_DTYPE, LATER_DTYPE], "y": tensor("int8", (3,))},
 )
 paged(
     "write-paged-names",

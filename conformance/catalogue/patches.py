@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..build import Checkpoint
-from ..model import DTYPES, Tensor, path_value, tensor
+from ..model import FIRST, Tensor, path_value, tensor
 from ..packing import pack_long
 from ..patching import SAME, XOR, Made, Patching, flipped
 from . import valid
@@ -105,7 +105,7 @@ for _name, _slices in {
         {"value": _slice.value(None)},
     )
 _DTYPES: dict[str, Any] = {}
-for _dtype in DTYPES:
+for _dtype in FIRST:
     _source = tensor(_dtype, (3, 5), "dtype")
     if _dtype == "bool":
         _source = replace(_source, data=bytes(i % 2 for i in range(15)))
@@ -121,6 +121,19 @@ valid(
         patch=Patching(_OF_DTYPES, {name: Made(XOR, name, gzip(0), gzip_stored) for name in _DTYPES}),
     ),
     read([], "patch-dtypes-base"),
+)
+_LATER = {"x": tensor("float8_e5m3fnu", (3, 5), "later")}
+_OF_LATER = Checkpoint(_LATER)
+valid("patch-later-dtype-base", "A tensor of a dtype that a later version brought.", "TREE-001 READ-003", _OF_LATER)
+valid(
+    "patch-later-dtype",
+    "A patch of a tensor of a dtype that a later version brought.",
+    "PATCH-001 PATCH-006 DTYPE-001",
+    Checkpoint(
+        {"x": flipped(_LATER["x"], (0, 14))},
+        patch=Patching(_OF_LATER, {"x": Made(XOR, "x", gzip(0), gzip_stored)}),
+    ),
+    read([], "patch-later-dtype-base"),
 )
 _X = tensor("int32", (5, 7), "codecs")
 _OF_CODECS = Checkpoint({"x": compressed(tensor("int32", (5, 7), "codecs", grid=(3, 4)), gzip(0), gzip_stored)})

@@ -326,6 +326,15 @@ fault(
     edit("/tree/2/0", ["scalar", "float128", bytes(16)]),
     "unknown-dtype",
 )
+valid(
+    "scalar-float8-e5m3fnu",
+    "Scalars of a dtype that a later version brought: in the tree, and in the metadata.",
+    "TREE-001 DTYPE-001",
+    Checkpoint(
+        [Scalar("float8_e5m3fnu", bytes([code])) for code in (0, 8, 0xFE, 0xFF)],
+        metadata=Scalar("float8_e5m3fnu", b"\x78"),
+    ),
+)
 fault(
     "node-tensor-unused",
     "A tensor that stands nowhere in the tree.",

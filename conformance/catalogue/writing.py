@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from ..build import Checkpoint
-from ..model import DTYPES, Scalar, Tag, Tensor, pattern, tensor
+from ..model import DTYPES, FIRST, Scalar, Tag, Tensor, pattern, tensor
 from . import plain, valid, value_of
 from .names import ODD
 from .trees import VALUES
@@ -20,6 +20,9 @@ JUDGED = (
 def features(options: dict[str, Any]) -> list[str]:
     found = ["write", f"layout:{options.get('layout', 'file')}", f"digest:{options.get('digest', 'xxh3-128')}"]
     return [*found, f"codec:{options['compression']}"] if options.get("compression") else found
+
+
+LATER_DTYPE = Tensor("float8_e5m3fnu", (5, 3), bytes([0, 1, 7, 8, 0x78, *range(0xF6, 0x100)]))
 
 
 def written(
@@ -95,7 +98,7 @@ written(
     "write-packed-gzip",
     "Compressed tensors, and tensors of every dtype, in layout packed.",
     f"{PACKED} ZARR-016",
-    {"x": tensor("int32", (10, 20), "c"), "all": {dtype: tensor(dtype, (3, 5)) for dtype in DTYPES}},
+    {"x": tensor("int32", (10, 20), "c"), "all": {dtype: tensor(dtype, (3, 5)) for dtype in FIRST}},
     layout="packed",
     digest="sha256",
     compression="gzip",
@@ -127,7 +130,15 @@ for _layout in ("file", "loose"):
         f"write-dtypes-{_layout}",
         f"Every dtype, with several shapes, in layout {_layout}.",
         "DTYPE-001 DTYPE-002 DTYPE-003 DTYPE-004 DTYPE-005 ZARR-003 ZARR-013 ZARR-014",
-        {dtype: [tensor(dtype, shape) for shape in ((3, 5), (), (9,), (0, 2))] for dtype in DTYPES},
+        {dtype: [tensor(dtype, shape) for shape in ((3, 5), (), (9,), (0, 2))] for dtype in FIRST},
+        layout=_layout,
+        digest="sha256",
+    )
+    written(
+        f"write-later-dtypes-{_layout}",
+        f"What only a later version has: a tensor and a scalar of it, in layout {_layout}.",
+        "DTYPE-001 DTYPE-002 DTYPE-011 FMT-001 ZARR-014",
+        {"x": LATER_DTYPE, "s": Scalar(LATER_DTYPE.dtype, b"\x78")},
         layout=_layout,
         digest="sha256",
     )

@@ -193,7 +193,7 @@ export type Dtype =
   | 'bool' | 'int8' | 'int16' | 'int32' | 'int64' | 'uint8' | 'uint16' | 'uint32' | 'uint64'
   | 'float16' | 'float32' | 'float64' | 'bfloat16' | 'complex32' | 'bcomplex32' | 'complex64' | 'complex128'
   | 'float8_e3m4' | 'float8_e4m3' | 'float8_e4m3b11fnuz' | 'float8_e4m3fn' | 'float8_e4m3fnuz' | 'float8_e5m2'
-  | 'float8_e5m2fnuz' | 'float8_e8m0fnu' | 'float6_e2m3fn' | 'float6_e3m2fn' | 'float4_e2m1fn'
+  | 'float8_e5m2fnuz' | 'float8_e5m3fnu' | 'float8_e8m0fnu' | 'float6_e2m3fn' | 'float6_e3m2fn' | 'float4_e2m1fn'
   | 'int4' | 'uint4' | 'int2' | 'uint2' | 'int1' | 'uint1';
 
 export type TypedArray =

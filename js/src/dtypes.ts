@@ -15,7 +15,7 @@ export interface DtypeInfo {
 
 const TABLE: [size: number, packed: number, bits: number, names: string][] = [
   [1, 1, 8, 'bool int8 uint8 float8_e3m4 float8_e4m3 float8_e4m3b11fnuz float8_e4m3fn float8_e4m3fnuz'
-    + ' float8_e5m2 float8_e5m2fnuz float8_e8m0fnu'],
+    + ' float8_e5m2 float8_e5m2fnuz float8_e5m3fnu float8_e8m0fnu'],
   [2, 1, 16, 'int16 uint16 float16 bfloat16'],
   [4, 1, 32, 'int32 uint32 float32 complex32 bcomplex32'],
   [8, 1, 64, 'int64 uint64 float64 complex64'],
@@ -55,6 +55,7 @@ const FLOATS: Partial<Record<Dtype, FloatForm>> = {
   float8_e4m3fnuz: { exponent: 4, significand: 3, bias: 8, special: 'fnuz' },
   float8_e5m2: { exponent: 5, significand: 2, bias: 15, special: 'ieee' },
   float8_e5m2fnuz: { exponent: 5, significand: 2, bias: 16, special: 'fnuz' },
+  float8_e5m3fnu: { exponent: 5, significand: 3, bias: 15, special: 'fn' },
   float6_e2m3fn: { exponent: 2, significand: 3, bias: 1, special: 'finite' },
   float6_e3m2fn: { exponent: 3, significand: 2, bias: 3, special: 'finite' },
   float4_e2m1fn: { exponent: 2, significand: 1, bias: 1, special: 'finite' },
@@ -83,7 +84,7 @@ function tableOf(dtype: Dtype): Float32Array {
     const form = FLOATS[dtype];
     table = form === undefined // float8_e8m0fnu: powers of two, and NaN
       ? Float32Array.from({ length: 256 }, (_, code) => (code === 255 ? NaN : 2 ** (code - 127)))
-      : Float32Array.from({ length: 2 ** (1 + form.exponent + form.significand) }, (_, code) => numberOf(code, form));
+      : Float32Array.from({ length: 2 ** infoOf(dtype).bits }, (_, code) => numberOf(code, form));
     tables.set(dtype, table);
   }
   return table;

@@ -25,6 +25,7 @@ test('small floats are the numbers that their codes stand for', () => {
   assert.deepEqual(of('float8_e4m3fn', [0x00, 0x01, 0x08, 0x38, 0x7e, 0x7f, 0xff, 0x80]), [0, 2 ** -9, 2 ** -6, 1, 448, NaN, NaN, -0]);
   assert.deepEqual(of('float8_e5m2', [0x3c, 0x7b, 0x7c, 0xfc, 0x7d]), [1, 57344, Infinity, -Infinity, NaN]);
   assert.deepEqual(of('float8_e4m3fnuz', [0x80, 0x7f, 0x40]), [NaN, 240, 1]);
+  assert.deepEqual(of('float8_e5m3fnu', [0, 1, 8, 120, 254, 255]), [0, 2 ** -17, 2 ** -14, 1, 114688, NaN]);
   assert.deepEqual(of('float8_e8m0fnu', [0, 127, 254, 255]), [2 ** -127, 1, 2 ** 127, NaN]);
   assert.deepEqual(of('float6_e3m2fn', [0x1f, 0x20, 0x01]), [28, -0, 0.0625]);
   assert.deepEqual([...elementsOf(Uint8Array.of(0x7f, 0x09), 'float4_e2m1fn', 2, 3)], [-6, 6, -0.5]);

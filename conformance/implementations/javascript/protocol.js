@@ -18,7 +18,7 @@ export function answering(name, open) {
   };
 
   const operations = {
-    hello: () => ({ name, version: '1.1.0', features: FEATURES }),
+    hello: () => ({ name, version: '1.2.0', features: FEATURES }),
     open: async ({ file, bases }) => {
       await opened(file, bases);
       return {};

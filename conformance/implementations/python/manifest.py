@@ -27,7 +27,7 @@ class Dtype(NamedTuple):
 
 WIDTHS = {
     Dtype(1, 1, 8): "bool int8 uint8 float8_e3m4 float8_e4m3 float8_e4m3b11fnuz float8_e4m3fn float8_e4m3fnuz"
-    " float8_e5m2 float8_e5m2fnuz float8_e8m0fnu",
+    " float8_e5m2 float8_e5m2fnuz float8_e5m3fnu float8_e8m0fnu",
     Dtype(2, 1, 16): "int16 uint16 float16 bfloat16",
     Dtype(4, 1, 32): "int32 uint32 float32 complex32 bcomplex32",
     Dtype(8, 1, 64): "int64 uint64 float64 complex64",
