@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +159,14 @@ def test_shapes_that_numpy_allows_can_be_loaded_again(tmp_path: Path) -> None:  
 
 NAN, OTHER_NAN = (struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000000 + payload))[0] for payload in (0, 1))
 X = np.arange(3)
+
+
+@dataclass
+class Pair:
+    one: Any
+    other: Any
+
+
 DIFFERENT = [
     (1, True),
     (1, 1.0),
@@ -188,6 +197,9 @@ DIFFERENT = [
     ([X, X], [X, X.copy()]),
     ([X, X.copy()], [X, X]),
     ([X, X.copy(), X], [X, X, X.copy()]),
+    (Pair(X, 1), Pair(X, 2)),
+    (Pair(X, 1), Pair(X + 1, 1)),
+    (Pair(X, [X]), Pair(X, [X.copy()])),
 ]
 
 

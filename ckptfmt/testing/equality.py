@@ -7,12 +7,13 @@ high bits of sub-byte elements.
 from __future__ import annotations
 
 import struct
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from ..format.dtypes import Array, dtype_of
-from ..format.names import Path, path_label
+from ..format.names import Key, Path, path_label
 from ..format.tree import Tree
 from ..frameworks.values import parts_of
 
@@ -49,6 +50,8 @@ class _Comparison:
             if parts[:2] != others[:2]:
                 return f"{path_label(path)!r}: {parts.tag} {parts.param}, not {others.tag} {others.param}"
             return self.difference(parts.child, others.child, path)
+        if is_dataclass(expected) and not isinstance(expected, type):
+            return self.difference(_fields(found), _fields(expected), path)
         if isinstance(expected, dict):
             if [(type(key), key) for key in found] != [(type(key), key) for key in expected]:
                 return f"{path_label(path)!r}: the keys {list(found)}, not {list(expected)}"
@@ -71,6 +74,11 @@ class _Comparison:
             if first != other:
                 return f"{path_label(path)!r}: an alias of {path_label(first)!r}, not of {path_label(other)!r}"
         return None
+
+
+def _fields(value: Any) -> dict[Key, Any]:
+    """The fields of a dataclass, which itself compares them as arrays cannot be."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _memory(array: Array) -> Any:
