@@ -107,6 +107,17 @@ def test_tables_that_break_the_specification_are_refused(statement: str, code: s
     assert raised.value.code == code
 
 
+@pytest.mark.parametrize(("rows", "rest"), [(1 << 14, 0), ((1 << 14) + 1, 1), (1 << 15, 0)])
+def test_more_blocks_than_a_sum_can_tell_are_refused(rows: int, rest: int) -> None:  # [CHK-001]
+    """There are 2^64 of them, or twice as many, which an int64 takes for none."""
+    spec = ArraySpec(DTYPES["uint8"], (rows,), (1,), codec_asked("zstd"))
+    length = u64(*[5] * rest, *[(1 << 62) - 1] * (rows - rest))
+    table = {"tensor": None, "chunk": None, "offset": None, "length": length, "digest": bytes(16 * rest)}
+    with pytest.raises(CkptError, match="CHK-001") as raised:
+        decode_table(table, [spec], DIGEST, BLOCK)
+    assert raised.value.code == "bad-manifest"
+
+
 @pytest.mark.parametrize(
     "columns", [None, [], {}, {"length": b""}, {"path": "parts/0", "length": 5, "sha256": bytes(32)}]
 )
