@@ -149,6 +149,27 @@ def test_a_dtype_is_there_from_a_version_on(framework: str, dtype: str) -> None:
         assert adapter.supports(dtype) is (installed >= SINCE[framework, dtype])
 
 
+FLOAT8 = [name for name in DTYPES if name.startswith("float8") and name != "float8_e5m3fnu"]
+
+
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.5.0", reason="NumPy exports no dtypes of ml_dtypes before")
+@pytest.mark.parametrize("framework", ["jax.numpy", "torch"])
+def test_what_a_load_gives_goes_on_by_dlpack(tmp_path: Path, framework: str) -> None:
+    """As docs/frameworks.md says."""
+    module = pytest.importorskip(framework)
+    arrays = {name: filled(DTYPES[name].numpy, SHAPE, 7) for name in ("bfloat16", "complex32", *FLOAT8)}
+    ckptfmt.save(tmp_path / "c", arrays, durable=False)
+    for name, array in ckptfmt.load(tmp_path / "c").items():
+        if name == "complex32" if framework == "jax.numpy" else not hasattr(module, name):
+            continue
+        found = module.from_dlpack(array)
+        assert str(found.dtype).removeprefix("torch.") == name
+        assert np.from_dlpack(found).tobytes() == arrays[name].tobytes()
+    for name in ("float8_e5m3fnu", "float6_e2m3fn", "float4_e2m1fn", "int4"):
+        with pytest.raises(BufferError):
+            filled(DTYPES[name].numpy, SHAPE, 7).__dlpack__()
+
+
 def write_table() -> None:
     lines = [["dtype", *COLUMNS], *([f"`{name}`", *(cell(column, name) for column in COLUMNS)] for name in DTYPES)]
     head, *body = [f"| {' | '.join(line)} |\n" for line in lines]
