@@ -29,6 +29,8 @@ ARRAYS = [
     np.arange(3, dtype=">i4"),
     np.array(["2024-01-01"], "M8[D]"),
     np.array([1.5, -2], ml_dtypes.bfloat16),
+    np.array([1.5 + 2j, -1j]).astype(ml_dtypes.complex32),
+    np.array([1.5 + 2j, -1j]).astype(ml_dtypes.bcomplex32),
     *((np.arange(6) % 2).astype(name).reshape(2, 3) for name in CORE),
 ]
 

@@ -20,8 +20,12 @@ MAGIC = b"\x93NUMPY"
 HEADER = 1 << 16  # bytes in which the header of a record must end
 BEGIN = 12  # most bytes before the text of a header
 _SHORTEST = 10  # bytes before it
-# dtypes of ml_dtypes that NumPy writes and does not read, where no other has the same text; both are as long
-EXTENDED = {b"<V2": (b"<u2", "bfloat16"), b"<f1": (b"|u1", "float8_e5m2")}
+# dtypes of ml_dtypes that NumPy writes and does not read, where no other has the same text; both are as long. Those of
+# the complex ones are of 0.7; in 0.6 both had <W4
+EXTENDED = {
+    **{b"<V2": (b"<u2", "bfloat16"), b"<f1": (b"|u1", "float8_e5m2")},
+    **{b"<V4": (b"<u4", "bcomplex32"), b"<c4": (b"<u4", "complex32")},
+}
 
 
 class NpyHeader(NamedTuple):
