@@ -262,6 +262,21 @@ def test_what_lies_around_a_target_is_untouched(tmp_path: Path) -> None:
     assert whole[1:4, 1:4].sum() == 9
 
 
+def test_a_place_that_no_array_sees_gets_one_value(tmp_path: Path) -> None:
+    """As memory of a device is, and what is conjugated lazily, which stands for it here. [READ-006]"""
+    values = torch.arange(4).to(torch.complex64)
+    ckptfmt.save(tmp_path / "c", {"a": values, "b": values + 1, "c": values.clone()})
+    one = torch.zeros(4, dtype=torch.complex64)
+    with pytest.raises(ckptfmt.MismatchError) as caught:
+        ckptfmt.load(tmp_path / "c", into={"a": one.conj(), "b": one.conj(), "c": one.conj()})
+    assert caught.value.report == ckptfmt.MatchReport(shared=(("a", "b"),))
+    assert not one.any()
+    apart = {name: torch.zeros(4, dtype=torch.complex64).conj() for name in "ab"}
+    ckptfmt.load(tmp_path / "c", into={**apart, "c": apart["a"].conj().conj()})
+    assert torch.equal(apart["a"], values)
+    assert torch.equal(apart["b"], values + 1)
+
+
 def test_conjugated_targets_get_the_value(tmp_path: Path) -> None:
     ckptfmt.save(tmp_path / "c", torch.tensor([1 + 2j]))
     target = torch.zeros(1, dtype=torch.complex64)

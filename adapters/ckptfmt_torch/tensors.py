@@ -171,7 +171,7 @@ def places(tensor: torch.Tensor, origin: Shape) -> Iterator[SlotPart]:
         if host:
             yield SlotPart(_moved(elements, origin), array_of(part))
         else:
-            yield SlotPart(_moved(elements, origin), None, partial(fill, part))
+            yield SlotPart(_moved(elements, origin), None, partial(fill, part), identity(part))
 
 
 def _moved(region: Region, origin: Shape) -> Region:

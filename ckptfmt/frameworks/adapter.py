@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache, partial
 from itertools import chain
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -52,11 +52,12 @@ def nothing() -> None:
 
 class SlotPart(NamedTuple):
     """A region of a tensor and where it goes: into `array` (writable host memory), or through `put`, which takes an
-    array of that region."""
+    array of that region; then parts with an equal `identity` are one place in memory."""
 
     region: Region
     array: Array | None
     put: Callable[[Array], None] | None = None
+    identity: Hashable = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def fill(
     others: list[TargetPlace] = []
     filled = set()
     for place in places:
-        tensor, (region, array, _), _ = place
+        tensor, (region, array, *_), _ = place
         if array is not None:
             key = tensor.identity, tuple((side.start, side.stop) for side in region), memory_key(array)
             if key in filled:  # an alias of what is filled already

@@ -33,17 +33,21 @@ def shared(
 ) -> MatchReport:
     """The places of a target that could hold only one of the values which are stored for them."""
     holders: dict[Hashable, _Held] = {}
+    others: dict[Hashable, tuple[Path, ArrayLike]] = {}  # of places whose memory no array sees
     pairs: list[tuple[Path, Path]] = []
     for path, found in slots.items():
         if found is None or path not in stored:
             continue
         for part in found.parts:
-            if part.array is None:
+            if part.array is not None:
+                one = _Held(path, stored[path], part, part.array, found.dtype)
+                first_path, tensor, *_ = holders.setdefault(memory_key(part.array), one)
+            elif part.identity is not None:
+                first_path, tensor = others.setdefault(part.identity, (path, stored[path]))
+            else:
                 continue
-            one = _Held(path, stored[path], part, part.array, found.dtype)
-            first = holders.setdefault(memory_key(part.array), one)
-            if first is not one and not _is_alike(first.tensor, one.tensor, blocks, verify):
-                pairs.append((first.path, path))
+            if first_path != path and not _is_alike(tensor, stored[path], blocks, verify):
+                pairs.append((first_path, path))
     pairs += _overlapping(holders, verify)
     return MatchReport(shared=tuple((path_label(first), path_label(path)) for first, path in pairs))
 
