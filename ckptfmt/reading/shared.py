@@ -18,7 +18,7 @@ from .filling import put
 from .tensor import ArrayLike, Tensor
 
 
-class _Held(NamedTuple):
+class _FilledArray(NamedTuple):
     """An array of a target, where it stands there, and the part of a tensor that it is filled with, as a dtype."""
 
     path: Path
@@ -32,7 +32,7 @@ def shared(
     slots: Mapping[Path, Slot | None], stored: Mapping[Path, Any], blocks: BlockReader, verify: bool
 ) -> MatchReport:
     """The places of a target that could hold only one of the values which are stored for them."""
-    holders: dict[Hashable, _Held] = {}
+    holders: dict[Hashable, _FilledArray] = {}
     others: dict[Hashable, tuple[Path, ArrayLike]] = {}  # of places whose memory no array sees
     pairs: list[tuple[Path, Path]] = []
     for path, found in slots.items():
@@ -40,7 +40,7 @@ def shared(
             continue
         for part in found.parts:
             if part.array is not None:
-                one = _Held(path, stored[path], part, part.array, found.dtype)
+                one = _FilledArray(path, stored[path], part, part.array, found.dtype)
                 first_path, tensor, *_ = holders.setdefault(memory_key(part.array), one)
             elif part.identity is not None:
                 first_path, tensor = others.setdefault(part.identity, (path, stored[path]))
@@ -69,7 +69,7 @@ def _is_alike(one: ArrayLike, other: ArrayLike, blocks: BlockReader, verify: boo
 # ---- memory that is seen in different ways
 
 
-def _overlapping(holders: Mapping[Hashable, _Held], verify: bool) -> Iterator[tuple[Path, Path]]:
+def _overlapping(holders: Mapping[Hashable, _FilledArray], verify: bool) -> Iterator[tuple[Path, Path]]:
     """Pairs of places, given by their `memory_key`, that overlap, and are to hold different bytes where they do; a
     place whose own elements overlap makes a pair with itself."""
     held = list(holders.values())
@@ -94,40 +94,40 @@ def _may_overlap_itself(array: Array) -> bool:
     return False
 
 
-class _Memory:
+class _MemoryModel:
     """Bytes in the place of those that arrays have."""
 
-    def __init__(self, held: Collection[_Held]) -> None:
+    def __init__(self, held: Collection[_FilledArray]) -> None:
         bounds = [memory_bounds(one.array, memory_key(one.array)) for one in held]
         self._low = min(low for low, _ in bounds)
         self.bytes = np.zeros(max(high for _, high in bounds) - self._low, np.uint8)
 
-    def seen(self, one: _Held) -> Array:
+    def seen(self, one: _FilledArray) -> Array:
         """These bytes, seen as an array sees its own; without a dtype."""
         array = one.array
         offset = array.__array_interface__["data"][0] - self._low
         return np.ndarray(array.shape, f"V{array.itemsize}", self.bytes, offset, array.strides)
 
-    def take(self, one: _Held) -> Array:
+    def take(self, one: _FilledArray) -> Array:
         """The bytes of an array, one after another."""
         return self.seen(one).flatten().view(np.uint8)
 
-    def put(self, one: _Held, data: Array) -> None:
+    def put(self, one: _FilledArray, data: Array) -> None:
         seen = self.seen(one)
         seen[...] = data.view(seen.dtype).reshape(seen.shape)
 
 
-def _are_apart(held: list[_Held]) -> bool:
+def _are_apart(held: list[_FilledArray]) -> bool:
     """Whether no two elements of arrays have a byte in common."""
-    painted = _Memory(held)
+    painted = _MemoryModel(held)
     for one in held:
         painted.put(one, np.ones(one.array.nbytes, np.uint8))
     return int(np.count_nonzero(painted.bytes)) == sum(one.array.nbytes for one in held)
 
 
-def _contradictions(held: list[_Held], verify: bool) -> Iterator[tuple[Path, Path]]:
+def _contradictions(held: list[_FilledArray], verify: bool) -> Iterator[tuple[Path, Path]]:
     """Each place that does not get the bytes which one before has there, with that one."""
-    values, painted = _Memory(held), _Memory(held)
+    values, painted = _MemoryModel(held), _MemoryModel(held)
     for number, one in enumerate(held):
         data, before, known = _elements(one, verify), values.take(one), painted.take(one) != 0
         differs = bool((before != data)[known].any())
@@ -139,7 +139,7 @@ def _contradictions(held: list[_Held], verify: bool) -> Iterator[tuple[Path, Pat
             yield one.path, one.path
 
 
-def _elements(one: _Held, verify: bool) -> Array:
+def _elements(one: _FilledArray, verify: bool) -> Array:
     """The bytes that an array is to hold, one element after another."""
     out = np.empty(one.array.shape, one.array.dtype)
     put(one.part._replace(array=out), one.dtype, one.tensor.verified(verify).read(region=one.part.region))
