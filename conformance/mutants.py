@@ -64,7 +64,7 @@ OUT_OF_REACH = {
         "reading/blocks.py:run",
         "reading/blocks.py:read_blocks",
         "reading/neighbours.py:runs_of",
-        "reading/neighbours.py:groups",
+        "reading/neighbours.py:groups_of",
         "storage/local.py:copy_to",
         "storage/local.py:close",
     ),

@@ -7,11 +7,11 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import ckptfmt
-from ckptfmt.reading.neighbours import SLAB
+from ckptfmt.reading.neighbours import RUN, SLAB, SMALL, groups_of
 from ckptfmt.writing.encoder import encode
 
 DTYPES = [np.float32, np.int8, np.bool_, np.complex64, ml_dtypes.bfloat16, ml_dtypes.float6_e2m3fn, ml_dtypes.int4]
@@ -70,3 +70,40 @@ def test_the_one_that_is_damaged_is_named(tmp_path: Path) -> None:
         assert raised.value.code == "block-digest"
         others = ckptfmt.load(path, select=[other for other in tree if other != name])
         assert all(np.array_equal(others[other], tree[other]) for other in others)
+
+
+@pytest.mark.parametrize("layout", ["file", "packed"])
+def test_what_lies_between_them_is_read_where_it_is_little(tmp_path: Path, layout: str) -> None:
+    """Up to SMALL bytes; and no more than is between the first and the last of those that are read together."""
+    sizes = {
+        "a": 100,
+        "little": SMALL - 4096,
+        "b": 100,
+        "c": 100,
+        "much": SMALL + 8192,
+        "d": 100,
+        "more": 2 * SMALL,
+        "e": 100,
+    }
+    tree = {name: np.full(size, number, np.uint8) for number, (name, size) in enumerate(sizes.items())}
+    ckptfmt.save(tmp_path / "c.ckpt", tree, layout=layout, paged=False, durable=False)
+    small = ["a", "b", "c", "d", "e"]
+    with ckptfmt.open(tmp_path / "c.ckpt") as checkpoint:
+        found = checkpoint.load(select=small)
+        assert all(np.array_equal(found[name], tree[name]) for name in small)
+        together = SMALL - 4096 + 300
+        assert together + 200 <= checkpoint.bytes_read <= together + 200 + 4096
+
+
+@given(sizes=st.lists(st.tuples(st.integers(0, 3 * SMALL), st.integers(1, SMALL)), min_size=1, max_size=60))
+@example(sizes=[(0, 5), (SMALL, 5), (SMALL + 1, 5), (SMALL, 1)])
+def test_groups_are_as_large_as_they_may_be(sizes: list[tuple[int, int]]) -> None:
+    """Gaps and lengths of extents, one after another."""
+    ends = np.cumsum([gap + length for gap, length in sizes])
+    starts = ends - [length for _, length in sizes]
+    groups = list(groups_of(starts, ends))
+    assert [n for first, stop in groups for n in range(first, stop)] == list(range(len(sizes)))
+    for first, stop in groups:
+        assert (starts[first + 1 : stop] - ends[first : stop - 1] <= SMALL).all()
+        assert ends[stop - 1] - starts[first] <= RUN
+        assert stop == len(ends) or starts[stop] - ends[stop - 1] > SMALL or ends[stop] - starts[first] > RUN

@@ -59,11 +59,11 @@ def runs_of(blocks: BlockReader, tensors: list[int]) -> Iterator[PackRun]:
         order = np.argsort(run.offsets, kind="stable")
         run = run._replace(rows=run.rows[order], tensors=run.tensors[order])
         starts, ends = run.offsets, run.offsets + run.lengths
-        for first, stop in _groups(starts, ends):
+        for first, stop in groups_of(starts, ends):
             yield run._replace(rows=run.rows[first:stop], tensors=run.tensors[first:stop])
 
 
-def _groups(starts: Array, ends: Array) -> Iterator[tuple[int, int]]:
+def groups_of(starts: Array, ends: Array) -> Iterator[tuple[int, int]]:
     """Consecutive extents, ascending, with no more than `SMALL` bytes between them, that span at most `RUN` bytes."""
     gaps = (np.flatnonzero(starts[1:] - ends[:-1] > SMALL) + 1).tolist()
     for first, stop in zip([0, *gaps], [*gaps, len(starts)], strict=True):
