@@ -62,18 +62,17 @@ class Draft:
 
     patch: Patch | None = None  # of what base the tensors are made, whose `specs` say how
 
-    since: tuple[int, int] = FORMAT  # the version that has its dtypes, once it was looked for
+    since: tuple[int, int] | None = None  # the version that has its dtypes, which is looked for once
 
     def __post_init__(self) -> None:
-        if self.since == FORMAT:
+        if self.since is None:
             object.__setattr__(self, "since", earliest_format(self.specs, self.tree, self.metadata))
 
     @property
     def format(self) -> tuple[int, int]:
         """(major, minor) of what is written. [FMT-001]"""
-        if self.patch is not None:
-            return max(PATCH_FORMAT, self.since)
-        return max(PAGED_FORMAT, self.since) if self.paged else self.since
+        least = PATCH_FORMAT if self.patch is not None else PAGED_FORMAT if self.paged else FORMAT
+        return max(least, self.since or FORMAT)
 
     @property
     def documents(self) -> tuple[tuple[str, ...], tuple[ArraySpec, ...], tuple[int, int]]:
