@@ -95,12 +95,15 @@ def test_torch_files_that_torch_makes_big_endian_or_compressed_differ(tmp_path: 
     """The member `byteorder` is believed: the same bytes read the other way round."""
     import zipfile
 
-    torch.save({"a": torch.tensor([1, 256], dtype=torch.int16)}, tmp_path / "x.pt")
+    one = torch.view_as_complex(torch.tensor([1, 256], dtype=torch.int16).view(torch.float16).reshape(1, 2))
+    torch.save({"a": torch.tensor([1, 256], dtype=torch.int16), "c": one}, tmp_path / "x.pt")
     with zipfile.ZipFile(tmp_path / "x.pt") as archive, zipfile.ZipFile(tmp_path / "y.pt", "w") as other:
         for name in archive.namelist():
             other.writestr(name, b"big" if name.endswith("byteorder") else archive.read(name))
     assert imported(tmp_path / "x.pt")[0]["a"].tolist() == [1, 256]
-    assert imported(tmp_path / "y.pt")[0]["a"].tolist() == [256, 1]
+    found = imported(tmp_path / "y.pt")[0]
+    assert found["a"].tolist() == [256, 1]
+    assert found["c"].view(np.int16).tolist() == [256, 1]  # each part by itself
 
 
 def test_torch_with_an_index(tmp_path: Path, torch: Any) -> None:

@@ -145,7 +145,7 @@ class TensorPickle:
 
     def _dtype(self, name: str | None) -> np.dtype[Any] | None:
         """That of a name of torch, in the file's byte order; None if there is none."""
-        return DTYPES[name].numpy.newbyteorder(self._byteorder) if name in TORCH_DTYPES and name in DTYPES else None
+        return DTYPES[name].in_order(self._byteorder) if name in TORCH_DTYPES and name in DTYPES else None
 
     def _tensor_v2(
         self, storage: TorchStorage, offset: int, size: Any, stride: Any, grad: bool, hooks: Any, metadata: Any = None

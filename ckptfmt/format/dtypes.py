@@ -65,9 +65,19 @@ class DType(_DTypeFields):
 
         kind = getattr(ml_dtypes, self.name, None)
         if kind is None:
-            raise _lacking(self.name, ml_dtypes.__version__)
+            raise _outdated(f"arrays of {self.name} require")
         extended: np.dtype[Any] = np.dtype(kind)
         return extended
+
+    def in_order(self, order: str) -> np.dtype[Any]:
+        """The in-memory dtype with a byte order, for elements as another machine has them. Raises `missing-package`
+        where ml_dtypes swaps a complex number as a whole, and so exchanges its parts."""
+        dtype = self.numpy.newbyteorder(order)  # type: ignore[arg-type]
+        if self.part is not None and not (self.is_core or dtype.isnative):
+            one = np.array([1, 0], DTYPES[self.part].numpy).view(np.uint16).byteswap().view(dtype)
+            if complex(one[0]) != 1:
+                raise _outdated(f"{self.name} of another byte order requires")
+        return dtype
 
     @cached_property
     def stored(self) -> np.dtype[Any]:
@@ -128,16 +138,15 @@ _FLOATS = {
 
 
 _SINCE = {"float8_e5m3fnu": (1, 2)}
-_BROUGHT_BY = {"float8_e5m3fnu": "ml_dtypes>=0.7"}  # what the least version lacks that pyproject.toml asks for
 
 
-def _lacking(name: str, version: str) -> CkptError:
-    """The exception where ml_dtypes lacks a dtype, so that no array can have it: bytes are read and checked all the
-    same."""
-    brings = _BROUGHT_BY.get(name, "ml_dtypes")
-    message = f"arrays of {name} require {brings}"
-    advice = f"Install it: pip install '{brings}'"
-    return fault("missing-package", message, found=f"ml_dtypes {version}", expected=brings, advice=advice)
+def _outdated(what: str) -> CkptError:
+    """The exception where `what` takes a later ml_dtypes than the least that pyproject.toml asks for."""
+    import ml_dtypes
+
+    needed = "ml_dtypes>=0.7"
+    found, advice = f"ml_dtypes {ml_dtypes.__version__}", f"Install it: pip install '{needed}'"
+    return fault("missing-package", f"{what} {needed}", found=found, expected=needed, advice=advice)
 
 
 def _real(name: str) -> DType:

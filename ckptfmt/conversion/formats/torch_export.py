@@ -135,7 +135,7 @@ class _ExportReader:
         name = _DTYPES.get(count(about["dtype"]))
         if name not in DTYPES:
             raise fault("unsupported-source", f"a tensor of torch's dtype {name or about['dtype']}")
-        dtype = DTYPES[name].numpy.newbyteorder(self.byteorder)
+        dtype = DTYPES[name].in_order(self.byteorder)
         shape, strides = shape_of(map(_int, about["sizes"])), shape_of(map(_int, about["strides"]))
         if len(shape) != len(strides):
             raise ValueError(f"a tensor of shape {shape} and strides {strides}")
