@@ -32,6 +32,7 @@ PACKAGES = (
     "tensorizer",
     "torch",
     "numpy",
+    "ml_dtypes",
     "h5py",
     "zarr",
     "tensorstore",
