@@ -3,6 +3,7 @@ filled. [READ-006]"""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -432,6 +433,21 @@ def test_views_of_one_memory_are_refused_where_values_differ(
     ckptfmt.save(path, seen(memory), layout=layout, compression=compression, overwrite=True, durable=False)
     ckptfmt.load(path, into=seen(target))
     assert all(np.array_equal(view, views[name]) for name, view in seen(target).items())
+
+
+def test_columns_of_one_array_take_no_memory_to_be_told_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tree = {f"c{n}": rng.random((1000, 512)) for n in range(4)}
+    path = saved(tmp_path, tree)
+    target = np.zeros((1000, 2048))
+    columns = {name: target[:, 512 * n : 512 * (n + 1)] for n, name in enumerate(tree)}
+    tracemalloc.start()
+    try:
+        ckptfmt.load(path, into=columns, max_bytes_in_flight=1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < target.nbytes
+    finally:
+        tracemalloc.stop()
+    assert equal_trees(columns, tree)
 
 
 @st.composite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from ..frameworks.target import MatchReport
 from .blocks import BlockReader
 from .filling import put
 from .tensor import ArrayLike, Tensor
+
+FEW = 64  # arrays, of which each two are compared
+WORK = 10_000  # of a comparison, as NumPy counts it: some tenths of a millisecond
 
 
 class _FilledArray(NamedTuple):
@@ -77,7 +81,8 @@ def _overlapping(holders: Mapping[Hashable, _FilledArray], verify: bool) -> Iter
     grouped = {number for group in groups for number in group}
     alone = [[n] for n, one in enumerate(held) if n not in grouped and _may_overlap_itself(one.array)]
     for group in [*groups, *alone]:
-        if not _are_apart(some := [held[n] for n in group]):
+        some = [held[n] for n in group]
+        if not (_are_surely_apart(some) or _are_apart(some)):
             yield from _contradictions(some, verify)
 
 
@@ -92,6 +97,18 @@ def _may_overlap_itself(array: Array) -> bool:
             return True
         reach += stride * (side - 1)
     return False
+
+
+def _are_surely_apart(held: list[_FilledArray]) -> bool:
+    """Whether no two elements of arrays have a byte in common, where that is told without memory for it, as of columns
+    of one array."""
+    if len(held) > FEW or any(_may_overlap_itself(one.array) for one in held):
+        return False
+    work: Any = WORK  # NumPy's types know of no bound
+    try:
+        return not any(np.shares_memory(a.array, b.array, max_work=work) for a, b in combinations(held, 2))
+    except np.exceptions.TooHardError:
+        return False
 
 
 class _MemoryModel:
