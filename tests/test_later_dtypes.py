@@ -3,7 +3,8 @@ is done where ml_dtypes lacks them (SPEC.md, DTYPE-001, DTYPE-011, VER-005)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,20 @@ def test_patches_and_repairs_have_it_too(tmp_path: Path) -> None:
     assert version_of(tmp_path / "r") == (1, 2)
 
 
-def be_older(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def older() -> Iterator[None]:
     """Readers of 1.1: those of today without the rows that came later."""
-    for name in LATER:
-        monkeypatch.delitem(dtypes.DTYPES, name)
-        monkeypatch.delitem(second.DTYPES, name)
+    tables: list[tuple[dict[str, Any], dict[str, Any]]]
+    tables = [(table, dict(table)) for table in (dtypes.DTYPES, second.DTYPES)]
+    try:
+        for table, _ in tables:
+            for name in LATER:
+                del table[name]
+        yield
+    finally:
+        for table, rows in tables:  # in their order
+            table.clear()
+            table.update(rows)
 
 
 def second_reader(path: Path) -> Any:
@@ -84,19 +94,18 @@ def opened(path: Path) -> Any:
 @pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize("what", WITH)
 def test_readers_that_lack_a_dtype_refuse_it_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Callable[[Path], Any], paged: bool, what: str
+    tmp_path: Path, reader: Callable[[Path], Any], paged: bool, what: str
 ) -> None:  # [DTYPE-001] [VER-005]
     ckptfmt.save(tmp_path / "c", **WITH[what], paged=paged, durable=False)
-    be_older(monkeypatch)
-    with pytest.raises(Exception, match="float8_e5m3fnu") as raised:
+    with older(), pytest.raises(Exception, match="float8_e5m3fnu") as raised:
         reader(tmp_path / "c")
     assert raised.value.code == "unknown-dtype"  # type: ignore[attr-defined]
 
 
-def test_what_older_readers_can_read_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_older_readers_can_read_they_read(tmp_path: Path) -> None:
     ckptfmt.save(tmp_path / "c", **WITHOUT["the others"], durable=False)
-    be_older(monkeypatch)
-    assert list(ckptfmt.load(tmp_path / "c")["x"]) == list(dtypes.DTYPES)
+    with older():
+        assert list(ckptfmt.load(tmp_path / "c")["x"]) == list(dtypes.DTYPES)
 
 
 @pytest.fixture
