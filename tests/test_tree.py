@@ -296,6 +296,42 @@ def test_cycles_are_refused(kind: str) -> None:  # [TREE-012]
     assert raised.value.code == "too-deep"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1},
+        OrderedDict(a=1),
+        collections.deque([1]),
+        collections.defaultdict(list, a=[1]),
+        {1, (2, (3,))},
+        range(3),
+        np.zeros(1, "M8[s]"),
+        np.datetime64(1, "s"),
+        np.str_("x"),
+        np.random.default_rng(1),
+        collections.deque([OrderedDict(a=np.zeros(1, "m8[D]"))]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_tags_are_as_deep_as_readers_accept(value: Any) -> None:  # [TREE-012]
+    encoded = encode(value)
+    accepted = []
+    for depth in range(MAX_DEPTH - 8, MAX_DEPTH + 1):
+        node, tree = encoded.node, value
+        for _ in range(depth):
+            node, tree = ["list", [node]], [tree]
+        try:
+            check(node, dtypes_of(encoded))
+        except CkptError:
+            with pytest.raises(InputError) as raised:
+                encode(tree)
+            assert raised.value.code == "too-deep"
+        else:
+            accepted.append(depth)
+            assert encode(tree).node == node
+    assert 0 < len(accepted) < 9
+
+
 def test_the_deepest_trees_are_those_that_readers_accept() -> None:  # [TREE-012]
     deepest = nested(MAX_DEPTH)
     check(encode(deepest).node, ())
