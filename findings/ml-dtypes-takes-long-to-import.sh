@@ -7,7 +7,7 @@
 #
 # Output seen, the best of five imports in processes of their own, after numpy:
 #   ml_dtypes 0.6.0: 4.6 ms
-#   ml_dtypes 0.7.0: 570.0 ms, 124 times as long
+#   ml_dtypes 0.7.0: 560.8 ms, 121 times as long
 #
 # Exits non-zero if 0.7.0 takes less than twenty times as long.
 set -euo pipefail
